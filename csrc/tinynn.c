@@ -1,0 +1,562 @@
+/* tinynn.c - the session: its life, its error funnel, its handles, its declarations. */
+#define _GNU_SOURCE
+#include "tinynn_internal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ggml-impl.h"
+
+/* A handle: sign 0 | serial 19 bits | generation 22 bits | index + 1 22 bits. */
+#define SERIAL_BITS     19
+#define GENERATION_BITS 22
+#define INDEX_BITS      22
+#define BITS(n)         ((UINT64_C(1) << (n)) - 1)
+
+/* ------------------------------------------------------------------ process-wide state (not visible to users) */
+
+static pthread_once_t        g_once = PTHREAD_ONCE_INIT;
+static atomic_uint_fast64_t  g_next_serial = 1;
+static atomic_uint_fast64_t  g_fork_epoch;
+static _Thread_local char         t_message[TNN_MESSAGE_SIZE]; /* errors of calls without a session */
+static _Thread_local int          t_code;
+static _Thread_local const char * t_call = "none";
+
+static void on_fork_in_child(void) {
+    atomic_fetch_add(&g_fork_epoch, 1);
+}
+
+/* A GGML_ASSERT that fires all the same is a bug of the shim: say in which call, before ggml aborts. */
+static void on_abort(const char * message) {
+    fprintf(stderr, "toynn: internal error, please report it: ggml aborted in %s: %s\n", t_call, message);
+    fflush(stderr);
+}
+
+/* ggml's log lines ("failed to allocate ...") come back as our own error messages. */
+static void on_log(enum ggml_log_level level, const char * text, void * data) {
+    (void) level;
+    (void) text;
+    (void) data;
+}
+
+static void initialise_process(void) {
+    ggml_log_set(on_log, NULL);
+    ggml_set_abort_callback(on_abort);
+    ggml_cpu_init();
+    pthread_atfork(NULL, NULL, on_fork_in_child);
+}
+
+/* ------------------------------------------------------------------ error funnel */
+
+static void format_message(char * out, const char * call, const char * fmt, va_list args) {
+    int used = snprintf(out, TNN_MESSAGE_SIZE, "%s: ", call);
+    if (used < 0 || used >= TNN_MESSAGE_SIZE) {
+        used = 0;
+    }
+    vsnprintf(out + used, (size_t) (TNN_MESSAGE_SIZE - used), fmt, args);
+}
+
+int tnn__fail(tnn_session * s, int code, const char * fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    if (s != NULL) {
+        format_message(s->message, s->call, fmt, args);
+        s->code = code;
+    } else {
+        format_message(t_message, t_call, fmt, args);
+        t_code = code;
+    }
+    va_end(args);
+    return code;
+}
+
+bool tnn__enter(tnn_session * s, const char * call) {
+    t_call = call;
+    if (s == NULL) {
+        tnn__fail(NULL, TNN_E_STATE, "session is NULL; make one with tnn_session_new");
+        return false;
+    }
+    s->call       = call;
+    s->code       = TNN_OK;
+    s->message[0] = '\0';
+    if (s->fork_epoch != atomic_load(&g_fork_epoch)) {
+        tnn__fail(s, TNN_E_STATE, "this session belongs to the parent process; after fork() make a new session");
+        return false;
+    }
+    return true;
+}
+
+int tnn__fail_stage(tnn_session * s, const char * needs) {
+    static const char * const where[] = {
+        "weights are not finalized yet (tnn_finalize_weights)",
+        "the weights are finalized and a graph is being built",
+        "the forward graph is built, not realized",
+        "the backward graph is built, not realized",
+        "the forward graph is realized (tnn_reset_for_rebuild starts a new one)",
+        "the backward graph is realized (tnn_reset_for_rebuild starts a new one)",
+    };
+    return tnn__fail(s, TNN_E_STATE, "%s, but %s", needs, where[s->stage]);
+}
+
+const char * tnn_last_error(const tnn_session * s) {
+    return s != NULL ? s->message : t_message;
+}
+
+int tnn_last_error_code(const tnn_session * s) {
+    return s != NULL ? s->code : t_code;
+}
+
+/* ------------------------------------------------------------------ handles */
+
+static tnn_tensor make_handle(const tnn_session * s, uint64_t generation, int64_t index) {
+    return (tnn_tensor) ((s->serial << (GENERATION_BITS + INDEX_BITS)) | (generation << INDEX_BITS) | (uint64_t) (index + 1));
+}
+
+struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
+    if (h <= 0) {
+        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle", arg, (long long) h);
+        return NULL;
+    }
+    const uint64_t bits       = (uint64_t) h;
+    const uint64_t serial     = bits >> (GENERATION_BITS + INDEX_BITS);
+    const uint64_t generation = (bits >> INDEX_BITS) & BITS(GENERATION_BITS);
+    const int64_t  index      = (int64_t) (bits & BITS(INDEX_BITS)) - 1;
+    if (serial != s->serial) {
+        tnn__fail(s, TNN_E_STATE, "%s is a tensor of another session", arg);
+        return NULL;
+    }
+    if (generation != 0 && generation != s->generation) {
+        tnn__fail(s, TNN_E_STATE, "%s is a stale handle: its graph was dropped by tnn_reset_for_rebuild", arg);
+        return NULL;
+    }
+    struct tnn_table * table = generation == 0 ? &s->weights : &s->nodes;
+    if (index < 0 || index >= table->n) {
+        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle", arg, (long long) h);
+        return NULL;
+    }
+    return &table->entries[index];
+}
+
+struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h) {
+    struct tnn_entry * e = tnn__entry(s, arg, h);
+    return e != NULL ? e->tensor : NULL;
+}
+
+/* ggml leaves tensor->extra to the owner of the buffer: the shim keeps the handle there. */
+static tnn_tensor stored_handle(const struct ggml_tensor * t) {
+    return (tnn_tensor) (intptr_t) t->extra;
+}
+
+struct tnn_entry * tnn__entry_of(tnn_session * s, const struct ggml_tensor * t) {
+    const uint64_t bits = (uint64_t) stored_handle(t);
+    if (bits == 0) {
+        return NULL;
+    }
+    struct tnn_table * table = ((bits >> INDEX_BITS) & BITS(GENERATION_BITS)) == 0 ? &s->weights : &s->nodes;
+    return &table->entries[(int64_t) (bits & BITS(INDEX_BITS)) - 1];
+}
+
+bool tnn__is_persistent(const struct ggml_tensor * t) {
+    const uint64_t bits = (uint64_t) stored_handle(t);
+    return bits != 0 && ((bits >> INDEX_BITS) & BITS(GENERATION_BITS)) == 0;
+}
+
+static bool table_grow(tnn_session * s, struct tnn_table * table) {
+    if (table->n < table->size) {
+        return true;
+    }
+    const int64_t size = table->size > 0 ? 2 * table->size : 256;
+    struct tnn_entry * entries = realloc(table->entries, (size_t) size * sizeof(*entries));
+    if (entries == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %lld tensor handles", (long long) size);
+        return false;
+    }
+    table->entries = entries;
+    table->size    = size;
+    return true;
+}
+
+static tnn_tensor table_add(tnn_session * s, struct tnn_table * table, uint64_t generation, struct ggml_tensor * t) {
+    if (!table_grow(s, table)) {
+        return 0;
+    }
+    const tnn_tensor h = make_handle(s, generation, table->n);
+    table->entries[table->n++] = (struct tnn_entry) { .tensor = t, .is_input = false, .uploaded = false };
+    t->extra = (void *) (intptr_t) h;
+    return h;
+}
+
+tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t) {
+    return t->extra != NULL ? stored_handle(t) : table_add(s, &s->nodes, s->generation, t);
+}
+
+const char * tnn__shape(const struct ggml_tensor * t) {
+    static _Thread_local char ring[4][96]; /* a message names at most four shapes */
+    static _Thread_local int  next;
+    char * const out  = ring[next++ & 3];
+    const int    n    = ggml_n_dims(t);
+    int          used = snprintf(out, sizeof(ring[0]), "[%lld", (long long) t->ne[0]);
+    for (int i = 1; i < n; i++) {
+        used += snprintf(out + used, sizeof(ring[0]) - (size_t) used, ", %lld", (long long) t->ne[i]); /* 4 * 20 digits fit */
+    }
+    snprintf(out + used, sizeof(ring[0]) - (size_t) used, "]");
+    return out;
+}
+
+/* ------------------------------------------------------------------ session */
+
+/* The weights context grows: a new ggml context cannot, so tensors live in chunks of contexts. */
+#define CHUNK_TENSORS 1024
+struct tnn_chunk {
+    struct tnn_chunk    * next;
+    struct ggml_context * ctx;
+    void                * mem;
+    int                   n;
+};
+
+tnn_session * tnn_session_new(int32_t kind) {
+    t_call       = "tnn_session_new";
+    t_code       = TNN_OK;
+    t_message[0] = '\0';
+    if (kind != 0) {
+        tnn__fail(NULL, TNN_E_VALUE, "kind = %d is unknown; 0 (CPU) is the only backend", (int) kind);
+        return NULL;
+    }
+    if (pthread_once(&g_once, initialise_process) != 0) {
+        tnn__fail(NULL, TNN_E_INTERNAL, "pthread_once failed");
+        return NULL;
+    }
+    tnn_session * s = calloc(1, sizeof(*s));
+    if (s == NULL) {
+        tnn__fail(NULL, TNN_E_MEMORY, "no memory for a session");
+        return NULL;
+    }
+    s->serial     = atomic_fetch_add(&g_next_serial, 1) & BITS(SERIAL_BITS);
+    s->generation = 1;
+    s->fork_epoch = atomic_load(&g_fork_epoch);
+    s->stage      = TNN_STAGE_DECLARE;
+    s->call       = t_call;
+    s->capacity   = TNN_DEFAULT_CAPACITY;
+    s->n_threads  = tnn_available_cores();
+    return s;
+}
+
+static void drop_compute_context(tnn_session * s) {
+    tnn__losses_free(s);
+    ggml_free(s->ctx_c);
+    free(s->mem_c);
+    s->ctx_c    = NULL;
+    s->mem_c    = NULL;
+    s->gf       = NULL;
+    s->gb       = NULL;
+    s->nodes.n  = 0;
+    s->nbytes_c = 0;
+    s->n_tensors_c = 0;
+    s->computed = s->reset_done = false;
+}
+
+void tnn_session_free(tnn_session * s) {
+    if (s == NULL) {
+        return;
+    }
+    t_call = "tnn_session_free";
+    if (s->fork_epoch == atomic_load(&g_fork_epoch)) {
+        tnn__pool_free(s); /* in a forked child its threads do not exist: they cannot be joined */
+    }
+    drop_compute_context(s);
+    for (struct tnn_chunk * c = s->chunks_w, * next; c != NULL; c = next) {
+        next = c->next;
+        ggml_free(c->ctx);
+        free(c->mem);
+        free(c);
+    }
+    ggml_backend_buffer_free(s->buf_c);
+    ggml_backend_buffer_free(s->buf_w);
+    free(s->weights.entries);
+    free(s->nodes.entries);
+    free(s->work);
+    free(s);
+}
+
+int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes) {
+    if (!tnn__enter(s, "tnn_session_set_graph_capacity")) {
+        return TNN_E_STATE;
+    }
+    if (n_nodes < 1 || n_nodes > TNN_MAX_CAPACITY) {
+        return tnn__fail(s, TNN_E_VALUE, "n_nodes = %lld must be between 1 and %lld", (long long) n_nodes,
+                         (long long) TNN_MAX_CAPACITY);
+    }
+    if (s->ctx_c != NULL) {
+        return tnn__fail(s, TNN_E_STATE, "per-graph tensors exist; set the capacity before the first one, "
+                                         "or after tnn_reset_for_rebuild");
+    }
+    s->capacity = n_nodes;
+    return TNN_OK;
+}
+
+int64_t tnn_session_graph_capacity(tnn_session * s) {
+    return tnn__enter(s, "tnn_session_graph_capacity") ? s->capacity : -TNN_E_STATE;
+}
+
+int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe) {
+    if (!tnn__enter(s, "tnn_session_set_n_threads")) {
+        return TNN_E_STATE;
+    }
+    const int32_t cores = tnn_available_cores();
+    const int32_t limit = oversubscribe != 0 ? TNN_MAX_THREADS : cores;
+    if (n < 1 || n > limit) {
+        return tnn__fail(s, TNN_E_VALUE, "n_threads = %d must be between 1 and %d (%s)", (int) n, (int) limit,
+                         oversubscribe != 0 ? "ggml's limit" : "the cores this process may use: more would only spin");
+    }
+    if (n != s->n_threads) {
+        tnn__pool_free(s);
+        s->n_threads = n;
+    }
+    return TNN_OK;
+}
+
+int64_t tnn_session_n_threads(tnn_session * s) {
+    return tnn__enter(s, "tnn_session_n_threads") ? s->n_threads : -TNN_E_STATE;
+}
+
+int64_t tnn_session_weights_nbytes(tnn_session * s) {
+    if (!tnn__enter(s, "tnn_session_weights_nbytes")) {
+        return -TNN_E_STATE;
+    }
+    return s->buf_w != NULL ? (int64_t) ggml_backend_buffer_get_size(s->buf_w) : 0;
+}
+
+int64_t tnn_session_compute_nbytes(tnn_session * s) {
+    return tnn__enter(s, "tnn_session_compute_nbytes") ? (int64_t) s->nbytes_c : -TNN_E_STATE;
+}
+
+int tnn_reset_for_rebuild(tnn_session * s) {
+    if (!tnn__enter(s, "tnn_reset_for_rebuild")) {
+        return TNN_E_STATE;
+    }
+    if (s->stage == TNN_STAGE_DECLARE) {
+        return tnn__fail_stage(s, "a graph can be rebuilt");
+    }
+    if (s->generation == BITS(GENERATION_BITS)) {
+        return tnn__fail(s, TNN_E_STATE, "this session was rebuilt %llu times, its limit; make a new session",
+                         (unsigned long long) s->generation);
+    }
+    drop_compute_context(s);
+    s->generation++;
+    s->stage = TNN_STAGE_BUILD;
+    return TNN_OK;
+}
+
+/* ------------------------------------------------------------------ declare */
+
+/* Checks the sizes of a new tensor; every dimension at least 1, all elements countable in an int. */
+static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
+    int64_t elements = 1;
+    for (int i = 0; i < n_dims; i++) {
+        if (ne[i] < 1) {
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld must be at least 1", i, (long long) ne[i]);
+            return false;
+        }
+        if (ne[i] > TNN_MAX_ELEMENTS / elements) {
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld makes the tensor larger than 2^31 - 1 elements, ggml's limit", i,
+                      (long long) ne[i]);
+            return false;
+        }
+        elements *= ne[i];
+    }
+    return true;
+}
+
+static struct ggml_context * context_new(size_t mem_size, void * mem) {
+    const struct ggml_init_params params = { .mem_size = mem_size, .mem_buffer = mem, .no_alloc = true };
+    return ggml_init(params);
+}
+
+static bool reserve_weight(tnn_session * s) {
+    if (s->chunks_w != NULL && s->chunks_w->n < CHUNK_TENSORS) {
+        return true;
+    }
+    const size_t       size = CHUNK_TENSORS * ggml_tensor_overhead();
+    struct tnn_chunk * c    = calloc(1, sizeof(*c));
+    if (c == NULL || (c->mem = aligned_alloc(64, (size + 63) / 64 * 64)) == NULL) {
+        free(c);
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %d tensor headers (%zu bytes)", CHUNK_TENSORS, size);
+        return false;
+    }
+    c->ctx = context_new(size, c->mem);
+    if (c->ctx == NULL) {
+        free(c->mem);
+        free(c);
+        tnn__fail(s, TNN_E_MEMORY, "ggml could not make a context for the weights");
+        return false;
+    }
+    c->next     = s->chunks_w;
+    s->chunks_w = c;
+    return true;
+}
+
+static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum ggml_type type, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call)) {
+        return 0;
+    }
+    if (s->stage != TNN_STAGE_DECLARE) {
+        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was called");
+        return 0;
+    }
+    if (!check_sizes(s, ne, n_dims)) {
+        return 0;
+    }
+    if (s->weights.n >= TNN_MAX_PERSISTENT) {
+        tnn__fail(s, TNN_E_STATE, "a session holds at most %lld persistent tensors", (long long) TNN_MAX_PERSISTENT);
+        return 0;
+    }
+    if (!reserve_weight(s) || !table_grow(s, &s->weights)) {
+        return 0;
+    }
+    struct ggml_tensor * t = ggml_new_tensor(s->chunks_w->ctx, type, n_dims, ne);
+    s->chunks_w->n++;
+    const tnn_tensor h = table_add(s, &s->weights, 0, t);
+    s->weights.entries[s->weights.n - 1].is_input = true;
+    s->weights.entries[s->weights.n - 1].uploaded = true; /* zeros */
+    return h;
+}
+
+tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 2);
+}
+
+tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1, int64_t ne2) {
+    const int64_t ne[] = { ne0, ne1, ne2 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 3);
+}
+
+tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_persistent(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    if (dtype != TNN_F32 && dtype != TNN_F16 && dtype != TNN_BF16) {
+        if (tnn__enter(s, __func__)) {
+            tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
+        }
+        return 0;
+    }
+    return declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
+}
+
+/* The compute context holds capacity tensors and the objects of both graphs. */
+static bool open_compute_context(tnn_session * s) {
+    if (s->ctx_c != NULL) {
+        return true;
+    }
+    const size_t graph_size = (size_t) (s->capacity + s->weights.n);
+    const size_t size = (size_t) s->capacity * ggml_tensor_overhead() + ggml_graph_overhead_custom(graph_size, false)
+                      + ggml_graph_overhead_custom(graph_size, true) + 1024;
+    s->mem_c = aligned_alloc(64, (size + 63) / 64 * 64);
+    if (s->mem_c == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for a graph of capacity %lld (%zu bytes)", (long long) s->capacity, size);
+        return false;
+    }
+    s->ctx_c = context_new(size, s->mem_c);
+    if (s->ctx_c == NULL) {
+        free(s->mem_c);
+        s->mem_c = NULL;
+        tnn__fail(s, TNN_E_MEMORY, "ggml could not make a context for the graph");
+        return false;
+    }
+    return true;
+}
+
+bool tnn__reserve_nodes(tnn_session * s, int n) {
+    if (s->stage == TNN_STAGE_DECLARE) {
+        tnn__fail_stage(s, "a graph can be built");
+        return false;
+    }
+    if (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED) {
+        tnn__fail_stage(s, "nodes can be appended only before the graph is realized");
+        return false;
+    }
+    if (!open_compute_context(s)) {
+        return false;
+    }
+    if (s->n_tensors_c + n > s->capacity) {
+        tnn__fail(s, TNN_E_STATE, "the graph is full: %lld tensors of a capacity of %lld; "
+                  "set a larger tnn_session_set_graph_capacity before building",
+                  (long long) s->n_tensors_c, (long long) s->capacity);
+        return false;
+    }
+    return true;
+}
+
+static tnn_tensor declare_input(tnn_session * s, const char * call, enum ggml_type type, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call) || !check_sizes(s, ne, n_dims) || !tnn__reserve_nodes(s, 1) || !table_grow(s, &s->nodes)) {
+        return 0;
+    }
+    struct ggml_tensor * t = ggml_new_tensor(s->ctx_c, type, n_dims, ne);
+    s->n_tensors_c++;
+    ggml_set_input(t);
+    const tnn_tensor h = table_add(s, &s->nodes, s->generation, t);
+    s->nodes.entries[s->nodes.n - 1].is_input = true;
+    return h;
+}
+
+tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_F32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    return declare_input(s, __func__, GGML_TYPE_F32, ne, 2);
+}
+
+tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+int tnn_finalize_weights(tnn_session * s) {
+    if (!tnn__enter(s, "tnn_finalize_weights")) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_DECLARE) {
+        return tnn__fail(s, TNN_E_STATE, "the weights are finalized already, once is all");
+    }
+    const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
+    size_t       size  = 0;
+    for (int64_t i = 0; i < s->weights.n; i++) {
+        size += GGML_PAD(ggml_nbytes(s->weights.entries[i].tensor), align); /* 2^21 tensors of < 2^33 bytes: no overflow */
+    }
+    if (size > 0) {
+        s->buf_w = tnn__buffer_alloc(s, size, "the weights");
+        if (s->buf_w == NULL) {
+            return s->code;
+        }
+        ggml_backend_buffer_clear(s->buf_w, 0);
+        char * at = ggml_backend_buffer_get_base(s->buf_w);
+        for (int64_t i = 0; i < s->weights.n; i++) {
+            struct ggml_tensor * t = s->weights.entries[i].tensor;
+            ggml_backend_tensor_alloc(s->buf_w, t, at);
+            at += GGML_PAD(ggml_nbytes(t), align);
+        }
+    }
+    s->stage = TNN_STAGE_BUILD;
+    return TNN_OK;
+}

@@ -1,0 +1,73 @@
+/* tinynn_cpu.c - what this machine can run. Compiled for the baseline instruction set: it runs before anything else. */
+#define _GNU_SOURCE
+#include "tinynn.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------ instruction set */
+
+#if defined(__x86_64__) && !defined(TNN_NATIVE)
+const char * tnn_cpu_features(void) {
+    return "sse4.2 avx avx2 fma f16c bmi2";
+}
+
+const char * tnn_cpu_missing(void) {
+    static char missing[64];
+    int used = 0;
+    __builtin_cpu_init();
+#define NEED(feature) \
+    if (!__builtin_cpu_supports(feature)) { \
+        used += snprintf(missing + used, sizeof(missing) - (size_t) used, used > 0 ? " %s" : "%s", feature); \
+    }
+    NEED("sse4.2")
+    NEED("avx")
+    NEED("avx2")
+    NEED("fma")
+    NEED("bmi2")
+    NEED("f16c")
+#undef NEED
+    return missing;
+}
+#else
+const char * tnn_cpu_features(void) {
+    return "";
+}
+
+const char * tnn_cpu_missing(void) {
+    return ""; /* aarch64: the baseline; native: the machine that built it */
+}
+#endif
+
+/* ------------------------------------------------------------------ cores */
+
+/* CPU time the cgroup grants, in cores, or 0 for no limit. */
+static int cgroup_cores(void) {
+    FILE * f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    long long quota = 0, period = 0;
+    if (f == NULL) {
+        return 0;
+    }
+    const int n = fscanf(f, "%lld %lld", &quota, &period);
+    fclose(f);
+    return n == 2 && quota > 0 && period > 0 ? (int) ((quota + period - 1) / period) : 0; /* "max" reads as no number */
+}
+
+int32_t tnn_available_cores(void) {
+    int cores = 0;
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+        cores = CPU_COUNT(&set);
+    }
+#endif
+    if (cores < 1) {
+        const long n = sysconf(_SC_NPROCESSORS_ONLN);
+        cores = n > 0 ? (int) n : 1;
+    }
+    const int granted = cgroup_cores();
+    cores = granted > 0 && granted < cores ? granted : cores;
+    return cores < 512 ? cores : 512;
+}

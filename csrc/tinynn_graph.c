@@ -1,0 +1,382 @@
+/* tinynn_graph.c - flags, the forward graph, graph b, and running them. */
+#include "tinynn_internal.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml-impl.h"
+
+/* ------------------------------------------------------------------ flags and names */
+
+/* Flags steer how a graph is expanded and placed, so they come before that. */
+static struct ggml_tensor * flag_operand(tnn_session * s, const char * call, tnn_tensor h) {
+    struct ggml_tensor * t = tnn__enter(s, call) ? tnn__tensor(s, "t", h) : NULL;
+    if (t != NULL && (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED)) {
+        tnn__fail_stage(s, "a tensor can be flagged only before the graph is realized");
+        return NULL;
+    }
+    return t;
+}
+
+int tnn_set_param(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (x->op != GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "t is the result of an operator (%s); a parameter must be a declared tensor", ggml_op_name(x->op));
+    }
+    if (x->type != GGML_TYPE_F32) {
+        return tnn__fail(s, TNN_E_TYPE, "t has dtype %s; ggml's CPU backend trains f32 only", ggml_type_name(x->type));
+    }
+    if (s->gf != NULL) {
+        return tnn__fail_stage(s, "a parameter must be flagged before the forward graph is built");
+    }
+    ggml_set_param(x);
+    return TNN_OK;
+}
+
+int tnn_set_loss(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (!ggml_is_scalar(x) || x->type != GGML_TYPE_F32) {
+        return tnn__fail(s, TNN_E_VALUE, "t has shape %s and dtype %s, a loss must be an f32 scalar", tnn__shape(x), ggml_type_name(x->type));
+    }
+    if (x->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "t is an input; a loss must be the result of an operator");
+    }
+    if (s->gb != NULL) {
+        return tnn__fail_stage(s, "the loss must be flagged before tnn_build_backward");
+    }
+    ggml_set_loss(x);
+    return TNN_OK;
+}
+
+int tnn_set_output(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    ggml_set_output(x);
+    return TNN_OK;
+}
+
+int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
+    struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (name == NULL || strlen(name) >= GGML_MAX_NAME) {
+        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes", GGML_MAX_NAME - 1);
+    }
+    ggml_set_name(x, name);
+    return TNN_OK;
+}
+
+/* ------------------------------------------------------------------ expanding */
+
+/* Appends t's ancestors and t in the order of ggml_build_forward_expand (operands first, left to right), but without its
+ * recursion: a chain of a hundred thousand nodes must not overflow the stack. */
+static int expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor * t) {
+    struct frame {
+        struct ggml_tensor * t;
+        int                  next;
+    };
+    struct frame * stack = malloc(256 * sizeof(*stack));
+    size_t size = 256, depth = 0;
+    if (stack == NULL) {
+        return tnn__fail(s, TNN_E_MEMORY, "no memory to expand the graph");
+    }
+    stack[depth++] = (struct frame) { t, 0 };
+    while (depth > 0) {
+        struct frame * top = &stack[depth - 1];
+        struct ggml_tensor * src = NULL;
+        while (top->next < GGML_MAX_SRC && src == NULL) {
+            struct ggml_tensor * candidate = top->t->src[top->next++];
+            if (candidate != NULL && candidate != top->t && !ggml_hash_contains(&graph->visited_hash_set, candidate)) {
+                src = candidate;
+            }
+        }
+        if (src == NULL) {
+            ggml_build_forward_expand(graph, top->t); /* its operands are there: one level deep */
+            depth--;
+            continue;
+        }
+        if (depth == size) {
+            struct frame * grown = realloc(stack, 2 * size * sizeof(*stack));
+            if (grown == NULL) {
+                free(stack);
+                return tnn__fail(s, TNN_E_MEMORY, "no memory to expand the graph");
+            }
+            stack = grown;
+            size *= 2;
+        }
+        stack[depth++] = (struct frame) { src, 0 };
+    }
+    free(stack);
+    return TNN_OK;
+}
+
+static int build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
+    struct ggml_tensor * t = tnn__tensor(s, arg, out);
+    if (t == NULL) {
+        return s->code;
+    }
+    if (s->stage != TNN_STAGE_BUILD) {
+        return tnn__fail_stage(s, "a forward graph is built once");
+    }
+    if (tnn__is_persistent(t) || t->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input: there is nothing to compute", arg, ggml_get_name(t));
+    }
+    if (s->gf == NULL) { /* else: what an earlier try could not finish for lack of memory; the context has room for one */
+        s->gf = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
+    }
+    const int rc = expand(s, s->gf, t);
+    if (rc == TNN_OK) {
+        s->stage = TNN_STAGE_FORWARD_BUILT;
+    }
+    return rc;
+}
+
+/* The memory of ggml_cplan: kept, and only ever grown. */
+static int reserve_work(tnn_session * s, size_t size) {
+    if (size <= s->work_size) {
+        return TNN_OK;
+    }
+    void * work = aligned_alloc(64, GGML_PAD(size, 64));
+    if (work == NULL) {
+        return tnn__fail(s, TNN_E_MEMORY, "no memory for ggml's scratch space (%zu bytes)", size);
+    }
+    free(s->work);
+    s->work      = work;
+    s->work_size = GGML_PAD(size, 64);
+    return TNN_OK;
+}
+
+/* ------------------------------------------------------------------ forward */
+
+int tnn_realize(tnn_session * s, tnn_tensor out) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    int rc = build_forward(s, out, "out");
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    ggml_set_output(tnn__tensor(s, "out", out));
+    rc = tnn__plan_and_allocate(s, s->gf);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    tnn__losses_seal(s);
+    s->stage = TNN_STAGE_FORWARD_REALIZED;
+    return TNN_OK;
+}
+
+static bool pool_ready(tnn_session * s) {
+    if (s->pool != NULL && s->pool_threads == s->n_threads) {
+        return true;
+    }
+    tnn__pool_free(s);
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
+    params.poll = 0; /* idle workers sleep */
+    s->pool         = ggml_threadpool_new(&params);
+    s->pool_threads = s->n_threads;
+    return s->pool != NULL;
+}
+
+void tnn__pool_free(tnn_session * s) {
+    if (s->pool != NULL) {
+        ggml_threadpool_free(s->pool);
+        s->pool = NULL;
+    }
+}
+
+static int run(tnn_session * s, struct ggml_cgraph * graph) {
+    int rc = tnn__check_inputs(s, graph);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    if (!pool_ready(s)) {
+        return tnn__fail(s, TNN_E_MEMORY, "could not start %d threads", (int) s->n_threads);
+    }
+    struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
+    rc = reserve_work(s, plan.work_size);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    plan.work_data = s->work;
+    const enum ggml_status status = ggml_graph_compute(graph, &plan);
+    if (status != GGML_STATUS_SUCCESS) {
+        return tnn__fail(s, TNN_E_INTERNAL, "ggml_graph_compute: %s", ggml_status_to_string(status));
+    }
+    s->computed = true;
+    return TNN_OK;
+}
+
+int tnn_compute(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_compute needs tnn_realize");
+    }
+    return run(s, s->gf);
+}
+
+/* ------------------------------------------------------------------ graph b */
+
+int tnn_build_forward_only(tnn_session * s, tnn_tensor loss) {
+    return tnn__enter(s, __func__) ? build_forward(s, loss, "loss") : TNN_E_STATE;
+}
+
+static int64_t count_tensors(const tnn_session * s) {
+    int64_t n = 0;
+    for (struct ggml_tensor * t = ggml_get_first_tensor(s->ctx_c); t != NULL; t = ggml_get_next_tensor(s->ctx_c, t)) {
+        n++;
+    }
+    return n;
+}
+
+static bool any_loss(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int tnn_build_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_FORWARD_BUILT) {
+        return tnn__fail_stage(s, "tnn_build_backward needs tnn_build_forward_only");
+    }
+    if (!any_loss(s->gf)) {
+        return tnn__fail(s, TNN_E_STATE, "no node of the forward graph is flagged as a loss; call tnn_set_loss first");
+    }
+    const int rc = tnn__check_differentiable(s, s->gf);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    const int64_t most = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes;
+    if (most > s->capacity) {
+        return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
+                         "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
+    }
+    s->gb = ggml_graph_dup(s->ctx_c, s->gf, true);
+    ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+    s->n_tensors_c = count_tensors(s);
+    s->stage       = TNN_STAGE_BACKWARD_BUILT;
+    return TNN_OK;
+}
+
+tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
+    if (x == NULL) {
+        return 0;
+    }
+    if (s->gb == NULL) {
+        tnn__fail_stage(s, "a gradient exists after tnn_build_backward");
+        return 0;
+    }
+    struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
+    if (grad == NULL) {
+        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is no parameter, or leads to no loss", ggml_get_name(x));
+        return 0;
+    }
+    return tnn__handle(s, grad);
+}
+
+int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node) {
+    struct ggml_tensor * t = tnn__enter(s, __func__) ? tnn__tensor(s, "node", node) : NULL;
+    if (t == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "graph b can be extended between tnn_build_backward and tnn_realize_backward");
+    }
+    if (t->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input: there is nothing to compute", ggml_get_name(t));
+    }
+    return expand(s, s->gb, t);
+}
+
+int tnn_pin_all_graph_b_nodes(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "graph b can be pinned between tnn_build_backward and tnn_realize_backward");
+    }
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        ggml_set_output(s->gb->nodes[i]);
+    }
+    return TNN_OK;
+}
+
+int tnn_realize_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
+    }
+    const int rc = tnn__plan_and_allocate(s, s->gb);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    tnn__losses_seal(s);
+    s->stage = TNN_STAGE_BACKWARD_REALIZED;
+    return TNN_OK;
+}
+
+static int reset(tnn_session * s, const char * call, bool moments) {
+    if (!tnn__enter(s, call)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "a reset needs tnn_realize_backward");
+    }
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        struct ggml_tensor * node = s->gb->nodes[i];
+        if (moments && node->op == GGML_OP_OPT_STEP_ADAMW) {
+            ggml_set_zero(node->src[2]);
+            ggml_set_zero(node->src[3]);
+        }
+        struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
+        if (accumulator != NULL) { /* ggml makes one for each loss only: gradients of parameters are written, not added to */
+            *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
+        }
+    }
+    s->reset_done = true;
+    return TNN_OK;
+}
+
+int tnn_graph_reset(tnn_session * s) {
+    return reset(s, __func__, true);
+}
+
+int tnn_graph_reset_grads_only(tnn_session * s) {
+    return reset(s, __func__, false);
+}
+
+int tnn_compute_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_compute_backward needs tnn_realize_backward");
+    }
+    if (!s->reset_done) {
+        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_backward");
+    }
+    const int rc = run(s, s->gb);
+    s->reset_done = s->reset_done && rc != TNN_OK;
+    return rc;
+}

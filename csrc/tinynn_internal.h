@@ -1,0 +1,141 @@
+/* tinynn_internal.h - what the shim's files share: the session, its error funnel, its handles. */
+#ifndef TINYNN_INTERNAL_H
+#define TINYNN_INTERNAL_H
+
+#include "tinynn.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ggml.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+
+#define TNN_MAX_CAPACITY     (INT64_C(1) << 21)
+#define TNN_DEFAULT_CAPACITY 16384
+#define TNN_MAX_PERSISTENT   (INT64_C(1) << 21)
+#define TNN_MAX_ELEMENTS     INT64_C(2147483647) /* ggml's kernels count rows and elements in int */
+#define TNN_MAX_THREADS      GGML_MAX_N_THREADS
+#define TNN_MESSAGE_SIZE     512
+/* ggml adds at most this many tensors to a graph for the gradient of one forward node (MUL_MAT and SET: 7). */
+#define TNN_BACKWARD_NODES_PER_NODE 8
+
+/* Where a graph generation stands. Each call names the states it may run in. */
+enum tnn_stage {
+    TNN_STAGE_DECLARE,           /* persistent tensors are being declared */
+    TNN_STAGE_BUILD,             /* weights allocated; nodes are being appended */
+    TNN_STAGE_FORWARD_BUILT,     /* tnn_build_forward_only done */
+    TNN_STAGE_BACKWARD_BUILT,    /* tnn_build_backward done; optimizer nodes may follow */
+    TNN_STAGE_FORWARD_REALIZED,
+    TNN_STAGE_BACKWARD_REALIZED
+};
+
+/* One handle: the tensor and what the session knows of it beyond ggml. */
+struct tnn_entry {
+    struct ggml_tensor * tensor;
+    bool is_input; /* declared by the caller, not made by an operator */
+    bool uploaded; /* holds the caller's data (persistent tensors: always, they start as zeros) */
+};
+
+struct tnn_table {
+    struct tnn_entry * entries;
+    int64_t n, size;
+};
+
+/* A loss node's reduction state (tinynn_loss.c). */
+struct tnn_loss;
+
+struct tnn_session {
+    /* identity */
+    uint64_t serial;
+    uint64_t generation; /* of the compute context; 0 is the weights' */
+    uint64_t fork_epoch;
+    enum tnn_stage stage;
+
+    /* error of the last call */
+    const char * call;
+    int          code;
+    char         message[TNN_MESSAGE_SIZE];
+
+    /* weights contexts */
+    struct tnn_chunk    * chunks_w; /* ggml contexts of a fixed size each */
+    ggml_backend_buffer_t buf_w;
+    struct tnn_table      weights;
+
+    /* compute context: made at the first per-graph tensor, dropped by tnn_reset_for_rebuild */
+    int64_t               capacity;
+    struct ggml_context * ctx_c;
+    void                * mem_c;
+    ggml_backend_buffer_t buf_c; /* kept across generations while large enough */
+    size_t                nbytes_c;
+    int64_t               n_tensors_c; /* in ctx_c, at most capacity */
+    struct tnn_table      nodes;
+    struct ggml_cgraph  * gf;
+    struct ggml_cgraph  * gb;
+    bool                  reset_done; /* since the last compute_backward */
+    bool                  computed;
+    struct tnn_loss     * losses;     /* list */
+
+    /* compute */
+    int32_t                 n_threads;
+    ggml_threadpool_t       pool;
+    int32_t                 pool_threads;
+    void                  * work;
+    size_t                  work_size;
+};
+
+/* ---- error funnel (tinynn.c) ---- */
+/* Opens a call: clears the error, checks the session's process. False: refused, error set. */
+bool tnn__enter(tnn_session * s, const char * call);
+/* Records the error and returns its code. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+int tnn__fail(tnn_session * s, int code, const char * fmt, ...);
+/* Error for a call in the wrong stage: says where the session stands and what comes first. */
+int tnn__fail_stage(tnn_session * s, const char * needs);
+
+/* ---- handles (tinynn.c) ---- */
+/* The tensor behind a handle, or NULL with an error naming arg. */
+struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h);
+struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h);
+/* The entry of a tensor of this session that has a handle, or NULL. */
+struct tnn_entry * tnn__entry_of(tnn_session * s, const struct ggml_tensor * t);
+/* Handle of a tensor of the compute context (made if it has none); 0 with an error. */
+tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t);
+/* Is t a weight of a session (not a per-graph tensor)? */
+bool tnn__is_persistent(const struct ggml_tensor * t);
+
+/* ---- compute context (tinynn.c) ---- */
+/* Makes sure that n more tensors fit the compute context and may be appended now. */
+bool tnn__reserve_nodes(tnn_session * s, int n);
+/* "[a, b, c]" without trailing ones; good until the fourth call after it. */
+const char * tnn__shape(const struct ggml_tensor * t);
+
+/* ---- memory (tinynn_memory.c) ---- */
+/* Bytes that may still be had on this machine (available memory, cgroup limit). */
+uint64_t tnn__memory_available(void);
+/* A CPU buffer of size bytes, or NULL with an error naming what it is for. */
+ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what);
+/* Gives every tensor of the graph its place in s->buf_c. */
+int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph);
+
+/* ---- graph checks (tinynn_check.c) ---- */
+/* Every node on a gradient path of gf has a derivative that ggml's CPU backend computes. */
+int tnn__check_differentiable(tnn_session * s, const struct ggml_cgraph * gf);
+/* Every input is uploaded and every id is a row of its table. */
+int tnn__check_inputs(tnn_session * s, const struct ggml_cgraph * graph);
+
+/* ---- loss (tinynn_loss.c) ---- */
+/* Lets the node be reduced by the shim; ggml's op comes back for the backward expansion. */
+bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node);
+void tnn__losses_seal(tnn_session * s);
+bool tnn__is_loss_node(const tnn_session * s, const struct ggml_tensor * node);
+void tnn__losses_free(tnn_session * s);
+
+/* ---- graph (tinynn_graph.c) ---- */
+void tnn__pool_free(tnn_session * s);
+
+#endif

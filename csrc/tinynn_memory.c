@@ -1,0 +1,338 @@
+/* tinynn_memory.c - where the tensors of a graph lie.
+ *
+ * The shim places them itself rather than through ggml's graph allocator, for three reasons: that allocator aborts when
+ * a graph leaves more than 256 holes; it lends an input's memory to later nodes, so a caller who skips an upload
+ * computes on garbage; and the size must be known, and refused, before any memory is asked for.
+ *
+ * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place is
+ * free again after its last reader, unless it is an output; an element-wise node takes over its operand's place.
+ */
+#include "tinynn_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ggml-impl.h"
+
+/* ------------------------------------------------------------------ what can be had */
+
+/* First number behind prefix in a small text file, or UINT64_MAX. */
+static uint64_t read_number(const char * path, const char * prefix) {
+    FILE * f = fopen(path, "r");
+    if (f == NULL) {
+        return UINT64_MAX;
+    }
+    char     line[256];
+    uint64_t value = UINT64_MAX;
+    const size_t n = strlen(prefix);
+    while (fgets(line, sizeof(line), f) != NULL) {
+        if (strncmp(line, prefix, n) == 0) {
+            if (sscanf(line + n, "%" SCNu64, &value) != 1) {
+                value = UINT64_MAX; /* "max": no limit */
+            }
+            break;
+        }
+    }
+    fclose(f);
+    return value;
+}
+
+uint64_t tnn__memory_available(void) {
+    const uint64_t kib       = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t       available = kib < UINT64_MAX / 1024 ? kib * 1024 : UINT64_MAX;
+    if (available == UINT64_MAX) {
+        const long pages = sysconf(_SC_PHYS_PAGES);
+        const long size  = sysconf(_SC_PAGESIZE);
+        available = pages > 0 && size > 0 ? (uint64_t) pages * (uint64_t) size : UINT64_MAX;
+    }
+    const uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+    const uint64_t used  = read_number("/sys/fs/cgroup/memory.current", "");
+    if (limit != UINT64_MAX && used != UINT64_MAX) {
+        const uint64_t rest = limit > used ? limit - used : 0;
+        available = rest < available ? rest : available;
+    }
+    return available;
+}
+
+ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what) {
+    /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
+    const uint64_t available = tnn__memory_available();
+    if (size > available) {
+        tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), %" PRIu64 " are available", what, size,
+                  (double) size / (1024.0 * 1024.0 * 1024.0), available);
+        return NULL;
+    }
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size,
+                  (double) size / (1024.0 * 1024.0 * 1024.0));
+    }
+    return buffer;
+}
+
+/* ------------------------------------------------------------------ free blocks, sorted by offset */
+
+struct block {
+    size_t offset, size;
+};
+
+struct free_list {
+    struct block * blocks;
+    int64_t        n, size;
+    size_t         end; /* everything from here on is free */
+};
+
+static bool free_list_insert(struct free_list * f, size_t offset, size_t size) {
+    int64_t lo = 0, hi = f->n;
+    while (lo < hi) {
+        const int64_t mid = (lo + hi) / 2;
+        if (f->blocks[mid].offset < offset) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    const bool joins_left  = lo > 0 && f->blocks[lo - 1].offset + f->blocks[lo - 1].size == offset;
+    const bool joins_right = lo < f->n && offset + size == f->blocks[lo].offset;
+    if (joins_left && joins_right) {
+        f->blocks[lo - 1].size += size + f->blocks[lo].size;
+        memmove(&f->blocks[lo], &f->blocks[lo + 1], (size_t) (f->n - lo - 1) * sizeof(struct block));
+        f->n--;
+        return true;
+    }
+    if (joins_left) {
+        f->blocks[lo - 1].size += size;
+        return true;
+    }
+    if (joins_right) {
+        f->blocks[lo].offset = offset;
+        f->blocks[lo].size += size;
+        return true;
+    }
+    if (f->n == f->size) {
+        const int64_t  grown  = f->size > 0 ? 2 * f->size : 64;
+        struct block * blocks = realloc(f->blocks, (size_t) grown * sizeof(*blocks));
+        if (blocks == NULL) {
+            return false;
+        }
+        f->blocks = blocks;
+        f->size   = grown;
+    }
+    memmove(&f->blocks[lo + 1], &f->blocks[lo], (size_t) (f->n - lo) * sizeof(struct block));
+    f->blocks[lo] = (struct block) { offset, size };
+    f->n++;
+    return true;
+}
+
+/* Best fit; else the last hole if it touches the end; else the end. */
+static size_t free_list_take(struct free_list * f, size_t size) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < f->n; i++) {
+        if (f->blocks[i].size >= size && (best < 0 || f->blocks[i].size < f->blocks[best].size)) {
+            best = i;
+        }
+    }
+    if (best >= 0) {
+        const size_t offset = f->blocks[best].offset;
+        f->blocks[best].offset += size;
+        f->blocks[best].size   -= size;
+        if (f->blocks[best].size == 0) {
+            memmove(&f->blocks[best], &f->blocks[best + 1], (size_t) (f->n - best - 1) * sizeof(struct block));
+            f->n--;
+        }
+        return offset;
+    }
+    if (f->n > 0 && f->blocks[f->n - 1].offset + f->blocks[f->n - 1].size == f->end) {
+        const size_t offset = f->blocks[--f->n].offset;
+        f->end = offset + size;
+        return offset;
+    }
+    const size_t offset = f->end;
+    f->end += size;
+    return offset;
+}
+
+/* ------------------------------------------------------------------ the plan */
+
+/* What the plan knows of a tensor that owns memory; indexed by its slot in the graph's hash set. */
+struct place {
+    size_t offset, size;
+    int    last_use; /* node that reads it last; INT32_MAX: never free */
+    bool   placed;
+};
+
+struct plan {
+    struct ggml_cgraph * graph;
+    struct place       * places;
+    struct free_list     holes;
+    size_t               align;
+};
+
+static struct ggml_tensor * root_of(struct ggml_tensor * t) {
+    return t->view_src != NULL ? t->view_src : t;
+}
+
+/* The place of a tensor that the plan owns, or NULL: weights have their own buffer. */
+static struct place * place_of(const struct plan * p, struct ggml_tensor * t) {
+    if (t->view_src != NULL || t->buffer != NULL) {
+        return NULL;
+    }
+    return &p->places[ggml_hash_find(&p->graph->visited_hash_set, t)];
+}
+
+static size_t padded_size(const struct plan * p, const struct ggml_tensor * t) {
+    return GGML_PAD(ggml_nbytes(t), p->align);
+}
+
+static void note_use(const struct plan * p, struct ggml_tensor * t, int node) {
+    struct ggml_tensor * root = root_of(t);
+    struct place * place = place_of(p, root);
+    if (place == NULL) {
+        return;
+    }
+    if ((t->flags | root->flags) & GGML_TENSOR_FLAG_OUTPUT) {
+        place->last_use = INT32_MAX;
+    } else if (place->last_use < node) {
+        place->last_use = node;
+    }
+}
+
+static void find_last_uses(const struct plan * p) {
+    for (int i = 0; i < p->graph->n_nodes; i++) {
+        struct ggml_tensor * node = p->graph->nodes[i];
+        note_use(p, node, i);
+        for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
+            /* ggml computes RMS_NORM and a MUL behind it as one: x must outlive both */
+            note_use(p, node->src[j], node->op == GGML_OP_RMS_NORM ? i + 1 : i);
+        }
+    }
+}
+
+static void place_input(struct plan * p, struct ggml_tensor * t) {
+    struct place * place = place_of(p, t);
+    if (place != NULL && !place->placed) {
+        *place = (struct place) { .offset = p->holes.end, .size = padded_size(p, t), .last_use = INT32_MAX, .placed = true };
+        p->holes.end += place->size;
+    }
+}
+
+/* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
+static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
+    if (!ggml_op_can_inplace(node->op)) {
+        return NULL;
+    }
+    const int operands = node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL ? 2 : 1;
+    for (int j = 0; j < operands; j++) {
+        struct ggml_tensor * src   = node->src[j];
+        struct place       * place = place_of(p, src);
+        if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)) {
+            return place;
+        }
+    }
+    return NULL;
+}
+
+static void place_node(struct plan * p, struct ggml_tensor * node, int i) {
+    struct place * place = place_of(p, node);
+    if (place == NULL || place->placed) {
+        return;
+    }
+    struct place * from = inherited_place(p, node, i);
+    if (from != NULL) {
+        place->offset = from->offset;
+        from->last_use = -1; /* its memory is the node's now */
+    } else {
+        place->offset = free_list_take(&p->holes, padded_size(p, node));
+    }
+    place->size   = padded_size(p, node);
+    place->placed = true;
+}
+
+static bool release(struct plan * p, struct ggml_tensor * t, int i) {
+    struct place * place = place_of(p, root_of(t));
+    if (place == NULL || !place->placed || place->last_use != i) {
+        return true;
+    }
+    place->last_use = -1;
+    return free_list_insert(&p->holes, place->offset, place->size);
+}
+
+static bool place_all(struct plan * p) {
+    for (int i = 0; i < p->graph->n_leafs; i++) {
+        place_input(p, root_of(p->graph->leafs[i]));
+    }
+    for (int i = 0; i < p->graph->n_nodes; i++) {
+        if (p->graph->nodes[i]->op == GGML_OP_NONE) { /* parameters stand among the nodes */
+            place_input(p, root_of(p->graph->nodes[i]));
+        }
+    }
+    for (int i = 0; i < p->graph->n_nodes; i++) {
+        struct ggml_tensor * node = p->graph->nodes[i];
+        place_node(p, node, i);
+        bool ok = release(p, node, i);
+        for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
+            ok = release(p, node->src[j], i) && ok;
+        }
+        /* RMS_NORM's operand is kept one node longer, see find_last_uses */
+        if (i > 0 && p->graph->nodes[i - 1]->op == GGML_OP_RMS_NORM) {
+            ok = release(p, p->graph->nodes[i - 1]->src[0], i) && ok;
+        }
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct ggml_tensor * t) {
+    if (t->buffer != NULL) {
+        return;
+    }
+    if (t->view_src != NULL) {
+        attach(p, buffer, t->view_src); /* at most one deep: ggml resolves views of views */
+        t->data = NULL;
+        ggml_backend_view_init(t);
+    } else {
+        char * base = ggml_backend_buffer_get_base(buffer);
+        ggml_backend_tensor_alloc(buffer, t, base + place_of(p, t)->offset);
+    }
+}
+
+int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph) {
+    struct plan p = { .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
+    int rc = TNN_OK;
+
+    p.places = calloc(graph->visited_hash_set.size, sizeof(*p.places));
+    if (p.places == NULL) {
+        rc = tnn__fail(s, TNN_E_MEMORY, "no memory to plan a graph of %d nodes", graph->n_nodes);
+        goto done;
+    }
+    find_last_uses(&p);
+    if (!place_all(&p)) {
+        rc = tnn__fail(s, TNN_E_MEMORY, "no memory to plan a graph of %d nodes", graph->n_nodes);
+        goto done;
+    }
+    const size_t need = p.holes.end > 0 ? p.holes.end : p.align;
+    if (s->buf_c == NULL || ggml_backend_buffer_get_size(s->buf_c) < need) {
+        ggml_backend_buffer_free(s->buf_c);
+        s->buf_c = tnn__buffer_alloc(s, need, "the graph's tensors");
+        if (s->buf_c == NULL) {
+            rc = s->code;
+            goto done;
+        }
+    }
+    for (int i = 0; i < graph->n_leafs; i++) {
+        attach(&p, s->buf_c, graph->leafs[i]);
+    }
+    for (int i = 0; i < graph->n_nodes; i++) {
+        attach(&p, s->buf_c, graph->nodes[i]);
+    }
+    s->nbytes_c = need;
+done:
+    free(p.holes.blocks);
+    free(p.places);
+    return rc;
+}
