@@ -1,0 +1,44 @@
+"""toynn: train small llama-family models on real ggml, with losses that are the same bytes every time."""
+
+from importlib.metadata import version as _version
+
+from toynn import labels
+from toynn.adamw import AdamW
+from toynn.batch import TrainingBatch
+from toynn.config import RopeScaling, SmolLM2Config
+from toynn.errors import (
+    InternalError,
+    SessionError,
+    TinyNNError,
+    TinyNNMemoryError,
+    TinyNNTypeError,
+    TinyNNValueError,
+)
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.recipes import FromScratch
+from toynn.options import RecipeOptions
+from toynn.tinynn import Session, Tensor, build_info, ggml_version
+
+__version__ = _version("toynn")
+
+__all__ = [
+    "AdamW",
+    "FromScratch",
+    "InternalError",
+    "LlamaSeqEngine",
+    "RecipeOptions",
+    "RopeScaling",
+    "Session",
+    "SessionError",
+    "SmolLM2Config",
+    "Tensor",
+    "TinyNNError",
+    "TinyNNMemoryError",
+    "TinyNNTypeError",
+    "TinyNNValueError",
+    "TrainingBatch",
+    "__version__",
+    "build_info",
+    "ggml_version",
+    "labels",
+]

@@ -1,0 +1,52 @@
+"""The random streams that initialise a model: Box-Muller over a 31-bit LCG, or over the older xorshift64."""
+
+from __future__ import annotations
+
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn import (
+    TNN_RANDOM_LCG31,
+    TNN_RANDOM_XORSHIFT64,
+    tnn_random_gaussian,
+    tnn_random_seed,
+)
+from toynn.tinynn.arguments import FloatArray, kind_of
+
+
+class GaussianStream:
+    """One stream of normal numbers, drawn in order."""
+
+    def __init__(self, kind: int, seed: int) -> None:
+        self._state = tnn_random_seed(kind, seed)
+
+    def gaussian(self, n: int, std: float) -> FloatArray:
+        """The next n values of N(0, std^2), float32 (n,). Each call starts a fresh Box-Muller pair."""
+        return tnn_random_gaussian(self._state, std, n)
+
+
+class Lcg31Stream(GaussianStream):
+    """The reference's generator: s <- (s*1103515245 + 12345) mod 2^31, uniform (s+1)/2^31."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(TNN_RANDOM_LCG31, seed)
+
+
+class XorShift64Stream(GaussianStream):
+    """The older generator, kept for the reference's recorded curves. Seed 0 is its fixed point."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(TNN_RANDOM_XORSHIFT64, seed)
+
+
+STREAMS: dict[str, type[Lcg31Stream] | type[XorShift64Stream]] = {
+    "lcg31": Lcg31Stream,
+    "xorshift64": XorShift64Stream,
+}
+
+
+def make_stream(name: str, seed: int) -> Lcg31Stream | XorShift64Stream:
+    """The stream called "lcg31" or "xorshift64". Raises TinyNNValueError for another name, naming init_stream."""
+    if not isinstance(name, str):
+        raise TinyNNTypeError(f"init_stream must be a str, got {kind_of(name)}")
+    if name not in STREAMS:
+        raise TinyNNValueError(f"init_stream must be one of {', '.join(STREAMS)}, got {name!r}")
+    return STREAMS[name](seed)

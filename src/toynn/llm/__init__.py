@@ -1,0 +1,1 @@
+"""The llama family, in layers: primitives (graph functions), blocks, archs, engine, recipes."""

@@ -1,0 +1,81 @@
+"""The llama family: embedding, optional projection lens, blocks, final norm, head."""
+
+from __future__ import annotations
+
+import math
+
+from toynn.config import SmolLM2Config
+from toynn.errors import TinyNNValueError
+from toynn.llm.blocks import TransformerBlock
+from toynn.llm.primitives import Rope, rms_norm
+from toynn.llm.weights import Weight, WeightTable
+from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_matmul
+
+_EMBEDDING_STD = 0.02
+
+
+class LlamaArch:
+    """A model's weights, declared on the table's session when made, and its forward graph.
+
+    With cfg.donor_d_in > 0 the embedding is a frozen donor of that width, and a trainable projection, the lens, brings
+    it to d_model. Without `untied` the head is the embedding.
+
+    Raises:
+        TinyNNValueError: donor_d_in without untied (the donor's embedding has not the head's shape).
+    """
+
+    def __init__(
+        self, table: WeightTable, cfg: SmolLM2Config, *, untied: bool, qkv_bias: bool, init_scale: float
+    ) -> None:
+        self._cfg = cfg
+        self._lens: Tensor | None = None
+        if cfg.donor_d_in > 0:
+            if not untied:
+                raise TinyNNValueError(
+                    f"donor_d_in = {cfg.donor_d_in} needs untied=True: a donor's embedding cannot be the head"
+                )
+            self._token_embd = table.matrix(
+                "token_embd.weight", cfg.vocab, cfg.donor_d_in, _EMBEDDING_STD, trainable=False
+            )
+            self._lens = table.matrix("lens.proj.weight", cfg.d_model, cfg.donor_d_in, 1.0 / math.sqrt(cfg.donor_d_in))
+        else:
+            self._token_embd = table.matrix("token_embd.weight", cfg.vocab, cfg.d_model, _EMBEDDING_STD)
+        self._output_norm = table.vector("output_norm.weight", cfg.d_model, 1.0)
+        self._head = self._token_embd
+        if untied:
+            self._head = table.matrix("output.weight", cfg.vocab, cfg.d_model, _EMBEDDING_STD)
+
+        self._n_globals = len(table.weights)
+        self._blocks = [
+            TransformerBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale) for i in range(cfg.n_layers)
+        ]
+        self._table = table
+
+    def trainable(self) -> list[Weight]:
+        """The trainable weights in the order in which the optimizer steps them: the blocks', then the globals."""
+        weights = list(self._table.weights.values())
+        in_order = weights[self._n_globals :] + weights[: self._n_globals]
+        return [weight for weight in in_order if weight.trainable]
+
+    def build(self, s: Session, token_ids: Tensor, r: Rope, mask: Tensor | None) -> dict[str, Tensor]:
+        """The forward graph. token_ids: i32 ne=[T*B]; r and mask as for `gqa`.
+
+        Returns the activations worth looking at by name, in order: embed, lens (if any), blk.N.attn_norm, blk.N.ffn,
+        blk.N.residual, final_norm, each with T*B columns, and last of all logits, ne=[vocab, T*B].
+        """
+        taps: dict[str, Tensor] = {}
+        x = tnn_get_rows(s, self._token_embd, token_ids)  # ne=[d_model or donor_d_in, T*B]
+        taps["embed"] = x
+        if self._lens is not None:
+            x = tnn_matmul(s, self._lens, x)  # ne=[d_model, T*B]
+            taps["lens"] = x
+        for i, block in enumerate(self._blocks):
+            block_taps = block.build(s, x, r, mask)
+            taps[f"blk.{i}.attn_norm"] = block_taps.attn_norm
+            taps[f"blk.{i}.ffn"] = block_taps.ffn
+            taps[f"blk.{i}.residual"] = block_taps.residual
+            x = block_taps.residual  # ne=[d_model, T*B]
+        x = rms_norm(s, x, self._output_norm, self._cfg.rms_eps)  # ne=[d_model, T*B]
+        taps["final_norm"] = x
+        taps["logits"] = tnn_matmul(s, self._head, x)  # ne=[vocab, T*B]
+        return taps

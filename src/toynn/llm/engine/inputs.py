@@ -1,0 +1,76 @@
+"""What a graph is fed, checked before anything is touched. n is T*B: all sequences laid flat, one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.errors import TinyNNValueError
+from toynn.tinynn.arguments import FloatArray, IntArray, float_array, int_array
+
+_HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
+
+
+def checked_token_ids(seq_ids: npt.ArrayLike, n: int, vocab: int) -> IntArray:
+    """seq_ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    return _checked_integers("seq_ids", seq_ids, n, vocab, "vocab")
+
+
+def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
+    """positions as int32 (n,), each from 0 to ctx - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    return _checked_integers("positions", positions, n, ctx, "ctx")
+
+
+def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
+    """m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
+    array = float_array("m_labels", m_labels)
+    if array.shape != (n, vocab):
+        raise TinyNNValueError(f"m_labels must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0.0 and high < float("inf")):  # NaN fails the first
+        raise TinyNNValueError(f"m_labels must be finite and at least 0, got values from {low} to {high}")
+    return array
+
+
+def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
+    """m_hp as float32 (1, 7): lr, beta1, beta2, eps, weight_decay, s5, s6, of which AdamW can make a finite step.
+
+    Raises TinyNNValueError or TinyNNTypeError.
+    """
+    array = float_array("m_hp", m_hp)
+    if array.shape != (1, len(_HP)):
+        raise TinyNNValueError(f"m_hp must have shape (1, 7): {', '.join(_HP)}; got {array.shape}")
+    for name, value in zip(_HP, array[0].tolist(), strict=True):
+        if not 0.0 <= value < float("inf"):
+            raise TinyNNValueError(f"m_hp: {name} must be finite and at least 0, got {value!r}")
+        if name in ("beta1", "beta2") and value >= 1.0:
+            raise TinyNNValueError(f"m_hp: {name} must be below 1, got {value!r}")
+        if name == "eps" and value == 0.0:
+            raise TinyNNValueError("m_hp: eps must be above 0: a weight without gradient would become 0/0")
+    return array
+
+
+def batch_positions(t_seq: int, t_batch: int) -> IntArray:
+    """0..T-1 in each batch element, int32 (T*B,)."""
+    return np.tile(np.arange(t_seq, dtype=np.int32), t_batch)
+
+
+def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
+    """float32 (T*B queries, T*B keys): 0 where the key is in the query's batch element and not after it, else -1e30."""
+    causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
+    mask = np.full((t_batch * t_seq, t_batch * t_seq), -1e30, dtype=np.float32)
+    for b in range(t_batch):
+        own = slice(b * t_seq, (b + 1) * t_seq)
+        mask[own, own][causal] = 0.0
+    return mask
+
+
+def _checked_integers(name: str, value: npt.ArrayLike, n: int, limit: int, limit_is: str) -> IntArray:
+    array = int_array(name, value)
+    if array.shape != (n,):
+        raise TinyNNValueError(f"{name} must be flat with t_seq * t_batch = {n} integers, got shape {array.shape}")
+    wrong = np.flatnonzero((array < 0) | (array >= limit))
+    if wrong.size:
+        at = int(wrong[0])
+        raise TinyNNValueError(f"{name}[{at}] is {array[at]}, out of 0..{limit - 1} ({limit_is} = {limit})")
+    return array

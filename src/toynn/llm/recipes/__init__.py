@@ -1,0 +1,5 @@
+"""L4: recipes, the doors a training script uses."""
+
+from toynn.llm.recipes.from_scratch import FromScratch
+
+__all__ = ["FromScratch"]

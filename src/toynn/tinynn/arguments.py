@@ -1,0 +1,130 @@
+"""Checks that turn what a caller passed into what C takes, or into an exception that names the argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def kind_of(value: object) -> str:
+    """The type's name, as messages show it."""
+    return type(value).__name__
+
+
+def integer(name: str, value: object, bits: int) -> int:
+    """An int that fits a signed integer of `bits` bits.
+
+    Takes int and numpy integers, not bool. Raises TinyNNTypeError or TinyNNValueError naming `name`.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TinyNNTypeError(f"{name} must be an int, got {kind_of(value)}")
+    number = int(value)
+    limit = 1 << (bits - 1)
+    if not -limit <= number < limit:
+        raise TinyNNValueError(f"{name} does not fit a signed {bits}-bit integer")
+    return number
+
+
+def int32(name: str, value: object) -> int:
+    """An int that fits int32; see `integer`."""
+    return integer(name, value, 32)
+
+
+def int64(name: str, value: object) -> int:
+    """An int that fits int64; see `integer`."""
+    return integer(name, value, 64)
+
+
+def boolean(name: str, value: object) -> bool:
+    """A bool, Python's or numpy's. Raises TinyNNTypeError naming `name`."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TinyNNTypeError(f"{name} must be True or False, got {kind_of(value)}")
+    return bool(value)
+
+
+def real(name: str, value: object) -> float:
+    """A real number in the range of f64; infinities and NaN pass. Not bool.
+
+    Raises TinyNNTypeError or TinyNNValueError naming `name`.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TinyNNTypeError(f"{name} must be a real number, got {kind_of(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise TinyNNValueError(f"{name} is too large for a float") from None
+
+
+def float32(name: str, value: object) -> float:
+    """A real number in the range of f32; infinities and NaN pass (C refuses them where they mean nothing)."""
+    number = real(name, value)
+    if _FLOAT32_MAX < abs(number) < float("inf"):
+        raise TinyNNValueError(f"{name} is {number!r}, out of the range of a 32-bit float")
+    return number
+
+
+def label(name: str, value: object) -> bytes:
+    """A str without NUL, as UTF-8. Raises TinyNNTypeError or TinyNNValueError naming `name`."""
+    if not isinstance(value, str):
+        raise TinyNNTypeError(f"{name} must be a str, got {kind_of(value)}")
+    if "\0" in value:
+        raise TinyNNValueError(f"{name} must not contain a NUL character, got {value!r}")
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TinyNNValueError(f"{name} cannot be encoded as UTF-8: {error.reason} in {value!r}") from None
+
+
+def _array(name: str, value: object) -> npt.NDArray[Any]:
+    """`value` as an array of any dtype; ragged nesting and the like become errors naming `name`."""
+    if value is None or isinstance(value, (str, bytes, dict, set, frozenset)):
+        raise TinyNNTypeError(f"{name} must be an array or a sequence of numbers, got {kind_of(value)}")
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise TinyNNValueError(f"{name} is not a regular array: {error}") from None
+    except TypeError as error:
+        raise TinyNNTypeError(f"{name} is not an array: {error}") from None
+
+
+def float_array(name: str, value: object) -> FloatArray:
+    """`value` as a C-contiguous native float32 array of at least one dimension, copied only when needed.
+
+    Takes floating and integer dtypes of any byte order and layout and rounds them to f32. Raises TinyNNTypeError for
+    bool, complex, object and all else, and TinyNNValueError where a finite number would overflow f32.
+    """
+    array = _array(name, value)
+    if array.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"{name} must have a real floating or integer dtype, got {array.dtype}")
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype != np.float32 and array.dtype.kind == "f" and bool(np.any(np.isinf(result) & np.isfinite(array))):
+        raise TinyNNValueError(f"{name} holds a number out of the range of a 32-bit float (dtype {array.dtype})")
+    return result
+
+
+def int_array(name: str, value: object) -> IntArray:
+    """`value` as a C-contiguous native int32 array of at least one dimension, copied only when needed.
+
+    Takes integer dtypes only (an empty sequence, whose dtype says nothing, passes). Raises TinyNNTypeError for all
+    others, and TinyNNValueError where a number does not fit int32.
+    """
+    array = _array(name, value)
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int32)
+    if array.dtype.kind not in "iu":
+        raise TinyNNTypeError(f"{name} must have an integer dtype, got {array.dtype}")
+    if not np.can_cast(array.dtype, np.int32):
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise TinyNNValueError(f"{name} must fit 32-bit integers, got values from {low} to {high}")
+    return np.ascontiguousarray(array, dtype=np.int32)

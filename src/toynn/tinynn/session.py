@@ -1,0 +1,359 @@
+"""Session and Tensor: native memory with a Python lifetime, and the one funnel every session call goes through."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from toynn.errors import (
+    InternalError,
+    SessionError,
+    TinyNNError,
+    TinyNNMemoryError,
+    TinyNNTypeError,
+    TinyNNValueError,
+)
+from toynn.tinynn.arguments import boolean, int32, int64, kind_of
+from toynn.tinynn.native import ffi, lib, text, tnn_available_cores
+
+_EXCEPTIONS: dict[int, type[TinyNNError]] = {
+    lib.TNN_E_VALUE: TinyNNValueError,
+    lib.TNN_E_TYPE: TinyNNTypeError,
+    lib.TNN_E_STATE: SessionError,
+    lib.TNN_E_MEMORY: TinyNNMemoryError,
+}
+
+
+def _failure(pointer: Any, code: int) -> TinyNNError:
+    """The exception for an error code, with the message C left in the session (or, for NULL, in the thread)."""
+    return _EXCEPTIONS.get(code, InternalError)(text(lib.tnn_last_error(pointer)))
+
+
+class _Owner:
+    """The native session with what guards it. Outlives the Session by as much as its finalizer needs."""
+
+    __slots__ = ("lock", "pid", "pointer")
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+        self.lock = threading.RLock()
+        self.pid = os.getpid()
+
+    def live(self) -> Any:
+        """The native session, for a caller who holds the lock. Raises SessionError after close."""
+        if self.pointer == ffi.NULL:
+            raise SessionError("the session is closed")
+        return self.pointer
+
+    def free(self) -> None:
+        """Frees the native session once, after any call in progress. In a forked child, where its threads do not
+        exist and its lock may be held for ever, the memory is left to the end of the process."""
+        if os.getpid() != self.pid:
+            return
+        with self.lock:
+            pointer, self.pointer = self.pointer, ffi.NULL
+            lib.tnn_session_free(pointer)
+
+
+class Session:
+    """A ggml session: persistent weights, and one graph at a time over them.
+
+    Use it as a context manager, or call `close()`; otherwise garbage collection or the end of the interpreter frees it.
+    Calls from several threads are serialised by a lock; computing releases the GIL. A forked child cannot use it.
+
+    Args:
+        kind: 0, the CPU.
+        n_threads: threads that compute. Default: the environment variable TOYNN_N_THREADS, else the cores this process
+            may use. Results do not depend on it.
+        oversubscribe: allow more threads than cores (as does TOYNN_OVERSUBSCRIBE=1). For tests of determinism only:
+            ggml's barriers spin, so it is very slow.
+
+    Raises:
+        TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
+        TinyNNTypeError: an argument of the wrong type.
+        TinyNNMemoryError: no memory for a session.
+    """
+
+    __slots__ = ("__weakref__", "_finalizer", "_owner")
+
+    def __init__(self, kind: int = 0, n_threads: int | None = None, oversubscribe: bool = False) -> None:
+        threads, over = _thread_count(n_threads, oversubscribe)
+        pointer = lib.tnn_session_new(int32("kind", kind))
+        if pointer == ffi.NULL:
+            raise _failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
+        self._owner = _Owner(pointer)
+        self._finalizer = weakref.finalize(self, self._owner.free)
+        try:
+            status(self, lib.tnn_session_set_n_threads, threads, int(over))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def closed(self) -> bool:
+        """True once the native session is freed."""
+        return bool(self._owner.pointer == ffi.NULL)
+
+    def close(self) -> None:
+        """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless."""
+        self._finalizer()
+
+    def __enter__(self) -> Session:
+        with self.exclusive():
+            return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Session closed>"
+        return f"<Session at {id(self):#x}>"
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds the session's lock, so that a sequence of calls is not interleaved with another thread's.
+
+        Raises:
+            SessionError: the session is closed, or belongs to the parent of this process.
+        """
+        owner = _owner(self)
+        with owner.lock:
+            owner.live()
+            yield
+
+
+class Tensor:
+    """Handle of a tensor in a session: cheap, hashable, equal to any other handle of the same tensor.
+
+    It keeps its session alive. After `tnn_reset_for_rebuild` the handles of the dropped graph are stale, and using
+    one raises SessionError.
+    """
+
+    __slots__ = ("handle", "session")
+
+    def __init__(self, session: Session, handle: int) -> None:
+        self.session = session
+        self.handle = handle
+
+    @property
+    def ne(self) -> tuple[int, int, int, int]:
+        """ggml's shape, the fastest-varying dimension first. Raises SessionError for a stale handle."""
+        s, t = self.session, self.handle
+        return (
+            number(s, lib.tnn_tensor_ne0, t),
+            number(s, lib.tnn_tensor_ne1, t),
+            number(s, lib.tnn_tensor_ne2, t),
+            number(s, lib.tnn_tensor_ne3, t),
+        )
+
+    @property
+    def name(self) -> str:
+        """The tensor's name, "" by default. Raises SessionError for a stale handle."""
+        return string(self.session, lib.tnn_tensor_name, self.handle)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tensor):
+            return NotImplemented
+        return self.session is other.session and self.handle == other.handle
+
+    def __hash__(self) -> int:
+        return hash((id(self.session), self.handle))
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Tensor {self.name!r} ne={list(self.ne)}>"
+        except TinyNNError:
+            return f"<Tensor stale or closed, handle {self.handle:#x}>"
+
+
+def _owner(s: object) -> _Owner:
+    """What guards the native session of `s`, still to be locked. Raises TinyNNTypeError, or SessionError after fork."""
+    if not isinstance(s, Session):
+        raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
+    owner = s._owner
+    if os.getpid() != owner.pid:
+        raise SessionError("this session belongs to the process that made it: make a new one after fork()")
+    return owner
+
+
+def handle(s: Session, name: str, tensor: object) -> int:
+    """The number C knows `tensor` by.
+
+    Raises:
+        TinyNNTypeError: `s` is not a Session, or `tensor` not a Tensor.
+        SessionError: the tensor belongs to another session.
+    """
+    if not isinstance(s, Session):
+        raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
+    if not isinstance(tensor, Tensor):
+        raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
+    if tensor.session is not s:
+        raise SessionError(f"{name} is a tensor of another session")
+    return tensor.handle
+
+
+def optional_handle(s: Session, name: str, tensor: object) -> int:
+    """As `handle`, with 0 for None."""
+    return 0 if tensor is None else handle(s, name, tensor)
+
+
+def status(s: Session, function: Any, *arguments: Any) -> None:
+    """Calls a C function that returns TNN_OK or an error code."""
+    owner = _owner(s)
+    with owner.lock:
+        pointer = owner.live()
+        code = function(pointer, *arguments)
+        if code != lib.TNN_OK:
+            raise _failure(pointer, code)
+
+
+def built(s: Session, function: Any, *arguments: Any) -> Tensor:
+    """Calls a C function that returns a tensor, or 0 on failure."""
+    owner = _owner(s)
+    with owner.lock:
+        pointer = owner.live()
+        result: int = function(pointer, *arguments)
+        if result == 0:
+            raise _failure(pointer, lib.tnn_last_error_code(pointer))
+        return Tensor(s, result)
+
+
+def maybe(s: Session, function: Any, *arguments: Any) -> Tensor | None:
+    """Calls a C function that returns a tensor, or 0 both for "there is none" and on failure."""
+    owner = _owner(s)
+    with owner.lock:
+        pointer = owner.live()
+        result: int = function(pointer, *arguments)
+        if result != 0:
+            return Tensor(s, result)
+        code = lib.tnn_last_error_code(pointer)
+        if code != lib.TNN_OK:
+            raise _failure(pointer, code)
+        return None
+
+
+def number(s: Session, function: Any, *arguments: Any) -> int:
+    """Calls a C function that returns a count, or a negative error code."""
+    owner = _owner(s)
+    with owner.lock:
+        pointer = owner.live()
+        result: int = function(pointer, *arguments)
+        if result < 0:
+            raise _failure(pointer, -result)
+        return result
+
+
+def string(s: Session, function: Any, *arguments: Any) -> str:
+    """Calls a C function that returns a string, or NULL on failure."""
+    owner = _owner(s)
+    with owner.lock:
+        pointer = owner.live()
+        result = function(pointer, *arguments)
+        if result == ffi.NULL:
+            raise _failure(pointer, lib.tnn_last_error_code(pointer))
+        return text(result)
+
+
+def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
+    """Threads to compute with, from the argument, else the environment, else the cores at hand."""
+    over = boolean("oversubscribe", oversubscribe) or _oversubscribe_from_environment()
+    if n_threads is not None:
+        return _checked_thread_count("n_threads", int32("n_threads", n_threads), over), over
+    value = os.environ.get("TOYNN_N_THREADS", "").strip()
+    if not value:
+        return tnn_available_cores(), over
+    if not (value.isascii() and value.isdecimal()) or len(value) > 9:
+        raise TinyNNValueError(f"the environment variable TOYNN_N_THREADS must be a whole number, got {value!r}")
+    return _checked_thread_count("the environment variable TOYNN_N_THREADS", int(value), over), over
+
+
+def _checked_thread_count(name: str, count: int, oversubscribe: bool) -> int:
+    cores = tnn_available_cores()
+    if count < 1:
+        raise TinyNNValueError(f"{name} must be at least 1, got {count}")
+    if count > cores and not oversubscribe:
+        raise TinyNNValueError(f"{name} is {count}, but this process may use {cores} core(s) and ggml's barriers spin")
+    return count
+
+
+def _oversubscribe_from_environment() -> bool:
+    value = os.environ.get("TOYNN_OVERSUBSCRIBE", "").strip()
+    if value not in ("", "0", "1"):
+        raise TinyNNValueError(f"the environment variable TOYNN_OVERSUBSCRIBE must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
+def tnn_session_new(kind: int = 0, *, n_threads: int | None = None, oversubscribe: bool = False) -> Session:
+    """A new session; see `Session`."""
+    return Session(kind, n_threads, oversubscribe)
+
+
+def tnn_session_free(s: Session) -> None:
+    """Frees everything the session owns; the same as `s.close()`."""
+    if not isinstance(s, Session):
+        raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
+    s.close()
+
+
+def tnn_last_error(s: Session) -> str:
+    """Message of the last call on `s` if it failed, else ""."""
+    owner = _owner(s)
+    with owner.lock:
+        return text(lib.tnn_last_error(owner.live()))
+
+
+def tnn_last_error_code(s: Session) -> int:
+    """Code of the last call on `s`: 0 when it succeeded."""
+    owner = _owner(s)
+    with owner.lock:
+        return int(lib.tnn_last_error_code(owner.live()))
+
+
+def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
+    """Node budget of one graph, forward and backward together; only while no per-graph tensor exists.
+
+    Raises TinyNNValueError for a budget C does not take, SessionError where a graph exists.
+    """
+    status(s, lib.tnn_session_set_graph_capacity, int64("n_nodes", n_nodes))
+
+
+def tnn_session_graph_capacity(s: Session) -> int:
+    """Node budget of one graph."""
+    return number(s, lib.tnn_session_graph_capacity)
+
+
+def tnn_session_set_n_threads(s: Session, n: int, oversubscribe: bool = False) -> None:
+    """Threads that compute, at most the cores this process may use unless `oversubscribe`; results do not depend on it.
+
+    Raises TinyNNValueError for a number out of the limits.
+    """
+    over = boolean("oversubscribe", oversubscribe) or _oversubscribe_from_environment()
+    status(s, lib.tnn_session_set_n_threads, int32("n", n), int(over))
+
+
+def tnn_session_n_threads(s: Session) -> int:
+    """Threads that compute."""
+    return number(s, lib.tnn_session_n_threads)
+
+
+def tnn_session_weights_nbytes(s: Session) -> int:
+    """Bytes of the weights buffer; 0 before it is allocated."""
+    return number(s, lib.tnn_session_weights_nbytes)
+
+
+def tnn_session_compute_nbytes(s: Session) -> int:
+    """Bytes of the compute buffer of the realized graph; 0 before."""
+    return number(s, lib.tnn_session_compute_nbytes)
+
+
+def tnn_reset_for_rebuild(s: Session) -> None:
+    """Drops all per-graph tensors and graphs; their handles become stale. Weights stay."""
+    status(s, lib.tnn_reset_for_rebuild)
