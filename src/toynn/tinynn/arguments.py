@@ -121,6 +121,8 @@ def int_array(name: str, value: object) -> IntArray:
     array = _array(name, value)
     if array.size == 0:
         return np.zeros(0, dtype=np.int32)
+    if array.dtype.kind == "O" and all(isinstance(item, int) for item in array.flat):  # ints beyond 64 bits arrive so
+        raise TinyNNValueError(f"{name} must fit 32-bit integers")
     if array.dtype.kind not in "iu":
         raise TinyNNTypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if not np.can_cast(array.dtype, np.int32):

@@ -171,8 +171,9 @@ class LlamaSeqEngine:
             t_loss ne=[1], t_labels ne=[vocab, T*B], t_hp ne=[7].
 
         Raises:
-            TinyNNValueError: the weights are not F32, or the graph exceeds its capacity.
-            SessionError: not realized. TinyNNMemoryError: no memory; the weights are untouched.
+            TinyNNValueError: the weights are not F32.
+            SessionError: not realized, or the graph exceeds its capacity. TinyNNMemoryError: no memory.
+            The weights are untouched by any of them.
         """
         model = self._require_model()
         require_trainable(model.options.weight_dtype)

@@ -1,0 +1,656 @@
+"""TinyNN: every operator against float64 numpy, forward and gradient, and the life of sessions and handles."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from toynn import Session, SessionError, Tensor, TinyNNTypeError, TinyNNValueError
+from toynn import tinynn as nn
+
+Array = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int32]
+
+rng = np.random.default_rng(7)
+
+
+def normal(*shape: int) -> Array:
+    """f64 numbers that f32 holds exactly, so that toynn and the oracle start from the same ones."""
+    return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def declare(s: Session, array: npt.NDArray[Any]) -> Tensor:
+    ne = array.shape[::-1]
+    if array.dtype == np.int32:
+        return nn.tnn_input_1d_i32_persistent(s, ne[0])
+    if len(ne) == 1:
+        return nn.tnn_input_1d_f32_persistent(s, ne[0])
+    if len(ne) == 2:
+        return nn.tnn_input_2d_f32_persistent(s, ne[0], ne[1])
+    return nn.tnn_input_3d_f32_persistent(s, ne[0], ne[1], ne[2])
+
+
+def fill(s: Session, t: Tensor, array: npt.NDArray[Any]) -> None:
+    if array.dtype == np.int32:
+        nn.upload_int_array(s, t, array)
+    else:
+        nn.tnn_upload_from_float_array(s, t, array)
+
+
+def row_major_shape(t: Tensor) -> tuple[int, ...]:
+    return t.ne[::-1]
+
+
+Build = Callable[..., Tensor]
+Reference = Callable[..., Array]
+
+
+@dataclass
+class Case:
+    """An operator, the same in numpy (row-major), and operands; those of integers are ids or positions."""
+
+    name: str
+    build: Build
+    reference: Reference
+    operands: list[npt.NDArray[Any]]
+    differentiable: bool = True
+    atol: float = 2e-5
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def masked(x: Array, closed: float) -> Array:
+    return np.where(np.triu(np.ones(x.shape[-2:], dtype=bool), 1), closed, x)
+
+
+def rope(x: Array, positions: Ids, base: float, neox: bool, factors: Array | None = None) -> Array:
+    """x (T, heads, d)."""
+    d = x.shape[-1]
+    speed = base ** (-2.0 * np.arange(d // 2) / d) / (1.0 if factors is None else factors)
+    turn = np.exp(1j * positions[:, None, None] * speed)
+    a, b = (x[..., : d // 2], x[..., d // 2 :]) if neox else (x[..., 0::2], x[..., 1::2])
+    turned = (a + 1j * b) * turn
+    if neox:
+        return np.concatenate([turned.real, turned.imag], axis=-1)
+    return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+
+
+def rms_norm(x: Array, gamma: Array, eps: float) -> Array:
+    return np.asarray(x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * gamma)
+
+
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * gamma + beta)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    return np.asarray(-(labels * np.log(softmax(logits))).sum(axis=-1).mean()).reshape(1)
+
+
+def gelu(x: Array) -> Array:
+    return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """q (h, T, d), k (h_kv, S, d), v (h_kv, S, dv) -> (T, h, dv)."""
+    group = q.shape[0] // k.shape[0]
+    k, v = np.repeat(k, group, axis=0), np.repeat(v, group, axis=0)
+    return np.asarray((softmax(q @ k.transpose(0, 2, 1) * 0.5) @ v).transpose(1, 0, 2))
+
+
+IDS = np.array([3, 0, 5, 3, 1], dtype=np.int32)
+POSITIONS = np.array([0, 1, 2, 7, 4], dtype=np.int32)
+LABELS = softmax(normal(5, 7)).astype(np.float32).astype(np.float64)
+
+
+def _rope(mode: int) -> Build:
+    def build(s: Session, x: Tensor, positions: Tensor, factors: Tensor | None = None) -> Tensor:
+        return nn.tnn_rope_ext(s, x, positions, factors, 8, mode, 0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)
+
+    return build
+
+
+CASES = [
+    Case("matmul", nn.tnn_matmul, lambda a, b: b @ a.T, [normal(6, 8), normal(5, 8)]),
+    Case("matmul of a stack", nn.tnn_matmul, lambda a, b: b @ a.transpose(0, 2, 1), [normal(3, 6, 8), normal(3, 5, 8)]),
+    Case("add", nn.tnn_add, lambda a, b: a + b, [normal(5, 8), normal(5, 8)]),
+    Case("add of a row", nn.tnn_add, lambda a, b: a + b, [normal(5, 8), normal(8)]),
+    Case("sub", nn.tnn_sub, lambda a, b: a - b, [normal(5, 8), normal(5, 8)]),
+    Case("mul", nn.tnn_mul, lambda a, b: a * b, [normal(5, 8), normal(5, 8)]),
+    Case("mul by a row", nn.tnn_mul, lambda a, b: a * b, [normal(5, 8), normal(8)]),
+    Case("scale", lambda s, a: nn.tnn_scale(s, a, -1.5), lambda a: -1.5 * a, [normal(5, 8)]),
+    Case("silu", nn.tnn_silu, lambda a: a / (1 + np.exp(-a)), [normal(5, 8)]),
+    Case("gelu", nn.tnn_gelu, gelu, [normal(5, 8)], differentiable=False, atol=2e-3),
+    Case("tanh", nn.tnn_tanh, np.tanh, [normal(5, 8)], differentiable=False),
+    Case("sqrt", nn.tnn_sqrt, np.sqrt, [np.abs(normal(5, 8)) + 1.0]),
+    Case(
+        "rms_norm",
+        lambda s, x, g: nn.tnn_rms_norm(s, x, g, 1e-5),
+        lambda x, g: rms_norm(x, g, 1e-5),
+        [normal(5, 8), normal(8)],
+    ),
+    Case(
+        "layer_norm",
+        lambda s, x, g, b: nn.tnn_layer_norm(s, x, g, b, 1e-5),
+        lambda x, g, b: layer_norm(x, g, b, 1e-5),
+        [normal(5, 8), normal(8), normal(8)],
+        differentiable=False,
+    ),
+    Case("softmax", nn.tnn_softmax, softmax, [normal(5, 8)]),
+    Case(
+        "soft_max_ext",
+        lambda s, a: nn.tnn_soft_max_ext(s, a, None, 0.5, 0.0),
+        lambda a: softmax(0.5 * a),
+        [normal(5, 8)],
+    ),
+    Case(
+        "soft_max_ext under a mask",
+        lambda s, a, zero: nn.tnn_soft_max_ext(s, a, zero, 0.5, 0.0),
+        lambda a, mask: softmax(0.5 * a + mask),
+        [normal(8, 8), np.where(np.triu(np.ones((8, 8)), 1) > 0, -1e30, 0.0)],
+        differentiable=False,
+    ),
+    Case(
+        "diag_mask_inf",
+        lambda s, a: nn.tnn_softmax(s, nn.tnn_diag_mask_inf(s, a, 0)),
+        lambda a: softmax(masked(a, -np.inf)),
+        [normal(8, 8)],
+    ),
+    Case("rope, neox", _rope(2), lambda x, p: rope(x, p, 1e4, True), [normal(5, 3, 8), POSITIONS]),
+    Case("rope, normal", _rope(0), lambda x, p: rope(x, p, 1e4, False), [normal(5, 3, 8), POSITIONS]),
+    Case("get_rows", nn.tnn_get_rows, lambda table, ids: table[ids], [normal(6, 8), IDS]),
+    Case(
+        "concat along ne0",
+        lambda s, a, b: nn.tnn_concat(s, a, b, 0),
+        lambda a, b: np.concatenate([a, b], axis=-1),
+        [normal(5, 8), normal(5, 3)],
+    ),
+    Case(
+        "concat along ne1",
+        lambda s, a, b: nn.tnn_concat(s, a, b, 1),
+        lambda a, b: np.concatenate([a, b], axis=-2),
+        [normal(5, 8), normal(2, 8)],
+    ),
+    Case(
+        "concat of three",
+        lambda s, *parts: nn.tnn_concat_n(s, parts, 0),
+        lambda *parts: np.concatenate(parts, axis=-1),
+        [normal(5, 8), normal(5, 3), normal(5, 8)],
+    ),
+    Case("transpose", nn.tnn_transpose, lambda a: a.T, [normal(5, 8)]),
+    Case("cont_2d", lambda s, a: nn.tnn_cont_2d(s, a, 4, 10), lambda a: a.reshape(10, 4), [normal(5, 8)]),
+    Case("reshape_2d", lambda s, a: nn.tnn_reshape_2d(s, a, 4, 10), lambda a: a.reshape(10, 4), [normal(5, 8)]),
+    Case("reshape_3d", lambda s, a: nn.tnn_reshape_3d(s, a, 4, 2, 5), lambda a: a.reshape(5, 2, 4), [normal(5, 8)]),
+    Case("view_1d", lambda s, a: nn.tnn_view_1d(s, a, 7, 12), lambda a: a.ravel()[3:10], [normal(5, 8)]),
+    Case(
+        "view_2d",
+        lambda s, a: nn.tnn_cont_2d(s, nn.tnn_view_2d(s, a, 4, 5, 32, 8), 4, 5),
+        lambda a: a[:, 2:6],
+        [normal(5, 8)],
+    ),
+    Case("sum", nn.tnn_sum, lambda a: a.sum().reshape(1), [normal(5, 8)]),
+    Case("sum_rows", nn.tnn_sum_rows, lambda a: a.sum(axis=-1, keepdims=True), [normal(5, 8)]),
+    Case(
+        "cross_entropy_loss",
+        lambda s, x, y: nn.tnn_cross_entropy_loss(s, x, y),
+        cross_entropy,
+        [normal(5, 7), LABELS],
+        differentiable=False,
+    ),
+    Case(
+        "cast to f16 and back",
+        lambda s, a: nn.tnn_cast(s, nn.tnn_cast(s, a, nn.TNN_F16), nn.TNN_F32),
+        lambda a: a.astype(np.float16).astype(np.float64),
+        [normal(5, 8)],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "cast to bf16 and back",
+        lambda s, a: nn.tnn_cast(s, nn.tnn_cast(s, a, nn.TNN_BF16), nn.TNN_F32),
+        lambda a: a,
+        [normal(5, 8)],
+        differentiable=False,
+        atol=0.02,
+    ),
+    Case(
+        "cpy",
+        lambda s, a, b: nn.tnn_cpy(s, a, b),
+        lambda a, b: a,
+        [normal(5, 8), normal(5, 8)],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "set_rows",
+        nn.tnn_set_rows,
+        lambda dst, rows, ids: np.concatenate([rows[[1]], dst[[1]], rows[[0]], dst[[3]]]),
+        [normal(4, 8), normal(2, 8), np.array([2, 0], dtype=np.int32)],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "flash_attn_ext",
+        lambda s, q, k, v: nn.tnn_flash_attn_ext(s, q, k, v, None, 0.5, 0.0, 0.0),
+        attention,
+        [normal(4, 5, 8), normal(2, 6, 8), normal(2, 6, 8)],
+        differentiable=False,
+        atol=2e-3,
+    ),
+]
+
+FACTORS = np.linspace(1.0, 4.0, 4)
+CASES.append(
+    Case(
+        "rope with frequency factors",
+        _rope(2),
+        lambda x, p, f: rope(x, p, 1e4, True, f),
+        [normal(5, 3, 8), POSITIONS, FACTORS],
+        differentiable=False,
+    )
+)
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_differentiable = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.differentiable], ids=lambda case: case.name
+)
+
+
+@each_case
+def test_an_operator_is_its_float64_definition(case: Case) -> None:
+    want = case.reference(*case.operands)
+    with Session(n_threads=1) as s:
+        tensors = [declare(s, array) for array in case.operands]
+        nn.tnn_finalize_weights(s)
+        out = case.build(s, *tensors)
+        nn.tnn_set_output(s, out)
+        nn.tnn_realize(s, out)
+        for tensor, array in zip(tensors, case.operands, strict=True):
+            fill(s, tensor, array)
+        nn.tnn_compute(s)
+        got = nn.tnn_download(s, out).reshape(row_major_shape(out))
+    assert tuple(n for n in got.shape if n != 1) == tuple(n for n in want.shape if n != 1)
+    np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=case.atol)
+
+
+@each_differentiable
+def test_the_gradient_of_an_operator_is_the_central_difference_of_its_definition(case: Case) -> None:
+    weights = rng.standard_normal(case.reference(*case.operands).shape).astype(np.float32)
+
+    def loss(operands: list[npt.NDArray[Any]]) -> float:
+        return float((case.reference(*operands) * weights).sum())
+
+    with Session(n_threads=1) as s:
+        tensors = [declare(s, array) for array in case.operands]
+        t_weights = declare(s, weights)
+        params = [i for i, array in enumerate(case.operands) if array.dtype == np.float64]
+        for i in params:
+            nn.tnn_set_param(s, tensors[i])
+        nn.tnn_finalize_weights(s)
+        out = case.build(s, *tensors)
+        flat = nn.tnn_reshape_2d(s, out, weights.size, 1)
+        t_loss = nn.tnn_sum(s, nn.tnn_mul(s, flat, nn.tnn_reshape_2d(s, t_weights, weights.size, 1)))
+        nn.tnn_set_output(s, t_loss)
+        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_build_forward_only(s, t_loss)
+        nn.tnn_build_backward(s)
+        nn.tnn_pin_all_graph_b_nodes(s)
+        nn.tnn_realize_backward(s)
+        for tensor, array in zip([*tensors, t_weights], [*case.operands, weights], strict=True):
+            fill(s, tensor, array)
+        nn.tnn_graph_reset(s)
+        nn.tnn_compute_backward(s)
+        assert nn.download_row_major(s, t_loss, 1, 1)[0, 0] == pytest.approx(loss(case.operands), rel=1e-4, abs=1e-4)
+        grads = {i: nn.tnn_download(s, nn.tnn_tensor_grad(s, tensors[i])) for i in params}
+
+    operands: list[npt.NDArray[Any]] = list(case.operands)
+    for i, grad in grads.items():
+        want = np.zeros(grad.size)
+        for j in range(grad.size):
+            step = np.zeros(grad.size)
+            step[j] = 1e-5
+            there, back = (
+                [a + sign * step.reshape(a.shape) if k == i else a for k, a in enumerate(operands)]
+                for sign in (1.0, -1.0)
+            )
+            want[j] = (loss(there) - loss(back)) / 2e-5
+        np.testing.assert_allclose(grad, want, rtol=1e-4, atol=2e-5)
+
+
+def test_cross_entropy_has_the_gradient_softmax_minus_labels_over_rows() -> None:
+    logits = normal(5, 7)
+    with Session(n_threads=1) as s:
+        t_logits, t_labels = declare(s, logits), declare(s, LABELS)
+        nn.tnn_set_param(s, t_logits)
+        nn.tnn_finalize_weights(s)
+        t_loss = nn.tnn_cross_entropy_loss(s, nn.tnn_scale(s, t_logits, 1.0), t_labels)
+        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_build_forward_only(s, t_loss)
+        nn.tnn_build_backward(s)
+        nn.tnn_pin_all_graph_b_nodes(s)
+        nn.tnn_realize_backward(s)
+        fill(s, t_logits, logits)
+        fill(s, t_labels, LABELS)
+        nn.tnn_graph_reset(s)
+        nn.tnn_compute_backward(s)
+        grad = nn.download_row_major(s, nn.tnn_tensor_grad(s, t_logits), 5, 7)
+    np.testing.assert_allclose(grad, (softmax(logits) - LABELS) / 5, atol=1e-6)
+
+
+def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
+    w = normal(3, 4)
+    with Session(n_threads=1) as s:
+        t_w = declare(s, w)
+        nn.tnn_set_param(s, t_w)
+        nn.tnn_finalize_weights(s)
+        t_hp = nn.tnn_input_1d_f32(s, 2)
+        t_loss = nn.tnn_sum(s, nn.tnn_mul(s, t_w, t_w))
+        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_build_forward_only(s, t_loss)
+        nn.tnn_build_backward(s)
+        nn.tnn_extend_backward_graph(s, nn.tnn_opt_step_sgd(s, t_w, nn.tnn_tensor_grad(s, t_w), t_hp))
+        nn.tnn_realize_backward(s)
+        fill(s, t_w, w)
+        nn.upload_row_major(s, t_hp, [[0.25, 0.125]])
+        nn.tnn_graph_reset_grads_only(s)
+        nn.tnn_compute_backward(s)
+        np.testing.assert_allclose(
+            nn.download_row_major(s, t_w, 3, 4), w * (1 - 0.25 * 0.125) - 0.25 * 2 * w, atol=1e-6
+        )
+
+
+# ---- data ----
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6, dtype=np.int64).reshape(2, 3),
+        np.arange(6, dtype=">f4").reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.arange(12, dtype=np.float16).reshape(2, 6)[:, ::2] / 2,
+        [[0, 1, 2], [3, 4, 5]],
+    ],
+    ids=["f64", "i64", "big-endian", "column-major", "strided f16", "lists"],
+)
+def test_any_array_of_real_numbers_arrives_row_major(given: npt.ArrayLike) -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        nn.tnn_finalize_weights(s)
+        nn.upload_row_major(s, t, given)
+        got = nn.download_row_major(s, t, 2, 3)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.asarray(given, dtype=np.float64))
+
+
+def test_ids_arrive_from_any_integers_and_come_back() -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_i32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        for ids in ([1, 2, 3], np.array([1, 2, 3], dtype=">u2"), np.array([1, 0, 2, 0, 3])[::2]):
+            nn.upload_int_array(s, t, ids)
+            assert nn.tnn_download_to_int_array(s, t).tolist() == [1, 2, 3]
+
+
+def test_zero_tensor_zeroes() -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_f32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        nn.tnn_upload_from_float_array(s, t, [1, 2, 3])
+        nn.tnn_zero_tensor(s, t)
+        assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
+
+
+def test_a_matrix_of_f16_or_bf16_rounds_on_upload_and_multiplies() -> None:
+    w, x = normal(6, 32), normal(5, 32)
+    for dtype, atol in ((nn.TNN_F16, 2e-2), (nn.TNN_BF16, 1e-1)):
+        with Session(n_threads=1) as s:
+            t_w = nn.tnn_input_2d_persistent(s, dtype, 32, 6)
+            nn.tnn_finalize_weights(s)
+            t_x = nn.tnn_input_2d_f32(s, 32, 5)
+            out = nn.tnn_matmul(s, t_w, t_x)
+            nn.tnn_set_output(s, out)
+            nn.tnn_realize(s, out)
+            nn.upload_row_major(s, t_w, w)
+            nn.upload_row_major(s, t_x, x)
+            nn.tnn_compute(s)
+            np.testing.assert_allclose(nn.download_row_major(s, out, 5, 6), x @ w.T, atol=atol)
+            assert nn.tnn_tensor_dtype(s, t_w) == dtype
+
+
+# ---- looking inside ----
+
+
+def test_a_graph_can_be_looked_at() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        nn.tnn_tensor_set_name(s, w, "größe")
+        nn.tnn_finalize_weights(s)
+        x = nn.tnn_input_2d_f32(s, 4, 2)
+        out = nn.tnn_matmul(s, w, x)
+        nn.tnn_set_output(s, out)
+        assert nn.tnn_graph_n_nodes(s) == 0
+        nn.tnn_realize(s, out)
+        assert nn.tnn_graph_n_nodes(s) == 1
+        assert nn.tnn_graph_node(s, 0) == out
+        assert nn.tnn_tensor_src(s, out, 0) == w
+        assert nn.tnn_tensor_src(s, out, 1) == x
+        assert nn.tnn_tensor_src(s, out, 2) is None
+        assert nn.tnn_tensor_op_name(s, out) == "MUL_MAT"
+        assert nn.tnn_tensor_op_name(s, x) == "NONE"
+        assert out.ne == (3, 2, 1, 1)
+        assert nn.tnn_tensor_nelements(s, out) == 6
+        assert nn.tnn_tensor_nbytes(s, out) == 24
+        assert nn.tnn_tensor_flags(s, out) & 2
+        assert w.name == "größe"
+        assert repr(w) == "<Tensor 'größe' ne=[4, 3, 1, 1]>"
+        assert len({w, x, out, nn.tnn_graph_node(s, 0)}) == 3
+        assert nn.tnn_session_weights_nbytes(s) >= 48
+        assert nn.tnn_session_compute_nbytes(s) > 0
+
+
+# ---- life ----
+
+
+def test_close_twice_is_harmless_and_use_after_close_is_an_error() -> None:
+    s = Session(n_threads=1)
+    t = nn.tnn_input_1d_f32_persistent(s, 3)
+    s.close()
+    s.close()
+    nn.tnn_session_free(s)
+    assert s.closed
+    assert "closed" in repr(t)
+    with pytest.raises(SessionError, match="closed"):
+        nn.tnn_finalize_weights(s)
+    with pytest.raises(SessionError, match="closed"), s:
+        pass
+
+
+def test_a_handle_of_a_dropped_graph_is_stale() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_1d_f32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        x = nn.tnn_silu(s, w)
+        nn.tnn_reset_for_rebuild(s)
+        with pytest.raises(SessionError, match="tnn_silu: a "):
+            nn.tnn_silu(s, x)
+        assert "stale" in repr(x)
+        assert nn.tnn_silu(s, w).ne == (3, 1, 1, 1)
+
+
+def test_a_handle_of_another_session_is_refused() -> None:
+    with Session(n_threads=1) as s, Session(n_threads=1) as other:
+        foreign = nn.tnn_input_1d_f32_persistent(other, 3)
+        own = nn.tnn_input_1d_f32_persistent(s, 3)
+        with pytest.raises(SessionError, match=r"^b is a tensor of another session"):
+            nn.tnn_add(s, own, foreign)
+
+
+def test_garbage_collection_frees_a_session_and_a_tensor_keeps_it() -> None:
+    s = Session(n_threads=1)
+    t = nn.tnn_input_1d_f32_persistent(s, 3)
+    gone = weakref.ref(s)
+    del s
+    gc.collect()
+    assert gone() is not None
+    assert t.ne[0] == 3
+    del t
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_thread_that_closes_waits_for_the_call_in_progress() -> None:
+    s = Session(n_threads=1)
+    closing = threading.Thread(target=s.close)
+    with s.exclusive():
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()
+        assert not s.closed
+    closing.join(10)
+    assert s.closed
+
+
+def test_many_threads_may_call_one_session() -> None:
+    failures: list[BaseException] = []
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_f32_persistent(s, 64)
+        nn.tnn_finalize_weights(s)
+        out = nn.tnn_scale(s, t, 2.0)
+        nn.tnn_set_output(s, out)
+        nn.tnn_realize(s, out)
+
+        def work(value: int) -> None:
+            try:
+                for _ in range(50):
+                    with s.exclusive():
+                        nn.tnn_upload_from_float_array(s, t, np.full(64, value))
+                        nn.tnn_compute(s)
+                        assert nn.tnn_download(s, out)[0] == 2 * value
+            except BaseException as failure:
+                failures.append(failure)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_refused_and_leaves_the_parents_session_alone() -> None:
+    code = """
+import os
+from toynn import Session, SessionError, tinynn as nn
+s = Session(n_threads=1)
+t = nn.tnn_input_1d_f32_persistent(s, 3)
+nn.tnn_finalize_weights(s)
+pid = os.fork()
+if pid == 0:
+    try:
+        nn.tnn_download(s, t)
+    except SessionError as error:
+        assert "fork" in str(error), error
+        s.close()
+        with Session(n_threads=1) as own:
+            nn.tnn_input_1d_f32_persistent(own, 3)
+        os._exit(7)
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_the_interpreter_ends_cleanly_with_sessions_alive_and_a_thread_computing() -> None:
+    code = """
+import threading, time
+from toynn import Session, tinynn as nn
+kept = []
+for _ in range(3):
+    s = Session()
+    t = nn.tnn_input_2d_f32_persistent(s, 256, 256)
+    nn.tnn_finalize_weights(s)
+    out = nn.tnn_matmul(s, t, t)
+    nn.tnn_set_output(s, out)
+    nn.tnn_realize(s, out)
+    kept.append((s, t, out))
+def work():
+    while True:
+        nn.tnn_compute(s)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+    run = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+# ---- threads ----
+
+
+def test_threads_come_from_the_argument_then_the_environment_then_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
+    monkeypatch.delenv("TOYNN_N_THREADS", raising=False)
+    cores = nn.tnn_available_cores()
+    with Session() as s:
+        assert nn.tnn_session_n_threads(s) == cores
+    monkeypatch.setenv("TOYNN_N_THREADS", "1")
+    with Session() as s:
+        assert nn.tnn_session_n_threads(s) == 1
+    with Session(n_threads=cores) as s:
+        assert nn.tnn_session_n_threads(s) == cores
+    monkeypatch.setenv("TOYNN_N_THREADS", str(cores + 1))
+    with pytest.raises(TinyNNValueError, match=f"TOYNN_N_THREADS is {cores + 1}.*{cores} core"):
+        Session()
+    with pytest.raises(TinyNNValueError, match=f"n_threads is {cores + 1}.*{cores} core"):
+        Session(n_threads=cores + 1)
+    with Session(n_threads=cores + 1, oversubscribe=True) as s:
+        assert nn.tnn_session_n_threads(s) == cores + 1
+    monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "1")
+    with Session() as s:
+        assert nn.tnn_session_n_threads(s) == cores + 1
+
+
+@pytest.mark.parametrize("value", ["two", "-1", "0", "1.5", "99999999999999999999"])
+def test_a_thread_count_in_the_environment_that_is_no_count_is_named(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYNN_N_THREADS", value)
+    with pytest.raises(TinyNNValueError, match="TOYNN_N_THREADS"):
+        Session()
+
+
+def test_oversubscribe_in_the_environment_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "yes")
+    with pytest.raises(TinyNNValueError, match="TOYNN_OVERSUBSCRIBE"):
+        Session()
+
+
+def test_every_call_of_the_header_has_its_function() -> None:
+    from toynn import _tinynn
+
+    calls = {name for name in dir(_tinynn.lib) if name.startswith("tnn_")}
+    assert calls, "the extension exports nothing"
+    assert calls <= set(nn.__all__)
+
+
+def test_a_thing_that_is_no_session_is_named() -> None:
+    with pytest.raises(TinyNNTypeError, match="s must be a Session"):
+        nn.tnn_finalize_weights(object())  # type: ignore[arg-type]
