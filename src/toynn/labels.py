@@ -1,0 +1,34 @@
+"""Labels of next-token prediction: one row of the vocabulary per position, 1 at the id that should come next."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn._checks import flat_ids, ids_in_vocab, whole
+
+
+def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
+    """One-hot rows (T*B, vocab): the target is the next id; the last position of each sequence targets itself."""
+    targets = _targets(seq_ids, vocab, context, batch)
+    ids_in_vocab("the target of seq_ids", targets, vocab)
+    return _rows(targets, vocab)
+
+
+def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
+    """The same, but a target outside the vocabulary leaves its row zero: that position adds nothing to the loss."""
+    return _rows(_targets(seq_ids, vocab, context, batch), vocab)
+
+
+def _targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int64]:
+    whole("vocab", vocab, 1)
+    context, batch = whole("context", context, 1), whole("batch", batch, 1)
+    ids = flat_ids("seq_ids", seq_ids, context * batch, "context * batch").reshape(batch, context)
+    return np.concatenate([ids[:, 1:], ids[:, -1:]], axis=1).ravel()  # (B*T,)
+
+
+def _rows(targets: npt.NDArray[np.int64], vocab: int) -> npt.NDArray[np.float32]:
+    rows = np.zeros((targets.size, vocab), dtype=np.float32)
+    known = np.flatnonzero((targets >= 0) & (targets < vocab))
+    rows[known, targets[known]] = 1.0
+    return rows
