@@ -200,7 +200,7 @@ def test_realize_twice_is_refused_and_changes_nothing(engine: LlamaSeqEngine) ->
 
 def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engine: LlamaSeqEngine) -> None:
     huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)  # 2^20 * 2^10 * 3 * 1024 weights
-    with pytest.raises(TinyNNMemoryError, match="weights need .* available"):
+    with pytest.raises(TinyNNMemoryError, match=r"weights need .* available"):
         engine.realize_for_random_init(huge, 8, 1, 0, False, False, 0, 1.0, n_threads=1)
     assert not engine.realized
     realize(engine, VARIANTS["tied"])

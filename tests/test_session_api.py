@@ -18,6 +18,7 @@ import pytest
 
 from toynn import Session, SessionError, Tensor, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
+from toynn.tinynn import native
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
@@ -649,6 +650,21 @@ def test_every_call_of_the_header_has_its_function() -> None:
     calls = {name for name in dir(_tinynn.lib) if name.startswith("tnn_")}
     assert calls, "the extension exports nothing"
     assert calls <= set(nn.__all__)
+
+
+def test_a_cpu_without_the_profiles_features_gets_an_import_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unfit:
+        @staticmethod
+        def tnn_cpu_missing() -> object:
+            return native.ffi.new("char[]", b"avx2 fma")
+
+        tnn_profile = staticmethod(native.lib.tnn_profile)
+
+    monkeypatch.setattr(native, "lib", Unfit)
+    with pytest.raises(ImportError, match=rf"{nn.tnn_profile()}.*lacks avx2 fma.*TOYNN_NATIVE=ON"):
+        native._refuse_unfit_cpu()
 
 
 def test_a_thing_that_is_no_session_is_named() -> None:
