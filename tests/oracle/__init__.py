@@ -1,0 +1,1 @@
+"""Oracles: second implementations in float64, deliberately plain, that the tests compare toynn with."""

@@ -1,0 +1,72 @@
+"""The two random streams of the initial weights, one value at a time.
+
+Python's math.log, math.cos and math.sin are the C library's f64 functions (numpy's vectorised ones are not), its
+floats are f64 and its integers have no end, so this is the definition itself, to be compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+
+def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float) -> npt.NDArray[np.float32]:
+    """n values: the cosine first, then the sine; an odd n drops the last sine, and no pair is carried over."""
+    values: list[float] = []
+    while len(values) < n:
+        u1 = uniform()
+        u2 = uniform()
+        if u1 < least_u1:
+            u1 = least_u1
+        r = math.sqrt(-2.0 * math.log(u1))
+        theta = 2.0 * math.pi * u2
+        values.append(r * math.cos(theta) * std)
+        if len(values) < n:
+            values.append(r * math.sin(theta) * std)
+    return np.array(values, dtype=np.float64).astype(np.float32)
+
+
+class Lcg31Stream:
+    """s <- (s*1103515245 + 12345) mod 2^31, uniform (s+1)/2^31: above 0 and at most 1."""
+
+    def __init__(self, seed: int) -> None:
+        s = ((seed + 104729) * 2654435761) % 2147483647
+        if s <= 0:
+            s = seed + 104729
+        self.state = s
+        for _ in range(8):
+            self.uniform()
+
+    def uniform(self) -> float:
+        self.state = (self.state * 1103515245 + 12345) % 2**31
+        return (self.state + 1) / 2**31
+
+    def gaussian(self, n: int, std: float) -> npt.NDArray[np.float32]:
+        return box_muller(self.uniform, n, std, least_u1=0.0)
+
+
+class XorShift64Stream:
+    """Marsaglia's xorshift, shifts 13, 7, 17. Seed 0 is its fixed point."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed % 2**64
+
+    def uniform(self) -> float:
+        x = self.state
+        x ^= (x << 13) % 2**64
+        x ^= x >> 7
+        x ^= (x << 17) % 2**64
+        self.state = x
+        return float(x) / 18446744073709551616.0 + 1e-300
+
+    def gaussian(self, n: int, std: float) -> npt.NDArray[np.float32]:
+        return box_muller(self.uniform, n, std, least_u1=1e-300)
+
+
+STREAMS: dict[str, type[Lcg31Stream] | type[XorShift64Stream]] = {
+    "lcg31": Lcg31Stream,
+    "xorshift64": XorShift64Stream,
+}
