@@ -1,0 +1,170 @@
+"""SmolLM2Config and RopeScaling: their values, their refusals, and llama3's factors against the definition."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toynn import RopeScaling, SmolLM2Config, TinyNNError
+
+GOOD: dict[str, Any] = {
+    "vocab": 100, "d_model": 24, "n_heads": 4, "n_kv": 2, "d_ff": 48, "n_layers": 2, "ctx": 16,
+    "rope_base": 10000.0, "rms_eps": 1e-5,
+}  # fmt: skip
+
+
+def test_tiny_and_smollm2_135m_are_the_references() -> None:
+    assert SmolLM2Config.tiny() == SmolLM2Config(627, 64, 4, 4, 128, 2, 32, 10000.0, 1e-5)
+    assert SmolLM2Config.smollm2_135m() == SmolLM2Config(49152, 576, 9, 3, 1536, 30, 8192, 100000.0, 1e-5)
+    assert SmolLM2Config.smollm2_135m().head_dim == 64
+
+
+def test_mha_has_as_many_kv_heads_as_heads_and_takes_the_rest_by_name() -> None:
+    scaling = RopeScaling.llama3(8.0, 1.0, 4.0, 32)
+    cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, head_dim=6, donor_d_in=128, rope_scaling=scaling)
+    assert (cfg.n_heads, cfg.n_kv, cfg.head_dim, cfg.donor_d_in) == (4, 4, 6, 128)
+    assert cfg.rope_scaling == scaling
+    plain = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5)
+    assert plain == SmolLM2Config.tiny()
+
+
+def test_the_head_size_is_derived_unless_given() -> None:
+    assert SmolLM2Config(**GOOD).head_dim == 6
+    assert SmolLM2Config(**GOOD, head_dim=10).head_dim == 10
+    assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10  # 4 need not divide 25 then
+
+
+def test_replace_keeps_the_head_size_and_derives_it_anew_when_asked() -> None:
+    cfg = SmolLM2Config(**GOOD)
+    assert dataclasses.replace(cfg, d_model=48).head_dim == 6
+    assert dataclasses.replace(cfg, d_model=48, head_dim=0).head_dim == 12
+
+
+def test_a_config_cannot_be_changed_and_can_be_a_key() -> None:
+    cfg = SmolLM2Config.tiny()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cfg.vocab = 3  # type: ignore[misc]
+    assert {cfg: 1}[SmolLM2Config.tiny()] == 1
+
+
+def test_numpy_numbers_become_pythons() -> None:
+    cfg = SmolLM2Config(**{**GOOD, "vocab": np.int64(100), "rms_eps": np.float32(0.5)})
+    assert type(cfg.vocab) is int
+    assert type(cfg.rms_eps) is float
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "says"),
+    [
+        ("vocab", 0, ValueError, "vocab must be an integer from 1 to 2147483647, got 0"),
+        ("d_model", -1, ValueError, "d_model must be an integer from 1"),
+        ("n_layers", 2**31, ValueError, "n_layers must be an integer from 1 to 2147483647, got 2147483648"),
+        ("ctx", 16.0, TypeError, "ctx must be an integer, got 16.0"),
+        ("d_ff", "48", TypeError, "d_ff must be an integer, got '48'"),
+        ("d_ff", None, TypeError, "d_ff must be an integer, got None"),
+        ("n_heads", True, TypeError, "n_heads must be an integer, got the bool True"),
+        ("n_heads", np.True_, TypeError, "n_heads must be an integer"),
+        ("n_kv", 3, ValueError, "n_kv must divide n_heads = 4, got 3"),
+        ("n_kv", 8, ValueError, "n_kv must divide n_heads = 4, got 8"),
+        ("n_heads", 10, ValueError, "n_heads must divide d_model = 24 when head_dim is not given, got 10"),
+        ("n_heads", 8, ValueError, "head_dim must be even (RoPE turns pairs), got 3"),
+        ("head_dim", 5, ValueError, "head_dim must be even (RoPE turns pairs), got 5"),
+        ("head_dim", -2, ValueError, "head_dim must be an integer from 0"),
+        ("head_dim", 2**30, ValueError, "n_heads * head_dim must fit 31 bits, got 4 * 1073741824"),
+        ("donor_d_in", -1, ValueError, "donor_d_in must be an integer from 0"),
+        ("rope_base", 0.0, ValueError, "rope_base must be a finite number above 0 (as a float32), got 0.0"),
+        ("rope_base", -1.0, ValueError, "rope_base"),
+        ("rope_base", math.nan, ValueError, "got nan"),
+        ("rope_base", math.inf, ValueError, "got inf"),
+        ("rope_base", 1e39, ValueError, "got 1e+39"),
+        ("rope_base", 10**400, ValueError, "got inf"),
+        ("rope_base", "1e4", TypeError, "rope_base must be a number, got '1e4'"),
+        ("rope_base", True, TypeError, "rope_base must be a number, got True"),
+        ("rms_eps", 0, ValueError, "rms_eps must be a finite number above 0"),
+        ("rms_eps", 1e-60, ValueError, "(as a float32), got 1e-60"),
+        ("rope_scaling", None, TypeError, "rope_scaling must be a RopeScaling, got None"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name_value_and_what_would_be_right(
+    field: str, value: object, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error) as caught:
+        SmolLM2Config(**{**GOOD, field: value})
+    assert says in str(caught.value)
+    assert isinstance(caught.value, TinyNNError)
+
+
+def test_no_scaling_is_the_default_and_has_no_factors() -> None:
+    none = RopeScaling.none()
+    assert SmolLM2Config.tiny().rope_scaling == none == RopeScaling()
+    assert (none.freq_scale, none.ext_factor, none.attn_factor, none.beta_fast, none.beta_slow) == (1, 0, 1, 32, 1)
+    assert none.freq_factors(16, 10000.0) is None
+
+
+def llama3_factor(i: int, d_head: int, base: float, factor: float, low: float, high: float, orig: int) -> float:
+    """The definition, for one pair."""
+    wavelength = 2.0 * math.pi * base ** (2.0 * i / d_head)
+    if wavelength < orig / high:
+        return 1.0
+    if wavelength > orig / low:
+        return factor
+    s = (orig / wavelength - low) / (high - low)
+    return float((1.0 - s) * factor + s)
+
+
+@given(
+    half=st.integers(1, 64),
+    base=st.floats(2.0, 1e6),
+    factor=st.floats(1.0, 64.0),
+    low=st.floats(0.25, 4.0),
+    wider=st.floats(0.1, 8.0),
+    orig=st.integers(1, 2**17),
+)
+def test_llama3_factors_are_the_definition_for_each_pair(
+    half: int, base: float, factor: float, low: float, wider: float, orig: int
+) -> None:
+    factors = RopeScaling.llama3(factor, low, low + wider, orig).freq_factors(2 * half, base)
+    assert factors is not None
+    assert factors.dtype == np.float32
+    expected = [llama3_factor(i, 2 * half, base, factor, low, low + wider, orig) for i in range(half)]
+    np.testing.assert_allclose(factors, np.array(expected, dtype=np.float32), rtol=2e-7)
+    assert (np.diff(factors) >= 0).all()  # the longer the wavelength, the slower it gets
+    assert factors.min() >= 1.0 - 1e-6
+    assert factors.max() <= np.float32(factor) * (1 + 1e-6)
+
+
+def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
+    factors = RopeScaling.llama3(8.0, 1.0, 4.0, 8192).freq_factors(128, 500000.0)
+    assert factors is not None
+    assert factors.shape == (64,)
+    kept, slowed = (factors == 1.0).sum(), (factors == 8.0).sum()
+    assert (kept, slowed) == (29, 29)
+    assert ((factors > 1.0) & (factors < 8.0)).sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"factor": 0.5}, ValueError, "RopeScaling.factor must be a finite number, 1 or above"),
+        ({"factor": math.nan}, ValueError, "RopeScaling.factor"),
+        ({"low_freq": 0.0}, ValueError, "RopeScaling.low_freq must be a finite number above 0"),
+        ({"high_freq": 1.0}, ValueError, "RopeScaling.high_freq must be above low_freq = 1.0, got 1.0"),
+        ({"orig_max_pos": 0}, ValueError, "RopeScaling.orig_max_pos must be an integer from 1"),
+        ({"orig_max_pos": 8192.0}, TypeError, "RopeScaling.orig_max_pos must be an integer, got 8192.0"),
+        ({"ext_factor": 1.0}, ValueError, "YaRN extrapolation is not supported"),
+        ({"freq_scale": 0.0}, ValueError, "RopeScaling.freq_scale must be"),
+        ({"attn_factor": math.inf}, ValueError, "RopeScaling.attn_factor must be"),
+        ({"kind": "yarn"}, ValueError, "RopeScaling.kind must be one of 'none', 'llama3', got 'yarn'"),
+    ],
+)
+def test_a_wrong_scaling_is_refused_by_name(change: dict[str, object], error: type[Exception], says: str) -> None:
+    good = {"kind": "llama3", "factor": 8.0, "low_freq": 1.0, "high_freq": 4.0, "orig_max_pos": 8192}
+    with pytest.raises(error) as caught:
+        RopeScaling(**{**good, **change})  # type: ignore[arg-type]
+    assert says in str(caught.value)
