@@ -1,0 +1,134 @@
+"""Turn data/stories.txt into token ids: train a small byte-level BPE, write data/tokenizer.json and data/tokens.json.
+
+    python examples/tokenize_stories.py            # writes both files anew
+    python examples/tokenize_stories.py --check    # only compares: exit code 1 if they are not up to date
+
+Needs the `tokenizers` package of the version pinned in the project's extras. The vocabulary has 627 tokens: the
+end-of-story token, the 256 bytes, and 370 merges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+DATA = Path(__file__).resolve().parent / "data"
+VOCAB = 627  # of SmolLM2Config.tiny
+END_OF_STORY = "<|endofstory|>"
+WINDOW = 32  # tokens in the smoke example's sequence
+WINDOW_LABELS = 26  # distinct labels in it, as in the sequence behind the reference's published curve
+
+
+def stories_of(text: str) -> list[str]:
+    """Stories stand in one paragraph each."""
+    return [story.strip() for story in text.split("\n\n") if story.strip()]
+
+
+def train(stories: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=[END_OF_STORY],
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(stories, trainer)
+    return tokenizer
+
+
+def next_ids(window: list[int]) -> list[int]:
+    """The labels of a sequence: each next id, and the last position targets itself."""
+    return window[1:] + window[-1:]
+
+
+def smoke_window(stream: list[int]) -> int:
+    """Offset of the first window of the stream with exactly WINDOW_LABELS distinct labels."""
+    for offset in range(len(stream) - WINDOW + 1):
+        if len(set(next_ids(stream[offset : offset + WINDOW]))) == WINDOW_LABELS:
+            return offset
+    raise ValueError(f"no window of {WINDOW} tokens has {WINDOW_LABELS} distinct labels")
+
+
+def tokens_of(text: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What tokens.json holds. Its stream is all stories in order, END_OF_STORY after each."""
+    end: int = tokenizer.get_vocab()[END_OF_STORY]
+    ids = [tokenizer.encode(story).ids for story in stories_of(text)]
+    stream = [i for story in ids for i in [*story, end]]
+    offset = smoke_window(stream)
+    window = stream[offset : offset + WINDOW]
+    return {
+        "tokenizer": f"byte-level BPE trained by tokenizers {tokenizers.__version__}",
+        "text": "stories.txt",
+        "text_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        "vocab_size": tokenizer.get_vocab_size(),
+        "end_of_story_id": end,
+        "smoke_window": {
+            "rule": f"the first {WINDOW} tokens of the stream with exactly {WINDOW_LABELS} distinct labels",
+            "offset": offset,
+            "text": tokenizer.decode(window, skip_special_tokens=False),
+            "ids": window,
+        },
+        "stream": stream,
+    }
+
+
+def as_json(tokens: dict[str, Any]) -> str:
+    """Indented, but with each list of ids on one line."""
+    lists: dict[str, str] = {}
+
+    def hold(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: hold(item) for key, item in value.items()}
+        if isinstance(value, list):
+            name = f"list {len(lists)}"
+            lists[json.dumps(name)] = json.dumps(value)
+            return name
+        return value
+
+    text = json.dumps(hold(tokens), indent=2, ensure_ascii=True)
+    for name, ids in lists.items():
+        text = text.replace(name, ids)
+    return text + "\n"
+
+
+def make() -> dict[str, str]:
+    """File name -> content."""
+    text = (DATA / "stories.txt").read_text(encoding="utf-8")
+    tokenizer = train(stories_of(text))
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=True) + "\n",
+        "tokens.json": as_json(tokens_of(text, tokenizer)),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, compare with the files that are there")
+    check = parser.parse_args().check
+    stale = 0
+    for name, content in make().items():
+        path = DATA / name
+        if not check:
+            path.write_text(content, encoding="utf-8", newline="\n")
+            print(f"wrote {name}")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != content:
+            stale += 1
+            print(f"{name} is not what this script makes: run it without --check", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
