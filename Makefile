@@ -1,0 +1,79 @@
+# The doors. Everything lives in .venv; nothing else on the machine is touched.
+#
+#   make run        install toynn, train a projection lens for five steps
+#   make test       lint, then the tests (a few minutes)
+#   make test-all   the long tests too, and the sanitizers
+#   make lint       ruff, mypy --strict
+#   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
+#   make fixtures   record the golden curves of this build's instruction-set profile
+#   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
+#   make clean      remove what was built (.venv, build, dist, vendor/ggml)
+#
+#   PYTHON=python3.12 make run     another interpreter than python3 (after make clean)
+#   PYTEST="-k rope -x" make test  words for pytest
+
+PYTHON ?= python3
+PYTEST ?=
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check
+
+# What the extension is made from; Python files are used in place.
+NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint dev fixtures sanitize clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#   /s/^#   //p' Makefile
+
+run: $(VENV)/.installed
+	$(PY) examples/smoke_projection_lens.py
+
+test: lint
+	$(PY) -m pytest $(PYTEST)
+
+test-all: lint
+	$(PY) -m pytest -m "" $(PYTEST)
+	$(MAKE) sanitize
+
+lint: $(VENV)/.installed-dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+dev: $(VENV)/.installed
+
+fixtures: $(VENV)/.installed
+	$(PY) tests/record_fixtures.py
+
+sanitize:
+	PYTHON="$(PYTHON)" PYTEST="$(PYTEST)" sanitizers/run
+
+clean:
+	rm -rf $(VENV) $(VENV)-sanitize build dist vendor/ggml
+
+# ---------------------------------------------------------------- the virtual environment, by stamps
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'toynn needs Python >= 3.10, and "$(PYTHON)" is not that. Name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+	  { echo 'No virtual environment could be made (Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
+	touch $@
+
+# The build requirements of pyproject.toml, so that a build without isolation can be incremental.
+$(VENV)/.build-tools: pyproject.toml $(VENV)/.created
+	sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \[\(.*\)\]$$/\1/p' $< | tr ',' '\n' | tr -d '" ' > $(VENV)/build-requires.txt
+	test -s $(VENV)/build-requires.txt
+	$(PIP) install --quiet -r $(VENV)/build-requires.txt
+	touch $@
+
+$(VENV)/.installed: $(NATIVE) $(VENV)/.build-tools
+	$(PIP) install --quiet --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@

@@ -1,0 +1,282 @@
+"""Fills vendor/ggml with the CPU part of the ggml source that vendor/ggml.lock pins.
+
+    python vendor/populate.py            # does nothing when vendor/ggml is complete
+    TOYNN_GGML_SDIST=libggml_python-0.20.2.post1.tar.gz python vendor/populate.py      # without a network
+
+The build runs this by itself. It uses the standard library and, for the download only, `python -m pip`. The tree appears
+in one rename, so it is there entirely or not at all; its stamp lists every file with its sha256, so a second run only
+compares. Nothing in the tree is ever edited: what ggml lacks, csrc/ supplies on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+VENDOR = Path(__file__).resolve().parent
+SDIST_ENV = "TOYNN_GGML_SDIST"
+STAMP = ".toynn-stamp"
+
+# What the CPU build needs of ggml/: whole folders, single files, and the files (not folders) directly in src/.
+KEPT_FOLDERS = ("include", "src/ggml-cpu", "cmake")
+KEPT_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS", "ggml.pc.in")
+KEPT_TOP_LEVEL = "src"
+
+
+class PopulateError(Exception):
+    """Its message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The pinned source distribution."""
+
+    package: str
+    version: str
+    sha256: str
+
+    @property
+    def sdist_name(self) -> str:
+        return f"{self.package.replace('-', '_')}-{self.version}.tar.gz"
+
+    @classmethod
+    def read(cls, path: Path) -> Lock:
+        """Reads `key = value` lines; `#` starts a comment."""
+        lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        pairs = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines if "=" in line)
+        missing = [key for key in ("package", "version", "sha256") if not pairs.get(key)]
+        if missing:
+            raise PopulateError(f"{path} lacks {', '.join(missing)}. Restore it: git checkout -- vendor/ggml.lock")
+        return cls(pairs["package"], pairs["version"], pairs["sha256"])
+
+
+# ---------------------------------------------------------------- the tree and its stamp
+
+
+def damage(tree: Path, lock: Lock) -> str:
+    """What is wrong with the tree, in words; "" when it is complete and as pinned."""
+    if not tree.exists():
+        return "it does not exist"
+    stamp = tree / STAMP
+    if not stamp.is_file():
+        return f"it is half-populated: its stamp {STAMP} is missing"
+    first, *lines = stamp.read_text(encoding="utf-8").splitlines() or [""]
+    if first != stamp_header(lock):
+        return f"it was made from another source than the lock's: its stamp says {first!r}"
+    recorded = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    absent = [name for name in recorded if not (tree / name).is_file()]
+    if absent:
+        return f"it is half-populated: {len(absent)} of {len(recorded)} files are missing, {absent[0]} among them"
+    changed = [name for name, digest in recorded.items() if file_sha256(tree / name) != digest]
+    if changed:
+        return f"{len(changed)} of its files are not what was unpacked, {changed[0]} among them"
+    return ""
+
+
+def stamp_header(lock: Lock) -> str:
+    return f"# {lock.package} {lock.version} sha256:{lock.sha256}"
+
+
+def write_stamp(tree: Path, lock: Lock) -> None:
+    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
+    lines = [stamp_header(lock), *(f"{file_sha256(tree / name)}  {name}" for name in names)]
+    (tree / STAMP).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---------------------------------------------------------------- getting the sdist
+
+
+def obtain_sdist(lock: Lock, workdir: Path) -> Path:
+    """The verified sdist: the file named in the environment, or a download."""
+    named = os.environ.get(SDIST_ENV, "").strip()
+    sdist = local_sdist(Path(named).expanduser()) if named else download(lock, workdir)
+    verify(sdist, lock, f"the file that {SDIST_ENV} names" if named else "the downloaded file")
+    return sdist
+
+
+def local_sdist(path: Path) -> Path:
+    if not path.is_file():
+        raise PopulateError(
+            f"{SDIST_ENV} names {path}, which is not a file. Set it to a copy of the sdist, or unset it to download one."
+        )
+    return path
+
+
+def verify(sdist: Path, lock: Lock, what: str) -> None:
+    got = file_sha256(sdist)
+    if got != lock.sha256:
+        raise PopulateError(
+            f"{what} ({sdist.name}) is not the pinned ggml source.\n"
+            f"  sha256 expected: {lock.sha256} (vendor/ggml.lock)\n"
+            f"  sha256 found:    {got}\n"
+            f"Do not use it. Get {lock.sdist_name} of {lock.package} {lock.version} again; if the pin itself is meant to "
+            "move, change version and sha256 in vendor/ggml.lock together."
+        )
+
+
+def download(lock: Lock, workdir: Path) -> Path:
+    """Asks this interpreter's own pip, never one that happens to be on PATH."""
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
+        raise PopulateError(
+            "vendor/ggml has to be downloaded, and this Python has no pip to do it with.\n" + other_ways(lock, "install pip here")
+        )
+    requirements = workdir / "requirements.txt"
+    requirements.write_text(f"{lock.package}=={lock.version} --hash=sha256:{lock.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
+    command += ["--no-binary", lock.package, "--dest", str(workdir), "--requirement", str(requirements)]
+    say(f"downloading {lock.sdist_name}")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    sdist = workdir / lock.sdist_name
+    if done.returncode == 0 and sdist.is_file():
+        return sdist
+    if "DO NOT MATCH THE HASHES" in done.stdout:
+        raise PopulateError(
+            f"the package index served a {lock.sdist_name} that is not the pinned ggml source (sha256 {lock.sha256} in "
+            "vendor/ggml.lock). Do not use it: another index or mirror may be configured for pip (pip config list).\n"
+            + quoted(done.stdout)
+        )
+    raise PopulateError(
+        f"the ggml source ({lock.sdist_name}) could not be downloaded: no network, or pip's package index does not have it.\n"
+        + other_ways(lock, "build again with a network")
+        + quoted(done.stdout)
+    )
+
+
+def other_ways(lock: Lock, first: str) -> str:
+    return (
+        "Do one of these:\n"
+        f"  - {first};\n"
+        f"  - on a machine with a network: pip download --no-deps --no-binary {lock.package} {lock.package}=={lock.version}\n"
+        f"    then bring the file here, and build with {SDIST_ENV}=path/to/{lock.sdist_name};\n"
+        "  - build from toynn's own sdist, or install its wheel: they carry ggml and download nothing.\n"
+    )
+
+
+def quoted(output: str) -> str:
+    tail = output.strip().splitlines()[-6:]
+    return "pip said:\n" + "\n".join(f"  | {line}" for line in tail)
+
+
+# ---------------------------------------------------------------- unpacking
+
+
+def is_kept(path: PurePosixPath) -> bool:
+    """Does the CPU build need this file of ggml/?"""
+    name = path.as_posix()
+    in_folder = any(name.startswith(folder + "/") for folder in KEPT_FOLDERS)
+    return in_folder or name in KEPT_FILES or path.parent.as_posix() == KEPT_TOP_LEVEL
+
+
+def unpack(sdist: Path, lock: Lock, tree: Path) -> None:
+    """Writes the kept files of the sdist's ggml/ under tree, which does not exist yet."""
+    prefix = PurePosixPath(lock.sdist_name.removesuffix(".tar.gz"), "ggml")
+    try:
+        with tarfile.open(sdist, "r:gz") as archive:
+            for member in archive:
+                refuse_unsafe(member)
+                path = PurePosixPath(member.name)
+                if not member.isfile() or prefix not in path.parents or not is_kept(path.relative_to(prefix)):
+                    continue
+                source = archive.extractfile(member)
+                assert source is not None  # a regular file
+                target = tree / path.relative_to(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise PopulateError(f"{sdist.name} could not be unpacked into {tree.parent}: {error}") from error
+    absent = [name for name in ("CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c", "src/ggml-cpu/ggml-cpu.c")
+              if not (tree / name).is_file()]
+    if absent:
+        raise PopulateError(
+            f"{sdist.name} does not hold the ggml tree it should: {prefix}/{absent[0]} is missing. "
+            "vendor/ggml.lock must name a release that carries ggml/ at its top."
+        )
+
+
+def refuse_unsafe(member: tarfile.TarInfo) -> None:
+    """Neither a name nor a link may point outside the archive's own folder."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise PopulateError(
+            f"the archive holds a file that would be written outside vendor/ggml: {member.name!r}. Nothing was unpacked. "
+            "It is not a ggml release: check where it came from, and vendor/ggml.lock."
+        )
+    if not (member.isfile() or member.isdir()):
+        raise PopulateError(
+            f"the archive holds something that is neither file nor folder: {member.name!r}. Nothing was unpacked. "
+            "It is not a ggml release: check where it came from, and vendor/ggml.lock."
+        )
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def populate(vendor: Path, lock: Lock) -> bool:
+    """Makes vendor/ggml complete; False when it was."""
+    tree = vendor / "ggml"
+    wrong = damage(tree, lock)
+    if not wrong:
+        return False
+    if tree.exists():
+        say(f"{tree} is not usable: {wrong}. Making it again.")
+    with tempfile.TemporaryDirectory(prefix=".populate-", dir=vendor) as work:
+        workdir = Path(work)
+        try:
+            sdist = obtain_sdist(lock, workdir)
+            unpack(sdist, lock, workdir / "ggml")
+        except PopulateError as error:
+            if tree.exists():
+                raise PopulateError(f"vendor/ggml is not usable: {wrong}; and it could not be made again, because\n{error}") from error
+            raise
+        write_stamp(workdir / "ggml", lock)
+        move_into_place(workdir / "ggml", tree, workdir / "old", lock)
+    return True
+
+
+def move_into_place(fresh: Path, tree: Path, old: Path, lock: Lock) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        tree.rename(old)
+    try:
+        fresh.rename(tree)
+    except OSError:
+        if damage(tree, lock):  # else another build was faster
+            raise
+
+
+def say(text: str) -> None:
+    print(f"populate: {text}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="the lock file (default: the one beside this script)")
+    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder in which ggml/ is made (default: this script's)")
+    arguments = parser.parse_args(argv)
+    try:
+        lock = Lock.read(arguments.lock)
+        made = populate(arguments.vendor, lock)
+    except (PopulateError, OSError) as error:
+        print(f"populate: {error}", file=sys.stderr)
+        return 1
+    if made:
+        say(f"{arguments.vendor / 'ggml'} holds ggml of {lock.package} {lock.version}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
