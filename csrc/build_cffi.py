@@ -1,4 +1,4 @@
-"""Writes the C source of the extension module: what tinynn.h declares between its two cffi marks, through cffi's API mode.
+"""Writes the C source of the extension module: what tinynn.h declares between its cffi marks, by cffi's API mode.
 
 python csrc/build_cffi.py csrc/tinynn.h build/_tinynn.c        (CMake runs it)
 """

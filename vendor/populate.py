@@ -3,9 +3,9 @@
     python vendor/populate.py            # does nothing when vendor/ggml is complete
     TOYNN_GGML_SDIST=libggml_python-0.20.2.post1.tar.gz python vendor/populate.py      # without a network
 
-The build runs this by itself. It uses the standard library and, for the download only, `python -m pip`. The tree appears
-in one rename, so it is there entirely or not at all; its stamp lists every file with its sha256, so a second run only
-compares. Nothing in the tree is ever edited: what ggml lacks, csrc/ supplies on top.
+The build runs this by itself. It uses the standard library and, for the download only, `python -m pip`. The tree
+appears in one rename, so it is there entirely or not at all; its stamp lists every file with its sha256, so a second
+run only compares. Nothing in the tree is ever edited: what ggml lacks, csrc/ supplies on top.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ STAMP = ".toynn-stamp"
 KEPT_FOLDERS = ("include", "src/ggml-cpu", "cmake")
 KEPT_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS", "ggml.pc.in")
 KEPT_TOP_LEVEL = "src"
+# An archive without these is not a ggml tree.
+REQUIRED = ("CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c", "src/ggml-cpu/ggml-cpu.c")
 
 
 class PopulateError(Exception):
@@ -64,7 +66,7 @@ class Lock:
 
 
 def damage(tree: Path, lock: Lock) -> str:
-    """What is wrong with the tree, in words; "" when it is complete and as pinned."""
+    """What the tree lacks, in words; "" when it is complete and as pinned. An edited tree is an error."""
     if not tree.exists():
         return "it does not exist"
     stamp = tree / STAMP
@@ -78,8 +80,12 @@ def damage(tree: Path, lock: Lock) -> str:
     if absent:
         return f"it is half-populated: {len(absent)} of {len(recorded)} files are missing, {absent[0]} among them"
     changed = [name for name, digest in recorded.items() if file_sha256(tree / name) != digest]
-    if changed:
-        return f"{len(changed)} of its files are not what was unpacked, {changed[0]} among them"
+    if changed:  # perhaps somebody's work: not ours to overwrite
+        raise PopulateError(
+            f"{len(changed)} files of {tree} are not what was unpacked, {changed[0]} among them. ggml is built "
+            "unmodified: what it lacks belongs in csrc/. Save your change if you want it, then remove the folder "
+            f"{tree} and build again."
+        )
     return ""
 
 
@@ -111,7 +117,8 @@ def obtain_sdist(lock: Lock, workdir: Path) -> Path:
 def local_sdist(path: Path) -> Path:
     if not path.is_file():
         raise PopulateError(
-            f"{SDIST_ENV} names {path}, which is not a file. Set it to a copy of the sdist, or unset it to download one."
+            f"{SDIST_ENV} names {path}, which is not a file. Set it to a copy of the sdist, "
+            "or unset it to download one."
         )
     return path
 
@@ -123,8 +130,8 @@ def verify(sdist: Path, lock: Lock, what: str) -> None:
             f"{what} ({sdist.name}) is not the pinned ggml source.\n"
             f"  sha256 expected: {lock.sha256} (vendor/ggml.lock)\n"
             f"  sha256 found:    {got}\n"
-            f"Do not use it. Get {lock.sdist_name} of {lock.package} {lock.version} again; if the pin itself is meant to "
-            "move, change version and sha256 in vendor/ggml.lock together."
+            f"Do not use it. Get {lock.sdist_name} of {lock.package} {lock.version} again; if the pin itself is meant "
+            "to move, change version and sha256 in vendor/ggml.lock together."
         )
 
 
@@ -132,12 +139,13 @@ def download(lock: Lock, workdir: Path) -> Path:
     """Asks this interpreter's own pip, never one that happens to be on PATH."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
         raise PopulateError(
-            "vendor/ggml has to be downloaded, and this Python has no pip to do it with.\n" + other_ways(lock, "install pip here")
+            "vendor/ggml has to be downloaded, and this Python has no pip to do it with.\n"
+            + other_ways(lock, "install pip here (python -m ensurepip)")
         )
     requirements = workdir / "requirements.txt"
     requirements.write_text(f"{lock.package}=={lock.version} --hash=sha256:{lock.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
-    command += ["--no-binary", lock.package, "--dest", str(workdir), "--requirement", str(requirements)]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    command += ["--no-deps", "--no-binary", lock.package, "--dest", str(workdir), "--requirement", str(requirements)]
     say(f"downloading {lock.sdist_name}")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     sdist = workdir / lock.sdist_name
@@ -145,12 +153,12 @@ def download(lock: Lock, workdir: Path) -> Path:
         return sdist
     if "DO NOT MATCH THE HASHES" in done.stdout:
         raise PopulateError(
-            f"the package index served a {lock.sdist_name} that is not the pinned ggml source (sha256 {lock.sha256} in "
-            "vendor/ggml.lock). Do not use it: another index or mirror may be configured for pip (pip config list).\n"
+            f"the package index served a {lock.sdist_name} that is not the pinned ggml source (sha256 {lock.sha256} "
+            "in vendor/ggml.lock). It is not used. Another index or mirror may be configured for pip: pip config list\n"
             + quoted(done.stdout)
         )
     raise PopulateError(
-        f"the ggml source ({lock.sdist_name}) could not be downloaded: no network, or pip's package index does not have it.\n"
+        f"the ggml source ({lock.sdist_name}) could not be downloaded: no network, or pip's package index lacks it.\n"
         + other_ways(lock, "build again with a network")
         + quoted(done.stdout)
     )
@@ -160,8 +168,9 @@ def other_ways(lock: Lock, first: str) -> str:
     return (
         "Do one of these:\n"
         f"  - {first};\n"
-        f"  - on a machine with a network: pip download --no-deps --no-binary {lock.package} {lock.package}=={lock.version}\n"
-        f"    then bring the file here, and build with {SDIST_ENV}=path/to/{lock.sdist_name};\n"
+        "  - on a machine with a network, run\n"
+        f"      pip download --no-deps --no-binary {lock.package} {lock.package}=={lock.version}\n"
+        f"    bring the file here, and build with {SDIST_ENV}=path/to/{lock.sdist_name};\n"
         "  - build from toynn's own sdist, or install its wheel: they carry ggml and download nothing.\n"
     )
 
@@ -199,8 +208,7 @@ def unpack(sdist: Path, lock: Lock, tree: Path) -> None:
                     shutil.copyfileobj(source, out)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise PopulateError(f"{sdist.name} could not be unpacked into {tree.parent}: {error}") from error
-    absent = [name for name in ("CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c", "src/ggml-cpu/ggml-cpu.c")
-              if not (tree / name).is_file()]
+    absent = [name for name in REQUIRED if not (tree / name).is_file()]
     if absent:
         raise PopulateError(
             f"{sdist.name} does not hold the ggml tree it should: {prefix}/{absent[0]} is missing. "
@@ -213,12 +221,12 @@ def refuse_unsafe(member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
         raise PopulateError(
-            f"the archive holds a file that would be written outside vendor/ggml: {member.name!r}. Nothing was unpacked. "
+            f"the archive holds a file that would land outside vendor/ggml: {member.name!r}. It was not unpacked. "
             "It is not a ggml release: check where it came from, and vendor/ggml.lock."
         )
     if not (member.isfile() or member.isdir()):
         raise PopulateError(
-            f"the archive holds something that is neither file nor folder: {member.name!r}. Nothing was unpacked. "
+            f"the archive holds something that is neither file nor folder: {member.name!r}. It was not unpacked. "
             "It is not a ggml release: check where it came from, and vendor/ggml.lock."
         )
 
@@ -241,7 +249,9 @@ def populate(vendor: Path, lock: Lock) -> bool:
             unpack(sdist, lock, workdir / "ggml")
         except PopulateError as error:
             if tree.exists():
-                raise PopulateError(f"vendor/ggml is not usable: {wrong}; and it could not be made again, because\n{error}") from error
+                raise PopulateError(
+                    f"vendor/ggml is not usable: {wrong}; and it could not be made again, because\n{error}"
+                ) from error
             raise
         write_stamp(workdir / "ggml", lock)
         move_into_place(workdir / "ggml", tree, workdir / "old", lock)
@@ -249,13 +259,11 @@ def populate(vendor: Path, lock: Lock) -> bool:
 
 
 def move_into_place(fresh: Path, tree: Path, old: Path, lock: Lock) -> None:
+    if not damage(tree, lock):
+        return  # another build was faster
     with contextlib.suppress(FileNotFoundError):
         tree.rename(old)
-    try:
-        fresh.rename(tree)
-    except OSError:
-        if damage(tree, lock):  # else another build was faster
-            raise
+    fresh.rename(tree)
 
 
 def say(text: str) -> None:
@@ -264,8 +272,8 @@ def say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="the lock file (default: the one beside this script)")
-    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder in which ggml/ is made (default: this script's)")
+    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="default: beside this script")
+    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder in which ggml/ is made (this script's)")
     arguments = parser.parse_args(argv)
     try:
         lock = Lock.read(arguments.lock)
