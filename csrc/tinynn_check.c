@@ -47,12 +47,16 @@ static int check_derivative(const struct grad_walk * w, const struct ggml_tensor
         case GGML_OP_SUM_ROWS:
         case GGML_OP_RMS_NORM:
         case GGML_OP_SCALE:
-        case GGML_OP_CPY:
         case GGML_OP_CONT:
         case GGML_OP_RESHAPE:
         case GGML_OP_TRANSPOSE:
         case GGML_OP_DIAG_MASK_INF:
         case GGML_OP_CROSS_ENTROPY_LOSS:
+            break;
+        case GGML_OP_CPY:
+            if (b != t && needs_grad(w, b)) { /* b == t: a cast */
+                return no_derivative(w, t, "it overwrites a tensor that depends on a parameter (or is one)");
+            }
             break;
         case GGML_OP_SUB:
             if (needs_grad(w, b) && !ggml_are_same_shape(a, b)) {
@@ -100,11 +104,8 @@ static int check_derivative(const struct grad_walk * w, const struct ggml_tensor
     return TNN_OK;
 }
 
-/* Does a gradient reach t? The same rule as ggml_build_backward_expand's. */
-static bool reaches(const struct grad_walk * w, const struct ggml_tensor * t) {
-    if (t->flags & (GGML_TENSOR_FLAG_PARAM | GGML_TENSOR_FLAG_LOSS)) {
-        return true;
-    }
+/* Does t pass a gradient on to an operand? The same rule as ggml_build_backward_expand's. */
+static bool passes_on(const struct grad_walk * w, const struct ggml_tensor * t) {
     for (int j = 0; j < GGML_MAX_SRC; j++) {
         const bool index = j == 1 && (t->op == GGML_OP_CPY || t->op == GGML_OP_GET_ROWS || t->op == GGML_OP_ROPE);
         if (t->src[j] != NULL && t->src[j] != t && !index && needs_grad(w, t->src[j])) {
@@ -116,23 +117,23 @@ static bool reaches(const struct grad_walk * w, const struct ggml_tensor * t) {
 
 int tnn__check_differentiable(tnn_session * s, const struct ggml_cgraph * gf) {
     struct grad_walk w = { .s = s, .graph = gf, .needed = calloc(gf->visited_hash_set.size, sizeof(bool)) };
-    bool any_param = false;
-    int  rc        = TNN_OK;
+    int rc = TNN_OK;
     if (w.needed == NULL) {
         return tnn__fail(s, TNN_E_MEMORY, "no memory to check a graph of %d nodes", gf->n_nodes);
     }
     for (int i = 0; i < gf->n_nodes && rc == TNN_OK; i++) {
         const struct ggml_tensor * t = gf->nodes[i];
-        if (t->type == GGML_TYPE_I32 || !reaches(&w, t)) {
+        if (t->type == GGML_TYPE_I32) {
             continue;
         }
-        any_param = any_param || (t->flags & GGML_TENSOR_FLAG_PARAM);
-        rc = check_derivative(&w, t);
-        w.needed[ggml_hash_find(&gf->visited_hash_set, t)] = true;
-    }
-    if (rc == TNN_OK && !any_param) {
-        rc = tnn__fail(s, TNN_E_STATE, "no parameter leads to the loss; flag the trainable tensors with tnn_set_param "
-                                       "before the forward graph is built");
+        const bool fed = passes_on(&w, t);
+        if ((t->flags & GGML_TENSOR_FLAG_LOSS) && !fed) {
+            rc = tnn__fail(s, TNN_E_STATE, "no parameter leads to the loss %s; flag the trainable tensors with tnn_set_param "
+                                           "before the forward graph is built", ggml_get_name(t));
+        } else if (fed || (t->flags & GGML_TENSOR_FLAG_PARAM)) {
+            rc = check_derivative(&w, t);
+            w.needed[ggml_hash_find(&gf->visited_hash_set, t)] = true;
+        }
     }
     free(w.needed);
     return rc;
