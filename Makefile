@@ -49,10 +49,11 @@ fixtures: $(VENV)/.installed
 	$(PY) tests/record_fixtures.py
 
 sanitize:
-	PYTHON="$(PYTHON)" PYTEST="$(PYTEST)" sanitizers/run
+	$(MAKE) VENV=.venv-sanitize .venv-sanitize/.build-tools
+	sanitizers/run .venv-sanitize/bin/python $(PYTEST)
 
 clean:
-	rm -rf $(VENV) $(VENV)-sanitize build dist vendor/ggml
+	rm -rf .venv .venv-sanitize build dist vendor/ggml
 
 # ---------------------------------------------------------------- the virtual environment, by stamps
 
@@ -63,11 +64,13 @@ $(VENV)/.created:
 	  { echo 'No virtual environment could be made (Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
 	touch $@
 
-# The build requirements of pyproject.toml, so that a build without isolation can be incremental.
+# The build requirements, as the backend itself tells them, so that a build without isolation can be incremental.
 $(VENV)/.build-tools: pyproject.toml $(VENV)/.created
-	sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \[\(.*\)\]$$/\1/p' $< | tr ',' '\n' | tr -d '" ' > $(VENV)/build-requires.txt
-	test -s $(VENV)/build-requires.txt
-	$(PIP) install --quiet -r $(VENV)/build-requires.txt
+	sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \[\(.*\)\].*/\1/p' $< | tr ',' '\n' | tr -d '" ' > $(VENV)/requires.txt
+	test -s $(VENV)/requires.txt
+	$(PIP) install --quiet -r $(VENV)/requires.txt
+	$(PY) -c 'from scikit_build_core.build import get_requires_for_build_editable as r; print(*r(), sep="\n")' > $(VENV)/requires.txt
+	$(PIP) install --quiet -r $(VENV)/requires.txt
 	touch $@
 
 $(VENV)/.installed: $(NATIVE) $(VENV)/.build-tools
