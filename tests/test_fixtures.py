@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from curves import CURVES, SMOKE_IDS, losses
+from curves import CORRECTED, CURVES, SMOKE_IDS, VOCAB, Curve, losses, run, weights_sha256
 from record_fixtures import compute, fixture_path
 
 import toynn
+from toynn import FromScratch, RecipeOptions, SmolLM2Config
+from toynn.tinynn import tnn_session_compute_nbytes
 
 # What CI runs on: there a missing file is a failure. Elsewhere `make fixtures` records one.
 PROFILES_WITH_FIXTURES = {"x86-64-v3"}
@@ -101,3 +103,16 @@ def test_the_loss_of_one_step_does_not_depend_on_the_number_of_threads(
     assert "TOYNN_N_THREADS" in os.environ
     curve = next(curve for curve in CURVES if curve.name == "smoke_xorshift64")
     assert next(iter(losses(curve))).hex() == PUBLISHED[0].hex()
+
+
+def test_pinning_every_node_changes_no_bit_of_a_model_of_14_layers_and_costs_memory() -> None:
+    cfg = SmolLM2Config(VOCAB, 96, 6, 2, 192, 14, 64, 10000.0, 1e-5, head_dim=16)
+    opts = RecipeOptions(t_seq=32, t_batch=2, untied=True, qkv_bias=True, seed=3)
+    curve = Curve("deep", cfg, opts, steps=8, adamw=CORRECTED)
+    results, memory = [], []
+    for pin in (False, True):
+        with FromScratch(pin=pin) as recipe:
+            results.append(([loss.hex() for loss in run(recipe, curve)], weights_sha256(recipe)))
+            memory.append(tnn_session_compute_nbytes(recipe.fs_cache.sess))
+    assert results[0] == results[1]
+    assert memory[1] > 2 * memory[0]
