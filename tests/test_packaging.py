@@ -1,0 +1,210 @@
+"""What leaves the house: the sdist, and the wheel built from it without any network.
+
+One wheel is built here, about a minute on two cores. Its build requirements are those of the virtual environment that
+the tests run in, as `make test` makes it.
+"""
+
+from __future__ import annotations
+
+import email
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.packaging
+
+ROOT = Path(__file__).parents[1]
+LICENCES = ["LICENSE", "NOTICE", "vendor/LICENSE.ggml"]
+# The C and C++ runtimes, which every system has. ld-linux is glibc's own.
+ALLOWED_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")
+
+
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Output of a command that must succeed."""
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    text = done.stdout.decode()
+    assert done.returncode == 0, text
+    return text
+
+
+def offline() -> dict[str, str]:
+    """An environment in which pip finds nothing and ggml's source comes from nowhere."""
+    tools = str(Path(sys.executable).parent)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "TOYNN_", "SKBUILD_"))}
+    path = tools + os.pathsep + os.environ["PATH"]
+    return {**env, "PATH": path, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Both packages, the unpacked sdist, the wheel's build folder and its extension."""
+
+    sdist: Path
+    source: Path
+    wheel: Path
+    build: Path
+    extension: Path
+
+    def wheel_text(self, name: str) -> str:
+        with zipfile.ZipFile(self.wheel) as archive:
+            return archive.read(name).decode()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """The sdist of this checkout, and the wheel of that sdist, unpacked elsewhere."""
+    folder = tmp_path_factory.mktemp("packages")
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT, env=offline())
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        shutil.unpack_archive(sdist, folder / "unpacked")
+        assert all(member.isfile() for member in archive)
+    (source,) = (folder / "unpacked").iterdir()
+    build = folder / "build"
+    settings = ["--config-setting", f"build-dir={build}"]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        *settings,
+        "--outdir",
+        str(folder),
+        str(source),
+    ]
+    run(*command, env=offline())
+    (wheel,) = folder.glob("*.whl")
+    shutil.unpack_archive(wheel, folder / "wheel", format="zip")
+    (extension,) = (folder / "wheel").glob("toynn/_tinynn*.so")
+    return Packages(sdist, source, wheel, build, extension)
+
+
+def on_linux(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(sys.platform != "linux", reason=reason)
+
+
+# ---------------------------------------------------------------- the sdist
+
+
+def test_the_sdist_carries_the_complete_ggml_tree(packages: Packages) -> None:
+    run(sys.executable, packages.source / "vendor" / "populate.py", env=offline())  # complains if a file is missing
+    stamp = (packages.source / "vendor" / "ggml" / ".toynn-stamp").read_text()
+    assert len(stamp.splitlines()) > 100
+    assert stamp == (ROOT / "vendor" / "ggml" / ".toynn-stamp").read_text()
+
+
+def test_the_sdist_carries_what_git_tracks_and_nothing_else(packages: Packages) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is an unpacked sdist itself: there is no git to compare with")
+    tracked = set(run("git", "ls-files", cwd=ROOT).splitlines())
+    packed = {path.relative_to(packages.source).as_posix() for path in packages.source.rglob("*") if path.is_file()}
+    packed = {name for name in packed if not name.startswith("vendor/ggml/")} - {"PKG-INFO"}
+    assert not {name for name in tracked - packed if not name.startswith(".ci/")}
+    untracked = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines())
+    assert packed - tracked <= untracked  # files about to be committed
+
+
+def test_the_sdist_is_small(packages: Packages) -> None:
+    assert packages.sdist.stat().st_size < 2_000_000
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+def test_one_wheel_serves_all_pythons(packages: Packages) -> None:
+    assert packages.wheel.name.startswith("toynn-0.1.0-cp310-abi3-")
+    assert packages.extension.name == "_tinynn.abi3.so"
+
+
+def test_the_wheel_is_under_five_megabytes(packages: Packages) -> None:
+    assert packages.wheel.stat().st_size < 5_000_000
+
+
+def test_the_wheel_needs_numpy_and_cffi_and_no_more(packages: Packages) -> None:
+    metadata = email.message_from_string(packages.wheel_text("toynn-0.1.0.dist-info/METADATA"))
+    requirements = metadata.get_all("Requires-Dist") or []
+    needed = sorted(re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line)
+    assert needed == ["cffi", "numpy"]
+    assert metadata["Requires-Python"] == ">=3.10"
+
+
+def test_both_packages_carry_the_licences(packages: Packages) -> None:
+    for name in LICENCES:
+        text = (ROOT / name).read_text()
+        assert packages.wheel_text(f"toynn-0.1.0.dist-info/licenses/{name}") == text
+        assert (packages.source / name).read_text() == text
+    assert "The ggml authors" in (ROOT / "vendor" / "LICENSE.ggml").read_text()
+
+
+def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> None:
+    with zipfile.ZipFile(packages.wheel) as archive:
+        names = {name for name in archive.namelist() if not name.startswith("toynn-0.1.0.dist-info/")}
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "toynn").rglob("*.py*")}
+    sources = {name for name in sources if not name.endswith(".pyc")}
+    assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
+
+
+# ---------------------------------------------------------------- the extension
+
+
+@on_linux("readelf reads ELF")
+def test_the_extension_links_the_c_and_cpp_runtimes_only(packages: Packages) -> None:
+    needed = re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "-dW", packages.extension))
+    assert needed
+    assert [name for name in needed if not ALLOWED_LIBRARIES.fullmatch(name)] == []
+
+
+@on_linux("nm -D reads ELF")
+def test_the_extension_exports_its_init_function_only(packages: Packages) -> None:
+    exported = [line.split()[-1] for line in run("nm", "-D", "--defined-only", packages.extension).splitlines()]
+    assert exported == ["PyInit__tinynn"]
+
+
+@on_linux("readelf reads ELF")
+def test_the_extension_is_hardened(packages: Packages) -> None:
+    headers = run("readelf", "-lW", packages.extension)
+    assert re.search(r"GNU_STACK.* RW ", headers)
+    assert "GNU_RELRO" in headers
+    assert "BIND_NOW" in run("readelf", "-dW", packages.extension)
+    assert "__stack_chk_fail" in run("nm", "-D", packages.extension)
+
+
+def test_the_extension_names_no_folder_of_the_machine_that_built_it(packages: Packages) -> None:
+    content = packages.extension.read_bytes()
+    for folder in (packages.build, packages.source, Path.home()):
+        assert str(folder).encode() not in content
+
+
+@on_linux("objdump, and the object files' names, are of a Linux build")
+def test_what_runs_before_the_cpu_is_checked_needs_no_avx(packages: Packages) -> None:
+    def vex(path: Path) -> int:
+        """How many of its instructions an old x86-64 does not have."""
+        return len(re.findall(r"\t(?:v[a-z]\w+|mulx|[sr][ah][lr]x|rorx|pdep|pext|bzhi)\s", run("objdump", "-d", path)))
+
+    if os.uname().machine != "x86_64":
+        pytest.skip("only x86-64 has a profile above the baseline")
+    assert vex(packages.build / "libtinynn.a") > 0  # the pattern finds what it should
+    assert vex(packages.build / "libtinynn_baseline.a") == 0
+    (module,) = packages.build.rglob("_tinynn.c.o")
+    assert vex(module) == 0
+
+
+def test_the_wheel_works_in_a_virtual_environment_of_its_own(packages: Packages, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", packages.wheel, env=offline())
+    # numpy and cffi are lent by the virtual environment of the tests; its own toynn is hidden by the wheel's.
+    site = Path(pytest.__file__).parents[1]
+    code = f"import sys; sys.path.append({str(site)!r}); import toynn; print(toynn.__file__, toynn.build_info())"
+    said = run(python, "-I", "-c", code, cwd=tmp_path)
+    assert said.startswith(str(tmp_path))
+    assert "'build_type': 'Release'" in said
