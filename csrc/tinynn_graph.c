@@ -176,11 +176,31 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     return TNN_OK;
 }
 
+static void * nothing(void * unused) {
+    return unused;
+}
+
+/* ggml aborts when a worker cannot be started (a limit on processes, a full address space): try with threads of our own. */
+static bool threads_can_start(int n) {
+    pthread_t threads[TNN_MAX_THREADS];
+    int started = 0;
+    while (started < n && pthread_create(&threads[started], NULL, nothing, NULL) == 0) {
+        started++;
+    }
+    for (int i = 0; i < started; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    return started == n;
+}
+
 static bool pool_ready(tnn_session * s) {
     if (s->pool != NULL && s->pool_threads == s->n_threads) {
         return true;
     }
     tnn__pool_free(s);
+    if (!threads_can_start(s->n_threads - 1)) {
+        return false;
+    }
     struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
     params.poll = 0; /* idle workers sleep */
     s->pool         = ggml_threadpool_new(&params);
@@ -201,7 +221,7 @@ static int run(tnn_session * s, struct ggml_cgraph * graph) {
         return rc;
     }
     if (!pool_ready(s)) {
-        return tnn__fail(s, TNN_E_MEMORY, "could not start %d threads", (int) s->n_threads);
+        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
     }
     struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
     rc = reserve_work(s, plan.work_size);

@@ -152,6 +152,21 @@ CASES = [
     step("infinite weight decay", "IDS, POSITIONS, LABELS, spoiled(HP, (0, 4), np.inf), False", "ValueError", "m_hp: weight_decay"),
     step("s6 below 0", "IDS, POSITIONS, LABELS, spoiled(HP, (0, 6), -1), False", "ValueError", "m_hp: s6"),
     step("is_first an int", "IDS, POSITIONS, LABELS, HP, 1", "TypeError", "is_first"),
+    Case(
+        "threads that cannot be started",
+        """
+        import resource
+        r = recipe(); s = r.fs_cache.sess
+        nn.tnn_session_set_n_threads(s, 400, True)
+        in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        unlimited = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**28, unlimited[1]))
+        """,
+        "good(r, True)",
+        "MemoryError",
+        "n_threads = 400",
+        "resource.setrlimit(resource.RLIMIT_AS, unlimited); nn.tnn_session_set_n_threads(s, 1); good(r, True)",
+    ),
     # ---- order ----
     Case("step before realize", "r = FromScratch()", "good(r, True)", "SessionError", "realize", "r.realize(CFG, OPTS); good(r, True)"),
     Case("step after close", STEP + "; r.close()", "good(r)", "SessionError", "realize", "r.realize(CFG, OPTS); good(r, True)"),
