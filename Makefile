@@ -53,7 +53,7 @@ sanitize:
 	sanitizers/run .venv-sanitize/bin/python $(PYTEST)
 
 clean:
-	rm -rf .venv .venv-sanitize build dist vendor/ggml
+	rm -rf .venv .venv-sanitize build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache
 
 # ---------------------------------------------------------------- the virtual environment, by stamps
 
