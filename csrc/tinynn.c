@@ -1,6 +1,7 @@
 /* tinynn.c - the session: its life, its error funnel, its handles, its declarations. */
 #define _GNU_SOURCE
 #include "tinynn_internal.h"
+#include "tinynn_kernels.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -242,17 +243,20 @@ tnn_session * tnn_session_new(int32_t kind) {
     s->call       = t_call;
     s->capacity   = TNN_DEFAULT_CAPACITY;
     s->n_threads  = tnn_available_cores();
+    s->update     = true;
     return s;
 }
 
 static void drop_compute_context(tnn_session * s) {
     tnn__losses_free(s);
+    tnn__kernels_free(s);
     ggml_free(s->ctx_c);
     free(s->mem_c);
     s->ctx_c    = NULL;
     s->mem_c    = NULL;
     s->gf       = NULL;
     s->gb       = NULL;
+    s->gb_unfinished = NULL;
     s->nodes.n  = 0;
     s->nbytes_c = 0;
     s->n_tensors_c = 0;
@@ -279,6 +283,7 @@ void tnn_session_free(tnn_session * s) {
     free(s->weights.entries);
     free(s->nodes.entries);
     free(s->work);
+    free(s->scratch);
     free(s);
 }
 

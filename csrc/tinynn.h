@@ -160,6 +160,34 @@ TNN_API tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows
 TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_tensor v, tnn_tensor mask, float scale,
                                       float max_bias, float logit_softcap);
 
+/* ---- build: fused operators, the shim's own kernels behind ggml's custom-op door. ----
+ * Their matrix products are one chain of fused multiply-adds along k for each element, so a row of a result has the same
+ * bits in any batch and with any number of threads. A graph whose loss is tnn_fused_cross_entropy is differentiated by the
+ * shim: between its parameters and the loss may stand these operators, tnn_get_rows, and tnn_add of equal shapes.
+ * All f32; x and the like are two-dimensional, a row for each token. */
+/* x [k, rows], n = 1..3 weights [k, m_i], biases NULL or n of [m_i], add 0 or [sum of m_i, rows] -> [sum of m_i, rows]:
+ * the products x W_i^T + b_i side by side, plus add */
+TNN_API tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * weights, const tnn_tensor * biases, int32_t n,
+                                    tnn_tensor add);
+TNN_API tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps); /* gamma [ne0] */
+/* positions i32 [rows], freq_factors 0 or f32 [d_head/2] -> [d_head, rows]: d_head/2 cosines, then as many sines, in f64 and rounded */
+TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, tnn_tensor freq_factors, int32_t d_head, float freq_base,
+                                        float freq_scale, float attn_factor);
+/* qkv [(n_heads + 2 n_kv) d_head, B t_seq]: a token's query, key and value heads; rope_table [d_head, B t_seq] -> [n_heads d_head, B t_seq].
+ * NEOX RoPE, then causal attention within each of the B sequences, scores scaled by 1/sqrt(d_head) */
+TNN_API tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq);
+TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up); /* [2 d_ff, rows] -> silu(first half) * second half */
+/* logits [vocab, rows], targets i32 [rows] -> [1]: mean of -log_softmax(logits)[target] over the rows whose target is not
+ * ignore_id (which is no token). Checked at each compute: every target is a token or ignore_id, and one at least is a token */
+TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id);
+/* After tnn_build_backward. clip f32 [2]: the largest norm (0: no limit) and a factor of every gradient (1/n for n accumulated
+ * steps). -> [2]: the norm of all gradients together times that factor, and what clipping multiplies a gradient by */
+TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
+/* tnn_opt_step_adamw, bit for bit, on the clipped gradient; norm 0 or of tnn_fused_grad_norm. A norm that is not finite leaves
+ * w, m and v as they are. */
+TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp,
+                                   tnn_tensor norm);
+
 /* ---- flags and names ---- */
 TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);  /* an f32 input or weight that gets a gradient */
 TNN_API int tnn_set_loss(tnn_session * s, tnn_tensor t);   /* an f32 scalar that an operator made */
@@ -192,6 +220,23 @@ TNN_API int tnn_graph_reset(tnn_session * s);
 TNN_API int tnn_graph_reset_grads_only(tnn_session * s);
 /* Forward, backward, optimizer: one compute. Needs a reset since the last one. Fails as tnn_compute does. */
 TNN_API int tnn_compute_backward(tnn_session * s);
+
+/* The tensors of a training step: ids and targets i32 [n], hp f32 [n_hp], the loss, and the norm or 0. */
+typedef struct tnn_step {
+    tnn_tensor ids, targets, hp, loss, norm;
+} tnn_step;
+/* bits of mode */
+enum tnn_step_mode {
+    TNN_STEP_RESET_MOMENTS = 1, /* the optimizers' moments = 0 first */
+    TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the step before; each must be flagged with tnn_set_output */
+    TNN_STEP_NO_UPDATE     = 4  /* leave the weights and moments: tnn_fused_adamw steps do nothing */
+};
+/* Reset, upload, compute and download in one call. norm may be NULL where step.norm is 0. */
+TNN_API int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, const int32_t * targets, int64_t n,
+                           const float * hp, int64_t n_hp, int32_t mode, float * loss, float * norm);
+/* Runs the realized graph node by node and gives the seconds of each, in the order of tnn_graph_node. It is a compute like
+ * tnn_compute or tnn_compute_backward, with the same results, only slower. */
+TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);
 
 /* ---- move data: n = number of elements, must equal the tensor's. Order: ne0 fastest ---- */
 TNN_API int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * data, int64_t n);   /* f32; rounded for f16, bf16 */

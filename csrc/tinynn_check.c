@@ -1,5 +1,5 @@
 /* tinynn_check.c - what ggml would abort on, found before it is asked. */
-#include "tinynn_internal.h"
+#include "tinynn_kernels.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,9 @@ static const char * op_label(const struct ggml_tensor * t) {
 }
 
 static int no_derivative(const struct grad_walk * w, const struct ggml_tensor * t, const char * why) {
-    return tnn__fail(w->s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but %s", ggml_get_name(t), op_label(t), why);
+    const struct tnn_kernel * k = tnn__kernel_of(w->s, t);
+    return tnn__fail(w->s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but %s", ggml_get_name(t),
+                     k != NULL ? tnn__kernel_name(k) : op_label(t), why);
 }
 
 /* SET and VIEW keep byte strides and offsets of the gradient in int32. */
@@ -90,6 +92,8 @@ static int check_derivative(const struct grad_walk * w, const struct ggml_tensor
         case GGML_OP_GET_ROWS:
         case GGML_OP_ROPE:
             break;
+        case GGML_OP_CUSTOM:
+            return no_derivative(w, t, "a fused operator has a derivative only in a graph whose loss is tnn_fused_cross_entropy");
         default:
             return no_derivative(w, t, "ggml has no derivative for it");
     }
@@ -177,6 +181,24 @@ static int check_all_different(tnn_session * s, const struct ggml_tensor * ids) 
     return rc;
 }
 
+/* Each target is a token or ignored, and not all are ignored: their number divides the loss. */
+static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * targets, int64_t vocab) {
+    const int32_t * values = targets->data;
+    int64_t         used   = 0;
+    for (int64_t i = 0; i < targets->ne[0]; i++) {
+        if (values[i] == k->ignore_id) {
+            continue;
+        }
+        if (values[i] < 0 || values[i] >= vocab) {
+            return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d is neither a token of the vocabulary, of %lld, nor ignore_id = %d",
+                             ggml_get_name(targets), (long long) i, (int) values[i], (long long) vocab, (int) k->ignore_id);
+        }
+        used++;
+    }
+    return used > 0 ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d: there is no loss", ggml_get_name(targets),
+                                         (int) k->ignore_id);
+}
+
 static int check_uploaded(tnn_session * s, const struct ggml_tensor * t) {
     const struct tnn_entry * e = tnn__entry_of(s, t);
     if (e != NULL && e->is_input && !e->uploaded) {
@@ -199,6 +221,11 @@ int tnn__check_inputs(tnn_session * s, const struct ggml_cgraph * graph) {
         } else if (t->op == GGML_OP_SET_ROWS) {
             rc = check_ids(s, t, t->src[1], t->ne[1]);
             rc = rc == TNN_OK ? check_all_different(s, t->src[1]) : rc;
+        } else if (t->op == GGML_OP_CUSTOM) {
+            const struct tnn_kernel * k = tnn__kernel_of(s, t);
+            if (k != NULL && k->kind == TNN_K_CROSS_ENTROPY_ROWS) {
+                rc = check_targets(s, k, t->src[1], t->src[0]->ne[0]);
+            }
         }
     }
     return rc;

@@ -1,5 +1,5 @@
 /* tinynn_data.c - data in and out, and looking inside. */
-#include "tinynn_internal.h"
+#include "tinynn_kernels.h"
 
 #include <string.h>
 
@@ -215,7 +215,8 @@ const char * tnn_tensor_op_name(tnn_session * s, tnn_tensor t) {
     if (x == NULL) {
         return NULL;
     }
-    return ggml_op_name(tnn__is_loss_node(s, x) ? GGML_OP_CROSS_ENTROPY_LOSS : x->op);
+    const struct tnn_kernel * k = tnn__kernel_of(s, x);
+    return k != NULL ? tnn__kernel_name(k) : ggml_op_name(tnn__is_loss_node(s, x) ? GGML_OP_CROSS_ENTROPY_LOSS : x->op);
 }
 
 tnn_tensor tnn_tensor_src(tnn_session * s, tnn_tensor t, int32_t i) {

@@ -1,9 +1,10 @@
 /* tinynn_graph.c - flags, the forward graph, graph b, and running them. */
-#include "tinynn_internal.h"
+#include "tinynn_kernels.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ggml-impl.h"
 
@@ -215,7 +216,25 @@ void tnn__pool_free(tnn_session * s) {
     }
 }
 
-static int run(tnn_session * s, struct ggml_cgraph * graph) {
+static int compute(tnn_session * s, struct ggml_cgraph * graph) {
+    struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
+    const int rc = reserve_work(s, plan.work_size);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    plan.work_data = s->work;
+    const enum ggml_status status = ggml_graph_compute(graph, &plan);
+    return status == GGML_STATUS_SUCCESS ? TNN_OK
+                                         : tnn__fail(s, TNN_E_INTERNAL, "ggml_graph_compute: %s", ggml_status_to_string(status));
+}
+
+static double now(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
+}
+
+int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     int rc = tnn__check_inputs(s, graph);
     if (rc != TNN_OK) {
         return rc;
@@ -223,18 +242,18 @@ static int run(tnn_session * s, struct ggml_cgraph * graph) {
     if (!pool_ready(s)) {
         return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
     }
-    struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
-    rc = reserve_work(s, plan.work_size);
-    if (rc != TNN_OK) {
-        return rc;
+    rc = tnn__kernels_reserve_scratch(s);
+    if (rc == TNN_OK && seconds == NULL) {
+        rc = compute(s, graph);
     }
-    plan.work_data = s->work;
-    const enum ggml_status status = ggml_graph_compute(graph, &plan);
-    if (status != GGML_STATUS_SUCCESS) {
-        return tnn__fail(s, TNN_E_INTERNAL, "ggml_graph_compute: %s", ggml_status_to_string(status));
+    for (int i = 0; rc == TNN_OK && seconds != NULL && i < graph->n_nodes; i++) {
+        struct ggml_cgraph node  = ggml_graph_view(graph, i, i + 1);
+        const double       start = now();
+        rc         = compute(s, &node);
+        seconds[i] = now() - start;
     }
-    s->computed = true;
-    return TNN_OK;
+    s->computed = s->computed || rc == TNN_OK;
+    return rc;
 }
 
 int tnn_compute(tnn_session * s) {
@@ -244,7 +263,7 @@ int tnn_compute(tnn_session * s) {
     if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
         return tnn__fail_stage(s, "tnn_compute needs tnn_realize");
     }
-    return run(s, s->gf);
+    return tnn__run(s, s->gf, NULL);
 }
 
 /* ------------------------------------------------------------------ graph b */
@@ -270,6 +289,16 @@ static bool any_loss(const struct ggml_cgraph * graph) {
     return false;
 }
 
+/* Is the loss a kernel of the shim? Then the shim differentiates the graph. */
+static bool is_fused(const tnn_session * s, const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if ((graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) && tnn__kernel_of(s, graph->nodes[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int tnn_build_backward(tnn_session * s) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
@@ -280,7 +309,8 @@ int tnn_build_backward(tnn_session * s) {
     if (!any_loss(s->gf)) {
         return tnn__fail(s, TNN_E_STATE, "no node of the forward graph is flagged as a loss; call tnn_set_loss first");
     }
-    const int rc = tnn__check_differentiable(s, s->gf);
+    const bool fused = is_fused(s, s->gf);
+    int        rc    = fused ? tnn__fused_check(s, s->gf) : tnn__check_differentiable(s, s->gf);
     if (rc != TNN_OK) {
         return rc;
     }
@@ -289,9 +319,27 @@ int tnn_build_backward(tnn_session * s) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
     }
-    s->gb = ggml_graph_dup(s->ctx_c, s->gf, true);
-    ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+    if (s->gb_unfinished != NULL) { /* the context has room for one copy */
+        s->gb = s->gb_unfinished;
+        ggml_graph_clear(s->gb);
+        memset(s->gb->grads, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grads));
+        memset(s->gb->grad_accs, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grad_accs));
+        ggml_graph_cpy(s->gf, s->gb);
+        s->gb_unfinished = NULL;
+    } else {
+        s->gb = ggml_graph_dup(s->ctx_c, s->gf, true);
+    }
+    if (fused) {
+        rc = tnn__fused_backward(s);
+    } else {
+        ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+    }
     s->n_tensors_c = count_tensors(s);
+    if (rc != TNN_OK) {
+        s->gb_unfinished = s->gb;
+        s->gb            = NULL;
+        return rc;
+    }
     s->stage       = TNN_STAGE_BACKWARD_BUILT;
     return TNN_OK;
 }
@@ -340,6 +388,18 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
     return TNN_OK;
 }
 
+static bool gradients_kept(const struct ggml_cgraph * gb) {
+    for (int i = 0; i < gb->n_nodes; i++) {
+        if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
+            const struct ggml_tensor * grad = ggml_graph_get_grad(gb, gb->nodes[i]);
+            if (grad != NULL && !(grad->flags & GGML_TENSOR_FLAG_OUTPUT)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 int tnn_realize_backward(tnn_session * s) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
@@ -347,25 +407,28 @@ int tnn_realize_backward(tnn_session * s) {
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
         return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
     }
-    const int rc = tnn__plan_and_allocate(s, s->gb);
+    int rc = is_fused(s, s->gb) ? tnn__fused_schedule(s, s->gb) : TNN_OK;
+    if (rc == TNN_OK) {
+        rc = tnn__plan_and_allocate(s, s->gb);
+    }
     if (rc != TNN_OK) {
         return rc;
     }
     tnn__losses_seal(s);
-    s->stage = TNN_STAGE_BACKWARD_REALIZED;
+    s->gradients_kept = gradients_kept(s->gb);
+    s->computed       = false;
+    s->stage          = TNN_STAGE_BACKWARD_REALIZED;
     return TNN_OK;
 }
 
-static int reset(tnn_session * s, const char * call, bool moments) {
-    if (!tnn__enter(s, call)) {
-        return TNN_E_STATE;
-    }
+int tnn__reset(tnn_session * s, bool moments) {
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
         return tnn__fail_stage(s, "a reset needs tnn_realize_backward");
     }
     for (int i = 0; i < s->gb->n_nodes; i++) {
-        struct ggml_tensor * node = s->gb->nodes[i];
-        if (moments && node->op == GGML_OP_OPT_STEP_ADAMW) {
+        struct ggml_tensor      * node = s->gb->nodes[i];
+        const struct tnn_kernel * k    = tnn__kernel_of(s, node);
+        if (moments && (node->op == GGML_OP_OPT_STEP_ADAMW || (k != NULL && k->kind == TNN_K_ADAMW))) {
             ggml_set_zero(node->src[2]);
             ggml_set_zero(node->src[3]);
         }
@@ -379,11 +442,11 @@ static int reset(tnn_session * s, const char * call, bool moments) {
 }
 
 int tnn_graph_reset(tnn_session * s) {
-    return reset(s, __func__, true);
+    return tnn__enter(s, __func__) ? tnn__reset(s, true) : TNN_E_STATE;
 }
 
 int tnn_graph_reset_grads_only(tnn_session * s) {
-    return reset(s, __func__, false);
+    return tnn__enter(s, __func__) ? tnn__reset(s, false) : TNN_E_STATE;
 }
 
 int tnn_compute_backward(tnn_session * s) {
@@ -396,7 +459,7 @@ int tnn_compute_backward(tnn_session * s) {
     if (!s->reset_done) {
         return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_backward");
     }
-    const int rc = run(s, s->gb);
+    const int rc = tnn__run(s, s->gb, NULL);
     s->reset_done = s->reset_done && rc != TNN_OK;
     return rc;
 }

@@ -77,6 +77,8 @@ struct tnn_session {
     bool                  reset_done; /* since the last compute_backward */
     bool                  computed;
     struct tnn_loss     * losses;     /* list */
+    struct tnn_kernel   * kernels;    /* list, of the nodes that the shim computes */
+    struct ggml_cgraph  * gb_unfinished; /* what a tnn_build_backward that ran out of memory leaves for the next try */
 
     /* compute */
     int32_t                 n_threads;
@@ -84,6 +86,11 @@ struct tnn_session {
     int32_t                 pool_threads;
     void                  * work;
     size_t                  work_size;
+    void                  * scratch; /* the kernels', scratch_per_thread for each thread */
+    size_t                  scratch_size, scratch_per_thread;
+    bool                    accumulate; /* this compute adds to the gradients of the last */
+    bool                    update;     /* this compute runs the optimizer steps of a fused graph */
+    bool                    gradients_kept; /* the realized graph b flags each gradient of a parameter as an output */
 };
 
 /* ---- error funnel (tinynn.c) ---- */
@@ -114,6 +121,23 @@ bool tnn__reserve_nodes(tnn_session * s, int n);
 /* "[a, b, c]" without trailing ones; good until the fourth call after it. */
 const char * tnn__shape(const struct ggml_tensor * t);
 
+/* ---- operands (tinynn_ops.c): the tensor, or NULL with an error naming arg; true, or an error naming arg ---- */
+/* f32 and contiguous */
+struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h);
+/* an i32 vector whose values are known before the graph runs: an input, or a view of one */
+struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_tensor h);
+/* f32, of w's shape */
+struct ggml_tensor * tnn__like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w);
+struct ggml_tensor * tnn__parameter_operand(tnn_session * s, tnn_tensor w);
+/* f32 [n] */
+struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n);
+bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t);
+bool tnn__want_finite(tnn_session * s, const char * arg, float x);
+bool tnn__want_eps(tnn_session * s, float eps);
+bool tnn__want_elements(tnn_session * s, const char * what, int64_t n);
+/* The handle of the last of n nodes that were appended. */
+tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
+
 /* ---- memory (tinynn_memory.c) ---- */
 /* Bytes that may still be had on this machine (available memory, cgroup limit). */
 uint64_t tnn__memory_available(void);
@@ -137,5 +161,9 @@ void tnn__losses_free(tnn_session * s);
 
 /* ---- graph (tinynn_graph.c) ---- */
 void tnn__pool_free(tnn_session * s);
+/* Checks the inputs and runs the graph; with seconds, node by node, timing each. */
+int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
+/* Gradients, moments and the loss's own gradient before a tnn_compute_backward. */
+int tnn__reset(tnn_session * s, bool moments);
 
 #endif

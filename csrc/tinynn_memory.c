@@ -7,7 +7,7 @@
  * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place is
  * free again after its last reader, unless it is an output; an element-wise node takes over its operand's place.
  */
-#include "tinynn_internal.h"
+#include "tinynn_kernels.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -165,6 +165,7 @@ struct place {
 };
 
 struct plan {
+    const tnn_session  * s;
     struct ggml_cgraph * graph;
     struct place       * places;
     struct free_list     holes;
@@ -221,11 +222,13 @@ static void place_input(struct plan * p, struct ggml_tensor * t) {
 
 /* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
-    if (!ggml_op_can_inplace(node->op)) {
+    const struct tnn_kernel * kernel = tnn__kernel_of(p->s, node);
+    if (kernel != NULL ? kernel->inplace_src < 0 : !ggml_op_can_inplace(node->op)) {
         return NULL;
     }
-    const int operands = node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL ? 2 : 1;
-    for (int j = 0; j < operands; j++) {
+    const int first = kernel != NULL ? kernel->inplace_src : 0;
+    const int end   = kernel == NULL && (node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL) ? 2 : first + 1;
+    for (int j = first; j < end; j++) {
         struct ggml_tensor * src   = node->src[j];
         struct place       * place = place_of(p, src);
         if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)) {
@@ -302,7 +305,7 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
 }
 
 int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph) {
-    struct plan p = { .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
+    struct plan p = { .s = s, .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
     int rc = TNN_OK;
 
     p.places = calloc(graph->visited_hash_set.size, sizeof(*p.places));

@@ -31,7 +31,7 @@ static bool want_contiguous(tnn_session * s, const char * arg, const struct ggml
     return false;
 }
 
-static bool want_finite(tnn_session * s, const char * arg, float x) {
+bool tnn__want_finite(tnn_session * s, const char * arg, float x) {
     if (isfinite(x)) {
         return true;
     }
@@ -39,7 +39,7 @@ static bool want_finite(tnn_session * s, const char * arg, float x) {
     return false;
 }
 
-static bool want_elements(tnn_session * s, const char * what, int64_t n) {
+bool tnn__want_elements(tnn_session * s, const char * what, int64_t n) {
     if (n >= 1 && n <= TNN_MAX_ELEMENTS) {
         return true;
     }
@@ -48,13 +48,13 @@ static bool want_elements(tnn_session * s, const char * what, int64_t n) {
 }
 
 /* An f32 contiguous operand. */
-static struct ggml_tensor * f32_operand(tnn_session * s, const char * arg, tnn_tensor h) {
+struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h) {
     struct ggml_tensor * t = tnn__tensor(s, arg, h);
     return t != NULL && want_type(s, arg, t, GGML_TYPE_F32) && want_contiguous(s, arg, t) ? t : NULL;
 }
 
 /* An i32 vector whose values are known before the graph runs: an input, or a view of one. */
-static struct ggml_tensor * index_operand(tnn_session * s, const char * arg, tnn_tensor h) {
+struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_tensor h) {
     struct ggml_tensor * t = tnn__tensor(s, arg, h);
     if (t == NULL || !want_type(s, arg, t, GGML_TYPE_I32) || !want_contiguous(s, arg, t)) {
         return NULL;
@@ -66,7 +66,7 @@ static struct ggml_tensor * index_operand(tnn_session * s, const char * arg, tnn
     return t; /* no operator makes an i32 tensor but the views, so the root is an input */
 }
 
-static tnn_tensor appended(tnn_session * s, int n, struct ggml_tensor * result) {
+tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result) {
     s->n_tensors_c += n;
     return tnn__handle(s, result);
 }
@@ -89,10 +89,10 @@ tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (w->ne[1] > TNN_MAX_ELEMENTS / (x->ne[1] * x->ne[2] * x->ne[3])) {
-        want_elements(s, "the product", TNN_MAX_ELEMENTS + 1);
+        tnn__want_elements(s, "the product", TNN_MAX_ELEMENTS + 1);
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_mul_mat(s->ctx_c, w, x)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_mul_mat(s->ctx_c, w, x)) : 0;
 }
 
 typedef struct ggml_tensor * (*binary_op)(struct ggml_context *, struct ggml_tensor *, struct ggml_tensor *);
@@ -102,8 +102,8 @@ static tnn_tensor binary(tnn_session * s, const char * call, binary_op op, tnn_t
     if (!tnn__enter(s, call)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "a", a);
-    struct ggml_tensor * y = x != NULL ? f32_operand(s, "b", b) : NULL;
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
+    struct ggml_tensor * y = x != NULL ? tnn__f32_operand(s, "b", b) : NULL;
     if (y == NULL) {
         return 0;
     }
@@ -111,7 +111,7 @@ static tnn_tensor binary(tnn_session * s, const char * call, binary_op op, tnn_t
         tnn__fail(s, TNN_E_VALUE, "b has shape %s, which does not repeat to a's %s", tnn__shape(y), tnn__shape(x));
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, op(s->ctx_c, x, y)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, op(s->ctx_c, x, y)) : 0;
 }
 
 tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b) {
@@ -130,19 +130,19 @@ tnn_tensor tnn_scale(tnn_session * s, tnn_tensor a, float factor) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "a", a);
-    if (x == NULL || !want_finite(s, "factor", factor) || !tnn__reserve_nodes(s, 1)) {
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
+    if (x == NULL || !tnn__want_finite(s, "factor", factor) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return appended(s, 1, ggml_scale(s->ctx_c, x, factor));
+    return tnn__appended(s, 1, ggml_scale(s->ctx_c, x, factor));
 }
 
 static tnn_tensor unary(tnn_session * s, const char * call, unary_op op, tnn_tensor a) {
     if (!tnn__enter(s, call)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "a", a);
-    return x != NULL && tnn__reserve_nodes(s, 1) ? appended(s, 1, op(s->ctx_c, x)) : 0;
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
+    return x != NULL && tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, op(s->ctx_c, x)) : 0;
 }
 
 tnn_tensor tnn_silu(tnn_session * s, tnn_tensor a) {
@@ -175,7 +175,7 @@ tnn_tensor tnn_sum_rows(tnn_session * s, tnn_tensor a) {
 
 /* ------------------------------------------------------------------ normalisation, attention, positions */
 
-static bool want_eps(tnn_session * s, float eps) {
+bool tnn__want_eps(tnn_session * s, float eps) {
     if (isfinite(eps) && eps >= 0.0f) {
         return true;
     }
@@ -185,7 +185,7 @@ static bool want_eps(tnn_session * s, float eps) {
 
 /* gamma or beta: one value per column of x. */
 static struct ggml_tensor * per_column(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x) {
-    struct ggml_tensor * t = f32_operand(s, arg, h);
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && (ggml_nelements(t) != x->ne[0] || t->ne[0] != x->ne[0])) {
         tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be [%lld] for x of shape %s", arg, tnn__shape(t), (long long) x->ne[0],
                   tnn__shape(x));
@@ -198,39 +198,39 @@ tnn_tensor tnn_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float e
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t = f32_operand(s, "x", x);
+    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
     struct ggml_tensor * g = t != NULL ? per_column(s, "gamma", gamma, t) : NULL;
-    if (g == NULL || !want_eps(s, eps) || !tnn__reserve_nodes(s, 2)) {
+    if (g == NULL || !tnn__want_eps(s, eps) || !tnn__reserve_nodes(s, 2)) {
         return 0;
     }
-    return appended(s, 2, ggml_mul(s->ctx_c, ggml_rms_norm(s->ctx_c, t, eps), g));
+    return tnn__appended(s, 2, ggml_mul(s->ctx_c, ggml_rms_norm(s->ctx_c, t, eps), g));
 }
 
 tnn_tensor tnn_layer_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, tnn_tensor beta, float eps) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t = f32_operand(s, "x", x);
+    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
     struct ggml_tensor * g = t != NULL ? per_column(s, "gamma", gamma, t) : NULL;
     struct ggml_tensor * b = g != NULL ? per_column(s, "beta", beta, t) : NULL;
-    if (b == NULL || !want_eps(s, eps) || !tnn__reserve_nodes(s, 3)) {
+    if (b == NULL || !tnn__want_eps(s, eps) || !tnn__reserve_nodes(s, 3)) {
         return 0;
     }
     struct ggml_tensor * n = ggml_norm(s->ctx_c, t, eps);
-    return appended(s, 3, ggml_add(s->ctx_c, ggml_mul(s->ctx_c, n, g), b));
+    return tnn__appended(s, 3, ggml_add(s->ctx_c, ggml_mul(s->ctx_c, n, g), b));
 }
 
 tnn_tensor tnn_soft_max_ext(tnn_session * s, tnn_tensor a, tnn_tensor mask, float scale, float max_bias) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "a", a);
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
     struct ggml_tensor * m = NULL;
-    if (x == NULL || !want_finite(s, "scale", scale) || !want_finite(s, "max_bias", max_bias)) {
+    if (x == NULL || !tnn__want_finite(s, "scale", scale) || !tnn__want_finite(s, "max_bias", max_bias)) {
         return 0;
     }
     if (mask != 0) {
-        m = f32_operand(s, "mask", mask);
+        m = tnn__f32_operand(s, "mask", mask);
         if (m == NULL) {
             return 0;
         }
@@ -244,14 +244,14 @@ tnn_tensor tnn_soft_max_ext(tnn_session * s, tnn_tensor a, tnn_tensor mask, floa
         tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be 0, or positive with a mask", (double) max_bias);
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_soft_max_ext(s->ctx_c, x, m, scale, max_bias)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_soft_max_ext(s->ctx_c, x, m, scale, max_bias)) : 0;
 }
 
 tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "a", a);
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
     if (x == NULL) {
         return 0;
     }
@@ -259,7 +259,7 @@ tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past) {
         tnn__fail(s, TNN_E_VALUE, "n_past = %d must not be negative", (int) n_past);
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_diag_mask_inf(s->ctx_c, x, n_past)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_diag_mask_inf(s->ctx_c, x, n_past)) : 0;
 }
 
 tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn_tensor freq_factors, int32_t n_dims,
@@ -268,8 +268,8 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t = f32_operand(s, "x", x);
-    struct ggml_tensor * p = t != NULL ? index_operand(s, "positions", positions) : NULL;
+    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
+    struct ggml_tensor * p = t != NULL ? tnn__index_operand(s, "positions", positions) : NULL;
     struct ggml_tensor * f = NULL;
     if (p == NULL) {
         return 0;
@@ -296,9 +296,9 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
         tnn__fail(s, TNN_E_VALUE, "freq_base = %g must be finite and positive", (double) freq_base);
         return 0;
     }
-    if (!want_finite(s, "freq_scale", freq_scale) || !want_finite(s, "ext_factor", ext_factor)
-        || !want_finite(s, "attn_factor", attn_factor) || !want_finite(s, "beta_fast", beta_fast)
-        || !want_finite(s, "beta_slow", beta_slow)) {
+    if (!tnn__want_finite(s, "freq_scale", freq_scale) || !tnn__want_finite(s, "ext_factor", ext_factor)
+        || !tnn__want_finite(s, "attn_factor", attn_factor) || !tnn__want_finite(s, "beta_fast", beta_fast)
+        || !tnn__want_finite(s, "beta_slow", beta_slow)) {
         return 0;
     }
     if (ext_factor != 0.0f && !(freq_scale > 0.0f && beta_fast > 0.0f && beta_slow > 0.0f && n_ctx_orig > 0)) {
@@ -307,7 +307,7 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
         return 0;
     }
     if (freq_factors != 0) {
-        f = f32_operand(s, "freq_factors", freq_factors);
+        f = tnn__f32_operand(s, "freq_factors", freq_factors);
         if (f == NULL) {
             return 0;
         }
@@ -319,7 +319,7 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return appended(s, 1, ggml_rope_ext(s->ctx_c, t, p, f, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor,
+    return tnn__appended(s, 1, ggml_rope_ext(s->ctx_c, t, p, f, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor,
                                         attn_factor, beta_fast, beta_slow));
 }
 
@@ -328,7 +328,7 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * tq = f32_operand(s, "q", q);
+    struct ggml_tensor * tq = tnn__f32_operand(s, "q", q);
     struct ggml_tensor * tk = tq != NULL ? tnn__tensor(s, "k", k) : NULL;
     struct ggml_tensor * tv = tk != NULL ? tnn__tensor(s, "v", v) : NULL;
     struct ggml_tensor * tm = NULL;
@@ -361,7 +361,7 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
             return 0;
         }
     }
-    if (!want_finite(s, "scale", scale) || !want_finite(s, "max_bias", max_bias) || !want_finite(s, "logit_softcap", logit_softcap)) {
+    if (!tnn__want_finite(s, "scale", scale) || !tnn__want_finite(s, "max_bias", max_bias) || !tnn__want_finite(s, "logit_softcap", logit_softcap)) {
         return 0;
     }
     if (max_bias < 0.0f || (max_bias > 0.0f && tm == NULL)) {
@@ -369,13 +369,13 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (tv->ne[0] > TNN_MAX_ELEMENTS / (tq->ne[1] * tq->ne[2] * tq->ne[3])) {
-        want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
+        tnn__want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return appended(s, 1, ggml_flash_attn_ext(s->ctx_c, tq, tk, tv, tm, scale, max_bias, logit_softcap));
+    return tnn__appended(s, 1, ggml_flash_attn_ext(s->ctx_c, tq, tk, tv, tm, scale, max_bias, logit_softcap));
 }
 
 /* ------------------------------------------------------------------ rows */
@@ -385,7 +385,7 @@ tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
         return 0;
     }
     struct ggml_tensor * t = tnn__tensor(s, "table", table);
-    struct ggml_tensor * i = t != NULL ? index_operand(s, "ids", ids) : NULL;
+    struct ggml_tensor * i = t != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
     if (i == NULL || !want_float_type(s, "table", t) || !want_contiguous(s, "table", t)) {
         return 0;
     }
@@ -394,10 +394,10 @@ tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
         return 0;
     }
     if (t->ne[0] > TNN_MAX_ELEMENTS / i->ne[0]) {
-        want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
+        tnn__want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_get_rows(s->ctx_c, t, i)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_get_rows(s->ctx_c, t, i)) : 0;
 }
 
 tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids) {
@@ -405,8 +405,8 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
         return 0;
     }
     struct ggml_tensor * d = tnn__tensor(s, "dst", dst);
-    struct ggml_tensor * r = d != NULL ? f32_operand(s, "rows", rows) : NULL;
-    struct ggml_tensor * i = r != NULL ? index_operand(s, "ids", ids) : NULL;
+    struct ggml_tensor * r = d != NULL ? tnn__f32_operand(s, "rows", rows) : NULL;
+    struct ggml_tensor * i = r != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
     if (i == NULL || !want_float_type(s, "dst", d) || !want_contiguous(s, "dst", d)) {
         return 0;
     }
@@ -415,7 +415,7 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
                   (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
 }
 
 /* ------------------------------------------------------------------ shape */
@@ -431,7 +431,7 @@ static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * part
         result = ggml_set(s->ctx_c, result, parts[i], result->nb[1], result->nb[2], result->nb[3], offset);
         offset += (size_t) parts[i]->ne[dim] * result->nb[dim];
     }
-    return appended(s, n + 1, result);
+    return tnn__appended(s, n + 1, result);
 }
 
 /* Checks part i against the first one. */
@@ -455,11 +455,11 @@ static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, int3
         tnn__fail(s, TNN_E_VALUE, "dim = %d must be between 0 and %d", (int) dim, GGML_MAX_DIMS - 1);
         return 0;
     }
-    const struct ggml_tensor * first = f32_operand(s, "parts[0]", parts[0]);
+    const struct ggml_tensor * first = tnn__f32_operand(s, "parts[0]", parts[0]);
     for (int i = 0; i < n && first != NULL; i++) {
         char arg[32];
         snprintf(arg, sizeof(arg), "parts[%d]", i);
-        t[i] = f32_operand(s, arg, parts[i]);
+        t[i] = tnn__f32_operand(s, arg, parts[i]);
         if (t[i] == NULL || !want_part(s, i, t[i], first, dim)) {
             return 0;
         }
@@ -510,7 +510,7 @@ tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a) {
         return 0;
     }
     struct ggml_tensor * same = ggml_reshape_2d(s->ctx_c, t, t->ne[0], t->ne[1]);
-    return appended(s, 3, ggml_cont(s->ctx_c, ggml_transpose(s->ctx_c, same)));
+    return tnn__appended(s, 3, ggml_cont(s->ctx_c, ggml_transpose(s->ctx_c, same)));
 }
 
 /* The shape must hold exactly the elements of t. */
@@ -540,7 +540,7 @@ tnn_tensor tnn_cont_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1) 
     if (t == NULL || !want_float_type(s, "a", t) || !want_same_elements(s, t, ne, 2) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return appended(s, 1, ggml_cont_2d(s->ctx_c, t, ne0, ne1));
+    return tnn__appended(s, 1, ggml_cont_2d(s->ctx_c, t, ne0, ne1));
 }
 
 static struct ggml_tensor * reshape_operand(tnn_session * s, const char * call, tnn_tensor a, const int64_t * ne, int n_dims) {
@@ -554,13 +554,13 @@ static struct ggml_tensor * reshape_operand(tnn_session * s, const char * call, 
 tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1) {
     const int64_t ne[] = { ne0, ne1 };
     struct ggml_tensor * t = reshape_operand(s, __func__, a, ne, 2);
-    return t != NULL ? appended(s, 1, ggml_reshape_2d(s->ctx_c, t, ne0, ne1)) : 0;
+    return t != NULL ? tnn__appended(s, 1, ggml_reshape_2d(s->ctx_c, t, ne0, ne1)) : 0;
 }
 
 tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t ne2) {
     const int64_t ne[] = { ne0, ne1, ne2 };
     struct ggml_tensor * t = reshape_operand(s, __func__, a, ne, 3);
-    return t != NULL ? appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
+    return t != NULL ? tnn__appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
 }
 
 /* A view must start at an element and end inside a. A view of a strided view is refused: its gradient would not be a view. */
@@ -609,12 +609,12 @@ tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offse
         return 0;
     }
     t = view_operand(s, __func__, a, ne0, 1, row / 4 * (int64_t) ggml_type_size(t->type), offset);
-    return t != NULL ? appended(s, 1, ggml_view_1d(s->ctx_c, t, ne0, (size_t) offset)) : 0;
+    return t != NULL ? tnn__appended(s, 1, ggml_view_1d(s->ctx_c, t, ne0, (size_t) offset)) : 0;
 }
 
 tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset) {
     struct ggml_tensor * t = view_operand(s, __func__, a, ne0, ne1, nb1, offset);
-    return t != NULL ? appended(s, 1, ggml_view_2d(s->ctx_c, t, ne0, ne1, (size_t) nb1, (size_t) offset)) : 0;
+    return t != NULL ? tnn__appended(s, 1, ggml_view_2d(s->ctx_c, t, ne0, ne1, (size_t) nb1, (size_t) offset)) : 0;
 }
 
 tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
@@ -636,7 +636,7 @@ tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         tnn__fail(s, TNN_E_VALUE, "a and b are the same tensor or views of one: the copy could overlap itself");
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;
 }
 
 tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
@@ -651,7 +651,7 @@ tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
         tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_cast(s->ctx_c, t, (enum ggml_type) dtype)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cast(s->ctx_c, t, (enum ggml_type) dtype)) : 0;
 }
 
 /* ------------------------------------------------------------------ loss and optimizers */
@@ -660,8 +660,8 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * x = f32_operand(s, "logits", logits);
-    struct ggml_tensor * y = x != NULL ? f32_operand(s, "labels", labels) : NULL;
+    struct ggml_tensor * x = tnn__f32_operand(s, "logits", logits);
+    struct ggml_tensor * y = x != NULL ? tnn__f32_operand(s, "labels", labels) : NULL;
     if (y == NULL) {
         return 0;
     }
@@ -678,8 +678,8 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
 }
 
 /* An f32 tensor of w's shape. */
-static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
-    struct ggml_tensor * t = f32_operand(s, arg, h);
+struct ggml_tensor * tnn__like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && !ggml_are_same_shape(t, w)) {
         tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be that of w, %s", arg, tnn__shape(t), tnn__shape(w));
         return NULL;
@@ -687,8 +687,8 @@ static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h
     return t;
 }
 
-static struct ggml_tensor * parameter_operand(tnn_session * s, tnn_tensor w) {
-    struct ggml_tensor * t = f32_operand(s, "w", w);
+struct ggml_tensor * tnn__parameter_operand(tnn_session * s, tnn_tensor w) {
+    struct ggml_tensor * t = tnn__f32_operand(s, "w", w);
     if (t != NULL && !(t->flags & GGML_TENSOR_FLAG_PARAM)) {
         tnn__fail(s, TNN_E_VALUE, "w (%s) is not a parameter; call tnn_set_param first", ggml_get_name(t));
         return NULL;
@@ -697,7 +697,7 @@ static struct ggml_tensor * parameter_operand(tnn_session * s, tnn_tensor w) {
 }
 
 /* A tensor that the optimizer writes must be memory of its own: an input. */
-static bool want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
+bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
     if (t->op == GGML_OP_NONE) {
         return true;
     }
@@ -705,8 +705,8 @@ static bool want_input(tnn_session * s, const char * arg, const struct ggml_tens
     return false;
 }
 
-static struct ggml_tensor * hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n) {
-    struct ggml_tensor * t = f32_operand(s, "hp", hp);
+struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n) {
+    struct ggml_tensor * t = tnn__f32_operand(s, "hp", hp);
     if (t != NULL && ggml_nelements(t) != n) {
         tnn__fail(s, TNN_E_VALUE, "hp has shape %s, must be [%lld]", tnn__shape(t), (long long) n);
         return NULL;
@@ -718,28 +718,28 @@ tnn_tensor tnn_opt_step_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tn
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * tw = parameter_operand(s, w);
-    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw) : NULL;
-    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw) : NULL;
-    struct ggml_tensor * tv = tm != NULL ? like(s, "v", v, tw) : NULL;
-    struct ggml_tensor * th = tv != NULL ? hyper_parameters(s, hp, 7) : NULL;
-    if (th == NULL || !want_input(s, "m", tm) || !want_input(s, "v", tv)) {
+    struct ggml_tensor * tw = tnn__parameter_operand(s, w);
+    struct ggml_tensor * tg = tw != NULL ? tnn__like(s, "grad", grad, tw) : NULL;
+    struct ggml_tensor * tm = tg != NULL ? tnn__like(s, "m", m, tw) : NULL;
+    struct ggml_tensor * tv = tm != NULL ? tnn__like(s, "v", v, tw) : NULL;
+    struct ggml_tensor * th = tv != NULL ? tnn__hyper_parameters(s, hp, 7) : NULL;
+    if (th == NULL || !tnn__want_input(s, "m", tm) || !tnn__want_input(s, "v", tv)) {
         return 0;
     }
     if (tm == tv || tm == tw || tv == tw || tg == tw || tg == tm || tg == tv) {
         tnn__fail(s, TNN_E_VALUE, "w, grad, m and v must be four different tensors");
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_opt_step_adamw(s->ctx_c, tw, tg, tm, tv, th)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_opt_step_adamw(s->ctx_c, tw, tg, tm, tv, th)) : 0;
 }
 
 tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor hp) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * tw = parameter_operand(s, w);
-    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw) : NULL;
-    struct ggml_tensor * th = tg != NULL ? hyper_parameters(s, hp, 2) : NULL;
+    struct ggml_tensor * tw = tnn__parameter_operand(s, w);
+    struct ggml_tensor * tg = tw != NULL ? tnn__like(s, "grad", grad, tw) : NULL;
+    struct ggml_tensor * th = tg != NULL ? tnn__hyper_parameters(s, hp, 2) : NULL;
     if (th == NULL) {
         return 0;
     }
@@ -747,5 +747,5 @@ tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_
         tnn__fail(s, TNN_E_VALUE, "w and grad must be different tensors");
         return 0;
     }
-    return tnn__reserve_nodes(s, 1) ? appended(s, 1, ggml_opt_step_sgd(s->ctx_c, tw, tg, th)) : 0;
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_opt_step_sgd(s->ctx_c, tw, tg, th)) : 0;
 }

@@ -1,4 +1,4 @@
-"""Labels of next-token prediction: one row of the vocabulary per position, 1 at the id that should come next."""
+"""Labels of next-token prediction: per position a row of the vocabulary with 1 at the id to come, or that id alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn._checks import flat_ids, ids_in_vocab, whole
+
+IGNORE_ID = -1  # a target that counts for nothing
+
+
+def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
+    """(T*B,) int32, for the fused layout: the next id; the last position of each sequence targets itself.
+
+    A target outside the vocabulary becomes IGNORE_ID: that position adds nothing to the loss.
+    """
+    ids = _targets(seq_ids, vocab, context, batch)
+    return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)
 
 
 def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:

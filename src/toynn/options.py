@@ -9,6 +9,7 @@ from toynn.errors import TinyNNValueError
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
 INIT_STREAMS = ("lcg31", "xorshift64")
+LAYOUTS = ("per_head", "fused")
 
 
 @dataclass(slots=True)
@@ -19,6 +20,9 @@ class RecipeOptions:
     weight_dtype: 0 = F32, 1 = F16, 30 = BF16.  untied: a head of its own instead of the embedding's weights.
     init_stream: the generator of the initial weights, "xorshift64" being the one of the reference's older curves.
     n_threads: None = the session's default (the cores this process may use); results never depend on it.
+    layout: "per_head" is the reference's graph, one weight and one attention for each head, on ggml's own operators;
+        "fused" is the same model on the shim's kernels, one weight for each projection: the way to train. The two start
+        from the same bits and compute the same numbers within rounding.
     """
 
     t_seq: int = 0
@@ -30,6 +34,7 @@ class RecipeOptions:
     init_scale: float = 1.0
     init_stream: str = "lcg31"
     n_threads: int | None = None
+    layout: str = "per_head"
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -54,5 +59,6 @@ class RecipeOptions:
         self.seed = whole("seed", self.seed, -(2**63), 2**63 - 1)
         self.init_scale = positive("init_scale", self.init_scale)
         self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
+        self.layout = one_of("layout", self.layout, LAYOUTS)
         if self.n_threads is not None:
             self.n_threads = whole("n_threads", self.n_threads, 1)

@@ -58,10 +58,23 @@ class WeightTable:
         self._s = session
         self._weight_dtype = weight_dtype
         self._tensors: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
+        self._draws: list[tuple[str, int, int]] = []  # weight, first row, rows
         self.weights: dict[str, Weight] = {}
 
     def matrix(self, name: str, rows: int, cols: int, std: float, trainable: bool = True) -> Tensor:
-        """A (rows, cols) weight, ne=[cols, rows], drawn with spread std."""
+        """A (rows, cols) weight, ne=[cols, rows], drawn with spread std in one go."""
+        self._draws.append((name, 0, rows))
+        return self._matrix(name, rows, cols, std, trainable)
+
+    def matrix_drawn_by_rows(self, name: str, rows: int, cols: int, std: float) -> Tensor:
+        """The same, but drawn only as `draw_rows` says."""
+        return self._matrix(name, rows, cols, std, True)
+
+    def draw_rows(self, name: str, first: int, rows: int) -> None:
+        """The next draw from the stream is for these rows of the matrix called name."""
+        self._draws.append((name, first, rows))
+
+    def _matrix(self, name: str, rows: int, cols: int, std: float, trainable: bool) -> Tensor:
         tensor = tnn_input_2d_persistent(self._s, self._weight_dtype, cols, rows)
         return self._add(name, tensor, (rows, cols), std, 0.0, trainable)
 
@@ -93,11 +106,23 @@ class WeightTable:
         self._tensors[name] = (tensor, shape)
 
     def draw(self, stream: Lcg31Stream | XorShift64Stream) -> None:
-        """Uploads every weight's start, drawn in declaration order from one stream."""
+        """Uploads every weight's start, drawn in declaration order (or that of `draw_rows`) from one stream."""
+        drawn: dict[str, list[tuple[int, FloatArray]]] = {}
+        left = {name: sum(rows for other, _, rows in self._draws if other == name) for name, _, _ in self._draws}
+        for name, first, rows in self._draws:
+            weight = self.weights[name]
+            values = stream.gaussian(rows * weight.shape[1], weight.std)
+            drawn.setdefault(name, []).append((first, values))
+            left[name] -= rows
+            if left[name] == 0:  # complete: on its way, so that no more than a few are held twice
+                parts = [values for _, values in sorted(drawn.pop(name), key=lambda part: part[0])]
+                tnn_upload_from_float_array(
+                    self._s, weight.tensor, parts[0] if len(parts) == 1 else np.concatenate(parts)
+                )
         for weight in self.weights.values():
-            n = math.prod(weight.shape)
-            start = stream.gaussian(n, weight.std) if weight.std > 0 else np.full(n, weight.fill, dtype=np.float32)
-            tnn_upload_from_float_array(self._s, weight.tensor, start)
+            if weight.std == 0:
+                fill = np.full(math.prod(weight.shape), weight.fill, dtype=np.float32)
+                tnn_upload_from_float_array(self._s, weight.tensor, fill)
 
     def tensor(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
         """The weight or moment called name, with its row-major shape. Raises TinyNNValueError where there is none."""

@@ -6,10 +6,19 @@ import math
 
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
-from toynn.llm.blocks import TransformerBlock
+from toynn.llm.blocks import BlockTaps, FusedBlock, Sequences, TransformerBlock
 from toynn.llm.primitives import Rope, rms_norm
 from toynn.llm.weights import Weight, WeightTable
-from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_matmul
+from toynn.tinynn import (
+    Session,
+    Tensor,
+    tnn_fused_linear,
+    tnn_fused_rms_norm,
+    tnn_fused_rope_table,
+    tnn_get_rows,
+    tnn_matmul,
+    tnn_tensor_set_name,
+)
 
 _EMBEDDING_STD = 0.02
 
@@ -25,7 +34,14 @@ class LlamaArch:
     """
 
     def __init__(
-        self, table: WeightTable, cfg: SmolLM2Config, *, untied: bool, qkv_bias: bool, init_scale: float
+        self,
+        table: WeightTable,
+        cfg: SmolLM2Config,
+        *,
+        untied: bool,
+        qkv_bias: bool,
+        init_scale: float,
+        layout: str = "per_head",
     ) -> None:
         self._cfg = cfg
         self._lens: Tensor | None = None
@@ -46,9 +62,13 @@ class LlamaArch:
             self._head = table.matrix("output.weight", cfg.vocab, cfg.d_model, _EMBEDDING_STD)
 
         self._n_globals = len(table.weights)
-        self._blocks = [
-            TransformerBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale) for i in range(cfg.n_layers)
-        ]
+        self._blocks: list[TransformerBlock] = []
+        self._fused_blocks: list[FusedBlock] = []
+        for i in range(cfg.n_layers):
+            if layout == "fused":
+                self._fused_blocks.append(FusedBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale))
+            else:
+                self._blocks.append(TransformerBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale))
         self._table = table
 
     def trainable(self) -> list[Weight]:
@@ -58,7 +78,7 @@ class LlamaArch:
         return [weight for weight in in_order if weight.trainable]
 
     def build(self, s: Session, token_ids: Tensor, r: Rope, mask: Tensor | None) -> dict[str, Tensor]:
-        """The forward graph. token_ids: i32 ne=[T*B]; r and mask as for `gqa`.
+        """The forward graph of the per_head layout. token_ids: i32 ne=[T*B]; r and mask as for `gqa`.
 
         Returns the activations worth looking at by name, in order: embed, lens (if any), blk.N.attn_norm, blk.N.ffn,
         blk.N.residual, final_norm, each with T*B columns, and last of all logits, ne=[vocab, T*B].
@@ -70,12 +90,36 @@ class LlamaArch:
             x = tnn_matmul(s, self._lens, x)  # ne=[d_model, T*B]
             taps["lens"] = x
         for i, block in enumerate(self._blocks):
-            block_taps = block.build(s, x, r, mask)
-            taps[f"blk.{i}.attn_norm"] = block_taps.attn_norm
-            taps[f"blk.{i}.ffn"] = block_taps.ffn
-            taps[f"blk.{i}.residual"] = block_taps.residual
-            x = block_taps.residual  # ne=[d_model, T*B]
+            x = _tapped(taps, i, block.build(s, x, r, mask))  # ne=[d_model, T*B]
         x = rms_norm(s, x, self._output_norm, self._cfg.rms_eps)  # ne=[d_model, T*B]
         taps["final_norm"] = x
         taps["logits"] = tnn_matmul(s, self._head, x)  # ne=[vocab, T*B]
         return taps
+
+    def build_fused(self, s: Session, token_ids: Tensor, r: Rope, t_seq: int) -> dict[str, Tensor]:
+        """The forward graph of the fused layout; the taps are those of `build` without blk.N.ffn."""
+        taps: dict[str, Tensor] = {}
+        table = tnn_fused_rope_table(
+            s, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.freq_scale, r.scaling.attn_factor
+        )  # ne=[d_head, T*B]
+        tnn_tensor_set_name(s, table, "rope_table")
+        x = tnn_get_rows(s, self._token_embd, token_ids)  # ne=[d_model or donor_d_in, T*B]
+        taps["embed"] = x
+        if self._lens is not None:
+            x = tnn_fused_linear(s, x, [self._lens])  # ne=[d_model, T*B]
+            taps["lens"] = x
+        for i, block in enumerate(self._fused_blocks):
+            x = _tapped(taps, i, block.build(s, x, Sequences(table, t_seq)))  # ne=[d_model, T*B]
+        x = tnn_fused_rms_norm(s, x, self._output_norm, self._cfg.rms_eps)  # ne=[d_model, T*B]
+        taps["final_norm"] = x
+        taps["logits"] = tnn_fused_linear(s, x, [self._head])  # ne=[vocab, T*B]
+        return taps
+
+
+def _tapped(taps: dict[str, Tensor], i: int, block: BlockTaps) -> Tensor:
+    """Notes what block i shows, and returns its result."""
+    taps[f"blk.{i}.attn_norm"] = block.attn_norm
+    if block.ffn is not None:
+        taps[f"blk.{i}.ffn"] = block.ffn
+    taps[f"blk.{i}.residual"] = block.residual
+    return block.residual

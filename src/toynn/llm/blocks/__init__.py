@@ -1,5 +1,6 @@
-"""L2: blocks own their weights, declare them and build their piece of the graph."""
+"""L2: a piece of a model that owns its weights and builds its part of the graph."""
 
+from toynn.llm.blocks.fused_block import FusedBlock, Sequences
 from toynn.llm.blocks.transformer_block import BlockTaps, TransformerBlock
 
-__all__ = ["BlockTaps", "TransformerBlock"]
+__all__ = ["BlockTaps", "FusedBlock", "Sequences", "TransformerBlock"]

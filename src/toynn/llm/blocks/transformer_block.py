@@ -13,10 +13,13 @@ from toynn.tinynn import Session, Tensor, tnn_add
 
 @dataclass(frozen=True)
 class BlockTaps:
-    """Activations of a block worth looking at, each ne=[d_model, T*B]; residual is what the block returns."""
+    """Activations of a block worth looking at, each ne=[d_model, T*B]; residual is what the block returns.
+
+    ffn is None where it exists only as a part of the residual.
+    """
 
     attn_norm: Tensor
-    ffn: Tensor
+    ffn: Tensor | None
     residual: Tensor
 
 

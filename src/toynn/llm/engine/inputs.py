@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.errors import TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, IntArray, float_array, int_array
+from toynn.labels import IGNORE_ID
+from toynn.tinynn.arguments import FloatArray, IntArray, float32, float_array, int_array
 
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 
@@ -30,6 +31,38 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
     if not (low >= 0.0 and high < float("inf")):  # NaN fails the first
         raise TinyNNValueError(f"m_labels must be finite and at least 0, got values from {low} to {high}")
     return array
+
+
+def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
+    """targets as int32 (n,), each a token or IGNORE_ID, one at least a token.
+
+    Raises TinyNNValueError or TinyNNTypeError.
+    """
+    array = int_array("targets", targets)
+    if array.shape != (n,):
+        raise TinyNNValueError(
+            f"targets must be flat with t_seq * t_batch = {n} token ids (the fused layout takes no one-hot labels), "
+            f"got shape {array.shape}"
+        )
+    wrong = np.flatnonzero((array != IGNORE_ID) & ((array < 0) | (array >= vocab)))
+    if wrong.size:
+        at = int(wrong[0])
+        raise TinyNNValueError(f"targets[{at}] is {array[at]}, neither in 0..{vocab - 1} nor {IGNORE_ID} (ignored)")
+    if (array == IGNORE_ID).all():
+        raise TinyNNValueError(f"targets are all {IGNORE_ID} (ignored): there is no loss")
+    return array
+
+
+def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatArray:
+    """[[max_norm, gradient_scale]] float32. Raises TinyNNValueError or TinyNNTypeError."""
+    values = (float32("max_norm", max_norm), float32("gradient_scale", gradient_scale))
+    if not 0.0 <= values[0] < float("inf"):
+        raise TinyNNValueError(f"max_norm must be finite and at least 0, got {max_norm!r}")
+    if not 0.0 < values[1] < float("inf"):
+        raise TinyNNValueError(f"gradient_scale must be finite and above 0, got {gradient_scale!r}")
+    if not clips and values != (0.0, 1.0):
+        raise TinyNNValueError("max_norm and gradient_scale need build_training_step(clip=True)")
+    return np.array([values], dtype=np.float32)
 
 
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:

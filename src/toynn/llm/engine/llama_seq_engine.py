@@ -6,13 +6,23 @@ import math
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
 import numpy.typing as npt
 
 from toynn.config import SmolLM2Config
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.init_streams import make_stream
+from toynn.labels import IGNORE_ID
 from toynn.llm.archs import LlamaArch
-from toynn.llm.engine.inputs import batch_positions, block_causal_mask, checked_positions, checked_token_ids
+from toynn.llm.engine.inputs import (
+    batch_positions,
+    block_causal_mask,
+    checked_clip,
+    checked_hp,
+    checked_positions,
+    checked_targets,
+    checked_token_ids,
+)
 from toynn.llm.primitives import Rope
 from toynn.llm.weights import Weight, WeightTable
 from toynn.options import RecipeOptions
@@ -20,6 +30,7 @@ from toynn.tinynn import (
     TNN_F32,
     Session,
     Tensor,
+    TrainStep,
     download_row_major,
     tnn_build_backward,
     tnn_build_forward_only,
@@ -27,6 +38,9 @@ from toynn.tinynn import (
     tnn_cross_entropy_loss,
     tnn_extend_backward_graph,
     tnn_finalize_weights,
+    tnn_fused_adamw,
+    tnn_fused_cross_entropy,
+    tnn_fused_grad_norm,
     tnn_input_1d_f32,
     tnn_input_1d_f32_persistent,
     tnn_input_1d_i32,
@@ -44,12 +58,16 @@ from toynn.tinynn import (
     tnn_tensor_grad,
     tnn_tensor_ne0,
     tnn_tensor_set_name,
+    tnn_train_step,
+    tnn_view_1d,
     upload_int_array,
     upload_row_major,
 )
 from toynn.tinynn.arguments import FloatArray, boolean, kind_of
 
 _MAX_GRAPH_NODES = 1 << 21
+_HP = 7  # numbers of AdamW.hp, ...
+_WEIGHT_DECAY = 4  # ... and where the decay stands
 
 
 @dataclass
@@ -72,8 +90,13 @@ class _Graph:
 
     positions: Tensor
     taps: dict[str, Tensor]
+    keep_taps: bool
     t_loss: Tensor | None = None
-    pinned: bool = False
+    gradients_kept: bool = False
+    decay_vectors: bool = True
+    step: TrainStep | None = None  # of the fused layout
+    t_clip: Tensor | None = None
+    t_norm: Tensor | None = None
 
 
 class LlamaSeqEngine:
@@ -104,6 +127,7 @@ class LlamaSeqEngine:
         init_stream: str = "lcg31",
         n_threads: int | None = None,
         oversubscribe: bool = False,
+        layout: str = "per_head",
     ) -> None:
         """Declares the model on a new session and draws its weights; every weight but a donor's embedding is trainable.
 
@@ -115,6 +139,7 @@ class LlamaSeqEngine:
             qkv_bias: biases on q, k and v.
             seed, init_scale, init_stream: the random start.
             n_threads, oversubscribe: as for `Session`.
+            layout: "per_head" or "fused", see `RecipeOptions`; fused takes weight_dtype 0 only.
 
         Raises:
             ValueError, TypeError: an argument, by name. SessionError: already realized. TinyNNMemoryError: no memory.
@@ -125,13 +150,18 @@ class LlamaSeqEngine:
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
         options = RecipeOptions(
-            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads
+            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
         )
         options.validate()
         if options.t_seq > cfg.ctx:
             raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {cfg.ctx}, got {options.t_seq}")
         if cfg.donor_d_in > 0 and not options.untied:
             raise TinyNNValueError(f"donor_d_in = {cfg.donor_d_in} needs untied=True: a donor cannot be the head")
+        if options.layout == "fused" and options.weight_dtype != TNN_F32:
+            raise TinyNNValueError(
+                f"weight_dtype {options.weight_dtype}: the fused layout computes in F32 only (no instruction-set "
+                "profile has F16 or BF16 arithmetic: halves would cost a conversion and bring nothing); use 0 (F32)"
+            )
         session = Session(0, n_threads, oversubscribe)
         try:
             self._model = _declare(session, cfg, options)
@@ -162,50 +192,138 @@ class LlamaSeqEngine:
 
     # ---- graphs ----
 
-    def build_training_step(self, *, pin: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def build_training_step(
+        self,
+        *,
+        pin: bool = False,
+        taps: bool | None = None,
+        keep_gradients: bool = False,
+        clip: bool = False,
+        decay_vectors: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Builds the training graph: forward, loss, backward, one AdamW step per trainable weight.
 
-        pin keeps the memory of every node, so that `gradient` can read them afterwards; it changes no bit.
+        Args:
+            pin: keep the memory of every node, so that `gradient` can read them afterwards; it changes no bit.
+            taps: keep the activations for `download_tap`. Default: per_head does, fused does not.
+            keep_gradients: keep the gradients only; `train_step(accumulate=True)` adds to them. Fused only, as are:
+            clip: `train_step` returns the gradients' norm and clips by it. All gradients then exist at once.
+            decay_vectors: False steps norms and biases without weight decay.
 
         Returns:
-            t_loss ne=[1], t_labels ne=[vocab, T*B], t_hp ne=[7].
+            per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
+            fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors).
 
         Raises:
-            TinyNNValueError: the weights are not F32.
+            TinyNNValueError: the weights are not F32, or an option that only the fused layout has.
             SessionError: not realized, or the graph exceeds its capacity. TinyNNMemoryError: no memory.
             The weights are untouched by any of them.
         """
         model = self._require_model()
         require_trainable(model.options.weight_dtype)
-        pin = boolean("pin", pin)
+        pin, keep_gradients = boolean("pin", pin), boolean("keep_gradients", keep_gradients)
+        clip, decay_vectors = boolean("clip", clip), boolean("decay_vectors", decay_vectors)
+        fused = model.options.layout == "fused"
+        for name, asked in (("keep_gradients", keep_gradients), ("clip", clip), ("decay_vectors", not decay_vectors)):
+            if asked and not fused:
+                raise TinyNNValueError(f"{name}: only the fused layout has it")
+        keep_taps = not fused if taps is None else boolean("taps", taps)
         s = model.session
         with s.exclusive():
-            graph = self._rebuild(model)
+            graph = self._rebuild(model, keep_taps)
             logits = graph.taps["logits"]
-            t_labels = tnn_input_2d_f32(s, model.cfg.vocab, _rows(model))  # ne=[vocab, T*B]
-            t_hp = tnn_input_1d_f32(s, 7)
-            t_loss = tnn_cross_entropy_loss(s, logits, t_labels)  # ne=[1]
-            for name, tensor in (("labels", t_labels), ("hp", t_hp), ("loss", t_loss)):
+            if fused:
+                t_labels = tnn_input_1d_i32(s, _rows(model))  # ne=[T*B]
+                t_loss = tnn_fused_cross_entropy(s, logits, t_labels, IGNORE_ID)  # ne=[1]
+            else:
+                t_labels = tnn_input_2d_f32(s, model.cfg.vocab, _rows(model))  # ne=[vocab, T*B]
+                t_loss = tnn_cross_entropy_loss(s, logits, t_labels)  # ne=[1]
+            t_hp = tnn_input_1d_f32(s, _HP if decay_vectors else 2 * _HP)
+            for name, tensor in (("targets" if fused else "labels", t_labels), ("hp", t_hp), ("loss", t_loss)):
                 tnn_tensor_set_name(s, tensor, name)
             tnn_set_output(s, t_loss)
             tnn_set_loss(s, t_loss)
             tnn_build_forward_only(s, t_loss)
             tnn_build_backward(s)
-            for weight in model.arch.trainable():
-                tnn_extend_backward_graph(s, _adamw_step(s, weight, t_hp))
+            if fused:
+                graph.t_clip, graph.t_norm = _fused_steps(model, t_hp, clip, keep_gradients)
+                graph.step = TrainStep(model.token_ids, t_labels, t_hp, t_loss, graph.t_norm)
+            else:
+                for weight in model.arch.trainable():
+                    tnn_extend_backward_graph(s, _adamw_step(s, weight, t_hp))
             if pin:
                 tnn_pin_all_graph_b_nodes(s)
             tnn_realize_backward(s)
-            graph.t_loss, graph.pinned = t_loss, pin
+            if fused:
+                upload_int_array(s, graph.positions, batch_positions(self.seq_t, self.seq_b))
+            if graph.t_clip is not None:
+                upload_row_major(s, graph.t_clip, [[0.0, 1.0]])
+            graph.t_loss, graph.gradients_kept, graph.decay_vectors = t_loss, pin or keep_gradients, decay_vectors
             self._graph = graph
         return t_loss, t_labels, t_hp
 
-    def forward(self, seq_ids: npt.ArrayLike, positions: npt.ArrayLike | None = None) -> FloatArray:
+    def train_step(
+        self,
+        seq_ids: npt.ArrayLike,
+        targets: npt.ArrayLike,
+        hp: npt.ArrayLike,
+        *,
+        reset_moments: bool = False,
+        accumulate: bool = False,
+        update: bool = True,
+        max_norm: float = 0.0,
+        gradient_scale: float = 1.0,
+    ) -> tuple[float, float | None]:
+        """One optimizer step of the fused layout, in one call of C. Returns the loss before it and the gradients' norm.
+
+        Positions are 0..T-1 in each sequence. All arguments are checked before anything changes. The norm, None unless
+        the graph was built with clip, is that of all gradients together times gradient_scale, before clipping. A loss
+        that is not finite is returned as it is; a norm that is not finite leaves weights and moments as they are.
+
+        Args:
+            seq_ids: integers (T*B,), each from 0 to vocab - 1.
+            targets: integers (T*B,), the token that should come next, or -1 for a position without one.
+            hp: (1, 7), as `AdamW.hp` makes it.
+            reset_moments: clear the moments first, as the first step of a training does.
+            accumulate: add to the gradients of the step before (needs keep_gradients).
+            update: False computes loss and gradients only.
+            max_norm: clip gradients to this norm; 0 does not.
+            gradient_scale: a factor of the gradients, 1/n for n steps accumulated. Both need clip.
+
+        Raises:
+            TinyNNValueError, TinyNNTypeError: an argument, by name.
+            SessionError: no training graph of the fused layout.
+        """
+        model, graph = self._require_model(), self._require_graph()
+        if graph.step is None:
+            raise SessionError("train_step needs the fused layout and build_training_step()")
+        rows, vocab = _rows(model), model.cfg.vocab
+        ids = checked_token_ids(seq_ids, rows, vocab)
+        wanted = checked_targets(targets, rows, vocab)
+        row = checked_hp(hp)
+        clip = checked_clip(max_norm, gradient_scale, graph.t_clip is not None)
+        if boolean("accumulate", accumulate) and not graph.gradients_kept:
+            raise SessionError("accumulate: build_training_step(keep_gradients=True) keeps what is added to")
+        if not graph.decay_vectors:
+            row = np.concatenate([row, row], axis=1)
+            row[0, _HP + _WEIGHT_DECAY] = 0.0
+        s = model.session
+        with s.exclusive():
+            if graph.t_clip is not None:
+                upload_row_major(s, graph.t_clip, clip)
+            return tnn_train_step(
+                s, graph.step, ids, wanted, row, reset_moments=reset_moments, accumulate=accumulate, update=update
+            )
+
+    def forward(
+        self, seq_ids: npt.ArrayLike, positions: npt.ArrayLike | None = None, *, taps: bool | None = None
+    ) -> FloatArray:
         """Logits float32 (T*B, vocab) of the current weights. Drops a training graph; keeps its own for the next call.
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
             positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each batch element.
+            taps: keep the activations for `download_tap`. Default: per_head does, fused does not.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized.
@@ -216,10 +334,11 @@ class LlamaSeqEngine:
             positions = batch_positions(self.seq_t, self.seq_b)
         ids = checked_token_ids(seq_ids, rows, model.cfg.vocab)
         at = checked_positions(positions, rows, model.cfg.ctx)
+        keep_taps = model.options.layout != "fused" if taps is None else boolean("taps", taps)
         with s.exclusive():
             graph = self._graph
-            if graph is None or graph.t_loss is not None:
-                graph = self._rebuild(model)
+            if graph is None or graph.t_loss is not None or graph.keep_taps != keep_taps:
+                graph = self._rebuild(model, keep_taps)
                 tnn_realize(s, graph.taps["logits"])
                 self._graph = graph
             upload_int_array(s, model.token_ids, ids)
@@ -227,19 +346,23 @@ class LlamaSeqEngine:
             tnn_compute(s)
             return download_row_major(s, graph.taps["logits"], rows, model.cfg.vocab)
 
-    def _rebuild(self, model: _Model) -> _Graph:
-        """Drops the current graph and builds the forward part of the next, activations marked as outputs."""
+    def _rebuild(self, model: _Model, keep_taps: bool) -> _Graph:
+        """Drops the current graph and builds the forward part of the next, activations marked as outputs if wanted."""
         s = model.session
         self._graph = None
         tnn_reset_for_rebuild(s)
         positions = tnn_input_1d_i32(s, _rows(model))
         tnn_tensor_set_name(s, positions, "positions")
         rope = Rope(positions, model.cfg.head_dim, model.cfg.rope_base, model.cfg.rope_scaling, model.freq_factors)
-        taps = model.arch.build(s, model.token_ids, rope, model.mask)
+        if model.options.layout == "fused":
+            taps = model.arch.build_fused(s, model.token_ids, rope, model.options.t_seq)
+        else:
+            taps = model.arch.build(s, model.token_ids, rope, model.mask)
         for name, tensor in taps.items():
             tnn_tensor_set_name(s, tensor, name)
-            tnn_set_output(s, tensor)
-        return _Graph(positions, taps)
+            if keep_taps:
+                tnn_set_output(s, tensor)
+        return _Graph(positions, taps, keep_taps)
 
     # ---- the reference's names ----
 
@@ -252,6 +375,11 @@ class LlamaSeqEngine:
     def cfg(self) -> SmolLM2Config:
         """The model's shape."""
         return self._require_model().cfg
+
+    @property
+    def layout(self) -> str:
+        """ "per_head" or "fused"."""
+        return self._require_model().options.layout
 
     @property
     def seq_t(self) -> int:
@@ -322,15 +450,15 @@ class LlamaSeqEngine:
 
         Raises:
             TinyNNValueError: no trainable weight of that name.
-            SessionError: the current graph is not a pinned training graph.
+            SessionError: the current graph is not a training graph that keeps its gradients.
         """
         model = self._require_model()
         graph = self._require_graph()
         weight = model.table.weights.get(name)
         if weight is None or not weight.trainable:
             raise TinyNNValueError(f"name: the model has no trainable weight called {name!r}")
-        if not graph.pinned:
-            raise SessionError("gradients are kept only by build_training_step(pin=True)")
+        if not graph.gradients_kept:
+            raise SessionError("gradients are kept only by build_training_step(pin=True) or (keep_gradients=True)")
         grad = tnn_tensor_grad(model.session, weight.tensor)
         shape = weight.shape
         return download_row_major(model.session, grad, math.prod(shape[:-1]), shape[-1]).reshape(shape)
@@ -341,9 +469,12 @@ class LlamaSeqEngine:
         Raises TinyNNValueError for an unknown name, SessionError before a graph is built.
         """
         model = self._require_model()
-        tensor = self._require_graph().taps.get(name)
+        graph = self._require_graph()
+        tensor = graph.taps.get(name)
         if tensor is None:
             raise TinyNNValueError(f"name: the graph has no activation called {name!r}")
+        if not graph.keep_taps:
+            raise SessionError("the graph keeps no activations: ask for them with taps=True when it is built")
         return download_row_major(model.session, tensor, _rows(model), tnn_tensor_ne0(model.session, tensor))
 
     # ---- state ----
@@ -368,15 +499,23 @@ def _rows(model: _Model) -> int:
 def _declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> _Model:
     """Declares all persistent tensors, allocates them and fills those that are not weights."""
     rows = options.t_seq * options.t_batch
-    capacity = cfg.n_layers * cfg.n_heads * 1000 + 65536
+    fused = options.layout == "fused"
+    capacity = cfg.n_layers * 256 + 256 if fused else cfg.n_layers * cfg.n_heads * 1000 + 65536
     tnn_session_set_graph_capacity(session, min(capacity, _MAX_GRAPH_NODES))
 
     table = WeightTable(session, options.weight_dtype)
-    arch = LlamaArch(table, cfg, untied=options.untied, qkv_bias=options.qkv_bias, init_scale=options.init_scale)
+    arch = LlamaArch(
+        table,
+        cfg,
+        untied=options.untied,
+        qkv_bias=options.qkv_bias,
+        init_scale=options.init_scale,
+        layout=options.layout,
+    )
     token_ids = tnn_input_1d_i32_persistent(session, rows)
     tnn_tensor_set_name(session, token_ids, "token_ids")
     mask = freq_factors = None
-    if options.t_batch > 1:
+    if options.t_batch > 1 and not fused:
         mask = tnn_input_2d_f32_persistent(session, rows, rows)  # ne=[T*B keys, T*B queries]
         tnn_tensor_set_name(session, mask, "attn_mask")
     factors = cfg.rope_scaling.freq_factors(cfg.head_dim, cfg.rope_base)
@@ -398,6 +537,31 @@ def require_trainable(weight_dtype: int) -> None:
         raise TinyNNValueError(
             f"weight_dtype {weight_dtype}: ggml's CPU backward cannot train F16/BF16 tensors; use 0 (F32)"
         )
+
+
+def _fused_steps(model: _Model, t_hp: Tensor, clip: bool, keep_gradients: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Appends the optimizer of the fused layout. Returns what clips, ne=[2], and the norm, ne=[2], where asked."""
+    s, weights = model.session, model.arch.trainable()
+    grads = {weight.name: tnn_tensor_grad(s, weight.tensor) for weight in weights}
+    t_clip = t_norm = None
+    if keep_gradients:
+        for grad in grads.values():
+            tnn_set_output(s, grad)
+    if clip:
+        t_clip = tnn_input_1d_f32(s, 2)
+        tnn_tensor_set_name(s, t_clip, "clip")
+        t_norm = tnn_fused_grad_norm(s, list(grads.values()), t_clip)
+        tnn_tensor_set_name(s, t_norm, "gradient norm")
+        tnn_set_output(s, t_norm)
+    rows = tnn_tensor_ne0(s, t_hp) // _HP
+    hp = [t_hp] * 2 if rows == 1 else [tnn_view_1d(s, t_hp, _HP, 0), tnn_view_1d(s, t_hp, _HP, _HP * 4)]
+    for weight in weights:
+        if weight.m is None or weight.v is None:
+            raise SessionError(f"{weight.name} is frozen")
+        t_hp_of = hp[1] if len(weight.shape) == 1 else hp[0]
+        step = tnn_fused_adamw(s, weight.tensor, grads[weight.name], weight.m, weight.v, t_hp_of, t_norm)
+        tnn_extend_backward_graph(s, step)
+    return t_clip, t_norm
 
 
 def _adamw_step(s: Session, weight: Weight, t_hp: Tensor) -> Tensor:

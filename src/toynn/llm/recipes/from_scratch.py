@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from toynn.config import SmolLM2Config
 from toynn.errors import SessionError, TinyNNTypeError
-from toynn.llm.engine.inputs import checked_hp, checked_labels, checked_positions, checked_token_ids
+from toynn.llm.engine.inputs import checked_hp, checked_labels, checked_positions, checked_targets, checked_token_ids
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine, require_trainable
 from toynn.options import RecipeOptions
 from toynn.tinynn import (
@@ -68,6 +68,7 @@ class FromScratch:
             opts.init_scale,
             init_stream=opts.init_stream,
             n_threads=opts.n_threads,
+            layout=opts.layout,
         )
         try:
             self.build_training_step()
@@ -97,7 +98,8 @@ class FromScratch:
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
             positions: integers (T*B,), each from 0 to ctx - 1.
-            m_labels: (T*B, vocab), finite and not negative.
+            m_labels: (T*B, vocab), finite and not negative. In the fused layout the targets instead: integers
+                (T*B,), as `labels.targets` makes them.
             m_hp: (1, 7), as `AdamW.hp` makes it.
             is_first: also clear the moments, as the first step of a training does.
 
@@ -112,7 +114,11 @@ class FromScratch:
         cfg, rows = engine.cfg, engine.seq_t * engine.seq_b
         ids = checked_token_ids(seq_ids, rows, cfg.vocab)
         at = checked_positions(positions, rows, cfg.ctx)
-        labels = checked_labels(m_labels, rows, cfg.vocab)
+        fused = engine.layout == "fused"
+        if fused:
+            targets = checked_targets(m_labels, rows, cfg.vocab)
+        else:
+            labels = checked_labels(m_labels, rows, cfg.vocab)
         hp = checked_hp(m_hp)
         first = boolean("is_first", is_first)
 
@@ -120,6 +126,9 @@ class FromScratch:
         with s.exclusive():
             if engine.training_loss != t_loss:
                 raise SessionError("the training graph was dropped by forward(): call build_training_step() first")
+            if fused:
+                upload_int_array(s, engine.t_seq_positions, at)
+                return engine.train_step(ids, targets, hp, reset_moments=first)[0]
             if first:
                 tnn_graph_reset(s)
             else:

@@ -1,0 +1,121 @@
+/* tinynn_kernels.h - the operators that the shim adds to ggml through its custom-op door: the fused layout.
+ *
+ * A kernel node is a ggml CUSTOM node whose userdata is a struct tnn_kernel. ggml runs it with all its threads; each kernel
+ * cuts its work so that no bit of the result depends on how many those are.
+ */
+#ifndef TINYNN_KERNELS_H
+#define TINYNN_KERNELS_H
+
+#include "tinynn_internal.h"
+
+#include <stdatomic.h>
+
+enum tnn_kernel_kind {
+    TNN_K_LINEAR,
+    TNN_K_LINEAR_BACK_X,
+    TNN_K_LINEAR_BACK_W,
+    TNN_K_LINEAR_BACK_BIAS,
+    TNN_K_RMS_NORM,
+    TNN_K_RMS_NORM_BACK_X,
+    TNN_K_RMS_NORM_BACK_GAMMA,
+    TNN_K_ROPE_TABLE,
+    TNN_K_ATTENTION,
+    TNN_K_ATTENTION_BACK,
+    TNN_K_SWIGLU,
+    TNN_K_SWIGLU_BACK,
+    TNN_K_CROSS_ENTROPY_ROWS,
+    TNN_K_CROSS_ENTROPY,
+    TNN_K_CROSS_ENTROPY_BACK,
+    TNN_K_EMBEDDING_BACK,
+    TNN_K_GRAD_SQUARES,
+    TNN_K_GRAD_NORM,
+    TNN_K_ADAMW,
+    TNN_K_COUNT
+};
+
+#define TNN_SQUARES_PARTS 64
+
+struct tnn_kernel {
+    struct tnn_kernel   * next;
+    tnn_session         * s;
+    enum tnn_kernel_kind  kind;
+    size_t                scratch;     /* bytes that each thread needs */
+    int                   inplace_src; /* operand whose place the result may take over, or -1 */
+    /* LINEAR, its backward */
+    int32_t n_weights;
+    bool    has_bias, has_add;
+    int64_t column;                    /* LINEAR_BACK_W, _BIAS: first column of dy */
+    bool    continues;                 /* a gradient of a parameter: adds to what an earlier node of this graph wrote */
+    /* RMS_NORM, ROPE_TABLE, ATTENTION, CROSS_ENTROPY */
+    float   eps;
+    float   freq_base, freq_scale, attn_factor;
+    int32_t d_head, n_heads, n_kv;
+    int64_t t_seq;
+    int32_t ignore_id;
+    /* GRAD_SQUARES */
+    double     partial[TNN_SQUARES_PARTS];
+    atomic_int threads_done;
+};
+
+typedef void (*tnn_kernel_fun)(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_kernels.c ---- */
+/* A kernel node over args (at most 9), or NULL with an error. The caller reserved its node. ne0 = 0: the result is a view of
+ * args[0], which the kernel writes. */
+struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel * like, int64_t ne0, int64_t ne1,
+                                      struct ggml_tensor ** args, int n_args);
+/* The kernel behind a node, or NULL for a node of ggml's. */
+struct tnn_kernel * tnn__kernel_of(const tnn_session * s, const struct ggml_tensor * node);
+const char * tnn__kernel_name(const struct tnn_kernel * k);
+void tnn__kernels_free(tnn_session * s);
+/* Makes sure that each thread has its scratch before the graph runs. */
+int tnn__kernels_reserve_scratch(tnn_session * s);
+
+/* ---- tinynn_rows.c: kernels that go row by row ---- */
+void tnn__rms_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__rms_norm_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__rms_norm_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__swiglu(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__swiglu_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__embedding_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_targets.c: the loss on target ids ---- */
+void tnn__cross_entropy_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__cross_entropy(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__cross_entropy_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_attention.c ---- */
+size_t tnn__attention_scratch(int64_t t_seq, int64_t d_head);
+void tnn__rope_table(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_linear.c ---- */
+void tnn__linear(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__linear_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__linear_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__linear_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_update.c: the optimizer ---- */
+void tnn__grad_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__grad_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+void tnn__adamw(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+/* ---- tinynn_fused_backward.c ---- */
+/* Appends to s->gb the gradients of all its parameters. */
+int tnn__fused_backward(tnn_session * s);
+/* Every node on a gradient path of the fused graph is one that the above differentiates. */
+int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf);
+/* Moves each optimizer step up to where its gradient is done and its weight read for the last time. */
+int tnn__fused_schedule(tnn_session * s, struct ggml_cgraph * graph);
+
+/* Does a gradient of a parameter start from 0 here, or go on from what its memory holds? */
+static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {
+    return k->continues || k->s->accumulate;
+}
+
+static inline const float * tnn__data(const struct ggml_tensor * t) {
+    return t->data;
+}
+
+#endif
