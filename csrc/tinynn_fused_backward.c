@@ -116,22 +116,17 @@ static struct ggml_tensor ** grad_slot(const struct walk * w, const struct ggml_
     return &w->gb->grads[ggml_hash_find(&w->gb->visited_hash_set, t)];
 }
 
-static struct ggml_tensor * emit(struct walk * w, const struct tnn_kernel * like, int64_t ne0, int64_t ne1, struct ggml_tensor ** args,
-                                 int n_args) {
-    struct ggml_tensor * node = w->failed ? NULL : tnn__kernel_node(w->s, like, ne0, ne1, args, n_args);
+/* Appends a kernel node, of t's shape or in the place of args[0], that computes a gradient of t; NULL where memory ended. */
+static struct ggml_tensor * emit(struct walk * w, const struct ggml_tensor * t, const struct tnn_kernel * like, bool in_place,
+                                 struct ggml_tensor ** args, int n_args) {
+    struct ggml_tensor * node = w->failed ? NULL : tnn__kernel_node(w->s, like, in_place ? 0 : t->ne[0], t->ne[1], args, n_args);
     if (node == NULL) {
         w->failed = true;
         return NULL;
     }
+    ggml_format_name(node, "grad of %.50s", ggml_get_name(t));
     ggml_build_forward_expand(w->gb, node);
     return node;
-}
-
-static void set_grad(struct walk * w, struct ggml_tensor * t, struct ggml_tensor * grad) {
-    if (grad != NULL) {
-        ggml_format_name(grad, "grad of %.50s", ggml_get_name(t));
-        *grad_slot(w, t) = grad;
-    }
 }
 
 /* The gradient of an activation: what kernel computes over args, on top of what is there. */
@@ -141,7 +136,7 @@ static void add_to_activation(struct walk * w, struct ggml_tensor * t, struct tn
         like.has_add   = true;
         args[n_args++] = before;
     }
-    set_grad(w, t, emit(w, &like, t->ne[0], t->ne[1], args, n_args));
+    *grad_slot(w, t) = emit(w, t, &like, false, args, n_args);
 }
 
 /* The gradient of a parameter: the same, in the place of what is there. */
@@ -156,7 +151,7 @@ static void add_to_parameter(struct walk * w, struct ggml_tensor * t, struct tnn
     for (int i = 0; i < n_args; i++) {
         in_place[n++] = args[i];
     }
-    set_grad(w, t, emit(w, &like, before != NULL ? 0 : t->ne[0], t->ne[1], in_place, n));
+    *grad_slot(w, t) = emit(w, t, &like, before != NULL, in_place, n);
 }
 
 /* A gradient that exists already becomes t's, or is added to it: an addend's, that of the sum itself. */
@@ -166,9 +161,6 @@ static void pass_on(struct walk * w, struct ggml_tensor * t, struct ggml_tensor 
         return; /* no memory */
     }
     if (before == NULL) {
-        if (grad->name[0] == '\0') {
-            ggml_format_name(grad, "grad of %.50s", ggml_get_name(t));
-        }
         *grad_slot(w, t) = grad;
         return;
     }
@@ -238,7 +230,7 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
         case TNN_K_SWIGLU: {
             struct ggml_tensor * args[] = { grad, t->src[0] };
             struct ggml_tensor * x      = t->src[0];
-            pass_on(w, x, emit(w, &(struct tnn_kernel) { .kind = TNN_K_SWIGLU_BACK, .inplace_src = 1 }, x->ne[0], x->ne[1], args, 2));
+            pass_on(w, x, emit(w, x, &(struct tnn_kernel) { .kind = TNN_K_SWIGLU_BACK, .inplace_src = 1 }, false, args, 2));
             break;
         }
         case TNN_K_ATTENTION: {
@@ -247,14 +239,14 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
             struct ggml_tensor * x      = t->src[0];
             like.kind        = TNN_K_ATTENTION_BACK;
             like.inplace_src = -1;
-            pass_on(w, x, emit(w, &like, x->ne[0], x->ne[1], args, 3));
+            pass_on(w, x, emit(w, x, &like, false, args, 3));
             break;
         }
         case TNN_K_CROSS_ENTROPY: { /* of the loss itself: through its rows at once */
             struct ggml_tensor * logits = t->src[0]->src[0];
             struct ggml_tensor * args[] = { logits, t->src[1] };
             struct tnn_kernel    like   = { .kind = TNN_K_CROSS_ENTROPY_BACK, .ignore_id = k->ignore_id, .inplace_src = 0 };
-            pass_on(w, logits, emit(w, &like, logits->ne[0], logits->ne[1], args, 2));
+            pass_on(w, logits, emit(w, logits, &like, false, args, 2));
             break;
         }
         default: /* CROSS_ENTROPY_ROWS: done with its loss */

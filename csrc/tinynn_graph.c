@@ -168,6 +168,7 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
         return rc;
     }
     ggml_set_output(tnn__tensor(s, "out", out));
+    s->gradients_kept = false;
     rc = tnn__plan_and_allocate(s, s->gf);
     if (rc != TNN_OK) {
         return rc;
@@ -409,15 +410,15 @@ int tnn_realize_backward(tnn_session * s) {
     }
     int rc = is_fused(s, s->gb) ? tnn__fused_schedule(s, s->gb) : TNN_OK;
     if (rc == TNN_OK) {
+        s->gradients_kept = gradients_kept(s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
     if (rc != TNN_OK) {
         return rc;
     }
     tnn__losses_seal(s);
-    s->gradients_kept = gradients_kept(s->gb);
-    s->computed       = false;
-    s->stage          = TNN_STAGE_BACKWARD_REALIZED;
+    s->computed = false;
+    s->stage    = TNN_STAGE_BACKWARD_REALIZED;
     return TNN_OK;
 }
 

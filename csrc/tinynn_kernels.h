@@ -114,6 +114,12 @@ static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {
     return k->continues || k->s->accumulate;
 }
 
+/* Does the kernel write the gradient of a parameter? */
+static inline bool tnn__is_parameter_gradient(const struct tnn_kernel * k) {
+    return k->kind == TNN_K_LINEAR_BACK_W || k->kind == TNN_K_LINEAR_BACK_BIAS || k->kind == TNN_K_RMS_NORM_BACK_GAMMA
+        || k->kind == TNN_K_EMBEDDING_BACK;
+}
+
 static inline const float * tnn__data(const struct ggml_tensor * t) {
     return t->data;
 }

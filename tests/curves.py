@@ -74,6 +74,11 @@ CURVES = [
     ),
     Curve("tiny_50", SmolLM2Config.tiny(), RecipeOptions(t_seq=32, untied=True, seed=7), steps=50),
 ]
+CURVES += [
+    replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
+    for curve in CURVES
+    if curve.name != "smoke_xorshift64"  # the stream is the other layout's to prove
+]
 
 
 def losses(curve: Curve) -> Iterator[float]:
@@ -88,7 +93,8 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
     batch = TrainingBatch(curve.cfg.vocab, curve.opts.t_seq, curve.opts.t_batch)
     for step in range(curve.steps):
         batch.fill(curve.seq_ids(), curve.adamw.hp(step + 1))
-        yield recipe.step(batch.seq_ids, batch.positions, batch.m_labels, batch.m_hp, step == 0)
+        labels = batch.targets if curve.opts.layout == "fused" else batch.m_labels
+        yield recipe.step(batch.seq_ids, batch.positions, labels, batch.m_hp, step == 0)
 
 
 def weights_sha256(recipe: FromScratch) -> str:

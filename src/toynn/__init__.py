@@ -17,6 +17,7 @@ from toynn.errors import (
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.recipes import FromScratch
 from toynn.options import RecipeOptions
+from toynn.profiling import Profile, profile
 from toynn.tinynn import Session, Tensor, build_info, ggml_version
 
 __version__ = _version("toynn")
@@ -26,6 +27,7 @@ __all__ = [
     "FromScratch",
     "InternalError",
     "LlamaSeqEngine",
+    "Profile",
     "RecipeOptions",
     "RopeScaling",
     "Session",
@@ -41,4 +43,5 @@ __all__ = [
     "build_info",
     "ggml_version",
     "labels",
+    "profile",
 ]

@@ -12,7 +12,7 @@ from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 
 
 class TrainingBatch:
-    """Fill it with ids, then hand its four arrays to a recipe:
+    """Fill it with ids, then hand its arrays to a recipe (in the fused layout targets in place of m_labels):
 
         batch = TrainingBatch(vocab, context=32, batch=1)
         batch.fill(seq_ids, AdamW().hp(1))
@@ -31,15 +31,16 @@ class TrainingBatch:
         self.positions: npt.NDArray[np.int32] = np.tile(np.arange(self.context, dtype=np.int32), self.batch)  # (B*T,)
         self.m_hp: npt.NDArray[np.float32] = AdamW().hp(1)  # (1, 7)
         self._seq_ids: npt.NDArray[np.int32] | None = None
-        self._m_labels: npt.NDArray[np.float32] | None = None
+        self._targets: npt.NDArray[np.int32] | None = None
+        self._m_labels: npt.NDArray[np.float32] | None = None  # made when asked for: vocab times as large
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
         """Take the ids and make their labels; m_hp, a row of `AdamW.hp`, stays what it was when not given."""
         ids = flat_ids("seq_ids", seq_ids, self.context * self.batch, "context * batch")
         ids_in_vocab("seq_ids", ids, self.vocab)
         hp = self.m_hp if m_hp is None else _hp_row(m_hp)
-        m_labels = labels.next_token(ids, self.vocab, self.context, self.batch)
-        self._seq_ids, self._m_labels, self.m_hp = ids.astype(np.int32), m_labels, hp
+        targets = labels.targets(ids, self.vocab, self.context, self.batch)
+        self._seq_ids, self._targets, self._m_labels, self.m_hp = ids.astype(np.int32), targets, None, hp
 
     @property
     def seq_ids(self) -> npt.NDArray[np.int32]:
@@ -50,10 +51,17 @@ class TrainingBatch:
 
     @property
     def m_labels(self) -> npt.NDArray[np.float32]:
-        """(T*B, vocab), one-hot"""
+        """(T*B, vocab), one-hot; for the per_head layout"""
         if self._m_labels is None:
-            raise SessionError("the batch is empty: call fill(seq_ids) first")
+            self._m_labels = labels.next_token(self.seq_ids, self.vocab, self.context, self.batch)
         return self._m_labels
+
+    @property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """(T*B,), the ids to come; for the fused layout"""
+        if self._targets is None:
+            raise SessionError("the batch is empty: call fill(seq_ids) first")
+        return self._targets
 
 
 def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -15,8 +15,11 @@ from toynn.tinynn import (
     Tensor,
     download_row_major,
     tnn_compute_backward,
+    tnn_compute_profiled,
+    tnn_graph_node,
     tnn_graph_reset,
     tnn_graph_reset_grads_only,
+    tnn_tensor_op_name,
     upload_int_array,
     upload_row_major,
 )
@@ -107,6 +110,32 @@ class FromScratch:
             TinyNNValueError, TinyNNTypeError: an argument, by name.
             SessionError: before realize, or after `fs_cache.forward` (call `build_training_step`).
         """
+        return self._step(seq_ids, positions, m_labels, m_hp, is_first, None)
+
+    def profiled_step(
+        self,
+        seq_ids: npt.ArrayLike,
+        positions: npt.ArrayLike,
+        m_labels: npt.ArrayLike,
+        m_hp: npt.ArrayLike,
+        is_first: bool,
+    ) -> tuple[float, list[tuple[str, str, float]]]:
+        """The same step, to the same bits, node by node: the loss, and operator, tensor name and seconds of each node.
+
+        `toynn.profile` shows it. Raises as `step` does.
+        """
+        times: list[tuple[str, str, float]] = []
+        return self._step(seq_ids, positions, m_labels, m_hp, is_first, times), times
+
+    def _step(
+        self,
+        seq_ids: npt.ArrayLike,
+        positions: npt.ArrayLike,
+        m_labels: npt.ArrayLike,
+        m_hp: npt.ArrayLike,
+        is_first: bool,
+        times: list[tuple[str, str, float]] | None,
+    ) -> float:
         engine = self.fs_cache
         t_loss, t_labels, t_hp = self.fs_t_loss, self.fs_t_labels, self.fs_t_hp
         if not engine.realized or t_loss is None or t_labels is None or t_hp is None:
@@ -115,10 +144,7 @@ class FromScratch:
         ids = checked_token_ids(seq_ids, rows, cfg.vocab)
         at = checked_positions(positions, rows, cfg.ctx)
         fused = engine.layout == "fused"
-        if fused:
-            targets = checked_targets(m_labels, rows, cfg.vocab)
-        else:
-            labels = checked_labels(m_labels, rows, cfg.vocab)
+        labels = (checked_targets if fused else checked_labels)(m_labels, rows, cfg.vocab)
         hp = checked_hp(m_hp)
         first = boolean("is_first", is_first)
 
@@ -126,18 +152,25 @@ class FromScratch:
         with s.exclusive():
             if engine.training_loss != t_loss:
                 raise SessionError("the training graph was dropped by forward(): call build_training_step() first")
-            if fused:
-                upload_int_array(s, engine.t_seq_positions, at)
-                return engine.train_step(ids, targets, hp, reset_moments=first)[0]
+            upload_int_array(s, engine.t_seq_positions, at)
+            if fused and times is None:
+                return engine.train_step(ids, labels, hp, reset_moments=first)[0]
             if first:
                 tnn_graph_reset(s)
             else:
                 tnn_graph_reset_grads_only(s)
             upload_int_array(s, engine.t_seq_token_ids, ids)
-            upload_int_array(s, engine.t_seq_positions, at)
-            upload_row_major(s, t_labels, labels)
+            if fused:
+                upload_int_array(s, t_labels, labels)
+            else:
+                upload_row_major(s, t_labels, labels)
             upload_row_major(s, t_hp, hp)
-            tnn_compute_backward(s)
+            if times is None:
+                tnn_compute_backward(s)
+            else:
+                for i, seconds in enumerate(tnn_compute_profiled(s).tolist()):
+                    node = tnn_graph_node(s, i)
+                    times.append((tnn_tensor_op_name(s, node), node.name, seconds))
             return float(download_row_major(s, t_loss, 1, 1)[0, 0])
 
     def close(self) -> None:

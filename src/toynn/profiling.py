@@ -1,0 +1,81 @@
+"""Where the time of a training step goes: per operator, and per tensor."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy.typing as npt
+
+from toynn.errors import TinyNNTypeError
+from toynn.llm.recipes import FromScratch
+from toynn.tinynn.arguments import kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """One node of the graph: its operator (ggml's or the shim's name), the tensor's name, its wall-clock seconds."""
+
+    op: str
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One step, node by node in order of computation. `print` it for the operators and the ten longest nodes.
+
+    A node is timed from one thread's point of view, its start and its barrier included (some microseconds each), so the
+    sum is a little more than the step takes without a profile.
+    """
+
+    loss: float
+    nodes: list[NodeTime]
+
+    @property
+    def seconds(self) -> float:
+        """All nodes together."""
+        return sum(node.seconds for node in self.nodes)
+
+    def by_op(self) -> dict[str, float]:
+        """Seconds of each operator, the longest first."""
+        return _sums((node.op, node.seconds) for node in self.nodes)
+
+    def by_name(self) -> dict[str, float]:
+        """Seconds of each tensor name, the longest first; nodes without a name go by their operator's in brackets."""
+        return _sums((node.name or f"({node.op})", node.seconds) for node in self.nodes)
+
+    def __str__(self) -> str:
+        total = self.seconds or 1.0
+        lines = [f"{len(self.nodes)} nodes, {1e3 * self.seconds:.3f} ms, loss {self.loss!r}", ""]
+        for title, sums in (("operator", self.by_op()), ("tensor", dict(list(self.by_name().items())[:10]))):
+            lines.append(f"{title:<40} {'ms':>10} {'share':>7}")
+            lines += [f"{key[:40]:<40} {1e3 * value:>10.3f} {value / total:>7.1%}" for key, value in sums.items()]
+            lines.append("")
+        return "\n".join(lines).rstrip()
+
+
+def profile(
+    recipe: FromScratch,
+    seq_ids: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    m_labels: npt.ArrayLike,
+    m_hp: npt.ArrayLike,
+    is_first: bool,
+) -> Profile:
+    """Takes one training step, as `recipe.step` does with the same arguments and to the same bits, and times its nodes.
+
+    Raises what `FromScratch.step` raises, and TinyNNTypeError for a recipe of another kind.
+    """
+    if not isinstance(recipe, FromScratch):
+        raise TinyNNTypeError(f"recipe must be a FromScratch, got {kind_of(recipe)}")
+    loss, nodes = recipe.profiled_step(seq_ids, positions, m_labels, m_hp, is_first)
+    return Profile(loss, [NodeTime(op, name, seconds) for op, name, seconds in nodes])
+
+
+def _sums(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for key, seconds in pairs:
+        sums[key] += seconds
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
