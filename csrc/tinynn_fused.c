@@ -163,7 +163,7 @@ tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
         return 0;
     }
     const int64_t d_head = tr->ne[0];
-    if (d_head % 2 != 0 || ((int64_t) n_heads + 2 * (int64_t) n_kv) * d_head != tq->ne[0]) {
+    if (d_head % 2 != 0 || tq->ne[0] % d_head != 0 || tq->ne[0] / d_head != (int64_t) n_heads + 2 * (int64_t) n_kv) {
         tnn__fail(s, TNN_E_VALUE, "qkv has shape %s, must be [(n_heads + 2 n_kv) d_head, rows] = [(%d + 2*%d) * %lld, rows]", tnn__shape(tq),
                   (int) n_heads, (int) n_kv, (long long) d_head);
         return 0;

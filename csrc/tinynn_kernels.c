@@ -85,7 +85,7 @@ int tnn__kernels_reserve_scratch(tnn_session * s) {
     }
     const size_t size = padded(per_thread) * (size_t) s->n_threads;
     if (size > s->scratch_size) {
-        void * scratch = aligned_alloc(64, size);
+        void * scratch = size <= tnn__memory_available() ? aligned_alloc(64, size) : NULL;
         if (scratch == NULL) {
             return tnn__fail(s, TNN_E_MEMORY, "no memory for the scratch space of %d threads (%zu bytes)", (int) s->n_threads, size);
         }

@@ -1,0 +1,86 @@
+"""The group of commands: what they are called, where they live, and how their errors end the process.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr that says what to do; -v adds
+the trace.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+import toynn
+
+COMMANDS = {
+    "prepare": "Text files -> packed tokens and a tokenizer.",
+    "train": "Packed tokens -> a trained model.",
+    "generate": "Continue a text.",
+    "eval": "Loss, perplexity and bits per byte on a text.",
+    "export": "A run -> GGUF for llama.cpp, or a Hugging Face folder.",
+    "import": "GGUF or a Hugging Face folder -> a run to go on with.",
+    "info": "What this build, a data folder, a run or a checkpoint is.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module, toynn.cli.NAME_command, when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return [name for name in COMMANDS if find_spec(f"toynn.cli.{name}_command") is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"toynn.cli.{cmd_name}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, without importing every command for its help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except KeyboardInterrupt:
+            click.echo("toynn: interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            click.echo(f"toynn: {_one_line(error)}", err=True)
+            sys.exit(_exit_code(error))
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return f"{error.name} is not installed; it comes with an extra: pip install 'toynn[cli,plot,interop]'"
+    if isinstance(error, MemoryError) and not str(error):
+        return "no memory left"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _exit_code(error: BaseException) -> int:
+    """2 where other input would help, 1 for the rest."""
+    bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    return 2 if isinstance(error, bad_input) else 1
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(toynn.__version__, message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Show the Python trace of an error.")
+@click.pass_context
+def app(ctx: click.Context, verbose: bool) -> None:
+    """Train small llama-family models on an ordinary CPU, and run them elsewhere."""
+    ctx.obj = verbose
