@@ -176,6 +176,11 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, t
 /* qkv [(n_heads + 2 n_kv) d_head, B t_seq]: a token's query, key and value heads; rope_table [d_head, B t_seq] -> [n_heads d_head, B t_seq].
  * NEOX RoPE, then causal attention within each of the B sequences, scores scaled by 1/sqrt(d_head) */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq);
+/* The same for the last n tokens of one sequence: qkv [.., n], rope_table [d_head, n], kv_cache persistent f32
+ * [2 n_kv d_head, n_ctx], n_past i32 [1], checked at each compute: 0 <= n_past <= n_ctx - n. The cache must hold the keys and values of
+ * the n_past tokens before; those of the n tokens are written behind them. Same bits as without a cache. No derivative */
+TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, tnn_tensor kv_cache,
+                                              tnn_tensor n_past, int32_t n_heads, int32_t n_kv);
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up); /* [2 d_ff, rows] -> silu(first half) * second half */
 /* logits [vocab, rows], targets i32 [rows] -> [1]: mean of -log_softmax(logits)[target] over the rows whose target is not
  * ignore_id (which is no token). Checked at each compute: every target is a token or ignore_id, and one at least is a token */

@@ -157,17 +157,37 @@ static int64_t min_i64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-/* Scores of queries q0..q0+rows of a head, rotated into b->q, against the keys in b->keys, into b->p. */
-static void block_scores(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t q0,
-                         int64_t rows) {
-    rotate(queries + q0 * h->qkv_row, h->qkv_row, table + q0 * h->d, rows, h->d, false, h->scale, b->q, h->d);
+/* Scores of rows queries, rotated into b->q, against n_keys keys (n_keys, d_head), rotated, into b->p. */
+static void block_scores(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
+                         const float * keys, int64_t key_row, int64_t n_keys) {
+    rotate(queries, h->qkv_row, table, rows, h->d, false, h->scale, b->q, h->d);
     const struct tnn_gemm g = { /* S = Q K^T */
-        .m = rows, .n = q0 + rows, .k = h->d,
+        .m = rows, .n = n_keys, .k = h->d,
         .a = b->q, .a_row = h->d, .a_col = 1,
-        .b = b->keys, .b_row = 1, .b_col = h->d,
+        .b = keys, .b_row = 1, .b_col = key_row,
         .c = b->p, .c_row = h->stride,
     };
     tnn__gemm(&g, b->gemm);
+}
+
+/* What a block of queries sees: scores, softmax, weighted sum of the values, into rows of out. The first query sees first keys
+ * besides its own. */
+static void block_attention(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
+                            int64_t first, const float * keys, int64_t key_row, const float * values, int64_t value_row, float * out,
+                            int64_t out_row) {
+    float inverse[QUERIES];
+    block_scores(h, b, queries, table, rows, keys, key_row, first + rows);
+    causal_exp(b->p, h->stride, rows, first, first + rows, inverse);
+    const struct tnn_gemm g = { /* O = P V */
+        .m = rows, .n = h->d, .k = first + rows,
+        .a = b->p, .a_row = h->stride, .a_col = 1,
+        .b = values, .b_row = value_row, .b_col = 1,
+        .c = out, .c_row = out_row,
+    };
+    tnn__gemm(&g, b->gemm);
+    for (int64_t row = 0; row < rows; row++) {
+        scale_row(out + row * out_row, h->d, inverse[row]);
+    }
 }
 
 /* Operands: qkv, RoPE table. */
@@ -188,18 +208,36 @@ void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int i
         }
         for (int64_t q0 = 0; q0 < h.t_seq; q0 += QUERIES) {
             const int64_t rows = min_i64(QUERIES, h.t_seq - q0);
-            float inverse[QUERIES];
-            block_scores(&h, &b, qkv + head * h.d, table, q0, rows);
-            causal_exp(b.p, h.stride, rows, q0, q0 + rows, inverse);
-            const struct tnn_gemm g = { /* O = P V */
-                .m = rows, .n = h.d, .k = q0 + rows,
-                .a = b.p, .a_row = h.stride, .a_col = 1,
-                .b = values, .b_row = h.qkv_row, .b_col = 1,
-                .c = out + q0 * out_row, .c_row = out_row,
-            };
-            tnn__gemm(&g, b.gemm);
-            for (int64_t row = 0; row < rows; row++) {
-                scale_row(out + (q0 + row) * out_row, h.d, inverse[row]);
+            block_attention(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, rows, q0, b.keys, h.d, values, h.qkv_row,
+                            out + q0 * out_row, out_row);
+        }
+    }
+}
+
+/* The same for the last tokens of one sequence, whose earlier keys (rotated) and values the cache holds: the tokens' own are
+ * written there first. A row of the cache: the KV heads' keys, then their values. Operands: qkv, RoPE table, cache, tokens before. */
+void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct shape   h = shape_of(k);
+    const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
+    const float * qkv     = tnn__data(dst->src[0]);
+    const float * table   = tnn__data(dst->src[1]);
+    float       * cache   = dst->src[2]->data;
+    const int64_t past    = *(const int32_t *) dst->src[3]->data;
+    const int64_t n       = dst->ne[1], cache_row = 2 * h.n_kv * h.d, out_row = h.n_heads * h.d;
+    int64_t begin, end;
+    tnn__part(h.n_kv, 1, ith, nth, &begin, &end);
+    for (int64_t kv = begin; kv < end; kv++) {
+        float * keys   = cache + kv * h.d;
+        float * values = cache + (h.n_kv + kv) * h.d;
+        rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, n, h.d, false, 1.0f, keys + past * cache_row, cache_row);
+        for (int64_t row = 0; row < n; row++) {
+            memcpy(values + (past + row) * cache_row, qkv + row * h.qkv_row + (h.n_heads + h.n_kv + kv) * h.d,
+                   (size_t) h.d * sizeof(float));
+        }
+        for (int64_t head = kv * h.group; head < (kv + 1) * h.group; head++) {
+            for (int64_t q0 = 0; q0 < n; q0 += QUERIES) {
+                block_attention(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, min_i64(QUERIES, n - q0), past + q0, keys,
+                                cache_row, values, cache_row, (float *) dst->data + q0 * out_row + head * h.d, out_row);
             }
         }
     }
@@ -258,7 +296,7 @@ void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, 
             for (int64_t q0 = 0; q0 < h.t_seq; q0 += QUERIES) {
                 const int64_t rows = min_i64(QUERIES, h.t_seq - q0), n_keys = q0 + rows;
                 float inverse[QUERIES];
-                block_scores(&h, &b, qkv + head * h.d, table, q0, rows);
+                block_scores(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, rows, b.keys, h.d, n_keys);
                 causal_exp(b.p, h.stride, rows, q0, n_keys, inverse);
                 const struct tnn_gemm back_p = { /* dP = dO V^T */
                     .m = rows, .n = n_keys, .k = h.d,

@@ -199,6 +199,15 @@ static int check_targets(tnn_session * s, const struct tnn_kernel * k, const str
                                          (int) k->ignore_id);
 }
 
+/* The tokens of a cached attention fit behind those that the cache holds. */
+static int check_cache(tnn_session * s, const struct ggml_tensor * node) {
+    const int32_t past  = *(const int32_t *) node->src[3]->data;
+    const int64_t n_ctx = node->src[2]->ne[1], n = node->ne[1];
+    return past >= 0 && past <= n_ctx - n ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "n_past = %d must be between 0 and %lld: the cache holds %lld "
+                                                               "tokens, and %lld are added", (int) past, (long long) (n_ctx - n),
+                                                               (long long) n_ctx, (long long) n);
+}
+
 static int check_uploaded(tnn_session * s, const struct ggml_tensor * t) {
     const struct tnn_entry * e = tnn__entry_of(s, t);
     if (e != NULL && e->is_input && !e->uploaded) {
@@ -225,6 +234,8 @@ int tnn__check_inputs(tnn_session * s, const struct ggml_cgraph * graph) {
             const struct tnn_kernel * k = tnn__kernel_of(s, t);
             if (k != NULL && k->kind == TNN_K_CROSS_ENTROPY_ROWS) {
                 rc = check_targets(s, k, t->src[1], t->src[0]->ne[0]);
+            } else if (k != NULL && k->kind == TNN_K_ATTENTION_CACHED) {
+                rc = check_cache(s, t);
             }
         }
     }

@@ -145,40 +145,77 @@ tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, tnn_tenso
     return handle_of(s, tnn__kernel_node(s, &like, d_head, args[0]->ne[0], args, args[1] != NULL ? 2 : 1));
 }
 
-tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * tq = rows_operand(s, "qkv", qkv);
-    struct ggml_tensor * tr = tq != NULL ? rows_operand(s, "rope_table", rope_table) : NULL;
+/* The operands of attention, args[0] qkv and args[1] the RoPE table; false with an error. */
+static bool attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
+                               struct ggml_tensor ** args) {
+    struct ggml_tensor * tq = args[0] = rows_operand(s, "qkv", qkv);
+    struct ggml_tensor * tr = args[1] = tq != NULL ? rows_operand(s, "rope_table", rope_table) : NULL;
     if (tr == NULL) {
-        return 0;
+        return false;
     }
     if (n_heads < 1 || n_kv < 1 || n_heads % n_kv != 0) {
         tnn__fail(s, TNN_E_VALUE, "n_kv = %d must be at least 1 and divide n_heads = %d", (int) n_kv, (int) n_heads);
-        return 0;
-    }
-    if (t_seq < 1 || tq->ne[1] % t_seq != 0) {
-        tnn__fail(s, TNN_E_VALUE, "t_seq = %lld must divide the rows of qkv, of shape %s", (long long) t_seq, tnn__shape(tq));
-        return 0;
+        return false;
     }
     const int64_t d_head = tr->ne[0];
     if (d_head % 2 != 0 || tq->ne[0] % d_head != 0 || tq->ne[0] / d_head != (int64_t) n_heads + 2 * (int64_t) n_kv) {
         tnn__fail(s, TNN_E_VALUE, "qkv has shape %s, must be [(n_heads + 2 n_kv) d_head, rows] = [(%d + 2*%d) * %lld, rows]", tnn__shape(tq),
                   (int) n_heads, (int) n_kv, (long long) d_head);
-        return 0;
+        return false;
     }
     if (tr->ne[1] != tq->ne[1]) {
         tnn__fail(s, TNN_E_VALUE, "rope_table has shape %s, must have a row for each of qkv's, of shape %s", tnn__shape(tr), tnn__shape(tq));
+        return false;
+    }
+    return true;
+}
+
+tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq) {
+    struct ggml_tensor * args[2];
+    if (!tnn__enter(s, __func__) || !attention_operands(s, qkv, rope_table, n_heads, n_kv, args)) {
+        return 0;
+    }
+    if (t_seq < 1 || args[0]->ne[1] % t_seq != 0) {
+        tnn__fail(s, TNN_E_VALUE, "t_seq = %lld must divide the rows of qkv, of shape %s", (long long) t_seq, tnn__shape(args[0]));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    struct ggml_tensor * args[] = { tq, tr };
+    const int64_t d_head = args[1]->ne[0];
     const struct tnn_kernel like = { .kind = TNN_K_ATTENTION, .n_heads = n_heads, .n_kv = n_kv, .t_seq = t_seq, .d_head = (int32_t) d_head,
                                      .scratch = tnn__attention_scratch(t_seq, d_head), .inplace_src = -1 };
-    return handle_of(s, tnn__kernel_node(s, &like, (int64_t) n_heads * d_head, tq->ne[1], args, 2));
+    return handle_of(s, tnn__kernel_node(s, &like, (int64_t) n_heads * d_head, args[0]->ne[1], args, 2));
+}
+
+tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, tnn_tensor kv_cache, tnn_tensor n_past,
+                                      int32_t n_heads, int32_t n_kv) {
+    struct ggml_tensor * args[4];
+    if (!tnn__enter(s, __func__) || !attention_operands(s, qkv, rope_table, n_heads, n_kv, args)) {
+        return 0;
+    }
+    const int64_t d_head = args[1]->ne[0], n = args[0]->ne[1];
+    args[2] = rows_operand(s, "kv_cache", kv_cache);
+    args[3] = args[2] != NULL ? tnn__index_operand(s, "n_past", n_past) : NULL;
+    if (args[3] == NULL) {
+        return 0;
+    }
+    if (!tnn__is_persistent(args[2]) || args[2]->ne[0] != 2 * (int64_t) n_kv * d_head || args[2]->ne[1] < n) {
+        tnn__fail(s, TNN_E_VALUE, "kv_cache has shape %s, must be a persistent tensor [2 n_kv d_head, n_ctx] = [%lld, at least %lld]",
+                  tnn__shape(args[2]), (long long) (2 * (int64_t) n_kv * d_head), (long long) n);
+        return 0;
+    }
+    if (args[3]->ne[0] != 1) {
+        tnn__fail(s, TNN_E_VALUE, "n_past has shape %s, must be [1]", tnn__shape(args[3]));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    const int64_t n_ctx = args[2]->ne[1];
+    const struct tnn_kernel like = { .kind = TNN_K_ATTENTION_CACHED, .n_heads = n_heads, .n_kv = n_kv, .t_seq = n_ctx,
+                                     .d_head = (int32_t) d_head, .scratch = tnn__attention_scratch(n_ctx, d_head), .inplace_src = -1 };
+    return handle_of(s, tnn__kernel_node(s, &like, (int64_t) n_heads * d_head, n, args, 4));
 }
 
 tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up) {

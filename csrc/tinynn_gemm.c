@@ -184,7 +184,55 @@ static void compute_tile(const struct block * k, int64_t i, int64_t j) {
     }
 }
 
+/* ------------------------------------------------------------------ a row or two */
+
+/* y = B^T x for the rows of A one by one, B's columns contiguous along k: nothing is packed, each weight is read once. Eight
+ * columns go together; the order along k is the tile's. */
+static void few_rows(const struct tnn_gemm * g) {
+    for (int64_t i = 0; i < g->m; i++) {
+        const float * a = g->a + i * g->a_row;
+        float       * c = g->c + i * g->c_row;
+        for (int64_t j = 0; j < g->n; j += V8_LANES) {
+            const int64_t width = min_i64(V8_LANES, g->n - j);
+            const float * column[V8_LANES];
+            for (int64_t s = 0; s < V8_LANES; s++) { /* columns beyond the edge repeat the last */
+                column[s] = g->b + (j + min_i64(s, width - 1)) * g->b_col;
+            }
+            v8f     sum = g->accumulate ? v8_load_part(c + j, width, 0.0f) : v8_set1(0.0f);
+            int64_t p   = 0;
+            for (; p + V8_LANES <= g->k; p += V8_LANES) {
+                v8f r[V8_LANES];
+                for (int s = 0; s < V8_LANES; s++) {
+                    r[s] = v8_load(column[s] + p);
+                }
+                v8_transpose(r);
+                for (int s = 0; s < V8_LANES; s++) {
+                    sum = v8_fma(v8_set1(a[p + s]), r[s], sum);
+                }
+            }
+            for (; p < g->k; p++) {
+                v8f r;
+                for (int s = 0; s < V8_LANES; s++) {
+                    r[s] = column[s][p];
+                }
+                sum = v8_fma(v8_set1(a[p]), r, sum);
+            }
+            if (g->bias != NULL) {
+                sum += v8_load_part(g->bias + j, width, 0.0f);
+            }
+            if (g->add != NULL) {
+                sum += v8_load_part(g->add + i * g->c_row + j, width, 0.0f);
+            }
+            v8_store_part(c + j, width, sum);
+        }
+    }
+}
+
 void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
+    if (g->m <= 2 && g->b_row == 1 && g->a_col == 1) {
+        few_rows(g);
+        return;
+    }
     float * const b_block = scratch;
     float * const a_block = b_block + KC * NC;
     float * const spill   = a_block + MC * KC;

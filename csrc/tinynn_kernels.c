@@ -20,6 +20,7 @@ static const struct {
     [TNN_K_ROPE_TABLE]          = { "ROPE_TABLE", tnn__rope_table },
     [TNN_K_ATTENTION]           = { "ATTENTION", tnn__attention },
     [TNN_K_ATTENTION_BACK]      = { "ATTENTION_BACK", tnn__attention_back },
+    [TNN_K_ATTENTION_CACHED]    = { "ATTENTION_CACHED", tnn__attention_cached },
     [TNN_K_SWIGLU]              = { "SWIGLU", tnn__swiglu },
     [TNN_K_SWIGLU_BACK]         = { "SWIGLU_BACK", tnn__swiglu_back },
     [TNN_K_CROSS_ENTROPY_ROWS]  = { "CROSS_ENTROPY_ROWS", tnn__cross_entropy_rows },

@@ -21,6 +21,7 @@ enum tnn_kernel_kind {
     TNN_K_ROPE_TABLE,
     TNN_K_ATTENTION,
     TNN_K_ATTENTION_BACK,
+    TNN_K_ATTENTION_CACHED,
     TNN_K_SWIGLU,
     TNN_K_SWIGLU_BACK,
     TNN_K_CROSS_ENTROPY_ROWS,
@@ -89,6 +90,8 @@ size_t tnn__attention_scratch(int64_t t_seq, int64_t d_head);
 void tnn__rope_table(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
 void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
 void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+
+void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
 
 /* ---- tinynn_linear.c ---- */
 void tnn__linear(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);

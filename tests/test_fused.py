@@ -574,6 +574,11 @@ def test_a_profiled_step_is_a_step_and_names_its_nodes(layout: str) -> None:
 # ---- graphs of one's own ----
 
 
+def cached(s: nn.Session, table: nn.Tensor, cache: nn.Tensor, n_past: nn.Tensor) -> nn.Tensor:
+    """A cached attention of one head of 8 over five tokens."""
+    return nn.tnn_fused_attention_cached(s, nn.tnn_input_2d_f32(s, 24, 5), table, cache, n_past, 1, 1)
+
+
 def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
     """A parameter (6, 8), an input (5, 8) and targets, before any graph."""
     w = nn.tnn_input_2d_f32_persistent(s, 8, 6)
@@ -702,7 +707,18 @@ def test_two_losses_are_refused() -> None:
         (lambda s, w, x, t: nn.tnn_fused_rope_table(s, t, None, 2**30, 1e4, 1.0, 1.0), TinyNNValueError, "table"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 1, 1, 5), TinyNNValueError, "qkv has shape"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 3, 2, 5), TinyNNValueError, "n_kv = 2"),
-        (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 1, 1, 3), TinyNNValueError, "t_seq = 3"),
+        (
+            lambda s, w, x, t: nn.tnn_fused_attention(s, nn.tnn_input_2d_f32(s, 24, 5), x, 1, 1, 3),
+            TinyNNValueError,
+            "t_seq = 3",
+        ),
+        (
+            lambda s, w, x, t: cached(s, x, w, nn.tnn_input_1d_i32(s, 1)),
+            TinyNNValueError,
+            r"kv_cache .* \[16, at least 5",
+        ),
+        (lambda s, w, x, t: cached(s, x, x, nn.tnn_input_1d_i32(s, 1)), TinyNNValueError, "persistent"),
+        (lambda s, w, x, t: cached(s, x, w, x), TinyNNTypeError, "n_past has dtype f32"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 2**31 - 1, 1, 5), TinyNNValueError, "qkv has shape"),
         (lambda s, w, x, t: nn.tnn_fused_swiglu(s, nn.tnn_input_2d_f32(s, 3, 2)), TinyNNValueError, "gate_up"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, w, t, -1), TinyNNValueError, "targets has shape"),

@@ -99,6 +99,26 @@ def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: in
     )
 
 
+def tnn_fused_attention_cached(
+    s: Session, qkv: Tensor, rope_table: Tensor, kv_cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
+) -> Tensor:
+    """The same for the last n tokens of one sequence; keys and values of those before are in the cache. Same bits.
+
+    qkv ne=[.., n], rope_table ne=[d_head, n], kv_cache persistent f32 ne=[2 n_kv d_head, n_ctx], n_past i32 ne=[1],
+    checked at each compute: from 0 to n_ctx - n. The tokens' keys and values are written behind. No derivative.
+    """
+    return built(
+        s,
+        lib.tnn_fused_attention_cached,
+        handle(s, "qkv", qkv),
+        handle(s, "rope_table", rope_table),
+        handle(s, "kv_cache", kv_cache),
+        handle(s, "n_past", n_past),
+        int32("n_heads", n_heads),
+        int32("n_kv", n_kv),
+    )
+
+
 def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
     """silu(gate) * up. gate_up ne=[2 d_ff, rows]: a row's gate, then its up -> ne=[d_ff, rows]."""
     return built(s, lib.tnn_fused_swiglu, handle(s, "gate_up", gate_up))

@@ -1,0 +1,93 @@
+"""`python -m benchmarks`: measures, prints, and writes docs/performance.md, its picture and the raw samples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.child import ROOT, ContenderError
+from benchmarks.measure import LABELS, REFERENCE, contenders, measure, measure_peak
+from benchmarks.report import Run, markdown, write_json, write_markdown
+from benchmarks.shapes import SHAPES
+
+_QUIET = 0.3  # a load average that other programs may leave
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="toynn beside PyTorch, in one run")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE", help=str([*SHAPES]))
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2], metavar="N", help="default: 1 2")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
+        help=f"{[*LABELS]}; {REFERENCE} always takes part",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=positive, help="turns of each contender (default: by shape, 6 to 10)")
+    parser.add_argument("--steps", type=positive, help="timed steps in a turn (default: by shape, 2 to 100)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 steps, to see that it works")
+    parser.add_argument("--out", type=Path, help="a folder for performance.md, .png, .json, instead of the repository's")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
+
+
+def measured(flags: argparse.Namespace) -> Run:
+    run = Run([], {}, machine.load())
+    if run.load > _QUIET:
+        print(f"the machine is not quiet (load average {run.load:.2f}): the figures will be too", file=sys.stderr)
+    for threads in flags.threads:
+        if threads > machine.cores():
+            print(f"{threads} threads left out: this process may use {machine.cores()} core(s)", file=sys.stderr)
+            continue
+        print(f"matmul peak, {threads} thread(s) ...", file=sys.stderr)
+        run.peaks[threads] = measure_peak(threads, 2 if flags.quick else 10)
+    for shape in (SHAPES[name] for name in flags.shapes):
+        names = [name for name in contenders(shape) if name in (REFERENCE, *flags.contenders)]
+        rounds = flags.rounds or (2 if flags.quick else shape.rounds)
+        steps = flags.steps or (2 if flags.quick else shape.steps)
+        for threads in run.peaks:
+            print(f"{shape.name}, {threads} thread(s): {rounds} rounds of {steps} steps ...", file=sys.stderr)
+            run.rows += measure(shape, threads, names, rounds, steps)
+    return run
+
+
+def write(run: Run, text: str, out: Path | None) -> None:
+    docs, results = out or ROOT / "docs", out or ROOT / "benchmarks" / "results"
+    for folder in (docs, results):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(run, results / "performance.json")
+    try:
+        from benchmarks.plot import draw
+    except ImportError:
+        print("no picture: it needs matplotlib (pip install '.[bench]')", file=sys.stderr)
+    else:
+        draw(run, docs / "performance.png")
+        text = f"![How many times as fast as the others toynn is, per shape and threads](performance.png)\n\n{text}"
+    write_markdown(text, docs / "performance.md")
+
+
+def main() -> int:
+    flags = arguments()
+    try:
+        run = measured(flags)
+    except ContenderError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    if not run.rows:
+        print("benchmarks: nothing was measured", file=sys.stderr)
+        return 1
+    text = markdown(run)
+    print(text)
+    if flags.out is not None or not flags.quick:
+        write(run, text, flags.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

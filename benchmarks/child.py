@@ -1,0 +1,95 @@
+"""A contender's process, seen from the one that measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.shapes import Shape
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ContenderError(Exception):
+    """The contender's process failed; it wrote why to standard error."""
+
+
+class Child:
+    """Started and warm when the constructor returns. Use it as a context manager.
+
+    Attributes:
+        import_s, rss_import: seconds to import the library, and the bytes resident after it.
+        first_loss_s: seconds from the start of the process to its first loss.
+        version: the library, in words.
+    """
+
+    def __init__(self, name: str, shape: Shape, threads: int, scratch: Path) -> None:
+        """scratch: a folder of this run, in which torch.compile keeps what it compiles (so it finds nothing old)."""
+        n = str(threads)
+        settings = {"OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n}
+        settings |= {"TORCHINDUCTOR_COMPILE_THREADS": n, "TORCHINDUCTOR_CACHE_DIR": str(scratch / f"{shape.name}-{n}")}
+        self.name = name
+        start = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contender", name, shape.name, n],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            cwd=ROOT,
+            env=os.environ | settings,
+        )
+        try:
+            ready = self._read()
+        except BaseException:
+            self.close()
+            raise
+        self.first_loss_s = time.monotonic() - start
+        self.import_s: float = ready["import_s"]
+        self.rss_import: int = ready["rss_import"]
+        self.version: str = ready["version"]
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """One command and its answer, see `benchmarks.contender.answer`. Raises ContenderError."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(json.dumps({"do": do, **arguments}) + "\n")
+            pipe.flush()
+        except OSError:
+            raise ContenderError(f"{self.name} is gone") from None
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        pipe = self._process.stdout
+        assert pipe is not None
+        line = pipe.readline()
+        if not line:
+            raise ContenderError(f"{self.name} ended with exit status {self._process.wait()}")
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise ContenderError(f"{self.name}: {message['error']}")
+        return message
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

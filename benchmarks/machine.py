@@ -1,0 +1,87 @@
+"""What there is to say about the machine, and about the memory of this process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+_FEATURES = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not tell."""
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+
+
+def rss() -> int:
+    """Bytes of this process now resident (where the system does not tell, the most so far)."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS") or _maxrss()
+
+
+def peak_rss() -> int:
+    """The most that was resident. ru_maxrss would do, but on Linux it starts at that of the process's parent."""
+    return _kilobytes(Path("/proc/self/status"), "VmHWM") or _maxrss()
+
+
+def description() -> str:
+    """Cores, CPU features, caches and memory, in words."""
+    parts = [f"{platform.machine()}, {cores()} core(s)"]
+    features = _features()
+    if features:
+        parts.append("CPU features " + " ".join(features))
+    caches = _caches()
+    if caches:
+        parts.append("caches " + ", ".join(caches))
+    total = _kilobytes(Path("/proc/meminfo"), "MemTotal")
+    if total:
+        parts.append(f"{total / 2**30:.0f} GiB of memory")
+    return "; ".join(parts)
+
+
+def load() -> float:
+    """Processes that wanted a core in the last minute, on average: near 0 on a quiet machine."""
+    return os.getloadavg()[0]
+
+
+def _kilobytes(path: Path, key: str) -> int | None:
+    """Bytes of the line `key: n kB`."""
+    if not path.exists():
+        return None
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _maxrss() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _features() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    known: set[str] = set()
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                known |= set(line.split(":", 1)[1].split())
+    return [feature for feature in _FEATURES if feature in known]
+
+
+def _caches() -> list[str]:
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+        if kind != "Instruction":
+            found.append(f"L{level} {size}")
+    return found

@@ -1,0 +1,156 @@
+"""Contenders taking turns: one measurement of a shape at a number of threads."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.child import Child, ContenderError
+from benchmarks.machine import available_bytes
+from benchmarks.shapes import PEAK_SIZE, SHAPES, Shape
+
+REFERENCE = "toynn"
+LABELS = {
+    REFERENCE: "toynn",
+    "toynn-per-head": "toynn, per_head",
+    "torch": "PyTorch, eager",
+    "torch-compile": "PyTorch, compiled",
+}
+MATMULS = {"toynn-matmul": "tnn_fused_linear", "torch-matmul": "torch.matmul"}
+
+_PAUSE_S = 0.05  # for idle threads that still spin to fall asleep
+_CHECKED_STEPS = 3
+_TOLERANCE = 1e-3
+
+
+@dataclass
+class Row:
+    """A contender on a shape. `rounds` holds the seconds of each timed step, turn by turn; without any, `note` why."""
+
+    shape: Shape
+    threads: int
+    contender: str
+    rounds: list[list[float]] = field(default_factory=list)
+    import_s: float = 0.0
+    first_loss_s: float = 0.0
+    rss_import: int = 0
+    peak_rss: int = 0
+    version: str = ""
+    note: str = ""
+
+    @property
+    def seconds(self) -> list[float]:
+        return [second for turn in self.rounds for second in turn]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def ratios(row: Row, reference: Row) -> list[float]:
+    """How many times as fast the reference was, turn by turn."""
+    pairs = zip(row.rounds, reference.rounds, strict=True)
+    return [statistics.median(mine) / statistics.median(its) for mine, its in pairs]
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lower quartile, the median, the upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def contenders(shape: Shape) -> list[str]:
+    """Who takes part; per_head, which is not made for speed, on the smallest shape only."""
+    return [name for name in LABELS if name != "toynn-per-head" or shape.name == "tiny"]
+
+
+def measure_peak(threads: int, rounds: int) -> dict[str, float]:
+    """GFLOP/s of a square f32 product, the best of each side's."""
+    shape, best = SHAPES["tiny"], dict.fromkeys(MATMULS, math.inf)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        children = [stack.enter_context(Child(name, shape, threads, Path(scratch))) for name in MATMULS]
+        for _ in range(rounds):
+            for child in children:
+                time.sleep(_PAUSE_S)
+                best[child.name] = min(best[child.name], *child.ask("steps", steps=10)["seconds"])
+    return {name: 2e-9 * PEAK_SIZE**3 / seconds for name, seconds in best.items()}
+
+
+def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps: int) -> list[Row]:
+    """The rows of one shape. `names` starts with the reference.
+
+    All contenders are in memory together and take turns. Where they do not fit, each is started anew for its turn.
+
+    Raises:
+        ContenderError: one failed (a compiled one that does gets a note instead), or computes something else.
+    """
+    rows = {name: Row(shape, threads, name) for name in names}
+    memory = available_bytes()
+    if memory is not None and shape.expected_bytes > memory:
+        for row in rows.values():
+            row.note = "does not fit into memory"
+        return list(rows.values())
+    together = memory is None or shape.expected_bytes * len(names) <= memory
+    with tempfile.TemporaryDirectory() as scratch:
+        check = _Check(Path(scratch))
+        if together:
+            _turns(list(rows.values()), check, rounds, steps)
+        else:
+            for _ in range(rounds):
+                for row in rows.values():
+                    _turns([row], check, 1, steps)
+    return list(rows.values())
+
+
+class _Check:
+    """That every contender computes the same losses, from the weights the reference began with."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self._weights = scratch / "weights"
+        self._losses: list[float] = []
+
+    def __call__(self, child: Child) -> None:
+        if not self._losses:
+            self._weights.mkdir()
+            child.ask("save", folder=str(self._weights))
+        losses = child.ask("restart", folder=str(self._weights), steps=_CHECKED_STEPS)["losses"]
+        self._losses = self._losses or losses
+        if any(not abs(loss - wanted) <= _TOLERANCE for loss, wanted in zip(losses, self._losses, strict=True)):
+            raise ContenderError(f"{child.name} computes the losses {losses}, {REFERENCE} {self._losses}")
+
+
+def _turns(rows: list[Row], check: _Check, rounds: int, steps: int) -> None:
+    """Starts the contenders, checks them, and adds a number of rounds to their rows."""
+    with ExitStack() as stack:
+        children = []
+        for row in rows:
+            if row.note:
+                continue
+            try:
+                child = stack.enter_context(Child(row.contender, row.shape, row.threads, check.scratch))
+            except ContenderError as error:
+                if row.contender != "torch-compile":
+                    raise
+                row.note = f"does not work here ({error})"
+                continue
+            children.append((row, child))
+            if not row.rounds:
+                row.import_s, row.first_loss_s, row.rss_import = child.import_s, child.first_loss_s, child.rss_import
+                row.version, row.peak_rss = child.version, child.ask("peak")["peak_rss"]
+            check(child)
+        for _ in range(rounds):
+            for row, child in children:
+                time.sleep(_PAUSE_S)
+                turn = child.ask("steps", steps=steps)
+                if not math.isfinite(turn["loss"]):
+                    raise ContenderError(f"{row.contender} has diverged")
+                row.rounds.append(turn["seconds"])

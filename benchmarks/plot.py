@@ -1,0 +1,55 @@
+"""The picture: how many times as fast as the others toynn is, per shape and number of threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from benchmarks.measure import LABELS, REFERENCE, quartiles, ratios
+from benchmarks.report import Run
+
+mpl.use("agg")
+
+_COLOURS = {"torch": "#d55e00", "torch-compile": "#0072b2", "toynn-per-head": "#999999"}
+_TICKS = (0.25, 0.5, 1, 2, 4, 8, 16)
+
+
+def draw(run: Run, path: Path) -> None:
+    """Bars from 1, with whiskers from quartile to quartile, on a logarithmic axis."""
+    groups = list(dict.fromkeys((row.shape.name, row.threads) for row in run.rows))
+    names = [name for name in LABELS if name != REFERENCE]
+    width = 0.8 / len(names)
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    shown = set()
+    for row in run.rows:
+        if row.contender == REFERENCE or not row.rounds:
+            continue
+        low, median, high = quartiles(ratios(row, run.reference(row)))
+        x = groups.index((row.shape.name, row.threads)) + (names.index(row.contender) - (len(names) - 1) / 2) * width
+        label = None if row.contender in shown else LABELS[row.contender]
+        shown.add(row.contender)
+        axes.bar(x, median - 1, width, bottom=1, color=_COLOURS[row.contender], label=label)
+        axes.errorbar(x, median, [[median - low], [high - median]], color="black", linewidth=1)
+        axes.annotate(
+            f"{median:.2f}", (x, max(high, 1)), xytext=(0, 3), textcoords="offset points", ha="center", size=8
+        )
+    axes.axhline(1, color="black", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_yticks(_TICKS)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(*_limits(axes.get_ylim()))
+    axes.set_xticks(range(len(groups)), [f"{shape}\n{n} thread{'s' * (n > 1)}" for shape, n in groups])
+    axes.set_ylabel("time of a step / toynn's\n(above 1 toynn is faster)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _limits(shown: tuple[float, float]) -> tuple[float, float]:
+    """At least a half to two, so that a small difference looks small."""
+    return min(0.5, shown[0]), max(2.0, shown[1] * 1.1)

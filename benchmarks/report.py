@@ -1,0 +1,135 @@
+"""What was measured, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.measure import LABELS, MATMULS, REFERENCE, Row, quartiles, ratios
+
+BEGIN = "<!-- bench: what follows is written by `make bench` -->"
+END = "<!-- bench: end -->"
+
+
+@dataclass
+class Run:
+    """One run of the benchmark. `peaks` holds GFLOP/s by threads and by MATMULS' names."""
+
+    rows: list[Row]
+    peaks: dict[int, dict[str, float]]
+    load: float
+
+    def reference(self, row: Row) -> Row:
+        """toynn's row beside this one."""
+        of = {(other.shape.name, other.threads): other for other in self.rows if other.contender == REFERENCE}
+        return of[row.shape.name, row.threads]
+
+
+def markdown(run: Run) -> str:
+    parts = [_heading(run), _peaks(run), _speed(run), _memory(run)]
+    return "\n\n".join(parts)
+
+
+def write_markdown(text: str, path: Path) -> None:
+    """Puts the text between the page's markers, making the page if there is none."""
+    page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path.name} has no lines {BEGIN!r} and {END!r} to write between")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def write_json(run: Run, path: Path) -> None:
+    """All samples: seconds of each step, a list for each turn."""
+    rows = [
+        {
+            "shape": row.shape.name,
+            "threads": row.threads,
+            "contender": row.contender,
+            "import_s": round(row.import_s, 4),
+            "first_loss_s": round(row.first_loss_s, 4),
+            "rss_import": row.rss_import,
+            "peak_rss": row.peak_rss,
+            "note": row.note,
+            "rounds": [[round(second, 7) for second in turn] for turn in row.rounds],
+        }
+        for row in run.rows
+    ]
+    head = {"machine": machine.description(), "versions": _versions(run), "load": run.load, "peak_gflops": run.peaks}
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    path.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def _versions(run: Run) -> list[str]:
+    return sorted({row.version for row in run.rows if row.version}, reverse=True)
+
+
+def _heading(run: Run) -> str:
+    day = datetime.now(timezone.utc).date().isoformat()
+    lines = [f"Measured on {day}: {machine.description()}.", *(f"{words}." for words in _versions(run))]
+    lines.append(f"Load average when the run began: {run.load:.2f}.")
+    return "  \n".join(lines)
+
+
+def _peaks(run: Run) -> str:
+    lines = ["| threads | " + " | ".join(f"{label}, GFLOP/s" for label in MATMULS.values()) + " |"]
+    lines.append("| --: |" + " --: |" * len(MATMULS))
+    for threads, peak in run.peaks.items():
+        lines.append(f"| {threads} | " + " | ".join(f"{peak[name]:.0f}" for name in MATMULS) + " |")
+    return "\n".join(lines)
+
+
+def _speed(run: Run) -> str:
+    lines = [
+        "| shape | threads | | step, ms | least | quartiles | tokens/s | GFLOP/s | of peak | toynn is faster by |",
+        "| :-- | --: | :-- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in run.rows:
+        start = f"| {row.shape.name} | {row.threads} | {LABELS[row.contender]} |"
+        if not row.rounds:
+            lines.append(f"{start} {row.note} |" + " |" * 6)
+            continue
+        low, median, high = (1e3 * value for value in quartiles(row.seconds))
+        gflops = 1e-9 * row.shape.step_flop / row.median_s
+        cells = [
+            _ms(median),
+            _ms(1e3 * min(row.seconds)),
+            f"{_ms(low)} - {_ms(high)}",
+            f"{row.shape.tokens / row.median_s:.0f}",
+            f"{gflops:.1f}",
+            f"{gflops / max(run.peaks[row.threads].values()):.0%}",
+            _ratio(row, run.reference(row)),
+        ]
+        lines.append(f"{start} " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _memory(run: Run) -> str:
+    lines = [
+        "| shape | threads | | import, s | first loss, s | after import, MiB | peak, MiB | toynn's peak / this |",
+        "| :-- | --: | :-- | --: | --: | --: | --: | --: |",
+    ]
+    for row in run.rows:
+        if not row.rounds:
+            continue
+        lines.append(
+            f"| {row.shape.name} | {row.threads} | {LABELS[row.contender]} | {row.import_s:.2f} | "
+            f"{row.first_loss_s:.2f} | {row.rss_import / 2**20:.0f} | {row.peak_rss / 2**20:.0f} | "
+            f"{run.reference(row).peak_rss / row.peak_rss:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _ratio(row: Row, reference: Row) -> str:
+    if row is reference:
+        return "1"
+    low, median, high = quartiles(ratios(row, reference))
+    return f"{median:.2f} ({low:.2f} - {high:.2f})"
