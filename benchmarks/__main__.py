@@ -17,16 +17,17 @@ _QUIET = 0.3  # a load average that other programs may leave
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="toynn beside PyTorch, in one run")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE", help=str([*SHAPES]))
+    names = list(SHAPES)
+    parser.add_argument("--shapes", nargs="+", choices=names, default=names, metavar="SHAPE", help=f"of {names}")
     parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2], metavar="N", help="default: 1 2")
     parser.add_argument(
         "--contenders", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
-        help=f"{[*LABELS]}; {REFERENCE} always takes part",
+        help=f"of {[*LABELS]}; {REFERENCE} always takes part",
     )  # fmt: skip
     parser.add_argument("--rounds", type=positive, help="turns of each contender (default: by shape, 6 to 10)")
     parser.add_argument("--steps", type=positive, help="timed steps in a turn (default: by shape, 2 to 100)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 steps, to see that it works")
-    parser.add_argument("--out", type=Path, help="a folder for performance.md, .png, .json, instead of the repository's")
+    parser.add_argument("--out", type=Path, help="a folder to write into instead of the repository's own places")
     return parser.parse_args()
 
 
@@ -65,7 +66,7 @@ def write(run: Run, text: str, out: Path | None) -> None:
     try:
         from benchmarks.plot import draw
     except ImportError:
-        print("no picture: it needs matplotlib (pip install '.[bench]')", file=sys.stderr)
+        print("no picture: it needs matplotlib (pip install '.[plot]')", file=sys.stderr)
     else:
         draw(run, docs / "performance.png")
         text = f"![How many times as fast as the others toynn is, per shape and threads](performance.png)\n\n{text}"

@@ -8,7 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
-_FEATURES = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+_FEATURES = {"sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "sve"}
 
 
 def cores() -> int:
@@ -69,13 +69,13 @@ def _maxrss() -> int:
 
 
 def _features() -> list[str]:
+    """Those that matter here, in the order the system lists them."""
     path = Path("/proc/cpuinfo")
-    known: set[str] = set()
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                known |= set(line.split(":", 1)[1].split())
-    return [feature for feature in _FEATURES if feature in known]
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines:
+        if line.startswith(("flags", "Features")):
+            return [feature for feature in line.split(":", 1)[1].split() if feature in _FEATURES]
+    return []
 
 
 def _caches() -> list[str]:

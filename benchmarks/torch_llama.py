@@ -43,10 +43,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         B, T, _ = x.shape  # noqa: N806
         qkv = self.qkv(self.attn_norm(x)).view(B, T, -1, self.d).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
-        qk, v = qkv.split([self.heads + self.kv, self.kv], dim=1)
+        qk, v = torch.split(qkv, [self.heads + self.kv, self.kv], dim=1)
         first, second = qk.chunk(2, dim=-1)  # NEOX pairs (i, i + d/2)
         qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-        q, k = qk.split([self.heads, self.kv], dim=1)
+        q, k = torch.split(qk, [self.heads, self.kv], dim=1)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv)
         x = x + self.out(a.transpose(1, 2).reshape(B, T, -1))  # (B, T, d_model)
         gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, dim=-1)
@@ -87,6 +87,7 @@ class Llama(nn.Module):
         if self.head is not None:
             put(self.head.weight, "output")
         for n, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             blk = f"blk.{n}."
             put(block.attn_norm.weight, blk + "attn_norm")
             put(block.qkv.weight, blk + "attn_q", blk + "attn_k", blk + "attn_v")

@@ -14,7 +14,8 @@ from toynn.errors import (
     TinyNNTypeError,
     TinyNNValueError,
 )
-from toynn.llm.engine import LlamaSeqEngine
+from toynn.generation import Sampling, generate
+from toynn.llm.engine import LlamaDecoder, LlamaSeqEngine
 from toynn.llm.recipes import FromScratch
 from toynn.options import RecipeOptions
 from toynn.profiling import Profile, profile
@@ -26,10 +27,12 @@ __all__ = [
     "AdamW",
     "FromScratch",
     "InternalError",
+    "LlamaDecoder",
     "LlamaSeqEngine",
     "Profile",
     "RecipeOptions",
     "RopeScaling",
+    "Sampling",
     "Session",
     "SessionError",
     "SmolLM2Config",
@@ -41,6 +44,7 @@ __all__ = [
     "TrainingBatch",
     "__version__",
     "build_info",
+    "generate",
     "ggml_version",
     "labels",
     "profile",

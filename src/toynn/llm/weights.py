@@ -51,12 +51,14 @@ class WeightTable:
     """Declares weights, each followed by its moments X.m and X.v, and remembers them by name in that order.
 
     weight_dtype is that of the matrices; gammas, biases and moments are always F32. Only F32 can be trained (ggml's CPU
-    backward knows no other), so with another weight_dtype nothing is a parameter and no moments are declared.
+    backward knows no other), so with another weight_dtype nothing is a parameter and no moments are declared; nor are
+    they where nothing is to be trained at all.
     """
 
-    def __init__(self, session: Session, weight_dtype: int) -> None:
+    def __init__(self, session: Session, weight_dtype: int, trains: bool = True) -> None:
         self._s = session
         self._weight_dtype = weight_dtype
+        self._trains = trains and weight_dtype == TNN_F32
         self._tensors: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
         self._draws: list[tuple[str, int, int]] = []  # weight, first row, rows
         self.weights: dict[str, Weight] = {}
@@ -87,7 +89,7 @@ class WeightTable:
     ) -> Tensor:
         self._record(name, tensor, shape)
         m = v = None
-        if trainable and self._weight_dtype == TNN_F32:
+        if trainable and self._trains:
             tnn_set_param(self._s, tensor)
             m, v = self._moment(f"{name}.m", shape), self._moment(f"{name}.v", shape)
         self.weights[name] = Weight(name, tensor, shape, std, fill, m, v)

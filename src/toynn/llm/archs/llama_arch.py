@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
-from toynn.llm.blocks import BlockTaps, FusedBlock, Sequences, TransformerBlock
+from toynn.llm.blocks import BlockTaps, Context, FusedBlock, TransformerBlock
 from toynn.llm.primitives import Rope, rms_norm
 from toynn.llm.weights import Weight, WeightTable
 from toynn.tinynn import (
@@ -96,20 +97,34 @@ class LlamaArch:
         taps["logits"] = tnn_matmul(s, self._head, x)  # ne=[vocab, T*B]
         return taps
 
-    def build_fused(self, s: Session, token_ids: Tensor, r: Rope, t_seq: int) -> dict[str, Tensor]:
-        """The forward graph of the fused layout; the taps are those of `build` without blk.N.ffn."""
+    def build_fused(
+        self,
+        s: Session,
+        token_ids: Tensor,
+        r: Rope,
+        context_of: Callable[[Tensor], Context],
+        last: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The forward graph of the fused layout; the taps are those of `build` without blk.N.ffn.
+
+        context_of: what tokens see of each other, given the angles of their positions, ne=[d_head, T*B].
+        last: i32, the rows that get logits; None for all.
+        """
         taps: dict[str, Tensor] = {}
         table = tnn_fused_rope_table(
             s, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.freq_scale, r.scaling.attn_factor
         )  # ne=[d_head, T*B]
         tnn_tensor_set_name(s, table, "rope_table")
+        context = context_of(table)
         x = tnn_get_rows(s, self._token_embd, token_ids)  # ne=[d_model or donor_d_in, T*B]
         taps["embed"] = x
         if self._lens is not None:
             x = tnn_fused_linear(s, x, [self._lens])  # ne=[d_model, T*B]
             taps["lens"] = x
         for i, block in enumerate(self._fused_blocks):
-            x = _tapped(taps, i, block.build(s, x, Sequences(table, t_seq)))  # ne=[d_model, T*B]
+            x = _tapped(taps, i, block.build(s, x, context))  # ne=[d_model, T*B]
+        if last is not None:
+            x = tnn_get_rows(s, x, last)  # ne=[d_model, rows]
         x = tnn_fused_rms_norm(s, x, self._output_norm, self._cfg.rms_eps)  # ne=[d_model, T*B]
         taps["final_norm"] = x
         taps["logits"] = tnn_fused_linear(s, x, [self._head])  # ne=[vocab, T*B]

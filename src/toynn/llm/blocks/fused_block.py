@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from toynn.config import SmolLM2Config
 from toynn.llm.blocks.transformer_block import BlockTaps
@@ -12,6 +13,7 @@ from toynn.tinynn import (
     Session,
     Tensor,
     tnn_fused_attention,
+    tnn_fused_attention_cached,
     tnn_fused_linear,
     tnn_fused_rms_norm,
     tnn_fused_swiglu,
@@ -19,12 +21,40 @@ from toynn.tinynn import (
 )
 
 
+class Context(Protocol):
+    """What a token sees of the others."""
+
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:
+        """qkv ne=[(H + 2 H_kv) d_head, rows] of a layer. Returns ne=[H d_head, rows]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sequences:
-    """B sequences of t_seq tokens, laid flat, and the angles of their positions, ne=[d_head, B*T]."""
+    """B whole sequences of t_seq tokens, laid flat, and the angles of their positions, ne=[d_head, B*T]."""
 
     rope_table: Tensor
     t_seq: int
+
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:  # noqa: ARG002
+        """Each token sees itself and those before it in its sequence."""
+        return tnn_fused_attention(s, qkv, self.rope_table, cfg.n_heads, cfg.n_kv, self.t_seq)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The last tokens of one sequence: n_past i32 ne=[1] others come before them, whose keys and values the layers'
+    caches hold, each ne=[2 H_kv d_head, n_ctx]."""
+
+    rope_table: Tensor
+    caches: list[Tensor]
+    n_past: Tensor
+
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:
+        """Each token sees itself and all before it."""
+        return tnn_fused_attention_cached(
+            s, qkv, self.rope_table, self.caches[layer], self.n_past, cfg.n_heads, cfg.n_kv
+        )
 
 
 class FusedBlock:
@@ -41,6 +71,7 @@ class FusedBlock:
         std_down = init_scale / math.sqrt(d_ff)
         blk = f"blk.{index}"
         self._cfg = cfg
+        self._index = index
         self._name = blk
 
         self._attn_norm = table.vector(f"{blk}.attn_norm.weight", d_model, 1.0)
@@ -62,7 +93,7 @@ class FusedBlock:
         if qkv_bias:
             self._b_qkv = [table.vector(f"{blk}.attn_{x}.bias", n * d_head, 0.0) for x, n in heads.items()]
 
-    def build(self, s: Session, x: Tensor, sequences: Sequences) -> BlockTaps:
+    def build(self, s: Session, x: Tensor, context: Context) -> BlockTaps:
         """x: ne=[d_model, B*T]. The block's result is the taps' residual; ffn, added as it is computed, is None."""
         cfg, name = self._cfg, self._name
 
@@ -72,8 +103,7 @@ class FusedBlock:
 
         h = tnn_fused_rms_norm(s, x, self._attn_norm, cfg.rms_eps)  # ne=[d_model, B*T]
         qkv = named(tnn_fused_linear(s, h, self._w_qkv, self._b_qkv), "attn_qkv")  # ne=[(H + 2 H_kv) d_head, B*T]
-        a = tnn_fused_attention(s, qkv, sequences.rope_table, cfg.n_heads, cfg.n_kv, sequences.t_seq)
-        named(a, "attention")  # ne=[H d_head, B*T]
+        a = named(context.attend(s, self._index, qkv, cfg), "attention")  # ne=[H d_head, B*T]
         x = named(tnn_fused_linear(s, a, [self._w_o], add=x), "attn_output")  # ne=[d_model, B*T]
         h2 = named(tnn_fused_rms_norm(s, x, self._ffn_norm, cfg.rms_eps), "ffn_norm")  # ne=[d_model, B*T]
         gate_up = named(tnn_fused_linear(s, h2, [self._w_gate, self._w_up]), "ffn_gate_up")  # ne=[2 d_ff, B*T]

@@ -14,6 +14,7 @@ from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.init_streams import make_stream
 from toynn.labels import IGNORE_ID
 from toynn.llm.archs import LlamaArch
+from toynn.llm.blocks import Sequences
 from toynn.llm.engine.inputs import (
     batch_positions,
     block_causal_mask,
@@ -355,7 +356,8 @@ class LlamaSeqEngine:
         tnn_tensor_set_name(s, positions, "positions")
         rope = Rope(positions, model.cfg.head_dim, model.cfg.rope_base, model.cfg.rope_scaling, model.freq_factors)
         if model.options.layout == "fused":
-            taps = model.arch.build_fused(s, model.token_ids, rope, model.options.t_seq)
+            t_seq = model.options.t_seq
+            taps = model.arch.build_fused(s, model.token_ids, rope, lambda table: Sequences(table, t_seq))
         else:
             taps = model.arch.build(s, model.token_ids, rope, model.mask)
         for name, tensor in taps.items():
