@@ -42,18 +42,16 @@ def measured(flags: argparse.Namespace) -> Run:
     run = Run([], {}, machine.load())
     if run.load > _QUIET:
         print(f"the machine is not quiet (load average {run.load:.2f}): the figures will be too", file=sys.stderr)
-    for threads in flags.threads:
-        if threads > machine.cores():
-            print(f"{threads} threads left out: this process may use {machine.cores()} core(s)", file=sys.stderr)
-            continue
-        print(f"matmul peak, {threads} thread(s) ...", file=sys.stderr)
-        run.peaks[threads] = measure_peak(threads, 2 if flags.quick else 10)
+    counts = [threads for threads in flags.threads if threads <= machine.cores()]
+    for threads in set(flags.threads) - set(counts):
+        print(f"{threads} threads left out: this process may use {machine.cores()} core(s)", file=sys.stderr)
     for shape in (SHAPES[name] for name in flags.shapes):
         names = [name for name in contenders(shape) if name in (REFERENCE, *flags.contenders)]
         rounds = flags.rounds or (2 if flags.quick else shape.rounds)
         steps = flags.steps or (2 if flags.quick else shape.steps)
-        for threads in run.peaks:
+        for threads in counts:
             print(f"{shape.name}, {threads} thread(s): {rounds} rounds of {steps} steps ...", file=sys.stderr)
+            run.see_peak(threads, measure_peak(threads, 2 if flags.quick else 6))
             run.rows += measure(shape, threads, names, rounds, steps)
     return run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.measure import LABELS, REFERENCE, quartiles, ratios
 from benchmarks.report import Run
@@ -24,7 +24,7 @@ def draw(run: Run, path: Path) -> None:
     width = 0.8 / len(names)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    shown = set()
+    shown, ends = set(), list[float]()
     for row in run.rows:
         if row.contender == REFERENCE or not row.rounds:
             continue
@@ -32,6 +32,7 @@ def draw(run: Run, path: Path) -> None:
         x = groups.index((row.shape.name, row.threads)) + (names.index(row.contender) - (len(names) - 1) / 2) * width
         label = None if row.contender in shown else LABELS[row.contender]
         shown.add(row.contender)
+        ends += [low, high]
         axes.bar(x, median - 1, width, bottom=1, color=_COLOURS[row.contender], label=label)
         axes.errorbar(x, median, [[median - low], [high - median]], color="black", linewidth=1)
         axes.annotate(
@@ -40,16 +41,11 @@ def draw(run: Run, path: Path) -> None:
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
     axes.set_yticks(_TICKS)
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(*_limits(axes.get_ylim()))
+    axes.set_ylim(min([0.5, *ends]) / 1.1, max([2.0, *ends]) * 1.2)  # so that a small difference looks small
     axes.set_xticks(range(len(groups)), [f"{shape}\n{n} thread{'s' * (n > 1)}" for shape, n in groups])
     axes.set_ylabel("time of a step / toynn's\n(above 1 toynn is faster)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
-def _limits(shown: tuple[float, float]) -> tuple[float, float]:
-    """At least a half to two, so that a small difference looks small."""
-    return min(0.5, shown[0]), max(2.0, shown[1] * 1.1)

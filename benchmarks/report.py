@@ -22,6 +22,11 @@ class Run:
     peaks: dict[int, dict[str, float]]
     load: float
 
+    def see_peak(self, threads: int, gflops: dict[str, float]) -> None:
+        """Takes what a measurement of the peak found, and keeps the best of all."""
+        so_far = self.peaks.setdefault(threads, gflops)
+        self.peaks[threads] = {name: max(value, so_far[name]) for name, value in gflops.items()}
+
     def reference(self, row: Row) -> Row:
         """toynn's row beside this one."""
         of = {(other.shape.name, other.threads): other for other in self.rows if other.contender == REFERENCE}
