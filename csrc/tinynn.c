@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ggml-impl.h"
+#include "ggml-threading.h"
 
 /* A handle: sign 0 | serial 19 bits | generation 22 bits | index + 1 22 bits. */
 #define SERIAL_BITS     19
@@ -27,7 +28,17 @@ static _Thread_local char         t_message[TNN_MESSAGE_SIZE]; /* errors of call
 static _Thread_local int          t_code;
 static _Thread_local const char * t_call = "none";
 
-static void on_fork_in_child(void) {
+/* A fork while another thread makes a ggml context would leave the child with ggml's lock held for ever. */
+static void before_fork(void) {
+    ggml_critical_section_start();
+}
+
+static void after_fork_in_parent(void) {
+    ggml_critical_section_end();
+}
+
+static void after_fork_in_child(void) {
+    ggml_critical_section_end();
     atomic_fetch_add(&g_fork_epoch, 1);
 }
 
@@ -48,7 +59,7 @@ static void initialise_process(void) {
     ggml_log_set(on_log, NULL);
     ggml_set_abort_callback(on_abort);
     ggml_cpu_init();
-    pthread_atfork(NULL, NULL, on_fork_in_child);
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* ------------------------------------------------------------------ error funnel */
@@ -144,6 +155,10 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
 
 struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h) {
     struct tnn_entry * e = tnn__entry(s, arg, h);
+    if (e != NULL && e->tensor->op == GGML_OP_NONE && !e->is_input) { /* tnn_tensor_src can reach it */
+        tnn__fail(s, TNN_E_VALUE, "%s is memory inside an operator, which holds nothing of its own", arg);
+        return NULL;
+    }
     return e != NULL ? e->tensor : NULL;
 }
 

@@ -103,7 +103,11 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     }
     if (root->op == GGML_OP_NONE) {
         const struct tnn_entry * input = tnn__entry_of(s, root);
-        if (input != NULL && input->is_input && !input->uploaded) {
+        if (input == NULL || !input->is_input) {
+            tnn__fail(s, TNN_E_VALUE, "t (%s) is memory inside an operator, which holds nothing of its own", ggml_get_name(root));
+            return NULL;
+        }
+        if (!input->uploaded) {
             tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded", ggml_get_name(root));
             return NULL;
         }
@@ -157,7 +161,8 @@ int tnn_download_to_int_array(tnn_session * s, tnn_tensor t, int32_t * data, int
 /* ------------------------------------------------------------------ introspection */
 
 static struct ggml_tensor * looked_at(tnn_session * s, const char * call, tnn_tensor t) {
-    return tnn__enter(s, call) ? tnn__tensor(s, "t", t) : NULL;
+    const struct tnn_entry * e = tnn__enter(s, call) ? tnn__entry(s, "t", t) : NULL;
+    return e != NULL ? e->tensor : NULL;
 }
 
 static int64_t failed(const tnn_session * s) {

@@ -139,21 +139,6 @@ static void add_to_activation(struct walk * w, struct ggml_tensor * t, struct tn
     *grad_slot(w, t) = emit(w, t, &like, false, args, n_args);
 }
 
-/* The gradient of a parameter: the same, in the place of what is there. */
-static void add_to_parameter(struct walk * w, struct ggml_tensor * t, struct tnn_kernel like, struct ggml_tensor ** args, int n_args) {
-    struct ggml_tensor * in_place[GGML_MAX_SRC];
-    struct ggml_tensor * before = *grad_slot(w, t);
-    int n = 0;
-    if (before != NULL) {
-        in_place[n++]  = before;
-        like.continues = true;
-    }
-    for (int i = 0; i < n_args; i++) {
-        in_place[n++] = args[i];
-    }
-    *grad_slot(w, t) = emit(w, t, &like, before != NULL, in_place, n);
-}
-
 /* A gradient that exists already becomes t's, or is added to it: an addend's, that of the sum itself. */
 static void pass_on(struct walk * w, struct ggml_tensor * t, struct ggml_tensor * grad) {
     struct ggml_tensor * before = *grad_slot(w, t);
@@ -168,6 +153,27 @@ static void pass_on(struct walk * w, struct ggml_tensor * t, struct ggml_tensor 
     w->s->n_tensors_c++;
     ggml_build_forward_expand(w->gb, sum);
     *grad_slot(w, t) = sum;
+}
+
+/* The gradient of a weight, a table, a gamma or a bias: what kernel computes over args, in the place of what is there if that is
+ * this tensor's own. */
+static void add_to_parameter(struct walk * w, struct ggml_tensor * t, struct tnn_kernel like, struct ggml_tensor ** args, int n_args) {
+    struct ggml_tensor * before = *grad_slot(w, t);
+    like.gradient_of = t;
+    if (before != NULL && (tnn__kernel_of(w->s, before) == NULL || tnn__kernel_of(w->s, before)->gradient_of != t)) {
+        pass_on(w, t, emit(w, t, &like, false, args, n_args));
+        return;
+    }
+    struct ggml_tensor * in_place[GGML_MAX_SRC];
+    int n = 0;
+    if (before != NULL) {
+        in_place[n++]  = before;
+        like.continues = true;
+    }
+    for (int i = 0; i < n_args; i++) {
+        in_place[n++] = args[i];
+    }
+    *grad_slot(w, t) = emit(w, t, &like, before != NULL, in_place, n);
 }
 
 static void linear_back(struct walk * w, struct ggml_tensor * t, const struct tnn_kernel * k, struct ggml_tensor * grad) {

@@ -170,7 +170,9 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     ggml_set_output(tnn__tensor(s, "out", out));
     s->gradients_kept = false;
     rc = tnn__plan_and_allocate(s, s->gf);
-    if (rc != TNN_OK) {
+    if (rc != TNN_OK) { /* as if never asked: it may be again */
+        ggml_graph_clear(s->gf);
+        s->stage = TNN_STAGE_BUILD;
         return rc;
     }
     tnn__losses_seal(s);
@@ -217,8 +219,20 @@ void tnn__pool_free(tnn_session * s) {
     }
 }
 
+/* ggml cuts FLASH_ATTN_EXT by the number of threads, along the keys where there is one query, and its bits follow. Its reference
+ * kernel does not. */
+static bool needs_reference_kernels(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int compute(tnn_session * s, struct ggml_cgraph * graph) {
     struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
+    plan.use_ref = needs_reference_kernels(graph);
     const int rc = reserve_work(s, plan.work_size);
     if (rc != TNN_OK) {
         return rc;
@@ -290,10 +304,11 @@ static bool any_loss(const struct ggml_cgraph * graph) {
     return false;
 }
 
-/* Is the loss a kernel of the shim? Then the shim differentiates the graph. */
+/* Is the loss a tnn_fused_cross_entropy? Then the shim differentiates the graph. */
 static bool is_fused(const tnn_session * s, const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
-        if ((graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) && tnn__kernel_of(s, graph->nodes[i]) != NULL) {
+        const struct tnn_kernel * k = tnn__kernel_of(s, graph->nodes[i]);
+        if ((graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) && k != NULL && k->kind == TNN_K_CROSS_ENTROPY) {
             return true;
         }
     }
@@ -389,11 +404,12 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
     return TNN_OK;
 }
 
-static bool gradients_kept(const struct ggml_cgraph * gb) {
+/* Is every gradient of a parameter an output, and made by kernels that can add to what is there? */
+static bool gradients_kept(const tnn_session * s, const struct ggml_cgraph * gb) {
     for (int i = 0; i < gb->n_nodes; i++) {
         if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
             const struct ggml_tensor * grad = ggml_graph_get_grad(gb, gb->nodes[i]);
-            if (grad != NULL && !(grad->flags & GGML_TENSOR_FLAG_OUTPUT)) {
+            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(s, grad)))) {
                 return false;
             }
         }
@@ -410,7 +426,7 @@ int tnn_realize_backward(tnn_session * s) {
     }
     int rc = is_fused(s, s->gb) ? tnn__fused_schedule(s, s->gb) : TNN_OK;
     if (rc == TNN_OK) {
-        s->gradients_kept = gradients_kept(s->gb);
+        s->gradients_kept = gradients_kept(s, s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
     if (rc != TNN_OK) {

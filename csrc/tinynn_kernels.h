@@ -47,6 +47,7 @@ struct tnn_kernel {
     bool    has_bias, has_add;
     int64_t column;                    /* LINEAR_BACK_W, _BIAS: first column of dy */
     bool    continues;                 /* a gradient of a parameter: adds to what an earlier node of this graph wrote */
+    const struct ggml_tensor * gradient_of; /* a gradient of a parameter: whose */
     /* RMS_NORM, ROPE_TABLE, ATTENTION, CROSS_ENTROPY */
     float   eps;
     float   freq_base, freq_scale, attn_factor;
@@ -119,8 +120,7 @@ static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {
 
 /* Does the kernel write the gradient of a parameter? */
 static inline bool tnn__is_parameter_gradient(const struct tnn_kernel * k) {
-    return k->kind == TNN_K_LINEAR_BACK_W || k->kind == TNN_K_LINEAR_BACK_BIAS || k->kind == TNN_K_RMS_NORM_BACK_GAMMA
-        || k->kind == TNN_K_EMBEDDING_BACK;
+    return k != NULL && k->gradient_of != NULL && (k->gradient_of->flags & GGML_TENSOR_FLAG_PARAM) != 0;
 }
 
 static inline const float * tnn__data(const struct ggml_tensor * t) {

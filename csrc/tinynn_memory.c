@@ -270,7 +270,7 @@ static bool place_all(struct plan * p) {
     for (int i = 0; i < p->graph->n_nodes; i++) {
         const struct tnn_kernel * kernel = tnn__kernel_of(p->s, p->graph->nodes[i]);
         if (p->graph->nodes[i]->op == GGML_OP_NONE /* parameters stand among the nodes */
-            || (kernel != NULL && p->s->gradients_kept && tnn__is_parameter_gradient(kernel))) {
+            || (p->s->gradients_kept && tnn__is_parameter_gradient(kernel))) {
             place_input(p, root_of(p->graph->nodes[i])); /* a step may add to the gradient of the last */
         }
     }

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------ argument checks: true, or an error naming arg */
@@ -415,6 +416,10 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
                   (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
         return 0;
     }
+    if ((d->view_src != NULL ? d->view_src : d) == (r->view_src != NULL ? r->view_src : r)) {
+        tnn__fail(s, TNN_E_VALUE, "rows and dst are the same memory: what is read would depend on what was written first");
+        return 0;
+    }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
 }
 
@@ -448,8 +453,8 @@ static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, cons
 
 #define MAX_PARTS 4096
 
-static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim) {
-    struct ggml_tensor * t[MAX_PARTS];
+/* t has room for n tensors. */
+static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, struct ggml_tensor ** t, int32_t n, int32_t dim) {
     int64_t length = 0;
     if (dim < 0 || dim >= GGML_MAX_DIMS) {
         tnn__fail(s, TNN_E_VALUE, "dim = %d must be between 0 and %d", (int) dim, GGML_MAX_DIMS - 1);
@@ -478,7 +483,8 @@ static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, int3
 
 tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim) {
     const tnn_tensor parts[] = { a, b };
-    return tnn__enter(s, __func__) ? concat_checked(s, parts, 2, dim) : 0;
+    struct ggml_tensor * t[2];
+    return tnn__enter(s, __func__) ? concat_checked(s, parts, t, 2, dim) : 0;
 }
 
 tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim) {
@@ -489,7 +495,14 @@ tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, in
         tnn__fail(s, TNN_E_VALUE, "n = %d parts; must be between 1 and %d", (int) n, MAX_PARTS);
         return 0;
     }
-    return concat_checked(s, parts, n, dim);
+    struct ggml_tensor ** t = malloc((size_t) n * sizeof(*t));
+    if (t == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %d parts", (int) n);
+        return 0;
+    }
+    const tnn_tensor result = concat_checked(s, parts, t, n, dim);
+    free(t);
+    return result;
 }
 
 /* The reshape changes nothing forward; backward it makes the transposed gradient contiguous, which most of ggml's

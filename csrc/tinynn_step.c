@@ -47,6 +47,9 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     if (!(t_loss->flags & GGML_TENSOR_FLAG_LOSS) || t_loss->data == NULL) {
         return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) is not the loss of the graph", ggml_get_name(t_loss));
     }
+    if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
+        return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before tnn_realize_backward");
+    }
     if (t_norm != NULL && (tnn__kernel_of(s, t_norm) == NULL || tnn__kernel_of(s, t_norm)->kind != TNN_K_GRAD_NORM || t_norm->data == NULL || norm == NULL)) {
         return tnn__fail(s, TNN_E_VALUE, "step.norm is not what tnn_fused_grad_norm returned, or there is no place for it");
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -670,3 +672,85 @@ def test_a_cpu_without_the_profiles_features_gets_an_import_error_that_says_what
 def test_a_thing_that_is_no_session_is_named() -> None:
     with pytest.raises(TinyNNTypeError, match="s must be a Session"):
         nn.tnn_finalize_weights(object())  # type: ignore[arg-type]
+
+
+# ---- found by trying to break it ----
+
+
+def test_flash_attention_of_one_query_over_many_keys_has_the_same_bits_at_any_number_of_threads() -> None:
+    """ggml splits the keys by the number of threads there; the shim asks for its reference kernel."""
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.standard_normal(64 * n).astype(np.float32) for n in (2, 600, 600))
+    results = []
+    for n_threads in (1, 2, 3):
+        with Session(n_threads=n_threads, oversubscribe=True) as s:
+            tq = nn.tnn_input_3d_f32_persistent(s, 64, 1, 2)
+            tk, tv = (nn.tnn_input_3d_f32_persistent(s, 64, 600, 1) for _ in range(2))
+            nn.tnn_finalize_weights(s)
+            for tensor, values in ((tq, q), (tk, k), (tv, v)):
+                nn.tnn_upload_from_float_array(s, tensor, values)
+            out = nn.tnn_flash_attn_ext(s, tq, tk, tv, None, 0.125, 0.0, 0.0)
+            nn.tnn_realize(s, out)
+            nn.tnn_compute(s)
+            results.append(nn.tnn_download(s, out))
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+    scores = np.exp(q.reshape(2, 64).astype(np.float64) @ k.reshape(600, 64).T * 0.125)
+    want = scores / scores.sum(axis=1, keepdims=True) @ v.reshape(600, 64)
+    np.testing.assert_allclose(results[0].reshape(2, 64), want, atol=1e-3)
+
+
+def test_rows_cannot_be_set_from_the_memory_they_are_set_in() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        nn.tnn_finalize_weights(s)
+        ids = nn.tnn_input_1d_i32(s, 2)
+        with pytest.raises(TinyNNValueError, match="rows and dst are the same memory"):
+            nn.tnn_set_rows(s, w, nn.tnn_view_2d(s, w, 4, 2, 16, 16), ids)
+
+
+def test_memory_inside_a_concat_is_neither_operand_nor_download() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        nn.tnn_finalize_weights(s)
+        c = nn.tnn_concat(s, w, w, 0)
+        last = nn.tnn_tensor_src(s, c, 0)
+        assert last is not None
+        base = nn.tnn_tensor_src(s, last, 0)
+        assert base is not None
+        assert nn.tnn_tensor_op_name(s, base) == "NONE"
+        with pytest.raises(TinyNNValueError, match="memory inside an operator"):
+            nn.tnn_scale(s, base, 2.0)
+        nn.tnn_realize(s, c)
+        nn.tnn_compute(s)
+        with pytest.raises(TinyNNValueError, match="memory inside an operator"):
+            nn.tnn_download(s, base)
+
+
+def test_a_session_that_was_never_opened_says_so() -> None:
+    class Unopened(Session):
+        def __init__(self) -> None:
+            pass
+
+    s = Unopened()
+    assert s.closed
+    s.close()
+    with pytest.raises(SessionError, match="never opened"):
+        nn.tnn_session_n_threads(s)
+
+
+def test_a_session_cannot_be_copied_or_pickled() -> None:
+    with Session(n_threads=1) as s:
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TinyNNTypeError, match="copied or pickled"):
+                attempt(s)
+
+
+@pytest.mark.parametrize("number", ["x", 1.5, None, True])
+def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
+    with Session(n_threads=1) as s:
+        with pytest.raises(TinyNNTypeError, match="handle must be an int"):
+            nn.Tensor(s, number)
+        with pytest.raises(TinyNNValueError, match="handle"):
+            nn.Tensor(s, 2**70)
+    with pytest.raises(TinyNNTypeError, match="session must be a Session"):
+        nn.Tensor(None, 3)  # type: ignore[arg-type]

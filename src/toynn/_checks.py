@@ -28,8 +28,13 @@ def whole(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
     except TypeError:
         raise TinyNNTypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
     if not least <= number <= most:
-        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {number}")
+        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {_shown(number)}")
     return number
+
+
+def _shown(number: int) -> str:
+    """The number, or how long it is: Python refuses to print more than 4300 digits."""
+    return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
 
 def real(name: str, value: object, fits: Callable[[float], bool], expected: str) -> float:
@@ -70,13 +75,16 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
 
 def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
     """n whole numbers in one flat array; n_is says in words where n comes from."""
-    ids = np.asarray(value)
+    try:
+        ids = np.asarray(value)
+    except ValueError as error:
+        raise TinyNNValueError(f"{name} is not a regular array: {error}") from None
     if ids.ndim != 1 or ids.size != n:
         raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
     if ids.dtype.kind not in "iu":
         # Python integers beyond 64 bits arrive as objects: they are whole, but no id is that large.
         if ids.dtype.kind == "O" and all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-            raise TinyNNValueError(f"{name} has an id that does not fit 64 bits: {max(ids, key=abs)}")
+            raise TinyNNValueError(f"{name} has an id that does not fit 64 bits: {_shown(max(ids, key=abs))}")
         raise TinyNNTypeError(f"{name} must hold integers, got dtype {ids.dtype}")
     if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
         raise TinyNNValueError(f"{name} has the id {int(ids.max())}: ids fit 31 bits")

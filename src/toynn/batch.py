@@ -65,7 +65,10 @@ class TrainingBatch:
 
 
 def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    row = np.asarray(value)
+    try:
+        row = np.asarray(value)
+    except ValueError as error:
+        raise TinyNNValueError(f"m_hp is not a regular array: {error}") from None
     if row.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"m_hp must hold numbers, got dtype {row.dtype}")
     if row.size != 7:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     tnn_upload_from_float_array,
 )
-from toynn.tinynn.arguments import FloatArray, float_array
+from toynn.tinynn.arguments import FloatArray, float_array, text
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class WeightTable:
     def draw(self, stream: Lcg31Stream | XorShift64Stream) -> None:
         """Uploads every weight's start, drawn in declaration order (or that of `draw_rows`) from one stream."""
         drawn: dict[str, list[tuple[int, FloatArray]]] = {}
-        left = {name: sum(rows for other, _, rows in self._draws if other == name) for name, _, _ in self._draws}
+        left: Counter[str] = Counter()
+        for name, _, rows in self._draws:
+            left[name] += rows
         for name, first, rows in self._draws:
             weight = self.weights[name]
             values = stream.gaussian(rows * weight.shape[1], weight.std)
@@ -128,7 +131,7 @@ class WeightTable:
 
     def tensor(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
         """The weight or moment called name, with its row-major shape. Raises TinyNNValueError where there is none."""
-        if name not in self._tensors:
+        if text("name", name) not in self._tensors:
             raise TinyNNValueError(f"name: the model has no weight called {name!r}")
         return self._tensors[name]
 

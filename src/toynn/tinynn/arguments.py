@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -72,6 +72,13 @@ def float32(name: str, value: object) -> float:
     return number
 
 
+def text(name: str, value: object) -> str:
+    """A str. Raises TinyNNTypeError naming `name`."""
+    if not isinstance(value, str):
+        raise TinyNNTypeError(f"{name} must be a str, got {kind_of(value)}")
+    return value
+
+
 def label(name: str, value: object) -> bytes:
     """A str without NUL, as UTF-8. Raises TinyNNTypeError or TinyNNValueError naming `name`."""
     if not isinstance(value, str):
@@ -105,8 +112,11 @@ def float_array(name: str, value: object) -> FloatArray:
     array = _array(name, value)
     if array.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"{name} must have a real floating or integer dtype, got {array.dtype}")
-    with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(array, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            result = np.ascontiguousarray(array, dtype=np.float32)
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: no memory to convert {array.size} numbers to float32") from error
     if array.dtype != np.float32 and array.dtype.kind == "f" and bool(np.any(np.isinf(result) & np.isfinite(array))):
         raise TinyNNValueError(f"{name} holds a number out of the range of a 32-bit float (dtype {array.dtype})")
     return result
@@ -129,4 +139,7 @@ def int_array(name: str, value: object) -> IntArray:
         low, high = int(array.min()), int(array.max())
         if low < -(2**31) or high >= 2**31:
             raise TinyNNValueError(f"{name} must fit 32-bit integers, got values from {low} to {high}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    try:
+        return np.ascontiguousarray(array, dtype=np.int32)
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: no memory to convert {array.size} numbers to int32") from error

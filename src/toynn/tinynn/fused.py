@@ -22,11 +22,12 @@ from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, built, handle, optional_handle, status
 
 
-def _handles(s: Session, name: str, tensors: Sequence[Tensor]) -> Any:
-    """A C array of the handles of a list or tuple of tensors."""
+def _handles(s: Session, name: str, tensors: Sequence[Tensor]) -> tuple[Any, int]:
+    """A C array of the handles of a list or tuple of tensors, and how many it holds."""
     if not isinstance(tensors, (list, tuple)):
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
-    return ffi.new("tnn_tensor[]", [handle(s, f"{name}[{i}]", tensor) for i, tensor in enumerate(tensors)])
+    handles = [handle(s, f"{name}[{i}]", tensor) for i, tensor in enumerate(tensors)]
+    return ffi.new("tnn_tensor[]", handles), int32(f"len({name})", len(handles))
 
 
 # ---- operators ----
@@ -43,11 +44,10 @@ def tnn_fused_linear(
 
     x ne=[k, rows], weights ne=[k, m_i], biases ne=[m_i], add ne=[sum of m_i, rows] -> ne=[sum of m_i, rows].
     """
-    w = _handles(s, "weights", weights)
-    b = ffi.NULL if biases is None else _handles(s, "biases", biases)
-    if biases is not None and len(biases) != len(weights):
-        raise TinyNNValueError(f"biases must be one for each of the {len(weights)} weights, got {len(biases)}")
-    n = int32("len(weights)", len(weights))
+    w, n = _handles(s, "weights", weights)
+    b, n_biases = (ffi.NULL, n) if biases is None else _handles(s, "biases", biases)
+    if n_biases != n:
+        raise TinyNNValueError(f"biases must be one for each of the {n} weights, got {n_biases}")
     return built(s, lib.tnn_fused_linear, handle(s, "x", x), w, b, n, optional_handle(s, "add", add))
 
 
@@ -147,8 +147,8 @@ def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Te
 
     clip f32 ne=[2]: the largest norm (0: no limit), and a factor of every gradient, 1/n for n accumulated steps.
     """
-    array = _handles(s, "grads", grads)
-    return built(s, lib.tnn_fused_grad_norm, array, int32("len(grads)", len(grads)), handle(s, "clip", clip))
+    array, n = _handles(s, "grads", grads)
+    return built(s, lib.tnn_fused_grad_norm, array, n, handle(s, "clip", clip))
 
 
 def tnn_fused_adamw(

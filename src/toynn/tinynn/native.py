@@ -31,6 +31,8 @@ def _refuse_unfit_cpu() -> None:
 
 
 _refuse_unfit_cpu()
+# The first session sets the process up (ggml's tables, what happens at a fork): now, while no other thread is at it.
+lib.tnn_session_free(lib.tnn_session_new(0))
 
 
 def tnn_ggml_version() -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from toynn.errors import (
     InternalError,
@@ -37,25 +37,34 @@ def _failure(pointer: Any, code: int) -> TinyNNError:
 class _Owner:
     """The native session with what guards it. Outlives the Session by as much as its finalizer needs."""
 
-    __slots__ = ("lock", "pid", "pointer")
+    __slots__ = ("calls", "closed", "lock", "pid", "pointer")
 
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.lock = threading.RLock()
         self.pid = os.getpid()
+        self.calls = 0  # under way in the thread that holds the lock: more than one where a signal handler calls too
+        self.closed = False
 
     def live(self) -> Any:
         """The native session, for a caller who holds the lock. Raises SessionError after close."""
-        if self.pointer == ffi.NULL:
+        if self.closed:
             raise SessionError("the session is closed")
         return self.pointer
 
     def free(self) -> None:
-        """Frees the native session once, after any call in progress. In a forked child, where its threads do not
-        exist and its lock may be held for ever, the memory is left to the end of the process."""
+        """Closes, and frees the native session once, after any call in progress (a signal handler may close the session
+        that its own thread is computing with). In a forked child, where its threads do not exist and its lock may be
+        held for ever, the memory is left to the end of the process."""
         if os.getpid() != self.pid:
             return
         with self.lock:
+            self.closed = True
+            self.settle()
+
+    def settle(self) -> None:
+        """Frees what was closed, unless a call is under way. The caller holds the lock."""
+        if self.closed and self.calls == 0:
             pointer, self.pointer = self.pointer, ffi.NULL
             lib.tnn_session_free(pointer)
 
@@ -96,12 +105,17 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """True once the native session is freed."""
-        return bool(self._owner.pointer == ffi.NULL)
+        """True once the session is closed, and where it was never opened."""
+        owner = getattr(self, "_owner", None)
+        return owner is None or owner.closed
 
     def close(self) -> None:
         """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless."""
-        self._finalizer()
+        if not self.closed:
+            self._finalizer()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TinyNNTypeError("a Session cannot be copied or pickled: it owns native memory")
 
     def __enter__(self) -> Session:
         with self.exclusive():
@@ -140,8 +154,10 @@ class Tensor:
     __slots__ = ("handle", "session")
 
     def __init__(self, session: Session, handle: int) -> None:
+        if not isinstance(session, Session):
+            raise TinyNNTypeError(f"session must be a Session, got {kind_of(session)}")
         self.session = session
-        self.handle = handle
+        self.handle = int64("handle", handle)
 
     @property
     def ne(self) -> tuple[int, int, int, int]:
@@ -178,7 +194,9 @@ def _owner(s: object) -> _Owner:
     """What guards the native session of `s`, still to be locked. Raises TinyNNTypeError, or SessionError after fork."""
     if not isinstance(s, Session):
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
-    owner = s._owner
+    owner: _Owner | None = getattr(s, "_owner", None)
+    if owner is None:
+        raise SessionError("this session was never opened: its __init__ did not run")
     if os.getpid() != owner.pid:
         raise SessionError("this session belongs to the process that made it: make a new one after fork()")
     return owner
@@ -205,61 +223,52 @@ def optional_handle(s: Session, name: str, tensor: object) -> int:
     return 0 if tensor is None else handle(s, name, tensor)
 
 
-def status(s: Session, function: Any, *arguments: Any) -> None:
-    """Calls a C function that returns TNN_OK or an error code."""
+def _called(s: Session, function: Any, arguments: tuple[Any, ...], convert: Callable[[Any], Any] | None = None) -> Any:
+    """Calls a C function on the native session; its result, converted while the session is sure to live.
+
+    Every call leaves its error code in the session: raises the exception for it where there is one.
+    """
     owner = _owner(s)
     with owner.lock:
         pointer = owner.live()
-        code = function(pointer, *arguments)
-        if code != lib.TNN_OK:
-            raise _failure(pointer, code)
+        owner.calls += 1
+        try:
+            result = function(pointer, *arguments)
+            code = lib.tnn_last_error_code(pointer)
+            if code != lib.TNN_OK:
+                raise _failure(pointer, code)
+            return result if convert is None else convert(result)
+        finally:
+            owner.calls -= 1
+            owner.settle()
+
+
+def status(s: Session, function: Any, *arguments: Any) -> None:
+    """Calls a C function that returns TNN_OK or an error code."""
+    _called(s, function, arguments)
 
 
 def built(s: Session, function: Any, *arguments: Any) -> Tensor:
     """Calls a C function that returns a tensor, or 0 on failure."""
-    owner = _owner(s)
-    with owner.lock:
-        pointer = owner.live()
-        result: int = function(pointer, *arguments)
-        if result == 0:
-            raise _failure(pointer, lib.tnn_last_error_code(pointer))
-        return Tensor(s, result)
+    return Tensor(s, _called(s, function, arguments))
 
 
 def maybe(s: Session, function: Any, *arguments: Any) -> Tensor | None:
     """Calls a C function that returns a tensor, or 0 both for "there is none" and on failure."""
-    owner = _owner(s)
-    with owner.lock:
-        pointer = owner.live()
-        result: int = function(pointer, *arguments)
-        if result != 0:
-            return Tensor(s, result)
-        code = lib.tnn_last_error_code(pointer)
-        if code != lib.TNN_OK:
-            raise _failure(pointer, code)
-        return None
+    result: int = _called(s, function, arguments)
+    return Tensor(s, result) if result != 0 else None
 
 
 def number(s: Session, function: Any, *arguments: Any) -> int:
     """Calls a C function that returns a count, or a negative error code."""
-    owner = _owner(s)
-    with owner.lock:
-        pointer = owner.live()
-        result: int = function(pointer, *arguments)
-        if result < 0:
-            raise _failure(pointer, -result)
-        return result
+    result: int = _called(s, function, arguments)
+    return result
 
 
 def string(s: Session, function: Any, *arguments: Any) -> str:
     """Calls a C function that returns a string, or NULL on failure."""
-    owner = _owner(s)
-    with owner.lock:
-        pointer = owner.live()
-        result = function(pointer, *arguments)
-        if result == ffi.NULL:
-            raise _failure(pointer, lib.tnn_last_error_code(pointer))
-        return text(result)
+    result: str = _called(s, function, arguments, text)
+    return result
 
 
 def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:

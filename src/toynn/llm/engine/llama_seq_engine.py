@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -64,9 +64,10 @@ from toynn.tinynn import (
     upload_int_array,
     upload_row_major,
 )
-from toynn.tinynn.arguments import FloatArray, boolean, kind_of
+from toynn.tinynn.arguments import FloatArray, IntArray, boolean, kind_of, text
 
 _MAX_GRAPH_NODES = 1 << 21
+_MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes
 _HP = 7  # numbers of AdamW.hp, ...
 _WEIGHT_DECAY = 4  # ... and where the decay stands
 
@@ -81,6 +82,7 @@ class _Model:
     table: WeightTable
     arch: LlamaArch
     token_ids: Tensor
+    positions: IntArray  # 0..T-1 in each sequence
     mask: Tensor | None
     freq_factors: Tensor | None
 
@@ -150,6 +152,7 @@ class LlamaSeqEngine:
             raise SessionError("the engine is already realized: close() it first, or make a new one")
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
+        cfg = replace(cfg)  # checks again what a caller may have changed behind its back
         options = RecipeOptions(
             t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
         )
@@ -255,8 +258,6 @@ class LlamaSeqEngine:
             if pin:
                 tnn_pin_all_graph_b_nodes(s)
             tnn_realize_backward(s)
-            if fused:
-                upload_int_array(s, graph.positions, batch_positions(self.seq_t, self.seq_b))
             if graph.t_clip is not None:
                 upload_row_major(s, graph.t_clip, [[0.0, 1.0]])
             graph.t_loss, graph.gradients_kept, graph.decay_vectors = t_loss, pin or keep_gradients, decay_vectors
@@ -269,6 +270,7 @@ class LlamaSeqEngine:
         targets: npt.ArrayLike,
         hp: npt.ArrayLike,
         *,
+        positions: npt.ArrayLike | None = None,
         reset_moments: bool = False,
         accumulate: bool = False,
         update: bool = True,
@@ -277,14 +279,15 @@ class LlamaSeqEngine:
     ) -> tuple[float, float | None]:
         """One optimizer step of the fused layout, in one call of C. Returns the loss before it and the gradients' norm.
 
-        Positions are 0..T-1 in each sequence. All arguments are checked before anything changes. The norm, None unless
-        the graph was built with clip, is that of all gradients together times gradient_scale, before clipping. A loss
-        that is not finite is returned as it is; a norm that is not finite leaves weights and moments as they are.
+        All arguments are checked before anything changes. The norm, None unless the graph was built with clip, is that
+        of all gradients together times gradient_scale, before clipping. A loss that is not finite is returned as it is;
+        a norm that is not finite leaves weights and moments as they are.
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
             targets: integers (T*B,), the token that should come next, or -1 for a position without one.
             hp: (1, 7), as `AdamW.hp` makes it.
+            positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
             reset_moments: clear the moments first, as the first step of a training does.
             accumulate: add to the gradients of the step before (needs keep_gradients).
             update: False computes loss and gradients only.
@@ -302,6 +305,7 @@ class LlamaSeqEngine:
         ids = checked_token_ids(seq_ids, rows, vocab)
         wanted = checked_targets(targets, rows, vocab)
         row = checked_hp(hp)
+        at = model.positions if positions is None else checked_positions(positions, rows, model.cfg.ctx)
         clip = checked_clip(max_norm, gradient_scale, graph.t_clip is not None)
         if boolean("accumulate", accumulate) and not graph.gradients_kept:
             raise SessionError("accumulate: build_training_step(keep_gradients=True) keeps what is added to")
@@ -310,6 +314,7 @@ class LlamaSeqEngine:
             row[0, _HP + _WEIGHT_DECAY] = 0.0
         s = model.session
         with s.exclusive():
+            upload_int_array(s, graph.positions, at)
             if graph.t_clip is not None:
                 upload_row_major(s, graph.t_clip, clip)
             return tnn_train_step(
@@ -331,10 +336,8 @@ class LlamaSeqEngine:
         """
         model = self._require_model()
         s, rows = model.session, _rows(model)
-        if positions is None:
-            positions = batch_positions(self.seq_t, self.seq_b)
         ids = checked_token_ids(seq_ids, rows, model.cfg.vocab)
-        at = checked_positions(positions, rows, model.cfg.ctx)
+        at = model.positions if positions is None else checked_positions(positions, rows, model.cfg.ctx)
         keep_taps = model.options.layout != "fused" if taps is None else boolean("taps", taps)
         with s.exclusive():
             graph = self._graph
@@ -456,7 +459,7 @@ class LlamaSeqEngine:
         """
         model = self._require_model()
         graph = self._require_graph()
-        weight = model.table.weights.get(name)
+        weight = model.table.weights.get(text("name", name))
         if weight is None or not weight.trainable:
             raise TinyNNValueError(f"name: the model has no trainable weight called {name!r}")
         if not graph.gradients_kept:
@@ -472,7 +475,7 @@ class LlamaSeqEngine:
         """
         model = self._require_model()
         graph = self._require_graph()
-        tensor = graph.taps.get(name)
+        tensor = graph.taps.get(text("name", name))
         if tensor is None:
             raise TinyNNValueError(f"name: the graph has no activation called {name!r}")
         if not graph.keep_taps:
@@ -505,6 +508,8 @@ def _declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> _M
     capacity = cfg.n_layers * 256 + 256 if fused else cfg.n_layers * cfg.n_heads * 1000 + 65536
     tnn_session_set_graph_capacity(session, min(capacity, _MAX_GRAPH_NODES))
 
+    if cfg.n_layers > _MAX_LAYERS:
+        raise TinyNNValueError(f"n_layers must be at most {_MAX_LAYERS}, got {cfg.n_layers}")
     table = WeightTable(session, options.weight_dtype)
     arch = LlamaArch(
         table,
@@ -530,7 +535,8 @@ def _declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> _M
         upload_row_major(session, mask, block_causal_mask(options.t_seq, options.t_batch))
     if freq_factors is not None and factors is not None:
         upload_row_major(session, freq_factors, factors)
-    return _Model(session, cfg, options, table, arch, token_ids, mask, freq_factors)
+    positions = batch_positions(options.t_seq, options.t_batch)
+    return _Model(session, cfg, options, table, arch, token_ids, positions, mask, freq_factors)
 
 
 def require_trainable(weight_dtype: int) -> None:

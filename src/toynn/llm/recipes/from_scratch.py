@@ -152,9 +152,9 @@ class FromScratch:
         with s.exclusive():
             if engine.training_loss != t_loss:
                 raise SessionError("the training graph was dropped by forward(): call build_training_step() first")
-            upload_int_array(s, engine.t_seq_positions, at)
             if fused and times is None:
-                return engine.train_step(ids, labels, hp, reset_moments=first)[0]
+                return engine.train_step(ids, labels, hp, positions=at, reset_moments=first)[0]
+            upload_int_array(s, engine.t_seq_positions, at)
             if first:
                 tnn_graph_reset(s)
             else:

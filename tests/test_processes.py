@@ -1,0 +1,179 @@
+"""What happens around a call: forks, signals, limits on memory. Each in a child process: a crash is a failure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PRELUDE = """
+import os, resource, signal, threading
+import numpy as np
+from toynn import *
+from toynn import tinynn as nn
+"""
+
+
+def run(script: str, timeout: float = 120) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
+    """ggml guards its contexts by a lock; a child that inherits it locked would wait for ever."""
+    out = run("""
+        def loop():
+            while True:
+                s = Session(n_threads=1)
+                nn.tnn_finalize_weights(s)
+                for _ in range(50):
+                    nn.tnn_input_1d_f32(s, 4)
+                    nn.tnn_reset_for_rebuild(s)
+                s.close()
+        for _ in range(4):
+            threading.Thread(target=loop, daemon=True).start()
+        for n in range(1500):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                s = Session(n_threads=1)
+                nn.tnn_finalize_weights(s)
+                nn.tnn_input_1d_f32(s, 4)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0, f"the child of fork {n} hung"
+        print("forked", n + 1)
+        os._exit(0 if n == 1499 else 1)
+    """)
+    assert out == "" or "forked" in out
+
+
+def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> None:
+    """The session is freed after the call, so that its message is not read from freed memory."""
+    out = run("""
+        N = 4_000_000
+        s = Session(n_threads=1)
+        w, r = (nn.tnn_input_2d_f32_persistent(s, 1, N) for _ in range(2))
+        ids = nn.tnn_input_1d_i32_persistent(s, N)
+        nn.tnn_finalize_weights(s)
+        order = np.random.default_rng(0).permutation(N).astype(np.int32)
+        order[-1] = order[0]
+        nn.tnn_upload_from_int_array(s, ids, order)
+        nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
+        junk = []
+        def close(*_):
+            s.close()
+            junk.extend(bytearray(b"\\xff" * n) for n in range(600, 4000, 8))
+        signal.signal(signal.SIGALRM, close)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            nn.tnn_compute(s)
+        except TinyNNValueError as error:
+            print(error)
+        print(s.closed)
+        try:
+            nn.tnn_compute(s)
+        except SessionError as error:
+            print(error)
+    """)
+    first, closed, second = out.splitlines()
+    assert first.startswith("tnn_compute: ids")
+    assert "names row" in first
+    assert closed == "True"
+    assert second == "the session is closed"
+
+
+def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> None:
+    run("""
+        s = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(s, 4096, 4096)
+        nn.tnn_finalize_weights(s)
+        out = nn.tnn_scale(s, w, 2.0)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), limits[1]))
+        try:
+            nn.tnn_realize(s, out)
+        except MemoryError as error:
+            assert "tensors" in str(error)
+        else:
+            raise SystemExit("there was memory")
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        nn.tnn_realize(s, out)
+        nn.tnn_compute(s)
+        assert not nn.tnn_download(s, out).any()
+    """)
+
+
+def test_a_concat_fits_the_stack_of_a_small_thread() -> None:
+    run("""
+        threading.stack_size(32768)
+        s = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        nn.tnn_finalize_weights(s)
+        done = []
+        def concat():
+            done.append(nn.tnn_concat_n(s, [w] * 100, 0))
+        t = threading.Thread(target=concat)
+        t.start()
+        t.join()
+        assert nn.tnn_tensor_ne0(s, done[0]) == 400
+    """)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SmolLM2Config.mha(10**5000, 12, 3, 20, 2, 16, 1e4, 1e-5)",
+        "RecipeOptions(t_seq=10**5000)",
+        "AdamW().hp(10**5000)",
+        "TrainingBatch(10, 4).fill([1, 2, 3, 10**5000])",
+        "labels.targets([1, 2, 3, 10**5000], 5, 4, 1)",
+        "TrainingBatch(10, 4).fill([[1], [2, 3]])",
+        "TrainingBatch(10, 4).fill([1, 2, 3, 4], [[1], [2, 3]])",
+    ],
+)
+def test_numbers_too_long_to_print_and_ragged_lists_are_our_own_errors(call: str) -> None:
+    out = run(f"""
+        try:
+            {call}
+        except TinyNNError as error:
+            print(error)
+    """)
+    assert out.split()[0] in ("vocab", "t_seq", "step", "seq_ids", "m_hp")
+
+
+def test_a_frozen_configuration_that_was_changed_all_the_same_is_checked_again() -> None:
+    out = run("""
+        for field, value in (("n_kv", 0), ("n_kv", -1), ("d_ff", 0), ("n_layers", -1), ("rope_scaling", None)):
+            for layout in ("per_head", "fused"):
+                cfg = SmolLM2Config.tiny()
+                object.__setattr__(cfg, field, value)
+                try:
+                    FromScratch().realize(cfg, RecipeOptions(t_seq=4, layout=layout))
+                except TinyNNError as error:
+                    print(field, str(error)[:40])
+    """)
+    assert len(out.splitlines()) == 10
+
+
+def test_names_that_are_no_strings_are_refused() -> None:
+    run("""
+        e = LlamaSeqEngine()
+        e.realize_for_random_init(SmolLM2Config.tiny(), 4, 1, 0, False, False, 0, 1.0)
+        e.build_training_step(pin=True)
+        for call in (e.gradient, e.download_weight, e.download_tap):
+            for name in ([], {}, 3, None):
+                try:
+                    call(name)
+                except TinyNNTypeError as error:
+                    assert "name must be a str" in str(error), error
+                else:
+                    raise SystemExit(f"{call} took {name!r}")
+    """)
