@@ -1,0 +1,322 @@
+"""From text files to a data folder. Files are read piece by piece: none has to fit into memory.
+
+Needs the tokenizers library, of the extra toynn[cli].
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import heapq
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from toynn._checks import INT31_MAX, real, whole
+from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
+from toynn.durable_files import replace_file, sha256_of, sync
+from toynn.errors import TinyNNValueError
+
+END_OF_TEXT = "<|endoftext|>"
+_LEAST_VOCAB = 257  # every byte, and the end of a text
+_PIECE = 1 << 16  # bytes of text that go to the tokenizer at once, more or less: pieces end at lines
+_LONGEST_LINE = 1 << 24  # characters
+_READ = 1 << 20  # bytes
+_BATCH = 64  # pieces encoded together
+_CHECKED_PIECES = 64  # of each file, that must come back from the tokenizer as they went in
+
+Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Part of a document: at least one line of text, or a line's end."""
+
+    document: int
+    start: int  # bytes of text before it, in all files
+    text: str
+    ends_document: bool
+
+
+def prepare(
+    texts: Sequence[Path],
+    out: Path,
+    *,
+    vocab_size: int | None = None,
+    tokenizer: Path | None = None,
+    validation: float = 0.05,
+    eos: str = END_OF_TEXT,
+    separator: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DataMeta:
+    """Makes the data folder `out`: train.bin, validation.bin, tokenizer.json, and last of all meta.json.
+
+    A document is a file, or a part of one between lines that are `separator`; `eos` ends each. Whole documents go to
+    training or validation, which ones is drawn from the seed; of a single document the tail goes to validation.
+
+    Args:
+        texts: UTF-8 files.
+        out: a folder that is not there yet, or is empty.
+        vocab_size: of a byte-level BPE trained on the texts, at least 257.
+        tokenizer: or a tokenizer.json that exists already; one of the two.
+        validation: share of the documents, from 0 (none) to below 1.
+        eos: the token that ends a document; a given tokenizer must know it. "": none.
+        separator: default: the text of eos.
+        progress: is told of the stage ("learning", "encoding"), the bytes done and the bytes in all.
+
+    Raises:
+        TinyNNValueError: an argument, by name; a file that is not UTF-8 (with the byte), no text at all, a tokenizer
+            that does not give back what it was given.
+        OSError: a file that cannot be read or written.
+        `out` then has no meta.json, so that nothing takes it for complete.
+    """
+    paths = [Path(text) for text in texts]
+    share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
+    cut = eos if separator is None else separator
+    if not paths:
+        raise TinyNNValueError("texts: at least one file is needed")
+    if (vocab_size is None) == (tokenizer is None):
+        raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
+    if "\n" in cut:
+        raise TinyNNValueError(f"separator must be one line, got {cut!r}")
+    whole("seed", seed, 0, 2**63 - 1)
+    out = Path(out)
+    _empty_folder(out)
+    sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
+    in_all = sum(source.bytes for source in sources)
+    tell = progress or (lambda *_: None)
+
+    n_documents, text_bytes = _counted(paths, cut)
+    size = _PIECE if n_documents > 1 else max(min(_PIECE, text_bytes // 100), 1)
+
+    if tokenizer is None:
+        model = _trained(paths, cut, whole("vocab_size", vocab_size, _LEAST_VOCAB), eos, tell, in_all)
+    else:
+        model = _loaded(Path(tokenizer), eos)
+    vocab = model.get_vocab_size(with_added_tokens=True)
+    eos_id = model.token_to_id(eos) if eos else None
+    if tokenizer is not None:
+        _gives_back(model, paths, cut)
+
+    belongs = _division(n_documents, text_bytes, share, seed)
+    writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
+    try:
+        for batch in _batches(_pieces(paths, cut, size)):
+            encoded = model.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
+            for piece, ids in zip(batch, encoded, strict=True):
+                end = [eos_id] if piece.ends_document and eos_id is not None else []
+                writers[belongs(piece)].add(ids.ids + end, len(piece.text.encode("utf-8")))
+            tell("encoding", batch[-1].start, text_bytes)
+        tell("encoding", text_bytes, text_bytes)
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+    replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
+    splits = {name: writer.finished() for name, writer in writers.items()}
+    meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
+    sync(out)
+    replace_file(out / META, meta.to_json().encode("utf-8"))
+    return meta
+
+
+# ---- reading ----
+
+
+def _empty_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TinyNNValueError(f"out: {out} is there already and is not an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends; one without end comes in parts.
+
+    Raises TinyNNValueError with the byte that is wrong.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    held, at, chunk = "", 0, b"-"
+    with path.open("rb") as file:
+        while chunk:
+            chunk = file.read(_READ)
+            try:
+                held += decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                byte = at - (len(error.object) - len(chunk)) + error.start
+                raise TinyNNValueError(
+                    f"{path} is not UTF-8: byte {byte} is {error.object[error.start]:#04x}"
+                ) from None
+            at += len(chunk)
+            *lines, held = held.split("\n")
+            for line in lines:
+                yield line + "\n"
+            if len(held) > _LONGEST_LINE:
+                yield held
+                held = ""
+    if held:
+        yield held
+
+
+def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece]:
+    """The documents of all files in pieces of about so many bytes, cut at line ends. Empty documents are left out."""
+    document, start = 0, 0
+    for path in paths:
+        held: list[str] = []
+        length = 0
+        began = False  # the document has given a piece already
+        for line in _lines(path):
+            if separator and line.rstrip("\r\n") == separator:
+                if held or began:
+                    text = "".join(held)
+                    yield _Piece(document, start, text, True)
+                    start += length
+                    document += 1
+                held, length, began = [], 0, False
+                continue
+            if length >= size:  # there is more of the document: what is held does not end it
+                yield _Piece(document, start, "".join(held), False)
+                start += length
+                held, length, began = [], 0, True
+            held.append(line)
+            length += len(line.encode("utf-8"))
+        if held or began:
+            yield _Piece(document, start, "".join(held), True)
+            start += length
+            document += 1
+
+
+def _counted(paths: Sequence[Path], separator: str) -> tuple[int, int]:
+    """Documents and bytes of text in all files. Raises TinyNNValueError where there is no text."""
+    n_documents, text_bytes = 0, 0
+    for piece in _pieces(paths, separator, _PIECE):
+        n_documents = max(n_documents, piece.document + 1)
+        text_bytes += len(piece.text.encode("utf-8"))
+    if text_bytes == 0:
+        raise TinyNNValueError("texts: the files hold no text")
+    return n_documents, text_bytes
+
+
+def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    batch: list[_Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+# ---- the tokenizer ----
+
+
+def _trained(
+    paths: Sequence[Path], separator: str, vocab_size: int, eos: str, tell: Progress, in_all: int
+) -> Tokenizer:
+    """A byte-level BPE of GPT-2's kind, learned from the texts: the same texts give the same tokenizer."""
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[eos] if eos else [],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+
+    def texts() -> Iterator[str]:
+        for piece in _pieces(paths, separator, _PIECE):
+            tell("learning", piece.start, in_all)
+            yield piece.text
+
+    model.train_from_iterator(texts(), trainer)
+    return model
+
+
+def _loaded(path: Path, eos: str) -> Tokenizer:
+    try:
+        content = path.read_text(encoding="utf-8")
+        model = Tokenizer.from_str(content)
+    except OSError:
+        raise
+    except Exception as error:  # the library raises plain Exceptions
+        raise TinyNNValueError(f"tokenizer: {path} is no tokenizer.json: {error}") from None
+    if eos and model.token_to_id(eos) is None:
+        raise TinyNNValueError(
+            f"tokenizer: {path} does not know the token {eos!r} that ends a document; name another eos"
+        )
+    if model.get_vocab_size(with_added_tokens=True) > INT31_MAX:
+        raise TinyNNValueError(f"tokenizer: {path} has more tokens than ids fit 31 bits")
+    return model
+
+
+def _gives_back(model: Tokenizer, paths: Sequence[Path], separator: str) -> None:
+    """Raises TinyNNValueError where the tokenizer loses characters."""
+    for path in paths:
+        for i, piece in enumerate(_pieces([path], separator, _PIECE)):
+            if i == _CHECKED_PIECES:
+                break
+            back = model.decode(model.encode(piece.text, add_special_tokens=False).ids, skip_special_tokens=False)
+            if back != piece.text:
+                at = next((n for n, (a, b) in enumerate(zip(back, piece.text, strict=False)) if a != b), len(back))
+                raise TinyNNValueError(
+                    f"tokenizer: it does not give back the text of {path}: {piece.text[at : at + 20]!r} "
+                    f"becomes {back[at : at + 20]!r}; a byte-level tokenizer is needed"
+                )
+
+
+# ---- writing ----
+
+
+def _division(n_documents: int, text_bytes: int, share: float, seed: int) -> Callable[[_Piece], str]:
+    """Which split a piece belongs to.
+
+    For validation are the documents whose hashes are lowest, at least one on each side where there are two; of a single
+    document its tail.
+    """
+    train, validation = SPLITS
+    if share == 0:
+        return lambda _: train
+    if n_documents == 1:
+        tail = text_bytes - round(text_bytes * share)
+        return lambda piece: validation if piece.start >= tail else train
+
+    def place(document: int) -> bytes:
+        return hashlib.blake2b(f"{seed}:{document}".encode(), digest_size=16).digest()
+
+    n = min(max(round(n_documents * share), 1), n_documents - 1)
+    held_out = set(heapq.nsmallest(n, range(n_documents), key=place))
+    return lambda piece: validation if piece.document in held_out else train
+
+
+class _Writer:
+    """A token file under way."""
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self.dtype = dtype
+        self._path = path
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self._tokens = 0
+        self._bytes = 0
+
+    def add(self, ids: Sequence[int], text_bytes: int) -> None:
+        raw = np.asarray(ids, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
+        self._file.write(raw)
+        self._digest.update(raw)
+        self._tokens += len(ids)
+        self._bytes += text_bytes
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def finished(self) -> Split:
+        return Split(self._path.name, self._tokens, self._bytes, self._digest.hexdigest())
