@@ -71,6 +71,11 @@ class RunFolder:
         """The checkpoint that `latest` names, None where there is none yet. Raises TinyNNValueError: it is damaged."""
         return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
 
+    @property
+    def latest_path(self) -> Path:
+        """The folder of the latest checkpoint. Raises TinyNNValueError where there is none."""
+        return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
+
     def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
         """Writes the checkpoint of a step and makes it the latest, and the best if it is. Raises OSError."""
         checkpoints = self.path / CHECKPOINTS
