@@ -220,6 +220,19 @@ static void place_input(struct plan * p, struct ggml_tensor * t) {
     }
 }
 
+/* Is operand j's memory read through another operand too, at other elements than the one being written? An element-wise sum
+ * or product of a tensor with itself is not: both are read before either is written. */
+static bool read_otherwise(const struct ggml_tensor * node, int j) {
+    const bool elementwise = node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL;
+    for (int other = 0; other < GGML_MAX_SRC && node->src[other] != NULL; other++) {
+        const bool same = elementwise && node->src[other] == node->src[j];
+        if (other != j && !same && root_of(node->src[other]) == root_of(node->src[j])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
     const struct tnn_kernel * kernel = tnn__kernel_of(p->s, node);
@@ -231,7 +244,8 @@ static struct place * inherited_place(const struct plan * p, const struct ggml_t
     for (int j = first; j < end; j++) {
         struct ggml_tensor * src   = node->src[j];
         struct place       * place = place_of(p, src);
-        if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)) {
+        if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)
+            && !read_otherwise(node, j)) {
             return place;
         }
     }
