@@ -57,15 +57,51 @@ uint64_t tnn__memory_available(void) {
     return available;
 }
 
+int64_t tnn_available_memory(void) {
+    const uint64_t available = tnn__memory_available();
+    return available < INT64_MAX ? (int64_t) available : INT64_MAX;
+}
+
+#define SLACK ((size_t) 2 << 20) /* more than glibc's heap grows by at once */
+
+/* Some of ggml's own allocations end in an abort or are used unchecked, the small ones that the shim cannot make for it: a
+ * context's header, a buffer's, a thread pool, a list of flags. So the room is tried first. Another thread of this process may
+ * still take it in between. */
+static bool is_room(size_t size) {
+    void * volatile room = malloc(size + SLACK); /* volatile: or the compiler leaves both calls out */
+    const bool there = room != NULL;
+    free(room);
+    return there;
+}
+
+bool tnn__room(tnn_session * s, size_t size) {
+    if (!is_room(size)) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for what ggml keeps for itself (%zu bytes)", size + SLACK);
+        return false;
+    }
+    return true;
+}
+
+#define WORTH_ASKING ((size_t) 16 << 20)
+
+/* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
+void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
+    const bool there  = size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
+    void     * memory = there ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL;
+    if (memory == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %s (%zu bytes)", what, size);
+    }
+    return memory;
+}
+
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what) {
-    /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
     const uint64_t available = tnn__memory_available();
     if (size > available) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), %" PRIu64 " are available", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0), available);
         return NULL;
     }
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    ggml_backend_buffer_t buffer = is_room(size) ? ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size) : NULL;
     if (buffer == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0));

@@ -1,4 +1,4 @@
-"""Fuzzes the session API in a child process, for `make fuzz`: python tests/fuzz.py [--seconds 60] [--rounds N] [--seed S].
+"""Fuzzes the session API in a child process: python tests/fuzz.py [--seconds 60] [--rounds N] [--seed S].
 
 A crash, a hang, a wrong number or a foreign exception ends it with exit status 1 and the seed of the round; `--seed S
 --rounds 1` repeats that round. See tests/fuzz_session.py for what a round is.
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from fuzz_session import functions, run
 
@@ -84,21 +85,22 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
             os.abort()
         if sabotage == f"hang:{seed}":
             time.sleep(3600)
+        if sabotage == f"raise:{seed}":
+            raise ZeroDivisionError
         one = run(seed, every)
         done, calls, refused, computed = done + 1, calls + one.calls, refused + one.refused, computed + one.computed
         if done == _WARM_UP:
             before = _resident()
         if done > _WARM_UP and _resident() > before + _GROWTH:
-            raise AssertionError(f"memory grew from {before} to {_resident()} bytes between rounds {_WARM_UP} and {done}")
-    print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} refused; {computed} graphs")
-    print(f"computed, each twice; {_resident() >> 20} MiB resident")
+            raise AssertionError(f"memory grew from {before} to {_resident()} bytes since round {_WARM_UP}")
+    print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} of them refused;")
+    print(f"{computed} graphs computed, each twice; {_resident() >> 20} MiB resident")
 
 
 def _resident() -> int:
     """Bytes in memory now; where there is no /proc, the most there ever were."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -110,7 +112,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:SEED, hang:SEED
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:SEED, hang:SEED, raise:SEED
     words = parser.parse_args()
     if words.child:
         rounds(words.seed, words.rounds, words.seconds, words.sabotage)

@@ -1,9 +1,9 @@
 """One fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
 
-A round is made from its seed alone. Only toynn's own exceptions may come out of a call; afterwards the session must still
-compute, or be closed. What computes must have the same bytes with other numbers of threads, with every node kept, and
-node by node: `run` plays the round twice, once in another variant, and compares. tests/fuzz.py runs many rounds in a
-child process, which a crash needs.
+A round is made from its seed alone. Only toynn's own exceptions may come out of a call; afterwards the session must
+still compute, or be closed. What computes must have the same bytes with other numbers of threads, with every node kept,
+and node by node: `run` plays the round twice, once in another variant, and compares. tests/fuzz.py runs many rounds in
+a child process, which a crash needs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from fuzz_operators import LARGEST, fitting_call
 
 from toynn import Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
@@ -24,8 +25,7 @@ from toynn import tinynn as nn
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
 
 # fmt: off
-INTEGERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 32, 33, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**100]
-_LARGEST = 10**5  # elements of an array that a round makes itself
+INTEGERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 33, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**99]
 SMALL = [1, 2, 3, 4, 6, 8, 12, 16]
 FLOATS = [0.0, -0.0, 1.0, 0.5, -1.0, 1e-5, 1e-45, 3e38, 1e39, -1e300, math.inf, -math.inf, math.nan, 10000.0]
 OTHER_THINGS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.float32(2), np.int64(3)]
@@ -45,7 +45,7 @@ PLAIN = Variant()
 VARIANTS = [Variant(2), Variant(3), Variant(pinned=True), Variant(2, pinned=True), Variant(profiled=True)]
 
 
-class Difference(Exception):
+class DifferenceError(Exception):
     """Two variants of a round gave different numbers, or a session computes wrong ones."""
 
 
@@ -134,45 +134,12 @@ class Round:
 
     def grow(self) -> None:
         """A node of the plain operators whose operands fit, as far as a look at their shapes tells."""
-        s, pick = self.session, self.random
+        s = self.session
         known = [(t, t.ne, nn.tnn_tensor_dtype(s, t)) for t in self.tensors if self.alive(t)]
-        floats = [(t, ne) for t, ne, dtype in known if dtype == nn.TNN_F32 and math.prod(ne) <= _LARGEST]
-        if not floats:
+        small = [(t, ne, dtype) for t, ne, dtype in known if math.prod(ne) <= LARGEST]
+        if not any(dtype == nn.TNN_F32 for _, _, dtype in small):
             return
-
-        def late(some: list[Any]) -> Any:
-            """One of the last, more often than not: operands that nobody reads again lend their place."""
-            return pick.choice(some[-3:] if pick.random() < 0.6 else some)
-
-        a, ne = late(floats)
-        n, rows = math.prod(ne), math.prod(ne[1:])
-        alike = late([t for t, other in floats if other == ne])
-        repeats = late([t for t, other in floats if all(x % y == 0 for x, y in zip(ne, other, strict=True))])
-        factor = late([t for t, other in floats if other[0] == ne[0] and other[2:] == ne[2:]])
-        column = late([t for t, other in floats if other == (ne[0], 1, 1, 1)] or [a])
-        as_many = late([t for t, other in floats if math.prod(other) == n])
-        ids = pick.choice([t for t, _, dtype in known if dtype == nn.TNN_I32] or [a])
-        row, wide = pick.randrange(rows), pick.randint(1, ne[0])
-        unary = [nn.tnn_silu, nn.tnn_gelu, nn.tnn_tanh, nn.tnn_sqrt, nn.tnn_softmax, nn.tnn_sum, nn.tnn_sum_rows, nn.tnn_transpose]
-        choices: list[tuple[Any, ...]] = [
-            *[(function, a) for function in unary],
-            *[(function, a, repeats) for function in (nn.tnn_add, nn.tnn_sub, nn.tnn_mul) * 3],
-            (nn.tnn_scale, a, pick.choice([2.0, -0.5, 0.0])),
-            (nn.tnn_matmul, a, factor), (nn.tnn_matmul, factor, a),
-            (nn.tnn_rms_norm, a, column, 1e-5), (nn.tnn_layer_norm, a, column, column, 1e-5),
-            (nn.tnn_fused_rms_norm, a, column, 1e-5), (nn.tnn_fused_swiglu, a), (nn.tnn_fused_linear, a, [factor]),
-            (nn.tnn_soft_max_ext, a, alike, 0.5, pick.choice([0.0, 0.0, 1.0])), (nn.tnn_diag_mask_inf, a, pick.choice([0, 1, 2**31 - 1])),
-            (nn.tnn_concat, a, alike, pick.randrange(3)), (nn.tnn_concat_n, [a, alike, a], pick.randrange(3)),
-            (nn.tnn_view_1d, a, ne[0], row * ne[0] * 4), (nn.tnn_view_1d, a, wide, (n - wide) * 4),
-            (nn.tnn_view_2d, a, wide, rows, ne[0] * 4, 0), (nn.tnn_view_2d, a, wide, rows - row, ne[0] * 4, (row * ne[0] + ne[0] - wide) * 4),
-            (nn.tnn_cont_2d, a, rows, ne[0]), (nn.tnn_reshape_2d, a, rows, ne[0]), (nn.tnn_reshape_3d, a, ne[0], 1, rows),
-            (nn.tnn_cpy, a, as_many), (nn.tnn_cast, a, pick.choice([nn.TNN_F16, nn.TNN_BF16])),
-            (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, ids),
-            (nn.tnn_rope_ext, a, ids, None if pick.random() < 0.5 else column, ne[0] // 2 * 2, pick.choice([0, 2]), 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
-            (nn.tnn_cross_entropy_loss, a, alike), (nn.tnn_fused_cross_entropy, a, ids, -1),
-            (nn.tnn_flash_attn_ext, a, alike, alike, None, 0.5, 0.0, 0.0),
-        ]  # fmt: skip
-        function, *arguments = pick.choice(choices)
+        function, *arguments = fitting_call(self.random, small)
         made = self.attempt(function, s, *arguments)
         if isinstance(made, nn.Tensor):
             self.tensors = [*self.tensors[-60:], made]
@@ -221,7 +188,7 @@ class Round:
                 shape = (math.prod(of.ne[1:]), of.ne[0])
             except TinyNNError:
                 shape = (2, 3)
-            shape = shape if math.prod(shape) <= _LARGEST else (2, 3)
+            shape = shape if math.prod(shape) <= LARGEST else (2, 3)
         else:
             shape = (pick.choice(SMALL), pick.choice(SMALL))
         numbers = np.random.default_rng(pick.randrange(2**32))
@@ -333,7 +300,7 @@ class Round:
                 if nn.tnn_tensor_op_name(s, tensor) != "NONE":
                     continue
                 n = nn.tnn_tensor_nelements(s, tensor)
-                if n > _LARGEST:
+                if n > LARGEST:
                     nn.tnn_zero_tensor(s, tensor)
                 elif nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32:
                     nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, 3, n))
@@ -346,16 +313,16 @@ class Round:
 
     def look(self) -> None:
         """What every tensor holds now, None where it cannot be had."""
-        s = self.session
-        held: list[bytes | None] = []
         weights = [one for three in self.parameters for one in three]
-        for tensor in (*self.tensors, *weights):
-            try:
-                integers = nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32
-                held.append((nn.tnn_download_to_int_array if integers else nn.tnn_download)(s, tensor).tobytes())
-            except TinyNNError:
-                held.append(None)
-        self.numbers.append(held)
+        self.numbers.append([self.held(tensor) for tensor in (*self.tensors, *weights)])
+
+    def held(self, tensor: nn.Tensor) -> bytes | None:
+        s = self.session
+        try:
+            integers = nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32
+            return (nn.tnn_download_to_int_array if integers else nn.tnn_download)(s, tensor).tobytes()
+        except TinyNNError:
+            return None
 
     def finish(self) -> None:
         """The session still works, or is closed; then both are freed."""
@@ -378,12 +345,12 @@ def computes(s: Session) -> None:
     nn.upload_row_major(s, x, np.ones((3, 4)))
     nn.tnn_compute(s)
     if not (nn.download_row_major(s, y, 3, 4) == 2).all():
-        raise Difference("a session computes wrong numbers")
+        raise DifferenceError("a session computes wrong numbers")
 
 
 def functions() -> list[Callable[..., Any]]:
     """Every function of toynn.tinynn that takes a session first."""
-    found = []
+    found: list[Callable[..., Any]] = []
     for name in nn.__all__:
         function = getattr(nn, name)
         if inspect.isfunction(function) and name not in _OTHERS:
@@ -415,7 +382,7 @@ def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
 
 
 def run(seed: int, every: list[Callable[..., Any]]) -> Round:
-    """One round, played plain and in another variant. Raises Difference where the numbers differ."""
+    """One round, played plain and in another variant. Raises DifferenceError where the numbers differ."""
     variant = VARIANTS[random.Random(f"variant of {seed}").randrange(len(VARIANTS))]
     one, two = play(seed, PLAIN, every), play(seed, variant, every)
     for place, (a, b) in enumerate(zip(one.numbers, two.numbers, strict=variant.pinned is False)):
@@ -423,6 +390,6 @@ def run(seed: int, every: list[Callable[..., Any]]) -> Round:
         if isinstance(a, list) and isinstance(b, list):
             same = all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
         if not same:
-            raise Difference(f"seed {seed}: number {place} differs between {PLAIN} and {variant}")
+            raise DifferenceError(f"seed {seed}: number {place} differs between {PLAIN} and {variant}")
     one.calls, one.refused = one.calls + two.calls, one.refused + two.refused
     return one

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 FORMAT, VERSION = "toynn-data", 1
 META, TOKENIZER = "meta.json", "tokenizer.json"
@@ -92,19 +94,43 @@ class _Reader:
             raise TinyNNValueError(f"{self._where} has an unknown key {next(iter(self._content))!r}")
 
 
+def folder_of(folder: object) -> Path:
+    """The folder as a Path. Raises TinyNNTypeError."""
+    try:
+        return Path(folder)  # type: ignore[arg-type]
+    except TypeError:
+        raise TinyNNTypeError(f"folder must be a path, got {type(folder).__name__}") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading; a pipe or a device, which may hold a reader for ever, is refused.
+
+    Raises OSError, ValueError for a path that can be none, TinyNNValueError for what is no regular file.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise TinyNNValueError(f"{path} is no regular file")
+    return file
+
+
 def load_meta(folder: Path) -> DataMeta:
     """The meta.json of a data folder, checked for form but not against the files (`PackedTokens.open` does that).
 
     Raises TinyNNValueError, with the reason, for a folder that is none, or is damaged or of another version.
     """
-    path = Path(folder) / META
+    path = folder_of(folder) / META
     try:
-        if path.stat().st_size > _LARGEST_META:
+        with open_regular(path) as file:
+            raw = file.read(_LARGEST_META + 1)
+        if len(raw) > _LARGEST_META:
             raise TinyNNValueError(f"{path} is larger than a meta.json can be")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         raise TinyNNValueError(f"{folder} is no data folder: it has no {META} (`toynn prepare` makes one)") from None
-    except (NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except TinyNNValueError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits
         raise TinyNNValueError(f"{path} cannot be read: {error}") from None
     try:
         return _parsed(content)
