@@ -724,7 +724,7 @@ bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b
 bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n) {
     for (int i = 0; i < n; i++) {
         if (tnn__same_memory(t, written[i])) {
-            tnn__fail(s, TNN_E_VALUE, "%s lies in the same memory as %s of shape %s, which this operator writes", arg,
+            tnn__fail(s, TNN_E_VALUE, "%s lies in the memory of a tensor that this operator writes (%s, of shape %s)", arg,
                       ggml_get_name(written[i]), tnn__shape(written[i]));
             return false;
         }
