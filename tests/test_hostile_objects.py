@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_processes import run
 
 from toynn import (
     AdamW,
@@ -28,6 +29,7 @@ from toynn import (
 from toynn import tinynn as nn
 from toynn.data import WindowBatcher
 from toynn.generation import Sampling, choices, generate
+from toynn.llm import layouts
 from toynn.llm.engine import LlamaDecoder
 
 CFG = SmolLM2Config.mha(23, 12, 3, 20, 2, 16, 10000.0, 1e-5)
@@ -199,6 +201,36 @@ def test_more_than_the_machine_has_is_refused_before_it_is_filled() -> None:
     if much // 8 < 2**31:
         with pytest.raises(TinyNNMemoryError, match=r"^context: .* are available"):
             TrainingBatch(10, much // 8)
+
+
+def test_memory_that_the_system_refuses_is_named_too() -> None:
+    out = run("""
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+        from toynn.data import WindowBatcher
+        for call in (
+            lambda: labels.next_token([0] * 1024, 100_000, 1024, 1),
+            lambda: TrainingBatch(10, 1 << 26),
+            lambda: nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, 1 << 27),
+            lambda: WindowBatcher(np.zeros(1 << 27, dtype=np.uint8)[:1 << 26], 1, 0).batch(0, 1),
+        ):
+            try:
+                call()
+            except TinyNNMemoryError as error:
+                print(str(error).split(":")[0])
+    """)
+    assert out.split() == ["vocab", "context", "n", "t_seq"]
+
+
+@pytest.mark.parametrize("convert", [layouts.to_fused, layouts.to_per_head])
+def test_weights_and_configurations_of_another_kind_are_named(convert: Any) -> None:
+    for wrong in (None, 3, "abc", [("a", 1)], {3: np.ones(2)}):
+        with pytest.raises(TinyNNTypeError, match="weights"):
+            convert(wrong, CFG)
+    with pytest.raises(TinyNNTypeError, match=r"^cfg"):
+        convert({}, None)
+    endless = "blk.0.attn_q.head_" + "9" * 5000 + ".weight"
+    assert endless in layouts.to_fused({endless: np.ones(1, dtype=np.float32)}, CFG)
 
 
 # ---- generation ----

@@ -9,7 +9,7 @@ from toynn import labels
 from toynn._checks import INT31_MAX, array_of, flat_ids, ids_in_vocab, whole
 from toynn.adamw import AdamW
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import want_memory
+from toynn.tinynn.arguments import memory_for
 
 
 class TrainingBatch:
@@ -29,8 +29,9 @@ class TrainingBatch:
         self.batch = whole("batch", batch, 1)
         if self.context * self.batch > INT31_MAX:
             raise TinyNNValueError(f"context * batch must fit 31 bits, got {self.context} * {self.batch}")
-        want_memory("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens")
-        self.positions: npt.NDArray[np.int32] = np.tile(np.arange(self.context, dtype=np.int32), self.batch)  # (B*T,)
+        with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):
+            positions = np.tile(np.arange(self.context, dtype=np.int32), self.batch)
+        self.positions: npt.NDArray[np.int32] = positions  # (B*T,)
         self.m_hp: npt.NDArray[np.float32] = AdamW().hp(1)  # (1, 7)
         self._seq_ids: npt.NDArray[np.int32] | None = None
         self._targets: npt.NDArray[np.int32] | None = None

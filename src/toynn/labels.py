@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn._checks import flat_ids, ids_in_vocab, whole
-from toynn.tinynn.arguments import want_memory
+from toynn.tinynn.arguments import memory_for
 
 IGNORE_ID = -1  # a target that counts for nothing
 
@@ -41,8 +41,8 @@ def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np
 
 
 def _rows(targets: npt.NDArray[np.int64], vocab: int) -> npt.NDArray[np.float32]:
-    want_memory("vocab", 4 * targets.size * vocab, f"one-hot labels of shape ({targets.size}, {vocab})")
-    rows = np.zeros((targets.size, vocab), dtype=np.float32)
+    with memory_for("vocab", 4 * targets.size * vocab, f"one-hot labels of shape ({targets.size}, {vocab})"):
+        rows = np.zeros((targets.size, vocab), dtype=np.float32)
     known = np.flatnonzero((targets >= 0) & (targets < vocab))
     rows[known, targets[known]] = 1.0
     return rows

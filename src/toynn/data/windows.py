@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from toynn._checks import INT31_MAX, whole
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import want_memory
+from toynn.tinynn.arguments import memory_for
 
 IntArray = npt.NDArray[np.int32]
 
@@ -44,7 +44,6 @@ class WindowBatcher:
         self._tokens = tokens
         # the last token is a target only; offsets up to slack leave every epoch the same number of windows
         self.windows_per_epoch = (int(tokens.size) - 1) // self.t_seq
-        want_memory("t_seq", 16 * self.windows_per_epoch, f"an order of {self.windows_per_epoch} windows")
         self._slack = (int(tokens.size) - 1) % self.t_seq
         self._epoch = -1
         self._offset = 0
@@ -56,7 +55,8 @@ class WindowBatcher:
         if epoch != self._epoch:
             draw = np.random.Generator(np.random.PCG64([self.seed, epoch]))
             self._offset = int(draw.integers(self._slack + 1))
-            self._order = draw.permutation(self.windows_per_epoch)
+            with memory_for("t_seq", 8 * self.windows_per_epoch, f"an order of {self.windows_per_epoch} windows"):
+                self._order = draw.permutation(self.windows_per_epoch)
             self._epoch = epoch
         return self._offset + int(self._order[place]) * self.t_seq
 
@@ -74,6 +74,6 @@ class WindowBatcher:
         start, n = whole("start", start, 0, 2**62), whole("n", n, 1)
         if n * self.t_seq > INT31_MAX:
             raise TinyNNValueError(f"n: {n} windows of t_seq = {self.t_seq} are more tokens than fit 31 bits")
-        want_memory("n", 16 * n * self.t_seq, f"{n} windows of {self.t_seq} tokens")
-        windows = [self.window(start + i) for i in range(n)]
-        return np.concatenate([ids for ids, _ in windows]), np.concatenate([targets for _, targets in windows])
+        with memory_for("n", 16 * n * self.t_seq, f"{n} windows of {self.t_seq} tokens"):
+            windows = [self.window(start + i) for i in range(n)]
+            return np.concatenate([ids for ids, _ in windows]), np.concatenate([targets for _, targets in windows])

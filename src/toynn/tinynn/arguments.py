@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,18 @@ def want_memory(name: str, nbytes: int, what: str) -> None:
     available = int(lib.tnn_available_memory())
     if nbytes > available:
         raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, {available} are available")
+
+
+@contextmanager
+def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
+    """Around what makes so many bytes: TinyNNMemoryError, naming `name`, if they are not there or are refused."""
+    want_memory(name, nbytes, what)
+    try:
+        yield
+    except TinyNNMemoryError:
+        raise
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error
 
 
 def float_array(name: str, value: object) -> FloatArray:
