@@ -161,7 +161,7 @@ def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None
     run("""
         import _thread, time
         s = Session()
-        w = nn.tnn_input_2d_f32_persistent(s, 512, 512)
+        w = nn.tnn_input_2d_f32_persistent(s, 128, 128)
         nn.tnn_finalize_weights(s)
         x = w
         for _ in range(12):
