@@ -94,12 +94,12 @@ class _Reader:
             raise TinyNNValueError(f"{self._where} has an unknown key {next(iter(self._content))!r}")
 
 
-def path_of(path: object, name: str) -> Path:
-    """`path` as a Path. Raises TinyNNTypeError."""
+def folder_of(folder: object) -> Path:
+    """The folder as a Path. Raises TinyNNTypeError."""
     try:
-        return Path(path)  # type: ignore[arg-type]
+        return Path(folder)  # type: ignore[arg-type]
     except TypeError:
-        raise TinyNNTypeError(f"{name} must be a path, got {type(path).__name__}") from None
+        raise TinyNNTypeError(f"folder must be a path, got {type(folder).__name__}") from None
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -119,7 +119,7 @@ def load_meta(folder: Path) -> DataMeta:
 
     Raises TinyNNValueError, with the reason, for a folder that is none, or is damaged or of another version.
     """
-    path = path_of(folder, "folder") / META
+    path = folder_of(folder) / META
     try:
         with open_regular(path) as file:
             raw = file.read(_LARGEST_META + 1)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from toynn.data.meta import SPLITS, DataMeta, Split, load_meta, open_regular, path_of
+from toynn.data.meta import SPLITS, DataMeta, Split, folder_of, load_meta, open_regular
 from toynn.errors import TinyNNValueError
 
 _CHUNK = 1 << 22
@@ -39,7 +39,7 @@ class PackedTokens:
             raise TinyNNValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         meta = load_meta(folder)
         entry = meta.splits[split]
-        path = path_of(folder, "folder") / entry.file
+        path = folder_of(folder) / entry.file
         try:
             with open_regular(path) as file:
                 return cls(_checked(file, path, entry, meta), meta, split)

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from toynn._checks import INT31_MAX, real, whole
-from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, path_of
+from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arguments import text
@@ -84,7 +84,7 @@ def prepare(
     if "\n" in cut:
         raise TinyNNValueError(f"separator must be one line, got {cut!r}")
     whole("seed", seed, 0, 2**63 - 1)
-    out = path_of(out, "out")
+    out = _path(out, "out")
     _empty_folder(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     in_all = sum(source.bytes for source in sources)
@@ -127,11 +127,18 @@ def prepare(
 # ---- reading ----
 
 
+def _path(path: object, name: str) -> Path:
+    try:
+        return Path(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise TinyNNTypeError(f"{name} must be a path, got {type(path).__name__}") from None
+
+
 def _paths(texts: object) -> list[Path]:
     """The files to read. Raises TinyNNTypeError, and TinyNNValueError for none, or what cannot be read twice."""
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
-    paths = [path_of(path, f"texts[{i}]") for i, path in enumerate(texts)]
+    paths = [_path(path, f"texts[{i}]") for i, path in enumerate(texts)]
     if not paths:
         raise TinyNNValueError("texts: at least one file is needed")
     for path in paths:
