@@ -6,6 +6,7 @@
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
+#   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
 #   make clean      remove what was built (.venv, build, dist, vendor/ggml)
@@ -25,7 +26,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint dev bench fixtures sanitize clean
+.PHONY: help run test test-all lint dev bench corpus fixtures sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -50,6 +51,9 @@ dev: $(VENV)/.installed
 
 bench: $(VENV)/.installed-dev
 	$(PY) -m benchmarks $(BENCH)
+
+corpus: $(VENV)/.created
+	$(PY) examples/corpus/write_corpus.py
 
 fixtures: $(VENV)/.installed
 	$(PY) tests/record_fixtures.py
