@@ -123,3 +123,15 @@ def think(t: Teller, h: Person) -> None:
         f"{h} thought [about it for a long time|and thought|hard].",
         f"{h} did not know what to do [at first|at all|next]. Then {h.he} had an idea.",
     )
+
+
+def once(t: Teller, a: Person) -> None:
+    """Which animal the story is about."""
+    place = t.one(
+        "in a wood", "at the edge of a meadow", "under an old beech tree", "by a quiet brook", "on a green hill"
+    )
+    t.say(
+        f"Once there was a {a.kind} named {a} who lived {place}.",
+        f"{place} lived a [small|young|cheerful|busy] {a.kind} named {a}.",
+        f"Long ago a {a.kind} named {a} had [his|her] home {place}.".replace("[his|her]", a.his),
+    )
