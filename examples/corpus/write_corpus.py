@@ -21,10 +21,10 @@ HANDWRITTEN = HERE / "handwritten.txt"
 CORPUS = HERE.parent / "data" / "corpus.txt"
 SEPARATOR = "<|endoftext|>"  # what `toynn prepare` takes for the end of a document
 
-STORIES_PER_SCHEMA = 22
+STORIES_PER_SCHEMA = 25
 SHINGLE = 8  # words
 # Of the shingles of the shorter of two stories, the share that both may have.
-MOST_SHARED = 0.30
+MOST_SHARED = 0.25
 _ATTEMPTS = 60  # for one story; a schema that needs more has too little to choose from
 
 

@@ -11,7 +11,7 @@ def sick_animal(t: Teller) -> None:
     h, g = cast.child(t), cast.elder(t)
     kind = t.one("dog", "cat", "pony", "goat", "calf", "rabbit")
     name = t.one("Daisy", "Star", "Pip", "Hazel", "Snow", "Juno")
-    a = Person(name, t.draw.chance(1, 2), kind)
+    a = t.enter(Person(name, t.draw.chance(1, 2), kind))
     vet = t.one("Doctor Field", "Doctor Brook")
     scenes.meet(t, h)
     t.say(
@@ -176,7 +176,7 @@ def stray(t: Teller) -> None:
         f"<It cannot stay here,> said {g}. <One night?> asked {h}. <One night,> said {g}, <and in the shed.>",
         f"<We are not getting a {kind},> said {g}. <It is only passing through,> said {h}.",
     )
-    t.say(f"{h} called the {kind} {p}.", f"<I will call it {p},> said {h}, <just for today.>")
+    t.say(f"{h} called the {kind} {p}.", f"{h} gave it a name, just for that one night: {p}.")
     t.paragraph()
     t.say(
         f"The next day {h} hung up notes on all the trees: <Found, one {kind}.> Nobody came.",
@@ -253,7 +253,7 @@ def farm_work(t: Teller) -> None:
             ("goose", "bit everyone who came near", "she was sitting on seven eggs", "built a little fence around her nest"),
         )
     )  # fmt: skip
-    a = Person(t.one("Bella", "Greta", "Dolly", "Flora", "Queenie"), True, kind)
+    a = t.enter(Person(t.one("Bella", "Greta", "Dolly", "Flora", "Queenie"), True, kind))
     t.say(
         f"On {g}'s farm there was a {kind} named {a}.",
         f"{h} spent the summer on a farm with {g}. There {h.he} got to know {a} the {kind}.",

@@ -9,9 +9,8 @@ from grammar.telling import Person, Teller
 
 
 def _from(t: Teller, rows: Sequence[tuple[str, bool, str]]) -> Person:
-    person = Person(*t.draw.one([row for row in rows if row[0] not in t.names]))
-    t.names.add(person.name)
-    return person
+    taken = {person.name for person in t.cast}
+    return t.enter(Person(*t.draw.one([row for row in rows if row[0] not in taken])))
 
 
 def child(t: Teller) -> Person:

@@ -112,8 +112,8 @@ def truth(t: Teller) -> None:
         f"In the evening {g} asked, <Where is my {what}?> {h} said nothing.",
         f"<Who broke the {what}?> asked {g} that evening.",
     )
-    p = cast.pet(t, "cat")
-    if t.draw.chance(1, 2):
+    p, blamed = cast.pet(t, "cat"), t.draw.chance(1, 2)
+    if blamed:
         t.say(
             f"<It was {p},> said {h}, and pointed at the cat. {g} sent {p} out into the cold.",
             f"<Maybe it was {p} the cat,> said {h}, and {h.his} ears turned red. So {p} got no milk that night.",
@@ -146,10 +146,11 @@ def truth(t: Teller) -> None:
         f"Together they glued the {what}, piece by piece. It would not hold water, but it could hold [pencils|dried flowers].",
         f"{h} had to sweep the kitchen for a week, and {h.he} did it well, because {h.he} felt light again.",
     )
-    t.maybe(
-        f"And {p} got a dish of cream and a long excuse, which {p.he} did not understand, but liked.",
-        f"{h} told {p} that {h.he} was sorry, and {p} purred.",
-    )
+    if blamed:
+        t.say(
+            f"And {p} got a dish of cream and a long excuse, which {p.he} did not understand, but liked.",
+            f"{h} told {p} that {h.he} was sorry, and {p} purred.",
+        )
     t.say(
         f"<The truth is heavy at first,> said {g}, <but a lie gets heavier every day.>",
         f"That night {h} slept like a stone.",

@@ -25,7 +25,7 @@ def small_helps_big(t: Teller) -> None:
     )
     t.say(
         f"{a} said nothing and went home.",
-        f"<One can never know,> said {a}.",
+        f"{a} only smiled a little.",
     )
     t.paragraph()
     deed = {
@@ -121,8 +121,8 @@ def boaster(t: Teller) -> None:
         f"<Are you angry with me?> asked {b}. <No,> said {a}. <I am angry with my mouth.>",
     )
     t.say(
-        f"<What can you really do?> asked {b}. {a} thought for a long time. <I can tell a good story,> {a.he} said.",
-        f"<What do you like to do when nobody is looking?> asked {b}. <I like to sing,> said {a}. <Then sing,> said {b}.",
+        f"After a while {b} asked, <What can you really do?> {a} thought for a long time. <I can tell a good story,> {a.he} said.",
+        f"Then {b} asked, <What do you like to do when nobody is looking?> <I like to sing,> said {a}. <Then sing,> said {b}.",
     )
     t.say(
         f"That was true. And from then on everyone came in the evening to listen to {a}, and nobody yawned.",

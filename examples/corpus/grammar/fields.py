@@ -271,7 +271,7 @@ def treasure_hunt(t: Teller) -> None:
     )
     t.say(
         f"All afternoon {g} told them the story of each thing, and that was better than gold.",
-        f"<Are you sad that it is not gold?> asked {g}. <No,> said {h}. <You cannot ask gold any questions.>",
+        f"Then {g} asked, <Are you sad that it is not gold?> <No,> said {h}. <You cannot ask gold any questions.>",
     )
     t.say(
         f"The next day {h} and {f} filled a box of their own, and buried it, and drew a map for somebody who is not born yet.",

@@ -142,8 +142,8 @@ def new_neighbour(t: Teller) -> None:
                 f"The door opened before {h} could knock. <I smelled you coming,> said the {f.kind}, and laughed.",
             )
     t.say(
-        f"<What is your name?> asked {h}. <{f},> said the {f.kind}. <And yours?> <{h}.>",
-        f"<I am {h},> said {h}. <I am {f},> said the {f.kind}. <Do you want to come in?>",
+        f"Then {h} asked, <What is your name?> <{f},> said the {f.kind}. <And yours?> <{h}.>",
+        f"The {f.kind} smiled. <I am {f},> {f.he} said. <Who are you?> <I am {h},> said {h}.",
     )
     t.paragraph()
     t.say(

@@ -12,7 +12,7 @@ def birthday(t: Teller) -> None:
     f = cast.friend(t, h)
     x, cake = words.toy(t), t.draw.one(words.SWEETS)
     years = t.one("six", "seven", "eight", "nine")
-    scenes.meet(t, h)
+    scenes.meet(t, h, age=False)
     t.paragraph()
     if t.draw.chance(1, 2):
         t.say(

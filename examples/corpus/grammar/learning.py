@@ -60,7 +60,7 @@ def skill(t: Teller) -> None:
     teacher = g if t.draw.chance(1, 2) else f
     t.say(
         f"{teacher} showed {h} a trick. <{trick},> said {teacher}.",
-        f"<Shall I tell you the secret?> asked {teacher}. <{trick}.>",
+        f"Then {teacher} asked, <Shall I tell you the secret? {trick}.>",
     )
     t.paragraph()
     t.say(
@@ -205,7 +205,7 @@ def fear(t: Teller) -> None:
         f"{scenes.when(t)}, {h}'s [ball|hat|kite] landed right there." if "house" in where or "house" in what else
         f"{scenes.when(t)}, all the others went there, and {h} stayed behind alone. {g} saw it.",
         f"<Why do you take the long way?> asked {g} one day. {h} did not want to say it. Then {h.he} did.",
-        f"<I am a coward,> said {h}. <Who says so?> asked {g}.",
+        f"<I am a coward,> said {h}. <Who says so?> asked {g}. {h} looked at the ground.",
     )  # fmt: skip
     t.say(
         f"<Everybody is afraid of something,> said {g}. <I am afraid of [moths|thunder|the dentist].> <You?> said {h}.",
@@ -213,8 +213,8 @@ def fear(t: Teller) -> None:
         f"<Do not do it all at once,> said {g}. <Take one step each day.>",
     )
     t.say(
-        f"<Will you hold my hand?> asked {h}. <As long as you like,> said {g}.",
-        f"<Shall I come with you?> asked {g}. <Only half of the way,> said {h}.",
+        f"Then {h} asked, <Will you hold my hand?> <As long as you like,> said {g}.",
+        f"{g} waited a little. <Shall I come with you?> <Only half of the way,> said {h}.",
     )
     t.paragraph()
     t.say(
@@ -393,7 +393,7 @@ def gift(t: Teller) -> None:
     t.paragraph()
     t.say(
         f"<It is the best present I ever got,> said {g}. And {h} still had the button.",
-        f"<Do you really like it?> asked {h}. <I like it because I can see you in it,> said {g}.",
+        f"That evening {h} asked, <Do you really like it?> <I like it because I can see you in it,> said {g}.",
         f"Nobody thought of {wish} any more.",
         f"And {h} found out that it is almost nicer to give a present than to get one. Almost.",
     )

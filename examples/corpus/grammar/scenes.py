@@ -6,24 +6,28 @@ from grammar.telling import Person, Teller
 from grammar.words import DRINKS, FOODS, HOMES, LOVES, SKY, TRAITS, WHEN
 
 
-def meet(t: Teller, h: Person) -> None:
-    """Who the story is about."""
+def meet(t: Teller, h: Person, *, age: bool = True) -> None:
+    """Who the story is about; without age where the story itself says how old."""
     home, trait = t.draw.one(HOMES), t.draw.one(TRAITS)
-    love, another = t.draw.some(LOVES, 2)
+    love = t.draw.one(LOVES)
+    if age and t.draw.chance(1, 8):
+        t.say(f"{h} was [six|seven|eight] years old and lived {home}.")
+        return
+    if t.draw.chance(1, 8):
+        t.say(f"Everyone in the [village|street|town] knew {h}, the {h.kind} who loved {love}.")
+        return
     t.say(
         f"Once there was a [little|small|young|{trait}] {h.kind} named {h}.",
         f"{h} was a {trait} {h.kind} who lived {home}.",
         f"{home} lived a [little|young|{trait}] {h.kind} named {h}.",
         f"{h} lived with {h.his} [mother|father|family|grandmother] {home}.",
         f"There was once a {trait} {h.kind} whose name was {h}.",
-        f"{h} was [six|seven|eight] years old and lived {home}.",
-        f"Everyone in the [village|street|town] knew {h}, the {h.kind} who loved {love}.",
         f"A {trait} {h.kind} named {h} lived {home}.",
     )
     t.maybe(
-        f"{h.he} loved {another}.",
-        f"{h.he} liked {another} [more than anything|best of all|every day].",
-        f"What {h.he} liked best was {another}.",
+        f"{h.he} loved {love}.",
+        f"{h.he} liked {love} [more than anything|best of all|every day].",
+        f"What {h.he} liked best was {love}.",
     )
 
 

@@ -115,7 +115,7 @@ class Teller:
 
     def __init__(self, key: str) -> None:
         self.draw = Draw(key)
-        self.names: set[str] = set()  # taken in this story
+        self.cast: list[Person] = []  # everybody with a name, in order of appearance
         self._told: set[str] = set()
         self._paragraphs: list[list[str]] = [[]]
 
@@ -130,6 +130,11 @@ class Teller:
         """As say, or nothing, half of the time."""
         if self.draw.chance(1, 2):
             self.say(*frames)
+
+    def enter(self, person: Person) -> Person:
+        """Somebody joins the cast."""
+        self.cast.append(person)
+        return person
 
     def paragraph(self) -> None:
         if self._paragraphs[-1]:

@@ -332,7 +332,7 @@ def letter(t: Teller) -> None:
     )
     t.say(
         f"<A letter has to walk, to sail and to ride,> said {g}. <Give it time.>",
-        f"<Maybe {he} has forgotten me,> said {h}. <Nobody forgets you,> said {g}.",
+        f"<Nobody has forgotten you,> said {g}. <It is a long way.>",
     )
     t.say(
         "Then, on a [Tuesday|Thursday|Saturday], the postman waved from far away. He had a blue envelope.",

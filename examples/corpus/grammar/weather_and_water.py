@@ -220,7 +220,7 @@ def snow(t: Teller) -> None:
             t.say(f"They named him {name}.", f"<What is his name?> asked {f}. <{name},> said {h}.")
             t.say(
                 f"In the evening it grew very cold. <Will he freeze?> asked {h}. <That is what he likes,> said {g}.",
-                f"<He has no hat,> said {h}, and gave him {h.his} own.",
+                f"One cold night {h} thought, <He has no hat,> and gave him {h.his} own.",
             )
             t.say(
                 f"Then the thaw came. Every day {name} was a little smaller, and {h} grew sad.",

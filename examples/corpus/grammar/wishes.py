@@ -175,7 +175,7 @@ def big_leap(t: Teller) -> None:
         f"Next to {a.him} sat {b} the {b.kind}. <Are you afraid too?> asked {a}. <Always,> said {b}. <I only do not let it steer.>",
     )
     t.maybe(
-        f"<Where do you feel it?> asked {b}. <In my knees,> said {a}. <I have it in my back,> said {b}.",
+        f"After a while {b} asked, <Where do you feel it?> <In my knees,> said {a}. <I have it in my back,> said {b}.",
         f"They talked about other things, about [the rain|flies|the shape of clouds], and it did {a} good.",
     )
     t.paragraph()

@@ -123,7 +123,7 @@ FOODS = (
     "bread and honey", "warm soup", "pancakes", "apple pie", "rice and beans", "bread and cheese", "noodles",
     "potato soup", "plum cake", "porridge", "baked apples", "corn bread",
 )  # fmt: skip
-SWEETS = ("honey cake", "apple pie", "plum cake", "lemon cake", "ginger bread", "cherry tart", "carrot cake")
+SWEETS = ("honey cake", "apple pie", "plum cake", "lemon cake", "ginger cake", "cherry tart", "carrot cake")
 DRINKS = ("hot milk", "mint tea", "warm cocoa", "cool lemonade", "apple juice")
 
 JOY = ("happy", "glad", "proud", "very happy", "so happy", "pleased")
