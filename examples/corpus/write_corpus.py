@@ -54,7 +54,7 @@ def told(schema: str, n: int) -> list[str]:
             stories.append(text)
             seen.append(own)
     if len(stories) < n:
-        raise ValueError(f"{schema} gives only {len(stories)} stories that are not too much alike; {n} are wanted")
+        raise ValueError(f"{schema}: only {len(stories)} of {n} are unlike enough: give it more to choose from")
     return stories
 
 

@@ -227,7 +227,7 @@ def treasure_hunt(t: Teller) -> None:
     n1, n2 = t.one("ten", "twelve", "twenty", "seven"), t.one("thirty", "fifteen", "forty", "nine")
     t.say(
         f"<Start at {a},> {f} read. <Go {n1} steps to {b}. Then {n2} steps to {c}. Dig there.>",
-        f"On it were {a}, {b} and {c}, and little footprints between them.",
+        f"It showed {a}, {b} and {c}, and little footprints between them.",
     )
     t.say(
         f"<Gold!> said {f}. <Or diamonds,> said {h}. They took a spade and ran.",

@@ -136,6 +136,6 @@ def once(t: Teller, a: Person) -> None:
     )
     t.say(
         f"Once there was a {a.kind} named {a} who lived {place}.",
-        f"{place} lived a [small|young|cheerful|busy] {a.kind} named {a}.",
+        f"{place} lived a [cheerful|busy|quiet|curious] {a.kind} named {a}.",
         f"Long ago a {a.kind} named {a} had [his|her] home {place}.".replace("[his|her]", a.his),
     )
