@@ -126,7 +126,7 @@ def mended(t: Teller) -> None:
     )
     t.paragraph()
     t.say(
-        f"{scenes.when(t)}, when {h} [took it out|was using it|picked it up], {break_}.",
+        f"{scenes.when(t)}, just as {h} [took it out|was using it|picked it up], {break_}.",
         f"{scenes.when(t)}, {h} was [too quick|not careful|in a hurry], and {break_}.",
     )
     if t.draw.chance(1, 2):

@@ -28,7 +28,7 @@ def sharing(t: Teller) -> None:
         f"It smelled so good that {h} wanted to [eat it at once|run home with it|keep it all].",
     )
     t.say(
-        f"Just then {f} came by. {f.his} [stomach growled|shoes were muddy], for {f.he} had not eaten since breakfast.",
+        f"Just then {f} came by. {f.his} stomach growled, for {f.he} had not eaten since breakfast.",
         f"But just then {f} came along. <What do you have there?> asked {f}, and looked at it with hungry eyes.",
     )
     if t.draw.chance(1, 2):
@@ -95,7 +95,7 @@ def truth(t: Teller) -> None:
         "swung a rope around",
     )
     t.say(
-        f"{scenes.when(t)}, when nobody was looking, {h} {why}.",
+        f"{scenes.when(t)}, {h} {why}. Nobody was looking.",
         f"{scenes.when(t)}, {h} {why}, although {h.he} knew that it was not allowed.",
     )
     t.say(
@@ -109,7 +109,7 @@ def truth(t: Teller) -> None:
     )
     t.paragraph()
     t.say(
-        f"In the evening {g} asked, <Where is my {what}?> {h} said nothing.",
+        f"In the evening {g} asked, <Where is my {what}?> {h} did not answer at once.",
         f"<Who broke the {what}?> asked {g} that evening.",
     )
     p, blamed = cast.pet(t, "cat"), t.draw.chance(1, 2)

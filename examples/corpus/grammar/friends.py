@@ -28,9 +28,8 @@ def quarrel(t: Teller) -> None:
         f"{scenes.when(t)}, {f} took {h}'s {x} without asking.",
     )
     t.say(
-        f"{h} pulled on one side and {f} pulled on the other. [Crack!|Snap!|Rip!] The {x} was broken.",
+        f"{h} pulled on one side and {f} pulled on the other. [Crack!|Snap!] The {x} was broken.",
         f"<Give it back!> said {h}. <You always have it,> said {f}. Then it fell to the ground and broke.",
-        f"They pulled and pushed, and the {x} fell into the [mud|ditch|puddle].",
     )
     t.say(
         f"<Look what you have done!> cried {h}. <It was your fault!> cried {f}.",
@@ -55,7 +54,7 @@ def quarrel(t: Teller) -> None:
     t.say(
         f"<What do you miss more,> asked {g}, <the {x} or {f}?> {h} did not have to think long.",
         f"<Who was right?> asked {h}. <Maybe both of you, and maybe neither,> said {g}. <But somebody must go first.>",
-        f"<A {x} can be mended with glue,> said {g}. <A friend is mended with one word. Do you know which?>",
+        f"<A {x} can be mended with [thread|glue],> said {g}. <A friend is mended with one word. Do you know which?>",
     )
     t.paragraph()
     if t.draw.chance(1, 2):
@@ -77,7 +76,7 @@ def quarrel(t: Teller) -> None:
             f"After a while there was the secret knock at the window. It was {f}. <Friends?> asked {f}. <Friends,> said {h}.",
         )
     t.say(
-        f"Together they [cleaned|mended|glued] the {x}. You could still see [a crack|a mark|where it had been], but they liked it that way.",
+        f"Together they [mended the {x}|put the {x} together again]. You could still see [a crack|a mark], but they liked it that way.",
         "They made a rule: first one, then the other, and they drew straws for who was first.",
         f"<You may have it first,> said {h}. <No, you,> said {f}. It was almost another quarrel!",
     )
