@@ -317,7 +317,7 @@ def letter(t: Teller) -> None:
     )
     t.say(
         f"So {h} wrote a letter about the [calf|new teacher|loose tooth] and drew the [garden|cat on the roof|whole family].",
-        f"So {h} wrote a letter. <How are you? I am well. The [plums|apples] are ripe. Do you have plums where you are?>",
+        f"So {h} wrote a letter. <How are you? I am well. The plums are ripe. Do you have plums where you are?>",
         f"So {h} wrote a letter, slowly, with a tongue between {h.his} teeth. It took two evenings.",
     )
     t.maybe(f"At the end {h} put a [leaf|feather|pressed flower] into it, because it was a piece of home.")

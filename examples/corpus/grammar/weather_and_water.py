@@ -206,7 +206,7 @@ def snow(t: Teller) -> None:
     )
     scenes.sky(t, "snowy")
     t.say(
-        f"{f} was already there, with a [red nose|sledge|shovel]. <Let us build a [snowman|snow castle|snow bear]!> said {f}.",
+        f"{f} was already there, with a [red nose|sledge|shovel]. <What took you so long?> asked {f}.",
         f"<{f}, come out!> called {h}, and threw a snowball at {f}'s window. Soon there were two of them.",
     )
     match t.draw.below(3):
