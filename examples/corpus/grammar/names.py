@@ -1,13 +1,8 @@
 """Who may be in a story."""
 
-GIRLS = (
-    "Mia", "Lily", "Anna", "Ruby", "Nora", "Clara", "Rosa", "Ella", "Ivy", "Zoe",
-    "Tess", "Maya", "Priya", "Amara", "Dina", "Lucy", "Hana", "Molly",
-)  # fmt: skip
-BOYS = (
-    "Tom", "Ben", "Sam", "Max", "Leo", "Finn", "Oscar", "Jack", "Hugo", "Noah",
-    "Eli", "Omar", "Kofi", "Luca", "Theo", "Ravi", "Peter", "Will",
-)  # fmt: skip
+# Few, so that a small model meets each of them often enough to tell them apart.
+GIRLS = ("Mia", "Lily", "Anna", "Ruby", "Nora", "Clara", "Rosa", "Hana", "Ivy", "Priya")
+BOYS = ("Tom", "Ben", "Sam", "Max", "Leo", "Finn", "Omar", "Jack", "Hugo", "Kofi")
 
 # Name, whether female, what they are.
 PARENTS = (("Mama", True, "woman"), ("Papa", False, "man"))
@@ -28,7 +23,7 @@ CATS = ("Pepper", "Smoky", "Tiger", "Mittens")
 
 # Animals that talk.
 CREATURE_NAMES = (
-    ("Thistle", True), ("Nutmeg", True), ("Clover", True), ("Fern", True), ("Willow", True), ("Poppy", True),
-    ("Acorn", False), ("Burr", False), ("Moss", False), ("Pebble", False), ("Reedy", False), ("Bracken", False),
+    ("Thistle", True), ("Nutmeg", True), ("Clover", True), ("Fern", True),
+    ("Acorn", False), ("Burr", False), ("Moss", False), ("Pebble", False),
 )  # fmt: skip
 MALE_KINDS = ("bull", "ox", "stag", "rooster")
