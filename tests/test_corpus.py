@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import write_corpus
+from grammar.person import Person
+from grammar.pronouns import with_pronouns
 from grammar.schemas import SCHEMAS
-from grammar.telling import Draw, Person, Teller, finished
+from grammar.telling import Draw, Teller, finished
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TEXT = (EXAMPLES / "data" / "corpus.txt").read_bytes().decode("ascii")
@@ -286,3 +288,31 @@ def test_draws_depend_on_the_key_alone() -> None:
     assert draws("garden:1") != draws("garden:2")
     assert all(0 <= n < 1000 for n in draws("garden:3"))
     assert sorted(Draw("any").some(range(5), 5)) == [0, 1, 2, 3, 4]
+
+
+# ---- names and pronouns ----
+
+MIA, ANNA, TOM = Person("Mia", True, "girl"), Person("Anna", True, "girl"), Person("Tom", False, "boy")
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "wanted"),
+    [
+        ("Mia sat down. Mia thought.", "Mia sat down. She thought."),
+        ("Mia met Tom. Tom was sad. Mia saw it.", "Mia met Tom. He was sad. She saw it."),
+        ('Mia sat down. "Why?" asked Mia.', 'Mia sat down. "Why?" she asked.'),
+        # who is meant would not be plain
+        ("Mia met Anna. Mia sat down.", "Mia met Anna. Mia sat down."),
+        ("Mia met a woman. Mia sat down.", "Mia met a woman. Mia sat down."),
+        ('"Hello, Anna!" Tom heard Mia. Mia sat down.', '"Hello, Anna!" Tom heard Mia. Mia sat down.'),
+        # not the subject, or not alone
+        ("Mia sat down. Tom saw Mia.", "Mia sat down. Tom saw Mia."),
+        ("Mia sat down. Mia's cat slept.", "Mia sat down. Mia's cat slept."),
+        ("Mia met Tom. Mia and Tom sang.", "Mia met Tom. Mia and Tom sang."),
+        ('Mia sat down. "Mia is here," said Tom.', 'Mia sat down. "Mia is here," said Tom.'),
+        # the name comes back after two pronouns
+        ("Mia sat. Mia ate. Mia read. Mia slept.", "Mia sat. She ate. She read. Mia slept."),
+    ],
+)
+def test_a_name_gives_way_to_a_pronoun_only_where_it_is_plain_who_is_meant(paragraph: str, wanted: str) -> None:
+    assert with_pronouns(paragraph, [MIA, ANNA, TOM]) == wanted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grammar import cast, scenes
-from grammar.telling import Person, Teller
+from grammar.person import Person
+from grammar.telling import Teller
 
 
 def sick_animal(t: Teller) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grammar import names
-from grammar.telling import Person, Teller
+from grammar.person import Person
+from grammar.telling import Teller
 
 
 def _from(t: Teller, rows: Sequence[tuple[str, bool, str]]) -> Person:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from grammar.telling import Person, Teller
+from grammar.person import Person
+from grammar.telling import Teller
 from grammar.words import DRINKS, FOODS, HOMES, LOVES, SKY, TRAITS, WHEN
 
 

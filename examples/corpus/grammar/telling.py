@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from grammar.person import Person
+from grammar.pronouns import with_pronouns
+
 T = TypeVar("T")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -51,44 +54,6 @@ class Draw:
 
     def chance(self, n: int, of: int) -> bool:
         return self.below(of) < n
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a name, who may be an animal. As text: the name."""
-
-    name: str
-    female: bool
-    kind: str  # "girl", "dog", "woman"
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def he(self) -> str:
-        return "she" if self.female else "he"
-
-    @property
-    def He(self) -> str:  # noqa: N802 - as it stands in the sentence
-        """For a sentence after speech that ends in ! or ?, which a verb of saying might follow as well."""
-        return self.he.capitalize()
-
-    @property
-    def him(self) -> str:
-        return "her" if self.female else "him"
-
-    @property
-    def his(self) -> str:
-        return "her" if self.female else "his"
-
-    @property
-    def himself(self) -> str:
-        return "herself" if self.female else "himself"
-
-    @property
-    def child(self) -> str:
-        """What a grown-up would call them."""
-        return "my girl" if self.female else "my boy"
 
 
 @dataclass(frozen=True)
@@ -151,7 +116,8 @@ class Teller:
         return frame
 
     def text(self) -> str:
-        return "\n\n".join(" ".join(sentences) for sentences in self._paragraphs if sentences)
+        paragraphs = [" ".join(sentences) for sentences in self._paragraphs if sentences]
+        return "\n\n".join(with_pronouns(paragraph, self.cast) for paragraph in paragraphs)
 
 
 def finished(text: str) -> str:

@@ -235,7 +235,7 @@ def errand(t: Teller) -> None:
             case 1:
                 p = cast.pet(t, "dog")
                 t.say(
-                    f"{first} a dog named {p} jumped up at {h}. {h} stood as still as a post until {p.he} lost interest.",
+                    f"{first} a dog named {p} jumped up at {h}. {h} stood as still as a post until the dog lost interest.",
                     f"{first} {p}, the butcher's dog, wanted to know what it was. <Sit!> said {h}, and {p} sat, because nobody had ever said it so firmly.",
                 )
             case 2:
