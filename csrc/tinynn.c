@@ -330,7 +330,7 @@ int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe)
     const int32_t limit = oversubscribe != 0 ? TNN_MAX_THREADS : cores;
     if (n < 1 || n > limit) {
         return tnn__fail(s, TNN_E_VALUE, "n_threads = %d must be between 1 and %d (%s)", (int) n, (int) limit,
-                         oversubscribe != 0 ? "ggml's limit" : "the cores this process may use: more would only spin");
+                         oversubscribe != 0 ? "ggml's limit" : "the cores this process may use: more would only wait");
     }
     if (n != s->n_threads) {
         tnn__pool_free(s);

@@ -85,7 +85,7 @@ TNN_API int tnn_last_error_code(const tnn_session * s);
  * tensor exists: before the first one, or right after tnn_reset_for_rebuild. */
 TNN_API int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes);
 TNN_API int64_t tnn_session_graph_capacity(tnn_session * s);
-/* 1 <= n <= tnn_available_cores(), or up to 512 with oversubscribe != 0 (ggml's barriers spin: very slow, for tests).
+/* 1 <= n <= tnn_available_cores(), or up to 512 with oversubscribe != 0 (slow, for tests).
  * Results do not depend on it. The default is tnn_available_cores(). */
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
 TNN_API int64_t tnn_session_n_threads(tnn_session * s);

@@ -1,6 +1,7 @@
 """toynn: train small llama-family models on real ggml, with losses that are the same bytes every time."""
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from toynn import labels
 from toynn.adamw import AdamW
@@ -21,7 +22,21 @@ from toynn.options import RecipeOptions
 from toynn.profiling import Profile, profile
 from toynn.tinynn import Session, Tensor, build_info, ggml_version
 
+if TYPE_CHECKING:
+    from toynn.training import TrainArgs, TrainConfig, train
+
 __version__ = _version("toynn")
+
+_OF_TRAINING = ("TrainArgs", "TrainConfig", "train")  # they need the extra toynn[cli], so they are imported when used
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TRAINING:
+        raise AttributeError(f"module 'toynn' has no attribute {name!r}")
+    from toynn import training
+
+    return getattr(training, name)
+
 
 __all__ = [
     "AdamW",
@@ -41,6 +56,8 @@ __all__ = [
     "TinyNNMemoryError",
     "TinyNNTypeError",
     "TinyNNValueError",
+    "TrainArgs",
+    "TrainConfig",
     "TrainingBatch",
     "__version__",
     "build_info",
@@ -48,4 +65,5 @@ __all__ = [
     "ggml_version",
     "labels",
     "profile",
+    "train",
 ]

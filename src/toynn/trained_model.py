@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import flag
+from toynn._checks import flag, whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
@@ -54,6 +54,7 @@ class TrainedModel:
     cfg, untied, qkv_bias: as for `LlamaDecoder`.
     weights: every weight of the fused layout by name, float32, of the shapes that `weight_shapes` tells.
     tokenizer: the content of a tokenizer.json, or None.
+    eos_id: the token that ends a text. bos_id: the one that a text may start after. None: there is none.
 
     Raises TinyNNTypeError or TinyNNValueError that names the field or the weight: one missing, one too many, another
     shape or dtype, a number that is not finite.
@@ -64,6 +65,8 @@ class TrainedModel:
     qkv_bias: bool
     weights: dict[str, npt.NDArray[np.float32]]
     tokenizer: bytes | None
+    eos_id: int | None = None
+    bos_id: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cfg, SmolLM2Config):
@@ -74,6 +77,12 @@ class TrainedModel:
             raise TinyNNTypeError(
                 f"tokenizer must be the bytes of a tokenizer.json, or None, got {type(self.tokenizer).__name__}"
             )
+        for name in ("eos_id", "bos_id"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, whole(name, value, 0, self.cfg.vocab - 1))
+        if self.cfg.n_layers > len(self.weights):  # before the names of so many layers are made
+            raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.cfg.n_layers}")
         shapes = weight_shapes(self.cfg, flag("untied", self.untied), flag("qkv_bias", self.qkv_bias))
         missing = [name for name in shapes if name not in self.weights]
         unknown = [name for name in self.weights if name not in shapes]
@@ -82,6 +91,7 @@ class TrainedModel:
             raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)
+        object.__setattr__(self, "weights", {name: self.weights[name] for name in shapes})
 
 
 def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:

@@ -19,6 +19,7 @@ import toynn
 COMMANDS = {
     "prepare": "Text files -> packed tokens and a tokenizer.",
     "train": "Packed tokens -> a trained model.",
+    "report": "A run's plots, and a page that holds them.",
     "generate": "Continue a text.",
     "eval": "Loss, perplexity and bits per byte on a text.",
     "export": "A run -> GGUF for llama.cpp, or a Hugging Face folder.",

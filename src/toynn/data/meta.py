@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from toynn.errors import TinyNNValueError
+from toynn.json_fields import JsonFields, read_json
 
 FORMAT, VERSION = "toynn-data", 1
 META, TOKENIZER = "meta.json", "tokenizer.json"
 SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes a token
-_LARGEST_META = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -63,35 +63,6 @@ class DataMeta:
         return json.dumps(content, indent=1) + "\n"
 
 
-class _Reader:
-    """Takes values out of a JSON object by key and type, and knows where it stands for messages."""
-
-    def __init__(self, where: str, content: Any) -> None:
-        if not isinstance(content, dict):
-            raise TinyNNValueError(f"{where} must be an object, got {type(content).__name__}")
-        self._where = where
-        self._content = dict(content)
-
-    def take(self, key: str, *kinds: type) -> Any:
-        if key not in self._content:
-            raise TinyNNValueError(f"{self._where} has no {key!r}")
-        value = self._content.pop(key)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise TinyNNValueError(f"{self._where}: {key!r} must be {wanted}, got {value!r:.60}")
-        return value
-
-    def count(self, key: str, least: int = 0) -> int:
-        value: int = self.take(key, int)
-        if not least <= value < 2**63:
-            raise TinyNNValueError(f"{self._where}: {key!r} must be at least {least}, got {value!r:.60}")
-        return value
-
-    def end(self) -> None:
-        if self._content:
-            raise TinyNNValueError(f"{self._where} has an unknown key {next(iter(self._content))!r}")
-
-
 def load_meta(folder: Path) -> DataMeta:
     """The meta.json of a data folder, checked for form but not against the files (`PackedTokens.open` does that).
 
@@ -99,13 +70,9 @@ def load_meta(folder: Path) -> DataMeta:
     """
     path = Path(folder) / META
     try:
-        if path.stat().st_size > _LARGEST_META:
-            raise TinyNNValueError(f"{path} is larger than a meta.json can be")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise TinyNNValueError(f"{folder} is no data folder: it has no {META} (`toynn prepare` makes one)") from None
-    except (NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise TinyNNValueError(f"{path} cannot be read: {error}") from None
     try:
         return _parsed(content)
     except TinyNNValueError as error:
@@ -113,7 +80,7 @@ def load_meta(folder: Path) -> DataMeta:
 
 
 def _parsed(content: Any) -> DataMeta:
-    top = _Reader("it", content)
+    top = JsonFields("it", content)
     if (kind := top.take("format", str)) != FORMAT:
         raise TinyNNValueError(f"its format is {kind!r:.60}, not {FORMAT!r}")
     if (version := top.count("version")) != VERSION:
@@ -124,8 +91,8 @@ def _parsed(content: Any) -> DataMeta:
     vocab_size = top.count("vocab_size", 1)
     if vocab_size > 2**31 - 1 or (dtype == "uint16" and vocab_size > 2**16):
         raise TinyNNValueError(f"a vocab_size of {vocab_size} does not fit {dtype}")
-    splits = _splits(_Reader("splits", top.take("splits", dict)))
-    tokenizer = _Reader("tokenizer", top.take("tokenizer", dict))
+    splits = _splits(JsonFields("splits", top.take("splits", dict)))
+    tokenizer = JsonFields("tokenizer", top.take("tokenizer", dict))
     if (file := tokenizer.take("file", str)) != TOKENIZER:
         raise TinyNNValueError(f"tokenizer: 'file' must be {TOKENIZER}, got {file!r:.60}")
     sha256 = tokenizer.take("sha256", str)
@@ -137,17 +104,17 @@ def _parsed(content: Any) -> DataMeta:
             raise TinyNNValueError(f"{key} = {value} is not in the vocabulary of {vocab_size}")
     sources = []
     for i, entry in enumerate(top.take("sources", list)):
-        one = _Reader(f"sources[{i}]", entry)
+        one = JsonFields(f"sources[{i}]", entry)
         sources.append(Source(one.take("name", str), one.count("bytes"), one.take("sha256", str)))
         one.end()
     top.end()
     return DataMeta(dtype, vocab_size, splits, sha256, ids["eos_id"], ids["bos_id"], sources)
 
 
-def _splits(reader: _Reader) -> dict[str, Split]:
+def _splits(reader: JsonFields) -> dict[str, Split]:
     splits = {}
     for name in SPLITS:
-        one = _Reader(f"splits.{name}", reader.take(name, dict))
+        one = JsonFields(f"splits.{name}", reader.take(name, dict))
         file = one.take("file", str)
         if file != f"{name}.bin":
             raise TinyNNValueError(f"splits.{name}: 'file' must be {name}.bin, got {file!r:.60}")

@@ -35,9 +35,15 @@ _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 def config_of(model: TrainedModel, end_of_text: int | None) -> dict[str, Any]:
     """config.json of a model without a lens.
 
-    Raises TinyNNValueError for RoPE scaling that Hugging Face's llama does not compute so.
+    Raises TinyNNValueError for RoPE scaling that Hugging Face's llama does not compute so, and for a width that its
+    LlamaConfig refuses.
     """
     cfg = model.cfg
+    if cfg.d_model % cfg.n_heads:  # though with a head_dim of its own nothing would hang on it
+        raise TinyNNValueError(
+            f"d_model = {cfg.d_model} is no multiple of n_heads = {cfg.n_heads}, which transformers demands; "
+            "export GGUF instead"
+        )
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

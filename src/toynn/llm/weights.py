@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +140,16 @@ class WeightTable:
         """The weight or moment called name, as float32 of its row-major shape."""
         tensor, shape = self.tensor(name)
         return download_row_major(self._s, tensor, math.prod(shape[:-1]), shape[-1]).reshape(shape)
+
+    def upload_all(self, weights: Mapping[str, npt.ArrayLike]) -> None:
+        """Sets every weight. Raises TinyNNValueError, before anything changes, for one that is missing or unknown."""
+        missing = [name for name in self.weights if name not in weights]
+        unknown = [name for name in weights if name not in self.weights]
+        if missing or unknown:
+            what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
+            raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
+        for name in self.weights:
+            self.upload(name, weights[name])
 
     def upload(self, name: str, values: npt.ArrayLike) -> None:
         """Sets the weight or moment called name from an array of its row-major shape."""

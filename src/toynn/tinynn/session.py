@@ -80,7 +80,7 @@ class Session:
         n_threads: threads that compute. Default: the environment variable TOYNN_N_THREADS, else the cores this process
             may use. Results do not depend on it.
         oversubscribe: allow more threads than cores (as does TOYNN_OVERSUBSCRIBE=1). For tests of determinism only:
-            ggml's barriers spin, so it is very slow.
+            they wait for each other at every node, so it is slow.
 
     Raises:
         TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
@@ -289,7 +289,9 @@ def _checked_thread_count(name: str, count: int, oversubscribe: bool) -> int:
     if count < 1:
         raise TinyNNValueError(f"{name} must be at least 1, got {count}")
     if count > cores and not oversubscribe:
-        raise TinyNNValueError(f"{name} is {count}, but this process may use {cores} core(s) and ggml's barriers spin")
+        raise TinyNNValueError(
+            f"{name} is {count}, but this process may use {cores} core(s); more threads only wait for each other"
+        )
     return count
 
 

@@ -96,7 +96,7 @@ class LlamaDecoder:
         self._session = Session(0, n_threads, oversubscribe)
         try:
             self._declare(boolean("untied", untied), boolean("qkv_bias", qkv_bias))
-            self._upload(weights)
+            self._table.upload_all(weights)
         except BaseException:
             self._session.close()
             raise
@@ -116,15 +116,6 @@ class LlamaDecoder:
         tnn_finalize_weights(s)
         if self._freq_factors is not None and factors is not None:
             upload_row_major(s, self._freq_factors, factors)
-
-    def _upload(self, weights: Mapping[str, npt.ArrayLike]) -> None:
-        missing = [name for name in self._table.weights if name not in weights]
-        unknown = [name for name in weights if name not in self._table.weights]
-        if missing or unknown:
-            what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
-            raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
-        for name in self._table.weights:
-            self._table.upload(name, weights[name])
 
     # ---- reading ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -94,6 +95,7 @@ class _Graph:
     positions: Tensor
     taps: dict[str, Tensor]
     keep_taps: bool
+    judged: tuple[Tensor, Tensor] | None = None  # targets and loss of a graph without a backward
     t_loss: Tensor | None = None
     gradients_kept: bool = False
     decay_vectors: bool = True
@@ -148,14 +150,43 @@ class LlamaSeqEngine:
             ValueError, TypeError: an argument, by name. SessionError: already realized. TinyNNMemoryError: no memory.
             After any of them the engine is closed and can be realized again.
         """
+        options = RecipeOptions(
+            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
+        )
+        stream = make_stream(options.init_stream, options.seed)
+        self._realize(cfg, options, oversubscribe, lambda table: table.draw(stream))
+
+    def realize_for_full_finetune(
+        self,
+        cfg: SmolLM2Config,
+        weights: Mapping[str, npt.ArrayLike],
+        t_seq: int,
+        t_batch: int,
+        untied: bool,
+        qkv_bias: bool,
+        *,
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+        layout: str = "fused",
+    ) -> None:
+        """As `realize_for_random_init`, in float32, but from given weights; moments are zero.
+
+        Args:
+            weights: every weight of the layout by name, finite numbers of its shape.
+
+        Raises as `realize_for_random_init` does, and ValueError for a weight that is missing or unknown, by name.
+        """
+        options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
+        self._realize(cfg, options, oversubscribe, lambda table: table.upload_all(weights))
+
+    def _realize(
+        self, cfg: SmolLM2Config, options: RecipeOptions, oversubscribe: bool, fill: Callable[[WeightTable], None]
+    ) -> None:
         if self._model is not None:
             raise SessionError("the engine is already realized: close() it first, or make a new one")
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
         cfg = replace(cfg)  # checks again what a caller may have changed behind its back
-        options = RecipeOptions(
-            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
-        )
         options.validate()
         if options.t_seq > cfg.ctx:
             raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {cfg.ctx}, got {options.t_seq}")
@@ -166,10 +197,10 @@ class LlamaSeqEngine:
                 f"weight_dtype {options.weight_dtype}: the fused layout computes in F32 only (no instruction-set "
                 "profile has F16 or BF16 arithmetic: halves would cost a conversion and bring nothing); use 0 (F32)"
             )
-        session = Session(0, n_threads, oversubscribe)
+        session = Session(0, options.n_threads, oversubscribe)
         try:
             self._model = _declare(session, cfg, options)
-            self._model.table.draw(make_stream(options.init_stream, options.seed))
+            fill(self._model.table)
         except BaseException:
             self._model = None
             session.close()
@@ -341,7 +372,8 @@ class LlamaSeqEngine:
         keep_taps = model.options.layout != "fused" if taps is None else boolean("taps", taps)
         with s.exclusive():
             graph = self._graph
-            if graph is None or graph.t_loss is not None or graph.keep_taps != keep_taps:
+            other = graph is None or graph.t_loss is not None or graph.judged is not None
+            if graph is None or other or graph.keep_taps != keep_taps:
                 graph = self._rebuild(model, keep_taps)
                 tnn_realize(s, graph.taps["logits"])
                 self._graph = graph
@@ -349,6 +381,42 @@ class LlamaSeqEngine:
             upload_int_array(s, graph.positions, at)
             tnn_compute(s)
             return download_row_major(s, graph.taps["logits"], rows, model.cfg.vocab)
+
+    def mean_loss(self, seq_ids: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+        """The loss that `train_step` would return, without gradients or a step. Fused layout only.
+
+        Drops a training graph, as `forward` does; keeps its own for the next call.
+
+        Args:
+            seq_ids: integers (T*B,), each from 0 to vocab - 1.
+            targets: integers (T*B,), the token that should come next, or -1 for a position without one.
+
+        Raises:
+            TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized, or per_head.
+        """
+        model = self._require_model()
+        s, rows = model.session, _rows(model)
+        if model.options.layout != "fused":
+            raise SessionError("mean_loss needs the fused layout")
+        ids = checked_token_ids(seq_ids, rows, model.cfg.vocab)
+        wanted = checked_targets(targets, rows, model.cfg.vocab)
+        with s.exclusive():
+            graph = self._graph
+            if graph is None or graph.judged is None:
+                graph = self._rebuild(model, keep_taps=False)
+                t_targets = tnn_input_1d_i32(s, rows)  # ne=[T*B]
+                t_loss = tnn_fused_cross_entropy(s, graph.taps["logits"], t_targets, IGNORE_ID)  # ne=[1]
+                tnn_set_output(s, t_loss)
+                tnn_realize(s, t_loss)
+                graph.judged = (t_targets, t_loss)
+                self._graph = graph
+            else:
+                t_targets, t_loss = graph.judged
+            upload_int_array(s, model.token_ids, ids)
+            upload_int_array(s, graph.positions, model.positions)
+            upload_int_array(s, t_targets, wanted)
+            tnn_compute(s)
+            return float(download_row_major(s, t_loss, 1, 1)[0, 0])
 
     def _rebuild(self, model: _Model, keep_taps: bool) -> _Graph:
         """Drops the current graph and builds the forward part of the next, activations marked as outputs if wanted."""

@@ -1,0 +1,186 @@
+"""A run's folder: its checkpoints, of which `latest` names the last that is whole and `best` the best.
+
+    RUN/latest, RUN/best          files that hold the name of a checkpoint
+    RUN/checkpoints/step-00000100/
+    RUN/run.toml, log.jsonl       of a training
+
+A checkpoint is written under a temporary name, fsynced and renamed; only then does `latest` switch, by a rename too. A
+process may die at any moment: what `latest` names is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+from toynn._checks import whole
+from toynn.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
+from toynn.checkpoint.meta import META
+from toynn.durable_files import replace_file, sync
+from toynn.errors import SessionError, TinyNNValueError
+from toynn.trained_model import TrainedModel
+
+CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
+CONFIG, LOG = "run.toml", "log.jsonl"
+_NAME = re.compile(r"^step-(\d{8,19})(?:-(\d{1,9}))?$")
+_TEMPORARY = ".tmp-"
+
+
+def _order(name: str) -> tuple[int, int]:
+    """Sorts names of checkpoints: by step, then by which writing of that step it is."""
+    match = _NAME.match(name)
+    return (int(match[1]), int(match[2] or 0)) if match else (-1, -1)
+
+
+def _free_name(checkpoints: Path, step: int) -> str:
+    """The name of a step's checkpoint. One that is there already stays until it is no longer the latest."""
+    name, again = f"step-{step:08d}", 0
+    while (checkpoints / name).exists():
+        again += 1
+        name = f"step-{step:08d}-{again}"
+    return name
+
+
+class RunFolder:
+    """A run that this process alone may write, until `close`.
+
+    Makes the folder where there is none. Raises TinyNNValueError where it holds something else than a run,
+    SessionError where another process writes it, OSError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        _refuse_foreign(self.path)
+        (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise SessionError(f"{self.path} is being written by another process") from None
+        for entry in (self.path / CHECKPOINTS).iterdir():
+            if entry.name.startswith(_TEMPORARY):  # of a process that died
+                shutil.rmtree(entry)
+
+    def latest(self) -> Checkpoint | None:
+        """The checkpoint that `latest` names, None where there is none yet. Raises TinyNNValueError: it is damaged."""
+        return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
+
+    @property
+    def latest_path(self) -> Path:
+        """The folder of the latest checkpoint. Raises TinyNNValueError where there is none."""
+        return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
+
+    def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
+        """Writes the checkpoint of a step and makes it the latest, and the best if it is. Raises OSError."""
+        checkpoints = self.path / CHECKPOINTS
+        place = checkpoints / _free_name(checkpoints, whole("step", step, 0, 2**62))
+        temporary = checkpoints / f"{_TEMPORARY}{place.name}"
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(temporary)
+        temporary.mkdir()
+        try:
+            write_folder(temporary, step, model, training)
+            temporary.rename(place)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(checkpoints)
+        replace_file(self.path / LATEST, f"{place.name}\n".encode())
+        if best:
+            replace_file(self.path / BEST, f"{place.name}\n".encode())
+        return place
+
+    def keep(self, last: int, best: bool) -> None:
+        """Removes all checkpoints but the `last` ones of the highest steps, the latest, and the best if it is kept."""
+        names = checkpoint_names(self.path)
+        kept = {_pointer(self.path, LATEST), *names[-whole("last", last, 1) :]}
+        if best and (self.path / BEST).exists():
+            kept.add(_pointer(self.path, BEST))
+        for name in names:
+            if name not in kept:
+                _remove(self.path / CHECKPOINTS / name)
+
+    def close(self) -> None:
+        """Lets others write. Twice is harmless."""
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
+    """Reads and checks a checkpoint: of a run the "latest" or "best" one, or the one whose folder this is.
+
+    Raises TinyNNValueError with the reason where there is none, or it is damaged or foreign.
+    """
+    path = Path(path)
+    if which not in (LATEST, BEST):
+        raise TinyNNValueError(f"which must be {LATEST!r} or {BEST!r}, got {which!r}")
+    if not path.is_dir():
+        raise TinyNNValueError(f"{path} is not a folder: a run or a checkpoint is needed")
+    if (path / META).exists():
+        return read_folder(path)
+    if not (path / which).exists():
+        raise TinyNNValueError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
+    name = _pointer(path, which)
+    try:
+        return read_folder(path / CHECKPOINTS / name)
+    except TinyNNValueError as error:
+        others = [str(path / CHECKPOINTS / other) for other in checkpoint_names(path) if other != name]
+        hint = f"; there is also {', '.join(others[-3:])}" if others else ""
+        raise TinyNNValueError(f"{error}{hint}") from None
+
+
+def write_checkpoint(run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None) -> Path:
+    """Makes a run (or goes on with one) of a single checkpoint, and returns the checkpoint's folder.
+
+    Raises TinyNNValueError where the folder holds something else than a run, SessionError where another process writes
+    it, OSError.
+    """
+    with RunFolder(run) as folder:
+        return folder.save(step, model, training)
+
+
+def checkpoint_names(run: Path) -> list[str]:
+    """Names of the whole checkpoints of a run, in the order of their steps."""
+    folder = run / CHECKPOINTS
+    names = [entry.name for entry in folder.iterdir() if _NAME.match(entry.name)] if folder.is_dir() else []
+    return sorted(names, key=_order)
+
+
+def _pointer(run: Path, which: str) -> str:
+    try:
+        name = (run / which).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TinyNNValueError(f"{run / which} cannot be read: {error}") from None
+    if not _NAME.match(name):
+        raise TinyNNValueError(f"{run / which} is damaged: it holds {name!r:.60}, not the name of a checkpoint")
+    return name
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise TinyNNValueError(f"{path} is there already and is not a folder")
+    ours = (path / CHECKPOINTS).is_dir() or (path / LATEST).exists()
+    if not ours and any(path.iterdir()):
+        raise TinyNNValueError(f"{path} is there already and holds no run: name a new or an empty folder")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Takes a checkpoint away, by a rename first: no half of it is ever seen under its name."""
+    doomed = checkpoint.with_name(f"{_TEMPORARY}{os.getpid()}-{checkpoint.name}")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)

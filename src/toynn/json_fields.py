@@ -1,0 +1,65 @@
+"""Reading JSON that may be damaged or foreign: values by key and type, unknown keys refused, errors that say where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from toynn.errors import TinyNNValueError
+
+_LARGEST = 1 << 24  # bytes
+
+
+class JsonFields:
+    """Takes values out of a JSON object, and knows where it stands for messages. `end` refuses what was not taken."""
+
+    def __init__(self, where: str, content: Any) -> None:
+        if not isinstance(content, dict):
+            raise TinyNNValueError(f"{where} must be an object, got {type(content).__name__}")
+        self._where = where
+        self._content = dict(content)
+
+    def take(self, key: str, *kinds: type) -> Any:
+        """The value of key, one of those types. A bool is no int; where float is asked for, a whole number will do."""
+        if key not in self._content:
+            raise TinyNNValueError(f"{self._where} has no {key!r}")
+        value = self._content.pop(key)
+        if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise TinyNNValueError(f"{self._where}: {key!r} must be {wanted}, got {value!r:.60}")
+        return value
+
+    def count(self, key: str, least: int = 0) -> int:
+        """A whole number from `least` to 2^63 - 1."""
+        value: int = self.take(key, int)
+        if not least <= value < 2**63:
+            raise TinyNNValueError(f"{self._where}: {key!r} must be at least {least}, got {value!r:.60}")
+        return value
+
+    def fields(self, key: str) -> JsonFields:
+        """The object under key."""
+        return JsonFields(f"{self._where}.{key}" if self._where != "it" else key, self.take(key, dict))
+
+    def keys(self) -> list[str]:
+        """What was not taken yet."""
+        return list(self._content)
+
+    def end(self) -> None:
+        """Raises TinyNNValueError where something was not taken."""
+        if self._content:
+            raise TinyNNValueError(f"{self._where} has an unknown key {next(iter(self._content))!r}")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small JSON file. Raises TinyNNValueError with the reason; FileNotFoundError goes through."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise TinyNNValueError(f"{path} is larger than such a file can be")
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise TinyNNValueError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,75 @@
+"""A training as a person sees it: a bar in a terminal, a line a step elsewhere. Needs rich, of the extra toynn[cli]."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+
+
+class ProgressView:
+    """The callback that shows it, on a console (rich's). Use it as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._steps = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Stepped):
+            self._step(event)
+        elif isinstance(event, Evaluated):
+            best = ", the best so far" if event.best else ""
+            self._line(
+                f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
+                f"{event.bits_per_byte:.3f} bits/byte{best}"
+            )
+        elif isinstance(event, Saved):
+            self._line(f"step {event.step}: saved {event.bytes / 1e6:.1f} MB in {event.seconds:.2f} s")
+        elif isinstance(event, Ended):
+            self._bar.stop()
+
+    def _start(self, event: Started) -> None:
+        self._steps = event.steps
+        of = "validation" if event.validation_tokens else "no validation text"
+        held_out = f"{event.validation_tokens} of {of}" if event.validation_tokens else of
+        self._line(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} tokens to train on, {held_out}")
+        if event.resumes is not None:
+            self._line(f"goes on after step {event.step}")
+        self._task = self._bar.add_task("training", total=event.steps, completed=event.step, figures="")
+
+    def _step(self, event: Stepped) -> None:
+        if self._console.is_terminal and self._task is not None:
+            figures = f"loss {event.loss:.3f} lr {event.learning_rate:.1e} {event.tokens_per_second:.0f} tok/s"
+            self._bar.update(self._task, completed=event.step, figures=figures)
+            return
+        self._line(
+            f"step {event.step}/{self._steps}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
+            f"norm {event.gradient_norm:.3f}, {event.tokens_per_second:.0f} tokens/s"
+        )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+
+    def __enter__(self) -> ProgressView:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

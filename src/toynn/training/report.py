@@ -1,0 +1,179 @@
+"""A run's plots as PNG, and one HTML page with them and the figures. Needs matplotlib, of the extra toynn[plot]."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from toynn.checkpoint.run_folder import LOG
+from toynn.durable_files import replace_file
+from toynn.errors import TinyNNValueError
+from toynn.training.run_log import read_log
+
+PLOTS = ("loss", "learning_rate", "gradient_norm")
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One line of a plot: what it is called, and its points by step."""
+
+    label: str
+    steps: list[int]
+    values: list[float]
+    marker: str = ""
+
+
+def write_report(run: Path) -> list[Path]:
+    """Writes loss.png, learning_rate.png, gradient_norm.png and report.html into the run, and returns their paths.
+
+    Raises TinyNNValueError for a run without a log that tells of steps, OSError.
+    """
+    try:
+        events = read_log(run / LOG)
+    except FileNotFoundError:
+        raise TinyNNValueError(f"{run} has no {LOG}: nothing was trained in it") from None
+    steps = _of(events, "stepped")
+    if not steps:
+        raise TinyNNValueError(f"{run / LOG} tells of no step")
+    pictures = {
+        "loss": _picture("loss, nats a token", _loss_curves(steps, _of(events, "evaluated"))),
+        "learning_rate": _picture("learning rate", [_curve("learning rate", steps, "learning_rate")]),
+        "gradient_norm": _picture(
+            "norm of the gradients before clipping", [_curve("gradient norm", steps, "gradient_norm")], log=True
+        ),
+    }
+    written = []
+    for name in PLOTS:
+        path = run / f"{name}.png"
+        replace_file(path, pictures[name])
+        written.append(path)
+    replace_file(run / REPORT, _page(run.resolve().name, events, pictures).encode("utf-8"))
+    return [*written, run / REPORT]
+
+
+# ---- plots ----
+
+
+def _of(events: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [event for event in events if event["event"] == kind]
+
+
+def _curve(label: str, events: Sequence[Mapping[str, Any]], field: str, marker: str = "") -> _Curve:
+    return _Curve(label, [event["step"] for event in events], [event[field] for event in events], marker)
+
+
+def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[_Curve]:
+    curves = [_curve("training, each step's batch", steps, "loss")]
+    if len(steps) >= 100:
+        curves.append(_smooth(curves[0], len(steps) // 50))
+    if evaluations:
+        curves.append(_curve("validation", evaluations, "loss", "o"))
+    return curves
+
+
+def _smooth(curve: _Curve, width: int) -> _Curve:
+    """The mean of each step and up to `width` - 1 before it."""
+    values, total = [], 0.0
+    for i, value in enumerate(curve.values):
+        total += value - (curve.values[i - width] if i >= width else 0.0)
+        values.append(total / min(i + 1, width))
+    return _Curve(f"training, mean of {width} steps", curve.steps, values)
+
+
+def _picture(title: str, curves: Sequence[_Curve], log: bool = False) -> bytes:
+    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for i, curve in enumerate(curves):
+        pale = len(curves) > 1 and i == 0 and len(curve.steps) > 1
+        axes.plot(curve.steps, curve.values, label=curve.label, marker=curve.marker or None, markersize=4,
+                  linewidth=1.0 if pale else 1.6, alpha=0.4 if pale else 1.0)  # fmt: skip
+    if log:
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+# ---- the page ----
+
+_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem 1rem .15rem 0; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
+pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; }
+@media (prefers-color-scheme: dark) {
+  body { background: #181818; color: #ddd; } pre { background: #242424; } img { filter: invert(.9) hue-rotate(180deg); }
+}
+</style></head><body>
+<h1>$title</h1>
+<table>$summary</table>
+<h2>Loss</h2><img alt="Loss by step" src="$loss">
+<h2>Learning rate</h2><img alt="Learning rate by step" src="$learning_rate">
+<h2>Gradient norm</h2><img alt="Gradient norm by step" src="$gradient_norm">
+$evaluations
+<h2>Configuration</h2><pre>$config</pre>
+</body></html>
+""")
+
+
+def _page(title: str, events: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> str:
+    started = _of(events, "started")[-1:] or [{}]
+    evaluations = _of(events, "evaluated")
+    images = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
+    return _PAGE.substitute(
+        images,
+        title=html.escape(title),
+        summary=_rows(_summary(events)),
+        evaluations=_evaluations(evaluations) if evaluations else "",
+        config=html.escape(str(started[0].get("config", ""))),
+    )
+
+
+def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    steps, evaluations, ended = _of(events, "stepped"), _of(events, "evaluated"), _of(events, "ended")
+    started = (_of(events, "started")[-1:] or [{}])[0]
+    busy = sum(float(step["seconds"]) for step in steps)
+    rows = [
+        ("steps", f"{steps[-1]['step']} of {started.get('steps', '?')}"),
+        ("ended", str(ended[-1]["reason"]) if ended else "not yet, or it was killed"),
+        ("parameters", f"{started.get('parameters', 0) / 1e6:.2f} M"),
+        ("tokens read", f"{steps[-1]['tokens']:,}"),
+        ("last training loss", f"{steps[-1]['loss']:.4f}"),
+        ("tokens a second", f"{steps[-1]['tokens'] / busy if busy else 0:,.0f}"),
+        ("time in steps", f"{busy:.1f} s"),
+    ]
+    if evaluations:
+        best = min(evaluations, key=lambda one: float(one["loss"]))
+        rows.append(("best validation loss", f"{best['loss']:.4f} at step {best['step']}"))
+    return rows
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
+
+
+def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    head = "<tr><th>step</th><th>loss</th><th>perplexity</th><th>bits per byte</th></tr>"
+    lines = []
+    for one in evaluations:
+        perplexity = "-" if one["perplexity"] is None else f"{one['perplexity']:.3f}"
+        cells = (str(one["step"]), f"{one['loss']:.4f}", perplexity, f"{one['bits_per_byte']:.4f}")
+        lines.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
+    return f"<h2>Evaluations</h2><table>{head}{''.join(lines)}</table>"

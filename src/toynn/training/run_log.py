@@ -1,0 +1,108 @@
+"""log.jsonl: what happened in a run, an event a line. It is only ever added to.
+
+Each line is an object with "v" (1), "event" (started, stepped, evaluated, saved, ended), "time" (UTC, ISO 8601) and the
+fields of the event's class in `toynn.training.events`, paths as strings. Numbers are as Python writes them: they come
+back to the bit. NaN and infinities do not occur but in perplexity, which is null then.
+
+A resumed run adds to the log it finds; what a killed process wrote after its last checkpoint is done anew. `read_log`
+gives the run as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from toynn.errors import TinyNNValueError
+from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+
+VERSION = 1
+NAMES: dict[type[Event], str] = {
+    Started: "started",
+    Stepped: "stepped",
+    Evaluated: "evaluated",
+    Saved: "saved",
+    Ended: "ended",
+}
+
+
+class RunLog:
+    """The callback that writes the log. A line is in the file when the call returns, on the disk at each checkpoint.
+
+    Raises OSError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+b")
+        if self._file.tell() > 0:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":  # a line that a killed process did not finish
+                self._file.write(b"\n")
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(json.dumps(as_json(event), allow_nan=False).encode("utf-8") + b"\n")
+        self._file.flush()
+        if isinstance(event, Saved | Ended):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as its line holds it."""
+    now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
+    fields = {key: _plain(value) for key, value in dataclasses.asdict(event).items()}
+    return {"v": VERSION, "event": NAMES[type(event)], "time": now, **fields}
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The events of a run in order, as if it had never stopped: where it was resumed, what it did again counts once.
+
+    A line that is no JSON is passed over where a new start follows it, or at the end: a killed process left it.
+
+    Raises TinyNNValueError for a log that is damaged otherwise or of another version, OSError.
+    """
+    events: list[dict[str, Any]] = []
+    broken: int | None = None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                broken = broken or number
+                continue
+            if event.get("v") != VERSION:
+                raise TinyNNValueError(f"{path}: line {number} is of version {event.get('v')!r:.20}, not {VERSION}")
+            if event["event"] == "started":
+                broken = None
+                resumed, step = event.get("resumes") is not None, event.get("step", 0)
+                events = [one for one in events if resumed and one.get("step", 0) <= step and one["event"] != "ended"]
+            elif broken is not None:
+                raise TinyNNValueError(f"{path}: line {broken} is damaged")
+            events.append(event)
+    return events
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

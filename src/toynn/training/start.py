@@ -1,0 +1,113 @@
+"""Where a training begins: at random, from another model's weights, or where the run was left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toynn.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
+from toynn.config import SmolLM2Config
+from toynn.data import DataMeta
+from toynn.errors import TinyNNValueError
+from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
+from toynn.training.toml_config import differences, from_toml
+
+# What a resumed run may change: how long, and what is looked at or kept on the way. All else would make another run.
+_MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """model: None for a random start. state: None but for a run that is resumed."""
+
+    config: TrainConfig
+    cfg: SmolLM2Config
+    untied: bool
+    qkv_bias: bool
+    step: int
+    checkpoint: Checkpoint | None
+    state: TrainingState | None
+
+
+def data_identity(meta: DataMeta) -> dict[str, str]:
+    """What tells data apart: sha256 of token files and tokenizer."""
+    return {**{name: split.sha256 for name, split in meta.splits.items()}, "tokenizer": meta.tokenizer_sha256}
+
+
+def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes) -> Start:
+    """Raises TinyNNValueError for what does not fit together, by name."""
+    held = run.latest()
+    if args.resume:
+        if held is None:
+            raise TinyNNValueError(f"resume: {args.out} holds no checkpoint to go on from; start it without resume")
+        if held.training is None:
+            raise TinyNNValueError(f"resume: {held.path} was not made by training; start without resume")
+        return _resumed(args, held, held.training, meta)
+    if held is not None and held.training is not None:
+        raise TinyNNValueError(
+            f"out: {args.out} holds a run of {held.step} steps; resume it (--resume), or name another folder"
+        )
+    if held is not None and args.init is not None:
+        raise TinyNNValueError(f"out: {args.out} holds a model already, so init would be a second; name a new folder")
+    config = args.config or TrainConfig()
+    init = held if args.init is None else load_checkpoint(args.init)
+    if init is None:
+        model = config.model or ModelArgs()
+        config = dataclasses.replace(config, model=model)
+        return Start(config, model.config(meta.vocab_size), model.untied, model.qkv_bias, 0, None, None)
+    if config.model is not None:
+        raise TinyNNValueError(f"model: its shape is that of {init.path}; leave the section out")
+    one = init.model
+    if one.tokenizer is None or not same_tokenizer(one.tokenizer, tokenizer):
+        raise TinyNNValueError(
+            f"data: {args.data} has another tokenizer than {init.path}; prepare it with "
+            f"--tokenizer {init.path / 'tokenizer.json'}"
+        )
+    if meta.vocab_size > one.cfg.vocab:
+        raise TinyNNValueError(
+            f"data: {args.data} has a vocabulary of {meta.vocab_size}, {init.path} one of {one.cfg.vocab}"
+        )
+    return Start(config, one.cfg, one.untied, one.qkv_bias, 0, init, None)
+
+
+def _resumed(args: TrainArgs, held: Checkpoint, state: TrainingState, meta: DataMeta) -> Start:
+    own = from_toml(state.progress.config, f"the configuration in {held.path}")
+    config = own if args.config is None else args.config
+    if config.model is None:
+        config = dataclasses.replace(config, model=own.model)
+    changed = [key for key in differences(own, config) if not key.startswith(_MAY_CHANGE)]
+    if changed:
+        was, now = differences(own, config)[changed[0]]
+        raise TinyNNValueError(
+            f"{changed[0]}: the run has {was!r}, the configuration {now!r}; a run that is resumed keeps all but "
+            "train.steps, evaluation and checkpoint"
+        )
+    identity = data_identity(meta)
+    if identity != state.progress.data:
+        what = next(name for name in identity if identity[name] != state.progress.data.get(name))
+        raise TinyNNValueError(f"data: {args.data} is not what {held.path} was trained on: its {what} differs")
+    per_step = config.train.batch * config.train.accumulate
+    if state.progress.windows != held.step * per_step:
+        raise TinyNNValueError(
+            f"{held.path} is damaged: {held.step} steps of {per_step} windows are not {state.progress.windows} windows"
+        )
+    one = held.model
+    return Start(config, one.cfg, one.untied, one.qkv_bias, held.step, held, state)
+
+
+def same_tokenizer(a: bytes, b: bytes) -> bool:
+    """Whether two tokenizer.json mean the same, however they are spaced."""
+    return a == b or _normal(a) == _normal(b)
+
+
+def _normal(tokenizer: bytes) -> Any:
+    from toynn.text import load_tokenizer
+
+    return json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
+
+
+def path_of(checkpoint: Checkpoint | None) -> Path | None:
+    return None if checkpoint is None else checkpoint.path

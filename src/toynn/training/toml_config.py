@@ -1,0 +1,121 @@
+"""TrainConfig as TOML and back. Unknown keys are refused by name, with the key that may have been meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.training.config import TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration with every key; `from_toml` gives an equal one."""
+    table = dataclasses.asdict(config)
+    if config.model is None:
+        del table["model"]  # TOML has no null
+    return tomli_w.dumps(table)
+
+
+def from_toml(content: str, where: str = "the configuration", overrides: Iterable[str] = ()) -> TrainConfig:
+    """A configuration from TOML; keys left out have their defaults. overrides: "section.key=VALUE", VALUE as in TOML.
+
+    Raises TinyNNValueError or TinyNNTypeError naming `where` and the key.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise TinyNNValueError(f"{where} is no TOML: {error}") from None
+    for override in overrides:
+        _override(table, override)
+    try:
+        config = _build(TrainConfig, table, "")
+    except TinyNNTypeError as error:
+        raise TinyNNTypeError(f"{where}: {error}") from None
+    except TinyNNValueError as error:
+        raise TinyNNValueError(f"{where}: {error}") from None
+    if not isinstance(config, TrainConfig):
+        raise AssertionError("a configuration was built")
+    return config
+
+
+def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """The configuration in a file. Raises as `from_toml` does, and OSError."""
+    try:
+        content = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TinyNNValueError(f"{path} is not UTF-8: byte {error.start}") from None
+    return from_toml(content, str(path), overrides)
+
+
+def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys in which two configurations differ, "section.key", with both values."""
+    one, other = _flat(dataclasses.asdict(a)), _flat(dataclasses.asdict(b))
+    return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    names = key.strip().split(".")
+    if not sign or len(names) < 2 or not all(names):
+        raise TinyNNValueError(f"{override!r} is not section.key=VALUE, like optimizer.lr=1e-3")
+    for name in names[:-1]:
+        inner = table.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise TinyNNValueError(f"{override!r}: {name} is not a section")
+        table = inner
+    try:
+        table[names[-1]] = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        table[names[-1]] = value.strip()  # a word without quotes; where a number belongs, its check says so
+
+
+def _build(kind: type[Any], table: object, prefix: str) -> Any:
+    """A dataclass from a TOML table, its own checks included."""
+    if not isinstance(table, dict):
+        raise TinyNNTypeError(f"{prefix.rstrip('.')} must be a section, got {table!r:.60}")
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            raise TinyNNValueError(f"unknown key {prefix + key!r}{_meant(key, prefix, hints)}")
+    values = {}
+    for key, value in table.items():
+        inner = _dataclass_of(hints[key])
+        values[key] = value if inner is None else _build(inner, value, f"{prefix}{key}.")
+    return kind(**values)
+
+
+def _dataclass_of(hint: Any) -> type[Any] | None:
+    """The dataclass that a field holds, also where it may be None."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)), None)
+
+
+def _meant(key: str, prefix: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"; did you mean {prefix + close[0]!r}?"
+    return f"; there are {', '.join(prefix + name for name in known)}"
