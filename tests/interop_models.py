@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,23 @@ from toynn.trained_model import TrainedModel, weight_shapes
 
 END_OF_TEXT = "<|endoftext|>"
 VOCAB = 512
-LLAMA3 = {"factor": 8.0, "low_freq": 1.0, "high_freq": 4.0, "orig_max_pos": 64}  # all three ranges: d_head 10, base 100
+LLAMA3: dict[str, Any] = {
+    "factor": 8.0,
+    "low_freq": 1.0,
+    "high_freq": 4.0,
+    "orig_max_pos": 64,
+}  # all three ranges: d_head 10, base 100
 
 TRAINED_ON = [
     "The cat sat on the mat. It's a warm day, isn't it? They're glad, we've seen them, I'll go, I'd say I'm done.\n",
-    "In 1984 there were 12,345 cats & 678 dogs;   \t they said: \u201cgood day!\u201d \u00e9\u00e8\u00fc \u00f1and\u00fa\n\n",
+    "In 1984 there were 12,345 cats & 678 dogs;   \t they said: \u201cgood day!\u201d \u00e9\u00e8\u00fc \u00f1an\n",
     "def f(x):\n    return x**2 + 10 * x - 7  # \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442\n",
 ]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT) -> bytes:
     """A byte-level BPE as `toynn prepare` trains it, with the pre-tokenizer that llama.cpp calls so."""
-    import json
-
     rules = PRE_TOKENIZERS[pre]
     model = Tokenizer(models.BPE(ignore_merges=rules.ignore_merges))
     described = json.loads(model.to_str())
@@ -83,7 +87,9 @@ def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -
     for weight, shape in weight_shapes(cfg, untied, qkv_bias).items():
         values = rng.normal(0.0, 0.3 if weight.endswith("norm.weight") else 0.25, shape)
         weights[weight] = (values + weight.endswith("norm.weight")).astype(np.float32)
-    return TrainedModel(cfg, untied, qkv_bias, weights, tokenizer() if tokens == b"" else tokens)
+    content = tokenizer() if tokens == b"" else tokens
+    end = None if content is None else Tokenizer.from_str(content.decode()).token_to_id(END_OF_TEXT)
+    return TrainedModel(cfg, untied, qkv_bias, weights, content, eos_id=end, bos_id=end)
 
 
 def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:

@@ -118,9 +118,8 @@ def _library() -> Any:
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp: computed in f32 throughout (a cache of f32, no flash attention), on one thread.
-
-    exact: without the kernels that repack weights, which sum in another order for other batch sizes.
+    """A GGUF file in llama.cpp, on one thread, as exact as it can be: keys and values are cached in f32 (f16 is its
+    default), attention is not its flash attention, weights are not repacked. With f32 weights all of it is then f32.
     """
 
     def __init__(self, path: Path, n_ctx: int = 512) -> None:
@@ -178,7 +177,7 @@ class LlamaCpp:
             if (code := lib.llama_decode(self._context, batch)) != 0:
                 raise AssertionError(f"llama_decode: {code}\n{''.join(_log)[-2000:]}")
             rows = [
-                np.frombuffer(_ffi.buffer(lib.llama_get_logits_ith(self._context, i), 4 * self.n_vocab), np.float32)
+                np.frombuffer(bytes(_ffi.buffer(lib.llama_get_logits_ith(self._context, i), 4 * self.n_vocab)), "<f4")
                 for i in range(n)
             ]
             result = np.stack(rows)
@@ -188,12 +187,10 @@ class LlamaCpp:
         return result
 
     def greedy(self, prompt: list[int], n: int) -> list[int]:
-        """The likeliest tokens, one after the other; ends before an end-of-text token."""
-        made: list[int] = []
-        logits = self.feed(prompt)[-1]
-        while len(made) < n and not self.is_end(token := int(logits.argmax())):
-            made.append(token)
-            logits = self.feed([token])[-1]
+        """The n likeliest tokens, one after the other."""
+        made = [int(self.feed(prompt)[-1].argmax())]
+        while len(made) < n:
+            made.append(int(self.feed([made[-1]])[-1].argmax()))
         return made
 
     def tokenize(self, text: str) -> list[int]:

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer, pre_tokenizers
 from toynn.errors import TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
 
-END_OF_TEXT = "<|endoftext|>"
 _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # a character for each byte
 
 
@@ -25,9 +24,6 @@ class ByteLevelBpe:
     kinds: list[int]
     merges: list[str]
     pre: str
-
-    def id_of(self, token: str) -> int | None:
-        return self.tokens.index(token) if token in self.tokens else None
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:
@@ -61,6 +57,8 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
         raise TinyNNValueError(f"its decoder is {decoder}, not ByteLevel")
     pre = name_of(described["pre_tokenizer"], bool(model.get("ignore_merges")), described["normalizer"])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    if not merges:
+        raise TinyNNValueError("it has no merges, without which llama.cpp loads none; train one of 258 tokens or more")
     tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
     return ByteLevelBpe(tokens, kinds, merges, pre)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import dequantize, quantize
 
 from toynn._checks import flag, one_of
 from toynn.durable_files import replacing_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.interop.byte_level_bpe import END_OF_TEXT, read_tokenizer
+from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, config_factors, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved, turned_heads
@@ -123,11 +124,24 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
     writer.add_token_list(bpe.tokens)
     writer.add_token_types(bpe.kinds)
     writer.add_token_merges(bpe.merges)
-    end = bpe.id_of(END_OF_TEXT)
-    if end is not None:
-        writer.add_bos_token_id(end)
-        writer.add_eos_token_id(end)
+    eos = _end(model, bpe, notes)
+    if eos is not None:  # where nothing starts a text, what ends the one before it does
+        writer.add_eos_token_id(eos)
+        writer.add_bos_token_id(eos if model.bos_id is None else model.bos_id)
     writer.add_add_bos_token(False)  # documents are trained on without one in front
+    if json.loads(model.tokenizer).get("normalizer") is not None:
+        notes.append("the tokenizer brings text to NFC first, llama.cpp does not: other forms get other tokens")
+
+
+def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:
+    """The token that ends a text. For a model without one llama.cpp would take id 11, whatever that is: an unused
+    token is better, which no text has."""
+    if model.eos_id is not None:
+        return model.eos_id
+    if TokenType.UNUSED in bpe.kinds:
+        return bpe.kinds.index(TokenType.UNUSED)
+    notes.append(f"the model has no token that ends a text: llama.cpp will take id 11 for it, {bpe.tokens[11]!r}")
+    return None
 
 
 def _add_tensor(

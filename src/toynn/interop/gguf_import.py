@@ -9,8 +9,10 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from gguf import TokenType
 from gguf.quants import dequantize
 
+from toynn._checks import whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
@@ -73,6 +75,7 @@ def import_gguf(path: Path) -> TrainedModel:
         shapes = weight_shapes(cfg, untied, qkv_bias)
         zeros = _checked_names(header, shapes, cfg)
         tokenizer = _tokenizer(values, cfg.vocab)
+        bos_id, eos_id = (None, None) if tokenizer is None else _ends(values, cfg.vocab)
         factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
         scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
         for name in zeros:
@@ -83,7 +86,15 @@ def import_gguf(path: Path) -> TrainedModel:
             stored = _read(file, header.tensors[name])
             n_heads = turned_heads(name, cfg)
             weights[name] = to_halves(stored, n_heads) if n_heads else stored
-        return TrainedModel(dataclasses.replace(cfg, rope_scaling=scaling), untied, qkv_bias, weights, tokenizer)
+        return TrainedModel(
+            dataclasses.replace(cfg, rope_scaling=scaling),
+            untied,
+            qkv_bias,
+            weights,
+            tokenizer,
+            eos_id=eos_id,
+            bos_id=bos_id,
+        )
 
 
 def _refuse_what_is_not_computed(values: GgufValues) -> None:
@@ -173,6 +184,16 @@ def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
         return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, values.text("tokenizer.ggml.pre")))
     except TinyNNValueError as error:
         raise TinyNNValueError(f"its tokenizer cannot be read: {error}") from None
+
+
+def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:
+    """(bos_id, eos_id): those that a text can have, not an unused token that only stands in for none."""
+    kinds = values.wholes("tokenizer.ggml.token_type")
+    ids: list[int | None] = []
+    for key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
+        token = whole(f"its {key}", values.whole(key), 0, vocab - 1) if key in values else None
+        ids.append(None if token is None or kinds[token] == TokenType.UNUSED else token)
+    return ids[0], ids[1]
 
 
 def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:

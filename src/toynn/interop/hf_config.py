@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from toynn._checks import whole
 from toynn.config import RopeScaling, SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.trained_model import TrainedModel
@@ -32,7 +33,7 @@ _DEFAULTS = {  # LlamaConfig's own, for keys that a config.json may leave out
 _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 
 
-def config_of(model: TrainedModel, end_of_text: int | None) -> dict[str, Any]:
+def config_of(model: TrainedModel) -> dict[str, Any]:
     """config.json of a model without a lens.
 
     Raises TinyNNValueError for RoPE scaling that Hugging Face's llama does not compute so, and for a width that its
@@ -63,8 +64,8 @@ def config_of(model: TrainedModel, end_of_text: int | None) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "tie_word_embeddings": not model.untied,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "bos_token_id": model.bos_id,
+        "eos_token_id": model.eos_id,
         "torch_dtype": "float32",
         "use_cache": True,
     }
@@ -122,6 +123,20 @@ def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
         rope_scaling=scaling,
     )
     return cfg, not _flag(content, "tie_word_embeddings"), _flag(content, "attention_bias")
+
+
+def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int | None]:
+    """A config.json's (bos_id, eos_id). Of several ends of a text the first is taken.
+
+    Raises TinyNNError for what is no id of the vocabulary.
+    """
+    ids: list[int | None] = []
+    for key in ("bos_token_id", "eos_token_id"):
+        value = content.get(key)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        ids.append(None if value is None else whole(key, value, 0, vocab - 1))
+    return ids[0], ids[1]
 
 
 def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:

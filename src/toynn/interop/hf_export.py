@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from toynn._checks import flag
 from toynn.durable_files import replacing_folder
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.interop.byte_level_bpe import END_OF_TEXT, parsed_tokenizer
+from toynn.interop.byte_level_bpe import parsed_tokenizer
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
@@ -39,26 +41,26 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     folder = Path(folder).resolve()
     _may_be_written(folder, flag("overwrite", overwrite))
     plain = folded(model)
-    end_of_text = None
-    if plain.tokenizer is not None:
-        tokenizer = parsed_tokenizer(plain.tokenizer)
-        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-        if (known := tokenizer.get_vocab_size(with_added_tokens=True)) > plain.cfg.vocab:
-            raise TinyNNValueError(f"the tokenizer has {known} tokens, the model's vocabulary only {plain.cfg.vocab}")
-    config = config_of(plain, end_of_text)
+    tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
+    if tokenizer is not None and (known := tokenizer.get_vocab_size(with_added_tokens=True)) > plain.cfg.vocab:
+        raise TinyNNValueError(f"the tokenizer has {known} tokens, the model's vocabulary only {plain.cfg.vocab}")
+    config = config_of(plain)
     weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
     if plain.qkv_bias:  # attention_bias gives the output projection a bias too
         zeros = np.zeros(plain.cfg.d_model, dtype=np.float32)
         weights.update(dict.fromkeys(output_biases(plain.cfg.n_layers), zeros))
     with replacing_folder(folder) as temporary:
-        save_file({name: np.ascontiguousarray(values) for name, values in weights.items()},
-                  temporary / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+        contiguous = {name: np.ascontiguousarray(values) for name, values in weights.items()}
+        try:
+            save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"{folder} could not be written: {error}") from None
         _write(temporary / "config.json", config)
-        ends = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+        ends = {"bos_token_id": plain.bos_id, "eos_token_id": plain.eos_id}
         _write(temporary / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
-        if plain.tokenizer is not None:
+        if plain.tokenizer is not None and tokenizer is not None:
             (temporary / "tokenizer.json").write_bytes(plain.tokenizer)
-            _write(temporary / "tokenizer_config.json", _tokenizer_config(plain, end_of_text))
+            _write(temporary / "tokenizer_config.json", _tokenizer_config(plain, tokenizer))
     return folder
 
 
@@ -74,14 +76,15 @@ def _may_be_written(folder: Path, overwrite: bool) -> None:
         raise TinyNNValueError(f"folder: {folder} is there already")
 
 
-def _tokenizer_config(model: TrainedModel, end_of_text: int | None) -> dict[str, Any]:
+def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
     content: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.cfg.ctx,
         "clean_up_tokenization_spaces": False,
     }
-    if end_of_text is not None:
-        content.update(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
+    for key, token in (("bos_token", model.bos_id), ("eos_token", model.eos_id)):
+        if token is not None and (text := tokenizer.id_to_token(token)) is not None:
+            content[key] = text
     return content
 
 

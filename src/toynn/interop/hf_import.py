@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,10 @@ from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import parsed_tokenizer
 from toynn.interop.file_errors import naming
-from toynn.interop.hf_config import shape_of
+from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
-from toynn.interop.strict_json import read_object
+from toynn.json_fields import read_json
 from toynn.trained_model import TrainedModel, weight_shapes
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
@@ -36,8 +37,10 @@ def import_hf(folder: Path) -> TrainedModel:
         raise TinyNNValueError(f"{folder} is no folder")
     if not (folder / CONFIG).exists():
         raise TinyNNValueError(f"{folder} has no {CONFIG}: it is no Hugging Face folder")
+    config = read_json(folder / CONFIG)
     with naming(folder / CONFIG):
-        cfg, untied, qkv_bias = shape_of(read_object(folder / CONFIG))
+        cfg, untied, qkv_bias = shape_of(config)
+        bos_id, eos_id = token_ids_of(config, cfg.vocab)
     stored = _stored(folder)
     with naming(folder / CONFIG):
         if cfg.n_layers > len(stored) // _LEAST_TENSORS_A_LAYER:
@@ -60,7 +63,8 @@ def import_hf(folder: Path) -> TrainedModel:
             f"{stored[head].path}: its {head} is not the embedding, though config.json says tie_word_embeddings"
         )
     with naming(folder):
-        return TrainedModel(cfg, untied, qkv_bias, weights, _tokenizer(folder, cfg.vocab))
+        tokenizer = _tokenizer(folder, cfg.vocab)
+        return TrainedModel(cfg, untied, qkv_bias, weights, tokenizer, eos_id=eos_id, bos_id=bos_id)
 
 
 def _stored(folder: Path) -> dict[str, StoredTensor]:
@@ -73,8 +77,9 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
         raise TinyNNValueError(
             f"{folder} has neither {WEIGHTS} nor {INDEX}{pickles if any(folder.glob('*.bin')) else ''}"
         )
+    index = read_json(folder / INDEX)
     with naming(folder / INDEX):
-        places = _places(folder)
+        places = _places(folder, index)
     found: dict[str, StoredTensor] = {}
     for shard in sorted(set(places.values())):
         with naming(folder / shard):
@@ -90,9 +95,9 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     return found
 
 
-def _places(folder: Path) -> dict[str, str]:
+def _places(folder: Path, index: Any) -> dict[str, str]:
     """The shard of each tensor, by the index: files of this folder that are there."""
-    places = read_object(folder / INDEX).get("weight_map")
+    places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise TinyNNValueError("it has no weight_map")
     for name, shard in places.items():

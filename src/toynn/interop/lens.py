@@ -33,6 +33,4 @@ def folded(model: TrainedModel) -> TrainedModel:
     if not np.isfinite(embedding).all():
         raise TinyNNValueError("the embedding seen through the lens holds numbers out of the range of f32")
     weights["token_embd.weight"] = embedding
-    return TrainedModel(
-        dataclasses.replace(model.cfg, donor_d_in=0), model.untied, model.qkv_bias, weights, model.tokenizer
-    )
+    return dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, donor_d_in=0), weights=weights)
