@@ -105,3 +105,21 @@ def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
 
 def decoder_of(model: TrainedModel) -> LlamaDecoder:
     return LlamaDecoder(model.cfg, model.weights, untied=model.untied, qkv_bias=model.qkv_bias, n_threads=1)
+
+
+@functools.cache
+def split_revealing(pre: str) -> tuple[bytes, int]:
+    """A tokenizer.json and its size: its merges join any byte with an a, a 1 or a space beside it, and so tell whether
+    the two were in one word."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(left, byte) for left in "a\u0120" for byte in alphabet] + [(b, right) for b in alphabet for right in "a1"]
+    pairs = list(dict.fromkeys(pairs))
+    tokens = list(dict.fromkeys([*alphabet, *(left + right for left, right in pairs)]))
+    rules = PRE_TOKENIZERS[pre]
+    model = Tokenizer(
+        models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs, ignore_merges=rules.ignore_merges)
+    )
+    model.decoder = decoders.ByteLevel()
+    described = json.loads(model.to_str())
+    described.update(pre_tokenizer=rules.rules, normalizer=rules.normalizer)
+    return json.dumps(described).encode(), len(tokens)
