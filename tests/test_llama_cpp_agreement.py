@@ -35,8 +35,8 @@ pytestmark = pytest.mark.elsewhere
 
 F32_BOUND = 5e-4  # in logits; measured: at most 1.6e-4
 # With f16, bf16 and q8_0 weights llama.cpp rounds activations to that kind too, before each product, and random weights
-# magnify what is lost. The bound is on the root mean square of the difference over that of the logits; measured: at most
-# 0.0032, 0.026 and 0.094.
+# magnify what is lost. The bound is on the root mean square of the difference over that of the logits; measured: at
+# most 0.0032, 0.026 and 0.094.
 BOUNDS = {"f16": 0.01, "bf16": 0.08, "q8_0": 0.25}
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()  # beyond the 64 positions that llama3's scaling is of
 
