@@ -177,7 +177,7 @@ def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_p
         ("heads that do not divide d_model", {}, "d_model = 64 is no multiple of n_heads = 6, which transf"),
         ("tied", {"rope_scaling": RopeScaling(freq_scale=0.5)}, "rope_scaling: freq_scale = 0.5 cannot be exported"),
         ("tied", {"rope_scaling": RopeScaling(attn_factor=2.0)}, "rope_scaling: attn_factor = 2.0 cannot be exported"),
-        ("tied", {"vocab": 300}, "the tokenizer has 3.. tokens, the model's vocabulary only 300"),
+        ("tied", {"vocab": 300}, "the tokenizer needs 3.. ids, the model's vocabulary has 300"),
         ("tied", {"tokens": b"{}"}, "no tokenizer.json"),
     ],
 )  # fmt: skip
@@ -387,10 +387,15 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_bytes(b'{"model": 3}')
     with pytest.raises(TinyNNValueError, match=r"tokenizer\.json: it is no tokenizer\.json"):
         import_hf(folder)
+    holes = json.loads(tokenizer())
+    holes["model"]["vocab"]["zzz"] = 512
+    (folder / "tokenizer.json").write_text(json.dumps(holes))
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json needs 513 ids, the model's vocabulary has 512"):
+        import_hf(folder)
     larger = json.loads(tokenizer())
-    larger["added_tokens"] += [{**larger["added_tokens"][0], "id": 392 + i, "content": f"<{i}>"} for i in range(200)]
+    larger["added_tokens"] += [{**larger["added_tokens"][0], "id": 393 + i, "content": f"<{i}>"} for i in range(200)]
     (folder / "tokenizer.json").write_text(json.dumps(larger))
-    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json has \d+ tokens, the model's vocabulary only 512"):
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json needs 593 ids, the model's vocabulary has 512"):
         import_hf(folder)
 
 

@@ -81,7 +81,7 @@ def test_any_word_of_a_header_replaced_is_survived(
         GgufBytes([("a", array(U64, [1], 2**40))]).build(),
         GgufBytes([("a", array(STRING, ["x"], 2**40))]).build(),
         tiny().with_tensor("token_embd.weight", [4, 2**40], 0, None, b"\0" * 96).build(),
-        tiny().set("llama.block_count", scalar(U32, 2**32 - 1)).build(),
+        tiny().set("llama.block_count", scalar(U32, 2**31 - 1)).build(),
         tiny().set("llama.attention.head_count", scalar(U32, 2**31 - 2)).build(),
         tiny().set("llama.feed_forward_length", scalar(U32, 2**31 - 1)).build(),
         tiny().set("llama.context_length", scalar(U64, 2**63)).build(),

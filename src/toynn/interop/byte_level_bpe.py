@@ -36,6 +36,11 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
         raise TinyNNValueError(f"it is no tokenizer.json: {' '.join(str(error).split()):.200}") from None
 
 
+def ids_needed(tokenizer: Tokenizer) -> int:
+    """How large a vocabulary must be to hold the tokenizer's ids; more than its tokens where some ids have none."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
 def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
     """What GGUF keeps of a tokenizer.json, filled up with unused tokens to `vocab`.
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from toynn._checks import flag
 from toynn.durable_files import replacing_folder
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.interop.byte_level_bpe import parsed_tokenizer
+from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
@@ -42,8 +42,8 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     _may_be_written(folder, flag("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
-    if tokenizer is not None and (known := tokenizer.get_vocab_size(with_added_tokens=True)) > plain.cfg.vocab:
-        raise TinyNNValueError(f"the tokenizer has {known} tokens, the model's vocabulary only {plain.cfg.vocab}")
+    if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.cfg.vocab:
+        raise TinyNNValueError(f"the tokenizer needs {needed} ids, the model's vocabulary has {plain.cfg.vocab}")
     config = config_of(plain)
     weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
     if plain.qkv_bias:  # attention_bias gives the output projection a bias too

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
-from toynn.interop.byte_level_bpe import parsed_tokenizer
+from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
@@ -146,9 +146,9 @@ def _tokenizer(folder: Path, vocab: int) -> bytes | None:
         raise TinyNNValueError(f"{TOKENIZER} is {size} bytes long, {_LARGEST_TOKENIZER} are allowed")
     content = path.read_bytes()
     try:
-        known = parsed_tokenizer(content).get_vocab_size(with_added_tokens=True)
+        needed = ids_needed(parsed_tokenizer(content))
     except TinyNNValueError as error:
         raise TinyNNValueError(f"{TOKENIZER}: {error}") from None
-    if known > vocab:
-        raise TinyNNValueError(f"{TOKENIZER} has {known} tokens, the model's vocabulary only {vocab}")
+    if needed > vocab:
+        raise TinyNNValueError(f"{TOKENIZER} needs {needed} ids, the model's vocabulary has {vocab}")
     return content
