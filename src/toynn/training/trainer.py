@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -88,7 +87,8 @@ class _Trainer:
         )
         self.step = start.step
         self._saved_step = None if start.state is None else start.step
-        self._telling = False
+        self._stopped = False
+        self._failure: Exception | None = None
         self._last_loss: float | None = None
         progress = None if start.state is None else start.state.progress
         self._best_loss = None if progress is None else progress.best_loss
@@ -104,20 +104,13 @@ class _Trainer:
         self._callbacks = tuple(callbacks)
         self._realize()
         replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
-        try:
-            self._tell(self._started())
-            if self._start.state is None:
-                self._save(best=False)
-            reason = self._loop()
+        self._tell(self._started())
+        if self._start.state is None:
             self._save(best=False)
-        except StopTraining:
-            self._save(best=False)
-            reason = "stopped"
-        except Exception:
-            if self._telling:  # a callback failed: step and weights belong together
-                with contextlib.suppress(OSError):
-                    self._save(best=False)
-            raise
+        reason = self._loop()
+        self._save(best=False)
+        if self._failure is not None:
+            raise self._failure
         latest = self._run.latest_path
         ended = Ended(
             self.step,
@@ -129,6 +122,8 @@ class _Trainer:
             time.perf_counter() - self._began,
         )
         self._tell(ended)
+        if self._failure is not None:
+            raise self._failure
         return ended
 
     def _loop(self) -> str:
@@ -136,6 +131,8 @@ class _Trainer:
         while self.step < steps:
             if evaluation.patience and self._bad >= evaluation.patience:
                 return "early stop"
+            if self._stopped or self._failure is not None:
+                return "stopped"
             if self._interrupts.asked:
                 return "interrupted"
             self._take_step()
@@ -165,10 +162,14 @@ class _Trainer:
         )
 
     def _tell(self, event: Event) -> None:
-        self._telling = True
+        """Tells all callbacks. What one raises waits for the end of the step, so that the step is whole and saved."""
         for callback in self._callbacks:
-            callback(event)
-        self._telling = False
+            try:
+                callback(event)
+            except StopTraining:  # noqa: PERF203 (each callback is told)
+                self._stopped = True
+            except Exception as error:
+                self._failure = self._failure or error
 
     # ---- the model ----
 

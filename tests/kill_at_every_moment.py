@@ -1,0 +1,106 @@
+"""Kills a small training at each of its changes to the file system in turn, and goes on with what it left.
+
+    python tests/kill_at_every_moment.py DATA FOLDER [--every N]
+
+For each moment a process of its own trains and sends itself SIGKILL just before its k-th opening for writing, renaming,
+removal or making of a folder (Python's audit events). Then the run must hold a checkpoint that loads, if it had one
+before, and a second process, killed too at some moment, and a third that is not, must end with the bytes of a training
+that nobody killed. Prints the number of kills; raises on the first difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from small_runs import config, evaluations, final_bytes, losses
+
+from toynn import TrainArgs, train
+from toynn.checkpoint import load_checkpoint
+from toynn.training import CheckpointArgs, EvaluationArgs
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
+CONFIG = config(6, evaluation=EvaluationArgs(every=2), checkpoint=CheckpointArgs(every=2, keep_last=1))
+
+
+def in_a_process(work: Callable[[], None]) -> int:
+    """Runs it in a forked child; the child's exit code, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
+    """The same, killed just before the moment-th change under `run`; exit code 0 where there are fewer."""
+
+    def armed() -> None:
+        seen = 0
+
+        def audit(event: str, args: tuple[object, ...]) -> None:
+            nonlocal seen
+            writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+            if (writes or event in CHANGES) and str(args[0]).startswith(str(run)):
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        work()
+
+    return in_a_process(armed)
+
+
+def go_on(data: Path, run: Path) -> None:
+    resume = (run / "latest").exists()
+    train(TrainArgs(data, run, None if resume else CONFIG, resume=resume, n_threads=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="only each N-th moment")
+    words = parser.parse_args()
+    whole, run = words.folder / "whole", words.folder / "run"
+    if in_a_process(lambda: go_on(words.data, whole)) != 0:
+        raise SystemExit("the training itself failed")
+    expected = (losses(whole), evaluations(whole), final_bytes(whole))
+    kills = moment = 0
+    while True:
+        moment += words.every
+        shutil.rmtree(run, ignore_errors=True)
+        code = killed_at(moment, run, lambda: go_on(words.data, run))
+        if code == 0:
+            break
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"moment {moment}: exit code {code}")
+        kills += 1
+        if (run / "latest").exists():
+            load_checkpoint(run)
+        second = killed_at(1 + moment * 7 % 41, run, lambda: go_on(words.data, run))
+        if second not in (0, -signal.SIGKILL):
+            raise SystemExit(f"moment {moment}: the second process ended with {second}")
+        kills += second != 0
+        if in_a_process(lambda: go_on(words.data, run)) != 0:
+            raise SystemExit(f"moment {moment}: the third process failed")
+        if (losses(run), evaluations(run), final_bytes(run)) != expected:
+            raise SystemExit(f"moment {moment}: another curve, or other weights")
+        left = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+        if left:
+            raise SystemExit(f"moment {moment}: {left} were left behind")
+    print(f"{kills} kills at {moment - words.every} moments")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The commands as processes: a whole journey, exit codes, a terminal, Ctrl-C, kill -9."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import final_bytes, losses
+
+from toynn.checkpoint import load_checkpoint
+from toynn.cli.app import COMMANDS
+
+TOYNN = [sys.executable, "-c", "from toynn.cli import main; main()"]
+SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
+KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
+SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
+DIVERGES = ["--set", "optimizer.lr=3e38", "--set", "optimizer.clip=0"]
+
+
+def toynn(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*TOYNN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, encoding="utf-8")
+
+
+# ---- help and mistakes ----
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str]) -> None:
+    done = toynn(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    if not command:
+        assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["train", "DATA"], 2, "Missing option '--out'"),
+        (["train", "NOWHERE", "--out", "RUN"], 2, "does not exist"),
+        (["train", "EMPTY", "--out", "RUN"], 2, "is no data folder: it has no meta.json (`toynn prepare` makes one)"),
+        (["train", "DATA", "--out", "RUN", "--set", "optimizer.lrr=1"], 2, "did you mean 'optimizer.lr'"),
+        (["train", "DATA", "--out", "RUN", "--config", "BAD"], 2, "bad.toml is no TOML"),
+        (["train", "DATA", "--out", "RUN", "--resume"], 2, "no checkpoint to go on from"),
+        (["train", "DATA", "--out", "DATA"], 2, "holds no run"),
+        (["train", "DATA", "--out", "RUN", "--threads", "0"], 2, "--threads"),
+        (["train", "DATA", "--out", "RUN", "--threads", "4000"], 2, "n_threads"),
+        (["report", "EMPTY"], 2, "has no log.jsonl"),
+        (["train", "DATA", "--out", "RUN", *SMALL, *DIVERGES], 1, "not finite"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    words: list[str], code: int, says: str, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.toml").write_text("x = ")
+    places = {
+        "DATA": data,
+        "RUN": tmp_path / "run",
+        "NOWHERE": tmp_path / "nowhere",
+        "EMPTY": tmp_path / "empty",
+        "BAD": tmp_path / "bad.toml",
+    }
+    done = toynn(*(places.get(word, word) for word in words))
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_trace_is_shown_when_asked_for(data: Path, tmp_path: Path) -> None:
+    assert "Traceback" in toynn("-v", "train", data, "--out", tmp_path / "run", "--resume").stderr
+
+
+# ---- the journey ----
+
+
+def test_a_text_becomes_a_model_that_writes(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("<|endoftext|>\n".join(f"Story {i}: the cat saw a hen and ran.\n" for i in range(200)))
+    done = toynn("prepare", text, "--out", tmp_path / "data", "--vocab-size", "300", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["vocab_size"] <= 300
+    run = tmp_path / "run"
+    words = ["--set", "train.steps=150", "--set", "optimizer.lr=1e-2", "--set", "checkpoint.every=100"]
+    done = toynn("train", tmp_path / "data", "--out", run, *SMALL, *words)
+    assert done.returncode == 0, done.stderr
+    assert "step 150/150: loss" in done.stderr
+    assert f"report  {run / 'report.html'}" in done.stdout
+    written = toynn("generate", run, "-p", "Story 7:", "--greedy", "-n", "20")
+    assert "the cat saw a hen" in written.stdout
+    assert written.stdout == toynn("generate", run, "-p", "Story 7:", "--greedy", "-n", "20", "--threads", "1").stdout
+    judged = json.loads(toynn("eval", run, text, "--json").stdout)
+    assert judged["step"] == 150
+    assert judged["perplexity"] < 10
+    info = json.loads(toynn("info", run, "--json").stdout)
+    assert info["step"] == 150
+    assert json.loads(toynn("info", tmp_path / "data", "--json").stdout)["vocab_size"] <= 300
+    assert "profile" in json.loads(toynn("info", "--json").stdout)
+    report = json.loads(toynn("report", run, "--json").stdout)
+    assert [Path(path).name for path in report["written"]][-1] == "report.html"
+
+
+def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> None:
+    shown = toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3", "--show-config")
+    path = tmp_path / "run.toml"
+    path.write_text(shown.stdout)
+    done = toynn("train", data, "--out", tmp_path / "run", "--config", path, "--quiet", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["step"] == 3
+    assert (tmp_path / "run" / "run.toml").read_text() == shown.stdout
+
+
+def test_completion_can_be_had_for_a_shell() -> None:
+    environment = {**os.environ, "_TOYNN_COMPLETE": "bash_source"}
+    done = subprocess.run(TOYNN, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0
+    assert "_toynn_completion" in done.stdout
+
+
+# ---- interrupted and killed ----
+
+
+def started(data: Path, run: Path, steps: int, *words: str) -> subprocess.Popen[str]:
+    command = [*TOYNN, "train", str(data), "--out", str(run), *SMALL, "--set", f"train.steps={steps}", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_a_step(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step ") and "/" in line:
+            return
+    raise AssertionError("the process ended before a step")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_path: Path, number: int) -> None:
+    process = started(data, tmp_path / "run", 100000)
+    wait_for_a_step(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with: toynn train {data} --out {tmp_path / 'run'} --resume" in out
+    assert "Traceback" not in err
+    step = load_checkpoint(tmp_path / "run").step
+    assert f"interrupted after {step} steps, saved" in out
+    done = toynn("train", data, "--out", tmp_path / "run", "--resume", "--set", f"train.steps={step + 2}", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == step + 2
+
+
+def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(data: Path, tmp_path: Path) -> None:
+    whole, run, steps = tmp_path / "whole", tmp_path / "run", 40
+    assert started(data, whole, steps, "--quiet").wait() == 0
+    kills = 0
+    while not (run / "latest").exists() or load_checkpoint(run).step < steps:
+        process = started(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
+        wait_for_a_step(process)
+        time.sleep(0.01 * (kills % 6))  # somewhere in the steps and savings to come
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        assert kills < 100
+    assert kills > 3
+    assert toynn("train", data, "--out", run, "--resume").returncode == 0
+    assert losses(run) == losses(whole)
+    assert final_bytes(run) == final_bytes(whole)
+
+
+# ---- a terminal ----
+
+
+def in_a_terminal(words: list[str], columns: int = 80) -> tuple[int, str]:
+    """Exit code and all that was written to a terminal so wide."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    process = subprocess.Popen([*TOYNN, *words], stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    written = bytearray()
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not piece:
+            break
+        written += piece
+    os.close(leader)
+    return process.wait(), written.decode("utf-8")
+
+
+def test_a_terminal_shows_a_bar_that_fits_it(data: Path, tmp_path: Path) -> None:
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *SMALL, "--set", "train.steps=30"]
+    code, written = in_a_terminal(words)
+    assert code == 0, written
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    lines = [line for part in plain.split("\n") for line in part.split("\r")]
+    assert any("training" in line and "30/30" in line and "loss" in line for line in lines)
+    assert not any(line.startswith("step 3/30") for line in lines), "no line a step where there is a bar"
+    assert any("done after 30 steps" in line for line in lines)
+    bars = [line for line in lines if line.startswith("training")]
+    assert max(map(len, bars)) <= 80
+
+
+def test_a_terminal_shows_text_as_it_comes(data: Path, tmp_path: Path) -> None:
+    assert toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=5").returncode == 0
+    words = ["generate", str(tmp_path / "run"), "-p", "the cat", "-n", "10", "--seed", "3"]
+    code, written = in_a_terminal(words)
+    assert code == 0
+    assert written.startswith("the cat")
+    assert written.replace("\r\n", "\n") == toynn(*words).stdout

@@ -1,0 +1,110 @@
+"""TrainConfig: TOML and back, unknown keys named, each value checked by its key."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
+from toynn.config import RopeScaling
+from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
+from toynn.training.toml_config import differences, from_toml, read_config, to_toml
+
+finite = st.floats(0, 1e30)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> TrainConfig:
+    heads = draw(st.integers(1, 4))
+    scaling = draw(st.sampled_from([RopeScaling.none(), RopeScaling.llama3(8.0, 1.0, 4.0, 8192)]))
+    shape = ModelArgs(
+        d_model=draw(st.integers(1, 9)) * heads * 2,
+        n_heads=heads,
+        n_kv=1,
+        ctx=draw(st.integers(1, 99)),
+        untied=draw(st.booleans()),
+        init_scale=draw(st.floats(1e-3, 10)),
+        rope_scaling=scaling,
+    )
+    return TrainConfig(
+        draw(st.sampled_from([None, shape])),
+        StepArgs(draw(st.integers(1, 10**6)), 0, draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0))
+                 % 2**31),
+        OptimizerArgs(draw(finite), draw(st.floats(0, 0.99)), weight_decay=draw(finite), clip=draw(finite)),
+        ScheduleArgs(draw(st.sampled_from(["constant", "cosine"])), draw(st.integers(0, 99)), 3, draw(st.floats(0, 1))),
+        EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite)),
+        CheckpointArgs(draw(st.integers(0, 9)), draw(st.integers(1, 9)), draw(st.booleans())),
+    )  # fmt: skip
+
+
+@given(configs())
+def test_a_configuration_comes_back_from_toml_as_it_was(config: TrainConfig) -> None:
+    assert from_toml(to_toml(config)) == config
+    assert differences(config, from_toml(to_toml(config))) == {}
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert from_toml("") == TrainConfig()
+    assert from_toml("[optimizer]\nlr = 1\n").optimizer == OptimizerArgs(lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        ("[optimzer]\nlr = 1", TinyNNValueError, "unknown key 'optimzer'; did you mean 'optimizer'"),
+        ("[optimizer]\nlearning = 1", TinyNNValueError, "unknown key 'optimizer.learning'; there are optimizer.lr"),
+        ("[model.rope_scaling]\nfactr = 2", TinyNNValueError, "did you mean 'model.rope_scaling.factor'"),
+        ("model = 3", TinyNNTypeError, "model must be a section, got 3"),
+        ("[optimizer]\nlr = 'fast'", TinyNNTypeError, r"optimizer\.lr must be a number"),
+        ("[optimizer]\nlr = -1", TinyNNValueError, r"optimizer\.lr must be"),
+        ("[optimizer]\nlr = nan", TinyNNValueError, r"optimizer\.lr must be"),
+        ("[train]\nsteps = 1.5", TinyNNTypeError, r"train\.steps must be an integer"),
+        ("[train]\nsteps = true", TinyNNTypeError, r"train\.steps must be an integer"),
+        ("[train]\nsteps = 0", TinyNNValueError, r"train\.steps must be an integer from 1"),
+        ("[model]\nn_heads = 3", TinyNNValueError, r"model\.n_kv must divide"),
+        ("[model]\ndonor_d_in = 3", TinyNNValueError, r"needs model\.untied = true"),
+        ("[model]\nuntied = 1", TinyNNTypeError, r"model\.untied must be True or False"),
+        ("[schedule]\nkind = 'linear'", TinyNNValueError, r"schedule\.kind must be one of 'constant'"),
+        ("[schedule]\nkind = 'wsd'\ndecay = 950", TinyNNValueError, r"schedule\.warmup \+ schedule\.decay"),
+        ("[schedule]\nmin_ratio = 2", TinyNNValueError, r"schedule\.min_ratio"),
+        ("[checkpoint]\nkeep_last = 0", TinyNNValueError, r"checkpoint\.keep_last"),
+        ("[checkpoint]\nkeep_best = 0", TinyNNTypeError, r"checkpoint\.keep_best"),
+        ("[evaluation]\nmin_delta = inf", TinyNNValueError, r"evaluation\.min_delta"),
+        ("x = ", TinyNNValueError, "is no TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_as_the_file_spells_it(content: str, error: type[TinyNNError], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        from_toml(content, "run.toml")
+    assert str(caught.value).startswith("run.toml")
+
+
+def test_single_keys_can_be_set_over_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[optimizer]\nlr = 0.5\n")
+    words = ["optimizer.lr=1e-3", "schedule.kind=wsd", "model.rope_scaling.kind = 'llama3'", "schedule.warmup=0"]
+    config = read_config(path, words)
+    assert config.optimizer.lr == 1e-3
+    assert config.schedule.kind == "wsd"
+    assert config.model is not None
+    assert config.model.rope_scaling.kind == "llama3"
+    for wrong in ("lr=3", "optimizer.lr", "optimizer..lr=1", "=", "optimizer.lr.x=1", "optimizer.lrr=1"):
+        with pytest.raises(TinyNNError):
+            read_config(path, [wrong])
+
+
+def test_differences_are_named_by_key() -> None:
+    one = TrainConfig(ModelArgs())
+    other = dataclasses.replace(one, optimizer=OptimizerArgs(lr=1.0), train=StepArgs(seed=4))
+    assert differences(one, other) == {"optimizer.lr": (3e-3, 1.0), "train.seed": (0, 4)}
+
+
+def test_sections_of_another_kind_are_refused() -> None:
+    with pytest.raises(TinyNNTypeError, match="train must be StepArgs"):
+        TrainConfig(train=OptimizerArgs())  # type: ignore[arg-type]
+    with pytest.raises(TinyNNTypeError, match="model must be ModelArgs or None"):
+        TrainConfig({})  # type: ignore[arg-type]
