@@ -85,7 +85,7 @@ int32_t llama_tokenize(const llama_vocab *vocab, const char *text, int32_t text_
 int32_t llama_token_to_piece(const llama_vocab *vocab, llama_token token, char *buf, int32_t length, int32_t lstrip,
                              bool special);
 """
-_ffi = FFI()
+_ffi: Any = FFI()
 _ffi.cdef(_DECLARATIONS)
 _log: list[str] = []
 

@@ -5,6 +5,7 @@ python tests/measure_agreement.py
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,13 @@ def there(path: Path) -> npt.NDArray[np.float32]:
 
 
 def transformers_difference(name: str, folder: Path) -> str:
-    import torch
-    from transformers import LlamaForCausalLM
-
+    torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     model = make(name)
     try:
         export_hf(model, folder)
     except TinyNNValueError:
         return "-"
-    theirs = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    theirs = transformers.LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
         logits = theirs(torch.tensor([IDS])).logits[0].numpy()
     return f"{np.abs(logits - logits_of(model, IDS)).max():.1e}"

@@ -262,6 +262,7 @@ def test_keys_that_are_left_out_have_the_defaults_of_llama_config(tmp_path: Path
         ({"pretraining_tp": 2}, "pretraining_tp is 2"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"rope_interleaved": True}, "rope_interleaved is True"),
         ({"sliding_window": 128}, "sliding_window is 128"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling is of the type 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is of the type 'linear'"),

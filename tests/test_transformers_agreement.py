@@ -18,6 +18,8 @@ from toynn import RopeScaling
 from toynn.interop import export_hf, import_hf
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
 
 BOUND = 5e-4  # in logits of up to about 10; measured: at most 1.2e-4
@@ -33,8 +35,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logits_there(model: Any) -> npt.NDArray[np.float32]:
-    import torch
-
     with torch.no_grad():
         result: npt.NDArray[np.float32] = model(torch.tensor([IDS])).logits[0].float().numpy()
     return result
@@ -42,11 +42,9 @@ def logits_there(model: Any) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
-    from transformers import LlamaForCausalLM
-
     model = make(name)
     export_hf(model, tmp_path / "hf")
-    theirs, told = LlamaForCausalLM.from_pretrained(
+    theirs, told = transformers.LlamaForCausalLM.from_pretrained(
         tmp_path / "hf", output_loading_info=True, attn_implementation="eager"
     )
     assert {key: list(found) for key, found in told.items() if found} == {}, "no key missing, unexpected or mismatched"
@@ -62,22 +60,19 @@ def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
 def test_what_transformers_saves_is_read_with_its_logits(
     qkv_bias: bool, tied: bool, rope: str | None, shard: str, tmp_path: Path
 ) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
     if rope:
         rope_parameters = {
             "rope_theta": 100.0, "rope_type": rope, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64,
         }  # fmt: skip
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=10, max_position_embeddings=256, rms_norm_eps=1e-4, attention_bias=qkv_bias,
         tie_word_embeddings=tied, rope_parameters=rope_parameters, attn_implementation="eager",
     )  # fmt: skip
     torch.manual_seed(1)
-    model = LlamaForCausalLM(config).eval()
+    model = transformers.LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not name.endswith("o_proj.bias"):
@@ -97,11 +92,8 @@ def test_what_transformers_saves_is_read_with_its_logits(
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_floats_of_transformers_are_read_as_its_numbers(dtype: str, tmp_path: Path) -> None:
-    import torch
-    from transformers import LlamaForCausalLM
-
     export_hf(make("gqa"), tmp_path / "hf")
-    half = LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=getattr(torch, dtype))
+    half = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=getattr(torch, dtype))
     half.save_pretrained(tmp_path / "half")
     widened = half.float().eval()
     back = import_hf(tmp_path / "half")
@@ -121,11 +113,9 @@ def test_the_reference_s_llama3_scaling_is_another_and_so_is_refused_on_export()
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
 def test_auto_tokenizer_gives_the_same_ids_and_text(pre: str, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
     content = tokenizer(pre)
     export_hf(make("tied", tokens=content), tmp_path / "hf")
-    ours, theirs = Tokenizer.from_str(content.decode()), AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ours, theirs = Tokenizer.from_str(content.decode()), transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert (theirs.eos_token, theirs.bos_token, theirs.eos_token_id) == (END_OF_TEXT, END_OF_TEXT, 0)
     for text in [unicodedata.normalize("NFC", text) for text in TEXTS]:
         ids = ours.encode(text, add_special_tokens=False).ids

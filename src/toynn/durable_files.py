@@ -80,6 +80,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
     temporary.mkdir()
     try:
         yield temporary

@@ -61,6 +61,8 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     path = Path(path)
     if path.is_dir():
         raise TinyNNValueError(f"path: {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise TinyNNValueError(f"path: there is no folder {path.parent}")
     if path.exists() and not flag("overwrite", overwrite):
         raise TinyNNValueError(f"path: {path} is there already")
     plain = folded(model)

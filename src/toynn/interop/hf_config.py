@@ -22,6 +22,7 @@ _ONLY = {
     "sliding_window": None,
     "quantization_config": None,
     "is_decoder": True,
+    "rope_interleaved": False,
 }
 _DEFAULTS = {  # LlamaConfig's own, for keys that a config.json may leave out
     "hidden_act": "silu",
@@ -29,6 +30,7 @@ _DEFAULTS = {  # LlamaConfig's own, for keys that a config.json may leave out
     "pretraining_tp": 1,
     "partial_rotary_factor": 1.0,
     "is_decoder": True,
+    "rope_interleaved": False,
 }
 _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 

@@ -65,6 +65,8 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
 
 
 def _may_be_written(folder: Path, overwrite: bool) -> None:
+    if not folder.parent.is_dir():
+        raise TinyNNValueError(f"folder: there is no folder {folder.parent}")
     if not folder.exists():
         return
     if not folder.is_dir():
