@@ -104,13 +104,11 @@ def test_what_llama_cpp_would_do_otherwise_is_refused_by_name(content: bytes, me
         read_tokenizer(content, VOCAB)
 
 
-def test_a_vocabulary_without_every_byte_is_refused() -> None:
-    content = described()
-    byte = "\u00ff"
-    del content["model"]["vocab"][byte]
-    content["model"]["merges"] = [merge for merge in content["model"]["merges"] if byte not in "".join(merge)]
-    with pytest.raises(TinyNNValueError, match="no token for 1 of the 256 bytes"):
-        read_tokenizer(json.dumps(content).encode(), VOCAB)
+@pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])
+def test_other_names_of_the_same_rules_are_known(name: str, rules: str) -> None:
+    bpe = read_tokenizer(tokenizer(rules), VOCAB)
+    other = ByteLevelBpe(bpe.tokens, bpe.kinds, bpe.merges, name)
+    assert write_tokenizer(other) == write_tokenizer(bpe)
 
 
 GOOD = read_tokenizer(tokenizer(), VOCAB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -439,6 +440,12 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for n in range(len(content)):
         with pytest.raises(TinyNNValueError, match=r"m\.gguf: it (ends too early|is no GGUF)"):
             read(path, content[:n])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    with pytest.raises(TinyNNValueError, match=r"m\.gguf is no regular file"):
+        import_gguf(tmp_path / "m.gguf")
 
 
 def test_no_file_and_a_folder_are_errors_of_the_system(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,14 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
     larger["added_tokens"] += [{**larger["added_tokens"][0], "id": 393 + i, "content": f"<{i}>"} for i in range(200)]
     (folder / "tokenizer.json").write_text(json.dumps(larger))
     with pytest.raises(TinyNNValueError, match=r"tokenizer\.json needs 593 ids, the model's vocabulary has 512"):
+        import_hf(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(TinyNNValueError, match="is no regular file"):
         import_hf(folder)
 
 

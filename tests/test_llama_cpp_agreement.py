@@ -6,6 +6,7 @@ exp, sin and cos. The logits here go up to about 9; docs/interop.md has the figu
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -125,6 +126,21 @@ TEXTS = [
 @each_pre
 def test_varied_text_has_the_same_tokens(pre: str, tmp_path: Path) -> None:
     agree(pre, tmp_path, TEXTS)
+
+
+def test_bytes_that_the_vocabulary_lacks_are_dropped_there_as_here(tmp_path: Path) -> None:
+    """Real vocabularies lack those that UTF-8 never has; these lack a letter, a space, a line's end too."""
+    described = json.loads(tokenizer())
+    lacking = ("\u00c3", "z", "\u0120", "\u010a")
+    tokens = [token for token in described["model"]["vocab"] if not any(byte in token for byte in lacking)]
+    merges = [merge for merge in described["model"]["merges"] if not any(byte in "".join(merge) for byte in lacking)]
+    described["model"].update(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    content = json.dumps(described).encode()
+    export_gguf(make("tied", tokens=content), tmp_path / "m.gguf")
+    ours = Tokenizer.from_str(content.decode())
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        for text in ("caf\u00e9 zoo", "a z", "zzz", "\n\n", "the cat\nzebra na\u00efve \u00e9", "\u00e9"):
+            assert theirs.tokenize(text) == ours.encode(text, add_special_tokens=False).ids, text
 
 
 any_text = st.text(

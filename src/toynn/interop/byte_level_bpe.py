@@ -76,11 +76,6 @@ def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) 
             if entry[option]:
                 raise TinyNNValueError(f"its token {token!r} has {option}, which llama.cpp has not")
         known[entry["id"]] = (token, TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
-    lacking = sorted(_ALPHABET - vocabulary.keys())
-    if lacking:
-        raise TinyNNValueError(
-            f"it has no token for {len(lacking)} of the 256 bytes ({lacking[0]!r} is one): it is not byte-level"
-        )
     if known and max(known) >= vocab:
         raise TinyNNValueError(f"it has the token id {max(known)}, the model's vocabulary only {vocab} tokens")
     for i, (token, kind) in known.items():

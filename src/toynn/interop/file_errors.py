@@ -9,6 +9,14 @@ from pathlib import Path
 from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNValueError
 
 
+def regular(path: Path) -> Path:
+    """The path, unless it is something that reading might wait for without end: a pipe, a device. Then it raises
+    TinyNNValueError. What is not there, and a folder, pass: opening them says what they are."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TinyNNValueError(f"{path} is no regular file")
+    return path
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Inside it, toynn's errors about a value or a type become a TinyNNValueError that begins with the path, and memory

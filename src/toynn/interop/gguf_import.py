@@ -16,7 +16,7 @@ from toynn._checks import whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
-from toynn.interop.file_errors import naming
+from toynn.interop.file_errors import naming, regular
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.rope_order import to_halves, turned_heads
@@ -61,7 +61,7 @@ def import_gguf(path: Path) -> TrainedModel:
         TinyNNMemoryError: no memory for the weights.
         OSError: the file cannot be read.
     """
-    path = Path(path)
+    path = regular(Path(path))
     with path.open("rb") as file, naming(path):
         header = read_header(file, os.fstat(file.fileno()).st_size)
         values = header.values

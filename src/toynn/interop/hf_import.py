@@ -11,7 +11,7 @@ import numpy.typing as npt
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
-from toynn.interop.file_errors import naming
+from toynn.interop.file_errors import naming, regular
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
@@ -37,7 +37,7 @@ def import_hf(folder: Path) -> TrainedModel:
         raise TinyNNValueError(f"{folder} is no folder")
     if not (folder / CONFIG).exists():
         raise TinyNNValueError(f"{folder} has no {CONFIG}: it is no Hugging Face folder")
-    config = read_json(folder / CONFIG)
+    config = read_json(regular(folder / CONFIG))
     with naming(folder / CONFIG):
         cfg, untied, qkv_bias = shape_of(config)
         bos_id, eos_id = token_ids_of(config, cfg.vocab)
@@ -71,13 +71,13 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of model.safetensors, or of the shards that the index names."""
     if (folder / WEIGHTS).exists():
         with naming(folder / WEIGHTS):
-            return stored_tensors(folder / WEIGHTS)
+            return stored_tensors(regular(folder / WEIGHTS))
     if not (folder / INDEX).exists():
         pickles = " (pytorch_model.bin is a pickle, which toynn does not open: save it with safe_serialization=True)"
         raise TinyNNValueError(
             f"{folder} has neither {WEIGHTS} nor {INDEX}{pickles if any(folder.glob('*.bin')) else ''}"
         )
-    index = read_json(folder / INDEX)
+    index = read_json(regular(folder / INDEX))
     with naming(folder / INDEX):
         places = _places(folder, index)
     found: dict[str, StoredTensor] = {}
@@ -139,7 +139,7 @@ def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]
 
 
 def _tokenizer(folder: Path, vocab: int) -> bytes | None:
-    path = folder / TOKENIZER
+    path = regular(folder / TOKENIZER)
     if not path.exists():
         return None
     if (size := path.stat().st_size) > _LARGEST_TOKENIZER:

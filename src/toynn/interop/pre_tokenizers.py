@@ -55,7 +55,7 @@ PRE_TOKENIZERS = {
     "qwen2": PreTokenizer(_split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
 }
 
-_OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
+_OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
 
 
 def by_name(name: str) -> PreTokenizer:
