@@ -6,6 +6,7 @@
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
+#   make fuzz       the session API fed with anything, for ten minutes; a failure names its seed
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
 #   make clean      remove what was built (.venv, build, dist, vendor/ggml)
@@ -13,10 +14,12 @@
 #   PYTHON=python3.12 make run     another interpreter than python3 (after make clean)
 #   PYTEST="-k rope -x" make test  words for pytest
 #   BENCH="--quick" make bench     words for the benchmark; "--help" lists them
+#   FUZZ="--seed 7" make fuzz      words for the fuzzer; "--help" lists them
 
 PYTHON ?= python3
 PYTEST ?=
 BENCH  ?=
+FUZZ   ?= --seconds 600
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
@@ -25,7 +28,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint dev bench fixtures sanitize clean
+.PHONY: help run test test-all lint dev bench fuzz fixtures sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -50,6 +53,9 @@ dev: $(VENV)/.installed
 
 bench: $(VENV)/.installed-dev
 	$(PY) -m benchmarks $(BENCH)
+
+fuzz: $(VENV)/.installed
+	$(PY) tests/fuzz.py $(FUZZ)
 
 fixtures: $(VENV)/.installed
 	$(PY) tests/record_fixtures.py

@@ -391,7 +391,11 @@ static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
     return true;
 }
 
-static struct ggml_context * context_new(size_t mem_size, void * mem) {
+/* A context in mem, or NULL with an error. */
+static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
+    if (!tnn__room(s, 0)) {
+        return NULL;
+    }
     const struct ggml_init_params params = { .mem_size = mem_size, .mem_buffer = mem, .no_alloc = true };
     return ggml_init(params);
 }
@@ -407,11 +411,10 @@ static bool reserve_weight(tnn_session * s) {
         tnn__fail(s, TNN_E_MEMORY, "no memory for %d tensor headers (%zu bytes)", CHUNK_TENSORS, size);
         return false;
     }
-    c->ctx = context_new(size, c->mem);
+    c->ctx = context_new(s, size, c->mem);
     if (c->ctx == NULL) {
         free(c->mem);
         free(c);
-        tnn__fail(s, TNN_E_MEMORY, "ggml could not make a context for the weights");
         return false;
     }
     c->next     = s->chunks_w;
@@ -484,16 +487,14 @@ static bool open_compute_context(tnn_session * s) {
     const size_t graph_size = (size_t) (s->capacity + s->weights.n);
     const size_t size = (size_t) s->capacity * ggml_tensor_overhead() + ggml_graph_overhead_custom(graph_size, false)
                       + ggml_graph_overhead_custom(graph_size, true) + 1024;
-    s->mem_c = aligned_alloc(64, (size + 63) / 64 * 64);
+    s->mem_c = tnn__aligned_alloc(s, size, "a graph of this capacity");
     if (s->mem_c == NULL) {
-        tnn__fail(s, TNN_E_MEMORY, "no memory for a graph of capacity %lld (%zu bytes)", (long long) s->capacity, size);
         return false;
     }
-    s->ctx_c = context_new(size, s->mem_c);
+    s->ctx_c = context_new(s, size, s->mem_c);
     if (s->ctx_c == NULL) {
         free(s->mem_c);
         s->mem_c = NULL;
-        tnn__fail(s, TNN_E_MEMORY, "ggml could not make a context for the graph");
         return false;
     }
     return true;

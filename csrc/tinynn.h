@@ -72,6 +72,7 @@ TNN_API const char * tnn_build_options(void);
 TNN_API const char * tnn_cpu_features(void);  /* features compiled in, space separated */
 TNN_API const char * tnn_cpu_missing(void);   /* features this CPU lacks for the profile; "" when it may run. Call it first: nothing else is safe otherwise */
 TNN_API int32_t tnn_available_cores(void);    /* cores this process may run on: affinity mask and cgroup quota, at least 1 */
+TNN_API int64_t tnn_available_memory(void);   /* bytes that may still be had: of the machine, of this process's cgroup */
 
 /* ---- session ---- */
 /* kind 0 = CPU. NULL on failure: tnn_last_error(NULL) tells why (per thread). */

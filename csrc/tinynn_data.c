@@ -221,7 +221,7 @@ const char * tnn_tensor_op_name(tnn_session * s, tnn_tensor t) {
         return NULL;
     }
     const struct tnn_kernel * k = tnn__kernel_of(s, x);
-    return k != NULL ? tnn__kernel_name(k) : ggml_op_name(tnn__is_loss_node(s, x) ? GGML_OP_CROSS_ENTROPY_LOSS : x->op);
+    return k != NULL ? tnn__kernel_name(k) : ggml_op_name(tnn__is_loss_node(x) ? GGML_OP_CROSS_ENTROPY_LOSS : x->op);
 }
 
 tnn_tensor tnn_tensor_src(tnn_session * s, tnn_tensor t, int32_t i) {

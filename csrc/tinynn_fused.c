@@ -205,6 +205,9 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
                   tnn__shape(args[2]), (long long) (2 * (int64_t) n_kv * d_head), (long long) n);
         return 0;
     }
+    if (!tnn__want_apart(s, "qkv", args[0], &args[2], 1) || !tnn__want_apart(s, "rope_table", args[1], &args[2], 1)) {
+        return 0;
+    }
     if (args[3]->ne[0] != 1) {
         tnn__fail(s, TNN_E_VALUE, "n_past has shape %s, must be [1]", tnn__shape(args[3]));
         return 0;
@@ -328,8 +331,9 @@ tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_t
     if (th == NULL || !tnn__want_input(s, "m", tm) || !tnn__want_input(s, "v", tv)) {
         return 0;
     }
-    if (tm == tv || tm == tw || tv == tw || tg == tw || tg == tm || tg == tv) {
-        tnn__fail(s, TNN_E_VALUE, "w, grad, m and v must be four different tensors");
+    struct ggml_tensor * const written[] = { tw, tm, tv };
+    if (!tnn__want_apart(s, "m", tm, written, 1) || !tnn__want_apart(s, "v", tv, written, 2)
+        || !tnn__want_apart(s, "grad", tg, written, 3) || !tnn__want_apart(s, "hp", th, written, 3)) {
         return 0;
     }
     if (norm != 0) {

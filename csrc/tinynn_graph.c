@@ -147,9 +147,9 @@ static int reserve_work(tnn_session * s, size_t size) {
     if (size <= s->work_size) {
         return TNN_OK;
     }
-    void * work = aligned_alloc(64, GGML_PAD(size, 64));
+    void * work = tnn__aligned_alloc(s, size, "ggml's scratch space");
     if (work == NULL) {
-        return tnn__fail(s, TNN_E_MEMORY, "no memory for ggml's scratch space (%zu bytes)", size);
+        return s->code;
     }
     free(s->work);
     s->work      = work;
@@ -184,6 +184,8 @@ static void * nothing(void * unused) {
     return unused;
 }
 
+#define WORKER_SIZE 2048 /* bytes that ggml keeps for a worker: half of it a mask of cores */
+
 /* ggml aborts when a worker cannot be started (a limit on processes, a full address space): try with threads of our own. */
 static bool threads_can_start(int n) {
     pthread_t threads[TNN_MAX_THREADS];
@@ -197,19 +199,22 @@ static bool threads_can_start(int n) {
     return started == n;
 }
 
-static bool pool_ready(tnn_session * s) {
+static int pool_ready(tnn_session * s) {
     if (s->pool != NULL && s->pool_threads == s->n_threads) {
-        return true;
+        return TNN_OK;
     }
     tnn__pool_free(s);
     if (!threads_can_start(s->n_threads - 1)) {
-        return false;
+        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
+    }
+    if (!tnn__room(s, (size_t) s->n_threads * WORKER_SIZE)) {
+        return s->code;
     }
     struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
     params.poll = 0; /* idle workers sleep */
     s->pool         = ggml_threadpool_new(&params);
     s->pool_threads = s->n_threads;
-    return s->pool != NULL;
+    return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml could not make a pool of %d threads", (int) s->n_threads);
 }
 
 void tnn__pool_free(tnn_session * s) {
@@ -254,10 +259,8 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     if (rc != TNN_OK) {
         return rc;
     }
-    if (!pool_ready(s)) {
-        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
-    }
-    rc = tnn__kernels_reserve_scratch(s);
+    rc = pool_ready(s);
+    rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
     if (rc == TNN_OK && seconds == NULL) {
         rc = compute(s, graph);
     }
@@ -334,6 +337,9 @@ int tnn_build_backward(tnn_session * s) {
     if (most > s->capacity) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
+    }
+    if (!tnn__room(s, s->gf->visited_hash_set.size)) { /* ggml's flags of what needs a gradient */
+        return s->code;
     }
     if (s->gb_unfinished != NULL) { /* the context has room for one copy */
         s->gb = s->gb_unfinished;

@@ -129,6 +129,10 @@ struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_t
 /* f32, of w's shape */
 struct ggml_tensor * tnn__like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w);
 struct ggml_tensor * tnn__parameter_operand(tnn_session * s, tnn_tensor w);
+/* Do a and b lie in the same memory? */
+bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b);
+/* t lies in the memory of none of the n tensors that a node writes */
+bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n);
 /* f32 [n] */
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n);
 bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t);
@@ -141,6 +145,10 @@ tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 /* ---- memory (tinynn_memory.c) ---- */
 /* Bytes that may still be had on this machine (available memory, cgroup limit). */
 uint64_t tnn__memory_available(void);
+/* Can ggml allocate size bytes on its own now? False with an error. */
+bool tnn__room(tnn_session * s, size_t size);
+/* size bytes for free(), or NULL with an error naming what they are for. */
+void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what);
 /* A CPU buffer of size bytes, or NULL with an error naming what it is for. */
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what);
 /* Gives every tensor of the graph its place in s->buf_c. */
@@ -156,7 +164,7 @@ int tnn__check_inputs(tnn_session * s, const struct ggml_cgraph * graph);
 /* Lets the node be reduced by the shim; ggml's op comes back for the backward expansion. */
 bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node);
 void tnn__losses_seal(tnn_session * s);
-bool tnn__is_loss_node(const tnn_session * s, const struct ggml_tensor * node);
+bool tnn__is_loss_node(const struct ggml_tensor * node);
 void tnn__losses_free(tnn_session * s);
 
 /* ---- graph (tinynn_graph.c) ---- */

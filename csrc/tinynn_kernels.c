@@ -60,11 +60,12 @@ struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel *
 
 struct tnn_kernel * tnn__kernel_of(const tnn_session * s, const struct ggml_tensor * node) {
     struct ggml_custom_op_params params;
-    if (node->op != GGML_OP_CUSTOM || tnn__is_loss_node(s, node)) {
+    (void) s;
+    if (node->op != GGML_OP_CUSTOM) {
         return NULL;
     }
     memcpy(&params, node->op_params, sizeof(params));
-    return params.userdata;
+    return params.fun == run_kernel ? params.userdata : NULL;
 }
 
 const char * tnn__kernel_name(const struct tnn_kernel * k) {
@@ -86,9 +87,9 @@ int tnn__kernels_reserve_scratch(tnn_session * s) {
     }
     const size_t size = padded(per_thread) * (size_t) s->n_threads;
     if (size > s->scratch_size) {
-        void * scratch = size <= tnn__memory_available() ? aligned_alloc(64, size) : NULL;
+        void * scratch = tnn__aligned_alloc(s, size, "the threads' scratch space");
         if (scratch == NULL) {
-            return tnn__fail(s, TNN_E_MEMORY, "no memory for the scratch space of %d threads (%zu bytes)", (int) s->n_threads, size);
+            return s->code;
         }
         free(s->scratch);
         s->scratch      = scratch;

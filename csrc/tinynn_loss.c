@@ -67,12 +67,13 @@ static void reduce(struct ggml_tensor * dst, int ith, int nth, void * userdata) 
 
 bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node) {
     struct tnn_loss * loss = calloc(1, sizeof(*loss));
-    if (loss != NULL) {
-        loss->row = malloc((size_t) SHARES * (size_t) node->src[0]->ne[0] * sizeof(float));
+    if (loss == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for a loss");
+        return false;
     }
-    if (loss == NULL || loss->row == NULL) {
+    loss->row = tnn__aligned_alloc(s, (size_t) SHARES * (size_t) node->src[0]->ne[0] * sizeof(float), "the rows of a loss");
+    if (loss->row == NULL) {
         free(loss);
-        tnn__fail(s, TNN_E_MEMORY, "no memory to reduce a loss over %lld columns", (long long) node->src[0]->ne[0]);
         return false;
     }
     atomic_init(&loss->threads_done, 0);
@@ -90,13 +91,10 @@ void tnn__losses_seal(tnn_session * s) {
     }
 }
 
-bool tnn__is_loss_node(const tnn_session * s, const struct ggml_tensor * node) {
-    for (const struct tnn_loss * loss = s->losses; loss != NULL; loss = loss->next) {
-        if (loss->node == node) {
-            return true;
-        }
-    }
-    return false;
+bool tnn__is_loss_node(const struct ggml_tensor * node) {
+    struct ggml_custom_op_params params;
+    memcpy(&params, node->op_params, sizeof(params));
+    return node->op == GGML_OP_CROSS_ENTROPY_LOSS || (node->op == GGML_OP_CUSTOM && params.fun == reduce);
 }
 
 void tnn__losses_free(tnn_session * s) {

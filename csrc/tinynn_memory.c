@@ -57,15 +57,51 @@ uint64_t tnn__memory_available(void) {
     return available;
 }
 
+int64_t tnn_available_memory(void) {
+    const uint64_t available = tnn__memory_available();
+    return available < INT64_MAX ? (int64_t) available : INT64_MAX;
+}
+
+#define SLACK ((size_t) 2 << 20) /* more than glibc's heap grows by at once */
+
+/* Some of ggml's own allocations end in an abort or are used unchecked, the small ones that the shim cannot make for it: a
+ * context's header, a buffer's, a thread pool, a list of flags. So the room is tried first. Another thread of this process may
+ * still take it in between. */
+static bool is_room(size_t size) {
+    void * volatile room = malloc(size + SLACK); /* volatile: or the compiler leaves both calls out */
+    const bool there = room != NULL;
+    free(room);
+    return there;
+}
+
+bool tnn__room(tnn_session * s, size_t size) {
+    if (!is_room(size)) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for what ggml keeps for itself (%zu bytes)", size + SLACK);
+        return false;
+    }
+    return true;
+}
+
+#define WORTH_ASKING ((size_t) 16 << 20)
+
+/* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
+void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
+    const bool there  = size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
+    void     * memory = there ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL;
+    if (memory == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %s (%zu bytes)", what, size);
+    }
+    return memory;
+}
+
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what) {
-    /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
     const uint64_t available = tnn__memory_available();
     if (size > available) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), %" PRIu64 " are available", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0), available);
         return NULL;
     }
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    ggml_backend_buffer_t buffer = is_room(size) ? ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size) : NULL;
     if (buffer == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0));
@@ -220,6 +256,19 @@ static void place_input(struct plan * p, struct ggml_tensor * t) {
     }
 }
 
+/* Is operand j's memory read through another operand too, at other elements than the one being written? An element-wise sum
+ * or product of a tensor with itself is not: both are read before either is written. */
+static bool read_otherwise(const struct ggml_tensor * node, int j) {
+    const bool elementwise = node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL;
+    for (int other = 0; other < GGML_MAX_SRC && node->src[other] != NULL; other++) {
+        const bool same = elementwise && node->src[other] == node->src[j];
+        if (other != j && !same && root_of(node->src[other]) == root_of(node->src[j])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
     const struct tnn_kernel * kernel = tnn__kernel_of(p->s, node);
@@ -231,7 +280,8 @@ static struct place * inherited_place(const struct plan * p, const struct ggml_t
     for (int j = first; j < end; j++) {
         struct ggml_tensor * src   = node->src[j];
         struct place       * place = place_of(p, src);
-        if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)) {
+        if (place != NULL && place->last_use == i && src->op != GGML_OP_NONE && ggml_are_same_layout(node, src)
+            && !read_otherwise(node, j)) {
             return place;
         }
     }

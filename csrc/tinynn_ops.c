@@ -416,7 +416,7 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
                   (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
         return 0;
     }
-    if ((d->view_src != NULL ? d->view_src : d) == (r->view_src != NULL ? r->view_src : r)) {
+    if (tnn__same_memory(d, r)) {
         tnn__fail(s, TNN_E_VALUE, "rows and dst are the same memory: what is read would depend on what was written first");
         return 0;
     }
@@ -643,9 +643,7 @@ tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         tnn__fail(s, TNN_E_VALUE, "a has shape %s and b %s; they must have as many elements", tnn__shape(from), tnn__shape(to));
         return 0;
     }
-    const struct ggml_tensor * from_root = from->view_src != NULL ? from->view_src : from;
-    const struct ggml_tensor * to_root   = to->view_src != NULL ? to->view_src : to;
-    if (from_root == to_root) {
+    if (tnn__same_memory(from, to)) {
         tnn__fail(s, TNN_E_VALUE, "a and b are the same tensor or views of one: the copy could overlap itself");
         return 0;
     }
@@ -718,6 +716,22 @@ bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor
     return false;
 }
 
+bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b) {
+    return (a->view_src != NULL ? a->view_src : a) == (b->view_src != NULL ? b->view_src : b);
+}
+
+/* What an optimizer step reads must not be what its threads write meanwhile. */
+bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n) {
+    for (int i = 0; i < n; i++) {
+        if (tnn__same_memory(t, written[i])) {
+            tnn__fail(s, TNN_E_VALUE, "%s lies in the memory of a tensor that this operator writes (%s, of shape %s)", arg,
+                      ggml_get_name(written[i]), tnn__shape(written[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n) {
     struct ggml_tensor * t = tnn__f32_operand(s, "hp", hp);
     if (t != NULL && ggml_nelements(t) != n) {
@@ -739,8 +753,9 @@ tnn_tensor tnn_opt_step_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tn
     if (th == NULL || !tnn__want_input(s, "m", tm) || !tnn__want_input(s, "v", tv)) {
         return 0;
     }
-    if (tm == tv || tm == tw || tv == tw || tg == tw || tg == tm || tg == tv) {
-        tnn__fail(s, TNN_E_VALUE, "w, grad, m and v must be four different tensors");
+    struct ggml_tensor * const written[] = { tw, tm, tv };
+    if (!tnn__want_apart(s, "m", tm, written, 1) || !tnn__want_apart(s, "v", tv, written, 2)
+        || !tnn__want_apart(s, "grad", tg, written, 3) || !tnn__want_apart(s, "hp", th, written, 3)) {
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_opt_step_adamw(s->ctx_c, tw, tg, tm, tv, th)) : 0;
@@ -756,8 +771,7 @@ tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_
     if (th == NULL) {
         return 0;
     }
-    if (tg == tw) {
-        tnn__fail(s, TNN_E_VALUE, "w and grad must be different tensors");
+    if (!tnn__want_apart(s, "grad", tg, &tw, 1) || !tnn__want_apart(s, "hp", th, &tw, 1)) {
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_opt_step_sgd(s->ctx_c, tw, tg, th)) : 0;

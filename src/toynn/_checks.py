@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 
 INT31_MAX = 2**31 - 1  # ggml's ids, positions and row counts are C ints
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -25,11 +26,20 @@ def whole(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
         raise TinyNNTypeError(f"{name} must be an integer, got the bool {value!r}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TinyNNTypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    except Exception as error:  # what a caller's __index__ raises comes along as the cause
+        raise TinyNNTypeError(f"{name} must be an integer, got {_repr(value)}") from error
     if not least <= number <= most:
         raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {_shown(number)}")
     return number
+
+
+def _repr(value: object) -> str:
+    """The value as far as it can be shown in a line, and its type."""
+    try:
+        text = repr(value)
+    except Exception:  # a number in it too long to print, or a caller's own __repr__
+        return f"a {type(value).__name__}"
+    return f"{text:.60} ({type(value).__name__})"
 
 
 def _shown(number: int) -> str:
@@ -39,14 +49,16 @@ def _shown(number: int) -> str:
 
 def real(name: str, value: object, fits: Callable[[float], bool], expected: str) -> float:
     """A number for which fits() holds after rounding to float32, which is what ggml computes with."""
-    if isinstance(value, bool | np.bool_ | str | bytes):
-        raise TinyNNTypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    if isinstance(value, bool | np.bool_ | str | bytes) or (isinstance(value, np.ndarray) and value.shape != ()):
+        raise TinyNNTypeError(f"{name} must be a number, got {_repr(value)}")
+    if value is np.ma.masked:
+        raise TinyNNTypeError(f"{name} must be a number, got a masked one")
     try:
         number = float(value)  # type: ignore[arg-type]
     except OverflowError:
         number = math.inf
-    except (TypeError, ValueError):
-        raise TinyNNTypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
+    except Exception as error:  # what a caller's __float__ raises comes along as the cause
+        raise TinyNNTypeError(f"{name} must be a number, got {_repr(value)}") from error
     in_range = abs(number) <= FLOAT32_MAX  # False for NaN too
     if not (in_range and fits(float(np.float32(number)))):
         raise TinyNNValueError(f"{name} must be {expected} (as a float32), got {number!r}")
@@ -63,22 +75,31 @@ def not_negative(name: str, value: object) -> float:
 
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
-        raise TinyNNTypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+        raise TinyNNTypeError(f"{name} must be True or False, got {_repr(value)}")
     return bool(value)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
     if not (isinstance(value, str) and value in allowed):
-        raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {_repr(value)}")
     return value
+
+
+def array_of(name: str, value: object) -> npt.NDArray[Any]:
+    """`value` as an array of any dtype; whatever goes wrong on the way, in a caller's `__array__` too, names `name`."""
+    try:
+        return np.asarray(value)
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: no memory to make an array of it") from error
+    except (ValueError, OverflowError) as error:
+        raise TinyNNValueError(f"{name} is not a regular array: {error}") from error
+    except Exception as error:
+        raise TinyNNTypeError(f"{name} is not an array: {type(error).__name__}: {error}") from error
 
 
 def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
     """n whole numbers in one flat array; n_is says in words where n comes from."""
-    try:
-        ids = np.asarray(value)
-    except ValueError as error:
-        raise TinyNNValueError(f"{name} is not a regular array: {error}") from None
+    ids = array_of(name, value)
     if ids.ndim != 1 or ids.size != n:
         raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
     if ids.dtype.kind not in "iu":

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn import labels
-from toynn._checks import INT31_MAX, flat_ids, ids_in_vocab, whole
+from toynn._checks import INT31_MAX, array_of, flat_ids, ids_in_vocab, whole
 from toynn.adamw import AdamW
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arguments import memory_for
 
 
 class TrainingBatch:
@@ -28,7 +29,9 @@ class TrainingBatch:
         self.batch = whole("batch", batch, 1)
         if self.context * self.batch > INT31_MAX:
             raise TinyNNValueError(f"context * batch must fit 31 bits, got {self.context} * {self.batch}")
-        self.positions: npt.NDArray[np.int32] = np.tile(np.arange(self.context, dtype=np.int32), self.batch)  # (B*T,)
+        with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):
+            positions = np.tile(np.arange(self.context, dtype=np.int32), self.batch)
+        self.positions: npt.NDArray[np.int32] = positions  # (B*T,)
         self.m_hp: npt.NDArray[np.float32] = AdamW().hp(1)  # (1, 7)
         self._seq_ids: npt.NDArray[np.int32] | None = None
         self._targets: npt.NDArray[np.int32] | None = None
@@ -65,10 +68,7 @@ class TrainingBatch:
 
 
 def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    try:
-        row = np.asarray(value)
-    except ValueError as error:
-        raise TinyNNValueError(f"m_hp is not a regular array: {error}") from None
+    row = array_of("m_hp", value)
     if row.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"m_hp must hold numbers, got dtype {row.dtype}")
     if row.size != 7:

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from toynn.regular_files import open_regular
+
 _CHUNK = 1 << 20
 
 
@@ -43,9 +45,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read piece by piece. Raises OSError."""
+    """The hexadecimal SHA-256 of a file, read piece by piece. Raises OSError, TinyNNValueError: it is no regular file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import not_negative, real, whole
-from toynn.errors import TinyNNValueError
+from toynn._checks import array_of, not_negative, real, whole
+from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
 
 
@@ -47,7 +47,11 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
 
     logits: (vocab,), no NaN and not all -inf. Raises TinyNNValueError.
     """
-    x = np.asarray(logits, dtype=np.float64)
+    _want_sampling(sampling)
+    x = array_of("logits", logits)
+    if x.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"logits must be real numbers, got dtype {x.dtype}")
+    x = x.astype(np.float64)
     if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
         raise TinyNNValueError("logits must be a row of numbers, the largest of them finite: has the model diverged?")
     order = np.argsort(-x, kind="stable")
@@ -55,7 +59,8 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
         return order[:1], np.ones(1)
     if sampling.top_k > 0:
         order = order[: sampling.top_k]
-    p = np.exp((x[order] - x[order[0]]) / sampling.temperature)
+    with np.errstate(over="ignore"):  # a difference beyond f64 is -inf, and its probability 0
+        p = np.exp((x[order] - x[order[0]]) / sampling.temperature)
     p /= p.sum()
     keep = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1 if sampling.top_p < 1 else p.size
     order, p = order[:keep], p[:keep]
@@ -76,8 +81,15 @@ def generate(
 
     What the decoder read before stays in front of the prompt.
 
-    Raises TinyNNValueError for a prompt that is empty, out of the vocabulary, or longer than the cache has room for.
+    Raises TinyNNValueError for a prompt that is empty, out of the vocabulary, or longer than the cache has room for,
+    TinyNNTypeError for an argument of the wrong kind; like all it does, when the first token is asked for.
     """
+    if not isinstance(decoder, LlamaDecoder):
+        raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
+    _want_sampling(sampling)
+    if not isinstance(stop, Collection):
+        raise TinyNNTypeError(f"stop must be a collection of token ids, got {type(stop).__name__}")
+    ends = {whole("a token of stop", token, 0) for token in stop}
     max_tokens = whole("max_tokens", max_tokens, 0)
     rng = np.random.Generator(np.random.PCG64(sampling.seed))
     logits = decoder.feed(prompt)
@@ -86,9 +98,14 @@ def generate(
         token = int(tokens[0])
         if tokens.size > 1:
             token = int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
-        if token in stop:
+        if token in ends:
             return
         yield token
         if made + 1 == max_tokens or decoder.n_past == decoder.n_ctx:
             return
         logits = decoder.feed([token])
+
+
+def _want_sampling(sampling: object) -> None:
+    if not isinstance(sampling, Sampling):
+        raise TinyNNTypeError(f"sampling must be a Sampling, got {type(sampling).__name__}")

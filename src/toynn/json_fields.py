@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toynn.errors import TinyNNValueError
+from toynn.regular_files import open_regular
 
 _LARGEST = 1 << 24  # bytes
 
@@ -56,10 +57,12 @@ class JsonFields:
 def read_json(path: Path) -> Any:
     """The content of a small JSON file. Raises TinyNNValueError with the reason; FileNotFoundError goes through."""
     try:
-        if path.stat().st_size > _LARGEST:
+        with open_regular(path) as file:
+            raw = file.read(_LARGEST + 1)
+        if len(raw) > _LARGEST:
             raise TinyNNValueError(f"{path} is larger than such a file can be")
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
+        return json.loads(raw.decode("utf-8"))
+    except (FileNotFoundError, TinyNNValueError):
         raise
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits
         raise TinyNNValueError(f"{path} cannot be read: {error}") from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from toynn.errors import TinyNNValueError
 from toynn.json_fields import JsonFields, read_json
+from toynn.regular_files import folder_of
 
 FORMAT, VERSION = "toynn-data", 1
 META, TOKENIZER = "meta.json", "tokenizer.json"
@@ -68,7 +69,7 @@ def load_meta(folder: Path) -> DataMeta:
 
     Raises TinyNNValueError, with the reason, for a folder that is none, or is damaged or of another version.
     """
-    path = Path(folder) / META
+    path = folder_of(folder) / META
     try:
         content = read_json(path)
     except FileNotFoundError:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import whole
-from toynn.errors import TinyNNValueError
+from toynn._checks import INT31_MAX, whole
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arguments import memory_for
 
 IntArray = npt.NDArray[np.int32]
 
@@ -31,6 +32,8 @@ class WindowBatcher:
     def __init__(self, tokens: npt.NDArray[Any], t_seq: int, seed: int) -> None:
         self.t_seq = whole("t_seq", t_seq, 1)
         self.seed = whole("seed", seed, 0, 2**63 - 1)
+        if not isinstance(tokens, np.ndarray):
+            raise TinyNNTypeError(f"tokens must be an array, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
             raise TinyNNValueError(f"tokens must be flat and whole, got shape {tokens.shape} and dtype {tokens.dtype}")
         if tokens.size < self.t_seq + 1:
@@ -52,17 +55,25 @@ class WindowBatcher:
         if epoch != self._epoch:
             draw = np.random.Generator(np.random.PCG64([self.seed, epoch]))
             self._offset = int(draw.integers(self._slack + 1))
-            self._order = draw.permutation(self.windows_per_epoch)
+            with memory_for("t_seq", 8 * self.windows_per_epoch, f"an order of {self.windows_per_epoch} windows"):
+                self._order = draw.permutation(self.windows_per_epoch)
             self._epoch = epoch
         return self._offset + int(self._order[place]) * self.t_seq
 
     def window(self, i: int) -> tuple[IntArray, IntArray]:
         """Window i: ids and targets, int32 (t_seq,) each; target t is the token after id t."""
         start = self.start_of(i)
-        part = np.asarray(self._tokens[start : start + self.t_seq + 1], dtype=np.int32)
+        raw = self._tokens[start : start + self.t_seq + 1]
+        if not (int(raw.min()) >= 0 and int(raw.max()) <= INT31_MAX):
+            raise TinyNNValueError(f"tokens from {start} on hold {int(raw.min())} to {int(raw.max())}: no token ids")
+        part = np.asarray(raw, dtype=np.int32)
         return part[:-1].copy(), part[1:].copy()
 
     def batch(self, start: int, n: int) -> tuple[IntArray, IntArray]:
         """Windows start..start+n-1, one after the other: ids and targets, int32 (n * t_seq,) each."""
-        windows = [self.window(whole("start", start, 0, 2**62) + i) for i in range(whole("n", n, 1))]
-        return np.concatenate([ids for ids, _ in windows]), np.concatenate([targets for _, targets in windows])
+        start, n = whole("start", start, 0, 2**62), whole("n", n, 1)
+        if n * self.t_seq > INT31_MAX:
+            raise TinyNNValueError(f"n: {n} windows of t_seq = {self.t_seq} are more tokens than fit 31 bits")
+        with memory_for("n", 16 * n * self.t_seq, f"{n} windows of {self.t_seq} tokens"):
+            windows = [self.window(start + i) for i in range(n)]
+            return np.concatenate([ids for ids, _ in windows]), np.concatenate([targets for _, targets in windows])

@@ -8,11 +8,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from toynn.config import SmolLM2Config
-from toynn.errors import TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, float_array
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arguments import FloatArray, float_array, kind_of, text
 
-_HEAD = re.compile(r"^(?P<stem>blk\.\d+\.attn_[qkv])\.head_(?P<head>\d+)\.(?P<rest>(weight|bias)(\.[mv])?)$")
+_HEAD = re.compile(r"^(?P<stem>blk\.\d+\.attn_[qkv])\.head_(?P<head>\d{1,9})\.(?P<rest>(weight|bias)(\.[mv])?)$")
 _STACK = re.compile(r"^(?P<stem>blk\.\d+\.attn_(?P<kind>[qkv]))\.(?P<rest>(weight|bias)(\.[mv])?)$")
+
+
+def _check(weights: object, cfg: object) -> None:
+    if not isinstance(weights, Mapping):
+        raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {kind_of(weights)}")
+    if not isinstance(cfg, SmolLM2Config):
+        raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
+    for name in weights:
+        text("a name of weights", name)
 
 
 def _n_heads(cfg: SmolLM2Config, kind: str) -> int:
@@ -23,8 +32,10 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
     """Weights (and moments) by their per_head names as those of the fused layout: `attn_q.head_h` is rows
     h*d_head.. of `attn_q`, likewise k and v. All others keep name and value.
 
-    Raises TinyNNValueError where a head is missing, one too many, or of another shape.
+    Raises TinyNNValueError where a head is missing, one too many, or of another shape,
+    TinyNNTypeError for weights or a cfg that are none.
     """
+    _check(weights, cfg)
     fused: dict[str, FloatArray] = {}
     heads: dict[str, dict[int, FloatArray]] = {}
     for name, values in weights.items():
@@ -49,6 +60,7 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
 
 def to_per_head(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str, FloatArray]:
     """The inverse of `to_fused`. Raises TinyNNValueError for a q, k or v of another shape."""
+    _check(weights, cfg)
     per_head: dict[str, FloatArray] = {}
     for name, values in weights.items():
         match = _STACK.match(name)

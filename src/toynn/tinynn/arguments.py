@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from toynn._checks import array_of
 from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.native import lib
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -27,7 +32,10 @@ def integer(name: str, value: object, bits: int) -> int:
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TinyNNTypeError(f"{name} must be an int, got {kind_of(value)}")
-    number = int(value)
+    try:
+        number = operator.index(value)  # of an int: its value, whatever a subclass makes of __int__ and __index__
+    except Exception as error:
+        raise TinyNNTypeError(f"{name} must be an int, got {kind_of(value)}") from error
     limit = 1 << (bits - 1)
     if not -limit <= number < limit:
         raise TinyNNValueError(f"{name} does not fit a signed {bits}-bit integer")
@@ -62,6 +70,8 @@ def real(name: str, value: object) -> float:
         return float(value)
     except OverflowError:
         raise TinyNNValueError(f"{name} is too large for a float") from None
+    except Exception as error:  # of a subclass's __float__
+        raise TinyNNTypeError(f"{name} must be a real number, got {kind_of(value)}") from error
 
 
 def float32(name: str, value: object) -> float:
@@ -95,12 +105,34 @@ def _array(name: str, value: object) -> npt.NDArray[Any]:
     """`value` as an array of any dtype; ragged nesting and the like become errors naming `name`."""
     if value is None or isinstance(value, (str, bytes, dict, set, frozenset)):
         raise TinyNNTypeError(f"{name} must be an array or a sequence of numbers, got {kind_of(value)}")
+    return array_of(name, value)
+
+
+_WORTH_ASKING = 1 << 24  # bytes
+
+
+def want_memory(name: str, nbytes: int, what: str) -> None:
+    """Raises TinyNNMemoryError where so many bytes are not there.
+
+    numpy gets any promise from the kernel; when it is broken later, while the array is filled, the process is killed.
+    """
+    if nbytes < _WORTH_ASKING:
+        return
+    available = int(lib.tnn_available_memory())
+    if nbytes > available:
+        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, {available} are available")
+
+
+@contextmanager
+def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
+    """Around what makes so many bytes: TinyNNMemoryError, naming `name`, if they are not there or are refused."""
+    want_memory(name, nbytes, what)
     try:
-        return np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise TinyNNValueError(f"{name} is not a regular array: {error}") from None
-    except TypeError as error:
-        raise TinyNNTypeError(f"{name} is not an array: {error}") from None
+        yield
+    except TinyNNMemoryError:
+        raise
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error
 
 
 def float_array(name: str, value: object) -> FloatArray:
@@ -112,6 +144,8 @@ def float_array(name: str, value: object) -> FloatArray:
     array = _array(name, value)
     if array.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"{name} must have a real floating or integer dtype, got {array.dtype}")
+    if array.dtype != np.float32:
+        want_memory(name, 6 * array.size, "its numbers as float32, and a check of them,")
     try:
         with np.errstate(over="ignore"):
             result = np.ascontiguousarray(array, dtype=np.float32)
@@ -131,7 +165,7 @@ def int_array(name: str, value: object) -> IntArray:
     array = _array(name, value)
     if array.size == 0:
         return np.zeros(0, dtype=np.int32)
-    if array.dtype.kind == "O" and all(isinstance(item, int) for item in array.flat):  # ints beyond 64 bits arrive so
+    if array.dtype.kind == "O" and all(type(item) is int for item in array.flat):  # ints beyond 64 bits arrive so
         raise TinyNNValueError(f"{name} must fit 32-bit integers")
     if array.dtype.kind not in "iu":
         raise TinyNNTypeError(f"{name} must have an integer dtype, got {array.dtype}")

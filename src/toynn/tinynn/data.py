@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, IntArray, float_array, int64, int_array
+from toynn.tinynn.arguments import FloatArray, IntArray, float_array, int64, int_array, want_memory
 from toynn.tinynn.graph import tnn_tensor_nelements
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
@@ -45,6 +45,7 @@ def tnn_download(s: Session, t: Tensor) -> FloatArray:
     """
     t_handle = handle(s, "t", t)
     n = tnn_tensor_nelements(s, t)
+    want_memory("t", 4 * n, f"{n} elements")
     try:
         array = np.empty(n, dtype=np.float32)
     except MemoryError as error:
@@ -57,6 +58,7 @@ def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
     """The elements of an i32 tensor as int32 (n,); raises as `tnn_download` does."""
     t_handle = handle(s, "t", t)
     n = tnn_tensor_nelements(s, t)
+    want_memory("t", 4 * n, f"{n} elements")
     try:
         array = np.empty(n, dtype=np.int32)
     except MemoryError as error:

@@ -80,6 +80,11 @@ def tnn_available_cores() -> int:
     return int(lib.tnn_available_cores())
 
 
+def tnn_available_memory() -> int:
+    """Bytes that may still be had: of the machine, and of the cgroup this process is in."""
+    return int(lib.tnn_available_memory())
+
+
 def ggml_version() -> str:
     """Version of the ggml compiled in, e.g. "0.20.2"."""
     return tnn_ggml_version()

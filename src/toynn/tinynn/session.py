@@ -37,13 +37,13 @@ def _failure(pointer: Any, code: int) -> TinyNNError:
 class _Owner:
     """The native session with what guards it. Outlives the Session by as much as its finalizer needs."""
 
-    __slots__ = ("calls", "closed", "lock", "pid", "pointer")
+    __slots__ = ("busy", "closed", "lock", "pid", "pointer")
 
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.lock = threading.RLock()
         self.pid = os.getpid()
-        self.calls = 0  # under way in the thread that holds the lock: more than one where a signal handler calls too
+        self.busy = False  # a call is under way in the thread that holds the lock
         self.closed = False
 
     def live(self) -> Any:
@@ -64,7 +64,7 @@ class _Owner:
 
     def settle(self) -> None:
         """Frees what was closed, unless a call is under way. The caller holds the lock."""
-        if self.closed and self.calls == 0:
+        if self.closed and not self.busy:
             pointer, self.pointer = self.pointer, ffi.NULL
             lib.tnn_session_free(pointer)
 
@@ -156,8 +156,20 @@ class Tensor:
     def __init__(self, session: Session, handle: int) -> None:
         if not isinstance(session, Session):
             raise TinyNNTypeError(f"session must be a Session, got {kind_of(session)}")
-        self.session = session
-        self.handle = int64("handle", handle)
+        object.__setattr__(self, "session", session)
+        object.__setattr__(self, "handle", int64("handle", handle))
+
+    session: Session
+    handle: int
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise TinyNNTypeError(f"a Tensor is a handle and never changes: its {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise TinyNNTypeError(f"a Tensor is a handle and never changes: its {name} cannot be deleted")
+
+    def __copy__(self) -> Tensor:
+        return self
 
     @property
     def ne(self) -> tuple[int, int, int, int]:
@@ -231,7 +243,12 @@ def _called(s: Session, function: Any, arguments: tuple[Any, ...], convert: Call
     owner = _owner(s)
     with owner.lock:
         pointer = owner.live()
-        owner.calls += 1
+        if owner.busy:  # a signal handler or a finalizer inside a call of its own thread: its error would be the call's
+            raise SessionError(
+                "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
+                "all else must wait until the call returns"
+            )
+        owner.busy = True
         try:
             result = function(pointer, *arguments)
             code = lib.tnn_last_error_code(pointer)
@@ -239,7 +256,7 @@ def _called(s: Session, function: Any, arguments: tuple[Any, ...], convert: Call
                 raise _failure(pointer, code)
             return result if convert is None else convert(result)
         finally:
-            owner.calls -= 1
+            owner.busy = False
             owner.settle()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from toynn.errors import InternalError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, int32, int64, kind_of, real
-from toynn.tinynn.native import ffi, lib, text
+from toynn.tinynn.arguments import FloatArray, int32, int64, integer, kind_of, real, want_memory
+from toynn.tinynn.native import ffi, lib
 
 TNN_RANDOM_LCG31: int = lib.TNN_RANDOM_LCG31
 TNN_RANDOM_XORSHIFT64: int = lib.TNN_RANDOM_XORSHIFT64
@@ -27,9 +27,9 @@ def tnn_random_seed(kind: int, seed: int) -> RandomState:
 
     Raises TinyNNValueError for another kind or a seed beyond int64.
     """
-    state = ffi.new("uint64_t *")
-    _check(lib.tnn_random_seed(int32("kind", kind), int64("seed", seed), state))
-    return RandomState(int32("kind", kind), int(state[0]))
+    state, checked = ffi.new("uint64_t *"), _kind("kind", kind)
+    _check(lib.tnn_random_seed(checked, int64("seed", seed), state))
+    return RandomState(checked, int(state[0]))
 
 
 def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
@@ -45,20 +45,32 @@ def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
         raise TinyNNValueError(f"n must be at least 0, got {count}")
     if not 0.0 <= spread < float("inf"):
         raise TinyNNValueError(f"std must be finite and at least 0, got {spread!r}")
+    want_memory("n", 4 * count, f"{count} random values")
     try:
         values = np.empty(count, dtype=np.float32)
     except (MemoryError, ValueError) as error:
         raise TinyNNMemoryError(f"n: no memory for {count} random values") from error
     if count == 0:
         return values
-    state = ffi.new("uint64_t *", stream.state)
+    start, kind = integer("stream.state", stream.state, 65), _kind("stream.kind", stream.kind)
+    if start < 0:
+        raise TinyNNValueError(f"stream.state must be at least 0, got {start}")
+    state = ffi.new("uint64_t *", start)
     buffer = ffi.from_buffer("float[]", values, require_writable=True)
-    _check(lib.tnn_random_gaussian(stream.kind, state, spread, buffer, count))
+    _check(lib.tnn_random_gaussian(kind, state, spread, buffer, count))
     stream.state = int(state[0])
     return values
 
 
+def _kind(name: str, value: object) -> int:
+    kind = int32(name, value)
+    if kind not in (TNN_RANDOM_LCG31, TNN_RANDOM_XORSHIFT64):
+        raise TinyNNValueError(
+            f"{name} must be {TNN_RANDOM_LCG31} (LCG31) or {TNN_RANDOM_XORSHIFT64} (XORSHIFT64), got {kind}"
+        )
+    return kind
+
+
 def _check(code: int) -> None:
     if code != lib.TNN_OK:
-        message = text(lib.tnn_last_error(ffi.NULL))
-        raise (TinyNNValueError if code == lib.TNN_E_VALUE else InternalError)(message)
+        raise InternalError(f"the random stream refused what Python had checked, with code {code}")

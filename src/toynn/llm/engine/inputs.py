@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from toynn.errors import TinyNNValueError
 from toynn.labels import IGNORE_ID
-from toynn.tinynn.arguments import FloatArray, IntArray, float32, float_array, int_array
+from toynn.tinynn.arguments import FloatArray, IntArray, float32, float_array, int_array, memory_for
 
+MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 
 
@@ -90,8 +91,9 @@ def batch_positions(t_seq: int, t_batch: int) -> IntArray:
 
 def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
     """float32 (T*B queries, T*B keys): 0 where the key is in the query's batch element and not after it, else -1e30."""
-    causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
-    mask = np.full((t_batch * t_seq, t_batch * t_seq), -1e30, dtype=np.float32)
+    with memory_for("t_batch", 4 * (t_batch * t_seq) ** 2 + 2 * t_seq**2, "the rows of the block-causal mask"):
+        causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
+        mask = np.full((t_batch * t_seq, t_batch * t_seq), -1e30, dtype=np.float32)
     for b in range(t_batch):
         own = slice(b * t_seq, (b + 1) * t_seq)
         mask[own, own][causal] = 0.0

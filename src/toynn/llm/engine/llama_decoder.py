@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -14,7 +15,7 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.labels import IGNORE_ID
 from toynn.llm.archs import LlamaArch
 from toynn.llm.blocks import Continuation
-from toynn.llm.engine.inputs import checked_token_ids
+from toynn.llm.engine.inputs import MAX_LAYERS, checked_token_ids
 from toynn.llm.primitives import Rope
 from toynn.llm.weights import WeightTable
 from toynn.tinynn import (
@@ -87,7 +88,11 @@ class LlamaDecoder:
     ) -> None:
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
-        self.cfg = cfg
+        if not isinstance(weights, Mapping):
+            raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {kind_of(weights)}")
+        self.cfg = cfg = replace(cfg)  # checks again what a caller may have changed behind its back
+        if cfg.n_layers > MAX_LAYERS:
+            raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
         self.n_ctx = cfg.ctx if n_ctx is None else whole("n_ctx", n_ctx, 1)
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
@@ -125,11 +130,15 @@ class LlamaDecoder:
         return self._n_past
 
     def rewind(self, n_past: int = 0) -> None:
-        """Forgets all but the first n_past tokens. Raises TinyNNValueError where fewer were read."""
+        """Forgets all but the first n_past tokens.
+
+        Raises TinyNNValueError where fewer were read, SessionError after close.
+        """
         n_past = whole("n_past", n_past, 0)
-        if n_past > self._n_past:
-            raise TinyNNValueError(f"n_past must be at most the {self._n_past} tokens read, got {n_past}")
-        self._n_past = n_past
+        with self._session.exclusive():
+            if n_past > self._n_past:
+                raise TinyNNValueError(f"n_past must be at most the {self._n_past} tokens read, got {n_past}")
+            self._n_past = n_past
 
     def feed(self, ids: npt.ArrayLike) -> FloatArray:
         """Reads tokens behind those read before; logits float32 (vocab,) of the one to come.
@@ -138,13 +147,13 @@ class LlamaDecoder:
         nothing was read.
         """
         array = self._checked(ids)
-        if self._n_past + array.size > self.n_ctx:
-            raise TinyNNValueError(
-                f"ids: {self._n_past} tokens were read and n_ctx is {self.n_ctx}: no room for {array.size} more"
-            )
-        before = self._n_past
         s = self._session
         with s.exclusive():
+            before = self._n_past
+            if before + array.size > self.n_ctx:
+                raise TinyNNValueError(
+                    f"ids: {before} tokens were read and n_ctx is {self.n_ctx}: no room for {array.size} more"
+                )
             try:
                 for start in range(0, array.size, _CHUNK):
                     part = array[start : start + _CHUNK]

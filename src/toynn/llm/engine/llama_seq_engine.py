@@ -17,6 +17,7 @@ from toynn.labels import IGNORE_ID
 from toynn.llm.archs import LlamaArch
 from toynn.llm.blocks import Sequences
 from toynn.llm.engine.inputs import (
+    MAX_LAYERS,
     batch_positions,
     block_causal_mask,
     checked_clip,
@@ -68,7 +69,6 @@ from toynn.tinynn import (
 from toynn.tinynn.arguments import FloatArray, IntArray, boolean, kind_of, text
 
 _MAX_GRAPH_NODES = 1 << 21
-_MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes
 _HP = 7  # numbers of AdamW.hp, ...
 _WEIGHT_DECAY = 4  # ... and where the decay stands
 
@@ -576,8 +576,8 @@ def _declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> _M
     capacity = cfg.n_layers * 256 + 256 if fused else cfg.n_layers * cfg.n_heads * 1000 + 65536
     tnn_session_set_graph_capacity(session, min(capacity, _MAX_GRAPH_NODES))
 
-    if cfg.n_layers > _MAX_LAYERS:
-        raise TinyNNValueError(f"n_layers must be at most {_MAX_LAYERS}, got {cfg.n_layers}")
+    if cfg.n_layers > MAX_LAYERS:
+        raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
     table = WeightTable(session, options.weight_dtype)
     arch = LlamaArch(
         table,

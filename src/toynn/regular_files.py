@@ -1,0 +1,30 @@
+"""Files that are opened to be read, where a name may stand for something that is no file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+
+
+def folder_of(folder: object) -> Path:
+    """The folder as a Path. Raises TinyNNTypeError."""
+    try:
+        return Path(folder)  # type: ignore[arg-type]
+    except TypeError:
+        raise TinyNNTypeError(f"folder must be a path, got {type(folder).__name__}") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading; a pipe or a device, which may hold a reader for ever, is refused.
+
+    Raises OSError, ValueError for a path that can be none, TinyNNValueError for what is no regular file.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise TinyNNValueError(f"{path} is no regular file")
+    return file

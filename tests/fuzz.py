@@ -1,0 +1,127 @@
+"""Fuzzes the session API in a child process: python tests/fuzz.py [--seconds 60] [--rounds N] [--seed S].
+
+A crash, a hang, a wrong number or a foreign exception ends it with exit status 1 and the seed of the round; `--seed S
+--rounds 1` repeats that round. See tests/fuzz_session.py for what a round is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz_session import functions, run
+
+_WARM_UP = 300  # rounds after which memory must not grow: allocators keep what they had once
+_GROWTH = 64 << 20  # bytes
+_LIMIT = 4 << 30  # bytes that a round may ask for: what is larger must be refused, not filled
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the child. seed: of the round it was in when it ended, None where it ended well."""
+
+    seed: int | None
+    said: str
+
+    @property
+    def well(self) -> bool:
+        return self.seed is None
+
+
+def watch(words: list[str], patience: float) -> Outcome:
+    """Runs the rounds in a child. A round that takes longer than `patience` seconds is a hang: the child is killed."""
+    asan = os.environ.get("ASAN_OPTIONS")  # which reserves terabytes of addresses, and has a limit of its own
+    child = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", __file__, "--child", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",
+        env=os.environ | {"ASAN_OPTIONS": f"{asan}:max_allocation_size_mb={_LIMIT >> 20}"} if asan else None,
+    )  # fmt: skip
+    seed, said, hung = -1, [], threading.Event()
+
+    def kill() -> None:
+        hung.set()
+        child.kill()
+
+    if child.stdout is None:
+        raise AssertionError("the child has no output")
+    timer = threading.Timer(patience, kill)
+    timer.start()
+    for line in child.stdout:
+        timer.cancel()
+        timer = threading.Timer(patience, kill)
+        timer.start()
+        if line.startswith("seed "):
+            seed = int(line.split()[1])
+        else:
+            said.append(line)
+    timer.cancel()
+    status = child.wait()
+    text = "".join(said)
+    if hung.is_set():
+        return Outcome(seed, f"the round of seed {seed} hung for {patience:.0f} s\n{text}")
+    if status != 0:
+        return Outcome(seed, f"the round of seed {seed} ended the process with status {status}\n{text}")
+    return Outcome(None, text)
+
+
+def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
+    """The child: rounds one after the other, each announced."""
+    if "ASAN_OPTIONS" not in os.environ:
+        resource.setrlimit(resource.RLIMIT_AS, (_LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    every, end = functions(), time.monotonic() + seconds
+    done = calls = refused = computed = 0
+    before = 0
+    while done < most and (time.monotonic() < end or done == 0):
+        seed = first + done
+        print("seed", seed, flush=True)
+        if sabotage == f"abort:{seed}":
+            os.abort()
+        if sabotage == f"hang:{seed}":
+            time.sleep(3600)
+        if sabotage == f"raise:{seed}":
+            raise ZeroDivisionError
+        one = run(seed, every)
+        done, calls, refused, computed = done + 1, calls + one.calls, refused + one.refused, computed + one.computed
+        if done == _WARM_UP:
+            before = _resident()
+        if done > _WARM_UP and _resident() > before + _GROWTH:
+            raise AssertionError(f"memory grew from {before} to {_resident()} bytes since round {_WARM_UP}")
+    print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} of them refused;")
+    print(f"{computed} graphs computed, each twice; {_resident() >> 20} MiB resident")
+
+
+def _resident() -> int:
+    """Bytes in memory now; where there is no /proc, the most there ever were."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10**9, help="or after so many rounds")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:SEED, hang:SEED, raise:SEED
+    words = parser.parse_args()
+    if words.child:
+        rounds(words.seed, words.rounds, words.seconds, words.sabotage)
+        return 0
+    passed = ["--seed", words.seed, "--rounds", words.rounds, "--seconds", words.seconds, "--sabotage", words.sabotage]
+    outcome = watch([str(word) for word in passed], words.patience)
+    print(outcome.said)
+    return 0 if outcome.well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Data folders that are made to hurt their reader: refused with the reason, without waiting and without end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_processes import run
+
+from toynn import TinyNNTypeError, TinyNNValueError
+from toynn.data import DataMeta, PackedTokens, Split, load_meta
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of 100 tokens for training and none for validation."""
+    raw = np.arange(100, dtype="<u2").tobytes()
+    (tmp_path / "train.bin").write_bytes(raw)
+    (tmp_path / "validation.bin").write_bytes(b"")
+    splits = {
+        "train": Split("train.bin", 100, 100, hashlib.sha256(raw).hexdigest()),
+        "validation": Split("validation.bin", 0, 0, hashlib.sha256(b"").hexdigest()),
+    }
+    (tmp_path / "meta.json").write_text(DataMeta("uint16", 100, splits, "0" * 64, None, None, []).to_json())
+    return tmp_path
+
+
+def replaced(path: Path, make: Callable[[Path], Any]) -> None:
+    path.unlink()
+    make(path)
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a pipe": (os.mkfifo, "is no regular file"),
+    "an endless device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+    "a folder": (lambda path: path.mkdir(), "is no regular file|cannot be read"),
+    "a link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
+    "a link to nothing": (lambda path: path.symlink_to(path.with_name("nothing")), "has no|is missing"),
+}
+
+
+@pytest.mark.parametrize("file", ["meta.json", "train.bin"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_regular_file_is_refused_at_once(folder: Path, file: str, name: str) -> None:
+    make, mentions = HOSTILE[name]
+    replaced(folder / file, make)
+    with pytest.raises(TinyNNValueError, match=mentions):
+        PackedTokens.open(folder, "train")
+
+
+def test_a_link_to_the_file_is_as_good_as_the_file(folder: Path) -> None:
+    (folder / "train.bin").rename(folder / "elsewhere")
+    (folder / "train.bin").symlink_to(folder / "elsewhere")
+    assert len(PackedTokens.open(folder, "train")) == 100
+    assert len(PackedTokens.open(folder, "validation")) == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused(folder: Path) -> None:
+    (folder / "train.bin").chmod(0)
+    with pytest.raises(TinyNNValueError, match="cannot be read"):
+        PackedTokens.open(folder, "train")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 200_000, b'{"version": ' + b"9" * 5000 + b"}", b"", b"NaN", b"\0"]
+)
+def test_a_meta_that_is_no_json_of_ours_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "meta.json").write_bytes(content)
+    with pytest.raises(TinyNNValueError, match=r"meta\.json"):
+        load_meta(folder)
+
+
+def test_a_meta_without_end_is_not_read_to_its_end(folder: Path) -> None:
+    with (folder / "meta.json").open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    with pytest.raises(TinyNNValueError, match="larger than"):
+        load_meta(folder)
+
+
+@pytest.mark.parametrize("where", [None, 3, b"\xff", ["a"], object()])
+def test_a_folder_that_is_no_path_is_named(where: Any) -> None:
+    with pytest.raises(TinyNNTypeError, match=r"^folder"):
+        load_meta(where)
+
+
+@pytest.mark.parametrize("where", ["a\0b", "x" * 5000, ""])
+def test_a_path_that_leads_nowhere_is_refused(where: str) -> None:
+    with pytest.raises(TinyNNValueError, match=r"meta\.json"):
+        load_meta(Path(where))
+
+
+def test_a_file_that_is_replaced_while_it_is_open_stays_what_it_was(folder: Path) -> None:
+    packed = PackedTokens.open(folder, "train")
+    (folder / "new").write_bytes(bytes(200))
+    (folder / "new").replace(folder / "train.bin")
+    assert packed.tokens.tolist() == list(range(100))
+    with pytest.raises(TinyNNValueError, match="damaged"):
+        PackedTokens.open(folder, "train")
+
+
+def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: Path) -> None:
+    """It grows and shrinks all the time: what is opened was whole once, or is refused with the reason."""
+    meta = json.loads((folder / "meta.json").read_text())
+    raw = np.zeros(400_000, dtype="<u2").tobytes()
+    meta["splits"]["train"].update(tokens=400_000, sha256=hashlib.sha256(raw).hexdigest())
+    (folder / "meta.json").write_text(json.dumps(meta))
+    out = run(f"""
+        from pathlib import Path
+        from toynn.data import PackedTokens
+        path, raw = Path({str(folder)!r}) / "train.bin", bytes(800_000)
+        path.write_bytes(raw)
+        stop = threading.Event()
+        def change():
+            while not stop.is_set():
+                os.truncate(path, 100)
+                path.write_bytes(raw)
+        t = threading.Thread(target=change)
+        t.start()
+        seen = set()
+        for _ in range(300):
+            try:
+                PackedTokens.open(path.parent, "train")
+                seen.add("opened")
+            except TinyNNValueError as error:
+                seen.add("refused")
+        stop.set()
+        t.join()
+        print(*sorted(seen))
+    """)
+    assert "refused" in out

@@ -1,0 +1,306 @@
+"""Thousands of lives, threads and interruptions: memory does not grow, nothing is lost, nobody is killed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from test_processes import run
+
+# It keeps what was freed for a while, and ends a process that has no memory for its own notes; its leak check runs too.
+not_under_asan = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's memory is not toynn's")
+
+# Resident memory after `many` lives more than after `few`, in bytes. Allocators keep what they had once, hence the few.
+GROWTH = """
+import gc
+from pathlib import Path
+
+def resident():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def grows_not(life, few, many, most=8 << 20):
+    for _ in range(few):
+        life()
+    before = resident()
+    for _ in range(many):
+        life()
+    grown = resident() - before
+    assert grown < most, f"{grown} bytes after {many} lives"
+
+CFG = SmolLM2Config.mha(300, 32, 4, 64, 2, 16, 10000.0, 1e-5)
+HP = AdamW().hp(1)
+"""
+
+LIVES = {
+    "a session that is closed": """
+        def life():
+            s = Session(n_threads=1)
+            nn.tnn_input_2d_f32_persistent(s, 64, 64)
+            nn.tnn_finalize_weights(s)
+            nn.tnn_input_1d_f32(s, 4096)
+            s.close()
+        grows_not(life, 300, 5000)
+    """,
+    "a session that is forgotten, in a cycle with its tensors": """
+        def life():
+            s = Session(n_threads=1)
+            ring = [nn.tnn_input_2d_f32_persistent(s, 64, 64)]
+            ring.append(ring)
+            nn.tnn_finalize_weights(s)
+        def lives():
+            for _ in range(25):
+                life()
+            gc.collect()
+        grows_not(lives, 20, 100)
+    """,
+    "a graph that is rebuilt, with losses, kernels and refusals": """
+        s = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(s, 16, 16)
+        nn.tnn_set_param(s, w)
+        nn.tnn_finalize_weights(s)
+        def life():
+            nn.tnn_reset_for_rebuild(s)
+            targets, labels = nn.tnn_input_1d_i32(s, 16), nn.tnn_input_2d_f32(s, 16, 16)
+            nn.tnn_cross_entropy_loss(s, w, labels)
+            loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, w, [w]), targets, -1)
+            for wrong in (lambda: nn.tnn_add(s, w, 3), lambda: nn.tnn_matmul(s, w, loss), lambda: nn.tnn_compute(s)):
+                try:
+                    wrong()
+                except TinyNNError:
+                    pass
+                else:
+                    raise SystemExit("took it")
+            nn.tnn_set_loss(s, loss)
+            nn.tnn_build_forward_only(s, loss)
+            nn.tnn_build_backward(s)
+            nn.tnn_realize_backward(s)
+            nn.tnn_upload_from_int_array(s, targets, [0] * 16)
+            nn.tnn_graph_reset(s)
+            nn.tnn_compute_backward(s)
+        grows_not(life, 300, 5000)
+    """,
+    "an engine of either layout": """
+        def life():
+            for layout in ("per_head", "fused"):
+                e = LlamaSeqEngine()
+                e.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout=layout, n_threads=1)
+                e.forward([1, 2, 3, 4])
+                e.build_training_step()
+                e.close()
+        grows_not(life, 20, 150)
+    """,
+    "a decoder, and its graphs": """
+        e = LlamaSeqEngine()
+        e.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
+        weights = {name: e.download_weight(name) for name in e.weights}
+        from toynn.llm.engine import LlamaDecoder
+        def life():
+            with LlamaDecoder(CFG, weights, untied=False, n_threads=1) as d:
+                d.feed([1, 2, 3])
+                d.feed([4])
+                d.score([1, 2, 3, 4])
+                try:
+                    d.feed([1] * 17)
+                except TinyNNValueError:
+                    pass
+        grows_not(life, 50, 500)
+    """,
+    "pools of threads": """
+        s = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(s, 16, 16)
+        nn.tnn_finalize_weights(s)
+        nn.tnn_realize(s, nn.tnn_scale(s, w, 2.0))
+        def life():
+            for n in (1, 2, 3):
+                nn.tnn_session_set_n_threads(s, n, True)
+                nn.tnn_compute(s)
+        grows_not(life, 50, 500)
+    """,
+}
+
+
+@not_under_asan
+@pytest.mark.parametrize("name", LIVES)
+def test_memory_does_not_grow_with_the_number_of_lives(name: str) -> None:
+    run(GROWTH + "\n" + "\n".join(line[8:] for line in LIVES[name].splitlines()), timeout=600)
+
+
+def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_stays_its_own() -> None:
+    """A signal handler runs when its thread's compute returns, before the error of that compute is read."""
+    out = run("""
+        N = 4_000_000
+        s = Session(n_threads=1)
+        w, r = (nn.tnn_input_2d_f32_persistent(s, 1, N) for _ in range(2))
+        ids = nn.tnn_input_1d_i32_persistent(s, N)
+        nn.tnn_finalize_weights(s)
+        order = np.random.default_rng(0).permutation(N).astype(np.int32)
+        order[-1] = order[0]
+        nn.tnn_upload_from_int_array(s, ids, order)
+        nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
+        def handler(*_):
+            try:
+                nn.tnn_session_n_threads(s)
+            except SessionError as error:
+                print("inner:", error)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            nn.tnn_compute(s)
+        except TinyNNValueError as error:
+            print("outer:", error)
+        print(nn.tnn_session_n_threads(s))
+    """)
+    inner, outer, after = out.splitlines()
+    assert "in the middle of a call" in inner
+    assert outer.startswith("outer: tnn_compute: ids")
+    assert after == "1"
+
+
+def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None:
+    run("""
+        import _thread, time
+        s = Session()
+        w = nn.tnn_input_2d_f32_persistent(s, 512, 512)
+        nn.tnn_finalize_weights(s)
+        x = w
+        for _ in range(12):
+            x = nn.tnn_matmul(s, w, x)
+        nn.tnn_set_output(s, x)
+        nn.tnn_realize(s, x)
+        arrived = 0
+        for _ in range(8):
+            timer = threading.Timer(0.02, _thread.interrupt_main)
+            try:
+                timer.start()
+                while True:
+                    nn.tnn_compute(s)
+            except KeyboardInterrupt:
+                arrived += 1
+            timer.join()
+        assert arrived == 8
+        nn.tnn_compute(s)
+        assert not nn.tnn_download(s, x).any()
+    """)
+
+
+def test_threads_that_rebuild_compute_and_close_one_session_get_errors_of_our_own_at_worst() -> None:
+    run("""
+        import random
+        def worker(s, w, seed):
+            pick = random.Random(seed)
+            for _ in range(400):
+                try:
+                    step = pick.randrange(6)
+                    if step == 0:
+                        nn.tnn_reset_for_rebuild(s)
+                    elif step == 1:
+                        with s.exclusive():
+                            nn.tnn_reset_for_rebuild(s)
+                            y = nn.tnn_scale(s, w, 2.0)
+                            nn.tnn_set_output(s, y)
+                            nn.tnn_realize(s, y)
+                            nn.tnn_compute(s)
+                            assert (nn.tnn_download(s, y) == 2).all()
+                    elif step == 2:
+                        nn.tnn_realize(s, nn.tnn_silu(s, w))
+                    elif step == 3:
+                        nn.tnn_compute(s)
+                    elif step == 4:
+                        nn.tnn_graph_node(s, 0).name
+                    elif pick.random() < 0.01:
+                        s.close()
+                except TinyNNError:
+                    pass
+        failed = []
+        threading.excepthook = lambda args: failed.append(args.exc_value)
+        for n in range(20):
+            s = Session(n_threads=1)
+            w = nn.tnn_input_2d_f32_persistent(s, 8, 8)
+            nn.tnn_finalize_weights(s)
+            nn.upload_row_major(s, w, np.ones((8, 8)))
+            threads = [threading.Thread(target=worker, args=(s, w, 4 * n + i)) for i in range(4)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            s.close()
+        assert not failed, failed
+    """)
+
+
+def test_a_decoder_fed_by_threads_loses_no_token() -> None:
+    run("""
+        from toynn.llm.engine import LlamaDecoder
+        cfg = SmolLM2Config.mha(300, 32, 4, 64, 2, 64, 10000.0, 1e-5)
+        e = LlamaSeqEngine()
+        e.realize_for_random_init(cfg, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
+        weights = {name: e.download_weight(name) for name in e.weights}
+        for _ in range(30):
+            d = LlamaDecoder(cfg, weights, untied=False, n_threads=1)
+            fed, refused = [], []
+            def feed():
+                for _ in range(12):
+                    try:
+                        d.feed([1, 2, 3])
+                        fed.append(3)
+                    except TinyNNValueError as error:
+                        assert "no room" in str(error), error
+                        refused.append(1)
+            threads = [threading.Thread(target=feed) for _ in range(3)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            assert d.n_past == sum(fed) == 63, (d.n_past, sum(fed))
+            assert len(fed) + len(refused) == 36
+            d.close()
+    """)
+
+
+@not_under_asan
+@pytest.mark.parametrize("what", ["plain", "per_head", "fused"])
+def test_a_process_short_of_memory_gets_an_error_at_whatever_call_it_ends(what: str) -> None:
+    """Under limits from next to nothing to enough: a MemoryError, toynn's or Python's own, and never a signal."""
+    script = """
+        import sys
+        CFG = SmolLM2Config.mha(300, 32, 4, 64, 3, 16, 1e4, 1e-5)
+        def work(what):
+            if what == "plain":
+                s = Session(n_threads=2, oversubscribe=True)
+                w = [nn.tnn_input_2d_f32_persistent(s, 8, 8) for _ in range(1100)]
+                nn.tnn_set_param(s, w[0])
+                nn.tnn_finalize_weights(s)
+                x = w[0]
+                for _ in range(500):
+                    x = nn.tnn_scale(s, x, 1.0)
+                loss = nn.tnn_sum(s, x)
+                nn.tnn_set_loss(s, loss)
+                nn.tnn_build_forward_only(s, loss)
+                nn.tnn_build_backward(s)
+                nn.tnn_realize_backward(s)
+                nn.tnn_graph_reset(s)
+                nn.tnn_compute_backward(s)
+            else:
+                e = LlamaSeqEngine()
+                e.realize_for_random_init(
+                    CFG, 16, 2, 0, False, False, 0, 1.0, layout=what, n_threads=2, oversubscribe=True
+                )
+                e.forward([1] * 32)
+                e.build_training_step()
+                if what == "fused":
+                    e.train_step([1] * 32, [2] * 32, AdamW().hp(1))
+                e.close()
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MORE, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        try:
+            work("WHAT")
+            print("done")
+        except MemoryError as error:
+            print("refused", type(error).__name__)
+    """
+    refused = 0
+    for limit in range(0, 40 << 20, 2_500_000):
+        out = run(script.replace("MORE", str(limit)).replace("WHAT", what))
+        refused += out.startswith("refused")
+    assert refused > 2

@@ -1,0 +1,75 @@
+"""Where the tensors of a graph lie: sharing memory changes no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from toynn import Session, Tensor, TinyNNValueError
+from toynn import tinynn as nn
+
+ROWS, COLS = 4, 4
+VALUES = np.arange(1.0, 17.0, dtype=np.float32).reshape(ROWS, COLS)
+
+ON_A_VIEW_OF_ITSELF: dict[str, Callable[[Session, Tensor], Tensor]] = {
+    "add": lambda s, a: nn.tnn_add(s, a, nn.tnn_view_1d(s, a, COLS, 0)),
+    "sub": lambda s, a: nn.tnn_sub(s, a, nn.tnn_view_1d(s, a, COLS, 0)),
+    "mul": lambda s, a: nn.tnn_mul(s, a, nn.tnn_view_1d(s, a, COLS, 4)),
+    "soft_max_ext": lambda s, a: nn.tnn_soft_max_ext(s, a, nn.tnn_view_2d(s, a, COLS, ROWS, 4 * COLS, 0), 0.5, 0.0),
+    "add to itself": lambda s, a: nn.tnn_add(s, a, a),
+}
+
+
+def computed(build: Callable[[Session, Tensor], Tensor], keep: bool) -> np.ndarray:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, COLS, ROWS)
+        nn.tnn_finalize_weights(s)
+        nn.upload_row_major(s, w, VALUES)
+        a = nn.tnn_scale(s, w, 1.0)
+        if keep:
+            nn.tnn_set_output(s, a)
+        out = build(s, a)
+        nn.tnn_realize(s, out)
+        nn.tnn_compute(s)
+        return nn.download_row_major(s, out, ROWS, COLS)
+
+
+@pytest.mark.parametrize("name", ON_A_VIEW_OF_ITSELF)
+def test_a_node_that_reads_a_view_of_its_operand_does_not_overwrite_it(name: str) -> None:
+    build = ON_A_VIEW_OF_ITSELF[name]
+    np.testing.assert_array_equal(computed(build, keep=False), computed(build, keep=True))
+
+
+def test_what_an_operator_writes_is_not_what_it_reads() -> None:
+    """Its threads would read what others have written already."""
+    with Session(n_threads=1) as s:
+        w, m, v = (nn.tnn_input_1d_f32_persistent(s, 64) for _ in range(3))
+        hp, cache = nn.tnn_input_1d_f32_persistent(s, 7), nn.tnn_input_2d_f32_persistent(s, 8, 6)
+        nn.tnn_set_param(s, w)
+        nn.tnn_finalize_weights(s)
+        grad = nn.tnn_scale(s, w, 1.0)
+        for name, arguments in (
+            ("hp", (w, grad, m, v, nn.tnn_view_1d(s, w, 7, 0))),
+            ("hp", (w, grad, m, v, nn.tnn_view_1d(s, m, 7, 4))),
+            ("hp", (w, grad, m, v, nn.tnn_view_1d(s, v, 7, 4))),
+            ("grad", (w, nn.tnn_view_1d(s, w, 64, 0), m, v, hp)),
+            ("grad", (w, nn.tnn_view_1d(s, m, 64, 0), m, v, hp)),
+            ("m", (w, grad, w, v, hp)),
+            ("v", (w, grad, m, m, hp)),
+        ):
+            with pytest.raises(TinyNNValueError, match=f": {name} lies in the memory of"):
+                nn.tnn_opt_step_adamw(s, *arguments)
+        with pytest.raises(TinyNNValueError, match=": hp lies in the memory of"):
+            nn.tnn_opt_step_sgd(s, w, grad, nn.tnn_view_1d(s, w, 2, 0))
+        nn.tnn_opt_step_adamw(s, w, grad, m, v, hp)
+
+        n_past, turn, qkv = nn.tnn_input_1d_i32(s, 1), nn.tnn_input_2d_f32(s, 4, 2), nn.tnn_input_2d_f32(s, 12, 2)
+        inside = nn.tnn_reshape_2d(s, nn.tnn_view_1d(s, cache, 24, 0), 12, 2)
+        with pytest.raises(TinyNNValueError, match=": qkv lies in the memory of"):
+            nn.tnn_fused_attention_cached(s, inside, turn, cache, n_past, 1, 1)
+        inside = nn.tnn_reshape_2d(s, nn.tnn_view_1d(s, cache, 8, 0), 4, 2)
+        with pytest.raises(TinyNNValueError, match=": rope_table lies in the memory of"):
+            nn.tnn_fused_attention_cached(s, qkv, inside, cache, n_past, 1, 1)
+        nn.tnn_fused_attention_cached(s, qkv, turn, cache, n_past, 1, 1)
