@@ -448,6 +448,21 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         import_gguf(tmp_path / "m.gguf")
 
 
+@pytest.mark.parametrize(
+    ("path", "error", "mentions"),
+    [
+        (None, TinyNNTypeError, "path must be a path, got NoneType"),
+        (7, TinyNNTypeError, "path must be a path, got int"),
+        ("a\0b", TinyNNValueError, "path must not contain a NUL"),
+    ],
+)
+def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+    with pytest.raises(error, match=mentions):
+        import_gguf(path)
+    with pytest.raises(error, match=mentions):
+        export_gguf(make("tied"), path)
+
+
 def test_no_file_and_a_folder_are_errors_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         import_gguf(tmp_path / "none.gguf")

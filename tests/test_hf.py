@@ -409,6 +409,20 @@ def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
         import_hf(folder)
 
 
+@pytest.mark.parametrize(
+    ("path", "error", "mentions"),
+    [
+        (None, TinyNNTypeError, "folder must be a path, got NoneType"),
+        ("\0", TinyNNValueError, "must not contain a NUL"),
+    ],
+)
+def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+    with pytest.raises(error, match=mentions):
+        import_hf(path)
+    with pytest.raises(error, match=mentions):
+        export_hf(make("tied"), path)
+
+
 def test_what_is_no_folder_of_weights_is_said_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match="none is no folder"):
         import_hf(tmp_path / "none")

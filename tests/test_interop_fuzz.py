@@ -100,8 +100,16 @@ def test_a_size_that_the_file_does_not_have_takes_no_memory(content: bytes, tmp_
         tracemalloc.stop()
 
 
-def test_a_config_larger_than_any_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "config.json").open("wb") as file:
-        file.truncate(1 << 40)  # sparse: a terabyte of nothing
-    with pytest.raises(TinyNNValueError, match=r"config\.json is larger than such a file can be"):
-        import_hf(tmp_path)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_of_a_terabyte_is_not_read(name: str, tmp_path: Path) -> None:
+    for file, content in fuzz.good_folders()[0].items():
+        (tmp_path / file).write_bytes(content)
+    with (tmp_path / name).open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TinyNNValueError, match=name):
+            import_hf(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()

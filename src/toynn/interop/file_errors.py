@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNValueError
+from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 
 
-def regular(path: Path) -> Path:
-    """The path, unless it is something that reading might wait for without end: a pipe, a device. Then it raises
-    TinyNNValueError. What is not there, and a folder, pass: opening them says what they are."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise TinyNNValueError(f"{path} is no regular file")
+def path_of(name: str, value: object) -> Path:
+    """A path that was given. Raises TinyNNTypeError or TinyNNValueError naming the argument."""
+    try:
+        path = Path(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TinyNNTypeError(f"{name} must be a path, got {type(value).__name__}") from None
+    if "\0" in str(path):
+        raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(path)!r:.80}")
     return path
 
 

@@ -15,6 +15,7 @@ from toynn._checks import flag, one_of
 from toynn.durable_files import replacing_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
+from toynn.interop.file_errors import path_of
 from toynn.interop.gguf_rope import ROPE_FREQS, config_factors, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved, turned_heads
@@ -58,7 +59,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
     kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
-    path = Path(path)
+    path = path_of("path", path)
     if path.is_dir():
         raise TinyNNValueError(f"path: {path} is a folder; name a file")
     if not path.parent.is_dir():

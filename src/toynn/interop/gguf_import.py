@@ -16,10 +16,11 @@ from toynn._checks import whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
-from toynn.interop.file_errors import naming, regular
+from toynn.interop.file_errors import naming, path_of
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.rope_order import to_halves, turned_heads
+from toynn.regular_files import open_regular
 from toynn.trained_model import TrainedModel, weight_shapes
 
 _LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
@@ -61,8 +62,8 @@ def import_gguf(path: Path) -> TrainedModel:
         TinyNNMemoryError: no memory for the weights.
         OSError: the file cannot be read.
     """
-    path = regular(Path(path))
-    with path.open("rb") as file, naming(path):
+    path = path_of("path", path)
+    with open_regular(path) as file, naming(path):
         header = read_header(file, os.fstat(file.fileno()).st_size)
         values = header.values
         if (arch := values.text("general.architecture")) != "llama":

@@ -15,6 +15,7 @@ from toynn._checks import flag
 from toynn.durable_files import replacing_folder
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
+from toynn.interop.file_errors import path_of
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
@@ -38,7 +39,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     """
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
-    folder = Path(folder).resolve()
+    folder = path_of("folder", folder).resolve()
     _may_be_written(folder, flag("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy.typing as npt
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
-from toynn.interop.file_errors import naming, regular
+from toynn.interop.file_errors import naming, path_of
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.json_fields import read_json
+from toynn.regular_files import open_regular
 from toynn.trained_model import TrainedModel, weight_shapes
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
@@ -32,12 +34,12 @@ def import_hf(folder: Path) -> TrainedModel:
         TinyNNMemoryError: no memory for the weights.
         OSError: a file cannot be read.
     """
-    folder = Path(folder)
+    folder = path_of("folder", folder)
     if not folder.is_dir():
         raise TinyNNValueError(f"{folder} is no folder")
     if not (folder / CONFIG).exists():
         raise TinyNNValueError(f"{folder} has no {CONFIG}: it is no Hugging Face folder")
-    config = read_json(regular(folder / CONFIG))
+    config = read_json(folder / CONFIG)
     with naming(folder / CONFIG):
         cfg, untied, qkv_bias = shape_of(config)
         bos_id, eos_id = token_ids_of(config, cfg.vocab)
@@ -71,13 +73,13 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of model.safetensors, or of the shards that the index names."""
     if (folder / WEIGHTS).exists():
         with naming(folder / WEIGHTS):
-            return stored_tensors(regular(folder / WEIGHTS))
+            return stored_tensors(folder / WEIGHTS)
     if not (folder / INDEX).exists():
         pickles = " (pytorch_model.bin is a pickle, which toynn does not open: save it with safe_serialization=True)"
         raise TinyNNValueError(
             f"{folder} has neither {WEIGHTS} nor {INDEX}{pickles if any(folder.glob('*.bin')) else ''}"
         )
-    index = read_json(regular(folder / INDEX))
+    index = read_json(folder / INDEX)
     with naming(folder / INDEX):
         places = _places(folder, index)
     found: dict[str, StoredTensor] = {}
@@ -139,12 +141,12 @@ def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]
 
 
 def _tokenizer(folder: Path, vocab: int) -> bytes | None:
-    path = regular(folder / TOKENIZER)
-    if not path.exists():
+    if not (folder / TOKENIZER).exists():
         return None
-    if (size := path.stat().st_size) > _LARGEST_TOKENIZER:
-        raise TinyNNValueError(f"{TOKENIZER} is {size} bytes long, {_LARGEST_TOKENIZER} are allowed")
-    content = path.read_bytes()
+    with open_regular(folder / TOKENIZER) as file:
+        if (size := os.fstat(file.fileno()).st_size) > _LARGEST_TOKENIZER:
+            raise TinyNNValueError(f"{TOKENIZER} is {size} bytes long, larger than such a file can be")
+        content = file.read(size)
     try:
         needed = ids_needed(parsed_tokenizer(content))
     except TinyNNValueError as error:

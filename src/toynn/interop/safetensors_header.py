@@ -20,6 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from toynn.errors import TinyNNValueError
+from toynn.regular_files import open_regular
 
 _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -39,9 +40,9 @@ class StoredTensor:
         if self.dtype not in _ITEM_SIZES:
             raise TinyNNValueError(f"it is {self.dtype}; toynn reads {', '.join(_ITEM_SIZES)}")
         stored = np.empty(self.nbytes, dtype=np.uint8)
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self.offset)
-            if file.readinto(stored.data) != self.nbytes:
+            if file.readinto(stored.data) != self.nbytes:  # type: ignore[attr-defined]
                 raise TinyNNValueError("the file ended while it was read")
         if self.dtype == "F32":
             values = stored.view("<f4")
@@ -57,15 +58,15 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
 
     Raises TinyNNValueError, without the file's name, for a damaged or foreign file; OSError.
     """
-    size = path.stat().st_size  # a clear error for a file that is not there
-    try:
-        with safe_open(path, framework="np") as file:
-            names = list(file.keys())
-    except (SafetensorError, ValueError) as error:
-        raise TinyNNValueError(f"it is no safetensors file, or is damaged: {error}") from None
-    with path.open("rb") as raw:
+    with open_regular(path) as raw:
+        try:
+            with safe_open(path, framework="np") as file:
+                names = list(file.keys())
+        except (SafetensorError, ValueError) as error:
+            raise TinyNNValueError(f"it is no safetensors file, or is damaged: {error}") from None
+        size = os.fstat(raw.fileno()).st_size
         length = struct.unpack("<Q", raw.read(8))[0]
-        if os.fstat(raw.fileno()).st_size != size or length > size - 8:
+        if length > size - 8:
             raise TinyNNValueError("it changed while it was read")
         header = json.loads(raw.read(length))  # which the library has just read
     header.pop("__metadata__", None)
