@@ -16,7 +16,7 @@ from toynn.durable_files import replacing_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.file_errors import path_of
-from toynn.interop.gguf_rope import ROPE_FREQS, config_factors, write_scaling
+from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved, turned_heads
 from toynn.trained_model import TrainedModel
@@ -74,7 +74,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
         try:
             _write_config(writer, plain, file_type)
             _write_tokenizer(writer, plain, notes)
-            factors = config_factors(plain.cfg)
+            factors = plain.cfg.rope_scaling.freq_factors(plain.cfg.head_dim, plain.cfg.rope_base)
             if factors is not None:
                 writer.add_tensor(ROPE_FREQS, factors)
                 tensors[ROPE_FREQS] = "F32"

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGUFWriter
 
-from toynn.config import RopeScaling, SmolLM2Config
+from toynn.config import RopeScaling
 from toynn.errors import TinyNNValueError
 from toynn.interop.gguf_header import GgufValues
 
@@ -74,8 +74,3 @@ def read_scaling(
 def _gives(scaling: RopeScaling, factors: npt.NDArray[np.float32], d_head: int, rope_base: float) -> bool:
     expected = scaling.freq_factors(d_head, rope_base)
     return expected is not None and bool(np.allclose(expected, factors, rtol=_CLOSE, atol=0))
-
-
-def config_factors(cfg: SmolLM2Config) -> npt.NDArray[np.float32] | None:
-    """What the file's `rope_freqs.weight` is, f32 (d_head/2,); None: no such tensor."""
-    return cfg.rope_scaling.freq_factors(cfg.head_dim, cfg.rope_base)
