@@ -58,7 +58,7 @@ def read_scaling(
         return scaling
     if (factors == 1).all():
         return RopeScaling.none()
-    factor = float(factors.max())
+    factor = float(str(factors.max()))  # the shortest number that is this float32
     if np.isfinite(factor) and factor > 1:
         for make in (RopeScaling.llama3_hf, RopeScaling.llama3):
             for original in _ORIGINALS:
