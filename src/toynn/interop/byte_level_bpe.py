@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf import TokenType
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from toynn.errors import TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
+from toynn.tokenizer_json import parsed_tokenizer
 
 _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # a character for each byte
 
@@ -24,21 +25,6 @@ class ByteLevelBpe:
     kinds: list[int]
     merges: list[str]
     pre: str
-
-
-def parsed_tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer of a tokenizer.json's content. Raises TinyNNValueError with the library's reason."""
-    try:
-        return Tokenizer.from_str(content.decode("utf-8"))
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # the library raises plain Exceptions, and a BaseException where its Rust panics
-        raise TinyNNValueError(f"it is no tokenizer.json: {' '.join(str(error).split()):.200}") from None
-
-
-def ids_needed(tokenizer: Tokenizer) -> int:
-    """How large a vocabulary must be to hold the tokenizer's ids; more than its tokens where some ids have none."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from toynn._checks import flag
 from toynn.durable_files import replacing_folder
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.interop.byte_level_bpe import ids_needed, parsed_tokenizer
 from toynn.interop.file_errors import path_of
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 from toynn.trained_model import TrainedModel
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
