@@ -463,11 +463,20 @@ def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mention
         export_gguf(make("tied"), path)
 
 
-def test_no_file_and_a_folder_are_errors_of_the_system(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         import_gguf(tmp_path / "none.gguf")
-    with pytest.raises(IsADirectoryError):
-        import_gguf(tmp_path)
+
+
+def test_a_folder_is_refused_and_leaves_nothing_open(tmp_path: Path) -> None:
+    before = os.open(os.devnull, os.O_RDONLY)  # the lowest descriptor that is free
+    os.close(before)
+    for _ in range(20):
+        with pytest.raises(TinyNNValueError, match="is no regular file"):
+            import_gguf(tmp_path)
+    after = os.open(os.devnull, os.O_RDONLY)
+    os.close(after)
+    assert after == before
 
 
 def test_all_three_ranges_of_llama3_are_among_the_shapes() -> None:
