@@ -140,6 +140,28 @@ def test_llama3_factors_are_the_definition_for_each_pair(
     assert factors.max() <= np.float32(factor) * (1 + 1e-6)
 
 
+@given(
+    half=st.integers(1, 64),
+    base=st.floats(2.0, 1e6),
+    factor=st.floats(1.0, 64.0),
+    low=st.floats(0.25, 4.0),
+    wider=st.floats(0.1, 8.0),
+    orig=st.integers(1, 2**17),
+)
+def test_llama3_hf_interpolates_the_frequency_where_llama3_interpolates_its_divisor(
+    half: int, base: float, factor: float, low: float, wider: float, orig: int
+) -> None:
+    factors = RopeScaling.llama3_hf(factor, low, low + wider, orig).freq_factors(2 * half, base)
+    assert factors is not None
+    assert factors.dtype == np.float32
+    for i, found in enumerate(factors):
+        wavelength = 2.0 * math.pi * base ** (2.0 * i / (2 * half))
+        s = min(max((orig / wavelength - low) / wider, 0.0), 1.0)
+        frequency = 1.0 / wavelength  # in turns
+        wanted = (1.0 - s) * frequency / factor + s * frequency
+        assert frequency / float(found) == pytest.approx(wanted, rel=1e-5)
+
+
 def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
     factors = RopeScaling.llama3(8.0, 1.0, 4.0, 8192).freq_factors(128, 500000.0)
     assert factors is not None
@@ -161,7 +183,7 @@ def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
         ({"ext_factor": 1.0}, ValueError, "YaRN extrapolation is not supported"),
         ({"freq_scale": 0.0}, ValueError, "RopeScaling.freq_scale must be"),
         ({"attn_factor": math.inf}, ValueError, "RopeScaling.attn_factor must be"),
-        ({"kind": "yarn"}, ValueError, "RopeScaling.kind must be one of 'none', 'llama3', got 'yarn'"),
+        ({"kind": "yarn"}, ValueError, "RopeScaling.kind must be one of 'none', 'llama3', 'llama3_hf', got 'yarn'"),
     ],
 )
 def test_a_wrong_scaling_is_refused_by_name(change: dict[str, object], error: type[Exception], says: str) -> None:

@@ -123,7 +123,7 @@ def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no tokenizer\.json"):
         TextModel(make_run(tmp_path / "a", content=b""))
     narrow = SmolLM2Config(200, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
-    with pytest.raises(TinyNNValueError, match=r"has .* tokens, the model's vocabulary only 200"):
+    with pytest.raises(TinyNNValueError, match=r"needs .* ids, the model's vocabulary has 200"):
         TextModel(make_run(tmp_path / "b", cfg=narrow))
 
 

@@ -14,7 +14,8 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How RoPE's angles are scaled. Make one with `RopeScaling.none()` or `RopeScaling.llama3(...)`.
+    """How RoPE's angles are scaled. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
+    `RopeScaling.llama3_hf(...)`.
 
     freq_scale ... beta_slow go to ggml's rope_ext as they are; factor ... orig_max_pos are llama3's own.
     """
@@ -31,7 +32,7 @@ class RopeScaling:
     orig_max_pos: int = 8192
 
     def __post_init__(self) -> None:
-        one_of("RopeScaling.kind", self.kind, ("none", "llama3"))
+        one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))
         for name in ("freq_scale", "attn_factor", "beta_fast", "beta_slow", "low_freq", "high_freq"):
             object.__setattr__(self, name, positive(f"RopeScaling.{name}", getattr(self, name)))
         # YaRN's extrapolation needs the original context length, which this model family passes as 0.
@@ -50,8 +51,15 @@ class RopeScaling:
 
     @classmethod
     def llama3(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
-        """Llama 3's scaling: short wavelengths keep their frequency, long ones are slowed down by factor."""
+        """Llama 3's scaling as the reference has it: short wavelengths keep their frequency, long ones are slowed down
+        by factor; between them what the frequency is divided by goes from 1 to factor in a line."""
         return cls("llama3", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
+
+    @classmethod
+    def llama3_hf(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
+        """Llama 3's scaling as Llama 3 has it, and so Hugging Face (rope_type "llama3") and llama.cpp: between short
+        and long wavelengths the frequency itself goes from its own to that over factor in a line."""
+        return cls("llama3_hf", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
         """What RoPE divides each of its d_head/2 angles by, worked out in float64; None where nothing is scaled."""
@@ -60,7 +68,10 @@ class RopeScaling:
         pair = np.arange(d_head // 2, dtype=np.float64)
         wavelength = 2.0 * math.pi * rope_base ** (2.0 * pair / d_head)
         smooth = (self.orig_max_pos / wavelength - self.low_freq) / (self.high_freq - self.low_freq)
-        factors = (1.0 - smooth) * self.factor + smooth
+        if self.kind == "llama3":
+            factors = (1.0 - smooth) * self.factor + smooth
+        else:
+            factors = 1.0 / ((1.0 - np.clip(smooth, 0, 1)) / self.factor + np.clip(smooth, 0, 1))
         factors[wavelength < self.orig_max_pos / self.high_freq] = 1.0
         factors[wavelength > self.orig_max_pos / self.low_freq] = self.factor
         return factors.astype(np.float32)

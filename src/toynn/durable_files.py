@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from toynn.regular_files import open_regular
@@ -49,3 +51,56 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Gives the path to write a file to that takes its place when the block is done, in one step.
+
+    Raises OSError. After an error, the block's own too, the old file is there as it was.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill that takes its place when the block is done; an old folder stays until then.
+
+    The new folder's files are fsynced. Between the old one's leaving and the new one's coming a kill can leave neither
+    at `path`; both are then beside it, whole, as .old-* and .tmp-*.
+
+    Raises OSError. After an error, the block's own too, the old folder is there as it was.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        if path.exists() and any(path.iterdir()):
+            path.rename(old)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+        else:
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(path.parent)
+    if old.exists():
+        shutil.rmtree(old)

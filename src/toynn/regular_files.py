@@ -23,8 +23,11 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises OSError, ValueError for a path that can be none, TinyNNValueError for what is no regular file.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise TinyNNValueError(f"{path} is no regular file")
-    return file
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # asked before fdopen, which leaves a folder's open
+            raise TinyNNValueError(f"{path} is no regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise

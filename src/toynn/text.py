@@ -16,6 +16,7 @@ from toynn.checkpoint import load_checkpoint
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.generation import Sampling, generate
 from toynn.llm.engine import LlamaDecoder
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Evaluation:
 def load_tokenizer(content: bytes, where: str) -> Tokenizer:
     """The tokenizer of a tokenizer.json. Raises TinyNNValueError naming `where` it comes from."""
     try:
-        return Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # the library raises plain Exceptions
+        return parsed_tokenizer(content)
+    except TinyNNValueError as error:
         raise TinyNNValueError(f"the tokenizer of {where} is damaged: {error}") from None
 
 
@@ -72,10 +73,10 @@ class TextModel:
             raise TinyNNValueError(f"{checkpoint.path} has no tokenizer.json: it cannot read or write text")
         self.step = checkpoint.step
         self.tokenizer = load_tokenizer(model.tokenizer, str(checkpoint.path))
-        known = self.tokenizer.get_vocab_size(with_added_tokens=True)
-        if known > model.cfg.vocab:
+        needed = ids_needed(self.tokenizer)
+        if needed > model.cfg.vocab:
             raise TinyNNValueError(
-                f"the tokenizer of {checkpoint.path} has {known} tokens, the model's vocabulary only {model.cfg.vocab}"
+                f"the tokenizer of {checkpoint.path} needs {needed} ids, the model's vocabulary has {model.cfg.vocab}"
             )
         self.start_id = model.bos_id
         self.end_id = model.eos_id

@@ -21,6 +21,7 @@ from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arguments import text
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 _LEAST_VOCAB = 257  # every byte, and the end of a text
@@ -97,7 +98,7 @@ def prepare(
         model = _trained(paths, cut, whole("vocab_size", vocab_size, _LEAST_VOCAB), eos, tell, in_all)
     else:
         model = _loaded(Path(tokenizer), eos)
-    vocab = model.get_vocab_size(with_added_tokens=True)
+    vocab = ids_needed(model)
     eos_id = model.token_to_id(eos) if eos else None
     if tokenizer is not None:
         _gives_back(model, paths, cut)
@@ -259,18 +260,15 @@ def _trained(
 
 def _loaded(path: Path, eos: str) -> Tokenizer:
     try:
-        content = path.read_text(encoding="utf-8")
-        model = Tokenizer.from_str(content)
-    except OSError:
-        raise
-    except Exception as error:  # the library raises plain Exceptions
-        raise TinyNNValueError(f"tokenizer: {path} is no tokenizer.json: {error}") from None
+        model = parsed_tokenizer(path.read_bytes())
+    except TinyNNValueError as error:
+        raise TinyNNValueError(f"tokenizer: {path} cannot be taken: {error}") from None
     if eos and model.token_to_id(eos) is None:
         raise TinyNNValueError(
             f"tokenizer: {path} does not know the token {eos!r} that ends a document; name another eos"
         )
-    if model.get_vocab_size(with_added_tokens=True) > INT31_MAX:
-        raise TinyNNValueError(f"tokenizer: {path} has more tokens than ids fit 31 bits")
+    if ids_needed(model) > INT31_MAX:
+        raise TinyNNValueError(f"tokenizer: {path} has ids that do not fit 31 bits")
     return model
 
 

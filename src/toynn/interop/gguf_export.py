@@ -1,0 +1,165 @@
+"""A model as a GGUF file that llama.cpp runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf.quants import dequantize, quantize
+
+from toynn._checks import flag, one_of
+from toynn.durable_files import replacing_file
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
+from toynn.interop.file_errors import path_of
+from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
+from toynn.interop.lens import folded
+from toynn.interop.rope_order import to_interleaved, turned_heads
+from toynn.trained_model import TrainedModel
+
+GGUF_DTYPES = {
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+}
+_QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION
+
+
+@dataclass(frozen=True)
+class GgufExport:
+    """What was written. tensors: the type of each by name. notes: what is otherwise than asked for, a sentence each."""
+
+    path: Path
+    bytes: int
+    tensors: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrite: bool = False) -> GgufExport:
+    """Writes a model as GGUF: llama.cpp's `llama` architecture, with its tokenizer.
+
+    Matrices get the dtype; norms and biases stay f32. Of q8_0, a matrix whose rows are no multiple of 32 long becomes
+    f16, as llama.cpp's converter does. A projection lens is folded into the embedding. The file appears when it is
+    whole: an old one stays until then.
+
+    Args:
+        dtype: "f32", "f16", "bf16" or "q8_0".
+        overwrite: whether a file may be there already.
+
+    Raises:
+        TinyNNValueError: a file that is there already; a tokenizer, RoPE scaling or weight that llama.cpp cannot have
+            so, by name and with what to do.
+        OSError: the file cannot be written.
+    """
+    if not isinstance(model, TrainedModel):
+        raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
+    kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
+    path = path_of("path", path)
+    if path.is_dir():
+        raise TinyNNValueError(f"path: {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise TinyNNValueError(f"path: there is no folder {path.parent}")
+    if path.exists() and not flag("overwrite", overwrite):
+        raise TinyNNValueError(f"path: {path} is there already")
+    plain = folded(model)
+    notes: list[str] = []
+    tensors: dict[str, str] = {}
+    with replacing_file(path) as temporary:
+        writer = GGUFWriter(temporary, "llama")
+        try:
+            _write_config(writer, plain, file_type)
+            _write_tokenizer(writer, plain, notes)
+            factors = plain.cfg.rope_scaling.freq_factors(plain.cfg.head_dim, plain.cfg.rope_base)
+            if factors is not None:
+                writer.add_tensor(ROPE_FREQS, factors)
+                tensors[ROPE_FREQS] = "F32"
+            for name, values in plain.weights.items():
+                n_heads = turned_heads(name, plain.cfg)
+                ordered = to_interleaved(values, n_heads) if n_heads else values
+                tensors[name] = _add_tensor(writer, name, ordered, kind).name
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+    if other := [name for name, used in tensors.items() if kind.name == "Q8_0" and used == "F16"]:
+        notes.append(
+            f"{len(other)} of {len(tensors)} tensors are f16: their rows are no multiple of 32 long ({other[0]})"
+        )
+    return GgufExport(path, path.stat().st_size, tensors, tuple(notes))
+
+
+def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileType) -> None:
+    cfg = model.cfg
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(_QUANTIZATION_VERSION)
+    writer.add_context_length(cfg.ctx)
+    writer.add_embedding_length(cfg.d_model)
+    writer.add_block_count(cfg.n_layers)
+    writer.add_feed_forward_length(cfg.d_ff)
+    writer.add_head_count(cfg.n_heads)
+    writer.add_head_count_kv(cfg.n_kv)
+    writer.add_key_length(cfg.head_dim)
+    writer.add_value_length(cfg.head_dim)
+    writer.add_rope_dimension_count(cfg.head_dim)
+    writer.add_rope_freq_base(cfg.rope_base)
+    writer.add_layer_norm_rms_eps(cfg.rms_eps)
+    writer.add_vocab_size(cfg.vocab)
+    write_scaling(writer, cfg.rope_scaling)
+
+
+def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) -> None:
+    if model.tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+        notes.append("the model has no tokenizer: llama.cpp can compute with the file, but neither read nor write text")
+        return
+    try:
+        bpe = read_tokenizer(model.tokenizer, model.cfg.vocab)
+    except TinyNNValueError as error:
+        raise TinyNNValueError(f"the tokenizer cannot be exported: {error}") from None
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(bpe.pre)
+    writer.add_token_list(bpe.tokens)
+    writer.add_token_types(bpe.kinds)
+    writer.add_token_merges(bpe.merges)
+    eos = _end(model, bpe, notes)
+    if eos is not None:  # where nothing starts a text, what ends the one before it does
+        writer.add_eos_token_id(eos)
+        writer.add_bos_token_id(eos if model.bos_id is None else model.bos_id)
+    writer.add_add_bos_token(False)  # documents are trained on without one in front
+    if json.loads(model.tokenizer).get("normalizer") is not None:
+        notes.append("the tokenizer brings text to NFC first, llama.cpp does not: other forms get other tokens")
+
+
+def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:
+    """The token that ends a text. For a model without one llama.cpp would take id 11, whatever that is: an unused
+    token is better, which no text has."""
+    if model.eos_id is not None:
+        return model.eos_id
+    if TokenType.UNUSED in bpe.kinds:
+        return bpe.kinds.index(TokenType.UNUSED)
+    notes.append(f"the model has no token that ends a text: llama.cpp will take id 11 for it, {bpe.tokens[11]!r}")
+    return None
+
+
+def _add_tensor(
+    writer: GGUFWriter, name: str, values: npt.NDArray[np.float32], kind: GGMLQuantizationType
+) -> GGMLQuantizationType:
+    """Adds a tensor in the type that it gets; see `export_gguf`. Returns the type."""
+    if values.ndim == 1:
+        kind = GGMLQuantizationType.F32
+    elif values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
+        kind = GGMLQuantizationType.F16
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = quantize(values, kind)
+        fits = bool(np.isfinite(dequantize(stored, kind)).all())
+    if not fits:
+        largest = float(np.abs(values).max())
+        raise TinyNNValueError(f"{name} holds numbers up to {largest:g}, too large for {kind.name}; take dtype f32")
+    writer.add_tensor(name, stored, raw_dtype=kind)
+    return kind

@@ -1,0 +1,208 @@
+"""A GGUF file as a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from gguf import TokenType
+from gguf.quants import dequantize
+
+from toynn._checks import whole
+from toynn.config import SmolLM2Config
+from toynn.errors import TinyNNValueError
+from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
+from toynn.interop.file_errors import naming, path_of
+from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
+from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
+from toynn.interop.rope_order import to_halves, turned_heads
+from toynn.regular_files import open_regular
+from toynn.trained_model import TrainedModel, weight_shapes
+
+_LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
+
+# What llama.cpp's `llama` may have and toynn computes only in this one way.
+_ONLY = {
+    "llama.expert_count": 0,
+    "llama.expert_used_count": 0,
+    "llama.attention.causal": True,
+    "llama.attention.sliding_window": 0,
+    "llama.attention.clamp_kqv": 0.0,
+    "llama.attention.max_alibi_bias": 0.0,
+    "llama.logit_scale": 1.0,
+    "llama.embedding_scale": 1.0,
+    "llama.residual_scale": 1.0,
+    "llama.rope.scaling.type": "none",
+    "llama.rope.scaling.factor": 1.0,
+    "llama.rope.scaling.attn_factor": 1.0,
+    "llama.rope.scale_linear": 1.0,
+    "llama.use_parallel_residual": False,
+    "llama.tensor_data_layout": "Meta AI original pth",
+}
+_READ = (
+    "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
+    "rope.freq_base", "attention.layer_norm_rms_epsilon", "vocab_size", "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+)  # fmt: skip
+
+
+def import_gguf(path: Path) -> TrainedModel:
+    """The model in a GGUF file of llama.cpp's `llama` architecture with a byte-level BPE tokenizer, or without one.
+
+    F16, BF16 and Q8_0 become f32.
+
+    Raises:
+        TinyNNValueError: anything else, with the file's name and the reason: another architecture, a key that is
+            missing or that changes what is computed, a type that is not read, a damaged or hostile file.
+        TinyNNMemoryError: no memory for the weights.
+        OSError: the file cannot be read.
+    """
+    path = path_of("path", path)
+    with open_regular(path) as file, naming(path):
+        header = read_header(file, os.fstat(file.fileno()).st_size)
+        values = header.values
+        if (arch := values.text("general.architecture")) != "llama":
+            raise TinyNNValueError(f"its architecture is {arch!r:.60}; toynn reads llama")
+        if (rest := values.whole("split.count", 0)) > 1:
+            raise TinyNNValueError(f"it is one of {rest} parts of a model; join them first (llama-gguf-split --merge)")
+        _refuse_what_is_not_computed(values)
+        cfg = _config(values, header.tensors)
+        untied, qkv_bias = "output.weight" in header.tensors, "blk.0.attn_q.bias" in header.tensors
+        shapes = weight_shapes(cfg, untied, qkv_bias)
+        zeros = _checked_names(header, shapes, cfg)
+        tokenizer = _tokenizer(values, cfg.vocab)
+        bos_id, eos_id = (None, None) if tokenizer is None else _ends(values, cfg.vocab)
+        factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
+        scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
+        for name in zeros:
+            if _read(file, header.tensors[name]).any():
+                raise TinyNNValueError(f"its tensor {name!r} is not zero, and toynn has no such bias")
+        weights: dict[str, npt.NDArray[np.float32]] = {}
+        for name in shapes:
+            stored = _read(file, header.tensors[name])
+            n_heads = turned_heads(name, cfg)
+            weights[name] = to_halves(stored, n_heads) if n_heads else stored
+        return TrainedModel(
+            dataclasses.replace(cfg, rope_scaling=scaling),
+            untied,
+            qkv_bias,
+            weights,
+            tokenizer,
+            eos_id=eos_id,
+            bos_id=bos_id,
+        )
+
+
+def _refuse_what_is_not_computed(values: GgufValues) -> None:
+    for key in values.keys():  # noqa: SIM118 (it is no dict)
+        if not key.startswith("llama.") or key.removeprefix("llama.") in _READ:
+            continue
+        if key not in _ONLY:
+            raise TinyNNValueError(f"it has the key {key!r:.80}, which toynn does not know and so cannot obey")
+        only, taken = _ONLY[key], values.any(key)
+        if isinstance(taken, str) != isinstance(only, str) or taken != only:
+            raise TinyNNValueError(f"its {key} is {taken!r:.60}; toynn has only {only!r}")
+
+
+def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config:
+    """The model's shape, RoPE scaling aside: of no more layers than there are tensors for."""
+    if "token_embd.weight" not in tensors:
+        raise TinyNNValueError("it has no tensor 'token_embd.weight'")
+    d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
+    n_layers = values.whole("llama.block_count")
+    if not 1 <= n_layers <= len(tensors) // _LEAST_TENSORS_A_LAYER:
+        raise TinyNNValueError(f"its llama.block_count is {n_layers}, but it has {len(tensors)} tensors in all")
+    if n_heads < 1:
+        raise TinyNNValueError(f"its llama.attention.head_count is {n_heads}")
+    head_dim = values.whole("llama.attention.key_length", d_model // n_heads)
+    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if (size := values.whole(key, head_dim)) != head_dim:
+            raise TinyNNValueError(f"its {key} is {size}; toynn has only that of the keys, {head_dim}")
+    vocab = tensors["token_embd.weight"].shape[0]
+    if (size := values.whole("llama.vocab_size", vocab)) != vocab:
+        raise TinyNNValueError(f"its llama.vocab_size is {size}, but its token_embd.weight has {vocab} rows")
+    return SmolLM2Config(
+        vocab=vocab,
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv=values.whole("llama.attention.head_count_kv", n_heads),
+        d_ff=values.whole("llama.feed_forward_length"),
+        n_layers=n_layers,
+        ctx=values.whole("llama.context_length"),
+        rope_base=_shortest(values.number("llama.rope.freq_base", 10000.0)),
+        rms_eps=_shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
+        head_dim=head_dim,
+    )
+
+
+def _shortest(number: float) -> float:
+    """The number with the fewest digits that is the same float32: 1e-05 for 9.99999974737875e-06."""
+    return float(str(np.float32(number)))
+
+
+def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: SmolLM2Config) -> list[str]:
+    """The tensors that toynn has not, and that must be zero: the bias of attn_output, which Hugging Face's
+    attention_bias brings along. Raises TinyNNValueError for a tensor that is missing, unknown or of another shape."""
+    expected = dict(shapes)
+    if ROPE_FREQS in header.tensors:
+        expected[ROPE_FREQS] = (cfg.head_dim // 2,)
+    zeros = [f"blk.{i}.attn_output.bias" for i in range(cfg.n_layers)]
+    zeros = [name for name in zeros if name in header.tensors]
+    expected.update(dict.fromkeys(zeros, (cfg.d_model,)))
+    for name in expected:
+        if name not in header.tensors:
+            raise TinyNNValueError(f"it has no tensor {name!r}")
+    for name, tensor in header.tensors.items():
+        if name not in expected:
+            raise TinyNNValueError(f"it has the tensor {name!r:.80}, which toynn's llama has not")
+        if tensor.shape != expected[name]:
+            raise TinyNNValueError(f"its tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
+    return zeros
+
+
+def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
+    kind = values.text("tokenizer.ggml.model")
+    if kind in ("no_vocab", "none"):
+        return None
+    if kind != "gpt2":
+        raise TinyNNValueError(
+            f"its tokenizer is of the kind {kind!r:.60}; toynn reads 'gpt2', a byte-level BPE: import the model's "
+            "Hugging Face folder instead"
+        )
+    tokens = values.texts("tokenizer.ggml.tokens")
+    kinds = values.wholes("tokenizer.ggml.token_type")
+    if not len(tokens) == len(kinds) == vocab:
+        raise TinyNNValueError(
+            f"it has {len(tokens)} tokens with {len(kinds)} types, but token_embd.weight has {vocab} rows"
+        )
+    merges = values.texts("tokenizer.ggml.merges")
+    try:
+        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, values.text("tokenizer.ggml.pre")))
+    except TinyNNValueError as error:
+        raise TinyNNValueError(f"its tokenizer cannot be read: {error}") from None
+
+
+def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:
+    """(bos_id, eos_id): those that a text can have, not an unused token that only stands in for none."""
+    kinds = values.wholes("tokenizer.ggml.token_type")
+    ids: list[int | None] = []
+    for key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
+        token = whole(f"its {key}", values.whole(key), 0, vocab - 1) if key in values else None
+        ids.append(None if token is None or kinds[token] == TokenType.UNUSED else token)
+    return ids[0], ids[1]
+
+
+def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:
+    """A tensor's values, f32 of its shape. The header's reader has held its size against the file's."""
+    stored = np.empty(tensor.nbytes, dtype=np.uint8)
+    file.seek(tensor.offset)
+    if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
+        raise TinyNNValueError("it ended while it was read")
+    with np.errstate(all="ignore"):  # TrainedModel refuses what is not finite
+        values = dequantize(stored.reshape(*tensor.shape[:-1], -1), tensor.type)
+    return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)

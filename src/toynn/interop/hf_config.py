@@ -1,0 +1,184 @@
+"""config.json of LlamaForCausalLM: from a model's shape, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from toynn._checks import whole
+from toynn.config import RopeScaling, SmolLM2Config
+from toynn.errors import TinyNNValueError
+from toynn.trained_model import TrainedModel
+
+# What LlamaForCausalLM may have and toynn computes only in this one way. Not among them: what only training or
+# initialisation knows (attention_dropout, initializer_range) and what names no computation (use_cache, torch_dtype).
+_ONLY = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "mlp_bias": False,
+    "pretraining_tp": 1,
+    "partial_rotary_factor": 1.0,
+    "sliding_window": None,
+    "quantization_config": None,
+    "is_decoder": True,
+    "rope_interleaved": False,
+}
+_DEFAULTS = {  # LlamaConfig's own, for keys that a config.json may leave out
+    "hidden_act": "silu",
+    "mlp_bias": False,
+    "pretraining_tp": 1,
+    "partial_rotary_factor": 1.0,
+    "is_decoder": True,
+    "rope_interleaved": False,
+}
+_ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
+
+
+def config_of(model: TrainedModel) -> dict[str, Any]:
+    """config.json of a model without a lens.
+
+    Raises TinyNNValueError for RoPE scaling that Hugging Face's llama does not compute so, and for a width that its
+    LlamaConfig refuses.
+    """
+    cfg = model.cfg
+    if cfg.d_model % cfg.n_heads:  # though with a head_dim of its own nothing would hang on it
+        raise TinyNNValueError(
+            f"d_model = {cfg.d_model} is no multiple of n_heads = {cfg.n_heads}, which transformers demands; "
+            "export GGUF instead"
+        )
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": cfg.vocab,
+        "hidden_size": cfg.d_model,
+        "intermediate_size": cfg.d_ff,
+        "num_hidden_layers": cfg.n_layers,
+        "num_attention_heads": cfg.n_heads,
+        "num_key_value_heads": cfg.n_kv,
+        "head_dim": cfg.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": cfg.ctx,
+        "rms_norm_eps": cfg.rms_eps,
+        "rope_theta": cfg.rope_base,
+        "rope_scaling": _rope_scaling_of(cfg),
+        "attention_bias": model.qkv_bias,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "tie_word_embeddings": not model.untied,
+        "bos_token_id": model.bos_id,
+        "eos_token_id": model.eos_id,
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+
+
+def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
+    scaling = cfg.rope_scaling
+    for name in ("freq_scale", "attn_factor"):
+        if (value := getattr(scaling, name)) != 1.0:
+            raise TinyNNValueError(f"rope_scaling: {name} = {value!r} cannot be exported, only 1")
+    factors = scaling.freq_factors(cfg.head_dim, cfg.rope_base)
+    if factors is None:
+        return None
+    theirs = RopeScaling.llama3_hf(scaling.factor, scaling.low_freq, scaling.high_freq, scaling.orig_max_pos)
+    if not np.array_equal(factors, theirs.freq_factors(cfg.head_dim, cfg.rope_base)):  # type: ignore[arg-type]
+        raise TinyNNValueError(
+            "rope_scaling: between its short and its long wavelengths the kind 'llama3' is the reference's, which "
+            "Hugging Face has not (it has 'llama3_hf'); export GGUF instead, which carries the factors themselves"
+        )
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq,
+        "high_freq_factor": scaling.high_freq,
+        "original_max_position_embeddings": scaling.orig_max_pos,
+    }
+
+
+def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
+    """A config.json's (cfg, untied, qkv_bias).
+
+    Raises TinyNNError: a key that is missing or of another kind, or one that changes what is computed, by name.
+    """
+    if not isinstance(content, dict):
+        raise TinyNNValueError(f"it must be an object, got {type(content).__name__}")
+    for key, only in _ONLY.items():
+        if (value := content.get(key, _DEFAULTS.get(key))) != only:
+            raise TinyNNValueError(f"its {key} is {_shown(value)}; toynn has only {only!r}")
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        if content.get(key) is None:
+            raise TinyNNValueError(f"it has no {key}")
+    rope_base, scaling = _rope(content)
+    n_heads = content["num_attention_heads"]
+    cfg = SmolLM2Config(
+        vocab=content["vocab_size"],
+        d_model=content["hidden_size"],
+        n_heads=n_heads,
+        n_kv=_given(content, "num_key_value_heads", n_heads),
+        d_ff=content["intermediate_size"],
+        n_layers=content["num_hidden_layers"],
+        ctx=_given(content, "max_position_embeddings", _MAX_POSITIONS),
+        rope_base=rope_base,
+        rms_eps=_given(content, "rms_norm_eps", _RMS_NORM_EPS),
+        head_dim=_given(content, "head_dim", 0),
+        rope_scaling=scaling,
+    )
+    return cfg, not _flag(content, "tie_word_embeddings"), _flag(content, "attention_bias")
+
+
+def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int | None]:
+    """A config.json's (bos_id, eos_id). Of several ends of a text the first is taken.
+
+    Raises TinyNNError for what is no id of the vocabulary.
+    """
+    ids: list[int | None] = []
+    for key in ("bos_token_id", "eos_token_id"):
+        value = content.get(key)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        ids.append(None if value is None else whole(key, value, 0, vocab - 1))
+    return ids[0], ids[1]
+
+
+def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
+    """RoPE's base and scaling: "rope_theta" and "rope_scaling", or both in "rope_parameters" (transformers 5)."""
+    found = [key for key in ("rope_scaling", "rope_parameters") if content.get(key) is not None]
+    rules = content[found[0]] if found else {}
+    if len(found) > 1 and content[found[1]] != rules:
+        raise TinyNNValueError("its rope_scaling and rope_parameters differ")
+    where = found[0] if found else "rope_scaling"
+    if not isinstance(rules, dict):
+        raise TinyNNValueError(f"its {where} must be an object, got {_shown(rules)}")
+    bases = [value for value in (rules.get("rope_theta"), content.get("rope_theta")) if value is not None]
+    if len(bases) > 1 and bases[0] != bases[1]:
+        raise TinyNNValueError(f"its rope_theta is {_shown(bases[1])}, but {_shown(bases[0])} in {where}")
+    base = bases[0] if bases else _ROPE_THETA
+    if (part := rules.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise TinyNNValueError(f"its {where} has the partial_rotary_factor {_shown(part)}; toynn has only 1.0")
+    kind = rules.get("rope_type", rules.get("type", "default"))
+    if kind == "default":
+        return base, RopeScaling.none()
+    if kind != "llama3":
+        raise TinyNNValueError(f"its {where} is of the type {_shown(kind)}; toynn has only llama3 and none")
+    keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    for key in keys:
+        if rules.get(key) is None:
+            raise TinyNNValueError(f"its {where} has no {key}")
+    return base, RopeScaling.llama3_hf(*(rules[key] for key in keys))
+
+
+def _given(content: dict[str, Any], key: str, default: Any) -> Any:
+    value = content.get(key)
+    return default if value is None else value
+
+
+def _flag(content: dict[str, Any], key: str) -> bool:
+    value = _given(content, key, False)
+    if not isinstance(value, bool):
+        raise TinyNNValueError(f"its {key} must be true or false, got {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60}"

@@ -1,0 +1,95 @@
+"""A model as a Hugging Face folder that transformers loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from toynn._checks import flag
+from toynn.durable_files import replacing_folder
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.interop.file_errors import path_of
+from toynn.interop.hf_config import config_of
+from toynn.interop.hf_names import hf_names, output_biases
+from toynn.interop.lens import folded
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer
+from toynn.trained_model import TrainedModel
+
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
+    """Writes a model as a folder for `transformers.LlamaForCausalLM.from_pretrained`: weights in f32, tokenizer.json as
+    it is. A projection lens is folded into the embedding. The folder appears when it is whole: an old one stays until
+    then. Returns its path.
+
+    Args:
+        overwrite: whether a folder of such files may be there already. One that holds anything else is not touched.
+
+    Raises:
+        TinyNNValueError: a folder that is there already; RoPE scaling that transformers has not, by name and with what
+            to do; a tokenizer with more tokens than the model.
+        OSError: the folder cannot be written.
+    """
+    if not isinstance(model, TrainedModel):
+        raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
+    folder = path_of("folder", folder).resolve()
+    _may_be_written(folder, flag("overwrite", overwrite))
+    plain = folded(model)
+    tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
+    if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.cfg.vocab:
+        raise TinyNNValueError(f"the tokenizer needs {needed} ids, the model's vocabulary has {plain.cfg.vocab}")
+    config = config_of(plain)
+    weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
+    if plain.qkv_bias:  # attention_bias gives the output projection a bias too
+        zeros = np.zeros(plain.cfg.d_model, dtype=np.float32)
+        weights.update(dict.fromkeys(output_biases(plain.cfg.n_layers), zeros))
+    with replacing_folder(folder) as temporary:
+        contiguous = {name: np.ascontiguousarray(values) for name, values in weights.items()}
+        try:
+            save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"{folder} could not be written: {error}") from None
+        _write(temporary / "config.json", config)
+        ends = {"bos_token_id": plain.bos_id, "eos_token_id": plain.eos_id}
+        _write(temporary / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
+        if plain.tokenizer is not None and tokenizer is not None:
+            (temporary / "tokenizer.json").write_bytes(plain.tokenizer)
+            _write(temporary / "tokenizer_config.json", _tokenizer_config(plain, tokenizer))
+    return folder
+
+
+def _may_be_written(folder: Path, overwrite: bool) -> None:
+    if not folder.parent.is_dir():
+        raise TinyNNValueError(f"folder: there is no folder {folder.parent}")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise TinyNNValueError(f"folder: {folder} is a file; name a folder")
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES or not entry.is_file())
+    if others:
+        raise TinyNNValueError(f"folder: {folder} holds other things ({others[0]!r:.60}); name another")
+    if not overwrite and any(folder.iterdir()):
+        raise TinyNNValueError(f"folder: {folder} is there already")
+
+
+def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.cfg.ctx,
+        "clean_up_tokenization_spaces": False,
+    }
+    for key, token in (("bos_token", model.bos_id), ("eos_token", model.eos_id)):
+        if token is not None and (text := tokenizer.id_to_token(token)) is not None:
+            content[key] = text
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

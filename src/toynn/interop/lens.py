@@ -1,0 +1,36 @@
+"""A projection lens folded into the embedding: what leaves toynn is a plain llama."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from toynn.errors import TinyNNValueError
+from toynn.trained_model import TrainedModel
+
+_ROWS = 4096  # of the embedding at a time: bounds the float64 copies
+
+
+def folded(model: TrainedModel) -> TrainedModel:
+    """The model without its lens: its embedding is embedding @ lens.T, (vocab, donor) @ (donor, d_model), worked out in
+    float64 and rounded once to f32.
+
+    A model without a lens is returned as it is.
+
+    Raises TinyNNValueError where a product is out of the range of f32.
+    """
+    if model.cfg.donor_d_in == 0:
+        return model
+    weights = dict(model.weights)
+    donor = weights["token_embd.weight"]
+    lens = weights.pop("lens.proj.weight").astype(np.float64)
+    embedding = np.empty((model.cfg.vocab, model.cfg.d_model), dtype=np.float32)
+    for start in range(0, model.cfg.vocab, _ROWS):
+        product = donor[start : start + _ROWS].astype(np.float64) @ lens.T
+        with np.errstate(over="ignore"):
+            embedding[start : start + _ROWS] = product
+    if not np.isfinite(embedding).all():
+        raise TinyNNValueError("the embedding seen through the lens holds numbers out of the range of f32")
+    weights["token_embd.weight"] = embedding
+    return dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, donor_d_in=0), weights=weights)

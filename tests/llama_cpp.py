@@ -1,0 +1,228 @@
+"""The real llama.cpp, as the wheel xllamacpp ships it: its C interface, called through cffi.
+
+The wheel's extension is linked with the whole of llama.cpp and exports `llama.h`; its Python classes give no logits, so
+they are not used. The declarations below are those of the llama.cpp build that the pinned version carries. Structs are
+passed by value: `_checked` compares the defaults with what the header promises, so that another version fails here
+and not by reading the wrong bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cffi import FFI
+
+VERSION = "2026.10.11549"  # of the wheel, and in pyproject.toml; its llama.cpp is build 11549
+
+_F32, _NO_FLASH_ATTENTION = 0, 0
+_DECLARATIONS = """
+typedef int32_t llama_token;
+struct llama_model_params {
+    void *devices, *tensor_buft_overrides;
+    int32_t n_gpu_layers;
+    int split_mode, load_mode, lazy_mode;
+    int32_t main_gpu;
+    void *tensor_split, *progress_callback, *progress_callback_user_data, *kv_overrides;
+    bool vocab_only, check_tensors, use_extra_bufts, no_host, no_alloc, load_mtp;
+};
+struct llama_context_params {
+    uint32_t n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq;
+    int32_t n_threads, n_threads_batch;
+    int ctx_type, rope_scaling_type, pooling_type, attention_type, flash_attn_type;
+    float rope_freq_base, rope_freq_scale, yarn_ext_factor, yarn_attn_factor, yarn_beta_fast, yarn_beta_slow;
+    uint32_t yarn_orig_ctx;
+    float defrag_thold;
+    void *cb_eval, *cb_eval_user_data;
+    int type_k, type_v;
+    size_t moe_cache_size;
+    void *abort_callback, *abort_callback_data;
+    bool embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified;
+    void *samplers;
+    size_t n_samplers;
+    void *ctx_other;
+};
+typedef struct llama_batch {
+    int32_t n_tokens;
+    llama_token *token;
+    float *embd;
+    int32_t *pos;
+    int32_t *n_seq_id;
+    int32_t **seq_id;
+    int8_t *logits;
+} llama_batch;
+typedef struct llama_model llama_model;
+typedef struct llama_context llama_context;
+typedef struct llama_vocab llama_vocab;
+struct llama_model_params llama_model_default_params(void);
+struct llama_context_params llama_context_default_params(void);
+void llama_backend_init(void);
+void llama_log_set(void (*callback)(int level, const char *text, void *data), void *data);
+llama_model *llama_model_load_from_file(const char *path, struct llama_model_params params);
+void llama_model_free(llama_model *model);
+llama_context *llama_init_from_model(llama_model *model, struct llama_context_params params);
+void llama_free(llama_context *context);
+const llama_vocab *llama_model_get_vocab(const llama_model *model);
+int32_t llama_model_desc(const llama_model *model, char *buf, size_t size);
+int32_t llama_vocab_n_tokens(const llama_vocab *vocab);
+llama_token llama_vocab_bos(const llama_vocab *vocab);
+llama_token llama_vocab_eos(const llama_vocab *vocab);
+bool llama_vocab_is_eog(const llama_vocab *vocab, llama_token token);
+bool llama_vocab_get_add_bos(const llama_vocab *vocab);
+llama_batch llama_batch_init(int32_t n_tokens, int32_t embd, int32_t n_seq_max);
+void llama_batch_free(llama_batch batch);
+int32_t llama_decode(llama_context *context, llama_batch batch);
+float *llama_get_logits_ith(llama_context *context, int32_t i);
+int32_t llama_tokenize(const llama_vocab *vocab, const char *text, int32_t text_len, llama_token *tokens,
+                       int32_t n_tokens_max, bool add_special, bool parse_special);
+int32_t llama_token_to_piece(const llama_vocab *vocab, llama_token token, char *buf, int32_t length, int32_t lstrip,
+                             bool special);
+"""
+_ffi: Any = FFI()
+_ffi.cdef(_DECLARATIONS)
+_log: list[str] = []
+
+
+@_ffi.callback("void(int, const char *, void *)")  # type: ignore[untyped-decorator]
+def _logged(level: int, text: Any, data: Any) -> None:
+    _log.append(_ffi.string(text).decode("utf-8", "replace"))
+
+
+@functools.lru_cache(maxsize=1)
+def _library() -> Any:
+    """llama.cpp, loaded and checked."""
+    if (found := version("xllamacpp")) != VERSION:
+        raise AssertionError(f"these declarations are of xllamacpp {VERSION}, installed is {found}")
+    spec = find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        raise AssertionError("xllamacpp is not installed")
+    lib = _ffi.dlopen(str(next(Path(spec.origin).parent.glob("xllamacpp*.so"))))
+    model, context = lib.llama_model_default_params(), lib.llama_context_default_params()
+    found_defaults = (
+        model.n_gpu_layers, model.split_mode, model.vocab_only, model.use_extra_bufts, context.n_ctx, context.n_batch,
+        context.n_ubatch, context.n_threads, context.rope_scaling_type, context.flash_attn_type,
+        context.yarn_ext_factor, context.type_k, context.type_v, context.offload_kqv, context.n_samplers,
+    )  # fmt: skip
+    if found_defaults != (-1, 1, False, True, 512, 2048, 512, 4, -1, -1, -1.0, 1, 1, True, 0):
+        raise AssertionError(f"the declarations are not those of this llama.cpp: {found_defaults}")
+    lib.llama_log_set(_logged, _ffi.NULL)
+    lib.llama_backend_init()
+    return lib
+
+
+class LlamaCpp:
+    """A GGUF file in llama.cpp, on one thread, as exact as it can be: keys and values are cached in f32 (f16 is its
+    default), attention is not its flash attention, weights are not repacked. With f32 weights all of it is then f32.
+    """
+
+    def __init__(self, path: Path, n_ctx: int = 512) -> None:
+        self._lib = lib = _library()
+        _log.clear()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.check_tensors = True
+        params.use_extra_bufts = False
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if self._model == _ffi.NULL:
+            raise AssertionError(f"llama.cpp does not load {path}:\n{''.join(_log)[-2000:]}")
+        self.log = "".join(_log)
+        self.vocab = lib.llama_model_get_vocab(self._model)
+        wanted = lib.llama_context_default_params()
+        wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = n_ctx
+        wanted.n_threads = wanted.n_threads_batch = 1
+        wanted.type_k = wanted.type_v = _F32
+        wanted.flash_attn_type = _NO_FLASH_ATTENTION
+        wanted.n_outputs_max = n_ctx
+        wanted.n_outputs_max_per_seq = n_ctx
+        self._context = lib.llama_init_from_model(self._model, wanted)
+        if self._context == _ffi.NULL:
+            raise AssertionError(f"llama.cpp makes no context for {path}:\n{''.join(_log)[-2000:]}")
+        self._n_past = 0
+
+    @property
+    def n_vocab(self) -> int:
+        return int(self._lib.llama_vocab_n_tokens(self.vocab))
+
+    @property
+    def bos(self) -> int:
+        return int(self._lib.llama_vocab_bos(self.vocab))
+
+    @property
+    def eos(self) -> int:
+        return int(self._lib.llama_vocab_eos(self.vocab))
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(self._lib.llama_vocab_get_add_bos(self.vocab))
+
+    def is_end(self, token: int) -> bool:
+        return bool(self._lib.llama_vocab_is_eog(self.vocab, token))
+
+    def feed(self, ids: list[int]) -> npt.NDArray[np.float32]:
+        """Reads tokens behind those read before; their logits, float32 (n, vocab)."""
+        lib, n = self._lib, len(ids)
+        batch = lib.llama_batch_init(n, 0, 1)
+        try:
+            batch.n_tokens = n
+            for i, token in enumerate(ids):
+                batch.token[i], batch.pos[i] = token, self._n_past + i
+                batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, 1
+            if (code := lib.llama_decode(self._context, batch)) != 0:
+                raise AssertionError(f"llama_decode: {code}\n{''.join(_log)[-2000:]}")
+            rows = [
+                np.frombuffer(bytes(_ffi.buffer(lib.llama_get_logits_ith(self._context, i), 4 * self.n_vocab)), "<f4")
+                for i in range(n)
+            ]
+            result = np.stack(rows)
+        finally:
+            lib.llama_batch_free(batch)
+        self._n_past += n
+        return result
+
+    def greedy(self, prompt: list[int], n: int) -> list[int]:
+        """The n likeliest tokens, one after the other."""
+        made = [int(self.feed(prompt)[-1].argmax())]
+        while len(made) < n:
+            made.append(int(self.feed([made[-1]])[-1].argmax()))
+        return made
+
+    def tokenize(self, text: str) -> list[int]:
+        """Its ids; the text of a special token is that token."""
+        content = text.encode("utf-8")
+        room = len(content) + 8
+        tokens = _ffi.new("llama_token[]", room)
+        n = self._lib.llama_tokenize(self.vocab, content, len(content), tokens, room, True, True)
+        if n < 0:
+            raise AssertionError(f"llama_tokenize: {n}")
+        return [int(tokens[i]) for i in range(n)]
+
+    def text_of(self, ids: list[int]) -> bytes:
+        pieces = []
+        buffer = _ffi.new("char[]", 4096)
+        for token in ids:
+            n = self._lib.llama_token_to_piece(self.vocab, token, buffer, 4096, 0, True)
+            if n < 0:
+                raise AssertionError(f"llama_token_to_piece: {n}")
+            pieces.append(bytes(_ffi.buffer(buffer, n)))
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        if self._context != _ffi.NULL:
+            self._lib.llama_free(self._context)
+            self._lib.llama_model_free(self._model)
+            self._context = _ffi.NULL
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
