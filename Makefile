@@ -7,6 +7,7 @@
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
 #   make fuzz       the session API fed with anything, for ten minutes; a failure names its seed
+#   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
 #   make clean      remove what was built (.venv, build, dist, vendor/ggml)
@@ -28,7 +29,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint dev bench fuzz fixtures sanitize clean
+.PHONY: help run test test-all lint dev bench fuzz corpus fixtures sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -56,6 +57,9 @@ bench: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed
 	$(PY) tests/fuzz.py $(FUZZ)
+
+corpus: $(VENV)/.created
+	$(PY) examples/corpus/write_corpus.py
 
 fixtures: $(VENV)/.installed
 	$(PY) tests/record_fixtures.py

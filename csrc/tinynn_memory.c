@@ -7,12 +7,14 @@
  * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place is
  * free again after its last reader, unless it is an output; an element-wise node takes over its operand's place.
  */
+#define _GNU_SOURCE
 #include "tinynn_kernels.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "ggml-impl.h"
@@ -67,11 +69,9 @@ int64_t tnn_available_memory(void) {
 /* Some of ggml's own allocations end in an abort or are used unchecked, the small ones that the shim cannot make for it: a
  * context's header, a buffer's, a thread pool, a list of flags. So the room is tried first. Another thread of this process may
  * still take it in between. */
-static bool is_room(size_t size) {
-    void * volatile room = malloc(size + SLACK); /* volatile: or the compiler leaves both calls out */
-    const bool there = room != NULL;
-    free(room);
-    return there;
+static bool is_room(size_t size) { /* by mmap: a large malloc and free would move glibc's thresholds for the whole process */
+    void * room = mmap(NULL, size + SLACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room != MAP_FAILED && munmap(room, size + SLACK) == 0;
 }
 
 bool tnn__room(tnn_session * s, size_t size) {

@@ -260,14 +260,17 @@ class Round:
             self.optimizers()
             if self.variant.pinned:
                 attempt(nn.tnn_pin_all_graph_b_nodes, s)
-            attempt(nn.tnn_realize_backward, s)
+            realized = attempt(nn.tnn_realize_backward, s)
         else:
-            attempt(nn.tnn_realize, s, end)
+            realized = attempt(nn.tnn_realize, s, end)
         self.feed()
         for _ in range(pick.choice([1, 2])):
             attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
             whole = nn.tnn_compute_backward if backward else nn.tnn_compute
-            done = attempt(nn.tnn_compute_profiled if self.variant.profiled else whole, s)
+            profiled = (
+                self.variant.profiled and realized is None
+            )  # it takes a graph of either kind, the others their own
+            done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
             self.computed += not isinstance(done, TinyNNError)
             self.look()
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn import AdamW
@@ -20,11 +20,13 @@ def test_the_default_row_is_the_references_constant() -> None:
     assert row.tobytes() == np.array([0.001, 0.9, 0.95, 1e-8, 0.0, 0.9, 0.95], dtype=np.float32).tobytes()
 
 
+@settings(deadline=None)
 @given(step=st.integers(1, 2**31 - 1))
 def test_without_bias_correction_the_step_changes_nothing(step: int) -> None:
     assert np.array_equal(AdamW(weight_decay=0.1).hp(step), AdamW(weight_decay=0.1).hp(1))
 
 
+@settings(deadline=None)
 @given(step=st.integers(1, 300), beta1=st.floats(0.0, 0.999), beta2=st.floats(0.0, 0.9999))
 def test_with_bias_correction_the_factors_are_one_over_one_minus_the_power(
     step: int, beta1: float, beta2: float

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn import AdamW, SessionError, TrainingBatch
 from toynn.labels import next_token
 
 
+@settings(deadline=None)
 @given(context=st.integers(1, 9), batch=st.integers(1, 4), data=st.data())
 def test_a_filled_batch_holds_the_four_arrays_a_step_takes(context: int, batch: int, data: st.DataObject) -> None:
     n = context * batch

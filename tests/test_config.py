@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn import RopeScaling, SmolLM2Config, TinyNNError
@@ -118,6 +118,7 @@ def llama3_factor(i: int, d_head: int, base: float, factor: float, low: float, h
     return float((1.0 - s) * factor + s)
 
 
+@settings(deadline=None)
 @given(
     half=st.integers(1, 64),
     base=st.floats(2.0, 1e6),

@@ -15,6 +15,7 @@ from test_processes import run
 
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.data import DataMeta, PackedTokens, Split, load_meta
+from toynn.data.prepare import prepare
 
 
 @pytest.fixture
@@ -135,3 +136,31 @@ def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: P
         print(*sorted(seen))
     """)
     assert "refused" in out
+
+
+@pytest.mark.parametrize("name", ["a pipe", "an endless device", "a folder"])
+def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    HOSTILE[name][0](tmp_path / "text")
+    with pytest.raises(TinyNNValueError, match=r"^texts: .* is no regular file"):
+        prepare([tmp_path / "text"], tmp_path / "out", vocab_size=300)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("texts", "out", "words", "name"),
+    [
+        ("text", "out", {}, "texts"),
+        (None, "out", {}, "texts"),
+        ([3], "out", {}, r"texts\[0\]"),
+        (["text"], None, {}, "out"),
+        (["text"], "out", {"eos": None}, "eos"),
+        (["text"], "out", {"separator": b"-"}, "separator"),
+    ],
+)
+def test_arguments_of_prepare_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, words: dict[str, Any], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("some words\n" * 50)
+    with pytest.raises(TinyNNTypeError, match=f"^{name} must be"):
+        prepare(texts, out, vocab_size=300, **words)

@@ -179,6 +179,19 @@ def test_a_tensor_never_changes(w: Tensor) -> None:
     assert copy.copy(w) == w
 
 
+def test_a_list_that_cannot_be_walked_and_a_tensor_that_was_never_made_are_named(s: Session, w: Tensor) -> None:
+    class Endless(list[Tensor]):
+        def __iter__(self) -> Any:
+            raise ZeroDivisionError("iter")
+
+    with pytest.raises(TinyNNTypeError, match=r"^parts .*ZeroDivisionError"):
+        nn.tnn_concat_n(s, Endless([w]), 0)
+    with pytest.raises(TinyNNTypeError, match=r"^weights .*ZeroDivisionError"):
+        nn.tnn_fused_linear(s, w, Endless([w]))
+    with pytest.raises(SessionError, match=r"^a is a tensor of another session"):
+        nn.tnn_scale(s, Tensor.__new__(Tensor), 1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("state", "x"), ("state", 2**70), ("state", -1), ("kind", 2), ("kind", 2**40)]
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn.labels import next_token, next_token_guarded
@@ -33,6 +33,7 @@ def sequences(draw: st.DrawFn, least: int, beyond: int) -> tuple[list[int], int,
     return ids, vocab, context, batch
 
 
+@settings(deadline=None)
 @given(sequences(0, 0))
 def test_the_target_is_the_next_id_and_the_last_position_targets_itself(
     case: tuple[list[int], int, int, int],
@@ -45,6 +46,7 @@ def test_the_target_is_the_next_id_and_the_last_position_targets_itself(
         assert (rows.sum(axis=1) == 1.0).all()
 
 
+@settings(deadline=None)
 @given(sequences(-3, 3))
 def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
     case: tuple[list[int], int, int, int],

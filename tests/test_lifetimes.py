@@ -160,8 +160,8 @@ def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_sta
 def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None:
     run("""
         import _thread, time
-        s = Session()
-        w = nn.tnn_input_2d_f32_persistent(s, 512, 512)
+        s = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(s, 128, 128)
         nn.tnn_finalize_weights(s)
         x = w
         for _ in range(12):

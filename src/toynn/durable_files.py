@@ -45,7 +45,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read piece by piece. Raises OSError, TinyNNValueError for no regular file."""
+    """The hexadecimal SHA-256 of a regular file, read piece by piece. Raises OSError, TinyNNValueError."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while piece := file.read(_CHUNK):

@@ -19,7 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from toynn._checks import INT31_MAX, real, whole
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import replace_file, sha256_of, sync
-from toynn.errors import TinyNNValueError
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arguments import text
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -76,17 +77,15 @@ def prepare(
         OSError: a file that cannot be read or written.
         `out` then has no meta.json, so that nothing takes it for complete.
     """
-    paths = [Path(text) for text in texts]
+    paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
-    cut = eos if separator is None else separator
-    if not paths:
-        raise TinyNNValueError("texts: at least one file is needed")
+    cut = text("eos", eos) if separator is None else text("separator", separator)
     if (vocab_size is None) == (tokenizer is None):
         raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
     if "\n" in cut:
         raise TinyNNValueError(f"separator must be one line, got {cut!r}")
     whole("seed", seed, 0, 2**63 - 1)
-    out = Path(out)
+    out = _path(out, "out")
     _empty_folder(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     in_all = sum(source.bytes for source in sources)
@@ -127,6 +126,26 @@ def prepare(
 
 
 # ---- reading ----
+
+
+def _path(path: object, name: str) -> Path:
+    try:
+        return Path(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise TinyNNTypeError(f"{name} must be a path, got {type(path).__name__}") from None
+
+
+def _paths(texts: object) -> list[Path]:
+    """The files to read. Raises TinyNNTypeError, and TinyNNValueError for none, or what cannot be read twice."""
+    if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
+        raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
+    paths = [_path(path, f"texts[{i}]") for i, path in enumerate(texts)]
+    if not paths:
+        raise TinyNNValueError("texts: at least one file is needed")
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise TinyNNValueError(f"texts: {path} is no regular file (each is read more than once)")
+    return paths
 
 
 def _empty_folder(out: Path) -> None:

@@ -19,15 +19,13 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arguments import boolean, float32, float_array, int32, int64, int_array, kind_of
 from toynn.tinynn.graph import tnn_graph_n_nodes
 from toynn.tinynn.native import ffi, lib
-from toynn.tinynn.session import Session, Tensor, built, handle, optional_handle, status
+from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle, status
 
 
 def _handles(s: Session, name: str, tensors: Sequence[Tensor]) -> tuple[Any, int]:
     """A C array of the handles of a list or tuple of tensors, and how many it holds."""
-    if not isinstance(tensors, (list, tuple)):
-        raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
-    handles = [handle(s, f"{name}[{i}]", tensor) for i, tensor in enumerate(tensors)]
-    return ffi.new("tnn_tensor[]", handles), int32(f"len({name})", len(handles))
+    found = handles(s, name, tensors)
+    return ffi.new("tnn_tensor[]", found), int32(f"len({name})", len(found))
 
 
 # ---- operators ----

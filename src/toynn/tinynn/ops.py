@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toynn.errors import TinyNNTypeError
-from toynn.tinynn.arguments import float32, int32, int64, kind_of
+from toynn.tinynn.arguments import float32, int32, int64
 from toynn.tinynn.native import ffi, lib
-from toynn.tinynn.session import Session, Tensor, built, handle, optional_handle
+from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle
 
 # ---- arithmetic ----
 
@@ -197,11 +196,9 @@ def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
 
 def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
     """As tnn_concat, for one or more tensors."""
-    if not isinstance(parts, (list, tuple)):
-        raise TinyNNTypeError(f"parts must be a list or tuple of Tensors, got {kind_of(parts)}")
-    handles = [handle(s, f"parts[{i}]", part) for i, part in enumerate(parts)]
-    array = ffi.new("tnn_tensor[]", handles)
-    return built(s, lib.tnn_concat_n, array, int32("len(parts)", len(handles)), int32("dim", dim))
+    found = handles(s, "parts", parts)
+    array = ffi.new("tnn_tensor[]", found)
+    return built(s, lib.tnn_concat_n, array, int32("len(parts)", len(found)), int32("dim", dim))
 
 
 def tnn_transpose(s: Session, a: Tensor) -> Tensor:

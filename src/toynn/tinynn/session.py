@@ -225,9 +225,20 @@ def handle(s: Session, name: str, tensor: object) -> int:
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     if not isinstance(tensor, Tensor):
         raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
-    if tensor.session is not s:
+    if getattr(tensor, "session", None) is not s:  # None: its __init__ did not run
         raise SessionError(f"{name} is a tensor of another session")
     return tensor.handle
+
+
+def handles(s: Session, name: str, tensors: object) -> list[int]:
+    """The numbers C knows the tensors of a list or tuple by; raises as `handle` does, naming the item."""
+    if not isinstance(tensors, (list, tuple)):
+        raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
+    try:
+        items = list(tensors)
+    except Exception as error:  # of a subclass's __iter__
+        raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors: {type(error).__name__}: {error}") from error
+    return [handle(s, f"{name}[{i}]", tensor) for i, tensor in enumerate(items)]
 
 
 def optional_handle(s: Session, name: str, tensor: object) -> int:
