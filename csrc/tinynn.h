@@ -71,6 +71,11 @@ TNN_API const char * tnn_build_type(void);
 TNN_API const char * tnn_build_options(void);
 TNN_API const char * tnn_cpu_features(void);  /* features compiled in, space separated */
 TNN_API const char * tnn_cpu_missing(void);   /* features this CPU lacks for the profile; "" when it may run. Call it first: nothing else is safe otherwise */
+/* Which kernel computes the products of the fused operators. The process chooses its CPU's fastest at the first product; all give
+ * the same bits. */
+TNN_API const char * tnn_gemm_kernel(void);              /* the one in use: "v8", or "avx512" where this CPU has it */
+TNN_API const char * tnn_gemm_kernel_at(int32_t i);      /* those that this CPU can run, the fastest at 0; NULL beyond the last */
+TNN_API int tnn_gemm_use_kernel(const char * name);      /* TNN_E_VALUE: this CPU, or this build, has no kernel of that name */
 TNN_API int32_t tnn_available_cores(void);    /* cores this process may run on: affinity mask and cgroup quota, at least 1 */
 TNN_API int64_t tnn_available_memory(void);   /* bytes that may still be had: of the machine, of this process's cgroup */
 

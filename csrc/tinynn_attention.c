@@ -153,10 +153,6 @@ static struct shape shape_of(const struct tnn_kernel * k) {
     };
 }
 
-static int64_t min_i64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* Scores of rows queries, rotated into b->q, against n_keys keys (n_keys, d_head), rotated, into b->p. */
 static void block_scores(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
                          const float * keys, int64_t key_row, int64_t n_keys) {
@@ -207,7 +203,7 @@ void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int i
             rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
         }
         for (int64_t q0 = 0; q0 < h.t_seq; q0 += QUERIES) {
-            const int64_t rows = min_i64(QUERIES, h.t_seq - q0);
+            const int64_t rows = tnn__min(QUERIES, h.t_seq - q0);
             block_attention(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, rows, q0, b.keys, h.d, values, h.qkv_row,
                             out + q0 * out_row, out_row);
         }
@@ -236,7 +232,7 @@ void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst
         }
         for (int64_t head = kv * h.group; head < (kv + 1) * h.group; head++) {
             for (int64_t q0 = 0; q0 < n; q0 += QUERIES) {
-                block_attention(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, min_i64(QUERIES, n - q0), past + q0, keys,
+                block_attention(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, tnn__min(QUERIES, n - q0), past + q0, keys,
                                 cache_row, values, cache_row, (float *) dst->data + q0 * out_row + head * h.d, out_row);
             }
         }
@@ -294,7 +290,7 @@ void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, 
         for (int64_t head = kv * h.group; head < (kv + 1) * h.group; head++) {
             const float * dout = tnn__data(dst->src[0]) + sequence * h.t_seq * out_row + head * h.d;
             for (int64_t q0 = 0; q0 < h.t_seq; q0 += QUERIES) {
-                const int64_t rows = min_i64(QUERIES, h.t_seq - q0), n_keys = q0 + rows;
+                const int64_t rows = tnn__min(QUERIES, h.t_seq - q0), n_keys = q0 + rows;
                 float inverse[QUERIES];
                 block_scores(&h, &b, qkv + head * h.d + q0 * h.qkv_row, table + q0 * h.d, rows, b.keys, h.d, n_keys);
                 causal_exp(b.p, h.stride, rows, q0, n_keys, inverse);

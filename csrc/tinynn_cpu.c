@@ -1,6 +1,6 @@
 /* tinynn_cpu.c - what this machine can run. Compiled for the baseline instruction set: it runs before anything else. */
 #define _GNU_SOURCE
-#include "tinynn.h"
+#include "tinynn_gemm.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -37,6 +37,16 @@ const char * tnn_cpu_features(void) {
 
 const char * tnn_cpu_missing(void) {
     return ""; /* aarch64: the baseline; native: the machine that built it */
+}
+#endif
+
+#if defined(__x86_64__)
+/* What csrc/tinynn_gemm_avx512.c is compiled for. The compiler's runtime asks CPUID, and XGETBV whether the system keeps the
+ * registers. */
+bool tnn__cpu_has_avx512(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq");
 }
 #endif
 

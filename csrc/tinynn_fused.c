@@ -302,19 +302,24 @@ tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_
     if (!tnn__reserve_nodes(s, n) || !tnn__reserve_nodes(s, n + 1)) {
         return 0;
     }
-    struct ggml_tensor * squares = NULL;
+    struct ggml_tensor * squares = NULL, * first = NULL;
     for (int i = 0; i < n; i++) {
         struct ggml_tensor    * args[] = { tnn__tensor(s, "grads", grads[i]), squares };
         const struct tnn_kernel like   = { .kind = TNN_K_GRAD_SQUARES, .inplace_src = -1 };
         struct ggml_tensor    * g      = args[0];
-        squares = tnn__kernel_node(s, &like, 2, 1, args, squares != NULL ? 2 : 1);
-        if (squares == NULL) {
+        struct ggml_tensor    * node   = tnn__kernel_node(s, &like, 1, 1, args, squares != NULL ? 2 : 1);
+        if (node == NULL) {
             return 0;
         }
+        if (squares != NULL) {
+            tnn__kernel_of(s, squares)->following = tnn__kernel_of(s, node);
+        }
+        first   = first != NULL ? first : node;
+        squares = node;
         ggml_format_name(squares, "squares of %.50s", ggml_get_name(g));
     }
     struct ggml_tensor    * args[] = { squares, tc };
-    const struct tnn_kernel like   = { .kind = TNN_K_GRAD_NORM, .inplace_src = -1 };
+    const struct tnn_kernel like   = { .kind = TNN_K_GRAD_NORM, .following = tnn__kernel_of(s, first), .inplace_src = -1 };
     return handle_of(s, tnn__kernel_node(s, &like, 2, 1, args, 2));
 }
 

@@ -7,6 +7,8 @@
 #ifndef TINYNN_GEMM_H
 #define TINYNN_GEMM_H
 
+#include "tinynn.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +27,28 @@ struct tnn_gemm {
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
 
+/* One of the kernels that compute the same bits (tinynn_gemm_blocks.h, once for each width of vector). */
+struct tnn_gemm_kernel {
+    const char * name;
+    int64_t      rows, columns; /* of a tile */
+    void (*run)(const struct tnn_gemm * g, void * scratch);
+};
+
+extern const struct tnn_gemm_kernel tnn__gemm_v8;
+#if defined(__x86_64__)
+#define TNN_GEMM_AVX512
+extern const struct tnn_gemm_kernel tnn__gemm_avx512;
+/* Can this CPU, and does its system let it, compute with vectors of sixteen? (tinynn_cpu.c) */
+bool tnn__cpu_has_avx512(void);
+#endif
+
+/* The most that any kernel packs at once: k and columns of B, rows of A; and elements of a tile. */
+#define TNN_GEMM_KC   384
+#define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
+#define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
+#define TNN_GEMM_PAD  16  /* behind a copied row, so that rows do not collide */
+#define TNN_GEMM_TILE (12 * 32)
+
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
 size_t tnn__gemm_scratch(void);
 
@@ -33,6 +57,10 @@ void tnn__gemm(const struct tnn_gemm * g, void * scratch);
 
 /* Thread ith's share of a product that nth threads compute together; the shares are disjoint parts of C. */
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch);
+
+static inline int64_t tnn__min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 
 /* The ith of nth nearly equal parts of 0..n, its ends multiples of unit. */
 static inline void tnn__part(int64_t n, int64_t unit, int ith, int nth, int64_t * begin, int64_t * end) {

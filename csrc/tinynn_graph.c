@@ -261,7 +261,14 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     }
     rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
-    if (rc == TNN_OK && seconds == NULL) {
+    if (rc == TNN_OK && seconds == NULL && graph == s->gb && s->leaders != NULL) {
+        struct ggml_cgraph groups = *graph;
+        groups.nodes   = s->leaders;
+        groups.n_nodes = s->n_leaders;
+        s->in_groups   = true;
+        rc = compute(s, &groups);
+        s->in_groups = false;
+    } else if (rc == TNN_OK && seconds == NULL) {
         rc = compute(s, graph);
     }
     for (int i = 0; rc == TNN_OK && seconds != NULL && i < graph->n_nodes; i++) {
@@ -430,11 +437,14 @@ int tnn_realize_backward(tnn_session * s) {
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
         return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
     }
-    int rc = is_fused(s, s->gb) ? tnn__fused_schedule(s, s->gb) : TNN_OK;
+    const bool fused = is_fused(s, s->gb);
+    int rc = fused ? tnn__fused_schedule(s, s->gb) : TNN_OK;
+    rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     if (rc == TNN_OK) {
         s->gradients_kept = gradients_kept(s, s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
+    rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
     if (rc != TNN_OK) {
         return rc;
     }

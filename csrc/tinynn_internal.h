@@ -78,6 +78,10 @@ struct tnn_session {
     bool                  computed;
     struct tnn_loss     * losses;     /* list */
     struct tnn_kernel   * kernels;    /* list, of the nodes that the shim computes */
+    int                 * group_end;  /* by node of gb: the last of those that run with it; NULL: each runs alone */
+    struct ggml_tensor ** leaders;    /* gb as it runs: the last node of each group */
+    int                   n_leaders;
+    bool                  in_groups;  /* this compute runs groups */
     struct ggml_cgraph  * gb_unfinished; /* what a tnn_build_backward that ran out of memory leaves for the next try */
 
     /* compute */

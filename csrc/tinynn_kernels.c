@@ -37,8 +37,16 @@ static size_t padded(size_t size) {
 }
 
 static void run_kernel(struct ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const struct tnn_kernel * k = userdata;
-    KERNELS[k->kind].run(k, dst, ith, nth, (char *) k->s->scratch + (size_t) ith * padded(k->s->scratch_per_thread));
+    const struct tnn_kernel * k       = userdata;
+    void                    * scratch = (char *) k->s->scratch + (size_t) ith * padded(k->s->scratch_per_thread);
+    if (!k->s->in_groups || k->n_members == 0) {
+        KERNELS[k->kind].run(k, dst, ith, nth, scratch);
+        return;
+    }
+    for (int i = 0; i < k->n_members; i++) {
+        const struct tnn_kernel * member = tnn__kernel_of(k->s, k->members[i]);
+        KERNELS[member->kind].run(member, k->members[i], ith, nth, scratch);
+    }
 }
 
 struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel * like, int64_t ne0, int64_t ne1,
@@ -51,7 +59,6 @@ struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel *
     *k      = *like;
     k->s    = s;
     k->next = s->kernels;
-    atomic_init(&k->threads_done, 0);
     s->kernels = k;
     s->n_tensors_c++;
     return ne0 == 0 ? ggml_custom_inplace(s->ctx_c, args[0], args + 1, n_args - 1, run_kernel, GGML_N_TASKS_MAX, k)
@@ -78,6 +85,7 @@ void tnn__kernels_free(tnn_session * s) {
         free(k);
     }
     s->kernels = NULL;
+    tnn__groups_free(s);
 }
 
 int tnn__kernels_reserve_scratch(tnn_session * s) {

@@ -8,8 +8,6 @@
 
 #include "tinynn_internal.h"
 
-#include <stdatomic.h>
-
 enum tnn_kernel_kind {
     TNN_K_LINEAR,
     TNN_K_LINEAR_BACK_X,
@@ -55,8 +53,11 @@ struct tnn_kernel {
     int64_t t_seq;
     int32_t ignore_id;
     /* GRAD_SQUARES */
-    double     partial[TNN_SQUARES_PARTS];
-    atomic_int threads_done;
+    double                    partial[TNN_SQUARES_PARTS];
+    const struct tnn_kernel * following; /* the next gradient's; GRAD_NORM: the first */
+    /* the last node of a group: the nodes that run with it, itself the last */
+    struct ggml_tensor     ** members;
+    int                       n_members;
 };
 
 typedef void (*tnn_kernel_fun)(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
@@ -112,6 +113,13 @@ int tnn__fused_backward(tnn_session * s);
 int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf);
 /* Moves each optimizer step up to where its gradient is done and its weight read for the last time. */
 int tnn__fused_schedule(tnn_session * s, struct ggml_cgraph * graph);
+
+/* ---- tinynn_groups.c ---- */
+/* Orders the nodes so that those which need no barrier between them stand side by side, as s->group_end says. */
+int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph);
+/* The graph that ggml runs, once each node has its place: s->leaders. */
+int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph);
+void tnn__groups_free(tnn_session * s);
 
 /* Does a gradient of a parameter start from 0 here, or go on from what its memory holds? */
 static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {

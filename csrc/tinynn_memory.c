@@ -224,6 +224,15 @@ static size_t padded_size(const struct plan * p, const struct ggml_tensor * t) {
     return GGML_PAD(ggml_nbytes(t), p->align);
 }
 
+/* The node after which what node i uses is free: the last of its group, whose nodes run at the same time. */
+static int end_of(const struct plan * p, int i) {
+    return p->s->group_end != NULL && p->graph == p->s->gb ? p->s->group_end[i] : i;
+}
+
+static bool runs_alone(const struct plan * p, int i) {
+    return end_of(p, i) == i && (i == 0 || end_of(p, i - 1) != i);
+}
+
 static void note_use(const struct plan * p, struct ggml_tensor * t, int node) {
     struct ggml_tensor * root = root_of(t);
     struct place * place = place_of(p, root);
@@ -240,10 +249,11 @@ static void note_use(const struct plan * p, struct ggml_tensor * t, int node) {
 static void find_last_uses(const struct plan * p) {
     for (int i = 0; i < p->graph->n_nodes; i++) {
         struct ggml_tensor * node = p->graph->nodes[i];
-        note_use(p, node, i);
+        const int end = end_of(p, i);
+        note_use(p, node, end);
         for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
             /* ggml computes RMS_NORM and a MUL behind it as one: x must outlive both */
-            note_use(p, node->src[j], node->op == GGML_OP_RMS_NORM ? i + 1 : i);
+            note_use(p, node->src[j], node->op == GGML_OP_RMS_NORM ? i + 1 : end);
         }
     }
 }
@@ -272,7 +282,7 @@ static bool read_otherwise(const struct ggml_tensor * node, int j) {
 /* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
     const struct tnn_kernel * kernel = tnn__kernel_of(p->s, node);
-    if (kernel != NULL ? kernel->inplace_src < 0 : !ggml_op_can_inplace(node->op)) {
+    if ((kernel != NULL ? kernel->inplace_src < 0 : !ggml_op_can_inplace(node->op)) || !runs_alone(p, i)) {
         return NULL;
     }
     const int first = kernel != NULL ? kernel->inplace_src : 0;
@@ -324,12 +334,16 @@ static bool place_all(struct plan * p) {
             place_input(p, root_of(p->graph->nodes[i])); /* a step may add to the gradient of the last */
         }
     }
-    for (int i = 0; i < p->graph->n_nodes; i++) {
+    for (int i = 0, first = 0; i < p->graph->n_nodes; i++) {
         struct ggml_tensor * node = p->graph->nodes[i];
         place_node(p, node, i);
-        bool ok = release(p, node, i);
-        for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
-            ok = release(p, node->src[j], i) && ok;
+        bool ok = true;
+        for (; end_of(p, i) == i && first <= i; first++) { /* what the nodes of this group were the last to use */
+            struct ggml_tensor * used = p->graph->nodes[first];
+            ok = release(p, used, i) && ok;
+            for (int j = 0; j < GGML_MAX_SRC && used->src[j] != NULL; j++) {
+                ok = release(p, used->src[j], i) && ok;
+            }
         }
         /* RMS_NORM's operand is kept one node longer, see find_last_uses */
         if (i > 0 && p->graph->nodes[i - 1]->op == GGML_OP_RMS_NORM) {

@@ -3,8 +3,8 @@
 #include "tinynn_kernels.h"
 #include "tinynn_vec.h"
 
-/* Sum of squares of a gradient, in f64, in TNN_SQUARES_PARTS parts whose ends do not depend on the number of threads, on top
- * of the sum so far. Operands: gradient, [sum so far]. */
+/* Sums of squares of a gradient, in f64, in TNN_SQUARES_PARTS parts whose ends do not depend on the number of threads. They stay
+ * in the kernel, for the norm. Operands: gradient, [the gradient's before]. */
 void tnn__grad_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     struct tnn_kernel * state = (struct tnn_kernel *) k;
@@ -24,32 +24,23 @@ void tnn__grad_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         }
         state->partial[part] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
     }
-    /* The last thread to arrive adds the parts, in their order. */
-    if (atomic_fetch_add(&state->threads_done, 1) == nth - 1) {
-        atomic_store(&state->threads_done, 0);
-        double sum = 0.0;
-        if (dst->src[1] != NULL) {
-            memcpy(&sum, dst->src[1]->data, sizeof(sum));
-        }
-        for (int part = 0; part < TNN_SQUARES_PARTS; part++) {
-            sum += state->partial[part];
-        }
-        memcpy(dst->data, &sum, sizeof(sum)); /* a double in an f32 tensor of two */
-    }
 }
 
 /* [norm, factor]: the norm of all gradients times clip[1], and what each gradient is multiplied by so that the norm becomes at
- * most clip[0] (0: no limit). Operands: sum of squares, clip. */
+ * most clip[0] (0: no limit). The parts of all gradients are added in f64, in their order. Operands: the last gradient's, clip. */
 void tnn__grad_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) k;
     (void) nth;
     (void) scratch;
     if (ith != 0) {
         return;
     }
     const float * clip = tnn__data(dst->src[1]);
-    double squares;
-    memcpy(&squares, dst->src[0]->data, sizeof(squares));
+    double squares = 0.0;
+    for (const struct tnn_kernel * of = k->following; of != NULL; of = of->following) {
+        for (int part = 0; part < TNN_SQUARES_PARTS; part++) {
+            squares += of->partial[part];
+        }
+    }
     const double norm = sqrt(squares) * (double) clip[1];
     float      * out  = dst->data;
     out[0] = (float) norm;

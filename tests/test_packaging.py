@@ -198,6 +198,35 @@ def test_what_runs_before_the_cpu_is_checked_needs_no_avx(packages: Packages) ->
     assert vex(module) == 0
 
 
+@on_linux("objdump, and the object files' names, are of a Linux build")
+def test_one_file_only_is_compiled_for_avx512_and_gives_the_linker_nothing_to_share(packages: Packages) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("AVX-512 is x86-64's")
+    avx512 = re.compile(r"%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]|\{z\}")
+
+    def functions(path: Path) -> set[str]:
+        """The functions with an instruction that needs AVX-512, as "object: function"."""
+        found, member, function = set(), path.name, ""
+        for line in run("objdump", "-d", "--no-show-raw-insn", path).splitlines():
+            if match := re.match(r"(\S+):\s+file format", line):
+                member = match[1]
+            elif match := re.match(r"[0-9a-f]+ <(.+)>:$", line):
+                function = match[1]
+            elif avx512.search(line):
+                found.add(f"{member}: {function}")
+        return found
+
+    archives = sorted(packages.build.rglob("lib*.a"))
+    assert {"libtinynn.a", "libtinynn_baseline.a", "libggml-cpu.a"} <= {path.name for path in archives}
+    found = set().union(*(functions(path) for path in [*archives, *packages.build.rglob("_tinynn.c.o")]))
+    assert found  # the pattern finds what it should
+    assert {name.split(":")[0] for name in found} == {"tinynn_gemm_avx512.c.o"}
+    (own,) = packages.build.rglob("tinynn_gemm_avx512.c.o")
+    # none weak, none a function: but for the kernel's description, nothing of this file has a name outside it
+    defined = [line.split() for line in run("nm", "-g", "--defined-only", own).splitlines()]
+    assert [(kind, name) for _, kind, name in defined] == [("D", "tnn__gemm_avx512")]
+
+
 def test_the_wheel_works_in_a_virtual_environment_of_its_own(packages: Packages, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"

@@ -27,7 +27,7 @@ class Profile:
     """One step, node by node in order of computation. `print` it for the operators and the ten longest nodes.
 
     A node is timed from one thread's point of view, its start and its barrier included (some microseconds each), so the
-    sum is a little more than the step takes without a profile.
+    sum is more than the step takes without a profile, where a small model's nodes share barriers.
     """
 
     loss: float

@@ -5,17 +5,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from toynn import _tinynn
 from toynn._checks import array_of
 from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.native import lib
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+
+_Number = TypeVar("_Number", np.float32, np.int32)
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -118,7 +120,7 @@ def want_memory(name: str, nbytes: int, what: str) -> None:
     """
     if nbytes < _WORTH_ASKING:
         return
-    available = int(lib.tnn_available_memory())
+    available = int(_tinynn.lib.tnn_available_memory())
     if nbytes > available:
         raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, {available} are available")
 
@@ -135,12 +137,19 @@ def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
         raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error
 
 
+def _is_ready(value: object, dtype: type[_Number]) -> TypeGuard[npt.NDArray[_Number]]:
+    """Is `value` what C takes as it is? It mostly is, several times a step."""
+    return type(value) is np.ndarray and value.dtype == dtype and value.ndim > 0 and value.flags.c_contiguous
+
+
 def float_array(name: str, value: object) -> FloatArray:
     """`value` as a C-contiguous native float32 array of at least one dimension, copied only when needed.
 
     Takes floating and integer dtypes of any byte order and layout and rounds them to f32. Raises TinyNNTypeError for
     bool, complex, object and all else, and TinyNNValueError where a finite number would overflow f32.
     """
+    if _is_ready(value, np.float32):
+        return value
     array = _array(name, value)
     if array.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"{name} must have a real floating or integer dtype, got {array.dtype}")
@@ -162,6 +171,8 @@ def int_array(name: str, value: object) -> IntArray:
     Takes integer dtypes only (an empty sequence, whose dtype says nothing, passes). Raises TinyNNTypeError for all
     others, and TinyNNValueError where a number does not fit int32.
     """
+    if _is_ready(value, np.int32):
+        return value
     array = _array(name, value)
     if array.size == 0:
         return np.zeros(0, dtype=np.int32)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from toynn import _tinynn
+from toynn.errors import TinyNNValueError
+from toynn.tinynn.arguments import int32
+from toynn.tinynn.arguments import text as checked_text
 
 ffi: Any = _tinynn.ffi
 lib: Any = _tinynn.lib
@@ -90,9 +94,57 @@ def ggml_version() -> str:
     return tnn_ggml_version()
 
 
+def tnn_gemm_kernel() -> str:
+    """The kernel that computes the products of the fused operators: "v8", or "avx512" where this CPU has it.
+
+    The process chooses its CPU's fastest, or what the environment variable TOYNN_GEMM_KERNEL names. All give the same
+    bits.
+    """
+    return text(lib.tnn_gemm_kernel())
+
+
+def tnn_gemm_kernel_at(i: int) -> str | None:
+    """The kernels that this CPU can run, the fastest at 0; None where there is none. i: an int32."""
+    pointer = lib.tnn_gemm_kernel_at(int32("i", i))
+    return None if pointer == ffi.NULL else text(pointer)
+
+
+def tnn_gemm_use_kernel(name: str) -> None:
+    """Computes all products of this process with that kernel from now on; no bit changes.
+
+    Raises:
+        TinyNNValueError: this CPU, or this build, has no kernel of that name.
+        TinyNNTypeError: name is not a str.
+    """
+    if checked_text("name", name) not in _gemm_kernels():
+        raise TinyNNValueError(f"name must be one of {', '.join(_gemm_kernels())} on this CPU, got {name!r}")
+    lib.tnn_gemm_use_kernel(name.encode())
+
+
+def _gemm_kernels() -> list[str]:
+    """The kernels that this CPU can run, the fastest first."""
+    names: list[str] = []
+    while (name := tnn_gemm_kernel_at(len(names))) is not None:
+        names.append(name)
+    return names
+
+
+def _choose_gemm_kernel() -> None:
+    """Raises ImportError where TOYNN_GEMM_KERNEL names a kernel that is not there."""
+    name = os.environ.get("TOYNN_GEMM_KERNEL", "")
+    if name:
+        try:
+            tnn_gemm_use_kernel(name)
+        except TinyNNValueError as error:
+            raise ImportError(f"TOYNN_GEMM_KERNEL: {error}") from None
+
+
+_choose_gemm_kernel()
+
+
 def build_info() -> dict[str, str]:
     """What the extension was built from and for: ggml_version, ggml_commit, profile, compiler, build_type,
-    options and cpu_features (separated by spaces)."""
+    options and cpu_features (separated by spaces); and gemm_kernel, which this CPU chooses."""
     return {
         "ggml_version": tnn_ggml_version(),
         "ggml_commit": tnn_ggml_commit(),
@@ -101,4 +153,5 @@ def build_info() -> dict[str, str]:
         "build_type": tnn_build_type(),
         "options": tnn_build_options(),
         "cpu_features": tnn_cpu_features(),
+        "gemm_kernel": tnn_gemm_kernel(),
     }

@@ -45,11 +45,12 @@ def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
             f"targets must be flat with t_seq * t_batch = {n} token ids (the fused layout takes no one-hot labels), "
             f"got shape {array.shape}"
         )
-    wrong = np.flatnonzero((array != IGNORE_ID) & ((array < 0) | (array >= vocab)))
-    if wrong.size:
-        at = int(wrong[0])
+    # as unsigned numbers IGNORE_ID + 1 is 0, and what is below it is large
+    wrong = array.view(np.uint32) + np.uint32(-IGNORE_ID) > vocab
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(f"targets[{at}] is {array[at]}, neither in 0..{vocab - 1} nor {IGNORE_ID} (ignored)")
-    if (array == IGNORE_ID).all():
+    if array.max() == IGNORE_ID:
         raise TinyNNValueError(f"targets are all {IGNORE_ID} (ignored): there is no loss")
     return array
 
@@ -104,8 +105,8 @@ def _checked_integers(name: str, value: npt.ArrayLike, n: int, limit: int, limit
     array = int_array(name, value)
     if array.shape != (n,):
         raise TinyNNValueError(f"{name} must be flat with t_seq * t_batch = {n} integers, got shape {array.shape}")
-    wrong = np.flatnonzero((array < 0) | (array >= limit))
-    if wrong.size:
-        at = int(wrong[0])
+    wrong = array.view(np.uint32) >= limit  # as an unsigned number a negative one is large
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(f"{name}[{at}] is {array[at]}, out of 0..{limit - 1} ({limit_is} = {limit})")
     return array
