@@ -1,6 +1,7 @@
 # The doors. Everything lives in .venv; nothing else on the machine is touched.
 #
 #   make run        install toynn, train a projection lens for five steps
+#   make quickstart train a small model on the stories that are shipped, for a few minutes, and let it write
 #   make test       lint, then the tests (a few minutes)
 #   make test-all   the long tests too, and the sanitizers
 #   make lint       ruff, mypy --strict
@@ -29,7 +30,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint dev bench fuzz corpus fixtures sanitize clean
+.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,6 +38,12 @@ help:
 
 run: $(VENV)/.installed
 	$(PY) examples/smoke_projection_lens.py
+
+quickstart: $(VENV)/.installed-cli
+	rm -rf build/quickstart
+	$(VENV)/bin/toynn prepare examples/data/corpus.txt --out build/quickstart/data --vocab-size 2048
+	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
+	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --max-tokens 200
 
 test: lint
 	$(PY) -m pytest $(PYTEST)
@@ -91,6 +98,10 @@ $(VENV)/.build-tools: pyproject.toml $(VENV)/.created
 
 $(VENV)/.installed: $(NATIVE) $(VENV)/.build-tools
 	$(PIP) install --quiet --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-cli: $(VENV)/.installed
+	$(PIP) install --quiet --no-build-isolation --editable '.[cli,plot]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
 from toynn.config import RopeScaling
+from toynn.trained_model import weight_shapes
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
 from toynn.training.toml_config import differences, from_toml, read_config, to_toml
 
@@ -108,3 +110,10 @@ def test_sections_of_another_kind_are_refused() -> None:
         TrainConfig(train=OptimizerArgs())  # type: ignore[arg-type]
     with pytest.raises(TinyNNTypeError, match="model must be ModelArgs or None"):
         TrainConfig({})  # type: ignore[arg-type]
+
+
+def test_the_quick_start_trains_about_a_million_parameters() -> None:
+    config = read_config(Path(__file__).parents[1] / "examples" / "quickstart.toml")
+    assert config.model is not None
+    shapes = weight_shapes(config.model.config(vocab=2048), config.model.untied, config.model.qkv_bias)
+    assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
