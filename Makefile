@@ -7,7 +7,7 @@
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
-#   make fuzz       the session API fed with anything, for ten minutes; a failure names its seed
+#   make fuzz       the session API, then the readers of models, fed with anything, ten minutes each; a failure names its seed
 #   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
@@ -62,8 +62,9 @@ dev: $(VENV)/.installed
 bench: $(VENV)/.installed-dev
 	$(PY) -m benchmarks $(BENCH)
 
-fuzz: $(VENV)/.installed
+fuzz: $(VENV)/.installed-dev
 	$(PY) tests/fuzz.py $(FUZZ)
+	$(PY) tests/fuzz_interop.py $(FUZZ)
 
 corpus: $(VENV)/.created
 	$(PY) examples/corpus/write_corpus.py
