@@ -40,6 +40,13 @@ class JsonFields:
             raise TinyNNValueError(f"{self._where}: {key!r} must be at least {least}, got {value!r:.60}")
         return value
 
+    def require_format(self, name: str, version: int) -> None:
+        """Raises TinyNNValueError unless the object says that it is of this format and version."""
+        if (kind := self.take("format", str)) != name:
+            raise TinyNNValueError(f"its format is {kind!r:.60}, not {name!r}")
+        if (found := self.count("version")) != version:
+            raise TinyNNValueError(f"its version is {found}, this toynn reads {version}")
+
     def fields(self, key: str) -> JsonFields:
         """The object under key."""
         return JsonFields(f"{self._where}.{key}" if self._where != "it" else key, self.take(key, dict))

@@ -100,10 +100,7 @@ def read_checkpoint_meta(folder: Path) -> CheckpointMeta:
 
 def _parsed(content: Any) -> CheckpointMeta:
     top = JsonFields("it", content)
-    if (kind := top.take("format", str)) != FORMAT:
-        raise TinyNNValueError(f"its format is {kind!r:.60}, not {FORMAT!r}")
-    if (version := top.count("version")) != VERSION:
-        raise TinyNNValueError(f"its version is {version}, this toynn reads {VERSION}")
+    top.require_format(FORMAT, VERSION)
     step = top.count("step")
     cfg = _config(top.fields("model"))
     untied, qkv_bias = top.take("untied", bool), top.take("qkv_bias", bool)

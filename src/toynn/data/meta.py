@@ -82,10 +82,7 @@ def load_meta(folder: Path) -> DataMeta:
 
 def _parsed(content: Any) -> DataMeta:
     top = JsonFields("it", content)
-    if (kind := top.take("format", str)) != FORMAT:
-        raise TinyNNValueError(f"its format is {kind!r:.60}, not {FORMAT!r}")
-    if (version := top.count("version")) != VERSION:
-        raise TinyNNValueError(f"its version is {version}, this toynn reads {VERSION}")
+    top.require_format(FORMAT, VERSION)
     dtype = top.take("dtype", str)
     if dtype not in DTYPES:
         raise TinyNNValueError(f"its dtype is {dtype!r:.60}, not one of {', '.join(DTYPES)}")

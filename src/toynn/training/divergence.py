@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from toynn.errors import TinyNNError
@@ -29,7 +31,12 @@ SQUARES = "none: each gradient is finite, the sum of their squares is not"
 
 def weight_not_finite(engine: LlamaSeqEngine) -> str | None:
     """The first weight, in the order of declaration, that holds NaN or infinity."""
-    return next((f"the weight {name}" for name in engine.weights if not _finite(engine.download_weight(name))), None)
+    return name_not_finite((name, engine.download_weight(name)) for name in engine.weights)
+
+
+def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
+    """The same, of weights that are at hand."""
+    return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
 def first_not_finite(engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, hp: FloatArray) -> str | None:

@@ -19,7 +19,7 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.tinynn.arguments import FloatArray, IntArray
 from toynn.trained_model import TrainedModel
 from toynn.training.config import TrainArgs
-from toynn.training.divergence import SQUARES, DivergedError, first_not_finite, weight_not_finite
+from toynn.training.divergence import SQUARES, DivergedError, first_not_finite, name_not_finite, weight_not_finite
 from toynn.training.evaluation import Validation
 from toynn.training.events import Callback, Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
 from toynn.training.interrupts import Interrupts
@@ -299,7 +299,7 @@ class _Trainer:
         began = time.perf_counter()
         engine, start = self._engine, self._start
         weights = {name: engine.download_weight(name) for name in engine.weights}
-        if self.step > 0 and (name := weight_not_finite(engine)) is not None:
+        if self.step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(self.step, "weights are not finite after it", name)
         model = TrainedModel(
             start.cfg,
