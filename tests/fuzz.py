@@ -9,72 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz_session import functions, run
+from fuzz_watch import LIMIT, watch
 
 _WARM_UP = 300  # rounds after which memory must not grow: allocators keep what they had once
 _GROWTH = 64 << 20  # bytes
-_LIMIT = 4 << 30  # bytes that a round may ask for: what is larger must be refused, not filled
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the child. seed: of the round it was in when it ended, None where it ended well."""
-
-    seed: int | None
-    said: str
-
-    @property
-    def well(self) -> bool:
-        return self.seed is None
-
-
-def watch(words: list[str], patience: float) -> Outcome:
-    """Runs the rounds in a child. A round that takes longer than `patience` seconds is a hang: the child is killed."""
-    asan = os.environ.get("ASAN_OPTIONS")  # which reserves terabytes of addresses, and has a limit of its own
-    child = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", __file__, "--child", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",
-        env=os.environ | {"ASAN_OPTIONS": f"{asan}:max_allocation_size_mb={_LIMIT >> 20}"} if asan else None,
-    )  # fmt: skip
-    seed, said, hung = -1, [], threading.Event()
-
-    def kill() -> None:
-        hung.set()
-        child.kill()
-
-    if child.stdout is None:
-        raise AssertionError("the child has no output")
-    timer = threading.Timer(patience, kill)
-    timer.start()
-    for line in child.stdout:
-        timer.cancel()
-        timer = threading.Timer(patience, kill)
-        timer.start()
-        if line.startswith("seed "):
-            seed = int(line.split()[1])
-        else:
-            said.append(line)
-    timer.cancel()
-    status = child.wait()
-    text = "".join(said)
-    if hung.is_set():
-        return Outcome(seed, f"the round of seed {seed} hung for {patience:.0f} s\n{text}")
-    if status != 0:
-        return Outcome(seed, f"the round of seed {seed} ended the process with status {status}\n{text}")
-    return Outcome(None, text)
 
 
 def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
     """The child: rounds one after the other, each announced."""
     if "ASAN_OPTIONS" not in os.environ:
-        resource.setrlimit(resource.RLIMIT_AS, (_LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
     every, end = functions(), time.monotonic() + seconds
     done = calls = refused = computed = 0
     before = 0
@@ -118,7 +67,7 @@ def main() -> int:
         rounds(words.seed, words.rounds, words.seconds, words.sabotage)
         return 0
     passed = ["--seed", words.seed, "--rounds", words.rounds, "--seconds", words.seconds, "--sabotage", words.sabotage]
-    outcome = watch([str(word) for word in passed], words.patience)
+    outcome = watch(__file__, [str(word) for word in passed], words.patience)
     print(outcome.said)
     return 0 if outcome.well else 1
 

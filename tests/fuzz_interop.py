@@ -13,6 +13,7 @@ import functools
 import json
 import random
 import struct
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fuzz_watch import watch
 from gguf_bytes import GgufBytes, array, scalar, tiny
 from interop_models import make
 
@@ -217,23 +219,33 @@ def run(seed: int, folder: Path) -> str:
     return survives_folder(files, folder)
 
 
-def main() -> None:
+def rounds(first: int, most: int, seconds: float) -> None:
+    """The child: rounds one after the other, each announced."""
+    end, outcomes, done = time.monotonic() + seconds, {"read": 0, "refused": 0}, 0
+    with tempfile.TemporaryDirectory() as folder:
+        while done < most and (time.monotonic() < end or done == 0):
+            print("seed", first + done, flush=True)
+            outcomes[run(first + done, Path(folder))] += 1
+            done += 1
+    print(f"{done} rounds from seed {first}, {outcomes['refused']} refused, {outcomes['read']} read all the same")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long")
     parser.add_argument("--rounds", type=int, default=10**9, help="or after so many rounds")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
-    end, outcomes = time.monotonic() + words.seconds, {"read": 0, "refused": 0}
-    rounds = 0
-    with tempfile.TemporaryDirectory() as folder:
-        while rounds < words.rounds and (time.monotonic() < end or rounds == 0):
-            print(f"\rseed {words.seed + rounds}", end="", flush=True)  # what a crash leaves behind
-            outcomes[run(words.seed + rounds, Path(folder))] += 1
-            rounds += 1
-    print(
-        f"\r{rounds} rounds from seed {words.seed}, {outcomes['refused']} refused, {outcomes['read']} read all the same"
-    )
+    if words.child:
+        rounds(words.seed, words.rounds, words.seconds)
+        return 0
+    passed = ["--seed", words.seed, "--rounds", words.rounds, "--seconds", words.seconds]
+    outcome = watch(__file__, [str(word) for word in passed], words.patience)
+    print(outcome.said)
+    return 0 if outcome.well else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz import watch
 from fuzz_session import PLAIN, VARIANTS, DifferenceError, Round, functions, play, run
+from fuzz_watch import watch
 
 from toynn import tinynn as nn
 
 ROUNDS = 250
+SESSION, READERS = (str(Path(__file__).with_name(name)) for name in ("fuzz.py", "fuzz_interop.py"))
 
 
 @pytest.mark.parametrize("first", [0, 100_000])
 def test_no_call_aborts_hangs_raises_what_is_not_ours_or_gives_other_numbers(first: int) -> None:
-    outcome = watch(["--seed", str(first), "--rounds", str(ROUNDS), "--seconds", "1e9"], patience=300)
+    outcome = watch(SESSION, ["--seed", str(first), "--rounds", str(ROUNDS), "--seconds", "1e9"], patience=300)
     assert outcome.well, outcome.said
     assert f"{ROUNDS} rounds from seed {first}" in outcome.said
 
 
+def test_no_file_that_is_damaged_ends_a_reader() -> None:
+    outcome = watch(READERS, ["--seed", "1000", "--rounds", "200", "--seconds", "1e9"], patience=300)
+    assert outcome.well, outcome.said
+    assert "200 rounds from seed 1000" in outcome.said
+
+
 def test_an_abort_is_reported_with_its_seed() -> None:
-    outcome = watch(["--seed", "20", "--rounds", "5", "--sabotage", "abort:22"], patience=300)
+    outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "abort:22"], patience=300)
     assert outcome.seed == 22
     assert "seed 22 ended the process with status -6" in outcome.said
 
 
 def test_a_hang_is_reported_with_its_seed_and_ended() -> None:
-    outcome = watch(["--seed", "20", "--rounds", "5", "--sabotage", "hang:21"], patience=20)
+    outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "hang:21"], patience=20)
     assert outcome.seed == 21
     assert "seed 21 hung" in outcome.said
 
 
 def test_a_foreign_exception_ends_the_child_and_is_reported() -> None:
-    outcome = watch(["--seed", "20", "--rounds", "5", "--sabotage", "raise:23"], patience=300)
+    outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "raise:23"], patience=300)
     assert outcome.seed == 23
     assert "ZeroDivisionError" in outcome.said
 

@@ -129,15 +129,7 @@ def test_memory_does_not_grow_with_the_number_of_lives(name: str) -> None:
 def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_stays_its_own() -> None:
     """A signal handler runs when its thread's compute returns, before the error of that compute is read."""
     out = run("""
-        N = 4_000_000
-        s = Session(n_threads=1)
-        w, r = (nn.tnn_input_2d_f32_persistent(s, 1, N) for _ in range(2))
-        ids = nn.tnn_input_1d_i32_persistent(s, N)
-        nn.tnn_finalize_weights(s)
-        order = np.random.default_rng(0).permutation(N).astype(np.int32)
-        order[-1] = order[0]
-        nn.tnn_upload_from_int_array(s, ids, order)
-        nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
+        s = slowly_refused()
         def handler(*_):
             try:
                 nn.tnn_session_n_threads(s)

@@ -8,12 +8,25 @@ import textwrap
 
 import pytest
 
-PRELUDE = """
+PRELUDE = '''
 import os, resource, signal, threading
 import numpy as np
 from toynn import *
 from toynn import tinynn as nn
-"""
+
+def slowly_refused():
+    """A session whose compute takes a while, and is then refused: two ids name one row."""
+    n = 4_000_000
+    s = Session(n_threads=1)
+    w, r = (nn.tnn_input_2d_f32_persistent(s, 1, n) for _ in range(2))
+    ids = nn.tnn_input_1d_i32_persistent(s, n)
+    nn.tnn_finalize_weights(s)
+    order = np.random.default_rng(0).permutation(n).astype(np.int32)
+    order[-1] = order[0]
+    nn.tnn_upload_from_int_array(s, ids, order)
+    nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
+    return s
+'''
 
 
 def run(script: str, timeout: float = 120) -> str:
@@ -57,15 +70,7 @@ def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
 def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> None:
     """The session is freed after the call, so that its message is not read from freed memory."""
     out = run("""
-        N = 4_000_000
-        s = Session(n_threads=1)
-        w, r = (nn.tnn_input_2d_f32_persistent(s, 1, N) for _ in range(2))
-        ids = nn.tnn_input_1d_i32_persistent(s, N)
-        nn.tnn_finalize_weights(s)
-        order = np.random.default_rng(0).permutation(N).astype(np.int32)
-        order[-1] = order[0]
-        nn.tnn_upload_from_int_array(s, ids, order)
-        nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
+        s = slowly_refused()
         junk = []
         def close(*_):
             s.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,15 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
     if not (isinstance(value, str) and value in allowed):
         raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {_repr(value)}")
     return value
+
+
+def same_weights(given: Collection[str], wanted: Collection[str]) -> None:
+    """That the names are those of the model's weights, none missing and none unknown."""
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    if missing or unknown:
+        what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
+        raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
 
 
 def array_of(name: str, value: object) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import flag, whole
+from toynn._checks import flag, same_weights, whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
@@ -84,11 +84,7 @@ class TrainedModel:
         if self.cfg.n_layers > len(self.weights):  # before the names of so many layers are made
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.cfg.n_layers}")
         shapes = weight_shapes(self.cfg, flag("untied", self.untied), flag("qkv_bias", self.qkv_bias))
-        missing = [name for name in shapes if name not in self.weights]
-        unknown = [name for name in self.weights if name not in shapes]
-        if missing or unknown:
-            what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
-            raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
+        same_weights(self.weights, shapes)
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)
         object.__setattr__(self, "weights", {name: self.weights[name] for name in shapes})

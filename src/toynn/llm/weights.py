@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from toynn._checks import same_weights
 from toynn.errors import TinyNNValueError
 from toynn.init_streams import Lcg31Stream, XorShift64Stream
 from toynn.tinynn import (
@@ -143,11 +144,7 @@ class WeightTable:
 
     def upload_all(self, weights: Mapping[str, npt.ArrayLike]) -> None:
         """Sets every weight. Raises TinyNNValueError, before anything changes, for one that is missing or unknown."""
-        missing = [name for name in self.weights if name not in weights]
-        unknown = [name for name in weights if name not in self.weights]
-        if missing or unknown:
-            what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
-            raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
+        same_weights(weights, self.weights)
         for name in self.weights:
             self.upload(name, weights[name])
 

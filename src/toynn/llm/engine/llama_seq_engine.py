@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -13,95 +13,33 @@ import numpy.typing as npt
 from toynn.config import SmolLM2Config
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.init_streams import make_stream
-from toynn.labels import IGNORE_ID
-from toynn.llm.archs import LlamaArch
-from toynn.llm.blocks import Sequences
-from toynn.llm.engine.inputs import (
-    MAX_LAYERS,
-    batch_positions,
-    block_causal_mask,
-    checked_clip,
-    checked_hp,
-    checked_positions,
-    checked_targets,
-    checked_token_ids,
+from toynn.llm.engine.graphs import (
+    HP,
+    WEIGHT_DECAY,
+    ForwardGraph,
+    LossGraph,
+    TrainingGraph,
+    forward_graph,
+    loss_graph,
+    training_graph,
 )
-from toynn.llm.primitives import Rope
-from toynn.llm.weights import Weight, WeightTable
+from toynn.llm.engine.inputs import checked_clip, checked_hp, checked_positions, checked_targets, checked_token_ids
+from toynn.llm.engine.model import Model, declare, require_trainable
+from toynn.llm.weights import WeightTable
 from toynn.options import RecipeOptions
 from toynn.tinynn import (
     TNN_F32,
     Session,
     Tensor,
-    TrainStep,
     download_row_major,
-    tnn_build_backward,
-    tnn_build_forward_only,
     tnn_compute,
-    tnn_cross_entropy_loss,
-    tnn_extend_backward_graph,
-    tnn_finalize_weights,
-    tnn_fused_adamw,
-    tnn_fused_cross_entropy,
-    tnn_fused_grad_norm,
-    tnn_input_1d_f32,
-    tnn_input_1d_f32_persistent,
-    tnn_input_1d_i32,
-    tnn_input_1d_i32_persistent,
-    tnn_input_2d_f32,
-    tnn_input_2d_f32_persistent,
-    tnn_opt_step_adamw,
-    tnn_pin_all_graph_b_nodes,
-    tnn_realize,
-    tnn_realize_backward,
-    tnn_reset_for_rebuild,
-    tnn_session_set_graph_capacity,
-    tnn_set_loss,
-    tnn_set_output,
     tnn_tensor_grad,
     tnn_tensor_ne0,
-    tnn_tensor_set_name,
     tnn_train_step,
-    tnn_view_1d,
     upload_int_array,
     upload_row_major,
 )
-from toynn.tinynn.arguments import FloatArray, IntArray, boolean, kind_of, text
-
-_MAX_GRAPH_NODES = 1 << 21
-_HP = 7  # numbers of AdamW.hp, ...
-_WEIGHT_DECAY = 4  # ... and where the decay stands
-
-
-@dataclass
-class _Model:
-    """What lives as long as the session."""
-
-    session: Session
-    cfg: SmolLM2Config
-    options: RecipeOptions
-    table: WeightTable
-    arch: LlamaArch
-    token_ids: Tensor
-    positions: IntArray  # 0..T-1 in each sequence
-    mask: Tensor | None
-    freq_factors: Tensor | None
-
-
-@dataclass
-class _Graph:
-    """What lives until the next rebuild; t_loss is None for a forward graph."""
-
-    positions: Tensor
-    taps: dict[str, Tensor]
-    keep_taps: bool
-    judged: tuple[Tensor, Tensor] | None = None  # targets and loss of a graph without a backward
-    t_loss: Tensor | None = None
-    gradients_kept: bool = False
-    decay_vectors: bool = True
-    step: TrainStep | None = None  # of the fused layout
-    t_clip: Tensor | None = None
-    t_norm: Tensor | None = None
+from toynn.tinynn.arguments import FloatArray, boolean, kind_of, text
 
 
 class LlamaSeqEngine:
@@ -113,8 +51,8 @@ class LlamaSeqEngine:
     """
 
     def __init__(self) -> None:
-        self._model: _Model | None = None
-        self._graph: _Graph | None = None
+        self._model: Model | None = None
+        self._graph: ForwardGraph | None = None
 
     # ---- life ----
 
@@ -199,7 +137,7 @@ class LlamaSeqEngine:
             )
         session = Session(0, options.n_threads, oversubscribe)
         try:
-            self._model = _declare(session, cfg, options)
+            self._model = declare(session, cfg, options)
             fill(self._model.table)
         except BaseException:
             self._model = None
@@ -258,42 +196,21 @@ class LlamaSeqEngine:
         require_trainable(model.options.weight_dtype)
         pin, keep_gradients = boolean("pin", pin), boolean("keep_gradients", keep_gradients)
         clip, decay_vectors = boolean("clip", clip), boolean("decay_vectors", decay_vectors)
-        fused = model.options.layout == "fused"
         for name, asked in (("keep_gradients", keep_gradients), ("clip", clip), ("decay_vectors", not decay_vectors)):
-            if asked and not fused:
+            if asked and not model.fused:
                 raise TinyNNValueError(f"{name}: only the fused layout has it")
-        keep_taps = not fused if taps is None else boolean("taps", taps)
-        s = model.session
-        with s.exclusive():
-            graph = self._rebuild(model, keep_taps)
-            logits = graph.taps["logits"]
-            if fused:
-                t_labels = tnn_input_1d_i32(s, _rows(model))  # ne=[T*B]
-                t_loss = tnn_fused_cross_entropy(s, logits, t_labels, IGNORE_ID)  # ne=[1]
-            else:
-                t_labels = tnn_input_2d_f32(s, model.cfg.vocab, _rows(model))  # ne=[vocab, T*B]
-                t_loss = tnn_cross_entropy_loss(s, logits, t_labels)  # ne=[1]
-            t_hp = tnn_input_1d_f32(s, _HP if decay_vectors else 2 * _HP)
-            for name, tensor in (("targets" if fused else "labels", t_labels), ("hp", t_hp), ("loss", t_loss)):
-                tnn_tensor_set_name(s, tensor, name)
-            tnn_set_output(s, t_loss)
-            tnn_set_loss(s, t_loss)
-            tnn_build_forward_only(s, t_loss)
-            tnn_build_backward(s)
-            if fused:
-                graph.t_clip, graph.t_norm = _fused_steps(model, t_hp, clip, keep_gradients)
-                graph.step = TrainStep(model.token_ids, t_labels, t_hp, t_loss, graph.t_norm)
-            else:
-                for weight in model.arch.trainable():
-                    tnn_extend_backward_graph(s, _adamw_step(s, weight, t_hp))
-            if pin:
-                tnn_pin_all_graph_b_nodes(s)
-            tnn_realize_backward(s)
-            if graph.t_clip is not None:
-                upload_row_major(s, graph.t_clip, [[0.0, 1.0]])
-            graph.t_loss, graph.gradients_kept, graph.decay_vectors = t_loss, pin or keep_gradients, decay_vectors
-            self._graph = graph
-        return t_loss, t_labels, t_hp
+        keep_taps = not model.fused if taps is None else boolean("taps", taps)
+        with model.session.exclusive():
+            self._graph = None
+            self._graph = graph = training_graph(
+                model,
+                pin=pin,
+                keep_taps=keep_taps,
+                keep_gradients=keep_gradients,
+                clip=clip,
+                decay_vectors=decay_vectors,
+            )
+        return graph.t_loss, graph.t_labels, graph.t_hp
 
     def train_step(
         self,
@@ -330,9 +247,9 @@ class LlamaSeqEngine:
             SessionError: no training graph of the fused layout.
         """
         model, graph = self._require_model(), self._require_graph()
-        if graph.step is None:
+        if not isinstance(graph, TrainingGraph) or graph.step is None:
             raise SessionError("train_step needs the fused layout and build_training_step()")
-        rows, vocab = _rows(model), model.cfg.vocab
+        rows, vocab = model.rows, model.cfg.vocab
         ids = checked_token_ids(seq_ids, rows, vocab)
         wanted = checked_targets(targets, rows, vocab)
         row = checked_hp(hp)
@@ -342,7 +259,7 @@ class LlamaSeqEngine:
             raise SessionError("accumulate: build_training_step(keep_gradients=True) keeps what is added to")
         if not graph.decay_vectors:
             row = np.concatenate([row, row], axis=1)
-            row[0, _HP + _WEIGHT_DECAY] = 0.0
+            row[0, HP + WEIGHT_DECAY] = 0.0
         s = model.session
         with s.exclusive():
             upload_int_array(s, graph.positions, at)
@@ -366,17 +283,15 @@ class LlamaSeqEngine:
             TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized.
         """
         model = self._require_model()
-        s, rows = model.session, _rows(model)
+        s, rows = model.session, model.rows
         ids = checked_token_ids(seq_ids, rows, model.cfg.vocab)
         at = model.positions if positions is None else checked_positions(positions, rows, model.cfg.ctx)
-        keep_taps = model.options.layout != "fused" if taps is None else boolean("taps", taps)
+        keep_taps = not model.fused if taps is None else boolean("taps", taps)
         with s.exclusive():
             graph = self._graph
-            other = graph is None or graph.t_loss is not None or graph.judged is not None
-            if graph is None or other or graph.keep_taps != keep_taps:
-                graph = self._rebuild(model, keep_taps)
-                tnn_realize(s, graph.taps["logits"])
-                self._graph = graph
+            if type(graph) is not ForwardGraph or graph.keep_taps != keep_taps:
+                self._graph = None
+                self._graph = graph = forward_graph(model, keep_taps)
             upload_int_array(s, model.token_ids, ids)
             upload_int_array(s, graph.positions, at)
             tnn_compute(s)
@@ -395,47 +310,21 @@ class LlamaSeqEngine:
             TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized, or per_head.
         """
         model = self._require_model()
-        s, rows = model.session, _rows(model)
-        if model.options.layout != "fused":
+        s, rows = model.session, model.rows
+        if not model.fused:
             raise SessionError("mean_loss needs the fused layout")
         ids = checked_token_ids(seq_ids, rows, model.cfg.vocab)
         wanted = checked_targets(targets, rows, model.cfg.vocab)
         with s.exclusive():
             graph = self._graph
-            if graph is None or graph.judged is None:
-                graph = self._rebuild(model, keep_taps=False)
-                t_targets = tnn_input_1d_i32(s, rows)  # ne=[T*B]
-                t_loss = tnn_fused_cross_entropy(s, graph.taps["logits"], t_targets, IGNORE_ID)  # ne=[1]
-                tnn_set_output(s, t_loss)
-                tnn_realize(s, t_loss)
-                graph.judged = (t_targets, t_loss)
-                self._graph = graph
-            else:
-                t_targets, t_loss = graph.judged
+            if not isinstance(graph, LossGraph):
+                self._graph = None
+                self._graph = graph = loss_graph(model)
             upload_int_array(s, model.token_ids, ids)
             upload_int_array(s, graph.positions, model.positions)
-            upload_int_array(s, t_targets, wanted)
+            upload_int_array(s, graph.t_targets, wanted)
             tnn_compute(s)
-            return float(download_row_major(s, t_loss, 1, 1)[0, 0])
-
-    def _rebuild(self, model: _Model, keep_taps: bool) -> _Graph:
-        """Drops the current graph and builds the forward part of the next, activations marked as outputs if wanted."""
-        s = model.session
-        self._graph = None
-        tnn_reset_for_rebuild(s)
-        positions = tnn_input_1d_i32(s, _rows(model))
-        tnn_tensor_set_name(s, positions, "positions")
-        rope = Rope(positions, model.cfg.head_dim, model.cfg.rope_base, model.cfg.rope_scaling, model.freq_factors)
-        if model.options.layout == "fused":
-            t_seq = model.options.t_seq
-            taps = model.arch.build_fused(s, model.token_ids, rope, lambda table: Sequences(table, t_seq))
-        else:
-            taps = model.arch.build(s, model.token_ids, rope, model.mask)
-        for name, tensor in taps.items():
-            tnn_tensor_set_name(s, tensor, name)
-            if keep_taps:
-                tnn_set_output(s, tensor)
-        return _Graph(positions, taps, keep_taps)
+            return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0])
 
     # ---- the reference's names ----
 
@@ -492,7 +381,7 @@ class LlamaSeqEngine:
     @property
     def training_loss(self) -> Tensor | None:
         """The loss of the current graph; None where that is not a training graph."""
-        return None if self._graph is None else self._graph.t_loss
+        return self._graph.t_loss if isinstance(self._graph, TrainingGraph) else None
 
     # ---- weights by name ----
 
@@ -530,7 +419,7 @@ class LlamaSeqEngine:
         weight = model.table.weights.get(text("name", name))
         if weight is None or not weight.trainable:
             raise TinyNNValueError(f"name: the model has no trainable weight called {name!r}")
-        if not graph.gradients_kept:
+        if not isinstance(graph, TrainingGraph) or not graph.gradients_kept:
             raise SessionError("gradients are kept only by build_training_step(pin=True) or (keep_gradients=True)")
         grad = tnn_tensor_grad(model.session, weight.tensor)
         shape = weight.shape
@@ -548,100 +437,17 @@ class LlamaSeqEngine:
             raise TinyNNValueError(f"name: the graph has no activation called {name!r}")
         if not graph.keep_taps:
             raise SessionError("the graph keeps no activations: ask for them with taps=True when it is built")
-        return download_row_major(model.session, tensor, _rows(model), tnn_tensor_ne0(model.session, tensor))
+        return download_row_major(model.session, tensor, model.rows, tnn_tensor_ne0(model.session, tensor))
 
     # ---- state ----
 
-    def _require_model(self) -> _Model:
+    def _require_model(self) -> Model:
         if self._model is None:
             raise SessionError("the engine is not realized: call realize_for_random_init first")
         return self._model
 
-    def _require_graph(self) -> _Graph:
+    def _require_graph(self) -> ForwardGraph:
         self._require_model()
         if self._graph is None:
             raise SessionError("the engine has no graph yet: call build_training_step or forward first")
         return self._graph
-
-
-def _rows(model: _Model) -> int:
-    """T*B."""
-    return model.options.t_seq * model.options.t_batch
-
-
-def _declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> _Model:
-    """Declares all persistent tensors, allocates them and fills those that are not weights."""
-    rows = options.t_seq * options.t_batch
-    fused = options.layout == "fused"
-    capacity = cfg.n_layers * 256 + 256 if fused else cfg.n_layers * cfg.n_heads * 1000 + 65536
-    tnn_session_set_graph_capacity(session, min(capacity, _MAX_GRAPH_NODES))
-
-    if cfg.n_layers > MAX_LAYERS:
-        raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
-    table = WeightTable(session, options.weight_dtype)
-    arch = LlamaArch(
-        table,
-        cfg,
-        untied=options.untied,
-        qkv_bias=options.qkv_bias,
-        init_scale=options.init_scale,
-        layout=options.layout,
-    )
-    token_ids = tnn_input_1d_i32_persistent(session, rows)
-    tnn_tensor_set_name(session, token_ids, "token_ids")
-    mask = freq_factors = None
-    if options.t_batch > 1 and not fused:
-        mask = tnn_input_2d_f32_persistent(session, rows, rows)  # ne=[T*B keys, T*B queries]
-        tnn_tensor_set_name(session, mask, "attn_mask")
-    factors = cfg.rope_scaling.freq_factors(cfg.head_dim, cfg.rope_base)
-    if factors is not None:
-        freq_factors = tnn_input_1d_f32_persistent(session, cfg.head_dim // 2)
-        tnn_tensor_set_name(session, freq_factors, "rope_freq_factors")
-
-    tnn_finalize_weights(session)
-    if mask is not None:
-        upload_row_major(session, mask, block_causal_mask(options.t_seq, options.t_batch))
-    if freq_factors is not None and factors is not None:
-        upload_row_major(session, freq_factors, factors)
-    positions = batch_positions(options.t_seq, options.t_batch)
-    return _Model(session, cfg, options, table, arch, token_ids, positions, mask, freq_factors)
-
-
-def require_trainable(weight_dtype: int) -> None:
-    """Raises TinyNNValueError for weights that cannot be trained."""
-    if weight_dtype != TNN_F32:
-        raise TinyNNValueError(
-            f"weight_dtype {weight_dtype}: ggml's CPU backward cannot train F16/BF16 tensors; use 0 (F32)"
-        )
-
-
-def _fused_steps(model: _Model, t_hp: Tensor, clip: bool, keep_gradients: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Appends the optimizer of the fused layout. Returns what clips, ne=[2], and the norm, ne=[2], where asked."""
-    s, weights = model.session, model.arch.trainable()
-    grads = {weight.name: tnn_tensor_grad(s, weight.tensor) for weight in weights}
-    t_clip = t_norm = None
-    if keep_gradients:
-        for grad in grads.values():
-            tnn_set_output(s, grad)
-    if clip:
-        t_clip = tnn_input_1d_f32(s, 2)
-        tnn_tensor_set_name(s, t_clip, "clip")
-        t_norm = tnn_fused_grad_norm(s, list(grads.values()), t_clip)
-        tnn_tensor_set_name(s, t_norm, "gradient norm")
-        tnn_set_output(s, t_norm)
-    rows = tnn_tensor_ne0(s, t_hp) // _HP
-    hp = [t_hp] * 2 if rows == 1 else [tnn_view_1d(s, t_hp, _HP, 0), tnn_view_1d(s, t_hp, _HP, _HP * 4)]
-    for weight in weights:
-        if weight.m is None or weight.v is None:
-            raise SessionError(f"{weight.name} is frozen")
-        t_hp_of = hp[1] if len(weight.shape) == 1 else hp[0]
-        step = tnn_fused_adamw(s, weight.tensor, grads[weight.name], weight.m, weight.v, t_hp_of, t_norm)
-        tnn_extend_backward_graph(s, step)
-    return t_clip, t_norm
-
-
-def _adamw_step(s: Session, weight: Weight, t_hp: Tensor) -> Tensor:
-    """The optimizer's node for one trainable weight."""
-    if weight.m is None or weight.v is None:
-        raise SessionError(f"{weight.name} is frozen")
-    return tnn_opt_step_adamw(s, weight.tensor, tnn_tensor_grad(s, weight.tensor), weight.m, weight.v, t_hp)
