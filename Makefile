@@ -43,7 +43,7 @@ quickstart: $(VENV)/.installed-cli
 	rm -rf build/quickstart
 	$(VENV)/bin/toynn prepare examples/data/corpus.txt --out build/quickstart/data --vocab-size 2048
 	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
-	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --max-tokens 200
+	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2
 
 test: lint
 	$(PY) -m pytest $(PYTEST)
