@@ -99,11 +99,15 @@ def kernels() -> list[str]:
 def cells(builds: Builds, pythons: dict[str, Path]) -> dict[str, list[Cell]]:
     """By table."""
     tables: dict[str, list[Cell]] = {}
-    compiled = [(c, t) for c in ("gcc", "clang") for t in ("Release", "Debug")]
-    tables["Compilers, threads, kernels of the matrix product"] = [
-        Cell(f"{compiler} {build_type}, {kernel}", f"{n} threads" if n > 1 else "1 thread",
-             lambda c=compiler, t=build_type: builds.of(c, t), n, kernel=kernel)  # type: ignore[misc]
-        for compiler, build_type in compiled for kernel in ("avx512", "v8") for n in (1, 2, 3, 4)
+    compiled = [(c, t) for t in ("Release", "Debug") for c in ("gcc", "clang")]
+    tables["Compilers and threads"] = [
+        Cell(f"{compiler} {build_type}", f"{n} threads" if n > 1 else "1 thread",
+             lambda c=compiler, t=build_type: builds.of(c, t), n)  # type: ignore[misc]
+        for compiler, build_type in compiled for n in (1, 2, 3, 4)
+    ]  # fmt: skip
+    tables["Compilers and kernels of the matrix product"] = [
+        Cell(f"{compiler} {build_type}", kernel, lambda c=compiler, t=build_type: builds.of(c, t), kernel=kernel)  # type: ignore[misc]
+        for compiler, build_type in compiled for kernel in ("v8", "avx512")
     ]  # fmt: skip
     packaged: dict[str, Callable[[], Installed]] = {
         "wheel of the source tree": lambda: builds.of("gcc", "Release"),
