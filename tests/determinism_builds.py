@@ -60,6 +60,7 @@ class Builds:
 
     folder: Path
     _made: dict[str, Installed | NotRunError] = field(default_factory=dict)
+    _wheels: dict[str, Path | NotRunError] = field(default_factory=dict)
 
     def editable(self) -> Installed:
         """The toynn of the interpreter that runs this."""
@@ -70,9 +71,17 @@ class Builds:
         python = python or Path(sys.executable)
         name = f"{compiler}-{build_type}{'-sdist' if from_sdist else ''}"
         key = f"{name}-{interpreter_version(python)}"
+        if name not in self._wheels:
+            try:
+                self._wheels[name] = self._wheel(name, compiler, build_type, from_sdist)
+            except NotRunError as why:
+                self._wheels[name] = why
+        wheel = self._wheels[name]
+        if isinstance(wheel, NotRunError):
+            raise wheel
         if key not in self._made:
             try:
-                self._made[key] = self._install(key, python, self._wheel(name, compiler, build_type, from_sdist))
+                self._made[key] = self._install(key, python, wheel)
             except NotRunError as why:
                 self._made[key] = why
         made = self._made[key]

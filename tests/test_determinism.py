@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import json
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from determinism_builds import Installed, NotRunError
 from determinism_matrix import BEGIN, END, PAGE, Cell, Outcome, compare, outcome, put, report
@@ -26,6 +30,22 @@ def test_what_is_around_a_run_changes_no_bit_of_it(around: Surroundings) -> None
     with around.company():
         got = compute(2, "--only", *SHORT, "--times", str(around.times), prefix=around.prefix, env=around.env)
     assert got == {name: recorded[name] for name in SHORT}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gcc joins sin and cos where the C library is glibc or musl")
+@pytest.mark.parametrize(("suffix", "real"), [("f", ctypes.c_float), ("", ctypes.c_double)])
+def test_the_c_librarys_joined_sine_and_cosine_are_its_sine_and_its_cosine(suffix: str, real: Any) -> None:
+    """gcc calls the joined one, clang the two: their builds can have the same bits only where these agree."""
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    sin, cos, both = (getattr(libm, name + suffix) for name in ("sin", "cos", "sincos"))
+    sin.restype = cos.restype = real
+    sin.argtypes = cos.argtypes = [real]
+    both.restype, both.argtypes = None, [real, ctypes.POINTER(real), ctypes.POINTER(real)]
+    draw = np.random.default_rng(0)
+    s, c = real(), real()
+    for x in np.concatenate([draw.uniform(0, 7, 20_000), draw.uniform(0, 2**20, 20_000), np.arange(2048)]):
+        both(x, s, c)
+        assert (s.value, c.value) == (sin(x), cos(x)), x
 
 
 # ---- the matrix ----

@@ -271,7 +271,7 @@ def test_auditwheel_finds_nothing_to_mend(packages: Packages) -> None:
     tag = re.search(r'is consistent with the following platform tag: "(\w+)"', said)
     assert tag, said
     assert tag[1].startswith(("manylinux_2_", "musllinux_1_")), said
-    assert "requires no external shared libraries" in said, said
+    assert "external shared libraries are required" not in said, said  # it would name those to bundle
 
 
 def test_the_extension_names_no_folder_of_the_machine_that_built_it(packages: Packages) -> None:
