@@ -2,7 +2,8 @@
 
 Every cell runs all golden curves in a process of its own and compares each loss and the sha256 of the weights with the
 fixture. The table goes into docs/determinism.md. A cell that this machine cannot compute says why and counts for
-nothing. The exit status is 1 where a cell that is promised differs.
+nothing; one that was run on this very source, before an interruption say, is not run again (`--anew` does). The exit
+status is 1 where a cell that is promised differs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from determinism_builds import Builds, Installed, NotRunError, found_pythons
+from determinism_journal import Journal, Outcome, source_digest
 from record_fixtures import compute, fixture_path
 from surroundings import SURROUNDINGS, Surroundings
 
+import toynn
 from toynn import tinynn as nn
 
 ROOT = Path(__file__).parents[1]
@@ -46,27 +49,12 @@ class Cell:
     promised: bool = True
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Curves equal of those there are, and which differ; or why the cell was not run."""
-
-    total: int = 0
-    differ: tuple[str, ...] = ()
-    not_run: str = ""
-
-    @property
-    def equal(self) -> int:
-        return self.total - len(self.differ)
-
-    def __str__(self) -> str:
-        return f"not run: {self.not_run}" if self.not_run else f"{self.equal}/{self.total}"
-
-
-def compare(got: dict[str, Any], recorded: dict[str, Any]) -> Outcome:
+def compare(got: dict[str, Any], recorded: dict[str, Any], compiler: str = "") -> Outcome:
     """A curve is equal where all its losses and its weights are."""
     if set(got) != set(recorded):
         raise AssertionError("the fixture holds other curves than tests/curves.py: make fixtures")
-    return Outcome(len(recorded), tuple(name for name, curve in recorded.items() if got[name] != curve))
+    differ = tuple(name for name, curve in recorded.items() if got[name] != curve)
+    return Outcome(len(recorded), differ, compiler=compiler)
 
 
 def outcome(cell: Cell, recorded: dict[str, Any]) -> Outcome:
@@ -75,15 +63,15 @@ def outcome(cell: Cell, recorded: dict[str, Any]) -> Outcome:
     if cell.kernel and cell.kernel not in kernels():
         return Outcome(not_run=f"this CPU has no {cell.kernel}")
     try:
-        python = cell.build().python
+        build = cell.build()
     except NotRunError as why_not:
         return Outcome(not_run=str(why_not))
     env = {**cell.around.env, **({"TOYNN_GEMM_KERNEL": cell.kernel} if cell.kernel else {})}
     with cell.around.company():
         got = compute(
-            cell.n_threads, "--times", str(cell.around.times), python=python, prefix=cell.around.prefix, env=env
+            cell.n_threads, "--times", str(cell.around.times), python=build.python, prefix=cell.around.prefix, env=env
         )
-    return compare(got, recorded)
+    return compare(got, recorded, build.info["compiler"])
 
 
 def kernels() -> list[str]:
@@ -147,15 +135,15 @@ def table(title: str, done: list[tuple[Cell, Outcome]]) -> Iterator[str]:
             yield ""
 
 
-def report(results: dict[str, list[tuple[Cell, Outcome]]], used: list[dict[str, str]]) -> str:
+def report(results: dict[str, list[tuple[Cell, Outcome]]]) -> str:
     """The generated part of the page."""
     promised = [out for done in results.values() for cell, out in done if cell.promised]
     ran = [out for out in promised if not out.not_run]
     equal = [out for out in ran if not out.differ]
-    compilers = sorted({info["compiler"] for info in used})
+    compilers = sorted({out.compiler for out in ran})
     libc = " ".join(part for part in platform.libc_ver() if part)
     of_all = f"all {max((out.total for out in ran), default=0)} curves of the fixture"
-    profile = used[0]["profile"] if used else "none"
+    profile = toynn.build_info()["profile"]
     summary = (
         f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, {len(promised) - len(ran)} were not run. "
         f"A cell is {of_all}, every loss and the sha256 of the weights, in a process of its own."
@@ -179,23 +167,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", type=Path, action="append", default=[], help="another interpreter; may be repeated")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="where builds are kept")
+    parser.add_argument("--table", action="append", help="run this table only, by its title; may be repeated")
+    parser.add_argument("--anew", action="store_true", help="run cells too that were run before, on the same source")
     parser.add_argument("--print", action="store_true", help="print the part of the page instead of writing it")
     asked = parser.parse_args()
     recorded: dict[str, Any] = json.loads(fixture_path().read_text(encoding="utf-8"))["curves"]
     builds = Builds(asked.folder.resolve())
+    journal = Journal(asked.folder.resolve() / "outcomes.jsonl", source_digest())
     results: dict[str, list[tuple[Cell, Outcome]]] = {}
-    used: list[dict[str, str]] = []
     for title, of_table in cells(builds, found_pythons(asked.python)).items():
         results[title] = []
         for cell in of_table:
-            start = time.monotonic()
-            out = outcome(cell, recorded)
-            if not out.not_run:
-                used.append(cell.build().info)
+            out = None if asked.anew else journal.read(title, cell.row, cell.column)
+            if out is None and asked.table and title not in asked.table:
+                out = Outcome(not_run="not asked for")
+            if out is None:
+                start = time.monotonic()
+                out = outcome(cell, recorded)
+                journal.add(title, cell.row, cell.column, out)
+                seconds = time.monotonic() - start
+                print(f"{cell.row}, {cell.column}: {out} ({seconds:.0f} s)", file=sys.stderr, flush=True)
             results[title].append((cell, out))
-            seconds = time.monotonic() - start
-            print(f"{cell.row}, {cell.column}: {out} ({seconds:.0f} s)", file=sys.stderr, flush=True)
-    part = report(results, used)
+    part = report(results)
     if asked.print:
         print(part)
     else:

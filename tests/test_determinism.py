@@ -6,12 +6,14 @@ import ctypes
 import ctypes.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from determinism_builds import Installed, NotRunError
-from determinism_matrix import BEGIN, END, PAGE, Cell, Outcome, compare, outcome, put, report
+from determinism_journal import Journal, Outcome
+from determinism_matrix import BEGIN, END, PAGE, Cell, compare, outcome, put, report
 from record_fixtures import compute, fixture_path
 from surroundings import SURROUNDINGS, Surroundings
 
@@ -75,7 +77,7 @@ def test_a_build_that_cannot_be_made_is_not_run_and_counts_for_nothing() -> None
     out = outcome(cell("clang Release"), {"a": {}})
     assert str(out) == "not run: no clang here"
     here, other = Outcome(17), Outcome(17, ("tiny_50",))
-    part = report({"Builds": [(cell("gcc"), here), (cell("gcc", "8 threads"), other), (cell("clang"), out)]}, [])
+    part = report({"Builds": [(cell("gcc"), here), (cell("gcc", "8 threads"), other), (cell("clang"), out)]})
     assert part.startswith("**1 of 2 cells are equal bit for bit**, 1 were not run.")
     assert "| gcc | 17/17 | 16/17 |" in part
     assert "gcc, 8 threads: tiny_50 differ." in part
@@ -86,3 +88,16 @@ def test_the_page_has_one_place_for_the_matrix() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert put(page, "x\n").split(BEGIN)[1].split(END)[0] == "\nx\n"
     assert put(put(page, "x\n"), page.split(BEGIN + "\n")[1].split(END)[0]) == page
+
+
+def test_a_journal_remembers_what_was_run_of_the_same_source(tmp_path: Path) -> None:
+    path = tmp_path / "build" / "outcomes.jsonl"
+    journal, first, last = Journal(path, "abc"), Outcome(17, ("tiny_50", "batch_2"), compiler="GNU 12"), Outcome(17)
+    assert journal.read("Builds", "gcc", "equal") is None
+    journal.add("Builds", "gcc", "equal", last)
+    journal.add("Builds", "gcc", "equal", first)
+    journal.add("Builds", "clang", "equal", Outcome(not_run="no clang here"))
+    assert journal.read("Builds", "gcc", "equal") == first
+    assert journal.read("Builds", "clang", "equal") is None
+    assert journal.read("Pythons", "gcc", "equal") is None
+    assert Journal(path, "abd").read("Builds", "gcc", "equal") is None
