@@ -10,6 +10,7 @@
 #   make fuzz       the session API, then the readers of models, fed with anything, ten minutes each; a failure names its seed
 #   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
+#   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
 #   make clean      remove what was built (.venv, build, dist, vendor/ggml)
 #
@@ -17,11 +18,13 @@
 #   PYTEST="-k rope -x" make test  words for pytest
 #   BENCH="--quick" make bench     words for the benchmark; "--help" lists them
 #   FUZZ="--seed 7" make fuzz      words for the fuzzer; "--help" lists them
+#   MATRIX="--python PATH" make determinism-matrix    words for the matrix
 
 PYTHON ?= python3
 PYTEST ?=
 BENCH  ?=
 FUZZ   ?= --seconds 600
+MATRIX ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
@@ -30,7 +33,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures sanitize clean
+.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures determinism-matrix sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -68,6 +71,9 @@ fuzz: $(VENV)/.installed-dev
 
 corpus: $(VENV)/.created
 	$(PY) examples/corpus/write_corpus.py
+
+determinism-matrix: $(VENV)/.installed-dev
+	$(PY) tests/determinism_matrix.py $(MATRIX)
 
 fixtures: $(VENV)/.installed
 	$(PY) tests/record_fixtures.py

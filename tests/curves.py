@@ -1,11 +1,12 @@
 """The training runs whose losses CI compares byte for byte.
 
-`python tests/curves.py [MAX_STEPS]` runs them all and prints a JSON object: the fixture recorder and the test start it
-as a process of its own, with the number of threads in the environment.
+`python tests/curves.py` runs them all and prints a JSON object: the fixture recorder and the tests start it as a
+process of its own, with the number of threads in the environment. `--help` lists what else it can be asked for.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import sys
@@ -119,6 +120,19 @@ def record(curve: Curve) -> dict[str, object]:
         }
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Runs the golden curves and prints what a fixture holds of each, as JSON."
+    )
+    parser.add_argument("--only", nargs="+", metavar="CURVE", choices=[curve.name for curve in CURVES])
+    parser.add_argument("--max-steps", type=int, default=max(curve.steps for curve in CURVES))
+    parser.add_argument("--times", type=int, default=1, help="run them so often, in one process, and print the last")
+    asked = parser.parse_args()
+    curves = [curve for curve in CURVES if asked.only is None or curve.name in asked.only]
+    for _ in range(asked.times):
+        recorded = {curve.name: record(replace(curve, steps=min(curve.steps, asked.max_steps))) for curve in curves}
+    json.dump(recorded, sys.stdout)
+
+
 if __name__ == "__main__":
-    most = int(sys.argv[1]) if len(sys.argv) > 1 else max(curve.steps for curve in CURVES)
-    json.dump({curve.name: record(replace(curve, steps=min(curve.steps, most))) for curve in CURVES}, sys.stdout)
+    main()

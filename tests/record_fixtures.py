@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ def fixture_path() -> Path:
     return FIXTURES / f"curves.{toynn.build_info()['profile']}.json"
 
 
-def compute(n_threads: int, *max_steps: int) -> dict[str, Any]:
-    """All curves, computed in a process of their own with so many threads (more than cores if need be)."""
-    env = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1"}
-    command = [sys.executable, str(CURVES), *map(str, max_steps)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+def compute(
+    n_threads: int,
+    *words: str,
+    python: str | Path = sys.executable,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The curves, computed in a process of its own with so many threads (more than cores if need be).
+
+    words: for curves.py. prefix: a command that runs the command behind it. env: on top of this process's.
+    """
+    environment = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1", **(env or {})}
+    command = [*prefix, str(python), str(CURVES), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{CURVES.name} with {n_threads} threads failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -306,20 +306,6 @@ def test_a_larger_model_too_has_the_same_bits_at_any_number_of_threads() -> None
     assert runs[0] == runs[1] == runs[2]
 
 
-@pytest.mark.parametrize("place", [0, 1, 3])
-@pytest.mark.parametrize("name", ["gqa", "llama3 rope", "tied"])
-def test_a_sequence_has_the_same_logits_alone_and_in_a_batch(name: str, place: int) -> None:
-    variant = VARIANTS[name]
-    cfg, t = variant.cfg, variant.t_seq
-    ids = np.random.default_rng(7).integers(0, cfg.vocab, (4, t))
-    logits = []
-    for batch in (ids[place], ids.ravel()):
-        with LlamaSeqEngine() as e:
-            e.realize_for_random_init(cfg, t, batch.size // t, 0, False, False, 3, 1.0, layout="fused")
-            logits.append(e.forward(batch))
-    assert logits[0].tobytes() == logits[1][place * t : (place + 1) * t].tobytes()
-
-
 def test_a_token_does_not_see_those_after_it() -> None:
     variant = VARIANTS["gqa"]
     with engine(variant) as e:

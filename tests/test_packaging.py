@@ -1,14 +1,17 @@
 """What leaves the house: the sdist, and the wheel built from it without any network.
 
-One wheel is built here, about a minute on two cores. Its build requirements are those of the virtual environment that
-the tests run in, as `make test` makes it.
+One wheel is built here, about a minute on two cores, and a second one by the slow tests. Their build requirements are
+those of the virtual environment that the tests run in, as `make test` makes it.
 """
 
 from __future__ import annotations
 
 import email
+import hashlib
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 pytestmark = pytest.mark.packaging
 
@@ -27,9 +35,11 @@ LICENCES = ["LICENSE", "NOTICE", "vendor/LICENSE.ggml"]
 ALLOWED_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")
 
 
-def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, umask: int = -1) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=env, umask=umask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     text = done.stdout.decode()
     assert done.returncode == 0, text
     return text
@@ -58,6 +68,14 @@ class Packages:
             return archive.read(name).decode()
 
 
+def build_wheel(source: Path, outdir: Path, build: Path, umask: int = 0o022, **env: str) -> Path:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    settings = ["--config-setting", f"build-dir={build}"]
+    run(*command, *settings, "--outdir", outdir, source, env={**offline(), **env}, umask=umask)
+    (wheel,) = outdir.glob("*.whl")
+    return wheel
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """The sdist of this checkout, and the wheel of that sdist, unpacked elsewhere."""
@@ -69,20 +87,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
         assert all(member.isfile() for member in archive)
     (source,) = (folder / "unpacked").iterdir()
     build = folder / "build"
-    settings = ["--config-setting", f"build-dir={build}"]
-    command = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        *settings,
-        "--outdir",
-        str(folder),
-        str(source),
-    ]
-    run(*command, env=offline())
-    (wheel,) = folder.glob("*.whl")
+    wheel = build_wheel(source, folder, build)
     shutil.unpack_archive(wheel, folder / "wheel", format="zip")
     (extension,) = (folder / "wheel").glob("toynn/_tinynn*.so")
     return Packages(sdist, source, wheel, build, extension)
@@ -153,6 +158,55 @@ def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> No
     assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 
 
+def test_the_wheel_carries_a_bill_of_materials_that_names_the_ggml_of_the_lock(packages: Packages) -> None:
+    text = packages.wheel_text("toynn-0.1.0.dist-info/sboms/toynn.cdx.json")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    lock = dict(re.findall(r"^(\w+) = (\S+)$", (ROOT / "vendor" / "ggml.lock").read_text(), re.MULTILINE))
+    (ggml,) = bill["components"]
+    assert (ggml["name"], ggml["version"]) == ("ggml", lock["ggml_version"])
+    assert ggml["purl"] == f"pkg:github/ggml-org/ggml@{lock['ggml_tag']}"
+    (source,) = ggml["externalReferences"]
+    assert source["url"] == f"pkg:pypi/{lock['package']}@{lock['version']}"
+    assert source["hashes"] == [{"alg": "SHA-256", "content": lock["sha256"]}]
+    # every copyright holder of NOTICE whose work is compiled in, and no other
+    compiled_in = (ROOT / "NOTICE").read_text().split("not compiled in")[0]
+    holders = [ggml["copyright"], *(part["copyright"] for part in ggml["components"])]
+    assert re.findall(r"Copyright .*?(?=  )", compiled_in) == holders
+
+
+def test_nothing_of_the_day_or_the_machine_is_in_the_order_times_and_permissions_of_the_wheel(
+    packages: Packages,
+) -> None:
+    with zipfile.ZipFile(packages.wheel) as archive:
+        members = archive.infolist()
+    names = [member.filename for member in members]
+    assert names == sorted(names, key=lambda name: (name.endswith("/RECORD"), ".dist-info/" in name, name))
+    assert len({member.date_time for member in members}) == 1
+    assert {member.external_attr >> 16 for member in members} <= {0o100644, 0o100755}
+    record = packages.wheel_text("toynn-0.1.0.dist-info/RECORD").splitlines()
+    assert record == sorted(record)
+    assert [line.split(",")[0] for line in record] == sorted(names)
+
+
+@pytest.mark.slow
+def test_a_wheel_built_elsewhere_at_another_time_is_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
+    """Another folder, umask, time zone, language, and place of temporary files (in memory, where there is one)."""
+    in_memory = Path("/dev/shm")
+    temporary = in_memory if in_memory.is_dir() else tmp_path
+    source = tmp_path / "a folder with another name"
+    with tarfile.open(packages.sdist) as archive:
+        shutil.unpack_archive(packages.sdist, source)
+        source /= archive.getnames()[0].split("/")[0]
+    for path in source.rglob("*"):
+        os.utime(path, (1, 1))
+    again = build_wheel(
+        source, tmp_path, tmp_path / "build", umask=0o077, TMPDIR=str(temporary), TZ="Asia/Tokyo", LC_ALL="C"
+    )
+    assert again.name == packages.wheel.name
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(packages.wheel.read_bytes()).hexdigest()
+
+
 # ---------------------------------------------------------------- the extension
 
 
@@ -169,13 +223,61 @@ def test_the_extension_exports_its_init_function_only(packages: Packages) -> Non
     assert exported == ["PyInit__tinynn"]
 
 
-@on_linux("readelf reads ELF")
+@on_linux("ELF is Linux's")
 def test_the_extension_is_hardened(packages: Packages) -> None:
-    headers = run("readelf", "-lW", packages.extension)
-    assert re.search(r"GNU_STACK.* RW ", headers)
-    assert "GNU_RELRO" in headers
-    assert "BIND_NOW" in run("readelf", "-dW", packages.extension)
-    assert "__stack_chk_fail" in run("nm", "-D", packages.extension)
+    with packages.extension.open("rb") as file:
+        elf = ELFFile(file)
+        segments = {segment["p_type"]: segment["p_flags"] for segment in elf.iter_segments()}
+        tags, symbols = elf.get_section_by_name(".dynamic"), elf.get_section_by_name(".dynsym")
+        assert isinstance(tags, DynamicSection)
+        assert isinstance(symbols, SymbolTableSection)
+        dynamic = {tag.entry.d_tag: tag.entry.d_val for tag in tags.iter_tags()}
+        imported = {symbol.name for symbol in symbols.iter_symbols()}
+        mapped = [segment["p_flags"] for segment in elf.iter_segments("PT_LOAD")]
+    writable, executable = 2, 1  # PF_W, PF_X
+    assert not segments["PT_GNU_STACK"] & executable
+    assert not [flags for flags in mapped if flags & writable and flags & executable]
+    # all relocations are done when it is loaded, and read-only then; none is in the code
+    assert "PT_GNU_RELRO" in segments
+    assert dynamic["DT_FLAGS"] & 8  # DF_BIND_NOW
+    assert "DT_TEXTREL" not in dynamic
+    assert not dynamic["DT_FLAGS"] & 4  # DF_TEXTREL
+    assert not {"DT_RPATH", "DT_RUNPATH"} & set(dynamic)
+    # the compiler's checks of the stack and of sizes
+    assert "__stack_chk_fail" in imported
+    assert {"__snprintf_chk", "__memcpy_chk"} & imported
+
+
+@on_linux("the build folder's record of commands is of a Linux build")
+def test_every_file_is_compiled_with_the_flags_that_harden_and_those_that_keep_bits(packages: Packages) -> None:
+    commands = {
+        entry["file"]: shlex.split(entry["command"])
+        for entry in json.loads((packages.build / "compile_commands.json").read_text())
+    }
+    sources = {path.name for path in (packages.source / "csrc").glob("*.c")} | {
+        "ggml.c",
+        "ops.cpp",
+        "sgemm.cpp",
+        "_tinynn.c",
+    }
+    assert sources <= {Path(file).name for file in commands}
+    flags = ["-ffp-contract=off", "-fstack-protector-strong", "-fstack-clash-protection", "-Werror=date-time"]
+    if os.uname().machine == "x86_64":
+        flags.append("-fcf-protection")
+    for file, command in commands.items():
+        assert not [flag for flag in flags if flag not in command], file
+        assert [word for word in command if word.startswith("-D_FORTIFY_SOURCE=")][-1][-1] in "23", file
+        assert [word for word in command if word.startswith("-O")][-1] == "-O3", file
+        assert not [word for word in command if re.match("-(Ofast|ffast-math|march=|mtune=)", word)], file
+
+
+@on_linux("auditwheel reads ELF")
+def test_auditwheel_finds_nothing_to_mend(packages: Packages) -> None:
+    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", packages.wheel).split())
+    tag = re.search(r'is consistent with the following platform tag: "(\w+)"', said)
+    assert tag, said
+    assert tag[1].startswith(("manylinux_2_", "musllinux_1_")), said
+    assert "external shared libraries are required" not in said, said  # it would name those to bundle
 
 
 def test_the_extension_names_no_folder_of_the_machine_that_built_it(packages: Packages) -> None:

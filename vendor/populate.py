@@ -39,6 +39,12 @@ class PopulateError(Exception):
     """Its message says what is wrong and what to do."""
 
 
+def pairs_of(path: Path) -> dict[str, str]:
+    """What the lock file says, by key. It holds `key = value` lines; `#` starts a comment."""
+    lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines if "=" in line)
+
+
 @dataclass(frozen=True)
 class Lock:
     """The pinned source distribution."""
@@ -53,9 +59,7 @@ class Lock:
 
     @classmethod
     def read(cls, path: Path) -> Lock:
-        """Reads `key = value` lines; `#` starts a comment."""
-        lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-        pairs = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines if "=" in line)
+        pairs = pairs_of(path)
         missing = [key for key in ("package", "version", "sha256") if not pairs.get(key)]
         if missing:
             raise PopulateError(f"{path} lacks {', '.join(missing)}. Restore it: git checkout -- vendor/ggml.lock")
