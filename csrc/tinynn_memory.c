@@ -9,37 +9,27 @@
  */
 #define _GNU_SOURCE
 #include "tinynn_kernels.h"
+#include "tinynn_reserve.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "ggml-impl.h"
 
 /* ------------------------------------------------------------------ what can be had */
 
-/* First number behind prefix in a small text file, or UINT64_MAX. */
+/* First number behind prefix in the first 4 KiB of a text file, or UINT64_MAX. Without a stream of C's, which needs memory. */
 static uint64_t read_number(const char * path, const char * prefix) {
-    FILE * f = fopen(path, "r");
-    if (f == NULL) {
+    char text[4096];
+    if (!tnn__read_start(path, text, sizeof(text))) {
         return UINT64_MAX;
     }
-    char     line[256];
-    uint64_t value = UINT64_MAX;
-    const size_t n = strlen(prefix);
-    while (fgets(line, sizeof(line), f) != NULL) {
-        if (strncmp(line, prefix, n) == 0) {
-            if (sscanf(line + n, "%" SCNu64, &value) != 1) {
-                value = UINT64_MAX; /* "max": no limit */
-            }
-            break;
-        }
-    }
-    fclose(f);
-    return value;
+    const char * at = strstr(text, prefix);
+    uint64_t     value;
+    return at != NULL && sscanf(at + strlen(prefix), "%" SCNu64, &value) == 1 ? value : UINT64_MAX; /* "max": no limit */
 }
 
 uint64_t tnn__memory_available(void) {
@@ -64,24 +54,6 @@ int64_t tnn_available_memory(void) {
     return available < INT64_MAX ? (int64_t) available : INT64_MAX;
 }
 
-#define SLACK ((size_t) 2 << 20) /* more than glibc's heap grows by at once */
-
-/* Some of ggml's own allocations end in an abort or are used unchecked, the small ones that the shim cannot make for it: a
- * context's header, a buffer's, a thread pool, a list of flags. So the room is tried first. Another thread of this process may
- * still take it in between. */
-static bool is_room(size_t size) { /* by mmap: a large malloc and free would move glibc's thresholds for the whole process */
-    void * room = mmap(NULL, size + SLACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return room != MAP_FAILED && munmap(room, size + SLACK) == 0;
-}
-
-bool tnn__room(tnn_session * s, size_t size) {
-    if (!is_room(size)) {
-        tnn__fail(s, TNN_E_MEMORY, "no memory for what ggml keeps for itself (%zu bytes)", size + SLACK);
-        return false;
-    }
-    return true;
-}
-
 #define WORTH_ASKING ((size_t) 16 << 20)
 
 /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
@@ -101,7 +73,12 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
                   (double) size / (1024.0 * 1024.0 * 1024.0), available);
         return NULL;
     }
-    ggml_backend_buffer_t buffer = is_room(size) ? ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size) : NULL;
+    struct tnn_reserve reserve; /* for its header, and the buffer itself where that is small */
+    if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 2 })) {
+        return NULL;
+    }
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    tnn__reserve_close(&reserve);
     if (buffer == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0));
