@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "tinynn_internal.h"
 #include "tinynn_kernels.h"
-#include "tinynn_reserve.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -67,7 +66,7 @@ static bool initialise_process(void) {
         return false;
     }
     fork_handlers = true;
-    struct tnn_reserve reserve;
+    struct tnn_reserve reserve = { 0 };
     if (!tnn__reserve_open(NULL, &reserve, (struct tnn_needs) { .small = 6 })) {
         return false;
     }
@@ -327,6 +326,7 @@ void tnn_session_free(tnn_session * s) {
     free(s->nodes.entries);
     free(s->work);
     free(s->scratch);
+    tnn__reserve_close(&s->reserve);
     free(s);
 }
 
@@ -421,7 +421,7 @@ static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
 
 /* A context in mem, or NULL with an error. */
 static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
-    struct tnn_reserve reserve;
+    struct tnn_reserve reserve = { 0 };
     if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 1 })) {
         return NULL;
     }

@@ -1,6 +1,5 @@
 /* tinynn_graph.c - flags, the forward graph, graph b, and running them. */
 #include "tinynn_kernels.h"
-#include "tinynn_reserve.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +191,7 @@ static int pool_ready(tnn_session * s) {
     if (s->crew == NULL) {
         return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
     }
-    struct tnn_reserve reserve;
+    struct tnn_reserve reserve = { 0 };
     const struct tnn_needs needs = { .large = { POOL_SIZE, (size_t) s->n_threads * WORKER_SIZE }, .crew = s->crew };
     if (!tnn__reserve_open(s, &reserve, needs)) {
         tnn__pool_free(s);
@@ -255,8 +254,7 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes, of which one has stepped a weight */
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }
-    struct tnn_reserve reserve;
-    if (rc != TNN_OK || !tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context, and drops it */
+    if (rc != TNN_OK || !tnn__reserve_open(s, &s->reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context, and drops it */
         return s->code;
     }
     if (seconds == NULL && graph == s->gb && s->leaders != NULL) {
@@ -275,7 +273,7 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
         rc         = compute(s, &node);
         seconds[i] = now() - start;
     }
-    tnn__reserve_close(&reserve);
+    tnn__reserve_leave(&s->reserve);
     s->computed = s->computed || rc == TNN_OK;
     return rc;
 }
@@ -344,7 +342,7 @@ int tnn_build_backward(tnn_session * s) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
     }
-    struct tnn_reserve reserve; /* ggml's flags of what needs a gradient */
+    struct tnn_reserve reserve = { 0 }; /* ggml's flags of what needs a gradient */
     if (!fused && !tnn__reserve_open(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }

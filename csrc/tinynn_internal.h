@@ -3,6 +3,7 @@
 #define TINYNN_INTERNAL_H
 
 #include "tinynn.h"
+#include "tinynn_reserve.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -88,7 +89,8 @@ struct tnn_session {
     /* compute */
     int32_t                 n_threads;
     ggml_threadpool_t       pool;
-    struct tnn_crew       * crew; /* the pool's threads, as they were started (tinynn_reserve.h) */
+    struct tnn_crew       * crew;    /* the pool's threads, as they were started */
+    struct tnn_reserve      reserve; /* what ggml allocates in a compute, and frees */
     int32_t                 pool_threads;
     void                  * work;
     size_t                  work_size;
@@ -161,6 +163,8 @@ bool tnn__read_start(const char * path, char * text, size_t size);
 uint64_t tnn__memory_available(void);
 /* size bytes for free(), or NULL with an error naming what they are for. */
 void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what);
+/* The same, all zeros, aligned as malloc does. */
+void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what);
 /* A CPU buffer of size bytes, or NULL with an error naming what it is for. */
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what);
 /* Gives every tensor of the graph its place in s->buf_c. */

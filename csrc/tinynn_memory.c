@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include "tinynn_kernels.h"
-#include "tinynn_reserve.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,13 +56,23 @@ int64_t tnn_available_memory(void) {
 #define WORTH_ASKING ((size_t) 16 << 20)
 
 /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
-void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
-    const bool there  = size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
-    void     * memory = there ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL;
+static bool is_there(size_t size) {
+    return size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
+}
+
+static void * allocated(tnn_session * s, void * memory, size_t size, const char * what) {
     if (memory == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "no memory for %s (%zu bytes)", what, size);
     }
     return memory;
+}
+
+void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
+    return allocated(s, is_there(size) ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL, size, what);
+}
+
+void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what) {
+    return allocated(s, is_there(size) ? calloc(1, size) : NULL, size, what);
 }
 
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what) {
@@ -73,7 +82,7 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
                   (double) size / (1024.0 * 1024.0 * 1024.0), available);
         return NULL;
     }
-    struct tnn_reserve reserve; /* for its header, and the buffer itself where that is small */
+    struct tnn_reserve reserve = { 0 }; /* for its header, and the buffer itself where that is small */
     if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 2 })) {
         return NULL;
     }
@@ -351,9 +360,9 @@ int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph) {
     struct plan p = { .s = s, .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
     int rc = TNN_OK;
 
-    p.places = calloc(graph->visited_hash_set.size, sizeof(*p.places));
+    p.places = tnn__zeroed_alloc(s, graph->visited_hash_set.size * sizeof(*p.places), "the plan of a graph");
     if (p.places == NULL) {
-        rc = tnn__fail(s, TNN_E_MEMORY, "no memory to plan a graph of %d nodes", graph->n_nodes);
+        rc = s->code;
         goto done;
     }
     find_last_uses(&p);

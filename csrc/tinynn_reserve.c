@@ -8,12 +8,13 @@
  * What is lent is an ordinary block, which free need not tell from others; or a thread that the shim started and that
  * has waited until now, which joins as any other. C++'s new is malloc here and delete is free: libstdc++'s own new throws where
  * memory ends, even the one that promises not to, and its first throw in a thread asks for memory that it must not be refused.
- * A reserve belongs to the thread that opened it, lives
- * for one call, and holds nothing afterwards: nothing to share between sessions or to mend after a fork.
+ *
+ * A reserve lends to the thread that opened it and to no other, and only within one call. A compute's is kept by its session, as
+ * ggml gives back what it was lent.
  *
  * Where the linker cannot do this (TNN_WRAPS is not defined) a reserve is let go as soon as it was had: the room was there a
  * moment before ggml takes it. */
-#include "tinynn_reserve.h"
+#include "tinynn_internal.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -55,6 +56,15 @@ static void let_go(struct tnn_crew_member * m, void * (*run)(void *), void * arg
     pthread_mutex_unlock(&m->crew->lock);
 }
 
+/* Ends those that were not taken. */
+static void dismiss(struct tnn_crew * crew) {
+    while (crew->n > crew->taken) {
+        struct tnn_crew_member * m = &crew->members[--crew->n];
+        let_go(m, NULL, NULL);
+        pthread_join(m->thread, NULL);
+    }
+}
+
 struct tnn_crew * tnn__crew_new(int n) {
     struct tnn_crew * crew = calloc(1, sizeof(*crew) + (size_t) n * sizeof(crew->members[0]));
     if (crew == NULL) {
@@ -85,10 +95,7 @@ void tnn__crew_free(struct tnn_crew * crew) {
     if (crew == NULL) {
         return;
     }
-    for (int i = crew->taken; i < crew->n; i++) {
-        let_go(&crew->members[i], NULL, NULL);
-        pthread_join(crew->members[i].thread, NULL);
-    }
+    dismiss(crew);
     pthread_cond_destroy(&crew->called);
     pthread_mutex_destroy(&crew->lock);
     free(crew);
@@ -99,30 +106,28 @@ void tnn__crew_free(struct tnn_crew * crew) {
 static bool set_aside(struct tnn_reserve * r, size_t size) {
     void * block = aligned_alloc(64, GGML_PAD(size, 64));
     if (block != NULL) {
-        r->blocks[r->n++] = (struct tnn_reserve_block) { block, size, false };
+        r->blocks[r->n++] = (struct tnn_reserve_block) { .block = block, .size = size };
     }
     return block != NULL;
 }
 
 static void free_blocks(struct tnn_reserve * r) {
     for (int i = 0; i < r->n; i++) {
-        if (!r->blocks[i].lent) {
-            free(r->blocks[i].block);
-        }
+        free(r->blocks[i].block);
     }
     r->n = 0;
 }
 
 bool tnn__reserve_open(tnn_session * s, struct tnn_reserve * r, struct tnn_needs needs) {
+    const int kept = r->n; /* small ones */
     size_t total = 0;
     bool   ok    = needs.small + 2 <= TNN_RESERVE_BLOCKS;
-    r->n    = 0;
     r->crew = needs.crew;
     for (int i = 0; i < 2 && ok; i++) {
         ok     = needs.large[i] == 0 || set_aside(r, needs.large[i]);
         total += needs.large[i];
     }
-    for (int i = 0; i < needs.small && ok; i++) {
+    for (int i = kept; i < needs.small && ok; i++) {
         ok     = set_aside(r, TNN_RESERVE_SMALL);
         total += TNN_RESERVE_SMALL;
     }
@@ -135,12 +140,24 @@ bool tnn__reserve_open(tnn_session * s, struct tnn_reserve * r, struct tnn_needs
     t_reserve = r;
 #else
     free_blocks(r);
+    if (r->crew != NULL) {
+        dismiss(r->crew);
+    }
 #endif
     return true;
 }
 
-void tnn__reserve_close(struct tnn_reserve * r) {
+void tnn__reserve_leave(struct tnn_reserve * r) {
     t_reserve = NULL;
+    for (int i = r->n - 1; i >= 0; i--) {
+        if (r->blocks[i].lent) {
+            r->blocks[i] = r->blocks[--r->n];
+        }
+    }
+}
+
+void tnn__reserve_close(struct tnn_reserve * r) {
+    tnn__reserve_leave(r);
     free_blocks(r);
 }
 

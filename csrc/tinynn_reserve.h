@@ -2,7 +2,10 @@
 #ifndef TINYNN_RESERVE_H
 #define TINYNN_RESERVE_H
 
-#include "tinynn_internal.h"
+#include "tinynn.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 
 /* What a call into ggml asks of the system. */
 struct tnn_needs {
@@ -24,9 +27,12 @@ struct tnn_reserve {
     struct tnn_crew * crew;
 };
 
-/* Sets all that aside, for this thread until tnn__reserve_close. False with an error, of s or, where s is NULL, of the thread. */
+/* Sets aside what r, at first all zeros, does not hold already, and lends it to this thread's calls of ggml from now on. False
+ * with an error, of s or, where s is NULL, of the thread; then r is empty. */
 bool tnn__reserve_open(tnn_session * s, struct tnn_reserve * r, struct tnn_needs needs);
-/* Frees what is not lent; what is, is ggml's. */
+/* Lends no more. What is lent is ggml's; what is not stays for the next tnn__reserve_open. */
+void tnn__reserve_leave(struct tnn_reserve * r);
+/* The same, and frees what is not lent. */
 void tnn__reserve_close(struct tnn_reserve * r);
 
 /* n threads that wait to be taken by ggml's pool, or NULL where the system does not start so many. */

@@ -120,6 +120,25 @@ class Chain:
         return b"".join(a.tobytes() for a in both) + str(nn.tnn_session_compute_nbytes(s)).encode()
 
 
+class Rows(Chain):
+    """The operators that allocate when they are called, or when they compute."""
+
+    def __init__(self) -> None:
+        super().__init__("rows", 1)
+        self.ids = nn.tnn_input_1d_i32(self.session, 400)  # a sort of so many asks for memory of its own
+
+    def act(self) -> bytes:
+        s = self.session
+        halves = [self.w, self.m, self.v, self.w] * 25
+        table = self.once("concat", lambda: nn.tnn_concat_n(s, halves, 1))  # ne=[4, 400]
+        values = self.once("scale", lambda: nn.tnn_scale(s, table, 3.0))
+        out = self.once("set", lambda: nn.tnn_set_rows(s, table, values, self.ids))
+        self.once("realize", lambda: nn.tnn_realize(s, out))
+        nn.upload_int_array(s, self.ids, np.arange(400, dtype=np.int32)[::-1])
+        nn.tnn_compute(s)
+        return nn.tnn_download(s, out).tobytes()
+
+
 # ---------------------------------------------------------------- engines
 
 
@@ -288,6 +307,7 @@ def operations() -> dict[str, Operation]:
     found = {
         "session": Operation(lambda: None, session_act, lambda _: None),
         "session in a new thread": Operation(lambda: None, in_a_new_thread(session_act), lambda _: None),
+        "concat and set_rows": Operation(Rows, Rows.act, close_session),
         "declare, upload, download": Operation(Declaring, Declaring.act, close_session),
         "finetune from given weights": Operation(
             lambda: (LlamaSeqEngine(), given), finetune_act, lambda state: state[0].close()

@@ -319,10 +319,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         injector = compiled(Path(folder), "allocation_faults")
         for mode in MODES:
-            first = {FIRST_SESSION: Swept()}
+            swept = run(injector, names, mode, first=0, stride=arguments.stride)
             if arguments.only in FIRST_SESSION and mode != "each call":
-                first = run(injector, [FIRST_SESSION], mode, stride=arguments.stride, library=extension())
-            swept = first | run(injector, names, mode, first=0, stride=arguments.stride)
+                swept |= run(injector, [FIRST_SESSION], mode, stride=arguments.stride, library=extension())
             for name, result in swept.items():
                 print(f"{name:44} {mode:12} {result.allocations:11} {result.injected:8} {result.refused:8}")
                 print("".join(result.harm), end="", flush=True)
