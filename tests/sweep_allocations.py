@@ -55,7 +55,7 @@ class Faults:
         self._lib = ctypes.CDLL(None)
         self._lib.faults_arm.argtypes = [ctypes.c_long, ctypes.c_int]
         self._lib.faults_where.restype = ctypes.c_char_p
-        for name in ("disarm", "seen", "live", "live_bytes"):
+        for name in ("disarm", "seen", "live", "live_bytes", "threads"):
             getattr(self._lib, f"faults_{name}").restype = ctypes.c_long
 
     def aim(self) -> Faults:
@@ -72,9 +72,9 @@ class Faults:
         return self._lib.faults_disarm(), self._lib.faults_seen()
 
     def live(self) -> tuple[int, int, int]:
-        """The target's blocks and their bytes, and the threads of the process."""
+        """The target's blocks, their bytes, and its threads."""
         gc.collect()
-        return self._lib.faults_live(), self._lib.faults_live_bytes(), len(list(Path("/proc/self/task").iterdir()))
+        return self._lib.faults_live(), self._lib.faults_live_bytes(), self._lib.faults_threads()
 
     def where(self) -> str:
         where: bytes = self._lib.faults_where()

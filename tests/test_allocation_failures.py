@@ -50,6 +50,7 @@ def check(swept: dict[str, Swept], mode: str, stride: int) -> None:
         ("right", ""),
         ("unchecked", "status -11"),
         ("leaking", "blocks, bytes and threads before"),
+        ("straying", "blocks, bytes and threads before"),
         ("silent", "another result, and no error"),
         ("spoiled", "the repetition gives"),
     ],

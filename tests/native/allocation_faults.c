@@ -9,6 +9,7 @@
  *   faults_disarm()            returns how many failed
  *   faults_seen()              the target's allocations since faults_arm
  *   faults_live(), faults_live_bytes()   blocks of the target that are not freed, since faults_target
+ *   faults_threads()           threads that it started and did not join
  *   faults_where()             the stack of the first failure, as names of objects and offsets
  */
 #define _GNU_SOURCE
@@ -34,6 +35,7 @@ extern void * __libc_memalign(size_t, size_t);
 extern void   __libc_free(void *);
 
 typedef int    (*create_fun)(pthread_t *, const pthread_attr_t *, void * (*) (void *), void *);
+typedef int    (*join_fun)(pthread_t, void **);
 typedef void * (*mmap_fun)(void *, size_t, int, int, int, off_t);
 
 /* ------------------------------------------------------------------ whose code an address is */
@@ -86,7 +88,7 @@ static struct {
     size_t size;
 } g_blocks[SLOTS];
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
-static atomic_long     g_live, g_live_bytes;
+static atomic_long     g_live, g_live_bytes, g_threads;
 
 static unsigned slot_of(const void * p) {
     return (unsigned) (((uintptr_t) p >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 40) % SLOTS;
@@ -249,15 +251,28 @@ API void free(void * p) {
 
 API int pthread_create(pthread_t * thread, const pthread_attr_t * attributes, void * (*run)(void *), void * argument) {
     static create_fun real;
-    bool fails;
-    ours(&fails);
+    bool       fails;
+    const bool mine = ours(&fails);
     if (fails) {
         return EAGAIN;
     }
     if (real == NULL) {
         *(void **) &real = dlsym(RTLD_NEXT, "pthread_create");
     }
-    return real(thread, attributes, run, argument);
+    const int status = real(thread, attributes, run, argument);
+    g_threads += mine && status == 0;
+    return status;
+}
+
+API int pthread_join(pthread_t thread, void ** result) {
+    static join_fun real;
+    void * caller = __builtin_return_address(0);
+    if (real == NULL) {
+        *(void **) &real = dlsym(RTLD_NEXT, "pthread_join");
+    }
+    const int status = real(thread, result);
+    g_threads -= status == 0 && within(g_target, g_n_target, (const char *) caller - 1);
+    return status;
 }
 
 API void * mmap(void * at, size_t size, int protection, int flags, int file, off_t offset) {
@@ -311,6 +326,10 @@ API long faults_live(void) {
 
 API long faults_live_bytes(void) {
     return g_live_bytes;
+}
+
+API long faults_threads(void) {
+    return g_threads;
 }
 
 API const char * faults_where(void) {

@@ -1,6 +1,9 @@
 /* wrong_allocations.c - wrong on purpose, and right once: what tests/test_allocation_failures.py shows its sweep to notice. */
+#define _GNU_SOURCE
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define API __attribute__((visibility("default")))
 
@@ -73,5 +76,28 @@ API int spoiled(int n) {
     }
     const int sum = right(n);
     refused = sum < 0;
+    return sum;
+}
+
+static void * sleep_forever(void * unused) {
+    pause();
+    return unused;
+}
+
+/* Leaves a thread behind where the block is refused. */
+API int straying(int n) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, sleep_forever, NULL) != 0) {
+        return -1;
+    }
+    char * a = malloc((size_t) n);
+    if (a == NULL) {
+        return -1;
+    }
+    memset(a, 1, (size_t) n);
+    const int sum = sum_of(a, n);
+    free(a);
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
     return sum;
 }
