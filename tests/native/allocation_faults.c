@@ -259,7 +259,9 @@ API int pthread_create(pthread_t * thread, const pthread_attr_t * attributes, vo
     if (real == NULL) {
         *(void **) &real = dlsym(RTLD_NEXT, "pthread_create");
     }
+    t_inside = true; /* glibc keeps the memory of a thread for the next one, so whether it asks for any is chance */
     const int status = real(thread, attributes, run, argument);
+    t_inside = false;
     g_threads += mine && status == 0;
     return status;
 }
