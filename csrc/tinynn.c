@@ -12,6 +12,7 @@
 
 #include "ggml-impl.h"
 #include "ggml-threading.h"
+#include "traits.h"
 
 /* A handle: sign 0 | serial 19 bits | generation 22 bits | index + 1 22 bits. */
 #define SERIAL_BITS     19
@@ -21,10 +22,12 @@
 
 /* ------------------------------------------------------------------ process-wide state (not visible to users) */
 
-static pthread_once_t        g_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t       g_starting = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool           g_started;
 static atomic_uint_fast64_t  g_next_serial = 1;
 static atomic_uint_fast64_t  g_fork_epoch;
-static _Thread_local char         t_message[TNN_MESSAGE_SIZE]; /* errors of calls without a session */
+/* In memory that every thread has from its start (CMakeLists.txt), of which there is little: a refusal here would end the process. */
+static _Thread_local char         t_message[TNN_THREAD_MESSAGE_SIZE]; /* errors of calls without a session */
 static _Thread_local int          t_code;
 static _Thread_local const char * t_call = "none";
 
@@ -55,31 +58,58 @@ static void on_log(enum ggml_log_level level, const char * text, void * data) {
     (void) data;
 }
 
-static void initialise_process(void) {
+/* Once in a process, and again where memory ended: false with an error of the thread. */
+static bool initialise_process(void) {
+    static bool fork_handlers;
+    if (!fork_handlers && pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+        tnn__fail(NULL, TNN_E_MEMORY, "no memory to be told of a fork");
+        return false;
+    }
+    fork_handlers = true;
+    struct tnn_reserve reserve = { 0 };
+    if (!tnn__reserve_open(NULL, &reserve, (struct tnn_needs) { .small = 6 })) {
+        return false;
+    }
     ggml_log_set(on_log, NULL);
     ggml_set_abort_callback(on_abort);
     ggml_cpu_init();
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    const struct ggml_tensor nothing = { .op = GGML_OP_NONE };
+    size_t                   unused  = 0;
+    ggml_cpu_extra_work_size(1, &nothing, &unused); /* makes a list that ggml's threads would make at their first node */
+    tnn__reserve_close(&reserve);
+    return true;
+}
+
+static bool start_process(void) {
+    if (atomic_load(&g_started)) {
+        return true;
+    }
+    pthread_mutex_lock(&g_starting);
+    if (!atomic_load(&g_started)) {
+        atomic_store(&g_started, initialise_process());
+    }
+    pthread_mutex_unlock(&g_starting);
+    return atomic_load(&g_started);
 }
 
 /* ------------------------------------------------------------------ error funnel */
 
-static void format_message(char * out, const char * call, const char * fmt, va_list args) {
-    int used = snprintf(out, TNN_MESSAGE_SIZE, "%s: ", call);
-    if (used < 0 || used >= TNN_MESSAGE_SIZE) {
+static void format_message(char * out, int size, const char * call, const char * fmt, va_list args) {
+    int used = snprintf(out, (size_t) size, "%s: ", call);
+    if (used < 0 || used >= size) {
         used = 0;
     }
-    vsnprintf(out + used, (size_t) (TNN_MESSAGE_SIZE - used), fmt, args);
+    vsnprintf(out + used, (size_t) (size - used), fmt, args);
 }
 
 int tnn__fail(tnn_session * s, int code, const char * fmt, ...) {
     va_list args;
     va_start(args, fmt);
     if (s != NULL) {
-        format_message(s->message, s->call, fmt, args);
+        format_message(s->message, TNN_MESSAGE_SIZE, s->call, fmt, args);
         s->code = code;
     } else {
-        format_message(t_message, t_call, fmt, args);
+        format_message(t_message, TNN_THREAD_MESSAGE_SIZE, t_call, fmt, args);
         t_code = code;
     }
     va_end(args);
@@ -210,17 +240,15 @@ tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t) {
     return t->extra != NULL ? stored_handle(t) : table_add(s, &s->nodes, s->generation, t);
 }
 
-const char * tnn__shape(const struct ggml_tensor * t) {
-    static _Thread_local char ring[4][96]; /* a message names at most four shapes */
-    static _Thread_local int  next;
-    char * const out  = ring[next++ & 3];
-    const int    n    = ggml_n_dims(t);
-    int          used = snprintf(out, sizeof(ring[0]), "[%lld", (long long) t->ne[0]);
+struct tnn_shape tnn__shape_of(const struct ggml_tensor * t) {
+    struct tnn_shape shape;
+    const int        n    = ggml_n_dims(t);
+    int              used = snprintf(shape.text, sizeof(shape.text), "[%lld", (long long) t->ne[0]);
     for (int i = 1; i < n; i++) {
-        used += snprintf(out + used, sizeof(ring[0]) - (size_t) used, ", %lld", (long long) t->ne[i]); /* 4 * 20 digits fit */
+        used += snprintf(shape.text + used, sizeof(shape.text) - (size_t) used, ", %lld", (long long) t->ne[i]);
     }
-    snprintf(out + used, sizeof(ring[0]) - (size_t) used, "]");
-    return out;
+    snprintf(shape.text + used, sizeof(shape.text) - (size_t) used, "]");
+    return shape;
 }
 
 /* ------------------------------------------------------------------ session */
@@ -242,8 +270,7 @@ tnn_session * tnn_session_new(int32_t kind) {
         tnn__fail(NULL, TNN_E_VALUE, "kind = %d is unknown; 0 (CPU) is the only backend", (int) kind);
         return NULL;
     }
-    if (pthread_once(&g_once, initialise_process) != 0) {
-        tnn__fail(NULL, TNN_E_INTERNAL, "pthread_once failed");
+    if (!start_process()) {
         return NULL;
     }
     tnn_session * s = calloc(1, sizeof(*s));
@@ -299,6 +326,7 @@ void tnn_session_free(tnn_session * s) {
     free(s->nodes.entries);
     free(s->work);
     free(s->scratch);
+    tnn__reserve_close(&s->reserve);
     free(s);
 }
 
@@ -393,11 +421,14 @@ static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
 
 /* A context in mem, or NULL with an error. */
 static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
-    if (!tnn__room(s, 0)) {
+    struct tnn_reserve reserve = { 0 };
+    if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 1 })) {
         return NULL;
     }
     const struct ggml_init_params params = { .mem_size = mem_size, .mem_buffer = mem, .no_alloc = true };
-    return ggml_init(params);
+    struct ggml_context * ctx = ggml_init(params);
+    tnn__reserve_close(&reserve);
+    return ctx;
 }
 
 static bool reserve_weight(tnn_session * s) {

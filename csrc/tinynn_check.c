@@ -165,10 +165,10 @@ static int compare_ids(const void * a, const void * b) {
 /* Two threads writing one row would make the result depend on their order. */
 static int check_all_different(tnn_session * s, const struct ggml_tensor * ids) {
     const size_t bytes  = (size_t) ids->ne[0] * sizeof(int32_t);
-    int32_t    * sorted = malloc(bytes);
+    int32_t    * sorted = tnn__aligned_alloc(s, bytes, "a check of ids");
     int          rc     = TNN_OK;
     if (sorted == NULL) {
-        return tnn__fail(s, TNN_E_MEMORY, "no memory to check %lld ids", (long long) ids->ne[0]);
+        return s->code;
     }
     memcpy(sorted, ids->data, bytes);
     qsort(sorted, (size_t) ids->ne[0], sizeof(int32_t), compare_ids);

@@ -1,7 +1,9 @@
 /* tinynn_cpu.c - what this machine can run. Compiled for the baseline instruction set: it runs before anything else. */
 #define _GNU_SOURCE
 #include "tinynn_gemm.h"
+#include "tinynn_internal.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -50,17 +52,34 @@ bool tnn__cpu_has_avx512(void) {
 }
 #endif
 
+/* ------------------------------------------------------------------ what the system says */
+
+bool tnn__read_start(const char * path, char * text, size_t size) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return false;
+    }
+    size_t  used = 0;
+    ssize_t got  = 1;
+    while (got > 0 && used < size - 1) {
+        got   = read(file, text + used, size - 1 - used);
+        used += got > 0 ? (size_t) got : 0;
+    }
+    close(file);
+    text[used] = '\0';
+    return got >= 0;
+}
+
 /* ------------------------------------------------------------------ cores */
 
 /* CPU time the cgroup grants, in cores, or 0 for no limit. */
 static int cgroup_cores(void) {
-    FILE * f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    char      text[256];
     long long quota = 0, period = 0;
-    if (f == NULL) {
+    if (!tnn__read_start("/sys/fs/cgroup/cpu.max", text, sizeof(text))) {
         return 0;
     }
-    const int n = fscanf(f, "%lld %lld", &quota, &period);
-    fclose(f);
+    const int n = sscanf(text, "%lld %lld", &quota, &period);
     return n == 2 && quota > 0 && period > 0 ? (int) ((quota + period - 1) / period) : 0; /* "max" reads as no number */
 }
 

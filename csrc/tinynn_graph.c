@@ -1,7 +1,6 @@
 /* tinynn_graph.c - flags, the forward graph, graph b, and running them. */
 #include "tinynn_kernels.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -180,40 +179,29 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     return TNN_OK;
 }
 
-static void * nothing(void * unused) {
-    return unused;
-}
-
-#define WORKER_SIZE 2048 /* bytes that ggml keeps for a worker: half of it a mask of cores */
-
-/* ggml aborts when a worker cannot be started (a limit on processes, a full address space): try with threads of our own. */
-static bool threads_can_start(int n) {
-    pthread_t threads[TNN_MAX_THREADS];
-    int started = 0;
-    while (started < n && pthread_create(&threads[started], NULL, nothing, NULL) == 0) {
-        started++;
-    }
-    for (int i = 0; i < started; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    return started == n;
-}
+#define POOL_SIZE   4096 /* at least what ggml keeps for a pool, ... */
+#define WORKER_SIZE 2048 /* ... and for a worker: half of it a mask of cores */
 
 static int pool_ready(tnn_session * s) {
     if (s->pool != NULL && s->pool_threads == s->n_threads) {
         return TNN_OK;
     }
     tnn__pool_free(s);
-    if (!threads_can_start(s->n_threads - 1)) {
+    s->crew = tnn__crew_new(s->n_threads - 1);
+    if (s->crew == NULL) {
         return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d: the system does not start so many threads", (int) s->n_threads);
     }
-    if (!tnn__room(s, (size_t) s->n_threads * WORKER_SIZE)) {
+    struct tnn_reserve reserve = { 0 };
+    const struct tnn_needs needs = { .large = { POOL_SIZE, (size_t) s->n_threads * WORKER_SIZE }, .crew = s->crew };
+    if (!tnn__reserve_open(s, &reserve, needs)) {
+        tnn__pool_free(s);
         return s->code;
     }
     struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
     params.poll = 0; /* idle workers sleep */
     s->pool         = ggml_threadpool_new(&params);
     s->pool_threads = s->n_threads;
+    tnn__reserve_close(&reserve);
     return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml could not make a pool of %d threads", (int) s->n_threads);
 }
 
@@ -222,6 +210,8 @@ void tnn__pool_free(tnn_session * s) {
         ggml_threadpool_free(s->pool);
         s->pool = NULL;
     }
+    tnn__crew_free(s->crew);
+    s->crew = NULL;
 }
 
 /* ggml cuts FLASH_ATTN_EXT by the number of threads, along the keys where there is one query, and its bits follow. Its reference
@@ -261,14 +251,20 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     }
     rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
-    if (rc == TNN_OK && seconds == NULL && graph == s->gb && s->leaders != NULL) {
+    if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes, of which one has stepped a weight */
+        rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
+    }
+    if (rc != TNN_OK || !tnn__reserve_open(s, &s->reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context, and drops it */
+        return s->code;
+    }
+    if (seconds == NULL && graph == s->gb && s->leaders != NULL) {
         struct ggml_cgraph groups = *graph;
         groups.nodes   = s->leaders;
         groups.n_nodes = s->n_leaders;
         s->in_groups   = true;
         rc = compute(s, &groups);
         s->in_groups = false;
-    } else if (rc == TNN_OK && seconds == NULL) {
+    } else if (seconds == NULL) {
         rc = compute(s, graph);
     }
     for (int i = 0; rc == TNN_OK && seconds != NULL && i < graph->n_nodes; i++) {
@@ -277,6 +273,7 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
         rc         = compute(s, &node);
         seconds[i] = now() - start;
     }
+    tnn__reserve_leave(&s->reserve);
     s->computed = s->computed || rc == TNN_OK;
     return rc;
 }
@@ -345,7 +342,8 @@ int tnn_build_backward(tnn_session * s) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
     }
-    if (!tnn__room(s, s->gf->visited_hash_set.size)) { /* ggml's flags of what needs a gradient */
+    struct tnn_reserve reserve = { 0 }; /* ggml's flags of what needs a gradient */
+    if (!fused && !tnn__reserve_open(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }
     if (s->gb_unfinished != NULL) { /* the context has room for one copy */
@@ -362,6 +360,7 @@ int tnn_build_backward(tnn_session * s) {
         rc = tnn__fused_backward(s);
     } else {
         ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+        tnn__reserve_close(&reserve);
     }
     s->n_tensors_c = count_tensors(s);
     if (rc != TNN_OK) {
@@ -440,11 +439,11 @@ int tnn_realize_backward(tnn_session * s) {
     const bool fused = is_fused(s, s->gb);
     int rc = fused ? tnn__fused_schedule(s, s->gb) : TNN_OK;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
-    if (rc == TNN_OK) {
+    rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
+    if (rc == TNN_OK) { /* the last that can fail: what has its place is not placed again */
         s->gradients_kept = gradients_kept(s, s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
-    rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
     if (rc != TNN_OK) {
         return rc;
     }

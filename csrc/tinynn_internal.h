@@ -3,6 +3,7 @@
 #define TINYNN_INTERNAL_H
 
 #include "tinynn.h"
+#include "tinynn_reserve.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@
 #define TNN_MAX_ELEMENTS     INT64_C(2147483647) /* ggml's kernels count rows and elements in int */
 #define TNN_MAX_THREADS      GGML_MAX_N_THREADS
 #define TNN_MESSAGE_SIZE     512
+#define TNN_THREAD_MESSAGE_SIZE 128
 /* ggml adds at most this many tensors to a graph for the gradient of one forward node (MUL_MAT and SET: 7). */
 #define TNN_BACKWARD_NODES_PER_NODE 8
 
@@ -87,6 +89,8 @@ struct tnn_session {
     /* compute */
     int32_t                 n_threads;
     ggml_threadpool_t       pool;
+    struct tnn_crew       * crew;    /* the pool's threads, as they were started */
+    struct tnn_reserve      reserve; /* what ggml allocates in a compute, and frees */
     int32_t                 pool_threads;
     void                  * work;
     size_t                  work_size;
@@ -122,8 +126,12 @@ bool tnn__is_persistent(const struct ggml_tensor * t);
 /* ---- compute context (tinynn.c) ---- */
 /* Makes sure that n more tensors fit the compute context and may be appended now. */
 bool tnn__reserve_nodes(tnn_session * s, int n);
-/* "[a, b, c]" without trailing ones; good until the fourth call after it. */
-const char * tnn__shape(const struct ggml_tensor * t);
+/* "[a, b, c]" without trailing ones; good until the end of the expression it stands in. */
+struct tnn_shape {
+    char text[96]; /* 4 * 20 digits fit */
+};
+struct tnn_shape tnn__shape_of(const struct ggml_tensor * t);
+#define tnn__shape(t) (tnn__shape_of(t).text)
 
 /* ---- operands (tinynn_ops.c): the tensor, or NULL with an error naming arg; true, or an error naming arg ---- */
 /* f32 and contiguous */
@@ -146,13 +154,17 @@ bool tnn__want_elements(tnn_session * s, const char * what, int64_t n);
 /* The handle of the last of n nodes that were appended. */
 tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 
+/* ---- what the system says (tinynn_cpu.c) ---- */
+/* The first size - 1 bytes of a file as a string, without asking for memory. */
+bool tnn__read_start(const char * path, char * text, size_t size);
+
 /* ---- memory (tinynn_memory.c) ---- */
 /* Bytes that may still be had on this machine (available memory, cgroup limit). */
 uint64_t tnn__memory_available(void);
-/* Can ggml allocate size bytes on its own now? False with an error. */
-bool tnn__room(tnn_session * s, size_t size);
 /* size bytes for free(), or NULL with an error naming what they are for. */
 void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what);
+/* The same, all zeros, aligned as malloc does. */
+void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what);
 /* A CPU buffer of size bytes, or NULL with an error naming what it is for. */
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what);
 /* Gives every tensor of the graph its place in s->buf_c. */

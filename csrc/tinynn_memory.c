@@ -14,32 +14,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "ggml-impl.h"
 
 /* ------------------------------------------------------------------ what can be had */
 
-/* First number behind prefix in a small text file, or UINT64_MAX. */
+/* First number behind prefix in the first 4 KiB of a text file, or UINT64_MAX. Without a stream of C's, which needs memory. */
 static uint64_t read_number(const char * path, const char * prefix) {
-    FILE * f = fopen(path, "r");
-    if (f == NULL) {
+    char text[4096];
+    if (!tnn__read_start(path, text, sizeof(text))) {
         return UINT64_MAX;
     }
-    char     line[256];
-    uint64_t value = UINT64_MAX;
-    const size_t n = strlen(prefix);
-    while (fgets(line, sizeof(line), f) != NULL) {
-        if (strncmp(line, prefix, n) == 0) {
-            if (sscanf(line + n, "%" SCNu64, &value) != 1) {
-                value = UINT64_MAX; /* "max": no limit */
-            }
-            break;
-        }
-    }
-    fclose(f);
-    return value;
+    const char * at = strstr(text, prefix);
+    uint64_t     value;
+    return at != NULL && sscanf(at + strlen(prefix), "%" SCNu64, &value) == 1 ? value : UINT64_MAX; /* "max": no limit */
 }
 
 uint64_t tnn__memory_available(void) {
@@ -64,34 +53,26 @@ int64_t tnn_available_memory(void) {
     return available < INT64_MAX ? (int64_t) available : INT64_MAX;
 }
 
-#define SLACK ((size_t) 2 << 20) /* more than glibc's heap grows by at once */
-
-/* Some of ggml's own allocations end in an abort or are used unchecked, the small ones that the shim cannot make for it: a
- * context's header, a buffer's, a thread pool, a list of flags. So the room is tried first. Another thread of this process may
- * still take it in between. */
-static bool is_room(size_t size) { /* by mmap: a large malloc and free would move glibc's thresholds for the whole process */
-    void * room = mmap(NULL, size + SLACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return room != MAP_FAILED && munmap(room, size + SLACK) == 0;
-}
-
-bool tnn__room(tnn_session * s, size_t size) {
-    if (!is_room(size)) {
-        tnn__fail(s, TNN_E_MEMORY, "no memory for what ggml keeps for itself (%zu bytes)", size + SLACK);
-        return false;
-    }
-    return true;
-}
-
 #define WORTH_ASKING ((size_t) 16 << 20)
 
 /* The kernel promises more than it has; a promise broken later is a killed process, so ask what is really there. */
-void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
-    const bool there  = size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
-    void     * memory = there ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL;
+static bool is_there(size_t size) {
+    return size < WORTH_ASKING || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
+}
+
+static void * allocated(tnn_session * s, void * memory, size_t size, const char * what) {
     if (memory == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "no memory for %s (%zu bytes)", what, size);
     }
     return memory;
+}
+
+void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
+    return allocated(s, is_there(size) ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL, size, what);
+}
+
+void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what) {
+    return allocated(s, is_there(size) ? calloc(1, size) : NULL, size, what);
 }
 
 ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char * what) {
@@ -101,7 +82,12 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
                   (double) size / (1024.0 * 1024.0 * 1024.0), available);
         return NULL;
     }
-    ggml_backend_buffer_t buffer = is_room(size) ? ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size) : NULL;
+    struct tnn_reserve reserve = { 0 }; /* for its header, and the buffer itself where that is small */
+    if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 2 })) {
+        return NULL;
+    }
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    tnn__reserve_close(&reserve);
     if (buffer == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size,
                   (double) size / (1024.0 * 1024.0 * 1024.0));
@@ -374,9 +360,9 @@ int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph) {
     struct plan p = { .s = s, .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
     int rc = TNN_OK;
 
-    p.places = calloc(graph->visited_hash_set.size, sizeof(*p.places));
+    p.places = tnn__zeroed_alloc(s, graph->visited_hash_set.size * sizeof(*p.places), "the plan of a graph");
     if (p.places == NULL) {
-        rc = tnn__fail(s, TNN_E_MEMORY, "no memory to plan a graph of %d nodes", graph->n_nodes);
+        rc = s->code;
         goto done;
     }
     find_last_uses(&p);
