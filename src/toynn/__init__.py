@@ -3,7 +3,7 @@
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from toynn import labels
+from toynn import _interpreter, labels  # noqa: F401  _interpreter first: it refuses where numpy must not be imported
 from toynn.adamw import AdamW
 from toynn.batch import TrainingBatch
 from toynn.config import RopeScaling, SmolLM2Config
