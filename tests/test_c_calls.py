@@ -178,9 +178,9 @@ def test_a_step_with_an_argument_that_is_null_wrong_or_not_in_the_graph_changes_
     refused(session, "no place for it")
     for field, wrong in (
         ("ids", training.w), ("ids", training.hp), ("targets", training.hp), ("hp", training.ids),
-        ("hp", training.unused), ("hp", training.clip), ("ids", training.loss), ("loss", training.w), ("loss", training.other_loss),
-        ("loss", training.norm), ("norm", training.loss), ("norm", training.forgotten_norm),
-        ("norm", training.m), ("norm", training.rows), ("norm", training.product),
+        ("hp", training.unused), ("hp", training.clip), ("ids", training.loss), ("loss", training.w),
+        ("loss", training.other_loss), ("loss", training.norm), ("norm", training.loss),
+        ("norm", training.forgotten_norm), ("norm", training.m), ("norm", training.rows), ("norm", training.product),
     ):  # fmt: skip
         assert training.step(**{f"t_{field}": wrong}) == lib.TNN_E_VALUE, field
         refused(session, f"step.{field}")

@@ -1,8 +1,8 @@
 """Every call made as it should be, then with each argument in turn replaced by whatever does not fit, or hardly does.
 
-A call either does its work or raises one of toynn's errors, which names the call; the session goes on. What does not fit
-is not listed by hand, so a new check is met here before anybody thinks of it. What the errors say is tested where the
-operator is.
+A call either does its work or raises one of toynn's errors, which names the call; the session goes on. What does not
+fit is not listed by hand, so a new check is met here before anybody thinks of it. What the errors say is tested where
+the operator is.
 """
 
 from __future__ import annotations
