@@ -45,8 +45,9 @@ const char * tnn_cpu_missing(void) {
  * registers. */
 bool tnn__cpu_has_avx512(void) {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512dq");
+    const bool f = __builtin_cpu_supports("avx512f"), vl = __builtin_cpu_supports("avx512vl");
+    const bool bw = __builtin_cpu_supports("avx512bw"), dq = __builtin_cpu_supports("avx512dq");
+    return f & vl & bw & dq;
 }
 #endif
 

@@ -213,7 +213,7 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
                     pass_on(w, t->src[j], grad);
                 }
             }
-        } else if (t->op == GGML_OP_GET_ROWS) {
+        } else { /* GET_ROWS */
             struct ggml_tensor * args[] = { grad, t->src[1] };
             add_to_parameter(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_EMBEDDING_BACK, .inplace_src = -1 }, args, 2);
         }

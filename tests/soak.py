@@ -46,8 +46,9 @@ class Soak:
         return float(np.polyfit(steps, np.array(self.settled, float), 1)[0])
 
     @property
-    def flat(self) -> bool:
-        return max(self.settled) - min(self.settled) <= MOST_SPREAD and abs(self.slope) <= MOST_SLOPE
+    def well(self) -> bool:
+        flat = max(self.settled) - min(self.settled) <= MOST_SPREAD and abs(self.slope) <= MOST_SLOPE
+        return flat and len(self.losses) == 1
 
     def line(self) -> str:
         least, most = min(self.settled) / 2**20, max(self.settled) / 2**20
@@ -99,7 +100,7 @@ def main() -> int:
     for layout in ("per_head", "fused"):
         done = soak(layout, steps)
         print(done.line(), flush=True)
-        if not done.flat or len(done.losses) != 1:
+        if not done.well:
             print(f"soak: {layout} is not the same all along: {done.resident}", file=sys.stderr)
             well = False
     return 0 if well else 1

@@ -98,6 +98,8 @@ class Desk:
             ("f16, another matrix", nn.tnn_cast(s, nn.tnn_input_2d_f32(s, 5, 4), nn.TNN_F16)),
             ("f16, four dimensions", nn.tnn_cast(s, row_of_cubes, nn.TNN_F16)),
             ("bf16", nn.tnn_cast(s, self.m, nn.TNN_BF16)),
+            ("seven of its m3", nn.tnn_view_1d(s, self.m3, 7, 0)),
+            ("two of its m", nn.tnn_view_1d(s, self.m, 2, 0)),
             ("huge, a vector", nn.tnn_input_1d_f32(s, 2**31 - 1)),
             ("huge, in rows of four", nn.tnn_input_2d_f32(s, 4, 2**28)),
             ("huge, four rows", nn.tnn_input_2d_f32(s, 2**28, 4)),

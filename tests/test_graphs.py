@@ -31,13 +31,20 @@ class Desk:
         self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
         self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
         self.sgd = nn.tnn_input_1d_f32_persistent(s, 2)
-        for parameter in (self.w, self.bias, self.factors):
+        self.blocks = nn.tnn_input_3d_f32_persistent(s, 4, 2, 3)
+        for parameter in (self.w, self.bias, self.factors, self.blocks):
             nn.tnn_set_param(s, parameter)
         nn.tnn_finalize_weights(s)
         draw = np.random.default_rng(1)
         for t in (self.w, self.x, self.vector, self.bias, self.factors, self.half):
             nn.tnn_upload_from_float_array(s, t, draw.uniform(0.5, 1.5, int(np.prod(t.ne))))
         nn.upload_int_array(s, self.ids, [3, 1, 2, 0])
+
+    def huge(self, n: int) -> Tensor:
+        """A parameter of n numbers, in a graph that never gets the memory for them."""
+        given = nn.tnn_input_1d_f32(self.s, n)
+        nn.tnn_set_param(self.s, given)
+        return given
 
     def backward(self, loss: Tensor) -> None:
         nn.tnn_set_loss(self.s, loss)
@@ -79,6 +86,15 @@ UNDERIVED: dict[str, tuple[Build, str]] = {
     "a weight for several of a fourth dimension": (
         lambda s, d: nn.tnn_matmul(s, d.w, nn.tnn_concat(s, d.cube, d.cube, 3)), "repeated over ne3",
     ),
+    "a weight of three dimensions for several of a fourth": (
+        lambda s, d: nn.tnn_matmul(s, d.blocks, nn.tnn_concat(s, d.cube, d.cube, 3)), "repeated over ne3",
+    ),
+    "a part of two gigabytes": (
+        lambda s, d: nn.tnn_view_1d(s, d.huge(2**29), 2**29, 0), "larger than 2 GiB, ggml's limit",
+    ),
+    "a small part of two gigabytes": (
+        lambda s, d: nn.tnn_view_1d(s, d.huge(2**29), 4, 0), "larger than 2 GiB, ggml's limit",
+    ),
     "factors of RoPE that are parameters": (
         lambda s, d: nn.tnn_rope_ext(
             s, nn.tnn_reshape_3d(s, d.x, 4, 1, 4), d.ids, d.factors, 4, 2, 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0
@@ -101,6 +117,7 @@ DERIVED: dict[str, tuple[Build, list[float]]] = {
     "a cast of a constant beside it": (
         lambda s, d: nn.tnn_add(s, d.w, nn.tnn_cast(s, d.half, nn.TNN_F32)), [1, 1, 1, 1],
     ),
+    "a copy over a constant": (lambda s, d: nn.tnn_cpy(s, d.w, d.m), [1, 1, 1, 1]),
     "a constant taken away": (lambda s, d: nn.tnn_sub(s, d.w, d.x), [1, 1, 1, 1]),
     "a parameter taken away": (lambda s, d: nn.tnn_sub(s, d.x, d.w), [-1, -1, -1, -1]),
     "rows by a view of ids": (

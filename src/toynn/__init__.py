@@ -1,9 +1,12 @@
 """toynn: train small llama-family models on real ggml, with losses that are the same bytes every time."""
 
+from toynn import _interpreter  # noqa: F401  before all else: it refuses a sub-interpreter
+
+# isort: split
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from toynn import _interpreter, labels  # noqa: F401  _interpreter first: it refuses where numpy must not be imported
+from toynn import labels
 from toynn.adamw import AdamW
 from toynn.batch import TrainingBatch
 from toynn.config import RopeScaling, SmolLM2Config

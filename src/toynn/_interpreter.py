@@ -6,8 +6,8 @@ from __future__ import annotations
 def _refuse_sub_interpreter() -> None:
     """Raises ImportError in a sub-interpreter: numpy and cffi keep state that belongs to one interpreter alone.
 
-    It comes before either is imported, since numpy's own error there does not say what to do, and on Python 3.11 and
-    earlier is a warning.
+    It comes before anything else is imported: numpy's own error there does not say what to do, and on Python 3.11 and
+    earlier is a warning; and Python 3.12.1 crashes later if some extensions of its own were refused there.
     """
     try:
         import ctypes
