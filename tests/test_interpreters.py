@@ -134,12 +134,12 @@ def test_what_runs_at_exit_after_the_sessions_are_closed_is_told_so() -> None:
                 kept[0].close()
                 with Session(n_threads=1) as s:
                     print(nn.tnn_session_n_threads(s))
-                kept.append(Session(n_threads=1))
+                print(s.closed)
             import toynn
             kept.append(toynn.Session(n_threads=1))
         """)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n") == ["the session is closed", "1", ""]
+    assert done.stdout.split("\n") == ["the session is closed", "1", "True", ""]
     assert done.stderr == ""

@@ -136,7 +136,8 @@ class Session:
     def close(self) -> None:
         """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless."""
         if not self.closed:
-            self._finalizer()
+            self._finalizer.detach()  # not called: at the interpreter's end a finalizer does nothing
+            self._owner.free()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TinyNNTypeError("a Session cannot be copied or pickled: it owns native memory")
