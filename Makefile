@@ -3,7 +3,7 @@
 #   make run        install toynn, train a projection lens for five steps
 #   make quickstart train a small model on the stories that are shipped, for a few minutes, and let it write
 #   make test       lint, then the tests (a few minutes)
-#   make test-all   the long tests too, and the sanitizers
+#   make test-all   the long tests too, the sanitizers, and how much of csrc the tests reach
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
@@ -12,6 +12,9 @@
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
+#   make sanitize-threads  the tests that use threads under ThreadSanitizer
+#   make coverage   the tests on a build that counts: which lines and branches of csrc they reach, and a floor
+#   make soak       ten thousand steps of the tiny model in either layout: memory and losses stay what they were
 #   make clean      remove what was built (.venv, build, dist, vendor/ggml)
 #
 #   PYTHON=python3.12 make run     another interpreter than python3 (after make clean)
@@ -33,7 +36,8 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures determinism-matrix sanitize clean
+.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures determinism-matrix sanitize \
+        sanitize-threads coverage soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +58,8 @@ test: lint
 test-all: lint
 	$(PY) -m pytest -m "" $(PYTEST)
 	$(MAKE) sanitize
+	$(MAKE) sanitize-threads
+	$(MAKE) coverage
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check
@@ -82,8 +88,19 @@ sanitize:
 	$(MAKE) VENV=.venv-sanitize .venv-sanitize/.build-tools
 	sanitizers/run .venv-sanitize/bin/python $(PYTEST)
 
+sanitize-threads:
+	$(MAKE) VENV=.venv-sanitize-threads .venv-sanitize-threads/.build-tools
+	sanitizers/run_threads .venv-sanitize-threads/bin/python $(PYTEST)
+
+coverage:
+	$(MAKE) VENV=.venv-coverage .venv-coverage/.build-tools
+	coverage/run .venv-coverage/bin/python $(PYTEST)
+
+soak: $(VENV)/.installed
+	$(PY) tests/soak.py
+
 clean:
-	rm -rf .venv .venv-sanitize build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-sanitize .venv-sanitize-threads .venv-coverage build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache
 
 # ---------------------------------------------------------------- the virtual environment, by stamps
 

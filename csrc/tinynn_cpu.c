@@ -19,17 +19,17 @@ const char * tnn_cpu_missing(void) {
     static char missing[64];
     int used = 0;
     __builtin_cpu_init();
-#define NEED(feature) \
-    if (!__builtin_cpu_supports(feature)) { \
-        used += snprintf(missing + used, sizeof(missing) - (size_t) used, used > 0 ? " %s" : "%s", feature); \
-    }
-    NEED("sse4.2")
-    NEED("avx")
-    NEED("avx2")
-    NEED("fma")
-    NEED("bmi2")
-    NEED("f16c")
+#define NEED(feature) { feature, __builtin_cpu_supports(feature) } /* which takes a literal only */
+    const struct {
+        const char * name;
+        int          there;
+    } needs[] = { NEED("sse4.2"), NEED("avx"), NEED("avx2"), NEED("fma"), NEED("bmi2"), NEED("f16c") };
 #undef NEED
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        if (!needs[i].there) {
+            used += snprintf(missing + used, sizeof(missing) - (size_t) used, used > 0 ? " %s" : "%s", needs[i].name);
+        }
+    }
     return missing;
 }
 #else
@@ -47,8 +47,9 @@ const char * tnn_cpu_missing(void) {
  * registers. */
 bool tnn__cpu_has_avx512(void) {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512dq");
+    const bool f = __builtin_cpu_supports("avx512f"), vl = __builtin_cpu_supports("avx512vl");
+    const bool bw = __builtin_cpu_supports("avx512bw"), dq = __builtin_cpu_supports("avx512dq");
+    return f & vl & bw & dq;
 }
 #endif
 

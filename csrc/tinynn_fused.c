@@ -64,7 +64,7 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
         }
     }
     if (columns > TNN_MAX_ELEMENTS / tx->ne[1]) {
-        tnn__want_elements(s, "the product", TNN_MAX_ELEMENTS + 1);
+        tnn__fail_elements(s, "the product");
         return 0;
     }
     if (add != 0) {
@@ -124,7 +124,7 @@ tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, tnn_tenso
         return 0;
     }
     if (d_head > TNN_MAX_ELEMENTS / args[0]->ne[0]) {
-        tnn__want_elements(s, "the table", TNN_MAX_ELEMENTS + 1);
+        tnn__fail_elements(s, "the table");
         return 0;
     }
     if (freq_factors != 0) {

@@ -55,7 +55,7 @@ static bool * find_needed(tnn_session * s, const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         const struct ggml_tensor * t    = graph->nodes[i];
         bool                       need = (t->flags & GGML_TENSOR_FLAG_PARAM) != 0;
-        for (int j = 0; j < GGML_MAX_SRC && t->src[j] != NULL; j++) {
+        for (int j = 0; j < tnn__n_operands(t); j++) {
             need = need || needed[ggml_hash_find(&graph->visited_hash_set, t->src[j])];
         }
         needed[ggml_hash_find(&graph->visited_hash_set, t)] = need;
@@ -83,7 +83,7 @@ int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf) {
         if (k != NULL && k->kind == TNN_K_CROSS_ENTROPY && !(t->flags & GGML_TENSOR_FLAG_LOSS)) {
             rc = tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but not the loss", ggml_get_name(t));
         }
-        for (int j = 0; rc == TNN_OK && j < GGML_MAX_SRC && t->src[j] != NULL; j++) {
+        for (int j = 0; rc == TNN_OK && j < tnn__n_operands(t); j++) {
             if (needed[ggml_hash_find(&gf->visited_hash_set, t->src[j])] && !differentiable_operand(s, k, t, j)) {
                 rc = tnn__fail(s, TNN_E_VALUE, "operand %d of node %s depends on a parameter, but no gradient flows to it", j,
                                ggml_get_name(t));
@@ -213,7 +213,7 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
                     pass_on(w, t->src[j], grad);
                 }
             }
-        } else if (t->op == GGML_OP_GET_ROWS) {
+        } else { /* GET_ROWS */
             struct ggml_tensor * args[] = { grad, t->src[1] };
             add_to_parameter(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_EMBEDDING_BACK, .inplace_src = -1 }, args, 2);
         }
@@ -312,20 +312,20 @@ int tnn__fused_schedule(tnn_session * s, struct ggml_cgraph * graph) {
         if (is_step(s, t)) {
             continue;
         }
-        for (int j = 0; j < GGML_MAX_SRC && t->src[j] != NULL; j++) {
+        for (int j = 0; j < tnn__n_operands(t); j++) {
             if (is_step(s, t->src[j])) {
                 goto done; /* somebody reads a stepped weight: the order stays the caller's */
             }
         }
         last[ggml_hash_find(&graph->visited_hash_set, memory_of(t))] = i;
-        for (int j = 0; j < GGML_MAX_SRC && t->src[j] != NULL; j++) {
+        for (int j = 0; j < tnn__n_operands(t); j++) {
             last[ggml_hash_find(&graph->visited_hash_set, memory_of(t->src[j]))] = i;
         }
     }
     for (int i = 0; i < n; i++) {
         const struct ggml_tensor * t = graph->nodes[i];
         after[i] = -1;
-        for (int j = 0; is_step(s, t) && j < GGML_MAX_SRC && t->src[j] != NULL; j++) {
+        for (int j = 0; is_step(s, t) && j < tnn__n_operands(t); j++) {
             const int at = last[ggml_hash_find(&graph->visited_hash_set, memory_of(t->src[j]))];
             after[i] = at > after[i] ? at : after[i];
         }

@@ -154,13 +154,13 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         a9 += a_col;
         b  += b_row;
     }
-    if (t->bias != NULL) {
+    if (along_k && t->bias != NULL) { /* down its columns: cut_tile adds them */
         const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
 #define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
         ROWS(BIAS)
 #undef BIAS
     }
-    if (t->add != NULL) {
+    if (along_k && t->add != NULL) {
         const float * add = t->add;
 #define ADD(r) if (r < rows) { lo##r += vec_load(add + r * c_row); if (two) { hi##r += vec_load(add + r * c_row + LANES); } }
         ROWS(ADD)
@@ -193,7 +193,7 @@ static void (*const TILE[2][MR][2])(const struct tile *) = {
 
 /* ------------------------------------------------------------------ blocks */
 
-/* The tile of height x width elements, narrower than its vectors: by way of spill. */
+/* The tile of height x width elements, narrower than its vectors or more than run_tile does: by way of spill. */
 static void cut_tile(const struct tile * t, bool along_k, int64_t height, int64_t width, float * spill) {
     struct tile whole = *t;
     if (t->c != NULL) {
@@ -223,7 +223,7 @@ static void run(const struct tnn_gemm * g, void * scratch) {
     float * const a_block = b_block + TNN_GEMM_KC * NC;
     float * const spill   = a_block + MC * (TNN_GEMM_KC + TNN_GEMM_PAD);
     const int64_t k_blocks = (g->k + KC - 1) / KC;
-    const int64_t kc_even  = k_blocks > 0 ? (g->k + k_blocks - 1) / k_blocks : 0;
+    const int64_t kc_even  = (g->k + k_blocks - 1) / k_blocks;
     const bool    along_k  = g->a_col == 1;
     const bool    pack_a   = !along_k && (g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
     const bool    copy_a   = along_k && g->n > 2 * NR && rows_collide(g->a_row);
@@ -270,7 +270,7 @@ static void run(const struct tnn_gemm * g, void * scratch) {
                         t.out = g->c + at;
                         t.c   = goes_on ? t.out : NULL;
                         t.add = last && g->add != NULL ? g->add + at : NULL;
-                        if (width % LANES != 0) {
+                        if (width % LANES != 0 || (!along_k && (t.bias != NULL || t.add != NULL))) {
                             cut_tile(&t, along_k, height, width, spill);
                         } else {
                             TILE[along_k][height - 1][width > LANES](&t);

@@ -118,10 +118,10 @@ static bool find_edges(struct order * o) {
                 }
             }
         }
-        for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL && ok; j++) {
+        for (int j = 0; j < tnn__n_operands(node) && ok; j++) {
             ok = !reads_operand(k, j) || note_read(o, i, node->src[j]);
         }
-        for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL && ok; j++) {
+        for (int j = 0; j < tnn__n_operands(node) && ok; j++) {
             ok = !writes_operand(k, node, j) || note_write(o, i, node->src[j]);
         }
         if (!ok || !note_write(o, i, node)) {
@@ -238,7 +238,7 @@ static bool apply(const struct order * o) {
 
 int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
     tnn__groups_free(s);
-    if (graph->n_nodes == 0 || !is_light(s, graph)) {
+    if (!is_light(s, graph)) {
         return TNN_OK;
     }
     const size_t n = (size_t) graph->n_nodes, slots = graph->visited_hash_set.size;

@@ -150,7 +150,8 @@ struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64
 bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_finite(tnn_session * s, const char * arg, float x);
 bool tnn__want_eps(tnn_session * s, float eps);
-bool tnn__want_elements(tnn_session * s, const char * what, int64_t n);
+/* Error for a result with more than TNN_MAX_ELEMENTS. */
+void tnn__fail_elements(tnn_session * s, const char * what);
 /* The handle of the last of n nodes that were appended. */
 tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 

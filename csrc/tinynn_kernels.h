@@ -131,6 +131,15 @@ static inline bool tnn__is_parameter_gradient(const struct tnn_kernel * k) {
     return k != NULL && k->gradient_of != NULL && (k->gradient_of->flags & GGML_TENSOR_FLAG_PARAM) != 0;
 }
 
+/* Operands of a node stand side by side, from src[0]. */
+static inline int tnn__n_operands(const struct ggml_tensor * t) {
+    int n = 0;
+    while (n < GGML_MAX_SRC && t->src[n] != NULL) {
+        n++;
+    }
+    return n;
+}
+
 static inline const float * tnn__data(const struct ggml_tensor * t) {
     return t->data;
 }

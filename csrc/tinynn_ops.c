@@ -40,12 +40,8 @@ bool tnn__want_finite(tnn_session * s, const char * arg, float x) {
     return false;
 }
 
-bool tnn__want_elements(tnn_session * s, const char * what, int64_t n) {
-    if (n >= 1 && n <= TNN_MAX_ELEMENTS) {
-        return true;
-    }
-    tnn__fail(s, TNN_E_VALUE, "%s would have %lld elements; ggml's limit is 2^31 - 1", what, (long long) n);
-    return false;
+void tnn__fail_elements(tnn_session * s, const char * what) {
+    tnn__fail(s, TNN_E_VALUE, "%s would have more than 2^31 - 1 elements, ggml's limit", what);
 }
 
 /* An f32 contiguous operand. */
@@ -90,7 +86,7 @@ tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (w->ne[1] > TNN_MAX_ELEMENTS / (x->ne[1] * x->ne[2] * x->ne[3])) {
-        tnn__want_elements(s, "the product", TNN_MAX_ELEMENTS + 1);
+        tnn__fail_elements(s, "the product");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_mul_mat(s->ctx_c, w, x)) : 0;
@@ -370,7 +366,7 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (tv->ne[0] > TNN_MAX_ELEMENTS / (tq->ne[1] * tq->ne[2] * tq->ne[3])) {
-        tnn__want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
+        tnn__fail_elements(s, "the result");
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
@@ -395,7 +391,7 @@ tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
         return 0;
     }
     if (t->ne[0] > TNN_MAX_ELEMENTS / i->ne[0]) {
-        tnn__want_elements(s, "the result", TNN_MAX_ELEMENTS + 1);
+        tnn__fail_elements(s, "the result");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_get_rows(s->ctx_c, t, i)) : 0;

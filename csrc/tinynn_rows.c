@@ -3,21 +3,23 @@
 #include "tinynn_kernels.h"
 #include "tinynn_vec.h"
 
-/* Runs body with i, n for whole vectors of a row, then once for its rest; LOAD and STORE know which. */
+/* Runs body with i for whole vectors of a row, then once for its rest, of n; LOAD and STORE know which. */
 #define EACH_VECTOR(size, ...)                                       \
     {                                                                \
         int64_t i = 0;                                               \
         for (; i + V8_LANES <= (size); i += V8_LANES) {              \
-            const int64_t n = V8_LANES;                              \
+            const bool    whole = true;                              \
+            const int64_t n     = V8_LANES;                          \
             __VA_ARGS__                                              \
         }                                                            \
         if (i < (size)) {                                            \
-            const int64_t n = (size) - i;                            \
+            const bool    whole = false;                             \
+            const int64_t n     = (size) - i;                        \
             __VA_ARGS__                                              \
         }                                                            \
     }
-#define LOAD(p)     (n == V8_LANES ? v8_load((p) + i) : v8_load_part((p) + i, n, 0.0f))
-#define STORE(p, v) (n == V8_LANES ? v8_store((p) + i, (v)) : v8_store_part((p) + i, n, (v)))
+#define LOAD(p)     (whole ? v8_load((p) + i) : v8_load_part((p) + i, n, 0.0f))
+#define STORE(p, v) (whole ? v8_store((p) + i, (v)) : v8_store_part((p) + i, n, (v)))
 
 static float reciprocal_rms(const float * x, int64_t d, float eps) {
     v8f sum = v8_set1(0.0f);

@@ -158,6 +158,18 @@ def test_products_of_any_shape_have_the_same_bits_under_every_kernel(
 
 
 @several
+@pytest.mark.parametrize("width", [8, 16, 24, 32, 40])
+def test_a_tile_of_every_height_and_width_starts_sums_and_ends_alike_under_every_kernel(width: int) -> None:
+    """Rows from 1 to beyond two tiles, whole vectors of columns, with bias and addend and with several blocks of k."""
+    for rows in range(1, 27):
+        results = {}
+        for name in kernels():
+            with kernel(name):
+                results[name] = products(rows, 400, [width], True, 1, rows)
+        assert all(result == results["v8"] for result in results.values()), rows
+
+
+@several
 @pytest.mark.parametrize("curve", FUSED, ids=lambda curve: curve.name)
 def test_every_curve_has_the_same_losses_and_weights_under_every_kernel(curve: Curve) -> None:
     results = {}

@@ -152,6 +152,7 @@ def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_sta
 def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None:
     run("""
         import _thread, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 128, 128)
         nn.tnn_finalize_weights(s)

@@ -1,5 +1,8 @@
 """toynn: train small llama-family models on real ggml, with losses that are the same bytes every time."""
 
+from toynn import _interpreter  # noqa: F401  before all else: it refuses a sub-interpreter
+
+# isort: split
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 

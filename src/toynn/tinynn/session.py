@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
@@ -37,7 +38,7 @@ def _failure(pointer: Any, code: int) -> TinyNNError:
 class _Owner:
     """The native session with what guards it. Outlives the Session by as much as its finalizer needs."""
 
-    __slots__ = ("busy", "closed", "lock", "pid", "pointer")
+    __slots__ = ("__weakref__", "busy", "closed", "lock", "pid", "pointer")
 
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
@@ -45,6 +46,7 @@ class _Owner:
         self.pid = os.getpid()
         self.busy = False  # a call is under way in the thread that holds the lock
         self.closed = False
+        _owners.add(self)
 
     def live(self) -> Any:
         """The native session, for a caller who holds the lock. Raises SessionError after close."""
@@ -67,6 +69,27 @@ class _Owner:
         if self.closed and not self.busy:
             pointer, self.pointer = self.pointer, ffi.NULL
             lib.tnn_session_free(pointer)
+
+    def leave(self) -> None:
+        """Closes as the interpreter ends. A call in progress in a daemon thread is waited for, as code that is being
+        unloaded must not run; a thread that holds the lock between two calls is not: it may sleep for ever."""
+        if os.getpid() != self.pid:
+            return
+        self.closed = True  # whoever holds the lock makes no further call
+        while not self.lock.acquire(timeout=0.1):
+            if not self.busy:
+                return  # its memory is left to the end of the process
+        self.settle()
+        self.lock.release()
+
+
+_owners: weakref.WeakSet[_Owner] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_all() -> None:
+    for owner in list(_owners):
+        owner.leave()
 
 
 class Session:
@@ -97,6 +120,7 @@ class Session:
             raise _failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._owner = _Owner(pointer)
         self._finalizer = weakref.finalize(self, self._owner.free)
+        self._finalizer.atexit = False  # _Owner.leave sees to that
         try:
             status(self, lib.tnn_session_set_n_threads, threads, int(over))
         except BaseException:
@@ -112,7 +136,8 @@ class Session:
     def close(self) -> None:
         """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless."""
         if not self.closed:
-            self._finalizer()
+            self._finalizer.detach()  # not called: at the interpreter's end a finalizer does nothing
+            self._owner.free()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TinyNNTypeError("a Session cannot be copied or pickled: it owns native memory")

@@ -154,6 +154,7 @@ class LlamaSeqEngine:
         model, self._model, self._graph = self._model, None, None
         if model is not None:
             model.session.close()
+            self._graph = None  # which a thread that had the session until now may have set
 
     def __enter__(self) -> LlamaSeqEngine:
         return self

@@ -151,6 +151,8 @@ class FromScratch:
 
         s = engine.sess
         with s.exclusive():
+            if not engine.realized:
+                raise SessionError("the recipe was closed while this step waited for its turn")
             if engine.training_loss != t_loss:
                 raise SessionError("the training graph was dropped by forward(): call build_training_step() first")
             if fused and times is None:

@@ -1,0 +1,296 @@
+"""The calls of csrc/tinynn.h as C sees them: what Python's functions never pass on, or stop before it gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from test_processes import run
+
+from toynn.tinynn.native import ffi, lib, text
+
+OF_A_SESSION = [
+    name
+    for name in dir(lib)
+    if name.startswith("tnn_")
+    and ffi.typeof(getattr(lib, name)).kind == "function"
+    and (arguments := ffi.typeof(getattr(lib, name)).args)
+    and arguments[0] is ffi.typeof("tnn_session *")
+    and name not in ("tnn_session_free", "tnn_last_error", "tnn_last_error_code")  # which take NULL
+]
+
+
+@pytest.fixture
+def session() -> Iterator[Any]:
+    pointer = lib.tnn_session_new(0)
+    yield pointer
+    lib.tnn_session_free(pointer)
+
+
+def nothing(kind: Any) -> Any:
+    return ffi.NULL if kind.kind == "pointer" else 0
+
+
+def test_every_call_of_a_session_is_among_them() -> None:
+    assert len(OF_A_SESSION) > 90
+
+
+@pytest.mark.parametrize("name", OF_A_SESSION)
+def test_a_session_that_is_null_is_refused(name: str) -> None:
+    function = getattr(lib, name)
+    kind = ffi.typeof(function)
+    result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
+    assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
+    assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; make one with tnn_session_new"
+    if kind.result is ffi.typeof("tnn_tensor"):  # int64_t too, whose failures are negative
+        assert result <= 0
+    elif kind.result.kind == "pointer":
+        assert result == ffi.NULL
+    else:
+        assert result == lib.TNN_E_STATE
+
+
+def test_to_free_no_session_is_nothing() -> None:
+    lib.tnn_session_free(ffi.NULL)
+    assert lib.tnn_session_new(1) == ffi.NULL
+    assert text(lib.tnn_last_error(ffi.NULL)) == "tnn_session_new: kind = 1 is unknown; 0 (CPU) is the only backend"
+
+
+def refused(session: Any, says: str) -> None:
+    assert lib.tnn_last_error_code(session) == lib.TNN_E_VALUE
+    assert says in text(lib.tnn_last_error(session))
+
+
+def test_data_that_is_null_is_refused(session: Any) -> None:
+    f32 = lib.tnn_input_1d_f32_persistent(session, 2)
+    i32 = lib.tnn_input_1d_i32_persistent(session, 2)
+    lib.tnn_finalize_weights(session)
+    for call, t in (
+        (lib.tnn_upload_from_float_array, f32),
+        (lib.tnn_upload_from_int_array, i32),
+        (lib.tnn_download, f32),
+        (lib.tnn_download_to_int_array, i32),
+    ):
+        assert call(session, t, ffi.NULL, 2) == lib.TNN_E_VALUE
+        refused(session, "n = 2 elements given")
+    for call, t, kind in ((lib.tnn_download, f32, "float[]"), (lib.tnn_download_to_int_array, i32, "int32_t[]")):
+        assert call(session, t, ffi.new(kind, 3), 3) == lib.TNN_E_VALUE
+        refused(session, "n = 3 elements given")
+
+
+def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
+    w = lib.tnn_input_2d_f32_persistent(session, 4, 4)
+    lib.tnn_set_param(session, w)
+    lib.tnn_finalize_weights(session)
+    two = lib.tnn_input_1d_f32(session, 2)
+    ids = lib.tnn_input_1d_i32(session, 4)
+    assert lib.tnn_fused_linear(session, w, ffi.NULL, ffi.NULL, 1, 0) == 0
+    refused(session, "there must be one to 3 weights")
+    assert lib.tnn_concat_n(session, ffi.NULL, 1, 0) == 0
+    refused(session, "n = 1 parts")
+    assert lib.tnn_tensor_set_name(session, w, ffi.NULL) == lib.TNN_E_VALUE
+    refused(session, "name must be a string")
+    one = ffi.new("tnn_tensor[]", [w])
+    loss = lib.tnn_fused_cross_entropy(session, lib.tnn_fused_linear(session, w, one, ffi.NULL, 1, 0), ids, -1)
+    lib.tnn_set_loss(session, loss)
+    lib.tnn_build_forward_only(session, loss)
+    lib.tnn_build_backward(session)
+    assert lib.tnn_fused_grad_norm(session, ffi.NULL, 1, two) == 0
+    refused(session, "there must be at least one gradient")
+
+
+def test_a_profile_without_a_place_for_its_seconds_is_refused(session: Any) -> None:
+    w = lib.tnn_input_1d_f32_persistent(session, 4)
+    lib.tnn_finalize_weights(session)
+    lib.tnn_realize(session, lib.tnn_scale(session, w, 2.0))
+    for seconds, n in ((ffi.NULL, 1), (ffi.new("double[]", 2), 2)):
+        assert lib.tnn_compute_profiled(session, seconds, n) == lib.TNN_E_VALUE
+        refused(session, "must be the number of nodes, 1")
+    assert lib.tnn_compute_profiled(session, ffi.new("double[]", 1), 1) == lib.TNN_OK
+
+
+class Training:
+    """A training graph of one weight and one step, as C builds it: rows are the weight's own."""
+
+    def __init__(self, session: Any, outputs: bool = True, loss_is_output: bool = False) -> None:
+        self.s = session
+        self.w, self.m, self.v = (lib.tnn_input_2d_f32_persistent(session, 4, 4) for _ in range(3))
+        self.ids = lib.tnn_input_1d_i32_persistent(session, 4)
+        lib.tnn_set_param(session, self.w)
+        lib.tnn_finalize_weights(session)
+        self.targets = lib.tnn_input_1d_i32(session, 4)
+        self.hp, self.clip = lib.tnn_input_1d_f32(session, 7), lib.tnn_input_1d_f32(session, 2)
+        self.unused = lib.tnn_input_1d_f32(session, 7)  # in no graph: it never gets memory
+        rows = lib.tnn_get_rows(session, self.w, self.ids)
+        product = lib.tnn_fused_linear(session, rows, ffi.new("tnn_tensor[]", [self.w]), ffi.NULL, 1, 0)
+        self.loss = lib.tnn_fused_cross_entropy(session, product, self.targets, -1)
+        self.other_loss = lib.tnn_fused_cross_entropy(session, self.m, self.targets, -1)
+        lib.tnn_set_loss(session, self.loss)
+        lib.tnn_set_loss(session, self.other_loss)  # which is in no graph
+        lib.tnn_build_forward_only(session, self.loss)
+        lib.tnn_build_backward(session)
+        grads = ffi.new("tnn_tensor[]", [lib.tnn_tensor_grad(session, self.w)])
+        self.norm = lib.tnn_fused_grad_norm(session, grads, 1, self.clip)
+        self.forgotten_norm = lib.tnn_fused_grad_norm(session, grads, 1, self.clip)
+        lib.tnn_set_output(session, self.forgotten_norm)
+        step = lib.tnn_fused_adamw(session, self.w, grads[0], self.m, self.v, self.hp, self.norm)
+        lib.tnn_extend_backward_graph(session, step)
+        for output in (self.loss, self.norm, self.m, rows, product) if outputs else ():
+            lib.tnn_set_output(session, output)
+        if loss_is_output:
+            lib.tnn_set_output(session, self.loss)
+        self.rows, self.product = rows, product
+        assert lib.tnn_realize_backward(session) == lib.TNN_OK
+        lib.tnn_upload_from_float_array(session, self.clip, ffi.new("float[]", [0.0, 1.0]), 2)
+
+    def step(self, **changes: Any) -> int:
+        """tnn_train_step with arguments, or fields of its tnn_step, replaced."""
+        fields = {"ids": self.ids, "targets": self.targets, "hp": self.hp, "loss": self.loss, "norm": self.norm}
+        step = ffi.new("tnn_step *", {**fields, **{k[2:]: v for k, v in changes.items() if k.startswith("t_")}})
+        given = {
+            "step": step,
+            "ids": ffi.new("int32_t[]", [0, 1, 2, 3]), "targets": ffi.new("int32_t[]", [1, 2, 3, -1]), "n": 4,
+            "hp": ffi.new("float[]", [1e-2, 0.9, 0.95, 1e-8, 0.0, 1.0, 1.0]), "n_hp": 7, "mode": 1,
+            "loss": ffi.new("float *"), "norm": ffi.new("float *"),
+        }  # fmt: skip
+        given.update({k: v for k, v in changes.items() if not k.startswith("t_")})
+        return int(lib.tnn_train_step(self.s, *given.values()))
+
+    def weight(self) -> bytes:
+        data = ffi.new("float[]", 16)
+        assert lib.tnn_download(self.s, self.w, data, 16) == lib.TNN_OK
+        return bytes(ffi.buffer(data))
+
+
+def test_a_step_with_an_argument_that_is_null_wrong_or_not_in_the_graph_changes_nothing(session: Any) -> None:
+    training = Training(session)
+    values = ffi.new("float[]", [0.1 * i for i in range(16)])
+    lib.tnn_upload_from_float_array(session, training.w, values, 16)
+    before = training.weight()
+    for name in ("step", "ids", "targets", "hp", "loss"):
+        assert training.step(**{name: ffi.NULL}) == lib.TNN_E_VALUE
+        refused(session, "must not be NULL")
+    for mode in (8, -1):
+        assert training.step(mode=mode) == lib.TNN_E_VALUE
+        refused(session, f"mode = {mode} has unknown bits")
+    assert training.step(norm=ffi.NULL) == lib.TNN_E_VALUE
+    refused(session, "no place for it")
+    for field, wrong in (
+        ("ids", training.w), ("ids", training.hp), ("targets", training.hp), ("hp", training.ids),
+        ("hp", training.unused), ("hp", training.clip), ("ids", training.loss), ("loss", training.w),
+        ("loss", training.other_loss), ("loss", training.norm), ("norm", training.loss),
+        ("norm", training.forgotten_norm), ("norm", training.m), ("norm", training.rows), ("norm", training.product),
+    ):  # fmt: skip
+        assert training.step(**{f"t_{field}": wrong}) == lib.TNN_E_VALUE, field
+        refused(session, f"step.{field}")
+    for field in ("ids", "targets", "hp", "loss", "norm"):
+        assert training.step(**{f"t_{field}": -5}) == lib.TNN_E_TYPE
+        assert f"step.{field} = -5 is not a tensor handle" in text(lib.tnn_last_error(session))
+    assert training.step(n=3) == lib.TNN_E_VALUE
+    assert training.step(n_hp=6) == lib.TNN_E_VALUE
+    assert training.step(mode=2) == lib.TNN_E_STATE  # no gradient is kept
+    assert training.step(ids=ffi.new("int32_t[]", [0, 1, 2, 4])) == lib.TNN_E_VALUE
+    refused(session, "[3] = 4 is not a row")
+    assert training.step(targets=ffi.new("int32_t[]", [-1] * 4)) == lib.TNN_E_VALUE
+    refused(session, "there is no loss")
+    assert training.weight() == before
+    assert training.step() == lib.TNN_OK
+    assert training.weight() != before
+    assert training.step(t_norm=0, norm=ffi.NULL, mode=0) == lib.TNN_OK
+
+
+def test_a_step_reads_only_outputs(session: Any) -> None:
+    training = Training(session, outputs=False)
+    assert training.step() == lib.TNN_E_STATE
+    assert "must be flagged with tnn_set_output" in text(lib.tnn_last_error(session))
+
+
+def test_a_step_reads_a_norm_only_if_it_is_an_output(session: Any) -> None:
+    training = Training(session, outputs=False, loss_is_output=True)
+    assert training.step() == lib.TNN_E_STATE
+    assert "step.norm must be flagged with tnn_set_output" in text(lib.tnn_last_error(session))
+    assert training.step(t_norm=0, norm=ffi.NULL) == lib.TNN_OK
+
+
+def test_streams_of_no_kind_and_places_that_are_null_are_refused() -> None:
+    state, data = ffi.new("uint64_t *"), ffi.new("float[]", 3)
+    for kind in (lib.TNN_RANDOM_LCG31, lib.TNN_RANDOM_XORSHIFT64):
+        assert lib.tnn_random_seed(kind, 7, state) == lib.TNN_OK
+        assert lib.tnn_random_gaussian(kind, state, 1.0, data, 3) == lib.TNN_OK
+        assert lib.tnn_random_gaussian(kind, ffi.NULL, 1.0, data, 3) == lib.TNN_E_VALUE
+        assert lib.tnn_random_gaussian(kind, state, 1.0, ffi.NULL, 3) == lib.TNN_E_VALUE
+        assert lib.tnn_random_gaussian(kind, state, 1.0, data, -1) == lib.TNN_E_VALUE
+        assert lib.tnn_random_gaussian(kind, state, float("nan"), data, 3) == lib.TNN_E_VALUE
+        assert lib.tnn_random_seed(kind, 7, ffi.NULL) == lib.TNN_E_VALUE
+    assert lib.tnn_random_seed(2, 7, state) == lib.TNN_E_VALUE
+    assert lib.tnn_random_gaussian(2, state, 1.0, data, 3) == lib.TNN_E_VALUE
+    assert lib.tnn_gemm_use_kernel(ffi.NULL) == lib.TNN_E_VALUE
+    assert lib.tnn_gemm_use_kernel(b"none such") == lib.TNN_E_VALUE
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, -104729, -104730, -(2**40), -(2**63), 2**63 - 1])
+def test_a_stream_of_any_seed_starts_where_integers_of_any_size_say(seed: int) -> None:
+    """((seed + 104729) * 2654435761) mod (2^31 - 1), then eight draws; Python's % is the mathematical remainder."""
+    state = ffi.new("uint64_t *")
+    assert lib.tnn_random_seed(lib.TNN_RANDOM_LCG31, seed, state) == lib.TNN_OK
+    s = (seed + 104729) * 2654435761 % (2**31 - 1) or seed + 104729
+    for _ in range(8):
+        s = (s * 1103515245 + 12345) % 2**31
+    assert state[0] == s
+
+
+def test_a_type_that_no_tensor_has_is_refused_without_a_session_too(session: Any) -> None:
+    assert lib.tnn_input_2d_persistent(session, 2, 4, 4) == 0
+    assert lib.tnn_last_error_code(session) == lib.TNN_E_TYPE
+    assert lib.tnn_input_2d_persistent(ffi.NULL, 2, 4, 4) == 0
+    assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
+
+
+def test_a_session_without_weights_has_graphs_too(session: Any) -> None:
+    assert lib.tnn_finalize_weights(session) == lib.TNN_OK
+    x = lib.tnn_input_1d_f32(session, 2)
+    y = lib.tnn_scale(session, x, 3.0)
+    assert lib.tnn_realize(session, y) == lib.TNN_OK
+    assert lib.tnn_upload_from_float_array(session, x, ffi.new("float[]", [1.0, 2.0]), 2) == lib.TNN_OK
+    assert lib.tnn_compute(session) == lib.TNN_OK
+    out = ffi.new("float[]", 2)
+    assert lib.tnn_download(session, y, out, 2) == lib.TNN_OK
+    assert list(out) == [3.0, 6.0]
+
+
+def test_a_session_is_rebuilt_four_million_times_and_not_once_more(session: Any) -> None:
+    """Its generation has 22 bits: one more would let handles of the first graph come alive again."""
+    lib.tnn_finalize_weights(session)
+    rebuild = lib.tnn_reset_for_rebuild
+    for _ in range(2**22 - 2):
+        rebuild(session)
+    assert lib.tnn_last_error_code(session) == lib.TNN_OK
+    first = lib.tnn_input_1d_f32(session, 4)
+    assert first > 0
+    assert rebuild(session) == lib.TNN_E_STATE
+    assert "was rebuilt 4194303 times, its limit" in text(lib.tnn_last_error(session))
+    assert lib.tnn_scale(session, first, 2.0) > 0
+
+
+def test_c_itself_refuses_a_session_in_a_forked_child_and_frees_what_can_be_freed() -> None:
+    """Python's own check is by process id; this one is C's. The child ends as any process does."""
+    out = run("""
+        import sys
+        from toynn.tinynn.native import ffi, lib, text
+        s = lib.tnn_session_new(0)
+        lib.tnn_session_set_n_threads(s, 2, 1)
+        w = lib.tnn_input_1d_f32_persistent(s, 4)
+        lib.tnn_finalize_weights(s)
+        lib.tnn_realize(s, lib.tnn_scale(s, w, 2.0))
+        assert lib.tnn_compute(s) == lib.TNN_OK
+        pid = os.fork()
+        assert lib.tnn_compute(s) == (lib.TNN_OK if pid else lib.TNN_E_STATE)
+        if pid == 0:
+            print(text(lib.tnn_last_error(s)))
+            lib.tnn_session_free(s)
+            sys.exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        lib.tnn_session_free(s)
+    """)
+    assert out == "tnn_compute: this session belongs to the parent process; after fork() make a new session\n"

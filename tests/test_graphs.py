@@ -1,0 +1,341 @@
+"""Which graphs can be differentiated, stepped and computed, and what is said of those that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from test_each_argument import attempt
+
+from toynn import Session, SessionError, Tensor, TinyNNValueError
+from toynn import tinynn as nn
+
+F32 = npt.NDArray[np.float32]
+
+
+class Desk:
+    """Two parameters, and constants of several shapes, in a session whose graph is to be built."""
+
+    def __init__(self) -> None:
+        self.s = s = Session(n_threads=2, oversubscribe=True)
+        self.w = nn.tnn_input_2d_f32_persistent(s, 4, 4)
+        self.bias = nn.tnn_input_1d_f32_persistent(s, 4)
+        self.factors = nn.tnn_input_1d_f32_persistent(s, 2)
+        self.x = nn.tnn_input_2d_f32_persistent(s, 4, 4)
+        self.m, self.v = (nn.tnn_input_2d_f32_persistent(s, 4, 4) for _ in range(2))
+        self.vector = nn.tnn_input_1d_f32_persistent(s, 4)
+        self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 3)
+        self.half = nn.tnn_input_2d_persistent(s, nn.TNN_F16, 4, 4)
+        self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
+        self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
+        self.sgd = nn.tnn_input_1d_f32_persistent(s, 2)
+        self.blocks = nn.tnn_input_3d_f32_persistent(s, 4, 2, 3)
+        for parameter in (self.w, self.bias, self.factors, self.blocks):
+            nn.tnn_set_param(s, parameter)
+        nn.tnn_finalize_weights(s)
+        draw = np.random.default_rng(1)
+        for t in (self.w, self.x, self.vector, self.bias, self.factors, self.half):
+            nn.tnn_upload_from_float_array(s, t, draw.uniform(0.5, 1.5, int(np.prod(t.ne))))
+        nn.upload_int_array(s, self.ids, [3, 1, 2, 0])
+
+    def huge(self, n: int) -> Tensor:
+        """A parameter of n numbers, in a graph that never gets the memory for them."""
+        given = nn.tnn_input_1d_f32(self.s, n)
+        nn.tnn_set_param(self.s, given)
+        return given
+
+    def backward(self, loss: Tensor) -> None:
+        nn.tnn_set_loss(self.s, loss)
+        nn.tnn_build_forward_only(self.s, loss)
+        nn.tnn_build_backward(self.s)
+
+    def gradient(self, loss: Tensor, parameter: Tensor) -> F32:
+        self.backward(loss)
+        grad = nn.tnn_tensor_grad(self.s, parameter)
+        nn.tnn_set_output(self.s, grad)
+        nn.tnn_realize_backward(self.s)
+        nn.tnn_graph_reset(self.s)
+        nn.tnn_compute_backward(self.s)
+        return nn.tnn_download(self.s, grad)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    opened = Desk()
+    with opened.s:
+        yield opened
+
+
+Build = Callable[[Session, Desk], Tensor]
+
+# ---- ggml's derivatives ----
+
+UNDERIVED: dict[str, tuple[Build, str]] = {
+    "a parameter in half precision": (
+        lambda s, d: nn.tnn_matmul(s, nn.tnn_cast(s, d.w, nn.TNN_F16), d.x), "its dtype is not f32",
+    ),
+    "a copy over a parameter": (
+        lambda s, d: nn.tnn_cpy(s, nn.tnn_scale(s, d.w, 2.0), d.w), "it overwrites a tensor that depends",
+    ),
+    "a parameter taken away from each row": (
+        lambda s, d: nn.tnn_sub(s, d.x, d.bias), "no derivative for a b that is repeated",
+    ),
+    "a product with a weight in half precision": (lambda s, d: nn.tnn_matmul(s, d.half, d.w), "its a is not f32"),
+    "a weight for several of a fourth dimension": (
+        lambda s, d: nn.tnn_matmul(s, d.w, nn.tnn_concat(s, d.cube, d.cube, 3)), "repeated over ne3",
+    ),
+    "a weight of three dimensions for several of a fourth": (
+        lambda s, d: nn.tnn_matmul(s, d.blocks, nn.tnn_concat(s, d.cube, d.cube, 3)), "repeated over ne3",
+    ),
+    "a part of two gigabytes": (
+        lambda s, d: nn.tnn_view_1d(s, d.huge(2**29), 2**29, 0), "larger than 2 GiB, ggml's limit",
+    ),
+    "a small part of two gigabytes": (
+        lambda s, d: nn.tnn_view_1d(s, d.huge(2**29), 4, 0), "larger than 2 GiB, ggml's limit",
+    ),
+    "factors of RoPE that are parameters": (
+        lambda s, d: nn.tnn_rope_ext(
+            s, nn.tnn_reshape_3d(s, d.x, 4, 1, 4), d.ids, d.factors, 4, 2, 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0
+        ),
+        "its freq_factors depend on a parameter",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNDERIVED)
+def test_what_ggml_cannot_differentiate_is_named_before_it_is_asked(name: str, desk: Desk) -> None:
+    build, says = UNDERIVED[name]
+    with pytest.raises(TinyNNValueError, match=says):
+        desk.backward(nn.tnn_sum(desk.s, build(desk.s, desk)))
+
+
+# Of the sum of what is built, by each row of w.
+DERIVED: dict[str, tuple[Build, list[float]]] = {
+    "a cast to what it is": (lambda s, d: nn.tnn_cast(s, d.w, nn.TNN_F32), [1, 1, 1, 1]),
+    "a cast of a constant beside it": (
+        lambda s, d: nn.tnn_add(s, d.w, nn.tnn_cast(s, d.half, nn.TNN_F32)), [1, 1, 1, 1],
+    ),
+    "a copy over a constant": (lambda s, d: nn.tnn_cpy(s, d.w, d.m), [1, 1, 1, 1]),
+    "a constant taken away": (lambda s, d: nn.tnn_sub(s, d.w, d.x), [1, 1, 1, 1]),
+    "a parameter taken away": (lambda s, d: nn.tnn_sub(s, d.x, d.w), [-1, -1, -1, -1]),
+    "rows by a view of ids": (
+        lambda s, d: nn.tnn_get_rows(s, d.w, nn.tnn_view_1d(s, d.ids, 2, 4)), [0, 1, 1, 0],
+    ),
+    "a weight for several matrices": (lambda s, d: nn.tnn_matmul(s, d.w, d.cube), [12, 12, 12, 12]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_what_ggml_can_differentiate_has_its_gradient(name: str, desk: Desk) -> None:
+    build, expected = DERIVED[name]
+    nn.tnn_upload_from_float_array(desk.s, desk.cube, np.full(24, 2.0))
+    gradient = desk.gradient(nn.tnn_sum(desk.s, build(desk.s, desk)), desk.w)
+    assert gradient.reshape(4, 4).tolist() == [[row] * 4 for row in expected]
+
+
+# ---- the fused backward ----
+
+
+def loss_of(desk: Desk, logits: Tensor) -> Tensor:
+    return nn.tnn_fused_cross_entropy(desk.s, logits, desk.ids, -1)
+
+
+FUSED: dict[str, Build] = {
+    "a bias and a constant addend": lambda s, d: nn.tnn_fused_linear(s, d.x, [d.w], [d.bias], d.x),
+    "a bias and an addend that is a parameter": lambda s, d: nn.tnn_fused_linear(s, d.x, [d.w], [d.bias], d.w),
+    "a sum with a constant": lambda s, d: nn.tnn_add(s, nn.tnn_fused_linear(s, d.x, [d.w]), d.x),
+    "a weight that is added twice, too": lambda s, d: nn.tnn_add(
+        s, nn.tnn_add(s, nn.tnn_fused_linear(s, d.x, [d.w]), d.w), d.w
+    ),
+    "a norm whose gamma is constant": lambda s, d: nn.tnn_fused_rms_norm(
+        s, nn.tnn_fused_linear(s, d.x, [d.w]), d.vector, 1e-5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_gradient_of_the_fused_backward_is_the_slope_of_the_loss(name: str, desk: Desk) -> None:
+    s, step = desk.s, 1e-2
+    gradient = desk.gradient(loss_of(desk, FUSED[name](s, desk)), desk.w).reshape(-1)
+    start = nn.tnn_download(s, desk.w).reshape(-1)
+    nn.tnn_reset_for_rebuild(s)
+    loss = loss_of(desk, FUSED[name](s, desk))
+    nn.tnn_realize(s, loss)
+    for i in range(16):
+        sides = []
+        for side in (-step, step):
+            moved = start.copy()
+            moved[i] += side
+            nn.tnn_upload_from_float_array(s, desk.w, moved)
+            nn.tnn_compute(s)
+            sides.append(float(nn.tnn_download(s, loss)[0]))
+        assert (sides[1] - sides[0]) / (2 * step) == pytest.approx(float(gradient[i]), abs=2e-3)
+
+
+def test_a_loss_over_the_row_losses_of_another_is_refused(desk: Desk) -> None:
+    s = desk.s
+    first = loss_of(desk, nn.tnn_fused_linear(s, desk.x, [desk.w]))
+    rows = nn.tnn_tensor_src(s, first, 0)
+    assert rows is not None
+    target = nn.tnn_view_1d(s, desk.ids, 1, 0)
+    with pytest.raises(TinyNNValueError, match="depends on a parameter, but no gradient flows to it"):
+        desk.backward(nn.tnn_fused_cross_entropy(s, nn.tnn_add(s, rows, rows), target, -1))
+
+
+@pytest.mark.parametrize("read_after", [False, True])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "fused_adamw"])
+def test_ggmls_optimizers_step_a_fused_graph_too_in_the_callers_order_where_somebody_reads_the_weight(
+    kind: str, read_after: bool, desk: Desk
+) -> None:
+    s = desk.s
+    desk.backward(loss_of(desk, nn.tnn_fused_linear(s, desk.x, [desk.w])))
+    grad = nn.tnn_tensor_grad(s, desk.w)
+    nn.tnn_set_output(s, grad)
+    if kind == "sgd":
+        nn.tnn_upload_from_float_array(s, desk.sgd, [0.25, 0.0])
+        stepped = nn.tnn_opt_step_sgd(s, desk.w, grad, desk.sgd)
+    else:
+        nn.tnn_upload_from_float_array(s, desk.hp, [0.25, 0.0, 0.0, 1e-8, 0.0, 1.0, 1.0])
+        call = nn.tnn_opt_step_adamw if kind == "adamw" else nn.tnn_fused_adamw
+        stepped = call(s, desk.w, grad, desk.m, desk.v, desk.hp)
+    last = nn.tnn_scale(s, stepped, 2.0) if read_after else stepped
+    nn.tnn_set_output(s, last)
+    nn.tnn_extend_backward_graph(s, last)
+    nn.tnn_realize_backward(s)
+    before = nn.tnn_download(s, desk.w)
+    nn.tnn_graph_reset(s)
+    nn.tnn_compute_backward(s)
+    after, g = nn.tnn_download(s, desk.w), nn.tnn_download(s, grad)
+    np.testing.assert_allclose(after, before - 0.25 * (g if kind == "sgd" else np.sign(g)), rtol=1e-4, atol=1e-5)
+    if read_after:
+        assert nn.tnn_download(s, last).tolist() == (2 * after).tolist()
+
+
+def test_a_graph_of_more_nodes_than_are_put_in_groups_has_the_losses_of_one_that_is_not(desk: Desk) -> None:
+    """A chain of norms, each of gain 1: the second changes nothing within rounding."""
+    s = desk.s
+    losses = []
+    for norms in (1, 1500):
+        nn.tnn_reset_for_rebuild(s)
+        nn.upload_row_major(s, desk.vector, np.ones((1, 4)))
+        x = nn.tnn_fused_linear(s, desk.x, [desk.w])
+        for _ in range(norms):
+            x = nn.tnn_fused_rms_norm(s, x, desk.vector, 0.0)
+        loss = loss_of(desk, x)
+        nn.tnn_set_output(s, loss)
+        desk.backward(loss)
+        nn.tnn_realize_backward(s)
+        nn.tnn_graph_reset(s)
+        nn.tnn_compute_backward(s)
+        losses.append(float(nn.tnn_download(s, loss)[0]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+# ---- order ----
+
+
+def test_a_loss_is_flagged_before_the_backward_and_only_results_extend_it(desk: Desk) -> None:
+    s = desk.s
+    other = nn.tnn_sum(s, desk.w)
+    desk.backward(nn.tnn_sum(s, desk.w))
+    with pytest.raises(SessionError, match="the loss must be flagged before tnn_build_backward"):
+        nn.tnn_set_loss(s, other)
+    with pytest.raises(TinyNNValueError, match="is an input: there is nothing to compute"):
+        nn.tnn_extend_backward_graph(s, desk.m)
+
+
+def test_a_norm_needs_a_place_for_each_gradient_and_one_more() -> None:
+    def scales(before_the_norm: int) -> tuple[Session, Tensor, Desk]:
+        desk = Desk()
+        nn.tnn_session_set_graph_capacity(desk.s, 60)
+        desk.backward(loss_of(desk, nn.tnn_fused_linear(desk.s, desk.x, [desk.w])))
+        for _ in range(before_the_norm):
+            nn.tnn_scale(desk.s, desk.x, 1.0)
+        return desk.s, nn.tnn_tensor_grad(desk.s, desk.w), desk
+
+    s, _, desk = scales(0)
+    room = 0
+    while attempt(nn.tnn_scale, s, [desk.x, 1.0]) == "":
+        room += 1
+    for left in (0, 1):
+        s, grad, desk = scales(room - left)
+        with pytest.raises(SessionError, match="tnn_fused_grad_norm: the graph is full"):
+            nn.tnn_fused_grad_norm(s, [grad], desk.sgd)
+    s, grad, desk = scales(room - 2)
+    assert nn.tnn_fused_grad_norm(s, [grad], desk.sgd).ne == (2, 1, 1, 1)
+
+
+# ---- what is checked at each compute ----
+
+
+@pytest.mark.parametrize("wrong", [[3, 1, 2, 4], [3, 1, 2, -1]])
+def test_rows_are_set_only_where_there_are_rows(wrong: list[int], desk: Desk) -> None:
+    s = desk.s
+    nn.tnn_realize(s, nn.tnn_set_rows(s, desk.m, desk.x, desk.ids))
+    nn.upload_int_array(s, desk.ids, wrong)
+    with pytest.raises(TinyNNValueError, match=rf"\[3\] = {wrong[3]} is not a row of"):
+        nn.tnn_compute(s)
+    assert not nn.tnn_download(s, desk.m).any()
+
+
+@pytest.mark.parametrize("past", [-1, 1, 2**31 - 1])
+def test_tokens_behind_those_read_must_fit_the_cache(past: int) -> None:
+    with Session(n_threads=1) as s:
+        qkv, table = nn.tnn_input_2d_f32_persistent(s, 12, 4), nn.tnn_input_2d_f32_persistent(s, 2, 4)
+        cache, n_past = nn.tnn_input_2d_f32_persistent(s, 8, 4), nn.tnn_input_1d_i32_persistent(s, 1)
+        nn.tnn_finalize_weights(s)
+        out = nn.tnn_fused_attention_cached(s, qkv, table, cache, n_past, 2, 2)
+        nn.tnn_realize(s, out)
+        nn.tnn_compute(s)
+        nn.upload_int_array(s, n_past, [past])
+        with pytest.raises(TinyNNValueError, match=f"n_past = {past} must be between 0 and 0"):
+            nn.tnn_compute(s)
+
+
+def test_a_view_of_what_was_never_uploaded_cannot_be_downloaded(desk: Desk) -> None:
+    s = desk.s
+    given = nn.tnn_input_2d_f32(s, 4, 4)
+    view = nn.tnn_view_1d(s, given, 4, 0)
+    nn.tnn_realize(s, nn.tnn_scale(s, view, 2.0))
+    with pytest.raises(SessionError, match="was never uploaded"):
+        nn.tnn_download(s, view)
+    nn.tnn_upload_from_float_array(s, given, np.arange(16))
+    assert nn.tnn_download(s, view).tolist() == [0, 1, 2, 3]
+
+
+# ---- shapes of attention ----
+
+
+def test_a_mask_of_flash_attention_fits_keys_queries_and_heads() -> None:
+    with Session(n_threads=1) as s:
+        q = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
+        k = nn.tnn_input_3d_f32_persistent(s, 4, 3, 2)
+        masks = {
+            (columns, rows, heads): nn.tnn_input_3d_f32_persistent(s, columns, rows, heads)
+            for columns, rows, heads in ((3, 2, 1), (3, 5, 4), (2, 2, 1), (3, 1, 1), (3, 2, 3))
+        }
+        nn.tnn_finalize_weights(s)
+        fitting = []
+        for shape, mask in masks.items():
+            half = nn.tnn_cast(s, mask, nn.TNN_F16)
+            if shape in ((3, 2, 1), (3, 5, 4)):
+                fitting.append(nn.tnn_flash_attn_ext(s, q, k, k, half, 0.5, 0.0, 0.0))
+            else:
+                with pytest.raises(TinyNNValueError, match="mask has shape"):
+                    nn.tnn_flash_attn_ext(s, q, k, k, half, 0.5, 0.0, 0.0)
+        fourfold = nn.tnn_cast(s, nn.tnn_concat(s, masks[3, 2, 1], masks[3, 2, 1], 3), nn.TNN_F16)
+        with pytest.raises(TinyNNValueError, match="mask has shape"):
+            nn.tnn_flash_attn_ext(s, q, k, k, fourfold, 0.5, 0.0, 0.0)
+        assert [t.ne for t in fitting] == [(4, 4, 2, 1)] * 2
+
+
+def test_an_attention_whose_result_has_too_many_elements_is_refused() -> None:
+    with Session(n_threads=1) as s:
+        q = nn.tnn_input_3d_f32_persistent(s, 4, 3, 4)
+        k = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
+        nn.tnn_finalize_weights(s)
+        wide = nn.tnn_reshape_3d(s, nn.tnn_input_1d_f32(s, 2**31 - 8), 2**28 - 1, 2, 4)
+        with pytest.raises(TinyNNValueError, match=r"the result would have more than 2\^31 - 1 elements"):
+            nn.tnn_flash_attn_ext(s, q, k, wide, None, 0.5, 0.0, 0.0)

@@ -1,0 +1,145 @@
+"""Where an interpreter ends, or is not the only one: the process goes on, or says what is wrong, and never crashes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from test_processes import run
+
+SUB_INTERPRETER = """
+    try:
+        import _interpreters as interpreters  # CPython 3.13 and later
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    import sys, warnings
+    created = interpreters.create(*ARGUMENTS)
+    done = interpreters.run_string(created, '''if True:
+        import sys
+        sys.path[:] = PATH
+        for _ in range(2):
+            try:
+                import toynn
+            except ImportError as error:
+                print("refused:", error, flush=True)
+            else:
+                print("imported", flush=True)
+        print("numpy" in sys.modules, "_cffi_backend" in sys.modules, flush=True)
+    '''.replace("PATH", repr(sys.path)))
+    assert done is None, done
+    interpreters.destroy(created)
+    from toynn import FromScratch, RecipeOptions, SmolLM2Config
+    FromScratch().realize(SmolLM2Config.tiny(), RecipeOptions(t_seq=4))
+    print("works")
+"""
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize("first", ["", "import toynn"])
+def test_a_sub_interpreter_is_refused_in_words_and_the_main_one_works_on(first: str, isolated: bool) -> None:
+    """Its own GIL or, as mod_wsgi makes them, the one of all; with and without toynn in the main interpreter."""
+    if isolated or sys.version_info < (3, 12):
+        arguments = "()"
+    else:
+        arguments = '("legacy",)' if sys.version_info >= (3, 13) else '(), {"isolated": False}'
+    script = first + textwrap.dedent(SUB_INTERPRETER)
+    if arguments.startswith("(), "):
+        script = script.replace("create(*ARGUMENTS)", "create(isolated=False)")
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("ARGUMENTS", arguments)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    once, again, modules, after = done.stdout.splitlines()
+    assert once == again
+    assert once.startswith("refused: toynn works in a process's main interpreter only")
+    assert "processes instead" in once
+    assert (modules, after) == ("False False", "works")
+
+
+def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_threads_compute_with_them() -> None:
+    """Each thread is in the middle of a compute, on threads of ggml's own, when the interpreter ends."""
+    for _ in range(3):
+        run("""
+            import sys, time
+            CFG = SmolLM2Config.mha(300, 64, 4, 128, 2, 128, 1e4, 1e-5)
+            ids, wanted, hp = [7] * 128, [9] * 128, AdamW().hp(1)
+
+            def opened(layout):
+                e = LlamaSeqEngine()
+                e.realize_for_random_init(
+                    CFG, 128, 1, 0, False, False, 0, 1.0, layout=layout, n_threads=2, oversubscribe=True
+                )
+                return e
+
+            fused, per_head, forward = opened("fused"), opened("per_head"), opened("per_head")
+            fused.build_training_step()
+            per_head.build_training_step()
+            weights = {name: fused.download_weight(name) for name in fused.weights}
+            decoder = LlamaDecoder(CFG, weights, untied=False, n_threads=2, oversubscribe=True)
+            recipe = FromScratch()
+            recipe.realize(CFG, RecipeOptions(t_seq=4, layout="fused", n_threads=1))
+            ring = [recipe, recipe.fs_t_loss]
+            ring.append(ring)
+
+            def decode():
+                decoder.rewind()
+                decoder.feed(ids[:100])
+
+            computed = [0, 0, 0]
+            def forever(i, work):
+                try:
+                    while True:
+                        work()
+                        computed[i] += 1
+                except SessionError:
+                    pass  # closed, at the end
+
+            for i, work in enumerate((lambda: fused.train_step(ids, wanted, hp), lambda: forward.forward(ids), decode)):
+                threading.Thread(target=forever, args=(i, work), daemon=True).start()
+            while min(computed) < 2:
+                time.sleep(0.001)
+            sys.exit(0)
+        """)
+
+
+def test_the_end_does_not_wait_for_a_thread_that_holds_a_session_and_sleeps() -> None:
+    run("""
+        import time
+        s, other = Session(n_threads=1), Session(n_threads=1)
+        held = threading.Event()
+        def hold():
+            with s.exclusive():
+                held.set()
+                time.sleep(3600)
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait()
+    """)
+
+
+def test_what_runs_at_exit_after_the_sessions_are_closed_is_told_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent("""
+            import atexit
+            kept = []
+            @atexit.register
+            def late():  # registered before toynn's own, so it runs after
+                from toynn import SessionError, Session, tinynn as nn
+                try:
+                    nn.tnn_compute(kept[0])
+                except SessionError as error:
+                    print(error)
+                kept[0].close()
+                with Session(n_threads=1) as s:
+                    print(nn.tnn_session_n_threads(s))
+                print(s.closed)
+            import toynn
+            kept.append(toynn.Session(n_threads=1))
+        """)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["the session is closed", "1", "True", ""]
+    assert done.stderr == ""
