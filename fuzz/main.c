@@ -4,8 +4,10 @@
  *   fuzz_replay [--inputs N] [--seconds N] [--seed S] [--only I] [--say] FILE...
  *
  * Plays every FILE and says what it called; then inputs 0 to N - 1 of the seed, each made from the files, the seed and its number
- * alone, or as many as the seconds let. --only plays that one; --say tells each call. Where one ends the process, it says how to play it again.
+ * alone, or as many as the seconds let. --only plays that one; --say tells each call. Where one ends the process,
+ * or takes minutes, it says how to play it again.
  */
+#define _POSIX_C_SOURCE 200809L
 #include "sessions.h"
 
 #include <inttypes.h>
@@ -14,9 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LARGEST   (1 << 14) /* bytes of an input */
 #define MOST      1024      /* files */
+#define PATIENCE  300       /* seconds after which an input hangs */
 
 struct file {
     const char * name;
@@ -30,8 +34,10 @@ static const char * program;
 static uint64_t     seed, playing;
 static const char * file_playing;
 
-static void on_abort(int signal_number) {
-    (void) signal_number; /* the process is at its end: what is not safe in a handler is tried all the same */
+static void on_end(int signal_number) { /* the process is at its end: what is not safe in a handler is tried all the same */
+    if (signal_number == SIGALRM) {
+        fprintf(stderr, "fuzz: an input takes longer than %d seconds\n", PATIENCE);
+    }
     if (file_playing != NULL) {
         fprintf(stderr, "fuzz: to play it again: %s %s\n", program, file_playing);
     } else {
@@ -130,6 +136,7 @@ static void play_random(uint64_t number, struct tally * tally) {
         abort();
     }
     memcpy(exact, input, size);
+    alarm(PATIENCE);
     play(exact, size, tally);
     free(exact);
 }
@@ -162,10 +169,12 @@ int main(int argc, char ** argv) {
             return 2;
         }
     }
-    signal(SIGABRT, on_abort);
+    signal(SIGABRT, on_end);
+    signal(SIGALRM, on_end);
     for (int i = 0; i < n_files && only == UINT64_MAX; i++) {
         struct tally tally = { 0, 0 };
         file_playing = files[i].name;
+        alarm(PATIENCE);
         play(files[i].data, files[i].size, &tally);
         printf("%s: %" PRId64 " calls, %" PRId64 " refused\n", files[i].name, tally.calls, tally.refused);
     }

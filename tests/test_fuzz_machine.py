@@ -12,7 +12,7 @@ from fuzz_watch import Outcome, watch
 from toynn import Session
 from toynn import tinynn as nn
 
-BATCHES = 10
+BATCHES = 6
 
 
 def machine(folder: Path, *, batches: int, seed: int = 0, sabotage: str = "") -> Outcome:
