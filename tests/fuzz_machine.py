@@ -179,6 +179,16 @@ class SessionMachine(RuleBasedStateMachine):
                 **options,
             )
 
+    @rule(pick=PICKS)
+    def integers_go_in_and_come_out(self, pick: random.Random) -> None:
+        played, s = self.played, self.played.session
+        for t in [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]:
+            if nn.tnn_tensor_dtype(s, t) == nn.TNN_I32 and math.prod(t.ne) < 1000:
+                numbers = [pick.choice([0, 1, 2, -1, 2**31 - 1, -(2**31)]) for _ in range(math.prod(t.ne))]
+                upload = pick.choice([nn.tnn_upload_from_int_array, nn.upload_int_array])
+                if not isinstance(played.attempt(upload, s, t, numbers), TinyNNError):
+                    assert played.attempt(nn.tnn_download_to_int_array, s, t).tolist() == numbers
+
     @rule()
     def the_next_graph(self) -> None:
         """With an input or two, which the operators want."""
