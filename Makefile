@@ -7,7 +7,7 @@
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
-#   make fuzz       the session API, then the readers of models, fed with anything, ten minutes each; a failure names its seed
+#   make fuzz       the session API from Python and from C, and the readers of models, fed with anything, ten minutes each
 #   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
@@ -20,7 +20,7 @@
 #   PYTHON=python3.12 make run     another interpreter than python3 (after make clean)
 #   PYTEST="-k rope -x" make test  words for pytest
 #   BENCH="--quick" make bench     words for the benchmark; "--help" lists them
-#   FUZZ="--seed 7" make fuzz      words for the fuzzer; "--help" lists them
+#   FUZZ="--seconds 60" make fuzz  words for each fuzzer: --seconds, --seed
 #   MATRIX="--python PATH" make determinism-matrix    words for the matrix
 
 PYTHON ?= python3
@@ -73,6 +73,8 @@ bench: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed-dev
 	$(PY) tests/fuzz.py $(FUZZ)
+	$(PY) tests/fuzz_machine.py $(FUZZ)
+	$(PY) fuzz/run.py $(FUZZ)
 	$(PY) tests/fuzz_interop.py $(FUZZ)
 
 corpus: $(VENV)/.created

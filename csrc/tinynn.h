@@ -242,7 +242,8 @@ enum tnn_step_mode {
     TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the step before; each must be flagged with tnn_set_output */
     TNN_STEP_NO_UPDATE     = 4  /* leave the weights and moments: tnn_fused_adamw steps do nothing */
 };
-/* Reset, upload, compute and download in one call. norm may be NULL where step.norm is 0. */
+/* Reset, upload, compute and download in one call. norm may be NULL where step.norm is 0. What fails after the upload (an id out of
+ * range, memory) leaves it uploaded. */
 TNN_API int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, const int32_t * targets, int64_t n,
                            const float * hp, int64_t n_hp, int32_t mode, float * loss, float * norm);
 /* Runs the realized graph node by node and gives the seconds of each, in the order of tnn_graph_node. It is a compute like

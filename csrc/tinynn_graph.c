@@ -166,10 +166,13 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (rc != TNN_OK) {
         return rc;
     }
-    ggml_set_output(tnn__tensor(s, "out", out));
+    struct ggml_tensor * t     = tnn__tensor(s, "out", out);
+    const int32_t        flags = t->flags;
+    ggml_set_output(t);
     s->gradients_kept = false;
     rc = tnn__plan_and_allocate(s, s->gf);
     if (rc != TNN_OK) { /* as if never asked: it may be again */
+        t->flags = flags;
         ggml_graph_clear(s->gf);
         s->stage = TNN_STAGE_BUILD;
         return rc;

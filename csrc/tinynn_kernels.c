@@ -38,7 +38,10 @@ static size_t padded(size_t size) {
 
 static void run_kernel(struct ggml_tensor * dst, int ith, int nth, void * userdata) {
     const struct tnn_kernel * k       = userdata;
-    void                    * scratch = (char *) k->s->scratch + (size_t) ith * padded(k->s->scratch_per_thread);
+    void                    * scratch = k->s->scratch; /* NULL where no kernel of the graph needs any */
+    if (scratch != NULL) {
+        scratch = (char *) scratch + (size_t) ith * padded(k->s->scratch_per_thread);
+    }
     if (!k->s->in_groups || k->n_members == 0) {
         KERNELS[k->kind].run(k, dst, ith, nth, scratch);
         return;

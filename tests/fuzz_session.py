@@ -16,20 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from fuzz_arguments import Arguments
 from fuzz_operators import LARGEST, fitting_call
 
-from toynn import Session, TinyNNError, TinyNNMemoryError
+from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
 
 # Not calls on a session, or no calls at all.
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
-
-# fmt: off
-INTEGERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 33, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**99]
-SMALL = [1, 2, 3, 4, 6, 8, 12, 16]
-FLOATS = [0.0, -0.0, 1.0, 0.5, -1.0, 1e-5, 1e-45, 3e38, 1e39, -1e300, math.inf, -math.inf, math.nan, 10000.0]
-OTHER_THINGS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.float32(2), np.int64(3)]
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -49,18 +43,13 @@ class DifferenceError(Exception):
     """Two variants of a round gave different numbers, or a session computes wrong ones."""
 
 
-class Round:
+class Round(Arguments):
     """One sequence: a session, what it has made so far, and a stream of choices."""
 
     def __init__(self, seed: int, variant: Variant = PLAIN) -> None:
-        self.random = random.Random(seed)
+        super().__init__(random.Random(seed), Session(n_threads=variant.n_threads, oversubscribe=True))
         self.variant = variant
-        self.session = Session(n_threads=variant.n_threads, oversubscribe=True)
-        self.other = Session(n_threads=1)
-        self.foreign = nn.tnn_input_1d_f32_persistent(self.other, 4)
-        self.tensors: list[nn.Tensor] = []
         self.parameters: list[tuple[nn.Tensor, nn.Tensor, nn.Tensor]] = []  # weight and moments
-        self.step: nn.TrainStep | None = None
         self.calls = 0
         self.refused = 0
         self.computed = 0
@@ -98,10 +87,8 @@ class Round:
         def made(function: Callable[..., nn.Tensor], *arguments: Any) -> nn.Tensor:
             """A node; now and then another tensor in its place."""
             arguments = tuple(self.tensor() if a is not None and pick.random() < 0.01 else a for a in arguments)
-            try:
-                self.tensors.append(function(s, *arguments))
-            except TinyNNError:
-                self.refused += 1
+            result = self.attempt(function, s, *arguments)
+            self.tensors += [result] if isinstance(result, nn.Tensor) else []
             return self.tensors[-1]
 
         x = made(nn.tnn_get_rows, table, ids)
@@ -150,91 +137,23 @@ class Round:
         except TinyNNError:
             return False
 
-    # ---- arguments by what a parameter is annotated as ----
-
-    def argument(self, annotation: str, name: str) -> Any:
-        pick = self.random
-        if pick.random() < 0.04:
-            return pick.choice(OTHER_THINGS)
-        if annotation.startswith("Sequence[Tensor]"):
-            return [self.tensor() for _ in range(pick.choice([0, 1, 1, 2, 2, 3, 5]))]
-        if annotation.startswith("Tensor"):
-            return None if "None" in annotation and pick.random() < 0.5 else self.tensor()
-        if annotation == "int":
-            return pick.choice(SMALL if pick.random() < 0.8 else INTEGERS)
-        if annotation == "float":
-            return pick.choice(FLOATS if pick.random() < 0.4 else [1e-5, 0.5, 1.0, 10000.0])
-        if annotation == "bool":
-            return pick.random() < 0.5
-        if annotation == "str":
-            return pick.choice(["w", "", "x" * 63, "x" * 64, "a\0b", "é", "\ud800"])
-        if annotation.startswith("TrainStep"):
-            if self.step is not None and pick.random() < 0.7:
-                return self.step
-            return nn.TrainStep(self.tensor(), self.tensor(), self.tensor(), self.tensor())
-        return self.array(name)
-
-    def tensor(self) -> Any:
-        pick = self.random
-        if not self.tensors or pick.random() < 0.03:
-            return pick.choice([self.foreign, None, 7, nn.Tensor(self.session, pick.choice([1, 2**40, 2**62 + 5]))])
-        return pick.choice(self.tensors)
-
-    def array(self, name: str) -> Any:
-        pick = self.random
-        if self.tensors and pick.random() < 0.8:
-            of = pick.choice(self.tensors)
-            try:
-                shape = (math.prod(of.ne[1:]), of.ne[0])
-            except TinyNNError:
-                shape = (2, 3)
-            shape = shape if math.prod(shape) <= LARGEST else (2, 3)
-        else:
-            shape = (pick.choice(SMALL), pick.choice(SMALL))
-        numbers = np.random.default_rng(pick.randrange(2**32))
-        if name in ("ids", "targets") or pick.random() < 0.3:
-            values: Any = numbers.integers(-1, 4, shape[0] * shape[1])
-        else:
-            values = numbers.standard_normal(shape)
-            if pick.random() < 0.1:
-                values[0, 0] = pick.choice([math.nan, math.inf, 1e39, 1e-42])
-        form = pick.randrange(8)
-        if form == 0:
-            return np.asfortranarray(values)
-        if form == 1:
-            return values[::2]
-        if form == 2:
-            return values.astype(">f8")
-        if form == 3:
-            return values.tolist()
-        return values
-
     # ---- calls ----
 
-    def call(self, function: Callable[..., Any]) -> None:
+    def call(self, function: Callable[..., Any]) -> Any:
         """One call; its result joins the tensors. Any exception but toynn's own goes through."""
-        signature = inspect.signature(function)
-        arguments: list[Any] = []
-        options: dict[str, Any] = {}
-        for name, parameter in signature.parameters.items():
-            if parameter.annotation == "Session":
-                arguments.append(
-                    self.session if self.random.random() < 0.99 else self.random.choice([self.other, None])
-                )
-            elif parameter.kind is parameter.KEYWORD_ONLY:
-                if self.random.random() < 0.5:
-                    options[name] = self.argument(str(parameter.annotation), name)
-            else:
-                arguments.append(self.argument(str(parameter.annotation), name))
+        arguments, options = self.arguments(function)
         result = self.attempt(function, *arguments, **options)
         if isinstance(result, nn.Tensor) and result.session is self.session:
             self.tensors = [*self.tensors[-60:], result]
+        return result
 
     def attempt(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """The result, or the TinyNNError. Numbers are kept for the comparison of variants."""
         self.calls += 1
         try:
             result = function(*arguments, **options)
+        except InternalError:
+            raise
         except TinyNNError as error:
             self.refused += 1
             return error

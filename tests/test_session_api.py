@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toynn import Session, SessionError, Tensor, TinyNNTypeError, TinyNNValueError
+from toynn import Session, SessionError, Tensor, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 from toynn.tinynn import native
 
@@ -754,3 +754,17 @@ def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
             nn.Tensor(s, 2**70)
     with pytest.raises(TinyNNTypeError, match="session must be a Session"):
         nn.Tensor(None, 3)  # type: ignore[arg-type]
+
+
+def test_a_realize_that_no_memory_is_there_for_leaves_the_tensor_as_it_was() -> None:
+    with Session(n_threads=1) as s:
+        nn.tnn_finalize_weights(s)
+        parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # 8 GiB each
+        out = parts[0]
+        for part in parts[1:]:
+            out = nn.tnn_add(s, out, part)
+        with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
+            nn.tnn_realize(s, out)
+        assert nn.tnn_tensor_flags(s, out) == 0  # no output, as it is not computed
+        small = nn.tnn_scale(s, nn.tnn_input_1d_f32(s, 3), 2.0)
+        nn.tnn_realize(s, small)  # as if never asked
