@@ -21,7 +21,7 @@ from small_runs import final_bytes, losses
 from toynn.checkpoint import load_checkpoint
 from toynn.cli.app import COMMANDS
 
-TOYNN = [sys.executable, "-c", "from toynn.cli import main; main()"]
+TOYNN = [sys.executable, "-c", "from toynn_command import main; main()"]
 SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
 KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
 SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
