@@ -5,7 +5,8 @@
 For each moment a process of its own trains and sends itself SIGKILL just before its k-th opening for writing, renaming,
 removal or making of a folder (Python's audit events). Then the run must hold a checkpoint that loads, if it had one
 before, and a second process, killed too at some moment, and a third that is not, must end with the bytes of a training
-that nobody killed, with its best model and its checkpoints: the best is neither the first that was nor the last. Prints the number of kills; raises on the first difference.
+that nobody killed, with its best model and its checkpoints: the best is neither the first that was nor the last. Prints
+the number of kills; raises on the first difference.
 """
 
 from __future__ import annotations
@@ -74,11 +75,19 @@ def go_on(data: Path, run: Path) -> None:
     train(TrainArgs(data, run, None if resume else CONFIG, resume=resume, n_threads=1))
 
 
+def require_whole(run: Path) -> None:
+    """Raises unless what `latest` and `best` name, where they are there, loads."""
+    for which in ("latest", "best"):
+        if (run / which).exists():
+            load_checkpoint(run, which)
+
+
 def outcome(run: Path) -> tuple[object, ...]:
     """All that a killed run must share with one that was not."""
     best = load_checkpoint(run, "best")
     kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}  # a step may have been written twice
-    return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept
+    left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept, left_behind
 
 
 def main() -> None:
@@ -103,9 +112,7 @@ def main() -> None:
         if code != -signal.SIGKILL:
             raise SystemExit(f"moment {moment}: exit code {code}")
         kills += 1
-        for which in ("latest", "best"):
-            if (run / which).exists():
-                load_checkpoint(run, which)
+        require_whole(run)
         second = killed_at(1 + moment * 7 % 41, run, lambda: go_on(words.data, run))
         if second not in (0, -signal.SIGKILL):
             raise SystemExit(f"moment {moment}: the second process ended with {second}")
@@ -113,10 +120,7 @@ def main() -> None:
         if in_a_process(lambda: go_on(words.data, run)) != 0:
             raise SystemExit(f"moment {moment}: the third process failed")
         if outcome(run) != expected:
-            raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other checkpoints")
-        left = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
-        if left:
-            raise SystemExit(f"moment {moment}: {left} were left behind")
+            raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other files")
     print(f"{kills} kills at {moment - words.every} moments")
 
 

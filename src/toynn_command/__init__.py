@@ -63,4 +63,4 @@ def _settle_streams() -> None:
         print("toynn: stdout is closed: there is no place to write to", file=sys.stderr)
         sys.exit(1)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text that can be encoded
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8: its bytes go out as they came
