@@ -104,6 +104,6 @@ def test_a_closed_stdin_is_an_error_where_it_is_read(trained: Path) -> None:
 def test_a_closed_stderr_is_no_place_for_a_file(data: Path, tmp_path: Path) -> None:
     """Else the first file that is opened, the log perhaps, would get what is written to stderr."""
     words = ["train", data, "--out", tmp_path / "run", "--set", "train.steps=2", "--set", "model.d_model=16"]
-    done = in_a_shell("2>&-", *words, "--set", "model.ctx=16", "--set", "train.batch=1")
+    done = in_a_shell("2>&-", *map(str, words), "--set", "model.ctx=16", "--set", "train.batch=1")
     assert done.returncode == 0, done.stdout
     assert "done after 2 steps" in done.stdout

@@ -16,7 +16,7 @@ from toynn.data.meta import TOKENIZER
 from toynn.durable_files import replace_file, sha256_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.regular_files import read_regular
+from toynn.regular_files import naming_file, read_regular
 from toynn.tinynn.arguments import FloatArray, IntArray
 from toynn.trained_model import TrainedModel
 from toynn.training.config import TrainArgs
@@ -116,7 +116,8 @@ class _Trainer:
     def run(self, callbacks: Sequence[Callback]) -> Ended:
         self._callbacks = tuple(callbacks)
         self._realize()
-        replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
+        with naming_file(self._args.out / CONFIG):
+            replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._tell(self._started())
         if self._start.state is None:
             self._save(best=False)
