@@ -5,7 +5,8 @@
 For each moment a process of its own trains and sends itself SIGKILL just before its k-th opening for writing, renaming,
 removal or making of a folder (Python's audit events). Then the run must hold a checkpoint that loads, if it had one
 before, and a second process, killed too at some moment, and a third that is not, must end with the bytes of a training
-that nobody killed. Prints the number of kills; raises on the first difference.
+that nobody killed, with its best model and its checkpoints: the best is neither the first that was nor the last. Prints
+the number of kills; raises on the first difference.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from small_runs import config, evaluations, final_bytes, losses
+from small_runs import bytes_of, config, evaluations, final_bytes, losses
 
 from toynn import TrainArgs, train
 from toynn.checkpoint import load_checkpoint
-from toynn.training import CheckpointArgs, EvaluationArgs
+from toynn.checkpoint.run_folder import checkpoint_names
+from toynn.training import CheckpointArgs, EvaluationArgs, OptimizerArgs, ScheduleArgs
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
-CONFIG = config(6, evaluation=EvaluationArgs(every=2), checkpoint=CheckpointArgs(every=2, keep_last=1))
+CONFIG = config(
+    6,
+    optimizer=OptimizerArgs(lr=0.5, clip=0.0),  # so high that evaluations rise again after step 4
+    schedule=ScheduleArgs(kind="constant", warmup=0),
+    evaluation=EvaluationArgs(every=2),
+    checkpoint=CheckpointArgs(every=2, keep_last=1),
+)
+BEST_STEP = 4
 
 
 def in_a_process(work: Callable[[], None]) -> int:
@@ -49,7 +58,7 @@ def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
 
         def audit(event: str, args: tuple[object, ...]) -> None:
             nonlocal seen
-            writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+            writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if (writes or event in CHANGES) and str(args[0]).startswith(str(run)):
                 seen += 1
                 if seen == moment:
@@ -66,6 +75,21 @@ def go_on(data: Path, run: Path) -> None:
     train(TrainArgs(data, run, None if resume else CONFIG, resume=resume, n_threads=1))
 
 
+def require_whole(run: Path) -> None:
+    """Raises unless what `latest` and `best` name, where they are there, loads."""
+    for which in ("latest", "best"):
+        if (run / which).exists():
+            load_checkpoint(run, which)
+
+
+def outcome(run: Path) -> tuple[object, ...]:
+    """All that a killed run must share with one that was not."""
+    best = load_checkpoint(run, "best")
+    kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}  # a step may have been written twice
+    left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept, left_behind
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -75,7 +99,9 @@ def main() -> None:
     whole, run = words.folder / "whole", words.folder / "run"
     if in_a_process(lambda: go_on(words.data, whole)) != 0:
         raise SystemExit("the training itself failed")
-    expected = (losses(whole), evaluations(whole), final_bytes(whole))
+    expected = outcome(whole)
+    if load_checkpoint(whole, "best").step != BEST_STEP:
+        raise SystemExit(f"the best must be that of step {BEST_STEP}, or nothing can be said of losing it")
     kills = moment = 0
     while True:
         moment += words.every
@@ -86,19 +112,15 @@ def main() -> None:
         if code != -signal.SIGKILL:
             raise SystemExit(f"moment {moment}: exit code {code}")
         kills += 1
-        if (run / "latest").exists():
-            load_checkpoint(run)
+        require_whole(run)
         second = killed_at(1 + moment * 7 % 41, run, lambda: go_on(words.data, run))
         if second not in (0, -signal.SIGKILL):
             raise SystemExit(f"moment {moment}: the second process ended with {second}")
         kills += second != 0
         if in_a_process(lambda: go_on(words.data, run)) != 0:
             raise SystemExit(f"moment {moment}: the third process failed")
-        if (losses(run), evaluations(run), final_bytes(run)) != expected:
-            raise SystemExit(f"moment {moment}: another curve, or other weights")
-        left = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
-        if left:
-            raise SystemExit(f"moment {moment}: {left} were left behind")
+        if outcome(run) != expected:
+            raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other files")
     print(f"{kills} kills at {moment - words.every} moments")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toynn.checkpoint import load_checkpoint
+from toynn.checkpoint import Checkpoint, load_checkpoint
 from toynn.data.prepare import prepare
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs, TrainConfig
 from toynn.training.run_log import read_log
@@ -70,7 +70,11 @@ def evaluations(run: Path) -> list[str]:
 
 def final_bytes(run: Path) -> dict[str, bytes]:
     """Weights and moments of the latest checkpoint."""
-    checkpoint = load_checkpoint(run)
+    return bytes_of(load_checkpoint(run))
+
+
+def bytes_of(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Weights and moments of a checkpoint that a training wrote."""
     assert checkpoint.training is not None
     return {
         name: values.tobytes() for name, values in {**checkpoint.model.weights, **checkpoint.training.moments}.items()

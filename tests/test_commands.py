@@ -21,7 +21,7 @@ from small_runs import final_bytes, losses
 from toynn.checkpoint import load_checkpoint
 from toynn.cli.app import COMMANDS
 
-TOYNN = [sys.executable, "-c", "from toynn.cli import main; main()"]
+TOYNN = [sys.executable, "-c", "from toynn_command import main; main()"]
 SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
 KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
 SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
@@ -172,7 +172,7 @@ def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_n
     while not (run / "latest").exists() or load_checkpoint(run).step < steps:
         process = started(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
         wait_for_a_step(process)
-        time.sleep(0.01 * (kills % 6))  # somewhere in the steps and savings to come
+        time.sleep(0.01 * (kills % 6) * (1 + kills // 12))  # somewhere in the steps and savings to come, on any machine
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL

@@ -153,7 +153,7 @@ def test_both_packages_carry_the_licences(packages: Packages) -> None:
 def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> None:
     with zipfile.ZipFile(packages.wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith("toynn-0.1.0.dist-info/")}
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "toynn").rglob("*.py*")}
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("toynn*/**/*.py*")}
     sources = {name for name in sources if not name.endswith(".pyc")}
     assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 

@@ -640,6 +640,17 @@ def test_a_thread_count_in_the_environment_that_is_no_count_is_named(
         Session()
 
 
+@pytest.mark.parametrize("value", ["1000000000", "9" * 5000])
+def test_a_thread_count_beyond_all_cores_is_said_to_be_one(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
+    monkeypatch.setenv("TOYNN_N_THREADS", value)
+    with pytest.raises(TinyNNValueError, match=r"TOYNN_N_THREADS is [19]\d+, but this process may use \d+ core"):
+        Session()
+    monkeypatch.setenv("TOYNN_N_THREADS", "00000000000001")
+    with Session() as s:
+        assert nn.tnn_session_n_threads(s) == 1
+
+
 def test_oversubscribe_in_the_environment_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "yes")
     with pytest.raises(TinyNNValueError, match="TOYNN_OVERSUBSCRIBE"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,12 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
     if not (isinstance(value, str) and value in allowed):
         raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {_repr(value)}")
     return value
+
+
+def weights_by_name(weights: object) -> Mapping[str, npt.ArrayLike]:
+    if not isinstance(weights, Mapping):
+        raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {type(weights).__name__}")
+    return weights
 
 
 def same_weights(given: Collection[str], wanted: Collection[str]) -> None:

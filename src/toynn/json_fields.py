@@ -1,13 +1,17 @@
-"""Reading JSON that may be damaged or foreign: values by key and type, unknown keys refused, errors that say where."""
+"""Reading JSON that may be damaged or foreign: values by key and type, unknown keys refused, errors that say where.
+
+And writing it for people: a number that JSON has no word for is null.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from toynn.errors import TinyNNValueError
-from toynn.regular_files import open_regular
+from toynn.regular_files import read_regular
 
 _LARGEST = 1 << 24  # bytes
 
@@ -33,12 +37,24 @@ class JsonFields:
             raise TinyNNValueError(f"{self._where}: {key!r} must be {wanted}, got {value!r:.60}")
         return value
 
-    def count(self, key: str, least: int = 0) -> int:
-        """A whole number from `least` to 2^63 - 1."""
+    def count(self, key: str, least: int = 0, most: int = 2**63 - 1) -> int:
+        """A whole number from `least` to `most`."""
         value: int = self.take(key, int)
-        if not least <= value < 2**63:
-            raise TinyNNValueError(f"{self._where}: {key!r} must be at least {least}, got {value!r:.60}")
+        if not least <= value <= most:
+            wanted = f"at least {least}" if value < least else f"at most {most}"
+            raise TinyNNValueError(f"{self._where}: {key!r} must be {wanted}, got {_digits(value)}")
         return value
+
+    def finite_or_none(self, key: str) -> float | None:
+        """A number that is finite as a float, or None."""
+        value: float | None = self.take(key, float, type(None))
+        try:
+            number = None if value is None else float(value)
+        except OverflowError:
+            number = math.inf
+        if number is not None and not math.isfinite(number):
+            raise TinyNNValueError(f"{self._where}: {key!r} must be a finite number or null, got {_digits(number)}")
+        return number
 
     def require_format(self, name: str, version: int) -> None:
         """Raises TinyNNValueError unless the object says that it is of this format and version."""
@@ -61,14 +77,20 @@ class JsonFields:
             raise TinyNNValueError(f"{self._where} has an unknown key {next(iter(self._content))!r}")
 
 
+def _digits(value: float) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def number_or_null(value: float) -> float | None:
+    """None for NaN and the infinities, which JSON has not."""
+    return value if math.isfinite(value) else None
+
+
 def read_json(path: Path) -> Any:
     """The content of a small JSON file. Raises TinyNNValueError with the reason; FileNotFoundError goes through."""
     try:
-        with open_regular(path) as file:
-            raw = file.read(_LARGEST + 1)
-        if len(raw) > _LARGEST:
-            raise TinyNNValueError(f"{path} is larger than such a file can be")
-        return json.loads(raw.decode("utf-8"))
+        return json.loads(read_regular(path, _LARGEST).decode("utf-8"))
     except (FileNotFoundError, TinyNNValueError):
         raise
     except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of thousands of digits

@@ -23,6 +23,7 @@ from toynn.checkpoint.meta import (
 )
 from toynn.durable_files import sha256_of, sync, write_synced
 from toynn.errors import TinyNNValueError
+from toynn.regular_files import read_regular
 from toynn.tinynn.arguments import FloatArray
 from toynn.trained_model import TrainedModel, weight_shapes
 
@@ -89,7 +90,7 @@ def read_folder(folder: Path) -> Checkpoint:
             raise TinyNNValueError(f"{folder} is damaged: {name} has {size} bytes, {stored.bytes} were written")
         if sha256_of(path) != stored.sha256:
             raise TinyNNValueError(f"{folder} is damaged: the sha256 of {name} is not the one that {META} records")
-    tokenizer = (folder / TOKENIZER).read_bytes() if TOKENIZER in meta.files else None
+    tokenizer = read_regular(folder / TOKENIZER) if TOKENIZER in meta.files else None
     weights = _load(folder / WEIGHTS)
     try:
         model = TrainedModel(
@@ -123,6 +124,8 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
             raise TinyNNValueError(f"{folder} is damaged: {name} must be finite and of shape {shape}")
+        if name.endswith(".v") and (values < 0).any():  # a mean of squares
+            raise TinyNNValueError(f"{folder} is damaged: {name} must be 0 or above, it holds {values.min()}")
 
 
 def _save(path: Path, tensors: Mapping[str, FloatArray]) -> None:
@@ -136,6 +139,10 @@ def _save(path: Path, tensors: Mapping[str, FloatArray]) -> None:
 def _load(path: Path) -> dict[str, FloatArray]:
     try:
         tensors = load_file(path)
+    except AttributeError as error:  # how the library reports a dtype that numpy has not
+        raise TinyNNValueError(
+            f"{path}: a tensor is of a type that is not read ({error}); all must be float32"
+        ) from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise TinyNNValueError(f"{path} cannot be read: {error}") from None
     for name, values in tensors.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import toynn
+from toynn._checks import INT31_MAX
 from toynn.config import RopeScaling, SmolLM2Config
 from toynn.errors import TinyNNError, TinyNNValueError
 from toynn.json_fields import JsonFields, read_json
@@ -70,7 +71,7 @@ class CheckpointMeta:
             "versions": self.versions,
             "files": {name: dataclasses.asdict(file) for name, file in self.files.items()},
         }
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def versions_now() -> dict[str, str]:
@@ -106,7 +107,7 @@ def _parsed(content: Any) -> CheckpointMeta:
     untied, qkv_bias = top.take("untied", bool), top.take("qkv_bias", bool)
     eos_id, bos_id = top.take("eos_id", int, type(None)), top.take("bos_id", int, type(None))
     training = top.take("training", dict, type(None))
-    progress = None if training is None else _progress(JsonFields("training", training))
+    progress = None if training is None else _progress(JsonFields("training", training), step)
     versions = _strings(top.fields("versions"))
     files = _files(top.fields("files"))
     top.end()
@@ -125,13 +126,16 @@ def _config(reader: JsonFields) -> SmolLM2Config:
     return SmolLM2Config(**sizes, rope_scaling=RopeScaling(**rope))
 
 
-def _progress(reader: JsonFields) -> TrainingProgress:
-    best_loss = reader.take("best_loss", float, type(None))
+def _progress(reader: JsonFields, step: int) -> TrainingProgress:
+    if step > INT31_MAX:  # of train.steps
+        raise TinyNNValueError(f"'step' must be at most {INT31_MAX} in a training, got {step}")
+    best_loss = reader.finite_or_none("best_loss")
+    best_step = reader.take("best_step", type(None)) if best_loss is None else reader.count("best_step", most=step)
     progress = TrainingProgress(
         reader.count("windows"),
-        None if best_loss is None else float(best_loss),
-        reader.take("best_step", int, type(None)),
-        reader.count("bad_evaluations"),
+        best_loss,
+        best_step,
+        reader.count("bad_evaluations", most=step),
         reader.take("config", str),
         _strings(reader.fields("data")),
     )

@@ -4,8 +4,9 @@
     RUN/checkpoints/step-00000100/
     RUN/run.toml, log.jsonl       of a training
 
-A checkpoint is written under a temporary name, fsynced and renamed; only then does `latest` switch, by a rename too. A
-process may die at any moment: what `latest` names is whole.
+A checkpoint is written under a temporary name, fsynced and renamed; only then do `best`, where it is the best, and
+`latest` switch, by renames too. A process may die at any moment: what they name is whole. One that dies between the two
+leaves a `best` that `latest` knows nothing of yet: `settle` puts it back.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from toynn._checks import whole
+from toynn._checks import one_of, whole
 from toynn.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
-from toynn.checkpoint.meta import META
+from toynn.checkpoint.meta import META, read_checkpoint_meta
 from toynn.durable_files import replace_file, sync
-from toynn.errors import SessionError, TinyNNValueError
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.regular_files import naming_file, open_regular_to_append, path_of, read_regular
 from toynn.trained_model import TrainedModel
 
 CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
 CONFIG, LOG = "run.toml", "log.jsonl"
 _NAME = re.compile(r"^step-(\d{8,19})(?:-(\d{1,9}))?$")
 _TEMPORARY = ".tmp-"
+_LONGEST_POINTER = 4096  # bytes
 
 
 def _order(name: str) -> tuple[int, int]:
@@ -50,14 +53,14 @@ class RunFolder:
     """A run that this process alone may write, until `close`.
 
     Makes the folder where there is none. Raises TinyNNValueError where it holds something else than a run,
-    SessionError where another process writes it, OSError.
+    TinyNNTypeError for what is no path, SessionError where another process writes it, OSError.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = path_of("path", path)
         _refuse_foreign(self.path)
         (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / LOCK).open("w")
+        self._lock = open_regular_to_append(self.path / LOCK)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -77,9 +80,31 @@ class RunFolder:
         return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
 
     def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
-        """Writes the checkpoint of a step and makes it the latest, and the best if it is. Raises OSError."""
+        """Writes the checkpoint of a step and makes it the latest, and the best if it is.
+
+        Raises TinyNNTypeError or TinyNNValueError for an argument, SessionError after `close` or where somebody took
+        the folder away, OSError.
+        """
+        self._require_open()
+        step = whole("step", step, 0, 2**62)
+        if not isinstance(model, TrainedModel):
+            raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
+        if not isinstance(training, TrainingState | None):
+            raise TinyNNTypeError(f"training must be a TrainingState or None, got {type(training).__name__}")
         checkpoints = self.path / CHECKPOINTS
-        place = checkpoints / _free_name(checkpoints, whole("step", step, 0, 2**62))
+        if not checkpoints.is_dir():
+            raise SessionError(f"{checkpoints} is gone: somebody removed it while the run was written")
+        place = checkpoints / _free_name(checkpoints, step)
+        with naming_file(place):
+            self._write(place, step, model, training)
+        name = f"{place.name}\n".encode()
+        for pointer in (BEST, LATEST) if best else (LATEST,):
+            with naming_file(self.path / pointer):
+                replace_file(self.path / pointer, name)
+        return place
+
+    def _write(self, place: Path, step: int, model: TrainedModel, training: TrainingState | None) -> None:
+        checkpoints = place.parent
         temporary = checkpoints / f"{_TEMPORARY}{place.name}"
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(temporary)
@@ -91,17 +116,39 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync(checkpoints)
-        replace_file(self.path / LATEST, f"{place.name}\n".encode())
-        if best:
-            replace_file(self.path / BEST, f"{place.name}\n".encode())
-        return place
+
+    def settle(self, best_step: int | None) -> None:
+        """Makes `best` name the checkpoint of best_step, which is what the latest one knows to be the best.
+
+        A process that died between the renames of `best` and `latest` left another. Where no checkpoint of that step is
+        there, `best` stays what it is. Raises SessionError after `close`, OSError.
+        """
+        self._require_open()
+        pointer = self.path / BEST
+        if best_step is None:
+            pointer.unlink(missing_ok=True)
+            return
+        with contextlib.suppress(TinyNNValueError):  # damaged, or not there: written anew
+            if _order(_pointer(self.path, BEST))[0] == best_step:
+                return
+        names = [name for name in checkpoint_names(self.path) if _order(name)[0] == best_step]
+        if names:
+            replace_file(pointer, f"{names[-1]}\n".encode())
 
     def keep(self, last: int, best: bool) -> None:
-        """Removes all checkpoints but the `last` ones of the highest steps, the latest, and the best if it is kept."""
+        """Removes all checkpoints but the `last` ones of the highest steps, the latest, and the best if it is kept.
+
+        Raises SessionError after `close`, TinyNNValueError where `latest` or `best` is damaged, OSError.
+        """
+        self._require_open()
         names = checkpoint_names(self.path)
         kept = {_pointer(self.path, LATEST), *names[-whole("last", last, 1) :]}
-        if best and (self.path / BEST).exists():
-            kept.add(_pointer(self.path, BEST))
+        if (self.path / BEST).exists():
+            name = _pointer(self.path, BEST)
+            if best:
+                kept.add(name)
+            elif name not in kept:
+                (self.path / BEST).unlink()  # it would name nothing
         for name in names:
             if name not in kept:
                 _remove(self.path / CHECKPOINTS / name)
@@ -109,6 +156,10 @@ class RunFolder:
     def close(self) -> None:
         """Lets others write. Twice is harmless."""
         self._lock.close()
+
+    def _require_open(self) -> None:
+        if self._lock.closed:
+            raise SessionError(f"the run {self.path} is closed: another process may be writing it")
 
     def __enter__(self) -> RunFolder:
         return self
@@ -122,11 +173,11 @@ class RunFolder:
 def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     """Reads and checks a checkpoint: of a run the "latest" or "best" one, or the one whose folder this is.
 
-    Raises TinyNNValueError with the reason where there is none, or it is damaged or foreign.
+    Raises TinyNNValueError with the reason where there is none, or it is damaged or foreign; TinyNNTypeError for what
+    is no path.
     """
-    path = Path(path)
-    if which not in (LATEST, BEST):
-        raise TinyNNValueError(f"which must be {LATEST!r} or {BEST!r}, got {which!r}")
+    path = path_of("path", path)
+    one_of("which", which, (LATEST, BEST))
     if not path.is_dir():
         raise TinyNNValueError(f"{path} is not a folder: a run or a checkpoint is needed")
     if (path / META).exists():
@@ -145,10 +196,16 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
 def write_checkpoint(run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None) -> Path:
     """Makes a run (or goes on with one) of a single checkpoint, and returns the checkpoint's folder.
 
-    Raises TinyNNValueError where the folder holds something else than a run, SessionError where another process writes
-    it, OSError.
+    Raises TinyNNValueError where the folder holds something else than a run, or where it holds a training and the model
+    comes without one: the run's best model would be another one's, and its training could not go on. SessionError where
+    another process writes it, OSError.
     """
     with RunFolder(run) as folder:
+        if training is None and (found := _training_in(folder.path)) is not None:
+            raise TinyNNValueError(
+                f"{folder.path} holds a training ({found}), and another model in it would take its place; "
+                "name a new folder"
+            )
         return folder.save(step, model, training)
 
 
@@ -161,12 +218,28 @@ def checkpoint_names(run: Path) -> list[str]:
 
 def _pointer(run: Path, which: str) -> str:
     try:
-        name = (run / which).read_text(encoding="ascii").strip()
+        name = read_regular(run / which, _LONGEST_POINTER).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise TinyNNValueError(f"{run / which} cannot be read: {error}") from None
     if not _NAME.match(name):
         raise TinyNNValueError(f"{run / which} is damaged: it holds {name!r:.60}, not the name of a checkpoint")
     return name
+
+
+def _training_in(run: Path) -> str | None:
+    """What tells that a run was trained, or is; None where nothing does."""
+    for name in (LOG, BEST):
+        if (run / name).exists():
+            return name
+    names = checkpoint_names(run)
+    return next((name for name in names if _trained(run / CHECKPOINTS / name)), None)
+
+
+def _trained(checkpoint: Path) -> bool:
+    try:
+        return read_checkpoint_meta(checkpoint).training is not None
+    except TinyNNValueError:  # damaged: nobody can say
+        return True
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The command line, `toynn`. It needs the extra toynn[cli]; one file for each command, imported when it is called."""
+"""The command line, `toynn`. It needs the extra toynn[cli]; one file for each command, imported when it is called.
+
+The process starts in `toynn_command`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the `toynn` command."""
+    """Runs the command of sys.argv, and ends the process with its exit code."""
     try:
         from toynn.cli.app import app
     except ModuleNotFoundError as error:

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from toynn.errors import TinyNNValueError
+from toynn.json_fields import number_or_null
+from toynn.regular_files import read_regular
 from toynn.text import TextModel
 
 
@@ -23,7 +25,7 @@ from toynn.text import TextModel
 def command(run: Path, text: Path, window: int | None, best: bool, threads: int | None, as_json: bool) -> None:
     """Loss, perplexity and bits per byte of RUN's model on the file TEXT (UTF-8)."""
     try:
-        content = text.read_bytes().decode("utf-8")
+        content = read_regular(text).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TinyNNValueError(f"{text} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
     with TextModel(run, "best" if best else "latest", n_threads=threads) as model:
@@ -32,12 +34,12 @@ def command(run: Path, text: Path, window: int | None, best: bool, threads: int 
         "step": model.step,
         "tokens": result.tokens,
         "bytes": result.text_bytes,
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
+        "loss": number_or_null(result.loss),
+        "perplexity": number_or_null(result.perplexity),
+        "bits_per_byte": number_or_null(result.bits_per_byte),
     }
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(figures, allow_nan=False))
         return
     click.echo(f"tokens         {result.tokens} ({result.text_bytes / result.tokens:.2f} bytes each)")
     click.echo(f"loss           {result.loss:.4f} nats a token")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from toynn.errors import TinyNNValueError
 from toynn.generation import Sampling
 from toynn.text import TextModel
 
@@ -51,16 +52,25 @@ def command(
     seed give the same text.
     """
     if prompt == "-":
-        prompt = sys.stdin.read()
+        prompt = _from_stdin()
     sampling = Sampling.greedy() if greedy else Sampling(temperature, top_k, top_p, min_p, seed)
     with TextModel(run, "best" if best else "latest", n_threads=threads) as model:
         pieces = model.continue_text(prompt or "", sampling, max_tokens)
         if as_json:
             text = "".join(pieces)
-            click.echo(json.dumps({"step": model.step, "prompt": prompt or "", "text": text, "seed": seed}))
+            content = {"step": model.step, "prompt": prompt or "", "text": text, "seed": seed}
+            click.echo(json.dumps(content, allow_nan=False))
             return
         click.echo(prompt or "", nl=False)
         for piece in pieces:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+            click.echo(piece, nl=False)  # and flushes
         click.echo()
+
+
+def _from_stdin() -> str:
+    if sys.stdin is None:
+        raise TinyNNValueError("--prompt - reads stdin, which is closed")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise TinyNNValueError(f"stdin is not {error.encoding}: byte {error.object[error.start]:#04x}") from None

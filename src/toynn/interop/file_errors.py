@@ -6,18 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
-
-
-def path_of(name: str, value: object) -> Path:
-    """A path that was given. Raises TinyNNTypeError or TinyNNValueError naming the argument."""
-    try:
-        path = Path(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TinyNNTypeError(f"{name} must be a path, got {type(value).__name__}") from None
-    if "\0" in str(path):
-        raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(path)!r:.80}")
-    return path
+from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNValueError
 
 
 @contextmanager

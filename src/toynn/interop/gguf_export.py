@@ -15,10 +15,10 @@ from toynn._checks import flag, one_of
 from toynn.durable_files import replacing_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
-from toynn.interop.file_errors import path_of
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved, turned_heads
+from toynn.regular_files import naming_file, path_of
 from toynn.trained_model import TrainedModel
 
 GGUF_DTYPES = {
@@ -52,8 +52,8 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
         overwrite: whether a file may be there already.
 
     Raises:
-        TinyNNValueError: a file that is there already; a tokenizer, RoPE scaling or weight that llama.cpp cannot have
-            so, by name and with what to do.
+        TinyNNValueError: a file that is there already, or a pipe or a device; a tokenizer, RoPE scaling or weight that
+            llama.cpp cannot have so, by name and with what to do.
         OSError: the file cannot be written.
     """
     if not isinstance(model, TrainedModel):
@@ -62,6 +62,8 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     path = path_of("path", path)
     if path.is_dir():
         raise TinyNNValueError(f"path: {path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise TinyNNValueError(f"path: {path} is no regular file, and is not replaced; name another")
     if not path.parent.is_dir():
         raise TinyNNValueError(f"path: there is no folder {path.parent}")
     if path.exists() and not flag("overwrite", overwrite):
@@ -69,7 +71,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}
-    with replacing_file(path) as temporary:
+    with naming_file(path), replacing_file(path) as temporary:
         writer = GGUFWriter(temporary, "llama")
         try:
             _write_config(writer, plain, file_type)

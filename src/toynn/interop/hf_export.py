@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from toynn._checks import flag
 from toynn.durable_files import replacing_folder
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.interop.file_errors import path_of
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
+from toynn.regular_files import path_of
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 from toynn.trained_model import TrainedModel
 

@@ -136,7 +136,7 @@ def _choose_gemm_kernel() -> None:
         try:
             tnn_gemm_use_kernel(name)
         except TinyNNValueError as error:
-            raise ImportError(f"TOYNN_GEMM_KERNEL: {error}") from None
+            raise ImportError(f"TOYNN_GEMM_KERNEL: {error}") from error
 
 
 _choose_gemm_kernel()

@@ -332,9 +332,12 @@ def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
     value = os.environ.get("TOYNN_N_THREADS", "").strip()
     if not value:
         return tnn_available_cores(), over
-    if not (value.isascii() and value.isdecimal()) or len(value) > 9:
-        raise TinyNNValueError(f"the environment variable TOYNN_N_THREADS must be a whole number, got {value!r}")
-    return _checked_thread_count("the environment variable TOYNN_N_THREADS", int(value), over), over
+    name = "the environment variable TOYNN_N_THREADS"
+    if not (value.isascii() and value.isdecimal()):
+        raise TinyNNValueError(f"{name} must be a whole number, got {value!r:.60}")
+    if len(value.lstrip("0")) > 9:
+        raise TinyNNValueError(f"{name} is {value:.60}, but this process may use {tnn_available_cores()} core(s)")
+    return _checked_thread_count(name, int(value[-9:]), over), over
 
 
 def _checked_thread_count(name: str, count: int, oversubscribe: bool) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that is granted at the end of the step."""
+"""Ctrl-C and SIGTERM as a wish that is granted at the end of the step, or between the parts of an accumulated one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Within it the first signal sets `asked`; a second SIGINT raises KeyboardInterrupt at once.
+    """Within it the first signal sets `asked`; a second, of either kind, raises KeyboardInterrupt at once.
 
     Only Python's main thread gets signals; in another this does nothing.
     """
@@ -21,7 +21,7 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signal's signature)
-        if self.asked and number == signal.SIGINT:
+        if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from toynn.checkpoint.run_folder import LOG
 from toynn.durable_files import replace_file
 from toynn.errors import TinyNNValueError
+from toynn.regular_files import naming_file, path_of, shown
 from toynn.training.run_log import read_log
 
 PLOTS = ("loss", "learning_rate", "gradient_norm")
@@ -37,6 +38,7 @@ def write_report(run: Path) -> list[Path]:
 
     Raises TinyNNValueError for a run without a log that tells of steps, OSError.
     """
+    run = path_of("run", run)
     try:
         events = read_log(run / LOG)
     except FileNotFoundError:
@@ -54,9 +56,11 @@ def write_report(run: Path) -> list[Path]:
     written = []
     for name in PLOTS:
         path = run / f"{name}.png"
-        replace_file(path, pictures[name])
+        with naming_file(path):
+            replace_file(path, pictures[name])
         written.append(path)
-    replace_file(run / REPORT, _page(run.resolve().name, events, pictures).encode("utf-8"))
+    with naming_file(run / REPORT):
+        replace_file(run / REPORT, _page(shown(Path(run.resolve().name)), events, pictures).encode("utf-8"))
     return [*written, run / REPORT]
 
 

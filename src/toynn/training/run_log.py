@@ -13,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-import math
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from toynn.errors import TinyNNValueError
+from toynn.json_fields import number_or_null
+from toynn.regular_files import naming_file, open_regular, open_regular_to_append
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 VERSION = 1
@@ -35,21 +36,24 @@ NAMES: dict[type[Event], str] = {
 class RunLog:
     """The callback that writes the log. A line is in the file when the call returns, on the disk at each checkpoint.
 
-    Raises OSError.
+    Raises OSError, TinyNNValueError for what is no regular file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
-        if self._file.tell() > 0:
+        self._path = path
+        self._file = open_regular_to_append(path)
+        if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a line that a killed process did not finish
                 self._file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
-        self._file.write(json.dumps(as_json(event), allow_nan=False).encode("utf-8") + b"\n")
-        self._file.flush()
-        if isinstance(event, Saved | Ended):
-            os.fsync(self._file.fileno())
+        line = json.dumps(as_json(event), allow_nan=False).encode("utf-8") + b"\n"
+        with naming_file(self._path):
+            self._file.write(line)
+            self._file.flush()
+            if isinstance(event, Saved | Ended):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -75,15 +79,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     A line that is no JSON is passed over where a new start follows it, or at the end: a killed process left it.
 
-    Raises TinyNNValueError for a log that is damaged otherwise or of another version, OSError.
+    Raises TinyNNValueError for a log that is damaged otherwise or of another version, or no regular file; OSError.
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 event = None
             if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                 broken = broken or number
@@ -103,6 +107,4 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return number_or_null(value) if isinstance(value, float) else value

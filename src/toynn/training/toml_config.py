@@ -14,12 +14,16 @@ from typing import Any
 import tomli_w
 
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.regular_files import path_of, read_regular
 from toynn.training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+_LARGEST = 1 << 24  # bytes
 
 
 def to_toml(config: TrainConfig) -> str:
@@ -35,9 +39,11 @@ def from_toml(content: str, where: str = "the configuration", overrides: Iterabl
 
     Raises TinyNNValueError or TinyNNTypeError naming `where` and the key.
     """
+    if not isinstance(content, str):
+        raise TinyNNTypeError(f"{where} must be a str, got {type(content).__name__}")
     try:
-        table: dict[str, Any] = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+        table = _parsed(content)
+    except ValueError as error:
         raise TinyNNValueError(f"{where} is no TOML: {error}") from None
     for override in overrides:
         _override(table, override)
@@ -54,8 +60,9 @@ def from_toml(content: str, where: str = "the configuration", overrides: Iterabl
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """The configuration in a file. Raises as `from_toml` does, and OSError."""
+    path = path_of("path", path)
     try:
-        content = Path(path).read_bytes().decode("utf-8")
+        content = read_regular(path, _LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TinyNNValueError(f"{path} is not UTF-8: byte {error.start}") from None
     return from_toml(content, str(path), overrides)
@@ -77,20 +84,36 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _override(table: dict[str, Any], override: str) -> None:
+def _parsed(content: str) -> dict[str, Any]:
+    """TOML as a table. Raises ValueError with the reason, its subclass TOMLDecodeError where the form is wrong."""
+    try:
+        table: dict[str, Any] = tomllib.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return table
+
+
+def _override(table: dict[str, Any], override: object) -> None:
+    if not isinstance(override, str):
+        raise TinyNNTypeError(f"an override must be a str like 'optimizer.lr=1e-3', got {type(override).__name__}")
     key, sign, value = override.partition("=")
     names = key.strip().split(".")
     if not sign or len(names) < 2 or not all(names):
-        raise TinyNNValueError(f"{override!r} is not section.key=VALUE, like optimizer.lr=1e-3")
+        raise TinyNNValueError(f"{override!r:.80} is not section.key=VALUE, like optimizer.lr=1e-3")
     for name in names[:-1]:
         inner = table.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise TinyNNValueError(f"{override!r}: {name} is not a section")
+            raise TinyNNValueError(f"{override!r:.80}: {name} is not a section")
         table = inner
     try:
-        table[names[-1]] = tomllib.loads(f"x = {value}")["x"]
+        parsed = _parsed(f"x = {value}")
     except tomllib.TOMLDecodeError:
-        table[names[-1]] = value.strip()  # a word without quotes; where a number belongs, its check says so
+        parsed = {"x": value.strip()}  # a word without quotes; where a number belongs, its check says so
+    except ValueError as error:
+        raise TinyNNValueError(f"{key.strip()}: {value.strip():.40}... is no value: {error}") from None
+    if len(parsed) > 1:
+        raise TinyNNValueError(f"{override!r:.80} sets more than {key.strip()}: give each key an override of its own")
+    table[names[-1]] = parsed["x"]
 
 
 def _build(kind: type[Any], table: object, prefix: str) -> Any:

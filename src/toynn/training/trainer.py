@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from toynn.adamw import AdamW
 from toynn.checkpoint import RunFolder, TrainingState
@@ -16,6 +16,7 @@ from toynn.data.meta import TOKENIZER
 from toynn.durable_files import replace_file, sha256_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.regular_files import naming_file, read_regular
 from toynn.tinynn.arguments import FloatArray, IntArray
 from toynn.trained_model import TrainedModel
 from toynn.training.config import TrainArgs
@@ -33,8 +34,9 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     """Trains a model as args say, in the fused layout, and returns how it ended.
 
     The run's folder gets run.toml, log.jsonl (see `toynn.training.run_log`) and checkpoints, one at step 0 among them.
-    The first Ctrl-C or SIGTERM ends the training after the step, saved; so does StopTraining from a callback. Any other
-    exception of a callback goes through, after a checkpoint was saved.
+    The first Ctrl-C or SIGTERM ends the training after the step, saved, or drops an accumulated step between two of its
+    parts; a second raises KeyboardInterrupt at once. StopTraining from a callback ends it after the step, saved. Any
+    other exception of a callback goes through, after a checkpoint was saved.
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument or key, by name; data or a checkpoint that is damaged or does not
@@ -44,17 +46,28 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     """
     if not isinstance(args, TrainArgs):
         raise TinyNNTypeError(f"args must be TrainArgs, got {type(args).__name__}")
+    callbacks = _checked_callbacks(callbacks)
     train_split = PackedTokens.open(args.data, "train")
     validation_split = PackedTokens.open(args.data, "validation")
     meta = train_split.meta
     if sha256_of(args.data / TOKENIZER) != meta.tokenizer_sha256:
         raise TinyNNValueError(f"{args.data / TOKENIZER} is damaged: its sha256 is not the one that meta.json records")
-    tokenizer = (args.data / TOKENIZER).read_bytes()
+    tokenizer = read_regular(args.data / TOKENIZER)
     with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
         start = find_start(args, run, meta, tokenizer)
         trainer = _Trainer(args, start, run, engine, train_split, validation_split, tokenizer, interrupts)
         with RunLog(args.out / LOG) as log:
             return trainer.run((log, *callbacks))
+
+
+def _checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, Iterable):
+        raise TinyNNTypeError(f"callbacks must be a sequence of functions, got {type(callbacks).__name__}")
+    given = tuple(callbacks)
+    for i, callback in enumerate(given):
+        if not callable(callback):
+            raise TinyNNTypeError(f"callbacks[{i}] must be a function of one event, got {type(callback).__name__}")
+    return given
 
 
 class _Trainer:
@@ -103,10 +116,13 @@ class _Trainer:
     def run(self, callbacks: Sequence[Callback]) -> Ended:
         self._callbacks = tuple(callbacks)
         self._realize()
-        replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
+        with naming_file(self._args.out / CONFIG):
+            replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._tell(self._started())
         if self._start.state is None:
             self._save(best=False)
+        else:
+            self._tidy()
         reason = self._loop()
         self._save(best=False)
         if self._failure is not None:
@@ -135,7 +151,8 @@ class _Trainer:
                 return "stopped"
             if self._interrupts.asked:
                 return "interrupted"
-            self._take_step()
+            if not self._take_step():
+                return "interrupted"
             last = self.step == steps
             best = False
             if last or (evaluation.every and self.step % evaluation.every == 0):
@@ -212,7 +229,8 @@ class _Trainer:
 
     # ---- one step ----
 
-    def _take_step(self) -> None:
+    def _take_step(self) -> bool:
+        """False where an interrupt came between the parts of an accumulated step: then nothing moved."""
         began = time.perf_counter()
         self._build()
         step, train = self.step + 1, self._config.train
@@ -223,6 +241,8 @@ class _Trainer:
         losses = []
         norm: float | None = None
         for i in range(n):
+            if i > 0 and self._interrupts.asked:
+                return False
             ids, targets = self._batch(i)
             loss, norm = self._engine.train_step(
                 ids,
@@ -246,6 +266,7 @@ class _Trainer:
         self._tell(
             Stepped(step, loss, lr, norm, step * self._batch_tokens, seconds, self._batch_tokens / max(seconds, 1e-9))
         )
+        return True
 
     def _batch(self, i: int) -> tuple[IntArray, IntArray]:
         """Ids and targets of the next step's batch i."""
@@ -291,6 +312,12 @@ class _Trainer:
         return best
 
     # ---- saving ----
+
+    def _tidy(self) -> None:
+        """What a process that died did not come to, after its last checkpoint was written."""
+        if self._config.checkpoint.keep_best:
+            self._run.settle(self._best_step)
+        self._run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
 
     def _save(self, best: bool) -> None:
         """A checkpoint of this step, unless it is there already."""

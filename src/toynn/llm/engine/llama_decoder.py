@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import whole
+from toynn._checks import weights_by_name, whole
 from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.labels import IGNORE_ID
@@ -88,8 +88,7 @@ class LlamaDecoder:
     ) -> None:
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
-        if not isinstance(weights, Mapping):
-            raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {kind_of(weights)}")
+        weights = weights_by_name(weights)
         self.cfg = cfg = replace(cfg)  # checks again what a caller may have changed behind its back
         if cfg.n_layers > MAX_LAYERS:
             raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")

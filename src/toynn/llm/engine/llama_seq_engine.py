@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from toynn._checks import weights_by_name
 from toynn.config import SmolLM2Config
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.init_streams import make_stream
@@ -114,6 +115,7 @@ class LlamaSeqEngine:
 
         Raises as `realize_for_random_init` does, and ValueError for a weight that is missing or unknown, by name.
         """
+        weights = weights_by_name(weights)
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
         self._realize(cfg, options, oversubscribe, lambda table: table.upload_all(weights))
 
