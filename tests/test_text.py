@@ -101,7 +101,7 @@ def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
     with TextModel(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the 64"):
             list(model.continue_text(TEXT * 9, Sampling(), 3))
-        with pytest.raises(TinyNNTypeError, match="text must be a str"):
+        with pytest.raises(TinyNNTypeError, match="prompt must be a str"):
             list(model.continue_text(b"x", Sampling(), 3))  # type: ignore[arg-type]
         with pytest.raises(TinyNNValueError, match="too short"):
             model.evaluate("")
