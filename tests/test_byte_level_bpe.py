@@ -103,6 +103,11 @@ def test_what_llama_cpp_would_do_otherwise_is_refused_by_name(content: bytes, me
         read_tokenizer(content, VOCAB)
 
 
+def test_truncation_and_padding_are_no_matter_because_toynn_applies_neither() -> None:
+    truncation = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    assert read_tokenizer(changed(truncation=truncation), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
+
+
 @pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])
 def test_other_names_of_the_same_rules_are_known(name: str, rules: str) -> None:
     bpe = read_tokenizer(tokenizer(rules), VOCAB)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
+            env={**os.environ, "RUST_BACKTRACE": "0"},  # the last line is the complaint then
         )
         try:
             content = _asked(child, task, texts)
@@ -95,7 +97,8 @@ def _close(pipe: IO[bytes] | None) -> None:
 def _failure(status: int, complaints: IO[bytes], vocab_size: int) -> Exception:
     complaints.seek(0)
     said = complaints.read(1 << 16).decode("utf-8", "replace").split("\n")
-    last = next((line.strip() for line in reversed(said) if line.strip()), f"exit status {status}")
+    lines = [line.strip() for line in said if line.strip() and not line.startswith("note:")]
+    last = lines[-1] if lines else f"exit status {status}"
     if status in (-signal.SIGKILL, -signal.SIGABRT) or "memory" in last.lower():
         return TinyNNMemoryError(f"vocab_size: no memory to learn {vocab_size} tokens from these texts ({last:.200})")
     return TinyNNValueError(f"texts: the tokenizers library cannot learn from them: {last:.200}")
