@@ -83,7 +83,6 @@ def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -
         (changed(model__byte_fallback=True), "its byte_fallback is True"),
         (changed(model__ignore_merges=True), "'gpt-2', for which llama.cpp takes ignore_merges to be False"),
         (changed(model__merges=[]), "it has no merges"),
-        (changed(truncation={"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}), "trunca"),
         (changed(decoder=None), "its decoder is None, not ByteLevel"),
         (changed(normalizer={"type": "NFC"}), r"it has a normalizer \(NFC\), and llama.cpp applies none"),
         (changed(pre_tokenizer=None), r"its pre-tokenizer \(none at all\) is none that llama.cpp has a name for"),
@@ -102,6 +101,11 @@ def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -
 def test_what_llama_cpp_would_do_otherwise_is_refused_by_name(content: bytes, mentions: str) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         read_tokenizer(content, VOCAB)
+
+
+def test_truncation_and_padding_are_no_matter_because_toynn_applies_neither() -> None:
+    truncation = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    assert read_tokenizer(changed(truncation=truncation), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
 
 
 @pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])

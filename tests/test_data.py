@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.data import PackedTokens, WindowBatcher, load_meta
 from toynn.data import prepare as preparing
 from toynn.data.prepare import END_OF_TEXT, prepare
+from toynn.tokenizer_json import token_ids
 
 STORY = "The cat sat on the mat. It was a warm day, and the cat was glad.\n"
 
@@ -112,6 +115,42 @@ def test_a_line_longer_than_any_is_read_in_parts(tmp_path: Path, monkeypatch: py
     assert text_of(tmp_path / "data", "train") == text + END_OF_TEXT
 
 
+def test_a_long_line_is_cut_where_a_word_ends_and_gives_the_same_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "long.txt").write_text(STORY.replace("\n", " ") * 50, encoding="utf-8")
+    prepare([tmp_path / "long.txt"], tmp_path / "whole", vocab_size=300, validation=0)
+    monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(preparing, "_READ", 33)
+    prepare([tmp_path / "long.txt"], tmp_path / "cut", tokenizer=tmp_path / "whole/tokenizer.json", validation=0)
+    assert (tmp_path / "whole/train.bin").read_bytes() == (tmp_path / "cut/train.bin").read_bytes()
+
+
+def test_the_end_of_a_long_line_is_no_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(preparing, "_READ", 100)
+    text = "x" * 100 + "---\nmore\n"
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    prepare([tmp_path / "long.txt"], tmp_path / "data", vocab_size=257, validation=0, separator="---", eos="")
+    assert text_of(tmp_path / "data", "train") == text
+
+
+def test_batches_of_pieces_are_bounded_in_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 lines of a megabyte each were encoded together: gigabytes."""
+    batches: list[int] = []
+
+    def watched(model: Tokenizer, texts: list[str]) -> list[list[int]]:
+        batches.append(sum(map(len, texts)))
+        return token_ids(model, texts)
+
+    monkeypatch.setattr(preparing, "token_ids", watched)
+    monkeypatch.setattr(preparing, "_BATCH_TEXT", 10_000)
+    (tmp_path / "t.txt").write_text(("word " * 800 + "\n") * 30)
+    prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300)
+    assert max(batches) < 20_000
+    assert sum(batches) == 30 * 4001
+
+
 def test_of_a_single_document_the_tail_is_held_out(tmp_path: Path) -> None:
     text = "".join(f"Line {i} of a long text.\n" for i in range(2000))
     (tmp_path / "one.txt").write_text(text, encoding="utf-8")
@@ -125,6 +164,40 @@ def test_a_tokenizer_that_exists_is_taken_as_it_is(folder: Path, tmp_path: Path)
     meta = prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=folder / "tokenizer.json", validation=0.2)
     assert (tmp_path / "b" / "train.bin").read_bytes() == (folder / "train.bin").read_bytes()
     assert meta.vocab_size == 300
+
+
+def test_truncation_and_padding_of_a_tokenizer_take_nothing_away_and_add_nothing(folder: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(100)
+    tokenizer.enable_padding(pad_id=0, pad_token=END_OF_TEXT)
+    tokenizer.save(str(tmp_path / "batching.json"))
+    prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "batching.json", validation=0.2)
+    for name in ("train.bin", "validation.bin", "tokenizer.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_tokenizer_that_draws_its_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"]["dropout"] = 0.1
+    (tmp_path / "dropout.json").write_text(json.dumps(described))
+    with pytest.raises(TinyNNValueError, match=r"dropout\.json cannot be taken: its dropout is 0\.1"):
+        prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "dropout.json")
+
+
+@pytest.mark.parametrize("eos", ["a", " ", "\u0120", "!", "the", "the end", "\u4f60\u597d"])
+def test_an_eos_that_reads_like_text_is_refused(eos: str, tmp_path: Path) -> None:
+    write(tmp_path / "t.txt", documents(3))
+    with pytest.raises(TinyNNValueError, match=r"^eos: .* reads like text"):
+        prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300, eos=eos)
+
+
+def test_an_eos_that_a_tokenizer_makes_of_text_is_refused(folder: Path, tmp_path: Path) -> None:
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["model"]["vocab"]["!!"] = 300
+    described["model"]["merges"].append(["!", "!"])
+    (tmp_path / "t.json").write_text(json.dumps(described))
+    with pytest.raises(TinyNNValueError, match=r"^eos: '!!' is a token of plain text"):
+        prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "t.json", eos="!!")
 
 
 def test_a_tokenizer_that_loses_characters_is_refused(tmp_path: Path) -> None:
@@ -275,9 +348,90 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert starts(0, 5) == starts(0, 5)
 
 
+def test_a_batch_is_the_windows_one_by_one_over_any_number_of_epochs() -> None:
+    tokens = np.random.default_rng(0).integers(0, 60_000, 47).astype(np.uint16)
+    for t_seq in (1, 5, 46):
+        batcher = WindowBatcher(tokens, t_seq, 3)
+        ids, targets = batcher.batch(7, 200)
+        windows = [WindowBatcher(tokens, t_seq, 3).window(7 + i) for i in range(200)]
+        assert ids.tobytes() == b"".join(window[0].tobytes() for window in windows)
+        assert targets.tobytes() == b"".join(window[1].tobytes() for window in windows)
+        starts = [batcher.start_of(7 + i) for i in range(200)]
+        assert ids.tobytes() == np.concatenate([tokens[at : at + t_seq] for at in starts]).astype(np.int32).tobytes()
+
+
+def test_a_batch_takes_the_memory_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took 27 times as much: two arrays and a tuple a window."""
+    import tracemalloc
+    from contextlib import contextmanager
+
+    asked: list[int] = []
+
+    @contextmanager
+    def watched(name: str, nbytes: int, what: str) -> Iterator[None]:
+        asked.append(nbytes)
+        yield
+
+    monkeypatch.setattr("toynn.data.windows.memory_for", watched)
+    batcher = WindowBatcher(np.arange(3000, dtype=np.uint16), 1, 0)
+    batcher.batch(0, 10)
+    asked.clear()
+    tracemalloc.start()
+    try:
+        batcher.batch(0, 200_000)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < asked[0] + 200_000
+
+
+def test_an_epoch_that_could_not_be_drawn_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The offset of the new epoch stayed, with the order of the old one."""
+    from contextlib import contextmanager
+
+    tokens = np.arange(1009, dtype=np.uint16)
+    batcher = WindowBatcher(tokens, 10, 0)
+    before = [batcher.start_of(i) for i in range(100)]
+
+    @contextmanager
+    def refused(name: str, nbytes: int, what: str) -> Iterator[None]:
+        raise MemoryError
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toynn.data.windows.memory_for", refused)
+        for epoch in range(1, 9):
+            with pytest.raises(MemoryError):
+                batcher.start_of(100 * epoch)
+    assert [batcher.start_of(i) for i in range(100)] == before
+
+
+def test_threads_that_read_different_epochs_get_their_own_windows() -> None:
+    tokens = np.arange(1009, dtype=np.uint16)
+    expected = {i: WindowBatcher(tokens, 10, 0).start_of(i) for i in (3, 103, 203, 303)}
+    shared = WindowBatcher(tokens, 10, 0)
+    wrong: list[int] = []
+
+    def read(i: int) -> None:
+        wrong.extend(i for _ in range(2000) if shared.start_of(i) != expected[i])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=read, args=[i]) for i in expected]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     ("tokens", "t_seq", "seed", "error", "mentions"),
     [
+        (np.ma.masked_array(np.zeros(5, np.uint16), True), 2, 0, TinyNNTypeError, "plain array, got MaskedArray"),
         (np.zeros(5, np.uint16), 5, 0, TinyNNValueError, "too few"),
         (np.zeros(5, np.float32), 2, 0, TinyNNValueError, "whole"),
         (np.zeros((2, 5), np.uint16), 2, 0, TinyNNValueError, "flat"),

@@ -146,6 +146,58 @@ def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, nam
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["a pipe", "an endless device", "a folder"])
+def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    HOSTILE[name][0](tmp_path / "tokenizer.json")
+    (tmp_path / "text").write_text("some words\n" * 50)
+    with pytest.raises(TinyNNValueError, match=r"^tokenizer: .* is no regular file"):
+        prepare([tmp_path / "text"], tmp_path / "out", tokenizer=tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("texts", "out", "words", "mentions"),
+    [
+        (["a\0b"], "out", {}, r"^texts\[0\] must not contain a NUL"),
+        (["text"], "a\0b", {}, "^out must not contain a NUL"),
+        (["text"], "out\ud800", {}, "^out: no file can be called"),
+        (["text"], "out", {"vocab_size": None, "tokenizer": "a\0b"}, "^tokenizer must not contain a NUL"),
+        (["text"], "out", {"eos": "<\ud800>"}, "^eos cannot be encoded as UTF-8"),
+        (["text"], "out", {"eos": "\udcff"}, "^eos cannot be encoded as UTF-8"),
+        (["text"], "out", {"separator": "\udcff"}, "^separator cannot be encoded as UTF-8"),
+    ],
+)
+def test_names_that_no_file_or_token_can_have_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, words: dict[str, Any], mentions: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("some words\n" * 50)
+    with pytest.raises(TinyNNValueError, match=mentions):
+        prepare(texts, out, **{"vocab_size": 300, **words})
+    assert not Path("out").exists()
+
+
+def test_a_split_of_another_kind_is_named(folder: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=r"^split must be one of train, validation"):
+        PackedTokens.open(folder, np.array(["train", "b"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("lines", "name"), [(5000, "train.bin"), (400, "tokenizer.json")])
+def test_a_full_disk_is_said_of_the_file_that_found_no_room(tmp_path: Path, lines: int, name: str) -> None:
+    (tmp_path / "text").write_text("".join(f"some words {i}\n" for i in range(lines)))
+    out = run(f"""
+        from pathlib import Path
+        from toynn.data.prepare import prepare
+        folder = Path({str(tmp_path)!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            prepare([folder / "text"], folder / "out", vocab_size=300, separator="", validation=0.5)
+        except OSError as error:
+            print(error.filename)
+    """)
+    assert out.strip() == str(tmp_path / "out" / name)
+    assert not (tmp_path / "out" / "meta.json").exists()
+
+
 @pytest.mark.parametrize(
     ("texts", "out", "words", "name"),
     [
@@ -155,6 +207,8 @@ def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, nam
         (["text"], None, {}, "out"),
         (["text"], "out", {"eos": None}, "eos"),
         (["text"], "out", {"separator": b"-"}, "separator"),
+        (["text"], "out", {"progress": 5}, "progress"),
+        (["text"], "out", {"vocab_size": None, "tokenizer": 5}, "tokenizer"),
     ],
 )
 def test_arguments_of_prepare_are_named(
@@ -163,4 +217,4 @@ def test_arguments_of_prepare_are_named(
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("some words\n" * 50)
     with pytest.raises(TinyNNTypeError, match=f"^{name} must be"):
-        prepare(texts, out, vocab_size=300, **words)
+        prepare(texts, out, **{"vocab_size": 300, **words})

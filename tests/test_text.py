@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from toynn import LlamaDecoder, Sampling, SmolLM2Config, TinyNNTypeError, TinyNNValueError
-from toynn.checkpoint import write_checkpoint
+from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn.checkpoint import load_checkpoint, write_checkpoint
 from toynn.data.prepare import END_OF_TEXT
 from toynn.text import TextModel
 from toynn.trained_model import TrainedModel, weight_shapes
@@ -101,7 +101,7 @@ def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
     with TextModel(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the 64"):
             list(model.continue_text(TEXT * 9, Sampling(), 3))
-        with pytest.raises(TinyNNTypeError, match="text must be a str"):
+        with pytest.raises(TinyNNTypeError, match="prompt must be a str"):
             list(model.continue_text(b"x", Sampling(), 3))  # type: ignore[arg-type]
         with pytest.raises(TinyNNValueError, match="too short"):
             model.evaluate("")
@@ -119,6 +119,55 @@ def test_an_empty_prompt_starts_with_the_end_of_the_text_before(run: Path, tmp_p
         assert model.evaluate("ab cd").tokens == len(model.encode("ab cd")) - 1
 
 
+@pytest.mark.parametrize("text", ["a\udcffb", "\ud800"])
+def test_what_is_no_unicode_text_is_named(run: Path, text: str) -> None:
+    with TextModel(run, n_threads=1) as model:
+        with pytest.raises(TinyNNValueError, match=r"^text is no Unicode text: surrogates not allowed at character"):
+            model.encode(text)
+        with pytest.raises(TinyNNValueError, match=r"^text is no Unicode text"):
+            model.evaluate(text)
+        with pytest.raises(TinyNNValueError, match=r"^prompt is no Unicode text"):
+            next(model.continue_text(text, Sampling(), 3))
+
+
+def test_a_text_that_another_one_took_the_decoder_from_does_not_go_on(run: Path) -> None:
+    """The second prompt is as long as what the decoder had read of the first: only its turns tell."""
+    with TextModel(run, n_threads=1) as model:
+        pieces = model.continue_text("The cat", Sampling.greedy(), 20)
+        next(pieces)
+        other = model.continue_text("a hen. The hen saw", Sampling.greedy(), 20)
+        next(other)
+        with pytest.raises(SessionError, match="has read something else since"):
+            list(pieces)
+        assert "".join(other), "who took it keeps it"
+        pieces = model.continue_text("The cat", Sampling.greedy(), 20)
+        next(pieces)
+        model.evaluate(TEXT)
+        with pytest.raises(SessionError, match="has read something else since"):
+            list(pieces)
+
+
+def test_a_tokenizer_that_truncates_and_pads_is_used_without(run: Path, tmp_path: Path) -> None:
+    """An imported model's bits per byte were a tenth of what they are: most of the text was not read."""
+    described = Tokenizer.from_str(tokenizer().decode())
+    described.enable_truncation(10)
+    described.enable_padding(length=50, pad_id=3)
+    content = described.to_str().encode()
+    with TextModel(run, n_threads=1) as plain:
+        other = make_run(tmp_path / "other", content=content)
+        with TextModel(other, n_threads=1) as model:
+            assert model.evaluate(TEXT) == plain.evaluate(TEXT)
+    kept = load_checkpoint(other).model.tokenizer
+    assert kept == content, "the file stays as it came"
+
+
+def test_a_tokenizer_with_dropout_is_refused(tmp_path: Path) -> None:
+    described = json.loads(tokenizer())
+    described["model"]["dropout"] = 0.5
+    with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used: its dropout is 0\.5"):
+        TextModel(make_run(tmp_path / "run", content=json.dumps(described).encode()), n_threads=1)
+
+
 def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no tokenizer\.json"):
         TextModel(make_run(tmp_path / "a", content=b""))
@@ -128,8 +177,6 @@ def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path) -> None:
-    from toynn.checkpoint import load_checkpoint
-
     checkpoint = load_checkpoint(run)
     with TextModel(run) as model, LlamaDecoder(CFG, checkpoint.model.weights, untied=False) as decoder:
         assert model.step == 3

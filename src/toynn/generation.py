@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn._checks import array_of, not_negative, real, whole
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
 
 
@@ -79,10 +79,11 @@ def generate(
 ) -> Iterator[int]:
     """Tokens that continue the prompt, one by one: at most max_tokens, ending before a token of stop or a full cache.
 
-    What the decoder read before stays in front of the prompt.
+    What the decoder read before stays in front of the prompt. Between two tokens nobody else may use it.
 
-    Raises TinyNNValueError for a prompt that is empty, out of the vocabulary, or longer than the cache has room for,
-    TinyNNTypeError for an argument of the wrong kind; like all it does, when the first token is asked for.
+    Raises SessionError where somebody did; TinyNNValueError for a prompt that is empty, out of the vocabulary, or
+    longer than the cache has room for; TinyNNTypeError for an argument of the wrong kind. Like all it does, when the
+    first token is asked for.
     """
     if not isinstance(decoder, LlamaDecoder):
         raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
@@ -100,8 +101,13 @@ def generate(
             token = int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
         if token in ends:
             return
+        turns = decoder.turns
         yield token
-        if made + 1 == max_tokens or decoder.n_past == decoder.n_ctx:
+        if made + 1 == max_tokens:
+            return
+        if decoder.turns != turns:
+            raise SessionError("the decoder has read something else since the last token: this text cannot go on")
+        if decoder.n_past == decoder.n_ctx:
             return
         logits = decoder.feed([token])
 

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from toynn._checks import whole
 from toynn.checkpoint import load_checkpoint
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import TinyNNValueError
 from toynn.generation import Sampling, generate
 from toynn.llm.engine import LlamaDecoder
-from toynn.tokenizer_json import ids_needed, parsed_tokenizer
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_tokenizer(content: bytes, where: str) -> Tokenizer:
     try:
         return parsed_tokenizer(content)
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"the tokenizer of {where} is damaged: {error}") from None
+        raise TinyNNValueError(f"the tokenizer of {where} cannot be used: {error}") from None
 
 
 class TextModel:
@@ -85,11 +85,11 @@ class TextModel:
         )
 
     def encode(self, text: str) -> list[int]:
-        """The text's token ids, without special tokens around them."""
-        if not isinstance(text, str):
-            raise TinyNNTypeError(f"text must be a str, got {type(text).__name__}")
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        """The text's token ids, without special tokens around them.
+
+        Raises TinyNNTypeError, and TinyNNValueError for a str that is no Unicode text (it has lone surrogates).
+        """
+        return token_ids(self.tokenizer, [text])[0]
 
     def continue_text(self, prompt: str, sampling: Sampling, max_tokens: int) -> Iterator[str]:
         """Pieces of the text that continues the prompt, as they come; a piece ends where its characters are whole.
@@ -97,10 +97,12 @@ class TextModel:
         Ends at the token that ends a text, after max_tokens, or where the context is full. An empty prompt starts a new
         text.
 
-        Raises TinyNNValueError for a prompt that overfills the context, and where an empty one has no token to start
-        from.
+        The model holds one text in mind: another `continue_text` or `evaluate` on the way ends this one.
+
+        Raises TinyNNValueError for a prompt that overfills the context or is no Unicode text, and where an empty one
+        has no token to start from; SessionError when another text took the model's mind.
         """
-        ids = self.encode(prompt)
+        ids = token_ids(self.tokenizer, [prompt], "prompt")[0]
         if not ids:
             if self.start_id is None:
                 raise TinyNNValueError("the prompt is empty, and the model knows no token that a text starts with")

@@ -36,7 +36,7 @@ class PackedTokens:
 
         Raises TinyNNValueError with the reason where anything is wrong.
         """
-        if split not in SPLITS:
+        if not isinstance(split, str) or split not in SPLITS:
             raise TinyNNValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         meta = load_meta(folder)
         entry = meta.splits[split]

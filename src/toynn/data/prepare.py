@@ -10,25 +10,29 @@ import hashlib
 import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from toynn._checks import INT31_MAX, real, whole
+from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import text
-from toynn.tokenizer_json import ids_needed, parsed_tokenizer
+from toynn.regular_files import open_regular
+from toynn.tinynn.arguments import label
+from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
 END_OF_TEXT = "<|endoftext|>"
 _LEAST_VOCAB = 257  # every byte, and the end of a text
 _PIECE = 1 << 16  # bytes of text that go to the tokenizer at once, more or less: pieces end at lines
-_LONGEST_LINE = 1 << 24  # characters
+_LONGEST_LINE = 1 << 20  # characters; longer ones come in parts, each encoded in about a second
 _READ = 1 << 20  # bytes
-_BATCH = 64  # pieces encoded together
+_BATCH = 64  # pieces encoded together,
+_BATCH_TEXT = 1 << 20  # or so many characters: about a second, for which Ctrl-C waits
 _CHECKED_PIECES = 64  # of each file, that must come back from the tokenizer as they went in
 
 Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
@@ -64,10 +68,12 @@ def prepare(
     Args:
         texts: UTF-8 files.
         out: a folder that is not there yet, or is empty.
-        vocab_size: of a byte-level BPE trained on the texts, at least 257.
-        tokenizer: or a tokenizer.json that exists already; one of the two.
+        vocab_size: of a byte-level BPE trained on the texts, at least 257. Texts too short for it give fewer tokens.
+        tokenizer: or a tokenizer.json that exists already; one of the two. Truncation and padding are turned off, in
+            the tokenizer.json of `out` too.
         validation: share of the documents, from 0 (none) to below 1.
-        eos: the token that ends a document; a given tokenizer must know it. "": none.
+        eos: the token that ends a document: none that reads like text. A given tokenizer must have it among its added
+            tokens. "": none.
         separator: default: the text of eos.
         progress: is told of the stage ("learning", "encoding"), the bytes done and the bytes in all.
 
@@ -79,60 +85,80 @@ def prepare(
     """
     paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
-    cut = text("eos", eos) if separator is None else text("separator", separator)
+    _no_text(eos)
+    cut = eos if separator is None else _line("separator", separator)
     if (vocab_size is None) == (tokenizer is None):
         raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
-    if "\n" in cut:
-        raise TinyNNValueError(f"separator must be one line, got {cut!r}")
+    if vocab_size is not None:
+        vocab_size = whole("vocab_size", vocab_size, _LEAST_VOCAB)
+    given = None if tokenizer is None else _path(tokenizer, "tokenizer")
     whole("seed", seed, 0, 2**63 - 1)
+    tell = _teller(progress)
     out = _path(out, "out")
     _empty_folder(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     in_all = sum(source.bytes for source in sources)
-    tell = progress or (lambda *_: None)
-
     n_documents, text_bytes = _counted(paths, cut)
     size = _PIECE if n_documents > 1 else max(min(_PIECE, text_bytes // 100), 1)
 
-    if tokenizer is None:
-        model = _trained(paths, cut, whole("vocab_size", vocab_size, _LEAST_VOCAB), eos, tell, in_all)
-    else:
-        model = _loaded(Path(tokenizer), eos)
+    if given is not None:
+        model = _loaded(given, eos)
+        _gives_back(model, paths, cut)
+    elif vocab_size is not None:
+        pieces = _told(_pieces(paths, cut, _PIECE), tell, in_all)
+        model = learned_bpe((piece.text for piece in pieces), text_bytes, vocab_size, eos)
     vocab = ids_needed(model)
     eos_id = model.token_to_id(eos) if eos else None
-    if tokenizer is not None:
-        _gives_back(model, paths, cut)
 
     belongs = _division(n_documents, text_bytes, share, seed)
     writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
     try:
         for batch in _batches(_pieces(paths, cut, size)):
-            encoded = model.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
+            encoded = token_ids(model, [piece.text for piece in batch])
             for piece, ids in zip(batch, encoded, strict=True):
                 end = [eos_id] if piece.ends_document and eos_id is not None else []
-                writers[belongs(piece)].add(ids.ids + end, len(piece.text.encode("utf-8")))
+                writers[belongs(piece)].add(ids + end, len(piece.text.encode("utf-8")))
             tell("encoding", batch[-1].start, text_bytes)
         tell("encoding", text_bytes, text_bytes)
-    finally:
+        splits = {name: writer.finished() for name, writer in writers.items()}
+    except BaseException:
         for writer in writers.values():
-            writer.close()
+            writer.abandon()
+        raise
 
-    replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
-    splits = {name: writer.finished() for name, writer in writers.items()}
+    with _naming(out / TOKENIZER):
+        replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
     meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
-    sync(out)
-    replace_file(out / META, meta.to_json().encode("utf-8"))
+    with _naming(out / META):
+        sync(out)
+        replace_file(out / META, meta.to_json().encode("utf-8"))
     return meta
 
 
-# ---- reading ----
+# ---- arguments ----
+
+
+def _line(name: str, value: object) -> str:
+    """A str of one line that UTF-8 can write. Raises TinyNNTypeError, TinyNNValueError."""
+    line = label(name, value).decode("utf-8")
+    if "\n" in line:
+        raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
+    return line
 
 
 def _path(path: object, name: str) -> Path:
+    """Raises TinyNNTypeError, and TinyNNValueError for what no file can be called."""
     try:
-        return Path(path)  # type: ignore[arg-type]
+        result = Path(path)  # type: ignore[arg-type]
     except TypeError:
         raise TinyNNTypeError(f"{name} must be a path, got {type(path).__name__}") from None
+    try:
+        raw = os.fsencode(result)
+    except UnicodeEncodeError as error:
+        raise TinyNNValueError(f"{name}: no file can be called {str(result)!r:.80}: {error.reason}") from None
+    if b"\0" in raw:
+        raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(result)!r:.80}")
+    return result
 
 
 def _paths(texts: object) -> list[Path]:
@@ -154,14 +180,30 @@ def _empty_folder(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends; one without end comes in parts.
+def _no_text(eos: object) -> None:
+    """Refuses an eos that texts hold as a matter of course: there it would be the end of a document too."""
+    end = _line("eos", eos)
+    if end and (len(end) == 1 or all(char.isalnum() or char.isspace() for char in end)):
+        raise TinyNNValueError(f"eos: {end!r} reads like text; name what no text holds, like {END_OF_TEXT}")
+
+
+def _teller(progress: Progress | None) -> Progress:
+    if progress is not None and not callable(progress):
+        raise TinyNNTypeError(f"progress must be callable, got {type(progress).__name__}")
+    return progress or (lambda *_: None)
+
+
+# ---- reading ----
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bool]]:
+    """The lines of a UTF-8 file with their ends, and whether each is a whole one: the longest come in parts.
 
     Raises TinyNNValueError with the byte that is wrong.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    held, at, chunk = "", 0, b"-"
-    with path.open("rb") as file:
+    held, begins, at, chunk = "", True, 0, b"-"
+    with open_regular(path) as file:
         while chunk:
             chunk = file.read(_READ)
             try:
@@ -174,12 +216,15 @@ def _lines(path: Path) -> Iterator[str]:
             at += len(chunk)
             *lines, held = held.split("\n")
             for line in lines:
-                yield line + "\n"
-            if len(held) > _LONGEST_LINE:
-                yield held
-                held = ""
+                yield line + "\n", begins
+                begins = True
+            while len(held) > _LONGEST_LINE:
+                space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # words end there anyway
+                end = space if space > 0 else _LONGEST_LINE
+                yield held[:end], False
+                held, begins = held[end:], False
     if held:
-        yield held
+        yield held, begins
 
 
 def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece]:
@@ -189,8 +234,8 @@ def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece
         held: list[str] = []
         length = 0
         began = False  # the document has given a piece already
-        for line in _lines(path):
-            if separator and line.rstrip("\r\n") == separator:
+        for line, is_whole in _lines(path):
+            if separator and is_whole and line.rstrip("\r\n") == separator:
                 if held or began:
                     text = "".join(held)
                     yield _Piece(document, start, text, True)
@@ -210,6 +255,12 @@ def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece
             document += 1
 
 
+def _told(pieces: Iterator[_Piece], tell: Progress, in_all: int) -> Iterator[_Piece]:
+    for piece in pieces:
+        tell("learning", piece.start, in_all)
+        yield piece
+
+
 def _counted(paths: Sequence[Path], separator: str) -> tuple[int, int]:
     """Documents and bytes of text in all files. Raises TinyNNValueError where there is no text."""
     n_documents, text_bytes = 0, 0
@@ -223,11 +274,13 @@ def _counted(paths: Sequence[Path], separator: str) -> tuple[int, int]:
 
 def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
+    characters = 0
     for piece in pieces:
         batch.append(piece)
-        if len(batch) == _BATCH:
+        characters += len(piece.text)
+        if len(batch) == _BATCH or characters >= _BATCH_TEXT:
             yield batch
-            batch = []
+            batch, characters = [], 0
     if batch:
         yield batch
 
@@ -235,37 +288,19 @@ def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 # ---- the tokenizer ----
 
 
-def _trained(
-    paths: Sequence[Path], separator: str, vocab_size: int, eos: str, tell: Progress, in_all: int
-) -> Tokenizer:
-    """A byte-level BPE of GPT-2's kind, learned from the texts: the same texts give the same tokenizer."""
-    model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[eos] if eos else [],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-
-    def texts() -> Iterator[str]:
-        for piece in _pieces(paths, separator, _PIECE):
-            tell("learning", piece.start, in_all)
-            yield piece.text
-
-    model.train_from_iterator(texts(), trainer)
-    return model
-
-
 def _loaded(path: Path, eos: str) -> Tokenizer:
     try:
-        model = parsed_tokenizer(path.read_bytes())
+        with open_regular(path) as file:
+            model = parsed_tokenizer(file.read())
     except TinyNNValueError as error:
         raise TinyNNValueError(f"tokenizer: {path} cannot be taken: {error}") from None
     if eos and model.token_to_id(eos) is None:
         raise TinyNNValueError(
             f"tokenizer: {path} does not know the token {eos!r} that ends a document; name another eos"
+        )
+    if eos and eos not in {token.content for token in model.get_added_tokens_decoder().values()}:
+        raise TinyNNValueError(
+            f"eos: {eos!r} is a token of plain text in {path}; name one of its added tokens, which stand for no text"
         )
     if ids_needed(model) > INT31_MAX:
         raise TinyNNValueError(f"tokenizer: {path} has ids that do not fit 31 bits")
@@ -278,7 +313,7 @@ def _gives_back(model: Tokenizer, paths: Sequence[Path], separator: str) -> None
         for i, piece in enumerate(_pieces([path], separator, _PIECE)):
             if i == _CHECKED_PIECES:
                 break
-            back = model.decode(model.encode(piece.text, add_special_tokens=False).ids, skip_special_tokens=False)
+            back = model.decode(token_ids(model, [piece.text])[0], skip_special_tokens=False)
             if back != piece.text:
                 at = next((n for n, (a, b) in enumerate(zip(back, piece.text, strict=False)) if a != b), len(back))
                 raise TinyNNValueError(
@@ -324,16 +359,32 @@ class _Writer:
 
     def add(self, ids: Sequence[int], text_bytes: int) -> None:
         raw = np.asarray(ids, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
-        self._file.write(raw)
+        with _naming(self._path):
+            self._file.write(raw)
         self._digest.update(raw)
         self._tokens += len(ids)
         self._bytes += text_bytes
 
-    def close(self) -> None:
-        if not self._file.closed:
+    def finished(self) -> Split:
+        """Closes the file, once the disk has it."""
+        with _naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-
-    def finished(self) -> Split:
         return Split(self._path.name, self._tokens, self._bytes, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Closes the file as it is: another error is on its way already."""
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Inside it, an OSError that names no file, as that of a full disk does not, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

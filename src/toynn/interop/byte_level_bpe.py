@@ -38,12 +38,9 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
         raise TinyNNValueError(
             f"it is a {model['type']} model, toynn exports byte-level BPE; train one with `toynn prepare`"
         )
-    for option in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+    for option in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise TinyNNValueError(f"its {option} is {model[option]!r:.60}, which llama.cpp has not")
-    for option in ("truncation", "padding"):
-        if described.get(option) is not None:
-            raise TinyNNValueError(f"it has {option} turned on, which llama.cpp has not; turn it off")
     if (decoder := (described["decoder"] or {}).get("type")) != "ByteLevel":
         raise TinyNNValueError(f"its decoder is {decoder}, not ByteLevel")
     pre = name_of(described["pre_tokenizer"], bool(model.get("ignore_merges")), described["normalizer"])

@@ -96,6 +96,7 @@ class LlamaDecoder:
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
         self._n_past = 0
+        self._turns = 0
         self._graph: _Graph | None = None
         self._session = Session(0, n_threads, oversubscribe)
         try:
@@ -128,6 +129,11 @@ class LlamaDecoder:
         """Tokens read so far."""
         return self._n_past
 
+    @property
+    def turns(self) -> int:
+        """Grows with every `feed`, `rewind` and `score`: who finds it as it was left finds what it read as it was."""
+        return self._turns
+
     def rewind(self, n_past: int = 0) -> None:
         """Forgets all but the first n_past tokens.
 
@@ -138,6 +144,7 @@ class LlamaDecoder:
             if n_past > self._n_past:
                 raise TinyNNValueError(f"n_past must be at most the {self._n_past} tokens read, got {n_past}")
             self._n_past = n_past
+            self._turns += 1
 
     def feed(self, ids: npt.ArrayLike) -> FloatArray:
         """Reads tokens behind those read before; logits float32 (vocab,) of the one to come.
@@ -153,6 +160,7 @@ class LlamaDecoder:
                 raise TinyNNValueError(
                     f"ids: {before} tokens were read and n_ctx is {self.n_ctx}: no room for {array.size} more"
                 )
+            self._turns += 1
             try:
                 for start in range(0, array.size, _CHUNK):
                     part = array[start : start + _CHUNK]
@@ -180,6 +188,7 @@ class LlamaDecoder:
         losses: list[FloatArray] = []
         with s.exclusive():
             self._n_past = 0
+            self._turns += 1
             try:
                 for start in range(0, array.size - 1, _CHUNK):
                     part = array[start : min(start + _CHUNK, array.size - 1)]
