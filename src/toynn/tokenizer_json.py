@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
-
 from toynn.errors import TinyNNValueError
+from toynn.extras import naming_the_extra
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:

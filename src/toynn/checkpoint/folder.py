@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from toynn.checkpoint.meta import (
     META,
@@ -23,6 +23,7 @@ from toynn.checkpoint.meta import (
 )
 from toynn.durable_files import sha256_of, sync, write_synced
 from toynn.errors import TinyNNValueError
+from toynn.tensor_files import write_tensors
 from toynn.tinynn.arguments import FloatArray
 from toynn.trained_model import TrainedModel, weight_shapes
 
@@ -52,9 +53,9 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
 
     Raises OSError; what is there then has no meta.json and is no checkpoint.
     """
-    _save(folder / WEIGHTS, model.weights)
+    write_tensors(folder / WEIGHTS, model.weights)
     if training is not None and training.moments:
-        _save(folder / MOMENTS, training.moments)
+        write_tensors(folder / MOMENTS, training.moments)
     if model.tokenizer is not None:
         write_synced(folder / TOKENIZER, model.tokenizer)
     files = {path.name: StoredFile(path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir())}
@@ -123,14 +124,6 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
             raise TinyNNValueError(f"{folder} is damaged: {name} must be finite and of shape {shape}")
-
-
-def _save(path: Path, tensors: Mapping[str, FloatArray]) -> None:
-    try:
-        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"{path} could not be written: {error}") from None
-    sync(path)
 
 
 def _load(path: Path) -> dict[str, FloatArray]:

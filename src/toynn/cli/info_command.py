@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 import toynn
+from toynn.checkpoint import load_checkpoint
+from toynn.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.data.meta import META, load_meta
+from toynn.training.run_log import read_log
+from toynn.training.toml_config import from_toml
+
+COLUMNS = 80
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(path: Path | None, as_json: bool) -> None:
     """Show what PATH is: a data folder, a run or a checkpoint. Its files are checked.
@@ -32,8 +39,10 @@ def command(path: Path | None, as_json: bool) -> None:
         return
     width = max(map(len, info))
     for key, value in info.items():
-        shown = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{key:{width}}  {shown}")
+        shown = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+        lines = textwrap.wrap(shown, COLUMNS - width - 2, break_long_words=False, break_on_hyphens=False) or [""]
+        for i, line in enumerate(lines):
+            click.echo(f"{key if i == 0 else '':{width}}  {line}")
 
 
 def _data(path: Path) -> dict[str, Any]:
@@ -52,9 +61,8 @@ def _data(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from toynn.checkpoint import load_checkpoint
-
     checkpoint = load_checkpoint(path)
+    is_run = checkpoint.path != path
     model, state = checkpoint.model, checkpoint.training
     shape = dataclasses.asdict(model.cfg)
     scaling = shape.pop("rope_scaling")
@@ -69,6 +77,19 @@ def _model(path: Path) -> dict[str, Any]:
         "written by": checkpoint.versions,
     }
     if state is not None:
+        steps = from_toml(state.progress.config, f"the configuration in {checkpoint.path}").train.steps
+        info["steps planned"] = steps
         info["windows"] = state.progress.windows
         info["best loss"], info["best step"] = state.progress.best_loss, state.progress.best_step
+    return {"run": str(path), **_of_run(path), **info} if is_run else info
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    """What there is in a run's folder beside its latest checkpoint."""
+    info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
+    if (path / BEST).exists():
+        info["best checkpoint"] = load_checkpoint(path, BEST).path.name
+    if (path / LOG).exists():
+        ended = [event["reason"] for event in read_log(path) if event["event"] == "ended"]
+        info["ended"] = ended[-1] if ended else "not yet, or it was killed"
     return info

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from toynn.checkpoint.run_folder import LOG
 from toynn.errors import TinyNNValueError
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
@@ -71,7 +72,9 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a run in order, as if it had never stopped: where it was resumed, what it did again counts once.
+    """The events of a run (its folder, or its log.jsonl) in order, as if it had never stopped.
+
+    Where it was resumed, what it did again counts once.
 
     A line that is no JSON is passed over where a new start follows it, or at the end: a killed process left it.
 
@@ -79,6 +82,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None
+    path = Path(path)
+    if path.is_dir():
+        path = path / LOG
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
