@@ -10,15 +10,27 @@ from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepp
 with naming_the_extra():
     from rich.console import Console, RenderableType
     from rich.constrain import Constrain
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
 
 class _Bar(Progress):
     """A bar that leaves room at its end for the ^C that a terminal shows: it would break the line, and the bar would
     stand twice."""
 
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self._width = max(console.width - 3, 1)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+
     def get_renderable(self) -> RenderableType:
-        return Constrain(super().get_renderable(), max(self.console.width - 3, 1))
+        return Constrain(super().get_renderable(), self._width)
 
 
 class ProgressView:
@@ -33,7 +45,6 @@ class ProgressView:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
         self._steps = 0
