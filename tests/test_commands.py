@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -16,11 +17,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_runs import final_bytes, losses
 
 from toynn.checkpoint import load_checkpoint
 from toynn.cli.app import COMMANDS
 from toynn.data import load_meta
+from toynn.training import Evaluated, Saved, Started, Stepped
+from toynn.training.progress import ProgressView
 from toynn.training.toml_config import read_config
 
 TOYNN = [sys.executable, "-c", "from toynn.cli import main; main()"]
@@ -56,7 +60,7 @@ def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str])
         (["--nonsense"], 2, "No such option '--nonsense'; see toynn --help"),
         (["train", "DATA", "--nonsense"], 2, "see toynn train --help"),
         (["train", "DATA"], 2, "Missing option '--out'; see toynn train --help"),
-        (["train", "--out", "RUN"], 2, "Missing argument 'DATA'"),
+        (["train", "--out", "RUN"], 2, "Missing argument"),
         (["train", "--resume", "--show-config"], 2, "--resume needs --out"),
         (["train", "DATA", "--out", "RUN", "--from", "step-00000007"], 2, "needs resume"),
         (["train", "DATA", "--out", "RUN", "--init", "GGUF"], 2, "make a run of it first, toynn import GGUF --out RUN"),
@@ -97,7 +101,8 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     done = toynn(*(places.get(word, word) for word in words))
     assert done.returncode == code, done.stderr
     for word, place in places.items():
-        says = re.sub(rf"\b{word}\b(?!$)", str(place), says) if word != "RUN" else says
+        if word != "RUN":  # a word of the messages too
+            says = re.sub(rf"\b{word}\b", str(place), says)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -132,6 +137,15 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 
 def test_the_trace_is_shown_when_asked_for(data: Path, tmp_path: Path) -> None:
     assert "Traceback" in toynn("-v", "train", data, "--out", tmp_path / "run", "--resume").stderr
+
+
+def test_without_matplotlib_a_training_says_how_to_get_its_plots(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    program = "import sys; sys.modules['matplotlib'] = None; from toynn.cli import main; main()"
+    words = ["train", str(data), "--out", str(run), *SMALL, "--set", "train.steps=3"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert "no plots: they need matplotlib, pip install 'toynn[plot]', then:" in done.stdout
+    assert done.stdout.endswith(f"toynn report '{run}'\n")
 
 
 # ---- the journey ----
@@ -202,11 +216,13 @@ def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
     done = toynn("train", data, "--out", tmp_path / "run", *SMALL, *words)
     lines = done.stderr.splitlines()
     assert max(map(len, lines)) <= 80
-    assert any(line.startswith("step 4: validation ") and line.endswith(", best so far") for line in lines)
+    assert any(line.startswith("step 4: validation ") and line.endswith(" bits/byte, best") for line in lines)
     info = json.loads(toynn("info", tmp_path / "run", "--json").stdout)
     assert (info["step"], info["steps planned"], info["ended"]) == (4, 4, "done")
     assert info["checkpoints"] == "step-00000002, step-00000003, step-00000004"
     assert info["best checkpoint"] == "step-00000004"
+    (tmp_path / "run" / "log.jsonl").write_text("no log\n" + '{"v": 1, "event": "stepped"}\n')
+    assert "is damaged" in json.loads(toynn("info", tmp_path / "run", "--json").stdout)["ended"]
     for path in ([], [tmp_path / "run"]):
         shown = toynn("info", *path).stdout.splitlines()
         assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80
@@ -332,6 +348,18 @@ def test_a_terminal_shows_a_bar_that_fits_it(data: Path, tmp_path: Path) -> None
     assert any("done after 30 steps" in line for line in lines)
     bars = [line for line in lines if line.startswith("training")]
     assert max(map(len, bars)) <= 80
+
+
+def test_a_line_of_any_usual_run_fits_80_columns() -> None:
+    shown = io.StringIO()
+    view = ProgressView(Console(file=shown, width=80))
+    view(Started(Path("run"), Path("data"), 0, 1_000_000, 163_000_000, 8192, 10**9, 10**7, None, None, ""))
+    view(Stepped(999_999, 12.1234, 1e-3, 123.456, 10**10, 1.0, 123456.7))
+    view(Evaluated(999_999, 12.1234, 183456.7, 13.1234, 10**7, 1.0, True))
+    view(Saved(999_999, Path("x"), 10**10, 100.123))
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
 
 
 def seen(written: str, columns: int) -> list[str]:

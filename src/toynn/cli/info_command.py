@@ -14,6 +14,7 @@ import toynn
 from toynn.checkpoint import load_checkpoint
 from toynn.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.data.meta import META, load_meta
+from toynn.errors import TinyNNValueError
 from toynn.training.run_log import read_log
 from toynn.training.toml_config import from_toml
 
@@ -84,12 +85,20 @@ def _model(path: Path) -> dict[str, Any]:
     return {"run": str(path), **_of_run(path), **info} if is_run else info
 
 
+def _how_it_ended(path: Path) -> str:
+    try:
+        events = read_log(path)
+    except TinyNNValueError as error:  # the checkpoints are as good without a log
+        return f"unknown: {error}"
+    reasons = [str(event["reason"]) for event in events if event["event"] == "ended"]
+    return reasons[-1] if reasons else "not yet, or it was killed"
+
+
 def _of_run(path: Path) -> dict[str, Any]:
     """What there is in a run's folder beside its latest checkpoint."""
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
     if (path / BEST).exists():
         info["best checkpoint"] = load_checkpoint(path, BEST).path.name
     if (path / LOG).exists():
-        ended = [event["reason"] for event in read_log(path) if event["event"] == "ended"]
-        info["ended"] = ended[-1] if ended else "not yet, or it was killed"
+        info["ended"] = _how_it_ended(path)
     return info

@@ -55,7 +55,7 @@ class ProgressView:
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Evaluated):
-            best = ", best so far" if event.best else ""
+            best = ", best" if event.best else ""
             self._line(
                 f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}, "
                 f"{event.bits_per_byte:.3f} bits/byte{best}"
