@@ -70,6 +70,7 @@ def _model(path: Path) -> dict[str, Any]:
     info: dict[str, Any] = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
+        **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
         "parameters": sum(values.size for values in model.weights.values()),
         "model": {**shape, "untied": model.untied, "qkv_bias": model.qkv_bias, "rope_scaling": scaling["kind"]},
         "tokenizer": "none" if model.tokenizer is None else f"{len(model.tokenizer)} bytes",
@@ -78,11 +79,13 @@ def _model(path: Path) -> dict[str, Any]:
         "written by": checkpoint.versions,
     }
     if state is not None:
-        steps = from_toml(state.progress.config, f"the configuration in {checkpoint.path}").train.steps
-        info["steps planned"] = steps
         info["windows"] = state.progress.windows
         info["best loss"], info["best step"] = state.progress.best_loss, state.progress.best_step
     return {"run": str(path), **_of_run(path), **info} if is_run else info
+
+
+def _planned(config: str, path: Path) -> int:
+    return from_toml(config, f"the configuration in {path}").train.steps
 
 
 def _how_it_ended(path: Path) -> str:
