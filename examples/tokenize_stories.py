@@ -3,8 +3,8 @@
     python examples/tokenize_stories.py            # writes both files anew
     python examples/tokenize_stories.py --check    # only compares: exit code 1 if they are not up to date
 
-Needs the `tokenizers` package of the version pinned in the project's extras. The vocabulary has 627 tokens: the
-end-of-story token, the 256 bytes, and 370 merges.
+Needs the `tokenizers` package, of the extra toynn[cli]; tokens.json tells the version that it was written with. The
+vocabulary has 627 tokens: the end-of-story token, the 256 bytes, and 370 merges.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +22,7 @@ from toynn import SmolLM2Config, TinyNNError, TinyNNTypeError, TinyNNValueError,
 from toynn.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.checkpoint.run_folder import checkpoint_names
 from toynn.config import RopeScaling
+from toynn.interop import export_hf
 from toynn.trained_model import TrainedModel, weight_shapes
 
 CFG = SmolLM2Config(
@@ -234,3 +238,60 @@ def test_a_model_that_is_not_whole_is_refused_by_name() -> None:
             TrainedModel(CFG, True, True, changed, None)
     with pytest.raises(TinyNNValueError, match="eos_id"):
         TrainedModel(CFG, True, True, weights, None, eos_id=40)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_has_the_mode_that_the_umask_gives(data: Path, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        train(TrainArgs(data, tmp_path / "run", config(2)))
+        export_hf(load_checkpoint(tmp_path / "run").model, tmp_path / "hf")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.name for path in files} >= {"weights.safetensors", "moments.safetensors", "model.safetensors"}
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in files} == {
+        path.name: oct(0o666 & ~umask) for path in files
+    }
+
+
+def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        for step in (1, 2, 3):
+            run.save(step, model(seed=step), None)
+        run.go_back("step-00000001", None)
+        run.keep(1, True)
+        assert checkpoint_names(run.path) == ["step-00000001", "step-00000002", "step-00000003"]
+        run.save(2, model(seed=9), None)
+        run.keep(1, True)
+        assert checkpoint_names(run.path) == ["step-00000002-1", "step-00000003"]
+        with pytest.raises(TinyNNValueError, match="no checkpoint 'step-00000007'; there are step-00000002-1, step"):
+            run.named("step-00000007")
+        assert run.named("step-00000003").step == 3
+
+
+def test_a_run_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a" / "run"):
+        assert (tmp_path / "a" / "run" / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "b").mkdir()
+    with RunFolder(tmp_path / "b"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["gguf", "hf", "data"])
+def test_what_is_no_run_says_what_it_is_and_what_to_do(what: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"m.{what}"
+    if what == "gguf":
+        path.write_bytes(b"GGUF" + bytes(30))
+    elif what == "hf":
+        path.mkdir()
+        (path / "config.json").write_text("{}")
+        (path / "model.safetensors").write_bytes(b"")
+    else:
+        path = data
+    says = "is a data folder; name a run" if what == "data" else f"toynn import {path} --out RUN"
+    with pytest.raises(TinyNNValueError, match=re.escape(says)):
+        load_checkpoint(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -16,10 +17,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_runs import final_bytes, losses
 
 from toynn.checkpoint import load_checkpoint
 from toynn.cli.app import COMMANDS
+from toynn.data import load_meta
+from toynn.training import Evaluated, Saved, Started, Stepped
+from toynn.training.progress import ProgressView
+from toynn.training.toml_config import read_config
 
 TOYNN = [sys.executable, "-c", "from toynn_command import main; main()"]
 SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
@@ -49,8 +55,23 @@ def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str])
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["nonsense"], 2, "No such command"),
-        (["train", "DATA"], 2, "Missing option '--out'"),
+        (["nonsense"], 2, "there is no command 'nonsense'; there are prepare, train"),
+        (["trian", "DATA"], 2, "there is no command 'trian'; did you mean 'train'?"),
+        (["--nonsense"], 2, "No such option '--nonsense'; see toynn --help"),
+        (["train", "DATA", "--nonsense"], 2, "see toynn train --help"),
+        (["train", "DATA"], 2, "Missing option '--out'; see toynn train --help"),
+        (["train", "--out", "RUN"], 2, "Missing argument"),
+        (["train", "--resume", "--show-config"], 2, "--resume needs --out"),
+        (["train", "DATA", "--out", "RUN", "--from", "step-00000007"], 2, "needs resume"),
+        (["train", "DATA", "--out", "RUN", "--init", "GGUF"], 2, "make a run of it first, toynn import GGUF --out RUN"),
+        (["generate", "GGUF"], 2, "make a run of it first, toynn import GGUF --out RUN"),
+        (["eval", "GGUF", "BAD"], 2, "make a run of it first, toynn import GGUF --out RUN"),
+        (["info", "GGUF"], 2, "make a run of it first, toynn import GGUF --out RUN"),
+        (["generate", "DATA"], 2, "is a data folder; name a run"),
+        (["prepare", "EMPTY", "--out", "RUN"], 2, "is a folder; name the files in it, like EMPTY/*.txt"),
+        (["prepare", "BAD", "--out", "DATA"], 2, "name another, like DATA-2"),
+        (["prepare", "BAD", "--out", "RUN", "--vocab-size", "300", "--tokenizer", "BAD"], 2, "--vocab-size learns"),
+        (["prepare", "GGUF", "--out", "RUN"], 2, "is not UTF-8"),
         (["train", "NOWHERE", "--out", "RUN"], 2, "does not exist"),
         (["train", "EMPTY", "--out", "RUN"], 2, "is no data folder: it has no meta.json (`toynn prepare` makes one)"),
         (["train", "DATA", "--out", "RUN", "--set", "optimizer.lrr=1"], 2, "did you mean 'optimizer.lr'"),
@@ -68,22 +89,63 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.toml").write_text("x = ")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\xff")
     places = {
         "DATA": data,
         "RUN": tmp_path / "run",
         "NOWHERE": tmp_path / "nowhere",
         "EMPTY": tmp_path / "empty",
         "BAD": tmp_path / "bad.toml",
+        "GGUF": tmp_path / "m.gguf",
     }
     done = toynn(*(places.get(word, word) for word in words))
     assert done.returncode == code, done.stderr
+    for word, place in places.items():
+        if word != "RUN":  # a word of the messages too
+            says = re.sub(rf"\b{word}\b", str(place), says)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("toynn: ")
+    if code == 2:
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "run").exists(), "what fails leaves nothing"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "words"),
+    [
+        ("tensorboardX", "tensorboard", ["train", "DATA", "--out", "RUN", "--tensorboard"]),
+        ("matplotlib", "plot", ["report", "DATA"]),
+        ("gguf", "interop", ["export", "DATA", "m.gguf"]),
+        ("tokenizers", "cli", ["generate", "DATA"]),
+        ("safetensors", "cli", ["info", "DATA"]),
+        ("rich", "cli", ["train", "DATA", "--out", "RUN"]),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    module: str, extra: str, words: list[str], data: Path, tmp_path: Path
+) -> None:
+    places = {"DATA": str(data), "RUN": str(tmp_path / "run")}
+    program = f"import sys; sys.modules[{module!r}] = None; from toynn.cli import main; main()"
+    command = [sys.executable, "-c", program, *(places.get(word, word) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == f"toynn: {module} is not installed; it comes with an extra: pip install 'toynn[{extra}]'\n"
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_trace_is_shown_when_asked_for(data: Path, tmp_path: Path) -> None:
     assert "Traceback" in toynn("-v", "train", data, "--out", tmp_path / "run", "--resume").stderr
+
+
+def test_without_matplotlib_a_training_says_how_to_get_its_plots(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    program = "import sys; sys.modules['matplotlib'] = None; from toynn.cli import main; main()"
+    words = ["train", str(data), "--out", str(run), *SMALL, "--set", "train.steps=3"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert "no plots: they need matplotlib, pip install 'toynn[plot]', then:" in done.stdout
+    assert done.stdout.endswith(f"toynn report '{run}'\n")
 
 
 # ---- the journey ----
@@ -119,11 +181,67 @@ def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> 
     shown = toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3", "--show-config")
     path = tmp_path / "run.toml"
     path.write_text(shown.stdout)
+    assert "lr = 0.003              # learning rate, at the schedule's height" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert toynn("train", *SMALL, "--set", "train.steps=3", "--show-config").stdout == shown.stdout
     done = toynn("train", data, "--out", tmp_path / "run", "--config", path, "--quiet", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout)["step"] == 3
-    assert (tmp_path / "run" / "run.toml").read_text() == shown.stdout
+    own = tmp_path / "run" / "run.toml"
+    assert read_config(own) == read_config(path)
+    again = toynn("train", "--out", tmp_path / "run", "--resume", "--show-config")
+    assert again.stdout == shown.stdout
+    own.unlink()
+    by_init = toynn("train", "--init", tmp_path / "run", "--set", "train.steps=3", "--show-config").stdout
+    assert "d_ff = 24 " in by_init, "the shape that --init has"
+
+
+def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--set", "train.steps=3", "--tensorboard", "--quiet"]
+    done = toynn("train", data, "--out", run, *SMALL, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "done after 3 steps\n", "quiet: one line"
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    again = toynn("train", data, "--out", run, "--resume")
+    assert again.stdout.startswith("nothing to do: the run has all its 3 steps")
+    fewer = toynn("train", data, "--out", run, "--resume", "--set", "train.steps=2")
+    assert fewer.returncode == 2
+    assert "train.steps must be at least 3" in fewer.stderr
+
+
+def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
+    words = ["--set", "train.steps=4", "--set", "checkpoint.keep_last=3"]
+    done = toynn("train", data, "--out", tmp_path / "run", *SMALL, *words)
+    lines = done.stderr.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("step 4: validation ") and line.endswith(" bits/byte, best") for line in lines)
+    info = json.loads(toynn("info", tmp_path / "run", "--json").stdout)
+    assert (info["step"], info["steps planned"], info["ended"]) == (4, 4, "done")
+    assert info["checkpoints"] == "step-00000002, step-00000003, step-00000004"
+    assert info["best checkpoint"] == "step-00000004"
+    (tmp_path / "run" / "log.jsonl").write_text("no log\n" + '{"v": 1, "event": "stepped"}\n')
+    assert "is damaged" in json.loads(toynn("info", tmp_path / "run", "--json").stdout)["ended"]
+    for path in ([], [tmp_path / "run"]):
+        shown = toynn("info", *path).stdout.splitlines()
+        assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80
+
+
+def test_a_file_that_is_not_written_is_refused_by_its_name(data: Path, tmp_path: Path) -> None:
+    assert toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3").returncode == 0
+    done = toynn("export", tmp_path / "run", tmp_path / "x.safetensors")
+    assert done.returncode == 2
+    assert "OUT ends in .safetensors, which is not written: name a file that ends in .gguf, or a folder" in done.stderr
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_vocabulary_smaller_than_asked_for_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("the cat saw the hen\n" * 50)
+    done = toynn("prepare", tmp_path / "t.txt", "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    size = load_meta(tmp_path / "data").vocab_size
+    assert done.stderr == f"note: the texts gave a vocabulary of {size}, smaller than the 4096 asked for\n"
 
 
 def test_completion_can_be_had_for_a_shell() -> None:
@@ -151,16 +269,17 @@ def wait_for_a_step(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_path: Path, number: int) -> None:
-    process = started(data, tmp_path / "run", 100000)
+    run = tmp_path / "my run"
+    process = started(data, run, 100000, "--threads", "1", "--tensorboard")
     wait_for_a_step(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"go on with: toynn train {data} --out {tmp_path / 'run'} --resume" in out
+    assert f"go on with: toynn train {data} --out '{run}' --resume --threads 1 --tensorboard" in out
     assert "Traceback" not in err
-    step = load_checkpoint(tmp_path / "run").step
+    step = load_checkpoint(run).step
     assert f"interrupted after {step} steps, saved" in out
-    done = toynn("train", data, "--out", tmp_path / "run", "--resume", "--set", f"train.steps={step + 2}", "--json")
+    done = toynn("train", data, "--out", run, "--resume", "--set", f"train.steps={step + 2}", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == step + 2
 
@@ -186,13 +305,21 @@ def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_n
 # ---- a terminal ----
 
 
-def in_a_terminal(words: list[str], columns: int = 80) -> tuple[int, str]:
-    """Exit code and all that was written to a terminal so wide."""
+def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | None = None) -> tuple[int, str]:
+    """Exit code and all that was written to a terminal so wide, where Ctrl-C is typed after some text came."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm"}
     environment.pop("COLUMNS", None)
-    process = subprocess.Popen([*TOYNN, *words], stdin=follower, stdout=follower, stderr=follower, env=environment)
+    process = subprocess.Popen(
+        [*TOYNN, *words],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (its terminal, for Ctrl-C)
+    )
     os.close(follower)
     written = bytearray()
     while True:
@@ -203,6 +330,9 @@ def in_a_terminal(words: list[str], columns: int = 80) -> tuple[int, str]:
         if not piece:
             break
         written += piece
+        if interrupt_after is not None and interrupt_after.encode() in written:
+            os.write(leader, b"\x03")
+            interrupt_after = None
     os.close(leader)
     return process.wait(), written.decode("utf-8")
 
@@ -218,6 +348,50 @@ def test_a_terminal_shows_a_bar_that_fits_it(data: Path, tmp_path: Path) -> None
     assert any("done after 30 steps" in line for line in lines)
     bars = [line for line in lines if line.startswith("training")]
     assert max(map(len, bars)) <= 80
+
+
+def test_a_line_of_any_usual_run_fits_80_columns() -> None:
+    shown = io.StringIO()
+    view = ProgressView(Console(file=shown, width=80))
+    view(Started(Path("run"), Path("data"), 0, 1_000_000, 163_000_000, 8192, 10**9, 10**7, None, None, ""))
+    view(Stepped(999_999, 12.1234, 1e-3, 123.456, 10**10, 1.0, 123456.7))
+    view(Evaluated(999_999, 12.1234, 183456.7, 13.1234, 10**7, 1.0, True))
+    view(Saved(999_999, Path("x"), 10**10, 100.123))
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+
+
+def seen(written: str, columns: int) -> list[str]:
+    """The lines of a terminal so wide after that was written to it."""
+    lines, row, column = [""], 0, 0
+    for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.|\n", written):
+        if piece == "\n":
+            row += 1
+        elif piece == "\r":
+            column = 0
+        elif piece == "\x1b[2K":
+            lines[row] = ""
+        elif re.fullmatch(r"\x1b\[\d*A", piece):
+            row -= int(piece[2:-1] or 1)
+        elif not piece.startswith("\x1b"):
+            if column == columns:
+                row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+            lines[row] = (lines[row].ljust(column)[:column] + piece + lines[row][column + 1 :]).rstrip("\n")
+            column += 1
+        lines += [""] * (row + 1 - len(lines))
+    return lines
+
+
+def test_ctrl_c_in_a_terminal_leaves_one_bar(data: Path, tmp_path: Path) -> None:
+    words = ["train", str(data), "--out", str(tmp_path / "run"), *SMALL, "--set", "train.steps=100000"]
+    code, written = in_a_terminal([*words, "--set", "checkpoint.every=0"], interrupt_after="1/100000")
+    assert code == 130
+    assert "^C" in written
+    lines = seen(written, 80)
+    assert sum(line.startswith("training") for line in lines) == 1, lines
+    assert any(line.startswith("interrupted after") for line in lines), lines
 
 
 def test_a_terminal_shows_text_as_it_comes(data: Path, tmp_path: Path) -> None:

@@ -226,18 +226,31 @@ def test_a_tokenizer_that_loses_characters_is_refused(tmp_path: Path) -> None:
         (b"text\n", {"seed": -1}, "seed"),
     ],
 )
-def test_what_cannot_be_prepared_is_named_and_leaves_no_meta(
+def test_what_cannot_be_prepared_is_named_and_leaves_nothing(
     content: bytes, changes: dict[str, Any], mentions: str, tmp_path: Path
 ) -> None:
     (tmp_path / "t.txt").write_bytes(content)
     with pytest.raises(TinyNNValueError, match=mentions):
         prepare([tmp_path / "t.txt"], tmp_path / "data", **{"vocab_size": 300, **changes})
-    assert not (tmp_path / "data" / "meta.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_a_preparation_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(stage: str, done: int, in_all: int) -> None:
+        if stage == "encoding":
+            raise KeyboardInterrupt
+
+    text = write(tmp_path / "t.txt", documents(20))
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "a" / "data", tmp_path / "empty"):
+        with pytest.raises(KeyboardInterrupt):
+            prepare([text], out, vocab_size=300, progress=interrupt)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "t.txt"]
 
 
 def test_a_folder_that_holds_something_is_left_alone(folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(TinyNNValueError, match="not an empty folder"):
+    with pytest.raises(TinyNNValueError, match=r"not an empty folder; name another, like .*data-2"):
         prepare([tmp_path / "stories.txt"], folder, vocab_size=300)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toynn.labels import next_token, next_token_guarded
+from toynn.labels import next_token, next_token_guarded, targets, targets_guarded
 
 MAKERS = [next_token, next_token_guarded]
 
@@ -53,10 +53,17 @@ def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
 ) -> None:
     expected = defined(*case)
     assert np.array_equal(next_token_guarded(*case), expected)
+    wanted = np.where(expected.any(axis=1), expected.argmax(axis=1), -1)
+    guarded = targets_guarded(*case)
+    assert guarded.dtype == np.int32
+    assert np.array_equal(guarded, wanted)
     if (expected.sum(axis=1) == 0.0).any():
         with pytest.raises(ValueError, match="not an id of the vocabulary"):
             next_token(*case)
+        with pytest.raises(ValueError, match="not an id of the vocabulary"):
+            targets(*case)
     else:
+        assert np.array_equal(targets(*case), wanted)
         assert np.array_equal(next_token(*case), expected)
 
 
@@ -71,7 +78,7 @@ def test_the_error_names_place_id_and_range() -> None:
     assert "the target of seq_ids[1] is 7, not an id of the vocabulary: 0 to 4" in str(caught.value)
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", [*MAKERS, targets, targets_guarded])
 @pytest.mark.parametrize(
     ("args", "error", "says"),
     [

@@ -30,6 +30,7 @@ def test_every_line_is_an_object_of_the_version_with_its_time(data: Path, tmp_pa
     train(TrainArgs(data, tmp_path / "run", config(5)), [seen.append])
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert len(lines) == len(seen)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "run" / "log.jsonl") == lines
     assert all(line["v"] == 1 and line["time"].endswith("+00:00") for line in lines)
     told = [event.loss.hex() for event in seen if isinstance(event, Stepped)]
     assert [float(line["loss"]).hex() for line in lines if line["event"] == "stepped"] == told

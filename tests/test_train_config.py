@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
 from toynn.config import RopeScaling
+from toynn.extras import EXTRA_OF
 from toynn.trained_model import weight_shapes
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
-from toynn.training.toml_config import differences, from_toml, read_config, to_toml
+from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 finite = st.floats(0, 1e30)
 
@@ -37,7 +48,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         StepArgs(draw(st.integers(1, 10**6)), 0, draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0))
                  % 2**31),
         OptimizerArgs(draw(finite), draw(st.floats(0, 0.99)), weight_decay=draw(finite), clip=draw(finite)),
-        ScheduleArgs(draw(st.sampled_from(["constant", "cosine"])), draw(st.integers(0, 99)), 3, draw(st.floats(0, 1))),
+        ScheduleArgs(draw(st.sampled_from(["constant", "cosine"])), draw(st.none() | st.integers(0, 99)), 3,
+                     draw(st.floats(0, 1))),
         EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite)),
         CheckpointArgs(draw(st.integers(0, 9)), draw(st.integers(1, 9)), draw(st.booleans())),
     )  # fmt: skip
@@ -117,3 +129,77 @@ def test_the_quick_start_trains_about_a_million_parameters() -> None:
     assert config.model is not None
     shapes = weight_shapes(config.model.config(vocab=2048), config.model.untied, config.model.qkv_bias)
     assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
+
+
+# ---- what the keys mean, in one place ----
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def row(key: Key) -> str:
+    default = "steps / 10, at most 100" if key.default is None else tomli_w.dumps({"x": key.default})[4:].strip()
+    return f"| `{key.name}` | {default} | {key.meaning} |"
+
+
+def test_the_docs_have_a_table_of_every_key_its_default_and_its_meaning() -> None:
+    lines = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| key | default | meaning |") + 2
+    wanted = [row(key) for key in keys()]
+    assert lines[start : start + len(wanted)] == wanted, "the table should be\n" + "\n".join(wanted)
+    assert not lines[start + len(wanted)].startswith("|")
+
+
+@given(configs())
+def test_comments_change_nothing_but_what_people_read(config: TrainConfig) -> None:
+    shown = commented_toml(config)
+    assert from_toml(shown) == config
+    assert all("  # " in line for line in shown.splitlines() if " = " in line)
+
+
+def test_a_configuration_with_nothing_left_open_has_every_key() -> None:
+    assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [key.name for key in keys()]
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in table.items():
+        names += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return names
+
+
+def test_a_library_is_known_by_an_extra_that_brings_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    brought: dict[str, set[str]] = {}
+    for extra in ("cli", "plot", "interop", "tensorboard"):
+        for requirement in extras[extra]:
+            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_")
+            brought.setdefault(name, set()).add(extra)
+    assert EXTRA_OF.keys() == brought.keys()
+    assert all(extra in brought[module] for module, extra in EXTRA_OF.items())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "library"),
+    [
+        ("TrainArgs", "safetensors"),
+        ("text.TextModel", "tokenizers"),
+        ("data.prepare.prepare", "tokenizers"),
+        ("checkpoint.RunFolder", "safetensors"),
+        ("interop.import_gguf", "gguf"),
+    ],
+)
+def test_without_the_extras_an_import_says_which_to_install(wanted: str, library: str) -> None:
+    module, _, name = f"toynn.{wanted}".rpartition(".")
+    program = f"""
+import sys
+sys.modules[{library!r}] = None
+try:
+    from {module} import {name}
+except ModuleNotFoundError as error:
+    print(error.name, error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    extra = EXTRA_OF[library]
+    assert done.stdout == (
+        f"{library} {library} is not installed; it comes with an extra: pip install 'toynn[{extra}]'\n"
+    )

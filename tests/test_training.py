@@ -35,6 +35,7 @@ from toynn.training import (
 )
 from toynn.training.evaluation import Validation
 from toynn.training.schedule import learning_rate
+from toynn.training.toml_config import read_config
 
 
 class Collector:
@@ -246,7 +247,70 @@ def test_only_the_last_checkpoints_and_the_best_stay(data: Path, tmp_path: Path)
     assert not (tmp_path / "other" / "best").exists()
 
 
+def test_a_run_whose_latest_checkpoint_is_damaged_goes_on_from_an_older_one_to_the_same_bytes(
+    data: Path, tmp_path: Path
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    chosen = config(12, evaluation=EvaluationArgs(every=3), checkpoint=CheckpointArgs(every=2, keep_last=3))
+    train(TrainArgs(data, whole, chosen))
+    train(TrainArgs(data, run, chosen), [Collector(9)])
+    older, latest = checkpoint_names(run)[-2:]
+    assert (older, latest) == ("step-00000008", "step-00000009")
+    moments = run / "checkpoints" / latest / "moments.safetensors"
+    moments.write_bytes(moments.read_bytes()[:-1])
+    with pytest.raises(TinyNNValueError, match=f"is damaged: .* --resume --from {older}"):
+        train(TrainArgs(data, run, resume=True))
+    with pytest.raises(KeyboardInterrupt):  # killed before it has saved anything: the older one is the latest now
+        train(TrainArgs(data, run, resume=True, resume_from=older), [Collector(9, KeyboardInterrupt())])
+    assert load_checkpoint(run).path.name == older
+    ended = train(TrainArgs(data, run, resume=True))
+    assert (ended.reason, ended.step) == ("done", 12)
+    assert losses(run) == losses(whole)
+    assert evaluations(run) == evaluations(whole)
+    assert final_bytes(run) == final_bytes(whole)
+    assert load_checkpoint(run, "best").step == load_checkpoint(whole, "best").step
+    assert [int(name[5:13]) for name in checkpoint_names(run)] == [int(name[5:13]) for name in checkpoint_names(whole)]
+
+
+def test_going_back_takes_the_best_that_came_later_with_it(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    chosen = config(6, evaluation=EvaluationArgs(every=2), checkpoint=CheckpointArgs(every=1, keep_last=9))
+    train(TrainArgs(data, run, chosen))
+    assert load_checkpoint(run, "best").step == 6
+    train(TrainArgs(data, run, resume=True, resume_from="step-00000003"), [Collector(4)])
+    assert load_checkpoint(run, "best").path.name == "step-00000004-1"
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainArgs(data, run, resume=True, resume_from="step-00000001"), [Collector(2, KeyboardInterrupt())])
+    assert not (run / "best").exists(), "at step 1 there was none"
+    train(TrainArgs(data, run, resume=True))
+    assert load_checkpoint(run, "best").step == 6
+
+
+def test_the_default_warmup_fits_the_steps_and_the_runs_own_file_says_it(data: Path, tmp_path: Path) -> None:
+    assert [ScheduleArgs().warmup_of(steps) for steps in (1, 25, 1000, 5000)] == [0, 2, 100, 100]
+    train(TrainArgs(data, tmp_path / "run", config(20, schedule=ScheduleArgs())))
+    own = read_config(tmp_path / "run" / "run.toml")
+    assert own.schedule.warmup == 2
+    longer = config(30, schedule=ScheduleArgs())
+    train(TrainArgs(data, tmp_path / "run", longer, resume=True))
+    assert read_config(tmp_path / "run" / "run.toml").schedule.warmup == 2, "that of the run, not of 30 steps"
+
+
 # ---- starting from another model ----
+
+
+def test_the_same_shape_may_be_said_again_and_the_runs_own_file_says_it(data: Path, tmp_path: Path) -> None:
+    train(TrainArgs(data, tmp_path / "first", config(3)))
+    said = dataclasses.replace(MODEL, init_scale=0.5)
+    train(TrainArgs(data, tmp_path / "second", config(3, model=said), init=tmp_path / "first"))
+    train(TrainArgs(data, tmp_path / "third", config(3, model=None), init=tmp_path / "first"))
+    assert final_bytes(tmp_path / "second") == final_bytes(tmp_path / "third")
+    own = read_config(tmp_path / "third" / "run.toml")
+    assert own.model is not None
+    assert own.model == dataclasses.replace(MODEL, head_dim=8)
+    train(TrainArgs(data, tmp_path / "third", config(4), resume=True))  # a head_dim that is derived is the same
+    train(TrainArgs(data, tmp_path / "fourth", own, init=tmp_path / "first"))
+    assert final_bytes(tmp_path / "fourth") == final_bytes(tmp_path / "second")
 
 
 def test_a_run_can_start_from_anothers_weights(data: Path, tmp_path: Path) -> None:
@@ -287,7 +351,22 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
         (TrainArgs(data, tmp_path / "new", chosen, resume=True), "no checkpoint to go on from"),
         (TrainArgs(other_data, run, resume=True), "its train differs"),
         (TrainArgs(data, run, config(3, optimizer=OptimizerArgs(lr=0.5)), resume=True), r"optimizer\.lr: the run has"),
-        (TrainArgs(data, tmp_path / "b", chosen, init=run), "model: its shape is that of"),
+        (
+            TrainArgs(data, tmp_path / "b", config(model=dataclasses.replace(MODEL, d_ff=32)), init=run),
+            r"model\.d_ff: .* has 24, the configuration 32",
+        ),
+        (
+            TrainArgs(data, run, config(2, schedule=ScheduleArgs(warmup=2)), resume=True),
+            r"train\.steps must be at least 3, .* got 2",
+        ),
+        (
+            TrainArgs(data, tmp_path / "g", config(3, schedule=ScheduleArgs(warmup=3))),
+            r"schedule\.warmup must be below",
+        ),
+        (
+            TrainArgs(data, run, resume=True, resume_from="step-00000001"),
+            "no checkpoint 'step-00000001'; there are step",
+        ),
         (TrainArgs(other_data, tmp_path / "c", config(model=None), init=run), "another tokenizer than"),
         (TrainArgs(data, tmp_path / "d", config(train=StepArgs(t_seq=17))), r"train\.t_seq must be at most"),
         (TrainArgs(tmp_path, tmp_path / "e", chosen), "is no data folder"),
@@ -299,10 +378,15 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
         with pytest.raises(TinyNNValueError, match=says):
             train(args)
     assert final_bytes(run) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, "what fails leaves nothing"
     with pytest.raises(TinyNNTypeError, match="args must be TrainArgs"):
         train(data)  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match="drop one"):
         TrainArgs(data, run, init=run, resume=True)
+    with pytest.raises(TinyNNValueError, match="needs resume"):
+        TrainArgs(data, run, resume_from="step-00000003")
+    with pytest.raises(TinyNNTypeError, match="resume_from"):
+        TrainArgs(data, run, resume=True, resume_from=3)  # type: ignore[arg-type]
 
 
 def test_data_that_is_damaged_is_refused(data: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _OF_TRAINING = ("TrainArgs", "TrainConfig", "train")  # they need the extra toyn
 def __getattr__(name: str) -> Any:
     if name not in _OF_TRAINING:
         raise AttributeError(f"module 'toynn' has no attribute {name!r}")
-    from toynn import training
+    from toynn import training  # where its extra is missing, it says which
 
     return getattr(training, name)
 

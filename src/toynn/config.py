@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn._checks import INT31_MAX, one_of, positive, real, whole
+from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 
@@ -20,16 +21,16 @@ class RopeScaling:
     freq_scale ... beta_slow go to ggml's rope_ext as they are; factor ... orig_max_pos are llama3's own.
     """
 
-    kind: str = "none"
-    freq_scale: float = 1.0
-    ext_factor: float = 0.0
-    attn_factor: float = 1.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    factor: float = 1.0
-    low_freq: float = 1.0
-    high_freq: float = 4.0
-    orig_max_pos: int = 8192
+    kind: str = documented("none", "none, llama3_hf (as Llama 3) or llama3")
+    freq_scale: float = documented(1.0, "ggml's rope_ext: factor of the angles")
+    ext_factor: float = documented(0.0, "ggml's rope_ext: must be 0 (no YaRN)")
+    attn_factor: float = documented(1.0, "ggml's rope_ext: factor of q and k")
+    beta_fast: float = documented(32.0, "ggml's rope_ext: of YaRN, unused")
+    beta_slow: float = documented(1.0, "ggml's rope_ext: of YaRN, unused")
+    factor: float = documented(1.0, "llama3: how much slower long waves turn")
+    low_freq: float = documented(1.0, "llama3: waves above orig / this are slowed")
+    high_freq: float = documented(4.0, "llama3: waves below orig / this stay")
+    orig_max_pos: int = documented(8192, "llama3: orig, the context before the scaling")
 
     def __post_init__(self) -> None:
         one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))

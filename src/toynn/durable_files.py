@@ -14,6 +14,16 @@ from toynn.regular_files import open_regular
 _CHUNK = 1 << 20
 
 
+def make_folder(path: Path) -> list[Path]:
+    """Makes a folder, and those it lies in, where there is none; returns those it made, the innermost first.
+
+    Raises OSError.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a file and waits until the disk has it. Raises OSError; the file may then be there in part."""
     with path.open("wb") as file:

@@ -14,8 +14,16 @@ IGNORE_ID = -1  # a target that counts for nothing
 def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
     """(T*B,) int32, for the fused layout: the next id; the last position of each sequence targets itself.
 
-    A target outside the vocabulary becomes IGNORE_ID: that position adds nothing to the loss.
+    Raises TinyNNValueError for a target outside the vocabulary.
     """
+    vocab = whole("vocab", vocab, 1)
+    ids = _targets(seq_ids, context, batch)
+    ids_in_vocab("the target of seq_ids", ids, vocab)
+    return ids.astype(np.int32)
+
+
+def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
+    """The same, but a target outside the vocabulary becomes IGNORE_ID: that position adds nothing to the loss."""
     vocab = whole("vocab", vocab, 1)
     ids = _targets(seq_ids, context, batch)
     return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)

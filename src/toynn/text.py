@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from toynn._checks import whole
 from toynn.checkpoint import load_checkpoint
@@ -17,6 +17,9 @@ from toynn.errors import TinyNNValueError
 from toynn.generation import Sampling, generate
 from toynn.llm.engine import LlamaDecoder
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer
-
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.extras import naming_the_extra
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:

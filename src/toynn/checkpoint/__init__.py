@@ -3,7 +3,10 @@
 Needs safetensors, of the extra toynn[cli] (or [interop]).
 """
 
-from toynn.checkpoint.folder import Checkpoint, TrainingState
-from toynn.checkpoint.run_folder import RunFolder, load_checkpoint, write_checkpoint
+from toynn.extras import naming_the_extra
+
+with naming_the_extra():
+    from toynn.checkpoint.folder import Checkpoint, TrainingState
+    from toynn.checkpoint.run_folder import RunFolder, load_checkpoint, write_checkpoint
 
 __all__ = ["Checkpoint", "RunFolder", "TrainingState", "load_checkpoint", "write_checkpoint"]

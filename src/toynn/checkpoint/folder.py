@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from toynn.checkpoint.meta import (
     META,
@@ -24,6 +24,7 @@ from toynn.checkpoint.meta import (
 from toynn.durable_files import sha256_of, sync, write_synced
 from toynn.errors import TinyNNValueError
 from toynn.regular_files import read_regular
+from toynn.tensor_files import write_tensors
 from toynn.tinynn.arguments import FloatArray
 from toynn.trained_model import TrainedModel, weight_shapes
 
@@ -53,9 +54,9 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
 
     Raises OSError; what is there then has no meta.json and is no checkpoint.
     """
-    _save(folder / WEIGHTS, model.weights)
+    write_tensors(folder / WEIGHTS, model.weights)
     if training is not None and training.moments:
-        _save(folder / MOMENTS, training.moments)
+        write_tensors(folder / MOMENTS, training.moments)
     if model.tokenizer is not None:
         write_synced(folder / TOKENIZER, model.tokenizer)
     files = {path.name: StoredFile(path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir())}
@@ -126,14 +127,6 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
             raise TinyNNValueError(f"{folder} is damaged: {name} must be finite and of shape {shape}")
         if name.endswith(".v") and (values < 0).any():  # a mean of squares
             raise TinyNNValueError(f"{folder} is damaged: {name} must be 0 or above, it holds {values.min()}")
-
-
-def _save(path: Path, tensors: Mapping[str, FloatArray]) -> None:
-    try:
-        save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"{path} could not be written: {error}") from None
-    sync(path)
 
 
 def _load(path: Path) -> dict[str, FloatArray]:

@@ -21,8 +21,9 @@ from types import TracebackType
 
 from toynn._checks import one_of, whole
 from toynn.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
+from toynn.checkpoint.foreign import what_it_is
 from toynn.checkpoint.meta import META, read_checkpoint_meta
-from toynn.durable_files import replace_file, sync
+from toynn.durable_files import make_folder, replace_file, sync
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.regular_files import naming_file, open_regular_to_append, path_of, read_regular
 from toynn.trained_model import TrainedModel
@@ -52,17 +53,21 @@ def _free_name(checkpoints: Path, step: int) -> str:
 class RunFolder:
     """A run that this process alone may write, until `close`.
 
-    Makes the folder where there is none. Raises TinyNNValueError where it holds something else than a run,
-    TinyNNTypeError for what is no path, SessionError where another process writes it, OSError.
+    Makes the folder where there is none, and takes it away again when it is closed before anything was written.
+
+    Raises TinyNNValueError where it holds something else than a run, TinyNNTypeError for what is no path, SessionError
+    where another process writes it, OSError.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path_of("path", path)
         _refuse_foreign(self.path)
-        (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self._made = make_folder(self.path / CHECKPOINTS)
         self._lock = open_regular_to_append(self.path / LOCK)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._lock.fileno()).st_ino != (self.path / LOCK).stat().st_ino:
+                raise OSError("another process has just given the folder up")
         except OSError:
             self._lock.close()
             raise SessionError(f"{self.path} is being written by another process") from None
@@ -73,6 +78,27 @@ class RunFolder:
     def latest(self) -> Checkpoint | None:
         """The checkpoint that `latest` names, None where there is none yet. Raises TinyNNValueError: it is damaged."""
         return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
+
+    def named(self, name: str) -> Checkpoint:
+        """One of its checkpoints. Raises TinyNNValueError: there is none of that name, or it is damaged."""
+        names = checkpoint_names(self.path)
+        if name not in names:
+            there = f"there are {', '.join(names)}" if names else "there is none at all"
+            raise TinyNNValueError(f"{self.path} has no checkpoint {name!r:.60}; {there}")
+        return read_folder(self.path / CHECKPOINTS / name)
+
+    def go_back(self, name: str, best_step: int | None) -> None:
+        """Makes an older checkpoint the latest one, and its best the best where that is there still. Raises OSError.
+
+        Those after it stay, and are left alone by `keep` until the latest has come by them.
+        """
+        if (self.path / BEST).exists() and _order(_pointer(self.path, BEST)) > _order(name):
+            best = [one for one in checkpoint_names(self.path) if _order(one)[0] == best_step]
+            if best:
+                replace_file(self.path / BEST, f"{best[-1]}\n".encode())
+            else:
+                (self.path / BEST).unlink()
+        replace_file(self.path / LATEST, f"{name}\n".encode())
 
     @property
     def latest_path(self) -> Path:
@@ -136,13 +162,16 @@ class RunFolder:
             replace_file(pointer, f"{names[-1]}\n".encode())
 
     def keep(self, last: int, best: bool) -> None:
-        """Removes all checkpoints but the `last` ones of the highest steps, the latest, and the best if it is kept.
+        """Removes all checkpoints up to the latest but the `last` ones of the highest steps, and the best if kept.
 
-        Raises SessionError after `close`, TinyNNValueError where `latest` or `best` is damaged, OSError.
+        Of a step that was written more than once the newest counts. Raises SessionError after `close`, TinyNNValueError
+        where `latest` or `best` is damaged, OSError.
         """
         self._require_open()
-        names = checkpoint_names(self.path)
-        kept = {_pointer(self.path, LATEST), *names[-whole("last", last, 1) :]}
+        latest = _pointer(self.path, LATEST)
+        names = [name for name in checkpoint_names(self.path) if _order(name) <= _order(latest)]
+        newest = list({_order(name)[0]: name for name in names}.values())
+        kept = {latest, *newest[-whole("last", last, 1) :]}
         if (self.path / BEST).exists():
             name = _pointer(self.path, BEST)
             if best:
@@ -155,11 +184,24 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets others write. Twice is harmless."""
+        if not self._lock.closed and self._made:
+            self._give_up()
         self._lock.close()
 
     def _require_open(self) -> None:
         if self._lock.closed:
             raise SessionError(f"the run {self.path} is closed: another process may be writing it")
+
+    def _give_up(self) -> None:
+        """Takes the folders away that were made for this run, if nothing was written into them."""
+        if {entry.name for entry in self.path.iterdir()} != {CHECKPOINTS, LOCK} or any(
+            (self.path / CHECKPOINTS).iterdir()
+        ):
+            return
+        (self.path / LOCK).unlink()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # another has begun to write there
+                folder.rmdir()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -178,6 +220,8 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     """
     path = path_of("path", path)
     one_of("which", which, (LATEST, BEST))
+    if (other := what_it_is(path)) is not None:
+        raise TinyNNValueError(other)
     if not path.is_dir():
         raise TinyNNValueError(f"{path} is not a folder: a run or a checkpoint is needed")
     if (path / META).exists():
@@ -214,6 +258,15 @@ def checkpoint_names(run: Path) -> list[str]:
     folder = run / CHECKPOINTS
     names = [entry.name for entry in folder.iterdir() if _NAME.match(entry.name)] if folder.is_dir() else []
     return sorted(names, key=_order)
+
+
+def other_checkpoints(run: Path) -> list[str]:
+    """Names of the checkpoints beside the latest, in the order of their steps."""
+    try:
+        latest = _pointer(run, LATEST)
+    except TinyNNValueError:
+        latest = ""
+    return [name for name in checkpoint_names(run) if name != latest]
 
 
 def _pointer(run: Path, which: str) -> str:

@@ -1,20 +1,22 @@
 """The group of commands: what they are called, where they live, and how their errors end the process.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr that says what to do; -v adds
-the trace.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr that says what to do, a word
+that is no command or option of a command included; -v adds the trace.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import traceback
 from importlib.util import find_spec
-from typing import Any
+from typing import IO, Any
 
 import click
 
 import toynn
+from toynn.extras import naming_the_extra
 
 COMMANDS = {
     "prepare": "Text files -> packed tokens and a tokenizer.",
@@ -28,6 +30,20 @@ COMMANDS = {
 }
 
 
+class _Misuse(click.ClickException):
+    """A command line that is wrong, in one line; click's own takes four."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        message = " ".join(error.format_message().split()).rstrip(".")
+        where = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
+        super().__init__(f"{message}{where}")
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"toynn: {self.message}", file=file, err=True)
+
+
 class _Commands(click.Group):
     """Imports a command's module, toynn.cli.NAME_command, when it is asked for."""
 
@@ -37,7 +53,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"toynn.cli.{cmd_name}_command")
+        with naming_the_extra():
+            module = importlib.import_module(f"toynn.cli.{cmd_name}_command")
         command: click.Command = module.command
         return command
 
@@ -46,9 +63,29 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, known = args[0], self.list_commands(ctx)
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise _Misuse(click.UsageError(f"there is no command {name!r}; {meant}"))
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise _in_one_line(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _in_one_line(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except KeyboardInterrupt:
@@ -63,9 +100,12 @@ class _Commands(click.Group):
             sys.exit(_exit_code(error))
 
 
+def _in_one_line(error: click.UsageError) -> click.ClickException:
+    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # since click 8.2
+    return error if asks_for_help else _Misuse(error)
+
+
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        return f"{error.name} is not installed; it comes with an extra: pip install 'toynn[cli,plot,interop]'"
     if isinstance(error, MemoryError) and not str(error):
         return "no memory left"
     text = " ".join(str(error).split())

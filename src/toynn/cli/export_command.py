@@ -11,6 +11,8 @@ from toynn.checkpoint import load_checkpoint
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES, export_gguf, export_hf
 
+NOT_FOLDERS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggml", ".npz", ".json")
+
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
@@ -27,6 +29,10 @@ def command(run: Path, out: Path, form: str | None, dtype: str | None, best: boo
     OUT is a GGUF file for llama.cpp, or a folder for Hugging Face's transformers
     (weights in f32).
     """
+    if form is None and out.suffix.lower() in NOT_FOLDERS and not out.is_dir():
+        raise TinyNNValueError(
+            f"OUT ends in {out.suffix}, which is not written: name a file that ends in .gguf, or a folder"
+        )
     form = form or ("gguf" if out.suffix.lower() == ".gguf" else "hf")
     if form == "hf" and dtype not in (None, "f32"):
         raise TinyNNValueError(f"--dtype {dtype} is for GGUF; a Hugging Face folder is written in f32")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 import toynn
+from toynn.checkpoint import load_checkpoint
+from toynn.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.data.meta import META, load_meta
+from toynn.errors import TinyNNValueError
+from toynn.training.run_log import read_log
+from toynn.training.toml_config import from_toml
+
+COLUMNS = 80
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(path: Path | None, as_json: bool) -> None:
     """Show what PATH is: a data folder, a run or a checkpoint. Its files are checked.
@@ -32,8 +40,10 @@ def command(path: Path | None, as_json: bool) -> None:
         return
     width = max(map(len, info))
     for key, value in info.items():
-        shown = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{key:{width}}  {shown}")
+        shown = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+        lines = textwrap.wrap(shown, COLUMNS - width - 2, break_long_words=False, break_on_hyphens=False) or [""]
+        for i, line in enumerate(lines):
+            click.echo(f"{key if i == 0 else '':{width}}  {line}")
 
 
 def _data(path: Path) -> dict[str, Any]:
@@ -52,15 +62,15 @@ def _data(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from toynn.checkpoint import load_checkpoint
-
     checkpoint = load_checkpoint(path)
+    is_run = checkpoint.path != path
     model, state = checkpoint.model, checkpoint.training
     shape = dataclasses.asdict(model.cfg)
     scaling = shape.pop("rope_scaling")
     info: dict[str, Any] = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
+        **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
         "parameters": sum(values.size for values in model.weights.values()),
         "model": {**shape, "untied": model.untied, "qkv_bias": model.qkv_bias, "rope_scaling": scaling["kind"]},
         "tokenizer": "none" if model.tokenizer is None else f"{len(model.tokenizer)} bytes",
@@ -71,4 +81,27 @@ def _model(path: Path) -> dict[str, Any]:
     if state is not None:
         info["windows"] = state.progress.windows
         info["best loss"], info["best step"] = state.progress.best_loss, state.progress.best_step
+    return {"run": str(path), **_of_run(path), **info} if is_run else info
+
+
+def _planned(config: str, path: Path) -> int:
+    return from_toml(config, f"the configuration in {path}").train.steps
+
+
+def _how_it_ended(path: Path) -> str:
+    try:
+        events = read_log(path)
+    except TinyNNValueError as error:  # the checkpoints are as good without a log
+        return f"unknown: {error}"
+    reasons = [str(event["reason"]) for event in events if event["event"] == "ended"]
+    return reasons[-1] if reasons else "not yet, or it was killed"
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    """What there is in a run's folder beside its latest checkpoint."""
+    info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
+    if (path / BEST).exists():
+        info["best checkpoint"] = load_checkpoint(path, BEST).path.name
+    if (path / LOG).exists():
+        info["ended"] = _how_it_ended(path)
     return info

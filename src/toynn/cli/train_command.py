@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,37 +12,43 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from toynn.checkpoint import load_checkpoint
+from toynn.checkpoint.run_folder import CONFIG
 from toynn.training import Ended, TrainArgs, train
 from toynn.training.config import TrainConfig
 from toynn.training.events import Callback
 from toynn.training.progress import ProgressView
 from toynn.training.run_log import as_json
-from toynn.training.toml_config import from_toml, read_config, to_toml
+from toynn.training.start import shape_of
+from toynn.training.toml_config import commented_toml, from_toml, read_config
 
 INTERRUPTED = 130
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder.")
+@click.argument("data", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="TOML; what it leaves out has its default.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One key, like optimizer.lr=1e-3.")
 @click.option("--init", type=click.Path(exists=True, path_type=Path), default=None,
               help="Start from this run's weights, not at random.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
+              help="With --resume: from this one, like step-00000070.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None, help="Default: the cores this process may use.")
 @click.option("--tensorboard", is_flag=True, help="Write event files into RUN/tensorboard too.")
-@click.option("--show-config", is_flag=True, help="Print the whole configuration as TOML, and do nothing.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors and the last line.")
+@click.option("--show-config", is_flag=True, help="Print every key as TOML, with what it means, and do nothing.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors and, at the end, one line.")
 @click.option("--json", "as_json_", is_flag=True, help="One JSON object on stdout, at the end.")
 def command(
-    data: Path,
-    out: Path,
+    data: Path | None,
+    out: Path | None,
     config: Path | None,
     overrides: tuple[str, ...],
     init: Path | None,
     resume: bool,
+    resume_from: str | None,
     threads: int | None,
     tensorboard: bool,
     show_config: bool,
@@ -53,25 +60,30 @@ def command(
     Ctrl-C ends it after the step, saved. The same data, configuration and start
     give the same bytes, resumed or not, with any number of threads.
     """
-    chosen = _config(config, overrides, resume, out)
     if show_config:
-        click.echo(to_toml(chosen or TrainConfig()), nl=False)
+        click.echo(commented_toml(_shown(config, overrides, init, resume, out)), nl=False)
         return
-    console = Console(stderr=True)
+    if data is None:
+        raise click.UsageError("Missing argument 'DATA'", click.get_current_context())
+    if out is None:
+        raise click.UsageError("Missing option '--out'", click.get_current_context())
+    args = TrainArgs(data, out, _config(config, overrides, resume, out), init, resume, threads, resume_from)
     callbacks: list[Callback] = []
     with contextlib.ExitStack() as stack:
         if not quiet:
-            callbacks.append(stack.enter_context(ProgressView(console)))
+            callbacks.append(stack.enter_context(ProgressView(Console(stderr=True))))
         if tensorboard:
             from toynn.training.tensorboard import TensorBoardView
 
             callbacks.append(stack.enter_context(TensorBoardView(out / "tensorboard")))
-        ended = train(TrainArgs(data, out, chosen, init, resume, threads), callbacks)
+        ended = train(args, callbacks)
     report = _report(out, ended)
     if as_json_:
         click.echo(json.dumps({**as_json(ended), "report": report}))
+    elif quiet:
+        click.echo(_outcome(ended))
     else:
-        _say(ended, data, out, report)
+        _say(ended, args, tensorboard, report)
     if ended.reason == "interrupted":
         sys.exit(INTERRUPTED)
 
@@ -80,8 +92,20 @@ def _config(path: Path | None, overrides: tuple[str, ...], resume: bool, out: Pa
     if path is not None:
         return read_config(path, overrides)
     if resume:  # what is set is set on top of the run's own
-        return read_config(out / "run.toml", overrides) if overrides else None
+        return read_config(out / CONFIG, overrides) if overrides else None
     return from_toml("", "--set", overrides) if overrides else None
+
+
+def _shown(
+    path: Path | None, overrides: tuple[str, ...], init: Path | None, resume: bool, out: Path | None
+) -> TrainConfig:
+    """The configuration that a training with these words would have, nothing left open."""
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the run to go on with", click.get_current_context())
+    if resume and out is not None and path is None:
+        return read_config(out / CONFIG, overrides).explicit()
+    config = _config(path, overrides, False, Path()) or TrainConfig()
+    return config.explicit(None if init is None else shape_of(load_checkpoint(init)))
 
 
 def _report(out: Path, ended: Ended) -> str | None:
@@ -93,20 +117,29 @@ def _report(out: Path, ended: Ended) -> str | None:
     return str(write_report(out)[-1])
 
 
-def _say(ended: Ended, data: Path, out: Path, report: str | None) -> None:
-    said = {
+def _outcome(ended: Ended) -> str:
+    if ended.reason == "done" and ended.loss is None:
+        return f"nothing to do: the run has all its {ended.step} steps (more: --set train.steps=...)"
+    return {
         "done": f"done after {ended.step} steps",
         "early stop": f"ended early after {ended.step} steps: the validation loss no longer falls",
         "stopped": f"stopped after {ended.step} steps",
         "interrupted": f"interrupted after {ended.step} steps, saved",
     }[ended.reason]
-    click.echo(said)
+
+
+def _say(ended: Ended, args: TrainArgs, tensorboard: bool, report: str | None) -> None:
+    click.echo(_outcome(ended))
     if ended.best_loss is not None:
         click.echo(f"best validation loss {ended.best_loss:.4f}, at step {ended.best_step}")
     click.echo(f"model   {ended.checkpoint}")
     if report is not None:
         click.echo(f"report  {report}")
     elif ended.step > 0:
-        click.echo("no plots: they need matplotlib, pip install 'toynn[plot]', then: toynn report RUN")
+        click.echo("no plots: they need matplotlib, pip install 'toynn[plot]', then:")
+        click.echo(shlex.join(["toynn", "report", str(args.out)]))
     if ended.reason == "interrupted":
-        click.echo(f"go on with: toynn train {data} --out {out} --resume")
+        words = ["toynn", "train", str(args.data), "--out", str(args.out), "--resume"]
+        words += [] if args.n_threads is None else ["--threads", str(args.n_threads)]
+        words += ["--tensorboard"] if tensorboard else []
+        click.echo(f"go on with: {shlex.join(words)}")

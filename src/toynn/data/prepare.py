@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import heapq
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,16 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from toynn._checks import INT31_MAX, real, whole
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
-from toynn.durable_files import replace_file, sha256_of, sync
+from toynn.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.extras import naming_the_extra
 from toynn.regular_files import open_regular
 from toynn.tinynn.arguments import label
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 _LEAST_VOCAB = 257  # every byte, and the end of a text
@@ -81,7 +85,8 @@ def prepare(
         TinyNNValueError: an argument, by name; a file that is not UTF-8 (with the byte), no text at all, a tokenizer
             that does not give back what it was given.
         OSError: a file that cannot be read or written.
-        `out` then has no meta.json, so that nothing takes it for complete.
+        What was written is then taken away again. After a kill `out` has no meta.json, so that nothing takes it for
+        complete.
     """
     paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
@@ -95,7 +100,7 @@ def prepare(
     whole("seed", seed, 0, 2**63 - 1)
     tell = _teller(progress)
     out = _path(out, "out")
-    _empty_folder(out)
+    _refuse_full(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     in_all = sum(source.bytes for source in sources)
     n_documents, text_bytes = _counted(paths, cut)
@@ -111,27 +116,28 @@ def prepare(
     eos_id = model.token_to_id(eos) if eos else None
 
     belongs = _division(n_documents, text_bytes, share, seed)
-    writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
-    try:
-        for batch in _batches(_pieces(paths, cut, size)):
-            encoded = token_ids(model, [piece.text for piece in batch])
-            for piece, ids in zip(batch, encoded, strict=True):
-                end = [eos_id] if piece.ends_document and eos_id is not None else []
-                writers[belongs(piece)].add(ids + end, len(piece.text.encode("utf-8")))
-            tell("encoding", batch[-1].start, text_bytes)
-        tell("encoding", text_bytes, text_bytes)
-        splits = {name: writer.finished() for name, writer in writers.items()}
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise
+    with _made(out):
+        writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
+        try:
+            for batch in _batches(_pieces(paths, cut, size)):
+                encoded = token_ids(model, [piece.text for piece in batch])
+                for piece, ids in zip(batch, encoded, strict=True):
+                    end = [eos_id] if piece.ends_document and eos_id is not None else []
+                    writers[belongs(piece)].add(ids + end, len(piece.text.encode("utf-8")))
+                tell("encoding", batch[-1].start, text_bytes)
+            tell("encoding", text_bytes, text_bytes)
+            splits = {name: writer.finished() for name, writer in writers.items()}
+        except BaseException:
+            for writer in writers.values():
+                writer.abandon()
+            raise
 
-    with _naming(out / TOKENIZER):
-        replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
-    meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
-    with _naming(out / META):
-        sync(out)
-        replace_file(out / META, meta.to_json().encode("utf-8"))
+        with _naming(out / TOKENIZER):
+            replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
+        meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
+        with _naming(out / META):
+            sync(out)
+            replace_file(out / META, meta.to_json().encode("utf-8"))
     return meta
 
 
@@ -169,15 +175,33 @@ def _paths(texts: object) -> list[Path]:
     if not paths:
         raise TinyNNValueError("texts: at least one file is needed")
     for path in paths:
+        if path.is_dir():
+            raise TinyNNValueError(f"texts: {path} is a folder; name the files in it, like {path}/*.txt")
         if path.exists() and not path.is_file():
             raise TinyNNValueError(f"texts: {path} is no regular file (each is read more than once)")
     return paths
 
 
-def _empty_folder(out: Path) -> None:
+def _refuse_full(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TinyNNValueError(f"out: {out} is there already and is not an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+        names = (Path(f"{out}-{n}") for n in itertools.count(2))
+        free = next(name for name in names if not name.exists())
+        raise TinyNNValueError(f"out: {out} is there already and is not an empty folder; name another, like {free}")
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder, for the block to fill. After an error, the block's own too, what was made is taken away again."""
+    folders = make_folder(out)
+    try:
+        yield
+    except BaseException:
+        for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META):
+            (out / name).unlink(missing_ok=True)
+        for folder in folders:
+            with suppress(OSError):  # another puts something there
+                folder.rmdir()
+        raise
 
 
 def _no_text(eos: object) -> None:

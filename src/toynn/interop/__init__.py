@@ -1,8 +1,11 @@
 """Leaving and coming back: GGUF for llama.cpp, and Hugging Face folders. Needs the extra toynn[interop]."""
 
-from toynn.interop.gguf_export import GGUF_DTYPES, GgufExport, export_gguf
-from toynn.interop.gguf_import import import_gguf
-from toynn.interop.hf_export import export_hf
-from toynn.interop.hf_import import import_hf
+from toynn.extras import naming_the_extra
+
+with naming_the_extra():
+    from toynn.interop.gguf_export import GGUF_DTYPES, GgufExport, export_gguf
+    from toynn.interop.gguf_import import import_gguf
+    from toynn.interop.hf_export import export_hf
+    from toynn.interop.hf_import import import_hf
 
 __all__ = ["GGUF_DTYPES", "GgufExport", "export_gguf", "export_hf", "import_gguf", "import_hf"]

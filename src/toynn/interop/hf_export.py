@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from toynn._checks import flag
@@ -18,6 +16,7 @@ from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
 from toynn.regular_files import path_of
+from toynn.tensor_files import write_tensors
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer
 from toynn.trained_model import TrainedModel
 
@@ -51,11 +50,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
         zeros = np.zeros(plain.cfg.d_model, dtype=np.float32)
         weights.update(dict.fromkeys(output_biases(plain.cfg.n_layers), zeros))
     with replacing_folder(folder) as temporary:
-        contiguous = {name: np.ascontiguousarray(values) for name, values in weights.items()}
-        try:
-            save_file(contiguous, temporary / "model.safetensors", metadata={"format": "pt"})
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(f"{folder} could not be written: {error}") from None
+        write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)
         ends = {"bos_token_id": plain.bos_id, "eos_token_id": plain.eos_id}
         _write(temporary / "generation_config.json", {key: value for key, value in ends.items() if value is not None})

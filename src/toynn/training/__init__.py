@@ -1,18 +1,21 @@
 """Training a model on prepared data: configuration, schedule, loop, log. Needs the extra toynn[cli]."""
 
-from toynn.training.config import (
-    CheckpointArgs,
-    EvaluationArgs,
-    ModelArgs,
-    OptimizerArgs,
-    ScheduleArgs,
-    StepArgs,
-    TrainArgs,
-    TrainConfig,
-)
-from toynn.training.divergence import DivergedError
-from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
-from toynn.training.trainer import train
+from toynn.extras import naming_the_extra
+
+with naming_the_extra():
+    from toynn.training.config import (
+        CheckpointArgs,
+        EvaluationArgs,
+        ModelArgs,
+        OptimizerArgs,
+        ScheduleArgs,
+        StepArgs,
+        TrainArgs,
+        TrainConfig,
+    )
+    from toynn.training.divergence import DivergedError
+    from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
+    from toynn.training.trainer import train
 
 __all__ = [
     "CheckpointArgs",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from toynn._checks import flag, not_negative, one_of, positive, real, whole
 from toynn.config import RopeScaling, SmolLM2Config
+from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 SCHEDULES = ("constant", "cosine", "wsd")
@@ -14,24 +15,21 @@ SCHEDULES = ("constant", "cosine", "wsd")
 
 @dataclass(frozen=True)
 class ModelArgs:
-    """The shape of a new model; its vocabulary is the data's. For the fields see `SmolLM2Config`.
+    """The shape of a new model; its vocabulary is the data's. See also `SmolLM2Config`."""
 
-    untied: a head of its own. qkv_bias: biases on q, k and v. init_scale: factor of the spread of the random start.
-    """
-
-    d_model: int = 128
-    n_heads: int = 4
-    n_kv: int = 4
-    d_ff: int = 384
-    n_layers: int = 4
-    ctx: int = 256
-    rope_base: float = 10000.0
-    rms_eps: float = 1e-5
-    head_dim: int = 0
-    donor_d_in: int = 0
-    untied: bool = False
-    qkv_bias: bool = False
-    init_scale: float = 1.0
+    d_model: int = documented(128, "width of the stream between layers")
+    n_heads: int = documented(4, "query heads of each layer")
+    n_kv: int = documented(4, "key and value heads; divides n_heads")
+    d_ff: int = documented(384, "width inside the feed-forward part")
+    n_layers: int = documented(4, "layers")
+    ctx: int = documented(256, "tokens the model holds in mind")
+    rope_base: float = documented(10000.0, "base of the rotary embedding")
+    rms_eps: float = documented(1e-5, "epsilon of the norms")
+    head_dim: int = documented(0, "size of a head; 0: d_model / n_heads")
+    donor_d_in: int = documented(0, "width of a frozen embedding under a lens; 0: none")
+    untied: bool = documented(False, "a head of its own, not the embedding's")
+    qkv_bias: bool = documented(False, "biases on q, k and v")
+    init_scale: float = documented(1.0, "factor of the random start's spread")
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)
 
     def __post_init__(self) -> None:
@@ -64,20 +62,34 @@ class ModelArgs:
             rope_scaling=self.rope_scaling,
         )
 
+    @classmethod
+    def of(cls, cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> ModelArgs:
+        """The shape that a model has."""
+        sizes = {size.name: getattr(cfg, size.name) for size in fields(cfg) if size.name != "vocab"}
+        return cls(**sizes, untied=untied, qkv_bias=qkv_bias)
+
+    def first_difference(self, other: ModelArgs) -> str | None:
+        """The first key in which two shapes differ; None: a model of the one is one of the other.
+
+        How a random start is spread is no shape, and a head_dim that is derived is as good as one that is given.
+        """
+        one = replace(self, head_dim=self.config(2).head_dim, init_scale=1.0)
+        two = replace(other, head_dim=other.config(2).head_dim, init_scale=1.0)
+        return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
+
 
 @dataclass(frozen=True)
 class StepArgs:
-    """steps: of the optimizer, in all. Each reads batch * accumulate windows of t_seq tokens (0: the model's ctx).
+    """What a step reads, and how many there are. A step reads batch * accumulate windows of t_seq tokens.
 
-    accumulate: batches whose gradients are added before the weights move: memory for one, the effect of all.
-    seed: of the random start and of the order of the data.
+    accumulate: memory for one batch, the effect of all.
     """
 
-    steps: int = 1000
-    t_seq: int = 0
-    batch: int = 8
-    accumulate: int = 1
-    seed: int = 0
+    steps: int = documented(1000, "of the optimizer, in all")
+    t_seq: int = documented(0, "tokens of a window; 0: the model's ctx")
+    batch: int = documented(8, "windows computed together")
+    accumulate: int = documented(1, "batches whose gradients are added for a step")
+    seed: int = documented(0, "of the random start and the data's order")
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
@@ -86,17 +98,14 @@ class StepArgs:
 
 @dataclass(frozen=True)
 class OptimizerArgs:
-    """Bias-corrected AdamW; weight_decay is decoupled and leaves norms and biases alone.
+    """Bias-corrected AdamW; weight_decay is decoupled."""
 
-    clip: the largest norm of all gradients together; 0: no limit.
-    """
-
-    lr: float = 3e-3
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip: float = 1.0
+    lr: float = documented(3e-3, "learning rate, at the schedule's height")
+    beta1: float = documented(0.9, "decay of the gradients' mean")
+    beta2: float = documented(0.95, "decay of their squares' mean")
+    eps: float = documented(1e-8, "added under the fraction")
+    weight_decay: float = documented(0.1, "but norms and biases are left alone")
+    clip: float = documented(1.0, "largest norm of all gradients; 0: no limit")
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "clip"):
@@ -112,34 +121,38 @@ class ScheduleArgs:
     """The learning rate's course; see `toynn.training.schedule.learning_rate`.
 
     kind: "constant", "cosine" (down to min_ratio of lr at the last step) or "wsd" (stable, then down in a line over the
-    last `decay` steps). warmup: steps of a line up from 0, in front of any of them.
+    last `decay` steps). warmup: in front of any of them; None: 100, or a tenth of the steps where that is less.
     """
 
-    kind: str = "cosine"
-    warmup: int = 100
-    decay: int = 0
-    min_ratio: float = 0.1
+    kind: str = documented("cosine", "constant, cosine or wsd")
+    warmup: int | None = documented(None, "steps of a line up from 0, at the start")
+    decay: int = documented(0, "wsd: steps of the line down, at the end")
+    min_ratio: float = documented(0.1, "cosine, wsd: the last step's rate / lr")
 
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
-        for name in ("warmup", "decay"):
-            object.__setattr__(self, name, whole(f"schedule.{name}", getattr(self, name), 0))
+        if self.warmup is not None:
+            object.__setattr__(self, "warmup", whole("schedule.warmup", self.warmup, 0))
+        object.__setattr__(self, "decay", whole("schedule.decay", self.decay, 0))
         ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
         object.__setattr__(self, "min_ratio", ratio)
+
+    def warmup_of(self, steps: int) -> int:
+        """Steps of the line up in a training of so many."""
+        return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
 @dataclass(frozen=True)
 class EvaluationArgs:
-    """every: steps between evaluations on the validation split, and one at the end; 0: at the end only.
+    """Evaluations on the validation split, one at the end among them.
 
-    windows: how many of its windows, from its start; 0: all. patience: evaluations in a row without a loss lower by
-    min_delta than the best, after which training ends; 0: never.
+    patience: evaluations in a row without a loss lower by min_delta than the best, after which training ends.
     """
 
-    every: int = 100
-    windows: int = 0
-    patience: int = 0
-    min_delta: float = 0.0
+    every: int = documented(100, "steps between evaluations; 0: at the end only")
+    windows: int = documented(0, "windows of the validation text; 0: all")
+    patience: int = documented(0, "bad ones in a row that end the run; 0: never")
+    min_delta: float = documented(0.0, "how much lower than the best is better")
 
     def __post_init__(self) -> None:
         for name in ("every", "windows", "patience"):
@@ -149,14 +162,14 @@ class EvaluationArgs:
 
 @dataclass(frozen=True)
 class CheckpointArgs:
-    """every: steps between checkpoints, and one at the end; 0: at the end only. keep_last: how many stay.
+    """When a checkpoint is written, one at the end among them, and which stay.
 
-    keep_best: the one with the lowest evaluation stays too; an evaluation that is the best so far is then saved.
+    keep_best: an evaluation that is the best so far is then saved.
     """
 
-    every: int = 500
-    keep_last: int = 2
-    keep_best: bool = True
+    every: int = documented(500, "steps between checkpoints; 0: at the end only")
+    keep_last: int = documented(2, "how many of the last stay")
+    keep_best: bool = documented(True, "the one with the lowest evaluation stays too")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", whole("checkpoint.every", self.every, 0))
@@ -191,10 +204,27 @@ class TrainConfig:
                 raise TinyNNTypeError(f"{name} must be {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.model is not None and not isinstance(self.model, ModelArgs):
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
-        if self.schedule.kind == "wsd" and self.schedule.warmup + self.schedule.decay > self.train.steps:
+        warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
+        if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise TinyNNValueError(
-                f"schedule.warmup + schedule.decay = {self.schedule.warmup + self.schedule.decay} are more than "
-                f"train.steps = {self.train.steps}"
+                f"schedule.warmup + schedule.decay = {warmup + decay} are more than train.steps = {self.train.steps}"
+            )
+
+    def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
+        """The same with nothing left open: the model's shape (default: `ModelArgs()`), and the steps of warm-up."""
+        schedule = replace(self.schedule, warmup=self.schedule.warmup_of(self.train.steps))
+        return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
+
+    def check_warmup(self) -> None:
+        """Raises TinyNNValueError where the rate would still rise at the last step, and never reach lr before.
+
+        Not part of the checks above: runs of older versions may say so, and can be read and gone on with.
+        """
+        warmup = self.schedule.warmup_of(self.train.steps)
+        if warmup >= self.train.steps:
+            raise TinyNNValueError(
+                f"schedule.warmup must be below train.steps = {self.train.steps}, got {warmup}: the learning rate "
+                "would never come down"
             )
 
 
@@ -206,6 +236,8 @@ class TrainArgs:
     init: a run or checkpoint whose weights training starts from, instead of at random.
     resume: go on with the run that `out` holds, from its latest checkpoint. config then may differ from the run's own
     in train.steps, evaluation and checkpoint only; None takes the run's own.
+    resume_from: go on from this one of its checkpoints instead, by name ("step-00000070"), where the latest is damaged
+    or not wanted. It is the latest from then on; those after it stay until the training comes by them again.
     n_threads: default: the cores this process may use; results never depend on it.
     """
 
@@ -215,6 +247,7 @@ class TrainArgs:
     init: Path | None = None
     resume: bool = False
     n_threads: int | None = None
+    resume_from: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "init"):
@@ -229,5 +262,9 @@ class TrainArgs:
         object.__setattr__(self, "resume", flag("resume", self.resume))
         if self.resume and self.init is not None:
             raise TinyNNValueError("init: a run that is resumed starts from its own checkpoint; drop one of the two")
+        if not isinstance(self.resume_from, str | None):
+            raise TinyNNTypeError(f"resume_from must be a checkpoint's name, got {type(self.resume_from).__name__}")
+        if self.resume_from is not None and not self.resume:
+            raise TinyNNValueError(f"resume_from = {self.resume_from!r:.60} needs resume: it says where to go on from")
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", whole("n_threads", self.n_threads, 1))

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
+from toynn.extras import naming_the_extra
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+
+with naming_the_extra():
+    from rich.console import Console, RenderableType
+    from rich.constrain import Constrain
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+
+class _Bar(Progress):
+    """A bar that leaves room at its end for the ^C that a terminal shows: it would break the line, and the bar would
+    stand twice."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self._width = max(console.width - 3, 1)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+
+    def get_renderable(self) -> RenderableType:
+        return Constrain(super().get_renderable(), self._width)
 
 
 class ProgressView:
@@ -15,14 +38,13 @@ class ProgressView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
         self._steps = 0
@@ -33,9 +55,9 @@ class ProgressView:
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Evaluated):
-            best = ", the best so far" if event.best else ""
+            best = ", best" if event.best else ""
             self._line(
-                f"step {event.step}: validation loss {event.loss:.4f}, perplexity {event.perplexity:.2f}, "
+                f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}, "
                 f"{event.bits_per_byte:.3f} bits/byte{best}"
             )
         elif isinstance(event, Saved):

@@ -11,13 +11,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from toynn.checkpoint.run_folder import LOG
 from toynn.durable_files import replace_file
 from toynn.errors import TinyNNValueError
+from toynn.extras import naming_the_extra
 from toynn.regular_files import naming_file, path_of, shown
 from toynn.training.run_log import read_log
+
+with naming_the_extra():
+    from matplotlib.figure import Figure
 
 PLOTS = ("loss", "learning_rate", "gradient_norm")
 REPORT = "report.html"

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from toynn.checkpoint.run_folder import LOG
 from toynn.errors import TinyNNValueError
 from toynn.json_fields import number_or_null
-from toynn.regular_files import naming_file, open_regular, open_regular_to_append
+from toynn.regular_files import naming_file, open_regular, open_regular_to_append, path_of
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 VERSION = 1
@@ -75,7 +76,9 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a run in order, as if it had never stopped: where it was resumed, what it did again counts once.
+    """The events of a run (its folder, or its log.jsonl) in order, as if it had never stopped.
+
+    Where it was resumed, what it did again counts once.
 
     A line that is no JSON is passed over where a new start follows it, or at the end: a killed process left it.
 
@@ -83,6 +86,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None
+    path = path_of("path", path)
+    if path.is_dir():
+        path = path / LOG
     with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:

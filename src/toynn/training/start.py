@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toynn.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
+from toynn.checkpoint.run_folder import other_checkpoints
 from toynn.config import SmolLM2Config
 from toynn.data import DataMeta
 from toynn.errors import TinyNNValueError
@@ -39,7 +40,7 @@ def data_identity(meta: DataMeta) -> dict[str, str]:
 
 def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes) -> Start:
     """Raises TinyNNValueError for what does not fit together, by name."""
-    held = run.latest()
+    held = _held(args, run)
     if args.resume:
         if held is None:
             raise TinyNNValueError(f"resume: {args.out} holds no checkpoint to go on from; start it without resume")
@@ -53,14 +54,18 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
     if held is not None and args.init is not None:
         raise TinyNNValueError(f"out: {args.out} holds a model already, so init would be a second; name a new folder")
     config = args.config or TrainConfig()
+    config.check_warmup()
     init = held if args.init is None else load_checkpoint(args.init)
     if init is None:
-        model = config.model or ModelArgs()
-        config = dataclasses.replace(config, model=model)
+        config, model = config.explicit(), config.model or ModelArgs()
         return Start(config, model.config(meta.vocab_size), model.untied, model.qkv_bias, 0, None, None)
-    if config.model is not None:
-        raise TinyNNValueError(f"model: its shape is that of {init.path}; leave the section out")
     one = init.model
+    shape = shape_of(init)
+    if config.model is not None and (key := config.model.first_difference(shape)) is not None:
+        raise TinyNNValueError(
+            f"model.{key}: {init.path} has {getattr(shape, key)!r}, the configuration {getattr(config.model, key)!r}; "
+            "leave the section [model] out"
+        )
     if one.tokenizer is None or not same_tokenizer(one.tokenizer, tokenizer):
         raise TinyNNValueError(
             f"data: {args.data} has another tokenizer than {init.path}; prepare it with "
@@ -70,14 +75,33 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
         raise TinyNNValueError(
             f"data: {args.data} has a vocabulary of {meta.vocab_size}, {init.path} one of {one.cfg.vocab}"
         )
-    return Start(config, one.cfg, one.untied, one.qkv_bias, 0, init, None)
+    return Start(config.explicit(shape), one.cfg, one.untied, one.qkv_bias, 0, init, None)
+
+
+def _held(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
+    """The checkpoint that the folder holds: the latest, or the one to go on from."""
+    if args.resume_from is not None:
+        return run.named(args.resume_from)
+    try:
+        return run.latest()
+    except TinyNNValueError as error:
+        others = other_checkpoints(run.path) if args.resume else []
+        hint = f". To go on from the one before: --resume --from {others[-1]} (resume_from)" if others else ""
+        raise TinyNNValueError(f"{error}{hint}") from None
 
 
 def _resumed(args: TrainArgs, held: Checkpoint, state: TrainingState, meta: DataMeta) -> Start:
     own = from_toml(state.progress.config, f"the configuration in {held.path}")
+    shape = own.model or shape_of(held)
+    own = own.explicit(shape)
     config = own if args.config is None else args.config
-    if config.model is None:
-        config = dataclasses.replace(config, model=own.model)
+    if config.schedule.warmup is None:
+        schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
+        config = dataclasses.replace(config, schedule=schedule)
+    config = config.explicit(shape)
+    if config.model is not None and config.model.first_difference(shape) is None:  # head_dim may be derived or given
+        model = dataclasses.replace(config.model, head_dim=shape.head_dim)
+        config = dataclasses.replace(config, model=model)
     changed = [key for key in differences(own, config) if not key.startswith(_MAY_CHANGE)]
     if changed:
         was, now = differences(own, config)[changed[0]]
@@ -85,6 +109,12 @@ def _resumed(args: TrainArgs, held: Checkpoint, state: TrainingState, meta: Data
             f"{changed[0]}: the run has {was!r}, the configuration {now!r}; a run that is resumed keeps all but "
             "train.steps, evaluation and checkpoint"
         )
+    if config.train.steps < held.step:
+        raise TinyNNValueError(
+            f"train.steps must be at least {held.step}, the steps that the run has taken, got {config.train.steps}"
+        )
+    if config.train.steps != own.train.steps:
+        config.check_warmup()
     identity = data_identity(meta)
     if identity != state.progress.data:
         what = next(name for name in identity if identity[name] != state.progress.data.get(name))
@@ -96,6 +126,11 @@ def _resumed(args: TrainArgs, held: Checkpoint, state: TrainingState, meta: Data
         )
     one = held.model
     return Start(config, one.cfg, one.untied, one.qkv_bias, held.step, held, state)
+
+
+def shape_of(checkpoint: Checkpoint) -> ModelArgs:
+    """The shape of a checkpoint's model."""
+    return ModelArgs.of(checkpoint.model.cfg, checkpoint.model.untied, checkpoint.model.qkv_bias)
 
 
 def same_tokenizer(a: bytes, b: bytes) -> bool:

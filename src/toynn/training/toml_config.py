@@ -7,12 +7,14 @@ import difflib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from toynn.documented_fields import meaning_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.regular_files import path_of, read_regular
 from toynn.training.config import TrainConfig
@@ -26,12 +28,46 @@ else:
 _LARGEST = 1 << 24  # bytes
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration, "section.key", with its default and what it means."""
+
+    name: str
+    default: Any
+    meaning: str
+
+
+def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
+    """All keys there are, in the order of a file."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        inner = _dataclass_of(hints[field.name])
+        if inner is None:
+            yield Key(prefix + field.name, field.default, meaning_of(field))
+        else:
+            yield from keys(inner, f"{prefix}{field.name}.")
+
+
 def to_toml(config: TrainConfig) -> str:
-    """The configuration with every key; `from_toml` gives an equal one."""
+    """The configuration with every key that has a value (TOML has no null); `from_toml` gives an equal one."""
     table = dataclasses.asdict(config)
     if config.model is None:
-        del table["model"]  # TOML has no null
+        del table["model"]
+    if config.schedule.warmup is None:
+        del table["schedule"]["warmup"]
     return tomli_w.dumps(table)
+
+
+def commented_toml(config: TrainConfig) -> str:
+    """The same, with a comment behind each key that says what it means."""
+    meanings = {key.name: key.meaning for key in keys()}
+    section, lines = "", []
+    for line in to_toml(config).splitlines():
+        key, sign, _ = line.partition(" = ")
+        if line.startswith("["):
+            section = line.strip("[]")
+        lines.append(f"{line:<22}  # {meanings[f'{section}.{key}']}" if sign else line)
+    return "\n".join(lines) + "\n"
 
 
 def from_toml(content: str, where: str = "the configuration", overrides: Iterable[str] = ()) -> TrainConfig:

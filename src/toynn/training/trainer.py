@@ -56,6 +56,9 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
         start = find_start(args, run, meta, tokenizer)
         trainer = _Trainer(args, start, run, engine, train_split, validation_split, tokenizer, interrupts)
+        trainer.realize()
+        if args.resume_from is not None and start.state is not None:
+            run.go_back(args.resume_from, start.state.progress.best_step)
         with RunLog(args.out / LOG) as log:
             return trainer.run((log, *callbacks))
 
@@ -114,8 +117,8 @@ class _Trainer:
     # ---- the run ----
 
     def run(self, callbacks: Sequence[Callback]) -> Ended:
+        """The training, of a model that is realized."""
         self._callbacks = tuple(callbacks)
-        self._realize()
         with naming_file(self._args.out / CONFIG):
             replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._tell(self._started())
@@ -190,7 +193,8 @@ class _Trainer:
 
     # ---- the model ----
 
-    def _realize(self) -> None:
+    def realize(self) -> None:
+        """The model with its weights and moments. Nothing is on the disk yet: what fails here leaves no trace."""
         start, train = self._start, self._config.train
         if start.checkpoint is None:
             scale = self._config.model.init_scale if self._config.model is not None else 1.0
