@@ -151,7 +151,9 @@ def download(lock: Lock, workdir: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     command += ["--no-deps", "--no-binary", lock.package, "--dest", str(workdir), "--requirement", str(requirements)]
     say(f"downloading {lock.sdist_name}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, env=_own_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     sdist = workdir / lock.sdist_name
     if done.returncode == 0 and sdist.is_file():
         return sdist
@@ -166,6 +168,11 @@ def download(lock: Lock, workdir: Path) -> Path:
         + other_ways(lock, "build again with a network")
         + quoted(done.stdout)
     )
+
+
+def _own_environment() -> dict[str, str]:
+    """Without what the pip that builds toynn tells our build backend: the pip below would take it for its own."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PEP517_", "_PYPROJECT_HOOKS_"))}
 
 
 def other_ways(lock: Lock, first: str) -> str:
