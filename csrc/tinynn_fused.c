@@ -81,7 +81,7 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
         return 0;
     }
     const struct tnn_kernel like = { .kind = TNN_K_LINEAR, .n_weights = n, .has_bias = biases != NULL, .has_add = add != 0,
-                                     .scratch = tnn__gemm_scratch(), .inplace_src = -1 };
+                                     .scratch = tnn__gemm_scratch() };
     return handle_of(s, tnn__kernel_node(s, &like, columns, tx->ne[1], args, n_args));
 }
 
@@ -102,7 +102,7 @@ tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, f
         return 0;
     }
     struct ggml_tensor * args[] = { tx, tg };
-    const struct tnn_kernel like = { .kind = TNN_K_RMS_NORM, .eps = eps, .inplace_src = -1 };
+    const struct tnn_kernel like = { .kind = TNN_K_RMS_NORM, .eps = eps };
     return handle_of(s, tnn__kernel_node(s, &like, tx->ne[0], tx->ne[1], args, 2));
 }
 
@@ -141,7 +141,7 @@ tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, tnn_tenso
         return 0;
     }
     const struct tnn_kernel like = { .kind = TNN_K_ROPE_TABLE, .d_head = d_head, .freq_base = freq_base, .freq_scale = freq_scale,
-                                     .attn_factor = attn_factor, .inplace_src = -1 };
+                                     .attn_factor = attn_factor };
     return handle_of(s, tnn__kernel_node(s, &like, d_head, args[0]->ne[0], args, args[1] != NULL ? 2 : 1));
 }
 
@@ -184,7 +184,7 @@ tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
     }
     const int64_t d_head = args[1]->ne[0];
     const struct tnn_kernel like = { .kind = TNN_K_ATTENTION, .n_heads = n_heads, .n_kv = n_kv, .t_seq = t_seq, .d_head = (int32_t) d_head,
-                                     .scratch = tnn__attention_scratch(t_seq, d_head), .inplace_src = -1 };
+                                     .scratch = tnn__attention_scratch(t_seq, d_head) };
     return handle_of(s, tnn__kernel_node(s, &like, (int64_t) n_heads * d_head, args[0]->ne[1], args, 2));
 }
 
@@ -217,7 +217,7 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
     }
     const int64_t n_ctx = args[2]->ne[1];
     const struct tnn_kernel like = { .kind = TNN_K_ATTENTION_CACHED, .n_heads = n_heads, .n_kv = n_kv, .t_seq = n_ctx,
-                                     .d_head = (int32_t) d_head, .scratch = tnn__attention_scratch(n_ctx, d_head), .inplace_src = -1 };
+                                     .d_head = (int32_t) d_head, .scratch = tnn__attention_scratch(n_ctx, d_head) };
     return handle_of(s, tnn__kernel_node(s, &like, (int64_t) n_heads * d_head, n, args, 4));
 }
 
@@ -236,7 +236,7 @@ tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up) {
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    const struct tnn_kernel like = { .kind = TNN_K_SWIGLU, .inplace_src = -1 };
+    const struct tnn_kernel like = { .kind = TNN_K_SWIGLU };
     return handle_of(s, tnn__kernel_node(s, &like, t->ne[0] / 2, t->ne[1], &t, 1));
 }
 
@@ -262,7 +262,7 @@ tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tenso
         return 0;
     }
     struct ggml_tensor * args[] = { tl, tt };
-    struct tnn_kernel like = { .kind = TNN_K_CROSS_ENTROPY_ROWS, .ignore_id = ignore_id, .inplace_src = -1 };
+    struct tnn_kernel like = { .kind = TNN_K_CROSS_ENTROPY_ROWS, .ignore_id = ignore_id };
     args[0] = tnn__kernel_node(s, &like, tl->ne[1], 1, args, 2);
     if (args[0] == NULL) {
         return 0;
@@ -305,7 +305,7 @@ tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_
     struct ggml_tensor * squares = NULL, * first = NULL;
     for (int i = 0; i < n; i++) {
         struct ggml_tensor    * args[] = { tnn__tensor(s, "grads", grads[i]), squares };
-        const struct tnn_kernel like   = { .kind = TNN_K_GRAD_SQUARES, .inplace_src = -1 };
+        const struct tnn_kernel like   = { .kind = TNN_K_GRAD_SQUARES };
         struct ggml_tensor    * g      = args[0];
         struct ggml_tensor    * node   = tnn__kernel_node(s, &like, 1, 1, args, squares != NULL ? 2 : 1);
         if (node == NULL) {
@@ -319,7 +319,7 @@ tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_
         ggml_format_name(squares, "squares of %.50s", ggml_get_name(g));
     }
     struct ggml_tensor    * args[] = { squares, tc };
-    const struct tnn_kernel like   = { .kind = TNN_K_GRAD_NORM, .following = tnn__kernel_of(s, first), .inplace_src = -1 };
+    const struct tnn_kernel like   = { .kind = TNN_K_GRAD_NORM, .following = tnn__kernel_of(s, first) };
     return handle_of(s, tnn__kernel_node(s, &like, 2, 1, args, 2));
 }
 
@@ -356,7 +356,7 @@ tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_t
         return 0;
     }
     struct ggml_tensor * args[] = { tw, tg, tm, tv, th, tn };
-    const struct tnn_kernel like = { .kind = TNN_K_ADAMW, .inplace_src = -1 };
+    const struct tnn_kernel like = { .kind = TNN_K_ADAMW };
     struct ggml_tensor * step = tnn__kernel_node(s, &like, 0, 0, args, tn != NULL ? 6 : 5);
     if (step != NULL) {
         ggml_format_name(step, "step of %.50s", ggml_get_name(tw));

@@ -29,8 +29,12 @@ static bool differentiable_operand(const tnn_session * s, const struct tnn_kerne
             case TNN_K_RMS_NORM:
             case TNN_K_SWIGLU:
                 return true;
-            default: /* ATTENTION, CROSS_ENTROPY*: tables and targets follow */
+            case TNN_K_ATTENTION: /* tables follow */
+            case TNN_K_CROSS_ENTROPY: /* targets follow */
+            case TNN_K_CROSS_ENTROPY_ROWS:
                 return j == 0;
+            default:
+                return false;
         }
     }
     return t->op == GGML_OP_ADD || j == 0; /* GET_ROWS: its table */
@@ -185,7 +189,7 @@ static void linear_back(struct walk * w, struct ggml_tensor * t, const struct tn
     if (needs(w, x)) {
         struct ggml_tensor * args[GGML_MAX_SRC] = { grad };
         memcpy(&args[1], &t->src[1], (size_t) n * sizeof(args[0]));
-        add_to_activation(w, x, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_X, .n_weights = n, .scratch = k->scratch, .inplace_src = -1 },
+        add_to_activation(w, x, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_X, .n_weights = n, .scratch = k->scratch },
                           args, 1 + n);
     }
     int64_t column = 0;
@@ -194,11 +198,11 @@ static void linear_back(struct walk * w, struct ggml_tensor * t, const struct tn
         struct ggml_tensor * bias   = k->has_bias ? t->src[1 + n + i] : NULL;
         struct ggml_tensor * args[] = { grad, x };
         if (needs(w, weight)) {
-            add_to_parameter(w, weight, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_W, .column = column, .scratch = k->scratch, .inplace_src = -1 },
+            add_to_parameter(w, weight, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_W, .column = column, .scratch = k->scratch },
                              args, 2);
         }
         if (bias != NULL && needs(w, bias)) {
-            add_to_parameter(w, bias, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_BIAS, .column = column, .inplace_src = -1 }, args, 1);
+            add_to_parameter(w, bias, (struct tnn_kernel) { .kind = TNN_K_LINEAR_BACK_BIAS, .column = column }, args, 1);
         }
         column += weight->ne[1];
     }
@@ -215,7 +219,7 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
             }
         } else { /* GET_ROWS */
             struct ggml_tensor * args[] = { grad, t->src[1] };
-            add_to_parameter(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_EMBEDDING_BACK, .inplace_src = -1 }, args, 2);
+            add_to_parameter(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_EMBEDDING_BACK }, args, 2);
         }
         return;
     }
@@ -226,17 +230,17 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
         case TNN_K_RMS_NORM: {
             struct ggml_tensor * args[GGML_MAX_SRC] = { grad, t->src[0], t->src[1] };
             if (needs(w, t->src[1])) {
-                add_to_parameter(w, t->src[1], (struct tnn_kernel) { .kind = TNN_K_RMS_NORM_BACK_GAMMA, .eps = k->eps, .inplace_src = -1 }, args, 2);
+                add_to_parameter(w, t->src[1], (struct tnn_kernel) { .kind = TNN_K_RMS_NORM_BACK_GAMMA, .eps = k->eps }, args, 2);
             }
             if (needs(w, t->src[0])) {
-                add_to_activation(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_RMS_NORM_BACK_X, .eps = k->eps, .inplace_src = 0 }, args, 3);
+                add_to_activation(w, t->src[0], (struct tnn_kernel) { .kind = TNN_K_RMS_NORM_BACK_X, .eps = k->eps, .replaces = TNN_REPLACES_SRC0 }, args, 3);
             }
             break;
         }
         case TNN_K_SWIGLU: {
             struct ggml_tensor * args[] = { grad, t->src[0] };
             struct ggml_tensor * x      = t->src[0];
-            pass_on(w, x, emit(w, x, &(struct tnn_kernel) { .kind = TNN_K_SWIGLU_BACK, .inplace_src = 1 }, false, args, 2));
+            pass_on(w, x, emit(w, x, &(struct tnn_kernel) { .kind = TNN_K_SWIGLU_BACK, .replaces = TNN_REPLACES_SRC1 }, false, args, 2));
             break;
         }
         case TNN_K_ATTENTION: {
@@ -244,14 +248,14 @@ static void node_back(struct walk * w, struct ggml_tensor * t, struct ggml_tenso
             struct ggml_tensor * args[] = { grad, t->src[0], t->src[1] };
             struct ggml_tensor * x      = t->src[0];
             like.kind        = TNN_K_ATTENTION_BACK;
-            like.inplace_src = -1;
+            like.replaces = TNN_REPLACES_NOTHING;
             pass_on(w, x, emit(w, x, &like, false, args, 3));
             break;
         }
         case TNN_K_CROSS_ENTROPY: { /* of the loss itself: through its rows at once */
             struct ggml_tensor * logits = t->src[0]->src[0];
             struct ggml_tensor * args[] = { logits, t->src[1] };
-            struct tnn_kernel    like   = { .kind = TNN_K_CROSS_ENTROPY_BACK, .ignore_id = k->ignore_id, .inplace_src = 0 };
+            struct tnn_kernel    like   = { .kind = TNN_K_CROSS_ENTROPY_BACK, .ignore_id = k->ignore_id, .replaces = TNN_REPLACES_SRC0 };
             pass_on(w, logits, emit(w, logits, &like, false, args, 2));
             break;
         }

@@ -34,12 +34,19 @@ enum tnn_kernel_kind {
 
 #define TNN_SQUARES_PARTS 64
 
+/* A kernel may write its result over an operand only where it reads each element before it writes that element. */
+enum tnn_replaces {
+    TNN_REPLACES_NOTHING,
+    TNN_REPLACES_SRC0,
+    TNN_REPLACES_SRC1
+};
+
 struct tnn_kernel {
     struct tnn_kernel   * next;
     tnn_session         * s;
     enum tnn_kernel_kind  kind;
     size_t                scratch;     /* bytes that each thread needs */
-    int                   inplace_src; /* operand whose place the result may take over, or -1 */
+    enum tnn_replaces     replaces;    /* the operand whose place the result may take over */
     /* LINEAR, its backward */
     int32_t n_weights;
     bool    has_bias, has_add;

@@ -268,10 +268,10 @@ static bool read_otherwise(const struct ggml_tensor * node, int j) {
 /* The operand whose place node i may take over, or NULL. Only the operands that ggml's kernels read before they write. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
     const struct tnn_kernel * kernel = tnn__kernel_of(p->s, node);
-    if ((kernel != NULL ? kernel->inplace_src < 0 : !ggml_op_can_inplace(node->op)) || !runs_alone(p, i)) {
+    if ((kernel != NULL ? kernel->replaces == TNN_REPLACES_NOTHING : !ggml_op_can_inplace(node->op)) || !runs_alone(p, i)) {
         return NULL;
     }
-    const int first = kernel != NULL ? kernel->inplace_src : 0;
+    const int first = kernel != NULL ? (int) kernel->replaces - TNN_REPLACES_SRC0 : 0;
     const int end   = kernel == NULL && (node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL) ? 2 : first + 1;
     for (int j = first; j < end; j++) {
         struct ggml_tensor * src   = node->src[j];

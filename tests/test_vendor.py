@@ -248,14 +248,15 @@ def test_a_python_without_pip_says_what_to_do(vendor: Vendor, tmp_path: Path) ->
 
 
 def test_pip_below_a_build_is_not_told_of_our_build_backend(vendor: Vendor, tmp_path: Path) -> None:
-    """pip and build name the backend of what they build in the environment, where the pip that downloads would find it."""
+    """The pip that builds toynn names its backend in the environment, where the pip that downloads would find it."""
     (tmp_path / "pip.py").write_text(
         "import os, sys\n"
         "if '--version' not in sys.argv:\n"
-        "    sys.exit('told of ' + ', '.join(key for key in os.environ if 'PEP517' in key or 'PYPROJECT' in key) + '.')\n"
+        "    told = [key for key in os.environ if 'PEP517' in key or 'PYPROJECT' in key]\n"
+        "    sys.exit(f'told of {told}')\n"
     )
     ours = {"PEP517_BUILD_BACKEND": "ours", "PEP517_BACKEND_PATH": "here", "_PYPROJECT_HOOKS_BACKEND_PATH": "here"}
-    refused(vendor.populate(TOYNN_GGML_SDIST="", PYTHONPATH=str(tmp_path), **ours), "told of .")
+    refused(vendor.populate(TOYNN_GGML_SDIST="", PYTHONPATH=str(tmp_path), **ours), "told of []")
 
 
 def test_a_file_that_is_no_archive_is_refused(vendor: Vendor) -> None:
