@@ -72,7 +72,7 @@ def test_what_eval_says_is_json_however_bad_the_model(trained: Path, tmp_path: P
 
 def test_a_run_whose_name_is_no_utf_8_trains_reports_and_writes(data: Path, tmp_path: Path) -> None:
     run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
-    words = [*SMALL, "--set", "train.steps=2", "--set", "optimizer.lr=1e-3"]
+    words = [*SMALL, "--set", "train.steps=3", "--set", "optimizer.lr=1e-3"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
 
     def utf8(*words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -194,9 +194,12 @@ class RunFolder:
 
     def _give_up(self) -> None:
         """Takes the folders away that were made for this run, if nothing was written into them."""
-        if {entry.name for entry in self.path.iterdir()} != {CHECKPOINTS, LOCK} or any(
-            (self.path / CHECKPOINTS).iterdir()
-        ):
+        try:
+            found = {entry.name for entry in self.path.iterdir()}
+            empty = found == {CHECKPOINTS, LOCK} and not any((self.path / CHECKPOINTS).iterdir())
+        except FileNotFoundError:  # somebody else took them away
+            return
+        if not empty:
             return
         (self.path / LOCK).unlink()
         for folder in self._made:

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from tokenizers import Tokenizer
-
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
+from toynn.extras import naming_the_extra
 from toynn.tinynn.arguments import want_memory
 from toynn.tokenizer_json import parsed_tokenizer
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
 
 # The child finds packages where this process does, before it imports any.
 _START = "import sys; file, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
