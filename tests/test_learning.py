@@ -89,7 +89,7 @@ def test_a_vocabulary_beyond_the_memory_is_refused_with_its_size() -> None:
         learned_bpe(iter(["a b"]), 2**40, 2**31 - 1, "")
 
 
-@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer reserves more addresses than the limit leaves")
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer needs the addresses")
 def test_the_librarys_end_for_want_of_memory_is_an_error_and_no_end_of_this_process() -> None:
     out = run("""
         from toynn.data import learning
