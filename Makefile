@@ -1,8 +1,8 @@
 # The doors. Everything lives in .venv; nothing else on the machine is touched.
 #
 #   make run        install toynn, train a projection lens for five steps
-#   make quickstart train a small model on the stories that are shipped, for a few minutes, and let it write
-#   make test       lint, then the tests (a few minutes)
+#   make quickstart train a small model on the stories that are shipped, for three minutes, and let it write
+#   make test       lint, then the tests (about ten minutes)
 #   make test-all   the long tests too, the sanitizers, and how much of csrc the tests reach
 #   make lint       ruff, mypy --strict
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
@@ -50,7 +50,7 @@ quickstart: $(VENV)/.installed-cli
 	rm -rf build/quickstart
 	$(VENV)/bin/toynn prepare examples/data/corpus.txt --out build/quickstart/data --vocab-size 2048
 	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
-	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2
+	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2 --max-tokens 250
 
 test: lint
 	$(PY) -m pytest $(PYTEST)
