@@ -145,7 +145,7 @@ def report(results: dict[str, list[tuple[Cell, Outcome]]]) -> str:
     of_all = f"all {max((out.total for out in ran), default=0)} curves of the fixture"
     profile = toynn.build_info()["profile"]
     summary = (
-        f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, {len(promised) - len(ran)} were not run. "
+        f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, {len(promised) - len(ran)} not run.\n"
         f"A cell is {of_all}, every loss and the sha256 of the weights, in a process of its own."
     )
     machine = f"{', '.join(compilers)}, {libc}, {os.cpu_count()} cores, profile {profile}"

@@ -211,6 +211,18 @@ def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Pat
     assert "train.steps must be at least 3" in fewer.stderr
 
 
+def test_a_damaged_log_is_a_note_and_the_training_is_told_of(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert toynn("train", data, "--out", run, "--quiet", *SMALL, "--set", "train.steps=3").returncode == 0
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join([lines[0], "junk\n", *lines[1:]]))
+    done = toynn("train", data, "--out", run, "--resume", "--json", "--quiet", "--set", "train.steps=4")
+    assert done.returncode == 0, done.stderr
+    assert "note: no report: " in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["step"], told["report"]) == (4, None)
+
+
 def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["--set", "train.steps=4", "--set", "checkpoint.keep_last=3"]
     done = toynn("train", data, "--out", tmp_path / "run", *SMALL, *words)

@@ -78,7 +78,7 @@ def test_a_build_that_cannot_be_made_is_not_run_and_counts_for_nothing() -> None
     assert str(out) == "not run: no clang here"
     here, other = Outcome(17), Outcome(17, ("tiny_50",))
     part = report({"Builds": [(cell("gcc"), here), (cell("gcc", "8 threads"), other), (cell("clang"), out)]})
-    assert part.startswith("**1 of 2 cells are equal bit for bit**, 1 were not run.")
+    assert part.startswith("**1 of 2 cells are equal bit for bit**, 1 not run.")
     assert "| gcc | 17/17 | 16/17 |" in part
     assert "gcc, 8 threads: tiny_50 differ." in part
     assert "| clang | not run: no clang here |  |" in part

@@ -41,7 +41,8 @@ def run(script: str, timeout: float = 120) -> str:
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
 def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
     """ggml guards its contexts by a lock; a child that inherits it locked would wait for ever."""
-    out = run("""
+    out = run(
+        """
         def loop():
             while True:
                 s = Session(n_threads=1)
@@ -63,7 +64,9 @@ def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
             assert os.waitpid(pid, 0)[1] == 0, f"the child of fork {n} hung"
         print("forked", n + 1)
         os._exit(0 if n == 1499 else 1)
-    """)
+    """,
+        timeout=900,
+    )
     assert out == "" or "forked" in out
 
 

@@ -223,6 +223,29 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do_and_may_be_made_longer
     assert final_bytes(run) == final_bytes(tmp_path / "whole")
 
 
+def test_an_older_checkpoint_is_gone_on_from_where_best_is_damaged(data: Path, tmp_path: Path) -> None:
+    run, chosen = tmp_path / "run", config(8)
+    train(TrainArgs(data, run, chosen))
+    whole = final_bytes(run)
+    best = (run / "best").read_text()
+    (run / "best").write_text("junk\n")
+    train(TrainArgs(data, run, resume=True, resume_from="step-00000004"))
+    assert final_bytes(run) == whole
+    assert (run / "best").read_text().startswith(best.strip())
+
+
+def test_the_checkpoint_that_is_proposed_is_older_than_the_damaged_one(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(TrainArgs(data, run, config(8, checkpoint=CheckpointArgs(every=2, keep_last=9))))
+    (run / "latest").write_text("step-00000004\n")
+    (run / "checkpoints/step-00000004/weights.safetensors").write_bytes(b"x")
+    with pytest.raises(TinyNNValueError, match="--resume --from step-00000002"):
+        train(TrainArgs(data, run, resume=True))
+    (run / "latest").write_text("junk\n")
+    with pytest.raises(TinyNNValueError, match="--resume --from step-00000008"):
+        train(TrainArgs(data, run, resume=True))
+
+
 def test_training_ends_early_when_the_validation_loss_no_longer_falls(data: Path, tmp_path: Path) -> None:
     chosen = config(
         200,

@@ -20,8 +20,9 @@ EXTRA_OF = {
 
 
 @contextmanager
-def naming_the_extra() -> Iterator[None]:
-    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one; its `name` stays.
+def naming_the_extra(extra: str | None = None) -> Iterator[None]:
+    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one, or `extra` where more than one
+    brings it; its `name` stays.
 
     Any other goes through as it is.
     """
@@ -32,7 +33,7 @@ def naming_the_extra() -> Iterator[None]:
         if library not in EXTRA_OF:
             raise
         raise ModuleNotFoundError(
-            f"{library} is not installed; it comes with an extra: pip install 'toynn[{EXTRA_OF[library]}]'",
+            f"{library} is not installed; it comes with an extra: pip install 'toynn[{extra or EXTRA_OF[library]}]'",
             name=error.name,
             path=error.path,
         ) from None

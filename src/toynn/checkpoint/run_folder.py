@@ -92,13 +92,30 @@ class RunFolder:
 
         Those after it stay, and are left alone by `keep` until the latest has come by them.
         """
-        if (self.path / BEST).exists() and _order(_pointer(self.path, BEST)) > _order(name):
+        if (self.path / BEST).exists() and not self._is_best_until(name):
             best = [one for one in checkpoint_names(self.path) if _order(one)[0] == best_step]
             if best:
                 replace_file(self.path / BEST, f"{best[-1]}\n".encode())
             else:
                 (self.path / BEST).unlink()
         replace_file(self.path / LATEST, f"{name}\n".encode())
+
+    def _is_best_until(self, name: str) -> bool:
+        """Does `best` name a checkpoint that is not after this one? False where it cannot be read."""
+        try:
+            return _order(_pointer(self.path, BEST)) <= _order(name)
+        except TinyNNValueError:
+            return False
+
+    def before_latest(self) -> str | None:
+        """The newest checkpoint before the latest, or of all where `latest` cannot be read; None: there is none."""
+        names = checkpoint_names(self.path)
+        try:
+            latest = _order(_pointer(self.path, LATEST))
+            names = [name for name in names if _order(name) < latest]
+        except TinyNNValueError:
+            pass
+        return names[-1] if names else None
 
     @property
     def latest_path(self) -> Path:
@@ -121,8 +138,11 @@ class RunFolder:
         if not checkpoints.is_dir():
             raise SessionError(f"{checkpoints} is gone: somebody removed it while the run was written")
         place = checkpoints / _free_name(checkpoints, step)
-        with naming_file(place):
-            self._write(place, step, model, training)
+        try:
+            with naming_file(place):
+                self._write(place, step, model, training)
+        except FileNotFoundError:
+            raise SessionError(f"{checkpoints} is gone: somebody removed it while the run was written") from None
         name = f"{place.name}\n".encode()
         for pointer in (BEST, LATEST) if best else (LATEST,):
             with naming_file(self.path / pointer):
@@ -261,15 +281,6 @@ def checkpoint_names(run: Path) -> list[str]:
     folder = run / CHECKPOINTS
     names = [entry.name for entry in folder.iterdir() if _NAME.match(entry.name)] if folder.is_dir() else []
     return sorted(names, key=_order)
-
-
-def other_checkpoints(run: Path) -> list[str]:
-    """Names of the checkpoints beside the latest, in the order of their steps."""
-    try:
-        latest = _pointer(run, LATEST)
-    except TinyNNValueError:
-        latest = ""
-    return [name for name in checkpoint_names(run) if name != latest]
 
 
 def _pointer(run: Path, which: str) -> str:

@@ -16,7 +16,7 @@ from toynn.interop import import_gguf, import_hf
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run to make.")
-@click.option("--force", is_flag=True, help="Add to a run that is there: its checkpoints stay, this one is the latest.")
+@click.option("--force", is_flag=True, help="Add to a run that nobody trained: its checkpoints stay.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
     """Make a run of SOURCE, to go on with.
@@ -25,7 +25,9 @@ def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
     folder of LlamaForCausalLM.
     """
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
-        raise TinyNNValueError(f"{out} is there already; name a new folder, or --force to add to a run")
+        raise TinyNNValueError(
+            f"{out} is there already; name a new folder, or --force to add to a run that nobody trained"
+        )
     model = import_hf(source) if source.is_dir() else import_gguf(source)
     checkpoint = write_checkpoint(out, model)
     parameters = sum(math.prod(values.shape) for values in model.weights.values())

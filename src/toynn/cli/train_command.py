@@ -14,6 +14,7 @@ from rich.console import Console
 
 from toynn.checkpoint import load_checkpoint
 from toynn.checkpoint.run_folder import CONFIG
+from toynn.errors import TinyNNValueError
 from toynn.training import Ended, TrainArgs, train
 from toynn.training.config import TrainConfig
 from toynn.training.events import Callback
@@ -109,12 +110,19 @@ def _shown(
 
 
 def _report(out: Path, ended: Ended) -> str | None:
-    """Where the report is; None where there is nothing to draw with, or nothing to draw."""
+    """Where the report is; None where there is nothing to draw with, or nothing to draw.
+
+    A log that is damaged or gone is a note: the training is as good without it.
+    """
     if ended.step == 0 or find_spec("matplotlib") is None:
         return None
     from toynn.training.report import write_report
 
-    return str(write_report(out)[-1])
+    try:
+        return str(write_report(out)[-1])
+    except (TinyNNValueError, OSError) as error:
+        click.echo(f"note: no report: {error}", err=True)
+        return None
 
 
 def _outcome(ended: Ended) -> str:

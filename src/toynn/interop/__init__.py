@@ -2,7 +2,7 @@
 
 from toynn.extras import naming_the_extra
 
-with naming_the_extra():
+with naming_the_extra("interop"):
     from toynn.interop.gguf_export import GGUF_DTYPES, GgufExport, export_gguf
     from toynn.interop.gguf_import import import_gguf
     from toynn.interop.hf_export import export_hf

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from toynn.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
-from toynn.checkpoint.run_folder import other_checkpoints
 from toynn.config import SmolLM2Config
 from toynn.data import DataMeta
 from toynn.errors import TinyNNValueError
@@ -85,8 +84,8 @@ def _held(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
     try:
         return run.latest()
     except TinyNNValueError as error:
-        others = other_checkpoints(run.path) if args.resume else []
-        hint = f". To go on from the one before: --resume --from {others[-1]} (resume_from)" if others else ""
+        before = run.before_latest() if args.resume else None
+        hint = "" if before is None else f". To go on from an older one: --resume --from {before} (resume_from)"
         raise TinyNNValueError(f"{error}{hint}") from None
 
 
