@@ -21,8 +21,8 @@ EXTRA_OF = {
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one, or `extra` where more than one
-    brings it; its `name` stays.
+    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one (`extra`, where several do); its
+    `name` stays.
 
     Any other goes through as it is.
     """
