@@ -21,10 +21,9 @@ EXTRA_OF = {
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one (`extra`, where several do); its
-    `name` stays.
+    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one; its `name` stays.
 
-    Any other goes through as it is.
+    extra: that one, where several bring it. Any other error goes through as it is.
     """
     try:
         yield
