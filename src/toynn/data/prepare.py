@@ -23,7 +23,7 @@ from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
-from toynn.regular_files import open_regular
+from toynn.regular_files import naming_file, open_regular
 from toynn.tinynn.arguments import label
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
@@ -132,10 +132,10 @@ def prepare(
                 writer.abandon()
             raise
 
-        with _naming(out / TOKENIZER):
+        with naming_file(out / TOKENIZER):
             replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
         meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
-        with _naming(out / META):
+        with naming_file(out / META):
             sync(out)
             replace_file(out / META, meta.to_json().encode("utf-8"))
     return meta
@@ -383,7 +383,7 @@ class _Writer:
 
     def add(self, ids: Sequence[int], text_bytes: int) -> None:
         raw = np.asarray(ids, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
-        with _naming(self._path):
+        with naming_file(self._path):
             self._file.write(raw)
         self._digest.update(raw)
         self._tokens += len(ids)
@@ -391,7 +391,7 @@ class _Writer:
 
     def finished(self) -> Split:
         """Closes the file, once the disk has it."""
-        with _naming(self._path):
+        with naming_file(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -401,14 +401,3 @@ class _Writer:
         """Closes the file as it is: another error is on its way already."""
         with suppress(OSError):
             self._file.close()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Inside it, an OSError that names no file, as that of a full disk does not, names this one."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
