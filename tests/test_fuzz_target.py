@@ -24,8 +24,10 @@ BY_HAND = "".join((ROOT / "fuzz" / name).read_text(encoding="utf-8") for name in
 
 @pytest.fixture(scope="module")
 def programs() -> list[Path]:
-    """fuzz_replay and fuzz_sabotaged. `make` installs in build/editable, `make sanitize` in build/sanitize."""
-    folder = ROOT / "build" / ("sanitize" if "-fsanitize=" in nn.tnn_build_options() else "editable")
+    """fuzz_replay and fuzz_sabotaged, in the folder of this build: of `make sanitize`, `make coverage`, or any other door."""
+    options = nn.tnn_build_options()
+    door = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
+    folder = ROOT / "build" / door
     assert (folder / "CMakeCache.txt").exists(), f"{folder} is gone: `make dev` makes it"
     names = ["fuzz_replay", "fuzz_sabotaged"] if sys.platform == "linux" else ["fuzz_replay"]
     return build(folder, names)
