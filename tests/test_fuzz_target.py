@@ -130,3 +130,16 @@ def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) 
     played = play(programs[0], str(tmp_path / "nothing"))
     assert played.returncode == 2
     assert "nothing cannot be read" in played.stderr
+
+
+@pytest.mark.slow
+def test_libfuzzer_runs_the_target_where_there_is_a_clang() -> None:
+    """Its own library is linked with the shim's malloc, new and delete, which must not end it."""
+    words = [sys.executable, ROOT / "fuzz" / "run.py", "--seconds", "20"]
+    ran = subprocess.run(words, check=False, capture_output=True, text=True, errors="backslashreplace", timeout=1200)
+    if "no clang with libFuzzer" in ran.stderr:
+        pytest.skip("no clang with libFuzzer")
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    done = re.search(r"^Done (\d+) runs", ran.stderr, flags=re.MULTILINE)
+    assert done is not None
+    assert int(done[1]) > 1000
