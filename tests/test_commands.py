@@ -190,9 +190,15 @@ def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> 
     assert json.loads(done.stdout)["step"] == 3
     own = tmp_path / "run" / "run.toml"
     assert read_config(own) == read_config(path)
-    again = toynn("train", "--out", tmp_path / "run", "--resume", "--show-config")
-    assert again.stdout == shown.stdout
+    own.write_text(own.read_text().replace("steps = 3", "steps = 9"))  # as a resume that was killed leaves it
+    resumed: list[str | Path] = ["train", data, "--out", tmp_path / "run", "--resume"]
+    assert toynn(*resumed, "--show-config").stdout == shown.stdout, "the checkpoint's, which --resume goes on with"
     own.unlink()
+    more = toynn(*resumed, "--set", "train.steps=4", "--quiet")
+    assert (more.returncode, more.stderr) == (0, "")
+    assert "steps = 4 " in toynn(*resumed, "--show-config").stdout
+    older = toynn(*resumed, "--from", "step-00000003", "--show-config")
+    assert "steps = 3 " in older.stdout, older.stderr
     by_init = toynn("train", "--init", tmp_path / "run", "--set", "train.steps=3", "--show-config").stdout
     assert "d_ff = 24 " in by_init, "the shape that --init has"
 

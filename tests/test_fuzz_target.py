@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) 
 @pytest.mark.slow
 def test_libfuzzer_runs_the_target_where_there_is_a_clang() -> None:
     """Its own library is linked with the shim's malloc, new and delete, which must not end it."""
-    words = [sys.executable, ROOT / "fuzz" / "run.py", "--seconds", "20"]
+    words = [sys.executable, str(ROOT / "fuzz" / "run.py"), "--seconds", "20"]
     ran = subprocess.run(words, check=False, capture_output=True, text=True, errors="backslashreplace", timeout=1200)
     if "no clang with libFuzzer" in ran.stderr:
         pytest.skip("no clang with libFuzzer")

@@ -12,15 +12,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from toynn.checkpoint import load_checkpoint
-from toynn.checkpoint.run_folder import CONFIG
+from toynn.checkpoint import Checkpoint, load_checkpoint
+from toynn.checkpoint.run_folder import CHECKPOINTS
 from toynn.errors import TinyNNValueError
 from toynn.training import Ended, TrainArgs, train
 from toynn.training.config import TrainConfig
 from toynn.training.events import Callback
 from toynn.training.progress import ProgressView
 from toynn.training.run_log import as_json
-from toynn.training.start import shape_of
+from toynn.training.start import own_config, shape_of
 from toynn.training.toml_config import commented_toml, from_toml, read_config
 
 INTERRUPTED = 130
@@ -61,14 +61,17 @@ def command(
     Ctrl-C ends it after the step, saved. The same data, configuration and start
     give the same bytes, resumed or not, with any number of threads.
     """
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the run to go on with", click.get_current_context())
     if show_config:
-        click.echo(commented_toml(_shown(config, overrides, init, resume, out)), nl=False)
+        click.echo(commented_toml(_shown(config, overrides, init, out if resume else None, resume_from)), nl=False)
         return
     if data is None:
         raise click.UsageError("Missing argument 'DATA'", click.get_current_context())
     if out is None:
         raise click.UsageError("Missing option '--out'", click.get_current_context())
-    args = TrainArgs(data, out, _config(config, overrides, resume, out), init, resume, threads, resume_from)
+    settings = _config(config, overrides, out if resume else None, resume_from)
+    args = TrainArgs(data, out, settings, init, resume, threads, resume_from)
     callbacks: list[Callback] = []
     with contextlib.ExitStack() as stack:
         if not quiet:
@@ -89,23 +92,34 @@ def command(
         sys.exit(INTERRUPTED)
 
 
-def _config(path: Path | None, overrides: tuple[str, ...], resume: bool, out: Path) -> TrainConfig | None:
+def _config(
+    path: Path | None, overrides: tuple[str, ...], resumed: Path | None, resume_from: str | None
+) -> TrainConfig | None:
     if path is not None:
         return read_config(path, overrides)
-    if resume:  # what is set is set on top of the run's own
-        return read_config(out / CONFIG, overrides) if overrides else None
-    return from_toml("", "--set", overrides) if overrides else None
+    if not overrides:
+        return None
+    if resumed is not None:  # what is set is set on top of the run's own
+        return own_config(_held(resumed, resume_from), overrides)
+    return from_toml("", "--set", overrides)
+
+
+def _held(run: Path, resume_from: str | None) -> Checkpoint:
+    """The checkpoint that a run goes on from. Its configuration rules: run.toml may tell of steps that were lost."""
+    return load_checkpoint(run if resume_from is None else run / CHECKPOINTS / resume_from)
 
 
 def _shown(
-    path: Path | None, overrides: tuple[str, ...], init: Path | None, resume: bool, out: Path | None
+    path: Path | None,
+    overrides: tuple[str, ...],
+    init: Path | None,
+    resumed: Path | None,
+    resume_from: str | None,
 ) -> TrainConfig:
     """The configuration that a training with these words would have, nothing left open."""
-    if resume and out is None:
-        raise click.UsageError("--resume needs --out, the run to go on with", click.get_current_context())
-    if resume and out is not None and path is None:
-        return read_config(out / CONFIG, overrides).explicit()
-    config = _config(path, overrides, False, Path()) or TrainConfig()
+    if resumed is not None and path is None:
+        return own_config(_held(resumed, resume_from), overrides)
+    config = _config(path, overrides, None, None) or TrainConfig()
     return config.explicit(None if init is None else shape_of(load_checkpoint(init)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,7 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
     if args.resume:
         if held is None:
             raise TinyNNValueError(f"resume: {args.out} holds no checkpoint to go on from; start it without resume")
-        if held.training is None:
-            raise TinyNNValueError(f"resume: {held.path} was not made by training; start without resume")
-        return _resumed(args, held, held.training, meta)
+        return _resumed(args, held, meta)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
             f"out: {args.out} holds a run of {held.step} steps; resume it (--resume), or name another folder"
@@ -89,10 +88,25 @@ def _held(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
         raise TinyNNValueError(f"{error}{hint}") from None
 
 
-def _resumed(args: TrainArgs, held: Checkpoint, state: TrainingState, meta: DataMeta) -> Start:
-    own = from_toml(state.progress.config, f"the configuration in {held.path}")
+def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainConfig:
+    """The configuration that a checkpoint was trained with, nothing left open. overrides: as for `from_toml`.
+
+    Raises TinyNNValueError where it was not made by training, or for an override.
+    """
+    training = _training(checkpoint)
+    own = from_toml(training.progress.config, f"the configuration in {checkpoint.path}", overrides)
+    return own.explicit(shape_of(checkpoint))
+
+
+def _training(checkpoint: Checkpoint) -> TrainingState:
+    if checkpoint.training is None:
+        raise TinyNNValueError(f"resume: {checkpoint.path} was not made by training; start without resume")
+    return checkpoint.training
+
+
+def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
+    state, own = _training(held), own_config(held)
     shape = own.model or shape_of(held)
-    own = own.explicit(shape)
     config = own if args.config is None else args.config
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
