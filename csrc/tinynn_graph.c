@@ -166,13 +166,16 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (rc != TNN_OK) {
         return rc;
     }
-    struct ggml_tensor * t     = tnn__tensor(s, "out", out);
-    const int32_t        flags = t->flags;
+    struct ggml_tensor * t          = tnn__tensor(s, "out", out);
+    struct ggml_tensor * root       = t->view_src != NULL ? t->view_src : t; /* ggml flags what t is a view of, too */
+    const int32_t        flags      = t->flags;
+    const int32_t        root_flags = root->flags;
     ggml_set_output(t);
     s->gradients_kept = false;
     rc = tnn__plan_and_allocate(s, s->gf);
     if (rc != TNN_OK) { /* as if never asked: it may be again */
-        t->flags = flags;
+        t->flags    = flags;
+        root->flags = root_flags;
         ggml_graph_clear(s->gf);
         s->stage = TNN_STAGE_BUILD;
         return rc;
