@@ -241,6 +241,9 @@ def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
     assert info["best checkpoint"] == "step-00000004"
     (tmp_path / "run" / "log.jsonl").write_text("no log\n" + '{"v": 1, "event": "stepped"}\n')
     assert "is damaged" in json.loads(toynn("info", tmp_path / "run", "--json").stdout)["ended"]
+    (tmp_path / "run" / "best").write_text("step-00000009\n")
+    told = json.loads(toynn("info", tmp_path / "run", "--json").stdout)
+    assert told["best checkpoint"].startswith("unknown: "), "the latest one is as good without it"
     for path in ([], [tmp_path / "run"]):
         shown = toynn("info", *path).stdout.splitlines()
         assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80

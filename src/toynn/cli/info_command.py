@@ -97,11 +97,18 @@ def _how_it_ended(path: Path) -> str:
     return reasons[-1] if reasons else "not yet, or it was killed"
 
 
+def _best(run: Path) -> str:
+    try:
+        return load_checkpoint(run, BEST).path.name
+    except TinyNNValueError as error:  # the latest one is as good without it
+        return f"unknown: {error}"
+
+
 def _of_run(path: Path) -> dict[str, Any]:
     """What there is in a run's folder beside its latest checkpoint."""
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
     if (path / BEST).exists():
-        info["best checkpoint"] = load_checkpoint(path, BEST).path.name
+        info["best checkpoint"] = _best(path)
     if (path / LOG).exists():
         info["ended"] = _how_it_ended(path)
     return info
