@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
-from fuzz_session import Round, computes
+from fuzz_session import PLAIN, VARIANTS, Round, computes
 from fuzz_watch import LIMIT, watch
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
@@ -155,6 +155,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def a_whole_graph(self, pick: random.Random) -> None:
         self.played.random = pick
+        self.played.variant = pick.choice([PLAIN, *VARIANTS])
         self.played.to_an_end()
 
     @rule(pick=PICKS)

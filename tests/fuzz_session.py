@@ -194,7 +194,7 @@ class Round(Arguments):
             self.look()
 
     def optimizers(self) -> None:
-        """A step for most parameters, of either kind, with or without a norm; gradients are outputs here and there."""
+        """A step for most parameters, of any kind, with or without a norm; gradients are outputs here and there."""
         s, pick, attempt = self.session, self.random, self.attempt
         grads = [(w, attempt(nn.tnn_tensor_grad, s, w), m, v) for w, m, v in self.parameters]
         grads = [one for one in grads if isinstance(one[1], nn.Tensor)]
@@ -207,6 +207,8 @@ class Round(Arguments):
                 attempt(nn.tnn_set_output, s, grad)
             if isinstance(norm, nn.Tensor) or pick.random() < 0.7:
                 step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, norm if isinstance(norm, nn.Tensor) else None)
+            elif pick.random() < 0.3:
+                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # two numbers, as its rate and decay are
             else:
                 step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
             if isinstance(step, nn.Tensor):
