@@ -123,7 +123,13 @@ tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t);
 /* Is t a weight of a session (not a per-graph tensor)? */
 bool tnn__is_persistent(const struct ggml_tensor * t);
 
-/* ---- compute context (tinynn.c) ---- */
+/* A place more in the table, or false with an error; then the handle of the tensor that takes it. */
+bool tnn__table_grow(tnn_session * s, struct tnn_table * table);
+tnn_tensor tnn__table_add(tnn_session * s, struct tnn_table * table, uint64_t generation, struct ggml_tensor * t);
+
+/* ---- contexts (tinynn_declare.c) ---- */
+void tnn__weights_free(tnn_session * s);
+void tnn__compute_context_free(tnn_session * s);
 /* Makes sure that n more tensors fit the compute context and may be appended now. */
 bool tnn__reserve_nodes(tnn_session * s, int n);
 /* "[a, b, c]" without trailing ones; good until the end of the expression it stands in. */
@@ -133,7 +139,11 @@ struct tnn_shape {
 struct tnn_shape tnn__shape_of(const struct ggml_tensor * t);
 #define tnn__shape(t) (tnn__shape_of(t).text)
 
-/* ---- operands (tinynn_ops.c): the tensor, or NULL with an error naming arg; true, or an error naming arg ---- */
+/* ---- operands (tinynn_operands.c): the tensor, or NULL with an error naming arg; true, or an error naming arg ---- */
+bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor * t, enum ggml_type type);
+/* f32, f16 or bf16 */
+bool tnn__want_float_type(tnn_session * s, const char * arg, const struct ggml_tensor * t);
+bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 /* f32 and contiguous */
 struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h);
 /* an i32 vector whose values are known before the graph runs: an input, or a view of one */
@@ -152,6 +162,8 @@ bool tnn__want_finite(tnn_session * s, const char * arg, float x);
 bool tnn__want_eps(tnn_session * s, float eps);
 /* Error for a result with more than TNN_MAX_ELEMENTS. */
 void tnn__fail_elements(tnn_session * s, const char * what);
+
+/* ---- operators (tinynn_ops.c) ---- */
 /* The handle of the last of n nodes that were appended. */
 tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 
@@ -185,9 +197,15 @@ bool tnn__is_loss_node(const struct ggml_tensor * node);
 void tnn__losses_free(tnn_session * s);
 
 /* ---- graph (tinynn_graph.c) ---- */
+/* Appends t's ancestors and t. */
+int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor * t);
+/* The forward graph of out, which the call names arg. */
+int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg);
 void tnn__pool_free(tnn_session * s);
 /* Checks the inputs and runs the graph; with seconds, node by node, timing each. */
 int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
+
+/* ---- graph b (tinynn_graph_b.c) ---- */
 /* Gradients, moments and the loss's own gradient before a tnn_compute_backward. */
 int tnn__reset(tnn_session * s, bool moments);
 
