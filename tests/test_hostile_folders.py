@@ -159,7 +159,7 @@ def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: st
     [
         (["a\0b"], "out", {}, r"^texts\[0\] must not contain a NUL"),
         (["text"], "a\0b", {}, "^out must not contain a NUL"),
-        (["text"], "out\ud800", {}, "^out: no file can be called"),
+        (["text"], "out\ud800", {}, "^out must be a path that the file system can hold"),
         (["text"], "out", {"vocab_size": None, "tokenizer": "a\0b"}, "^tokenizer must not contain a NUL"),
         (["text"], "out", {"eos": "<\ud800>"}, "^eos cannot be encoded as UTF-8"),
         (["text"], "out", {"eos": "\udcff"}, "^eos cannot be encoded as UTF-8"),

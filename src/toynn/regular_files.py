@@ -31,7 +31,7 @@ def path_of(name: str, value: object) -> Path:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise TinyNNValueError(f"{name} must be a path that can be, got {str(path)!r:.80}") from None
+        raise TinyNNValueError(f"{name} must be a path that the file system can hold, got {str(path)!r:.80}") from None
     return path
 
 

@@ -23,7 +23,7 @@ from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
-from toynn.regular_files import naming_file, open_regular
+from toynn.regular_files import naming_file, open_regular, path_of
 from toynn.tinynn.arguments import label
 from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
@@ -96,10 +96,10 @@ def prepare(
         raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
     if vocab_size is not None:
         vocab_size = whole("vocab_size", vocab_size, _LEAST_VOCAB)
-    given = None if tokenizer is None else _path(tokenizer, "tokenizer")
+    given = None if tokenizer is None else path_of("tokenizer", tokenizer)
     whole("seed", seed, 0, 2**63 - 1)
     tell = _teller(progress)
-    out = _path(out, "out")
+    out = path_of("out", out)
     _refuse_full(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     in_all = sum(source.bytes for source in sources)
@@ -152,26 +152,11 @@ def _line(name: str, value: object) -> str:
     return line
 
 
-def _path(path: object, name: str) -> Path:
-    """Raises TinyNNTypeError, and TinyNNValueError for what no file can be called."""
-    try:
-        result = Path(path)  # type: ignore[arg-type]
-    except TypeError:
-        raise TinyNNTypeError(f"{name} must be a path, got {type(path).__name__}") from None
-    try:
-        raw = os.fsencode(result)
-    except UnicodeEncodeError as error:
-        raise TinyNNValueError(f"{name}: no file can be called {str(result)!r:.80}: {error.reason}") from None
-    if b"\0" in raw:
-        raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(result)!r:.80}")
-    return result
-
-
 def _paths(texts: object) -> list[Path]:
     """The files to read. Raises TinyNNTypeError, and TinyNNValueError for none, or what cannot be read twice."""
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
-    paths = [_path(path, f"texts[{i}]") for i, path in enumerate(texts)]
+    paths = [path_of(f"texts[{i}]", path) for i, path in enumerate(texts)]
     if not paths:
         raise TinyNNValueError("texts: at least one file is needed")
     for path in paths:
