@@ -175,7 +175,12 @@ def main() -> int:
     builds = Builds(asked.folder.resolve())
     journal = Journal(asked.folder.resolve() / "outcomes.jsonl", source_digest())
     results: dict[str, list[tuple[Cell, Outcome]]] = {}
-    for title, of_table in cells(builds, found_pythons(asked.python)).items():
+    tables = cells(builds, found_pythons(asked.python))
+    if unknown := sorted(set(asked.table or []) - set(tables)):
+        parser.error(f"--table: there is no {unknown[0]!r}; the tables are: {'; '.join(tables)}")
+    if asked.table and not asked.print:
+        parser.error("--table needs --print: the page holds all tables or is left as it is")
+    for title, of_table in tables.items():
         results[title] = []
         for cell in of_table:
             out = None if asked.anew else journal.read(title, cell.row, cell.column)

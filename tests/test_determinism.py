@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,27 @@ def test_the_page_has_one_place_for_the_matrix() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert put(page, "x\n").split(BEGIN)[1].split(END)[0] == "\nx\n"
     assert put(put(page, "x\n"), page.split(BEGIN + "\n")[1].split(END)[0]) == page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--table", "Compiler and threads"],
+            "there is no 'Compiler and threads'; the tables are: Compilers and threads;",
+        ),
+        (["--table", "Ways to install"], "--table needs --print"),
+    ],
+)
+def test_a_part_of_the_matrix_does_not_replace_the_page(words: list[str], said: str, tmp_path: Path) -> None:
+    before = PAGE.read_bytes()
+    script = str(Path(__file__).with_name("determinism_matrix.py"))
+    done = subprocess.run(
+        [sys.executable, script, "--folder", str(tmp_path), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert PAGE.read_bytes() == before
 
 
 def test_a_journal_remembers_what_was_run_of_the_same_source(tmp_path: Path) -> None:
