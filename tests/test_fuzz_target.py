@@ -126,6 +126,15 @@ def test_a_refusal_without_a_message_is_noticed_and_the_input_can_be_played_agai
     assert repeated.stderr == played.stderr
 
 
+def test_a_clang_that_was_named_and_has_no_libfuzzer_is_refused_and_not_done_without(tmp_path: Path) -> None:
+    script, nothing = ROOT / "fuzz" / "run.py", str(tmp_path / "clang")
+    done = subprocess.run(
+        [sys.executable, script, "--clang", nothing, "--seconds", "1"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"fuzz: {nothing} is no clang that links libFuzzer with AddressSanitizer\n"
+
+
 def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) -> None:
     played = play(programs[0], str(tmp_path / "nothing"))
     assert played.returncode == 2
