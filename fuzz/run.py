@@ -45,7 +45,8 @@ def libfuzzer(compiler: str, seconds: int, seed: int) -> int:
     FAILURES.mkdir(parents=True, exist_ok=True)
     words = [
         str(program), f"-max_total_time={seconds}", f"-seed={1 + seed % SEEDS_OF_LIBFUZZER}", "-max_len=2048",
-        "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={FAILURES}/", str(CORPUS), str(SEEDS),
+        "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={FAILURES}/",
+        str(CORPUS), str(SEEDS),
     ]  # fmt: skip
     before = set(FAILURES.iterdir())
     status = subprocess.run(words, check=False).returncode
