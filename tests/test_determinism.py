@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import determinism_builds
 import numpy as np
 import pytest
-from determinism_builds import Installed, NotRunError
+from determinism_builds import Builds, Installed, NotRunError
 from determinism_journal import Journal, Outcome
 from determinism_matrix import BEGIN, END, PAGE, Cell, compare, outcome, put, report
 from record_fixtures import compute, fixture_path
@@ -83,6 +84,17 @@ def test_a_build_that_cannot_be_made_is_not_run_and_counts_for_nothing() -> None
     assert "| gcc | 17/17 | 16/17 |" in part
     assert "gcc, 8 threads: tiny_50 differ." in part
     assert "| clang | not run: no clang here |  |" in part
+
+
+def test_a_build_that_fails_is_no_excuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a compiler that is there and refuses the source: here one that is no compiler."""
+    monkeypatch.setitem(determinism_builds.COMPILERS, "clang", [("false", "false")])
+    broken = Cell("clang Release", "equal", lambda: Builds(tmp_path).of("clang", "Release"))
+    out = outcome(broken, {"a": {}})
+    assert out.bad
+    assert str(out).startswith("not run: clang-Release does not build: ")
+    assert not outcome(cell("clang Release"), {"a": {}}).bad
+    assert Outcome(17, ("tiny_50",)).bad
 
 
 def test_the_page_has_one_place_for_the_matrix() -> None:
