@@ -21,12 +21,14 @@
 #   PYTEST="-k rope -x" make test  words for pytest
 #   BENCH="--quick" make bench     words for the benchmark; "--help" lists them
 #   FUZZ="--seconds 60" make fuzz  words for each fuzzer: --seconds, --seed
+#   CLANG=clang-19 make fuzz       the clang that has libFuzzer, else the newest one on the path
 #   MATRIX="--python PATH" make determinism-matrix    words for the matrix
 
 PYTHON ?= python3
 PYTEST ?=
 BENCH  ?=
 FUZZ   ?= --seconds 600
+CLANG  ?=
 MATRIX ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -74,7 +76,7 @@ bench: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	$(PY) tests/fuzz.py $(FUZZ)
 	$(PY) tests/fuzz_machine.py $(FUZZ)
-	$(PY) fuzz/run.py $(FUZZ)
+	$(PY) fuzz/run.py $(FUZZ) $(if $(CLANG),--clang '$(CLANG)')
 	$(PY) tests/fuzz_interop.py $(FUZZ)
 
 corpus: $(VENV)/.created

@@ -18,9 +18,10 @@ from build import ROOT, BuildError, build
 
 SANITIZED = ["-DTOYNN_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None"]
 SEEDS, CORPUS, FAILURES = (ROOT / "build" / name for name in ("fuzz-seeds", "fuzz-corpus", "fuzz-failures"))
+SEEDS_OF_LIBFUZZER = 2**32 - 1  # 1 and up: 0 would be one of its own choice
 NO_CLANG = (
     "fuzz: no clang with libFuzzer: the inputs are changed blindly. Debian, Ubuntu: apt install clang libclang-rt-dev "
-    "(clang-19 libclang-rt-19-dev); or name one: --clang PATH"
+    "(clang-19 libclang-rt-19-dev); or name one: make fuzz CLANG=PATH"
 )
 
 
@@ -43,8 +44,9 @@ def libfuzzer(compiler: str, seconds: int, seed: int) -> int:
     CORPUS.mkdir(parents=True, exist_ok=True)
     FAILURES.mkdir(parents=True, exist_ok=True)
     words = [
-        str(program), f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=2048", "-timeout=60",
-        "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={FAILURES}/", str(CORPUS), str(SEEDS),
+        str(program), f"-max_total_time={seconds}", f"-seed={1 + seed % SEEDS_OF_LIBFUZZER}", "-max_len=2048",
+        "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={FAILURES}/",
+        str(CORPUS), str(SEEDS),
     ]  # fmt: skip
     before = set(FAILURES.iterdir())
     status = subprocess.run(words, check=False).returncode
@@ -68,9 +70,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the changes; another one, other inputs (%(default)s)")
     parser.add_argument("--clang", help="the compiler that has libFuzzer, else the newest clang on the path")
     words = parser.parse_args()
+    if words.seed < 0:
+        parser.error(f"--seed must be at least 0, got {words.seed}")
     shutil.rmtree(SEEDS, ignore_errors=True)
     write_seeds.main(SEEDS)
     compiler = clang(words.clang)
+    if words.clang and compiler is None:
+        print(f"fuzz: {words.clang} is no clang that links libFuzzer with AddressSanitizer", file=sys.stderr)
+        return 1
     try:
         if compiler is not None:
             return 1 if libfuzzer(compiler, words.seconds, words.seed) else 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from sweep_allocations import Operation
+from test_each_argument import CALLS, OTHERS, STEPS, Desk
 
 from toynn import AdamW, LlamaSeqEngine, Session, SmolLM2Config, Tensor
 from toynn import tinynn as nn
@@ -137,6 +138,28 @@ class Rows(Chain):
         nn.upload_int_array(s, self.ids, np.arange(400, dtype=np.int32)[::-1])
         nn.tnn_compute(s)
         return nn.tnn_download(s, out).tobytes()
+
+
+class Calling:
+    """Each call of tests/test_each_argument.py as it should be made, so that a call that is added is here too."""
+
+    def __init__(self) -> None:
+        self.plain, self.trained = Desk(), Desk()
+        self.trained.train()
+        calls = [(self.plain, call) for call in (*CALLS.values(), *OTHERS.values())]
+        calls += [(self.trained, call) for call in STEPS.values()]
+        self.made = [(desk, *call(desk)) for desk, call in calls]
+        self.results: list[str] = []
+
+    def act(self) -> bytes:
+        for desk, function, arguments in self.made[len(self.results) :]:
+            result = function(desk.s, *arguments)
+            self.results.append(f"{function.__name__} {result.ne if isinstance(result, Tensor) else result}")
+        return "\n".join(self.results).encode()
+
+    def close(self) -> None:
+        self.plain.s.close()
+        self.trained.s.close()
 
 
 # ---------------------------------------------------------------- engines
@@ -308,6 +331,7 @@ def operations() -> dict[str, Operation]:
         "session": Operation(lambda: None, session_act, lambda _: None),
         "session in a new thread": Operation(lambda: None, in_a_new_thread(session_act), lambda _: None),
         "concat and set_rows": Operation(Rows, Rows.act, close_session),
+        "each call as it should be": Operation(Calling, Calling.act, Calling.close),
         "declare, upload, download": Operation(Declaring, Declaring.act, close_session),
         "finetune from given weights": Operation(
             lambda: (LlamaSeqEngine(), given), finetune_act, lambda state: state[0].close()

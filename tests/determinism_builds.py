@@ -26,6 +26,10 @@ class NotRunError(Exception):
     """Why a cell cannot be computed on this machine."""
 
 
+class BuildFailedError(NotRunError):
+    """toynn does not build with a compiler that is there: not this machine's lack, but toynn's."""
+
+
 @dataclass(frozen=True)
 class Installed:
     """A toynn that runs: its interpreter, and what it says of itself."""
@@ -101,10 +105,11 @@ class Builds:
         words = [word for setting in settings for word in ("--config-setting", setting)]
         env = {key: value for key, value in os.environ.items() if key not in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
         print(f"building {name}", file=sys.stderr, flush=True)
-        says(
-            sys.executable, "-m", "build", "--wheel", "--no-isolation", *words, "--outdir", folder / "wheel", source,
-            env={**env, "CC": cc, "CXX": cxx},
-        )  # fmt: skip
+        words += ["--outdir", str(folder / "wheel"), str(source)]
+        try:
+            says(sys.executable, "-m", "build", "--wheel", "--no-isolation", *words, env={**env, "CC": cc, "CXX": cxx})
+        except NotRunError as why:
+            raise BuildFailedError(f"{name} does not build: {why}") from why
         (wheel,) = (folder / "wheel").glob("*.whl")
         return wheel
 

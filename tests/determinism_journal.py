@@ -17,12 +17,18 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Curves equal of those there are, and which differ, under which compiler's build; or why a cell was not run."""
+    """Curves equal of those there are, and which differ, under which compiler's build; or why a cell was not run.
+    broken: it was not run because toynn does not build, which is no excuse."""
 
     total: int = 0
     differ: tuple[str, ...] = ()
     not_run: str = ""
     compiler: str = ""
+    broken: bool = False
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.differ) or self.broken
 
     @property
     def equal(self) -> int:

@@ -3,7 +3,7 @@
 Every cell runs all golden curves in a process of its own and compares each loss and the sha256 of the weights with the
 fixture. The table goes into docs/determinism.md. A cell that this machine cannot compute says why and counts for
 nothing; one that was run on this very source, before an interruption say, is not run again (`--anew` does). The exit
-status is 1 where a cell that is promised differs.
+status is 1 where a cell that is promised differs, or where toynn does not build with a compiler that is there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from determinism_builds import Builds, Installed, NotRunError, found_pythons
+from determinism_builds import BuildFailedError, Builds, Installed, NotRunError, found_pythons
 from determinism_journal import Journal, Outcome, source_digest
 from record_fixtures import compute, fixture_path
 from surroundings import SURROUNDINGS, Surroundings
@@ -65,7 +65,7 @@ def outcome(cell: Cell, recorded: dict[str, Any]) -> Outcome:
     try:
         build = cell.build()
     except NotRunError as why_not:
-        return Outcome(not_run=str(why_not))
+        return Outcome(not_run=str(why_not), broken=isinstance(why_not, BuildFailedError))
     env = {**cell.around.env, **({"TOYNN_GEMM_KERNEL": cell.kernel} if cell.kernel else {})}
     with cell.around.company():
         got = compute(
@@ -175,7 +175,12 @@ def main() -> int:
     builds = Builds(asked.folder.resolve())
     journal = Journal(asked.folder.resolve() / "outcomes.jsonl", source_digest())
     results: dict[str, list[tuple[Cell, Outcome]]] = {}
-    for title, of_table in cells(builds, found_pythons(asked.python)).items():
+    tables = cells(builds, found_pythons(asked.python))
+    if unknown := sorted(set(asked.table or []) - set(tables)):
+        parser.error(f"--table: there is no {unknown[0]!r}; the tables are: {'; '.join(tables)}")
+    if asked.table and not asked.print:
+        parser.error("--table needs --print: the page holds all tables or is left as it is")
+    for title, of_table in tables.items():
         results[title] = []
         for cell in of_table:
             out = None if asked.anew else journal.read(title, cell.row, cell.column)
@@ -193,8 +198,8 @@ def main() -> int:
         print(part)
     else:
         PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), part), encoding="utf-8")
-    differs = any(out.differ for done in results.values() for cell, out in done if cell.promised)
-    return 1 if differs else 0
+    bad = any(out.bad for done in results.values() for cell, out in done if cell.promised)
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -160,25 +161,18 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(pick=PICKS)
     def a_training_step(self, pick: random.Random) -> None:
-        """Of the fused model, with whatever may be the hyper-parameters of the graph that stands."""
-        played, s, step = self.played, self.played.session, self.played.step
-        if step is None:
+        """Of the fused model, on its training graph or on whatever graph stands."""
+        played = self.played
+        played.random = pick
+        if played.step is None:
             return
+        if pick.random() < 0.5:
+            played.a_training_graph(played.step.loss)
+            played.feed()
         alive = [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]
-        for hp in [t for t in alive if t.ne == (7, 1, 1, 1)][-2:]:
-            n = math.prod(step.ids.ne) if played.alive(step.ids) else 3
-            ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
-            numbers = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]
-            options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-            played.attempt(
-                nn.tnn_train_step,
-                s,
-                nn.TrainStep(step.ids, step.targets, hp, step.loss),
-                ids,
-                targets,
-                numbers,
-                **options,
-            )
+        hps = [played.step.hp, *[t for t in alive if t.ne == (7, 1, 1, 1)][-2:]]
+        for hp in hps if pick.random() < 0.3 else hps[:1]:
+            played.train(replace(played.step, hp=hp))
 
     @rule(pick=PICKS)
     def integers_go_in_and_come_out(self, pick: random.Random) -> None:

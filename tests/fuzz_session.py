@@ -12,7 +12,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from toynn import tinynn as nn
 
 # Not calls on a session, or no calls at all.
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
+HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # of AdamW
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Round(Arguments):
         self.calls = 0
         self.refused = 0
         self.computed = 0
+        self.kept = False  # the gradients of the graph are outputs
+        self.succeeded: set[str] = set()  # names of functions
         self.numbers: list[Any] = []  # what came out, for the comparison of variants
         nn.tnn_session_set_graph_capacity(self.session, self.random.choice([40, 100, 512, 512, 2000]))
 
@@ -157,6 +160,7 @@ class Round(Arguments):
         except TinyNNError as error:
             self.refused += 1
             return error
+        self.succeeded.add(function.__name__)
         if isinstance(result, np.ndarray) and result.dtype.itemsize == 4:
             self.numbers.append(result.tobytes())
         return result
@@ -172,16 +176,7 @@ class Round(Arguments):
         if self.variant.pinned:
             for tensor in self.tensors:
                 attempt(nn.tnn_set_output, s, tensor)
-        if backward:
-            attempt(nn.tnn_set_loss, s, end)
-            attempt(nn.tnn_build_forward_only, s, end)
-            attempt(nn.tnn_build_backward, s)
-            self.optimizers()
-            if self.variant.pinned:
-                attempt(nn.tnn_pin_all_graph_b_nodes, s)
-            realized = attempt(nn.tnn_realize_backward, s)
-        else:
-            realized = attempt(nn.tnn_realize, s, end)
+        realized = self.a_training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
         self.feed()
         for _ in range(pick.choice([1, 2])):
             attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
@@ -192,6 +187,32 @@ class Round(Arguments):
             done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
             self.computed += not isinstance(done, TinyNNError)
             self.look()
+        if backward and self.step is not None:
+            self.train(self.step)
+            self.look()
+
+    def a_training_graph(self, loss: nn.Tensor) -> Any:
+        """From the loss to a graph with memory: None, or why there is none."""
+        s, attempt = self.session, self.attempt
+        if self.step is not None:
+            attempt(nn.tnn_set_output, s, self.step.loss)
+        attempt(nn.tnn_set_loss, s, loss)
+        attempt(nn.tnn_build_forward_only, s, loss)
+        attempt(nn.tnn_build_backward, s)
+        self.optimizers()
+        if self.variant.pinned:
+            attempt(nn.tnn_pin_all_graph_b_nodes, s)
+        return attempt(nn.tnn_realize_backward, s)
+
+    def train(self, step: nn.TrainStep) -> None:
+        """A step of the fused model in one call, on the training graph that stands."""
+        pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
+        ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
+        options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
+        options["accumulate"] &= self.kept  # else it is refused, but where the variant pins all
+        result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
+        if not isinstance(result, TinyNNError):
+            self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm, NaN where there is none
 
     def optimizers(self) -> None:
         """A step for most parameters, of any kind, with or without a norm; gradients are outputs here and there."""
@@ -199,20 +220,23 @@ class Round(Arguments):
         grads = [(w, attempt(nn.tnn_tensor_grad, s, w), m, v) for w, m, v in self.parameters]
         grads = [one for one in grads if isinstance(one[1], nn.Tensor)]
         hp, clip, norm = attempt(nn.tnn_input_1d_f32, s, 7), attempt(nn.tnn_input_1d_f32, s, 2), None
-        keep = pick.random() < 0.5
+        self.kept = keep = pick.random() < 0.5
         if pick.random() < 0.5 and grads:
             norm = attempt(nn.tnn_fused_grad_norm, s, [grad for _, grad, _, _ in grads], clip)
+            attempt(nn.tnn_set_output, s, norm)
         for w, grad, m, v in grads:
             if keep or self.variant.pinned:
                 attempt(nn.tnn_set_output, s, grad)
             if isinstance(norm, nn.Tensor) or pick.random() < 0.7:
                 step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, norm if isinstance(norm, nn.Tensor) else None)
-            elif pick.random() < 0.3:
-                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # two numbers, as its rate and decay are
-            else:
+            elif pick.random() < 0.8:
                 step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
+            else:
+                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # two numbers, as its own are
             if isinstance(step, nn.Tensor):
                 attempt(nn.tnn_extend_backward_graph, s, step)
+        if self.step is not None and isinstance(hp, nn.Tensor):
+            self.step = replace(self.step, hp=hp, norm=norm if isinstance(norm, nn.Tensor) else None)
         self.tensors += [t for t in (hp, clip, norm, *(grad for _, grad, _, _ in grads)) if isinstance(t, nn.Tensor)]
 
     def feed(self) -> None:
@@ -229,7 +253,7 @@ class Round(Arguments):
                 elif nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32:
                     nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, 3, n))
                 elif n == 7:
-                    nn.tnn_upload_from_float_array(s, tensor, [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95])
+                    nn.tnn_upload_from_float_array(s, tensor, HYPER_PARAMETERS)
                 else:
                     nn.tnn_upload_from_float_array(s, tensor, numbers.standard_normal(n))
             except TinyNNError:
@@ -316,4 +340,5 @@ def run(seed: int, every: list[Callable[..., Any]]) -> Round:
         if not same:
             raise DifferenceError(f"seed {seed}: number {place} differs between {PLAIN} and {variant}")
     one.calls, one.refused = one.calls + two.calls, one.refused + two.refused
+    one.succeeded |= two.succeeded
     return one

@@ -42,12 +42,17 @@ def watch(script: str, words: list[str], patience: float) -> Outcome:
 
     if child.stdout is None:
         raise AssertionError("the child has no output")
-    timer = threading.Timer(patience, kill)
-    timer.start()
+
+    def patience_begins() -> threading.Timer:
+        begun = threading.Timer(patience, kill)
+        begun.daemon = True  # Ctrl-C ends this process at once, not when the patience does
+        begun.start()
+        return begun
+
+    timer = patience_begins()
     for line in child.stdout:
         timer.cancel()
-        timer = threading.Timer(patience, kill)
-        timer.start()
+        timer = patience_begins()
         if line.startswith("seed "):
             seed = int(line.split()[1])
         else:

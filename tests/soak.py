@@ -24,7 +24,7 @@ from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatc
 STEPS_OF_A_SESSION = 100
 WARM_UP = 10  # sessions: allocators keep what they had once
 MOST_SPREAD = 1 << 20  # bytes between the least and the most that was resident after the warm-up
-MOST_SLOPE = 64.0  # bytes a step: less than any block that a session or a graph could lose each hundred steps
+MOST_SLOPE = 40.0  # bytes a step: less than a page of 4 KiB a session
 
 
 @dataclass(frozen=True)

@@ -311,9 +311,11 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="operations whose name holds this")
-    parser.add_argument("--stride", type=int, default=1, help="every so manieth allocation only")
+    parser.add_argument("--stride", type=int, default=1, help="only every so many allocations")
     arguments = parser.parse_args()
     names = [name for name in OPERATIONS if arguments.only in name]
+    if not names and arguments.only not in FIRST_SESSION:
+        parser.error(f"--only: no operation's name holds {arguments.only!r}; there are: {'; '.join(OPERATIONS)}")
     harmed = total = 0
     print(f"{'operation':44} {'mode':12} {'allocations':>11} {'faults':>8} {'refused':>8}")
     with tempfile.TemporaryDirectory() as folder:

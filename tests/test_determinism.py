@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import determinism_builds
 import numpy as np
 import pytest
-from determinism_builds import Installed, NotRunError
+from determinism_builds import Builds, Installed, NotRunError
 from determinism_journal import Journal, Outcome
 from determinism_matrix import BEGIN, END, PAGE, Cell, compare, outcome, put, report
 from record_fixtures import compute, fixture_path
@@ -84,10 +86,42 @@ def test_a_build_that_cannot_be_made_is_not_run_and_counts_for_nothing() -> None
     assert "| clang | not run: no clang here |  |" in part
 
 
+def test_a_build_that_fails_is_no_excuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a compiler that is there and refuses the source: here one that is no compiler."""
+    monkeypatch.setitem(determinism_builds.COMPILERS, "clang", [("false", "false")])
+    broken = Cell("clang Release", "equal", lambda: Builds(tmp_path).of("clang", "Release"))
+    out = outcome(broken, {"a": {}})
+    assert out.bad
+    assert str(out).startswith("not run: clang-Release does not build: ")
+    assert not outcome(cell("clang Release"), {"a": {}}).bad
+    assert Outcome(17, ("tiny_50",)).bad
+
+
 def test_the_page_has_one_place_for_the_matrix() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert put(page, "x\n").split(BEGIN)[1].split(END)[0] == "\nx\n"
     assert put(put(page, "x\n"), page.split(BEGIN + "\n")[1].split(END)[0]) == page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--table", "Compiler and threads"],
+            "there is no 'Compiler and threads'; the tables are: Compilers and threads;",
+        ),
+        (["--table", "Ways to install"], "--table needs --print"),
+    ],
+)
+def test_a_part_of_the_matrix_does_not_replace_the_page(words: list[str], said: str, tmp_path: Path) -> None:
+    before = PAGE.read_bytes()
+    script = str(Path(__file__).with_name("determinism_matrix.py"))
+    done = subprocess.run(
+        [sys.executable, script, "--folder", str(tmp_path), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert PAGE.read_bytes() == before
 
 
 def test_a_journal_remembers_what_was_run_of_the_same_source(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from fuzz_session import functions
 
 from toynn import Session, SessionError, Tensor, TinyNNError
 from toynn import tinynn as nn
@@ -121,6 +122,10 @@ CALLS: dict[str, Call] = {
     "mul": lambda d: (nn.tnn_mul, [d.m, d.m2]),
     "scale": lambda d: (nn.tnn_scale, [d.m, 2.0]),
     "silu": lambda d: (nn.tnn_silu, [d.m]),
+    "gelu": lambda d: (nn.tnn_gelu, [d.m]),
+    "tanh": lambda d: (nn.tnn_tanh, [d.m]),
+    "sqrt": lambda d: (nn.tnn_sqrt, [d.m]),
+    "sum_rows": lambda d: (nn.tnn_sum_rows, [d.m]),
     "sum": lambda d: (nn.tnn_sum, [d.m]),
     "rms_norm": lambda d: (nn.tnn_rms_norm, [d.m, d.v, 1e-5]),
     "layer_norm": lambda d: (nn.tnn_layer_norm, [d.m, d.v, d.v, 1e-5]),
@@ -191,6 +196,33 @@ OTHERS: dict[str, Call] = {
     "upload_from_float_array": lambda d: (nn.tnn_upload_from_float_array, [d.v, [1.0, 2.0, 3.0, 4.0]]),
     "upload_from_int_array": lambda d: (nn.tnn_upload_from_int_array, [d.ids, [1, 2, 3, 0]]),
 }
+
+
+# Without a tensor to replace, of the whole graph, or another spelling of one that is here; each has tests of its own.
+ELSEWHERE = {
+    "tnn_input_1d_f32", "tnn_input_1d_f32_persistent", "tnn_input_1d_i32", "tnn_input_1d_i32_ctx",
+    "tnn_input_1d_i32_persistent", "tnn_input_2d_f32", "tnn_input_2d_f32_persistent", "tnn_input_2d_persistent",
+    "tnn_input_3d_f32_persistent", "tnn_finalize_weights", "tnn_last_error", "tnn_last_error_code",
+    "tnn_session_compute_nbytes", "tnn_session_graph_capacity", "tnn_session_n_threads",
+    "tnn_session_set_graph_capacity", "tnn_session_set_n_threads", "tnn_session_weights_nbytes",
+    "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
+    "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",
+    "tnn_realize_backward", "tnn_train_step",
+    "tnn_build_forward_only", "tnn_realize",  # what they take once, they refuse then
+    "tnn_tensor_name", "tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3",
+    "tnn_download_to_int_array", "download_row_major", "upload_int_array", "upload_row_major",
+}  # fmt: skip
+
+
+def test_every_call_on_a_session_is_here_or_elsewhere() -> None:
+    """A call that is added wants a line above: CALLS for an operator, STEPS, OTHERS, or, without one, a reason."""
+    desk, trained = Desk(), Desk()
+    with desk.s, trained.s:
+        trained.train()
+        here = {call(desk)[0].__name__ for call in [*CALLS.values(), *OTHERS.values()]}
+        here |= {call(trained)[0].__name__ for call in STEPS.values()}
+    assert here.isdisjoint(ELSEWHERE)
+    assert here | ELSEWHERE == {function.__name__ for function in functions()}
 
 
 def instead_of(argument: Any, strange: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

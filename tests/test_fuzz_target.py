@@ -24,7 +24,7 @@ BY_HAND = "".join((ROOT / "fuzz" / name).read_text(encoding="utf-8") for name in
 
 @pytest.fixture(scope="module")
 def programs() -> list[Path]:
-    """fuzz_replay and fuzz_sabotaged, in the folder that the build which is installed was made in."""
+    """fuzz_replay and fuzz_sabotaged, in this build's folder: of `make sanitize`, `make coverage`, or any other."""
     options = nn.tnn_build_options()
     door = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
     folder = ROOT / "build" / door
@@ -124,6 +124,15 @@ def test_a_refusal_without_a_message_is_noticed_and_the_input_can_be_played_agai
     repeated = play(programs[1], *words)
     assert repeated.returncode == -6
     assert repeated.stderr == played.stderr
+
+
+def test_a_clang_that_was_named_and_has_no_libfuzzer_is_refused_and_not_done_without(tmp_path: Path) -> None:
+    script, nothing = ROOT / "fuzz" / "run.py", str(tmp_path / "clang")
+    done = subprocess.run(
+        [sys.executable, script, "--clang", nothing, "--seconds", "1"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"fuzz: {nothing} is no clang that links libFuzzer with AddressSanitizer\n"
 
 
 def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SUB_INTERPRETER = """
     except ImportError:
         import _xxsubinterpreters as interpreters
     import sys, warnings
-    created = interpreters.create(*ARGUMENTS)
+    created = interpreters.create(ARGUMENTS)
     done = interpreters.run_string(created, '''if True:
         import sys
         sys.path[:] = PATH
@@ -40,13 +40,11 @@ SUB_INTERPRETER = """
 @pytest.mark.parametrize("first", ["", "import toynn"])
 def test_a_sub_interpreter_is_refused_in_words_and_the_main_one_works_on(first: str, isolated: bool) -> None:
     """Its own GIL or, as mod_wsgi makes them, the one of all; with and without toynn in the main interpreter."""
-    if isolated or sys.version_info < (3, 12):
-        arguments = "()"
+    if sys.version_info >= (3, 13):
+        arguments = "'isolated'" if isolated else "'legacy'"
     else:
-        arguments = '("legacy",)' if sys.version_info >= (3, 13) else '(), {"isolated": False}'
+        arguments = f"isolated={isolated}"
     script = first + textwrap.dedent(SUB_INTERPRETER)
-    if arguments.startswith("(), "):
-        script = script.replace("create(*ARGUMENTS)", "create(isolated=False)")
     done = subprocess.run(
         [sys.executable, "-c", script.replace("ARGUMENTS", arguments)],
         capture_output=True, text=True, timeout=120, check=False,

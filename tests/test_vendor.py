@@ -181,6 +181,14 @@ def test_an_edited_tree_is_refused_and_not_overwritten(vendor: Vendor) -> None:
     assert edited.read_text() == "int mine;"
 
 
+def test_a_file_that_was_put_into_the_tree_is_refused_and_not_removed(vendor: Vendor) -> None:
+    """A header in include/ would be compiled in, and no hash of what was unpacked would tell."""
+    strange = vendor.populated().tree / "include" / "stdlib.h"
+    strange.write_text("int mine;")
+    refused(vendor.populate(), "not unpacked", "include/stdlib.h", "ggml is built unmodified", "remove the folder")
+    assert strange.read_text() == "int mine;"
+
+
 # ---------------------------------------------------------------- the source is not what, or where, it should be
 
 

@@ -70,7 +70,7 @@ class Lock:
 
 
 def damage(tree: Path, lock: Lock) -> str:
-    """What the tree lacks, in words; "" when it is complete and as pinned. An edited tree is an error."""
+    """What the tree lacks, in words; "" when it is complete and as pinned. One that was edited is an error."""
     if not tree.exists():
         return "it does not exist"
     stamp = tree / STAMP
@@ -90,7 +90,19 @@ def damage(tree: Path, lock: Lock) -> str:
             "unmodified: what it lacks belongs in csrc/. Save your change if you want it, then remove the folder "
             f"{tree} and build again."
         )
+    strange = sorted(names_of(tree) - recorded.keys())
+    if strange:  # a header among them would be compiled in
+        raise PopulateError(
+            f"{tree} holds {len(strange)} files that were not unpacked, {strange[0]} among them. ggml is built "
+            f"unmodified. Move them away if you want them, then remove the folder {tree} and build again."
+        )
     return ""
+
+
+def names_of(tree: Path) -> set[str]:
+    """The tree's files, by their path below it, without the stamp."""
+    paths = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir())
+    return {name for name in paths if name != STAMP}
 
 
 def stamp_header(lock: Lock) -> str:
@@ -98,8 +110,7 @@ def stamp_header(lock: Lock) -> str:
 
 
 def write_stamp(tree: Path, lock: Lock) -> None:
-    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
-    lines = [stamp_header(lock), *(f"{file_sha256(tree / name)}  {name}" for name in names)]
+    lines = [stamp_header(lock), *(f"{file_sha256(tree / name)}  {name}" for name in sorted(names_of(tree)))]
     (tree / STAMP).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
