@@ -24,7 +24,7 @@ BY_HAND = "".join((ROOT / "fuzz" / name).read_text(encoding="utf-8") for name in
 
 @pytest.fixture(scope="module")
 def programs() -> list[Path]:
-    """fuzz_replay and fuzz_sabotaged, in the folder of this build: of `make sanitize`, `make coverage`, or any other door."""
+    """fuzz_replay and fuzz_sabotaged, in the folder of this build, whichever door made it."""
     options = nn.tnn_build_options()
     door = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
     folder = ROOT / "build" / door
