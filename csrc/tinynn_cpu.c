@@ -101,3 +101,14 @@ int32_t tnn_available_cores(void) {
     cores = granted > 0 && granted < cores ? granted : cores;
     return cores < 512 ? cores : 512;
 }
+
+/* ------------------------------------------------------------------ arithmetic */
+
+void tnn__arithmetic_begin(fenv_t * callers) {
+    fegetenv(callers);
+    fesetenv(FE_DFL_ENV);
+}
+
+void tnn__arithmetic_end(const fenv_t * callers) {
+    fesetenv(callers);
+}

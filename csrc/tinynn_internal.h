@@ -5,6 +5,7 @@
 #include "tinynn.h"
 #include "tinynn_reserve.h"
 
+#include <fenv.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -183,6 +184,12 @@ bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node);
 void tnn__losses_seal(tnn_session * s);
 bool tnn__is_loss_node(const struct ggml_tensor * node);
 void tnn__losses_free(tnn_session * s);
+
+/* ---- arithmetic (tinynn_cpu.c) ---- */
+/* From here to the second call the thread rounds to nearest and keeps denormals, whatever mode the caller left it in: a library
+ * that was built with fast-math sets one when it is loaded. Threads that start meanwhile take it over. */
+void tnn__arithmetic_begin(fenv_t * callers);
+void tnn__arithmetic_end(const fenv_t * callers);
 
 /* ---- graph (tinynn_graph.c) ---- */
 void tnn__pool_free(tnn_session * s);
