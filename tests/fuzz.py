@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fuzz_session import functions, run
-from fuzz_watch import LIMIT, watch
+from fuzz_watch import END, LIMIT, watch
 
 _WARM_UP = 300  # rounds after which memory must not grow: allocators keep what they had once
 _GROWTH = 64 << 20  # bytes
@@ -32,6 +32,8 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
         print("seed", seed, flush=True)
         if sabotage == f"abort:{seed}":
             os.abort()
+        if sabotage == f"exit:{seed}":
+            os._exit(0)
         if sabotage == f"hang:{seed}":
             time.sleep(3600)
         if sabotage == f"raise:{seed}":
@@ -44,6 +46,7 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
             raise AssertionError(f"memory grew from {before} to {_resident()} bytes since round {_WARM_UP}")
     print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} of them refused;")
     print(f"{computed} graphs computed, each twice; {_resident() >> 20} MiB resident")
+    print(END)
 
 
 def _resident() -> int:
@@ -61,7 +64,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:SEED, hang:SEED, raise:SEED
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:, exit:, hang: or raise:SEED
     words = parser.parse_args()
     if words.child:
         rounds(words.seed, words.rounds, words.seconds, words.sabotage)
