@@ -159,6 +159,12 @@ tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 /* ---- what the system says (tinynn_cpu.c) ---- */
 /* The first size - 1 bytes of a file as a string, without asking for memory. */
 bool tnn__read_start(const char * path, char * text, size_t size);
+/* The first number behind the first prefix in a text, or UINT64_MAX. */
+uint64_t tnn__number_behind(const char * text, const char * prefix);
+
+/* ---- what the control groups of this process leave it (tinynn_cgroup.c) ---- */
+uint64_t tnn__cgroup_memory(void); /* bytes, or UINT64_MAX */
+int64_t tnn__cgroup_cores(void);   /* at least 1, or INT64_MAX */
 
 /* ---- memory (tinynn_memory.c) ---- */
 /* Bytes that may still be had on this machine (available memory, cgroup limit). */
