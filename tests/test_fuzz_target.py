@@ -6,6 +6,7 @@ Built from the objects of this very build: under the sanitizers where the extens
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_a_refusal_without_a_message_is_noticed_and_the_input_can_be_played_agai
     repeated = play(programs[1], *words)
     assert repeated.returncode == -6
     assert repeated.stderr == played.stderr
+
+
+@pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT])
+def test_whatever_ends_the_process_the_input_can_be_played_again(
+    programs: list[Path], seeds: list[str], end: signal.Signals
+) -> None:
+    """A bad address ends it as often as an assertion does; a sanitizer makes an abort of it."""
+    with subprocess.Popen(
+        [programs[0], "--say", "--seconds", "600", *seeds], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as playing:
+        assert playing.stderr is not None
+        playing.stderr.readline()
+        playing.send_signal(end)
+        said = playing.stderr.read()
+    assert playing.returncode in (-end, -signal.SIGABRT)
+    assert "fuzz: to play it again: " in said
 
 
 def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) -> None:
