@@ -107,3 +107,38 @@ def test_a_mode_of_the_callers_changes_no_bit_at_any_number_of_threads_and_stays
     assert len(usual) == 2
     assert usual[0] == usual[1]
     assert digests(mode, early) == usual
+
+
+TRAPS = """
+import ctypes, ctypes.util
+import numpy as np
+from toynn import tinynn as nn
+libm = ctypes.CDLL(ctypes.util.find_library("m"))
+s = nn.Session(n_threads=2, oversubscribe=True)
+w, half = nn.tnn_input_2d_f32_persistent(s, 64, 64), nn.tnn_input_2d_persistent(s, nn.TNN_F16, 64, 64)
+nn.tnn_finalize_weights(s)
+root = nn.tnn_sqrt(s, w)
+nn.tnn_set_output(s, root)
+nn.tnn_realize(s, root)
+numbers = np.full((64, 64), -1e30, dtype=np.float32)
+nn.upload_row_major(s, w, numbers)
+libm.feenableexcept(TRAPPED)
+nn.tnn_compute(s)
+nn.upload_row_major(s, half, numbers)
+halves, roots = nn.tnn_download(s, half), nn.tnn_download(s, root)
+enabled = libm.fedisableexcept(TRAPPED)
+print(enabled, np.isneginf(halves).all(), np.isnan(roots).all())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="other CPUs may have no traps, other systems no call",
+)
+def test_infinities_that_the_caller_has_trapped_do_not_end_the_process() -> None:
+    """Some numerical programs have them trapped, to see where they come from; numpy's would end the process."""
+    trapped = 0x1D  # invalid, division by zero, overflow, underflow
+    script = TRAPS.replace("TRAPPED", str(trapped))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
+    assert done.stdout.split() == [str(trapped), "True", "True"]
