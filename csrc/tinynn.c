@@ -69,7 +69,10 @@ static bool initialise_process(void) {
     }
     ggml_log_set(on_log, NULL);
     ggml_set_abort_callback(on_abort);
-    ggml_cpu_init();
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers);
+    ggml_cpu_init(); /* computes tables */
+    tnn__arithmetic_end(&callers);
     const struct ggml_tensor nothing = { .op = GGML_OP_NONE };
     size_t                   unused  = 0;
     ggml_cpu_extra_work_size(1, &nothing, &unused); /* makes a list that ggml's threads would make at their first node */

@@ -76,8 +76,8 @@ TNN_API const char * tnn_cpu_missing(void);   /* features this CPU lacks for the
 TNN_API const char * tnn_gemm_kernel(void);              /* the one in use: "v8", or "avx512" where this CPU has it */
 TNN_API const char * tnn_gemm_kernel_at(int32_t i);      /* those that this CPU can run, the fastest at 0; NULL beyond the last */
 TNN_API int tnn_gemm_use_kernel(const char * name);      /* TNN_E_VALUE: this CPU, or this build, has no kernel of that name */
-TNN_API int32_t tnn_available_cores(void);    /* cores this process may run on: affinity mask and cgroup quota, at least 1 */
-TNN_API int64_t tnn_available_memory(void);   /* bytes that may still be had: of the machine, of this process's cgroup */
+TNN_API int32_t tnn_available_cores(void);    /* cores this process may run on: affinity mask and quotas of its cgroups, at least 1 */
+TNN_API int64_t tnn_available_memory(void);   /* bytes that may still be had: of the machine, of this process's cgroups */
 
 /* ---- session ---- */
 /* kind 0 = CPU. NULL on failure: tnn_last_error(NULL) tells why (per thread). */

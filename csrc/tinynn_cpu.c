@@ -4,8 +4,10 @@
 #include "tinynn_internal.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ instruction set */
@@ -71,18 +73,13 @@ bool tnn__read_start(const char * path, char * text, size_t size) {
     return got >= 0;
 }
 
-/* ------------------------------------------------------------------ cores */
-
-/* CPU time the cgroup grants, in cores, or 0 for no limit. */
-static int cgroup_cores(void) {
-    char      text[256];
-    long long quota = 0, period = 0;
-    if (!tnn__read_start("/sys/fs/cgroup/cpu.max", text, sizeof(text))) {
-        return 0;
-    }
-    const int n = sscanf(text, "%lld %lld", &quota, &period);
-    return n == 2 && quota > 0 && period > 0 ? (int) ((quota + period - 1) / period) : 0; /* "max" reads as no number */
+uint64_t tnn__number_behind(const char * text, const char * prefix) {
+    const char * at = strstr(text, prefix);
+    uint64_t     value;
+    return at != NULL && sscanf(at + strlen(prefix), "%" SCNu64, &value) == 1 ? value : UINT64_MAX;
 }
+
+/* ------------------------------------------------------------------ cores */
 
 int32_t tnn_available_cores(void) {
     int cores = 0;
@@ -97,7 +94,18 @@ int32_t tnn_available_cores(void) {
         const long n = sysconf(_SC_NPROCESSORS_ONLN);
         cores = n > 0 ? (int) n : 1;
     }
-    const int granted = cgroup_cores();
-    cores = granted > 0 && granted < cores ? granted : cores;
+    const int64_t granted = tnn__cgroup_cores();
+    cores = granted < cores ? (int) granted : cores;
     return cores < 512 ? cores : 512;
+}
+
+/* ------------------------------------------------------------------ arithmetic */
+
+void tnn__arithmetic_begin(fenv_t * callers) {
+    fegetenv(callers);
+    fesetenv(FE_DFL_ENV);
+}
+
+void tnn__arithmetic_end(const fenv_t * callers) {
+    fesetenv(callers);
 }

@@ -48,12 +48,15 @@ int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * dat
         return tnn_last_error_code(s);
     }
     struct ggml_tensor * x = e->tensor;
+    fenv_t callers;
     switch (x->type) {
         case GGML_TYPE_F32:
             memcpy(x->data, data, (size_t) n * sizeof(float));
             break;
         case GGML_TYPE_F16:
+            tnn__arithmetic_begin(&callers); /* who has infinities trapped would be ended by this one */
             ggml_fp32_to_fp16_row(data, x->data, n);
+            tnn__arithmetic_end(&callers);
             break;
         case GGML_TYPE_BF16:
             ggml_fp32_to_bf16_row(data, x->data, n);
@@ -130,12 +133,15 @@ int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
     if (x == NULL || !want_count(s, x, data, n)) {
         return tnn_last_error_code(s);
     }
+    fenv_t callers;
     switch (x->type) {
         case GGML_TYPE_F32:
             memcpy(data, x->data, (size_t) n * sizeof(float));
             break;
         case GGML_TYPE_F16:
+            tnn__arithmetic_begin(&callers);
             ggml_fp16_to_fp32_row(x->data, data, n);
+            tnn__arithmetic_end(&callers);
             break;
         case GGML_TYPE_BF16:
             ggml_bf16_to_fp32_row(x->data, data, n);

@@ -250,7 +250,7 @@ static double now(void) {
     return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
-int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     int rc = tnn__check_inputs(s, graph);
     if (rc != TNN_OK) {
         return rc;
@@ -281,6 +281,14 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     }
     tnn__reserve_leave(&s->reserve);
     s->computed = s->computed || rc == TNN_OK;
+    return rc;
+}
+
+int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers); /* before the pool's threads start */
+    const int rc = run(s, graph, seconds);
+    tnn__arithmetic_end(&callers);
     return rc;
 }
 

@@ -5,6 +5,7 @@
 #include "tinynn.h"
 #include "tinynn_reserve.h"
 
+#include <fenv.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -170,6 +171,12 @@ tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 /* ---- what the system says (tinynn_cpu.c) ---- */
 /* The first size - 1 bytes of a file as a string, without asking for memory. */
 bool tnn__read_start(const char * path, char * text, size_t size);
+/* The first number behind the first prefix in a text, or UINT64_MAX. */
+uint64_t tnn__number_behind(const char * text, const char * prefix);
+
+/* ---- what the control groups of this process leave it (tinynn_cgroup.c) ---- */
+uint64_t tnn__cgroup_memory(void); /* bytes, or UINT64_MAX */
+int64_t tnn__cgroup_cores(void);   /* at least 1, or INT64_MAX */
 
 /* ---- memory (tinynn_memory.c) ---- */
 /* Bytes that may still be had on this machine (available memory, cgroup limit). */
@@ -195,6 +202,12 @@ bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node);
 void tnn__losses_seal(tnn_session * s);
 bool tnn__is_loss_node(const struct ggml_tensor * node);
 void tnn__losses_free(tnn_session * s);
+
+/* ---- arithmetic (tinynn_cpu.c) ---- */
+/* From here to the second call the thread rounds to nearest and keeps denormals, whatever mode the caller left it in: a library
+ * that was built with fast-math sets one when it is loaded. Threads that start meanwhile take it over. */
+void tnn__arithmetic_begin(fenv_t * callers);
+void tnn__arithmetic_end(const fenv_t * callers);
 
 /* ---- graph (tinynn_graph.c) ---- */
 /* Appends t's ancestors and t. */

@@ -11,7 +11,6 @@
 #include "tinynn_kernels.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,32 +19,22 @@
 
 /* ------------------------------------------------------------------ what can be had */
 
-/* First number behind prefix in the first 4 KiB of a text file, or UINT64_MAX. Without a stream of C's, which needs memory. */
-static uint64_t read_number(const char * path, const char * prefix) {
+/* What the kernel says is left of the machine's, or UINT64_MAX. Without a stream of C's, which needs memory. */
+static uint64_t kib_available(void) {
     char text[4096];
-    if (!tnn__read_start(path, text, sizeof(text))) {
-        return UINT64_MAX;
-    }
-    const char * at = strstr(text, prefix);
-    uint64_t     value;
-    return at != NULL && sscanf(at + strlen(prefix), "%" SCNu64, &value) == 1 ? value : UINT64_MAX; /* "max": no limit */
+    return tnn__read_start("/proc/meminfo", text, sizeof(text)) ? tnn__number_behind(text, "MemAvailable:") : UINT64_MAX;
 }
 
 uint64_t tnn__memory_available(void) {
-    const uint64_t kib       = read_number("/proc/meminfo", "MemAvailable:");
+    const uint64_t kib       = kib_available();
     uint64_t       available = kib < UINT64_MAX / 1024 ? kib * 1024 : UINT64_MAX;
     if (available == UINT64_MAX) {
         const long pages = sysconf(_SC_PHYS_PAGES);
         const long size  = sysconf(_SC_PAGESIZE);
         available = pages > 0 && size > 0 ? (uint64_t) pages * (uint64_t) size : UINT64_MAX;
     }
-    const uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
-    const uint64_t used  = read_number("/sys/fs/cgroup/memory.current", "");
-    if (limit != UINT64_MAX && used != UINT64_MAX) {
-        const uint64_t rest = limit > used ? limit - used : 0;
-        available = rest < available ? rest : available;
-    }
-    return available;
+    const uint64_t rest = tnn__cgroup_memory();
+    return rest < available ? rest : available;
 }
 
 int64_t tnn_available_memory(void) {

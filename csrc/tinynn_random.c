@@ -1,5 +1,5 @@
 /* tinynn_random.c - the two random streams of the reference's initialisation: integers and the C library's f64 math. */
-#include "tinynn.h"
+#include "tinynn_internal.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -55,6 +55,8 @@ int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data
     if (state == NULL || data == NULL || n < 0 || !isfinite(std) || (kind != TNN_RANDOM_LCG31 && kind != TNN_RANDOM_XORSHIFT64)) {
         return TNN_E_VALUE;
     }
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers);
     for (int64_t i = 0; i < n; i += 2) {
         const double u1 = fmax(uniform(kind, state), 1e-300);
         const double u2 = uniform(kind, state);
@@ -65,5 +67,6 @@ int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data
             data[i + 1] = (float) (r * sin(th) * std);
         }
     }
+    tnn__arithmetic_end(&callers);
     return TNN_OK;
 }

@@ -43,8 +43,17 @@ static void on_end(int signal_number) { /* the process is at its end: what is no
     } else {
         fprintf(stderr, "fuzz: to play it again: %s --seed %" PRIu64 " --only %" PRIu64 " FILE... (the same files)\n", program, seed, playing);
     }
-    signal(SIGABRT, SIG_DFL);
-    raise(SIGABRT);
+    signal_number = signal_number == SIGALRM ? SIGABRT : signal_number;
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+/* A sanitizer has a handler of its own, which says more and aborts. */
+static void say_where_it_ends(int signal_number) {
+    struct sigaction there;
+    if (sigaction(signal_number, NULL, &there) == 0 && there.sa_handler == SIG_DFL) {
+        signal(signal_number, on_end);
+    }
 }
 
 static int unreadable(const char * name) {
@@ -169,8 +178,10 @@ int main(int argc, char ** argv) {
             return 2;
         }
     }
-    signal(SIGABRT, on_end);
-    signal(SIGALRM, on_end);
+    const int ends[] = { SIGABRT, SIGALRM, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        say_where_it_ends(ends[i]);
+    }
     for (int i = 0; i < n_files && only == UINT64_MAX; i++) {
         struct tally tally = { 0, 0 };
         file_playing = files[i].name;

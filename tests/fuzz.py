@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fuzz_session import functions, run
-from fuzz_watch import LIMIT, watch
+from fuzz_watch import END, LIMIT, watch
 
 _WARM_UP = 150  # rounds after which memory must not grow: allocators keep what they had once
 _GROWTH = 64 << 20  # bytes
@@ -35,6 +35,8 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
         print("seed", seed, flush=True)
         if sabotage == f"abort:{seed}":
             os.abort()
+        if sabotage == f"exit:{seed}":
+            os._exit(0)
         if sabotage == f"hang:{seed}":
             time.sleep(3600)
         if sabotage == f"raise:{seed}":
@@ -51,6 +53,7 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
     print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} of them refused;")
     print(f"{computed} graphs computed, each twice; {_resident() >> 20} MiB resident")
     print("never succeeded:", *sorted({function.__name__ for function in every} - succeeded))
+    print(END)
 
 
 def _resident() -> int:
@@ -68,7 +71,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:, hang:, raise:, grow:SEED
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:, exit:, hang:, raise:, grow:SEED
     words = parser.parse_args()
     if words.child:
         rounds(words.seed, words.rounds, words.seconds, words.sabotage)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fuzz_watch import watch
+from fuzz_watch import END, watch
 from gguf_bytes import GgufBytes, array, scalar, tiny
 from interop_models import make
 
@@ -228,6 +228,7 @@ def rounds(first: int, most: int, seconds: float) -> None:
             outcomes[run(first + done, Path(folder))] += 1
             done += 1
     print(f"{done} rounds from seed {first}, {outcomes['refused']} refused, {outcomes['read']} read all the same")
+    print(END)
 
 
 def main() -> int:

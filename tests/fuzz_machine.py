@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from fuzz_session import PLAIN, VARIANTS, Round, computes
-from fuzz_watch import LIMIT, watch
+from fuzz_watch import END, LIMIT, watch
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -251,6 +251,7 @@ def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, 
     print(f"classes, {sum(n for word, n in counts.items() if word.endswith(' refused'))} of them refused")
     print("never called:", *sorted(set(CALLS) - names))
     print("never succeeded:", *sorted(names - succeeded))
+    print(END)
 
 
 def _sabotage(what: str) -> None:

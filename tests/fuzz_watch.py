@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
+END = "end of the rounds"  # the last line of a child: a call that ends the process with status 0 is a failure too
 LIMIT = 4 << 30  # bytes that a round may ask for: what is larger must be refused, not filled
 
 
@@ -24,7 +25,7 @@ class Outcome:
 
 
 def watch(script: str, words: list[str], patience: float) -> Outcome:
-    """Runs `script --child words` as a child, which announces each round by a line "seed N".
+    """Runs `script --child words` as a child, which announces each round by a line "seed N" and ends with the line END.
 
     A round that takes longer than `patience` seconds is a hang: the child is killed.
     """
@@ -34,7 +35,7 @@ def watch(script: str, words: list[str], patience: float) -> Outcome:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",
         env=os.environ | {"ASAN_OPTIONS": f"{asan}:max_allocation_size_mb={LIMIT >> 20}"} if asan else None,
     )  # fmt: skip
-    seed, said, hung = -1, [], threading.Event()
+    seed, said, ended, hung = -1, [], False, threading.Event()
 
     def kill() -> None:
         hung.set()
@@ -55,6 +56,8 @@ def watch(script: str, words: list[str], patience: float) -> Outcome:
         timer = patience_begins()
         if line.startswith("seed "):
             seed = int(line.split()[1])
+        elif line == END + "\n":
+            ended = True
         else:
             said.append(line)
     timer.cancel()
@@ -62,6 +65,6 @@ def watch(script: str, words: list[str], patience: float) -> Outcome:
     text = "".join(said)
     if hung.is_set():
         return Outcome(seed, f"the round of seed {seed} hung for {patience:.0f} s\n{text}")
-    if status != 0:
+    if status != 0 or not ended:
         return Outcome(seed, f"the round of seed {seed} ended the process with status {status}\n{text}")
     return Outcome(None, text)

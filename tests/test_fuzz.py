@@ -50,6 +50,12 @@ def test_an_abort_is_reported_with_its_seed() -> None:
     assert "seed 22 ended the process with status -6" in outcome.said
 
 
+def test_a_call_that_ends_the_process_without_a_failure_is_reported_all_the_same() -> None:
+    outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "exit:22"], patience=300)
+    assert outcome.seed == 22
+    assert "seed 22 ended the process with status 0" in outcome.said
+
+
 def test_a_hang_is_reported_with_its_seed_and_ended() -> None:
     outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "hang:21"], patience=20)
     assert outcome.seed == 21

@@ -6,6 +6,7 @@ Built from the objects of this very build: under the sanitizers where the extens
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ BY_HAND = "".join((ROOT / "fuzz" / name).read_text(encoding="utf-8") for name in
 
 @pytest.fixture(scope="module")
 def programs() -> list[Path]:
-    """fuzz_replay and fuzz_sabotaged, in this build's folder: of `make sanitize`, `make coverage`, or any other."""
+    """fuzz_replay and fuzz_sabotaged, in the folder of this build, whichever door made it."""
     options = nn.tnn_build_options()
     door = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
     folder = ROOT / "build" / door
@@ -133,6 +134,22 @@ def test_a_clang_that_was_named_and_has_no_libfuzzer_is_refused_and_not_done_wit
     )
     assert done.returncode == 1
     assert done.stderr == f"fuzz: {nothing} is no clang that links libFuzzer with AddressSanitizer\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT])
+def test_whatever_ends_the_process_the_input_can_be_played_again(
+    programs: list[Path], seeds: list[str], end: signal.Signals
+) -> None:
+    """A bad address ends it as often as an assertion does; a sanitizer makes an abort of it."""
+    with subprocess.Popen(
+        [programs[0], "--say", "--seconds", "600", *seeds], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as playing:
+        assert playing.stderr is not None
+        playing.stderr.readline()
+        playing.send_signal(end)
+        said = playing.stderr.read()
+    assert playing.returncode in (-end, -signal.SIGABRT)
+    assert "fuzz: to play it again: " in said
 
 
 def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) -> None:

@@ -170,6 +170,70 @@ def test_an_array_that_closes_its_session_is_too_late() -> None:
             upload(session, w, Closing())
 
 
+def test_an_array_that_changes_the_dtype_of_another_argument_does_not_make_it_longer_than_it_is() -> None:
+    """Four integers seen as sixteen bytes: C must not be told that there are sixteen integers."""
+    with Session(n_threads=1) as s:
+        table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 1, 4) for _ in range(4))
+        nn.tnn_set_param(s, table)
+        nn.tnn_finalize_weights(s)
+        ids, targets, hp = nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_f32(s, 7)
+        logits = nn.tnn_fused_linear(s, nn.tnn_get_rows(s, table, ids), [head])
+        loss = nn.tnn_fused_cross_entropy(s, logits, targets, -1)
+        nn.tnn_set_output(s, loss)
+        nn.tnn_set_loss(s, loss)
+        nn.tnn_build_forward_only(s, loss)
+        nn.tnn_build_backward(s)
+        step = nn.tnn_fused_adamw(s, table, nn.tnn_tensor_grad(s, table), m, v, hp)
+        nn.tnn_extend_backward_graph(s, step)
+        nn.tnn_realize_backward(s)
+        four = np.zeros(4, dtype=np.int32)
+
+        class Changing:
+            def __array__(self, *_: object, **__: object) -> np.ndarray:
+                setattr(four, "dtype", np.int8)  # noqa: B010  # mypy and numpy's stubs know it as read-only
+                return np.zeros(16, dtype=np.int32)
+
+        tensors = nn.TrainStep(ids, targets, hp, loss)
+        with pytest.raises(TinyNNValueError, match="targets must be as many as ids, 4, got 16"):
+            nn.tnn_train_step(s, tensors, four, Changing(), np.zeros(7))
+
+
+def test_what_a_subclass_makes_of_its_own_str_does_not_matter(s: Session, w: Tensor) -> None:
+    class Loud(str):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __contains__(self, part: object) -> bool:
+            raise ZeroDivisionError
+
+        def encode(self, *_: object) -> Any:
+            return 3
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    class Meta(type):
+        def no_name(cls) -> str:
+            raise ZeroDivisionError
+
+        locals()["__name__"] = property(no_name)
+
+    class Nameless(metaclass=Meta):
+        pass
+
+    nn.tnn_tensor_set_name(s, w, Loud("w"))
+    assert w.name == "w"
+    with pytest.raises(TinyNNValueError, match=r"^name must not contain a NUL"):
+        nn.tnn_tensor_set_name(s, w, Loud("a\0b"))
+    with pytest.raises(TinyNNValueError, match=r"^name must be one of"):
+        nn.tnn_gemm_use_kernel(Loud("v9"))
+    with pytest.raises(TinyNNTypeError, match=r"^factor must be a real number"):
+        nn.tnn_scale(s, w, Nameless())  # type: ignore[arg-type]
+
+
 def test_a_tensor_never_changes(w: Tensor) -> None:
     for name, value in (("handle", "x"), ("handle", 2**70), ("session", None)):
         with pytest.raises(TinyNNTypeError, match=name):

@@ -117,6 +117,29 @@ def test_the_end_does_not_wait_for_a_thread_that_holds_a_session_and_sleeps() ->
     """)
 
 
+def test_the_end_may_come_while_threads_make_sessions() -> None:
+    """All that are there are closed, though their list changes meanwhile. Python's weakref may complain of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent("""
+            import sys, threading, time
+            from toynn import Session
+            sys.setswitchinterval(1e-6)
+            made = threading.Event()
+            def loop():
+                while True:
+                    few = [Session(n_threads=1) for _ in range(20)]
+                    made.set()
+            for _ in range(4):
+                threading.Thread(target=loop, daemon=True).start()
+            many = [Session(n_threads=1) for _ in range(3000)]
+            made.wait()
+        """)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "toynn" not in done.stderr
+
+
 def test_what_runs_at_exit_after_the_sessions_are_closed_is_told_so() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""

@@ -177,6 +177,79 @@ def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None
     """)
 
 
+@not_under_asan
+def test_what_an_interrupted_close_left_is_freed_by_the_next_or_with_the_session() -> None:
+    """Ctrl-C arrives while close() waits for a compute of another thread, between the two halves of its work."""
+    run(
+        GROWTH
+        + """
+def interrupted():
+    s = Session(n_threads=1)
+    w = nn.tnn_input_2d_f32_persistent(s, 1024, 1024)
+    nn.tnn_finalize_weights(s)
+    nn.tnn_zero_tensor(s, w)
+    owner, honest = s._owner, type(s._owner).settle
+    def settle(self):
+        type(owner).settle = honest
+        raise KeyboardInterrupt
+    type(owner).settle = settle
+    try:
+        s.close()
+    except KeyboardInterrupt:
+        return s
+    raise SystemExit("close() was not interrupted")
+grows_not(lambda: interrupted().close(), 3, 20)
+grows_not(interrupted, 3, 20)
+"""
+    )
+
+
+def test_a_debugger_may_close_the_session_at_any_line_of_a_call() -> None:
+    """The memory of the closed session is filled with other things, and none of the calls reads it."""
+    out = run("""
+        import sys
+        junk = []
+        def at_line(n, work):
+            lines = 0
+            def tracer(frame, event, argument):
+                nonlocal lines
+                if "toynn" not in frame.f_code.co_filename:
+                    return None
+                if event == "line":
+                    lines += 1
+                    if lines == n:
+                        sys.settrace(None)
+                        s.close()
+                        junk.extend(bytearray(b"\\xff" * size) for size in range(600, 4000, 64))
+                        return None
+                return tracer
+            sys.settrace(tracer)
+            try:
+                work()
+                return lines, "done"
+            except SessionError as error:
+                return lines, str(error)
+            finally:
+                sys.settrace(None)
+        n, told = 0, set()
+        while True:
+            n += 1
+            s = Session(n_threads=1)
+            w = nn.tnn_input_2d_f32_persistent(s, 8, 8)
+            nn.tnn_finalize_weights(s)
+            lines, outcome = at_line(n, lambda: nn.tnn_tensor_nelements(s, w))
+            told.add(outcome)
+            if lines < n:
+                break
+            assert s.closed
+        print(n)
+        print(*sorted(told), sep="|")
+    """)
+    lines, told = out.splitlines()
+    assert int(lines) > 10
+    assert told == "done|the session is closed"
+
+
 def test_threads_that_rebuild_compute_and_close_one_session_get_errors_of_our_own_at_worst() -> None:
     run("""
         import random

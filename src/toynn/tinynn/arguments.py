@@ -22,9 +22,12 @@ _Number = TypeVar("_Number", np.float32, np.int32)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+_NAME = type.__dict__["__name__"]  # not what a caller's metaclass makes of it
+
+
 def kind_of(value: object) -> str:
     """The type's name, as messages show it."""
-    return type(value).__name__
+    return str(_NAME.__get__(type(value)))
 
 
 def integer(name: str, value: object, bits: int) -> int:
@@ -88,19 +91,18 @@ def text(name: str, value: object) -> str:
     """A str. Raises TinyNNTypeError naming `name`."""
     if not isinstance(value, str):
         raise TinyNNTypeError(f"{name} must be a str, got {kind_of(value)}")
-    return value
+    return str.__str__(value)  # a plain one, whatever a subclass makes of its methods
 
 
 def label(name: str, value: object) -> bytes:
     """A str without NUL, as UTF-8. Raises TinyNNTypeError or TinyNNValueError naming `name`."""
-    if not isinstance(value, str):
-        raise TinyNNTypeError(f"{name} must be a str, got {kind_of(value)}")
-    if "\0" in value:
-        raise TinyNNValueError(f"{name} must not contain a NUL character, got {value!r}")
+    words = text(name, value)
+    if "\0" in words:
+        raise TinyNNValueError(f"{name} must not contain a NUL character, got {words!r}")
     try:
-        return value.encode("utf-8")
+        return words.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise TinyNNValueError(f"{name} cannot be encoded as UTF-8: {error.reason} in {value!r}") from None
+        raise TinyNNValueError(f"{name} cannot be encoded as UTF-8: {error.reason} in {words!r}") from None
 
 
 def _array(name: str, value: object) -> npt.NDArray[Any]:

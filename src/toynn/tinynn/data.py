@@ -25,15 +25,15 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> N
         SessionError: a stale or foreign handle, or a tensor without memory yet.
     """
     t_handle = handle(s, "t", t)
-    array = float_array("data", data)
-    status(s, lib.tnn_upload_from_float_array, t_handle, ffi.from_buffer("float[]", array), array.size)
+    buffer = ffi.from_buffer("float[]", float_array("data", data))
+    status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
 
 def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
     """Copies integers, ne0 fastest, into an i32 tensor of as many elements; raises as the float call does."""
     t_handle = handle(s, "t", t)
-    array = int_array("data", data)
-    status(s, lib.tnn_upload_from_int_array, t_handle, ffi.from_buffer("int32_t[]", array), array.size)
+    buffer = ffi.from_buffer("int32_t[]", int_array("data", data))
+    status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
 
 
 def tnn_download(s: Session, t: Tensor) -> FloatArray:
@@ -76,8 +76,8 @@ def tnn_zero_tensor(s: Session, t: Tensor) -> None:
 def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
     """Copies integers into an i32 tensor, as `tnn_upload_from_int_array` does, but names them `ids`."""
     t_handle = handle(s, "t", t)
-    array = int_array("ids", ids)
-    status(s, lib.tnn_upload_from_int_array, t_handle, ffi.from_buffer("int32_t[]", array), array.size)
+    buffer = ffi.from_buffer("int32_t[]", int_array("ids", ids))
+    status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
 
 
 def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
@@ -94,7 +94,8 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
     rows, cols = _rows_cols(t)
     if array.shape != (rows, cols) and not (rows == 1 and array.shape == (cols,)):
         raise TinyNNValueError(f"m has shape {array.shape}, but {t!r} takes ({rows}, {cols})")
-    status(s, lib.tnn_upload_from_float_array, t_handle, ffi.from_buffer("float[]", array), array.size)
+    buffer = ffi.from_buffer("float[]", array)
+    status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
 
 def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:

@@ -217,9 +217,12 @@ def tnn_train_step(
             optional_handle(s, "step.norm", step.norm),
         ],
     )
-    c_ids, c_targets, c_hp = int_array("ids", ids), int_array("targets", targets), float_array("hp", hp)
-    if c_targets.size != c_ids.size:
-        raise TinyNNValueError(f"targets must be as many as ids, {c_ids.size}, got {c_targets.size}")
+    # As long as the buffer is: the __array__ of one argument may change the dtype of another, and its size with it.
+    c_ids = ffi.from_buffer("int32_t[]", int_array("ids", ids))
+    c_targets = ffi.from_buffer("int32_t[]", int_array("targets", targets))
+    c_hp = ffi.from_buffer("float[]", float_array("hp", hp))
+    if len(c_targets) != len(c_ids):
+        raise TinyNNValueError(f"targets must be as many as ids, {len(c_ids)}, got {len(c_targets)}")
     mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0
     mode |= lib.TNN_STEP_ACCUMULATE if boolean("accumulate", accumulate) else 0
     mode |= 0 if boolean("update", update) else lib.TNN_STEP_NO_UPDATE
@@ -228,11 +231,11 @@ def tnn_train_step(
         s,
         lib.tnn_train_step,
         c_step,
-        ffi.from_buffer("int32_t[]", c_ids),
-        ffi.from_buffer("int32_t[]", c_targets),
-        c_ids.size,
-        ffi.from_buffer("float[]", c_hp),
-        c_hp.size,
+        c_ids,
+        c_targets,
+        len(c_ids),
+        c_hp,
+        len(c_hp),
         mode,
         out,
         out + 1,

@@ -116,9 +116,10 @@ def tnn_gemm_use_kernel(name: str) -> None:
         TinyNNValueError: this CPU, or this build, has no kernel of that name.
         TinyNNTypeError: name is not a str.
     """
-    if checked_text("name", name) not in _gemm_kernels():
-        raise TinyNNValueError(f"name must be one of {', '.join(_gemm_kernels())} on this CPU, got {name!r}")
-    lib.tnn_gemm_use_kernel(name.encode())
+    kernel = checked_text("name", name)
+    if kernel not in _gemm_kernels():
+        raise TinyNNValueError(f"name must be one of {', '.join(_gemm_kernels())} on this CPU, got {kernel!r}")
+    lib.tnn_gemm_use_kernel(kernel.encode())
 
 
 def _gemm_kernels() -> list[str]:

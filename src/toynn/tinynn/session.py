@@ -46,7 +46,7 @@ class _Owner:
         self.pid = os.getpid()
         self.busy = False  # a call is under way in the thread that holds the lock
         self.closed = False
-        _owners.add(self)
+        _owners[id(self)] = self
 
     def live(self) -> Any:
         """The native session, for a caller who holds the lock. Raises SessionError after close."""
@@ -83,13 +83,15 @@ class _Owner:
         self.lock.release()
 
 
-_owners: weakref.WeakSet[_Owner] = weakref.WeakSet()
+_owners: weakref.WeakValueDictionary[int, _Owner] = weakref.WeakValueDictionary()
 
 
 @atexit.register
 def _leave_all() -> None:
-    for owner in list(_owners):
-        owner.leave()
+    for reference in _owners.valuerefs():  # a copy made at once: a daemon thread may be making a session
+        owner = reference()
+        if owner is not None:
+            owner.leave()
 
 
 class Session:
@@ -134,10 +136,13 @@ class Session:
         return owner is None or owner.closed
 
     def close(self) -> None:
-        """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless."""
-        if not self.closed:
-            self._finalizer.detach()  # not called: at the interpreter's end a finalizer does nothing
-            self._owner.free()
+        """Frees the weights and the graph now; waits for a call in progress in another thread. Twice is harmless.
+
+        Where Ctrl-C ends the wait, a second call or garbage collection frees them: the finalizer stays.
+        """
+        owner = getattr(self, "_owner", None)
+        if owner is not None:
+            owner.free()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TinyNNTypeError("a Session cannot be copied or pickled: it owns native memory")
@@ -278,14 +283,15 @@ def _called(s: Session, function: Any, arguments: tuple[Any, ...], convert: Call
     """
     owner = _owner(s)
     with owner.lock:
-        pointer = owner.live()
         if owner.busy:  # a signal handler or a finalizer inside a call of its own thread: its error would be the call's
+            owner.live()
             raise SessionError(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "all else must wait until the call returns"
             )
-        owner.busy = True
+        owner.busy = True  # before the pointer is looked at: who closes the session now leaves freeing it to settle()
         try:
+            pointer = owner.live()
             result = function(pointer, *arguments)
             code = lib.tnn_last_error_code(pointer)
             if code != lib.TNN_OK:
