@@ -100,6 +100,8 @@ class Builds:
         cc, cxx = found_compiler(compiler)
         folder = self.folder / name
         shutil.rmtree(folder / "wheel", ignore_errors=True)
+        if from_sdist:  # its files are all of one old date: to a build that is there already none looks changed
+            shutil.rmtree(folder / "build", ignore_errors=True)
         source = self._unpacked_sdist() if from_sdist else ROOT
         settings = [f"build-dir={folder / 'build'}", f"cmake.build-type={build_type}", "install.strip=true"]
         words = [word for setting in settings for word in ("--config-setting", setting)]

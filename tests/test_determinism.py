@@ -7,13 +7,14 @@ import ctypes.util
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import determinism_builds
 import numpy as np
 import pytest
-from determinism_builds import Builds, Installed, NotRunError
+from determinism_builds import BuildFailedError, Builds, Installed, NotRunError
 from determinism_journal import Journal, Outcome
 from determinism_matrix import BEGIN, END, PAGE, Cell, compare, outcome, put, report
 from record_fixtures import compute, fixture_path
@@ -135,3 +136,28 @@ def test_a_journal_remembers_what_was_run_of_the_same_source(tmp_path: Path) -> 
     assert journal.read("Builds", "clang", "equal") is None
     assert journal.read("Pythons", "gcc", "equal") is None
     assert Journal(path, "abd").read("Builds", "gcc", "equal") is None
+
+
+def test_a_build_of_the_sdist_keeps_nothing_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files of an sdist have one date, so to ninja none of them looks changed."""
+    before = tmp_path / "gcc-Release-sdist" / "build" / "tinynn_ops.c.o"
+    before.parent.mkdir(parents=True)
+    before.touch()
+    commands: list[str] = []
+
+    def says(*command: str | Path, env: dict[str, str] | None = None) -> str:
+        commands.append(str(next((word for word in command if word in ("--sdist", "--wheel")), "")))
+        if commands[-1] == "--sdist":
+            folder = Path(command[-2])
+            (folder / "toynn-0").mkdir(parents=True)
+            with tarfile.open(folder / "toynn-0.tar.gz", "w:gz") as archive:
+                archive.add(folder / "toynn-0", "toynn-0")
+        if commands[-1] == "--wheel":
+            assert not before.exists()
+            raise NotRunError("far enough")
+        return "3.11.7"
+
+    monkeypatch.setattr(determinism_builds, "says", says)
+    with pytest.raises(BuildFailedError, match="far enough"):
+        Builds(tmp_path).of("gcc", "Release", from_sdist=True)
+    assert commands[-2:] == ["--sdist", "--wheel"]
