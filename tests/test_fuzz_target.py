@@ -5,6 +5,7 @@ Built from the objects of this very build: under the sanitizers where the extens
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -141,9 +142,12 @@ def test_whatever_ends_the_process_the_input_can_be_played_again(
     programs: list[Path], seeds: list[str], end: signal.Signals
 ) -> None:
     """A bad address ends it as often as an assertion does; a sanitizer makes an abort of it."""
+    # A sanitizer tells of it where this test looks, and not among the errors that `make sanitize` collects.
+    env = {**os.environ, "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:log_path=stderr"}
     with subprocess.Popen(
-        [programs[0], "--say", "--seconds", "600", *seeds], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as playing:
+        [programs[0], "--say", "--seconds", "600", *seeds],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env,
+    ) as playing:  # fmt: skip
         assert playing.stderr is not None
         playing.stderr.readline()
         playing.send_signal(end)

@@ -122,13 +122,16 @@ def test_the_end_may_come_while_threads_make_sessions() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import sys, threading, time
-            from toynn import Session
+            from toynn import Session, SessionError
             sys.setswitchinterval(1e-6)
             made = threading.Event()
             def loop():
-                while True:
-                    few = [Session(n_threads=1) for _ in range(20)]
-                    made.set()
+                try:
+                    while True:
+                        few = [Session(n_threads=1) for _ in range(20)]
+                        made.set()
+                except SessionError:
+                    pass  # "the interpreter is ending"
             for _ in range(4):
                 threading.Thread(target=loop, daemon=True).start()
             many = [Session(n_threads=1) for _ in range(3000)]
@@ -138,6 +141,32 @@ def test_the_end_may_come_while_threads_make_sessions() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "toynn" not in done.stderr
+
+
+def test_a_daemon_thread_makes_no_session_once_all_are_closed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent("""
+            import atexit, threading
+            late, told = threading.Event(), threading.Event()
+            @atexit.register
+            def after():  # registered before toynn's own, so it runs after
+                late.set()
+                told.wait(60)
+            from toynn import Session, SessionError
+            def wait():
+                late.wait()
+                try:
+                    Session(n_threads=1)
+                except SessionError as error:
+                    print(error)
+                told.set()
+            threading.Thread(target=wait, daemon=True).start()
+        """)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a daemon thread cannot make a session any more: the interpreter is ending\n"
+    assert done.stderr == ""
 
 
 def test_what_runs_at_exit_after_the_sessions_are_closed_is_told_so() -> None:

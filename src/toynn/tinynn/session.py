@@ -38,7 +38,7 @@ def _failure(pointer: Any, code: int) -> TinyNNError:
 class _Owner:
     """The native session with what guards it. Outlives the Session by as much as its finalizer needs."""
 
-    __slots__ = ("__weakref__", "busy", "closed", "lock", "pid", "pointer")
+    __slots__ = ("busy", "closed", "lock", "pid", "pointer")
 
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
@@ -69,6 +69,7 @@ class _Owner:
         if self.closed and not self.busy:
             pointer, self.pointer = self.pointer, ffi.NULL
             lib.tnn_session_free(pointer)
+            _owners.pop(id(self), None)
 
     def leave(self) -> None:
         """Closes as the interpreter ends. A call in progress in a daemon thread is waited for, as code that is being
@@ -83,15 +84,16 @@ class _Owner:
         self.lock.release()
 
 
-_owners: weakref.WeakValueDictionary[int, _Owner] = weakref.WeakValueDictionary()
+# What is not freed yet. A finalizer is deaf once the interpreter ends, so a session that is collected then stays here.
+_owners: dict[int, _Owner] = {}
+_ending = threading.Event()
 
 
 @atexit.register
 def _leave_all() -> None:
-    for reference in _owners.valuerefs():  # a copy made at once: a daemon thread may be making a session
-        owner = reference()
-        if owner is not None:
-            owner.leave()
+    _ending.set()
+    for owner in _owners.copy().values():  # copied at once: a daemon thread may be making a session
+        owner.leave()
 
 
 class Session:
@@ -111,6 +113,7 @@ class Session:
         TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
         TinyNNTypeError: an argument of the wrong type.
         TinyNNMemoryError: no memory for a session.
+        SessionError: in a daemon thread, when the interpreter is ending and has closed all sessions.
     """
 
     __slots__ = ("__weakref__", "_finalizer", "_owner")
@@ -121,6 +124,9 @@ class Session:
         if pointer == ffi.NULL:
             raise _failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._owner = _Owner(pointer)
+        if _ending.is_set() and threading.current_thread() is not threading.main_thread():
+            self._owner.free()  # a daemon thread's, which could no longer be closed; _leave_all closes earlier ones
+            raise SessionError("a daemon thread cannot make a session any more: the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._owner.free)
         self._finalizer.atexit = False  # _Owner.leave sees to that
         try:
