@@ -199,6 +199,8 @@ def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> 
     assert "steps = 4 " in toynn(*resumed, "--show-config").stdout
     older = toynn(*resumed, "--from", "step-00000003", "--show-config")
     assert "steps = 3 " in older.stdout, older.stderr
+    for words in (["--show-config"], ["--set", "train.steps=5"], []):
+        assert "has no checkpoint '../run'" in toynn(*resumed, "--from", "../run", *words).stderr
     by_init = toynn("train", "--init", tmp_path / "run", "--set", "train.steps=3", "--show-config").stdout
     assert "d_ff = 24 " in by_init, "the shape that --init has"
 

@@ -80,12 +80,8 @@ class RunFolder:
         return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
 
     def named(self, name: str) -> Checkpoint:
-        """One of its checkpoints. Raises TinyNNValueError: there is none of that name, or it is damaged."""
-        names = checkpoint_names(self.path)
-        if name not in names:
-            there = f"there are {', '.join(names)}" if names else "there is none at all"
-            raise TinyNNValueError(f"{self.path} has no checkpoint {name!r:.60}; {there}")
-        return read_folder(self.path / CHECKPOINTS / name)
+        """One of its checkpoints. Raises as `named_checkpoint` does."""
+        return named_checkpoint(self.path, name)
 
     def go_back(self, name: str, best_step: int | None) -> None:
         """Makes an older checkpoint the latest one, and its best the best where that is there still. Raises OSError.
@@ -258,6 +254,15 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
         others = [str(path / CHECKPOINTS / other) for other in checkpoint_names(path) if other != name]
         hint = f"; there is also {', '.join(others[-3:])}" if others else ""
         raise TinyNNValueError(f"{error}{hint}") from None
+
+
+def named_checkpoint(run: Path, name: str) -> Checkpoint:
+    """One of a run's checkpoints. Raises TinyNNValueError: there is none of that name, or it is damaged."""
+    names = checkpoint_names(run)
+    if name not in names:
+        there = f"there are {', '.join(names)}" if names else "there is none at all"
+        raise TinyNNValueError(f"{run} has no checkpoint {name!r:.60}; {there}")
+    return read_folder(run / CHECKPOINTS / name)
 
 
 def write_checkpoint(run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None) -> Path:

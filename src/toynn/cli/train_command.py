@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from toynn.checkpoint import Checkpoint, load_checkpoint
-from toynn.checkpoint.run_folder import CHECKPOINTS
+from toynn.checkpoint.run_folder import named_checkpoint
 from toynn.errors import TinyNNValueError
 from toynn.training import Ended, TrainArgs, train
 from toynn.training.config import TrainConfig
@@ -106,7 +106,7 @@ def _config(
 
 def _held(run: Path, resume_from: str | None) -> Checkpoint:
     """The checkpoint that a run goes on from. Its configuration rules: run.toml may tell of steps that were lost."""
-    return load_checkpoint(run if resume_from is None else run / CHECKPOINTS / resume_from)
+    return load_checkpoint(run) if resume_from is None else named_checkpoint(run, resume_from)
 
 
 def _shown(
