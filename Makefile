@@ -8,7 +8,7 @@
 #   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
 #   make fuzz       the session API from Python and from C, and the readers of models, fed with anything, ten minutes each
-#   make corpus     write the stories of examples/corpus to examples/data/corpus.txt, in a second
+#   make corpus     write the stories of tools/corpus to examples/data/corpus.txt, in a second
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
@@ -74,34 +74,34 @@ bench: $(VENV)/.installed-dev
 	$(PY) -m benchmarks $(BENCH)
 
 fuzz: $(VENV)/.installed-dev
-	$(PY) tests/fuzz.py $(FUZZ)
-	$(PY) tests/fuzz_machine.py $(FUZZ)
-	$(PY) fuzz/run.py $(FUZZ) $(if $(CLANG),--clang '$(CLANG)')
-	$(PY) tests/fuzz_interop.py $(FUZZ)
+	$(PY) tools/fuzz/fuzz_rounds.py $(FUZZ)
+	$(PY) tools/fuzz/fuzz_machine.py $(FUZZ)
+	$(PY) tools/fuzz/run.py $(FUZZ) $(if $(CLANG),--clang '$(CLANG)')
+	$(PY) tools/fuzz/fuzz_interop.py $(FUZZ)
 
 corpus: $(VENV)/.created
-	$(PY) examples/corpus/write_corpus.py
+	$(PY) tools/corpus/write_corpus.py
 
 determinism-matrix: $(VENV)/.installed-dev
-	$(PY) tests/determinism_matrix.py $(MATRIX)
+	$(PY) tools/determinism/determinism_matrix.py $(MATRIX)
 
 fixtures: $(VENV)/.installed
-	$(PY) tests/record_fixtures.py
+	$(PY) tools/determinism/record_fixtures.py
 
 sanitize:
 	$(MAKE) VENV=.venv-sanitize .venv-sanitize/.build-tools
-	sanitizers/run .venv-sanitize/bin/python $(PYTEST)
+	tools/sanitizers/run .venv-sanitize/bin/python $(PYTEST)
 
 sanitize-threads:
 	$(MAKE) VENV=.venv-sanitize-threads .venv-sanitize-threads/.build-tools
-	sanitizers/run_threads .venv-sanitize-threads/bin/python $(PYTEST)
+	tools/sanitizers/run_threads .venv-sanitize-threads/bin/python $(PYTEST)
 
 coverage:
 	$(MAKE) VENV=.venv-coverage .venv-coverage/.build-tools
-	coverage/run .venv-coverage/bin/python $(PYTEST)
+	tools/coverage/run .venv-coverage/bin/python $(PYTEST)
 
 soak: $(VENV)/.installed
-	$(PY) tests/soak.py
+	$(PY) tools/soak.py
 
 clean:
 	rm -rf .venv .venv-sanitize .venv-sanitize-threads .venv-coverage build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache

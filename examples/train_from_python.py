@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from toynn import Sampling, TrainArgs, TrainConfig, train
-from toynn.text import TextModel
+from toynn.text.text_model import TextModel
 from toynn.training import Evaluated, Event, ModelArgs, OptimizerArgs, StepArgs, Stepped, StopTraining
 
 

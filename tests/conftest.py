@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("data") / "data")
+
+
+@pytest.fixture(scope="session")
+def toynn_command() -> str:
+    """The path of the installed `toynn` command."""
+    return str(Path(sys.executable).with_name("toynn"))

@@ -6,10 +6,6 @@ from toynn import _interpreter  # noqa: F401  before all else: it refuses a sub-
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from toynn import labels
-from toynn.adamw import AdamW
-from toynn.batch import TrainingBatch
-from toynn.config import RopeScaling, SmolLM2Config
 from toynn.errors import (
     InternalError,
     SessionError,
@@ -18,11 +14,15 @@ from toynn.errors import (
     TinyNNTypeError,
     TinyNNValueError,
 )
-from toynn.generation import Sampling, generate
+from toynn.llm import labels
+from toynn.llm.adamw import AdamW
+from toynn.llm.batch import TrainingBatch
 from toynn.llm.engine import LlamaDecoder, LlamaSeqEngine
+from toynn.llm.options import RecipeOptions
+from toynn.llm.profiling import Profile, profile
 from toynn.llm.recipes import FromScratch
-from toynn.options import RecipeOptions
-from toynn.profiling import Profile, profile
+from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.text.sampling import Sampling, generate
 from toynn.tinynn import Session, Tensor, build_info, ggml_version
 
 if TYPE_CHECKING:

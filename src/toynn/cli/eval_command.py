@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from toynn.errors import TinyNNValueError
-from toynn.json_fields import number_or_null
-from toynn.regular_files import read_regular
-from toynn.text import TextModel
+from toynn.storage.json_fields import number_or_null
+from toynn.storage.regular_files import read_regular
+from toynn.text.text_model import TextModel
 
 
 @click.command()

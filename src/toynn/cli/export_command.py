@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from toynn.checkpoint import load_checkpoint
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES, export_gguf, export_hf
+from toynn.storage.checkpoint import load_checkpoint
 
 NOT_FOLDERS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggml", ".npz", ".json")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from toynn.errors import TinyNNValueError
-from toynn.generation import Sampling
-from toynn.text import TextModel
+from toynn.text.sampling import Sampling
+from toynn.text.text_model import TextModel
 
 
 @click.command()

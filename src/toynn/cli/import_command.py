@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from toynn.checkpoint import write_checkpoint
 from toynn.errors import TinyNNValueError
 from toynn.interop import import_gguf, import_hf
+from toynn.storage.checkpoint import write_checkpoint
 
 
 @click.command()

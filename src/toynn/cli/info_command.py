@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 import toynn
-from toynn.checkpoint import load_checkpoint
-from toynn.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.data.meta import META, load_meta
 from toynn.errors import TinyNNValueError
+from toynn.storage.checkpoint import load_checkpoint
+from toynn.storage.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.training.run_log import read_log
 from toynn.training.toml_config import from_toml
 

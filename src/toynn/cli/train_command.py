@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from toynn.checkpoint import Checkpoint, load_checkpoint
-from toynn.checkpoint.run_folder import named_checkpoint
 from toynn.errors import TinyNNValueError
+from toynn.storage.checkpoint import Checkpoint, load_checkpoint
+from toynn.storage.checkpoint.run_folder import named_checkpoint
 from toynn.training import Ended, TrainArgs, train
 from toynn.training.config import TrainConfig
 from toynn.training.events import Callback

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toynn.errors import TinyNNValueError
-from toynn.json_fields import JsonFields, read_json
-from toynn.regular_files import folder_of
+from toynn.storage.json_fields import JsonFields, read_json
+from toynn.storage.regular_files import folder_of
 
 FORMAT, VERSION = "toynn-data", 1
 META, TOKENIZER = "meta.json", "tokenizer.json"

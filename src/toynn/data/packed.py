@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from toynn.data.meta import SPLITS, DataMeta, Split, load_meta
 from toynn.errors import TinyNNValueError
-from toynn.regular_files import folder_of, open_regular
+from toynn.storage.regular_files import folder_of, open_regular
 
 _CHUNK = 1 << 22
 

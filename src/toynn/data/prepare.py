@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from toynn._checks import INT31_MAX, real, whole
+from toynn.arguments import INT31_MAX, real, whole
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
-from toynn.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
-from toynn.regular_files import naming_file, open_regular, path_of
+from toynn.storage.durable_files import make_folder, replace_file, sha256_of, sync
+from toynn.storage.regular_files import naming_file, open_regular, path_of
+from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 from toynn.tinynn.arguments import label
-from toynn.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
 with naming_the_extra():
     from tokenizers import Tokenizer

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from toynn._checks import INT31_MAX, whole
+from toynn.arguments import INT31_MAX, whole
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arguments import memory_for
 

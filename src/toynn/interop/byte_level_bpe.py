@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers
 
 from toynn.errors import TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
-from toynn.tokenizer_json import parsed_tokenizer
+from toynn.text.tokenizer_json import parsed_tokenizer
 
 _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # a character for each byte
 

@@ -11,15 +11,15 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import dequantize, quantize
 
-from toynn._checks import flag, one_of
-from toynn.durable_files import replacing_file
+from toynn.arguments import flag, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved, turned_heads
-from toynn.regular_files import naming_file, path_of
-from toynn.trained_model import TrainedModel
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.durable_files import replacing_file
+from toynn.storage.regular_files import naming_file, path_of
 
 GGUF_DTYPES = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),

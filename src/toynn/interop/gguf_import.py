@@ -12,16 +12,16 @@ import numpy.typing as npt
 from gguf import TokenType
 from gguf.quants import dequantize
 
-from toynn._checks import whole
-from toynn.config import SmolLM2Config
+from toynn.arguments import whole
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.rope_order import to_halves, turned_heads
-from toynn.regular_files import open_regular, path_of
-from toynn.trained_model import TrainedModel, weight_shapes
+from toynn.model.config import SmolLM2Config
+from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.storage.regular_files import open_regular, path_of
 
 _LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
 

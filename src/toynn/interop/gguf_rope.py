@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGUFWriter
 
-from toynn.config import RopeScaling
 from toynn.errors import TinyNNValueError
 from toynn.interop.gguf_header import GgufValues
+from toynn.model.config import RopeScaling
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."

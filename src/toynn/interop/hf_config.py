@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from toynn._checks import whole
-from toynn.config import RopeScaling, SmolLM2Config
+from toynn.arguments import whole
 from toynn.errors import TinyNNValueError
-from toynn.trained_model import TrainedModel
+from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.model.trained_model import TrainedModel
 
 # What LlamaForCausalLM may have and toynn computes only in this one way. Not among them: what only training or
 # initialisation knows (attention_dropout, initializer_range) and what names no computation (use_cache, torch_dtype).

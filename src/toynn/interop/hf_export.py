@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from toynn._checks import flag
-from toynn.durable_files import replacing_folder
+from toynn.arguments import flag
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
-from toynn.regular_files import path_of
-from toynn.tensor_files import write_tensors
-from toynn.tokenizer_json import ids_needed, parsed_tokenizer
-from toynn.trained_model import TrainedModel
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.durable_files import replacing_folder
+from toynn.storage.regular_files import path_of
+from toynn.storage.tensor_files import write_tensors
+from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
-from toynn.json_fields import read_json
-from toynn.regular_files import open_regular, path_of
-from toynn.tokenizer_json import ids_needed, parsed_tokenizer
-from toynn.trained_model import TrainedModel, weight_shapes
+from toynn.model.config import SmolLM2Config
+from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.storage.json_fields import read_json
+from toynn.storage.regular_files import open_regular, path_of
+from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
 _LARGEST_TOKENIZER = 1 << 28  # bytes

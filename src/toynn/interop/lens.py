@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from toynn.errors import TinyNNValueError
-from toynn.trained_model import TrainedModel
+from toynn.model.trained_model import TrainedModel
 
 _ROWS = 4096  # of the embedding at a time: bounds the float64 copies
 

@@ -11,7 +11,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from toynn.config import SmolLM2Config
+from toynn.model.config import SmolLM2Config
 
 Floats = npt.NDArray[np.float32]
 

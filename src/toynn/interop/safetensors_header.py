@@ -20,7 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from toynn.errors import TinyNNValueError
-from toynn.regular_files import open_regular
+from toynn.storage.regular_files import open_regular
 
 _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 

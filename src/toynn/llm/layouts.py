@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn.arguments import FloatArray, float_array, kind_of, text
 
 _HEAD = re.compile(r"^(?P<stem>blk\.\d+\.attn_[qkv])\.head_(?P<head>\d{1,9})\.(?P<rest>(weight|bias)(\.[mv])?)$")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import same_weights
+from toynn.arguments import same_weights
 from toynn.errors import TinyNNValueError
-from toynn.init_streams import Lcg31Stream, XorShift64Stream
+from toynn.model.init_streams import Lcg31Stream, XorShift64Stream
 from toynn.tinynn import (
     TNN_F32,
     Session,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn import _tinynn
-from toynn._checks import array_of
+from toynn.arguments import array_of
 from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 
 FloatArray = npt.NDArray[np.float32]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from toynn._checks import flag, not_negative, one_of, positive, real, whole
-from toynn.config import RopeScaling, SmolLM2Config
+from toynn.arguments import flag, not_negative, one_of, positive, real, whole
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.config import RopeScaling, SmolLM2Config
 
 SCHEDULES = ("constant", "cosine", "wsd")
 

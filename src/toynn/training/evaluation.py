@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from toynn.data import PackedTokens
-from toynn.labels import IGNORE_ID
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.labels import IGNORE_ID
 
 
 class Validation:

@@ -11,11 +11,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from toynn.checkpoint.run_folder import LOG
-from toynn.durable_files import replace_file
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
-from toynn.regular_files import naming_file, path_of, shown
+from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.durable_files import replace_file
+from toynn.storage.regular_files import naming_file, path_of, shown
 from toynn.training.run_log import read_log
 
 with naming_the_extra():

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from toynn.checkpoint.run_folder import LOG
 from toynn.errors import TinyNNValueError
-from toynn.json_fields import number_or_null
-from toynn.regular_files import naming_file, open_regular, open_regular_to_append, path_of
+from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.json_fields import number_or_null
+from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 VERSION = 1

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toynn.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
-from toynn.config import SmolLM2Config
 from toynn.data import DataMeta
 from toynn.errors import TinyNNValueError
+from toynn.model.config import SmolLM2Config
+from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
 from toynn.training.toml_config import differences, from_toml
 
@@ -152,7 +152,7 @@ def same_tokenizer(a: bytes, b: bytes) -> bool:
 
 
 def _normal(tokenizer: bytes) -> Any:
-    from toynn.text import load_tokenizer
+    from toynn.text.text_model import load_tokenizer
 
     return json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
 

@@ -16,7 +16,7 @@ import tomli_w
 
 from toynn.documented_fields import meaning_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.regular_files import path_of, read_regular
+from toynn.storage.regular_files import path_of, read_regular
 from toynn.training.config import TrainConfig
 
 if sys.version_info >= (3, 11):

@@ -6,19 +6,19 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
-from toynn.adamw import AdamW
-from toynn.checkpoint import RunFolder, TrainingState
-from toynn.checkpoint.folder import moment_names
-from toynn.checkpoint.meta import TrainingProgress
-from toynn.checkpoint.run_folder import CONFIG, LOG
 from toynn.data import PackedTokens, WindowBatcher
 from toynn.data.meta import TOKENIZER
-from toynn.durable_files import replace_file, sha256_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.llm.adamw import AdamW
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.regular_files import naming_file, read_regular
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import RunFolder, TrainingState
+from toynn.storage.checkpoint.folder import moment_names
+from toynn.storage.checkpoint.meta import TrainingProgress
+from toynn.storage.checkpoint.run_folder import CONFIG, LOG
+from toynn.storage.durable_files import replace_file, sha256_of
+from toynn.storage.regular_files import naming_file, read_regular
 from toynn.tinynn.arguments import FloatArray, IntArray
-from toynn.trained_model import TrainedModel
 from toynn.training.config import TrainArgs
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite, name_not_finite, weight_not_finite
 from toynn.training.evaluation import Validation

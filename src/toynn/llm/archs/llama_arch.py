@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.llm.blocks import BlockTaps, Context, FusedBlock, TransformerBlock
 from toynn.llm.primitives import Rope, rms_norm
 from toynn.llm.weights import Weight, WeightTable
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import (
     Session,
     Tensor,

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from toynn.config import SmolLM2Config
 from toynn.llm.blocks.transformer_block import BlockTaps
 from toynn.llm.weights import WeightTable
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import (
     Session,
     Tensor,

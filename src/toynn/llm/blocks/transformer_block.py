@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toynn.config import SmolLM2Config
 from toynn.llm.primitives import GqaWeights, Rope, gqa, rms_norm, swiglu
 from toynn.llm.weights import WeightTable
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import Session, Tensor, tnn_add
 
 

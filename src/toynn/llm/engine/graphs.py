@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toynn.errors import SessionError
-from toynn.labels import IGNORE_ID
 from toynn.llm.blocks import Sequences
 from toynn.llm.engine.model import Model
+from toynn.llm.labels import IGNORE_ID
 from toynn.llm.primitives import Rope
 from toynn.llm.weights import Weight
 from toynn.tinynn import (

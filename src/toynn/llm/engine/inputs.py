@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.errors import TinyNNValueError
-from toynn.labels import IGNORE_ID
+from toynn.llm.labels import IGNORE_ID
 from toynn.tinynn.arguments import FloatArray, IntArray, float32, float_array, int_array, memory_for
 
 MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes

@@ -9,15 +9,15 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import weights_by_name, whole
-from toynn.config import SmolLM2Config
+from toynn.arguments import weights_by_name, whole
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.labels import IGNORE_ID
 from toynn.llm.archs import LlamaArch
 from toynn.llm.blocks import Continuation
 from toynn.llm.engine.inputs import MAX_LAYERS, checked_token_ids
+from toynn.llm.labels import IGNORE_ID
 from toynn.llm.primitives import Rope
 from toynn.llm.weights import WeightTable
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import (
     TNN_F32,
     Session,

@@ -10,10 +10,8 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from toynn._checks import weights_by_name
-from toynn.config import SmolLM2Config
+from toynn.arguments import weights_by_name
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
-from toynn.init_streams import make_stream
 from toynn.llm.engine.graphs import (
     HP,
     WEIGHT_DECAY,
@@ -26,8 +24,10 @@ from toynn.llm.engine.graphs import (
 )
 from toynn.llm.engine.inputs import checked_clip, checked_hp, checked_positions, checked_targets, checked_token_ids
 from toynn.llm.engine.model import Model, declare, require_trainable
+from toynn.llm.options import RecipeOptions
 from toynn.llm.weights import WeightTable
-from toynn.options import RecipeOptions
+from toynn.model.config import SmolLM2Config
+from toynn.model.init_streams import make_stream
 from toynn.tinynn import (
     TNN_F32,
     Session,

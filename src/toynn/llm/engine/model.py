@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.config import SmolLM2Config
 from toynn.errors import TinyNNValueError
 from toynn.llm.archs import LlamaArch
 from toynn.llm.engine.inputs import MAX_LAYERS, batch_positions, block_causal_mask
+from toynn.llm.options import RecipeOptions
 from toynn.llm.weights import WeightTable
-from toynn.options import RecipeOptions
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import (
     TNN_F32,
     Session,

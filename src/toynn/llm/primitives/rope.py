@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.config import RopeScaling
+from toynn.model.config import RopeScaling
 from toynn.tinynn import Session, Tensor, tnn_reshape_2d, tnn_reshape_3d, tnn_rope_ext, tnn_tensor_ne1
 
 _NEOX = 2

@@ -6,12 +6,12 @@ from types import TracebackType
 
 import numpy.typing as npt
 
-from toynn.config import SmolLM2Config
 from toynn.errors import SessionError, TinyNNTypeError
 from toynn.llm.engine.inputs import checked_hp, checked_labels, checked_positions, checked_targets, checked_token_ids
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
 from toynn.llm.engine.model import require_trainable
-from toynn.options import RecipeOptions
+from toynn.llm.options import RecipeOptions
+from toynn.model.config import SmolLM2Config
 from toynn.tinynn import (
     Tensor,
     download_row_major,

@@ -1,0 +1,50 @@
+"""AdamW's settings, and the row of seven numbers that ggml's optimizer step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import INT31_MAX, flag, not_negative, positive, real, whole
+
+
+@dataclass(slots=True)
+class AdamW:
+    """Hyperparameters of AdamW. They may be assigned between steps (a schedule of lr, say); `hp` checks them again.
+
+    ggml multiplies the first moment by s5 and the second by s6 before it divides one by the other's root:
+
+    - bias_correct False: s5 = beta1 and s6 = beta2, constants. This is what the reference feeds in its
+      from-scratch recipe, and what its published curves were recorded with.
+    - bias_correct True: s5 = 1/(1-beta1^step), s6 = 1/(1-beta2^step), the usual AdamW.
+    """
+
+    lr: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    bias_correct: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_each()
+
+    def hp(self, step: int) -> npt.NDArray[np.float32]:
+        """The row [lr, beta1, beta2, eps, weight_decay, s5, s6] for this step, counted from 1."""
+        self._check_each()
+        step = whole("step", step, 1, INT31_MAX)
+        s5, s6 = self.beta1, self.beta2
+        if self.bias_correct:
+            s5, s6 = 1.0 / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)
+        row = [self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, s5, s6]
+        return np.array([row], dtype=np.float32)  # (1, 7)
+
+    def _check_each(self) -> None:
+        self.lr = not_negative("lr", self.lr)
+        for name in ("beta1", "beta2"):
+            setattr(self, name, real(name, getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1"))
+        self.eps = positive("eps", self.eps)
+        self.weight_decay = not_negative("weight_decay", self.weight_decay)
+        self.bias_correct = flag("bias_correct", self.bias_correct)

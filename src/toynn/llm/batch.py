@@ -1,0 +1,80 @@
+"""What one training step is fed: ids, positions, labels and hyperparameters, of the right shapes and types."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import INT31_MAX, array_of, flat_ids, ids_in_vocab, whole
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.llm import labels
+from toynn.llm.adamw import AdamW
+from toynn.tinynn.arguments import memory_for
+
+
+class TrainingBatch:
+    """Fill it with ids, then hand its arrays to a recipe (in the fused layout targets in place of m_labels):
+
+        batch = TrainingBatch(vocab, context=32, batch=1)
+        batch.fill(seq_ids, AdamW().hp(1))
+        loss = recipe.step(batch.seq_ids, batch.positions, batch.m_labels, batch.m_hp, True)
+
+    seq_ids is flat, batch element after batch element. Every fill makes new arrays; those handed out before stay as
+    they were. A fill that raises changes nothing.
+    """
+
+    def __init__(self, vocab: int, context: int, batch: int = 1) -> None:
+        self.vocab = whole("vocab", vocab, 1)
+        self.context = whole("context", context, 1)
+        self.batch = whole("batch", batch, 1)
+        if self.context * self.batch > INT31_MAX:
+            raise TinyNNValueError(f"context * batch must fit 31 bits, got {self.context} * {self.batch}")
+        with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):
+            positions = np.tile(np.arange(self.context, dtype=np.int32), self.batch)
+        self.positions: npt.NDArray[np.int32] = positions  # (B*T,)
+        self.m_hp: npt.NDArray[np.float32] = AdamW().hp(1)  # (1, 7)
+        self._seq_ids: npt.NDArray[np.int32] | None = None
+        self._targets: npt.NDArray[np.int32] | None = None
+        self._m_labels: npt.NDArray[np.float32] | None = None  # made when asked for: vocab times as large
+
+    def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
+        """Take the ids and make their labels; m_hp, a row of `AdamW.hp`, stays what it was when not given."""
+        ids = flat_ids("seq_ids", seq_ids, self.context * self.batch, "context * batch")
+        ids_in_vocab("seq_ids", ids, self.vocab)
+        hp = self.m_hp if m_hp is None else _hp_row(m_hp)
+        targets = labels.targets(ids, self.vocab, self.context, self.batch)
+        self._seq_ids, self._targets, self._m_labels, self.m_hp = ids.astype(np.int32), targets, None, hp
+
+    @property
+    def seq_ids(self) -> npt.NDArray[np.int32]:
+        """(T*B,)"""
+        if self._seq_ids is None:
+            raise SessionError("the batch is empty: call fill(seq_ids) first")
+        return self._seq_ids
+
+    @property
+    def m_labels(self) -> npt.NDArray[np.float32]:
+        """(T*B, vocab), one-hot; for the per_head layout"""
+        if self._m_labels is None:
+            self._m_labels = labels.next_token(self.seq_ids, self.vocab, self.context, self.batch)
+        return self._m_labels
+
+    @property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """(T*B,), the ids to come; for the fused layout"""
+        if self._targets is None:
+            raise SessionError("the batch is empty: call fill(seq_ids) first")
+        return self._targets
+
+
+def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    row = array_of("m_hp", value)
+    if row.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"m_hp must hold numbers, got dtype {row.dtype}")
+    if row.size != 7:
+        raise TinyNNValueError(f"m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape {row.shape}")
+    with np.errstate(over="ignore"):
+        row = np.array(row, dtype=np.float32).reshape(1, 7)
+    if not np.isfinite(row).all():
+        raise TinyNNValueError(f"m_hp must be finite numbers (as float32), got {row.tolist()[0]}")
+    return row

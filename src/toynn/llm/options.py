@@ -1,0 +1,64 @@
+"""How a recipe is realized: sequence length, batch, weight type, seed, threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toynn.arguments import INT31_MAX, flag, one_of, positive, whole
+from toynn.errors import TinyNNValueError
+
+WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
+INIT_STREAMS = ("lcg31", "xorshift64")
+LAYOUTS = ("per_head", "fused")
+
+
+@dataclass(slots=True)
+class RecipeOptions:
+    """Options of `FromScratch.realize`. They may be assigned one by one; `validate` is called when they are used.
+
+    t_seq: sequence length; 0 = not set yet.    t_batch: sequences per step.
+    weight_dtype: 0 = F32, 1 = F16, 30 = BF16.  untied: a head of its own instead of the embedding's weights.
+    init_stream: the generator of the initial weights, "xorshift64" being the one of the reference's older curves.
+    n_threads: None = the session's default (the cores this process may use); results never depend on it.
+    layout: "per_head" is the reference's graph, one weight and one attention for each head, on ggml's own operators;
+        "fused" is the same model on the shim's kernels, one weight for each projection: the way to train. The two start
+        from the same bits and compute the same numbers within rounding.
+    """
+
+    t_seq: int = 0
+    t_batch: int = 1
+    weight_dtype: int = 0
+    untied: bool = False
+    qkv_bias: bool = False
+    seed: int = 0
+    init_scale: float = 1.0
+    init_stream: str = "lcg31"
+    n_threads: int | None = None
+    layout: str = "per_head"
+
+    def __post_init__(self) -> None:
+        self._check_each()
+
+    def validate(self) -> None:
+        """Raise unless these options can be realized."""
+        self._check_each()
+        if self.t_seq == 0:
+            raise TinyNNValueError("t_seq must be set to the sequence length, at least 1; it is still 0")
+        if self.t_seq * self.t_batch > INT31_MAX:
+            raise TinyNNValueError(f"t_seq * t_batch must fit 31 bits, got {self.t_seq} * {self.t_batch}")
+
+    def _check_each(self) -> None:
+        self.t_seq = whole("t_seq", self.t_seq, 0)
+        self.t_batch = whole("t_batch", self.t_batch, 1)
+        self.weight_dtype = whole("weight_dtype", self.weight_dtype, 0)
+        if self.weight_dtype not in WEIGHT_DTYPES:
+            known = ", ".join(f"{number} ({name})" for number, name in WEIGHT_DTYPES.items())
+            raise TinyNNValueError(f"weight_dtype must be one of {known}, got {self.weight_dtype}")
+        self.untied = flag("untied", self.untied)
+        self.qkv_bias = flag("qkv_bias", self.qkv_bias)
+        self.seed = whole("seed", self.seed, -(2**63), 2**63 - 1)
+        self.init_scale = positive("init_scale", self.init_scale)
+        self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
+        self.layout = one_of("layout", self.layout, LAYOUTS)
+        if self.n_threads is not None:
+            self.n_threads = whole("n_threads", self.n_threads, 1)

@@ -1,0 +1,142 @@
+"""The shape of a model: SmolLM2Config, and how its rotary embedding is scaled: RopeScaling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import INT31_MAX, one_of, positive, real, whole
+from toynn.documented_fields import documented
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How RoPE's angles are scaled. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
+    `RopeScaling.llama3_hf(...)`.
+
+    freq_scale ... beta_slow go to ggml's rope_ext as they are; factor ... orig_max_pos are llama3's own.
+    """
+
+    kind: str = documented("none", "none, llama3_hf (as Llama 3) or llama3")
+    freq_scale: float = documented(1.0, "ggml's rope_ext: factor of the angles")
+    ext_factor: float = documented(0.0, "ggml's rope_ext: must be 0 (no YaRN)")
+    attn_factor: float = documented(1.0, "ggml's rope_ext: factor of q and k")
+    beta_fast: float = documented(32.0, "ggml's rope_ext: of YaRN, unused")
+    beta_slow: float = documented(1.0, "ggml's rope_ext: of YaRN, unused")
+    factor: float = documented(1.0, "llama3: how much slower long waves turn")
+    low_freq: float = documented(1.0, "llama3: waves above orig / this are slowed")
+    high_freq: float = documented(4.0, "llama3: waves below orig / this stay")
+    orig_max_pos: int = documented(8192, "llama3: orig, the context before the scaling")
+
+    def __post_init__(self) -> None:
+        one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))
+        for name in ("freq_scale", "attn_factor", "beta_fast", "beta_slow", "low_freq", "high_freq"):
+            object.__setattr__(self, name, positive(f"RopeScaling.{name}", getattr(self, name)))
+        # YaRN's extrapolation needs the original context length, which this model family passes as 0.
+        real("RopeScaling.ext_factor", self.ext_factor, lambda x: x == 0, "0: YaRN extrapolation is not supported")
+        factor = real("RopeScaling.factor", self.factor, lambda x: x >= 1, "a finite number, 1 or above")
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "orig_max_pos", whole("RopeScaling.orig_max_pos", self.orig_max_pos, 1))
+        if not self.low_freq < self.high_freq:
+            raise TinyNNValueError(
+                f"RopeScaling.high_freq must be above low_freq = {self.low_freq!r}, got {self.high_freq!r}"
+            )
+
+    @classmethod
+    def none(cls) -> RopeScaling:
+        return cls()
+
+    @classmethod
+    def llama3(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
+        """Llama 3's scaling as the reference has it: short wavelengths keep their frequency, long ones are slowed down
+        by factor; between them what the frequency is divided by goes from 1 to factor in a line."""
+        return cls("llama3", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
+
+    @classmethod
+    def llama3_hf(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
+        """Llama 3's scaling as Llama 3 has it, and so Hugging Face (rope_type "llama3") and llama.cpp: between short
+        and long wavelengths the frequency itself goes from its own to that over factor in a line."""
+        return cls("llama3_hf", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
+
+    def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
+        """What RoPE divides each of its d_head/2 angles by, worked out in float64; None where nothing is scaled."""
+        if self.kind == "none":
+            return None
+        pair = np.arange(d_head // 2, dtype=np.float64)
+        wavelength = 2.0 * math.pi * rope_base ** (2.0 * pair / d_head)
+        smooth = (self.orig_max_pos / wavelength - self.low_freq) / (self.high_freq - self.low_freq)
+        if self.kind == "llama3":
+            factors = (1.0 - smooth) * self.factor + smooth
+        else:
+            factors = 1.0 / ((1.0 - np.clip(smooth, 0, 1)) / self.factor + np.clip(smooth, 0, 1))
+        factors[wavelength < self.orig_max_pos / self.high_freq] = 1.0
+        factors[wavelength > self.orig_max_pos / self.low_freq] = self.factor
+        return factors.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SmolLM2Config:
+    """A model of the llama family.
+
+    head_dim 0 means d_model / n_heads; after construction it always holds the real size. So
+    `dataclasses.replace(cfg, d_model=...)` keeps the head size it had: pass `head_dim=0` as well to derive it anew.
+    donor_d_in > 0 puts a projection lens over a frozen embedding of that width.
+    """
+
+    vocab: int
+    d_model: int
+    n_heads: int
+    n_kv: int
+    d_ff: int
+    n_layers: int
+    ctx: int
+    rope_base: float
+    rms_eps: float
+    head_dim: int = 0
+    donor_d_in: int = 0
+    rope_scaling: RopeScaling = RopeScaling()
+
+    def __post_init__(self) -> None:
+        for name in ("vocab", "d_model", "n_heads", "n_kv", "d_ff", "n_layers", "ctx"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+        for name in ("head_dim", "donor_d_in"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
+        for name in ("rope_base", "rms_eps"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        if not isinstance(self.rope_scaling, RopeScaling):
+            raise TinyNNTypeError(f"rope_scaling must be a RopeScaling, got {self.rope_scaling!r}")
+        if self.n_heads % self.n_kv:
+            raise TinyNNValueError(f"n_kv must divide n_heads = {self.n_heads}, got {self.n_kv}")
+        if self.head_dim == 0:
+            if self.d_model % self.n_heads:
+                raise TinyNNValueError(
+                    f"n_heads must divide d_model = {self.d_model} when head_dim is not given, got {self.n_heads}"
+                )
+            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+        if self.head_dim % 2:
+            raise TinyNNValueError(f"head_dim must be even (RoPE turns pairs), got {self.head_dim}")
+        if self.n_heads * self.head_dim > INT31_MAX:
+            raise TinyNNValueError(f"n_heads * head_dim must fit 31 bits, got {self.n_heads} * {self.head_dim}")
+
+    @classmethod
+    def mha(
+        cls, vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int, ctx: int, rope_base: float,
+        rms_eps: float, *, head_dim: int = 0, donor_d_in: int = 0, rope_scaling: RopeScaling = RopeScaling(),
+    ) -> SmolLM2Config:  # fmt: skip
+        """Multi-head attention: as many KV heads as query heads."""
+        return cls(
+            vocab, d_model, n_heads, n_heads, d_ff, n_layers, ctx, rope_base, rms_eps,
+            head_dim=head_dim, donor_d_in=donor_d_in, rope_scaling=rope_scaling,
+        )  # fmt: skip
+
+    @classmethod
+    def tiny(cls) -> SmolLM2Config:
+        return cls(627, 64, 4, 4, 128, 2, 32, 10000.0, 1e-5)
+
+    @classmethod
+    def smollm2_135m(cls) -> SmolLM2Config:
+        return cls(49152, 576, 9, 3, 1536, 30, 8192, 100000.0, 1e-5)

@@ -1,0 +1,117 @@
+"""Choosing tokens from logits: greedy or drawn, with the usual ways to cut the tail off; and continuing a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import array_of, not_negative, real, whole
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.llm.engine import LlamaDecoder
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. The cuts apply in this order, on probabilities after the temperature.
+
+    temperature: 0 takes the likeliest token (the first of equals) and draws nothing.
+    top_k: only the k likeliest; 0 = all.
+    top_p: of those, the fewest whose probabilities reach top_p together; 1 = all.
+    min_p: of those, the ones at least min_p times as likely as the likeliest; 0 = all.
+    seed: of the draws. The same seed and logits give the same tokens wherever numpy's exp rounds alike.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperature", not_negative("temperature", self.temperature))
+        object.__setattr__(self, "top_k", whole("top_k", self.top_k, 0))
+        object.__setattr__(self, "top_p", real("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1"))
+        object.__setattr__(self, "min_p", real("min_p", self.min_p, lambda x: 0 <= x <= 1, "from 0 to 1"))
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+
+    @classmethod
+    def greedy(cls) -> Sampling:
+        return cls(temperature=0.0)
+
+
+def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The tokens that may be drawn, the likeliest first (lower ids first among equals), and their probabilities.
+
+    logits: (vocab,), no NaN and not all -inf. Raises TinyNNValueError.
+    """
+    _want_sampling(sampling)
+    x = array_of("logits", logits)
+    if x.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"logits must be real numbers, got dtype {x.dtype}")
+    x = x.astype(np.float64)
+    if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
+        raise TinyNNValueError("logits must be a row of numbers, the largest of them finite: has the model diverged?")
+    order = np.argsort(-x, kind="stable")
+    if sampling.temperature == 0:
+        return order[:1], np.ones(1)
+    if sampling.top_k > 0:
+        order = order[: sampling.top_k]
+    with np.errstate(over="ignore"):  # a difference beyond f64 is -inf, and its probability 0
+        p = np.exp((x[order] - x[order[0]]) / sampling.temperature)
+    p /= p.sum()
+    keep = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1 if sampling.top_p < 1 else p.size
+    order, p = order[:keep], p[:keep]
+    if sampling.min_p > 0:
+        keep = int(np.count_nonzero(p >= sampling.min_p * p[0]))
+        order, p = order[:keep], p[:keep]
+    return order, p / p.sum()
+
+
+def generate(
+    decoder: LlamaDecoder,
+    prompt: npt.ArrayLike,
+    sampling: Sampling,
+    max_tokens: int,
+    stop: Collection[int] = (),
+) -> Iterator[int]:
+    """Tokens that continue the prompt, one by one: at most max_tokens, ending before a token of stop or a full cache.
+
+    What the decoder read before stays in front of the prompt. Between two tokens nobody else may use it.
+
+    Raises SessionError where somebody did; TinyNNValueError for a prompt that is empty, out of the vocabulary, or
+    longer than the cache has room for; TinyNNTypeError for an argument of the wrong kind. Like all it does, when the
+    first token is asked for.
+    """
+    if not isinstance(decoder, LlamaDecoder):
+        raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
+    _want_sampling(sampling)
+    if not isinstance(stop, Collection):
+        raise TinyNNTypeError(f"stop must be a collection of token ids, got {type(stop).__name__}")
+    ends = {whole("a token of stop", token, 0) for token in stop}
+    max_tokens = whole("max_tokens", max_tokens, 0)
+    rng = np.random.Generator(np.random.PCG64(sampling.seed))
+    logits = decoder.feed(prompt)
+    for made in range(max_tokens):
+        tokens, p = choices(logits, sampling)
+        token = int(tokens[0])
+        if tokens.size > 1:
+            token = int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
+        if token in ends:
+            return
+        turns = decoder.turns
+        yield token
+        if made + 1 == max_tokens:
+            return
+        if decoder.turns != turns:
+            raise SessionError("the decoder has read something else since the last token: this text cannot go on")
+        if decoder.n_past == decoder.n_ctx:
+            return
+        logits = decoder.feed([token])
+
+
+def _want_sampling(sampling: object) -> None:
+    if not isinstance(sampling, Sampling):
+        raise TinyNNTypeError(f"sampling must be a Sampling, got {type(sampling).__name__}")

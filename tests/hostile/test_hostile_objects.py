@@ -1,0 +1,382 @@
+"""Arguments that misbehave while they are looked at: their exceptions come out as toynn's own, naming the argument."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_processes import run
+
+from toynn import (
+    AdamW,
+    LlamaSeqEngine,
+    RecipeOptions,
+    Session,
+    SessionError,
+    SmolLM2Config,
+    Tensor,
+    TinyNNError,
+    TinyNNMemoryError,
+    TinyNNTypeError,
+    TinyNNValueError,
+    TrainingBatch,
+    labels,
+)
+from toynn import tinynn as nn
+from toynn.data import WindowBatcher
+from toynn.llm import layouts
+from toynn.llm.engine import LlamaDecoder
+from toynn.text.sampling import Sampling, choices, generate
+
+CFG = SmolLM2Config.mha(23, 12, 3, 20, 2, 16, 10000.0, 1e-5)
+
+
+class RaisingArray:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise self.error
+
+
+class RaisingIndex:
+    def __index__(self) -> int:
+        raise ZeroDivisionError("index")
+
+
+class RaisingInt(int):
+    def __int__(self) -> int:
+        raise ZeroDivisionError("int")
+
+
+class RaisingFloat(float):
+    def __float__(self) -> float:
+        raise ZeroDivisionError("float")
+
+
+class RaisingSequence:
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> int:
+        raise ZeroDivisionError("item")
+
+
+class EndlessSequence:
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, i: int) -> int:
+        return 1
+
+
+@pytest.fixture
+def s() -> Any:
+    with Session(n_threads=1) as session:
+        yield session
+
+
+@pytest.fixture
+def w(s: Session) -> Tensor:
+    tensor = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+    nn.tnn_finalize_weights(s)
+    return tensor
+
+
+def itself() -> list[Any]:
+    ring: list[Any] = []
+    ring.append(ring)
+    return ring
+
+
+TAKES_AN_ARRAY: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "TrainingBatch.fill": ("seq_ids", lambda value: TrainingBatch(10, 4).fill(value)),
+    "TrainingBatch.fill, m_hp": ("m_hp", lambda value: TrainingBatch(10, 4).fill([1, 2, 3, 4], value)),
+    "labels.targets": ("seq_ids", lambda value: labels.targets(value, 10, 4, 1)),
+    "choices": ("logits", lambda value: choices(value, Sampling())),
+}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError("z"), RuntimeError("r"), MemoryError("m"), TypeError("t"), ValueError("v"), OSError("o"),
+     AttributeError("a"), RecursionError("x"), StopIteration("s")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_what_an_array_of_the_callers_raises_is_the_cause_of_an_error_that_names_the_argument(
+    s: Session, w: Tensor, error: BaseException
+) -> None:
+    calls = {
+        **TAKES_AN_ARRAY,
+        "upload float": ("data", lambda value: nn.tnn_upload_from_float_array(s, w, value)),
+        "upload int": ("data", lambda value: nn.tnn_upload_from_int_array(s, w, value)),
+        "upload rows": ("m", lambda value: nn.upload_row_major(s, w, value)),
+    }
+    for call, (name, function) in calls.items():
+        with pytest.raises(TinyNNError, match=f"^{name}") as raised:
+            function(RaisingArray(error))
+        assert raised.value.__cause__ is error, call
+        assert isinstance(raised.value, MemoryError) == isinstance(error, MemoryError), call
+
+
+def test_an_interrupt_while_an_array_is_made_goes_through(s: Session, w: Tensor) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        nn.tnn_upload_from_float_array(s, w, RaisingArray(KeyboardInterrupt()))
+    nn.tnn_upload_from_float_array(s, w, np.ones(12))
+
+
+@pytest.mark.parametrize(
+    "value", [RaisingSequence(), EndlessSequence(), itself(), "abc", {1}, [[1], [1, 2]], [object()]]
+)
+def test_things_that_are_no_arrays_are_named(s: Session, w: Tensor, value: Any) -> None:
+    for name, function in TAKES_AN_ARRAY.values():
+        with pytest.raises(TinyNNError, match=f"^{name}"):
+            function(value)
+    with pytest.raises(TinyNNError, match=r"^data"):
+        nn.tnn_upload_from_float_array(s, w, value)
+
+
+def test_an_int_of_a_subclass_is_its_value_and_other_things_are_named(s: Session, w: Tensor) -> None:
+    assert nn.tnn_input_1d_f32(s, RaisingInt(5)).ne == (5, 1, 1, 1)
+    with pytest.raises(TinyNNTypeError, match=r"^factor"):
+        nn.tnn_scale(s, w, RaisingFloat(2.0))
+    with pytest.raises(TinyNNTypeError, match=r"^lr"):
+        AdamW(lr=RaisingFloat(2.0))
+    with pytest.raises(TinyNNTypeError, match=r"^lr"):
+        AdamW(lr=np.ma.masked)  # type: ignore[arg-type]
+    with pytest.raises(TinyNNTypeError, match=r"^t_seq"):
+        RecipeOptions(t_seq=RaisingIndex()).validate()  # type: ignore[arg-type]
+    with pytest.raises(TinyNNTypeError, match=r"^t_seq"):
+        RecipeOptions(t_seq=[10**5000]).validate()  # type: ignore[arg-type]
+    with pytest.raises(TinyNNTypeError, match=r"^vocab"):
+        labels.targets([1, 2, 3, 4], RaisingIndex(), 4, 1)  # type: ignore[arg-type]
+
+
+def test_an_array_that_closes_its_session_is_too_late() -> None:
+    class Closing:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            session.close()
+            return np.ones((3, 4), dtype=np.float32)
+
+    for upload in (nn.tnn_upload_from_float_array, nn.upload_row_major):
+        session = Session(n_threads=1)
+        w = nn.tnn_input_2d_f32_persistent(session, 4, 3)
+        nn.tnn_finalize_weights(session)
+        with pytest.raises(SessionError, match="closed"):
+            upload(session, w, Closing())
+
+
+def test_an_array_that_changes_the_dtype_of_another_argument_does_not_make_it_longer_than_it_is() -> None:
+    """Four integers seen as sixteen bytes: C must not be told that there are sixteen integers."""
+    with Session(n_threads=1) as s:
+        table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 1, 4) for _ in range(4))
+        nn.tnn_set_param(s, table)
+        nn.tnn_finalize_weights(s)
+        ids, targets, hp = nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_f32(s, 7)
+        logits = nn.tnn_fused_linear(s, nn.tnn_get_rows(s, table, ids), [head])
+        loss = nn.tnn_fused_cross_entropy(s, logits, targets, -1)
+        nn.tnn_set_output(s, loss)
+        nn.tnn_set_loss(s, loss)
+        nn.tnn_build_forward_only(s, loss)
+        nn.tnn_build_backward(s)
+        step = nn.tnn_fused_adamw(s, table, nn.tnn_tensor_grad(s, table), m, v, hp)
+        nn.tnn_extend_backward_graph(s, step)
+        nn.tnn_realize_backward(s)
+        four = np.zeros(4, dtype=np.int32)
+
+        class Changing:
+            def __array__(self, *_: object, **__: object) -> np.ndarray:
+                setattr(four, "dtype", np.int8)  # noqa: B010  # mypy and numpy's stubs know it as read-only
+                return np.zeros(16, dtype=np.int32)
+
+        tensors = nn.TrainStep(ids, targets, hp, loss)
+        with pytest.raises(TinyNNValueError, match="targets must be as many as ids, 4, got 16"):
+            nn.tnn_train_step(s, tensors, four, Changing(), np.zeros(7))
+
+
+def test_what_a_subclass_makes_of_its_own_str_does_not_matter(s: Session, w: Tensor) -> None:
+    class Loud(str):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __contains__(self, part: object) -> bool:
+            raise ZeroDivisionError
+
+        def encode(self, *_: object) -> Any:
+            return 3
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    class Meta(type):
+        def no_name(cls) -> str:
+            raise ZeroDivisionError
+
+        locals()["__name__"] = property(no_name)
+
+    class Nameless(metaclass=Meta):
+        pass
+
+    nn.tnn_tensor_set_name(s, w, Loud("w"))
+    assert w.name == "w"
+    with pytest.raises(TinyNNValueError, match=r"^name must not contain a NUL"):
+        nn.tnn_tensor_set_name(s, w, Loud("a\0b"))
+    with pytest.raises(TinyNNValueError, match=r"^name must be one of"):
+        nn.tnn_gemm_use_kernel(Loud("v9"))
+    with pytest.raises(TinyNNTypeError, match=r"^factor must be a real number"):
+        nn.tnn_scale(s, w, Nameless())  # type: ignore[arg-type]
+
+
+def test_a_tensor_never_changes(w: Tensor) -> None:
+    for name, value in (("handle", "x"), ("handle", 2**70), ("session", None)):
+        with pytest.raises(TinyNNTypeError, match=name):
+            setattr(w, name, value)
+    with pytest.raises(TinyNNTypeError, match="handle"):
+        del w.handle
+    assert copy.copy(w) == w
+
+
+def test_a_list_that_cannot_be_walked_and_a_tensor_that_was_never_made_are_named(s: Session, w: Tensor) -> None:
+    class Endless(list[Tensor]):
+        def __iter__(self) -> Any:
+            raise ZeroDivisionError("iter")
+
+    with pytest.raises(TinyNNTypeError, match=r"^parts .*ZeroDivisionError"):
+        nn.tnn_concat_n(s, Endless([w]), 0)
+    with pytest.raises(TinyNNTypeError, match=r"^weights .*ZeroDivisionError"):
+        nn.tnn_fused_linear(s, w, Endless([w]))
+    with pytest.raises(SessionError, match=r"^a is a tensor of another session"):
+        nn.tnn_scale(s, Tensor.__new__(Tensor), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("state", "x"), ("state", 2**70), ("state", -1), ("kind", 2), ("kind", 2**40)]
+)
+def test_a_random_stream_that_was_tampered_with_is_named(name: str, value: Any) -> None:
+    stream = nn.tnn_random_seed(nn.TNN_RANDOM_LCG31, 0)
+    setattr(stream, name, value)
+    with pytest.raises(TinyNNError, match=f"^stream.{name}"):
+        nn.tnn_random_gaussian(stream, 1.0, 4)
+    with pytest.raises(TinyNNValueError, match=r"^kind must be 0"):
+        nn.tnn_random_seed(2, 0)
+
+
+def test_more_than_the_machine_has_is_refused_before_it_is_filled() -> None:
+    """numpy would take the kernel's promise, and filling it would end the process."""
+    much = nn.tnn_available_memory() + (1 << 30)
+    with pytest.raises(TinyNNMemoryError, match=r"^n: .* are available"):
+        nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, much // 4)
+    with pytest.raises(TinyNNMemoryError, match=r"^vocab: .* are available"):
+        labels.next_token(np.zeros(1024, dtype=np.int64), min(much // 4096, 2**31 - 1), 1024, 1)
+    if much // 8 < 2**31:
+        with pytest.raises(TinyNNMemoryError, match=r"^context: .* are available"):
+            TrainingBatch(10, much // 8)
+
+
+def test_memory_that_the_system_refuses_is_named_too() -> None:
+    out = run("""
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+        from toynn.data import WindowBatcher
+        for call in (
+            lambda: labels.next_token([0] * 1024, 100_000, 1024, 1),
+            lambda: TrainingBatch(10, 1 << 26),
+            lambda: nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, 1 << 27),
+            lambda: WindowBatcher(np.zeros(1 << 27, dtype=np.uint8)[:1 << 26], 1, 0).batch(0, 1),
+        ):
+            try:
+                call()
+            except TinyNNMemoryError as error:
+                print(str(error).split(":")[0])
+    """)
+    assert out.split() == ["vocab", "context", "n", "t_seq"]
+
+
+@pytest.mark.parametrize("convert", [layouts.to_fused, layouts.to_per_head])
+def test_weights_and_configurations_of_another_kind_are_named(convert: Any) -> None:
+    for wrong in (None, 3, "abc", [("a", 1)], {3: np.ones(2)}):
+        with pytest.raises(TinyNNTypeError, match="weights"):
+            convert(wrong, CFG)
+    with pytest.raises(TinyNNTypeError, match=r"^cfg"):
+        convert({}, None)
+    endless = "blk.0.attn_q.head_" + "9" * 5000 + ".weight"
+    assert endless in layouts.to_fused({endless: np.ones(1, dtype=np.float32)}, CFG)
+
+
+# ---- generation ----
+
+
+def decoder() -> LlamaDecoder:
+    with LlamaSeqEngine() as engine:
+        engine.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
+        weights = {name: engine.download_weight(name) for name in engine.weights}
+    return LlamaDecoder(CFG, weights, untied=False, n_threads=1)
+
+
+def test_arguments_of_generate_are_named() -> None:
+    with decoder() as d:
+        for wrong, name in (
+            ((None, [1], Sampling(), 3), "decoder"),
+            ((d, [1], None, 3), "sampling"),
+            ((d, [1], Sampling(), 3, None), "stop"),
+            ((d, [1], Sampling(), 3, 3), "stop"),
+            ((d, [1], Sampling(), 3, [[1]]), "a token of stop"),
+        ):
+            with pytest.raises(TinyNNTypeError, match=f"^{name}"):
+                list(generate(*wrong))
+        assert d.n_past == 0
+
+
+@pytest.mark.parametrize("weights", [None, 3, [], "abc"])
+def test_weights_that_are_no_mapping_are_named(weights: Any) -> None:
+    with pytest.raises(TinyNNTypeError, match=r"^weights"):
+        LlamaDecoder(CFG, weights, untied=False)
+
+
+def test_a_decoder_of_more_layers_than_can_be_declared_is_refused_at_once() -> None:
+    with pytest.raises(TinyNNValueError, match=r"^n_layers"):
+        LlamaDecoder(SmolLM2Config.mha(23, 12, 3, 20, 5000, 16, 10000.0, 1e-5), {}, untied=False)
+
+
+def test_a_closed_decoder_says_so() -> None:
+    d = decoder()
+    d.close()
+    for call in (lambda: d.feed([1]), lambda: d.score([1, 2]), d.rewind, lambda: list(generate(d, [1], Sampling(), 3))):
+        with pytest.raises(SessionError, match="closed"):
+            call()
+    d.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("logits", [[1.0, 2.0, -1e300, -math.inf], [1e308, -1e308]])
+def test_a_temperature_near_zero_takes_the_likeliest_without_a_warning(logits: list[float]) -> None:
+    tokens, p = choices(logits, Sampling(temperature=1e-45, top_k=0, top_p=1.0, min_p=0.0))
+    assert p[0] == 1.0
+    assert tokens[0] == int(np.argmax(logits))
+
+
+# ---- windows ----
+
+
+@pytest.mark.parametrize("tokens", [None, [1, 2, 3], "abc"])
+def test_tokens_that_are_no_array_are_named(tokens: Any) -> None:
+    with pytest.raises(TinyNNTypeError, match=r"^tokens"):
+        WindowBatcher(tokens, 1, 0)
+
+
+@pytest.mark.parametrize("wrong", [2**31, 2**40, -1])
+def test_a_window_with_a_number_that_is_no_token_is_refused(wrong: int) -> None:
+    with pytest.raises(TinyNNValueError, match=f"^tokens .*{wrong}"):
+        WindowBatcher(np.array([wrong, 1, 2, 3]), 3, 0).window(0)
+
+
+def test_a_batch_beyond_31_bits_is_refused() -> None:
+    with pytest.raises(TinyNNValueError, match=r"^n: "):
+        WindowBatcher(np.arange(10, dtype=np.uint16), 3, 0).batch(0, 2**31 - 1)

@@ -1,0 +1,315 @@
+"""Runs, checkpoints and configurations that are made to hurt their reader, and arguments that are none: refused with
+the reason, without waiting and without end."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_checkpoint import model
+
+from small_runs import config
+from toynn import LlamaSeqEngine, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, TrainArgs, train
+from toynn.interop import export_gguf, import_gguf, import_hf
+from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
+from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.training import Event, Stepped
+from toynn.training.report import write_report
+from toynn.training.run_log import read_log
+from toynn.training.toml_config import from_toml, read_config
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps, not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(TrainArgs(data, run, config(5)))
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+# ---- files that are none ----
+
+
+def zero(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+READERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
+    "a configuration": ("run.toml", lambda data, run: read_config(run / "run.toml")),
+    "latest": ("latest", lambda data, run: load_checkpoint(run)),
+    "best": ("best", lambda data, run: load_checkpoint(run, "best")),
+    "the lock": (".lock", lambda data, run: RunFolder(run)),
+    "a log that is read": ("log.jsonl", lambda data, run: read_log(run / "log.jsonl")),
+    "a log that is reported": ("log.jsonl", lambda data, run: write_report(run)),
+    "a log that is added to": ("log.jsonl", lambda data, run: train(TrainArgs(data, run, resume=True))),
+}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, zero])
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_or_a_device_in_a_run_is_refused_at_once(
+    name: str, make: Callable[[Path], None], data: Path, run: Path
+) -> None:
+    file, read = READERS[name]
+    (run / file).unlink()
+    make(run / file)
+    with pytest.raises(TinyNNValueError, match=rf"{file} is no regular file"):
+        read(data, run)
+
+
+def test_an_export_replaces_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TinyNNValueError, match="is no regular file, and is not replaced"):
+        export_gguf(model(), tmp_path / "pipe", overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_configuration_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "run.toml").open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    with pytest.raises(TinyNNValueError, match="larger than"):
+        read_config(tmp_path / "run.toml")
+
+
+# ---- a meta.json that is made to fit its files ----
+
+
+def tampered(run: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
+    """Changes the latest checkpoint, with the sizes and sha256 of its files put right."""
+    path = load_checkpoint(run).path
+    meta = json.loads((path / "meta.json").read_text())
+    change(meta, path)
+    for name in meta["files"]:
+        content = (path / name).read_bytes()
+        meta["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "meta.json").write_text(json.dumps(meta))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("best_loss", float("nan"), "'best_loss' must be a finite number or null, got nan"),
+        ("best_loss", float("inf"), "'best_loss' must be a finite number or null, got inf"),
+        ("best_loss", 10**400, "'best_loss' must be a finite number or null"),
+        ("best_loss", None, "'best_step' must be NoneType"),
+        ("best_step", -5, "'best_step' must be at least 0, got -5"),
+        ("best_step", 6, "'best_step' must be at most 5, got 6"),
+        ("best_step", 10**30, "'best_step' must be at most 5"),
+        ("best_step", None, "'best_step' must be int"),
+        ("bad_evaluations", 2**62, "'bad_evaluations' must be at most 5"),
+    ],
+)
+def test_a_progress_that_cannot_be_is_refused_by_name(run: Path, key: str, value: object, says: str) -> None:
+    tampered(run, lambda meta, _: meta["training"].update({key: value}))
+    with pytest.raises(TinyNNValueError, match=says):
+        load_checkpoint(run)
+
+
+def test_more_steps_than_a_training_can_have_are_refused(run: Path) -> None:
+    tampered(run, lambda meta, _: (meta.update(step=2**40), meta["training"].update(windows=2**41))[0])
+    with pytest.raises(TinyNNValueError, match="'step' must be at most 2147483647 in a training"):
+        load_checkpoint(run)
+
+
+def test_second_moments_below_zero_are_refused_by_name(run: Path) -> None:
+    def change(meta: dict[str, Any], path: Path) -> None:
+        moments = load_file(path / "moments.safetensors")
+        moments["output_norm.weight.v"][0] = -1.0
+        save_file(moments, path / "moments.safetensors")
+
+    tampered(run, change)
+    with pytest.raises(TinyNNValueError, match=r"output_norm\.weight\.v must be 0 or above, it holds -1\.0"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "BF16", "F64", "C64", "BOOL"])
+def test_weights_of_another_type_are_refused(run: Path, dtype: str) -> None:
+    sizes = {"F8_E4M3": 1, "F8_E8M0": 1, "BF16": 2, "F64": 8, "C64": 8, "BOOL": 1}
+
+    def change(meta: dict[str, Any], path: Path) -> None:
+        header, end = {}, 0
+        for name, values in load_checkpoint(run).model.weights.items():
+            start, end = end, end + values.size * sizes[dtype]
+            header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [start, end]}
+        raw = json.dumps(header).encode()
+        (path / "weights.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(end))
+
+    tampered(run, change)
+    with pytest.raises(TinyNNValueError, match=r"weights\.safetensors"):
+        load_checkpoint(run)
+
+
+# ---- best ----
+
+
+def test_a_best_that_latest_knows_nothing_of_is_put_back(data: Path, tmp_path: Path) -> None:
+    """What a kill between the renames of the two leaves."""
+    run = tmp_path / "run"
+    train(TrainArgs(data, run, config(5)))
+    best = load_checkpoint(run, "best")
+    again = load_checkpoint(run)
+    assert best.step == 5 and again.training is not None
+    with RunFolder(run) as folder:
+        stray = folder.save(9, again.model, again.training, best=True)
+        (run / "latest").write_text(f"{best.path.name}\n")
+    assert load_checkpoint(run, "best").path == stray
+    train(TrainArgs(data, run, resume=True))
+    assert load_checkpoint(run, "best").path == best.path
+    assert (run / "best").read_text().strip() in checkpoint_names(run)
+
+
+def test_a_best_that_is_not_kept_is_not_named(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        run.save(1, model(), None, best=True)
+        run.save(2, model(seed=1), None)
+        run.keep(1, best=True)
+        assert load_checkpoint(tmp_path / "run", "best").step == 1
+        run.keep(1, best=False)
+    assert checkpoint_names(tmp_path / "run") == ["step-00000002"]
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_another_model_does_not_get_into_a_training(run: Path) -> None:
+    before = checkpoint_names(run)
+    with pytest.raises(TinyNNValueError, match=r"holds a training \(log\.jsonl\).*name a new folder"):
+        write_checkpoint(run, model())
+    for name in ("log.jsonl", "best"):
+        (run / name).unlink()
+    with pytest.raises(TinyNNValueError, match=r"holds a training \(step-\d+\)"):
+        write_checkpoint(run, model())
+    assert checkpoint_names(run) == before
+
+
+# ---- a run that is taken away, a disk that is full ----
+
+
+def test_a_run_that_is_removed_while_it_trains_ends_with_that_reason(data: Path, tmp_path: Path) -> None:
+    def remove(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 2:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(SessionError, match="is gone: somebody removed it"):
+        train(TrainArgs(data, tmp_path / "run", config(5)), [remove])
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("toynn.storage.checkpoint.folder.write_synced", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*step-00000003'"):
+        write_checkpoint(tmp_path / "run", model(), step=3)
+    monkeypatch.setattr("gguf.GGUFWriter.write_tensors_to_file", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*m\.gguf'"):
+        export_gguf(model(tokenizer=None), tmp_path / "m.gguf")
+
+
+# ---- arguments ----
+
+
+class Array:
+    """Compares as numpy's arrays do."""
+
+    def __eq__(self, other: object) -> Any:
+        return np.array([True, False])
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NO_PATHS: list[tuple[Any, type[Exception]]] = [
+    (None, TinyNNTypeError),
+    (5, TinyNNTypeError),
+    ("a\0b", TinyNNValueError),
+    ("\ud800", TinyNNValueError),
+]
+
+
+@pytest.mark.parametrize(("value", "error"), NO_PATHS)
+@pytest.mark.parametrize("call", [load_checkpoint, RunFolder, read_config, write_report, import_gguf, import_hf])
+def test_what_is_no_path_is_refused_by_name(call: Callable[[Any], Any], value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^(path|folder|run) must"):
+        call(value)
+
+
+def test_arguments_of_a_run_folder_are_named(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        for words, says in [((0, None, None), "model must be"), ((0, model(), 5), "training must be")]:
+            with pytest.raises(TinyNNTypeError, match=says):
+                run.save(*words)  # type: ignore[arg-type]
+    with pytest.raises(TinyNNValueError, match="which must be"):
+        load_checkpoint(tmp_path / "run", Array())  # type: ignore[arg-type]
+
+
+def test_a_run_folder_that_is_closed_writes_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.close()
+    for call in (lambda: run.save(0, model(), None), lambda: run.keep(1, True), lambda: run.settle(None)):
+        with pytest.raises(SessionError, match="is closed"):
+            call()
+    assert checkpoint_names(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("content", [5, None, b"", b"x = 1"])
+def test_a_configuration_that_is_no_text_is_refused(content: Any) -> None:
+    with pytest.raises(TinyNNTypeError, match="the configuration must be a str"):
+        from_toml(content)
+
+
+@pytest.mark.parametrize("content", ["x = " + "[" * 20_000, "x = " + "9" * 5000, "x"])
+def test_a_configuration_that_python_cannot_read_is_our_own_error(content: str) -> None:
+    with pytest.raises(TinyNNValueError, match="the configuration is no TOML"):
+        from_toml(content)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimizer.lr=" + "[" * 20_000, r"optimizer\.lr: .* is nested too deep"),
+        ("optimizer.lr=" + "9" * 5000, r"optimizer\.lr: .* is no value"),
+        ("optimizer.lr=1e-3\nfoo=1", r"sets more than optimizer\.lr"),
+        ("optimizer.lr=1e-3\n[train]\nsteps=5", r"sets more than optimizer\.lr"),
+        ("schedule.kind=cosine\nfoo=1", r"schedule\.kind must be one of"),
+        ("x" * 9999, "is not section.key"),
+    ],
+)
+def test_an_override_that_is_none_or_more_than_one_is_refused_by_name(override: str, says: str) -> None:
+    with pytest.raises(TinyNNValueError, match=says) as caught:
+        from_toml("", "--set", [override])
+    assert len(str(caught.value)) < 300
+
+
+def test_an_override_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TinyNNTypeError, match="an override must be a str"):
+        from_toml("", "--set", [5])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("callbacks", "says"), [(5, "callbacks must be a sequence"), ([print, 5], r"callbacks\[1\]")])
+def test_callbacks_that_are_none_are_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, callbacks: Any, says: str
+) -> None:
+    with pytest.raises(TinyNNTypeError, match=says):
+        train(TrainArgs(data, tmp_path / "run", config(3)), callbacks)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("weights", [None, 5, b"x", [[1]]])
+def test_weights_that_are_no_mapping_are_refused(weights: Any) -> None:
+    with pytest.raises(TinyNNTypeError, match="weights must be a mapping of names to arrays"):
+        LlamaSeqEngine().realize_for_full_finetune(SmolLM2Config.tiny(), weights, 4, 1, False, False)

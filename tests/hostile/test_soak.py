@@ -1,0 +1,39 @@
+"""The soak itself, as a long test; and, at once, that it would notice what it looks for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import soak
+from soak import MOST_SLOPE, STEPS_OF_A_SESSION, WARM_UP, Soak, digest_of_a_session
+
+MIB = 1 << 20
+
+
+def test_a_session_that_loses_memory_or_a_loss_that_changes_is_noticed() -> None:
+    start = [80 * MIB] * WARM_UP
+    lost = int(MOST_SLOPE * STEPS_OF_A_SESSION) + 4096  # a page more, each session, than is let pass
+    steady, leaking = [50 * MIB] * 90, [50 * MIB + i * lost for i in range(90)]
+    wavering = [50 * MIB + (i % 2) * 2 * MIB for i in range(90)]
+    assert Soak("fused", start + steady, {"a"}).well
+    assert Soak("fused", start + steady, {"a"}).slope == pytest.approx(0, abs=1e-6)
+    assert Soak("fused", start + leaking, {"a"}).slope == pytest.approx(lost / STEPS_OF_A_SESSION)
+    assert not Soak("fused", start + leaking, {"a"}).well
+    assert not Soak("fused", start + wavering, {"a"}).well
+    assert not Soak("fused", start + steady, {"a", "b"}).well
+
+
+@pytest.mark.parametrize("layout", ["per_head", "fused"])
+def test_a_hundred_steps_in_two_sessions_are_the_same_hundred(layout: str) -> None:
+    assert digest_of_a_session(layout) == digest_of_a_session(layout)
+
+
+@pytest.mark.slow
+def test_memory_and_losses_stay_the_same_over_ten_thousand_steps() -> None:
+    script = soak.__file__
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stdout.count("10000 steps in 100 sessions") == 2

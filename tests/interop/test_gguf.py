@@ -1,0 +1,487 @@
+"""GGUF: what is written is what the format asks for, what is read back is what was written, and all else is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader, GGUFWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from gguf_bytes import ARRAY, BOOL, F32, I32, STRING, U32, U64, GgufBytes, array, scalar, text, tiny
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, logits_of, make, tokenizer
+from toynn import RopeScaling, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn.interop import export_gguf, import_gguf
+from toynn.interop.rope_order import to_halves, to_interleaved
+from toynn.model.trained_model import TrainedModel
+
+each_shape = pytest.mark.parametrize("name", SHAPES)
+
+
+def same(a: TrainedModel, b: TrainedModel) -> None:
+    """Raises unless the two are the same to the bit."""
+    assert (a.cfg, a.untied, a.qkv_bias, a.eos_id, a.bos_id) == (b.cfg, b.untied, b.qkv_bias, b.eos_id, b.bos_id)
+    assert list(a.weights) == list(b.weights)
+    for name, values in a.weights.items():
+        assert values.tobytes() == b.weights[name].tobytes(), name
+    assert a.tokenizer == b.tokenizer
+
+
+def stored(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Type and bytes of each tensor, by the gguf library's reader."""
+    return {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in GGUFReader(path).tensors}
+
+
+# ---- round trips ----
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if "donor_d_in" not in SHAPES[name]])
+def test_a_model_comes_back_from_f32_as_it_left(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    export_gguf(model, tmp_path / "m.gguf")
+    same(import_gguf(tmp_path / "m.gguf"), model)
+
+
+@each_shape
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
+def test_what_was_read_is_written_again_as_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
+    """Rounding happens once: a rounded number is the nearest of its kind already."""
+    export_gguf(make(name), tmp_path / "a.gguf", dtype)
+    export_gguf(import_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf", dtype)
+    assert stored(tmp_path / "a.gguf") == stored(tmp_path / "b.gguf")
+
+
+def test_a_projection_lens_comes_back_as_a_plain_embedding_of_the_same_numbers(tmp_path: Path) -> None:
+    model = make("projection lens")
+    export_gguf(model, tmp_path / "m.gguf")
+    back = import_gguf(tmp_path / "m.gguf")
+    assert back.cfg == dataclasses.replace(model.cfg, donor_d_in=0)
+    product = model.weights["token_embd.weight"].astype(np.float64) @ model.weights["lens.proj.weight"].T.astype(float)
+    assert back.weights["token_embd.weight"].tobytes() == product.astype(np.float32).tobytes()
+    ids = list(range(40))
+    np.testing.assert_allclose(logits_of(back, ids), logits_of(model, ids), atol=2e-4)
+
+
+def test_an_embedding_out_of_range_behind_its_lens_is_refused(tmp_path: Path) -> None:
+    model = make("projection lens")
+    model.weights["lens.proj.weight"][:] = 1e38
+    model.weights["token_embd.weight"][:] = 1e38
+    with pytest.raises(TinyNNValueError, match="out of the range of f32"):
+        export_gguf(model, tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tokens", [None, tokenizer(end="")], ids=["no tokenizer", "no end of text"])
+def test_a_model_without_a_tokenizer_or_without_an_end_comes_back_so(tokens: bytes | None, tmp_path: Path) -> None:
+    model = make("tied", tokens=tokens)
+    assert model.eos_id is None
+    export_gguf(model, tmp_path / "m.gguf")
+    same(import_gguf(tmp_path / "m.gguf"), model)
+
+
+@pytest.mark.parametrize("rms_eps", [1e-5, 1e-6, 3.3e-5, 1.0])
+@pytest.mark.parametrize("rope_base", [10000.0, 500000.0, 123456.7])
+def test_numbers_that_gguf_rounds_to_f32_come_back_as_they_were_typed(
+    rms_eps: float, rope_base: float, tmp_path: Path
+) -> None:
+    model = make("tied", rms_eps=rms_eps, rope_base=rope_base)
+    export_gguf(model, tmp_path / "m.gguf")
+    same(import_gguf(tmp_path / "m.gguf"), model)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n_heads=st.integers(1, 5), half=st.integers(1, 6), cols=st.integers(0, 4))
+def test_halves_and_interleaved_are_each_other_backwards(n_heads: int, half: int, cols: int) -> None:
+    """Row i of a head goes to 2i, row i + half to 2i + 1; of biases (cols 0) too."""
+    shape = (n_heads * 2 * half, cols) if cols else (n_heads * 2 * half,)
+    rows = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    turned = to_interleaved(rows, n_heads)
+    for head in range(n_heads):
+        at = head * 2 * half
+        for i in range(half):
+            assert (turned[at + 2 * i] == rows[at + i]).all()
+            assert (turned[at + 2 * i + 1] == rows[at + half + i]).all()
+    assert to_halves(turned, n_heads).tobytes() == rows.tobytes()
+
+
+# ---- what is written ----
+
+
+def test_the_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> None:
+    model = make("everything at once")
+    export_gguf(model, tmp_path / "m.gguf")
+    fields = {key: field.contents() for key, field in GGUFReader(tmp_path / "m.gguf").fields.items()}
+    expected: dict[str, Any] = {
+        "general.architecture": "llama",
+        "general.file_type": 0,
+        "llama.context_length": 256,
+        "llama.embedding_length": 48,
+        "llama.block_count": 3,
+        "llama.feed_forward_length": 96,
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.key_length": 10,
+        "llama.attention.value_length": 10,
+        "llama.rope.dimension_count": 10,
+        "llama.rope.freq_base": 100.0,
+        "llama.attention.layer_norm_rms_epsilon": pytest.approx(1e-4),
+        "llama.vocab_size": VOCAB,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 0,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    assert {key: fields[key] for key in expected} == expected
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    assert tokens[0] == END_OF_TEXT
+    described = Tokenizer.from_str((model.tokenizer or b"").decode())
+    n = described.get_vocab_size()
+    assert kinds == [3] + [1] * (n - 1) + [5] * (VOCAB - n), "control, normal, unused"
+    assert [described.id_to_token(i) for i in range(n)] == tokens[:n]
+    assert tokens[-1] == f"[PAD{VOCAB - 1}]"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "types"),
+    [("f32", {"F32"}), ("f16", {"F32", "F16"}), ("bf16", {"F32", "BF16"}), ("q8_0", {"F32", "Q8_0"})],
+)
+def test_matrices_get_the_dtype_and_vectors_stay_f32(dtype: str, types: set[str], tmp_path: Path) -> None:
+    model = make("qkv_bias")
+    written = export_gguf(model, tmp_path / "m.gguf", dtype)
+    assert written.notes == ()
+    assert written.bytes == (tmp_path / "m.gguf").stat().st_size
+    found = {name: kind for name, (kind, _) in stored(tmp_path / "m.gguf").items()}
+    assert found == written.tensors
+    assert set(found.values()) == types
+    for name, kind in found.items():
+        assert (kind == "F32") == (dtype == "f32" or model.weights[name].ndim == 1), name
+
+
+def test_of_q8_0_rows_that_are_no_blocks_become_f16_and_that_is_said(tmp_path: Path) -> None:
+    written = export_gguf(make("head_dim of its own"), tmp_path / "m.gguf", "q8_0")
+    assert written.tensors["blk.0.attn_output.weight"] == "F16", "rows of 40"
+    assert written.tensors["blk.0.attn_q.weight"] == "Q8_0", "rows of 64"
+    assert written.notes == (
+        "2 of 20 tensors are f16: their rows are no multiple of 32 long (blk.0.attn_output.weight)",
+    )
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("f16", 65520.0), ("bf16", 3.4e38), ("q8_0", 1e7)])
+def test_a_number_too_large_for_the_dtype_is_refused_not_made_infinite(
+    dtype: str, number: float, tmp_path: Path
+) -> None:
+    model = make("tied")
+    model.weights["blk.1.ffn_up.weight"][3, 5] = number
+    with pytest.raises(TinyNNValueError, match=r"blk\.1\.ffn_up\.weight holds numbers up to .*take dtype f32"):
+        export_gguf(model, tmp_path / "m.gguf", dtype)
+    export_gguf(model, tmp_path / "m.gguf", "f32")
+
+
+def test_a_file_that_is_there_stays_unless_it_may_go_and_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"precious")
+    with pytest.raises(TinyNNValueError, match="is there already"):
+        export_gguf(make("tied"), path)
+    broken = make("tied")
+    broken.weights["output_norm.weight"][0] = np.nan  # found only on the way
+    with pytest.raises(TinyNNValueError, match=r"output_norm\.weight"):
+        export_gguf(broken, path, overwrite=True)
+    assert path.read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gguf"], "and nothing is left beside it"
+    export_gguf(make("tied"), path, overwrite=True)
+    assert path.read_bytes()[:4] == b"GGUF"
+    with pytest.raises(TinyNNValueError, match="is a folder"):
+        export_gguf(make("tied"), tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("scaling", [{"freq_scale": 0.5}, {"attn_factor": 2.0}])
+def test_rope_scaling_that_llama_cpp_has_not_so_is_refused(scaling: dict[str, float], tmp_path: Path) -> None:
+    model = make("tied", rope_scaling=RopeScaling(**scaling))  # type: ignore[arg-type]
+    with pytest.raises(TinyNNValueError, match=f"rope_scaling: {next(iter(scaling))} = .* cannot be exported"):
+        export_gguf(model, tmp_path / "m.gguf")
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TinyNNTypeError, match="model must be a TrainedModel, got dict"):
+        export_gguf({}, tmp_path / "m.gguf")  # type: ignore[arg-type]
+    with pytest.raises(TinyNNValueError, match="dtype must be one of 'f32', 'f16', 'bf16', 'q8_0', got 'q4_k'"):
+        export_gguf(make("tied"), tmp_path / "m.gguf", "q4_k")
+
+
+# ---- files of others ----
+
+
+def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any] | None, **changes: Any) -> None:
+    """The model as another converter writes it: no vocab_size, no key_length, no keys of toynn's."""
+    writer = GGUFWriter(path, "llama")
+    cfg = model.cfg
+    writer.add_context_length(cfg.ctx)
+    writer.add_embedding_length(cfg.d_model)
+    writer.add_block_count(cfg.n_layers)
+    writer.add_feed_forward_length(cfg.d_ff)
+    writer.add_head_count(cfg.n_heads)
+    writer.add_head_count_kv(cfg.n_kv)
+    writer.add_rope_dimension_count(cfg.head_dim)
+    writer.add_rope_freq_base(cfg.rope_base)
+    writer.add_layer_norm_rms_eps(cfg.rms_eps)
+    writer.add_tokenizer_model("none")
+    for key, value in changes.items():
+        writer.add_key_value(f"llama.{key}", *value)
+    for name, values in model.weights.items():
+        heads = {"attn_q": cfg.n_heads, "attn_k": cfg.n_kv}.get(name.split(".")[-2])
+        writer.add_tensor(name, values if heads is None else to_interleaved(values, heads))
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        RopeScaling.llama3_hf(8.0, 1.0, 4.0, 64),
+        RopeScaling.llama3_hf(32.0, 1.0, 4.0, 128),
+        RopeScaling.llama3(8.0, 1.0, 4.0, 64),
+    ],
+)
+def test_llama3_scaling_is_found_from_the_factors_alone(scaling: RopeScaling, tmp_path: Path) -> None:
+    """d_head 16, base 100: factors of 1, of the most, and between them."""
+    model = make("tied", tokens=None, rope_base=100.0)
+    factors = scaling.freq_factors(16, 100.0)
+    write_foreign(tmp_path / "m.gguf", model, factors)
+    back = import_gguf(tmp_path / "m.gguf")
+    np.testing.assert_allclose(back.cfg.rope_scaling.freq_factors(16, 100.0), factors, rtol=1e-6)  # type: ignore[arg-type]
+    assert back.cfg.rope_scaling == scaling
+
+
+def test_a_published_models_scaling_is_found(tmp_path: Path) -> None:
+    """Llama 3.2's: factor 32, original 8192, base 500000, d_head 64."""
+    scaling = RopeScaling.llama3_hf(32.0, 1.0, 4.0, 8192)
+    model = make("tied", tokens=None, rope_base=500000.0, n_heads=1, n_kv=1, head_dim=64)
+    write_foreign(tmp_path / "m.gguf", model, scaling.freq_factors(64, 500000.0))
+    assert import_gguf(tmp_path / "m.gguf").cfg.rope_scaling == scaling
+
+
+def test_factors_of_no_known_scaling_are_refused_and_those_of_none_are_none(tmp_path: Path) -> None:
+    model = make("tied", tokens=None)
+    write_foreign(tmp_path / "m.gguf", model, np.linspace(1, 5, 8, dtype=np.float32))
+    with pytest.raises(TinyNNValueError, match=r"rope_freqs\.weight are not llama3's scaling"):
+        import_gguf(tmp_path / "m.gguf")
+    write_foreign(tmp_path / "m.gguf", model, np.ones(8, dtype=np.float32))
+    same(import_gguf(tmp_path / "m.gguf"), model)
+
+
+def test_a_file_whose_factors_were_changed_behind_its_keys_is_refused(tmp_path: Path) -> None:
+    model = make("llama3 rope")
+    export_gguf(model, tmp_path / "m.gguf")
+    content = (tmp_path / "m.gguf").read_bytes()
+    factors = model.cfg.rope_scaling.freq_factors(10, 100.0)
+    assert factors is not None
+    assert content.count(factors.tobytes()) == 1
+    (tmp_path / "m.gguf").write_bytes(content.replace(factors.tobytes(), (factors * 1.5).tobytes()))
+    with pytest.raises(TinyNNValueError, match=r"rope_freqs\.weight are not those of its toynn\.rope_scaling"):
+        import_gguf(tmp_path / "m.gguf")
+
+
+# ---- what is refused ----
+
+
+def read(path: Path, content: bytes) -> TrainedModel:
+    path.write_bytes(content)
+    return import_gguf(path)
+
+
+def test_the_small_file_that_the_refusals_start_from_is_good(tmp_path: Path) -> None:
+    model = read(tmp_path / "m.gguf", tiny().build())
+    assert model.cfg == SmolLM2Config(6, 4, 2, 2, 8, 1, 16, 10000.0, 1e-5)
+    assert read(tmp_path / "m.gguf", dataclasses.replace(tiny(), version=2).build()).cfg == model.cfg
+
+
+Q = "blk.0.attn_q.weight"
+KEYS = {
+    "general.architecture": (scalar(STRING, "qwen2"), "its architecture is 'qwen2'; toynn reads llama"),
+    "llama.block_count": (scalar(U32, 2**31), "block_count is 2147483648, but it has 11 tensors"),
+    "llama.context_length": (scalar(U32, 0), "ctx must be an integer from 1"),
+    "llama.embedding_length": (scalar(STRING, "4"), "embedding_length must be one integer, got '4'"),
+    "llama.feed_forward_length": (
+        array(I32, [8, 8]),
+        "feed_forward_length must be one integer, got an array of 2 int32",
+    ),
+    "llama.attention.head_count": (scalar(U32, 0), "head_count is 0"),
+    "llama.attention.head_count_kv": (array(U32, [2]), "head_count_kv must be one integer, got an array"),
+    "llama.attention.key_length": (scalar(U32, 3), "value_length|head_dim must be even"),
+    "llama.attention.value_length": (scalar(U32, 4), "value_length is 4; toynn has only that of the keys, 2"),
+    "llama.attention.layer_norm_rms_epsilon": (scalar(F32, float("nan")), "rms_eps must be a finite number"),
+    "llama.rope.dimension_count": (scalar(U32, 1), "dimension_count is 1; toynn has only that of the keys, 2"),
+    "llama.rope.freq_base": (scalar(BOOL, True), "freq_base must be one number, got True"),
+    "llama.rope.scaling.type": (scalar(STRING, "yarn"), "scaling.type is 'yarn'; toynn has only 'none'"),
+    "llama.expert_count": (scalar(U32, 8), "expert_count is 8; toynn has only 0"),
+    "llama.attention.causal": (scalar(BOOL, False), "causal is False; toynn has only True"),
+    "llama.vocab_size": (scalar(U32, 7), "vocab_size is 7, but its token_embd.weight has 6 rows"),
+    "llama.something": (scalar(U32, 1), r"the key 'llama\.something', which toynn does not know"),
+    "split.count": (scalar(U32, 2), "one of 2 parts of a model; join them"),
+    "tokenizer.ggml.model": (scalar(STRING, "llama"), "tokenizer is of the kind 'llama'.*Hugging Face folder"),
+    "general.alignment": (scalar(U32, 48), "alignment must be a power of two from 8 up, got 48"),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_says_what_toynn_cannot_do_is_named_with_the_file(key: str, tmp_path: Path) -> None:
+    value, mentions = KEYS[key]
+    with pytest.raises(TinyNNValueError, match=mentions) as caught:
+        read(tmp_path / "m.gguf", tiny().set(key, value).build())
+    assert str(caught.value).startswith(f"{tmp_path / 'm.gguf'}: ")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "general.architecture", "llama.block_count", "llama.context_length", "llama.embedding_length",
+        "llama.feed_forward_length", "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon",
+        "tokenizer.ggml.model",
+    ],
+)  # fmt: skip
+def test_a_key_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=f"it has no {key}"):
+        read(tmp_path / "m.gguf", tiny().set(key, None).build())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "mentions"),
+    [
+        ((Q, [4, 4], 12, None, b"\0" * 64), "'blk.0.attn_q.weight' is Q4_K; toynn reads F32, F16, BF16, Q8_0"),
+        ((Q, [4, 4], 4, None, b"\0" * 64), "is type 4; toynn reads"),
+        ((Q, [4, 4], 77777, None, b"\0" * 64), "is type 77777; toynn reads"),
+        ((Q, [4, 4], 8, None, b"\0" * 64), r"of Q8_0 has shape \(4, 4\)"),
+        ((Q, [4, 0], 0, None, b""), r"has shape \(0, 4\)"),
+        ((Q, [4, 5], 0, None, b"\0" * 80), r"must have shape \(4, 4\), got \(5, 4\)"),
+        ((Q, [4, 4, 1], 0, None, b"\0" * 64), r"must have shape \(4, 4\), got \(1, 4, 4\)"),
+        ((Q, [], 0, None, b"\0" * 64), "has 0 dimensions"),
+        ((Q, [1] * 5, 0, None, b"\0" * 64), "has 5 dimensions"),
+        ((Q, [2**62, 2**62], 0, None, b"\0" * 64), "ends at byte"),
+        ((Q, [4, 4], 0, 2**63, b"\0" * 64), "ends at byte"),
+        ((Q, [4, 4], 0, 33, b"\0" * 64), "begins at 33, no multiple of the alignment 32"),
+        ((Q, [4, 4], 0, 0, b"\0" * 64), "lie over each other"),
+        ((Q, [4, 4], 0, None, struct.pack("<16f", *[1.0] * 15, float("inf"))), r"holds inf at \[3, 3\]"),
+        (("blk.0.attn_q.bias", [3], 0, None, b"\0" * 12), r"no tensor 'blk\.0\.attn_k\.bias'"),
+        (("blk.0.attn_qkv.weight", [4, 4], 0, None, b"\0" * 64), "'blk.0.attn_qkv.weight', which toynn's llama has"),
+        (("blk.1.attn_q.weight", [4, 4], 0, None, b"\0" * 64), "'blk.1.attn_q.weight', which toynn's llama has not"),
+        (("blk.0.attn_output.bias", [4], 0, None, struct.pack("<4f", 0, 0, 1, 0)), "is not zero"),
+        (("rope_freqs.weight", [2], 0, None, b"\0" * 8), r"must have shape \(1,\), got \(2,\)"),
+        (("rope_freqs.weight", [1], 0, None, b"\0" * 4), "are not llama3's scaling"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_cannot_be_so_is_named(
+    tensor: tuple[str, list[int], int, int | None, bytes], mentions: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TinyNNValueError, match=mentions):
+        read(tmp_path / "m.gguf", tiny().with_tensor(*tensor).build())
+
+
+def test_a_zero_bias_of_the_output_projection_is_passed_over(tmp_path: Path) -> None:
+    """Hugging Face's attention_bias brings one along."""
+    model = read(tmp_path / "m.gguf", tiny().with_tensor("blk.0.attn_output.bias", [4], 0, None, b"\0" * 16).build())
+    assert "blk.0.attn_output.bias" not in model.weights
+
+
+@pytest.mark.parametrize("name", ["token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"])
+def test_a_tensor_that_is_missing_is_named(name: str, tmp_path: Path) -> None:
+    extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)  # so that they are enough for a layer
+    with pytest.raises(TinyNNValueError, match=f"it has no tensor '{name}'"):
+        read(tmp_path / "m.gguf", tiny().without_tensor(name).with_tensor(*extra).build())
+
+
+TWICE = (tiny().tensors[0][0], *tiny().tensors[0][1:])
+HOSTILE = {
+    "nothing": (b"", "does not begin with GGUF"),
+    "another format": (b"PK\3\4" + b"\0" * 60, "does not begin with GGUF"),
+    "only the magic": (b"GGUF", "ends too early"),
+    "version 1": (dataclasses.replace(tiny(), version=1).build(), "version 1, toynn reads 2 and 3"),
+    "big-endian": (dataclasses.replace(tiny(), version=3 << 24).build(), "big-endian"),
+    "2^63 tensors": (dataclasses.replace(tiny(), n_tensors=2**63).build(), r"\d+ tensors cannot follow byte 24"),
+    "2^64 - 1 values": (dataclasses.replace(tiny(), n_values=2**64 - 1).build(), r"\d+ values cannot follow byte 24"),
+    "one tensor too many": (dataclasses.replace(tiny(), n_tensors=12).build(), "too early|dimensions|type|UTF-8|long"),
+    "an endless string": (GgufBytes([("a", struct.pack("<IQ", STRING, 2**63))]).build(), "9223372036854775808 bytes"),
+    "an endless key": (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**40) + b"x" * 50, "a key is 1099511627776 bytes"),
+    "an endless array": (GgufBytes([("a", array(U64, [1], 2**60))]).build(), "values of 'a' cannot follow"),
+    "endless strings": (GgufBytes([("a", array(STRING, ["x"], 2**60))]).build(), "strings of 'a' cannot follow"),
+    "an array of arrays": (GgufBytes([("a", array(ARRAY, [], 3))]).build(), "'a' is an array of arrays"),
+    "an unknown type": (GgufBytes([("a", struct.pack("<I", 13) + b"\0" * 8)]).build(), "of the unknown type 13"),
+    "a bool of 2": (GgufBytes([("a", struct.pack("<IB", BOOL, 2))]).build(), "'a' is neither true nor false: 2"),
+    "a key twice": (GgufBytes([("a", scalar(U32, 1)), ("a", scalar(U32, 2))]).build(), "it has 'a' twice"),
+    "a key not in UTF-8": (GgufBytes([(b"\xff", scalar(U32, 1))]).build(), "a key is not UTF-8"),
+    "a value not in UTF-8": (GgufBytes([("a", struct.pack("<I", STRING) + text(b"\xc3"))]).build(), "is not UTF-8"),
+    "a tensor twice": (dataclasses.replace(tiny(), tensors=[*tiny().tensors, TWICE]).build(), "'token_embd.weight' tw"),
+    "an alignment of 2^31": (tiny().set("general.alignment", scalar(U32, 2**31)).build(), "alignment"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_header_that_lies_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    content, mentions = HOSTILE[name]
+    with pytest.raises(TinyNNValueError, match=mentions) as caught:
+        read(tmp_path / "m.gguf", content)
+    assert str(caught.value).startswith(f"{tmp_path / 'm.gguf'}: ")
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    content = tiny().build()
+    path = tmp_path / "m.gguf"
+    for n in range(len(content)):
+        with pytest.raises(TinyNNValueError, match=r"m\.gguf: it (ends too early|is no GGUF)"):
+            read(path, content[:n])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    with pytest.raises(TinyNNValueError, match=r"m\.gguf is no regular file"):
+        import_gguf(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "mentions"),
+    [
+        (None, TinyNNTypeError, "path must be a path, got NoneType"),
+        (7, TinyNNTypeError, "path must be a path, got int"),
+        ("a\0b", TinyNNValueError, "path must not contain a NUL"),
+    ],
+)
+def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+    with pytest.raises(error, match=mentions):
+        import_gguf(path)
+    with pytest.raises(error, match=mentions):
+        export_gguf(make("tied"), path)
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        import_gguf(tmp_path / "none.gguf")
+
+
+def test_a_folder_is_refused_and_leaves_nothing_open(tmp_path: Path) -> None:
+    before = os.open(os.devnull, os.O_RDONLY)  # the lowest descriptor that is free
+    os.close(before)
+    for _ in range(20):
+        with pytest.raises(TinyNNValueError, match="is no regular file"):
+            import_gguf(tmp_path)
+    after = os.open(os.devnull, os.O_RDONLY)
+    os.close(after)
+    assert after == before
+
+
+def test_all_three_ranges_of_llama3_are_among_the_shapes() -> None:
+    factors = RopeScaling.llama3_hf(**LLAMA3).freq_factors(10, 100.0)
+    assert factors is not None
+    assert factors[0] == 1
+    assert factors[-1] == 8
+    assert ((factors > 1) & (factors < 8)).any()

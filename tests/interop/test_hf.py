@@ -1,0 +1,434 @@
+"""Hugging Face folders: what is written comes back, both spellings are read, and all else is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, make, tokenizer
+from toynn import RopeScaling, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn.interop import export_hf, import_hf
+from toynn.model.trained_model import TrainedModel
+
+NOT_EXPORTED = ("llama3 rope", "heads that do not divide d_model")
+each_exported = pytest.mark.parametrize(
+    "name", [name for name in SHAPES if name not in NOT_EXPORTED and "donor_d_in" not in SHAPES[name]]
+)
+
+
+def same(a: TrainedModel, b: TrainedModel) -> None:
+    """Raises unless the two are the same to the bit."""
+    assert (a.cfg, a.untied, a.qkv_bias, a.eos_id, a.bos_id) == (b.cfg, b.untied, b.qkv_bias, b.eos_id, b.bos_id)
+    assert list(a.weights) == list(b.weights)
+    for name, values in a.weights.items():
+        assert values.tobytes() == b.weights[name].tobytes(), name
+    assert a.tokenizer == b.tokenizer
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Other values in a JSON file; ... takes the key away."""
+    content = json.loads(path.read_text())
+    for key, value in changes.items():
+        if value is ...:
+            content.pop(key)
+        else:
+            content[key] = value
+    path.write_text(json.dumps(content))
+
+
+def change_weights(folder: Path, **changes: npt.NDArray[Any] | None) -> None:
+    """Other tensors; None takes the tensor away. Names with __ for a dot."""
+    tensors = load_file(folder / "model.safetensors")
+    for key, values in changes.items():
+        name = key.replace("__", ".")
+        if values is None:
+            del tensors[name]
+        else:
+            tensors[name] = values
+    save_file(tensors, folder / "model.safetensors")
+
+
+def raw(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file byte by byte; `length` lies about the header's."""
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(content) if length is None else length) + content + data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return export_hf(make("untied"), tmp_path / "hf")
+
+
+# ---- round trips ----
+
+
+@each_exported
+def test_a_model_comes_back_as_it_left(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    assert export_hf(model, tmp_path / "hf") == tmp_path / "hf"
+    same(import_hf(tmp_path / "hf"), model)
+
+
+def test_a_model_without_a_tokenizer_comes_back_so(tmp_path: Path) -> None:
+    model = make("tied", tokens=None)
+    export_hf(model, tmp_path / "hf")
+    assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == [
+        "config.json", "generation_config.json", "model.safetensors",
+    ]  # fmt: skip
+    same(import_hf(tmp_path / "hf"), model)
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_half_floats_are_read_as_the_numbers_they_are(dtype: str, folder: Path) -> None:
+    """Every other pattern of 16 bits that is finite, against numpy and against the definition of bfloat16."""
+    patterns = np.arange(1, 1 << 16, 2, dtype=np.uint16)
+    exponent = 0x7C00 if dtype == "F16" else 0x7F80
+    patterns = patterns[(patterns & exponent) != exponent]
+    embedding = np.resize(patterns, (512, 64)).astype(np.uint16)
+    upper = patterns.astype(np.uint32) << 16
+    want = patterns.view(np.float16).astype(np.float32) if dtype == "F16" else upper.view(np.float32)
+    header: dict[str, Any] = {}
+    data = b""
+    for name, values in load_file(folder / "model.safetensors").items():
+        is_half = name == "model.embed_tokens.weight"
+        content = embedding.tobytes() if is_half else values.tobytes()
+        header[name] = {"dtype": dtype if is_half else "F32", "shape": list(values.shape),
+                        "data_offsets": [len(data), len(data) + len(content)]}  # fmt: skip
+        data += content
+    (folder / "model.safetensors").write_bytes(raw(header, data))
+    found = import_hf(folder).weights["token_embd.weight"].reshape(-1)
+    assert found.tobytes() == np.resize(want, found.size).tobytes()
+
+
+def test_shards_are_read_as_one(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    places = {}
+    for i, part in enumerate((names[:7], names[7:])):
+        shard = f"model-{i + 1:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / shard)
+        places.update(dict.fromkeys(part, shard))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    same(import_hf(folder), make("untied"))
+
+    for wrong, mentions in (
+        ({}, "has no weight_map"),
+        ({**places, names[0]: "../model.safetensors"}, "no file of this folder"),
+        ({**places, names[0]: "/etc/passwd"}, "no file of this folder"),
+        ({**places, names[0]: 7}, "no file of this folder"),
+        ({**places, names[0]: "other.safetensors"}, "'other.safetensors', which is not there"),
+        ({**places, names[0]: places[names[-1]]}, "does not put its tensor"),
+        ({**places, "more": places[names[-1]]}, "which has no such tensor"),
+        ({k: v for k, v in places.items() if k != names[0]}, "does not put its tensor"),
+    ):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(TinyNNValueError, match=mentions):
+            import_hf(folder)
+    index.write_text("[]")
+    with pytest.raises(TinyNNValueError, match="has no weight_map"):
+        import_hf(folder)
+
+
+# ---- what is written ----
+
+
+def test_config_names_the_model_as_hugging_face_does(tmp_path: Path) -> None:
+    export_hf(make("everything at once"), tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    expected = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512, "hidden_size": 48,
+        "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 10, "hidden_act": "silu", "max_position_embeddings": 256, "rms_norm_eps": 1e-4,
+        "rope_theta": 100.0, "attention_bias": True, "mlp_bias": False, "tie_word_embeddings": False,
+        "bos_token_id": 0, "eos_token_id": 0,
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 64},
+    }  # fmt: skip
+    assert {key: config[key] for key in expected} == expected
+    assert json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())["eos_token"] == END_OF_TEXT
+    zeros = load_file(tmp_path / "hf" / "model.safetensors")["model.layers.2.self_attn.o_proj.bias"]
+    assert zeros.tobytes() == b"\0" * 4 * 48, "attention_bias puts a bias there too"
+
+
+def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=r"'llama3' is the reference's.*export GGUF instead"):
+        export_hf(make("llama3 rope"), tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+    # d_head 4, base 10000: wavelengths 6.3 and 628, none between 16 and 64
+    apart = make("tied", n_heads=16, n_kv=16, rope_scaling=RopeScaling.llama3(**LLAMA3))
+    export_hf(apart, tmp_path / "hf")
+    back = import_hf(tmp_path / "hf").cfg.rope_scaling
+    assert back == RopeScaling.llama3_hf(**LLAMA3)
+    assert (back.freq_factors(4, 1e4) == apart.cfg.rope_scaling.freq_factors(4, 1e4)).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "mentions"),
+    [
+        ("heads that do not divide d_model", {}, "d_model = 64 is no multiple of n_heads = 6, which transf"),
+        ("tied", {"rope_scaling": RopeScaling(freq_scale=0.5)}, "rope_scaling: freq_scale = 0.5 cannot be exported"),
+        ("tied", {"rope_scaling": RopeScaling(attn_factor=2.0)}, "rope_scaling: attn_factor = 2.0 cannot be exported"),
+        ("tied", {"vocab": 300}, "the tokenizer needs 3.. ids, the model's vocabulary has 300"),
+        ("tied", {"tokens": b"{}"}, "no tokenizer.json"),
+    ],
+)  # fmt: skip
+def test_what_transformers_cannot_compute_is_refused(
+    name: str, changes: dict[str, Any], mentions: str, tmp_path: Path
+) -> None:
+    tokens = changes.pop("tokens", b"") if "tokens" in changes else b""
+    model = make(name, **changes)
+    if tokens:
+        model = TrainedModel(model.cfg, model.untied, model.qkv_bias, model.weights, tokens)
+    with pytest.raises(TinyNNValueError, match=mentions):
+        export_hf(model, tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_stays_unless_it_may_go_and_is_one_of_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    export_hf(make("tied"), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(TinyNNValueError, match="is there already"):
+        export_hf(make("untied"), folder)
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(TinyNNValueError, match=r"holds other things \('thesis.txt'\); name another"):
+        export_hf(make("untied"), folder, overwrite=True)
+    (folder / "thesis.txt").unlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    export_hf(make("untied"), folder, overwrite=True)
+    same(import_hf(folder), make("untied"))
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "nothing is left beside it"
+    (tmp_path / "empty").mkdir()
+    export_hf(make("tied"), tmp_path / "empty")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TinyNNValueError, match="is a file; name a folder"):
+        export_hf(make("tied"), tmp_path / "file", overwrite=True)
+    with pytest.raises(TinyNNTypeError, match="model must be a TrainedModel"):
+        export_hf(None, tmp_path / "x")  # type: ignore[arg-type]
+
+
+# ---- config.json of others ----
+
+PARAMETERS = {"rope_theta": 100.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+              "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "base", "scaling"),
+    [
+        ({"rope_theta": ..., "rope_scaling": ..., "rope_parameters": PARAMETERS}, 100.0, HF_LLAMA3),
+        ({"rope_scaling": None, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "rope_theta": ...}, 5e5,
+         RopeScaling.none()),
+        ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "type": "llama3"}}, 100.0, HF_LLAMA3),
+        ({"rope_theta": ...}, 10000.0, RopeScaling.none()),
+        ({"rope_scaling": {"type": "default"}}, 10000.0, RopeScaling.none()),
+    ],
+)  # fmt: skip
+def test_both_spellings_of_rope_are_read(
+    changes: dict[str, Any], base: float, scaling: RopeScaling, folder: Path
+) -> None:
+    change(folder / "config.json", **changes)
+    cfg = import_hf(folder).cfg
+    assert (cfg.rope_base, cfg.rope_scaling) == (base, scaling)
+
+
+def test_keys_that_are_left_out_have_the_defaults_of_llama_config(tmp_path: Path) -> None:
+    export_hf(make("untied", rms_eps=1e-6, ctx=2048), tmp_path / "hf")
+    change(tmp_path / "hf" / "config.json", num_key_value_heads=..., head_dim=..., hidden_act=..., rms_norm_eps=...,
+           max_position_embeddings=..., rope_theta=..., rope_scaling=..., attention_bias=..., mlp_bias=...,
+           tie_word_embeddings=..., bos_token_id=..., eos_token_id=[0, 5])  # fmt: skip
+    model = import_hf(tmp_path / "hf")
+    assert model.cfg == SmolLM2Config(512, 64, 4, 4, 96, 2, 2048, 10000.0, 1e-6)
+    assert (model.bos_id, model.eos_id) == (None, 0), "of several ends the first"
+
+
+@pytest.mark.parametrize(
+    ("changes", "mentions"),
+    [
+        ({"model_type": "mistral"}, "model_type is 'mistral'; toynn has only 'llama'"),
+        ({"model_type": ...}, "model_type is None"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; toynn has only 'silu'"),
+        ({"mlp_bias": True}, "mlp_bias is True"),
+        ({"pretraining_tp": 2}, "pretraining_tp is 2"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"rope_interleaved": True}, "rope_interleaved is True"),
+        ({"sliding_window": 128}, "sliding_window is 128"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling is of the type 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is of the type 'linear'"),
+        ({"rope_scaling": {"rope_type": ["llama3"]}}, "rope_scaling is of the type"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling has no low_freq_factor"),
+        ({"rope_scaling": "llama3"}, "rope_scaling must be an object"),
+        ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "factor": "8"}}, "factor must be a number"),
+        (
+            {"rope_theta": 100, "rope_scaling": {**PARAMETERS, "factor": 0.5}},
+            "factor must be a finite number, 1 or above",
+        ),
+        ({"rope_scaling": PARAMETERS}, "rope_theta is 10000.0, but 100.0 in rope_scaling"),
+        ({"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "llama3"}}, "differ"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        ({"vocab_size": ...}, "has no vocab_size"),
+        ({"hidden_size": 64.0}, "d_model must be an integer"),
+        ({"hidden_size": None}, "has no hidden_size"),
+        ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers is 2147483647, but there are 21 tensors"),
+        ({"num_hidden_layers": 10**400}, "n_layers must be an integer from 1"),
+        ({"num_attention_heads": 3}, "n_kv must divide n_heads = 3"),
+        ({"rms_norm_eps": 0}, "rms_eps must be a finite number above 0"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false, got 1"),
+        ({"tie_word_embeddings": True}, "lm_head.weight is not the embedding"),
+        ({"attention_bias": True}, r"there is no tensor 'model\.layers\.0\.self_attn\.q_proj\.bias'"),
+        ({"attention_bias": "yes"}, "attention_bias must be true or false"),
+        ({"eos_token_id": 512}, "eos_token_id must be an integer from 0 to 511, got 512"),
+        ({"bos_token_id": -1}, "bos_token_id must be an integer from 0 to 511, got -1"),
+        ({"hidden_size": 128}, r"must have shape \(512, 128\), got \(512, 64\)"),
+    ],
+)
+def test_a_config_that_toynn_does_not_compute_is_refused_by_name(
+    changes: dict[str, Any], mentions: str, folder: Path
+) -> None:
+    change(folder / "config.json", **changes)
+    with pytest.raises(TinyNNValueError, match=mentions) as caught:
+        import_hf(folder)
+    assert str(caught.value).startswith(str(folder)), "the file is named"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"a": 1e999}', b"[" * 100000, b'{"vocab_size": ' + b"9" * 5000 + b"}"]
+)
+def test_a_config_that_is_no_config_is_refused(content: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(TinyNNValueError, match=r"config\.json"):
+        import_hf(folder)
+
+
+# ---- weights and tokenizers of others ----
+
+
+def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
+    bias = "model__layers__0__self_attn__o_proj__bias"
+    change_weights(folder, **{bias: np.zeros(64, dtype=np.float32)})
+    with pytest.raises(
+        TinyNNValueError, match=r"'model\.layers\.0\.self_attn\.o_proj\.bias', which toynn's llama has not"
+    ):
+        import_hf(folder)
+    change_weights(folder, **{bias: None, "model__norm__weight": np.ones(63, dtype=np.float32)})
+    with pytest.raises(TinyNNValueError, match=r"'model\.norm\.weight' must have shape \(64,\), got \(63,\)"):
+        import_hf(folder)
+    change_weights(folder, model__norm__weight=np.full(64, np.nan, dtype=np.float32))
+    with pytest.raises(TinyNNValueError, match=r"output_norm\.weight holds nan at \[0\]"):
+        import_hf(folder)
+    change_weights(folder, model__norm__weight=np.ones(64, dtype=np.float64))
+    with pytest.raises(TinyNNValueError, match=r"model\.safetensors: its tensor 'model\.norm\.weight': it is F64"):
+        import_hf(folder)
+    change_weights(folder, model__norm__weight=None)
+    with pytest.raises(TinyNNValueError, match=r"there is no tensor 'model\.norm\.weight'"):
+        import_hf(folder)
+
+
+def test_an_output_bias_that_is_not_zero_is_refused(tmp_path: Path) -> None:
+    folder = export_hf(make("qkv_bias"), tmp_path / "hf")
+    bias = "model__layers__1__self_attn__o_proj__bias"
+    change_weights(folder, **{bias: None})
+    same(import_hf(folder), make("qkv_bias"))
+    change_weights(folder, **{bias: np.eye(1, 64, 3, dtype=np.float32)[0]})
+    with pytest.raises(TinyNNValueError, match=r"1\.self_attn\.o_proj\.bias' is not zero, and toynn has no such bias"):
+        import_hf(folder)
+
+
+def test_a_second_copy_of_a_tied_embedding_and_old_buffers_are_passed_over(tmp_path: Path) -> None:
+    folder = export_hf(make("tied"), tmp_path / "hf")
+    embedding = make("tied").weights["token_embd.weight"]
+    change_weights(folder, lm_head__weight=embedding,
+                   model__layers__0__self_attn__rotary_emb__inv_freq=np.ones(8, dtype=np.float32))  # fmt: skip
+    same(import_hf(folder), make("tied"))
+
+
+F32_ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        raw({}, length=2**63),
+        raw({}, length=2**64 - 1),
+        raw(b"{"),
+        raw(b"\xff\xff"),
+        raw([]),
+        raw({"w": {**F32_ONE, "data_offsets": [0, 2**62]}}, b"\0" * 4),
+        raw({"w": {**F32_ONE, "data_offsets": [4, 0]}}, b"\0" * 4),
+        raw({"w": {**F32_ONE, "shape": [2**32, 2**32]}}, b"\0" * 4),
+        raw({"w": {**F32_ONE, "shape": [2]}}, b"\0" * 4),
+        raw({"w": {**F32_ONE, "dtype": "Q4"}}, b"\0" * 4),
+        raw({"w": F32_ONE, "v": F32_ONE}, b"\0" * 4),
+        raw({"w": F32_ONE}, b"\0" * 8),
+        raw({"w": F32_ONE}, b"\0" * 3),
+        raw({"w": {"dtype": "F32"}}),
+    ],
+)
+def test_a_damaged_weights_file_is_refused_with_its_name(content: bytes, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(TinyNNValueError, match=r"model\.safetensors: it is no safetensors file, or is damaged"):
+        import_hf(folder)
+
+
+def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").write_bytes(b'{"model": 3}')
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json: it is no tokenizer\.json"):
+        import_hf(folder)
+    holes = json.loads(tokenizer())
+    holes["model"]["vocab"]["zzz"] = 512
+    (folder / "tokenizer.json").write_text(json.dumps(holes))
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json needs 513 ids, the model's vocabulary has 512"):
+        import_hf(folder)
+    larger = json.loads(tokenizer())
+    larger["added_tokens"] += [{**larger["added_tokens"][0], "id": 393 + i, "content": f"<{i}>"} for i in range(200)]
+    (folder / "tokenizer.json").write_text(json.dumps(larger))
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json needs 593 ids, the model's vocabulary has 512"):
+        import_hf(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(TinyNNValueError, match="is no regular file"):
+        import_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "mentions"),
+    [
+        (None, TinyNNTypeError, "folder must be a path, got NoneType"),
+        ("\0", TinyNNValueError, "must not contain a NUL"),
+    ],
+)
+def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+    with pytest.raises(error, match=mentions):
+        import_hf(path)
+    with pytest.raises(error, match=mentions):
+        export_hf(make("tied"), path)
+
+
+def test_what_is_no_folder_of_weights_is_said_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match="none is no folder"):
+        import_hf(tmp_path / "none")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(TinyNNValueError, match=r"has neither model\.safetensors nor .*a pickle, which toynn does"):
+        import_hf(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(TinyNNValueError, match=r"has no config\.json: it is no Hugging Face folder"):
+        import_hf(folder)

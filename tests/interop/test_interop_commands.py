@@ -1,0 +1,174 @@
+"""`toynn export` and `toynn import`, as processes: a run leaves and comes back; bad input ends with 2 and one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interop_models import make, tokenizer
+from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+
+COMMAND = [sys.executable, "-c", "from toynn.cli import main; main()"]
+
+
+def toynn(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8", timeout=120
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], mentions: str, code: int = 2) -> None:
+    """Raises unless it ended with one line on stderr that says so."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert mentions in done.stderr
+    assert "Traceback" not in done.stderr
+    if done.stderr.startswith("toynn:"):
+        assert done.stderr.count("\n") == 1
+
+
+def same_weights(a: TrainedModel, b: TrainedModel) -> bool:
+    return list(a.weights) == list(b.weights) and all(
+        np.array_equal(values, b.weights[name]) for name, values in a.weights.items()
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_checkpoint(tmp_path / "run", make("gqa"), step=7)
+    return tmp_path / "run"
+
+
+def test_a_run_goes_to_gguf_and_comes_back(run: Path, tmp_path: Path) -> None:
+    done = toynn("export", run, tmp_path / "m.gguf")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"step 7 written to {tmp_path / 'm.gguf'} (0.4 MB)\n"
+    assert done.stderr == ""
+    assert same_weights(import_gguf(tmp_path / "m.gguf"), make("gqa"))
+    done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    parameters = sum(values.size for values in make("gqa").weights.values())
+    assert (told["out"], told["parameters"], told["vocab_size"], told["tokenizer"]) == (
+        str(tmp_path / "back"), parameters, 512, True,
+    )  # fmt: skip
+    back = load_checkpoint(tmp_path / "back")
+    assert (back.step, back.training, str(back.path)) == (0, None, told["checkpoint"])
+    assert same_weights(back.model, make("gqa"))
+    assert back.model.tokenizer == tokenizer()
+    said = [toynn("generate", folder, "-p", "The cat", "-n", "20", "--greedy") for folder in (run, tmp_path / "back")]
+    assert said[0].returncode == said[1].returncode == 0
+    assert said[0].stdout == said[1].stdout
+
+
+def test_a_run_goes_to_hugging_face_and_comes_back(run: Path, tmp_path: Path) -> None:
+    done = toynn("export", run, tmp_path / "hf", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["format"], told["step"], told["dtype"], told["notes"]) == ("hf", 7, "f32", [])
+    assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "hf").iterdir())
+    done = toynn("import", tmp_path / "hf", "--out", tmp_path / "back")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"vocabulary 512, written to {tmp_path / 'back'}\n")
+    assert same_weights(load_checkpoint(tmp_path / "back").model, make("gqa"))
+
+
+def test_the_format_is_told_by_the_name_or_by_the_option(run: Path, tmp_path: Path) -> None:
+    assert toynn("export", run, tmp_path / "model", "--format", "gguf", "--dtype", "q8_0").returncode == 0
+    assert (tmp_path / "model").read_bytes()[:4] == b"GGUF"
+    assert toynn("export", run, tmp_path / "x.gguf", "--format", "hf").returncode == 0
+    assert same_weights(import_hf(tmp_path / "x.gguf"), make("gqa"))
+    checkpoint = load_checkpoint(run).path
+    assert toynn("export", checkpoint, tmp_path / "M.GGUF").returncode == 0
+    assert same_weights(import_gguf(tmp_path / "M.GGUF"), make("gqa"))
+
+
+def test_what_is_otherwise_than_asked_for_is_said_on_stderr(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run", make("head_dim of its own", tokens=None))
+    done = toynn("export", tmp_path / "run", tmp_path / "m.gguf", "--dtype", "q8_0")
+    assert done.returncode == 0, done.stderr
+    assert "note: the model has no tokenizer: llama.cpp can compute with the file" in done.stderr
+    assert "note: 2 of 20 tensors are f16" in done.stderr
+    told = json.loads(toynn("export", tmp_path / "run", tmp_path / "n.gguf", "--dtype", "q8_0", "--json").stdout)
+    assert len(told["notes"]) == 2
+    done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back")
+    assert done.returncode == 0
+    assert "can neither read nor write text" in done.stderr
+
+
+def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.gguf"
+    out.write_text("precious")
+    refused(toynn("export", run, out), "is there already; --force replaces it")
+    assert out.read_text() == "precious"
+    assert toynn("export", run, out, "--force").returncode == 0
+    assert out.read_bytes()[:4] == b"GGUF"
+
+    folder = export_hf(make("tied"), tmp_path / "hf")
+    refused(toynn("export", run, folder), "is there already; --force replaces it")
+    (folder / "notes.txt").write_text("mine")
+    refused(toynn("export", run, folder, "--force"), "holds other things ('notes.txt'); name another")
+    refused(toynn("export", run, run, "--force"), "holds other things")
+    assert same_weights(import_hf(folder), make("tied"))
+    (folder / "notes.txt").unlink()
+    assert toynn("export", run, folder, "--force").returncode == 0
+    assert same_weights(import_hf(folder), make("gqa"))
+
+    refused(toynn("import", out, "--out", run), "is there already; name a new folder, or --force")
+    assert load_checkpoint(run).step == 7
+    old = load_checkpoint(run).path
+    export_gguf(make("gqa", seed=3), out, overwrite=True)
+    assert toynn("import", out, "--out", run, "--force").returncode == 0
+    assert same_weights(load_checkpoint(run).model, make("gqa", seed=3))
+    assert same_weights(load_checkpoint(old).model, make("gqa")), "the older checkpoint stays"
+    refused(toynn("import", out, "--out", folder, "--force"), "holds no run")
+
+
+def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_path: Path) -> None:
+    refused(toynn("export", tmp_path / "none", tmp_path / "m.gguf"), "does not exist")
+    refused(toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a run with a latest checkpoint nor a checkpoint")
+    refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "neither a run with a best checkpoint")
+    refused(toynn("export", run, tmp_path / "hf", "--dtype", "f16"), "--dtype f16 is for GGUF")
+    refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
+    refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"there is no folder {tmp_path / 'no'}")
+    refused(toynn("export", run, tmp_path / "no" / "hf"), f"there is no folder {tmp_path / 'no'}")
+    write_checkpoint(tmp_path / "other", make("llama3 rope"))
+    refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export GGUF instead")
+    assert not (tmp_path / "hf").exists()
+
+    (tmp_path / "x.gguf").write_text("no gguf")
+    refused(toynn("import", tmp_path / "x.gguf", "--out", tmp_path / "new"), "x.gguf: it is no GGUF file")
+    refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "has no config.json")
+    refused(toynn("import", tmp_path / "none", "--out", tmp_path / "new"), "does not exist")
+    refused(toynn("import", tmp_path / "x.gguf"), "Missing option '--out'")
+    assert not (tmp_path / "new").exists(), "nothing was made"
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
+    read_end, write_end = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, command, "-h"], stdout=write_end, stderr=write_end, stdin=write_end,
+        env={**os.environ, "COLUMNS": "80", "LINES": "24"},
+    ) as process:  # fmt: skip
+        os.close(write_end)
+        shown = b""
+        try:
+            while piece := os.read(read_end, 1 << 16):
+                shown += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(read_end)
+        assert process.wait() == 0
+    lines = shown.decode().splitlines()
+    assert len(lines) > 8
+    assert max(map(len, lines)) <= 80

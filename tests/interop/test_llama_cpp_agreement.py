@@ -1,0 +1,233 @@
+"""The real llama.cpp runs what toynn exports, and computes what toynn computes.
+
+f32 all the way (weights, activations, the cache), so the only differences are the order of sums and the rounding of
+exp, sin and cos. The logits here go up to about 9; docs/interop.md has the figures that were measured.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from interop_models import (
+    END_OF_TEXT,
+    SHAPES,
+    TRAINED_ON,
+    VOCAB,
+    decoder_of,
+    logits_of,
+    make,
+    split_revealing,
+    tokenizer,
+)
+from llama_cpp import LlamaCpp
+from toynn import Sampling, generate
+from toynn.interop import export_gguf, import_gguf
+from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
+
+pytestmark = pytest.mark.elsewhere
+
+F32_BOUND = 5e-4  # in logits; measured: at most 1.6e-4
+# With f16, bf16 and q8_0 weights llama.cpp rounds activations to that kind too, before each product, and random weights
+# magnify what is lost. The bound is on the root mean square of the difference over that of the logits; measured: at
+# most 0.0032, 0.026 and 0.094.
+BOUNDS = {"f16": 0.01, "bf16": 0.08, "q8_0": 0.25}
+IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()  # beyond the 64 positions that llama3's scaling is of
+
+each_shape = pytest.mark.parametrize("name", SHAPES)
+each_pre = pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+
+
+@each_shape
+def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    export_gguf(model, tmp_path / "m.gguf")
+    ours = logits_of(model, IDS)
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        logits = theirs.feed(IDS)
+    assert logits.shape == ours.shape == (200, VOCAB)
+    assert np.abs(ours).max() > 5, "logits near nothing would agree with anything"
+    np.testing.assert_allclose(logits, ours, rtol=0, atol=F32_BOUND)
+
+
+@each_shape
+def test_greedy_text_is_the_same_token_for_token(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    export_gguf(model, tmp_path / "m.gguf")
+    prompt = IDS[:5]
+    with decoder_of(model) as ours:
+        expected = list(generate(ours, prompt, Sampling.greedy(), 150))
+    assert len(expected) == 150
+    assert len(set(expected)) > 30, "a text of a few tokens would prove little"
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert theirs.greedy(prompt, 150) == expected
+
+
+@each_shape
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_smaller_types_load_and_stay_near(name: str, dtype: str, tmp_path: Path) -> None:
+    model = make(name)
+    export_gguf(model, tmp_path / "m.gguf", dtype)
+    rounded = import_gguf(tmp_path / "m.gguf")
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        logits = theirs.feed(IDS).astype(np.float64)
+    for ours in (logits_of(model, IDS).astype(np.float64), logits_of(rounded, IDS).astype(np.float64)):
+        away = float(np.sqrt(np.mean((logits - ours) ** 2) / np.mean(ours**2)))
+        assert away < BOUNDS[dtype]
+
+
+def test_permuting_the_rows_of_q_and_k_is_what_makes_them_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the file loads just as well, and computes something else: the bounds above would see it."""
+    monkeypatch.setattr("toynn.interop.gguf_export.to_interleaved", lambda rows, n_heads: rows)
+    model = make("qkv_bias")
+    export_gguf(model, tmp_path / "m.gguf")
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert np.abs(theirs.feed(IDS) - logits_of(model, IDS)).max() > 1
+
+
+# ---- the tokenizer ----
+
+
+Both = tuple[Tokenizer, LlamaCpp]
+
+
+@pytest.fixture(scope="module", params=[f"{kind} {pre}" for pre in PRE_TOKENIZERS for kind in ("trained", "revealing")])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """A tokenizer, here and in llama.cpp: a trained one, or one that shows where words part."""
+    kind, pre = request.param.split()
+    content, vocab = (tokenizer(pre), VOCAB) if kind == "trained" else split_revealing(pre)
+    path = tmp_path_factory.mktemp("both") / "m.gguf"
+    export_gguf(make("tied", tokens=content, vocab=vocab), path)
+    with LlamaCpp(path) as theirs:
+        yield Tokenizer.from_str(content.decode()), theirs
+
+
+def agree(both: Both, text: str) -> None:
+    ours, theirs = both
+    ids = theirs.tokenize(text)
+    assert ids == ours.encode(text, add_special_tokens=False).ids
+    assert theirs.text_of(ids).decode() == ours.decode(ids, skip_special_tokens=False) == text
+
+
+TEXTS = [
+    *TRAINED_ON,
+    "", " ", "  ", "\n", "\r\n \r\n", "\t\ttab", "a  b   c    d", " leading", "trailing   ", "\n\n\nx\n \n y",
+    "it's they're we've I'm you'll he'd don't IT'S 'S'T'RE o'clock rock'n'roll \u2019s",
+    "1 12 123 1234 12345 1234567 3.14159 1,000,000 2^10 \u0663\u0664\u0665 \u00bd\u00b2 \u2167",
+    "caf\u00e9 na\u00efve Stra\u00dfe \u0130stanbul \u0141\u00f3d\u017a",
+    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f",
+    "\u00a0nbsp\u2003em\u3000wide\u200bzero\u2028line\u0085next\x0bvt\x0cff\x1cfs",
+    f"one{END_OF_TEXT}two {END_OF_TEXT} three{END_OF_TEXT}", "<|endoftext", "a <name> b<name>c",
+    "".join(map(chr, range(1, 128))), "!@#$%^&*()_+-=[]{}|;':\",./<>?`~ !! ?? ...",
+]  # fmt: skip
+
+
+def test_varied_text_has_the_same_tokens(both: Both) -> None:
+    for text in TEXTS:
+        agree(both, text)
+
+
+def test_bytes_that_the_vocabulary_lacks_are_dropped_there_as_here(tmp_path: Path) -> None:
+    """Real vocabularies lack those that UTF-8 never has; these lack a letter, a space, a line's end too."""
+    described = json.loads(tokenizer())
+    lacking = ("\u00c3", "z", "\u0120", "\u010a")
+    tokens = [token for token in described["model"]["vocab"] if not any(byte in token for byte in lacking)]
+    merges = [merge for merge in described["model"]["merges"] if not any(byte in "".join(merge) for byte in lacking)]
+    described["model"].update(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    content = json.dumps(described).encode()
+    export_gguf(make("tied", tokens=content), tmp_path / "m.gguf")
+    ours = Tokenizer.from_str(content.decode())
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        for text in ("caf\u00e9 zoo", "a z", "zzz", "\n\n", "the cat\nzebra na\u00efve \u00e9", "\u00e9"):
+            assert theirs.tokenize(text) == ours.encode(text, add_special_tokens=False).ids, text
+
+
+any_text = st.text(
+    alphabet=st.one_of(
+        st.characters(codec="ascii"),
+        st.sampled_from(" \n\t\r'\u00a0\u3000aAeEst19"),
+        st.characters(max_codepoint=0x3FF),
+    ),
+    max_size=60,
+).map(lambda text: unicodedata.normalize("NFC", text))  # qwen2's normalizer, which llama.cpp has not
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=any_text)
+def test_any_text_has_the_same_tokens(both: Both, text: str) -> None:
+    agree(both, text)
+
+
+# Of Unicode 16, which the tables of this llama.cpp and of the tokenizers library take differently.
+NEWEST = {0x897, 0x1C89, 0x1C8A, *range(0xA7CB, 0xA7CE), *range(0xA7DA, 0xA7DD)}
+
+
+@each_pre
+def test_every_character_parts_words_as_it_does_here(pre: str, tmp_path: Path) -> None:
+    """A vocabulary that joins any two bytes beside a letter, a digit or a space: where a word ends shows in the ids.
+
+    Characters that are their own NFC, of the basic plane but for the middle of large alphabets, and of emoji.
+    """
+    content, vocab = split_revealing(pre)
+    model = make("tied", tokens=content, vocab=vocab)
+    export_gguf(model, tmp_path / "m.gguf")
+    ours = Tokenizer.from_str(content.decode())
+    codes = [*range(1, 0x10000), *range(0x1D400, 0x1D500), *range(0x1F300, 0x1FB00)]
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        wrong = []
+        for code in codes:
+            character = chr(code)
+            if unicodedata.category(character) in ("Cn", "Co", "Cs") or code in NEWEST:
+                continue
+            if (0x3400 < code < 0x9F00 or 0xAC00 < code < 0xD700) and code % 64:
+                continue
+            text = f"a{character}a1{character}1 {character} !{character}! a"
+            if unicodedata.normalize("NFC", text) != text:
+                continue
+            if theirs.tokenize(text) != ours.encode(text, add_special_tokens=False).ids:
+                wrong.append(hex(code))
+    assert wrong == []
+
+
+# ---- what llama.cpp takes special tokens to be ----
+
+
+def test_the_end_of_text_is_llama_cpps_end_and_nothing_is_put_in_front(tmp_path: Path) -> None:
+    export_gguf(make("tied"), tmp_path / "m.gguf")
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert (theirs.bos, theirs.eos, theirs.adds_bos) == (0, 0, False)
+        assert [token for token in range(VOCAB) if theirs.is_end(token)] == [0]
+        assert theirs.tokenize(f"{END_OF_TEXT}The") == [0, *theirs.tokenize("The")]
+        assert theirs.n_vocab == VOCAB
+
+
+def test_without_an_end_of_text_an_unused_token_is_the_end_or_else_it_is_said_what_is(tmp_path: Path) -> None:
+    content = tokenizer(end="")
+    n = Tokenizer.from_str(content.decode()).get_vocab_size()
+    assert export_gguf(make("tied", tokens=content, vocab=n + 3), tmp_path / "a.gguf").notes == ()
+    with LlamaCpp(tmp_path / "a.gguf") as theirs:
+        assert [token for token in range(n + 3) if theirs.is_end(token)] == [n]
+    notes = export_gguf(make("tied", tokens=content, vocab=n), tmp_path / "b.gguf").notes
+    assert notes == ("the model has no token that ends a text: llama.cpp will take id 11 for it, ','",)
+    with LlamaCpp(tmp_path / "b.gguf") as theirs:
+        assert [token for token in range(n) if theirs.is_end(token)] == [11]
+
+
+def test_a_file_without_a_tokenizer_computes(tmp_path: Path) -> None:
+    model = make("gqa", tokens=None)
+    written = export_gguf(model, tmp_path / "m.gguf")
+    assert written.notes[0].startswith("the model has no tokenizer")
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        np.testing.assert_allclose(theirs.feed(IDS), logits_of(model, IDS), rtol=0, atol=F32_BOUND)

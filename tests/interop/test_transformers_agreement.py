@@ -1,0 +1,123 @@
+"""Hugging Face's transformers runs what toynn exports and toynn what transformers saves, with the same logits."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from test_llama_cpp_agreement import TEXTS
+from tokenizers import Tokenizer
+
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, logits_of, make, tokenizer
+from toynn import RopeScaling
+from toynn.interop import export_hf, import_hf
+from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
+
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
+
+BOUND = 5e-4  # in logits of up to about 10; measured: at most 1.2e-4
+IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
+EXPORTED = [name for name in SHAPES if name not in ("llama3 rope", "heads that do not divide d_model")]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers asks no network for anything, and shows no progress."""
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    monkeypatch.setitem(os.environ, "HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def logits_there(model: Any) -> npt.NDArray[np.float32]:
+    with torch.no_grad():
+        result: npt.NDArray[np.float32] = model(torch.tensor([IDS])).logits[0].float().numpy()
+    return result
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    export_hf(model, tmp_path / "hf")
+    theirs, told = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "hf", output_loading_info=True, attn_implementation="eager"
+    )
+    assert {key: list(found) for key, found in told.items() if found} == {}, "no key missing, unexpected or mismatched"
+    ours = logits_of(model, IDS)
+    assert np.abs(ours).max() > 5, "logits near nothing would agree with anything"
+    np.testing.assert_allclose(logits_there(theirs.eval()), ours, rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("rope", [None, "llama3"])
+@pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["one file", "shards"])
+def test_what_transformers_saves_is_read_with_its_logits(
+    qkv_bias: bool, tied: bool, rope: str | None, shard: str, tmp_path: Path
+) -> None:
+    rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
+    if rope:
+        rope_parameters = {
+            "rope_theta": 100.0, "rope_type": rope, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }  # fmt: skip
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, max_position_embeddings=256, rms_norm_eps=1e-4, attention_bias=qkv_bias,
+        tie_word_embeddings=tied, rope_parameters=rope_parameters, attn_implementation="eager",
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith("o_proj.bias"):
+                parameter.normal_(1.0 if "norm" in name else 0.0, 0.25)
+    model.save_pretrained(tmp_path / "hf", max_shard_size=shard)
+    assert (tmp_path / "hf" / "model.safetensors.index.json").exists() == (shard == "60KB")
+    back = import_hf(tmp_path / "hf")
+    assert (back.untied, back.qkv_bias) == (not tied, qkv_bias)
+    np.testing.assert_allclose(logits_of(back, IDS), logits_there(model), rtol=0, atol=BOUND)
+    if qkv_bias:
+        with torch.no_grad():
+            model.model.layers[0].self_attn.o_proj.bias.fill_(0.5)
+        model.save_pretrained(tmp_path / "hf2")
+        with pytest.raises(ValueError, match=r"o_proj\.bias' is not zero"):
+            import_hf(tmp_path / "hf2")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_floats_of_transformers_are_read_as_its_numbers(dtype: str, tmp_path: Path) -> None:
+    export_hf(make("gqa"), tmp_path / "hf")
+    half = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=getattr(torch, dtype))
+    half.save_pretrained(tmp_path / "half")
+    widened = half.float().eval()
+    back = import_hf(tmp_path / "half")
+    embedding = widened.model.embed_tokens.weight.detach().numpy()
+    assert back.weights["token_embd.weight"].tobytes() == embedding.tobytes()
+    np.testing.assert_allclose(logits_of(back, IDS), logits_there(widened), rtol=0, atol=BOUND)
+
+
+def test_the_reference_s_llama3_scaling_is_another_and_so_is_refused_on_export() -> None:
+    """Were it exported as Hugging Face's, the angles would differ by this much."""
+    theirs = RopeScaling.llama3_hf(**LLAMA3).freq_factors(10, 100.0)
+    ours = RopeScaling.llama3(**LLAMA3).freq_factors(10, 100.0)
+    assert theirs is not None
+    assert ours is not None
+    assert np.abs(theirs / ours - 1).max() > 0.2
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_auto_tokenizer_gives_the_same_ids_and_text(pre: str, tmp_path: Path) -> None:
+    content = tokenizer(pre)
+    export_hf(make("tied", tokens=content), tmp_path / "hf")
+    ours, theirs = Tokenizer.from_str(content.decode()), transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert (theirs.eos_token, theirs.bos_token, theirs.eos_token_id) == (END_OF_TEXT, END_OF_TEXT, 0)
+    for text in [unicodedata.normalize("NFC", text) for text in TEXTS]:
+        ids = ours.encode(text, add_special_tokens=False).ids
+        assert theirs.encode(text) == ids, text
+        assert theirs.decode(ids) == text

@@ -1,0 +1,298 @@
+"""Checkpoints: what is written comes back, what is damaged or foreign is refused, kills lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import kill_at_every_moment
+from small_runs import config, final_bytes
+from toynn import SmolLM2Config, TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
+from toynn.interop import export_hf
+from toynn.model.config import RopeScaling
+from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
+from toynn.storage.checkpoint.run_folder import checkpoint_names
+
+CFG = SmolLM2Config(
+    40, 16, 4, 2, 24, 2, 32, 500.0, 1e-6, head_dim=6, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 16)
+)
+
+
+def model(cfg: SmolLM2Config = CFG, seed: int = 0, tokenizer: bytes | None = b"{}") -> TrainedModel:
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in weight_shapes(cfg, True, True).items()
+    }
+    return TrainedModel(cfg, True, True, weights, tokenizer, eos_id=3, bos_id=None)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps, not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(TrainArgs(data, run, config(5)))
+    return run
+
+
+# ---- there and back ----
+
+
+def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    one = model()
+    path = write_checkpoint(tmp_path / "run", one, step=7)
+    for where in (tmp_path / "run", path):
+        back = load_checkpoint(where)
+        assert (back.step, back.path, back.training) == (7, path, None)
+        assert back.model.cfg == CFG
+        assert (back.model.untied, back.model.qkv_bias) == (True, True)
+        assert (back.model.tokenizer, back.model.eos_id, back.model.bos_id) == (b"{}", 3, None)
+        assert list(back.model.weights) == list(one.weights)
+        assert all((back.model.weights[name] == values).all() for name, values in one.weights.items())
+    assert set(back.versions) == {"toynn", "ggml", "profile"}
+
+
+def test_the_same_model_is_the_same_bytes_on_disk(tmp_path: Path) -> None:
+    a, b = (write_checkpoint(tmp_path / name, model()) for name in "ab")
+    assert sorted(p.name for p in a.iterdir()) == ["meta.json", "tokenizer.json", "weights.safetensors"]
+    assert all(p.read_bytes() == (b / p.name).read_bytes() for p in a.iterdir())
+
+
+def test_a_step_that_is_written_again_never_leaves_the_run_without_a_latest(tmp_path: Path) -> None:
+    first = write_checkpoint(tmp_path / "run", model(seed=0))
+    second = write_checkpoint(tmp_path / "run", model(seed=1))
+    assert first != second
+    assert load_checkpoint(tmp_path / "run").path == second
+    with RunFolder(tmp_path / "run") as run:
+        run.keep(1, best=True)
+    assert checkpoint_names(tmp_path / "run") == [second.name]
+
+
+def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_checkpoint(tmp_path / "run", model())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("toynn.storage.checkpoint.folder.write_synced", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path / "run", model(seed=1), step=5)
+    assert load_checkpoint(tmp_path / "run").path == path
+    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == [path.name]
+
+
+def test_kills_at_every_change_of_the_file_system_lose_nothing(data: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, kill_at_every_moment.__file__, str(data), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kills, moments = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert moments >= 40
+    assert kills > moments
+
+
+# ---- what is refused ----
+
+
+def damaged(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to)
+    return load_checkpoint(to).path
+
+
+def test_a_file_that_is_short_changed_or_missing_is_named(trained: Path, tmp_path: Path) -> None:
+    for i, name in enumerate(["weights.safetensors", "moments.safetensors", "tokenizer.json"]):
+        for what in ("short", "changed", "missing"):
+            file = damaged(trained, tmp_path / f"{i}{what}") / name
+            content = file.read_bytes()
+            if what == "missing":
+                file.unlink()
+            else:
+                file.write_bytes(content[:-1] if what == "short" else content[:-1] + bytes([content[-1] ^ 1]))
+            with pytest.raises(TinyNNValueError, match=rf"is damaged: .*{name}"):
+                load_checkpoint(tmp_path / f"{i}{what}")
+
+
+def test_a_damaged_latest_tells_of_the_others(trained: Path, tmp_path: Path) -> None:
+    path = damaged(trained, tmp_path / "run")
+    (path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(TinyNNValueError, match=r"there is also .*step-00000004"):
+        load_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.parametrize("pointer", [b"", b"../../etc\n", b"step-1\n", b"\xff\xfe", b"step-00000099\n"])
+def test_a_damaged_pointer_is_refused(trained: Path, tmp_path: Path, pointer: bytes) -> None:
+    damaged(trained, tmp_path / "run")
+    (tmp_path / "run" / "latest").write_bytes(pointer)
+    with pytest.raises(TinyNNValueError, match=r"latest|is no checkpoint"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TinyNNValueError, match="is not a folder"):
+        load_checkpoint(tmp_path / "file")
+    with pytest.raises(TinyNNValueError, match="is not a folder"):
+        load_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(TinyNNValueError, match="neither a run"):
+        load_checkpoint(tmp_path / "empty")
+    with pytest.raises(TinyNNValueError, match="holds no run"):
+        write_checkpoint(tmp_path, model())
+    with pytest.raises(TinyNNValueError, match="not a folder"):
+        write_checkpoint(tmp_path / "file", model())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": "other"}, "its format is 'other'"),
+        ({"version": 2}, "its version is 2"),
+        ({"step": -1}, "'step' must be at least 0"),
+        ({"step": True}, "'step' must be int"),
+        ({"untied": 1}, "'untied' must be bool"),
+        ({"eos_id": 10**9}, "eos_id"),
+        ({"model": {}}, "has no 'freq_scale'|has no 'rope_scaling'"),
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"files": {}}, "has no weights.safetensors"),
+        ({"files": {"../x": {}}}, "is not a file of a checkpoint"),
+        ({"training": []}, "'training' must be dict"),
+    ],
+)
+def test_a_meta_that_does_not_hold_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    path = damaged(trained, tmp_path / "run") / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(TinyNNValueError, match=says):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_shape_that_the_weights_do_not_have_is_refused_before_anything_large_is_made(
+    trained: Path, tmp_path: Path
+) -> None:
+    path = damaged(trained, tmp_path / "run") / "meta.json"
+    meta = json.loads(path.read_text())
+    for key, value in (("n_layers", 2**31 - 1), ("d_ff", 2**31 - 1), ("vocab", 5)):
+        path.write_text(json.dumps({**meta, "eos_id": None, "bos_id": None, "model": {**meta["model"], key: value}}))
+        with pytest.raises(TinyNNValueError, match="damaged"):
+            load_checkpoint(tmp_path / "run")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data_=st.data())
+def test_bytes_changed_anywhere_are_refused_or_harmless(trained: Path, tmp_path: Path, data_: st.DataObject) -> None:
+    run = tmp_path / "run"
+    if not run.exists():
+        damaged(trained, run)
+    good = final_bytes(run)
+    name = data_.draw(st.sampled_from(["meta.json", "weights.safetensors", "moments.safetensors"]))
+    path = load_checkpoint(run).path / name
+    content = path.read_bytes()
+    at = data_.draw(st.integers(0, len(content) - 1))
+    kind = data_.draw(st.sampled_from(["change", "cut", "insert"]))
+    noise = data_.draw(st.binary(min_size=1, max_size=9))
+    changed = {
+        "change": content[:at] + noise + content[at + len(noise) :],
+        "cut": content[:at],
+        "insert": content[:at] + noise + content[at:],
+    }[kind]
+    path.write_bytes(changed)
+    try:
+        back = load_checkpoint(run)
+        assert {**back.model.weights}.keys() <= good.keys()  # meta.json's versions or configuration, at most
+        assert all(values.tobytes() == good[name] for name, values in back.model.weights.items())
+    except TinyNNError:
+        assert changed != content
+    finally:
+        path.write_bytes(content)
+
+
+# ---- TrainedModel ----
+
+
+def test_a_model_that_is_not_whole_is_refused_by_name() -> None:
+    good = model()
+    weights = dict(good.weights)
+    name = "blk.1.ffn_up.weight"
+    cases: list[tuple[dict[str, Any], type[TinyNNError], str]] = [
+        ({k: v for k, v in weights.items() if k != name}, TinyNNValueError, f"lack '{name}'"),
+        ({**weights, "x": weights[name]}, TinyNNValueError, "hold 'x'"),
+        ({**weights, name: weights[name].T}, TinyNNValueError, "must have shape"),
+        ({**weights, name: weights[name].astype(np.float64)}, TinyNNTypeError, "float32"),
+        ({**weights, name: np.full_like(weights[name], np.nan)}, TinyNNValueError, "holds nan at"),
+    ]
+    for changed, error, says in cases:
+        with pytest.raises(error, match=says):
+            TrainedModel(CFG, True, True, changed, None)
+    with pytest.raises(TinyNNValueError, match="eos_id"):
+        TrainedModel(CFG, True, True, weights, None, eos_id=40)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_has_the_mode_that_the_umask_gives(data: Path, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        train(TrainArgs(data, tmp_path / "run", config(2)))
+        export_hf(load_checkpoint(tmp_path / "run").model, tmp_path / "hf")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.name for path in files} >= {"weights.safetensors", "moments.safetensors", "model.safetensors"}
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in files} == {
+        path.name: oct(0o666 & ~umask) for path in files
+    }
+
+
+def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        for step in (1, 2, 3):
+            run.save(step, model(seed=step), None)
+        run.go_back("step-00000001", None)
+        run.keep(1, True)
+        assert checkpoint_names(run.path) == ["step-00000001", "step-00000002", "step-00000003"]
+        run.save(2, model(seed=9), None)
+        run.keep(1, True)
+        assert checkpoint_names(run.path) == ["step-00000002-1", "step-00000003"]
+        with pytest.raises(TinyNNValueError, match="no checkpoint 'step-00000007'; there are step-00000002-1, step"):
+            run.named("step-00000007")
+        assert run.named("step-00000003").step == 3
+
+
+def test_a_run_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a" / "run"):
+        assert (tmp_path / "a" / "run" / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "b").mkdir()
+    with RunFolder(tmp_path / "b"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["gguf", "hf", "data"])
+def test_what_is_no_run_says_what_it_is_and_what_to_do(what: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"m.{what}"
+    if what == "gguf":
+        path.write_bytes(b"GGUF" + bytes(30))
+    elif what == "hf":
+        path.mkdir()
+        (path / "config.json").write_text("{}")
+        (path / "model.safetensors").write_bytes(b"")
+    else:
+        path = data
+    says = "is a data folder; name a run" if what == "data" else f"toynn import {path} --out RUN"
+    with pytest.raises(TinyNNValueError, match=re.escape(says)):
+        load_checkpoint(path)

@@ -1,0 +1,235 @@
+"""LlamaSeqEngine: what it declares, how it starts, what it computes, and the order of its life."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from oracle import llama_numpy
+from oracle.init_streams import STREAMS
+from oracle.params import initial_weights, param_shapes, random_weights, trainable_names
+from oracle.variants import VARIANTS, Variant
+from toynn import LlamaSeqEngine, SessionError, SmolLM2Config, TinyNNMemoryError, TinyNNValueError
+from toynn import tinynn as nn
+from toynn.model.init_streams import make_stream
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+each_stream = pytest.mark.parametrize("init_stream", ["lcg31", "xorshift64"])
+
+
+def realize(engine: LlamaSeqEngine, variant: Variant, weight_dtype: int = 0, **options: object) -> None:
+    engine.realize_for_random_init(
+        variant.cfg, variant.t_seq, variant.t_batch, weight_dtype, variant.untied, variant.qkv_bias, 3, 1.5,
+        n_threads=1, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def engine() -> Iterator[LlamaSeqEngine]:
+    with LlamaSeqEngine() as engine:
+        yield engine
+
+
+# ---- init streams ----
+
+
+@each_stream
+@pytest.mark.parametrize("seed", [0, 1, -1, 42, -104729, 2**31 - 1, 2**40 + 17, 2**63 - 1, -(2**63)])
+def test_a_stream_is_the_scalar_loop_bit_for_bit(init_stream: str, seed: int) -> None:
+    fast, slow = make_stream(init_stream, seed), STREAMS[init_stream](seed)
+    for n, std in ((1, 1.0), (7, 0.02), (1000, 0.125), (0, 1.0), (333, 1e-3)):
+        assert fast.gaussian(n, std).tobytes() == slow.gaussian(n, std).tobytes()
+
+
+# ---- declaration and start ----
+
+
+@each_variant
+def test_weights_have_the_specified_names_shapes_and_order(engine: LlamaSeqEngine, variant: Variant) -> None:
+    realize(engine, variant)
+    shapes = param_shapes(variant.cfg, variant.untied, variant.qkv_bias)
+    assert list(engine.weights) == list(shapes)
+    assert engine.param_names() == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
+    for name, tensor in engine.weights.items():
+        assert tensor.name == name
+        assert engine.download_weight(name).shape == shapes[name]
+        assert tensor.ne[: len(shapes[name])] == shapes[name][::-1]
+    for name in engine.param_names():
+        for moment in (f"{name}.m", f"{name}.v"):
+            assert engine.download_weight(moment).shape == shapes[name]
+            assert not engine.download_weight(moment).any()
+
+
+@each_variant
+@each_stream
+def test_weights_start_as_the_scalar_streams_draw_them(
+    engine: LlamaSeqEngine, variant: Variant, init_stream: str
+) -> None:
+    realize(engine, variant, init_stream=init_stream)
+    want = initial_weights(variant.cfg, variant.untied, variant.qkv_bias, 3, 1.5, init_stream)
+    for name, values in want.items():
+        assert engine.download_weight(name).tobytes() == values.astype(np.float32).tobytes(), name
+
+
+def test_a_lens_freezes_the_donors_embedding(engine: LlamaSeqEngine) -> None:
+    realize(engine, VARIANTS["projection lens"])
+    assert "lens.proj.weight" in engine.params()
+    assert "token_embd.weight" not in engine.params()
+    with pytest.raises(TinyNNValueError, match=r"token_embd\.weight\.m"):
+        engine.download_weight("token_embd.weight.m")
+
+
+def test_a_batch_has_a_block_causal_mask_and_one_sequence_has_none(engine: LlamaSeqEngine) -> None:
+    realize(engine, VARIANTS["tied"])
+    assert engine.t_seq_attn_mask is None
+    engine.close()
+    variant = VARIANTS["batch of 3"]
+    realize(engine, variant)
+    t_mask = engine.t_seq_attn_mask
+    assert t_mask is not None
+    rows = variant.t_seq * variant.t_batch
+    mask = nn.download_row_major(engine.sess, t_mask, rows, rows)
+    for query in range(rows):
+        for key in range(rows):
+            seen = query // variant.t_seq == key // variant.t_seq and key <= query
+            assert mask[query, key] == (0.0 if seen else np.float32(-1e30))
+
+
+# ---- forward ----
+
+
+@each_variant
+def test_forward_is_the_float64_oracle(engine: LlamaSeqEngine, variant: Variant) -> None:
+    realize(engine, variant)
+    weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
+    for name, values in weights.items():
+        engine.upload_weight(name, values)
+    for seed in (0, 1):
+        logits = engine.forward(variant.ids(seed))
+        want = llama_numpy.forward(
+            variant.cfg, weights, variant.ids(seed), variant.positions(), variant.t_seq, variant.t_batch
+        )
+        assert logits.shape == want.shape
+        np.testing.assert_allclose(logits, want, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(logits, engine.forward(variant.ids(1), variant.positions()))
+
+
+def test_forward_keeps_its_graph_and_other_positions_change_the_logits(engine: LlamaSeqEngine) -> None:
+    variant = VARIANTS["tied"]
+    realize(engine, variant)
+    for name, values in random_weights(variant.cfg, False, False, seed=5).items():
+        engine.upload_weight(name, values)
+    first = engine.forward(variant.ids())
+    handle = engine.t_seq_logits
+    spread = engine.forward(variant.ids(), variant.positions() * 2)
+    assert engine.t_seq_logits == handle
+    assert not np.allclose(first, spread)
+    np.testing.assert_array_equal(first, engine.forward(variant.ids()))
+
+
+@pytest.mark.parametrize(("weight_dtype", "atol"), [(1, 5e-3), (30, 5e-2)], ids=["f16", "bf16"])
+@pytest.mark.parametrize("name", ["tied", "everything at once"])
+def test_forward_runs_on_half_precision_weights(
+    engine: LlamaSeqEngine, name: str, weight_dtype: int, atol: float
+) -> None:
+    variant = VARIANTS[name]
+    realize(engine, variant, weight_dtype)
+    assert engine.params() == {}
+    weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
+    for key, values in weights.items():
+        engine.upload_weight(key, values)
+    want = llama_numpy.forward(variant.cfg, weights, variant.ids(), variant.positions(), variant.t_seq, variant.t_batch)
+    logits = engine.forward(variant.ids())
+    np.testing.assert_allclose(logits, want, rtol=0, atol=atol * float(np.abs(want).max()))
+    with pytest.raises(TinyNNValueError, match="weight_dtype"):
+        engine.build_training_step()
+    np.testing.assert_array_equal(logits, engine.forward(variant.ids()))
+
+
+def test_the_taps_hold_the_activations(engine: LlamaSeqEngine) -> None:
+    variant = VARIANTS["projection lens"]
+    realize(engine, variant)
+    logits = engine.forward(variant.ids())
+    blocks = [f"blk.{i}.{part}" for i in range(2) for part in ("attn_norm", "ffn", "residual")]
+    assert list(engine.taps) == ["embed", "lens", *blocks, "final_norm", "logits"]
+    embed = engine.download_tap("embed")
+    np.testing.assert_array_equal(embed, engine.download_weight("token_embd.weight")[variant.ids()])
+    lens = embed.astype(np.float64) @ engine.download_weight("lens.proj.weight").astype(np.float64).T
+    np.testing.assert_allclose(engine.download_tap("lens"), lens, atol=1e-6)
+    np.testing.assert_array_equal(engine.download_tap("logits"), logits)
+    last, norm = engine.download_tap("blk.1.residual"), engine.download_tap("final_norm")
+    want = llama_numpy.rms_norm(last.astype(np.float64), np.ones(12), variant.cfg.rms_eps)
+    np.testing.assert_allclose(norm, want, rtol=1e-5)
+    with pytest.raises(TinyNNValueError, match="nonsense"):
+        engine.download_tap("nonsense")
+
+
+# ---- life ----
+
+
+def test_before_realize_and_after_close_everything_says_so(engine: LlamaSeqEngine) -> None:
+    for _ in range(2):
+        assert not engine.realized
+        for use in (
+            lambda: engine.sess,
+            lambda: engine.cfg,
+            lambda: engine.t_seq_token_ids,
+            lambda: engine.t_seq_logits,
+            lambda: engine.param_names(),
+            lambda: engine.forward([0]),
+            lambda: engine.build_training_step(),
+        ):
+            with pytest.raises(SessionError, match="realize_for_random_init"):
+                use()
+        realize(engine, VARIANTS["tied"])
+        with pytest.raises(SessionError, match="build_training_step or forward"):
+            engine.t_seq_positions  # noqa: B018
+        engine.close()
+        engine.close()
+
+
+def test_realize_twice_is_refused_and_changes_nothing(engine: LlamaSeqEngine) -> None:
+    realize(engine, VARIANTS["tied"])
+    before = engine.forward(VARIANTS["tied"].ids())
+    with pytest.raises(SessionError, match="close"):
+        realize(engine, VARIANTS["untied"])
+    np.testing.assert_array_equal(before, engine.forward(VARIANTS["tied"].ids()))
+
+
+def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engine: LlamaSeqEngine) -> None:
+    huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)  # 2^20 * 2^10 * 3 * 1024 weights
+    with pytest.raises(TinyNNMemoryError, match=r"weights need .* available"):
+        engine.realize_for_random_init(huge, 8, 1, 0, False, False, 0, 1.0, n_threads=1)
+    assert not engine.realized
+    realize(engine, VARIANTS["tied"])
+    assert engine.forward(VARIANTS["tied"].ids()).shape == (7, 23)
+
+
+def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
+    engine: LlamaSeqEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toynn.llm.engine import model
+
+    monkeypatch.setattr(model, "MAX_GRAPH_NODES", 64)
+    realize(engine, VARIANTS["tied"])
+    for _ in range(2):
+        with pytest.raises(SessionError, match="graph_capacity"):
+            engine.build_training_step()
+        with pytest.raises(SessionError, match="graph_capacity"):
+            engine.forward(VARIANTS["tied"].ids())
+    assert engine.download_weight("token_embd.weight").any()
+
+
+def test_weights_come_and_go_by_name(engine: LlamaSeqEngine) -> None:
+    realize(engine, VARIANTS["tied"])
+    values = np.arange(12 * 12).reshape(12, 12) / 7
+    engine.upload_weight("blk.1.attn_output.weight", values)
+    np.testing.assert_array_equal(engine.download_weight("blk.1.attn_output.weight"), values.astype(np.float32))
+    with pytest.raises(TinyNNValueError, match=r"values .* shape \(12, 12\)"):
+        engine.upload_weight("blk.1.attn_output.weight", values.ravel())
+    with pytest.raises(TinyNNValueError, match="finite"):
+        engine.upload_weight("blk.1.attn_output.weight", values * np.nan)
+    with pytest.raises(TinyNNValueError, match=r"blk\.9"):
+        engine.upload_weight("blk.9.attn_output.weight", values)

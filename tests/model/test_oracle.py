@@ -1,0 +1,223 @@
+"""The oracles: they agree with each other, with finite differences, and with the reference's published curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from oracle import llama_numpy
+from oracle.params import initial_weights, param_shapes, random_weights, trainable_names
+from oracle.variants import VARIANTS, Variant
+from toynn.model.config import SmolLM2Config
+
+if TYPE_CHECKING:
+    from oracle.llama import Result
+
+pytestmark = pytest.mark.oracle_torch
+llama = pytest.importorskip("oracle.llama")
+
+TOKENS = Path(__file__).resolve().parents[2] / "examples" / "data" / "tokens.json"
+PUBLISHED = [6.440947532653809, 6.390329360961914, 6.321597576141357, 6.240766525268555, 6.151132583618164]
+CONSTANT_HP = [0.001, 0.9, 0.95, 1e-8, 0, 0.9, 0.95]
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def weights_of(variant: Variant) -> dict[str, np.ndarray]:
+    return random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=1)
+
+
+def numpy_loss(variant: Variant, weights: dict[str, np.ndarray]) -> float:
+    logits = llama_numpy.forward(
+        variant.cfg, weights, variant.ids(), variant.positions(), variant.t_seq, variant.t_batch
+    )
+    return llama_numpy.cross_entropy(logits, variant.labels())
+
+
+def torch_result(variant: Variant, weights: dict[str, np.ndarray]) -> Result:
+    result: Result = llama.loss_and_grads(
+        variant.cfg, weights, variant.ids(), variant.positions(), variant.labels(), variant.t_seq, variant.t_batch
+    )
+    return result
+
+
+@each_variant
+def test_the_two_oracles_give_the_same_logits_and_loss(variant: Variant) -> None:
+    weights = weights_of(variant)
+    result = torch_result(variant, weights)
+    logits = llama_numpy.forward(
+        variant.cfg, weights, variant.ids(), variant.positions(), variant.t_seq, variant.t_batch
+    )
+    np.testing.assert_allclose(logits, result.logits, rtol=0, atol=1e-12)
+    assert numpy_loss(variant, weights) == pytest.approx(result.loss, abs=1e-13)
+    assert np.abs(logits).max() > 0.5  # the weights are large enough for the comparison to mean something
+
+
+@each_variant
+def test_every_trainable_weight_has_a_gradient_and_no_other(variant: Variant) -> None:
+    shapes = param_shapes(variant.cfg, variant.untied, variant.qkv_bias)
+    grads = torch_result(variant, weights_of(variant)).grads
+    assert list(grads) == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
+    assert {name: grad.shape for name, grad in grads.items()} == {name: shapes[name] for name in grads}
+    # Without RoPE a key's bias would move all scores of a row alike, and have no gradient: with it, it has one.
+    assert all(np.abs(grad).max() > 1e-6 for grad in grads.values())
+
+
+@each_variant
+def test_gradients_are_the_central_differences_of_the_other_oracle(variant: Variant) -> None:
+    weights = weights_of(variant)
+    grads = torch_result(variant, weights).grads
+    rng = np.random.default_rng(2)
+    step = 1e-5
+    for name, grad in grads.items():
+        # one whole-tensor direction, and the steepest entry
+        direction = rng.choice([-1.0, 1.0], grad.shape)
+        entry = np.zeros(grad.shape)
+        entry[np.unravel_index(np.abs(grad).argmax(), grad.shape)] = 1.0
+        for along in (direction, entry):
+            there, back = ({**weights, name: weights[name] + sign * step * along} for sign in (1, -1))
+            slope = (numpy_loss(variant, there) - numpy_loss(variant, back)) / (2 * step)
+            assert slope == pytest.approx(float((grad * along).sum()), rel=1e-6, abs=1e-8), name
+
+
+def test_a_sequence_of_a_batch_sees_nothing_of_its_neighbours() -> None:
+    variant = VARIANTS["everything at once"]
+    cfg, weights, t_seq = variant.cfg, weights_of(variant), variant.t_seq
+    both = llama_numpy.forward(cfg, weights, variant.ids(), variant.positions(), t_seq, 2)
+    for b in (0, 1):
+        own = slice(b * t_seq, (b + 1) * t_seq)
+        alone = llama.loss_and_grads(
+            cfg, weights, variant.ids()[own], variant.positions()[own], variant.labels()[own], t_seq, 1
+        )
+        np.testing.assert_allclose(alone.logits, both[own], rtol=0, atol=1e-12)
+
+
+def test_later_tokens_do_not_change_earlier_logits() -> None:
+    variant = VARIANTS["gqa"]
+    weights, changed = weights_of(variant), variant.ids().copy()
+    changed[-2:] = (changed[-2:] + 1) % variant.cfg.vocab
+    before, after = (
+        llama_numpy.forward(variant.cfg, weights, ids, variant.positions(), variant.t_seq, 1)
+        for ids in (variant.ids(), changed)
+    )
+    assert np.array_equal(before[:-2], after[:-2])
+    assert np.abs(before[-2:] - after[-2:]).max() > 1e-3
+
+
+def test_rope_shifts_with_all_positions_and_so_leaves_the_logits() -> None:
+    variant = VARIANTS["llama3 rope"]
+    weights = weights_of(variant)
+    here, there = (
+        llama_numpy.forward(variant.cfg, weights, variant.ids(), variant.positions() + by, variant.t_seq, 1)
+        for by in (0, 11)
+    )
+    np.testing.assert_allclose(here, there, rtol=0, atol=1e-12)
+
+
+def test_a_row_of_zero_labels_has_ggmls_gradient_not_that_of_the_loss() -> None:
+    """At the logits ggml gives softmax/rows to such a row; the derivative of its loss would be nothing."""
+    variant = VARIANTS["tied"]
+    labels = variant.labels()
+    labels[3] = 0.0
+    weights = weights_of(variant)
+    args = (variant.cfg, weights, variant.ids(), variant.positions())
+    rows = variant.t_seq
+    guarded = llama.loss_and_grads(*args, labels, rows, 1)
+    probability = llama_numpy.softmax(guarded.logits)[3]
+    # ggml's gradient is linear in the labels: the row's own part is what is left with one probability taken as label.
+    soft = variant.labels()
+    soft[3] = probability
+    nothing_from_row_3 = llama.loss_and_grads(*args, soft, rows, 1)
+    full = llama.loss_and_grads(*args, variant.labels(), rows, 1)
+    target = variant.labels()[3].argmax()
+    assert guarded.loss == pytest.approx(full.loss + np.log(probability[target]) / rows, abs=1e-12)
+    final_norm = "output_norm.weight"
+    assert np.abs(guarded.grads[final_norm] - nothing_from_row_3.grads[final_norm]).max() > 1e-6
+
+
+def scalar_adamw(w: float, grads: list[float], hp: list[float]) -> float:
+    """Loshchilov and Hutter's update for one number, with ggml's two factors."""
+    alpha, beta1, beta2, eps, decay, s5, s6 = hp
+    m = v = 0.0
+    for g in grads:
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        w = w - alpha * decay * w - alpha * (s5 * m) / ((s6 * v) ** 0.5 + eps)
+    return w
+
+
+@pytest.mark.parametrize("hp", [CONSTANT_HP, [0.01, 0.8, 0.99, 1e-3, 0.1, 5.0, 100.0]])
+def test_adamw_is_ggmls_formula_for_each_number(hp: list[float]) -> None:
+    rng = np.random.default_rng(3)
+    grads = rng.normal(size=(4, 5))
+    start = rng.normal(size=5)
+    w, m, v = start.copy(), np.zeros(5), np.zeros(5)
+    for grad in grads:
+        llama.adamw_update(w, grad, m, v, hp)
+    expected = [scalar_adamw(start[i], list(grads[:, i]), hp) for i in range(5)]
+    np.testing.assert_allclose(w, expected, rtol=1e-13)
+
+
+def test_adamw_with_true_bias_correction_is_torchs() -> None:
+    import torch
+
+    lr, beta1, beta2, eps, decay = 0.01, 0.9, 0.95, 1e-8, 0.1
+    rng = np.random.default_rng(4)
+    start, grads = rng.normal(size=6), rng.normal(size=(3, 6))
+    parameter = torch.nn.Parameter(torch.tensor(start))
+    optimizer = torch.optim.AdamW([parameter], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=decay)
+    w, m, v = start.copy(), np.zeros(6), np.zeros(6)
+    for step, grad in enumerate(grads, start=1):
+        parameter.grad = torch.tensor(grad)
+        optimizer.step()
+        llama.adamw_update(w, grad, m, v, [lr, beta1, beta2, eps, decay, 1 / (1 - beta1**step), 1 / (1 - beta2**step)])
+    np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=1e-12)
+
+
+def test_training_leaves_the_given_weights_and_the_frozen_embedding_alone() -> None:
+    variant = VARIANTS["projection lens"]
+    weights = weights_of(variant)
+    before = {name: value.copy() for name, value in weights.items()}
+    trained = llama.adamw_steps(
+        variant.cfg, weights, variant.ids(), variant.positions(), variant.labels(), [CONSTANT_HP] * 3, variant.t_seq, 1
+    )
+    assert all(np.array_equal(weights[name], before[name]) for name in weights)
+    assert np.array_equal(trained.weights["token_embd.weight"], before["token_embd.weight"])
+    assert not np.array_equal(trained.weights["lens.proj.weight"], before["lens.proj.weight"])
+    assert trained.losses[2] < trained.losses[1] < trained.losses[0]
+
+
+def test_float64_training_follows_the_curve_that_the_reference_published() -> None:
+    """Specification section 7, on our own window with as many distinct labels as the reference's sequence must have.
+
+    All positions are alike at seed 0 of the old stream, so only rounding noise, which Adam amplifies, tells sequences
+    apart, and float64 has next to none of it: only the number of distinct labels matters.
+    """
+    cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=128)
+    window = json.loads(TOKENS.read_text(encoding="utf-8"))["smoke_window"]["ids"]
+    weights = initial_weights(cfg, untied=True, qkv_bias=False, seed=0, init_scale=1.0, init_stream="xorshift64")
+    hp = np.array(CONSTANT_HP, dtype=np.float32)
+
+    def curve(ids: list[int]) -> np.ndarray:
+        labels = np.zeros((32, 627))
+        labels[np.arange(32), [*ids[1:], ids[-1]]] = 1.0
+        return np.array(llama.adamw_steps(cfg, weights, ids, np.arange(32), labels, [hp] * 5, 32, 1).losses)
+
+    misses = curve(window) - PUBLISHED
+    assert abs(misses[0]) < 1.5e-6  # f32 rounding of the reference's own mean over 32 rows
+    assert np.abs(misses).max() < 1e-4
+    unseen = next(i for i in range(627) if i not in window)
+    one_more = window.copy()
+    repeat = next(at for at in range(2, 32) if window[at] in window[1:at])
+    one_more[repeat] = unseen  # a label that was there twice or more becomes a new one
+    assert len(set(one_more[1:])) == len(set(window[1:])) + 1 == 27
+    assert (curve(one_more) - PUBLISHED)[4] > 4e-4
+    single = next(at for at in range(2, 31) if window[1:].count(window[at]) == 1)
+    one_less = window.copy()
+    one_less[single] = window[1]
+    assert len(set(one_less[1:])) == 25
+    assert (curve(one_less) - PUBLISHED)[4] < -4e-4

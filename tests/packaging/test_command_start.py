@@ -1,0 +1,109 @@
+"""The process of the `toynn` command before and around a command: Ctrl-C while modules load, closed streams, a
+build that does not fit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from small_runs import config
+from toynn import TrainArgs, train
+
+# Sends SIGINT to itself when the module that argv[1] names is about to be loaded.
+INTERRUPTED = """
+import os, signal, sys
+name = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, module, path=None, target=None):
+        if module == name:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from toynn_command import main
+main()
+"""
+COMMAND = [sys.executable, "-c", "from toynn_command import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps, not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(TrainArgs(data, run, config(5)))
+    return run
+
+
+def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in a shell that redirects like "<&-" first."""
+    script = f'exec "$@" {redirected}'
+    return subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("toynn", ["info"]),
+        ("numpy", ["info"]),
+        ("click", ["info"]),
+        ("toynn.cli.info_command", ["info"]),
+        ("tokenizers", ["generate", "RUN"]),
+        ("safetensors", ["generate", "RUN"]),
+        ("matplotlib", ["report", "RUN"]),
+    ],
+)
+def test_ctrl_c_while_modules_load_is_one_line(module: str, words: list[str], trained: Path) -> None:
+    words = [str(trained) if word == "RUN" else word for word in words]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "toynn: interrupted\n")
+
+
+def test_sigint_that_the_caller_ignores_stays_ignored() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "numpy", "info"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "profile" in done.stdout
+
+
+def test_a_kernel_that_is_not_there_is_one_line_and_bad_input() -> None:
+    def info(*before: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TOYNN_GEMM_KERNEL": "foo"}
+        return subprocess.run([*COMMAND, *before, "info"], capture_output=True, text=True, check=False, env=environment)
+
+    done = info()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("toynn: TOYNN_GEMM_KERNEL: name must be one of")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" in info("-v").stderr
+
+
+def test_a_closed_stdout_is_an_error(trained: Path) -> None:
+    for words in (["info"], ["generate", str(trained), "-n", "3"]):
+        done = in_a_shell(">&-", *words)
+        assert (done.returncode, done.stderr) == (1, "toynn: stdout is closed: there is no place to write to\n")
+
+
+def test_a_closed_stdin_is_an_error_where_it_is_read(trained: Path) -> None:
+    done = in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "-")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "toynn: --prompt - reads stdin, which is closed\n")
+    assert in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "the").returncode == 0
+
+
+def test_a_closed_stderr_is_no_place_for_a_file(data: Path, tmp_path: Path) -> None:
+    """Else the first file that is opened, the log perhaps, would get what is written to stderr."""
+    words = ["train", data, "--out", tmp_path / "run", "--set", "train.steps=2", "--set", "model.d_model=16"]
+    done = in_a_shell("2>&-", *map(str, words), "--set", "model.ctx=16", "--set", "train.batch=1")
+    assert done.returncode == 0, done.stdout
+    assert "done after 2 steps" in done.stdout

@@ -1,0 +1,125 @@
+"""Models to send away and take back: small, each with all its sizes different, and their tokenizers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from toynn import LlamaDecoder, LlamaSeqEngine, RopeScaling, SmolLM2Config
+from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
+from toynn.model.trained_model import TrainedModel, weight_shapes
+
+END_OF_TEXT = "<|endoftext|>"
+VOCAB = 512
+LLAMA3: dict[str, Any] = {
+    "factor": 8.0,
+    "low_freq": 1.0,
+    "high_freq": 4.0,
+    "orig_max_pos": 64,
+}  # all three ranges: d_head 10, base 100
+
+TRAINED_ON = [
+    "The cat sat on the mat. It's a warm day, isn't it? They're glad, we've seen them, I'll go, I'd say I'm done.\n",
+    "In 1984 there were 12,345 cats & 678 dogs;   \t they said: \u201cgood day!\u201d \u00e9\u00e8\u00fc \u00f1an\n",
+    "def f(x):\n    return x**2 + 10 * x - 7  # \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442\n",
+]
+
+
+@functools.cache
+def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT) -> bytes:
+    """A byte-level BPE as `toynn prepare` trains it, with the pre-tokenizer that llama.cpp calls so."""
+    rules = PRE_TOKENIZERS[pre]
+    model = Tokenizer(models.BPE(ignore_merges=rules.ignore_merges))
+    described = json.loads(model.to_str())
+    described.update(pre_tokenizer=rules.rules, normalizer=rules.normalizer)
+    model = Tokenizer.from_str(json.dumps(described))
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[end] if end else [],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    model.train_from_iterator(TRAINED_ON * 3, trainer)
+    if end and pre == "smollm":  # one that is no control token
+        model.add_tokens([AddedToken("<name>", normalized=False)])
+    text: str = model.to_str(pretty=True)
+    return text.encode()
+
+
+BASE = SmolLM2Config(VOCAB, 64, 4, 4, 96, 2, 256, 10000.0, 1e-5)
+SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied": {"untied": True},
+    "gqa": {"n_kv": 2},
+    "head_dim of its own": {"n_heads": 4, "n_kv": 2, "head_dim": 10},
+    "heads that do not divide d_model": {"n_heads": 6, "n_kv": 3, "head_dim": 8},
+    "llama3_hf rope": {
+        "n_heads": 2, "n_kv": 1, "head_dim": 10, "rope_base": 100.0, "rope_scaling": RopeScaling.llama3_hf(**LLAMA3),
+        "untied": True,
+    },
+    "llama3 rope": {
+        "n_heads": 2, "n_kv": 1, "head_dim": 10, "rope_base": 100.0, "rope_scaling": RopeScaling.llama3(**LLAMA3),
+    },
+    "qkv_bias": {"n_kv": 2, "qkv_bias": True},
+    "projection lens": {"donor_d_in": 37, "untied": True},
+    "everything at once": {
+        "n_heads": 4, "n_kv": 2, "head_dim": 10, "d_model": 48, "rope_base": 100.0, "rms_eps": 1e-4,
+        "rope_scaling": RopeScaling.llama3_hf(**LLAMA3), "donor_d_in": 37, "untied": True, "qkv_bias": True,
+        "n_layers": 3,
+    },
+}  # fmt: skip
+
+
+def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -> TrainedModel:
+    """The model of this shape with random weights, all of them away from 0 and 1; tokens b"": the usual tokenizer."""
+    options = {**SHAPES[name], **changes}
+    untied, qkv_bias = options.pop("untied", False), options.pop("qkv_bias", False)
+    cfg = dataclasses.replace(BASE, **{"head_dim": 0, **options})
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for weight, shape in weight_shapes(cfg, untied, qkv_bias).items():
+        values = rng.normal(0.0, 0.3 if weight.endswith("norm.weight") else 0.25, shape)
+        weights[weight] = (values + weight.endswith("norm.weight")).astype(np.float32)
+    content = tokenizer() if tokens == b"" else tokens
+    end = None if content is None else Tokenizer.from_str(content.decode()).token_to_id(END_OF_TEXT)
+    return TrainedModel(cfg, untied, qkv_bias, weights, content, eos_id=end, bos_id=end)
+
+
+def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
+    """Of every position, float32 (n, vocab), by the whole-sequence engine."""
+    with LlamaSeqEngine() as engine:
+        engine.realize_for_random_init(
+            model.cfg, len(ids), 1, 0, model.untied, model.qkv_bias, 0, 1.0, layout="fused", n_threads=1
+        )
+        for name, values in model.weights.items():
+            engine.upload_weight(name, values)
+        return engine.forward(ids)
+
+
+def decoder_of(model: TrainedModel) -> LlamaDecoder:
+    return LlamaDecoder(model.cfg, model.weights, untied=model.untied, qkv_bias=model.qkv_bias, n_threads=1)
+
+
+@functools.cache
+def split_revealing(pre: str) -> tuple[bytes, int]:
+    """A tokenizer.json and its size: its merges join any byte with an a, a 1 or a space beside it, and so tell whether
+    the two were in one word."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(left, byte) for left in "a\u0120" for byte in alphabet] + [(b, right) for b in alphabet for right in "a1"]
+    pairs = list(dict.fromkeys(pairs))
+    tokens = list(dict.fromkeys([*alphabet, *(left + right for left, right in pairs)]))
+    rules = PRE_TOKENIZERS[pre]
+    model = Tokenizer(
+        models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs, ignore_merges=rules.ignore_merges)
+    )
+    model.decoder = decoders.ByteLevel()
+    described = json.loads(model.to_str())
+    described.update(pre_tokenizer=rules.rules, normalizer=rules.normalizer)
+    return json.dumps(described).encode(), len(tokens)

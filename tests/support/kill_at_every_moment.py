@@ -1,0 +1,127 @@
+"""Kills a small training at each of its changes to the file system in turn, and goes on with what it left.
+
+    python tests/support/kill_at_every_moment.py DATA FOLDER [--every N]
+
+For each moment a process of its own trains and sends itself SIGKILL just before its k-th opening for writing, renaming,
+removal or making of a folder (Python's audit events). Then the run must hold a checkpoint that loads, if it had one
+before, and a second process, killed too at some moment, and a third that is not, must end with the bytes of a training
+that nobody killed, with its best model and its checkpoints: the best is neither the first that was nor the last. Prints
+the number of kills; raises on the first difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from small_runs import bytes_of, config, evaluations, final_bytes, losses
+from toynn import TrainArgs, train
+from toynn.storage.checkpoint import load_checkpoint
+from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.training import CheckpointArgs, EvaluationArgs, OptimizerArgs, ScheduleArgs
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
+CONFIG = config(
+    6,
+    optimizer=OptimizerArgs(lr=0.5, clip=0.0),  # so high that evaluations rise again after step 4
+    schedule=ScheduleArgs(kind="constant", warmup=0),
+    evaluation=EvaluationArgs(every=2),
+    checkpoint=CheckpointArgs(every=2, keep_last=1),
+)
+BEST_STEP = 4
+
+
+def in_a_process(work: Callable[[], None]) -> int:
+    """Runs it in a forked child; the child's exit code, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
+    """The same, killed just before the moment-th change under `run`; exit code 0 where there are fewer."""
+
+    def armed() -> None:
+        seen = 0
+
+        def audit(event: str, args: tuple[object, ...]) -> None:
+            nonlocal seen
+            writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if (writes or event in CHANGES) and str(args[0]).startswith(str(run)):
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        work()
+
+    return in_a_process(armed)
+
+
+def go_on(data: Path, run: Path) -> None:
+    resume = (run / "latest").exists()
+    train(TrainArgs(data, run, None if resume else CONFIG, resume=resume, n_threads=1))
+
+
+def require_whole(run: Path) -> None:
+    """Raises unless what `latest` and `best` name, where they are there, loads."""
+    for which in ("latest", "best"):
+        if (run / which).exists():
+            load_checkpoint(run, which)
+
+
+def outcome(run: Path) -> tuple[object, ...]:
+    """All that a killed run must share with one that was not."""
+    best = load_checkpoint(run, "best")
+    kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}  # a step may have been written twice
+    left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept, left_behind
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="only each N-th moment")
+    words = parser.parse_args()
+    whole, run = words.folder / "whole", words.folder / "run"
+    if in_a_process(lambda: go_on(words.data, whole)) != 0:
+        raise SystemExit("the training itself failed")
+    expected = outcome(whole)
+    if load_checkpoint(whole, "best").step != BEST_STEP:
+        raise SystemExit(f"the best must be that of step {BEST_STEP}, or nothing can be said of losing it")
+    kills = moment = 0
+    while True:
+        moment += words.every
+        shutil.rmtree(run, ignore_errors=True)
+        code = killed_at(moment, run, lambda: go_on(words.data, run))
+        if code == 0:
+            break
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"moment {moment}: exit code {code}")
+        kills += 1
+        require_whole(run)
+        second = killed_at(1 + moment * 7 % 41, run, lambda: go_on(words.data, run))
+        if second not in (0, -signal.SIGKILL):
+            raise SystemExit(f"moment {moment}: the second process ended with {second}")
+        kills += second != 0
+        if in_a_process(lambda: go_on(words.data, run)) != 0:
+            raise SystemExit(f"moment {moment}: the third process failed")
+        if outcome(run) != expected:
+            raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other files")
+    print(f"{kills} kills at {moment - words.every} moments")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The model in PyTorch float64, head by head as the specification words it, with autograd's gradients, and AdamW.
+
+Activations are (T*B, features): the transpose of the specification's ne = [features, T*B].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from oracle.params import Weights
+
+if TYPE_CHECKING:
+    from toynn.model.config import SmolLM2Config
+
+
+@dataclass
+class Result:
+    logits: npt.NDArray[np.float64]  # (T*B, vocab)
+    loss: float
+    grads: Weights  # of every trainable weight
+
+
+def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
+    """(T*B, d/2)"""
+    d, scaling = cfg.head_dim, cfg.rope_scaling
+    speeds = []
+    for i in range(d // 2):
+        frequency = cfg.rope_base ** (-2 * i / d)
+        if scaling.kind == "llama3":
+            wavelength = 2 * math.pi / frequency
+            short, long = scaling.orig_max_pos / scaling.high_freq, scaling.orig_max_pos / scaling.low_freq
+            # s falls from 1 at the wavelength `short` to 0 at `long`; beyond them it is held there
+            s = (scaling.orig_max_pos / min(max(wavelength, short), long) - scaling.low_freq) / (
+                scaling.high_freq - scaling.low_freq
+            )
+            frequency /= float(np.float32((1 - s) * scaling.factor + s))
+        speeds.append(frequency * scaling.freq_scale)
+    return torch.outer(positions, torch.tensor(speeds, dtype=torch.float64))
+
+
+def rope(x: Tensor, angles: Tensor, attn_factor: float) -> Tensor:
+    """x (T*B, d): NEOX pairs (i, i + d/2)."""
+    first, second = x.chunk(2, dim=1)
+    cos, sin = angles.cos() * attn_factor, angles.sin() * attn_factor
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=1)
+
+
+def rms_norm(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(dim=1, keepdim=True) + eps) * gamma
+
+
+def causal_mask(t_seq: int, t_batch: int) -> Tensor:
+    """(T*B queries, T*B keys): 0 where a query may look, else -1e30, or -inf for a single sequence."""
+    n = t_seq * t_batch
+    closed = -math.inf if t_batch == 1 else -1e30
+    mask = torch.full((n, n), closed, dtype=torch.float64)
+    for query in range(n):
+        start = query // t_seq * t_seq  # of the query's own sequence
+        mask[query, start : query + 1] = 0.0
+    return mask
+
+
+def attention(cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
+    """h (T*B, d_model) -> (T*B, n_heads*d)"""
+
+    def project(head: str) -> Tensor:  # (T*B, d)
+        out = h @ w[f"{blk}{head}.weight"].T
+        bias = w.get(f"{blk}{head}.bias")
+        return out if bias is None else out + bias
+
+    attn_factor = cfg.rope_scaling.attn_factor
+    keys = [rope(project(f"attn_k.head_{g}"), angles, attn_factor) for g in range(cfg.n_kv)]
+    values = [project(f"attn_v.head_{g}") for g in range(cfg.n_kv)]
+    heads = []
+    for i in range(cfg.n_heads):
+        g = i // (cfg.n_heads // cfg.n_kv)
+        q = rope(project(f"attn_q.head_{i}"), angles, attn_factor)
+        scores = q @ keys[g].T / math.sqrt(cfg.head_dim) + mask  # (T*B queries, T*B keys)
+        heads.append(torch.softmax(scores, dim=1) @ values[g])
+    return torch.cat(heads, dim=1)
+
+
+def logits_of(
+    cfg: SmolLM2Config, w: dict[str, Tensor], ids: Tensor, positions: Tensor, t_seq: int, t_batch: int
+) -> Tensor:
+    """(T*B, vocab)"""
+    angles, mask = rope_angles(cfg, positions), causal_mask(t_seq, t_batch)
+    x = w["token_embd.weight"][ids]
+    if cfg.donor_d_in > 0:
+        x = x @ w["lens.proj.weight"].T
+    for n in range(cfg.n_layers):
+        blk = f"blk.{n}."
+        h = rms_norm(x, w[blk + "attn_norm.weight"], cfg.rms_eps)
+        x = x + attention(cfg, w, blk, h, angles, mask) @ w[blk + "attn_output.weight"].T
+        h2 = rms_norm(x, w[blk + "ffn_norm.weight"], cfg.rms_eps)
+        gate, up = h2 @ w[blk + "ffn_gate.weight"].T, h2 @ w[blk + "ffn_up.weight"].T
+        x = x + (torch.nn.functional.silu(gate) * up) @ w[blk + "ffn_down.weight"].T
+    head = w.get("output.weight", w["token_embd.weight"])
+    return rms_norm(x, w["output_norm.weight"], cfg.rms_eps) @ head.T
+
+
+def loss_and_grads(
+    cfg: SmolLM2Config,
+    weights: Weights,
+    ids: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    t_seq: int,
+    t_batch: int,
+) -> Result:
+    """Logits, loss and the gradient of every trainable weight.
+
+    The gradient is the one ggml defines, (softmax - labels) / rows at the logits. Where a row of labels sums to 1
+    that is the derivative of the loss; for the row of zeros of a guarded label it is not (the derivative would be
+    0), and ggml's is what trains the model. Hence the second expression below, which has that gradient everywhere.
+    """
+    w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
+    for name, tensor in w.items():
+        tensor.requires_grad_(not (name == "token_embd.weight" and cfg.donor_d_in > 0))
+    t_ids = torch.tensor(np.asarray(ids), dtype=torch.int64)
+    t_positions = torch.tensor(np.asarray(positions), dtype=torch.float64)
+    t_labels = torch.tensor(np.asarray(labels), dtype=torch.float64)
+
+    logits = logits_of(cfg, w, t_ids, t_positions, t_seq, t_batch)
+    loss = -(t_labels * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    has_ggml_gradient = (torch.logsumexp(logits, dim=1) - (t_labels * logits).sum(dim=1)).mean()
+    has_ggml_gradient.backward()  # type: ignore[no-untyped-call]
+    grads = {name: tensor.grad.numpy() for name, tensor in w.items() if tensor.grad is not None}
+    return Result(logits.detach().numpy(), float(loss.detach()), grads)
+
+
+def adamw_update(
+    w: npt.NDArray[np.float64],
+    grad: npt.NDArray[np.float64],
+    m: npt.NDArray[np.float64],
+    v: npt.NDArray[np.float64],
+    hp: npt.ArrayLike,
+) -> None:
+    """ggml's opt_step_adamw, in place. hp = [alpha, beta1, beta2, eps, wd, factor of m, factor of v]."""
+    alpha, beta1, beta2, eps, wd, s5, s6 = (float(x) for x in np.asarray(hp).ravel())
+    m[...] = m * beta1 + grad * (1.0 - beta1)
+    v[...] = v * beta2 + grad * grad * (1.0 - beta2)
+    w[...] = w * (1.0 - alpha * wd) - alpha * (m * s5) / (np.sqrt(v * s6) + eps)
+
+
+@dataclass
+class Training:
+    losses: list[float]  # before each step
+    weights: Weights
+    m: Weights
+    v: Weights
+
+
+def adamw_steps(
+    cfg: SmolLM2Config,
+    weights: Weights,
+    ids: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    hps: Sequence[npt.ArrayLike],
+    t_seq: int,
+    t_batch: int,
+) -> Training:
+    """One step for each row of hyperparameters, on one batch, moments zero at the start. The weights given stay."""
+    w = {name: np.array(value, dtype=np.float64) for name, value in weights.items()}
+    m: Weights = {}
+    v: Weights = {}
+    losses = []
+    for hp in hps:
+        result = loss_and_grads(cfg, w, ids, positions, labels, t_seq, t_batch)
+        losses.append(result.loss)
+        for name, grad in result.grads.items():
+            m.setdefault(name, np.zeros_like(grad))
+            v.setdefault(name, np.zeros_like(grad))
+            adamw_update(w[name], grad, m[name], v[name], hp)
+    return Training(losses, w, m, v)

@@ -1,0 +1,109 @@
+"""Forward and loss of the model in numpy float64, all heads and sequences at once.
+
+It is written unlike toynn and unlike oracle.llama on purpose: arrays of (B, T, heads, d), attention inside each
+sequence only, RoPE as a product of complex numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from oracle.params import Weights
+
+if TYPE_CHECKING:
+    from toynn.model.config import RopeScaling, SmolLM2Config
+
+F64 = npt.NDArray[np.float64]
+
+
+def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
+    """What RoPE's angle of one pair is divided by."""
+    if wavelength < scaling.orig_max_pos / scaling.high_freq:
+        return 1.0
+    if wavelength > scaling.orig_max_pos / scaling.low_freq:
+        return scaling.factor
+    s = (scaling.orig_max_pos / wavelength - scaling.low_freq) / (scaling.high_freq - scaling.low_freq)
+    return (1.0 - s) * scaling.factor + s
+
+
+def freq_factors(cfg: SmolLM2Config) -> F64:
+    """(d/2,): one factor a pair, rounded to float32 as they are uploaded."""
+    factors = []
+    for i in range(cfg.head_dim // 2):
+        wavelength = 2.0 * np.pi * cfg.rope_base ** (2.0 * i / cfg.head_dim)
+        scaled = cfg.rope_scaling.kind == "llama3"
+        factors.append(llama3_factor(cfg.rope_scaling, wavelength) if scaled else 1.0)
+    return np.array(factors, dtype=np.float32).astype(np.float64)
+
+
+def rope(x: F64, positions: F64, cfg: SmolLM2Config) -> F64:
+    """x (B, T, heads, d), positions (B, T): pair (i, i + d/2) is turned by position * base^(-2i/d) / factor_i."""
+    half = cfg.head_dim // 2
+    speed = cfg.rope_base ** (-2.0 * np.arange(half) / cfg.head_dim) / freq_factors(cfg) * cfg.rope_scaling.freq_scale
+    turn = np.exp(1j * positions[:, :, None, None] * speed) * cfg.rope_scaling.attn_factor  # (B, T, 1, d/2)
+    turned = (x[..., :half] + 1j * x[..., half:]) * turn
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def rms_norm(x: F64, gamma: F64, eps: float) -> F64:
+    return np.asarray(x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + eps) * gamma)
+
+
+def softmax(x: F64) -> F64:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def stacked(weights: Weights, stem: str, n: int, kind: str) -> F64:
+    """The n heads of one projection as one array."""
+    return np.stack([weights[f"{stem}.head_{h}.{kind}"] for h in range(n)])
+
+
+def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk: str) -> F64:
+    """h (B, T, d_model) -> (B, T, n_heads*d)"""
+
+    def project(which: str, n: int) -> F64:  # (B, T, n, d)
+        out = np.einsum("btm,ndm->btnd", h, stacked(weights, f"{blk}attn_{which}", n, "weight"))
+        if f"{blk}attn_{which}.head_0.bias" in weights:
+            out = out + stacked(weights, f"{blk}attn_{which}", n, "bias")
+        return np.asarray(out)
+
+    group = cfg.n_heads // cfg.n_kv
+    q = rope(project("q", cfg.n_heads), positions, cfg)
+    k = np.repeat(rope(project("k", cfg.n_kv), positions, cfg), group, axis=2)
+    v = np.repeat(project("v", cfg.n_kv), group, axis=2)
+    scores = np.einsum("bqnd,bknd->bnqk", q, k) / np.sqrt(cfg.head_dim)
+    future = np.triu(np.ones(scores.shape[-2:], dtype=bool), 1)
+    heads = np.einsum("bnqk,bknd->bqnd", softmax(np.where(future, -np.inf, scores)), v)
+    return np.asarray(heads.reshape(*heads.shape[:2], -1))
+
+
+def forward(
+    cfg: SmolLM2Config, weights: Weights, ids: npt.ArrayLike, positions: npt.ArrayLike, t_seq: int, t_batch: int
+) -> F64:
+    """Logits (T*B, vocab)"""
+    pos = np.asarray(positions, dtype=np.float64).reshape(t_batch, t_seq)
+    x = weights["token_embd.weight"][np.asarray(ids).reshape(t_batch, t_seq)]  # (B, T, d_model or donor_d_in)
+    if cfg.donor_d_in > 0:
+        x = x @ weights["lens.proj.weight"].T
+    for n in range(cfg.n_layers):
+        blk = f"blk.{n}."
+        h = rms_norm(x, weights[blk + "attn_norm.weight"], cfg.rms_eps)
+        x = x + attention(h, pos, cfg, weights, blk) @ weights[blk + "attn_output.weight"].T
+        h = rms_norm(x, weights[blk + "ffn_norm.weight"], cfg.rms_eps)
+        gate = h @ weights[blk + "ffn_gate.weight"].T
+        up = h @ weights[blk + "ffn_up.weight"].T
+        x = x + (gate / (1.0 + np.exp(-gate)) * up) @ weights[blk + "ffn_down.weight"].T
+    head = weights.get("output.weight", weights["token_embd.weight"])
+    logits = rms_norm(x, weights["output_norm.weight"], cfg.rms_eps) @ head.T
+    return np.asarray(logits.reshape(t_seq * t_batch, cfg.vocab))
+
+
+def cross_entropy(logits: F64, labels: npt.ArrayLike) -> float:
+    """Mean over the rows of -sum(labels * log_softmax(logits))."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return float(-(np.asarray(labels, dtype=np.float64) * log_p).sum(axis=-1).mean())

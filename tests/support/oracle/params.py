@@ -1,0 +1,100 @@
+"""The weights of a model as the specification lists them: names, shapes, order, and which are trained."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from toynn.model.config import SmolLM2Config
+
+Weights = dict[str, npt.NDArray[np.float64]]
+
+
+def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, tuple[int, ...]]:
+    """Every weight by name, in declaration order; shapes are row-major (d_out, d_in)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if cfg.donor_d_in > 0:
+        shapes["token_embd.weight"] = (cfg.vocab, cfg.donor_d_in)
+        shapes["lens.proj.weight"] = (cfg.d_model, cfg.donor_d_in)
+    else:
+        shapes["token_embd.weight"] = (cfg.vocab, cfg.d_model)
+    shapes["output_norm.weight"] = (cfg.d_model,)
+    if untied:
+        shapes["output.weight"] = (cfg.vocab, cfg.d_model)
+    for n in range(cfg.n_layers):
+        blk = f"blk.{n}."
+        shapes[blk + "attn_norm.weight"] = (cfg.d_model,)
+        shapes[blk + "ffn_norm.weight"] = (cfg.d_model,)
+        for h in range(cfg.n_heads):
+            shapes[f"{blk}attn_q.head_{h}.weight"] = (cfg.head_dim, cfg.d_model)
+        for h in range(cfg.n_kv):
+            shapes[f"{blk}attn_k.head_{h}.weight"] = (cfg.head_dim, cfg.d_model)
+            shapes[f"{blk}attn_v.head_{h}.weight"] = (cfg.head_dim, cfg.d_model)
+        shapes[blk + "attn_output.weight"] = (cfg.d_model, cfg.n_heads * cfg.head_dim)
+        shapes[blk + "ffn_gate.weight"] = (cfg.d_ff, cfg.d_model)
+        shapes[blk + "ffn_up.weight"] = (cfg.d_ff, cfg.d_model)
+        shapes[blk + "ffn_down.weight"] = (cfg.d_model, cfg.d_ff)
+        if qkv_bias:
+            for h in range(cfg.n_heads):
+                shapes[f"{blk}attn_q.head_{h}.bias"] = (cfg.head_dim,)
+            for h in range(cfg.n_kv):
+                shapes[f"{blk}attn_k.head_{h}.bias"] = (cfg.head_dim,)
+                shapes[f"{blk}attn_v.head_{h}.bias"] = (cfg.head_dim,)
+    return shapes
+
+
+def trainable_names(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> list[str]:
+    """The same without the embedding that a projection lens keeps frozen."""
+    frozen = {"token_embd.weight"} if cfg.donor_d_in > 0 else set()
+    return [name for name in param_shapes(cfg, untied, qkv_bias) if name not in frozen]
+
+
+def random_weights(cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int) -> Weights:
+    """Weights for tests, all of them away from 0 and 1 (norms and biases too), every value a float32 exactly."""
+    rng = np.random.default_rng(seed)
+    weights: Weights = {}
+    for name, shape in param_shapes(cfg, untied, qkv_bias).items():
+        values = rng.normal(0.0, 0.3 if name.endswith("norm.weight") else 0.25, shape)
+        if name.endswith("norm.weight"):
+            values += 1.0
+        weights[name] = values.astype(np.float32).astype(np.float64)
+    return weights
+
+
+def initial_weights(
+    cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int, init_scale: float, init_stream: str
+) -> Weights:
+    """The specification's random initialisation, drawn value by value. Slow: for small models."""
+    from oracle.init_streams import STREAMS
+
+    stream = STREAMS[init_stream](seed)
+    shapes = param_shapes(cfg, untied, qkv_bias)
+    weights: Weights = {
+        name: np.full(shape, 1.0 if name.endswith("norm.weight") else 0.0) for name, shape in shapes.items()
+    }
+
+    def draw(name: str, std: float) -> None:
+        n = int(np.prod(shapes[name]))
+        weights[name] = stream.gaussian(n, std).astype(np.float64).reshape(shapes[name])
+
+    draw("token_embd.weight", 0.02)
+    if cfg.donor_d_in > 0:
+        draw("lens.proj.weight", 1.0 / math.sqrt(cfg.donor_d_in))
+    if untied:
+        draw("output.weight", 0.02)
+    for n in range(cfg.n_layers):
+        blk = f"blk.{n}."
+        wide = init_scale / math.sqrt(cfg.d_model)
+        for h in range(cfg.n_heads):
+            draw(f"{blk}attn_q.head_{h}.weight", wide)
+        for h in range(cfg.n_kv):
+            draw(f"{blk}attn_k.head_{h}.weight", wide)
+            draw(f"{blk}attn_v.head_{h}.weight", wide)
+        for part in ("attn_output", "ffn_gate", "ffn_up"):
+            draw(f"{blk}{part}.weight", wide)
+        draw(f"{blk}ffn_down.weight", init_scale / math.sqrt(cfg.d_ff))
+    return weights

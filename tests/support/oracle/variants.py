@@ -1,0 +1,59 @@
+"""The model variants that every comparison runs over: small, but each with all its sizes different."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.model.config import RopeScaling, SmolLM2Config
+
+
+@dataclass(frozen=True)
+class Variant:
+    cfg: SmolLM2Config
+    t_seq: int
+    t_batch: int = 1
+    untied: bool = False
+    qkv_bias: bool = False
+
+    def ids(self, seed: int = 0) -> npt.NDArray[np.int32]:
+        """(T*B,); some ids repeat, so that gradients of the embedding add up."""
+        return np.random.default_rng(seed).integers(0, self.cfg.vocab, self.t_seq * self.t_batch).astype(np.int32)
+
+    def positions(self) -> npt.NDArray[np.int32]:
+        return np.tile(np.arange(self.t_seq, dtype=np.int32), self.t_batch)
+
+    def labels(self, seed: int = 0) -> npt.NDArray[np.float32]:
+        """(T*B, vocab): next id, the last position of a sequence targets itself."""
+        ids = self.ids(seed).reshape(self.t_batch, self.t_seq)
+        labels = np.zeros((self.t_batch * self.t_seq, self.cfg.vocab), dtype=np.float32)
+        for b in range(self.t_batch):
+            for t in range(self.t_seq):
+                labels[b * self.t_seq + t, ids[b, min(t + 1, self.t_seq - 1)]] = 1.0
+        return labels
+
+
+# Wavelengths on both sides of orig/high = 4 and orig/low = 16, and between them (d = 10, base 100).
+LLAMA3 = RopeScaling.llama3(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
+
+VARIANTS = {
+    "tied": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 7),
+    "untied": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 7, untied=True),
+    "projection lens": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5, donor_d_in=15), 7, untied=True),
+    "gqa": Variant(SmolLM2Config(23, 24, 6, 2, 20, 2, 16, 10000.0, 1e-5), 7),
+    "gqa, head_dim of its own": Variant(SmolLM2Config(23, 14, 4, 2, 20, 2, 16, 10000.0, 1e-5, head_dim=6), 7),
+    "qkv_bias": Variant(SmolLM2Config(23, 16, 4, 2, 20, 2, 16, 10000.0, 1e-5), 7, qkv_bias=True),
+    "batch of 3": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 5, t_batch=3),
+    "llama3 rope": Variant(
+        SmolLM2Config(23, 20, 2, 1, 18, 2, 64, 100.0, 1e-5, head_dim=10, rope_scaling=LLAMA3), 9, untied=True
+    ),
+    "everything at once": Variant(
+        SmolLM2Config(29, 14, 4, 2, 20, 3, 64, 100.0, 1e-4, head_dim=10, donor_d_in=17, rope_scaling=LLAMA3),
+        6,
+        t_batch=2,
+        untied=True,
+        qkv_bias=True,
+    ),
+}

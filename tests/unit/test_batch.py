@@ -1,0 +1,103 @@
+"""TrainingBatch: what it owns after a fill, and that a refused fill leaves it as it was."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toynn import AdamW, SessionError, TrainingBatch
+from toynn.llm.labels import next_token
+
+
+@settings(deadline=None)
+@given(context=st.integers(1, 9), batch=st.integers(1, 4), data=st.data())
+def test_a_filled_batch_holds_the_four_arrays_a_step_takes(context: int, batch: int, data: st.DataObject) -> None:
+    n = context * batch
+    ids = data.draw(st.lists(st.integers(0, 10), min_size=n, max_size=n))
+    b = TrainingBatch(11, context, batch)
+    b.fill(ids, AdamW(lr=0.5).hp(3))
+    assert b.seq_ids.dtype == b.positions.dtype == np.int32
+    assert b.seq_ids.tolist() == ids
+    assert b.positions.tolist() == [t for _ in range(batch) for t in range(context)]
+    assert np.array_equal(b.m_labels, next_token(ids, 11, context, batch))
+    assert np.array_equal(b.m_hp, AdamW(lr=0.5).hp(3))
+
+
+def test_hp_stays_until_another_is_given() -> None:
+    b = TrainingBatch(5, 2)
+    b.fill([1, 2])
+    assert np.array_equal(b.m_hp, AdamW().hp(1))
+    b.fill([1, 2], AdamW(lr=0.25).hp(1))
+    b.fill([3, 4])
+    assert b.m_hp[0, 0] == 0.25
+
+
+def test_hp_may_be_any_row_of_seven_numbers() -> None:
+    b = TrainingBatch(5, 2)
+    b.fill([1, 2], [0.001, 0.9, 0.95, 1e-8, 0, 0.9, 0.95])
+    assert b.m_hp.shape == (1, 7)
+    assert np.array_equal(b.m_hp, AdamW().hp(1))
+
+
+def test_arrays_handed_out_before_a_fill_do_not_change() -> None:
+    b = TrainingBatch(5, 2)
+    given_ids = np.array([1, 2])
+    b.fill(given_ids)
+    ids, labels = b.seq_ids, b.m_labels
+    given_ids[:] = 0
+    b.fill([3, 4])
+    assert ids.tolist() == [1, 2]
+    assert labels.argmax(axis=1).tolist() == [2, 2]
+
+
+def test_an_empty_batch_says_so() -> None:
+    b = TrainingBatch(5, 2)
+    with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
+        _ = b.seq_ids
+    with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
+        _ = b.m_labels
+
+
+@pytest.mark.parametrize(
+    ("seq_ids", "m_hp", "error", "says"),
+    [
+        ([1, 2], None, ValueError, "seq_ids must be flat with context * batch = 3 ids, got shape (2,)"),
+        ([5, 1, 2], None, ValueError, "seq_ids[0] is 5, not an id of the vocabulary: 0 to 4"),
+        ([1, -1, 2], None, ValueError, "seq_ids[1] is -1, not an id"),
+        ([1.0, 2.0, 3.0], None, TypeError, "seq_ids must hold integers"),
+        ([1, 2, 3], [1.0] * 6, ValueError, "m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape (6,)"),
+        ([1, 2, 3], [math.nan] * 7, ValueError, "m_hp must be finite numbers"),
+        ([1, 2, 3], [1e39] * 7, ValueError, "m_hp must be finite numbers (as float32)"),
+        ([1, 2, 3], ["0.001"] * 7, TypeError, "m_hp must hold numbers"),
+    ],
+)
+def test_a_refused_fill_names_the_argument_and_changes_nothing(
+    seq_ids: object, m_hp: object, error: type[Exception], says: str
+) -> None:
+    b = TrainingBatch(5, 3)
+    b.fill([4, 3, 2], AdamW(lr=0.5).hp(1))
+    with pytest.raises(error) as caught:
+        b.fill(seq_ids, m_hp)  # type: ignore[arg-type]
+    assert says in str(caught.value)
+    assert b.seq_ids.tolist() == [4, 3, 2]
+    assert b.m_labels.argmax(axis=1).tolist() == [3, 2, 2]
+    assert b.m_hp[0, 0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((0, 2, 1), "vocab must be an integer from 1"),
+        ((5, 0, 1), "context must be an integer from 1"),
+        ((5, 2, 0), "batch must be an integer from 1"),
+        ((5, 2**16, 2**16), "context * batch must fit 31 bits, got 65536 * 65536"),
+    ],
+)
+def test_sizes_are_checked_before_anything_is_allocated(args: tuple[int, int, int], says: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        TrainingBatch(*args)
+    assert says in str(caught.value)

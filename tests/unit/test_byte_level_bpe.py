@@ -1,0 +1,136 @@
+"""Tokenizers for GGUF: one that llama.cpp would apply otherwise is refused by name, others come back as they were."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gguf import TokenType
+from tokenizers import Tokenizer
+
+from interop_models import END_OF_TEXT, TRAINED_ON, VOCAB, tokenizer
+from toynn import TinyNNValueError
+from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer, write_tokenizer
+from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
+
+
+def described(pre: str = "gpt-2") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(tokenizer(pre))
+    return content
+
+
+def changed(**changes: Any) -> bytes:
+    """The usual tokenizer with other values; a__b is b within a."""
+    content = described()
+    for key, value in changes.items():
+        where, _, inner = key.partition("__")
+        if inner:
+            content[where][inner] = value
+        else:
+            content[where] = value
+    return json.dumps(content).encode()
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": False}
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_a_tokenizer_comes_back_with_the_same_ids_for_the_same_text(pre: str) -> None:
+    content = tokenizer(pre)
+    bpe = read_tokenizer(content, VOCAB)
+    assert bpe.pre == pre
+    assert len(bpe.tokens) == len(bpe.kinds) == VOCAB
+    back = write_tokenizer(bpe)
+    ours, theirs = Tokenizer.from_str(content.decode()), Tokenizer.from_str(back.decode())
+    assert ours.get_vocab() == theirs.get_vocab()
+    for text in [*TRAINED_ON, f"a{END_OF_TEXT} b <name>c 12345"]:
+        ids = ours.encode(text, add_special_tokens=False).ids
+        assert theirs.encode(text, add_special_tokens=False).ids == ids
+        assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids, skip_special_tokens=False)
+        assert theirs.decode(ids) == ours.decode(ids), "special tokens are the same ones"
+    assert read_tokenizer(back, VOCAB) == bpe
+
+
+def test_what_prepare_makes_comes_back_as_the_same_bytes() -> None:
+    assert write_tokenizer(read_tokenizer(tokenizer(), VOCAB)) == tokenizer()
+
+
+def test_merges_in_the_older_spelling_are_the_same() -> None:
+    merges = [" ".join(merge) for merge in described()["model"]["merges"]]
+    assert read_tokenizer(changed(model__merges=merges), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
+
+
+def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -> None:
+    vocabulary = {**described()["model"]["vocab"], "zz": 450, "[PAD449]": 451}
+    bpe = read_tokenizer(changed(model__vocab=vocabulary), VOCAB)
+    assert (bpe.tokens[450], bpe.kinds[450]) == ("zz", TokenType.NORMAL)
+    assert (bpe.tokens[449], bpe.kinds[449]) == ("[[PAD449]]", TokenType.UNUSED)
+    assert len(set(bpe.tokens)) == VOCAB
+    assert Tokenizer.from_str(write_tokenizer(bpe).decode()).token_to_id("zz") == 450
+
+
+@pytest.mark.parametrize(
+    ("content", "mentions"),
+    [
+        (b"{}", "it is no tokenizer.json"),
+        (b"\xff", "it is no tokenizer.json"),
+        (changed(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "a WordLevel model, toynn exports"),
+        (changed(model__dropout=0.1), "its dropout is 0.1"),
+        (changed(model__unk_token=END_OF_TEXT), "its unk_token is '<|endoftext|>', which llama.cpp has not"),
+        (changed(model__continuing_subword_prefix="##"), "its continuing_subword_prefix is|no tokenizer.json"),
+        (changed(model__byte_fallback=True), "its byte_fallback is True"),
+        (changed(model__ignore_merges=True), "'gpt-2', for which llama.cpp takes ignore_merges to be False"),
+        (changed(model__merges=[]), "it has no merges"),
+        (changed(decoder=None), "its decoder is None, not ByteLevel"),
+        (changed(normalizer={"type": "NFC"}), r"it has a normalizer \(NFC\), and llama.cpp applies none"),
+        (changed(pre_tokenizer=None), r"its pre-tokenizer \(none at all\) is none that llama.cpp has a name for"),
+        (changed(pre_tokenizer={**BYTE_LEVEL, "add_prefix_space": True}), r"its pre-tokenizer \(ByteLevel\)"),
+        (changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, BYTE_LEVEL]}),
+         r"\(Sequence of Whitespace, ByteLevel\) is none .* gpt-2, smollm, llama-bpe, qwen2; export a Hugging Face"),
+        (changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS, BYTE_LEVEL]}),
+         r"\(Sequence of Digits, ByteLevel\) is none"),
+        (changed(added_tokens=[{**described()["added_tokens"][0], "lstrip": True}]), r"'<\|endoftext\|>' has lstrip"),
+        (changed(added_tokens=[{**described()["added_tokens"][0], "single_word": True}]), "has single_word"),
+        (changed(model__vocab={**described()["model"]["vocab"], "zz": VOCAB}),
+         "it has the token id 512, the model's vocabulary only 512"),
+        (changed(model__vocab={**described()["model"]["vocab"], "\u4f60": 400}), "token 400, '\u4f60', is not written"),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_would_do_otherwise_is_refused_by_name(content: bytes, mentions: str) -> None:
+    with pytest.raises(TinyNNValueError, match=mentions):
+        read_tokenizer(content, VOCAB)
+
+
+def test_truncation_and_padding_are_no_matter_because_toynn_applies_neither() -> None:
+    truncation = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    assert read_tokenizer(changed(truncation=truncation), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
+
+
+@pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])
+def test_other_names_of_the_same_rules_are_known(name: str, rules: str) -> None:
+    bpe = read_tokenizer(tokenizer(rules), VOCAB)
+    other = ByteLevelBpe(bpe.tokens, bpe.kinds, bpe.merges, name)
+    assert write_tokenizer(other) == write_tokenizer(bpe)
+
+
+GOOD = read_tokenizer(tokenizer(), VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("bpe", "mentions"),
+    [
+        (
+            ByteLevelBpe(GOOD.tokens, GOOD.kinds, GOOD.merges, "tekken"),
+            "its pre-tokenizer is 'tekken', toynn knows gpt-2",
+        ),
+        (ByteLevelBpe(GOOD.tokens, [6, *GOOD.kinds[1:]], GOOD.merges, "gpt-2"), "is of type 6"),
+        (ByteLevelBpe(["a", *GOOD.tokens[1:]], GOOD.kinds, GOOD.merges, "gpt-2"), "its tokens 0 and 65 are both 'a'"),
+        (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["ab"], "gpt-2"), "its merge 0, 'ab', is not of two tokens"),
+        (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["zz zz"], "gpt-2"), "it is no tokenizer.json: .*out of vocabulary"),
+    ],
+)
+def test_lists_that_no_tokenizer_has_are_refused(bpe: ByteLevelBpe, mentions: str) -> None:
+    with pytest.raises(TinyNNValueError, match=mentions):
+        write_tokenizer(bpe)

@@ -1,0 +1,131 @@
+"""Files and folders that take the place of others when they are whole, and not before."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toynn.storage.durable_files import replacing_file, replacing_folder
+
+
+class BrokenError(Exception):
+    """What goes wrong while something is written."""
+
+
+def write_and_break(path: Path) -> None:
+    path.write_text("half")
+    raise BrokenError
+
+
+def test_a_file_appears_when_its_block_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with replacing_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_after_an_error_the_old_file_is_as_it_was(there: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    if there:
+        path.write_text("old")
+    with pytest.raises(BrokenError), replacing_file(path) as temporary:
+        write_and_break(temporary)
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == ({"a": "old"} if there else {})
+    with pytest.raises(FileNotFoundError), replacing_file(path):
+        pass  # nothing was written
+    assert path.exists() == there
+
+
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a folder"])
+def test_a_folder_appears_when_its_block_is_done(there: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    if there != "nothing":
+        path.mkdir()
+    if there == "a folder":
+        (path / "old").write_text("old")
+    before = sorted(entry.name for entry in path.iterdir()) if path.exists() else None
+    with pytest.raises(BrokenError), replacing_folder(path) as temporary:
+        write_and_break(temporary / "half")
+    assert before == (sorted(entry.name for entry in path.iterdir()) if path.exists() else None)
+    with replacing_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+        assert before == (sorted(entry.name for entry in path.iterdir()) if path.exists() else None)
+    assert {entry.name: entry.read_text() for entry in path.iterdir()} == {"new": "new"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.rename
+
+    def refuses(self: Path, target: Path) -> Path:
+        if self.name.startswith(".tmp-"):
+            raise BrokenError
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuses)
+    with pytest.raises(BrokenError), replacing_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from toynn.storage import durable_files
+call = int(sys.argv[2])
+seen = 0
+def counted(function):
+    def run(*args, **kwargs):
+        global seen
+        seen += 1
+        if seen == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return run
+for name in ("rename", "replace", "mkdir"):
+    setattr(Path, name, counted(getattr(Path, name)))
+os.fsync = counted(os.fsync)
+durable_files.shutil.rmtree = counted(durable_files.shutil.rmtree)
+with durable_files.replacing_folder(Path(sys.argv[1])) as temporary:
+    (temporary / "a").write_text("new")
+    (temporary / "b").write_text("new")
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one_whole(tmp_path: Path) -> None:
+    ends = set()
+    for call in range(1, 30):
+        folder = tmp_path / str(call)
+        path = folder / "hf"
+        path.mkdir(parents=True)
+        for name in "ab":
+            (path / name).write_text("old")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(path), str(call)], check=False)
+        whole = [
+            {entry.name: entry.read_text() for entry in place.iterdir()} for place in folder.iterdir() if place.is_dir()
+        ]
+        assert {"a": "old", "b": "old"} in whole or {"a": "new", "b": "new"} in whole
+        ends.add(path.exists())
+        if done.returncode == 0:
+            assert whole == [{"a": "new", "b": "new"}]
+            break
+        assert done.returncode == -signal.SIGKILL
+    else:
+        raise AssertionError("it never came to an end")
+    assert call > 6, "there were moments to die at"
+    assert [entry.name for entry in folder.iterdir()] == ["hf"]
+    assert True in ends

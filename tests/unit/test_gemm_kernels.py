@@ -1,0 +1,180 @@
+"""The kernels of the matrix product: which there are, how one is chosen, and that all of them give the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import toynn
+from curves import CURVES, Curve, record
+from toynn import TinyNNTypeError, TinyNNValueError
+from toynn import tinynn as nn
+
+FUSED = [curve for curve in CURVES if curve.opts.layout == "fused"]
+
+
+def kernels() -> list[str]:
+    """The names of the kernels that this CPU can run, the fastest first."""
+    names: list[str] = []
+    while (name := nn.tnn_gemm_kernel_at(len(names))) is not None:
+        names.append(name)
+    return names
+
+
+@contextmanager
+def kernel(name: str) -> Iterator[None]:
+    """Products are computed by that kernel, and afterwards by the one before."""
+    before = nn.tnn_gemm_kernel()
+    nn.tnn_gemm_use_kernel(name)
+    try:
+        yield
+    finally:
+        nn.tnn_gemm_use_kernel(before)
+
+
+several = pytest.mark.skipif(len(kernels()) < 2, reason=f"this CPU runs one kernel only, {kernels()[0]}: no AVX-512")
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+
+# ---- the choice ----
+
+
+def test_every_cpu_runs_the_kernel_of_eight_lanes() -> None:
+    assert kernels()[-1] == "v8"
+    assert nn.tnn_gemm_kernel_at(-1) is None
+    assert nn.tnn_gemm_kernel_at(2**31 - 1) is None
+
+
+def test_an_index_that_is_none_is_named() -> None:
+    with pytest.raises(TinyNNTypeError, match="i must be an int"):
+        nn.tnn_gemm_kernel_at("0")  # type: ignore[arg-type]
+    with pytest.raises(TinyNNValueError, match="i does not fit"):
+        nn.tnn_gemm_kernel_at(2**31)
+
+
+def test_build_info_names_the_kernel_in_use() -> None:
+    for name in kernels():
+        with kernel(name):
+            assert nn.tnn_gemm_kernel() == name
+            assert toynn.build_info()["gemm_kernel"] == name
+
+
+def test_a_process_chooses_the_fastest_kernel_or_the_one_that_the_environment_names() -> None:
+    code = "import toynn; print(toynn.build_info()['gemm_kernel'])"
+    assert python(code, TOYNN_GEMM_KERNEL="").stdout.split() == [kernels()[0]]
+    for name in kernels():
+        assert python(code, TOYNN_GEMM_KERNEL=name).stdout.split() == [name]
+
+
+def test_a_kernel_that_is_not_there_is_refused_by_name() -> None:
+    done = python("import toynn", TOYNN_GEMM_KERNEL="avx9000")
+    assert done.returncode == 1
+    assert "ImportError: TOYNN_GEMM_KERNEL: name must be one of" in done.stderr
+    assert "'avx9000'" in done.stderr
+    before = nn.tnn_gemm_kernel()
+    for name in ("avx9000", "", "v8\0"):
+        with pytest.raises(TinyNNValueError, match=r"name must be one of .*v8"):
+            nn.tnn_gemm_use_kernel(name)
+    with pytest.raises(TinyNNTypeError, match="name must be a str, got NoneType"):
+        nn.tnn_gemm_use_kernel(None)  # type: ignore[arg-type]
+    assert nn.tnn_gemm_kernel() == before
+
+
+# ---- the bits ----
+
+
+def products(rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed: int) -> list[bytes]:
+    """All that products of these sizes give, with operands in every orientation.
+
+    Forward: x W^T (+ bias) (+ add). Backward: dy W, one chain through all weights, and dy^T x, added to what is there
+    where a weight is used twice.
+    """
+    draw = np.random.default_rng(seed)
+
+    def upload(s: nn.Session, t: nn.Tensor, *shape: int) -> None:
+        nn.tnn_upload_from_float_array(s, t, draw.standard_normal(shape, dtype=np.float32))
+
+    with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
+        x = nn.tnn_input_2d_f32_persistent(s, k, rows)
+        ws = [nn.tnn_input_2d_f32_persistent(s, k, m) for m in ms]
+        bs = [nn.tnn_input_1d_f32_persistent(s, m) for m in ms] if bias else []
+        nn.tnn_finalize_weights(s)
+        for t in (x, *ws, *bs):
+            upload(s, t, *reversed(t.ne))
+            nn.tnn_set_param(s, t)
+        wanted = nn.tnn_input_1d_i32(s, rows)
+        first = nn.tnn_fused_linear(s, x, ws, bs or None)
+        second = nn.tnn_fused_linear(s, x, ws, None, first)
+        loss = nn.tnn_fused_cross_entropy(s, second, wanted, -1)
+        nn.tnn_set_loss(s, loss)
+        for t in (first, second, loss):
+            nn.tnn_set_output(s, t)
+        nn.tnn_build_forward_only(s, loss)
+        nn.tnn_build_backward(s)
+        grads = [nn.tnn_tensor_grad(s, t) for t in (x, *ws, *bs)]
+        for t in grads:
+            nn.tnn_set_output(s, t)
+        nn.tnn_realize_backward(s)
+        nn.upload_int_array(s, wanted, draw.integers(sum(ms), size=rows))
+        nn.tnn_graph_reset(s)
+        nn.tnn_compute_backward(s)
+        return [nn.tnn_download(s, t).tobytes() for t in (first, second, loss, *grads)]
+
+
+sizes = st.one_of(st.integers(1, 40), st.integers(1, 140), st.integers(370, 530), st.just(1024))
+
+
+@several
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=sizes, k=sizes, ms=st.lists(sizes, min_size=1, max_size=3), bias=st.booleans(), n_threads=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@example(rows=1, k=1, ms=[1], bias=True, n_threads=1, seed=0)
+@example(rows=33, k=1024, ms=[1024], bias=False, n_threads=2, seed=0)
+@example(rows=1024, k=70, ms=[49, 1024], bias=True, n_threads=1, seed=0)
+def test_products_of_any_shape_have_the_same_bits_under_every_kernel(
+    rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed: int
+) -> None:
+    results: dict[str, Any] = {}
+    for name in kernels():
+        with kernel(name):
+            results[name] = products(rows, k, ms, bias, n_threads, seed)
+    for name, result in results.items():
+        assert result == results["v8"], name
+
+
+@several
+@pytest.mark.parametrize("width", [8, 16, 24, 32, 40])
+def test_a_tile_of_every_height_and_width_starts_sums_and_ends_alike_under_every_kernel(width: int) -> None:
+    """Rows from 1 to beyond two tiles, whole vectors of columns, with bias and addend and with several blocks of k."""
+    for rows in range(1, 27):
+        results = {}
+        for name in kernels():
+            with kernel(name):
+                results[name] = products(rows, 400, [width], True, 1, rows)
+        assert all(result == results["v8"] for result in results.values()), rows
+
+
+@several
+@pytest.mark.parametrize("curve", FUSED, ids=lambda curve: curve.name)
+def test_every_curve_has_the_same_losses_and_weights_under_every_kernel(curve: Curve) -> None:
+    results = {}
+    for name in kernels():
+        with kernel(name):
+            results[name] = record(curve)
+    for name, result in results.items():
+        assert result == results["v8"], name

@@ -1,0 +1,266 @@
+"""LlamaDecoder and sampling: the cache changes no bit, and each cut is what its name says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from oracle.params import random_weights
+from oracle.variants import VARIANTS, Variant
+from toynn import LlamaDecoder, LlamaSeqEngine, Sampling, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate
+from toynn.llm.layouts import to_fused
+from toynn.text.sampling import choices
+
+CACHED = {name: variant for name, variant in VARIANTS.items() if name != "batch of 3"}
+each_variant = pytest.mark.parametrize("variant", CACHED.values(), ids=CACHED.keys())
+
+
+def fused_weights(variant: Variant) -> dict[str, npt.NDArray[np.float32]]:
+    weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
+    return to_fused({name: values.astype(np.float32) for name, values in weights.items()}, variant.cfg)
+
+
+def decoder(variant: Variant, n_threads: int = 1, n_ctx: int | None = None) -> LlamaDecoder:
+    return LlamaDecoder(
+        variant.cfg, fused_weights(variant), untied=variant.untied, qkv_bias=variant.qkv_bias, n_ctx=n_ctx,
+        n_threads=n_threads, oversubscribe=True,
+    )  # fmt: skip
+
+
+@contextmanager
+def full_forward(variant: Variant, t_seq: int) -> Iterator[LlamaSeqEngine]:
+    """An engine without a cache over sequences of t_seq, with the same weights."""
+    with LlamaSeqEngine() as engine:
+        engine.realize_for_random_init(
+            variant.cfg, t_seq, 1, 0, variant.untied, variant.qkv_bias, 0, 1.0, layout="fused", n_threads=1
+        )
+        for name, values in fused_weights(variant).items():
+            engine.upload_weight(name, values)
+        yield engine
+
+
+# ---- the cache ----
+
+
+@each_variant
+@pytest.mark.parametrize("cuts", [[16], [1] * 16, [5, 1, 1, 7, 2], [3, 13]])
+def test_logits_through_the_cache_are_those_of_the_full_forward_bit_for_bit(variant: Variant, cuts: list[int]) -> None:
+    ids = np.random.default_rng(1).integers(0, variant.cfg.vocab, 16)
+    with full_forward(variant, 16) as engine:
+        want = engine.forward(ids)
+    with decoder(variant, n_threads=2) as d:
+        at = 0
+        for n in cuts:
+            logits = d.feed(ids[at : at + n])
+            at += n
+            assert d.n_past == at
+            assert logits.tobytes() == want[at - 1].tobytes()
+
+
+def test_a_long_greedy_text_is_the_same_through_the_cache_and_through_the_full_forward() -> None:
+    """300 tokens, beyond a block of queries and many cuts of the softmax's vectors."""
+    variant = Variant(SmolLM2Config(61, 32, 4, 2, 48, 2, 320, 10000.0, 1e-5), 1, untied=True)
+    prompt = [3, 1, 4, 1, 5, 9, 2, 6]
+    with decoder(variant) as d:
+        cached = list(generate(d, prompt, Sampling.greedy(), 300))
+    assert len(cached) == 300
+    assert len(set(cached)) > 5, "a text of one token would prove little"
+    text = prompt + cached
+    with full_forward(variant, len(text)) as engine:
+        logits = engine.forward(text)  # causal: row i is what a forward over text[: i + 1] gives last
+    assert [int(row.argmax()) for row in logits[len(prompt) - 1 : -1]] == cached
+
+
+def test_a_prompt_longer_than_a_chunk_is_read_to_the_same_bits() -> None:
+    variant = Variant(SmolLM2Config(31, 16, 2, 1, 24, 1, 700, 10000.0, 1e-5), 1)
+    ids = np.random.default_rng(2).integers(0, 31, 650)
+    with full_forward(variant, 650) as engine:
+        want = engine.forward(ids)[-1]
+    with decoder(variant) as d:
+        assert d.feed(ids).tobytes() == want.tobytes()
+
+
+@each_variant
+def test_scores_are_the_losses_of_the_full_forward(variant: Variant) -> None:
+    ids = np.random.default_rng(3).integers(0, variant.cfg.vocab, 12)
+    with full_forward(variant, 12) as engine:
+        logits = engine.forward(ids).astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    with decoder(variant) as d:
+        d.feed([1, 2, 3])
+        losses = d.score(ids)
+        assert d.n_past == 0
+        np.testing.assert_allclose(losses, -log_softmax[np.arange(11), ids[1:]], rtol=1e-5, atol=1e-6)
+        assert d.score(ids[:5]).tobytes() == losses[:4].tobytes()
+        assert d.feed(ids[:4]).tobytes() == logits[3].astype(np.float32).tobytes(), "and feeding goes on as ever"
+
+
+def test_rewinding_forgets_what_came_after() -> None:
+    variant = CACHED["gqa"]
+    with decoder(variant) as d:
+        first = d.feed([1, 2, 3, 4])
+        d.feed([9, 9, 9])
+        d.rewind(3)
+        assert d.feed([4]).tobytes() == first.tobytes()
+        d.rewind()
+        assert d.feed([1, 2, 3, 4]).tobytes() == first.tobytes()
+        with pytest.raises(TinyNNValueError, match="n_past must be at most the 4 tokens read, got 5"):
+            d.rewind(5)
+
+
+def test_a_decoder_holds_no_moments() -> None:
+    variant = CACHED["untied"]
+    with decoder(variant) as d:
+        n = sum(values.size for values in fused_weights(variant).values())
+        cache = variant.cfg.n_layers * 2 * variant.cfg.n_kv * variant.cfg.head_dim * variant.cfg.ctx
+        from toynn.tinynn import tnn_session_weights_nbytes
+
+        assert tnn_session_weights_nbytes(d._session) < 4 * (n + cache) + 32 * 1024
+
+
+# ---- what does not fit ----
+
+
+def test_what_cannot_be_read_is_refused_and_nothing_is_read() -> None:
+    variant = CACHED["tied"]
+    with decoder(variant, n_ctx=8) as d:
+        before = d.feed([1, 2, 3])
+        for wrong, error, mentions in (
+            ([23], TinyNNValueError, r"seq_ids\[0\] is 23"),
+            ([1, -1], TinyNNValueError, r"seq_ids\[1\] is -1"),
+            ([], TinyNNValueError, "at least one token"),
+            ([[1, 2]], TinyNNValueError, "flat"),
+            ([1] * 6, TinyNNValueError, "no room for 6 more"),
+            ([1.5], TinyNNTypeError, "integer"),
+        ):
+            with pytest.raises(error, match=mentions):
+                d.feed(wrong)
+            assert d.n_past == 3
+        d.rewind(2)
+        assert d.feed([3]).tobytes() == before.tobytes()
+        for wrong, mentions in (([1], "from 2 to n_ctx"), ([1] * 10, "from 2 to n_ctx")):
+            with pytest.raises(TinyNNValueError, match=mentions):
+                d.score(wrong)
+
+
+def test_weights_that_do_not_fit_the_model_are_named() -> None:
+    variant = CACHED["tied"]
+    weights = fused_weights(variant)
+    lacking = {name: values for name, values in weights.items() if name != "blk.1.ffn_up.weight"}
+    cases: list[tuple[Mapping[str, npt.ArrayLike], str]] = [
+        (lacking, r"lack 'blk\.1\.ffn_up\.weight'"),
+        ({**weights, "output.weight": weights["token_embd.weight"]}, r"hold 'output\.weight'"),
+        ({**weights, "output_norm.weight": np.ones(3)}, r"output_norm\.weight must have shape \(12,\)"),
+    ]
+    for wrong, mentions in cases:
+        with pytest.raises(TinyNNValueError, match=mentions):
+            LlamaDecoder(variant.cfg, wrong, untied=False)
+    with pytest.raises(TinyNNValueError, match=r"n_ctx must be at most cfg\.ctx = 16"):
+        LlamaDecoder(variant.cfg, weights, untied=False, n_ctx=17)
+
+
+# ---- choosing ----
+
+rows = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(logits=rows, temperature=st.floats(0.1, 3), top_k=st.integers(0, 45), top_p=st.floats(0.05, 1.0),
+       min_p=st.floats(0, 1))  # fmt: skip
+@example(logits=[0.0, 0.0], temperature=1.0, top_k=0, top_p=0.5, min_p=0.0)
+def test_what_may_be_drawn_is_what_the_cuts_leave(
+    logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    tokens, p = choices(logits, sampling)
+    assert p.sum() == pytest.approx(1)
+    assert (np.diff(p) <= 0).all()
+    kept = np.asarray(logits)[tokens]
+    assert kept[0] == max(logits)
+    assert (np.diff(kept) <= 0).all(), "the likeliest first"
+    assert top_k == 0 or tokens.size <= top_k
+    # by the definition, slowly
+    x = np.asarray(logits, dtype=np.float64)
+    order = sorted(range(x.size), key=lambda i: (-x[i], i))
+    order = order[:top_k] if top_k else order
+    weight = {i: float(np.exp((x[i] - x[order[0]]) / sampling.temperature)) for i in order}
+    total = sum(weight.values())
+    nucleus, reached, near = [], 0.0, False
+    for i in order:
+        nucleus.append(i)
+        reached += weight[i] / total
+        near = near or abs(reached - sampling.top_p) < 1e-9  # one rounding more or less decides
+        if sampling.top_p < 1 and reached >= sampling.top_p * (1 + 1e-12):
+            break
+    least = sampling.min_p * weight[order[0]]
+    sure = [i for i in nucleus if weight[i] > least * (1 + 1e-9)]
+    assert set(sure) <= set(tokens.tolist()) or near
+    assert tokens.size <= len(nucleus) + 1
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    tokens, p = choices([0.0, 2.0, 2.0, 1.0], Sampling.greedy())
+    assert tokens.tolist() == [1]
+    assert p.tolist() == [1.0]
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    """20,000 draws from the model's own distribution: within five standard deviations of it."""
+    variant = CACHED["tied"]
+    with decoder(variant) as d:
+        logits = d.feed([1, 2, 3]).astype(np.float64)
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        counts = np.zeros(23)
+        n = 2000
+        for seed in range(n):
+            d.rewind()
+            counts[next(generate(d, [1, 2, 3], Sampling(1.0, 0, 1.0, 0.0, seed), 1))] += 1
+        assert (np.abs(counts - n * p) < 5 * np.sqrt(n * p * (1 - p)) + 1).all()
+        texts = []
+        for seed in (7, 7, 8):
+            d.rewind()
+            texts.append(list(generate(d, [1, 2, 3], Sampling(1.0, 0, 1.0, 0.0, seed), 10)))
+        assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_text_ends_before_a_stop_token_and_at_a_full_cache() -> None:
+    variant = CACHED["gqa"]
+    with decoder(variant, n_ctx=9) as d:
+        whole = list(generate(d, [1, 2, 3], Sampling.greedy(), 100))
+        assert len(whole) == 7, "the last one was not read back"
+        d.rewind()
+        stop = whole[3]
+        assert list(generate(d, [1, 2, 3], Sampling.greedy(), 100, {stop})) == whole[: whole.index(stop)]
+        d.rewind()
+        assert list(generate(d, [1, 2, 3], Sampling.greedy(), 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mentions"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": 2}, "min_p"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_settings_out_of_range_are_named(wrong: dict[str, float], mentions: str) -> None:
+    with pytest.raises(TinyNNValueError, match=mentions):
+        Sampling(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("logits", [[np.nan, 1.0], [-np.inf, -np.inf], [np.inf, 1.0], [], [[1.0]]])
+def test_logits_of_a_diverged_model_are_refused(logits: list[float]) -> None:
+    with pytest.raises(TinyNNValueError, match="diverged"):
+        choices(logits, Sampling())

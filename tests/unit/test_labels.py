@@ -1,0 +1,108 @@
+"""Labels against their definition, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toynn.llm.labels import next_token, next_token_guarded, targets, targets_guarded
+
+MAKERS = [next_token, next_token_guarded]
+
+
+def defined(ids: list[int], vocab: int, context: int, batch: int) -> np.ndarray:
+    """The definition; a target outside the vocabulary gives no 1."""
+    rows = np.zeros((context * batch, vocab), dtype=np.float32)
+    for b in range(batch):
+        for t in range(context):
+            target = ids[b * context + (t + 1 if t + 1 < context else t)]
+            if 0 <= target < vocab:
+                rows[b * context + t, target] = 1.0
+    return rows
+
+
+@st.composite
+def sequences(draw: st.DrawFn, least: int, beyond: int) -> tuple[list[int], int, int, int]:
+    """ids, vocab, context, batch; ids from `least` to vocab - 1 + `beyond`."""
+    vocab, context, batch = draw(st.integers(1, 12)), draw(st.integers(1, 7)), draw(st.integers(1, 4))
+    ids = draw(st.lists(st.integers(least, vocab - 1 + beyond), min_size=context * batch, max_size=context * batch))
+    return ids, vocab, context, batch
+
+
+@settings(deadline=None)
+@given(sequences(0, 0))
+def test_the_target_is_the_next_id_and_the_last_position_targets_itself(
+    case: tuple[list[int], int, int, int],
+) -> None:
+    for make in MAKERS:
+        rows = make(*case)
+        assert rows.dtype == np.float32
+        assert rows.flags.c_contiguous
+        assert np.array_equal(rows, defined(*case))
+        assert (rows.sum(axis=1) == 1.0).all()
+
+
+@settings(deadline=None)
+@given(sequences(-3, 3))
+def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
+    case: tuple[list[int], int, int, int],
+) -> None:
+    expected = defined(*case)
+    assert np.array_equal(next_token_guarded(*case), expected)
+    wanted = np.where(expected.any(axis=1), expected.argmax(axis=1), -1)
+    guarded = targets_guarded(*case)
+    assert guarded.dtype == np.int32
+    assert np.array_equal(guarded, wanted)
+    if (expected.sum(axis=1) == 0.0).any():
+        with pytest.raises(ValueError, match="not an id of the vocabulary"):
+            next_token(*case)
+        with pytest.raises(ValueError, match="not an id of the vocabulary"):
+            targets(*case)
+    else:
+        assert np.array_equal(targets(*case), wanted)
+        assert np.array_equal(next_token(*case), expected)
+
+
+def test_a_sequence_of_a_batch_never_targets_its_neighbour() -> None:
+    rows = next_token([0, 1, 2, 3, 4, 5], 6, 3, 2)
+    assert rows.argmax(axis=1).tolist() == [1, 2, 2, 4, 5, 5]
+
+
+def test_the_error_names_place_id_and_range() -> None:
+    with pytest.raises(ValueError) as caught:
+        next_token([0, 1, 7, 3], 5, 4, 1)
+    assert "the target of seq_ids[1] is 7, not an id of the vocabulary: 0 to 4" in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [*MAKERS, targets, targets_guarded])
+@pytest.mark.parametrize(
+    ("args", "error", "says"),
+    [
+        (([1, 2, 3], 5, 4, 1), ValueError, "seq_ids must be flat with context * batch = 4 ids, got shape (3,)"),
+        (
+            ([[1, 2], [3, 4]], 5, 2, 2),
+            ValueError,
+            "seq_ids must be flat with context * batch = 4 ids, got shape (2, 2)",
+        ),
+        (([], 5, 4, 1), ValueError, "got shape (0,)"),
+        (([1.0, 2.0], 5, 2, 1), TypeError, "seq_ids must hold integers, got dtype float64"),
+        (([True, False], 5, 2, 1), TypeError, "seq_ids must hold integers, got dtype bool"),
+        ((["a", "b"], 5, 2, 1), TypeError, "seq_ids must hold integers"),
+        (([None, 1], 5, 2, 1), TypeError, "seq_ids must hold integers"),
+        (([2**70, 1], 5, 2, 1), ValueError, "seq_ids has an id that does not fit 64 bits"),
+        ((np.array([2**64 - 1, 1], dtype=np.uint64), 5, 2, 1), ValueError, "seq_ids has the id 18446744073709551615"),
+        (([1, 2], 0, 2, 1), ValueError, "vocab must be an integer from 1"),
+        (([1, 2], 5, 0, 1), ValueError, "context must be an integer from 1"),
+        (([1, 2], 5, 2, True), TypeError, "batch must be an integer, got the bool True"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(
+    make: Callable[..., np.ndarray], args: tuple[object, ...], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error) as caught:
+        make(*args)
+    assert says in str(caught.value)

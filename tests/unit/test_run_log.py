@@ -1,0 +1,113 @@
+"""The log, the report and the TensorBoard files of a run: what happened, once, to the bit."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from small_runs import config, losses
+from toynn import TinyNNValueError, TrainArgs, train
+from toynn.training import EvaluationArgs, Event, Stepped, StopTraining
+from toynn.training.report import write_report
+from toynn.training.run_log import read_log
+from toynn.training.tensorboard import TensorBoardView
+
+
+def stop_at(step: int) -> object:
+    def callback(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == step:
+            raise StopTraining
+
+    return callback
+
+
+def test_every_line_is_an_object_of_the_version_with_its_time(data: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    train(TrainArgs(data, tmp_path / "run", config(5)), [seen.append])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == len(seen)
+    assert read_log(tmp_path / "run") == read_log(tmp_path / "run" / "log.jsonl") == lines
+    assert all(line["v"] == 1 and line["time"].endswith("+00:00") for line in lines)
+    told = [event.loss.hex() for event in seen if isinstance(event, Stepped)]
+    assert [float(line["loss"]).hex() for line in lines if line["event"] == "stepped"] == told
+
+
+def test_a_log_of_a_killed_and_resumed_run_reads_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
+    train(TrainArgs(data, tmp_path / "whole", config(9)))
+    run = tmp_path / "run"
+    train(TrainArgs(data, run, config(9)), [stop_at(4)])  # type: ignore[list-item]
+    log = run / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    ahead = [line.replace('"step": 4', '"step": 5') for line in lines if '"stepped"' in line and '"step": 4' in line]
+    log.write_text("".join(lines[:-1] + ahead) + '{"v": 1, "event": "step')  # killed in the middle of a line
+    assert [event["step"] for event in read_log(log) if event["event"] == "stepped"] == [1, 2, 3, 4, 5]
+    train(TrainArgs(data, run, resume=True))
+    assert losses(run) == losses(tmp_path / "whole")
+    steps = [event["step"] for event in read_log(log) if event["event"] == "stepped"]
+    assert steps == list(range(1, 10))
+    assert [event["event"] for event in read_log(log)].count("ended") == 1
+
+
+def test_a_log_that_is_damaged_or_of_another_version_is_refused(data: Path, tmp_path: Path) -> None:
+    train(TrainArgs(data, tmp_path / "run", config(3)))
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines[:2], "{broken\n", *lines[2:]]))
+    with pytest.raises(TinyNNValueError, match="line 3 is damaged"):
+        read_log(log)
+    log.write_text("".join(lines).replace('"v": 1', '"v": 2'))
+    with pytest.raises(TinyNNValueError, match="line 1 is of version 2, not 1"):
+        read_log(log)
+
+
+def test_a_report_is_one_page_with_its_pictures_and_figures(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a <run> & more"
+    train(TrainArgs(data, run, config(120, evaluation=EvaluationArgs(every=40))))
+    written = write_report(run)
+    assert [path.name for path in written] == ["loss.png", "learning_rate.png", "gradient_norm.png", "report.html"]
+    for path in written[:3]:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG\r\n")
+        width, height = struct.unpack(">II", content[16:24])
+        assert width > 600 and height > 300
+    page = written[3].read_text(encoding="utf-8")
+    assert "<h1>a &lt;run&gt; &amp; more</h1>" in page
+    assert not re.search(r'(src|href)="(?!data:)', page), "nothing from elsewhere"
+    last = [event for event in read_log(run / "log.jsonl") if event["event"] == "evaluated"][-1]
+    assert f"{last['loss']:.4f}" in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "[optimizer]" in page
+
+
+def test_a_report_needs_something_to_report(tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=r"has no log\.jsonl"):
+        write_report(tmp_path)
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(TinyNNValueError, match="tells of no step"):
+        write_report(tmp_path)
+
+
+def test_tensorboard_files_hold_every_figure(data: Path, tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event as Record
+
+    seen: list[Event] = []
+    with TensorBoardView(tmp_path / "tb") as view:
+        train(TrainArgs(data, tmp_path / "run", config(5)), [view, seen.append])
+    (file,) = (tmp_path / "tb").iterdir()
+    content, records = file.read_bytes(), []
+    while content:  # a TFRecord: length u64, its checksum u32, the record, its checksum u32
+        (length,) = struct.unpack("<Q", content[:8])
+        records.append(Record.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    values = [(record.step, value.tag, value.simple_value) for record in records for value in record.summary.value]
+    steps = [event for event in seen if isinstance(event, Stepped)]
+    expected = [(event.step, "train/loss", pytest.approx(event.loss)) for event in steps]
+    assert [value for value in values if value[1] == "train/loss"] == expected
+    assert {tag for _, tag, _ in values} == {
+        "train/loss", "train/learning_rate", "train/gradient_norm", "train/tokens_per_second",
+        "validation/loss", "validation/perplexity", "validation/bits_per_byte",
+    }  # fmt: skip

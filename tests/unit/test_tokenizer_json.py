@@ -1,0 +1,64 @@
+"""tokenizer.json of any kind: a tokenizer or a TinyNNValueError, and vocabularies that hold every id."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interop_models import TRAINED_ON, make, tokenizer
+from toynn import TinyNNValueError
+from toynn.data import PackedTokens
+from toynn.data.prepare import prepare
+from toynn.storage.checkpoint import write_checkpoint
+from toynn.text.text_model import TextModel
+from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
+
+
+def panicking() -> bytes:
+    """One that the library's Rust slices out of range for: its exception is no Exception."""
+    described = json.loads(tokenizer())
+    described["model"]["continuing_subword_prefix"] = "#" * 100
+    return json.dumps(described).encode()
+
+
+def with_holes(last: int) -> bytes:
+    """One whose last token has this id, far behind the others."""
+    described = json.loads(tokenizer())
+    described["model"]["vocab"]["zz"] = last
+    described["model"]["merges"].append(["z", "z"])
+    return json.dumps(described).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"\xff", b"[" * 200000, panicking(), tokenizer()[:-20], tokenizer().replace(b'"BPE"', b'"BPF"')],
+    ids=["nothing", "empty", "no UTF-8", "deep", "a panic", "cut", "another model"],
+)
+def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=r"it is no tokenizer\.json: ."):
+        parsed_tokenizer(content)
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    (tmp_path / "text.txt").write_text("The cat")
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json cannot be taken"):
+        prepare([tmp_path / "text.txt"], tmp_path / "data", tokenizer=tmp_path / "tokenizer.json")
+    write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
+    with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used"):
+        TextModel(tmp_path / "run", n_threads=1)
+
+
+def test_a_vocabulary_holds_the_highest_id_and_not_just_as_many_as_there_are_tokens(tmp_path: Path) -> None:
+    """393 tokens, one of them with the id 70000: counted, they would be packed into 16 bits."""
+    content = with_holes(70000)
+    assert ids_needed(parsed_tokenizer(content)) == 70001
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    (tmp_path / "text.txt").write_text("".join(TRAINED_ON) + "zzz")
+    meta = prepare([tmp_path / "text.txt"], tmp_path / "data", tokenizer=tmp_path / "tokenizer.json", validation=0.0)
+    assert (meta.vocab_size, meta.dtype) == (70001, "uint32")
+    assert 70000 in np.asarray(PackedTokens.open(tmp_path / "data", "train").tokens)
+    write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
+    with pytest.raises(TinyNNValueError, match="needs 70001 ids, the model's vocabulary has 512"):
+        TextModel(tmp_path / "run", n_threads=1)

@@ -1,0 +1,206 @@
+"""TrainConfig: TOML and back, unknown keys named, each value checked by its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
+from toynn.extras import EXTRA_OF
+from toynn.model.config import RopeScaling
+from toynn.model.trained_model import weight_shapes
+from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
+from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+finite = st.floats(0, 1e30)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> TrainConfig:
+    heads = draw(st.integers(1, 4))
+    scaling = draw(st.sampled_from([RopeScaling.none(), RopeScaling.llama3(8.0, 1.0, 4.0, 8192)]))
+    shape = ModelArgs(
+        d_model=draw(st.integers(1, 9)) * heads * 2,
+        n_heads=heads,
+        n_kv=1,
+        ctx=draw(st.integers(1, 99)),
+        untied=draw(st.booleans()),
+        init_scale=draw(st.floats(1e-3, 10)),
+        rope_scaling=scaling,
+    )
+    return TrainConfig(
+        draw(st.sampled_from([None, shape])),
+        StepArgs(draw(st.integers(1, 10**6)), 0, draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0))
+                 % 2**31),
+        OptimizerArgs(draw(finite), draw(st.floats(0, 0.99)), weight_decay=draw(finite), clip=draw(finite)),
+        ScheduleArgs(draw(st.sampled_from(["constant", "cosine"])), draw(st.none() | st.integers(0, 99)), 3,
+                     draw(st.floats(0, 1))),
+        EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite)),
+        CheckpointArgs(draw(st.integers(0, 9)), draw(st.integers(1, 9)), draw(st.booleans())),
+    )  # fmt: skip
+
+
+@given(configs())
+def test_a_configuration_comes_back_from_toml_as_it_was(config: TrainConfig) -> None:
+    assert from_toml(to_toml(config)) == config
+    assert differences(config, from_toml(to_toml(config))) == {}
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert from_toml("") == TrainConfig()
+    assert from_toml("[optimizer]\nlr = 1\n").optimizer == OptimizerArgs(lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        ("[optimzer]\nlr = 1", TinyNNValueError, "unknown key 'optimzer'; did you mean 'optimizer'"),
+        ("[optimizer]\nlearning = 1", TinyNNValueError, "unknown key 'optimizer.learning'; there are optimizer.lr"),
+        ("[model.rope_scaling]\nfactr = 2", TinyNNValueError, "did you mean 'model.rope_scaling.factor'"),
+        ("model = 3", TinyNNTypeError, "model must be a section, got 3"),
+        ("[optimizer]\nlr = 'fast'", TinyNNTypeError, r"optimizer\.lr must be a number"),
+        ("[optimizer]\nlr = -1", TinyNNValueError, r"optimizer\.lr must be"),
+        ("[optimizer]\nlr = nan", TinyNNValueError, r"optimizer\.lr must be"),
+        ("[train]\nsteps = 1.5", TinyNNTypeError, r"train\.steps must be an integer"),
+        ("[train]\nsteps = true", TinyNNTypeError, r"train\.steps must be an integer"),
+        ("[train]\nsteps = 0", TinyNNValueError, r"train\.steps must be an integer from 1"),
+        ("[model]\nn_heads = 3", TinyNNValueError, r"model\.n_kv must divide"),
+        ("[model]\ndonor_d_in = 3", TinyNNValueError, r"needs model\.untied = true"),
+        ("[model]\nuntied = 1", TinyNNTypeError, r"model\.untied must be True or False"),
+        ("[schedule]\nkind = 'linear'", TinyNNValueError, r"schedule\.kind must be one of 'constant'"),
+        ("[schedule]\nkind = 'wsd'\ndecay = 950", TinyNNValueError, r"schedule\.warmup \+ schedule\.decay"),
+        ("[schedule]\nmin_ratio = 2", TinyNNValueError, r"schedule\.min_ratio"),
+        ("[checkpoint]\nkeep_last = 0", TinyNNValueError, r"checkpoint\.keep_last"),
+        ("[checkpoint]\nkeep_best = 0", TinyNNTypeError, r"checkpoint\.keep_best"),
+        ("[evaluation]\nmin_delta = inf", TinyNNValueError, r"evaluation\.min_delta"),
+        ("x = ", TinyNNValueError, "is no TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_as_the_file_spells_it(content: str, error: type[TinyNNError], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        from_toml(content, "run.toml")
+    assert str(caught.value).startswith("run.toml")
+
+
+def test_single_keys_can_be_set_over_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[optimizer]\nlr = 0.5\n")
+    words = ["optimizer.lr=1e-3", "schedule.kind=wsd", "model.rope_scaling.kind = 'llama3'", "schedule.warmup=0"]
+    config = read_config(path, words)
+    assert config.optimizer.lr == 1e-3
+    assert config.schedule.kind == "wsd"
+    assert config.model is not None
+    assert config.model.rope_scaling.kind == "llama3"
+    for wrong in ("lr=3", "optimizer.lr", "optimizer..lr=1", "=", "optimizer.lr.x=1", "optimizer.lrr=1"):
+        with pytest.raises(TinyNNError):
+            read_config(path, [wrong])
+
+
+def test_differences_are_named_by_key() -> None:
+    one = TrainConfig(ModelArgs())
+    other = dataclasses.replace(one, optimizer=OptimizerArgs(lr=1.0), train=StepArgs(seed=4))
+    assert differences(one, other) == {"optimizer.lr": (3e-3, 1.0), "train.seed": (0, 4)}
+
+
+def test_sections_of_another_kind_are_refused() -> None:
+    with pytest.raises(TinyNNTypeError, match="train must be StepArgs"):
+        TrainConfig(train=OptimizerArgs())  # type: ignore[arg-type]
+    with pytest.raises(TinyNNTypeError, match="model must be ModelArgs or None"):
+        TrainConfig({})  # type: ignore[arg-type]
+
+
+def test_the_quick_start_trains_about_a_million_parameters() -> None:
+    config = read_config(Path(__file__).parents[2] / "examples" / "quickstart.toml")
+    assert config.model is not None
+    shapes = weight_shapes(config.model.config(vocab=2048), config.model.untied, config.model.qkv_bias)
+    assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
+
+
+# ---- what the keys mean, in one place ----
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def row(key: Key) -> str:
+    default = "steps / 10, at most 100" if key.default is None else tomli_w.dumps({"x": key.default})[4:].strip()
+    return f"| `{key.name}` | {default} | {key.meaning} |"
+
+
+def test_the_docs_have_a_table_of_every_key_its_default_and_its_meaning() -> None:
+    lines = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| key | default | meaning |") + 2
+    wanted = [row(key) for key in keys()]
+    assert lines[start : start + len(wanted)] == wanted, "the table should be\n" + "\n".join(wanted)
+    assert not lines[start + len(wanted)].startswith("|")
+
+
+@given(configs())
+def test_comments_change_nothing_but_what_people_read(config: TrainConfig) -> None:
+    shown = commented_toml(config)
+    assert from_toml(shown) == config
+    assert all("  # " in line for line in shown.splitlines() if " = " in line)
+
+
+def test_a_configuration_with_nothing_left_open_has_every_key() -> None:
+    assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [key.name for key in keys()]
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in table.items():
+        names += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return names
+
+
+def test_a_library_is_known_by_an_extra_that_brings_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    brought: dict[str, set[str]] = {}
+    for extra in ("cli", "plot", "interop", "tensorboard"):
+        for requirement in extras[extra]:
+            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_")
+            brought.setdefault(name, set()).add(extra)
+    assert EXTRA_OF.keys() == brought.keys()
+    assert all(extra in brought[module] for module, extra in EXTRA_OF.items())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "library"),
+    [
+        ("TrainArgs", "safetensors"),
+        ("text.text_model.TextModel", "tokenizers"),
+        ("data.prepare.prepare", "tokenizers"),
+        ("storage.checkpoint.RunFolder", "safetensors"),
+        ("interop.import_gguf", "gguf"),
+        ("interop.import_gguf", "safetensors"),
+    ],
+)
+def test_without_the_extras_an_import_says_which_to_install(wanted: str, library: str) -> None:
+    module, _, name = f"toynn.{wanted}".rpartition(".")
+    program = f"""
+import sys
+sys.modules[{library!r}] = None
+try:
+    from {module} import {name}
+except ModuleNotFoundError as error:
+    print(error.name, error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    extra = "interop" if wanted.startswith("interop.") else EXTRA_OF[library]
+    assert done.stdout == (
+        f"{library} {library} is not installed; it comes with an extra: pip install 'toynn[{extra}]'\n"
+    )

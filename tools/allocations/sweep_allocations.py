@@ -1,0 +1,348 @@
+"""Lets every allocation of the extension fail, one after the other, while it opens, declares, builds, trains and reads.
+
+A child under LD_PRELOAD of native/allocation_faults.c counts the allocations of an operation, then runs it again
+for each n with the nth refused: once, or with all that follow. The operation must give the bytes it always gives, or
+raise a MemoryError; then, with memory again, it must give those bytes on the same objects; and closed, it leaves no
+block and no thread. In the mode "each call" only the refused call of C is made again, in the middle of the operation.
+
+python tools/allocations/sweep_allocations.py                      every operation, every n; a table
+python tools/allocations/sweep_allocations.py --only step --stride 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import functools
+import gc
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FIRST_SESSION = "first session of a process"
+MOST_HARM = 20  # of one operation; then the next
+MODES = ("once", "from then on", "each call")
+NATIVE = Path(__file__).with_name("native")
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "hostile"))  # where the calls are listed
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """make gives what act works on; act gives its result as bytes and may be called again after a MemoryError."""
+
+    make: Callable[[], Any]
+    act: Callable[[Any], bytes]
+    close: Callable[[Any], None]
+
+
+# ---------------------------------------------------------------- the child
+
+
+class Faults:
+    """The preloaded library, aimed at one shared object."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._lib = ctypes.CDLL(None)
+        self._lib.faults_arm.argtypes = [ctypes.c_long, ctypes.c_int]
+        self._lib.faults_where.restype = ctypes.c_char_p
+        for name in ("disarm", "seen", "live", "live_bytes", "threads"):
+            getattr(self._lib, f"faults_{name}").restype = ctypes.c_long
+
+    def aim(self) -> Faults:
+        """Once the target is loaded."""
+        if self._lib.faults_target(self._target.encode()) < 1:
+            raise SystemExit(f"{self._target} is not loaded")
+        return self
+
+    def arm(self, n: int, after: bool) -> None:
+        self._lib.faults_arm(n, int(after))
+
+    def disarm(self) -> tuple[int, int]:
+        """Allocations that failed, and all that were seen."""
+        return self._lib.faults_disarm(), self._lib.faults_seen()
+
+    def live(self) -> tuple[int, int, int]:
+        """The target's blocks, their bytes, and its threads."""
+        gc.collect()
+        return self._lib.faults_live(), self._lib.faults_live_bytes(), self._lib.faults_threads()
+
+    def where(self) -> str:
+        where: bytes = self._lib.faults_where()
+        return where.decode()
+
+
+def attempt(act: Callable[[Any], bytes], state: Any) -> bytes | MemoryError:
+    try:
+        return act(state)
+    except MemoryError as error:
+        return error.with_traceback(None)
+
+
+def point(faults: Faults, operation: Operation, n: int, mode: str, wanted: bytes) -> tuple[int, int, bool]:
+    """One n. Returns how many allocations failed, how many there were, and whether a MemoryError came."""
+    before = faults.live()
+    state = operation.make()
+    faults.arm(n, mode == "from then on")
+    got = attempt(operation.act, state)
+    failed, seen = faults.disarm()
+    where = faults.where()
+    if isinstance(got, MemoryError):
+        assert failed, f"a MemoryError though nothing failed: {got}"
+        assert mode != "each call", f"the repeated call failed again: {got}\n{where}"
+        assert str(got), f"a MemoryError without a word\n{where}"
+        again = attempt(operation.act, state)
+        assert again == wanted, f"after '{got}' the repetition gives {again!r}\n{where}"
+    else:
+        assert got == wanted, f"another result, and no error\n{where}"
+    operation.close(state)
+    state = None
+    after = faults.live()
+    assert after == before, f"blocks, bytes and threads before {before}, after {after}; got {got!r}\n{where}"
+    return failed, seen, isinstance(got, MemoryError)
+
+
+def sweep(faults: Faults, operation: Operation, mode: str, first: int, stride: int) -> None:
+    """Prints a line before each n, and a last one with the totals."""
+    results = []
+    for _ in range(2):  # the second time what is made once in a process is there
+        state = operation.make()
+        faults.arm(-1, False)
+        results.append(operation.act(state))
+        _, seen = faults.disarm()
+        operation.close(state)
+    assert results[0] == results[1], "two runs without a fault differ"
+    injected = refused = 0
+    n = first
+    while True:
+        print(f"point {n}", flush=True)
+        failed, total, error = point(faults, operation, n, mode, results[0])
+        if failed == 0:
+            assert n > total, f"nothing failed at {n} of {total}"
+            break
+        injected += failed
+        refused += error
+        n += stride
+    print(f"done {seen} {injected} {refused}", flush=True)
+
+
+@functools.cache
+def call_again() -> None:
+    """From now on a call of C that found no memory is made once more, as a caller might."""
+    from toynn.errors import TinyNNMemoryError
+
+    def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            try:
+                return call(*arguments, **named)
+            except TinyNNMemoryError:
+                return call(*arguments, **named)
+
+        return called
+
+    session: Any = importlib.import_module("toynn.tinynn.session")
+    session._called = patient(session._called)
+    session.Session.__init__ = patient(session.Session.__init__)
+
+
+def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
+    """As `sweep`, of the call that sets a process up: in a fork for each n, the extension loaded and nothing called."""
+    loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
+    spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
+    assert spec is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    lib, null = module.lib, module.ffi.NULL
+    faults.aim()
+
+    def first_session(n: int) -> tuple[int, int, int]:
+        faults.arm(n, n > 0 and mode == "from then on")
+        session = lib.tnn_session_new(0)
+        failed, seen = faults.disarm()
+        refused = session == null
+        if refused:
+            assert failed, "no session though nothing failed"
+            assert lib.tnn_last_error_code(null) == lib.TNN_E_MEMORY, module.ffi.string(lib.tnn_last_error(null))
+            session = lib.tnn_session_new(0)
+        assert session != null, f"no session at the second try\n{faults.where()}"
+        process = os.fork()
+        if process == 0:  # which must not use it: the fork is noticed though a handler had to be registered twice
+            refuses = lib.tnn_session_n_threads(session) < 0 and lib.tnn_last_error_code(session) == lib.TNN_E_STATE
+            os._exit(0 if refuses else 1)
+        assert os.waitpid(process, 0)[1] == 0, f"a forked child may use its parent's session\n{faults.where()}"
+        x = lib.tnn_input_1d_f32_persistent(session, 4)
+        assert lib.tnn_finalize_weights(session) == 0
+        assert lib.tnn_realize(session, lib.tnn_scale(session, x, 1.0)) == 0
+        assert lib.tnn_compute(session) == 0
+        lib.tnn_session_free(session)
+        return failed, seen, int(refused)
+
+    def forked(n: int) -> tuple[int, int, int]:
+        ends, writes = os.pipe()
+        process = os.fork()
+        if process == 0:
+            try:
+                os.write(writes, " ".join(map(str, first_session(n))).encode())
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        os.close(writes)
+        said = os.read(ends, 100).decode()
+        os.close(ends)
+        status = os.waitpid(process, 0)[1]
+        assert status == 0, f"the first session ended its process: {status}"
+        failed, seen, refused = map(int, said.split())
+        return failed, seen, refused
+
+    _, seen, _ = forked(-1)
+    injected = refused = 0
+    for n in range(first, seen + 1, stride):
+        print(f"point {n}", flush=True)
+        failed, _, error = forked(n)
+        assert failed, f"nothing failed at {n} of {seen}"
+        injected += failed
+        refused += error
+    print(f"done {seen} {injected} {refused}", flush=True)
+
+
+def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
+    """first: of the first operation; the others start at a place of their own within the stride."""
+    faulthandler.enable()
+    for name in names:
+        print(f"operation {name}", flush=True)
+        child_operation(name, mode, first or 1 + zlib.crc32(f"{name}, {mode}".encode()) % stride, stride, library)
+        first = 0
+
+
+def child_operation(name: str, mode: str, first: int, stride: int, library: str) -> None:
+    if name == FIRST_SESSION:
+        sweep_first_session(Faults("_tinynn."), library, mode, first, stride)
+        return
+    if library:
+        wrong = ctypes.CDLL(library)
+
+        def act(_: None) -> bytes:
+            result = getattr(wrong, name)(100)
+            if result < 0:
+                raise MemoryError("no memory for the sum")
+            return str(result).encode()
+
+        sweep(Faults("wrong_allocations").aim(), Operation(lambda: None, act, lambda _: None), mode, first, stride)
+        return
+    import allocating_operations
+
+    if mode == "each call":
+        call_again()
+    sweep(Faults("_tinynn.").aim(), allocating_operations.OPERATIONS[name], mode, first, stride)
+
+
+# ---------------------------------------------------------------- the parent
+
+
+@dataclass
+class Swept:
+    """What became of one operation in one mode. allocations: of a run without a fault; harm: what was said of each n
+    that ended its process, or where a check failed."""
+
+    allocations: int = 0
+    injected: int = 0
+    refused: int = 0
+    harm: list[str] = field(default_factory=list)
+
+
+def compiled(folder: Path, name: str) -> Path:
+    """tools/allocations/native/<name>.c as a shared library."""
+    library = folder / f"lib{name}.so"
+    command = [os.environ.get("CC", "cc"), "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([*command, "-o", str(library), str(NATIVE / f"{name}.c"), "-ldl"], check=True)
+    return library
+
+
+def run(
+    injector: Path, names: list[str], mode: str, *, first: int = 1, stride: int = 1, library: Path | None = None
+) -> dict[str, Swept]:
+    """Sweeps operations in a child, and in another where one ended, behind the n that ended it.
+
+    first: of the first operation, 0 for a place that depends on its name, as the others'.
+    """
+    swept = {name: Swept() for name in names}
+    while names:
+        words = ["\n".join(names), mode, str(first), str(stride), str(library or "")]
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", *words],
+            env=os.environ | {"LD_PRELOAD": str(injector)},
+            capture_output=True, text=True, timeout=1800, check=False,
+        )  # fmt: skip
+        name, n = "", 0
+        for word, _, rest in (line.partition(" ") for line in done.stdout.splitlines()):
+            if word == "operation":
+                name, n = rest, 0
+            elif word == "point":
+                n = int(rest)
+            elif word == "done":
+                result = swept[name]
+                result.allocations, injected, refused = map(int, rest.split())
+                result.injected += injected
+                result.refused += refused
+        if done.returncode == 0:
+            break
+        if not name:
+            raise RuntimeError(f"the sweep does not start: status {done.returncode}\n{done.stderr}")
+        swept[name].harm.append(f"{name}, {mode}, at {n}: status {done.returncode}\n{done.stderr[-4000:]}")
+        goes_on = n > 0 and len(swept[name].harm) < MOST_HARM
+        names = names[names.index(name) + (0 if goes_on else 1) :]
+        first = n + stride if goes_on else 0
+    return swept
+
+
+def main() -> int:
+    from allocating_operations import OPERATIONS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="operations whose name holds this")
+    parser.add_argument("--stride", type=int, default=1, help="only every so many allocations")
+    arguments = parser.parse_args()
+    names = [name for name in OPERATIONS if arguments.only in name]
+    if not names and arguments.only not in FIRST_SESSION:
+        parser.error(f"--only: no operation's name holds {arguments.only!r}; there are: {'; '.join(OPERATIONS)}")
+    harmed = total = 0
+    print(f"{'operation':44} {'mode':12} {'allocations':>11} {'faults':>8} {'refused':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        injector = compiled(Path(folder), "allocation_faults")
+        for mode in MODES:
+            swept = run(injector, names, mode, first=0, stride=arguments.stride)
+            if arguments.only in FIRST_SESSION and mode != "each call":
+                swept |= run(injector, [FIRST_SESSION], mode, stride=arguments.stride, library=extension())
+            for name, result in swept.items():
+                print(f"{name:44} {mode:12} {result.allocations:11} {result.injected:8} {result.refused:8}")
+                print("".join(result.harm), end="", flush=True)
+                harmed += len(result.harm)
+                total += result.injected
+    print(f"{total} faults, {harmed} that did harm")
+    return 1 if harmed else 0
+
+
+def extension() -> Path:
+    from toynn import _tinynn
+
+    return Path(_tinynn.__file__)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2].split("\n"), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
+    else:
+        sys.exit(main())

@@ -1,0 +1,138 @@
+"""The training runs whose losses CI compares byte for byte.
+
+`python tools/determinism/curves.py` runs them all and prints a JSON object: the fixture recorder and the tests start it
+as a process of its own, with the number of threads in the environment. `--help` lists what else it can be asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from toynn import AdamW, FromScratch, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
+
+VOCAB = 627
+TOKENS = json.loads((Path(__file__).parents[2] / "examples" / "data" / "tokens.json").read_text(encoding="utf-8"))
+SMOKE_IDS: list[int] = TOKENS["smoke_window"]["ids"]
+STREAM: list[int] = TOKENS["stream"]
+
+# The usual bias correction; the other curves feed the reference's constants, AdamW's default.
+CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: a model, its options, an optimizer, and so many steps on the start of the token stream."""
+
+    name: str
+    cfg: SmolLM2Config
+    opts: RecipeOptions
+    steps: int = 5
+    adamw: AdamW = field(default_factory=AdamW)
+    ids: tuple[int, ...] = ()
+
+    def seq_ids(self) -> list[int]:
+        """(T*B,): the curve's own ids, or the start of the stream."""
+        return list(self.ids) or STREAM[: self.opts.t_seq * self.opts.t_batch]
+
+
+def _smoke(name: str, init_stream: str) -> Curve:
+    cfg = SmolLM2Config.mha(VOCAB, 64, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=128)
+    return Curve(name, cfg, RecipeOptions(t_seq=32, untied=True, init_stream=init_stream), ids=tuple(SMOKE_IDS))
+
+
+def _gqa(**options: object) -> SmolLM2Config:
+    """6 query heads on 2 KV heads of 12: 72 columns of heads on a d_model of 48."""
+    return SmolLM2Config(VOCAB, 48, 6, 2, 96, 3, 64, 10000.0, 1e-5, head_dim=12, **options)  # type: ignore[arg-type]
+
+
+CURVES = [
+    _smoke("smoke_lcg31", "lcg31"),
+    _smoke("smoke_xorshift64", "xorshift64"),
+    Curve("gqa_head_dim", _gqa(), RecipeOptions(t_seq=32, untied=True, seed=1)),
+    Curve("batch_2", SmolLM2Config.tiny(), RecipeOptions(t_seq=24, t_batch=2, untied=True, seed=2), adamw=CORRECTED),
+    Curve(
+        "qkv_bias", _gqa(), RecipeOptions(t_seq=32, untied=True, qkv_bias=True, seed=3, init_scale=0.5), adamw=CORRECTED
+    ),
+    Curve(
+        "llama3_rope",
+        _gqa(rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 32)),
+        RecipeOptions(t_seq=48, untied=True, seed=4),
+    ),
+    Curve("tied_head", SmolLM2Config.tiny(), RecipeOptions(t_seq=32, seed=5), adamw=CORRECTED),
+    Curve(
+        "all_at_once",
+        _gqa(donor_d_in=40, rope_scaling=RopeScaling.llama3(4.0, 1.0, 4.0, 16)),
+        RecipeOptions(t_seq=16, t_batch=3, untied=True, qkv_bias=True, seed=-6, init_scale=2.0),
+        adamw=CORRECTED,
+    ),
+    Curve("tiny_50", SmolLM2Config.tiny(), RecipeOptions(t_seq=32, untied=True, seed=7), steps=50),
+]
+CURVES += [
+    replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
+    for curve in CURVES
+    if curve.name != "smoke_xorshift64"  # the stream is the other layout's to prove
+]
+
+
+def losses(curve: Curve) -> Iterator[float]:
+    """The loss before each step."""
+    with FromScratch() as recipe:
+        yield from run(recipe, curve)
+
+
+def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
+    """Realizes the recipe and takes the curve's steps."""
+    recipe.realize(curve.cfg, curve.opts)
+    batch = TrainingBatch(curve.cfg.vocab, curve.opts.t_seq, curve.opts.t_batch)
+    for step in range(curve.steps):
+        batch.fill(curve.seq_ids(), curve.adamw.hp(step + 1))
+        labels = batch.targets if curve.opts.layout == "fused" else batch.m_labels
+        yield recipe.step(batch.seq_ids, batch.positions, labels, batch.m_hp, step == 0)
+
+
+def weights_sha256(recipe: FromScratch) -> str:
+    """Of every parameter's bytes, in the engine's order."""
+    engine = recipe.fs_cache
+    assert engine is not None
+    digest = hashlib.sha256()
+    for name in engine.param_names():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(engine.download_weight(name), dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def record(curve: Curve) -> dict[str, object]:
+    """What a fixture holds of a curve: each loss as decimal and as hex, and the weights at the end."""
+    with FromScratch() as recipe:
+        values = list(run(recipe, curve))
+        return {
+            "decimal": [repr(value) for value in values],
+            "hex": [value.hex() for value in values],
+            "weights_sha256": weights_sha256(recipe),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Runs the golden curves and prints what a fixture holds of each, as JSON."
+    )
+    parser.add_argument("--only", nargs="+", metavar="CURVE", choices=[curve.name for curve in CURVES])
+    parser.add_argument("--max-steps", type=int, default=max(curve.steps for curve in CURVES))
+    parser.add_argument("--times", type=int, default=1, help="run them so often, in one process, and print the last")
+    asked = parser.parse_args()
+    curves = [curve for curve in CURVES if asked.only is None or curve.name in asked.only]
+    for _ in range(asked.times):
+        recorded = {curve.name: record(replace(curve, steps=min(curve.steps, asked.max_steps))) for curve in curves}
+    json.dump(recorded, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What cells of the determinism matrix gave: kept as they come, so that a run that was interrupted goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# What a cell's outcome depends on, besides the machine.
+SOURCES = (
+    "CMakeLists.txt", "csrc/*", "vendor/ggml.lock", "src/toynn/**/*.py", "examples/data/tokens.json",
+    "tools/determinism/curves.py", "tools/determinism/surroundings.py", "tests/fixtures/*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Curves equal of those there are, and which differ, under which compiler's build; or why a cell was not run.
+    broken: it was not run because toynn does not build, which is no excuse."""
+
+    total: int = 0
+    differ: tuple[str, ...] = ()
+    not_run: str = ""
+    compiler: str = ""
+    broken: bool = False
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.differ) or self.broken
+
+    @property
+    def equal(self) -> int:
+        return self.total - len(self.differ)
+
+    def __str__(self) -> str:
+        return f"not run: {self.not_run}" if self.not_run else f"{self.equal}/{self.total}"
+
+
+def source_digest() -> str:
+    """sha256 over the names and bytes of SOURCES."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file()):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class Journal:
+    """One JSON object a line. Only what was noted of the very same source is remembered, and only what was run."""
+
+    def __init__(self, path: Path, source: str) -> None:
+        self._path, self._source = path, source
+
+    def read(self, table: str, row: str, column: str) -> Outcome | None:
+        """The last outcome of that cell, or None."""
+        if not self._path.exists():
+            return None
+        found = None
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if [self._source, table, row, column] == entry["cell"]:
+                found = Outcome(**{**entry["outcome"], "differ": tuple(entry["outcome"]["differ"])})
+        return found
+
+    def add(self, table: str, row: str, column: str, out: Outcome) -> None:
+        if out.not_run:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"cell": [self._source, table, row, column], "outcome": asdict(out)}) + "\n")

@@ -1,0 +1,124 @@
+"""Arguments for calls of the session API by what a parameter is annotated as: mostly fitting, now and then hostile.
+
+Every choice comes from one random.Random: a fuzz round's own, or one that hypothesis plays.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fuzz_operators import LARGEST
+from toynn import Session, TinyNNError
+from toynn import tinynn as nn
+
+# fmt: off
+INTEGERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 33, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**99]
+SMALL = [1, 2, 3, 4, 6, 8, 12, 16]
+FLOATS = [0.0, -0.0, 1.0, 0.5, -1.0, 1e-5, 1e-45, 3e38, 1e39, -1e300, math.inf, -math.inf, math.nan, 10000.0]
+OTHER_THINGS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.float32(2), np.int64(3)]
+# fmt: on
+
+
+ARRAYS = {"npt.ArrayLike"}  # whatever becomes an array
+
+
+class Arguments:
+    """A session, another one whose tensors are foreign to it, and the tensors that calls have made so far."""
+
+    def __init__(self, pick: random.Random, session: Session) -> None:
+        self.random = pick
+        self.session = session
+        self.other = Session(n_threads=1)
+        self.foreign = nn.tnn_input_1d_f32_persistent(self.other, 4)
+        self.tensors: list[nn.Tensor] = []
+        self.step: nn.TrainStep | None = None
+
+    def arguments(self, function: Callable[..., Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments for one call."""
+        arguments: list[Any] = []
+        options: dict[str, Any] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.annotation == "Session":
+                arguments.append(self.a_session())
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                if self.random.random() < 0.5:
+                    options[name] = self.argument(str(parameter.annotation), name)
+            else:
+                arguments.append(self.argument(str(parameter.annotation), name))
+        return arguments, options
+
+    def a_session(self) -> Any:
+        return self.session if self.random.random() < 0.99 else self.random.choice([self.other, None])
+
+    def argument(self, annotation: str, name: str) -> Any:
+        pick = self.random
+        if pick.random() < 0.04:
+            return pick.choice(OTHER_THINGS)
+        if annotation.startswith("Sequence[Tensor]"):
+            return [self.tensor() for _ in range(pick.choice([0, 1, 1, 2, 2, 3, 5]))]
+        if annotation.startswith("Tensor"):
+            return None if "None" in annotation and pick.random() < 0.5 else self.tensor()
+        simple = self.number(annotation)
+        if simple is not None:
+            return simple
+        if annotation == "str":
+            return pick.choice(["w", "", "x" * 63, "x" * 64, "a\0b", "é", "\ud800"])
+        if annotation.startswith("TrainStep"):
+            if self.step is not None and pick.random() < 0.7:
+                return self.step
+            return nn.TrainStep(self.tensor(), self.tensor(), self.tensor(), self.tensor())
+        if annotation not in ARRAYS:
+            raise NotImplementedError(f"no argument is known for {name}: {annotation}")
+        return self.array(name)
+
+    def number(self, annotation: str) -> Any:
+        """For what is made of numbers; None for all else."""
+        pick = self.random
+        if annotation.startswith("RandomState"):
+            return nn.RandomState(self.argument("int", ""), self.argument("int", ""))
+        if annotation.startswith("int"):
+            return pick.choice(SMALL if pick.random() < 0.8 else INTEGERS)
+        if annotation == "float":
+            return pick.choice(FLOATS if pick.random() < 0.4 else [1e-5, 0.5, 1.0, 10000.0])
+        return pick.random() < 0.5 if annotation == "bool" else None
+
+    def tensor(self) -> Any:
+        pick = self.random
+        if not self.tensors or pick.random() < 0.03:
+            return pick.choice([self.foreign, None, 7, nn.Tensor(self.session, pick.choice([1, 2**40, 2**62 + 5]))])
+        return pick.choice(self.tensors)
+
+    def array(self, name: str) -> Any:
+        pick = self.random
+        if self.tensors and pick.random() < 0.8:
+            of = pick.choice(self.tensors)
+            try:
+                shape = (math.prod(of.ne[1:]), of.ne[0])
+            except TinyNNError:
+                shape = (2, 3)
+            shape = shape if math.prod(shape) <= LARGEST else (2, 3)
+        else:
+            shape = (pick.choice(SMALL), pick.choice(SMALL))
+        numbers = np.random.default_rng(pick.randrange(2**32))
+        if name in ("ids", "targets") or pick.random() < 0.3:
+            values: Any = numbers.integers(-1, 4, shape[0] * shape[1])
+        else:
+            values = numbers.standard_normal(shape)
+            if pick.random() < 0.1:
+                values[0, 0] = pick.choice([math.nan, math.inf, 1e39, 1e-42])
+        form = pick.randrange(8)
+        if form == 0:
+            return np.asfortranarray(values)
+        if form == 1:
+            return values[::2]
+        if form == 2:
+            return values.astype(">f8")
+        if form == 3:
+            return values.tolist()
+        return values

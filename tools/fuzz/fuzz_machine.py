@@ -1,0 +1,310 @@
+"""A hypothesis machine over toynn.tinynn: python tools/fuzz/fuzz_machine.py [--seconds 60] [--batches N] [--seed S].
+
+A crash, a hang, a wrong number or a foreign exception ends it with exit status 1, the calls of the example that did it,
+shrunk by hypothesis unless the process died, and the seed of its batch; `--seed S --batches 1` repeats the batch.
+
+Where fuzz_rounds.py plays rounds of its own, compares bytes between variants and is fast, here hypothesis chooses which
+call comes next of all that the module has, on which of several sessions - open, closed, of another graph -, and with
+which arguments. Both take their arguments from the same maker, tools/fuzz/fuzz_arguments.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import reprlib
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from fuzz_session import PLAIN, VARIANTS, Round, computes
+from fuzz_watch import END, LIMIT, watch
+from toynn import Session, TinyNNError
+from toynn import tinynn as nn
+from toynn.tinynn import Tensor
+
+EXAMPLES, STEPS = 20, 40  # of a batch, of an example
+MOST_SESSIONS = 4
+
+
+def public_calls() -> dict[str, Callable[..., Any]]:
+    """Whatever toynn.tinynn offers that can be called, by name: its functions and classes."""
+    return {name: getattr(nn, name) for name in nn.__all__ if callable(getattr(nn, name))}
+
+
+CALLS = public_calls()
+# What an argument of that name often should be.
+LIKELY: dict[str, list[Any]] = {
+    "kind": [0, 0, 1], "dtype": [nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16], "mode": [0, 2], "i": [0, 1], "dim": [0, 1],
+    "name": ["v8", "blk.0.attn_q.weight"], "n_threads": [None, 1, 2],
+}  # fmt: skip
+# A random.Random that hypothesis seeds. One whose numbers it chooses is so fond of the extremes that little succeeds.
+PICKS = st.randoms(use_true_random=True)
+
+
+class Played(Round):
+    """What a round has, on several sessions, with a journal that outlives the process."""
+
+    def __init__(self, journal: TextIO, counts: Counter[str]) -> None:
+        super().__init__(0)
+        self.journal, self.counts = journal, counts
+        self.sessions = [self.session, self.other]
+        self.tensors_of: dict[Session, list[Tensor]] = {}
+        self.operand: Any = None  # the last one of this call
+        journal.seek(0)
+        journal.truncate()
+
+    def turn_to(self, session: Session, *, foreign: bool = False) -> None:
+        """Plays on that session, with its tensors or, foreign, those of the one before."""
+        self.tensors_of[self.session] = self.tensors
+        self.session = session
+        if not foreign:
+            self.tensors = self.tensors_of.get(session, [])
+
+    def a_session(self) -> Any:
+        if self.random.random() < 0.9:
+            return self.session
+        return self.random.choice([*self.sessions, None, 7, nn.Session.__new__(nn.Session)])
+
+    def argument(self, annotation: str, name: str) -> Any:
+        if name in LIKELY and self.random.random() < 0.6:
+            return self.random.choice(LIKELY[name])
+        return super().argument(annotation, name)
+
+    def tensor(self) -> Any:
+        self.operand = super().tensor()
+        return self.operand
+
+    def array(self, name: str) -> Any:
+        """Often as long as the tensor that it goes with."""
+        goes_with = getattr(self.step, name, self.operand)
+        if not isinstance(goes_with, Tensor) or self.random.random() < 0.3:
+            return super().array(name)
+        tensors, self.tensors = self.tensors, [goes_with] * 4
+        try:
+            return super().array(name)
+        finally:
+            self.tensors = tensors
+
+    def attempt(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        shown = ", ".join([*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in options.items())])
+        self.journal.write(f"{function.__name__}({shown})\n")
+        self.journal.flush()
+        result = super().attempt(function, *arguments, **options)
+        refused = isinstance(result, TinyNNError)
+        self.counts[f"{function.__name__} {'refused' if refused else 'done'}"] += 1
+        if refused and not str(result):
+            raise AssertionError(f"{function.__name__} raised {result!r}, which says nothing")
+        return result
+
+
+def _shown(value: Any) -> str:
+    return (
+        f"<tensor {value.handle:#x}>" if isinstance(value, Tensor) and hasattr(value, "handle") else reprlib.repr(value)
+    )
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Any call after any other; a session that lies beside computes the same bytes all the while."""
+
+    journal: TextIO
+    counts: ClassVar[Counter[str]] = Counter()
+    witness: Session | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.played = Played(self.journal, self.counts)
+
+    @initialize(how=st.sampled_from(["plain", "fused", "empty"]), pick=PICKS)
+    def begin(self, how: str, pick: random.Random) -> None:
+        self._begin(how, pick)
+
+    def _begin(self, how: str, pick: random.Random) -> None:
+        self.played.random = pick
+        if how == "plain":
+            self.played.start()
+        elif how == "fused":
+            self.played.start_fused()
+
+    @rule(names=st.lists(st.sampled_from(sorted(CALLS)), min_size=1, max_size=8), pick=PICKS)
+    def calls(self, names: list[str], pick: random.Random) -> None:
+        self.played.random = pick
+        if self.played.session.closed and pick.random() < 0.8:
+            self.another_session(pick)
+        for name in names:
+            result = self.played.call(CALLS[name])
+            if isinstance(result, Session):
+                self._keep(result)
+
+    @rule(pick=PICKS)
+    def an_operator_whose_operands_fit(self, pick: random.Random) -> None:
+        self.played.random = pick
+        self.played.grow()
+
+    @rule(pick=PICKS)
+    def a_whole_graph(self, pick: random.Random) -> None:
+        self.played.random = pick
+        self.played.variant = pick.choice([PLAIN, *VARIANTS])
+        self.played.to_an_end()
+
+    @rule(pick=PICKS)
+    def a_training_step(self, pick: random.Random) -> None:
+        """Of the fused model, on its training graph or on whatever graph stands."""
+        played = self.played
+        played.random = pick
+        if played.step is None:
+            return
+        if pick.random() < 0.5:
+            played.a_training_graph(played.step.loss)
+            played.feed()
+        alive = [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]
+        hps = [played.step.hp, *[t for t in alive if t.ne == (7, 1, 1, 1)][-2:]]
+        for hp in hps if pick.random() < 0.3 else hps[:1]:
+            played.train(replace(played.step, hp=hp))
+
+    @rule(pick=PICKS)
+    def integers_go_in_and_come_out(self, pick: random.Random) -> None:
+        played, s = self.played, self.played.session
+        for t in [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]:
+            if nn.tnn_tensor_dtype(s, t) == nn.TNN_I32 and math.prod(t.ne) < 1000:
+                numbers = [pick.choice([0, 1, 2, -1, 2**31 - 1, -(2**31)]) for _ in range(math.prod(t.ne))]
+                upload = pick.choice([nn.tnn_upload_from_int_array, nn.upload_int_array])
+                if not isinstance(played.attempt(upload, s, t, numbers), TinyNNError):
+                    assert played.attempt(nn.tnn_download_to_int_array, s, t).tolist() == numbers
+
+    @rule()
+    def the_next_graph(self) -> None:
+        """With an input or two, which the operators want."""
+        played, s = self.played, self.played.session
+        if isinstance(played.attempt(nn.tnn_reset_for_rebuild, s), TinyNNError):
+            played.attempt(nn.tnn_finalize_weights, s)
+        for make in (nn.tnn_input_1d_i32, nn.tnn_input_1d_f32):
+            made = played.attempt(make, s, 3)
+            played.tensors += [made] if isinstance(made, Tensor) else []
+
+    @rule(pick=PICKS)
+    def another_session(self, pick: random.Random) -> None:
+        """An open or a closed one, or a new one; now and then the tensors stay, which are foreign to it."""
+        played = self.played
+        if pick.random() < 0.5 or played.session.closed:
+            self._keep(played.attempt(nn.tnn_session_new, n_threads=1))
+            played.turn_to(played.sessions[-1])
+            self._begin(pick.choice(["plain", "fused", "empty"]), pick)
+        else:
+            played.turn_to(pick.choice(played.sessions), foreign=pick.random() < 0.2)
+
+    def _keep(self, session: Session) -> None:
+        """A session that must be closed; the oldest go first, and are called closed as they are."""
+        played = self.played
+        played.sessions.append(session)
+        if len(played.sessions) > MOST_SESSIONS:
+            played.sessions.pop(0).close()
+
+    @invariant()
+    def another_session_computes(self) -> None:
+        if SessionMachine.witness is None:
+            SessionMachine.witness = nn.tnn_session_new(n_threads=1)
+            nn.tnn_finalize_weights(SessionMachine.witness)
+        nn.tnn_reset_for_rebuild(SessionMachine.witness)
+        computes(SessionMachine.witness)
+
+    def teardown(self) -> None:
+        for session in self.played.sessions:
+            self.played.session = session
+            self.played.finish()
+
+
+def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, shrink: bool) -> None:
+    """The child: batches one after the other, each announced."""
+    if "ASAN_OPTIONS" not in os.environ:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    wanted = settings(
+        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
+    )  # fmt: skip
+    if sabotage:
+        _sabotage(sabotage)
+    done, end = 0, time.monotonic() + seconds
+    with Path(journal).open("w", encoding="utf-8", errors="backslashreplace") as SessionMachine.journal:
+        while done < most and (time.monotonic() < end or done == 0):
+            print("seed", first + done, flush=True)
+            run_state_machine_as_test(seed(first + done)(SessionMachine), settings=wanted)
+            done += 1
+    counts = SessionMachine.counts
+    names = {word.split()[0] for word in counts}
+    succeeded = {word.split()[0] for word in counts if word.endswith(" done")}
+    print(
+        f"{done} batches of {EXAMPLES} examples from seed {first}: {counts.total()} calls of {len(names)} functions and"
+    )
+    print(f"classes, {sum(n for word, n in counts.items() if word.endswith(' refused'))} of them refused")
+    print("never called:", *sorted(set(CALLS) - names))
+    print("never succeeded:", *sorted(names - succeeded))
+    print(END)
+
+
+def _sabotage(what: str) -> None:
+    """Makes a call misbehave, to see that it is noticed: abort, raise, or a wrong number."""
+    honest = nn.tnn_scale
+
+    def tnn_silu(s: Session, a: Tensor) -> None:
+        if what == "abort":
+            os.abort()
+        raise ZeroDivisionError
+
+    def tnn_scale(s: Session, a: Tensor, factor: float) -> Tensor:
+        return honest(s, a, 3.0)
+
+    if what == "wrong":
+        nn.tnn_scale = tnn_scale
+    else:
+        CALLS["tnn_silu"] = tnn_silu
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long (%(default)s)")
+    parser.add_argument("--batches", type=int, default=10**9, help=f"or after so many batches of {EXAMPLES} examples")
+    parser.add_argument("--seed", type=int, default=0, help="of the first batch; each next one is one more")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds after which a batch hangs (%(default)s)")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)  # the journal
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--as-found", action="store_true", help="a failing example is not shrunk")
+    words = parser.parse_args()
+    if words.child:
+        batches(words.seed, words.batches, words.seconds, words.child, words.sabotage, not words.as_found)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "calls"
+        passed = [
+            "--seed",
+            words.seed,
+            "--batches",
+            words.batches,
+            "--seconds",
+            words.seconds,
+            "--sabotage",
+            words.sabotage,
+        ]
+        passed += ["--as-found"] if words.as_found else []
+        outcome = watch(__file__, [str(journal), *(str(word) for word in passed)], words.patience)
+        print(outcome.said)
+        if not outcome.well:
+            print("The last example's calls:", journal.read_text(encoding="utf-8"), sep="\n")
+            print(f"To repeat the batch: {sys.executable} {__file__} --seed {outcome.seed} --batches 1")
+    return 0 if outcome.well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

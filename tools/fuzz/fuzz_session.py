@@ -1,0 +1,344 @@
+"""One fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
+
+A round is made from its seed alone. Only toynn's own exceptions may come out of a call; afterwards the session must
+still compute, or be closed. What computes must have the same bytes with other numbers of threads, with every node kept,
+and node by node: `run` plays the round twice, once in another variant, and compares. fuzz_rounds.py runs many rounds in
+a child process, which a crash needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fuzz_arguments import Arguments
+from fuzz_operators import LARGEST, fitting_call
+from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
+from toynn import tinynn as nn
+
+# Not calls on a session, or no calls at all.
+_OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
+HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # of AdamW
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a round is played; no bit may depend on it."""
+
+    n_threads: int = 1
+    pinned: bool = False  # every node of the last graph is an output
+    profiled: bool = False  # the last graph runs node by node
+
+
+PLAIN = Variant()
+VARIANTS = [Variant(2), Variant(3), Variant(pinned=True), Variant(2, pinned=True), Variant(profiled=True)]
+
+
+class DifferenceError(Exception):
+    """Two variants of a round gave different numbers, or a session computes wrong ones."""
+
+
+class Round(Arguments):
+    """One sequence: a session, what it has made so far, and a stream of choices."""
+
+    def __init__(self, seed: int, variant: Variant = PLAIN) -> None:
+        super().__init__(random.Random(seed), Session(n_threads=variant.n_threads, oversubscribe=True))
+        self.variant = variant
+        self.parameters: list[tuple[nn.Tensor, nn.Tensor, nn.Tensor]] = []  # weight and moments
+        self.calls = 0
+        self.refused = 0
+        self.computed = 0
+        self.kept = False  # the gradients of the graph are outputs
+        self.succeeded: set[str] = set()  # names of functions
+        self.numbers: list[Any] = []  # what came out, for the comparison of variants
+        nn.tnn_session_set_graph_capacity(self.session, self.random.choice([40, 100, 512, 512, 2000]))
+
+    # ---- a sensible beginning, so that graphs come about at all ----
+
+    def start(self) -> None:
+        s, pick = self.session, self.random
+        d = pick.choice([4, 8])
+        for _ in range(pick.randint(1, 4)):
+            self.weight(d, pick.choice([3, d, 12]))
+        self.weight(d)
+        if pick.random() < 0.9:
+            nn.tnn_finalize_weights(s)
+            self.tensors += [nn.tnn_input_2d_f32(s, d, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
+
+    def start_fused(self) -> None:
+        """A model of the fused operators, here and there with something left out or in the wrong place."""
+        s, pick = self.session, self.random
+        d_head, n_kv, group = pick.choice([2, 4, 6, 16]), pick.choice([1, 2, 3]), pick.choice([1, 2])
+        heads, t_seq, batch = n_kv * group, pick.choice([1, 2, 5, 9]), pick.choice([1, 1, 2, 3])
+        d, d_ff, vocab, rows = pick.choice([4, 9, 24]), pick.choice([3, 8, 17]), pick.choice([5, 16, 33]), t_seq * batch
+        table, gamma, head = self.weight(d, vocab), self.weight(d), self.weight(d, vocab)
+        q, k, v = (self.weight(d, n * d_head) for n in (heads, n_kv, n_kv))
+        bias = [self.weight(n * d_head) for n in (heads, n_kv, n_kv)] if pick.random() < 0.5 else None
+        out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
+        cache = nn.tnn_input_2d_f32_persistent(s, 2 * n_kv * d_head, rows + pick.choice([0, 3]))
+        nn.tnn_finalize_weights(s)
+        ids, positions, targets = (nn.tnn_input_1d_i32(s, rows) for _ in range(3))
+        hp, clip, n_past = nn.tnn_input_1d_f32(s, 7), nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_i32(s, 1)
+        self.tensors += [cache, ids, positions, targets, hp, clip, n_past]
+
+        def made(function: Callable[..., nn.Tensor], *arguments: Any) -> nn.Tensor:
+            """A node; now and then another tensor in its place."""
+            arguments = tuple(self.tensor() if a is not None and pick.random() < 0.01 else a for a in arguments)
+            result = self.attempt(function, s, *arguments)
+            self.tensors += [result] if isinstance(result, nn.Tensor) else []
+            return self.tensors[-1]
+
+        x = made(nn.tnn_get_rows, table, ids)
+        turn = made(nn.tnn_fused_rope_table, positions, None, d_head, 10000.0, 1.0, 1.0)
+        for _ in range(pick.choice([0, 1, 1, 2])):
+            h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
+            qkv = made(nn.tnn_fused_linear, h, [q, k, v], bias)
+            if batch == 1 and pick.random() < 0.3:
+                a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv)
+            else:
+                a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq)
+            x = made(nn.tnn_fused_linear, a, [out], None, x)
+            h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
+            h = made(nn.tnn_fused_swiglu, made(nn.tnn_fused_linear, h, [gate, up]))
+            x = made(nn.tnn_add, x, made(nn.tnn_fused_linear, h, [down]))
+        logits = made(nn.tnn_fused_linear, x, [head if pick.random() < 0.5 else table])
+        loss = made(nn.tnn_fused_cross_entropy, logits, targets, -1)
+        self.step = nn.TrainStep(ids, targets, hp, loss)
+
+    def weight(self, *ne: int) -> nn.Tensor:
+        """A weight with its moments, usually a parameter."""
+        s = self.session
+        make = nn.tnn_input_1d_f32_persistent if len(ne) == 1 else nn.tnn_input_2d_f32_persistent
+        w, m, v = (make(s, *ne) for _ in range(3))
+        if self.random.random() < 0.7:
+            nn.tnn_set_param(s, w)
+            self.parameters.append((w, m, v))
+        self.tensors.append(w)
+        return w
+
+    def grow(self) -> None:
+        """A node of the plain operators whose operands fit, as far as a look at their shapes tells."""
+        s = self.session
+        known = [(t, t.ne, nn.tnn_tensor_dtype(s, t)) for t in self.tensors if self.alive(t)]
+        small = [(t, ne, dtype) for t, ne, dtype in known if math.prod(ne) <= LARGEST]
+        if not any(dtype == nn.TNN_F32 for _, _, dtype in small):
+            return
+        function, *arguments = fitting_call(self.random, small)
+        made = self.attempt(function, s, *arguments)
+        if isinstance(made, nn.Tensor):
+            self.tensors = [*self.tensors[-60:], made]
+
+    def alive(self, tensor: nn.Tensor) -> bool:
+        try:
+            return nn.tnn_tensor_nelements(self.session, tensor) > 0
+        except TinyNNError:
+            return False
+
+    # ---- calls ----
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """One call; its result joins the tensors. Any exception but toynn's own goes through."""
+        arguments, options = self.arguments(function)
+        result = self.attempt(function, *arguments, **options)
+        if isinstance(result, nn.Tensor) and result.session is self.session:
+            self.tensors = [*self.tensors[-60:], result]
+        return result
+
+    def attempt(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """The result, or the TinyNNError. Numbers are kept for the comparison of variants."""
+        self.calls += 1
+        try:
+            result = function(*arguments, **options)
+        except InternalError:
+            raise
+        except TinyNNError as error:
+            self.refused += 1
+            return error
+        self.succeeded.add(function.__name__)
+        if isinstance(result, np.ndarray) and result.dtype.itemsize == 4:
+            self.numbers.append(result.tobytes())
+        return result
+
+    def to_an_end(self) -> None:
+        """What a user does next, whatever stands: a forward graph or a training graph, inputs, some computes."""
+        s, pick, attempt = self.session, self.random, self.attempt
+        if not self.tensors:
+            return
+        end = self.tensors[-1] if pick.random() < 0.7 else pick.choice(self.tensors)
+        backward = pick.random() < 0.6
+        attempt(nn.tnn_set_output, s, end)
+        if self.variant.pinned:
+            for tensor in self.tensors:
+                attempt(nn.tnn_set_output, s, tensor)
+        realized = self.a_training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
+        self.feed()
+        for _ in range(pick.choice([1, 2])):
+            attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
+            whole = nn.tnn_compute_backward if backward else nn.tnn_compute
+            profiled = (
+                self.variant.profiled and realized is None
+            )  # it takes a graph of either kind, the others their own
+            done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
+            self.computed += not isinstance(done, TinyNNError)
+            self.look()
+        if backward and self.step is not None:
+            self.train(self.step)
+            self.look()
+
+    def a_training_graph(self, loss: nn.Tensor) -> Any:
+        """From the loss to a graph with memory: None, or why there is none."""
+        s, attempt = self.session, self.attempt
+        if self.step is not None:
+            attempt(nn.tnn_set_output, s, self.step.loss)
+        attempt(nn.tnn_set_loss, s, loss)
+        attempt(nn.tnn_build_forward_only, s, loss)
+        attempt(nn.tnn_build_backward, s)
+        self.optimizers()
+        if self.variant.pinned:
+            attempt(nn.tnn_pin_all_graph_b_nodes, s)
+        return attempt(nn.tnn_realize_backward, s)
+
+    def train(self, step: nn.TrainStep) -> None:
+        """A step of the fused model in one call, on the training graph that stands."""
+        pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
+        ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
+        options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
+        options["accumulate"] &= self.kept  # else it is refused, but where the variant pins all
+        result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
+        if not isinstance(result, TinyNNError):
+            self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm, NaN where there is none
+
+    def optimizers(self) -> None:
+        """A step for most parameters, of any kind, with or without a norm; gradients are outputs here and there."""
+        s, pick, attempt = self.session, self.random, self.attempt
+        grads = [(w, attempt(nn.tnn_tensor_grad, s, w), m, v) for w, m, v in self.parameters]
+        grads = [one for one in grads if isinstance(one[1], nn.Tensor)]
+        hp, clip, norm = attempt(nn.tnn_input_1d_f32, s, 7), attempt(nn.tnn_input_1d_f32, s, 2), None
+        self.kept = keep = pick.random() < 0.5
+        if pick.random() < 0.5 and grads:
+            norm = attempt(nn.tnn_fused_grad_norm, s, [grad for _, grad, _, _ in grads], clip)
+            attempt(nn.tnn_set_output, s, norm)
+        for w, grad, m, v in grads:
+            if keep or self.variant.pinned:
+                attempt(nn.tnn_set_output, s, grad)
+            if isinstance(norm, nn.Tensor) or pick.random() < 0.7:
+                step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, norm if isinstance(norm, nn.Tensor) else None)
+            elif pick.random() < 0.8:
+                step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
+            else:
+                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # two numbers, as its own are
+            if isinstance(step, nn.Tensor):
+                attempt(nn.tnn_extend_backward_graph, s, step)
+        if self.step is not None and isinstance(hp, nn.Tensor):
+            self.step = replace(self.step, hp=hp, norm=norm if isinstance(norm, nn.Tensor) else None)
+        self.tensors += [t for t in (hp, clip, norm, *(grad for _, grad, _, _ in grads)) if isinstance(t, nn.Tensor)]
+
+    def feed(self) -> None:
+        """Something in every input, usually something sensible."""
+        s = self.session
+        numbers = np.random.default_rng(self.random.randrange(2**32))
+        for tensor in self.tensors:
+            try:
+                if nn.tnn_tensor_op_name(s, tensor) != "NONE":
+                    continue
+                n = nn.tnn_tensor_nelements(s, tensor)
+                if n > LARGEST:
+                    nn.tnn_zero_tensor(s, tensor)
+                elif nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32:
+                    nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, 3, n))
+                elif n == 7:
+                    nn.tnn_upload_from_float_array(s, tensor, HYPER_PARAMETERS)
+                else:
+                    nn.tnn_upload_from_float_array(s, tensor, numbers.standard_normal(n))
+            except TinyNNError:
+                self.refused += 1
+
+    def look(self) -> None:
+        """What every tensor holds now, None where it cannot be had."""
+        weights = [one for three in self.parameters for one in three]
+        self.numbers.append([self.held(tensor) for tensor in (*self.tensors, *weights)])
+
+    def held(self, tensor: nn.Tensor) -> bytes | None:
+        s = self.session
+        try:
+            integers = nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32
+            return (nn.tnn_download_to_int_array if integers else nn.tnn_download)(s, tensor).tobytes()
+        except TinyNNError:
+            return None
+
+    def finish(self) -> None:
+        """The session still works, or is closed; then both are freed."""
+        if not self.session.closed:
+            finalized = self.attempt(nn.tnn_finalize_weights, self.session)
+            if not isinstance(finalized, TinyNNMemoryError):
+                nn.tnn_reset_for_rebuild(self.session)
+                nn.tnn_session_set_graph_capacity(self.session, 512)
+                computes(self.session)
+        self.session.close()
+        self.other.close()
+
+
+def computes(s: Session) -> None:
+    """A small computation on a finalized session comes out right."""
+    x = nn.tnn_input_2d_f32(s, 4, 3)
+    y = nn.tnn_scale(s, x, 2.0)
+    nn.tnn_set_output(s, y)
+    nn.tnn_realize(s, y)
+    nn.upload_row_major(s, x, np.ones((3, 4)))
+    nn.tnn_compute(s)
+    if not (nn.download_row_major(s, y, 3, 4) == 2).all():
+        raise DifferenceError("a session computes wrong numbers")
+
+
+def functions() -> list[Callable[..., Any]]:
+    """Every function of toynn.tinynn that takes a session first."""
+    found: list[Callable[..., Any]] = []
+    for name in nn.__all__:
+        function = getattr(nn, name)
+        if inspect.isfunction(function) and name not in _OTHERS:
+            parameters = list(inspect.signature(function).parameters.values())
+            if parameters and parameters[0].annotation == "Session":
+                found.append(function)
+    return found
+
+
+def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
+    """One round in one variant. Raises what a call should not have raised."""
+    one = Round(seed, variant)
+    pick = one.random
+    fused = pick.random() < 0.4
+    (one.start_fused if fused else one.start)()
+    makers = [f for f in every if str(inspect.signature(f).return_annotation).startswith("Tensor")]
+    wild = pick.choice([0.0, 0.2, 0.9])
+    for _ in range(pick.choice([0, 0, 1, 5] if fused else [5, 20, 60])):
+        if pick.random() < wild:
+            one.call(pick.choice(makers if pick.random() < 0.8 else every))
+        else:
+            one.grow()
+    one.to_an_end()
+    if not variant.pinned:
+        for _ in range(pick.choice([0, 10, 20])):
+            one.call(pick.choice(every))
+    one.finish()
+    return one
+
+
+def run(seed: int, every: list[Callable[..., Any]]) -> Round:
+    """One round, played plain and in another variant. Raises DifferenceError where the numbers differ."""
+    variant = VARIANTS[random.Random(f"variant of {seed}").randrange(len(VARIANTS))]
+    one, two = play(seed, PLAIN, every), play(seed, variant, every)
+    for place, (a, b) in enumerate(zip(one.numbers, two.numbers, strict=variant.pinned is False)):
+        same = a == b
+        if isinstance(a, list) and isinstance(b, list):
+            same = all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
+        if not same:
+            raise DifferenceError(f"seed {seed}: number {place} differs between {PLAIN} and {variant}")
+    one.calls, one.refused = one.calls + two.calls, one.refused + two.refused
+    one.succeeded |= two.succeeded
+    return one

@@ -1,0 +1,330 @@
+"""Writes what fuzzing starts from, one file for each way through the session API: write_seeds.py FOLDER.
+
+Each seed's calls succeed (test_fuzz_target.py); the fuzzers change them. They are written, not kept: the number
+of a call in an input is its place in tinynn.h.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from encoder import COUNTING, HYPER_PARAMETERS, RANDOM, Handle, Program, integer
+
+_ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # n_ctx_orig to beta_slow
+F16, BF16 = 1, 30
+
+
+def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
+    """A parameter, and its moments behind it: where the journeys look for them."""
+    name = "tnn_input_1d_f32_persistent" if len(ne) == 1 else "tnn_input_2d_f32_persistent"
+    w = p.call(name, *ne)
+    if moments:
+        p.call(name, *ne)
+        p.call(name, *ne)
+    p.call("tnn_set_param", w)
+    return w
+
+
+def _forward(p: Program, out: Handle) -> None:
+    p.call("tnn_set_output", out)
+    p.call("tnn_realize", out)
+    p.raw("feed", bytes([RANDOM] * 40))
+    p.call("tnn_compute")
+    p.download(out)
+
+
+def element_wise() -> Program:
+    p = Program()
+    w, g = p.call("tnn_input_2d_f32_persistent", 8, 4), p.call("tnn_input_1d_f32_persistent", 8)
+    p.call("tnn_finalize_weights")
+    p.upload(w, RANDOM)
+    x = p.call("tnn_input_2d_f32", 8, 4)
+    y = p.call("tnn_add", x, w)
+    for name in ("tnn_sub", "tnn_mul"):
+        y = p.call(name, y, g)
+    for name in ("tnn_silu", "tnn_gelu", "tnn_tanh"):
+        y = p.call(name, y)
+    y = p.call("tnn_rms_norm", p.call("tnn_scale", y, 0.5), g, 1e-5)
+    y = p.call("tnn_softmax", p.call("tnn_layer_norm", y, g, g, 1e-5))
+    _forward(p, p.call("tnn_sum", p.call("tnn_sum_rows", p.call("tnn_sqrt", y))))
+    return p
+
+
+def shapes() -> Program:
+    p = Program()
+    p.call("tnn_finalize_weights")
+    a, b = p.call("tnn_input_2d_f32", 6, 4), p.call("tnn_input_2d_f32", 6, 4)
+    c = p.call("tnn_concat", a, b, 1)
+    d = p.listed("tnn_concat_n", [a, b, a], b"", length_first=integer(0))
+    e = p.call("tnn_matmul", p.call("tnn_transpose", d), p.call("tnn_cont_2d", c, 4, 12))
+    f = p.call("tnn_reshape_3d", p.call("tnn_reshape_2d", e, 12, 18), 6, 6, 6)
+    v = p.call("tnn_view_2d", d, 3, 2, 72, 12)
+    w = p.call("tnn_view_1d", f, 6, 24)
+    z = p.call("tnn_add", p.call("tnn_cont_2d", v, 6, 1), w)
+    _forward(p, p.call("tnn_diag_mask_inf", p.call("tnn_reshape_2d", z, 3, 2), 1))
+    return p
+
+
+def attention() -> Program:
+    p = Program()
+    half = p.call("tnn_input_2d_persistent", F16, 4, 4)
+    table = p.call("tnn_input_2d_persistent", BF16, 8, 16)
+    p.call("tnn_finalize_weights")
+    p.upload(table, RANDOM)
+    ids, positions = p.call("tnn_input_1d_i32", 4), p.call("tnn_input_1d_i32_ctx", 4)
+    x = p.call("tnn_reshape_3d", p.call("tnn_get_rows", table, ids), 4, 2, 4)
+    factors = p.call("tnn_input_1d_f32", 2)
+    q = p.call("tnn_rope_ext", x, positions, factors, 4, 2, *_ROPE)
+    k = p.call("tnn_rope_ext", x, positions, None, 2, 0, *_ROPE)
+    q, k = (p.call("tnn_reshape_3d", one, 4, 4, 2) for one in (q, k))
+    scores = p.call("tnn_soft_max_ext", p.call("tnn_matmul", k, q), p.call("tnn_input_2d_f32", 4, 4), 0.5, 1.0)
+    flash = p.call("tnn_flash_attn_ext", q, k, k, half, 0.5, 0.0, 0.0)
+    flash = p.call("tnn_reshape_3d", flash, 4, 4, 2)
+    _forward(p, p.call("tnn_mul", scores, p.call("tnn_cast", p.call("tnn_cast", flash, F16), 0)))
+    return p
+
+
+def rows() -> Program:
+    p = Program()
+    table, counts = p.call("tnn_input_3d_f32_persistent", 4, 6, 1), p.call("tnn_input_1d_i32_persistent", 6)
+    p.call("tnn_finalize_weights")
+    p.upload(counts, COUNTING, integers=True)
+    p.download(counts, integers=True)
+    ids, x = p.call("tnn_input_1d_i32", 3), p.call("tnn_input_2d_f32", 4, 3)
+    written = p.call("tnn_set_rows", table, x, ids)
+    copied = p.call(
+        "tnn_cpy", p.call("tnn_scale", p.call("tnn_get_rows", written, ids), 2.0), p.call("tnn_input_2d_f32", 4, 3)
+    )
+    p.call("tnn_set_output", copied)
+    p.call("tnn_realize", copied)
+    p.upload(ids, COUNTING, integers=True)
+    p.upload(x, RANDOM)
+    p.raw("feed", bytes([RANDOM, COUNTING, COUNTING] + [RANDOM] * 8))
+    p.call("tnn_compute")
+    p.download(copied)
+    return p
+
+
+def without_scratch() -> Program:
+    """Fused operators none of which needs a thread's scratch memory: there is none, not even an address to add 0 to."""
+    p = Program()
+    p.call("tnn_finalize_weights")
+    x, g = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_1d_f32", 6)
+    _forward(p, p.call("tnn_fused_swiglu", p.call("tnn_fused_rms_norm", x, g, 1e-5)))
+    return p
+
+
+def _plain_loss(p: Program) -> Handle:
+    w1, w2, g = _weight(p, 6, 8), _weight(p, 8, 5), _weight(p, 8)
+    p.call("tnn_finalize_weights")
+    for w in (w1, w2, g):
+        p.upload(w, RANDOM)
+    x, labels = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_2d_f32", 5, 3)
+    h = p.call("tnn_silu", p.call("tnn_rms_norm", p.call("tnn_matmul", w1, x), g, 1e-5))
+    return p.call("tnn_cross_entropy_loss", p.call("tnn_matmul", w2, h), labels)
+
+
+def training() -> Program:
+    p = Program()
+    _plain_loss(p)
+    p.raw("finish_backward", bytes([0, 2, *[RANDOM] * 40]))
+    return p
+
+
+def training_by_sgd() -> Program:
+    p = Program()
+    w, m, v = (p.call("tnn_input_2d_f32_persistent", 4, 3) for _ in range(3))
+    p.call("tnn_set_param", w)
+    p.call("tnn_set_param", m)
+    p.call("tnn_finalize_weights")
+    x = p.call("tnn_input_2d_f32", 4, 2)
+    loss = p.call("tnn_sum", p.call("tnn_matmul", p.call("tnn_add", w, m), x))
+    p.call("tnn_set_loss", loss)
+    p.call("tnn_build_forward_only", loss)
+    p.call("tnn_build_backward")
+    grad, hp = p.call("tnn_tensor_grad", w), p.call("tnn_input_1d_f32", 2)
+    p.call("tnn_set_output", grad)
+    p.call("tnn_extend_backward_graph", p.call("tnn_opt_step_sgd", w, grad, hp))
+    p.call("tnn_pin_all_graph_b_nodes")
+    p.call("tnn_realize_backward")
+    p.upload(x, RANDOM)
+    p.upload(hp, HYPER_PARAMETERS)
+    p.call("tnn_graph_reset_grads_only")
+    p.call("tnn_compute_backward")
+    p.download(grad)
+    p.call("tnn_graph_reset")
+    p.raw("tnn_compute_profiled", bytes([0]))
+    p.call("tnn_zero_tensor", v)
+    return p
+
+
+def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True) -> tuple[Handle, ...]:
+    """A model of one layer: ids, positions, targets, loss."""
+    d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
+    table, gamma = _weight(p, d, vocab), _weight(p, d)
+    q, k, v = (_weight(p, d, n * d_head) for n in (heads, n_kv, n_kv))
+    bias = [_weight(p, n * d_head) for n in (heads, n_kv, n_kv)] if biases else []
+    out, gate, up, down = (_weight(p, *ne) for ne in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
+    head = table if tied else _weight(p, d, vocab)
+    p.call("tnn_finalize_weights")
+    ids, positions, targets = (p.call("tnn_input_1d_i32", t_seq * batch) for _ in range(3))
+    x = p.call("tnn_get_rows", table, ids)
+    turn = p.call("tnn_fused_rope_table", positions, None, d_head, 10000.0, 1.0, 1.0)
+    qkv = p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [q, k, v], bias)
+    a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq)
+    x = p.linear(a, [out], add=x)
+    h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
+    logits = p.linear(p.call("tnn_add", x, p.linear(h, [down])), [head])
+    return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1)
+
+
+def fused_training() -> Program:
+    p = Program()
+    _fused_loss(p, batch=2)
+    p.raw("finish_backward", bytes([0, 1, *[RANDOM] * 60]))
+    return p
+
+
+def fused_training_in_one_call() -> Program:
+    """tnn_train_step, with a norm that clips, and gradients that accumulate."""
+    p = Program()
+    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False)
+    w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
+    places = range(0, 39, 3)  # each weight, before its moments
+    p.call("tnn_set_output", loss)
+    p.call("tnn_set_loss", loss)
+    p.call("tnn_build_forward_only", loss)
+    p.call("tnn_build_backward")
+    grads = [p.call("tnn_tensor_grad", Handle(place, True)) for place in places]
+    for grad in grads:
+        p.call("tnn_set_output", grad)
+    hp, clip = p.call("tnn_input_1d_f32", 7), p.call("tnn_input_1d_f32", 2)
+    norm = p.listed("tnn_fused_grad_norm", grads[:7], p.tensor(clip))
+    p.call("tnn_set_output", norm)
+    p.call("tnn_extend_backward_graph", p.call("tnn_fused_adamw", w, grads[0], m, v, hp, norm))
+    p.call("tnn_realize_backward")
+    p.upload(positions, COUNTING, integers=True)
+    p.upload(clip, HYPER_PARAMETERS)
+    p.train_step(ids, targets, hp, loss, norm, mode=1)
+    p.train_step(ids, targets, hp, loss, None, mode=2 | 4)
+    p.download(norm)
+    return p
+
+
+def cached() -> Program:
+    p = Program()
+    cache = p.call("tnn_input_2d_f32_persistent", 8, 7)
+    w = p.call("tnn_input_2d_f32_persistent", 6, 16)
+    p.call("tnn_finalize_weights")
+    for _ in range(2):
+        x, positions, n_past = (
+            p.call("tnn_input_2d_f32", 6, 3),
+            p.call("tnn_input_1d_i32", 3),
+            p.call("tnn_input_1d_i32", 1),
+        )
+        turn = p.call("tnn_fused_rope_table", positions, None, 4, 10000.0, 1.0, 1.0)
+        y = p.call("tnn_fused_attention_cached", p.linear(x, [w]), turn, cache, n_past, 2, 1)
+        _forward(p, y)
+        p.reset()
+    return p
+
+
+def rebuilt() -> Program:
+    p = Program()
+    w = p.call("tnn_input_2d_f32_persistent", 4, 3)
+    p.raw("tnn_session_set_n_threads", bytes([1]))
+    p.call("tnn_finalize_weights")
+    for size in (2, 7):
+        p.call("tnn_session_set_graph_capacity", 64)
+        x = p.call("tnn_input_2d_f32", 4, size)
+        y = p.call("tnn_matmul", w, x)
+        p.raw("tnn_tensor_set_name", p.tensor(y), bytes([131]))
+        _forward(p, y)
+        p.raw("look")
+        p.raw("tnn_compute_profiled", bytes([0]))
+        p.reset()
+    return p
+
+
+def looked_at() -> Program:
+    p = Program()
+    w = p.call("tnn_input_2d_f32_persistent", 4, 3)
+    p.call("tnn_finalize_weights")
+    y = p.call("tnn_rms_norm", w, p.call("tnn_input_1d_f32", 4), 1e-5)
+    p.raw("finish_forward", bytes([0, 1, *[RANDOM] * 8]))
+    for what in ("ne0", "ne1", "ne2", "ne3", "nbytes", "nelements", "dtype", "flags", "name", "op_name"):
+        p.call(f"tnn_tensor_{what}", y)
+    p.call("tnn_tensor_src", y, 0)
+    p.call("tnn_graph_n_nodes")
+    p.call("tnn_graph_node", 0)
+    for what in ("graph_capacity", "n_threads", "weights_nbytes", "compute_nbytes"):
+        p.call(f"tnn_session_{what}")
+    p.raw("tnn_last_error")
+    p.raw("tnn_last_error_code")
+    return p
+
+
+def without_a_session() -> Program:
+    p = Program()
+    for what in (
+        "ggml_version",
+        "ggml_commit",
+        "profile",
+        "compiler",
+        "build_type",
+        "build_options",
+        "cpu_features",
+        "cpu_missing",
+    ):
+        p.call(f"tnn_{what}")
+    p.call("tnn_gemm_kernel")
+    p.raw("tnn_gemm_kernel_at", integer(0))
+    p.raw("tnn_gemm_use_kernel", bytes([128]))
+    p.call("tnn_available_cores")
+    p.call("tnn_available_memory")
+    for kind in (0, 1):
+        p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
+        p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))
+    return p
+
+
+def two_sessions() -> Program:
+    p = Program()
+    p.call("tnn_input_1d_f32_persistent", 4)
+    p.raw("use_session", bytes([1]))
+    p.raw("tnn_session_free", bytes([1]))
+    p.raw("tnn_session_new", bytes([1]), integer(0))
+    p.raw("tnn_session_new", bytes([2]), integer(0))
+    p.raw("use_session", bytes([2]))
+    p.raw("tnn_session_free", bytes([0]))
+    return p
+
+
+SEEDS: list[Callable[[], Program]] = [
+    element_wise,
+    shapes,
+    attention,
+    rows,
+    without_scratch,
+    training,
+    training_by_sgd,
+    fused_training,
+    fused_training_in_one_call,
+    cached,
+    rebuilt,
+    looked_at,
+    without_a_session,
+    two_sessions,
+]
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS:
+        (folder / seed.__name__).write_bytes(bytes(seed()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
