@@ -7,7 +7,11 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from toynn.errors import (
+    ConfigurationError,
+    ConfigurationTypeError,
+    FileFormatError,
     InternalError,
+    RunFolderError,
     SessionError,
     TinyNNError,
     TinyNNMemoryError,
@@ -43,6 +47,9 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AdamW",
+    "ConfigurationError",
+    "ConfigurationTypeError",
+    "FileFormatError",
     "FromScratch",
     "InternalError",
     "LlamaDecoder",
@@ -50,6 +57,7 @@ __all__ = [
     "Profile",
     "RecipeOptions",
     "RopeScaling",
+    "RunFolderError",
     "Sampling",
     "Session",
     "SessionError",
