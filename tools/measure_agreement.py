@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from paths import TESTS_SUPPORT
+
+sys.path.insert(0, str(TESTS_SUPPORT))
 
 from interop_models import SHAPES, VOCAB, decoder_of, logits_of, make
 from llama_cpp import LlamaCpp

@@ -16,7 +16,8 @@ import pytest
 
 import write_calls
 import write_seeds
-from build import ROOT, build
+from build import build
+from paths import ROOT
 from toynn import _tinynn
 from toynn import tinynn as nn
 

@@ -27,9 +27,10 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from paths import ROOT
+
 pytestmark = pytest.mark.packaging
 
-ROOT = Path(__file__).parents[2]
 LICENCES = ["LICENSE", "NOTICE", "vendor/LICENSE.ggml"]
 # The C and C++ runtimes, which every system has. ld-linux is glibc's own.
 ALLOWED_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from paths import ROOT
+
 POPULATE = ROOT / "vendor" / "populate.py"
 TOP = "libggml_python-1.0/"
 

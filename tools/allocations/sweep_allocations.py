@@ -29,12 +29,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from paths import ROOT
+
+sys.path[:0] = [str(ROOT / "tests" / "hostile"), str(ROOT / "tools" / "fuzz")]  # the calls that allocate
+
 FIRST_SESSION = "first session of a process"
 MOST_HARM = 20  # of one operation; then the next
 MODES = ("once", "from then on", "each call")
 NATIVE = Path(__file__).with_name("native")
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "hostile"))  # where the calls are listed
-sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import hashlib
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from grammar.schemas import SCHEMAS
 from grammar.telling import Teller
+from paths import CORPUS
 
-HERE = Path(__file__).resolve().parent
-HANDWRITTEN = HERE / "handwritten.txt"
-CORPUS = HERE.parents[1] / "examples" / "data" / "corpus.txt"
+HANDWRITTEN = Path(__file__).with_name("handwritten.txt")
 SEPARATOR = "<|endoftext|>"  # what `toynn prepare` takes for the end of a document
 
 STORIES_PER_SCHEMA = 25

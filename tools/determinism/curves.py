@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import paths
 from toynn import AdamW, FromScratch, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
 
 VOCAB = 627
-TOKENS = json.loads((Path(__file__).parents[2] / "examples" / "data" / "tokens.json").read_text(encoding="utf-8"))
-SMOKE_IDS: list[int] = TOKENS["smoke_window"]["ids"]
-STREAM: list[int] = TOKENS["stream"]
+_TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
+SMOKE_IDS: list[int] = _TOKENS["smoke_window"]["ids"]
+STREAM: list[int] = _TOKENS["stream"]
 
 # The usual bias correction; the other curves feed the reference's constants, AdamW's default.
 CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)

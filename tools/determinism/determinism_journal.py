@@ -7,11 +7,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from paths import ROOT
+
 # What a cell's outcome depends on, besides the machine.
 SOURCES = (
     "CMakeLists.txt", "csrc/*", "vendor/ggml.lock", "src/toynn/**/*.py", "examples/data/tokens.json",
-    "tools/determinism/curves.py", "tools/determinism/surroundings.py", "tests/fixtures/*",
+    "tools/determinism/curves.py", "tools/determinism/surroundings.py", "tools/paths.py", "tests/fixtures/*",
 )  # fmt: skip
 
 

@@ -19,15 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import toynn
 from determinism_builds import BuildFailedError, Builds, Installed, NotRunError, found_pythons
 from determinism_journal import Journal, Outcome, source_digest
+from paths import DOCS, ROOT
 from record_fixtures import compute, fixture_path
 from surroundings import SURROUNDINGS, Surroundings
 from toynn import tinynn as nn
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "determinism.md"
+PAGE = DOCS / "determinism.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 PLAIN = SURROUNDINGS[0]

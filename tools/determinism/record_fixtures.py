@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import toynn
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
+import toynn
+from paths import FIXTURES
+
 CURVES = Path(__file__).parent / "curves.py"
 
 

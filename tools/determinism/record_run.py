@@ -18,7 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-CORPUS = Path(__file__).parents[2] / "examples" / "data" / "corpus.txt"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from paths import CORPUS
+
 STEPS, ALL_STEPS = 6, 12
 
 COMMON = [

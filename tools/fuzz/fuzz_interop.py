@@ -21,7 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from paths import TESTS_SUPPORT
+
+sys.path.insert(0, str(TESTS_SUPPORT))
 
 from fuzz_watch import END, watch
 from gguf_bytes import GgufBytes, array, scalar, tiny

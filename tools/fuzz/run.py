@@ -12,9 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import write_seeds
-from build import ROOT, BuildError, build
+from build import BuildError, build
+from paths import ROOT
 
 SANITIZED = ["-DTOYNN_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None"]
 SEEDS, CORPUS, FAILURES = (ROOT / "build" / name for name in ("fuzz-seeds", "fuzz-corpus", "fuzz-failures"))

@@ -14,12 +14,15 @@ from pathlib import Path
 
 from pycparser import c_ast, c_parser
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "csrc"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from build_cffi import declarations  # noqa: E402 (csrc is no package)
+from paths import CSRC
 
-HEADER = ROOT / "csrc" / "tinynn.h"
+sys.path.insert(0, str(CSRC))
+
+from build_cffi import declarations
+
+HEADER = CSRC / "tinynn.h"
 
 # How an argument of a type is decoded.
 ARGUMENTS = {
