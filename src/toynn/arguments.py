@@ -1,12 +1,12 @@
-"""Checks shared by the value objects: each returns the value in its plain Python type, or raises naming it.
+"""Checks of single values: each returns the value in the type that toynn computes with, or raises naming it.
 
-A thing of the wrong kind (a bool or a float where an integer belongs) is a TinyNNTypeError, a value out of range a
-TinyNNValueError.
+A value of the wrong kind (a bool or a float instead of an integer) is a TinyNNTypeError, a value out of range a
+TinyNNValueError. A caller's object may misbehave in any of its methods: its exception becomes the cause of an error
+that names the argument. This module is below everything else: it imports only the error classes and numpy.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,49 +16,90 @@ import numpy.typing as npt
 
 from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+
 INT31_MAX = 2**31 - 1  # ggml's ids, positions and row counts are C ints
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-
-def whole(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
-    """An integer (Python's or numpy's, never a bool) from least to most."""
-    if isinstance(value, bool):
-        raise TinyNNTypeError(f"{name} must be an integer, got the bool {value!r}")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except Exception as error:  # what a caller's __index__ raises comes along as the cause
-        raise TinyNNTypeError(f"{name} must be an integer, got {_repr(value)}") from error
-    if not least <= number <= most:
-        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {_shown(number)}")
-    return number
+_NAME = type.__dict__["__name__"]  # the type's own attribute, whatever a caller's metaclass defines
 
 
-def _repr(value: object) -> str:
-    """The value as far as it can be shown in a line, and its type."""
+# ---- showing values in messages ----
+
+
+def kind_of(value: object) -> str:
+    """Return the name of the value's type."""
+    return str(_NAME.__get__(type(value)))
+
+
+def shown(value: object) -> str:
+    """Return the value and its type, at most 60 characters of the value; only its type if it cannot be printed."""
     try:
         text = repr(value)
-    except Exception:  # a number in it too long to print, or a caller's own __repr__
-        return f"a {type(value).__name__}"
-    return f"{text:.60} ({type(value).__name__})"
+    except Exception:  # it holds a number too long to print, or its own __repr__ raises
+        return f"a value of type {kind_of(value)}"
+    return f"{text:.60} ({kind_of(value)})"
 
 
-def _shown(number: int) -> str:
-    """The number, or how long it is: Python refuses to print more than 4300 digits."""
+def _shown_integer(number: int) -> str:
+    """Return the number, or its length: Python refuses to print more than 4300 digits."""
     return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
 
-def real(name: str, value: object, fits: Callable[[float], bool], expected: str) -> float:
-    """A number for which fits() holds after rounding to float32, which is what ggml computes with."""
-    if isinstance(value, bool | np.bool_ | str | bytes) or (isinstance(value, np.ndarray) and value.shape != ()):
-        raise TinyNNTypeError(f"{name} must be a number, got {_repr(value)}")
-    if value is np.ma.masked:
-        raise TinyNNTypeError(f"{name} must be a number, got a masked one")
+# ---- numbers ----
+
+
+def integer(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
+    """Return an integer from least to most. Accepts Python's and numpy's integers, but no bool."""
+    if isinstance(value, bool | np.bool_):
+        raise TinyNNTypeError(f"{name} must be an integer, got {shown(value)}")
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except OverflowError:
-        number = math.inf
-    except Exception as error:  # what a caller's __float__ raises comes along as the cause
-        raise TinyNNTypeError(f"{name} must be a number, got {_repr(value)}") from error
+        number = operator.index(value)  # type: ignore[arg-type]
+    except Exception as error:
+        raise TinyNNTypeError(f"{name} must be an integer, got {shown(value)}") from error
+    if not least <= number <= most:
+        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {_shown_integer(number)}")
+    return number
+
+
+def int32(name: str, value: object) -> int:
+    """Return an integer that fits int32; see `integer`."""
+    return integer(name, value, -(2**31), 2**31 - 1)
+
+
+def int64(name: str, value: object) -> int:
+    """Return an integer that fits int64; see `integer`."""
+    return integer(name, value, -(2**63), 2**63 - 1)
+
+
+def float64(name: str, value: object) -> float:
+    """Return a real number as a float; infinities and NaN are accepted. A bool, a str and a complex are refused."""
+    refused = bool | np.bool_ | str | bytes | bytearray | complex | np.complexfloating
+    if isinstance(value, refused) or (isinstance(value, np.ndarray) and value.shape != ()) or value is np.ma.masked:
+        raise TinyNNTypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError as error:
+        raise TinyNNValueError(f"{name} must fit a 64-bit float, got {shown(value)}") from error
+    except Exception as error:
+        raise TinyNNTypeError(f"{name} must be a number, got {shown(value)}") from error
+
+
+def float32(name: str, value: object) -> float:
+    """Return a real number in the range of a 32-bit float; infinities and NaN are accepted."""
+    number = float64(name, value)
+    if FLOAT32_MAX < abs(number) < float("inf"):
+        raise TinyNNValueError(f"{name} is out of the range of a 32-bit float, got {number!r}")
+    return number
+
+
+def real(name: str, value: object, fits: Callable[[float], bool], expected: str) -> float:
+    """Return a finite number for which fits() is true after rounding to float32, which is what ggml computes with.
+
+    `expected` describes such numbers in the message, for example "from 0 to 1".
+    """
+    number = float64(name, value)
     in_range = abs(number) <= FLOAT32_MAX  # False for NaN too
     if not (in_range and fits(float(np.float32(number)))):
         raise TinyNNValueError(f"{name} must be {expected} (as a float32), got {number!r}")
@@ -66,69 +107,121 @@ def real(name: str, value: object, fits: Callable[[float], bool], expected: str)
 
 
 def positive(name: str, value: object) -> float:
+    """Return a finite number above 0; see `real`."""
     return real(name, value, lambda x: x > 0, "a finite number above 0")
 
 
 def not_negative(name: str, value: object) -> float:
+    """Return a finite number of at least 0; see `real`."""
     return real(name, value, lambda x: x >= 0, "a finite number, 0 or above")
 
 
-def flag(name: str, value: object) -> bool:
+def boolean(name: str, value: object) -> bool:
+    """Return a bool, given as Python's or numpy's."""
     if not isinstance(value, bool | np.bool_):
-        raise TinyNNTypeError(f"{name} must be True or False, got {_repr(value)}")
+        raise TinyNNTypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
+# ---- text ----
+
+
+def text(name: str, value: object) -> str:
+    """Return a plain str."""
+    if not isinstance(value, str):
+        raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
+    return str.__str__(value)  # without what a subclass changes
+
+
+def label(name: str, value: object) -> bytes:
+    """Return a str without NUL, encoded as UTF-8."""
+    plain = text(name, value)
+    if "\0" in plain:
+        raise TinyNNValueError(f"{name} must not contain a NUL character, got {plain!r}")
+    try:
+        return plain.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TinyNNValueError(f"{name} cannot be encoded as UTF-8: {error.reason} in {plain!r}") from None
+
+
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if not (isinstance(value, str) and value in allowed):
-        raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {_repr(value)}")
-    return value
+    """Return a str that is one of the allowed ones. Anything else, of any type, is a TinyNNValueError."""
+    if not (isinstance(value, str) and str.__str__(value) in allowed):
+        raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
+    return str.__str__(value)
 
 
-def weights_by_name(weights: object) -> Mapping[str, npt.ArrayLike]:
-    if not isinstance(weights, Mapping):
-        raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {type(weights).__name__}")
-    return weights
-
-
-def same_weights(given: Collection[str], wanted: Collection[str]) -> None:
-    """That the names are those of the model's weights, none missing and none unknown."""
-    missing = [name for name in wanted if name not in given]
-    unknown = [name for name in given if name not in wanted]
-    if missing or unknown:
-        what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which this model has not"
-        raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
+# ---- arrays ----
 
 
 def array_of(name: str, value: object) -> npt.NDArray[Any]:
-    """`value` as an array of any dtype; whatever goes wrong on the way, in a caller's `__array__` too, names `name`."""
+    """Return the value as an array of any dtype. Memory that cannot be allocated is a TinyNNMemoryError."""
+    if value is None or isinstance(value, str | bytes | dict | set | frozenset):
+        raise TinyNNTypeError(f"{name} must be an array or a sequence of numbers, got {kind_of(value)}")
     try:
         return np.asarray(value)
     except MemoryError as error:
-        raise TinyNNMemoryError(f"{name}: no memory to make an array of it") from error
+        raise TinyNNMemoryError(f"{name}: out of memory while making an array of it") from error
     except (ValueError, OverflowError) as error:
         raise TinyNNValueError(f"{name} is not a regular array: {error}") from error
     except Exception as error:
-        raise TinyNNTypeError(f"{name} is not an array: {type(error).__name__}: {error}") from error
+        raise TinyNNTypeError(f"{name} is not an array: {kind_of(error)}: {error}") from error
+
+
+def real_array(name: str, value: object) -> npt.NDArray[Any]:
+    """Return the value as an array of floating or integer dtype. bool, complex and object are refused."""
+    array = array_of(name, value)
+    if array.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def integer_array(name: str, value: object) -> npt.NDArray[Any]:
+    """Return the value as an array of integer dtype. An empty sequence has no dtype of its own and is accepted."""
+    array = array_of(name, value)
+    if array.size == 0:
+        return array.astype(np.int32)
+    # Python integers beyond 64 bits arrive as objects: they are integers, but too large.
+    if array.dtype.kind == "O" and all(type(item) is int for item in array.flat):
+        raise TinyNNValueError(f"{name} must hold integers of 64 bits, got {_shown_integer(max(array.flat, key=abs))}")
+    if array.dtype.kind not in "iu":
+        raise TinyNNTypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    return array
 
 
 def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
-    """n whole numbers in one flat array; n_is says in words where n comes from."""
+    """Return n integers in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
     ids = array_of(name, value)
     if ids.ndim != 1 or ids.size != n:
         raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
-    if ids.dtype.kind not in "iu":
-        # Python integers beyond 64 bits arrive as objects: they are whole, but no id is that large.
-        if ids.dtype.kind == "O" and all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-            raise TinyNNValueError(f"{name} has an id that does not fit 64 bits: {_shown(max(ids, key=abs))}")
-        raise TinyNNTypeError(f"{name} must hold integers, got dtype {ids.dtype}")
+    ids = integer_array(name, ids)
     if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
-        raise TinyNNValueError(f"{name} has the id {int(ids.max())}: ids fit 31 bits")
+        raise TinyNNValueError(f"{name} must hold ids of 31 bits, got {int(ids.max())}")
     return ids.astype(np.int64)
 
 
 def ids_in_vocab(name: str, ids: npt.NDArray[np.int64], vocab: int) -> None:
+    """Raise TinyNNValueError for the first id outside of the vocabulary."""
     wrong = np.flatnonzero((ids < 0) | (ids >= vocab))
     if wrong.size:
         at = int(wrong[0])
-        raise TinyNNValueError(f"{name}[{at}] is {int(ids[at])}, not an id of the vocabulary: 0 to {vocab - 1}")
+        raise TinyNNValueError(f"{name}[{at}] must be an id of the vocabulary, 0 to {vocab - 1}, got {int(ids[at])}")
+
+
+# ---- weights by name ----
+
+
+def weights_by_name(weights: object) -> Mapping[str, npt.ArrayLike]:
+    """Return a mapping of names to arrays."""
+    if not isinstance(weights, Mapping):
+        raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {kind_of(weights)}")
+    return weights
+
+
+def same_weights(given: Collection[str], wanted: Collection[str]) -> None:
+    """Raise TinyNNValueError unless the given names are exactly those of the model's weights."""
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    if missing or unknown:
+        what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which the model does not have"
+        raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")

@@ -66,8 +66,8 @@ def test_an_empty_batch_says_so() -> None:
     ("seq_ids", "m_hp", "error", "says"),
     [
         ([1, 2], None, ValueError, "seq_ids must be flat with context * batch = 3 ids, got shape (2,)"),
-        ([5, 1, 2], None, ValueError, "seq_ids[0] is 5, not an id of the vocabulary: 0 to 4"),
-        ([1, -1, 2], None, ValueError, "seq_ids[1] is -1, not an id"),
+        ([5, 1, 2], None, ValueError, "seq_ids[0] must be an id of the vocabulary, 0 to 4, got 5"),
+        ([1, -1, 2], None, ValueError, "seq_ids[1] must be an id of the vocabulary, 0 to 4, got -1"),
         ([1.0, 2.0, 3.0], None, TypeError, "seq_ids must hold integers"),
         ([1, 2, 3], [1.0] * 6, ValueError, "m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape (6,)"),
         ([1, 2, 3], [math.nan] * 7, ValueError, "m_hp must be finite numbers"),

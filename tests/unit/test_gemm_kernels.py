@@ -61,7 +61,7 @@ def test_every_cpu_runs_the_kernel_of_eight_lanes() -> None:
 def test_an_index_that_is_none_is_named() -> None:
     with pytest.raises(TinyNNTypeError, match="i must be an int"):
         nn.tnn_gemm_kernel_at("0")  # type: ignore[arg-type]
-    with pytest.raises(TinyNNValueError, match="i does not fit"):
+    with pytest.raises(TinyNNValueError, match="i must be an integer from -2147483648 to 2147483647"):
         nn.tnn_gemm_kernel_at(2**31)
 
 
@@ -88,7 +88,7 @@ def test_a_kernel_that_is_not_there_is_refused_by_name() -> None:
     for name in ("avx9000", "", "v8\0"):
         with pytest.raises(TinyNNValueError, match=r"name must be one of .*v8"):
             nn.tnn_gemm_use_kernel(name)
-    with pytest.raises(TinyNNTypeError, match="name must be a str, got NoneType"):
+    with pytest.raises(TinyNNTypeError, match="name must be a str, got None"):
         nn.tnn_gemm_use_kernel(None)  # type: ignore[arg-type]
     assert nn.tnn_gemm_kernel() == before
 

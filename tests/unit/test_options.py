@@ -30,7 +30,7 @@ def test_an_unset_t_seq_is_refused_by_validate_only() -> None:
         ("t_seq", 32.0, TypeError, "t_seq must be an integer, got 32.0"),
         ("t_batch", 0, ValueError, "t_batch must be an integer from 1"),
         ("weight_dtype", 2, ValueError, "weight_dtype must be one of 0 (F32), 1 (F16), 30 (BF16), got 2"),
-        ("weight_dtype", True, TypeError, "weight_dtype must be an integer, got the bool True"),
+        ("weight_dtype", True, TypeError, "weight_dtype must be an integer, got True (bool)"),
         ("untied", 1, TypeError, "untied must be True or False, got 1"),
         ("qkv_bias", None, TypeError, "qkv_bias must be True or False, got None"),
         ("seed", 1.5, TypeError, "seed must be an integer, got 1.5"),

@@ -39,7 +39,7 @@ CFG = SmolLM2Config(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5)
         ({"qkv_bias": "no"}, TinyNNTypeError, "qkv_bias must be True or False"),
         ({"weights": []}, TinyNNTypeError, "weights must be a dict, got list"),
         ({"tokenizer": "{}"}, TinyNNTypeError, "tokenizer must be the bytes of a tokenizer.json, or None, got str"),
-        ({"untied": False}, TinyNNValueError, r"hold 'output\.weight', which this model has not"),
+        ({"untied": False}, TinyNNValueError, r"hold 'output\.weight', which the model does not have"),
         ({"qkv_bias": True}, TinyNNValueError, r"lack 'blk\.0\.attn_q\.bias' \(3 missing, 0 unknown\)"),
         ({"cfg": dataclasses.replace(CFG, d_ff=21)}, TinyNNValueError, r"ffn_gate\.weight must have shape \(21, 12\)"),
         ({"cfg": dataclasses.replace(CFG, donor_d_in=5), "untied": False}, TinyNNValueError, "needs untied=True"),

@@ -20,7 +20,7 @@ from typing import IO
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.text.tokenizer_json import parsed_tokenizer
-from toynn.tinynn.arguments import want_memory
+from toynn.tinynn.memory import want_memory
 
 with naming_the_extra():
     from tokenizers import Tokenizer

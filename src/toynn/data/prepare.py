@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toynn.arguments import INT31_MAX, real, whole
+from toynn.arguments import INT31_MAX, integer, label, real
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -25,7 +25,6 @@ from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.storage.regular_files import naming_file, open_regular, path_of
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
-from toynn.tinynn.arguments import label
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -95,9 +94,9 @@ def prepare(
     if (vocab_size is None) == (tokenizer is None):
         raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
     if vocab_size is not None:
-        vocab_size = whole("vocab_size", vocab_size, _LEAST_VOCAB)
+        vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
     given = None if tokenizer is None else path_of("tokenizer", tokenizer)
-    whole("seed", seed, 0, 2**63 - 1)
+    integer("seed", seed, 0, 2**63 - 1)
     tell = _teller(progress)
     out = path_of("out", out)
     _refuse_full(out)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from toynn.arguments import INT31_MAX, whole
+from toynn.arguments import INT31_MAX, integer
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import memory_for
+from toynn.tinynn.memory import memory_for
 
 IntArray = npt.NDArray[np.int32]
 
@@ -40,8 +40,8 @@ class WindowBatcher:
     """
 
     def __init__(self, tokens: npt.NDArray[Any], t_seq: int, seed: int) -> None:
-        self.t_seq = whole("t_seq", t_seq, 1)
-        self.seed = whole("seed", seed, 0, 2**63 - 1)
+        self.t_seq = integer("t_seq", t_seq, 1)
+        self.seed = integer("seed", seed, 0, 2**63 - 1)
         if not isinstance(tokens, np.ndarray) or isinstance(tokens, np.ma.MaskedArray):
             raise TinyNNTypeError(f"tokens must be a plain array, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
@@ -59,7 +59,7 @@ class WindowBatcher:
 
     def start_of(self, i: int) -> int:
         """Where window i begins in the tokens."""
-        epoch, place = divmod(whole("i", i, 0, 2**62), self.windows_per_epoch)
+        epoch, place = divmod(integer("i", i, 0, 2**62), self.windows_per_epoch)
         return int(self._epoch(epoch).starts[place])
 
     def window(self, i: int) -> tuple[IntArray, IntArray]:
@@ -68,8 +68,8 @@ class WindowBatcher:
 
     def batch(self, start: int, n: int) -> tuple[IntArray, IntArray]:
         """Windows start..start+n-1, one after the other: ids and targets, int32 (n * t_seq,) each."""
-        n = whole("n", n, 1)
-        start = whole("start", start, 0, 2**62 - n)
+        n = integer("n", n, 1)
+        start = integer("start", start, 0, 2**62 - n)
         if n * self.t_seq > INT31_MAX:
             raise TinyNNValueError(f"n: {n} windows of t_seq = {self.t_seq} are more tokens than fit 31 bits")
         # where each begins; the tokens as they are, one more a window; ids and targets

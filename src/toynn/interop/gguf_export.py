@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from gguf.quants import dequantize, quantize
 
-from toynn.arguments import flag, one_of
+from toynn.arguments import boolean, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
@@ -66,7 +66,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
         raise TinyNNValueError(f"path: {path} is no regular file, and is not replaced; name another")
     if not path.parent.is_dir():
         raise TinyNNValueError(f"path: there is no folder {path.parent}")
-    if path.exists() and not flag("overwrite", overwrite):
+    if path.exists() and not boolean("overwrite", overwrite):
         raise TinyNNValueError(f"path: {path} is there already")
     plain = folded(model)
     notes: list[str] = []

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gguf import TokenType
 from gguf.quants import dequantize
 
-from toynn.arguments import whole
+from toynn.arguments import integer
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
@@ -192,7 +192,7 @@ def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:
     kinds = values.wholes("tokenizer.ggml.token_type")
     ids: list[int | None] = []
     for key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
-        token = whole(f"its {key}", values.whole(key), 0, vocab - 1) if key in values else None
+        token = integer(f"its {key}", values.whole(key), 0, vocab - 1) if key in values else None
         ids.append(None if token is None or kinds[token] == TokenType.UNUSED else token)
     return ids[0], ids[1]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toynn.arguments import whole
+from toynn.arguments import integer
 from toynn.errors import TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.trained_model import TrainedModel
@@ -137,7 +137,7 @@ def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int |
         value = content.get(key)
         if isinstance(value, list):
             value = value[0] if value else None
-        ids.append(None if value is None else whole(key, value, 0, vocab - 1))
+        ids.append(None if value is None else integer(key, value, 0, vocab - 1))
     return ids[0], ids[1]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from toynn.arguments import flag
+from toynn.arguments import boolean
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_names import hf_names, output_biases
@@ -39,7 +39,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
     folder = path_of("folder", folder).resolve()
-    _may_be_written(folder, flag("overwrite", overwrite))
+    _may_be_written(folder, boolean("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.cfg.vocab:

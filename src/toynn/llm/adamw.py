@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, flag, not_negative, positive, real, whole
+from toynn.arguments import INT31_MAX, boolean, integer, not_negative, positive, real
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class AdamW:
     def hp(self, step: int) -> npt.NDArray[np.float32]:
         """The row [lr, beta1, beta2, eps, weight_decay, s5, s6] for this step, counted from 1."""
         self._check_each()
-        step = whole("step", step, 1, INT31_MAX)
+        step = integer("step", step, 1, INT31_MAX)
         s5, s6 = self.beta1, self.beta2
         if self.bias_correct:
             s5, s6 = 1.0 / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)
@@ -47,4 +47,4 @@ class AdamW:
             setattr(self, name, real(name, getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1"))
         self.eps = positive("eps", self.eps)
         self.weight_decay = not_negative("weight_decay", self.weight_decay)
-        self.bias_correct = flag("bias_correct", self.bias_correct)
+        self.bias_correct = boolean("bias_correct", self.bias_correct)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, array_of, flat_ids, ids_in_vocab, whole
+from toynn.arguments import INT31_MAX, array_of, flat_ids, ids_in_vocab, integer
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm import labels
 from toynn.llm.adamw import AdamW
-from toynn.tinynn.arguments import memory_for
+from toynn.tinynn.memory import memory_for
 
 
 class TrainingBatch:
@@ -24,9 +24,9 @@ class TrainingBatch:
     """
 
     def __init__(self, vocab: int, context: int, batch: int = 1) -> None:
-        self.vocab = whole("vocab", vocab, 1)
-        self.context = whole("context", context, 1)
-        self.batch = whole("batch", batch, 1)
+        self.vocab = integer("vocab", vocab, 1)
+        self.context = integer("context", context, 1)
+        self.batch = integer("batch", batch, 1)
         if self.context * self.batch > INT31_MAX:
             raise TinyNNValueError(f"context * batch must fit 31 bits, got {self.context} * {self.batch}")
         with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):

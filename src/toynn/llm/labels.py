@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import flat_ids, ids_in_vocab, whole
-from toynn.tinynn.arguments import memory_for
+from toynn.arguments import flat_ids, ids_in_vocab, integer
+from toynn.tinynn.memory import memory_for
 
 IGNORE_ID = -1  # a target that counts for nothing
 
@@ -16,7 +16,7 @@ def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt
 
     Raises TinyNNValueError for a target outside the vocabulary.
     """
-    vocab = whole("vocab", vocab, 1)
+    vocab = integer("vocab", vocab, 1)
     ids = _targets(seq_ids, context, batch)
     ids_in_vocab("the target of seq_ids", ids, vocab)
     return ids.astype(np.int32)
@@ -24,14 +24,14 @@ def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt
 
 def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
     """The same, but a target outside the vocabulary becomes IGNORE_ID: that position adds nothing to the loss."""
-    vocab = whole("vocab", vocab, 1)
+    vocab = integer("vocab", vocab, 1)
     ids = _targets(seq_ids, context, batch)
     return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)
 
 
 def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
     """One-hot rows (T*B, vocab): the target is the next id; the last position of each sequence targets itself."""
-    vocab = whole("vocab", vocab, 1)
+    vocab = integer("vocab", vocab, 1)
     targets = _targets(seq_ids, context, batch)
     ids_in_vocab("the target of seq_ids", targets, vocab)
     return _rows(targets, vocab)
@@ -39,11 +39,11 @@ def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> 
 
 def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
     """The same, but a target outside the vocabulary leaves its row zero: that position adds nothing to the loss."""
-    return _rows(_targets(seq_ids, context, batch), whole("vocab", vocab, 1))
+    return _rows(_targets(seq_ids, context, batch), integer("vocab", vocab, 1))
 
 
 def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np.int64]:
-    context, batch = whole("context", context, 1), whole("batch", batch, 1)
+    context, batch = integer("context", context, 1), integer("batch", batch, 1)
     ids = flat_ids("seq_ids", seq_ids, context * batch, "context * batch").reshape(batch, context)
     return np.concatenate([ids[:, 1:], ids[:, -1:]], axis=1).ravel()  # (B*T,)
 

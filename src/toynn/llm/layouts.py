@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from toynn.arguments import FloatArray, kind_of, text
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
-from toynn.tinynn.arguments import FloatArray, float_array, kind_of, text
+from toynn.tinynn.memory import float_array
 
 _HEAD = re.compile(r"^(?P<stem>blk\.\d+\.attn_[qkv])\.head_(?P<head>\d{1,9})\.(?P<rest>(weight|bias)(\.[mv])?)$")
 _STACK = re.compile(r"^(?P<stem>blk\.\d+\.attn_(?P<kind>[qkv]))\.(?P<rest>(weight|bias)(\.[mv])?)$")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.arguments import INT31_MAX, flag, one_of, positive, whole
+from toynn.arguments import INT31_MAX, boolean, integer, one_of, positive
 from toynn.errors import TinyNNValueError
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
@@ -48,17 +48,17 @@ class RecipeOptions:
             raise TinyNNValueError(f"t_seq * t_batch must fit 31 bits, got {self.t_seq} * {self.t_batch}")
 
     def _check_each(self) -> None:
-        self.t_seq = whole("t_seq", self.t_seq, 0)
-        self.t_batch = whole("t_batch", self.t_batch, 1)
-        self.weight_dtype = whole("weight_dtype", self.weight_dtype, 0)
+        self.t_seq = integer("t_seq", self.t_seq, 0)
+        self.t_batch = integer("t_batch", self.t_batch, 1)
+        self.weight_dtype = integer("weight_dtype", self.weight_dtype, 0)
         if self.weight_dtype not in WEIGHT_DTYPES:
             known = ", ".join(f"{number} ({name})" for number, name in WEIGHT_DTYPES.items())
             raise TinyNNValueError(f"weight_dtype must be one of {known}, got {self.weight_dtype}")
-        self.untied = flag("untied", self.untied)
-        self.qkv_bias = flag("qkv_bias", self.qkv_bias)
-        self.seed = whole("seed", self.seed, -(2**63), 2**63 - 1)
+        self.untied = boolean("untied", self.untied)
+        self.qkv_bias = boolean("qkv_bias", self.qkv_bias)
+        self.seed = integer("seed", self.seed, -(2**63), 2**63 - 1)
         self.init_scale = positive("init_scale", self.init_scale)
         self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
         self.layout = one_of("layout", self.layout, LAYOUTS)
         if self.n_threads is not None:
-            self.n_threads = whole("n_threads", self.n_threads, 1)
+            self.n_threads = integer("n_threads", self.n_threads, 1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
+from toynn.arguments import kind_of
 from toynn.errors import TinyNNTypeError
 from toynn.llm.recipes import FromScratch
-from toynn.tinynn.arguments import kind_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import same_weights
+from toynn.arguments import FloatArray, same_weights, text
 from toynn.errors import TinyNNValueError
 from toynn.model.init_streams import Lcg31Stream, XorShift64Stream
 from toynn.tinynn import (
@@ -25,7 +25,7 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     tnn_upload_from_float_array,
 )
-from toynn.tinynn.arguments import FloatArray, float_array, text
+from toynn.tinynn.memory import float_array
 
 
 @dataclass(frozen=True)

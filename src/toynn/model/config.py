@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, one_of, positive, real, whole
+from toynn.arguments import INT31_MAX, integer, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
@@ -40,7 +40,7 @@ class RopeScaling:
         real("RopeScaling.ext_factor", self.ext_factor, lambda x: x == 0, "0: YaRN extrapolation is not supported")
         factor = real("RopeScaling.factor", self.factor, lambda x: x >= 1, "a finite number, 1 or above")
         object.__setattr__(self, "factor", factor)
-        object.__setattr__(self, "orig_max_pos", whole("RopeScaling.orig_max_pos", self.orig_max_pos, 1))
+        object.__setattr__(self, "orig_max_pos", integer("RopeScaling.orig_max_pos", self.orig_max_pos, 1))
         if not self.low_freq < self.high_freq:
             raise TinyNNValueError(
                 f"RopeScaling.high_freq must be above low_freq = {self.low_freq!r}, got {self.high_freq!r}"
@@ -102,9 +102,9 @@ class SmolLM2Config:
 
     def __post_init__(self) -> None:
         for name in ("vocab", "d_model", "n_heads", "n_kv", "d_ff", "n_layers", "ctx"):
-            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+            object.__setattr__(self, name, integer(name, getattr(self, name), 1))
         for name in ("head_dim", "donor_d_in"):
-            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
+            object.__setattr__(self, name, integer(name, getattr(self, name), 0))
         for name in ("rope_base", "rms_eps"):
             object.__setattr__(self, name, positive(name, getattr(self, name)))
         if not isinstance(self.rope_scaling, RopeScaling):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toynn.arguments import FloatArray, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn import (
     TNN_RANDOM_LCG31,
@@ -9,7 +10,6 @@ from toynn.tinynn import (
     tnn_random_gaussian,
     tnn_random_seed,
 )
-from toynn.tinynn.arguments import FloatArray, kind_of
 
 
 class GaussianStream:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import flag, same_weights, whole
+from toynn.arguments import boolean, integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
 
@@ -80,10 +80,10 @@ class TrainedModel:
         for name in ("eos_id", "bos_id"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, whole(name, value, 0, self.cfg.vocab - 1))
+                object.__setattr__(self, name, integer(name, value, 0, self.cfg.vocab - 1))
         if self.cfg.n_layers > len(self.weights):  # before the names of so many layers are made
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.cfg.n_layers}")
-        shapes = weight_shapes(self.cfg, flag("untied", self.untied), flag("qkv_bias", self.qkv_bias))
+        shapes = weight_shapes(self.cfg, boolean("untied", self.untied), boolean("qkv_bias", self.qkv_bias))
         same_weights(self.weights, shapes)
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import array_of, not_negative, real, whole
+from toynn.arguments import array_of, integer, not_negative, real
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
 
@@ -32,10 +32,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", not_negative("temperature", self.temperature))
-        object.__setattr__(self, "top_k", whole("top_k", self.top_k, 0))
+        object.__setattr__(self, "top_k", integer("top_k", self.top_k, 0))
         object.__setattr__(self, "top_p", real("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1"))
         object.__setattr__(self, "min_p", real("min_p", self.min_p, lambda x: 0 <= x <= 1, "from 0 to 1"))
-        object.__setattr__(self, "seed", whole("seed", self.seed, 0, 2**63 - 1))
+        object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**63 - 1))
 
     @classmethod
     def greedy(cls) -> Sampling:
@@ -90,8 +90,8 @@ def generate(
     _want_sampling(sampling)
     if not isinstance(stop, Collection):
         raise TinyNNTypeError(f"stop must be a collection of token ids, got {type(stop).__name__}")
-    ends = {whole("a token of stop", token, 0) for token in stop}
-    max_tokens = whole("max_tokens", max_tokens, 0)
+    ends = {integer("a token of stop", token, 0) for token in stop}
+    max_tokens = integer("max_tokens", max_tokens, 0)
     rng = np.random.Generator(np.random.PCG64(sampling.seed))
     logits = decoder.feed(prompt)
     for made in range(max_tokens):

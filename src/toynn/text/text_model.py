@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toynn.arguments import whole
+from toynn.arguments import integer
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
 from toynn.storage.checkpoint import load_checkpoint
@@ -138,7 +138,7 @@ class TextModel:
 
         Raises TinyNNValueError for a text too short to foretell anything, or a window out of 1..n_ctx.
         """
-        window = self.decoder.n_ctx if window is None else whole("window", window, 1, self.decoder.n_ctx)
+        window = self.decoder.n_ctx if window is None else integer("window", window, 1, self.decoder.n_ctx)
         ids = self.encode(text)
         if self.start_id is not None:
             ids = [self.start_id, *ids]

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from toynn.errors import TinyNNMemoryError, TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, IntArray, float_array, int64, int_array, want_memory
+from toynn.arguments import FloatArray, IntArray, int64
+from toynn.errors import TinyNNValueError
 from toynn.tinynn.graph import tnn_tensor_nelements
+from toynn.tinynn.memory import float_array, int_array, new_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
 
@@ -45,11 +46,7 @@ def tnn_download(s: Session, t: Tensor) -> FloatArray:
     """
     t_handle = handle(s, "t", t)
     n = tnn_tensor_nelements(s, t)
-    want_memory("t", 4 * n, f"{n} elements")
-    try:
-        array = np.empty(n, dtype=np.float32)
-    except MemoryError as error:
-        raise _no_memory(n) from error
+    array = new_array("t", n, np.float32, f"{n} elements")
     status(s, lib.tnn_download, t_handle, ffi.from_buffer("float[]", array, require_writable=True), array.size)
     return array
 
@@ -58,11 +55,7 @@ def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
     """The elements of an i32 tensor as int32 (n,); raises as `tnn_download` does."""
     t_handle = handle(s, "t", t)
     n = tnn_tensor_nelements(s, t)
-    want_memory("t", 4 * n, f"{n} elements")
-    try:
-        array = np.empty(n, dtype=np.int32)
-    except MemoryError as error:
-        raise _no_memory(n) from error
+    array = new_array("t", n, np.int32, f"{n} elements")
     buffer = ffi.from_buffer("int32_t[]", array, require_writable=True)
     status(s, lib.tnn_download_to_int_array, t_handle, buffer, array.size)
     return array
@@ -117,7 +110,3 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
 def _rows_cols(t: Tensor) -> tuple[int, int]:
     ne = t.ne
     return math.prod(ne[1:]), ne[0]
-
-
-def _no_memory(n: int) -> TinyNNMemoryError:
-    return TinyNNMemoryError(f"t: no memory to download {n} elements into")

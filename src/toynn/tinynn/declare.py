@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toynn.tinynn.arguments import int32, int64, label
+from toynn.arguments import int32, int64, label
 from toynn.tinynn.native import lib
 from toynn.tinynn.session import Session, Tensor, built, handle, status, string
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toynn.arguments import boolean, float32, int32, int64, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import boolean, float32, float_array, int32, int64, int_array, kind_of
 from toynn.tinynn.graph import tnn_graph_n_nodes
+from toynn.tinynn.memory import float_array, int_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle, status
 

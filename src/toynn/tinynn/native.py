@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from toynn import _tinynn
+from toynn import _tinynn, arguments
 from toynn.errors import TinyNNValueError
-from toynn.tinynn.arguments import int32
-from toynn.tinynn.arguments import text as checked_text
 
 ffi: Any = _tinynn.ffi
 lib: Any = _tinynn.lib
@@ -105,7 +103,7 @@ def tnn_gemm_kernel() -> str:
 
 def tnn_gemm_kernel_at(i: int) -> str | None:
     """The kernels that this CPU can run, the fastest at 0; None where there is none. i: an int32."""
-    pointer = lib.tnn_gemm_kernel_at(int32("i", i))
+    pointer = lib.tnn_gemm_kernel_at(arguments.int32("i", i))
     return None if pointer == ffi.NULL else text(pointer)
 
 
@@ -116,7 +114,7 @@ def tnn_gemm_use_kernel(name: str) -> None:
         TinyNNValueError: this CPU, or this build, has no kernel of that name.
         TinyNNTypeError: name is not a str.
     """
-    kernel = checked_text("name", name)
+    kernel = arguments.text("name", name)
     if kernel not in _gemm_kernels():
         raise TinyNNValueError(f"name must be one of {', '.join(_gemm_kernels())} on this CPU, got {kernel!r}")
     lib.tnn_gemm_use_kernel(kernel.encode())

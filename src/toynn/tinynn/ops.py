@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toynn.tinynn.arguments import float32, int32, int64
+from toynn.arguments import float32, int32, int64
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle
 

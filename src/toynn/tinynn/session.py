@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
+from toynn.arguments import boolean, int32, int64, kind_of
 from toynn.errors import (
     InternalError,
     SessionError,
@@ -19,7 +20,6 @@ from toynn.errors import (
     TinyNNTypeError,
     TinyNNValueError,
 )
-from toynn.tinynn.arguments import boolean, int32, int64, kind_of
 from toynn.tinynn.native import ffi, lib, text, tnn_available_cores
 
 _EXCEPTIONS: dict[int, type[TinyNNError]] = {

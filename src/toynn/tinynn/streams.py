@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from toynn.errors import InternalError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
-from toynn.tinynn.arguments import FloatArray, int32, int64, integer, kind_of, real, want_memory
+from toynn.arguments import FloatArray, float64, int32, int64, integer, kind_of
+from toynn.errors import InternalError, TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.memory import new_array
 from toynn.tinynn.native import ffi, lib
 
 TNN_RANDOM_LCG31: int = lib.TNN_RANDOM_LCG31
@@ -40,21 +41,15 @@ def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
     """
     if not isinstance(stream, RandomState):
         raise TinyNNTypeError(f"stream must be a RandomState, got {kind_of(stream)}")
-    count, spread = int64("n", n), real("std", std)
+    count, spread = int64("n", n), float64("std", std)
     if count < 0:
         raise TinyNNValueError(f"n must be at least 0, got {count}")
     if not 0.0 <= spread < float("inf"):
         raise TinyNNValueError(f"std must be finite and at least 0, got {spread!r}")
-    want_memory("n", 4 * count, f"{count} random values")
-    try:
-        values = np.empty(count, dtype=np.float32)
-    except (MemoryError, ValueError) as error:
-        raise TinyNNMemoryError(f"n: no memory for {count} random values") from error
+    values = new_array("n", count, np.float32, f"{count} random values")
     if count == 0:
         return values
-    start, kind = integer("stream.state", stream.state, 65), _kind("stream.kind", stream.kind)
-    if start < 0:
-        raise TinyNNValueError(f"stream.state must be at least 0, got {start}")
+    start, kind = integer("stream.state", stream.state, 0, 2**64 - 1), _kind("stream.kind", stream.kind)
     state = ffi.new("uint64_t *", start)
     buffer = ffi.from_buffer("float[]", values, require_writable=True)
     _check(lib.tnn_random_gaussian(kind, state, spread, buffer, count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from toynn.arguments import flag, not_negative, one_of, positive, real, whole
+from toynn.arguments import boolean, integer, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
@@ -35,7 +35,7 @@ class ModelArgs:
     def __post_init__(self) -> None:
         object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
         for name in ("untied", "qkv_bias"):
-            object.__setattr__(self, name, flag(f"model.{name}", getattr(self, name)))
+            object.__setattr__(self, name, boolean(f"model.{name}", getattr(self, name)))
         try:
             self.config(vocab=2)  # its checks, early
         except TinyNNTypeError as error:
@@ -93,7 +93,7 @@ class StepArgs:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
-            object.__setattr__(self, name, whole(f"train.{name}", getattr(self, name), least))
+            object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class ScheduleArgs:
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
         if self.warmup is not None:
-            object.__setattr__(self, "warmup", whole("schedule.warmup", self.warmup, 0))
-        object.__setattr__(self, "decay", whole("schedule.decay", self.decay, 0))
+            object.__setattr__(self, "warmup", integer("schedule.warmup", self.warmup, 0))
+        object.__setattr__(self, "decay", integer("schedule.decay", self.decay, 0))
         ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
         object.__setattr__(self, "min_ratio", ratio)
 
@@ -156,7 +156,7 @@ class EvaluationArgs:
 
     def __post_init__(self) -> None:
         for name in ("every", "windows", "patience"):
-            object.__setattr__(self, name, whole(f"evaluation.{name}", getattr(self, name), 0))
+            object.__setattr__(self, name, integer(f"evaluation.{name}", getattr(self, name), 0))
         object.__setattr__(self, "min_delta", not_negative("evaluation.min_delta", self.min_delta))
 
 
@@ -172,9 +172,9 @@ class CheckpointArgs:
     keep_best: bool = documented(True, "the one with the lowest evaluation stays too")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "every", whole("checkpoint.every", self.every, 0))
-        object.__setattr__(self, "keep_last", whole("checkpoint.keep_last", self.keep_last, 1))
-        object.__setattr__(self, "keep_best", flag("checkpoint.keep_best", self.keep_best))
+        object.__setattr__(self, "every", integer("checkpoint.every", self.every, 0))
+        object.__setattr__(self, "keep_last", integer("checkpoint.keep_last", self.keep_last, 1))
+        object.__setattr__(self, "keep_best", boolean("checkpoint.keep_best", self.keep_best))
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class TrainArgs:
             object.__setattr__(self, name, Path(value))
         if self.config is not None and not isinstance(self.config, TrainConfig):
             raise TinyNNTypeError(f"config must be a TrainConfig or None, got {type(self.config).__name__}")
-        object.__setattr__(self, "resume", flag("resume", self.resume))
+        object.__setattr__(self, "resume", boolean("resume", self.resume))
         if self.resume and self.init is not None:
             raise TinyNNValueError("init: a run that is resumed starts from its own checkpoint; drop one of the two")
         if not isinstance(self.resume_from, str | None):
@@ -267,4 +267,4 @@ class TrainArgs:
         if self.resume_from is not None and not self.resume:
             raise TinyNNValueError(f"resume_from = {self.resume_from!r:.60} needs resume: it says where to go on from")
         if self.n_threads is not None:
-            object.__setattr__(self, "n_threads", whole("n_threads", self.n_threads, 1))
+            object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.tinynn.arguments import FloatArray, IntArray
 
 
 class DivergedError(TinyNNError, ArithmeticError):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
+from toynn.arguments import FloatArray, IntArray
 from toynn.data import PackedTokens, WindowBatcher
 from toynn.data.meta import TOKENIZER
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -18,7 +19,6 @@ from toynn.storage.checkpoint.meta import TrainingProgress
 from toynn.storage.checkpoint.run_folder import CONFIG, LOG
 from toynn.storage.durable_files import replace_file, sha256_of
 from toynn.storage.regular_files import naming_file, read_regular
-from toynn.tinynn.arguments import FloatArray, IntArray
 from toynn.training.config import TrainArgs
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite, name_not_finite, weight_not_finite
 from toynn.training.evaluation import Validation

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from toynn.arguments import FloatArray, IntArray, float32
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORE_ID
-from toynn.tinynn.arguments import FloatArray, IntArray, float32, float_array, int_array, memory_for
+from toynn.tinynn.memory import float_array, int_array, memory_for
 
 MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")

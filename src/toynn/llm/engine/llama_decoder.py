@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import weights_by_name, whole
+from toynn.arguments import FloatArray, boolean, integer, kind_of, weights_by_name
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.archs import LlamaArch
 from toynn.llm.blocks import Continuation
@@ -38,7 +38,7 @@ from toynn.tinynn import (
     upload_int_array,
     upload_row_major,
 )
-from toynn.tinynn.arguments import FloatArray, boolean, int_array, kind_of
+from toynn.tinynn.memory import int_array
 
 _CHUNK = 512  # tokens read at once: bounds the memory of activations
 
@@ -92,7 +92,7 @@ class LlamaDecoder:
         self.cfg = cfg = replace(cfg)  # checks again what a caller may have changed behind its back
         if cfg.n_layers > MAX_LAYERS:
             raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
-        self.n_ctx = cfg.ctx if n_ctx is None else whole("n_ctx", n_ctx, 1)
+        self.n_ctx = cfg.ctx if n_ctx is None else integer("n_ctx", n_ctx, 1)
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
         self._n_past = 0
@@ -139,7 +139,7 @@ class LlamaDecoder:
 
         Raises TinyNNValueError where fewer were read, SessionError after close.
         """
-        n_past = whole("n_past", n_past, 0)
+        n_past = integer("n_past", n_past, 0)
         with self._session.exclusive():
             if n_past > self._n_past:
                 raise TinyNNValueError(f"n_past must be at most the {self._n_past} tokens read, got {n_past}")

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import weights_by_name
+from toynn.arguments import FloatArray, boolean, kind_of, text, weights_by_name
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine.graphs import (
     HP,
@@ -40,7 +40,6 @@ from toynn.tinynn import (
     upload_int_array,
     upload_row_major,
 )
-from toynn.tinynn.arguments import FloatArray, boolean, kind_of, text
 
 
 class LlamaSeqEngine:

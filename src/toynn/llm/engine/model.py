@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toynn.arguments import IntArray
 from toynn.errors import TinyNNValueError
 from toynn.llm.archs import LlamaArch
 from toynn.llm.engine.inputs import MAX_LAYERS, batch_positions, block_causal_mask
@@ -22,7 +23,6 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     upload_row_major,
 )
-from toynn.tinynn.arguments import IntArray
 
 MAX_GRAPH_NODES = 1 << 21
 

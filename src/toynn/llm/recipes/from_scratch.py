@@ -6,6 +6,7 @@ from types import TracebackType
 
 import numpy.typing as npt
 
+from toynn.arguments import boolean, kind_of
 from toynn.errors import SessionError, TinyNNTypeError
 from toynn.llm.engine.inputs import checked_hp, checked_labels, checked_positions, checked_targets, checked_token_ids
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
@@ -24,7 +25,6 @@ from toynn.tinynn import (
     upload_int_array,
     upload_row_major,
 )
-from toynn.tinynn.arguments import boolean, kind_of
 
 
 class FromScratch:

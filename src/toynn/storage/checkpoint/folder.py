@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from toynn.arguments import FloatArray
 from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel, weight_shapes
 from toynn.storage.checkpoint.meta import (
@@ -26,7 +27,6 @@ from toynn.storage.checkpoint.meta import (
 from toynn.storage.durable_files import sha256_of, sync, write_synced
 from toynn.storage.regular_files import read_regular
 from toynn.storage.tensor_files import write_tensors
-from toynn.tinynn.arguments import FloatArray
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from toynn.arguments import one_of, whole
+from toynn.arguments import integer, one_of
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
@@ -125,7 +125,7 @@ class RunFolder:
         the folder away, OSError.
         """
         self._require_open()
-        step = whole("step", step, 0, 2**62)
+        step = integer("step", step, 0, 2**62)
         if not isinstance(model, TrainedModel):
             raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
         if not isinstance(training, TrainingState | None):
@@ -187,7 +187,7 @@ class RunFolder:
         latest = _pointer(self.path, LATEST)
         names = [name for name in checkpoint_names(self.path) if _order(name) <= _order(latest)]
         newest = list({_order(name)[0]: name for name in names}.values())
-        kept = {latest, *newest[-whole("last", last, 1) :]}
+        kept = {latest, *newest[-integer("last", last, 1) :]}
         if (self.path / BEST).exists():
             name = _pointer(self.path, BEST)
             if best:
