@@ -17,6 +17,7 @@
 #include "tinynn_internal.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,6 +173,7 @@ void   __real_free(void * block);
 int    __real_posix_memalign(void ** out, size_t alignment, size_t size);
 int    __real_pthread_create(pthread_t * thread, const pthread_attr_t * attributes, void * (*run)(void *), void * argument);
 void * __real__Znwm(size_t size);
+FILE * __real_fopen(const char * path, const char * mode);
 
 void * __wrap_malloc(size_t size);
 void * __wrap_calloc(size_t n, size_t size);
@@ -182,6 +184,7 @@ int    __wrap_pthread_create(pthread_t * thread, const pthread_attr_t * attribut
 void * __wrap__Znwm(size_t size);
 void   __wrap__ZdlPv(void * block);
 void   __wrap__ZdlPvm(void * block, size_t size);
+FILE * __wrap_fopen(const char * path, const char * mode);
 
 /* The smallest block that is large enough, or NULL. */
 static void * take(size_t size) {
@@ -270,6 +273,13 @@ int __wrap_pthread_create(pthread_t * thread, const pthread_attr_t * attributes,
     *thread = m->thread;
     let_go(m, run, argument);
     return 0;
+}
+
+/* When ggml is set up it reads the name of the CPU from /proc/cpuinfo, which nothing here uses, into a string of C++. A long name
+ * is allocated inside libstdc++, out of reach of the wrappers above: a refusal there would throw, and end the process. Without the
+ * file ggml calls the device "CPU". */
+FILE * __wrap_fopen(const char * path, const char * mode) {
+    return t_reserve != NULL ? NULL : __real_fopen(path, mode);
 }
 
 #endif
