@@ -35,7 +35,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 
 # What the extension is made from; Python files are used in place.
-NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*)
+NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/* csrc/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures determinism-matrix sanitize \

@@ -1,6 +1,6 @@
 /* tinynn.c - the session: its life, its error funnel, its handles. */
 #define _GNU_SOURCE
-#include "tinynn_internal.h"
+#include "session.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

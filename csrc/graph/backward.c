@@ -1,0 +1,212 @@
+/* graph/backward.c - graph b: the forward graph, its backward, and what a step does with the gradients. */
+#include "kernels/kernel.h"
+
+#include <string.h>
+
+#include "ggml-impl.h"
+
+int tnn_build_forward_only(tnn_session * s, tnn_tensor loss) {
+    return tnn__enter(s, __func__) ? tnn__build_forward(s, loss, "loss") : TNN_E_STATE;
+}
+
+static int64_t count_tensors(const tnn_session * s) {
+    int64_t n = 0;
+    for (struct ggml_tensor * t = ggml_get_first_tensor(s->ctx_c); t != NULL; t = ggml_get_next_tensor(s->ctx_c, t)) {
+        n++;
+    }
+    return n;
+}
+
+static bool any_loss(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Is the loss a tnn_fused_cross_entropy? Then the shim differentiates the graph. */
+static bool is_fused(const tnn_session * s, const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const struct tnn_kernel * k = tnn__kernel_of(s, graph->nodes[i]);
+        if ((graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) && k != NULL && k->kind == TNN_K_CROSS_ENTROPY) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int tnn_build_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_FORWARD_BUILT) {
+        return tnn__fail_stage(s, "tnn_build_backward needs tnn_build_forward_only");
+    }
+    if (!any_loss(s->gf)) {
+        return tnn__fail(s, TNN_E_STATE, "no node of the forward graph is flagged as a loss; call tnn_set_loss first");
+    }
+    const bool fused = is_fused(s, s->gf);
+    int        rc    = fused ? tnn__fused_check(s, s->gf) : tnn__check_differentiable(s, s->gf);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    const int64_t most = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes;
+    if (most > s->capacity) {
+        return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
+                         "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
+    }
+    struct tnn_reserve reserve = { 0 }; /* ggml's flags of what needs a gradient */
+    if (!fused && !tnn__reserve_open(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
+        return s->code;
+    }
+    if (s->gb_unfinished != NULL) { /* the context has room for one copy */
+        s->gb = s->gb_unfinished;
+        ggml_graph_clear(s->gb);
+        memset(s->gb->grads, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grads));
+        memset(s->gb->grad_accs, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grad_accs));
+        ggml_graph_cpy(s->gf, s->gb);
+        s->gb_unfinished = NULL;
+    } else {
+        s->gb = ggml_graph_dup(s->ctx_c, s->gf, true);
+    }
+    if (fused) {
+        rc = tnn__fused_backward(s);
+    } else {
+        ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+        tnn__reserve_close(&reserve);
+    }
+    s->n_tensors_c = count_tensors(s);
+    if (rc != TNN_OK) {
+        s->gb_unfinished = s->gb;
+        s->gb            = NULL;
+        return rc;
+    }
+    s->stage       = TNN_STAGE_BACKWARD_BUILT;
+    return TNN_OK;
+}
+
+tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
+    if (x == NULL) {
+        return 0;
+    }
+    if (s->gb == NULL) {
+        tnn__fail_stage(s, "a gradient exists after tnn_build_backward");
+        return 0;
+    }
+    struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
+    if (grad == NULL) {
+        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is no parameter, or leads to no loss", ggml_get_name(x));
+        return 0;
+    }
+    return tnn__handle(s, grad);
+}
+
+int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node) {
+    struct ggml_tensor * t = tnn__enter(s, __func__) ? tnn__tensor(s, "node", node) : NULL;
+    if (t == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "graph b can be extended between tnn_build_backward and tnn_realize_backward");
+    }
+    if (t->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input: there is nothing to compute", ggml_get_name(t));
+    }
+    return tnn__expand(s, s->gb, t);
+}
+
+int tnn_pin_all_graph_b_nodes(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "graph b can be pinned between tnn_build_backward and tnn_realize_backward");
+    }
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        ggml_set_output(s->gb->nodes[i]);
+    }
+    return TNN_OK;
+}
+
+/* Is every gradient of a parameter an output, and made by kernels that can add to what is there? */
+static bool gradients_kept(const tnn_session * s, const struct ggml_cgraph * gb) {
+    for (int i = 0; i < gb->n_nodes; i++) {
+        if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
+            const struct ggml_tensor * grad = ggml_graph_get_grad(gb, gb->nodes[i]);
+            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(s, grad)))) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+int tnn_realize_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
+        return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
+    }
+    const bool fused = is_fused(s, s->gb);
+    int rc = fused ? tnn__fused_schedule(s, s->gb) : TNN_OK;
+    rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
+    rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
+    if (rc == TNN_OK) { /* the last that can fail: what has its place is not placed again */
+        s->gradients_kept = gradients_kept(s, s->gb);
+        rc = tnn__plan_and_allocate(s, s->gb);
+    }
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    tnn__losses_seal(s);
+    s->computed = false;
+    s->stage    = TNN_STAGE_BACKWARD_REALIZED;
+    return TNN_OK;
+}
+
+int tnn__reset(tnn_session * s, bool moments) {
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "a reset needs tnn_realize_backward");
+    }
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        struct ggml_tensor      * node = s->gb->nodes[i];
+        const struct tnn_kernel * k    = tnn__kernel_of(s, node);
+        if (moments && (node->op == GGML_OP_OPT_STEP_ADAMW || (k != NULL && k->kind == TNN_K_ADAMW))) {
+            ggml_set_zero(node->src[2]);
+            ggml_set_zero(node->src[3]);
+        }
+        struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
+        if (accumulator != NULL) { /* ggml makes one for each loss only: gradients of parameters are written, not added to */
+            *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
+        }
+    }
+    s->reset_done = true;
+    return TNN_OK;
+}
+
+int tnn_graph_reset(tnn_session * s) {
+    return tnn__enter(s, __func__) ? tnn__reset(s, true) : TNN_E_STATE;
+}
+
+int tnn_graph_reset_grads_only(tnn_session * s) {
+    return tnn__enter(s, __func__) ? tnn__reset(s, false) : TNN_E_STATE;
+}
+
+int tnn_compute_backward(tnn_session * s) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_compute_backward needs tnn_realize_backward");
+    }
+    if (!s->reset_done) {
+        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_backward");
+    }
+    const int rc = tnn__run(s, s->gb, NULL);
+    s->reset_done = s->reset_done && rc != TNN_OK;
+    return rc;
+}

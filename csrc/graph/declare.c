@@ -1,0 +1,256 @@
+/* graph/declare.c - the tensors that a session is told of, and the contexts of ggml that hold them. */
+#include "kernels/kernel.h"
+
+#include <stdlib.h>
+
+/* Checks the sizes of a new tensor; every dimension at least 1, all elements countable in an int. */
+static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
+    int64_t elements = 1;
+    for (int i = 0; i < n_dims; i++) {
+        if (ne[i] < 1) {
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld must be at least 1", i, (long long) ne[i]);
+            return false;
+        }
+        if (ne[i] > TNN_MAX_ELEMENTS / elements) {
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld makes the tensor larger than 2^31 - 1 elements, ggml's limit", i,
+                      (long long) ne[i]);
+            return false;
+        }
+        elements *= ne[i];
+    }
+    return true;
+}
+
+/* A context in mem, or NULL with an error. */
+static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
+    struct tnn_reserve reserve = { 0 };
+    if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 1 })) {
+        return NULL;
+    }
+    const struct ggml_init_params params = { .mem_size = mem_size, .mem_buffer = mem, .no_alloc = true };
+    struct ggml_context * ctx = ggml_init(params);
+    tnn__reserve_close(&reserve);
+    return ctx;
+}
+
+/* ------------------------------------------------------------------ weights */
+
+/* The weights context grows: a new ggml context cannot, so tensors live in chunks of contexts. */
+#define CHUNK_TENSORS 1024
+struct tnn_chunk {
+    struct tnn_chunk    * next;
+    struct ggml_context * ctx;
+    void                * mem;
+    int                   n;
+};
+
+static bool reserve_weight(tnn_session * s) {
+    if (s->chunks_w != NULL && s->chunks_w->n < CHUNK_TENSORS) {
+        return true;
+    }
+    const size_t       size = CHUNK_TENSORS * ggml_tensor_overhead();
+    struct tnn_chunk * c    = calloc(1, sizeof(*c));
+    if (c == NULL || (c->mem = aligned_alloc(64, (size + 63) / 64 * 64)) == NULL) {
+        free(c);
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %d tensor headers (%zu bytes)", CHUNK_TENSORS, size);
+        return false;
+    }
+    c->ctx = context_new(s, size, c->mem);
+    if (c->ctx == NULL) {
+        free(c->mem);
+        free(c);
+        return false;
+    }
+    c->next     = s->chunks_w;
+    s->chunks_w = c;
+    return true;
+}
+
+static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum ggml_type type, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call)) {
+        return 0;
+    }
+    if (s->stage != TNN_STAGE_DECLARE) {
+        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was called");
+        return 0;
+    }
+    if (!check_sizes(s, ne, n_dims)) {
+        return 0;
+    }
+    if (s->weights.n >= TNN_MAX_PERSISTENT) {
+        tnn__fail(s, TNN_E_STATE, "a session holds at most %lld persistent tensors", (long long) TNN_MAX_PERSISTENT);
+        return 0;
+    }
+    if (!reserve_weight(s) || !tnn__table_grow(s, &s->weights)) {
+        return 0;
+    }
+    struct ggml_tensor * t = ggml_new_tensor(s->chunks_w->ctx, type, n_dims, ne);
+    s->chunks_w->n++;
+    const tnn_tensor h = tnn__table_add(s, &s->weights, 0, t);
+    s->weights.entries[s->weights.n - 1].is_input = true;
+    s->weights.entries[s->weights.n - 1].uploaded = true; /* zeros */
+    return h;
+}
+
+tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 2);
+}
+
+tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1, int64_t ne2) {
+    const int64_t ne[] = { ne0, ne1, ne2 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 3);
+}
+
+tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_persistent(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    if (dtype != TNN_F32 && dtype != TNN_F16 && dtype != TNN_BF16) {
+        if (tnn__enter(s, __func__)) {
+            tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
+        }
+        return 0;
+    }
+    return declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
+}
+
+int tnn_finalize_weights(tnn_session * s) {
+    if (!tnn__enter(s, "tnn_finalize_weights")) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_DECLARE) {
+        return tnn__fail(s, TNN_E_STATE, "the weights are finalized already, once is all");
+    }
+    const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
+    size_t       size  = 0;
+    for (int64_t i = 0; i < s->weights.n; i++) {
+        size += GGML_PAD(ggml_nbytes(s->weights.entries[i].tensor), align); /* 2^21 tensors of < 2^33 bytes: no overflow */
+    }
+    if (size > 0) {
+        s->buf_w = tnn__buffer_alloc(s, size, "the weights");
+        if (s->buf_w == NULL) {
+            return s->code;
+        }
+        ggml_backend_buffer_clear(s->buf_w, 0);
+        char * at = ggml_backend_buffer_get_base(s->buf_w);
+        for (int64_t i = 0; i < s->weights.n; i++) {
+            struct ggml_tensor * t = s->weights.entries[i].tensor;
+            ggml_backend_tensor_alloc(s->buf_w, t, at);
+            at += GGML_PAD(ggml_nbytes(t), align);
+        }
+    }
+    s->stage = TNN_STAGE_BUILD;
+    return TNN_OK;
+}
+
+void tnn__weights_free(tnn_session * s) {
+    for (struct tnn_chunk * c = s->chunks_w, * next; c != NULL; c = next) {
+        next = c->next;
+        ggml_free(c->ctx);
+        free(c->mem);
+        free(c);
+    }
+    ggml_backend_buffer_free(s->buf_w);
+    free(s->weights.entries);
+}
+
+/* ------------------------------------------------------------------ the tensors of a graph */
+
+/* The compute context holds capacity tensors and the objects of both graphs. */
+static bool open_compute_context(tnn_session * s) {
+    if (s->ctx_c != NULL) {
+        return true;
+    }
+    const size_t graph_size = (size_t) (s->capacity + s->weights.n);
+    const size_t size = (size_t) s->capacity * ggml_tensor_overhead() + ggml_graph_overhead_custom(graph_size, false)
+                      + ggml_graph_overhead_custom(graph_size, true) + 1024;
+    s->mem_c = tnn__aligned_alloc(s, size, "a graph of this capacity");
+    if (s->mem_c == NULL) {
+        return false;
+    }
+    s->ctx_c = context_new(s, size, s->mem_c);
+    if (s->ctx_c == NULL) {
+        free(s->mem_c);
+        s->mem_c = NULL;
+        return false;
+    }
+    return true;
+}
+
+bool tnn__reserve_nodes(tnn_session * s, int n) {
+    if (s->stage == TNN_STAGE_DECLARE) {
+        tnn__fail_stage(s, "a graph can be built");
+        return false;
+    }
+    if (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED) {
+        tnn__fail_stage(s, "nodes can be appended only before the graph is realized");
+        return false;
+    }
+    if (!open_compute_context(s)) {
+        return false;
+    }
+    if (s->n_tensors_c + n > s->capacity) {
+        tnn__fail(s, TNN_E_STATE, "the graph is full: %lld tensors of a capacity of %lld; "
+                  "set a larger tnn_session_set_graph_capacity before building",
+                  (long long) s->n_tensors_c, (long long) s->capacity);
+        return false;
+    }
+    return true;
+}
+
+static tnn_tensor declare_input(tnn_session * s, const char * call, enum ggml_type type, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call) || !check_sizes(s, ne, n_dims) || !tnn__reserve_nodes(s, 1) || !tnn__table_grow(s, &s->nodes)) {
+        return 0;
+    }
+    struct ggml_tensor * t = ggml_new_tensor(s->ctx_c, type, n_dims, ne);
+    s->n_tensors_c++;
+    ggml_set_input(t);
+    const tnn_tensor h = tnn__table_add(s, &s->nodes, s->generation, t);
+    s->nodes.entries[s->nodes.n - 1].is_input = true;
+    return h;
+}
+
+tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_F32, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    return declare_input(s, __func__, GGML_TYPE_F32, ne, 2);
+}
+
+tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0) {
+    const int64_t ne[] = { ne0 };
+    return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+void tnn__compute_context_free(tnn_session * s) {
+    tnn__losses_free(s);
+    tnn__kernels_free(s);
+    ggml_free(s->ctx_c);
+    free(s->mem_c);
+    s->ctx_c    = NULL;
+    s->mem_c    = NULL;
+    s->gf       = NULL;
+    s->gb       = NULL;
+    s->gb_unfinished = NULL;
+    s->nodes.n  = 0;
+    s->nbytes_c = 0;
+    s->n_tensors_c = 0;
+    s->computed = s->reset_done = false;
+}

@@ -1,0 +1,104 @@
+/* graph/step.c - a training step in one call, and where its time goes. */
+#include "kernels/kernel.h"
+
+#include <string.h>
+
+/* An input of the training graph that the step writes, or NULL with an error. */
+static struct ggml_tensor * step_input(tnn_session * s, const char * arg, tnn_tensor h, enum ggml_type type, int64_t n) {
+    struct tnn_entry * e = tnn__entry(s, arg, h);
+    if (e == NULL) {
+        return NULL;
+    }
+    if (!e->is_input || e->tensor->type != type || ggml_nelements(e->tensor) != n || e->tensor->data == NULL) {
+        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, it is %s of shape %s", arg, (long long) n,
+                  ggml_type_name(type), ggml_type_name(e->tensor->type), tnn__shape(e->tensor));
+        return NULL;
+    }
+    return e->tensor;
+}
+
+static void fill(tnn_session * s, struct ggml_tensor * t, const void * data) {
+    memcpy(t->data, data, ggml_nbytes(t));
+    tnn__entry_of(s, t)->uploaded = true;
+}
+
+int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, const int32_t * targets, int64_t n, const float * hp,
+                   int64_t n_hp, int32_t mode, float * loss, float * norm) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_train_step needs tnn_realize_backward");
+    }
+    if (step == NULL || ids == NULL || targets == NULL || hp == NULL || loss == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "step, ids, targets, hp and loss must not be NULL");
+    }
+    if ((mode & ~(TNN_STEP_RESET_MOMENTS | TNN_STEP_ACCUMULATE | TNN_STEP_NO_UPDATE)) != 0) {
+        return tnn__fail(s, TNN_E_VALUE, "mode = %d has unknown bits", (int) mode);
+    }
+    struct ggml_tensor * t_ids     = step_input(s, "step.ids", step->ids, GGML_TYPE_I32, n);
+    struct ggml_tensor * t_targets = t_ids != NULL ? step_input(s, "step.targets", step->targets, GGML_TYPE_I32, n) : NULL;
+    struct ggml_tensor * t_hp      = t_targets != NULL ? step_input(s, "step.hp", step->hp, GGML_TYPE_F32, n_hp) : NULL;
+    struct ggml_tensor * t_loss    = t_hp != NULL ? tnn__tensor(s, "step.loss", step->loss) : NULL;
+    struct ggml_tensor * t_norm    = t_loss != NULL && step->norm != 0 ? tnn__tensor(s, "step.norm", step->norm) : NULL;
+    if (t_loss == NULL || (step->norm != 0 && t_norm == NULL)) {
+        return s->code;
+    }
+    if (!(t_loss->flags & GGML_TENSOR_FLAG_LOSS) || t_loss->data == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) is not the loss of the graph", ggml_get_name(t_loss));
+    }
+    if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
+        return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before tnn_realize_backward");
+    }
+    if (t_norm != NULL && (tnn__kernel_of(s, t_norm) == NULL || tnn__kernel_of(s, t_norm)->kind != TNN_K_GRAD_NORM || t_norm->data == NULL || norm == NULL)) {
+        return tnn__fail(s, TNN_E_VALUE, "step.norm is not what tnn_fused_grad_norm returned, or there is no place for it");
+    }
+    if ((mode & TNN_STEP_ACCUMULATE) && !s->gradients_kept) {
+        return tnn__fail(s, TNN_E_STATE, "gradients accumulate only where each is flagged with tnn_set_output before tnn_realize_backward");
+    }
+    if ((mode & TNN_STEP_ACCUMULATE) && !s->computed) {
+        return tnn__fail(s, TNN_E_STATE, "there is no gradient yet to accumulate on: the first step goes without TNN_STEP_ACCUMULATE");
+    }
+    fill(s, t_ids, ids);
+    fill(s, t_targets, targets);
+    fill(s, t_hp, hp);
+    int rc = tnn__check_inputs(s, s->gb); /* before the moments are cleared */
+    if (rc == TNN_OK) {
+        rc = tnn__reset(s, (mode & TNN_STEP_RESET_MOMENTS) != 0);
+    }
+    if (rc == TNN_OK) {
+        s->accumulate = (mode & TNN_STEP_ACCUMULATE) != 0;
+        s->update     = (mode & TNN_STEP_NO_UPDATE) == 0;
+        rc = tnn__run(s, s->gb, NULL);
+        s->accumulate = false;
+        s->update     = true;
+    }
+    s->reset_done = false;
+    if (rc == TNN_OK) {
+        *loss = *(const float *) t_loss->data;
+        if (t_norm != NULL) {
+            *norm = *(const float *) t_norm->data;
+        }
+    }
+    return rc;
+}
+
+int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    const bool backward = s->stage == TNN_STAGE_BACKWARD_REALIZED;
+    if (!backward && s->stage != TNN_STAGE_FORWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_compute_profiled needs a realized graph");
+    }
+    if (backward && !s->reset_done) {
+        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_profiled of a training graph");
+    }
+    struct ggml_cgraph * graph = backward ? s->gb : s->gf;
+    if (n != ggml_graph_n_nodes(graph) || seconds == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of nodes, %d", (long long) n, ggml_graph_n_nodes(graph));
+    }
+    const int rc = tnn__run(s, graph, seconds);
+    s->reset_done = s->reset_done && rc != TNN_OK;
+    return rc;
+}

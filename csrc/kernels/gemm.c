@@ -1,0 +1,138 @@
+/* kernels/gemm.c - which kernel computes a matrix product, the products that need none, and how threads share one. */
+#include "kernels/gemm.h"
+
+#include "kernels/vec8.h"
+
+#include <stdatomic.h>
+
+size_t tnn__gemm_scratch(void) {
+    return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE);
+}
+
+/* ------------------------------------------------------------------ the kernels */
+
+/* Those that this CPU can run, the fastest first. */
+static const struct tnn_gemm_kernel * kernel_at(int i) {
+#ifdef TNN_GEMM_AVX512
+    if (tnn__cpu_has_avx512()) {
+        return i == 0 ? &tnn__gemm_avx512 : i == 1 ? &tnn__gemm_v8 : NULL;
+    }
+#endif
+    return i == 0 ? &tnn__gemm_v8 : NULL;
+}
+
+static _Atomic(const struct tnn_gemm_kernel *) in_use; /* NULL: not chosen yet */
+
+static const struct tnn_gemm_kernel * kernel_in_use(void) {
+    const struct tnn_gemm_kernel * kernel = atomic_load_explicit(&in_use, memory_order_relaxed);
+    if (kernel == NULL) {
+        kernel = kernel_at(0);
+        atomic_store_explicit(&in_use, kernel, memory_order_relaxed);
+    }
+    return kernel;
+}
+
+const char * tnn_gemm_kernel(void) {
+    return kernel_in_use()->name;
+}
+
+const char * tnn_gemm_kernel_at(int32_t i) {
+    const struct tnn_gemm_kernel * kernel = i >= 0 ? kernel_at(i) : NULL;
+    return kernel != NULL ? kernel->name : NULL;
+}
+
+int tnn_gemm_use_kernel(const char * name) {
+    const struct tnn_gemm_kernel * kernel;
+    for (int i = 0; name != NULL && (kernel = kernel_at(i)) != NULL; i++) {
+        if (strcmp(kernel->name, name) == 0) {
+            atomic_store_explicit(&in_use, kernel, memory_order_relaxed);
+            return TNN_OK;
+        }
+    }
+    return TNN_E_VALUE;
+}
+
+/* ------------------------------------------------------------------ a row or two */
+
+/* y = B^T x for the rows of A one by one, B's columns contiguous along k: nothing is packed, each weight is read once. Eight
+ * columns go together; the order along k is the tile's. */
+static void few_rows(const struct tnn_gemm * g) {
+    for (int64_t i = 0; i < g->m; i++) {
+        const float * a = g->a + i * g->a_row;
+        float       * c = g->c + i * g->c_row;
+        for (int64_t j = 0; j < g->n; j += V8_LANES) {
+            const int64_t width = tnn__min(V8_LANES, g->n - j);
+            const float * column[V8_LANES];
+            for (int64_t s = 0; s < V8_LANES; s++) { /* columns beyond the edge repeat the last */
+                column[s] = g->b + (j + tnn__min(s, width - 1)) * g->b_col;
+            }
+            v8f     sum = g->accumulate ? v8_load_part(c + j, width, 0.0f) : v8_set1(0.0f);
+            int64_t p   = 0;
+            for (; p + V8_LANES <= g->k; p += V8_LANES) {
+                v8f r[V8_LANES];
+                for (int s = 0; s < V8_LANES; s++) {
+                    r[s] = v8_load(column[s] + p);
+                }
+                v8_transpose(r);
+                for (int s = 0; s < V8_LANES; s++) {
+                    sum = v8_fma(v8_set1(a[p + s]), r[s], sum);
+                }
+            }
+            for (; p < g->k; p++) {
+                v8f r;
+                for (int s = 0; s < V8_LANES; s++) {
+                    r[s] = column[s][p];
+                }
+                sum = v8_fma(v8_set1(a[p]), r, sum);
+            }
+            if (g->bias != NULL) {
+                sum += v8_load_part(g->bias + j, width, 0.0f);
+            }
+            if (g->add != NULL) {
+                sum += v8_load_part(g->add + i * g->c_row + j, width, 0.0f);
+            }
+            v8_store_part(c + j, width, sum);
+        }
+    }
+}
+
+void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
+    if (g->m <= 2 && g->b_row == 1 && g->a_col == 1) {
+        few_rows(g);
+    } else {
+        kernel_in_use()->run(g, scratch);
+    }
+}
+
+/* ------------------------------------------------------------------ shares */
+
+static struct tnn_gemm rows_of(const struct tnn_gemm * g, int64_t begin, int64_t end) {
+    struct tnn_gemm part = *g;
+    part.m   = end - begin;
+    part.a  += begin * g->a_row;
+    part.c  += begin * g->c_row;
+    part.add = g->add != NULL ? g->add + begin * g->c_row : NULL;
+    return part;
+}
+
+static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int64_t end) {
+    struct tnn_gemm part = *g;
+    part.n    = end - begin;
+    part.b   += begin * g->b_col;
+    part.c   += begin;
+    part.add  = g->add != NULL ? g->add + begin : NULL;
+    part.bias = g->bias != NULL ? g->bias + begin : NULL;
+    return part;
+}
+
+void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch) {
+    const struct tnn_gemm_kernel * kernel = kernel_in_use();
+    int64_t begin, end;
+    /* Cut the longer side: what each thread packs for itself is then the smaller operand. */
+    const bool by_rows = g->m > g->n;
+    tnn__part(by_rows ? g->m : g->n, by_rows ? kernel->rows : kernel->columns, ith, nth, &begin, &end);
+    if (begin < end) {
+        const struct tnn_gemm part = by_rows ? rows_of(g, begin, end) : columns_of(g, begin, end);
+        tnn__gemm(&part, scratch);
+    }
+}

@@ -1,0 +1,36 @@
+/* kernels/gemm_avx512.c - the matrix product in vectors of sixteen, for CPUs with AVX-512: the only file that is compiled for it.
+ *
+ * Nothing of it runs unless kernels/gemm.c found that this CPU and its system have AVX-512. A lane is a column of the result
+ * and no lane meets another, so the bits are those of kernels/gemm_v8.c. */
+#include "kernels/gemm.h"
+
+#ifdef TNN_GEMM_AVX512
+#include <immintrin.h>
+#include <string.h>
+
+typedef float v16f __attribute__((vector_size(64)));
+
+static inline v16f v16_load(const float * p) {
+    v16f v;
+    memcpy(&v, p, sizeof(v)); /* one unaligned load */
+    return v;
+}
+
+static inline void v16_store(float * p, v16f v) {
+    memcpy(p, &v, sizeof(v));
+}
+
+#define vec       v16f
+#define LANES     16
+#define vec_load  v16_load
+#define vec_store v16_store
+#define vec_set1(x) ((v16f) _mm512_set1_ps(x))
+#define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
+#define MR        12 /* 12 x 2 accumulators and two columns are 26 registers of 32 */
+#define KC        384 /* a panel of B: 48 KiB; its next rows come from L2 in time */
+#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+
+#include "kernels/gemm_blocks.h"
+
+const struct tnn_gemm_kernel tnn__gemm_avx512 = { .name = "avx512", .rows = MR, .columns = NR, .run = run };
+#endif

@@ -1,0 +1,283 @@
+/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each width of vector. See kernels/gemm.h for its promise.
+ *
+ * The file that includes this defines
+ *   vec, LANES              a vector of f32 and its lanes: 8 or 16
+ *   vec_load, vec_store, vec_set1, vec_fma
+ *   MR, ROWS(X)             the most rows of a tile, and X(0) ... X(MR - 1)
+ *   KC                      the most of k that a packed panel spans
+ * Everything here is static: code for one instruction set must not be taken by the linker for another's.
+ *
+ * The scheme is Goto's: B is packed into panels of NR columns, a KC x NC block at a time; a tile of up to MR x NR elements of C
+ * stays in registers while k goes by. Where an operand is small or lies well already it is read in place. Unlike a BLAS it
+ * never keeps partial sums apart: a tile goes back to C between two blocks of k and is the start of the next, which is what
+ * fixes the order of the sum.
+ */
+#include "kernels/gemm.h"
+#include "kernels/vec8.h"
+
+#define NR (2 * LANES)
+#define MC TNN_GEMM_MC
+#define NC TNN_GEMM_NC
+
+#define IN_PLACE_ROWS 64  /* few rows of A read B too seldom to pay for copying it, ... */
+#define IN_PLACE_K    128 /* ... and this many rows of an operand, a line or two of each, stay in L1 where they lie */
+
+/* ------------------------------------------------------------------ packing */
+
+/* A panel: columns of B, width of them at most NR, over kc of k, as [kc][NR]. Columns beyond width are 0. */
+static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t width, float * out) {
+    if (b_col == 1) {
+        if (width == NR) {
+            for (int64_t p = 0; p < kc; p++) {
+                vec_store(out + p * NR, vec_load(b + p * b_row));
+                vec_store(out + p * NR + LANES, vec_load(b + p * b_row + LANES));
+            }
+        } else {
+            for (int64_t p = 0; p < kc; p++) {
+                memset(out + p * NR, 0, NR * sizeof(float));
+                memcpy(out + p * NR, b + p * b_row, (size_t) width * sizeof(float));
+            }
+        }
+        return;
+    }
+    /* columns are contiguous along k: blocks of 8 x 8 are transposed */
+    const int64_t whole = kc / V8_LANES * V8_LANES;
+    int64_t j = 0;
+    for (; j + V8_LANES <= width; j += V8_LANES) {
+        for (int64_t p = 0; p < whole; p += V8_LANES) {
+            v8f r[V8_LANES];
+            for (int i = 0; i < V8_LANES; i++) {
+                r[i] = v8_load(b + p + (j + i) * b_col);
+            }
+            v8_transpose(r);
+            for (int i = 0; i < V8_LANES; i++) {
+                v8_store(out + (p + i) * NR + j, r[i]);
+            }
+        }
+        for (int64_t p = whole; p < kc; p++) {
+            for (int64_t i = j; i < j + V8_LANES; i++) {
+                out[p * NR + i] = b[p + i * b_col];
+            }
+        }
+    }
+    for (int64_t p = 0; p < kc && j < NR; p++) {
+        for (int64_t i = j; i < NR; i++) {
+            out[p * NR + i] = i < width ? b[p + i * b_col] : 0.0f;
+        }
+    }
+}
+
+/* The strip's first row, of rows cut into strips of nearly equal heights. */
+static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
+    return rows * s / strips;
+}
+
+/* Rows of A, contiguous down its columns, over kc of k, as strips [kc][height]. */
+static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t rows, int64_t strips, float * out) {
+    for (int64_t p = 0; p < kc; p++, a += a_col) {
+        for (int64_t s = 0, i = 0; s < strips; s++) {
+            const int64_t end = strip_begin(rows, strips, s + 1), height = end - i;
+            if (height == MR) {
+                memcpy(out + i * kc + p * MR, a + i, MR * sizeof(float));
+            } else {
+                for (int64_t r = 0; r < height; r++) {
+                    out[i * kc + p * height + r] = a[i + r];
+                }
+            }
+            i = end;
+        }
+    }
+}
+
+/* Rows that lie a multiple of a page apart fall on the same few lines of L1: more of them than it has ways evict each other. */
+static bool rows_collide(int64_t a_row) {
+    const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
+    return bytes < 64 || bytes > 4096 - 64;
+}
+
+/* Rows of A, contiguous along k, over kc of k, as rows of kc + TNN_GEMM_PAD. */
+static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, float * out) {
+    for (int64_t i = 0; i < rows; i++) {
+        memcpy(out + i * (kc + TNN_GEMM_PAD), a + i * a_row, (size_t) kc * sizeof(float));
+    }
+}
+
+/* ------------------------------------------------------------------ the micro-kernel */
+
+/* What a tile reads and writes. A's element (r, p) lies at a[r*a_row + p*a_col], of which one stride is 1; row p of the panel at
+ * b + p*b_row. The chain starts from c (NULL: from 0) and its end goes to out. */
+struct tile {
+    int64_t       kc;
+    const float * a;
+    int64_t       a_row, a_col;
+    const float * b;
+    int64_t       b_row;
+    const float * c;
+    int64_t       c_row;
+    const float * bias; /* or NULL */
+    const float * add;  /* row stride c_row, or NULL */
+    float       * out;
+    int64_t       out_row;
+};
+
+/* rows x (vectors * LANES). The last three are constants where it is inlined: what lies beyond them is not compiled. */
+static inline __attribute__((always_inline)) void run_tile(const struct tile * t, const bool along_k, const int rows, const int vectors) {
+    const bool    two   = vectors > 1;
+    const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;
+    const int64_t a_row = along_k ? t->a_row : 1, a_col = along_k ? 1 : t->a_col;
+    const float * b     = t->b;
+    /* three rows to a base register: row, row + stride, row + 2 strides are addresses of one instruction */
+    const float * a0 = t->a, * a3 = a0 + 3 * a_row, * a6 = a3 + 3 * a_row, * a9 = a6 + 3 * a_row;
+#define DECLARE(r) vec lo##r = vec_set1(0.0f), hi##r = lo##r;
+    ROWS(DECLARE)
+#undef DECLARE
+    if (t->c != NULL) {
+        const float * c = t->c;
+#define LOAD(r) if (r < rows) { lo##r = vec_load(c + r * c_row); if (two) { hi##r = vec_load(c + r * c_row + LANES); } }
+        ROWS(LOAD)
+#undef LOAD
+    }
+    for (int64_t p = t->kc; p > 0; p--) {
+        const vec b0 = vec_load(b), b1 = two ? vec_load(b + LANES) : b0;
+#define STEP(r)                                                                                                              \
+        if (r < rows) {                                                                                                      \
+            const float * const from = r < 3 ? a0 : r < 6 ? a3 : r < 9 ? a6 : a9;                                            \
+            const vec x = vec_set1(from[r % 3 * a_row]);                                                                     \
+            lo##r = vec_fma(x, b0, lo##r);                                                                                   \
+            if (two) { hi##r = vec_fma(x, b1, hi##r); }                                                                      \
+        }
+        ROWS(STEP)
+#undef STEP
+        a0 += a_col;
+        a3 += a_col;
+        a6 += a_col;
+        a9 += a_col;
+        b  += b_row;
+    }
+    if (along_k && t->bias != NULL) { /* down its columns: cut_tile adds them */
+        const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
+#define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
+        ROWS(BIAS)
+#undef BIAS
+    }
+    if (along_k && t->add != NULL) {
+        const float * add = t->add;
+#define ADD(r) if (r < rows) { lo##r += vec_load(add + r * c_row); if (two) { hi##r += vec_load(add + r * c_row + LANES); } }
+        ROWS(ADD)
+#undef ADD
+    }
+    float * out = t->out;
+#define STORE(r) if (r < rows) { vec_store(out + r * out_row, lo##r); if (two) { vec_store(out + r * out_row + LANES, hi##r); } }
+    ROWS(STORE)
+#undef STORE
+}
+
+/* A function for each height and width, A along k or down its columns. */
+#define TILES(r)                                                                             \
+    static void along_##r##_1(const struct tile * t) { run_tile(t, true, r + 1, 1); }        \
+    static void along_##r##_2(const struct tile * t) { run_tile(t, true, r + 1, 2); }        \
+    static void down_##r##_1(const struct tile * t) { run_tile(t, false, r + 1, 1); }        \
+    static void down_##r##_2(const struct tile * t) { run_tile(t, false, r + 1, 2); }
+ROWS(TILES)
+#undef TILES
+
+/* [A along k][height - 1][vectors - 1] */
+static void (*const TILE[2][MR][2])(const struct tile *) = {
+#define DOWN(r) { down_##r##_1, down_##r##_2 },
+    { ROWS(DOWN) },
+#undef DOWN
+#define ALONG(r) { along_##r##_1, along_##r##_2 },
+    { ROWS(ALONG) },
+#undef ALONG
+};
+
+/* ------------------------------------------------------------------ blocks */
+
+/* The tile of height x width elements, narrower than its vectors or more than run_tile does: by way of spill. */
+static void cut_tile(const struct tile * t, bool along_k, int64_t height, int64_t width, float * spill) {
+    struct tile whole = *t;
+    if (t->c != NULL) {
+        for (int64_t r = 0; r < height; r++) {
+            memcpy(spill + r * NR, t->c + r * t->c_row, (size_t) width * sizeof(float));
+        }
+        whole.c     = spill;
+        whole.c_row = NR;
+    }
+    whole.bias    = NULL;
+    whole.add     = NULL;
+    whole.out     = spill;
+    whole.out_row = NR;
+    TILE[along_k][height - 1][width > LANES](&whole);
+    for (int64_t r = 0; r < height; r++) {
+        for (int64_t s = 0; s < width; s++) {
+            float x = spill[r * NR + s];
+            x = t->bias != NULL ? x + t->bias[s] : x;
+            x = t->add != NULL ? x + t->add[r * t->c_row + s] : x;
+            t->out[r * t->out_row + s] = x;
+        }
+    }
+}
+
+static void run(const struct tnn_gemm * g, void * scratch) {
+    float * const b_block = scratch;
+    float * const a_block = b_block + TNN_GEMM_KC * NC;
+    float * const spill   = a_block + MC * (TNN_GEMM_KC + TNN_GEMM_PAD);
+    const int64_t k_blocks = (g->k + KC - 1) / KC;
+    const int64_t kc_even  = (g->k + k_blocks - 1) / k_blocks;
+    const bool    along_k  = g->a_col == 1;
+    const bool    pack_a   = !along_k && (g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
+    const bool    copy_a   = along_k && g->n > 2 * NR && rows_collide(g->a_row);
+    const bool    pack_b   = g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    for (int64_t j0 = 0; j0 < g->n; j0 += NC) {
+        const int64_t cols = tnn__min(NC, g->n - j0);
+        for (int64_t p0 = 0; p0 < g->k; p0 += kc_even) {
+            const int64_t kc   = tnn__min(kc_even, g->k - p0);
+            const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
+            const float * b    = g->b + p0 * g->b_row + j0 * g->b_col;
+            for (int64_t j = 0; j < cols; j += NR) { /* a panel cut by the edge is packed always: it would be read beyond its rows */
+                const int64_t width = tnn__min(NR, cols - j);
+                if (pack_b || width % LANES != 0) {
+                    pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, width, b_block + j * kc);
+                }
+            }
+            for (int64_t i0 = 0; i0 < g->m; i0 += MC) {
+                const int64_t rows   = tnn__min(MC, g->m - i0);
+                const int64_t strips = (rows + MR - 1) / MR; /* of nearly equal heights */
+                if (pack_a) {
+                    pack_columns(g->a + i0 + p0 * g->a_col, g->a_col, kc, rows, strips, a_block);
+                } else if (copy_a) {
+                    copy_rows(g->a + (i0 * g->a_row) + p0, g->a_row, kc, rows, a_block);
+                }
+                for (int64_t j = 0; j < cols; j += NR) {
+                    const int64_t width  = tnn__min(NR, cols - j);
+                    const bool    packed = pack_b || width % LANES != 0;
+                    struct tile t = {
+                        .kc = kc, .a_row = g->a_row, .a_col = g->a_col, .c_row = g->c_row, .out_row = g->c_row,
+                        .b = packed ? b_block + j * kc : b + j, .b_row = packed ? NR : g->b_row,
+                        .bias = last && g->bias != NULL ? g->bias + j0 + j : NULL,
+                    };
+                    for (int64_t s = 0; s < strips; s++) {
+                        const int64_t i = strip_begin(rows, strips, s), height = strip_begin(rows, strips, s + 1) - i;
+                        const int64_t at = (i0 + i) * g->c_row + j0 + j;
+                        t.a   = g->a + (i0 + i) * g->a_row + p0 * g->a_col;
+                        if (pack_a) {
+                            t.a     = a_block + i * kc;
+                            t.a_col = height;
+                        } else if (copy_a) {
+                            t.a     = a_block + i * (kc + TNN_GEMM_PAD);
+                            t.a_row = kc + TNN_GEMM_PAD;
+                        }
+                        t.out = g->c + at;
+                        t.c   = goes_on ? t.out : NULL;
+                        t.add = last && g->add != NULL ? g->add + at : NULL;
+                        if (width % LANES != 0 || (!along_k && (t.bias != NULL || t.add != NULL))) {
+                            cut_tile(&t, along_k, height, width, spill);
+                        } else {
+                            TILE[along_k][height - 1][width > LANES](&t);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+/* kernels/gemm_v8.c - the matrix product in vectors of eight, for the profile's own instruction set: it runs everywhere. */
+#include "kernels/vec8.h"
+
+#define vec       v8f
+#define LANES     V8_LANES
+#define vec_load  v8_load
+#define vec_store v8_store
+#define vec_set1  v8_set1
+#define vec_fma   v8_fma
+#define MR        6 /* 6 x 2 accumulators, two columns and a row are 15 registers of 16 */
+#define KC        384 /* a panel of B: 24 KiB, half of a usual L1 */
+#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5)
+
+#include "kernels/gemm_blocks.h"
+
+const struct tnn_gemm_kernel tnn__gemm_v8 = { .name = "v8", .rows = MR, .columns = NR, .run = run };

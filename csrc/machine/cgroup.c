@@ -1,0 +1,126 @@
+/* machine/cgroup.c - what the control groups of this process leave it.
+ *
+ * A group's limit holds for the groups in it as well, so each is asked, from the process's own up to the top. Version 2 has one tree,
+ * version 1 one for each kind of limit. A container sees its own group at the top, whatever path the process is told.
+ * Compiled for the baseline instruction set, as machine/cpu.c is. */
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct group {
+    char   folder[1024];
+    size_t top; /* length of the tree's own folder */
+};
+
+/* Is the name one of those between commas? "" is in "". */
+static bool among(const char * names, const char * name) {
+    for (;;) {
+        const size_t n = strcspn(names, ",");
+        if (n == strlen(name) && strncmp(names, name, n) == 0) {
+            return true;
+        }
+        if (names[n] == '\0') {
+            return false;
+        }
+        names += n + 1;
+    }
+}
+
+/* The process's group in the tree of a controller of version 1, or of version 2 for "". Where it is not told, the top. */
+static struct group own_group(const char * controller) {
+    struct group g = { .folder = "/sys/fs/cgroup" };
+    char         text[4096];
+    if (controller[0] != '\0') {
+        strcat(strcat(g.folder, "/"), controller);
+    }
+    g.top = strlen(g.folder);
+    if (!tnn__read_start("/proc/self/cgroup", text, sizeof(text))) {
+        return g;
+    }
+    for (char * line = text, * next; line != NULL; line = next) { /* number:controllers:path */
+        next = strchr(line, '\n');
+        if (next != NULL) {
+            *next++ = '\0';
+        }
+        char * names = strchr(line, ':');
+        char * path  = names != NULL ? strchr(names + 1, ':') : NULL;
+        if (path != NULL && path[1] == '/' && g.top + strlen(path + 1) < sizeof(g.folder)) {
+            *path = '\0';
+            if (among(names + 1, controller)) {
+                strcpy(g.folder + g.top, path + 1);
+                break;
+            }
+        }
+    }
+    return g;
+}
+
+/* To the group above; false at the top. */
+static bool go_up(struct group * g) {
+    if (g->folder[g->top] == '\0') {
+        return false;
+    }
+    *strrchr(g->folder, '/') = '\0';
+    return true;
+}
+
+static bool read_file(const struct group * g, const char * name, char * text, size_t size) {
+    char path[sizeof(g->folder) + 32];
+    snprintf(path, sizeof(path), "%s/%s", g->folder, name);
+    return tnn__read_start(path, text, size);
+}
+
+/* The number behind prefix in a file of the group, or UINT64_MAX. */
+static uint64_t number(const struct group * g, const char * name, const char * prefix) {
+    char text[2048];
+    return read_file(g, name, text, sizeof(text)) ? tnn__number_behind(text, prefix) : UINT64_MAX;
+}
+
+uint64_t tnn__cgroup_memory(void) {
+    static const struct {
+        const char * controller, * limit, * used, * cache;
+    } versions[] = {
+        { "", "memory.max", "memory.current", "\ninactive_file " },
+        { "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "\ntotal_inactive_file " },
+    };
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < 2; i++) {
+        struct group g = own_group(versions[i].controller);
+        do {
+            const uint64_t limit = number(&g, versions[i].limit, ""), used = number(&g, versions[i].used, "");
+            if (limit != UINT64_MAX && used != UINT64_MAX) { /* "max" reads as no number */
+                const uint64_t cache = number(&g, "memory.stat", versions[i].cache); /* files' pages, which the system takes back first */
+                const uint64_t held  = cache == UINT64_MAX ? used : used - (cache < used ? cache : used);
+                const uint64_t rest  = limit > held ? limit - held : 0;
+                least = rest < least ? rest : least;
+            }
+        } while (go_up(&g));
+    }
+    return least;
+}
+
+/* Cores that so much time in each period is, rounded up; 0 for no limit. */
+static int64_t cores_of(long long quota, long long period) {
+    return quota > 0 && period > 0 ? (quota - 1) / period + 1 : 0;
+}
+
+int64_t tnn__cgroup_cores(void) {
+    int64_t   least = INT64_MAX;
+    char      text[64];
+    long long quota, period;
+    struct group g = own_group("");
+    do {
+        const bool    told = read_file(&g, "cpu.max", text, sizeof(text)) && sscanf(text, "%lld %lld", &quota, &period) == 2;
+        const int64_t n    = told ? cores_of(quota, period) : 0;
+        least = n > 0 && n < least ? n : least;
+    } while (go_up(&g));
+    g = own_group("cpu");
+    do {
+        const bool    told = read_file(&g, "cpu.cfs_quota_us", text, sizeof(text)) && sscanf(text, "%lld", &quota) == 1
+                       && read_file(&g, "cpu.cfs_period_us", text, sizeof(text)) && sscanf(text, "%lld", &period) == 1;
+        const int64_t n    = told ? cores_of(quota, period) : 0;
+        least = n > 0 && n < least ? n : least;
+    } while (go_up(&g));
+    return least;
+}

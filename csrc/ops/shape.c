@@ -1,0 +1,292 @@
+/* ops/shape.c - the operators that move elements and change none: rows, parts, shapes, views, copies. */
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ rows */
+
+tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * t = tnn__tensor(s, "table", table);
+    struct ggml_tensor * i = t != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
+    if (i == NULL || !tnn__want_float_type(s, "table", t) || !tnn__want_contiguous(s, "table", t)) {
+        return 0;
+    }
+    if (!ggml_is_matrix(t)) {
+        tnn__fail(s, TNN_E_VALUE, "table has shape %s, must be two-dimensional", tnn__shape(t));
+        return 0;
+    }
+    if (t->ne[0] > TNN_MAX_ELEMENTS / i->ne[0]) {
+        tnn__fail_elements(s, "the result");
+        return 0;
+    }
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_get_rows(s->ctx_c, t, i)) : 0;
+}
+
+tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * d = tnn__tensor(s, "dst", dst);
+    struct ggml_tensor * r = d != NULL ? tnn__f32_operand(s, "rows", rows) : NULL;
+    struct ggml_tensor * i = r != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
+    if (i == NULL || !tnn__want_float_type(s, "dst", d) || !tnn__want_contiguous(s, "dst", d)) {
+        return 0;
+    }
+    if (!ggml_is_matrix(d) || !ggml_is_matrix(r) || d->ne[0] != r->ne[0] || r->ne[1] != i->ne[0]) {
+        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, must be [%lld, %lld]: dst's ne0 (dst is %s), and one row an id", tnn__shape(r),
+                  (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
+        return 0;
+    }
+    if (tnn__same_memory(d, r)) {
+        tnn__fail(s, TNN_E_VALUE, "rows and dst are the same memory: what is read would depend on what was written first");
+        return 0;
+    }
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
+}
+
+/* ------------------------------------------------------------------ shape */
+
+/* ggml has no derivative for CONCAT; SET has one, and writes the same bits. The base is a leaf that the SETs cover whole. */
+static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * parts, int n, int dim, int64_t length) {
+    int64_t ne[GGML_MAX_DIMS];
+    memcpy(ne, parts[0]->ne, sizeof(ne));
+    ne[dim] = length;
+    struct ggml_tensor * result = ggml_new_tensor(s->ctx_c, GGML_TYPE_F32, GGML_MAX_DIMS, ne);
+    size_t offset = 0;
+    for (int i = 0; i < n; i++) {
+        result = ggml_set(s->ctx_c, result, parts[i], result->nb[1], result->nb[2], result->nb[3], offset);
+        offset += (size_t) parts[i]->ne[dim] * result->nb[dim];
+    }
+    return tnn__appended(s, n + 1, result);
+}
+
+/* Checks part i against the first one. */
+static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, const struct ggml_tensor * first, int dim) {
+    for (int d = 0; d < GGML_MAX_DIMS; d++) {
+        if (d != dim && t->ne[d] != first->ne[d]) {
+            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, must equal that of parts[0], %s, but for ne%d", i, tnn__shape(t),
+                      tnn__shape(first), dim);
+            return false;
+        }
+    }
+    return true;
+}
+
+#define MAX_PARTS 4096
+
+/* t has room for n tensors. */
+static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, struct ggml_tensor ** t, int32_t n, int32_t dim) {
+    int64_t length = 0;
+    if (dim < 0 || dim >= GGML_MAX_DIMS) {
+        tnn__fail(s, TNN_E_VALUE, "dim = %d must be between 0 and %d", (int) dim, GGML_MAX_DIMS - 1);
+        return 0;
+    }
+    const struct ggml_tensor * first = tnn__f32_operand(s, "parts[0]", parts[0]);
+    for (int i = 0; i < n && first != NULL; i++) {
+        char arg[32];
+        snprintf(arg, sizeof(arg), "parts[%d]", i);
+        t[i] = tnn__f32_operand(s, arg, parts[i]);
+        if (t[i] == NULL || !want_part(s, i, t[i], first, dim)) {
+            return 0;
+        }
+        length += t[i]->ne[dim];
+    }
+    if (first == NULL) {
+        return 0;
+    }
+    const int64_t rest = ggml_nelements(first) / first->ne[dim];
+    if (length > (INT64_C(1) << 28) / rest) { /* ggml's SET keeps strides and offset in 30 bits */
+        tnn__fail(s, TNN_E_VALUE, "the result would have more than 2^28 elements, the limit of ggml's SET");
+        return 0;
+    }
+    return tnn__reserve_nodes(s, n + 1) ? concatenate(s, t, n, dim, length) : 0;
+}
+
+tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim) {
+    const tnn_tensor parts[] = { a, b };
+    struct ggml_tensor * t[2];
+    return tnn__enter(s, __func__) ? concat_checked(s, parts, t, 2, dim) : 0;
+}
+
+tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    if (n < 1 || n > MAX_PARTS || parts == NULL) {
+        tnn__fail(s, TNN_E_VALUE, "n = %d parts; must be between 1 and %d", (int) n, MAX_PARTS);
+        return 0;
+    }
+    struct ggml_tensor ** t = malloc((size_t) n * sizeof(*t));
+    if (t == NULL) {
+        tnn__fail(s, TNN_E_MEMORY, "no memory for %d parts", (int) n);
+        return 0;
+    }
+    const tnn_tensor result = concat_checked(s, parts, t, n, dim);
+    free(t);
+    return result;
+}
+
+/* The reshape changes nothing forward; backward it makes the transposed gradient contiguous, which most of ggml's
+ * kernels require. */
+tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * t = tnn__tensor(s, "a", a);
+    if (t == NULL || !tnn__want_float_type(s, "a", t) || !tnn__want_contiguous(s, "a", t)) {
+        return 0;
+    }
+    if (!ggml_is_matrix(t)) {
+        tnn__fail(s, TNN_E_VALUE, "a has shape %s, must be two-dimensional", tnn__shape(t));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 3)) {
+        return 0;
+    }
+    struct ggml_tensor * same = ggml_reshape_2d(s->ctx_c, t, t->ne[0], t->ne[1]);
+    return tnn__appended(s, 3, ggml_cont(s->ctx_c, ggml_transpose(s->ctx_c, same)));
+}
+
+/* The shape must hold exactly the elements of t. */
+static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, const int64_t * ne, int n_dims) {
+    int64_t n = 1;
+    for (int i = 0; i < n_dims; i++) {
+        if (ne[i] < 1 || ne[i] > TNN_MAX_ELEMENTS / n) {
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit a of shape %s", i, (long long) ne[i], tnn__shape(t));
+            return false;
+        }
+        n *= ne[i];
+    }
+    if (n != ggml_nelements(t)) {
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, a of shape %s has %lld", (long long) n, tnn__shape(t),
+                  (long long) ggml_nelements(t));
+        return false;
+    }
+    return true;
+}
+
+tnn_tensor tnn_cont_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    const int64_t ne[] = { ne0, ne1 };
+    struct ggml_tensor * t = tnn__tensor(s, "a", a);
+    if (t == NULL || !tnn__want_float_type(s, "a", t) || !want_same_elements(s, t, ne, 2) || !tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    return tnn__appended(s, 1, ggml_cont_2d(s->ctx_c, t, ne0, ne1));
+}
+
+static struct ggml_tensor * reshape_operand(tnn_session * s, const char * call, tnn_tensor a, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call)) {
+        return NULL;
+    }
+    struct ggml_tensor * t = tnn__tensor(s, "a", a);
+    return t != NULL && tnn__want_contiguous(s, "a", t) && want_same_elements(s, t, ne, n_dims) && tnn__reserve_nodes(s, 1) ? t : NULL;
+}
+
+tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1) {
+    const int64_t ne[] = { ne0, ne1 };
+    struct ggml_tensor * t = reshape_operand(s, __func__, a, ne, 2);
+    return t != NULL ? tnn__appended(s, 1, ggml_reshape_2d(s->ctx_c, t, ne0, ne1)) : 0;
+}
+
+tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t ne2) {
+    const int64_t ne[] = { ne0, ne1, ne2 };
+    struct ggml_tensor * t = reshape_operand(s, __func__, a, ne, 3);
+    return t != NULL ? tnn__appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
+}
+
+/* A view must start at an element and end inside a. A view of a strided view is refused: its gradient would not be a view. */
+static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1,
+                                         int64_t offset) {
+    if (!tnn__enter(s, call)) {
+        return NULL;
+    }
+    struct ggml_tensor * t = tnn__tensor(s, "a", a);
+    if (t == NULL || !tnn__want_contiguous(s, "a", t)) {
+        return NULL;
+    }
+    const int64_t size = (int64_t) ggml_type_size(t->type);
+    const int64_t all  = (int64_t) ggml_nbytes(t);
+    if (ne0 < 1 || ne0 > all / size) {
+        tnn__fail(s, TNN_E_VALUE, "ne0 = %lld must be between 1 and %lld", (long long) ne0, (long long) (all / size));
+        return NULL;
+    }
+    if (ne1 < 1 || ne1 > all / size) {
+        tnn__fail(s, TNN_E_VALUE, "ne1 = %lld must be between 1 and %lld", (long long) ne1, (long long) (all / size));
+        return NULL;
+    }
+    if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
+        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and inside a", (long long) nb1,
+                  (long long) size, (long long) size, (long long) (ne0 * size));
+        return NULL;
+    }
+    if (offset < 0 || offset % size != 0 || offset >= all) {
+        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld between 0 and %lld", (long long) offset, (long long) size,
+                  (long long) (all - size));
+        return NULL;
+    }
+    if (ne1 - 1 > (all - offset - ne0 * size) / nb1 || all - offset < ne0 * size) {
+        tnn__fail(s, TNN_E_VALUE, "the view ends beyond a, of shape %s: ne0 = %lld, ne1 = %lld, nb1 = %lld, offset = %lld", tnn__shape(t),
+                  (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
+        return NULL;
+    }
+    /* ggml asks that ne0 * ne1 elements lie behind the offset even where the rows are strided: they do, as nb1 >= ne0. */
+    return tnn__reserve_nodes(s, 1) ? t : NULL;
+}
+
+tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offset) {
+    const int64_t row = ne0 >= 1 && ne0 <= TNN_MAX_ELEMENTS ? ne0 * 4 : 4;
+    struct ggml_tensor * t = tnn__enter(s, __func__) ? tnn__tensor(s, "a", a) : NULL;
+    if (t == NULL) {
+        return 0;
+    }
+    t = view_operand(s, __func__, a, ne0, 1, row / 4 * (int64_t) ggml_type_size(t->type), offset);
+    return t != NULL ? tnn__appended(s, 1, ggml_view_1d(s->ctx_c, t, ne0, (size_t) offset)) : 0;
+}
+
+tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset) {
+    struct ggml_tensor * t = view_operand(s, __func__, a, ne0, ne1, nb1, offset);
+    return t != NULL ? tnn__appended(s, 1, ggml_view_2d(s->ctx_c, t, ne0, ne1, (size_t) nb1, (size_t) offset)) : 0;
+}
+
+tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * from = tnn__tensor(s, "a", a);
+    struct ggml_tensor * to   = from != NULL ? tnn__tensor(s, "b", b) : NULL;
+    if (to == NULL || !tnn__want_float_type(s, "a", from) || !tnn__want_float_type(s, "b", to)) {
+        return 0;
+    }
+    if (ggml_nelements(from) != ggml_nelements(to)) {
+        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b %s; they must have as many elements", tnn__shape(from), tnn__shape(to));
+        return 0;
+    }
+    if (tnn__same_memory(from, to)) {
+        tnn__fail(s, TNN_E_VALUE, "a and b are the same tensor or views of one: the copy could overlap itself");
+        return 0;
+    }
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;
+}
+
+tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * t = tnn__tensor(s, "a", a);
+    if (t == NULL || !tnn__want_float_type(s, "a", t)) {
+        return 0;
+    }
+    if (dtype != TNN_F32 && dtype != TNN_F16 && dtype != TNN_BF16) {
+        tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
+        return 0;
+    }
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cast(s->ctx_c, t, (enum ggml_type) dtype)) : 0;
+}
