@@ -96,8 +96,8 @@ def test_what_is_otherwise_than_asked_for_is_said_on_stderr(tmp_path: Path) -> N
     write_checkpoint(tmp_path / "run", make("head_dim of its own", tokens=None))
     done = toynn("export", tmp_path / "run", tmp_path / "m.gguf", "--dtype", "q8_0")
     assert done.returncode == 0, done.stderr
-    assert "note: the model has no tokenizer: llama.cpp can compute with the file" in done.stderr
-    assert "note: 2 of 20 tensors are f16" in done.stderr
+    assert "note: the model has no tokenizer: llama.cpp can run the file on token ids" in done.stderr
+    assert "note: 2 of 20 tensors are stored as f16" in done.stderr
     told = json.loads(toynn("export", tmp_path / "run", tmp_path / "n.gguf", "--dtype", "q8_0", "--json").stdout)
     assert len(told["notes"]) == 2
     done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back")
@@ -116,8 +116,8 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     folder = export_hf(make("tied"), tmp_path / "hf")
     refused(toynn("export", run, folder), "is there already; --force replaces it")
     (folder / "notes.txt").write_text("mine")
-    refused(toynn("export", run, folder, "--force"), "holds other things ('notes.txt'); name another")
-    refused(toynn("export", run, run, "--force"), "holds other things")
+    refused(toynn("export", run, folder, "--force"), "contains other files ('notes.txt'); give another path")
+    refused(toynn("export", run, run, "--force"), "contains other files")
     assert same_weights(import_hf(folder), make("tied"))
     (folder / "notes.txt").unlink()
     assert toynn("export", run, folder, "--force").returncode == 0
@@ -139,15 +139,15 @@ def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_
     refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "neither a run with a best checkpoint")
     refused(toynn("export", run, tmp_path / "hf", "--dtype", "f16"), "--dtype f16 is for GGUF")
     refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
-    refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"there is no folder {tmp_path / 'no'}")
-    refused(toynn("export", run, tmp_path / "no" / "hf"), f"there is no folder {tmp_path / 'no'}")
+    refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")
+    refused(toynn("export", run, tmp_path / "no" / "hf"), f"the folder {tmp_path / 'no'} does not exist")
     write_checkpoint(tmp_path / "other", make("llama3 rope"))
     refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export GGUF instead")
     assert not (tmp_path / "hf").exists()
 
     (tmp_path / "x.gguf").write_text("no gguf")
-    refused(toynn("import", tmp_path / "x.gguf", "--out", tmp_path / "new"), "x.gguf: it is no GGUF file")
-    refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "has no config.json")
+    refused(toynn("import", tmp_path / "x.gguf", "--out", tmp_path / "new"), "x.gguf: this is not a GGUF file")
+    refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "contains no config.json")
     refused(toynn("import", tmp_path / "none", "--out", tmp_path / "new"), "does not exist")
     refused(toynn("import", tmp_path / "x.gguf"), "Missing option '--out'")
     assert not (tmp_path / "new").exists(), "nothing was made"

@@ -86,7 +86,7 @@ def test_what_transformers_saves_is_read_with_its_logits(
         with torch.no_grad():
             model.model.layers[0].self_attn.o_proj.bias.fill_(0.5)
         model.save_pretrained(tmp_path / "hf2")
-        with pytest.raises(ValueError, match=r"o_proj\.bias' is not zero"):
+        with pytest.raises(ValueError, match=r"o_proj\.bias' must be zero"):
             import_hf(tmp_path / "hf2")
 
 

@@ -1,4 +1,4 @@
-"""Leaving and coming back: GGUF for llama.cpp, and Hugging Face folders. Needs the extra toynn[interop]."""
+"""Export and import models: GGUF files for llama.cpp, and Hugging Face folders. Needs the extra toynn[interop]."""
 
 from toynn.extras import naming_the_extra
 

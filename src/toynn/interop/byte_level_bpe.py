@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer, between a tokenizer.json and the lists that GGUF keeps of it."""
+"""Convert a byte-level BPE tokenizer between tokenizer.json and the lists that a GGUF file contains."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 from gguf import TokenType
 from tokenizers import pre_tokenizers
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
 from toynn.text.tokenizer_json import parsed_tokenizer
 
-_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # a character for each byte
+_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # one character for each byte
 
 
 @dataclass(frozen=True)
 class ByteLevelBpe:
-    """tokens by id, each of one of gguf's TokenTypes (an id that no text has is UNUSED); merges, the first first, as
-    "left right"; pre: llama.cpp's name of the pre-tokenizer."""
+    """The tokenizer as GGUF describes it.
+
+    tokens: text of each token, by id. kinds: gguf.TokenType of each token; UNUSED for an id that never occurs in text.
+    merges: "left right", in order of priority. pre: the pre-tokenizer, by its name in llama.cpp.
+    """
 
     tokens: list[str]
     kinds: list[int]
@@ -28,25 +31,25 @@ class ByteLevelBpe:
 
 
 def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
-    """What GGUF keeps of a tokenizer.json, filled up with unused tokens to `vocab`.
+    """Return the tokenizer of a tokenizer.json, padded with unused tokens to `vocab` tokens.
 
-    Raises TinyNNValueError for what llama.cpp would do otherwise than this tokenizer: by name, with what to do.
+    Raises TinyNNValueError if llama.cpp would tokenize differently; the message names the option and a remedy.
     """
     described = json.loads(parsed_tokenizer(content).to_str())
     model = described["model"]
     if model["type"] != "BPE":
         raise TinyNNValueError(
-            f"it is a {model['type']} model, toynn exports byte-level BPE; train one with `toynn prepare`"
+            f"its model is {model['type']}, but only byte-level BPE can be exported; `toynn prepare` trains one"
         )
     for option in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
-            raise TinyNNValueError(f"its {option} is {model[option]!r:.60}, which llama.cpp has not")
+            raise TinyNNValueError(f"its {option} is {model[option]!r:.60}, which llama.cpp does not support")
     if (decoder := (described["decoder"] or {}).get("type")) != "ByteLevel":
-        raise TinyNNValueError(f"its decoder is {decoder}, not ByteLevel")
+        raise TinyNNValueError(f"its decoder is {decoder}, but llama.cpp supports only ByteLevel")
     pre = name_of(described["pre_tokenizer"], bool(model.get("ignore_merges")), described["normalizer"])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     if not merges:
-        raise TinyNNValueError("it has no merges, without which llama.cpp loads none; train one of 258 tokens or more")
+        raise TinyNNValueError("it has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens")
     tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
     return ByteLevelBpe(tokens, kinds, merges, pre)
 
@@ -57,16 +60,16 @@ def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) 
         token = entry["content"]
         for option in ("lstrip", "rstrip", "single_word"):
             if entry[option]:
-                raise TinyNNValueError(f"its token {token!r} has {option}, which llama.cpp has not")
+                raise TinyNNValueError(f"its token {token!r:.60} sets {option}, which llama.cpp does not support")
         known[entry["id"]] = (token, TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
     if known and max(known) >= vocab:
-        raise TinyNNValueError(f"it has the token id {max(known)}, the model's vocabulary only {vocab} tokens")
+        raise TinyNNValueError(f"its largest token id is {max(known)}, but the model has only {vocab} tokens")
     for i, (token, kind) in known.items():
         if not token or (kind == TokenType.NORMAL and not _ALPHABET.issuperset(token)):
-            raise TinyNNValueError(f"its token {i}, {token!r:.60}, is not written in the byte-level alphabet")
+            raise TinyNNValueError(f"its token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
     texts = {token for token, _ in known.values()}
     if len(texts) < len(known):
-        raise TinyNNValueError("it has a token with two ids")
+        raise TinyNNValueError("two of its ids have the same token")
     tokens, kinds = [], []
     for i in range(vocab):
         token, kind = known.get(i) or (_filler(i, texts), TokenType.UNUSED)
@@ -76,7 +79,7 @@ def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) 
 
 
 def _filler(i: int, taken: set[str]) -> str:
-    """What llama.cpp's own converter calls an id without a token."""
+    """Return the name that the converter of llama.cpp gives to an id without a token."""
     filler = f"[PAD{i}]"
     while filler in taken:
         filler = f"[{filler}]"
@@ -84,9 +87,9 @@ def _filler(i: int, taken: set[str]) -> str:
 
 
 def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
-    """The tokenizer.json of what GGUF keeps; UNUSED tokens are left out.
+    """Return the tokenizer.json of a tokenizer from a GGUF file, without its UNUSED tokens.
 
-    Raises TinyNNValueError where no tokenizer is like that.
+    Raises FileFormatError if the lists do not describe a byte-level BPE tokenizer.
     """
     rules = by_name(bpe.pre)
     vocabulary: dict[str, int] = {}
@@ -95,9 +98,9 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         if kind == TokenType.UNUSED:
             continue
         if kind not in (TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED):
-            raise TinyNNValueError(f"its token {i}, {token!r:.60}, is of type {kind}, which a byte-level BPE has not")
+            raise FileFormatError(f"token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
         if token in vocabulary:
-            raise TinyNNValueError(f"its tokens {vocabulary[token]} and {i} are both {token!r:.60}")
+            raise FileFormatError(f"the tokens {vocabulary[token]} and {i} are both {token!r:.60}")
         vocabulary[token] = i
         if kind != TokenType.NORMAL:
             added.append({"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
@@ -105,7 +108,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
     merges = [merge.split(" ") for merge in bpe.merges]
     for i, merge in enumerate(merges):
         if len(merge) != 2:
-            raise TinyNNValueError(f"its merge {i}, {bpe.merges[i]!r:.60}, is not of two tokens")
+            raise FileFormatError(f"merge {i}, {bpe.merges[i]!r:.60}, must consist of two tokens")
     described = {
         "version": "1.0",
         "truncation": None,

@@ -1,4 +1,4 @@
-"""Errors of a file that was given: they name it."""
+"""Put the name of the file in front of an error about its content."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNError, TinyNNMemoryError
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside it, toynn's errors about a value or a type become a TinyNNValueError that begins with the path, and memory
-    that cannot be had a TinyNNMemoryError that does."""
+    """Prefix the errors of the block with the path.
+
+    A TinyNNError becomes a FileFormatError, a MemoryError becomes a TinyNNMemoryError. Other errors pass unchanged.
+    """
     try:
         yield
     except MemoryError as error:
-        raise TinyNNMemoryError(f"{path}: {str(error) or 'no memory for its weights'}") from None
+        raise TinyNNMemoryError(f"{path}: {str(error) or 'there is not enough memory for the weights'}") from None
     except TinyNNError as error:
-        raise TinyNNValueError(f"{path}: {error}") from None
+        raise FileFormatError(f"{path}: {error}") from None

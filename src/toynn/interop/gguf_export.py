@@ -1,4 +1,4 @@
-"""A model as a GGUF file that llama.cpp runs."""
+"""Export a model as a GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ GGUF_DTYPES = {
     "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
-_QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION
+_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml
 
 
 @dataclass(frozen=True)
 class GgufExport:
-    """What was written. tensors: the type of each by name. notes: what is otherwise than asked for, a sentence each."""
+    """What was written.
+
+    tensors: type of each tensor, by name. notes: sentences about what differs from the request.
+    """
 
     path: Path
     bytes: int
@@ -41,19 +44,19 @@ class GgufExport:
 
 
 def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrite: bool = False) -> GgufExport:
-    """Writes a model as GGUF: llama.cpp's `llama` architecture, with its tokenizer.
+    """Write a model and its tokenizer as a GGUF file of the `llama` architecture.
 
-    Matrices get the dtype; norms and biases stay f32. Of q8_0, a matrix whose rows are no multiple of 32 long becomes
-    f16, as llama.cpp's converter does. A projection lens is folded into the embedding. The file appears when it is
-    whole: an old one stays until then.
+    Matrices are stored in `dtype`; norms and biases stay f32. With q8_0, a matrix whose row length is not a multiple
+    of 32 is stored as f16, as the converter of llama.cpp does. A projection lens is folded into the embedding. The
+    file is written under another name and renamed when it is complete; until then an old file stays unchanged.
 
     Args:
         dtype: "f32", "f16", "bf16" or "q8_0".
-        overwrite: whether a file may be there already.
+        overwrite: replace an existing file.
 
     Raises:
-        TinyNNValueError: a file that is there already, or a pipe or a device; a tokenizer, RoPE scaling or weight that
-            llama.cpp cannot have so, by name and with what to do.
+        TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or llama.cpp
+            does not support the tokenizer, the RoPE scaling or the size of a weight.
         OSError: the file cannot be written.
     """
     if not isinstance(model, TrainedModel):
@@ -61,13 +64,13 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
     path = path_of("path", path)
     if path.is_dir():
-        raise TinyNNValueError(f"path: {path} is a folder; name a file")
+        raise TinyNNValueError(f"path: {path} is a folder; give the path of a file")
     if path.exists() and not path.is_file():
-        raise TinyNNValueError(f"path: {path} is no regular file, and is not replaced; name another")
+        raise TinyNNValueError(f"path: {path} is not a regular file and cannot be replaced; give another path")
     if not path.parent.is_dir():
-        raise TinyNNValueError(f"path: there is no folder {path.parent}")
+        raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
     if path.exists() and not boolean("overwrite", overwrite):
-        raise TinyNNValueError(f"path: {path} is there already")
+        raise TinyNNValueError(f"path: {path} already exists")
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}
@@ -91,7 +94,8 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
             writer.close()
     if other := [name for name, used in tensors.items() if kind.name == "Q8_0" and used == "F16"]:
         notes.append(
-            f"{len(other)} of {len(tensors)} tensors are f16: their rows are no multiple of 32 long ({other[0]})"
+            f"{len(other)} of {len(tensors)} tensors are stored as f16, because their row length is not a multiple of "
+            f"32 (the first is {other[0]})"
         )
     return GgufExport(path, path.stat().st_size, tensors, tuple(notes))
 
@@ -118,7 +122,7 @@ def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileT
 def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) -> None:
     if model.tokenizer is None:
         writer.add_tokenizer_model("no_vocab")
-        notes.append("the model has no tokenizer: llama.cpp can compute with the file, but neither read nor write text")
+        notes.append("the model has no tokenizer: llama.cpp can run the file on token ids, but not on text")
         return
     try:
         bpe = read_tokenizer(model.tokenizer, model.cfg.vocab)
@@ -130,29 +134,34 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
     writer.add_token_types(bpe.kinds)
     writer.add_token_merges(bpe.merges)
     eos = _end(model, bpe, notes)
-    if eos is not None:  # where nothing starts a text, what ends the one before it does
+    if eos is not None:  # in training, a text begins after the end token of the text before it
         writer.add_eos_token_id(eos)
         writer.add_bos_token_id(eos if model.bos_id is None else model.bos_id)
-    writer.add_add_bos_token(False)  # documents are trained on without one in front
+    writer.add_add_bos_token(False)  # training puts no such token in front of a document
     if json.loads(model.tokenizer).get("normalizer") is not None:
-        notes.append("the tokenizer brings text to NFC first, llama.cpp does not: other forms get other tokens")
+        notes.append(
+            "the tokenizer normalizes text to NFC, but llama.cpp does not: other text gets different tokens there"
+        )
 
 
 def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:
-    """The token that ends a text. For a model without one llama.cpp would take id 11, whatever that is: an unused
-    token is better, which no text has."""
+    """Return the id of the token that ends a text.
+
+    For a model without such a token, llama.cpp would take id 11, whatever it is. An unused token is better, because it
+    never occurs in a text.
+    """
     if model.eos_id is not None:
         return model.eos_id
     if TokenType.UNUSED in bpe.kinds:
         return bpe.kinds.index(TokenType.UNUSED)
-    notes.append(f"the model has no token that ends a text: llama.cpp will take id 11 for it, {bpe.tokens[11]!r}")
+    notes.append(f"the model has no end-of-text token: llama.cpp will use token 11 instead, {bpe.tokens[11]!r}")
     return None
 
 
 def _add_tensor(
     writer: GGUFWriter, name: str, values: npt.NDArray[np.float32], kind: GGMLQuantizationType
 ) -> GGMLQuantizationType:
-    """Adds a tensor in the type that it gets; see `export_gguf`. Returns the type."""
+    """Add a tensor and return the type it is stored in; `export_gguf` describes the choice."""
     if values.ndim == 1:
         kind = GGMLQuantizationType.F32
     elif values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
@@ -162,6 +171,6 @@ def _add_tensor(
         fits = bool(np.isfinite(dequantize(stored, kind)).all())
     if not fits:
         largest = float(np.abs(values).max())
-        raise TinyNNValueError(f"{name} holds numbers up to {largest:g}, too large for {kind.name}; take dtype f32")
+        raise TinyNNValueError(f"{name} contains values up to {largest:g}, too large for {kind.name}; use dtype f32")
     writer.add_tensor(name, stored, raw_dtype=kind)
     return kind

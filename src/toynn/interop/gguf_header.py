@@ -1,11 +1,11 @@
-"""The header of a GGUF file: read strictly, believing nothing.
+"""Read the header of a GGUF file that may be damaged or hostile.
 
-The gguf library reads files that are taken for good: it maps them, allocates what their counts say and follows their
-offsets, so a damaged one ends in an IndexError, in endless loops over 2**60 entries or in views of the wrong bytes. Its
-checks cannot be added from outside, since it parses in its constructor. So the header is read here, each count and
-size held against the bytes that the file really has before anything is made of it; the library's tables of types are
-used as they are. The format: magic "GGUF", version, counts of tensors and values; then the values, the tensors'
-descriptions, and from the next multiple of the alignment on, their data.
+The reader of the gguf library trusts its input: it maps the file, allocates what the counts say and follows the
+offsets. A damaged file then causes an IndexError, a loop over 2**60 entries, or views of the wrong bytes. The library
+parses in its constructor, so checks cannot be added from outside. Therefore this module reads the header itself and
+compares each count and size with the size of the file before it allocates anything. It uses the library's tables of
+types. The format: the magic "GGUF", the version, the counts of tensors and values; then the values and the
+descriptions of the tensors; the data starts at the next multiple of the alignment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError
 
 MAGIC = b"GGUF"
 READ_TYPES = (
@@ -27,12 +27,12 @@ READ_TYPES = (
     GGMLQuantizationType.BF16,
     GGMLQuantizationType.Q8_0,
 )
-_VERSIONS = (2, 3)  # the same layout; version 1 had 32-bit counts
-_LONGEST_NAME = 65535  # bytes of a key or a tensor's name: the format's limit
-_MOST_DIMENSIONS = 4  # ggml's
+_VERSIONS = (2, 3)  # both have the same layout; version 1 had 32-bit counts
+_LONGEST_NAME = 65535  # bytes of a key or a tensor name: the limit of the format
+_MOST_DIMENSIONS = 4  # the limit of ggml
 _LARGEST_ALIGNMENT = 1 << 20
-_LEAST_VALUE = 8 + 4 + 1  # bytes of an entry: the length of its key, its type, its value
-_LEAST_TENSOR = 8 + 4 + 8 + 4 + 8  # the length of its name, dimensions, one of them, its type, its offset
+_LEAST_VALUE = 8 + 4 + 1  # bytes: length of the key, type, value
+_LEAST_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes: length of the name, number of dimensions, one dimension, type, offset
 
 _SCALARS = {
     GGUFValueType.UINT8: "<u1",
@@ -51,7 +51,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """shape: row-major. offset: of its first byte in the file."""
+    """A tensor in a GGUF file. shape: row-major. offset: position of its first byte in the file."""
 
     shape: tuple[int, ...]
     type: GGMLQuantizationType
@@ -60,9 +60,9 @@ class GgufTensor:
 
 
 class GgufValues:
-    """The key-value pairs of a header, taken by key and kind.
+    """The key-value pairs of a header, read by key and type.
 
-    Each call raises TinyNNValueError for a key that is missing (and has no default) or of another kind.
+    Each method raises FileFormatError if the key is missing (and there is no default) or has another type.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -77,15 +77,15 @@ class GgufValues:
     def _take(self, key: str, kinds: type | tuple[type, ...], kind: str, default: Any) -> Any:
         if key not in self._values:
             if default is None:
-                raise TinyNNValueError(f"it has no {key}")
+                raise FileFormatError(f"the key {key} is missing")
             return default
         value = self._values[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and kinds in (int, (float, int))):
-            raise TinyNNValueError(f"its {key} must be {kind}, got {_described(value)}")
+            raise FileFormatError(f"{key} must be {kind}, got {_described(value)}")
         return value
 
     def any(self, key: str) -> int | float | bool | str:
-        """One value of whatever kind."""
+        """Return a single value of any type."""
         value: int | float | bool | str = self._take(key, (int, float, bool, str), "one value", None)
         return value
 
@@ -111,13 +111,15 @@ class GgufValues:
     def wholes(self, key: str) -> list[int]:
         value = self._take(key, np.ndarray, "an array of integers", None)
         if value.dtype.kind not in "iu":
-            raise TinyNNValueError(f"its {key} must be an array of integers, got {_described(value)}")
+            raise FileFormatError(f"{key} must be an array of integers, got {_described(value)}")
         result: list[int] = value.tolist()
         return result
 
 
 @dataclass(frozen=True)
 class GgufHeader:
+    """The parsed header: key-value pairs, and the tensors by name."""
+
     values: GgufValues
     tensors: dict[str, GgufTensor]
 
@@ -131,7 +133,7 @@ def _described(value: Any) -> str:
 
 
 class _Bytes:
-    """What is left of a file, and no more."""
+    """The unread part of a file. No read goes beyond its end."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -139,17 +141,19 @@ class _Bytes:
         self.size = size
 
     def need(self, count: int, each: int, what: str) -> None:
-        """Raises TinyNNValueError unless so many things of at least so many bytes can follow."""
+        """Raise FileFormatError unless `count` items of at least `each` bytes fit into the rest of the file."""
         if count * each > self.size - self.at:
-            raise TinyNNValueError(
-                f"it ends too early or is damaged: {count} {what} cannot follow byte {self.at} of {self.size}"
+            raise FileFormatError(
+                f"the file is cut off or damaged: {count} {what} do not fit after byte {self.at} of {self.size}"
             )
 
     def take(self, n: int, what: str) -> bytes:
         self.need(n, 1, f"bytes of {what}")
         content = self._file.read(n)
         if len(content) != n:
-            raise TinyNNValueError(f"it ended while it was read: at byte {self.at + len(content)} of {self.size}")
+            raise FileFormatError(
+                f"the file became shorter while it was read: {self.at + len(content)} instead of {self.size} bytes"
+            )
         self.at += n
         return content
 
@@ -164,46 +168,46 @@ class _Bytes:
     def text(self, what: str, longest: int | None = None) -> str:
         n = self.u64(what)
         if longest is not None and n > longest:
-            raise TinyNNValueError(f"{what} is {n} bytes long, {longest} are allowed")
+            raise FileFormatError(f"{what} is {n} bytes long, but the limit is {longest}")
         content = self.take(n, what)
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError:
-            raise TinyNNValueError(f"{what} is not UTF-8: {content[:30]!r}") from None
+            raise FileFormatError(f"{what} is not valid UTF-8: {content[:30]!r}") from None
 
 
 def read_header(file: BinaryIO, size: int) -> GgufHeader:
-    """The header of a GGUF file of `size` bytes, open for reading at its start. No tensor's data is read.
+    """Return the header of a GGUF file of `size` bytes, open for reading at its start. Reads no tensor data.
 
-    Raises TinyNNValueError, without the file's name, for anything that is not as the format says: damage, duplicate
-    names, a tensor beyond the end of the file or over another, a type that is not read.
+    Raises FileFormatError (without the name of the file) for everything that violates the format: damage, duplicate
+    names, tensors that overlap or lie beyond the end of the file; and for tensor types that toynn cannot read.
     """
     left = _Bytes(file, size)
-    if left.size < 4 or left.take(4, "its magic") != MAGIC:
-        raise TinyNNValueError("it is no GGUF file: it does not begin with GGUF")
-    version = left.u32("its version")
+    if left.size < 4 or left.take(4, "the magic") != MAGIC:
+        raise FileFormatError("this is not a GGUF file: it does not begin with GGUF")
+    version = left.u32("the version")
     if version not in _VERSIONS:
         if version.to_bytes(4, "little")[:2] == b"\0\0":
-            raise TinyNNValueError("it is a big-endian GGUF file; toynn reads little-endian ones")
-        raise TinyNNValueError(f"it is of GGUF version {version}, toynn reads {_VERSIONS[0]} and {_VERSIONS[1]}")
-    n_tensors, n_values = left.u64("its tensor count"), left.u64("its value count")
+            raise FileFormatError("the file is big-endian GGUF, but toynn reads only little-endian files")
+        raise FileFormatError(f"the GGUF version is {version}, but toynn reads only {_VERSIONS[0]} and {_VERSIONS[1]}")
+    n_tensors, n_values = left.u64("the tensor count"), left.u64("the value count")
     left.need(n_tensors, _LEAST_TENSOR, "tensors")
     left.need(n_values, _LEAST_VALUE, "values")
     values: dict[str, Any] = {}
     for _ in range(n_values):
         key = left.text("a key", _LONGEST_NAME)
         if key in values:
-            raise TinyNNValueError(f"it has {key!r:.80} twice")
+            raise FileFormatError(f"the key {key!r:.80} occurs twice")
         values[key] = _value(left, key)
     found = GgufValues(values)
     alignment = found.whole("general.alignment", 32)
     if not 8 <= alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
-        raise TinyNNValueError(f"its general.alignment must be a power of two from 8 up, got {alignment}")
+        raise FileFormatError(f"general.alignment must be a power of two from 8 to 2^20, got {alignment}")
     tensors: dict[str, GgufTensor] = {}
     for _ in range(n_tensors):
-        name = left.text("a tensor's name", _LONGEST_NAME)
+        name = left.text("a tensor name", _LONGEST_NAME)
         if name in tensors:
-            raise TinyNNValueError(f"it has the tensor {name!r:.80} twice")
+            raise FileFormatError(f"the tensor {name!r:.80} occurs twice")
         tensors[name] = _tensor(left, name, alignment)
     return GgufHeader(found, _placed(tensors, -(-left.at // alignment) * alignment, size))
 
@@ -223,50 +227,60 @@ def _value(left: _Bytes, key: str) -> Any:
 
 def _scalars(left: _Bytes, key: str, kind: int, n: int) -> np.ndarray[Any, Any]:
     if kind not in _SCALARS:
-        what = "an array of arrays" if kind == GGUFValueType.ARRAY else f"of the unknown type {kind}"
-        raise TinyNNValueError(f"its {key!r:.80} is {what}")
+        what = "is an array of arrays" if kind == GGUFValueType.ARRAY else f"has the unknown type {kind}"
+        raise FileFormatError(f"the key {key!r:.80} {what}, which toynn cannot read")
     dtype = np.dtype(_SCALARS[GGUFValueType(kind)])
     left.need(n, dtype.itemsize, f"values of {key!r:.80}")
     array = np.frombuffer(left.take(n * dtype.itemsize, f"{key!r:.80}"), dtype)
     if kind != GGUFValueType.BOOL:
         return array
     if array.size and array.max() > 1:
-        raise TinyNNValueError(f"its {key!r:.80} is neither true nor false: {int(array.max())}")
+        raise FileFormatError(f"the boolean {key!r:.80} must be 0 or 1, got {int(array.max())}")
     return array.astype(np.bool_)
 
 
 def _tensor(left: _Bytes, name: str, alignment: int) -> GgufTensor:
-    """A tensor's description; its offset still counts from the start of the data."""
-    n_dimensions = left.u32(f"the dimensions of {name!r:.80}")
+    """Return the description of a tensor. Its offset is still relative to the start of the data."""
+    n_dimensions = left.u32(f"the number of dimensions of {name!r:.80}")
     if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
-        raise TinyNNValueError(f"the tensor {name!r:.80} has {n_dimensions} dimensions, 1 to {_MOST_DIMENSIONS} can be")
+        raise FileFormatError(
+            f"the tensor {name!r:.80} has {n_dimensions} dimensions, but 1 to {_MOST_DIMENSIONS} are allowed"
+        )
     shape = tuple(reversed([left.u64(f"the shape of {name!r:.80}") for _ in range(n_dimensions)]))
     kind, offset = left.u32(f"the type of {name!r:.80}"), left.u64(f"the offset of {name!r:.80}")
     if kind not in [int(known) for known in READ_TYPES]:
-        known = GGMLQuantizationType(kind).name if kind in list(GGMLQuantizationType) else f"type {kind}"
-        raise TinyNNValueError(
-            f"the tensor {name!r:.80} is {known}; toynn reads {', '.join(t.name for t in READ_TYPES)}: take the model "
-            "in one of these"
+        known = GGMLQuantizationType(kind).name if kind in list(GGMLQuantizationType) else str(kind)
+        raise FileFormatError(
+            f"the tensor {name!r:.80} has type {known}, which toynn cannot read; convert the model to one of "
+            f"{', '.join(t.name for t in READ_TYPES)}"
         )
     if offset % alignment:
-        raise TinyNNValueError(f"the tensor {name!r:.80} begins at {offset}, no multiple of the alignment {alignment}")
+        raise FileFormatError(
+            f"the tensor {name!r:.80} has offset {offset}, which is not a multiple of the alignment {alignment}"
+        )
     block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
     if min(shape) < 1 or shape[-1] % block:
-        raise TinyNNValueError(f"the tensor {name!r:.80} of {GGMLQuantizationType(kind).name} has shape {shape}")
+        raise FileFormatError(
+            f"the tensor {name!r:.80} has shape {shape}: all sizes must be at least 1, and the last a multiple of "
+            f"{block} for type {GGMLQuantizationType(kind).name}"
+        )
     return GgufTensor(shape, GGMLQuantizationType(kind), offset, math.prod(shape) // block * block_bytes)
 
 
 def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, GgufTensor]:
-    """The tensors with their offsets in the file. Raises TinyNNValueError for one over the end or over another."""
+    """Return the tensors with offsets from the start of the file.
+
+    Raises FileFormatError if a tensor overlaps another or lies beyond the end of the file.
+    """
     end, before = start, ""
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
         offset = start + tensor.offset
         if offset < end:
-            raise TinyNNValueError(f"the tensors {before!r:.80} and {name!r:.80} lie over each other")
+            raise FileFormatError(f"the tensors {before!r:.80} and {name!r:.80} overlap")
         end, before = offset + tensor.nbytes, name
         if end > size:
-            raise TinyNNValueError(
-                f"it ends too early or is damaged: the tensor {name!r:.80} ends at byte {end}, the file at {size}"
+            raise FileFormatError(
+                f"the file is cut off or damaged: the tensor {name!r:.80} needs {end} bytes, but the file has {size}"
             )
     return {
         name: GgufTensor(tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)

@@ -1,4 +1,4 @@
-"""A GGUF file as a model."""
+"""Import a model from a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gguf import TokenType
 from gguf.quants import dequantize
 
 from toynn.arguments import integer
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
@@ -25,7 +25,7 @@ from toynn.storage.regular_files import open_regular, path_of
 
 _LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
 
-# What llama.cpp's `llama` may have and toynn computes only in this one way.
+# Keys that change what the `llama` architecture of llama.cpp computes, with the only value that toynn supports.
 _ONLY = {
     "llama.expert_count": 0,
     "llama.expert_used_count": 0,
@@ -52,14 +52,14 @@ _READ = (
 
 
 def import_gguf(path: Path) -> TrainedModel:
-    """The model in a GGUF file of llama.cpp's `llama` architecture with a byte-level BPE tokenizer, or without one.
+    """Return the model in a GGUF file of the `llama` architecture, with a byte-level BPE tokenizer or without one.
 
-    F16, BF16 and Q8_0 become f32.
+    All weights become f32; F32, F16, BF16 and Q8_0 can be read.
 
     Raises:
-        TinyNNValueError: anything else, with the file's name and the reason: another architecture, a key that is
-            missing or that changes what is computed, a type that is not read, a damaged or hostile file.
-        TinyNNMemoryError: no memory for the weights.
+        FileFormatError: the file is damaged, or toynn does not support it: another architecture, a missing key, a key
+            that changes what is computed, another tensor type. The message names the file and the reason.
+        TinyNNMemoryError: there is not enough memory for the weights.
         OSError: the file cannot be read.
     """
     path = path_of("path", path)
@@ -67,9 +67,11 @@ def import_gguf(path: Path) -> TrainedModel:
         header = read_header(file, os.fstat(file.fileno()).st_size)
         values = header.values
         if (arch := values.text("general.architecture")) != "llama":
-            raise TinyNNValueError(f"its architecture is {arch!r:.60}; toynn reads llama")
-        if (rest := values.whole("split.count", 0)) > 1:
-            raise TinyNNValueError(f"it is one of {rest} parts of a model; join them first (llama-gguf-split --merge)")
+            raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only 'llama'")
+        if (parts := values.whole("split.count", 0)) > 1:
+            raise FileFormatError(
+                f"the file is one of {parts} parts of a model; join them first with `llama-gguf-split --merge`"
+            )
         _refuse_what_is_not_computed(values)
         cfg = _config(values, header.tensors)
         untied, qkv_bias = "output.weight" in header.tensors, "blk.0.attn_q.bias" in header.tensors
@@ -81,7 +83,7 @@ def import_gguf(path: Path) -> TrainedModel:
         scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
         for name in zeros:
             if _read(file, header.tensors[name]).any():
-                raise TinyNNValueError(f"its tensor {name!r} is not zero, and toynn has no such bias")
+                raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for name in shapes:
             stored = _read(file, header.tensors[name])
@@ -99,33 +101,33 @@ def import_gguf(path: Path) -> TrainedModel:
 
 
 def _refuse_what_is_not_computed(values: GgufValues) -> None:
-    for key in values.keys():  # noqa: SIM118 (it is no dict)
+    for key in values.keys():  # noqa: SIM118 (not a dict)
         if not key.startswith("llama.") or key.removeprefix("llama.") in _READ:
             continue
         if key not in _ONLY:
-            raise TinyNNValueError(f"it has the key {key!r:.80}, which toynn does not know and so cannot obey")
+            raise FileFormatError(f"the key {key!r:.80} is unknown to toynn, and may change what the model computes")
         only, taken = _ONLY[key], values.any(key)
         if isinstance(taken, str) != isinstance(only, str) or taken != only:
-            raise TinyNNValueError(f"its {key} is {taken!r:.60}; toynn has only {only!r}")
+            raise FileFormatError(f"{key} is {taken!r:.60}, but toynn supports only {only!r}")
 
 
 def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config:
-    """The model's shape, RoPE scaling aside: of no more layers than there are tensors for."""
+    """Return the configuration without RoPE scaling. Refuses more layers than the number of tensors allows."""
     if "token_embd.weight" not in tensors:
-        raise TinyNNValueError("it has no tensor 'token_embd.weight'")
+        raise FileFormatError("the tensor 'token_embd.weight' is missing")
     d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
     n_layers = values.whole("llama.block_count")
     if not 1 <= n_layers <= len(tensors) // _LEAST_TENSORS_A_LAYER:
-        raise TinyNNValueError(f"its llama.block_count is {n_layers}, but it has {len(tensors)} tensors in all")
+        raise FileFormatError(f"llama.block_count is {n_layers}, but the file has only {len(tensors)} tensors")
     if n_heads < 1:
-        raise TinyNNValueError(f"its llama.attention.head_count is {n_heads}")
+        raise FileFormatError(f"llama.attention.head_count must be at least 1, got {n_heads}")
     head_dim = values.whole("llama.attention.key_length", d_model // n_heads)
     for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
-            raise TinyNNValueError(f"its {key} is {size}; toynn has only that of the keys, {head_dim}")
+            raise FileFormatError(f"{key} is {size}, but toynn supports only the size of the keys, {head_dim}")
     vocab = tensors["token_embd.weight"].shape[0]
     if (size := values.whole("llama.vocab_size", vocab)) != vocab:
-        raise TinyNNValueError(f"its llama.vocab_size is {size}, but its token_embd.weight has {vocab} rows")
+        raise FileFormatError(f"llama.vocab_size is {size}, but token_embd.weight has {vocab} rows")
     return SmolLM2Config(
         vocab=vocab,
         d_model=d_model,
@@ -141,13 +143,16 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config
 
 
 def _shortest(number: float) -> float:
-    """The number with the fewest digits that is the same float32: 1e-05 for 9.99999974737875e-06."""
+    """Return the shortest decimal number that is the same float32: 1e-05 for 9.99999974737875e-06."""
     return float(str(np.float32(number)))
 
 
 def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: SmolLM2Config) -> list[str]:
-    """The tensors that toynn has not, and that must be zero: the bias of attn_output, which Hugging Face's
-    attention_bias brings along. Raises TinyNNValueError for a tensor that is missing, unknown or of another shape."""
+    """Check names and shapes, and return the tensors that toynn does not have and that must therefore be zero.
+
+    These are the biases of attn_output, which Hugging Face's attention_bias adds. Raises FileFormatError if a tensor is
+    missing or unknown, or has another shape.
+    """
     expected = dict(shapes)
     if ROPE_FREQS in header.tensors:
         expected[ROPE_FREQS] = (cfg.head_dim // 2,)
@@ -156,12 +161,12 @@ def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: 
     expected.update(dict.fromkeys(zeros, (cfg.d_model,)))
     for name in expected:
         if name not in header.tensors:
-            raise TinyNNValueError(f"it has no tensor {name!r}")
+            raise FileFormatError(f"the tensor {name!r} is missing")
     for name, tensor in header.tensors.items():
         if name not in expected:
-            raise TinyNNValueError(f"it has the tensor {name!r:.80}, which toynn's llama has not")
+            raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")
         if tensor.shape != expected[name]:
-            raise TinyNNValueError(f"its tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
+            raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
     return zeros
 
 
@@ -170,39 +175,39 @@ def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
     if kind in ("no_vocab", "none"):
         return None
     if kind != "gpt2":
-        raise TinyNNValueError(
-            f"its tokenizer is of the kind {kind!r:.60}; toynn reads 'gpt2', a byte-level BPE: import the model's "
-            "Hugging Face folder instead"
+        raise FileFormatError(
+            f"tokenizer.ggml.model is {kind!r:.60}, but toynn reads only 'gpt2' (byte-level BPE); import the Hugging "
+            "Face folder of the model instead"
         )
     tokens = values.texts("tokenizer.ggml.tokens")
     kinds = values.wholes("tokenizer.ggml.token_type")
     if not len(tokens) == len(kinds) == vocab:
-        raise TinyNNValueError(
-            f"it has {len(tokens)} tokens with {len(kinds)} types, but token_embd.weight has {vocab} rows"
+        raise FileFormatError(
+            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but token_embd.weight has {vocab} rows"
         )
     merges = values.texts("tokenizer.ggml.merges")
     try:
         return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, values.text("tokenizer.ggml.pre")))
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"its tokenizer cannot be read: {error}") from None
+        raise FileFormatError(f"the tokenizer cannot be read: {error}") from None
 
 
 def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:
-    """(bos_id, eos_id): those that a text can have, not an unused token that only stands in for none."""
+    """Return (bos_id, eos_id). An unused token is only a placeholder, and counts as None."""
     kinds = values.wholes("tokenizer.ggml.token_type")
     ids: list[int | None] = []
     for key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
-        token = integer(f"its {key}", values.whole(key), 0, vocab - 1) if key in values else None
+        token = integer(key, values.whole(key), 0, vocab - 1) if key in values else None
         ids.append(None if token is None or kinds[token] == TokenType.UNUSED else token)
     return ids[0], ids[1]
 
 
 def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:
-    """A tensor's values, f32 of its shape. The header's reader has held its size against the file's."""
+    """Return the values of a tensor as f32, in its shape. `read_header` has checked that it lies inside the file."""
     stored = np.empty(tensor.nbytes, dtype=np.uint8)
     file.seek(tensor.offset)
     if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
-        raise TinyNNValueError("it ended while it was read")
+        raise FileFormatError("the file became shorter while it was read")
     with np.errstate(all="ignore"):  # TrainedModel refuses what is not finite
         values = dequantize(stored.reshape(*tensor.shape[:-1], -1), tensor.type)
     return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)

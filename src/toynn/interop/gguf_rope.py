@@ -1,5 +1,8 @@
-"""RoPE scaling in GGUF: llama.cpp takes the factors themselves, `rope_freqs.weight`; toynn computes them from llama3's
-four numbers. So these go along under keys of our own, which llama.cpp passes over."""
+"""RoPE scaling in GGUF files.
+
+llama.cpp reads the frequency factors themselves from the tensor `rope_freqs.weight`. toynn computes the factors from
+the four numbers of llama3 scaling, so an export also writes these numbers, under keys that llama.cpp ignores.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,28 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGUFWriter
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.gguf_header import GgufValues
 from toynn.model.config import RopeScaling
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."
-_CLOSE = 1e-5  # relative: another program's float32 arithmetic
+_CLOSE = 1e-5  # relative tolerance, for factors that another program computed in float32
 
-# Llama 3.1 and later: low_freq_factor 1, high_freq_factor 4, original_max_position_embeddings 8192. Other originals are
-# tried because small models are made with small ones.
+# Llama 3.1 and later use low_freq_factor 1, high_freq_factor 4 and original_max_position_embeddings 8192. Small models
+# are made with smaller original contexts, so these are tried too.
 _LOW, _HIGH = 1.0, 4.0
 _ORIGINALS = [8192, *(1 << n for n in range(4, 18) if n != 13)]
 
 
 def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
-    """Notes the numbers that the factors came from. Raises TinyNNValueError for scaling that llama.cpp has not so."""
+    """Write the numbers from which the factors are computed.
+
+    Raises TinyNNValueError for a scaling that llama.cpp does not support.
+    """
     for name in ("freq_scale", "attn_factor"):
         if (value := getattr(scaling, name)) != 1.0:
-            raise TinyNNValueError(f"rope_scaling: {name} = {value!r} cannot be exported, only 1")
+            raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")
     if scaling.kind == "none":
         return
     writer.add_string(f"{_KEY}kind", scaling.kind)
@@ -37,13 +43,13 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
 def read_scaling(
     values: GgufValues, factors: npt.NDArray[np.float32] | None, d_head: int, rope_base: float
 ) -> RopeScaling:
-    """The scaling whose factors the file has: from our own keys, or else looked for among llama3's.
+    """Return the scaling that gives the factors of the file: from the keys of toynn, or else the matching llama3 one.
 
-    Raises TinyNNValueError where there is none such.
+    Raises FileFormatError if no scaling gives these factors.
     """
     if factors is None:
         if f"{_KEY}kind" in values:
-            raise TinyNNValueError(f"it has {_KEY}kind but no tensor {ROPE_FREQS}")
+            raise FileFormatError(f"the key {_KEY}kind is present, but the tensor {ROPE_FREQS} is missing")
         return RopeScaling.none()
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
@@ -54,20 +60,20 @@ def read_scaling(
             orig_max_pos=values.whole(f"{_KEY}orig_max_pos"),
         )
         if not _gives(scaling, factors, d_head, rope_base):
-            raise TinyNNValueError(f"its {ROPE_FREQS} are not those of its {_KEY}*")
+            raise FileFormatError(f"the values of {ROPE_FREQS} contradict the keys {_KEY}*")
         return scaling
     if (factors == 1).all():
         return RopeScaling.none()
-    factor = float(str(factors.max()))  # the shortest number that is this float32
+    factor = float(str(factors.max()))  # the shortest decimal number that rounds to this float32
     if np.isfinite(factor) and factor > 1:
         for make in (RopeScaling.llama3_hf, RopeScaling.llama3):
             for original in _ORIGINALS:
                 scaling = make(factor, _LOW, _HIGH, original)
                 if _gives(scaling, factors, d_head, rope_base):
                     return scaling
-    raise TinyNNValueError(
-        f"its {ROPE_FREQS} are not llama3's scaling with low 1 and high 4, all that toynn can tell from factors; "
-        "import the model's Hugging Face folder instead"
+    raise FileFormatError(
+        f"the values of {ROPE_FREQS} are not those of llama3 scaling with low_freq_factor 1 and high_freq_factor 4, "
+        "the only ones that toynn can recognize; import the Hugging Face folder of the model instead"
     )
 
 

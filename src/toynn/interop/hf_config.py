@@ -1,4 +1,4 @@
-"""config.json of LlamaForCausalLM: from a model's shape, and back."""
+"""Convert between a model configuration and the config.json of LlamaForCausalLM."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from toynn.arguments import integer
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.trained_model import TrainedModel
 
-# What LlamaForCausalLM may have and toynn computes only in this one way. Not among them: what only training or
-# initialisation knows (attention_dropout, initializer_range) and what names no computation (use_cache, torch_dtype).
+# Keys that change what LlamaForCausalLM computes, with the only value that toynn supports. Keys that matter only for
+# training or initialisation (attention_dropout, initializer_range) or not at all (use_cache, torch_dtype) are ignored.
 _ONLY = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -24,7 +24,7 @@ _ONLY = {
     "is_decoder": True,
     "rope_interleaved": False,
 }
-_DEFAULTS = {  # LlamaConfig's own, for keys that a config.json may leave out
+_DEFAULTS = {  # defaults of LlamaConfig, for keys that are missing in config.json
     "hidden_act": "silu",
     "mlp_bias": False,
     "pretraining_tp": 1,
@@ -36,16 +36,15 @@ _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 
 
 def config_of(model: TrainedModel) -> dict[str, Any]:
-    """config.json of a model without a lens.
+    """Return the config.json of a model without a lens.
 
-    Raises TinyNNValueError for RoPE scaling that Hugging Face's llama does not compute so, and for a width that its
-    LlamaConfig refuses.
+    Raises TinyNNValueError for a RoPE scaling or a width that transformers does not support.
     """
     cfg = model.cfg
-    if cfg.d_model % cfg.n_heads:  # though with a head_dim of its own nothing would hang on it
+    if cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
         raise TinyNNValueError(
-            f"d_model = {cfg.d_model} is no multiple of n_heads = {cfg.n_heads}, which transformers demands; "
-            "export GGUF instead"
+            f"d_model = {cfg.d_model} must be a multiple of n_heads = {cfg.n_heads} for transformers; export a GGUF "
+            "file instead"
         )
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -77,15 +76,15 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
     scaling = cfg.rope_scaling
     for name in ("freq_scale", "attn_factor"):
         if (value := getattr(scaling, name)) != 1.0:
-            raise TinyNNValueError(f"rope_scaling: {name} = {value!r} cannot be exported, only 1")
+            raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")
     factors = scaling.freq_factors(cfg.head_dim, cfg.rope_base)
     if factors is None:
         return None
     theirs = RopeScaling.llama3_hf(scaling.factor, scaling.low_freq, scaling.high_freq, scaling.orig_max_pos)
     if not np.array_equal(factors, theirs.freq_factors(cfg.head_dim, cfg.rope_base)):  # type: ignore[arg-type]
         raise TinyNNValueError(
-            "rope_scaling: between its short and its long wavelengths the kind 'llama3' is the reference's, which "
-            "Hugging Face has not (it has 'llama3_hf'); export GGUF instead, which carries the factors themselves"
+            "rope_scaling.kind = 'llama3' cannot be exported: for medium wavelengths transformers supports only "
+            "'llama3_hf'; export GGUF instead, which contains the factors themselves"
         )
     return {
         "rope_type": "llama3",
@@ -97,18 +96,18 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
 
 
 def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
-    """A config.json's (cfg, untied, qkv_bias).
+    """Return (cfg, untied, qkv_bias) of a config.json.
 
-    Raises TinyNNError: a key that is missing or of another kind, or one that changes what is computed, by name.
+    Raises TinyNNError if a key is missing, has another type, or changes what the model computes.
     """
     if not isinstance(content, dict):
-        raise TinyNNValueError(f"it must be an object, got {type(content).__name__}")
+        raise FileFormatError(f"the content must be a JSON object, got {type(content).__name__}")
     for key, only in _ONLY.items():
         if (value := content.get(key, _DEFAULTS.get(key))) != only:
-            raise TinyNNValueError(f"its {key} is {_shown(value)}; toynn has only {only!r}")
+            raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
     for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
         if content.get(key) is None:
-            raise TinyNNValueError(f"it has no {key}")
+            raise FileFormatError(f"the key {key} is missing")
     rope_base, scaling = _rope(content)
     n_heads = content["num_attention_heads"]
     cfg = SmolLM2Config(
@@ -128,9 +127,9 @@ def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
 
 
 def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int | None]:
-    """A config.json's (bos_id, eos_id). Of several ends of a text the first is taken.
+    """Return (bos_id, eos_id) of a config.json: the first one if there is a list.
 
-    Raises TinyNNError for what is no id of the vocabulary.
+    Raises TinyNNError for an id outside the vocabulary.
     """
     ids: list[int | None] = []
     for key in ("bos_token_id", "eos_token_id"):
@@ -142,29 +141,29 @@ def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int |
 
 
 def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
-    """RoPE's base and scaling: "rope_theta" and "rope_scaling", or both in "rope_parameters" (transformers 5)."""
+    """Return base and scaling of RoPE: rope_theta and rope_scaling, or both in rope_parameters (transformers 5)."""
     found = [key for key in ("rope_scaling", "rope_parameters") if content.get(key) is not None]
     rules = content[found[0]] if found else {}
     if len(found) > 1 and content[found[1]] != rules:
-        raise TinyNNValueError("its rope_scaling and rope_parameters differ")
+        raise FileFormatError("rope_scaling and rope_parameters contradict each other")
     where = found[0] if found else "rope_scaling"
     if not isinstance(rules, dict):
-        raise TinyNNValueError(f"its {where} must be an object, got {_shown(rules)}")
+        raise FileFormatError(f"{where} must be a JSON object, got {_shown(rules)}")
     bases = [value for value in (rules.get("rope_theta"), content.get("rope_theta")) if value is not None]
     if len(bases) > 1 and bases[0] != bases[1]:
-        raise TinyNNValueError(f"its rope_theta is {_shown(bases[1])}, but {_shown(bases[0])} in {where}")
+        raise FileFormatError(f"rope_theta is {_shown(bases[1])}, but {where}.rope_theta is {_shown(bases[0])}")
     base = bases[0] if bases else _ROPE_THETA
     if (part := rules.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise TinyNNValueError(f"its {where} has the partial_rotary_factor {_shown(part)}; toynn has only 1.0")
+        raise FileFormatError(f"{where}.partial_rotary_factor is {_shown(part)}, but toynn supports only 1.0")
     kind = rules.get("rope_type", rules.get("type", "default"))
     if kind == "default":
         return base, RopeScaling.none()
     if kind != "llama3":
-        raise TinyNNValueError(f"its {where} is of the type {_shown(kind)}; toynn has only llama3 and none")
+        raise FileFormatError(f"{where}.rope_type is {_shown(kind)}, but toynn supports only 'llama3' and 'default'")
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     for key in keys:
         if rules.get(key) is None:
-            raise TinyNNValueError(f"its {where} has no {key}")
+            raise FileFormatError(f"the key {where}.{key} is missing")
     return base, RopeScaling.llama3_hf(*(rules[key] for key in keys))
 
 
@@ -176,7 +175,7 @@ def _given(content: dict[str, Any], key: str, default: Any) -> Any:
 def _flag(content: dict[str, Any], key: str) -> bool:
     value = _given(content, key, False)
     if not isinstance(value, bool):
-        raise TinyNNValueError(f"its {key} must be true or false, got {_shown(value)}")
+        raise FileFormatError(f"{key} must be true or false, got {_shown(value)}")
     return value
 
 

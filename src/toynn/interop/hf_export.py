@@ -1,4 +1,4 @@
-"""A model as a Hugging Face folder that transformers loads."""
+"""Export a model as a Hugging Face folder for transformers."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenize
 
 
 def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Writes a model as a folder for `transformers.LlamaForCausalLM.from_pretrained`: weights in f32, tokenizer.json as
-    it is. A projection lens is folded into the embedding. The folder appears when it is whole: an old one stays until
-    then. Returns its path.
+    """Write a model as a folder for `transformers.LlamaForCausalLM.from_pretrained`, and return its path.
+
+    Weights are f32 and tokenizer.json is copied unchanged. A projection lens is folded into the embedding. The folder
+    is written under another name and renamed when it is complete; until then an old folder stays unchanged.
 
     Args:
-        overwrite: whether a folder of such files may be there already. One that holds anything else is not touched.
+        overwrite: replace an existing folder. A folder that contains any other file is never changed.
 
     Raises:
-        TinyNNValueError: a folder that is there already; RoPE scaling that transformers has not, by name and with what
-            to do; a tokenizer with more tokens than the model.
+        TinyNNValueError: the folder exists; transformers does not support the RoPE scaling or the width; or the
+            tokenizer has more tokens than the model.
         OSError: the folder cannot be written.
     """
     if not isinstance(model, TrainedModel):
@@ -43,10 +44,10 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.cfg.vocab:
-        raise TinyNNValueError(f"the tokenizer needs {needed} ids, the model's vocabulary has {plain.cfg.vocab}")
+        raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.cfg.vocab}")
     config = config_of(plain)
     weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
-    if plain.qkv_bias:  # attention_bias gives the output projection a bias too
+    if plain.qkv_bias:  # with attention_bias, transformers expects a bias on the output projection too
         zeros = np.zeros(plain.cfg.d_model, dtype=np.float32)
         weights.update(dict.fromkeys(output_biases(plain.cfg.n_layers), zeros))
     with replacing_folder(folder) as temporary:
@@ -62,16 +63,16 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
 
 def _may_be_written(folder: Path, overwrite: bool) -> None:
     if not folder.parent.is_dir():
-        raise TinyNNValueError(f"folder: there is no folder {folder.parent}")
+        raise TinyNNValueError(f"folder: the folder {folder.parent} does not exist")
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise TinyNNValueError(f"folder: {folder} is a file; name a folder")
+        raise TinyNNValueError(f"folder: {folder} is a file; give the path of a folder")
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES or not entry.is_file())
     if others:
-        raise TinyNNValueError(f"folder: {folder} holds other things ({others[0]!r:.60}); name another")
+        raise TinyNNValueError(f"folder: {folder} contains other files ({others[0]!r:.60}); give another path")
     if not overwrite and any(folder.iterdir()):
-        raise TinyNNValueError(f"folder: {folder} is there already")
+        raise TinyNNValueError(f"folder: {folder} already exists")
 
 
 def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a model."""
+"""Import a model from a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
@@ -26,19 +26,21 @@ _LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
 
 
 def import_hf(folder: Path) -> TrainedModel:
-    """The model in a folder of LlamaForCausalLM: config.json, safetensors (in one file or in shards), tokenizer.json
-    if there is one. F16 and BF16 become f32.
+    """Return the model in a folder of LlamaForCausalLM.
+
+    Reads config.json, the weights (one safetensors file, or several with an index) and tokenizer.json if it exists.
+    Weights in F32, F16 and BF16 become f32.
 
     Raises:
-        TinyNNValueError: anything that toynn does not compute or cannot read, with the file's name and the reason.
-        TinyNNMemoryError: no memory for the weights.
+        FileFormatError: toynn cannot read a file, or does not support the model. The message names file and reason.
+        TinyNNMemoryError: there is not enough memory for the weights.
         OSError: a file cannot be read.
     """
     folder = path_of("folder", folder)
     if not folder.is_dir():
-        raise TinyNNValueError(f"{folder} is no folder")
+        raise FileFormatError(f"{folder} is not a folder")
     if not (folder / CONFIG).exists():
-        raise TinyNNValueError(f"{folder} has no {CONFIG}: it is no Hugging Face folder")
+        raise FileFormatError(f"{folder} is not a Hugging Face folder: it contains no {CONFIG}")
     config = read_json(folder / CONFIG)
     with naming(folder / CONFIG):
         cfg, untied, qkv_bias = shape_of(config)
@@ -46,8 +48,8 @@ def import_hf(folder: Path) -> TrainedModel:
     stored = _stored(folder)
     with naming(folder / CONFIG):
         if cfg.n_layers > len(stored) // _LEAST_TENSORS_A_LAYER:
-            raise TinyNNValueError(
-                f"its num_hidden_layers is {cfg.n_layers}, but there are {len(stored)} tensors in all"
+            raise FileFormatError(
+                f"num_hidden_layers is {cfg.n_layers}, but the folder contains only {len(stored)} tensors"
             )
     shapes = weight_shapes(cfg, untied, qkv_bias)
     zeros = output_biases(cfg.n_layers) if qkv_bias else []
@@ -58,11 +60,11 @@ def import_hf(folder: Path) -> TrainedModel:
         weights[ours] = _read(stored, theirs)
     for name in zeros:
         if name in stored and _read(stored, name).any():
-            raise TinyNNValueError(f"{stored[name].path}: its tensor {name!r} is not zero, and toynn has no such bias")
+            raise FileFormatError(f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias")
     head = "lm_head.weight"
     if not untied and head in stored and not np.array_equal(_read(stored, head), weights["token_embd.weight"]):
-        raise TinyNNValueError(
-            f"{stored[head].path}: its {head} is not the embedding, though config.json says tie_word_embeddings"
+        raise FileFormatError(
+            f"{stored[head].path}: {head} differs from the embedding, although config.json sets tie_word_embeddings"
         )
     with naming(folder):
         tokenizer = _tokenizer(folder, cfg.vocab)
@@ -70,14 +72,14 @@ def import_hf(folder: Path) -> TrainedModel:
 
 
 def _stored(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors of model.safetensors, or of the shards that the index names."""
+    """Return the tensors of model.safetensors, or of the shards in the index."""
     if (folder / WEIGHTS).exists():
         with naming(folder / WEIGHTS):
             return stored_tensors(folder / WEIGHTS)
     if not (folder / INDEX).exists():
-        pickles = " (pytorch_model.bin is a pickle, which toynn does not open: save it with safe_serialization=True)"
-        raise TinyNNValueError(
-            f"{folder} has neither {WEIGHTS} nor {INDEX}{pickles if any(folder.glob('*.bin')) else ''}"
+        pickles = "; toynn does not load pickle files (*.bin), so save the model with safe_serialization=True"
+        raise FileFormatError(
+            f"{folder} contains neither {WEIGHTS} nor {INDEX}{pickles if any(folder.glob('*.bin')) else ''}"
         )
     index = read_json(folder / INDEX)
     with naming(folder / INDEX):
@@ -88,25 +90,27 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
             tensors = stored_tensors(folder / shard)
             for name in tensors:
                 if places.get(name) != shard:
-                    raise TinyNNValueError(f"{INDEX} does not put its tensor {name!r:.80} here")
+                    raise FileFormatError(f"{INDEX} does not assign the tensor {name!r:.80} to this file")
             found.update(tensors)
     with naming(folder / INDEX):
         for name, shard in places.items():
             if name not in found:
-                raise TinyNNValueError(f"it puts {name!r:.80} into {shard}, which has no such tensor")
+                raise FileFormatError(f"weight_map assigns {name!r:.80} to {shard}, which does not contain it")
     return found
 
 
 def _places(folder: Path, index: Any) -> dict[str, str]:
-    """The shard of each tensor, by the index: files of this folder that are there."""
+    """Return the shard of each tensor by name. Each must be an existing file of this folder."""
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
-        raise TinyNNValueError("it has no weight_map")
+        raise FileFormatError("the key weight_map is missing or empty")
     for name, shard in places.items():
         if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
-            raise TinyNNValueError(f"its weight_map puts {name!r:.80} into {shard!r:.80}, no file of this folder")
+            raise FileFormatError(
+                f"weight_map assigns {name!r:.80} to {shard!r:.80}, which is not a .safetensors file name"
+            )
         if not (folder / shard).is_file():
-            raise TinyNNValueError(f"its weight_map names {shard!r:.80}, which is not there")
+            raise FileFormatError(f"weight_map names the file {shard!r:.80}, which does not exist")
     return places
 
 
@@ -114,21 +118,21 @@ def _check(
     stored: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]], zeros: list[str], cfg: SmolLM2Config,
     untied: bool,
 ) -> None:  # fmt: skip
-    """Raises TinyNNValueError for a tensor that is missing, unknown or of another shape."""
+    """Raise FileFormatError if a tensor is missing or unknown, or has another shape."""
     expected = {theirs: shapes[ours] for ours, theirs in hf_names(shapes).items()}
     for name in expected:
         if name not in stored:
-            raise TinyNNValueError(f"there is no tensor {name!r}")
+            raise FileFormatError(f"the tensor {name!r} is missing")
     expected.update(dict.fromkeys(zeros, (cfg.d_model,)))
     if not untied:
-        expected["lm_head.weight"] = (cfg.vocab, cfg.d_model)  # some write the embedding a second time
+        expected["lm_head.weight"] = (cfg.vocab, cfg.d_model)  # some programs store the embedding twice
     for name, tensor in stored.items():
-        if name.endswith(".rotary_emb.inv_freq"):  # of old files: computed anew
+        if name.endswith(".rotary_emb.inv_freq"):  # in old files; toynn computes these values itself
             continue
         if name not in expected:
-            raise TinyNNValueError(f"there is a tensor {name!r:.80}, which toynn's llama has not")
+            raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")
         if tensor.shape != expected[name]:
-            raise TinyNNValueError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
+            raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
 
 
 def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]:
@@ -137,7 +141,7 @@ def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]
         try:
             return tensor.read()
         except TinyNNValueError as error:
-            raise TinyNNValueError(f"its tensor {name!r}: {error}") from None
+            raise FileFormatError(f"tensor {name!r}: {error}") from None
 
 
 def _tokenizer(folder: Path, vocab: int) -> bytes | None:
@@ -145,12 +149,12 @@ def _tokenizer(folder: Path, vocab: int) -> bytes | None:
         return None
     with open_regular(folder / TOKENIZER) as file:
         if (size := os.fstat(file.fileno()).st_size) > _LARGEST_TOKENIZER:
-            raise TinyNNValueError(f"{TOKENIZER} is {size} bytes long, larger than such a file can be")
+            raise FileFormatError(f"{TOKENIZER} has {size} bytes, but the limit is {_LARGEST_TOKENIZER}")
         content = file.read(size)
     try:
         needed = ids_needed(parsed_tokenizer(content))
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"{TOKENIZER}: {error}") from None
+        raise FileFormatError(f"{TOKENIZER}: {error}") from None
     if needed > vocab:
-        raise TinyNNValueError(f"{TOKENIZER} needs {needed} ids, the model's vocabulary has {vocab}")
+        raise FileFormatError(f"{TOKENIZER} has {needed} token ids, but the model has only {vocab}")
     return content

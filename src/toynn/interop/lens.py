@@ -1,4 +1,4 @@
-"""A projection lens folded into the embedding: what leaves toynn is a plain llama."""
+"""Fold a projection lens into the embedding, so that an exported model is a plain llama."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import numpy as np
 from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 
-_ROWS = 4096  # of the embedding at a time: bounds the float64 copies
+_ROWS = 4096  # rows of the embedding per step; limits the memory for the float64 copies
 
 
 def folded(model: TrainedModel) -> TrainedModel:
-    """The model without its lens: its embedding is embedding @ lens.T, (vocab, donor) @ (donor, d_model), worked out in
-    float64 and rounded once to f32.
+    """Return the model without its lens. A model without a lens is returned unchanged.
 
-    A model without a lens is returned as it is.
+    The new embedding is embedding @ lens.T, (vocab, donor) @ (donor, d_model), computed in float64 and rounded once.
 
-    Raises TinyNNValueError where a product is out of the range of f32.
+    Raises TinyNNValueError if a value does not fit into f32.
     """
     if model.cfg.donor_d_in == 0:
         return model
@@ -31,6 +30,6 @@ def folded(model: TrainedModel) -> TrainedModel:
         with np.errstate(over="ignore"):
             embedding[start : start + _ROWS] = product
     if not np.isfinite(embedding).all():
-        raise TinyNNValueError("the embedding seen through the lens holds numbers out of the range of f32")
+        raise TinyNNValueError("the product of embedding and lens contains values that do not fit into f32")
     weights["token_embd.weight"] = embedding
     return dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, donor_d_in=0), weights=weights)

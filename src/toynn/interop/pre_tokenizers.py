@@ -1,7 +1,7 @@
-"""The pre-tokenizers that have a name in llama.cpp: how tokenizer.json describes each.
+"""The pre-tokenizers that llama.cpp knows by name, as tokenizer.json describes them.
 
-A GGUF file carries only the name; llama.cpp has the rules in its own code. So a tokenizer leaves only if its rules are
-those of a name, to the letter, and comes back with the rules of its name.
+A GGUF file contains only the name; the rules are in the code of llama.cpp. So a tokenizer can be exported only if its
+rules are exactly those of a known name, and an import creates the rules from the name.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 
-# What the fields are is of no consequence to ids: offsets are not used.
-_NO_MATTER = ("trim_offsets",)
+# These fields do not affect token ids, because offsets are not used.
+_IGNORED = ("trim_offsets",)
 
 
 def _byte_level(use_regex: bool) -> dict[str, Any]:
@@ -31,8 +31,11 @@ _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """rules: tokenizer.json's "pre_tokenizer". ignore_merges: a word that is a token is taken without merging.
-    normalizer: tokenizer.json's, where the family has one (llama.cpp applies none)."""
+    """The rules behind a name.
+
+    rules: "pre_tokenizer" in tokenizer.json. ignore_merges: a word that is itself a token is not built from merges.
+    normalizer: "normalizer" in tokenizer.json, or None if the family has none (llama.cpp never applies one).
+    """
 
     rules: dict[str, Any]
     ignore_merges: bool = False
@@ -40,18 +43,18 @@ class PreTokenizer:
 
 
 PRE_TOKENIZERS = {
-    # GPT-2's own regex: what `toynn prepare` makes.
+    # The regular expression of GPT-2; `toynn prepare` trains such tokenizers.
     "gpt-2": PreTokenizer(_byte_level(True)),
-    # SmolLM and SmolLM2: digits one by one, then GPT-2's.
+    # SmolLM and SmolLM2: single digits, then the rules of GPT-2.
     "smollm": PreTokenizer(
         {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _byte_level(True)]}
     ),
-    # Llama 3: digits in threes.
+    # Llama 3: groups of up to three digits.
     "llama-bpe": PreTokenizer(
         _split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
         ignore_merges=True,
     ),
-    # Qwen 2: Llama 3's with digits one by one, and a normalizer.
+    # Qwen 2: the rules of Llama 3 with single digits, and a normalizer.
     "qwen2": PreTokenizer(_split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
 }
 
@@ -59,49 +62,49 @@ _OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "sm
 
 
 def by_name(name: str) -> PreTokenizer:
-    """What llama.cpp calls so. Raises TinyNNValueError for a name that is none of ours."""
+    """Return the pre-tokenizer with this name in llama.cpp. Raises FileFormatError for an unknown name."""
     known = PRE_TOKENIZERS.get(_OTHER_NAMES.get(name, name))
     if known is None:
-        raise TinyNNValueError(
-            f"its pre-tokenizer is {name!r:.60}, toynn knows {', '.join(PRE_TOKENIZERS)}; "
-            "import the model's Hugging Face folder instead, which carries the rules themselves"
+        raise FileFormatError(
+            f"the pre-tokenizer {name!r:.60} is unknown to toynn, which supports {', '.join(PRE_TOKENIZERS)}; import "
+            "the Hugging Face folder of the model instead, which contains the rules themselves"
         )
     return known
 
 
 def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:
-    """llama.cpp's name of a tokenizer.json's rules. Raises TinyNNValueError where it has none."""
-    wanted = _what_matters(rules)
+    """Return the name of these rules in llama.cpp. Raises TinyNNValueError if they have no name there."""
+    wanted = _without_ignored(rules)
     for name, known in PRE_TOKENIZERS.items():
-        if _what_matters(known.rules) != wanted:
+        if _without_ignored(known.rules) != wanted:
             continue
         if known.ignore_merges != ignore_merges:
             raise TinyNNValueError(
-                f"its pre-tokenizer is that of {name!r}, for which llama.cpp takes ignore_merges to be "
-                f"{known.ignore_merges}, but the tokenizer has {ignore_merges}"
+                f"its pre-tokenizer is {name!r}, for which llama.cpp uses ignore_merges = {known.ignore_merges}, but "
+                f"the tokenizer has ignore_merges = {ignore_merges}"
             )
         if normalizer not in (None, known.normalizer):
             raise TinyNNValueError(
-                f"it has a normalizer ({_kind(normalizer)}), and llama.cpp applies none; remove it and train anew"
+                f"it has a normalizer ({_kind(normalizer)}), but llama.cpp applies none; train one without a normalizer"
             )
         return name
     raise TinyNNValueError(
-        f"its pre-tokenizer ({_kind(rules)}) is none that llama.cpp has a name for: {', '.join(PRE_TOKENIZERS)}; "
-        "export a Hugging Face folder instead, which carries the rules themselves"
+        f"its pre-tokenizer ({_kind(rules)}) has no name in llama.cpp (toynn knows {', '.join(PRE_TOKENIZERS)}); "
+        "export a Hugging Face folder instead, which contains the rules themselves"
     )
 
 
-def _what_matters(rules: Any) -> Any:
+def _without_ignored(rules: Any) -> Any:
     if isinstance(rules, dict):
-        return {key: _what_matters(value) for key, value in rules.items() if key not in _NO_MATTER}
+        return {key: _without_ignored(value) for key, value in rules.items() if key not in _IGNORED}
     if isinstance(rules, list):
-        return [_what_matters(value) for value in rules]
+        return [_without_ignored(value) for value in rules]
     return rules
 
 
 def _kind(rules: Any) -> str:
     if rules is None:
-        return "none at all"
+        return "none"
     parts = rules.get("pretokenizers") or rules.get("normalizers")
     if parts:
         return f"{rules.get('type')} of {', '.join(str(part.get('type')) for part in parts)}"

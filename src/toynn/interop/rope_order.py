@@ -1,7 +1,7 @@
-"""The order of rows within a head of q and k.
+"""Convert the order of rows within a head of q and k.
 
-RoPE turns pairs of rows. toynn and Hugging Face pair row i of a head with row i + d_head/2 (NEOX, halves); llama.cpp's
-`llama` architecture pairs row 2i with row 2i + 1 (normal, interleaved). The same numbers, in another order.
+RoPE rotates pairs of rows. toynn and Hugging Face pair row i of a head with row i + d_head/2 (NEOX, halves). The
+`llama` architecture of llama.cpp pairs row 2i with row 2i + 1 (normal, interleaved). The values are the same.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def turned_heads(name: str, cfg: SmolLM2Config) -> int:
 
 
 def to_interleaved(rows: Floats, n_heads: int) -> Floats:
-    """(n_heads * d_head, ...) in halves as (n_heads * d_head, ...) interleaved, a copy."""
+    """Return a copy of rows (n_heads * d_head, ...) in interleaved order; the input is in halves."""
     halves = rows.reshape(n_heads, 2, -1, *rows.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
 
 
 def to_halves(rows: Floats, n_heads: int) -> Floats:
-    """The inverse of `to_interleaved`."""
+    """Return a copy of rows (n_heads * d_head, ...) in halves; the input is interleaved."""
     pairs = rows.reshape(n_heads, -1, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)

@@ -1,8 +1,11 @@
-"""Where the tensors of a safetensors file lie.
+"""Read the tensors of a safetensors file that may be damaged or hostile.
 
-The safetensors library checks a file's header against the file (lengths, offsets, no gaps, no overlaps) and does so in
-Rust; it is asked first. But it gives BF16 to torch only, not to numpy, so the bytes are read here, from the places that
-the checked header names. The format: a u64, the length of the header; the header, JSON; then the data.
+The safetensors library checks the header against the file (lengths, offsets, gaps, overlaps), so it opens the file
+first. The values are then read here, from the offsets in the checked header, for two reasons. The library returns BF16
+to numpy only if ml_dtypes is installed, and converting BF16 is one line. And it maps the file by default: if another
+program makes the file shorter during the import, reading the map ends the process with SIGBUS (measured with
+safetensors 0.8.0), while a read gives an error. The format: a u64 with the length of the header; the header, JSON;
+then the data.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError
 from toynn.storage.regular_files import open_regular
 
 _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -27,7 +30,7 @@ _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a file that was checked; offset: of its first byte in the file."""
+    """A tensor in a checked file. offset: position of its first byte in the file."""
 
     path: Path
     dtype: str
@@ -36,42 +39,42 @@ class StoredTensor:
     nbytes: int
 
     def read(self) -> npt.NDArray[np.float32]:
-        """Its values, f32. Raises TinyNNValueError for another dtype, and where the file has changed since."""
+        """Return the values as f32. Raises FileFormatError for another dtype, and if the file became shorter."""
         if self.dtype not in _ITEM_SIZES:
-            raise TinyNNValueError(f"it is {self.dtype}; toynn reads {', '.join(_ITEM_SIZES)}")
+            raise FileFormatError(f"the dtype is {self.dtype}, but toynn reads only {', '.join(_ITEM_SIZES)}")
         stored = np.empty(self.nbytes, dtype=np.uint8)
         with open_regular(self.path) as file:
             file.seek(self.offset)
             if file.readinto(stored.data) != self.nbytes:  # type: ignore[attr-defined]
-                raise TinyNNValueError("the file ended while it was read")
+                raise FileFormatError("the file became shorter while it was read")
         if self.dtype == "F32":
             values = stored.view("<f4")
         elif self.dtype == "F16":
             values = stored.view("<f2").astype(np.float32)
-        else:  # the upper half of an f32
+        else:  # BF16 is the upper half of an f32
             values = (stored.view("<u2").astype(np.uint32) << 16).view(np.float32)
         return values.reshape(self.shape)
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file by name.
+    """Return the tensors of a safetensors file, by name.
 
-    Raises TinyNNValueError, without the file's name, for a damaged or foreign file; OSError.
+    Raises FileFormatError (without the name of the file) if it is damaged or has another format, and OSError.
     """
     with open_regular(path) as raw:
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())
         except (SafetensorError, ValueError) as error:
-            raise TinyNNValueError(f"it is no safetensors file, or is damaged: {error}") from None
+            raise FileFormatError(f"the file is damaged, or is not a safetensors file: {error}") from None
         size = os.fstat(raw.fileno()).st_size
         length = struct.unpack("<Q", raw.read(8))[0]
         if length > size - 8:
-            raise TinyNNValueError("it changed while it was read")
-        header = json.loads(raw.read(length))  # which the library has just read
+            raise FileFormatError("the file changed while it was read")
+        header = json.loads(raw.read(length))  # valid JSON: the library has just parsed it
     header.pop("__metadata__", None)
     if sorted(header) != sorted(names):
-        raise TinyNNValueError("its header names other tensors than the safetensors library sees")
+        raise FileFormatError("the header does not contain the tensors that the safetensors library found")
     return {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
 
 
@@ -80,5 +83,5 @@ def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> StoredT
     nbytes = end - first
     known = _ITEM_SIZES.get(dtype)
     if not 0 <= first <= end <= size - start or (known is not None and math.prod(shape) * known != nbytes):
-        raise TinyNNValueError(f"its tensor {name!r:.80} does not lie where it can")
+        raise FileFormatError(f"the tensor {name!r:.80} lies outside the file, or its size does not match its shape")
     return StoredTensor(path, dtype, shape, start + first, nbytes)
