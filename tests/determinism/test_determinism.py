@@ -16,11 +16,11 @@ import pytest
 
 import determinism_builds
 import determinism_matrix
+from conditions import SURROUNDINGS, Surroundings
 from determinism_builds import BuildFailedError, Builds, Installed, NotRunError
 from determinism_journal import Journal, Outcome
 from determinism_matrix import BEGIN, END, PAGE, Cell, compare, outcome, put, report
 from record_fixtures import compute, fixture_path
-from surroundings import SURROUNDINGS, Surroundings
 
 # Short ones that between them reach both layouts, batches, biases, scaled RoPE and the embedding's projection.
 SHORT = ["smoke_lcg31", "batch_2", "fused_gqa_head_dim", "fused_all_at_once"]

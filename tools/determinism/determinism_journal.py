@@ -12,7 +12,7 @@ from paths import ROOT
 # What a cell's outcome depends on, besides the machine.
 SOURCES = (
     "CMakeLists.txt", "csrc/**/*.*", "vendor/ggml.lock", "src/toynn/**/*.py", "examples/data/tokens.json",
-    "tools/determinism/curves.py", "tools/determinism/surroundings.py", "tools/paths.py", "tests/fixtures/*",
+    "tools/determinism/curves.py", "tools/determinism/conditions.py", "tools/paths.py", "tests/fixtures/*",
 )  # fmt: skip
 
 

@@ -22,11 +22,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import toynn
+from conditions import SURROUNDINGS, Surroundings
 from determinism_builds import BuildFailedError, Builds, Installed, NotRunError, found_pythons
 from determinism_journal import Journal, Outcome, source_digest
 from paths import DOCS, ROOT
 from record_fixtures import compute, fixture_path
-from surroundings import SURROUNDINGS, Surroundings
 from toynn import tinynn as nn
 
 PAGE = DOCS / "determinism.md"
