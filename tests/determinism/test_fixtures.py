@@ -1,4 +1,4 @@
-"""Every run, in a process of its own and at any number of threads, gives the bytes that were recorded."""
+"""Every golden curve gives the recorded bytes, in a separate process and with any number of threads."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from record_fixtures import compute, fixture_path
 from toynn import FromScratch, RecipeOptions, SmolLM2Config
 from toynn.tinynn import tnn_session_compute_nbytes
 
-# What CI runs on: there a missing file is a failure. Elsewhere `make fixtures` records one.
+# For these profiles a missing fixture is a failure. For others, `make fixtures` records one.
 PROFILES_WITH_FIXTURES = {"x86-64-v3"}
 
-# The reference's curve (aarch64, its own sequence): seed 0 of its older stream.
+# The curve that the reference published (aarch64, its own token sequence): seed 0 of its older init stream.
 PUBLISHED = [6.440947532653809, 6.390329360961914, 6.321597576141357, 6.240766525268555, 6.151132583618164]
 
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    """The curves of this build's profile."""
+    """Return the fixture of this build's profile."""
     path = fixture_path()
     if not path.exists():
         profile = toynn.build_info()["profile"]
         assert profile not in PROFILES_WITH_FIXTURES, f"{path} is missing"
-        pytest.skip(f"no fixture for this profile ({profile} on {platform.machine()}); `make fixtures` records one")
+        pytest.skip(f"the profile {profile} ({platform.machine()}) has no fixture; `make fixtures` records one")
     fixture: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return fixture
 
 
-def test_the_fixture_has_every_curve_and_no_other(recorded: dict[str, Any]) -> None:
+def test_the_fixture_contains_exactly_the_defined_curves(recorded: dict[str, Any]) -> None:
     assert list(recorded["curves"]) == [curve.name for curve in CURVES]
     assert recorded["profile"] == toynn.build_info()["profile"]
     assert recorded["ggml_version"] == toynn.build_info()["ggml_version"]
@@ -43,34 +43,34 @@ def test_the_fixture_has_every_curve_and_no_other(recorded: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("run", [1, 2])
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 4])
-def test_every_curve_has_the_recorded_bytes(recorded: dict[str, Any], n_threads: int, run: int) -> None:
+def test_every_curve_gives_the_recorded_bytes(recorded: dict[str, Any], n_threads: int, run: int) -> None:
     assert compute(n_threads) == recorded["curves"]
 
 
-def test_the_hex_and_the_decimal_of_a_recorded_loss_are_one_number(recorded: dict[str, Any]) -> None:
+def test_the_hex_and_the_decimal_form_of_a_recorded_loss_are_equal(recorded: dict[str, Any]) -> None:
     for name, curve in recorded["curves"].items():
         for decimal, hexadecimal in zip(curve["decimal"], curve["hex"], strict=True):
             value = float.fromhex(hexadecimal)
             assert float(decimal) == value, name
-            assert float(np.float32(value)) == value, f"{name}: a loss is an f32"
+            assert float(np.float32(value)) == value, f"{name}: a loss must be an f32 value"
 
 
-def test_every_recorded_curve_falls(recorded: dict[str, Any]) -> None:
+def test_the_last_loss_of_every_curve_is_below_its_first(recorded: dict[str, Any]) -> None:
     for name, curve in recorded["curves"].items():
         assert float(curve["decimal"][-1]) < float(curve["decimal"][0]), name
 
 
-def test_the_smoke_sequence_has_26_distinct_labels_as_the_published_curve_has() -> None:
+def test_the_smoke_sequence_has_26_distinct_labels_like_the_published_curve() -> None:
     labels = SMOKE_IDS[1:] + SMOKE_IDS[-1:]
     assert len(labels) == 32
     assert len(set(labels)) == 26
 
 
-def test_the_published_curve_starts_bit_for_bit_and_is_followed_within_the_measured_bound() -> None:
+def test_the_first_published_loss_is_reproduced_exactly_and_the_others_closely() -> None:
     curve = next(curve for curve in CURVES if curve.name == "smoke_xorshift64")
     ours = list(losses(curve))
     assert ours[0].hex() == PUBLISHED[0].hex()
-    # docs/determinism.md: which sequence it was is unknown, and rounding noise moves the rest by up to 1.2e-4
+    # The published token sequence is unknown, so the later losses differ by up to 1.2e-4; see docs/determinism.md.
     assert max(abs(a - b) for a, b in zip(ours, PUBLISHED, strict=True)) < 1.5e-4
 
 
@@ -85,7 +85,7 @@ def test_the_loss_of_one_step_does_not_depend_on_the_number_of_threads(
     assert next(iter(losses(curve))).hex() == PUBLISHED[0].hex()
 
 
-def test_pinning_every_node_changes_no_bit_of_a_model_of_14_layers_and_costs_memory() -> None:
+def test_pinning_every_node_changes_no_bit_and_takes_more_memory() -> None:
     cfg = SmolLM2Config(VOCAB, 96, 6, 2, 192, 14, 64, 10000.0, 1e-5, head_dim=16)
     opts = RecipeOptions(t_seq=32, t_batch=2, untied=True, qkv_bias=True, seed=3)
     curve = Curve("deep", cfg, opts, steps=8, adamw=CORRECTED)

@@ -1,4 +1,4 @@
-"""What may differ around a run of the curves without a bit of them changing: memory, time, company."""
+"""The conditions under which the golden curves must keep every bit: memory, repetition and load of a process."""
 
 from __future__ import annotations
 
@@ -13,49 +13,57 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """One way to run a process. prefix is a command that runs the command behind it."""
+class Condition:
+    """One way to run a process.
+
+    Attributes:
+        env: environment variables to add.
+        prefix: a command that runs the command after it, with its arguments.
+        times: how often the curves run in one process; the last run is compared.
+        busy: number of processes that compute at the same time.
+    """
 
     name: str
     env: Mapping[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
-    times: int = 1  # how often in one process; the last is compared
-    busy: int = 0  # processes that compute beside it
+    times: int = 1
+    busy: int = 0
 
-    def missing(self) -> str:
-        """Why this machine cannot do so; "" where it can."""
+    def unavailable(self) -> str:
+        """Return why this machine cannot provide the condition, or ""."""
         if not self.prefix:
             return ""
         if shutil.which(self.prefix[0]) is None:
-            return f"no {self.prefix[0]} here"
+            return f"{self.prefix[0]} is not installed"
         done = subprocess.run([*self.prefix, "true"], capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stderr.strip()
 
     @contextmanager
-    def company(self) -> Iterator[None]:
-        """Keeps the busy processes running."""
+    def load(self) -> Iterator[None]:
+        """Keep the busy processes running."""
         started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(self.busy)]
         try:
             yield
-            assert all(process.poll() is None for process in started), "the load ended before the run did"
+            assert all(process.poll() is None for process in started), "a busy process ended before the curves did"
         finally:
             for process in started:
                 process.kill()
                 process.wait()
 
 
-SURROUNDINGS = [
-    Surroundings("cold: a process's first run"),
-    Surroundings("warm: the second run of one process", times=2),
-    Surroundings("addresses not randomised (setarch -R)", prefix=("setarch", platform.machine(), "-R")),
-    # A freed block is filled with the byte, a new one with its complement: what reads memory it never wrote shows.
-    Surroundings("memory filled with 0x5A, 0xA5 (MALLOC_PERTURB_=90)", {"MALLOC_PERTURB_": "90"}),
-    Surroundings("memory filled with 0x80, 0x7F (MALLOC_PERTURB_=128)", {"MALLOC_PERTURB_": "128"}),
-    Surroundings("every block a mapping of its own", {"MALLOC_MMAP_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}),
-    Surroundings("huge pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
-    Surroundings("the stack 24,008 bytes lower", {"TOYNN_TEST_PADDING": "x" * 24_008}),
-    Surroundings("PYTHONHASHSEED=0", {"PYTHONHASHSEED": "0"}),
-    Surroundings("PYTHONHASHSEED=4294967295", {"PYTHONHASHSEED": "4294967295"}),
-    Surroundings("Python's objects from malloc", {"PYTHONMALLOC": "malloc"}),
-    Surroundings("under load: four busy processes a core", busy=4 * (os.cpu_count() or 1)),
+CONDITIONS = [
+    Condition("first run in a process"),
+    Condition("second run in a process", times=2),
+    Condition("addresses not randomised (setarch -R)", prefix=("setarch", platform.machine(), "-R")),
+    # glibc fills a freed block with the byte and a new block with its complement, so a read of uninitialised memory
+    # changes the result.
+    Condition("memory filled with 0x5A, 0xA5 (MALLOC_PERTURB_=90)", {"MALLOC_PERTURB_": "90"}),
+    Condition("memory filled with 0x80, 0x7F (MALLOC_PERTURB_=128)", {"MALLOC_PERTURB_": "128"}),
+    Condition("one mapping for each block", {"MALLOC_MMAP_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}),
+    Condition("huge pages", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+    Condition("stack 24,008 bytes lower", {"TOYNN_TEST_PADDING": "x" * 24_008}),
+    Condition("PYTHONHASHSEED=0", {"PYTHONHASHSEED": "0"}),
+    Condition("PYTHONHASHSEED=4294967295", {"PYTHONHASHSEED": "4294967295"}),
+    Condition("Python objects allocated by malloc", {"PYTHONMALLOC": "malloc"}),
+    Condition("under load: four busy processes per core", busy=4 * (os.cpu_count() or 1)),
 ]

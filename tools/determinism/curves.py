@@ -1,7 +1,7 @@
-"""The training runs whose losses CI compares byte for byte.
+"""The training runs whose losses must be the same bytes in every build, and a command that runs them.
 
-`python tools/determinism/curves.py` runs them all and prints a JSON object: the fixture recorder and the tests start it
-as a process of its own, with the number of threads in the environment. `--help` lists what else it can be asked for.
+`python tools/determinism/curves.py` runs all of them and prints a JSON object. The fixture recorder and the tests start
+it as a separate process, with the number of threads in the environment.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
 SMOKE_IDS: list[int] = _TOKENS["smoke_window"]["ids"]
 STREAM: list[int] = _TOKENS["stream"]
 
-# The usual bias correction; the other curves feed the reference's constants, AdamW's default.
+# With the usual bias correction. The other curves use the constants of the reference, which are the defaults of AdamW.
 CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: a model, its options, an optimizer, and so many steps on the start of the token stream."""
+    """One run: a model, its options, an optimizer, and `steps` steps on the start of the token stream."""
 
     name: str
     cfg: SmolLM2Config
@@ -42,7 +42,7 @@ class Curve:
     ids: tuple[int, ...] = ()
 
     def seq_ids(self) -> list[int]:
-        """(T*B,): the curve's own ids, or the start of the stream."""
+        """Return the ids (t_seq * t_batch,): the curve's own ids, or the start of the stream."""
         return list(self.ids) or STREAM[: self.opts.t_seq * self.opts.t_batch]
 
 
@@ -52,7 +52,7 @@ def _smoke(name: str, init_stream: str) -> Curve:
 
 
 def _gqa(**options: object) -> SmolLM2Config:
-    """6 query heads on 2 KV heads of 12: 72 columns of heads on a d_model of 48."""
+    """Return a model with 6 query heads, 2 KV heads and head_dim 12: 72 attention columns for a d_model of 48."""
     return SmolLM2Config(VOCAB, 48, 6, 2, 96, 3, 64, 10000.0, 1e-5, head_dim=12, **options)  # type: ignore[arg-type]
 
 
@@ -81,18 +81,18 @@ CURVES = [
 CURVES += [
     replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
     for curve in CURVES
-    if curve.name != "smoke_xorshift64"  # the stream is the other layout's to prove
+    if curve.name != "smoke_xorshift64"  # the init stream does not depend on the layout
 ]
 
 
 def losses(curve: Curve) -> Iterator[float]:
-    """The loss before each step."""
+    """Yield the loss before each step."""
     with FromScratch() as recipe:
         yield from run(recipe, curve)
 
 
 def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
-    """Realizes the recipe and takes the curve's steps."""
+    """Realize the recipe and yield the loss before each step of the curve."""
     recipe.realize(curve.cfg, curve.opts)
     batch = TrainingBatch(curve.cfg.vocab, curve.opts.t_seq, curve.opts.t_batch)
     for step in range(curve.steps):
@@ -102,7 +102,7 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
 
 
 def weights_sha256(recipe: FromScratch) -> str:
-    """Of every parameter's bytes, in the engine's order."""
+    """Return the sha256 of the names and bytes of all parameters, in the engine's order."""
     engine = recipe.fs_cache
     assert engine is not None
     digest = hashlib.sha256()
@@ -113,7 +113,7 @@ def weights_sha256(recipe: FromScratch) -> str:
 
 
 def record(curve: Curve) -> dict[str, object]:
-    """What a fixture holds of a curve: each loss as decimal and as hex, and the weights at the end."""
+    """Return the curve's entry in a fixture: each loss as decimal and hex, and the sha256 of the final weights."""
     with FromScratch() as recipe:
         values = list(run(recipe, curve))
         return {
@@ -124,16 +124,15 @@ def record(curve: Curve) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Runs the golden curves and prints what a fixture holds of each, as JSON."
-    )
-    parser.add_argument("--only", nargs="+", metavar="CURVE", choices=[curve.name for curve in CURVES])
-    parser.add_argument("--max-steps", type=int, default=max(curve.steps for curve in CURVES))
-    parser.add_argument("--times", type=int, default=1, help="run them so often, in one process, and print the last")
-    asked = parser.parse_args()
-    curves = [curve for curve in CURVES if asked.only is None or curve.name in asked.only]
-    for _ in range(asked.times):
-        recorded = {curve.name: record(replace(curve, steps=min(curve.steps, asked.max_steps))) for curve in curves}
+    parser = argparse.ArgumentParser(description="Run the golden curves and print the fixture entry of each as JSON.")
+    names, most_steps = [curve.name for curve in CURVES], max(curve.steps for curve in CURVES)
+    parser.add_argument("--only", nargs="+", metavar="CURVE", choices=names, help="Curves to run (default: all).")
+    parser.add_argument("--max-steps", type=int, default=most_steps, help="Upper limit for the steps of each curve.")
+    parser.add_argument("--times", type=int, default=1, help="Number of repetitions; the last one is printed.")
+    options = parser.parse_args()
+    curves = [curve for curve in CURVES if options.only is None or curve.name in options.only]
+    for _ in range(options.times):
+        recorded = {curve.name: record(replace(curve, steps=min(curve.steps, options.max_steps))) for curve in curves}
     json.dump(recorded, sys.stdout)
 
 

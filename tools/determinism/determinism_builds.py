@@ -1,4 +1,4 @@
-"""The builds that the determinism matrix compares: compilers, build types, ways to install, Pythons."""
+"""Make the builds that the determinism matrix compares: compilers, build types, ways to install, Python versions."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pathlib import Path
 
 from paths import ROOT
 
-# The first C compiler of a kind that is there, and its C++ compiler.
+# Candidates for each kind of compiler, as (C compiler, C++ compiler); the first pair that is installed is used.
 COMPILERS = {
     "gcc": [("gcc", "g++"), *((f"gcc-{n}", f"g++-{n}") for n in range(20, 10, -1))],
     "clang": [("clang", "clang++"), *((f"clang-{n}", f"clang++-{n}") for n in range(25, 12, -1))],
 }
-OLDEST_MINOR, NEWEST_MINOR = 10, 20  # Python 3.10 on; what is not there is not asked
+OLDEST_MINOR, NEWEST_MINOR = 10, 20  # Python 3.10 to 3.19; versions that are not installed are skipped
 
 
 class NotRunError(Exception):
-    """Why a cell cannot be computed on this machine."""
+    """A cell cannot be computed on this machine; the message is the reason."""
 
 
 class BuildFailedError(NotRunError):
-    """toynn does not build with a compiler that is there: not this machine's lack, but toynn's."""
+    """toynn does not build with an installed compiler. This is a defect of toynn, not of the machine."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A toynn that runs: its interpreter, and what it says of itself."""
+    """An installed toynn: its interpreter, and `toynn.build_info()` with the Python version."""
 
     python: Path
     info: dict[str, str]
 
 
-def says(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Output of a command; NotRunError with its last line if it fails."""
+def output_of(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Return the output of a command. Raise NotRunError with the last line of the output if the command fails."""
     done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     text = done.stdout.decode()
     if done.returncode != 0:
@@ -50,28 +50,28 @@ def says(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | No
 
 
 def installed(python: Path) -> Installed:
-    """What the toynn of that interpreter says of itself."""
+    """Return the toynn that is installed for that interpreter."""
     code = (
         "import json, platform, toynn; print(json.dumps({**toynn.build_info(), 'python': platform.python_version()}))"
     )
-    info: dict[str, str] = json.loads(says(python, "-c", code))
+    info: dict[str, str] = json.loads(output_of(python, "-c", code))
     return Installed(python, info)
 
 
 @dataclass
 class Builds:
-    """Makes each build once, in a folder that is kept: a repeat compiles what changed."""
+    """Make each build once. The build folders are kept, so a later run compiles only what changed."""
 
     folder: Path
     _made: dict[str, Installed | NotRunError] = field(default_factory=dict)
     _wheels: dict[str, Path | NotRunError] = field(default_factory=dict)
 
     def editable(self) -> Installed:
-        """The toynn of the interpreter that runs this."""
+        """Return the toynn of the interpreter that runs this script."""
         return installed(Path(sys.executable))
 
     def of(self, compiler: str, build_type: str, python: Path | None = None, from_sdist: bool = False) -> Installed:
-        """A wheel by that compiler, installed for that interpreter (default: this one)."""
+        """Build a wheel with that compiler and install it for that interpreter (default: this one)."""
         python = python or Path(sys.executable)
         name = f"{compiler}-{build_type}{'-sdist' if from_sdist else ''}"
         key = f"{name}-{interpreter_version(python)}"
@@ -93,23 +93,24 @@ class Builds:
             raise made
         kind = {"gcc": "GNU", "clang": "Clang"}[compiler]
         if not made.info["compiler"].startswith(kind) or made.info["build_type"] != build_type:
-            raise AssertionError(f"{key} is not what it should be: {made.info}")
+            raise AssertionError(f"{key} was not built with {kind} as {build_type}: {made.info}")
         return made
 
     def _wheel(self, name: str, compiler: str, build_type: str, from_sdist: bool) -> Path:
         cc, cxx = found_compiler(compiler)
         folder = self.folder / name
         shutil.rmtree(folder / "wheel", ignore_errors=True)
-        if from_sdist:  # its files are all of one old date: to a build that is there already none looks changed
+        if from_sdist:  # all files of an sdist have the same old date, so ninja would see no change
             shutil.rmtree(folder / "build", ignore_errors=True)
         source = self._unpacked_sdist() if from_sdist else ROOT
         settings = [f"build-dir={folder / 'build'}", f"cmake.build-type={build_type}", "install.strip=true"]
-        words = [word for setting in settings for word in ("--config-setting", setting)]
+        arguments = [argument for setting in settings for argument in ("--config-setting", setting)]
         env = {key: value for key, value in os.environ.items() if key not in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
         print(f"building {name}", file=sys.stderr, flush=True)
-        words += ["--outdir", str(folder / "wheel"), str(source)]
+        arguments += ["--outdir", str(folder / "wheel"), str(source)]
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", *arguments]
         try:
-            says(sys.executable, "-m", "build", "--wheel", "--no-isolation", *words, env={**env, "CC": cc, "CXX": cxx})
+            output_of(*build, env={**env, "CC": cc, "CXX": cxx})
         except NotRunError as why:
             raise BuildFailedError(f"{name} does not build: {why}") from why
         (wheel,) = (folder / "wheel").glob("*.whl")
@@ -118,17 +119,17 @@ class Builds:
     def _unpacked_sdist(self) -> Path:
         folder = self.folder / "sdist"
         shutil.rmtree(folder, ignore_errors=True)
-        says(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT)
+        output_of(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT)
         (sdist,) = folder.glob("*.tar.gz")
-        with tarfile.open(sdist) as archive:  # our own, made a moment ago
+        with tarfile.open(sdist) as archive:
             shutil.unpack_archive(sdist, folder / "unpacked")
             return folder / "unpacked" / archive.getnames()[0].split("/")[0]
 
     def _install(self, key: str, python: Path, wheel: Path) -> Installed:
         venv = self.folder / "venv" / key
-        says(python, "-m", "venv", "--clear", venv)
+        output_of(python, "-m", "venv", "--clear", venv)
         own = venv / "bin" / "python"
-        says(own, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", wheel)
+        output_of(own, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", wheel)
         return installed(own)
 
 
@@ -136,22 +137,22 @@ def found_compiler(kind: str) -> tuple[str, str]:
     for cc, cxx in COMPILERS[kind]:
         if shutil.which(cc) and shutil.which(cxx):
             return cc, cxx
-    raise NotRunError(f"no {kind} here")
+    raise NotRunError(f"{kind} is not installed")
 
 
 def interpreter_version(python: Path) -> str:
-    return says(python, "-c", "import platform; print(platform.python_version())").strip()
+    return output_of(python, "-c", "import platform; print(platform.python_version())").strip()
 
 
 def found_pythons(named: Iterable[Path]) -> dict[str, Path]:
-    """By version: this interpreter, those named, and those on PATH that start."""
+    """Return interpreters by version: this one, the named ones, and the ones on PATH that start."""
     on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST_MINOR, NEWEST_MINOR))
     found: dict[str, Path] = {}
     for python in [Path(sys.executable), *named, *(Path(path) for path in on_path if path)]:
         try:
             version = interpreter_version(python)
         except NotRunError:
-            continue  # a name on PATH with nothing behind it, as version managers leave them
+            continue  # version managers put names on PATH for versions that are not installed
         minor = ".".join(version.split(".")[:2])
         if int(minor.split(".")[1]) >= OLDEST_MINOR and not any(v.startswith(f"{minor}.") for v in found):
             found[version] = python

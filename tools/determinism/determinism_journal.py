@@ -1,4 +1,4 @@
-"""What cells of the determinism matrix gave: kept as they come, so that a run that was interrupted goes on."""
+"""A journal of the outcomes of the determinism matrix, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paths import ROOT
 
-# What a cell's outcome depends on, besides the machine.
+# The files that affect the outcome of a cell.
 SOURCES = (
     "CMakeLists.txt", "csrc/**/*.*", "vendor/ggml.lock", "src/toynn/**/*.py", "examples/data/tokens.json",
     "tools/determinism/curves.py", "tools/determinism/conditions.py", "tools/paths.py", "tests/fixtures/*",
@@ -18,8 +18,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Curves equal of those there are, and which differ, under which compiler's build; or why a cell was not run.
-    broken: it was not run because toynn does not build, which is no excuse."""
+    """The result of one cell.
+
+    Attributes:
+        total: number of curves that were compared.
+        differ: names of the curves that differ from the fixture.
+        not_run: why the cell was not run, or "".
+        compiler: the compiler of the build.
+        broken: the cell was not run because toynn does not build, which counts as a failure.
+    """
 
     total: int = 0
     differ: tuple[str, ...] = ()
@@ -40,7 +47,7 @@ class Outcome:
 
 
 def source_digest() -> str:
-    """sha256 over the names and bytes of SOURCES."""
+    """Return the sha256 of the names and bytes of SOURCES."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file()):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -48,13 +55,16 @@ def source_digest() -> str:
 
 
 class Journal:
-    """One JSON object a line. Only what was noted of the very same source is remembered, and only what was run."""
+    """A file with one JSON object per line.
+
+    Entries of another source are ignored, and cells that were not run are not added.
+    """
 
     def __init__(self, path: Path, source: str) -> None:
         self._path, self._source = path, source
 
     def read(self, table: str, row: str, column: str) -> Outcome | None:
-        """The last outcome of that cell, or None."""
+        """Return the last outcome of that cell, or None."""
         if not self._path.exists():
             return None
         found = None

@@ -1,9 +1,10 @@
-"""`make determinism-matrix`: which builds, Pythons, threads and surroundings give the recorded curves bit for bit.
+"""Compare the golden curves between builds, Python versions, thread counts and process conditions, bit for bit.
 
-Every cell runs all golden curves in a process of its own and compares each loss and the sha256 of the weights with the
-fixture. The table goes into docs/determinism.md. A cell that this machine cannot compute says why and counts for
-nothing; one that was run on this very source, before an interruption say, is not run again (`--anew` does). The exit
-status is 1 where a cell that is promised differs, or where toynn does not build with a compiler that is there.
+Every cell of the matrix runs all golden curves in a separate process and compares each loss and the sha256 of the
+weights with the fixture. The tables are written to docs/determinism.md. A cell that this machine cannot compute gives
+the reason and is not counted. A cell that already ran on the same source is not run again, unless `--rerun` is given.
+The exit status is 1 if a promised cell differs, or if toynn does not build with an installed compiler.
+`make determinism-matrix` runs this script.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import toynn
-from conditions import SURROUNDINGS, Surroundings
+from conditions import CONDITIONS, Condition
 from determinism_builds import BuildFailedError, Builds, Installed, NotRunError, found_pythons
 from determinism_journal import Journal, Outcome, source_digest
 from paths import DOCS, ROOT
@@ -32,50 +34,60 @@ from toynn import tinynn as nn
 PAGE = DOCS / "determinism.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
-PLAIN = SURROUNDINGS[0]
-# glibc chooses variants of its functions by the CPU. It can be told to take those for a CPU without FMA and AVX2.
-OTHER_LIBM = Surroundings("the C library's functions without FMA", {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2"})
+PLAIN = CONDITIONS[0]
+# glibc selects variants of its functions by the CPU. This variable selects those for a CPU without FMA and AVX2.
+OTHER_LIBM = Condition("C library functions without FMA", {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2"})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of all curves. build is asked when the cell's turn comes. promised: its bits are part of the contract."""
+    """One run of all curves.
+
+    Attributes:
+        build: returns the build; called when the cell is run.
+        promised: equal bits are part of the determinism contract.
+    """
 
     row: str
     column: str
     build: Callable[[], Installed]
     n_threads: int = 2
-    around: Surroundings = PLAIN
+    condition: Condition = PLAIN
     kernel: str = ""
     promised: bool = True
 
 
 def compare(got: dict[str, Any], recorded: dict[str, Any], compiler: str = "") -> Outcome:
-    """A curve is equal where all its losses and its weights are."""
+    """Return which curves differ: a curve is equal if all its losses and the sha256 of its weights are equal."""
     if set(got) != set(recorded):
-        raise AssertionError("the fixture holds other curves than tools/determinism/curves.py: make fixtures")
+        raise AssertionError(
+            "the curves in the fixture are not those in tools/determinism/curves.py; run `make fixtures`"
+        )
     differ = tuple(name for name, curve in recorded.items() if got[name] != curve)
     return Outcome(len(recorded), differ, compiler=compiler)
 
 
 def outcome(cell: Cell, recorded: dict[str, Any]) -> Outcome:
-    if why := cell.around.missing():
+    """Run a cell and compare it with the fixture."""
+    condition = cell.condition
+    if why := condition.unavailable():
         return Outcome(not_run=why)
     if cell.kernel and cell.kernel not in kernels():
-        return Outcome(not_run=f"this CPU has no {cell.kernel}")
+        return Outcome(not_run=f"this CPU does not support the kernel {cell.kernel}")
     try:
         build = cell.build()
     except NotRunError as why_not:
         return Outcome(not_run=str(why_not), broken=isinstance(why_not, BuildFailedError))
-    env = {**cell.around.env, **({"TOYNN_GEMM_KERNEL": cell.kernel} if cell.kernel else {})}
-    with cell.around.company():
+    env = {**condition.env, **({"TOYNN_GEMM_KERNEL": cell.kernel} if cell.kernel else {})}
+    with condition.load():
         got = compute(
-            cell.n_threads, "--times", str(cell.around.times), python=build.python, prefix=cell.around.prefix, env=env
+            cell.n_threads, "--times", str(condition.times), python=build.python, prefix=condition.prefix, env=env
         )
     return compare(got, recorded, build.info["compiler"])
 
 
 def kernels() -> list[str]:
+    """Return the names of the matrix product kernels that this CPU supports."""
     names: list[str] = []
     while (name := nn.tnn_gemm_kernel_at(len(names))) is not None:
         names.append(name)
@@ -86,33 +98,35 @@ def kernels() -> list[str]:
 
 
 def cells(builds: Builds, pythons: dict[str, Path]) -> dict[str, list[Cell]]:
-    """By table."""
+    """Return the cells by table."""
     tables: dict[str, list[Cell]] = {}
     compiled = [(c, t) for t in ("Release", "Debug") for c in ("gcc", "clang")]
+    gcc_release = partial(builds.of, "gcc", "Release")
     tables["Compilers and threads"] = [
-        Cell(f"{compiler} {build_type}", f"{n} threads" if n > 1 else "1 thread",
-             lambda c=compiler, t=build_type: builds.of(c, t), n)  # type: ignore[misc]
-        for compiler, build_type in compiled for n in (1, 2, 3, 4)
-    ]  # fmt: skip
+        Cell(f"{c} {build_type}", f"{n} threads" if n > 1 else "1 thread", partial(builds.of, c, build_type), n)
+        for c, build_type in compiled
+        for n in (1, 2, 3, 4)
+    ]
     tables["Compilers and kernels of the matrix product"] = [
-        Cell(f"{compiler} {build_type}", kernel, lambda c=compiler, t=build_type: builds.of(c, t), kernel=kernel)  # type: ignore[misc]
-        for compiler, build_type in compiled for kernel in ("v8", "avx512")
-    ]  # fmt: skip
+        Cell(f"{c} {build_type}", kernel, partial(builds.of, c, build_type), kernel=kernel)
+        for c, build_type in compiled
+        for kernel in ("v8", "avx512")
+    ]
     packaged: dict[str, Callable[[], Installed]] = {
-        "wheel of the source tree": lambda: builds.of("gcc", "Release"),
-        "wheel of the sdist": lambda: builds.of("gcc", "Release", from_sdist=True),
+        "wheel of the source tree": gcc_release,
+        "wheel of the sdist": partial(gcc_release, from_sdist=True),
         "editable": builds.editable,
     }
     tables["Ways to install"] = [Cell(name, "equal", build) for name, build in packaged.items()]
     tables["Pythons, one wheel"] = [
-        Cell(f"CPython {version}", "equal", lambda p=python: builds.of("gcc", "Release", p))  # type: ignore[misc]
+        Cell(f"CPython {version}", "equal", partial(gcc_release, python))
         for version, python in sorted(pythons.items(), key=lambda item: [int(n) for n in item[0].split(".")])
     ]
-    tables["Memory, time, company"] = [
-        Cell(around.name, "equal", lambda: builds.of("gcc", "Release"), around=around) for around in SURROUNDINGS
+    tables["Process conditions"] = [
+        Cell(condition.name, "equal", gcc_release, condition=condition) for condition in CONDITIONS
     ]
     tables["Not promised"] = [
-        Cell(f"{OTHER_LIBM.name}, {c}", "equal", lambda c=c: builds.of(c, "Release"), around=OTHER_LIBM, promised=False)  # type: ignore[misc]
+        Cell(f"{OTHER_LIBM.name}, {c}", "equal", partial(builds.of, c, "Release"), condition=OTHER_LIBM, promised=False)
         for c in ("gcc", "clang")
     ]
     return tables
@@ -122,7 +136,7 @@ def cells(builds: Builds, pythons: dict[str, Path]) -> dict[str, list[Cell]]:
 
 
 def table(title: str, done: list[tuple[Cell, Outcome]]) -> Iterator[str]:
-    """Rows by name, columns as the cells have them."""
+    """Yield the lines of a Markdown table, followed by the names of the curves that differ."""
     columns = list(dict.fromkeys(cell.column for cell, _ in done))
     yield f"| {title} | {' | '.join(columns)} |"
     yield "| --- |" + " --- |" * len(columns)
@@ -137,17 +151,18 @@ def table(title: str, done: list[tuple[Cell, Outcome]]) -> Iterator[str]:
 
 
 def report(results: dict[str, list[tuple[Cell, Outcome]]]) -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     promised = [out for done in results.values() for cell, out in done if cell.promised]
     ran = [out for out in promised if not out.not_run]
     equal = [out for out in ran if not out.differ]
     compilers = sorted({out.compiler for out in ran})
     libc = " ".join(part for part in platform.libc_ver() if part)
-    of_all = f"all {max((out.total for out in ran), default=0)} curves of the fixture"
+    n_curves = max((out.total for out in ran), default=0)
     profile = toynn.build_info()["profile"]
     summary = (
         f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, {len(promised) - len(ran)} not run.\n"
-        f"A cell is {of_all}, every loss and the sha256 of the weights, in a process of its own."
+        f"A cell compares every loss and the sha256 of the weights of all {n_curves} curves of the fixture, "
+        "in a separate process."
     )
     machine = f"{', '.join(compilers)}, {libc}, {os.cpu_count()} cores, profile {profile}"
     made_by = f"Made by `make determinism-matrix` with {machine}."
@@ -158,7 +173,7 @@ def report(results: dict[str, list[tuple[Cell, Outcome]]]) -> str:
 
 
 def put(page: str, part: str) -> str:
-    """The page with its generated part replaced."""
+    """Return the page with its generated part replaced."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{part}{END}{after}"
@@ -166,27 +181,27 @@ def put(page: str, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", type=Path, action="append", default=[], help="another interpreter; may be repeated")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="where builds are kept")
-    parser.add_argument("--table", action="append", help="run this table only, by its title; may be repeated")
-    parser.add_argument("--anew", action="store_true", help="run cells too that were run before, on the same source")
-    parser.add_argument("--print", action="store_true", help="print the part of the page instead of writing it")
-    asked = parser.parse_args()
+    parser.add_argument("--python", type=Path, action="append", default=[], help="Other interpreter; can be repeated.")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="Folder for the builds.")
+    parser.add_argument("--table", action="append", help="Run only the table with this title; can be repeated.")
+    parser.add_argument("--rerun", action="store_true", help="Run again the cells that already ran on this source.")
+    parser.add_argument("--print", action="store_true", help="Print the tables instead of writing them to the page.")
+    options = parser.parse_args()
     recorded: dict[str, Any] = json.loads(fixture_path().read_text(encoding="utf-8"))["curves"]
-    builds = Builds(asked.folder.resolve())
-    journal = Journal(asked.folder.resolve() / "outcomes.jsonl", source_digest())
+    builds = Builds(options.folder.resolve())
+    journal = Journal(options.folder.resolve() / "outcomes.jsonl", source_digest())
     results: dict[str, list[tuple[Cell, Outcome]]] = {}
-    tables = cells(builds, found_pythons(asked.python))
-    if unknown := sorted(set(asked.table or []) - set(tables)):
-        parser.error(f"--table: there is no {unknown[0]!r}; the tables are: {'; '.join(tables)}")
-    if asked.table and not asked.print:
-        parser.error("--table needs --print: the page holds all tables or is left as it is")
+    tables = cells(builds, found_pythons(options.python))
+    if unknown := sorted(set(options.table or []) - set(tables)):
+        parser.error(f"--table {unknown[0]!r} does not exist; the tables are: {'; '.join(tables)}")
+    if options.table and not options.print:
+        parser.error("--table requires --print, because the page must contain all tables")
     for title, of_table in tables.items():
         results[title] = []
         for cell in of_table:
-            out = None if asked.anew else journal.read(title, cell.row, cell.column)
-            if out is None and asked.table and title not in asked.table:
-                out = Outcome(not_run="not asked for")
+            out = None if options.rerun else journal.read(title, cell.row, cell.column)
+            if out is None and options.table and title not in options.table:
+                out = Outcome(not_run="not selected")
             if out is None:
                 start = time.monotonic()
                 out = outcome(cell, recorded)
@@ -195,7 +210,7 @@ def main() -> int:
                 print(f"{cell.row}, {cell.column}: {out} ({seconds:.0f} s)", file=sys.stderr, flush=True)
             results[title].append((cell, out))
     part = report(results)
-    if asked.print:
+    if options.print:
         print(part)
     else:
         PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), part), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Records the golden curves of this build's instruction-set profile: `make fixtures`."""
+"""Record the golden curves of this build's instruction-set profile; `make fixtures` runs this script."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ CURVES = Path(__file__).parent / "curves.py"
 
 
 def fixture_path() -> Path:
-    """Where the curves of this build's profile are kept."""
+    """Return the path of the fixture with the curves of this build's profile."""
     return FIXTURES / f"curves.{toynn.build_info()['profile']}.json"
 
 
 def compute(
     n_threads: int,
-    *words: str,
+    *arguments: str,
     python: str | Path = sys.executable,
     prefix: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The curves, computed in a process of its own with so many threads (more than cores if need be).
+    """Compute the curves in a separate process with n_threads threads, which may be more than there are cores.
 
-    words: for curves.py. prefix: a command that runs the command behind it. env: on top of this process's.
+    Args:
+        arguments: command-line arguments for curves.py.
+        prefix: a command that runs the command after it.
+        env: environment variables to add to those of this process.
     """
     environment = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1", **(env or {})}
-    command = [*prefix, str(python), str(CURVES), *words]
+    command = [*prefix, str(python), str(CURVES), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{CURVES.name} with {n_threads} threads failed:\n{done.stderr}")
@@ -44,7 +47,7 @@ def compute(
 
 
 def main() -> None:
-    """One thread; that two and three give the same bytes is the test's to prove."""
+    # One thread is enough: a test checks that other thread counts give the same bytes.
     info = toynn.build_info()
     fixture = {
         "made_by": "make fixtures",

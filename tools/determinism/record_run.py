@@ -1,10 +1,10 @@
 """Record small training runs, with their checkpoints, as fixtures that later versions must load and resume.
 
-    python tools/determinism/record_run.py tests/fixtures/runs/format-1 [--toynn PATH-OF-THE-COMMAND]
+    python tools/determinism/record_run.py tests/fixtures/runs/format-1 [--toynn PATH]
 
-It uses the command line only, so it runs with any version of toynn. Each run trains one window per step
-(`train.batch = 1`), so the order of sums over windows does not matter. FOLDER gets, for each run, the data, the run as
-it was after its first steps, and expected.json: what a resumed training must reach.
+The script uses only the command line, so it works with any version of toynn. Each run trains one window per step
+(`train.batch = 1`), so the order of sums over windows does not matter. The folder gets the data, each run as it was
+after its first steps, and expected.json with the result that each resumed run must reach.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ RUNS = {
 }
 
 
-def toynn(command: str, *words: str) -> None:
-    subprocess.run([command, *words], check=True, stdout=subprocess.DEVNULL)
+def toynn(command: str, *arguments: str) -> None:
+    subprocess.run([command, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def sha256(path: Path) -> str:
@@ -84,8 +84,8 @@ def record(folder: Path, command: str) -> None:
         expected = {}
         for name, settings in RUNS.items():
             run = folder / name
-            words = [word for setting in [*COMMON, *settings] for word in ("--set", setting)]
-            toynn(command, "train", str(data), "--out", str(run), "--quiet", *words, "--set", f"train.steps={STEPS}")
+            sets = [argument for setting in [*COMMON, *settings] for argument in ("--set", setting)]
+            toynn(command, "train", str(data), "--out", str(run), "--quiet", *sets, "--set", f"train.steps={STEPS}")
             resumed = Path(work, name)
             shutil.copytree(run, resumed)
             steps = f"train.steps={ALL_STEPS}"
@@ -98,10 +98,11 @@ def record(folder: Path, command: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--toynn", default=str(Path(sys.executable).with_name("toynn")))
-    arguments = parser.parse_args()
-    record(arguments.folder, arguments.toynn)
+    command = str(Path(sys.executable).with_name("toynn"))
+    parser.add_argument("folder", type=Path, help="Folder for the fixture; it must not exist.")
+    parser.add_argument("--toynn", default=command, metavar="PATH", help="The toynn command (default: %(default)s).")
+    options = parser.parse_args()
+    record(options.folder, options.toynn)
 
 
 if __name__ == "__main__":
