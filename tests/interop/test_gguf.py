@@ -17,9 +17,10 @@ from tokenizers import Tokenizer
 
 from gguf_bytes import ARRAY, BOOL, F32, I32, STRING, U32, U64, GgufBytes, array, scalar, text, tiny
 from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, logits_of, make, tokenizer
-from toynn import RopeScaling, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn import RopeScaling, TinyNNTypeError, TinyNNValueError
 from toynn.interop import export_gguf, import_gguf
 from toynn.interop.rope_order import to_halves, to_interleaved
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
 each_shape = pytest.mark.parametrize("name", SHAPES)
@@ -27,7 +28,7 @@ each_shape = pytest.mark.parametrize("name", SHAPES)
 
 def same(a: TrainedModel, b: TrainedModel) -> None:
     """Raises unless the two are the same to the bit."""
-    assert (a.cfg, a.untied, a.qkv_bias, a.eos_id, a.bos_id) == (b.cfg, b.untied, b.qkv_bias, b.eos_id, b.bos_id)
+    assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
     assert list(a.weights) == list(b.weights)
     for name, values in a.weights.items():
         assert values.tobytes() == b.weights[name].tobytes(), name
@@ -62,7 +63,7 @@ def test_a_projection_lens_comes_back_as_a_plain_embedding_of_the_same_numbers(t
     model = make("projection lens")
     export_gguf(model, tmp_path / "m.gguf")
     back = import_gguf(tmp_path / "m.gguf")
-    assert back.cfg == dataclasses.replace(model.cfg, donor_d_in=0)
+    assert back.shape == dataclasses.replace(model.shape, donor_d_in=0)
     product = model.weights["token_embd.weight"].astype(np.float64) @ model.weights["lens.proj.weight"].T.astype(float)
     assert back.weights["token_embd.weight"].tobytes() == product.astype(np.float32).tobytes()
     ids = list(range(40))
@@ -225,7 +226,7 @@ def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
 def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any] | None, **changes: Any) -> None:
     """The model as another converter writes it: no vocab_size, no key_length, no keys of toynn's."""
     writer = GGUFWriter(path, "llama")
-    cfg = model.cfg
+    cfg = model.shape
     writer.add_context_length(cfg.ctx)
     writer.add_embedding_length(cfg.d_model)
     writer.add_block_count(cfg.n_layers)
@@ -263,8 +264,8 @@ def test_llama3_scaling_is_found_from_the_factors_alone(scaling: RopeScaling, tm
     factors = scaling.freq_factors(16, 100.0)
     write_foreign(tmp_path / "m.gguf", model, factors)
     back = import_gguf(tmp_path / "m.gguf")
-    np.testing.assert_allclose(back.cfg.rope_scaling.freq_factors(16, 100.0), factors, rtol=1e-6)  # type: ignore[arg-type]
-    assert back.cfg.rope_scaling == scaling
+    np.testing.assert_allclose(back.shape.rope_scaling.freq_factors(16, 100.0), factors, rtol=1e-6)  # type: ignore[arg-type]
+    assert back.shape.rope_scaling == scaling
 
 
 def test_a_published_models_scaling_is_found(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_published_models_scaling_is_found(tmp_path: Path) -> None:
     scaling = RopeScaling.llama3_hf(32.0, 1.0, 4.0, 8192)
     model = make("tied", tokens=None, rope_base=500000.0, n_heads=1, n_kv=1, head_dim=64)
     write_foreign(tmp_path / "m.gguf", model, scaling.freq_factors(64, 500000.0))
-    assert import_gguf(tmp_path / "m.gguf").cfg.rope_scaling == scaling
+    assert import_gguf(tmp_path / "m.gguf").shape.rope_scaling == scaling
 
 
 def test_factors_of_no_known_scaling_are_refused_and_those_of_none_are_none(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_a_file_whose_factors_were_changed_behind_its_keys_is_refused(tmp_path: 
     model = make("llama3 rope")
     export_gguf(model, tmp_path / "m.gguf")
     content = (tmp_path / "m.gguf").read_bytes()
-    factors = model.cfg.rope_scaling.freq_factors(10, 100.0)
+    factors = model.shape.rope_scaling.freq_factors(10, 100.0)
     assert factors is not None
     assert content.count(factors.tobytes()) == 1
     (tmp_path / "m.gguf").write_bytes(content.replace(factors.tobytes(), (factors * 1.5).tobytes()))
@@ -306,8 +307,8 @@ def read(path: Path, content: bytes) -> TrainedModel:
 
 def test_the_small_file_that_the_refusals_start_from_is_good(tmp_path: Path) -> None:
     model = read(tmp_path / "m.gguf", tiny().build())
-    assert model.cfg == SmolLM2Config(6, 4, 2, 2, 8, 1, 16, 10000.0, 1e-5)
-    assert read(tmp_path / "m.gguf", dataclasses.replace(tiny(), version=2).build()).cfg == model.cfg
+    assert model.shape == ModelShape(6, 4, 2, 2, 8, 1, 16, 10000.0, 1e-5)
+    assert read(tmp_path / "m.gguf", dataclasses.replace(tiny(), version=2).build()).shape == model.shape
 
 
 Q = "blk.0.attn_q.weight"

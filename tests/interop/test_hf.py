@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from interop_models import END_OF_TEXT, LLAMA3, SHAPES, make, tokenizer
-from toynn import RopeScaling, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn import RopeScaling, TinyNNTypeError, TinyNNValueError
 from toynn.interop import export_hf, import_hf
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
 NOT_EXPORTED = ("llama3 rope", "heads that do not divide d_model")
@@ -26,7 +27,7 @@ each_exported = pytest.mark.parametrize(
 
 def same(a: TrainedModel, b: TrainedModel) -> None:
     """Raises unless the two are the same to the bit."""
-    assert (a.cfg, a.untied, a.qkv_bias, a.eos_id, a.bos_id) == (b.cfg, b.untied, b.qkv_bias, b.eos_id, b.bos_id)
+    assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
     assert list(a.weights) == list(b.weights)
     for name, values in a.weights.items():
         assert values.tobytes() == b.weights[name].tobytes(), name
@@ -167,9 +168,9 @@ def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_p
     # d_head 4, base 10000: wavelengths 6.3 and 628, none between 16 and 64
     apart = make("tied", n_heads=16, n_kv=16, rope_scaling=RopeScaling.llama3(**LLAMA3))
     export_hf(apart, tmp_path / "hf")
-    back = import_hf(tmp_path / "hf").cfg.rope_scaling
+    back = import_hf(tmp_path / "hf").shape.rope_scaling
     assert back == RopeScaling.llama3_hf(**LLAMA3)
-    assert (back.freq_factors(4, 1e4) == apart.cfg.rope_scaling.freq_factors(4, 1e4)).all()  # type: ignore[union-attr]
+    assert (back.freq_factors(4, 1e4) == apart.shape.rope_scaling.freq_factors(4, 1e4)).all()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_what_transformers_cannot_compute_is_refused(
     tokens = changes.pop("tokens", b"") if "tokens" in changes else b""
     model = make(name, **changes)
     if tokens:
-        model = TrainedModel(model.cfg, model.untied, model.qkv_bias, model.weights, tokens)
+        model = TrainedModel(model.shape, model.weights, tokens)
     with pytest.raises(TinyNNValueError, match=mentions):
         export_hf(model, tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
@@ -239,7 +240,7 @@ def test_both_spellings_of_rope_are_read(
     changes: dict[str, Any], base: float, scaling: RopeScaling, folder: Path
 ) -> None:
     change(folder / "config.json", **changes)
-    cfg = import_hf(folder).cfg
+    cfg = import_hf(folder).shape
     assert (cfg.rope_base, cfg.rope_scaling) == (base, scaling)
 
 
@@ -249,7 +250,7 @@ def test_keys_that_are_left_out_have_the_defaults_of_llama_config(tmp_path: Path
            max_position_embeddings=..., rope_theta=..., rope_scaling=..., attention_bias=..., mlp_bias=...,
            tie_word_embeddings=..., bos_token_id=..., eos_token_id=[0, 5])  # fmt: skip
     model = import_hf(tmp_path / "hf")
-    assert model.cfg == SmolLM2Config(512, 64, 4, 4, 96, 2, 2048, 10000.0, 1e-6)
+    assert model.shape == ModelShape(512, 64, 4, 4, 96, 2, 2048, 10000.0, 1e-6, untied=True)
     assert (model.bos_id, model.eos_id) == (None, 0), "of several ends the first"
 
 

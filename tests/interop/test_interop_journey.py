@@ -50,7 +50,7 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
     # greedy text, token for token
     with LlamaCpp(tmp_path / "m.gguf") as there:
         prompt = there.tokenize("the cat")
-        decoder = LlamaDecoder(trained.cfg, trained.weights, untied=trained.untied, n_threads=1)
+        decoder = LlamaDecoder(trained.shape, trained.weights, n_threads=1)
         with decoder:
             expected = list(generate(decoder, prompt, Sampling.greedy(), TOKENS))
         assert len(expected) == TOKENS
@@ -70,7 +70,7 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
     for source in ("m.gguf", "hf"):
         toynn("import", tmp_path / source, "--out", tmp_path / f"back-{source}")
         back = load_checkpoint(tmp_path / f"back-{source}").model
-        assert (back.cfg, back.tokenizer, back.eos_id) == (trained.cfg, trained.tokenizer, trained.eos_id)
+        assert (back.shape, back.tokenizer, back.eos_id) == (trained.shape, trained.tokenizer, trained.eos_id)
     losses = []
     for init in (run, tmp_path / "back-m.gguf", tmp_path / "back-hf"):
         out = tmp_path / f"on-{init.name}"

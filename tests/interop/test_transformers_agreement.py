@@ -80,7 +80,7 @@ def test_what_transformers_saves_is_read_with_its_logits(
     model.save_pretrained(tmp_path / "hf", max_shard_size=shard)
     assert (tmp_path / "hf" / "model.safetensors.index.json").exists() == (shard == "60KB")
     back = import_hf(tmp_path / "hf")
-    assert (back.untied, back.qkv_bias) == (not tied, qkv_bias)
+    assert (back.shape.untied, back.shape.qkv_bias) == (not tied, qkv_bias)
     np.testing.assert_allclose(logits_of(back, IDS), logits_there(model), rtol=0, atol=BOUND)
     if qkv_bias:
         with torch.no_grad():

@@ -22,6 +22,7 @@ from small_runs import config, final_bytes
 from toynn import SmolLM2Config, TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.interop import export_hf
 from toynn.model.config import RopeScaling
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
@@ -29,14 +30,14 @@ from toynn.storage.checkpoint.run_folder import checkpoint_names
 CFG = SmolLM2Config(
     40, 16, 4, 2, 24, 2, 32, 500.0, 1e-6, head_dim=6, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 16)
 )
+SHAPE = ModelShape.of(CFG, untied=True, qkv_bias=True)
 
 
 def model(cfg: SmolLM2Config = CFG, seed: int = 0, tokenizer: bytes | None = b"{}") -> TrainedModel:
     rng = np.random.default_rng(seed)
-    weights = {
-        name: rng.standard_normal(shape).astype(np.float32) for name, shape in weight_shapes(cfg, True, True).items()
-    }
-    return TrainedModel(cfg, True, True, weights, tokenizer, eos_id=3, bos_id=None)
+    shape = ModelShape.of(cfg, untied=True, qkv_bias=True)
+    weights = {name: rng.standard_normal(size).astype(np.float32) for name, size in weight_shapes(shape).items()}
+    return TrainedModel(shape, weights, tokenizer, eos_id=3, bos_id=None)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,7 @@ def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
     for where in (tmp_path / "run", path):
         back = load_checkpoint(where)
         assert (back.step, back.path, back.training) == (7, path, None)
-        assert back.model.cfg == CFG
-        assert (back.model.untied, back.model.qkv_bias) == (True, True)
+        assert back.model.shape == SHAPE
         assert (back.model.tokenizer, back.model.eos_id, back.model.bos_id) == (b"{}", 3, None)
         assert list(back.model.weights) == list(one.weights)
         assert all((back.model.weights[name] == values).all() for name, values in one.weights.items())
@@ -236,9 +236,9 @@ def test_a_model_that_is_not_whole_is_refused_by_name() -> None:
     ]
     for changed, error, says in cases:
         with pytest.raises(error, match=says):
-            TrainedModel(CFG, True, True, changed, None)
+            TrainedModel(SHAPE, changed, None)
     with pytest.raises(TinyNNValueError, match="eos_id"):
-        TrainedModel(CFG, True, True, weights, None, eos_id=40)
+        TrainedModel(SHAPE, weights, None, eos_id=40)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

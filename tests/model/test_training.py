@@ -62,7 +62,7 @@ def test_a_training_is_the_engine_stepped_by_hand(data: Path, tmp_path: Path) ->
     by_hand = []
     with LlamaSeqEngine() as engine:
         engine.realize_for_random_init(
-            MODEL.config(split.meta.vocab_size), 16, 2, 0, False, False, 0, 1.0, layout="fused"
+            MODEL.shape(split.meta.vocab_size), 16, 2, 0, False, False, 0, 1.0, layout="fused"
         )
         engine.build_training_step(clip=True, decay_vectors=False)
         for step in range(1, 7):
@@ -88,13 +88,13 @@ def test_evaluation_is_the_mean_loss_of_every_token_of_the_split_whatever_the_ba
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(3, evaluation=EvaluationArgs(every=0))))
     model = load_checkpoint(run).model
-    with toynn.LlamaDecoder(model.cfg, model.weights, untied=False) as decoder:
+    with toynn.LlamaDecoder(model.shape, model.weights) as decoder:
         nats = [decoder.score(split.tokens[i : i + 17].astype(np.int32)) for i in range(0, len(split) - 1, 16)]
     expected = float(np.concatenate(nats).sum(dtype=np.float64)) / (len(split) - 1)
     assert float.fromhex(evaluations(run)[-1]) == pytest.approx(expected, abs=1e-6)
     for batch in (1, 2, 5):
         with LlamaSeqEngine() as engine:
-            engine.realize_for_full_finetune(model.cfg, model.weights, 16, batch, False, False)
+            engine.realize_for_full_finetune(model.shape, model.weights, 16, batch, False, False)
             assert Validation(split, 16, batch, 0).loss(engine) == pytest.approx(expected, abs=1e-6)
             two = Validation(split, 16, batch, 2)
             assert two.tokens == 32

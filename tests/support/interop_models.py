@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from toynn import LlamaDecoder, LlamaSeqEngine, RopeScaling, SmolLM2Config
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 
 END_OF_TEXT = "<|endoftext|>"
@@ -80,23 +81,22 @@ SHAPES: dict[str, dict[str, Any]] = {
 def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -> TrainedModel:
     """The model of this shape with random weights, all of them away from 0 and 1; tokens b"": the usual tokenizer."""
     options = {**SHAPES[name], **changes}
-    untied, qkv_bias = options.pop("untied", False), options.pop("qkv_bias", False)
-    cfg = dataclasses.replace(BASE, **{"head_dim": 0, **options})
+    shape = dataclasses.replace(ModelShape.of(BASE), **{"head_dim": 0, **options})
     rng = np.random.default_rng(seed)
     weights = {}
-    for weight, shape in weight_shapes(cfg, untied, qkv_bias).items():
-        values = rng.normal(0.0, 0.3 if weight.endswith("norm.weight") else 0.25, shape)
+    for weight, size in weight_shapes(shape).items():
+        values = rng.normal(0.0, 0.3 if weight.endswith("norm.weight") else 0.25, size)
         weights[weight] = (values + weight.endswith("norm.weight")).astype(np.float32)
     content = tokenizer() if tokens == b"" else tokens
     end = None if content is None else Tokenizer.from_str(content.decode()).token_to_id(END_OF_TEXT)
-    return TrainedModel(cfg, untied, qkv_bias, weights, content, eos_id=end, bos_id=end)
+    return TrainedModel(shape, weights, content, eos_id=end, bos_id=end)
 
 
 def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
     """Of every position, float32 (n, vocab), by the whole-sequence engine."""
     with LlamaSeqEngine() as engine:
         engine.realize_for_random_init(
-            model.cfg, len(ids), 1, 0, model.untied, model.qkv_bias, 0, 1.0, layout="fused", n_threads=1
+            model.shape, len(ids), 1, 0, model.shape.untied, model.shape.qkv_bias, 0, 1.0, layout="fused", n_threads=1
         )
         for name, values in model.weights.items():
             engine.upload_weight(name, values)
@@ -104,7 +104,7 @@ def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
 
 
 def decoder_of(model: TrainedModel) -> LlamaDecoder:
-    return LlamaDecoder(model.cfg, model.weights, untied=model.untied, qkv_bias=model.qkv_bias, n_threads=1)
+    return LlamaDecoder(model.shape, model.weights, n_threads=1)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
 from toynn.data.prepare import END_OF_TEXT
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.text_model import TextModel
@@ -41,11 +42,11 @@ def make_run(folder: Path, cfg: SmolLM2Config = CFG, content: bytes | None = Non
     rng = np.random.default_rng(seed)
     weights = {
         name: rng.normal(1.0 if "norm" in name else 0.0, 0.2, shape).astype(np.float32)
-        for name, shape in weight_shapes(cfg, False, False).items()
+        for name, shape in weight_shapes(ModelShape.of(cfg)).items()
     }
     tokens = tokenizer() if content is None else content
     end = Tokenizer.from_str(tokens.decode()).token_to_id(END_OF_TEXT) if tokens else None
-    write_checkpoint(folder, TrainedModel(cfg, False, False, weights, tokens or None, end, end), step=3)
+    write_checkpoint(folder, TrainedModel(ModelShape.of(cfg), weights, tokens or None, end, end), step=3)
     return folder
 
 

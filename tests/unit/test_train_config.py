@@ -80,7 +80,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("[train]\nsteps = true", TinyNNTypeError, r"train\.steps must be an integer"),
         ("[train]\nsteps = 0", TinyNNValueError, r"train\.steps must be an integer from 1"),
         ("[model]\nn_heads = 3", TinyNNValueError, r"model\.n_kv must divide"),
-        ("[model]\ndonor_d_in = 3", TinyNNValueError, r"needs model\.untied = true"),
+        ("[model]\ndonor_d_in = 3", TinyNNValueError, r"model\.donor_d_in = 3 needs untied = True"),
         ("[model]\nuntied = 1", TinyNNTypeError, r"model\.untied must be True or False"),
         ("[schedule]\nkind = 'linear'", TinyNNValueError, r"schedule\.kind must be one of 'constant'"),
         ("[schedule]\nkind = 'wsd'\ndecay = 950", TinyNNValueError, r"schedule\.warmup \+ schedule\.decay"),
@@ -127,7 +127,7 @@ def test_sections_of_another_kind_are_refused() -> None:
 def test_the_quick_start_trains_about_a_million_parameters() -> None:
     config = read_config(Path(__file__).parents[2] / "examples" / "quickstart.toml")
     assert config.model is not None
-    shapes = weight_shapes(config.model.config(vocab=2048), config.model.untied, config.model.qkv_bias)
+    shapes = weight_shapes(config.model.shape(vocab=2048))
     assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
 
 

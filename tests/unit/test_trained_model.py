@@ -11,6 +11,7 @@ import pytest
 
 from oracle.variants import VARIANTS, Variant
 from toynn import LlamaSeqEngine, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 
 
@@ -21,34 +22,34 @@ def test_the_shapes_are_those_of_the_engine_in_its_order(variant: Variant) -> No
             variant.cfg, 4, 1, 0, variant.untied, variant.qkv_bias, 0, 1.0, layout="fused", n_threads=1
         )
         want = [(name, engine.download_weight(name).shape) for name in engine.weights]
-    assert list(weight_shapes(variant.cfg, variant.untied, variant.qkv_bias).items()) == want
+    shape = ModelShape.of(variant.cfg, untied=variant.untied, qkv_bias=variant.qkv_bias)
+    assert list(weight_shapes(shape).items()) == want
 
 
-def weights(cfg: SmolLM2Config) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: np.ones(shape, dtype=np.float32) for name, shape in weight_shapes(cfg, True, False).items()}
+def weights(shape: ModelShape) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: np.ones(size, dtype=np.float32) for name, size in weight_shapes(shape).items()}
 
 
-CFG = SmolLM2Config(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5)
+SHAPE = ModelShape(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5, untied=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "mentions"),
     [
-        ({"cfg": None}, TinyNNTypeError, "cfg must be a SmolLM2Config, got NoneType"),
-        ({"untied": 1}, TinyNNTypeError, "untied must be True or False"),
-        ({"qkv_bias": "no"}, TinyNNTypeError, "qkv_bias must be True or False"),
+        ({"shape": None}, TinyNNTypeError, "shape must be a ModelShape, got NoneType"),
         ({"weights": []}, TinyNNTypeError, "weights must be a dict, got list"),
         ({"tokenizer": "{}"}, TinyNNTypeError, "tokenizer must be the bytes of a tokenizer.json, or None, got str"),
-        ({"untied": False}, TinyNNValueError, r"hold 'output\.weight', which the model does not have"),
-        ({"qkv_bias": True}, TinyNNValueError, r"lack 'blk\.0\.attn_q\.bias' \(3 missing, 0 unknown\)"),
-        ({"cfg": dataclasses.replace(CFG, d_ff=21)}, TinyNNValueError, r"ffn_gate\.weight must have shape \(21, 12\)"),
-        ({"cfg": dataclasses.replace(CFG, donor_d_in=5), "untied": False}, TinyNNValueError, "needs untied=True"),
+        ({"shape": {"untied": False}}, TinyNNValueError, r"hold 'output\.weight', which the model does not have"),
+        ({"shape": {"qkv_bias": True}}, TinyNNValueError, r"lack 'blk\.0\.attn_q\.bias' \(3 missing, 0 unknown\)"),
+        ({"shape": {"d_ff": 21}}, TinyNNValueError, r"ffn_gate\.weight must have shape \(21, 12\)"),
     ],
 )
 def test_a_model_that_does_not_fit_together_is_refused(
     changes: dict[str, Any], error: type[Exception], mentions: str
 ) -> None:
-    model = TrainedModel(CFG, True, False, weights(CFG), None)
+    model = TrainedModel(SHAPE, weights(SHAPE), None)
+    if isinstance(changes.get("shape"), dict):
+        changes = {"shape": dataclasses.replace(SHAPE, **changes["shape"])}
     with pytest.raises(error, match=mentions):
         dataclasses.replace(model, **changes)
 
@@ -65,4 +66,32 @@ def test_a_model_that_does_not_fit_together_is_refused(
 )
 def test_a_weight_that_no_model_has_is_refused(values: Any, error: type[Exception], mentions: str) -> None:
     with pytest.raises(error, match=mentions):
-        TrainedModel(CFG, True, False, {**weights(CFG), "output_norm.weight": values}, None)
+        TrainedModel(SHAPE, {**weights(SHAPE), "output_norm.weight": values}, None)
+
+
+def test_a_donor_embedding_needs_a_head_of_its_own() -> None:
+    with pytest.raises(TinyNNValueError, match=r"donor_d_in = 5 needs untied = True: .* cannot be the head"):
+        dataclasses.replace(SHAPE, donor_d_in=5, untied=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "mentions"),
+    [
+        ({"untied": 1}, TinyNNTypeError, "untied must be True or False"),
+        ({"qkv_bias": "no"}, TinyNNTypeError, "qkv_bias must be True or False"),
+        ({"architecture": "mamba"}, TinyNNValueError, "architecture must be one of 'llama', got 'mamba'"),
+    ],
+)
+def test_wrong_fields_of_a_shape_are_named(changes: dict[str, Any], error: type[Exception], mentions: str) -> None:
+    with pytest.raises(error, match=mentions):
+        dataclasses.replace(SHAPE, **changes)
+
+
+def test_a_shape_is_made_of_a_config_and_its_variants() -> None:
+    cfg = SmolLM2Config(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5)
+    assert ModelShape.of(cfg) == dataclasses.replace(SHAPE, untied=False)
+    assert ModelShape.of(cfg, untied=True) == SHAPE == ModelShape.of(SHAPE)
+    with pytest.raises(TinyNNValueError, match="untied = False contradicts cfg, which has untied = True"):
+        ModelShape.of(SHAPE, untied=False)
+    with pytest.raises(TinyNNTypeError, match="cfg must be a SmolLM2Config, got NoneType"):
+        ModelShape.of(None)  # type: ignore[arg-type]

@@ -33,9 +33,9 @@ def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
     parameters = sum(math.prod(values.shape) for values in model.weights.values())
     if as_json:
         content = {"out": str(out), "checkpoint": str(checkpoint), "parameters": parameters,
-                   "vocab_size": model.cfg.vocab, "tokenizer": model.tokenizer is not None}  # fmt: skip
+                   "vocab_size": model.shape.vocab, "tokenizer": model.tokenizer is not None}  # fmt: skip
         click.echo(json.dumps(content))
         return
     if model.tokenizer is None:
         click.echo("note: SOURCE has no tokenizer.json: the run can neither read nor write text", err=True)
-    click.echo(f"{parameters} parameters, vocabulary {model.cfg.vocab}, written to {out}")
+    click.echo(f"{parameters} parameters, vocabulary {model.shape.vocab}, written to {out}")

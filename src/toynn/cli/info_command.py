@@ -65,14 +65,14 @@ def _model(path: Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
     is_run = checkpoint.path != path
     model, state = checkpoint.model, checkpoint.training
-    shape = dataclasses.asdict(model.cfg)
+    shape = dataclasses.asdict(model.shape)
     scaling = shape.pop("rope_scaling")
     info: dict[str, Any] = {
         "checkpoint": str(checkpoint.path),
         "step": checkpoint.step,
         **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
         "parameters": sum(values.size for values in model.weights.values()),
-        "model": {**shape, "untied": model.untied, "qkv_bias": model.qkv_bias, "rope_scaling": scaling["kind"]},
+        "model": {**shape, "rope_scaling": scaling["kind"]},
         "tokenizer": "none" if model.tokenizer is None else f"{len(model.tokenizer)} bytes",
         "eos_id": model.eos_id,
         "bos_id": model.bos_id,

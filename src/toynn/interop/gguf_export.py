@@ -79,12 +79,12 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
         try:
             _write_config(writer, plain, file_type)
             _write_tokenizer(writer, plain, notes)
-            factors = plain.cfg.rope_scaling.freq_factors(plain.cfg.head_dim, plain.cfg.rope_base)
+            factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
             if factors is not None:
                 writer.add_tensor(ROPE_FREQS, factors)
                 tensors[ROPE_FREQS] = "F32"
             for name, values in plain.weights.items():
-                n_heads = turned_heads(name, plain.cfg)
+                n_heads = turned_heads(name, plain.shape)
                 ordered = to_interleaved(values, n_heads) if n_heads else values
                 tensors[name] = _add_tensor(writer, name, ordered, kind).name
             writer.write_header_to_file()
@@ -101,7 +101,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
 
 
 def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileType) -> None:
-    cfg = model.cfg
+    cfg = model.shape
     writer.add_file_type(file_type)
     writer.add_quantization_version(_QUANTIZATION_VERSION)
     writer.add_context_length(cfg.ctx)
@@ -125,7 +125,7 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
         notes.append("the model has no tokenizer: llama.cpp can run the file on token ids, but not on text")
         return
     try:
-        bpe = read_tokenizer(model.tokenizer, model.cfg.vocab)
+        bpe = read_tokenizer(model.tokenizer, model.shape.vocab)
     except TinyNNValueError as error:
         raise TinyNNValueError(f"the tokenizer cannot be exported: {error}") from None
     writer.add_tokenizer_model("gpt2")

@@ -19,7 +19,7 @@ from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.rope_order import to_halves, turned_heads
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 from toynn.storage.regular_files import open_regular, path_of
 
@@ -74,8 +74,7 @@ def import_gguf(path: Path) -> TrainedModel:
             )
         _refuse_what_is_not_computed(values)
         cfg = _config(values, header.tensors)
-        untied, qkv_bias = "output.weight" in header.tensors, "blk.0.attn_q.bias" in header.tensors
-        shapes = weight_shapes(cfg, untied, qkv_bias)
+        shapes = weight_shapes(cfg)
         zeros = _checked_names(header, shapes, cfg)
         tokenizer = _tokenizer(values, cfg.vocab)
         bos_id, eos_id = (None, None) if tokenizer is None else _ends(values, cfg.vocab)
@@ -91,8 +90,6 @@ def import_gguf(path: Path) -> TrainedModel:
             weights[name] = to_halves(stored, n_heads) if n_heads else stored
         return TrainedModel(
             dataclasses.replace(cfg, rope_scaling=scaling),
-            untied,
-            qkv_bias,
             weights,
             tokenizer,
             eos_id=eos_id,
@@ -111,8 +108,8 @@ def _refuse_what_is_not_computed(values: GgufValues) -> None:
             raise FileFormatError(f"{key} is {taken!r:.60}, but toynn supports only {only!r}")
 
 
-def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config:
-    """Return the configuration without RoPE scaling. Refuses more layers than the number of tensors allows."""
+def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
+    """Return the shape without RoPE scaling. Refuses more layers than the number of tensors allows."""
     if "token_embd.weight" not in tensors:
         raise FileFormatError("the tensor 'token_embd.weight' is missing")
     d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
@@ -128,7 +125,7 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config
     vocab = tensors["token_embd.weight"].shape[0]
     if (size := values.whole("llama.vocab_size", vocab)) != vocab:
         raise FileFormatError(f"llama.vocab_size is {size}, but token_embd.weight has {vocab} rows")
-    return SmolLM2Config(
+    return ModelShape(
         vocab=vocab,
         d_model=d_model,
         n_heads=n_heads,
@@ -139,6 +136,8 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> SmolLM2Config
         rope_base=_shortest(values.number("llama.rope.freq_base", 10000.0)),
         rms_eps=_shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
         head_dim=head_dim,
+        untied="output.weight" in tensors,
+        qkv_bias="blk.0.attn_q.bias" in tensors,
     )
 
 
@@ -147,7 +146,7 @@ def _shortest(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: SmolLM2Config) -> list[str]:
+def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: ModelShape) -> list[str]:
     """Check names and shapes, and return the tensors that toynn does not have and that must therefore be zero.
 
     These are the biases of attn_output, which Hugging Face's attention_bias adds. Raises FileFormatError if a tensor is

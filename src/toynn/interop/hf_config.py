@@ -9,6 +9,7 @@ import numpy as np
 from toynn.arguments import integer
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
 # Keys that change what LlamaForCausalLM computes, with the only value that toynn supports. Keys that matter only for
@@ -40,7 +41,7 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
 
     Raises TinyNNValueError for a RoPE scaling or a width that transformers does not support.
     """
-    cfg = model.cfg
+    cfg = model.shape
     if cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
         raise TinyNNValueError(
             f"d_model = {cfg.d_model} must be a multiple of n_heads = {cfg.n_heads} for transformers; export a GGUF "
@@ -61,10 +62,10 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         "rms_norm_eps": cfg.rms_eps,
         "rope_theta": cfg.rope_base,
         "rope_scaling": _rope_scaling_of(cfg),
-        "attention_bias": model.qkv_bias,
+        "attention_bias": model.shape.qkv_bias,
         "attention_dropout": 0.0,
         "mlp_bias": False,
-        "tie_word_embeddings": not model.untied,
+        "tie_word_embeddings": not model.shape.untied,
         "bos_token_id": model.bos_id,
         "eos_token_id": model.eos_id,
         "torch_dtype": "float32",
@@ -95,8 +96,8 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
     }
 
 
-def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
-    """Return (cfg, untied, qkv_bias) of a config.json.
+def shape_of(content: Any) -> ModelShape:
+    """Return the shape that a config.json describes.
 
     Raises TinyNNError if a key is missing, has another type, or changes what the model computes.
     """
@@ -110,7 +111,7 @@ def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
             raise FileFormatError(f"the key {key} is missing")
     rope_base, scaling = _rope(content)
     n_heads = content["num_attention_heads"]
-    cfg = SmolLM2Config(
+    return ModelShape(
         vocab=content["vocab_size"],
         d_model=content["hidden_size"],
         n_heads=n_heads,
@@ -122,8 +123,9 @@ def shape_of(content: Any) -> tuple[SmolLM2Config, bool, bool]:
         rms_eps=_given(content, "rms_norm_eps", _RMS_NORM_EPS),
         head_dim=_given(content, "head_dim", 0),
         rope_scaling=scaling,
+        untied=not _flag(content, "tie_word_embeddings"),
+        qkv_bias=_flag(content, "attention_bias"),
     )
-    return cfg, not _flag(content, "tie_word_embeddings"), _flag(content, "attention_bias")
 
 
 def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int | None]:

@@ -43,13 +43,13 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     _may_be_written(folder, boolean("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
-    if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.cfg.vocab:
-        raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.cfg.vocab}")
+    if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.shape.vocab:
+        raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = config_of(plain)
     weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
-    if plain.qkv_bias:  # with attention_bias, transformers expects a bias on the output projection too
-        zeros = np.zeros(plain.cfg.d_model, dtype=np.float32)
-        weights.update(dict.fromkeys(output_biases(plain.cfg.n_layers), zeros))
+    if plain.shape.qkv_bias:  # with attention_bias, transformers expects a bias on the output projection too
+        zeros = np.zeros(plain.shape.d_model, dtype=np.float32)
+        weights.update(dict.fromkeys(output_biases(plain.shape.n_layers), zeros))
     with replacing_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)
@@ -78,7 +78,7 @@ def _may_be_written(folder: Path, overwrite: bool) -> None:
 def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
     content: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.cfg.ctx,
+        "model_max_length": model.shape.ctx,
         "clean_up_tokenization_spaces": False,
     }
     for key, token in (("bos_token", model.bos_id), ("eos_token", model.eos_id)):

@@ -14,7 +14,7 @@ from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of, token_ids_of
 from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 from toynn.storage.json_fields import read_json
 from toynn.storage.regular_files import open_regular, path_of
@@ -43,18 +43,18 @@ def import_hf(folder: Path) -> TrainedModel:
         raise FileFormatError(f"{folder} is not a Hugging Face folder: it contains no {CONFIG}")
     config = read_json(folder / CONFIG)
     with naming(folder / CONFIG):
-        cfg, untied, qkv_bias = shape_of(config)
-        bos_id, eos_id = token_ids_of(config, cfg.vocab)
+        shape = shape_of(config)
+        bos_id, eos_id = token_ids_of(config, shape.vocab)
     stored = _stored(folder)
     with naming(folder / CONFIG):
-        if cfg.n_layers > len(stored) // _LEAST_TENSORS_A_LAYER:
+        if shape.n_layers > len(stored) // _LEAST_TENSORS_A_LAYER:
             raise FileFormatError(
-                f"num_hidden_layers is {cfg.n_layers}, but the folder contains only {len(stored)} tensors"
+                f"num_hidden_layers is {shape.n_layers}, but the folder contains only {len(stored)} tensors"
             )
-    shapes = weight_shapes(cfg, untied, qkv_bias)
-    zeros = output_biases(cfg.n_layers) if qkv_bias else []
+    shapes = weight_shapes(shape)
+    zeros = output_biases(shape.n_layers) if shape.qkv_bias else []
     with naming(folder):
-        _check(stored, shapes, zeros, cfg, untied)
+        _check(stored, shapes, zeros, shape)
     weights: dict[str, npt.NDArray[np.float32]] = {}
     for ours, theirs in hf_names(shapes).items():
         weights[ours] = _read(stored, theirs)
@@ -62,13 +62,13 @@ def import_hf(folder: Path) -> TrainedModel:
         if name in stored and _read(stored, name).any():
             raise FileFormatError(f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias")
     head = "lm_head.weight"
-    if not untied and head in stored and not np.array_equal(_read(stored, head), weights["token_embd.weight"]):
+    if not shape.untied and head in stored and not np.array_equal(_read(stored, head), weights["token_embd.weight"]):
         raise FileFormatError(
             f"{stored[head].path}: {head} differs from the embedding, although config.json sets tie_word_embeddings"
         )
     with naming(folder):
-        tokenizer = _tokenizer(folder, cfg.vocab)
-        return TrainedModel(cfg, untied, qkv_bias, weights, tokenizer, eos_id=eos_id, bos_id=bos_id)
+        tokenizer = _tokenizer(folder, shape.vocab)
+        return TrainedModel(shape, weights, tokenizer, eos_id=eos_id, bos_id=bos_id)
 
 
 def _stored(folder: Path) -> dict[str, StoredTensor]:
@@ -115,17 +115,16 @@ def _places(folder: Path, index: Any) -> dict[str, str]:
 
 
 def _check(
-    stored: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]], zeros: list[str], cfg: SmolLM2Config,
-    untied: bool,
-) -> None:  # fmt: skip
+    stored: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]], zeros: list[str], shape: ModelShape
+) -> None:
     """Raise FileFormatError if a tensor is missing or unknown, or has another shape."""
     expected = {theirs: shapes[ours] for ours, theirs in hf_names(shapes).items()}
     for name in expected:
         if name not in stored:
             raise FileFormatError(f"the tensor {name!r} is missing")
-    expected.update(dict.fromkeys(zeros, (cfg.d_model,)))
-    if not untied:
-        expected["lm_head.weight"] = (cfg.vocab, cfg.d_model)  # some programs store the embedding twice
+    expected.update(dict.fromkeys(zeros, (shape.d_model,)))
+    if not shape.untied:
+        expected["lm_head.weight"] = (shape.vocab, shape.d_model)  # some programs store the embedding twice
     for name, tensor in stored.items():
         if name.endswith(".rotary_emb.inv_freq"):  # in old files; toynn computes these values itself
             continue

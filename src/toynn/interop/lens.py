@@ -19,17 +19,17 @@ def folded(model: TrainedModel) -> TrainedModel:
 
     Raises TinyNNValueError if a value does not fit into f32.
     """
-    if model.cfg.donor_d_in == 0:
+    if model.shape.donor_d_in == 0:
         return model
     weights = dict(model.weights)
     donor = weights["token_embd.weight"]
     lens = weights.pop("lens.proj.weight").astype(np.float64)
-    embedding = np.empty((model.cfg.vocab, model.cfg.d_model), dtype=np.float32)
-    for start in range(0, model.cfg.vocab, _ROWS):
+    embedding = np.empty((model.shape.vocab, model.shape.d_model), dtype=np.float32)
+    for start in range(0, model.shape.vocab, _ROWS):
         product = donor[start : start + _ROWS].astype(np.float64) @ lens.T
         with np.errstate(over="ignore"):
             embedding[start : start + _ROWS] = product
     if not np.isfinite(embedding).all():
         raise TinyNNValueError("the product of embedding and lens contains values that do not fit into f32")
     weights["token_embd.weight"] = embedding
-    return dataclasses.replace(model, cfg=dataclasses.replace(model.cfg, donor_d_in=0), weights=weights)
+    return dataclasses.replace(model, shape=dataclasses.replace(model.shape, donor_d_in=0), weights=weights)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, integer, one_of, positive, real
-from toynn.documented_fields import documented
+from toynn.documented_fields import documented, required
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 
@@ -87,17 +87,17 @@ class SmolLM2Config:
     donor_d_in > 0 puts a projection lens over a frozen embedding of that width.
     """
 
-    vocab: int
-    d_model: int
-    n_heads: int
-    n_kv: int
-    d_ff: int
-    n_layers: int
-    ctx: int
-    rope_base: float
-    rms_eps: float
-    head_dim: int = 0
-    donor_d_in: int = 0
+    vocab: int = required("tokens of the vocabulary")
+    d_model: int = required("width of the stream between layers")
+    n_heads: int = required("query heads of each layer")
+    n_kv: int = required("key and value heads; divides n_heads")
+    d_ff: int = required("width inside the feed-forward part")
+    n_layers: int = required("layers")
+    ctx: int = required("context length in tokens")
+    rope_base: float = required("base of the rotary embedding")
+    rms_eps: float = required("epsilon of the norms")
+    head_dim: int = documented(0, "size of a head; 0: d_model / n_heads")
+    donor_d_in: int = documented(0, "width of a frozen embedding under a lens; 0: none")
     rope_scaling: RopeScaling = RopeScaling()
 
     def __post_init__(self) -> None:

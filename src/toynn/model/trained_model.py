@@ -1,4 +1,4 @@
-"""TrainedModel: a model as values alone, as it is saved, sent elsewhere and taken back."""
+"""TrainedModel: a model as plain values, as it is saved, exported and imported."""
 
 from __future__ import annotations
 
@@ -7,29 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import boolean, integer, same_weights
+from toynn.arguments import integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 
 
-def weight_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, tuple[int, ...]]:
-    """Every weight of the fused layout by name, row-major (rows, cols), in the order in which an engine declares them.
-
-    Raises TinyNNValueError for a projection lens without untied: a donor's embedding cannot be the head.
-    """
+def weight_shapes(cfg: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Return the shape (rows, cols) of each weight of the fused layout by name, in the order of declaration."""
     heads = {"q": cfg.n_heads, "k": cfg.n_kv, "v": cfg.n_kv}
     shapes: dict[str, tuple[int, ...]] = {}
     if cfg.donor_d_in > 0:
-        if not untied:
-            raise TinyNNValueError(
-                f"donor_d_in = {cfg.donor_d_in} needs untied=True: a donor's embedding cannot be the head"
-            )
         shapes["token_embd.weight"] = (cfg.vocab, cfg.donor_d_in)
         shapes["lens.proj.weight"] = (cfg.d_model, cfg.donor_d_in)
     else:
         shapes["token_embd.weight"] = (cfg.vocab, cfg.d_model)
     shapes["output_norm.weight"] = (cfg.d_model,)
-    if untied:
+    if cfg.untied:
         shapes["output.weight"] = (cfg.vocab, cfg.d_model)
     for i in range(cfg.n_layers):
         blk = f"blk.{i}"
@@ -41,7 +34,7 @@ def weight_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str,
         shapes[f"{blk}.ffn_gate.weight"] = (cfg.d_ff, cfg.d_model)
         shapes[f"{blk}.ffn_up.weight"] = (cfg.d_ff, cfg.d_model)
         shapes[f"{blk}.ffn_down.weight"] = (cfg.d_model, cfg.d_ff)
-        if qkv_bias:
+        if cfg.qkv_bias:
             for x, n in heads.items():
                 shapes[f"{blk}.attn_{x}.bias"] = (n * cfg.head_dim,)
     return shapes
@@ -49,28 +42,25 @@ def weight_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str,
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model's shape, weights and tokenizer; no session, no moments.
+    """A model's shape, weights and tokenizer, without a session or moments.
 
-    cfg, untied, qkv_bias: as for `LlamaDecoder`.
-    weights: every weight of the fused layout by name, float32, of the shapes that `weight_shapes` tells.
+    weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
     tokenizer: the content of a tokenizer.json, or None.
-    eos_id: the token that ends a text. bos_id: the one that a text may start after. None: there is none.
+    eos_id: the token that ends a document. bos_id: the token that may start one. None: there is no such token.
 
-    Raises TinyNNTypeError or TinyNNValueError that names the field or the weight: one missing, one too many, another
-    shape or dtype, a number that is not finite.
+    Raises TinyNNTypeError or TinyNNValueError that names the field or the weight: missing, unknown, of another shape
+    or dtype, or with a number that is not finite.
     """
 
-    cfg: SmolLM2Config
-    untied: bool
-    qkv_bias: bool
+    shape: ModelShape
     weights: dict[str, npt.NDArray[np.float32]]
     tokenizer: bytes | None
     eos_id: int | None = None
     bos_id: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cfg, SmolLM2Config):
-            raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {type(self.cfg).__name__}")
+        if not isinstance(self.shape, ModelShape):
+            raise TinyNNTypeError(f"shape must be a ModelShape, got {type(self.shape).__name__}")
         if not isinstance(self.weights, dict):
             raise TinyNNTypeError(f"weights must be a dict, got {type(self.weights).__name__}")
         if not isinstance(self.tokenizer, bytes | None):
@@ -80,10 +70,10 @@ class TrainedModel:
         for name in ("eos_id", "bos_id"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, integer(name, value, 0, self.cfg.vocab - 1))
-        if self.cfg.n_layers > len(self.weights):  # before the names of so many layers are made
-            raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.cfg.n_layers}")
-        shapes = weight_shapes(self.cfg, boolean("untied", self.untied), boolean("qkv_bias", self.qkv_bias))
+                object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
+        if self.shape.n_layers > len(self.weights):  # before the names of so many layers are made
+            raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
+        shapes = weight_shapes(self.shape)
         same_weights(self.weights, shapes)
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)

@@ -77,15 +77,13 @@ class TextModel:
         self.step = checkpoint.step
         self.tokenizer = load_tokenizer(model.tokenizer, str(checkpoint.path))
         needed = ids_needed(self.tokenizer)
-        if needed > model.cfg.vocab:
+        if needed > model.shape.vocab:
             raise TinyNNValueError(
-                f"the tokenizer of {checkpoint.path} needs {needed} ids, the model's vocabulary has {model.cfg.vocab}"
+                f"the tokenizer of {checkpoint.path} needs {needed} ids, the model's vocabulary has {model.shape.vocab}"
             )
         self.start_id = model.bos_id
         self.end_id = model.eos_id
-        self.decoder = LlamaDecoder(
-            model.cfg, model.weights, untied=model.untied, qkv_bias=model.qkv_bias, n_ctx=n_ctx, n_threads=n_threads
-        )
+        self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids, without special tokens around them.

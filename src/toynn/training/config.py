@@ -8,73 +8,58 @@ from pathlib import Path
 from toynn.arguments import boolean, integer, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.model.shape import ModelShape
 
 SCHEDULES = ("constant", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
-class ModelArgs:
-    """The shape of a new model; its vocabulary is the data's. See also `SmolLM2Config`."""
+class ModelArgs(ModelShape):
+    """The shape of a new model, whose vocabulary is the data's: see `ModelShape` for the fields.
 
-    d_model: int = documented(128, "width of the stream between layers")
-    n_heads: int = documented(4, "query heads of each layer")
-    n_kv: int = documented(4, "key and value heads; divides n_heads")
-    d_ff: int = documented(384, "width inside the feed-forward part")
-    n_layers: int = documented(4, "layers")
-    ctx: int = documented(256, "tokens the model holds in mind")
-    rope_base: float = documented(10000.0, "base of the rotary embedding")
-    rms_eps: float = documented(1e-5, "epsilon of the norms")
-    head_dim: int = documented(0, "size of a head; 0: d_model / n_heads")
-    donor_d_in: int = documented(0, "width of a frozen embedding under a lens; 0: none")
-    untied: bool = documented(False, "a head of its own, not the embedding's")
-    qkv_bias: bool = documented(False, "biases on q, k and v")
-    init_scale: float = documented(1.0, "factor of the random start's spread")
-    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    vocab: only a placeholder; `shape` sets it. head_dim: 0 stays 0 until then.
+    init_scale: a factor of the initial weights' standard deviation. It is no part of the shape.
+    """
+
+    vocab: int = field(default=1, init=False, repr=False, compare=False)
+    d_model: int = 128
+    n_heads: int = 4
+    n_kv: int = 4
+    d_ff: int = 384
+    n_layers: int = 4
+    ctx: int = 256
+    rope_base: float = 10000.0
+    rms_eps: float = 1e-5
+    init_scale: float = documented(1.0, "factor of the initial weights' standard deviation")
 
     def __post_init__(self) -> None:
+        derived = integer("model.head_dim", self.head_dim, 0) == 0
         object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
-        for name in ("untied", "qkv_bias"):
-            object.__setattr__(self, name, boolean(f"model.{name}", getattr(self, name)))
         try:
-            self.config(vocab=2)  # its checks, early
+            super().__post_init__()
         except TinyNNTypeError as error:
             raise TinyNNTypeError(f"model.{error}") from None
         except TinyNNValueError as error:
             raise TinyNNValueError(f"model.{error}") from None
-        if self.donor_d_in > 0 and not self.untied:
-            raise TinyNNValueError(f"model.donor_d_in = {self.donor_d_in} needs model.untied = true")
+        if derived:
+            object.__setattr__(self, "head_dim", 0)
 
-    def config(self, vocab: int) -> SmolLM2Config:
-        """The model's shape with that vocabulary."""
-        return SmolLM2Config(
-            vocab,
-            self.d_model,
-            self.n_heads,
-            self.n_kv,
-            self.d_ff,
-            self.n_layers,
-            self.ctx,
-            self.rope_base,
-            self.rms_eps,
-            head_dim=self.head_dim,
-            donor_d_in=self.donor_d_in,
-            rope_scaling=self.rope_scaling,
-        )
+    def shape(self, vocab: int) -> ModelShape:
+        """Return the model's shape with that vocabulary."""
+        values = {one.name: getattr(self, one.name) for one in fields(ModelShape)}
+        return ModelShape(**{**values, "vocab": vocab})
 
     @classmethod
-    def of(cls, cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> ModelArgs:
-        """The shape that a model has."""
-        sizes = {size.name: getattr(cfg, size.name) for size in fields(cfg) if size.name != "vocab"}
-        return cls(**sizes, untied=untied, qkv_bias=qkv_bias)
+    def of_shape(cls, shape: ModelShape) -> ModelArgs:
+        """Return the arguments that describe an existing model."""
+        return cls(**{one.name: getattr(shape, one.name) for one in fields(shape) if one.name != "vocab"})
 
     def first_difference(self, other: ModelArgs) -> str | None:
-        """The first key in which two shapes differ; None: a model of the one is one of the other.
+        """Return the first key in which two shapes differ, or None if they are equal.
 
-        How a random start is spread is no shape, and a head_dim that is derived is as good as one that is given.
+        init_scale is not compared, and a head_dim that is derived equals the same one that is given.
         """
-        one = replace(self, head_dim=self.config(2).head_dim, init_scale=1.0)
-        two = replace(other, head_dim=other.config(2).head_dim, init_scale=1.0)
+        one, two = self.shape(vocab=1), other.shape(vocab=1)
         return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
 
 

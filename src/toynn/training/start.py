@@ -11,7 +11,7 @@ from typing import Any
 
 from toynn.data import DataMeta
 from toynn.errors import TinyNNValueError
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
 from toynn.training.toml_config import differences, from_toml
@@ -25,9 +25,7 @@ class Start:
     """model: None for a random start. state: None but for a run that is resumed."""
 
     config: TrainConfig
-    cfg: SmolLM2Config
-    untied: bool
-    qkv_bias: bool
+    shape: ModelShape
     step: int
     checkpoint: Checkpoint | None
     state: TrainingState | None
@@ -56,7 +54,7 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
     init = held if args.init is None else load_checkpoint(args.init)
     if init is None:
         config, model = config.explicit(), config.model or ModelArgs()
-        return Start(config, model.config(meta.vocab_size), model.untied, model.qkv_bias, 0, None, None)
+        return Start(config, model.shape(meta.vocab_size), 0, None, None)
     one = init.model
     shape = shape_of(init)
     if config.model is not None and (key := config.model.first_difference(shape)) is not None:
@@ -69,11 +67,11 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
             f"data: {args.data} has another tokenizer than {init.path}; prepare it with "
             f"--tokenizer {init.path / 'tokenizer.json'}"
         )
-    if meta.vocab_size > one.cfg.vocab:
+    if meta.vocab_size > one.shape.vocab:
         raise TinyNNValueError(
-            f"data: {args.data} has a vocabulary of {meta.vocab_size}, {init.path} one of {one.cfg.vocab}"
+            f"data: {args.data} has a vocabulary of {meta.vocab_size}, {init.path} one of {one.shape.vocab}"
         )
-    return Start(config.explicit(shape), one.cfg, one.untied, one.qkv_bias, 0, init, None)
+    return Start(config.explicit(shape), one.shape, 0, init, None)
 
 
 def _held(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
@@ -137,13 +135,12 @@ def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
         raise TinyNNValueError(
             f"{held.path} is damaged: {held.step} steps of {per_step} windows are not {state.progress.windows} windows"
         )
-    one = held.model
-    return Start(config, one.cfg, one.untied, one.qkv_bias, held.step, held, state)
+    return Start(config, held.model.shape, held.step, held, state)
 
 
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:
     """The shape of a checkpoint's model."""
-    return ModelArgs.of(checkpoint.model.cfg, checkpoint.model.untied, checkpoint.model.qkv_bias)
+    return ModelArgs.of_shape(checkpoint.model.shape)
 
 
 def same_tokenizer(a: bytes, b: bytes) -> bool:

@@ -38,19 +38,32 @@ class Key:
 
 
 def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
-    """All keys there are, in the order of a file."""
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        inner = _dataclass_of(hints[field.name])
+    """Yield all keys in the order of a file: the values of a section, then the sections inside it."""
+    sections = []
+    for name, field in _fields(kind).items():
+        inner = _dataclass_of(typing.get_type_hints(kind)[name])
         if inner is None:
-            yield Key(prefix + field.name, field.default, meaning_of(field))
+            yield Key(prefix + name, field.default, meaning_of(kind, name))
         else:
-            yield from keys(inner, f"{prefix}{field.name}.")
+            sections.append((name, inner))
+    for name, inner in sections:
+        yield from keys(inner, f"{prefix}{name}.")
+
+
+def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields that are keys: those that the constructor takes."""
+    return {field.name: field for field in dataclasses.fields(kind) if field.init}
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Return a dataclass as a table, with those inside it as tables of their own."""
+    table = {name: getattr(value, name) for name in _fields(type(value))}
+    return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in table.items()}
 
 
 def to_toml(config: TrainConfig) -> str:
     """The configuration with every key that has a value (TOML has no null); `from_toml` gives an equal one."""
-    table = dataclasses.asdict(config)
+    table = _table(config)
     if config.model is None:
         del table["model"]
     if config.schedule.warmup is None:
@@ -106,7 +119,7 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Keys in which two configurations differ, "section.key", with both values."""
-    one, other = _flat(dataclasses.asdict(a)), _flat(dataclasses.asdict(b))
+    one, other = _flat(_table(a)), _flat(_table(b))
     return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
 
@@ -157,9 +170,10 @@ def _build(kind: type[Any], table: object, prefix: str) -> Any:
     if not isinstance(table, dict):
         raise TinyNNTypeError(f"{prefix.rstrip('.')} must be a section, got {table!r:.60}")
     hints = typing.get_type_hints(kind)
+    known = _fields(kind)
     for key in table:
-        if key not in hints:
-            raise TinyNNValueError(f"unknown key {prefix + key!r}{_meant(key, prefix, hints)}")
+        if key not in known:
+            raise TinyNNValueError(f"unknown key {prefix + key!r}{_meant(key, prefix, known)}")
     values = {}
     for key, value in table.items():
         inner = _dataclass_of(hints[key])

@@ -91,9 +91,9 @@ class _Trainer:
         self._config = config = start.config
         self._meta, self._tokenizer = train_split.meta, tokenizer
         self._interrupts = interrupts
-        self._t_seq = config.train.t_seq or start.cfg.ctx
-        if self._t_seq > start.cfg.ctx:
-            raise TinyNNValueError(f"train.t_seq must be at most model.ctx = {start.cfg.ctx}, got {self._t_seq}")
+        self._t_seq = config.train.t_seq or start.shape.ctx
+        if self._t_seq > start.shape.ctx:
+            raise TinyNNValueError(f"train.t_seq must be at most model.ctx = {start.shape.ctx}, got {self._t_seq}")
         self._batch_tokens = self._t_seq * config.train.batch * config.train.accumulate
         self._windows = WindowBatcher(train_split.tokens, self._t_seq, config.train.seed)
         self._validation = Validation(validation_split, self._t_seq, config.train.batch, config.evaluation.windows)
@@ -199,12 +199,12 @@ class _Trainer:
         if start.checkpoint is None:
             scale = self._config.model.init_scale if self._config.model is not None else 1.0
             self._engine.realize_for_random_init(
-                start.cfg,
+                start.shape,
                 self._t_seq,
                 train.batch,
                 0,
-                start.untied,
-                start.qkv_bias,
+                start.shape.untied,
+                start.shape.qkv_bias,
                 train.seed,
                 scale,
                 n_threads=self._args.n_threads,
@@ -212,12 +212,12 @@ class _Trainer:
             )
             return
         self._engine.realize_for_full_finetune(
-            start.cfg,
+            start.shape,
             start.checkpoint.model.weights,
             self._t_seq,
             train.batch,
-            start.untied,
-            start.qkv_bias,
+            start.shape.untied,
+            start.shape.qkv_bias,
             n_threads=self._args.n_threads,
         )
         if start.state is not None:
@@ -333,9 +333,7 @@ class _Trainer:
         if self.step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(self.step, "weights are not finite after it", name)
         model = TrainedModel(
-            start.cfg,
-            start.untied,
-            start.qkv_bias,
+            start.shape,
             weights,
             self._tokenizer,
             eos_id=self._meta.eos_id,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from toynn.errors import TinyNNValueError
 from toynn.llm.blocks import BlockTaps, Context, FusedBlock, TransformerBlock
 from toynn.llm.primitives import Rope, rms_norm
 from toynn.llm.weights import Weight, WeightTable
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     Session,
     Tensor,
@@ -29,28 +28,19 @@ class LlamaArch:
 
     With cfg.donor_d_in > 0 the embedding is a frozen donor of that width, and a trainable projection, the lens, brings
     it to d_model. Without `untied` the head is the embedding.
-
-    Raises:
-        TinyNNValueError: donor_d_in without untied (the donor's embedding has not the head's shape).
     """
 
     def __init__(
         self,
         table: WeightTable,
-        cfg: SmolLM2Config,
+        cfg: ModelShape,
         *,
-        untied: bool,
-        qkv_bias: bool,
         init_scale: float,
         layout: str = "per_head",
     ) -> None:
         self._cfg = cfg
         self._lens: Tensor | None = None
         if cfg.donor_d_in > 0:
-            if not untied:
-                raise TinyNNValueError(
-                    f"donor_d_in = {cfg.donor_d_in} needs untied=True: a donor's embedding cannot be the head"
-                )
             self._token_embd = table.matrix(
                 "token_embd.weight", cfg.vocab, cfg.donor_d_in, _EMBEDDING_STD, trainable=False
             )
@@ -59,7 +49,7 @@ class LlamaArch:
             self._token_embd = table.matrix("token_embd.weight", cfg.vocab, cfg.d_model, _EMBEDDING_STD)
         self._output_norm = table.vector("output_norm.weight", cfg.d_model, 1.0)
         self._head = self._token_embd
-        if untied:
+        if cfg.untied:
             self._head = table.matrix("output.weight", cfg.vocab, cfg.d_model, _EMBEDDING_STD)
 
         self._n_globals = len(table.weights)
@@ -67,9 +57,9 @@ class LlamaArch:
         self._fused_blocks: list[FusedBlock] = []
         for i in range(cfg.n_layers):
             if layout == "fused":
-                self._fused_blocks.append(FusedBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale))
+                self._fused_blocks.append(FusedBlock(table, i, cfg, init_scale=init_scale))
             else:
-                self._blocks.append(TransformerBlock(table, i, cfg, qkv_bias=qkv_bias, init_scale=init_scale))
+                self._blocks.append(TransformerBlock(table, i, cfg, init_scale=init_scale))
         self._table = table
 
     def trainable(self) -> list[Weight]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from toynn.llm.blocks.transformer_block import BlockTaps
 from toynn.llm.weights import WeightTable
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     Session,
     Tensor,
@@ -24,7 +24,7 @@ from toynn.tinynn import (
 class Context(Protocol):
     """What a token sees of the others."""
 
-    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: ModelShape) -> Tensor:
         """qkv ne=[(H + 2 H_kv) d_head, rows] of a layer. Returns ne=[H d_head, rows]."""
         ...
 
@@ -36,7 +36,7 @@ class Sequences:
     rope_table: Tensor
     t_seq: int
 
-    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:  # noqa: ARG002
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: ModelShape) -> Tensor:  # noqa: ARG002
         """Each token sees itself and those before it in its sequence."""
         return tnn_fused_attention(s, qkv, self.rope_table, cfg.n_heads, cfg.n_kv, self.t_seq)
 
@@ -50,7 +50,7 @@ class Continuation:
     caches: list[Tensor]
     n_past: Tensor
 
-    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: SmolLM2Config) -> Tensor:
+    def attend(self, s: Session, layer: int, qkv: Tensor, cfg: ModelShape) -> Tensor:
         """Each token sees itself and all before it."""
         return tnn_fused_attention_cached(
             s, qkv, self.rope_table, self.caches[layer], self.n_past, cfg.n_heads, cfg.n_kv
@@ -63,9 +63,7 @@ class FusedBlock:
     It draws what `TransformerBlock` draws, in the same order: head h of attn_q is its rows h*d_head and following.
     """
 
-    def __init__(
-        self, table: WeightTable, index: int, cfg: SmolLM2Config, *, qkv_bias: bool, init_scale: float
-    ) -> None:
+    def __init__(self, table: WeightTable, index: int, cfg: ModelShape, *, init_scale: float) -> None:
         d_model, d_head, d_ff = cfg.d_model, cfg.head_dim, cfg.d_ff
         std = init_scale / math.sqrt(d_model)
         std_down = init_scale / math.sqrt(d_ff)
@@ -90,7 +88,7 @@ class FusedBlock:
         self._w_up = table.matrix(f"{blk}.ffn_up.weight", d_ff, d_model, std)
         self._w_down = table.matrix(f"{blk}.ffn_down.weight", d_model, d_ff, std_down)
         self._b_qkv: list[Tensor] | None = None
-        if qkv_bias:
+        if cfg.qkv_bias:
             self._b_qkv = [table.vector(f"{blk}.attn_{x}.bias", n * d_head, 0.0) for x, n in heads.items()]
 
     def build(self, s: Session, x: Tensor, context: Context) -> BlockTaps:

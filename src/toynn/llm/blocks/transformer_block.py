@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toynn.llm.primitives import GqaWeights, Rope, gqa, rms_norm, swiglu
 from toynn.llm.weights import WeightTable
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.tinynn import Session, Tensor, tnn_add
 
 
@@ -26,9 +26,7 @@ class BlockTaps:
 class TransformerBlock:
     """Block `index` of a model: declares its weights as blk.<index>.* when made, then builds its graph."""
 
-    def __init__(
-        self, table: WeightTable, index: int, cfg: SmolLM2Config, *, qkv_bias: bool, init_scale: float
-    ) -> None:
+    def __init__(self, table: WeightTable, index: int, cfg: ModelShape, *, init_scale: float) -> None:
         d_model, d_head, d_ff = cfg.d_model, cfg.head_dim, cfg.d_ff
         std = init_scale / math.sqrt(d_model)
         std_down = init_scale / math.sqrt(d_ff)
@@ -51,7 +49,7 @@ class TransformerBlock:
         b_q: list[Tensor] | None = None
         b_k: list[Tensor] | None = None
         b_v: list[Tensor] | None = None
-        if qkv_bias:
+        if cfg.qkv_bias:
             b_q = [table.vector(f"{blk}.attn_q.head_{i}.bias", d_head, 0.0) for i in range(cfg.n_heads)]
             b_k, b_v = [], []
             for i in range(cfg.n_kv):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, integer, kind_of, weights_by_name
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.arguments import FloatArray, integer, weights_by_name
+from toynn.errors import TinyNNValueError
 from toynn.llm.archs import LlamaArch
 from toynn.llm.blocks import Continuation
 from toynn.llm.engine.inputs import MAX_LAYERS, checked_token_ids
@@ -18,6 +17,7 @@ from toynn.llm.labels import IGNORE_ID
 from toynn.llm.primitives import Rope
 from toynn.llm.weights import WeightTable
 from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -66,7 +66,7 @@ class LlamaDecoder:
         cfg: the model's shape.
         weights: every weight of the fused layout by name, float32 (`toynn.llm.layouts.to_fused` makes them of the
             other layout's).
-        untied, qkv_bias: as for `LlamaSeqEngine`.
+        untied, qkv_bias: as for `LlamaSeqEngine`. Default: as in cfg if that is a ModelShape, otherwise False.
         n_ctx: tokens that the cache holds. Default: cfg.ctx.
         n_threads, oversubscribe: as for `Session`.
 
@@ -80,16 +80,14 @@ class LlamaDecoder:
         cfg: SmolLM2Config,
         weights: Mapping[str, npt.ArrayLike],
         *,
-        untied: bool,
-        qkv_bias: bool = False,
+        untied: bool | None = None,
+        qkv_bias: bool | None = None,
         n_ctx: int | None = None,
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
-        if not isinstance(cfg, SmolLM2Config):
-            raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
+        self.cfg = cfg = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias)
         weights = weights_by_name(weights)
-        self.cfg = cfg = replace(cfg)  # checks again what a caller may have changed behind its back
         if cfg.n_layers > MAX_LAYERS:
             raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
         self.n_ctx = cfg.ctx if n_ctx is None else integer("n_ctx", n_ctx, 1)
@@ -100,17 +98,17 @@ class LlamaDecoder:
         self._graph: _Graph | None = None
         self._session = Session(0, n_threads, oversubscribe)
         try:
-            self._declare(boolean("untied", untied), boolean("qkv_bias", qkv_bias))
+            self._declare()
             self._table.upload_all(weights)
         except BaseException:
             self._session.close()
             raise
 
-    def _declare(self, untied: bool, qkv_bias: bool) -> None:
+    def _declare(self) -> None:
         s, cfg = self._session, self.cfg
         tnn_session_set_graph_capacity(s, 64 * cfg.n_layers + 256)
         self._table = WeightTable(s, TNN_F32, trains=False)
-        self._arch = LlamaArch(self._table, cfg, untied=untied, qkv_bias=qkv_bias, init_scale=1.0, layout="fused")
+        self._arch = LlamaArch(self._table, cfg, init_scale=1.0, layout="fused")
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
             cache = tnn_input_2d_f32_persistent(s, 2 * cfg.n_kv * cfg.head_dim, self.n_ctx)

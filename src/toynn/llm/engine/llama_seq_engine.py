@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, kind_of, text, weights_by_name
-from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.arguments import FloatArray, boolean, text, weights_by_name
+from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.graphs import (
     HP,
     WEIGHT_DECAY,
@@ -28,6 +27,7 @@ from toynn.llm.options import RecipeOptions
 from toynn.llm.weights import WeightTable
 from toynn.model.config import SmolLM2Config
 from toynn.model.init_streams import make_stream
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -123,14 +123,10 @@ class LlamaSeqEngine:
     ) -> None:
         if self._model is not None:
             raise SessionError("the engine is already realized: close() it first, or make a new one")
-        if not isinstance(cfg, SmolLM2Config):
-            raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
-        cfg = replace(cfg)  # checks again what a caller may have changed behind its back
         options.validate()
-        if options.t_seq > cfg.ctx:
-            raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {cfg.ctx}, got {options.t_seq}")
-        if cfg.donor_d_in > 0 and not options.untied:
-            raise TinyNNValueError(f"donor_d_in = {cfg.donor_d_in} needs untied=True: a donor cannot be the head")
+        shape = ModelShape.of(cfg, untied=options.untied, qkv_bias=options.qkv_bias)
+        if options.t_seq > shape.ctx:
+            raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {shape.ctx}, got {options.t_seq}")
         if options.layout == "fused" and options.weight_dtype != TNN_F32:
             raise TinyNNValueError(
                 f"weight_dtype {options.weight_dtype}: the fused layout computes in F32 only (no instruction-set "
@@ -138,7 +134,7 @@ class LlamaSeqEngine:
             )
         session = Session(0, options.n_threads, oversubscribe)
         try:
-            self._model = declare(session, cfg, options)
+            self._model = declare(session, shape, options)
             fill(self._model.table)
         except BaseException:
             self._model = None
@@ -336,7 +332,7 @@ class LlamaSeqEngine:
         return self._require_model().session
 
     @property
-    def cfg(self) -> SmolLM2Config:
+    def cfg(self) -> ModelShape:
         """The model's shape."""
         return self._require_model().cfg
 

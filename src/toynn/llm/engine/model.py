@@ -10,7 +10,7 @@ from toynn.llm.archs import LlamaArch
 from toynn.llm.engine.inputs import MAX_LAYERS, batch_positions, block_causal_mask
 from toynn.llm.options import RecipeOptions
 from toynn.llm.weights import WeightTable
-from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -32,7 +32,7 @@ class Model:
     """A declared model. options have been validated; mask and freq_factors are None where the model needs none."""
 
     session: Session
-    cfg: SmolLM2Config
+    cfg: ModelShape
     options: RecipeOptions
     table: WeightTable
     arch: LlamaArch
@@ -51,7 +51,7 @@ class Model:
         return self.options.t_seq * self.options.t_batch
 
 
-def declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> Model:
+def declare(session: Session, cfg: ModelShape, options: RecipeOptions) -> Model:
     """Declares all persistent tensors, allocates them and fills those that are not weights."""
     rows = options.t_seq * options.t_batch
     fused = options.layout == "fused"
@@ -64,8 +64,6 @@ def declare(session: Session, cfg: SmolLM2Config, options: RecipeOptions) -> Mod
     arch = LlamaArch(
         table,
         cfg,
-        untied=options.untied,
-        qkv_bias=options.qkv_bias,
         init_scale=options.init_scale,
         layout=options.layout,
     )

@@ -62,9 +62,7 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
     files = {path.name: StoredFile(path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir())}
     meta = CheckpointMeta(
         step,
-        model.cfg,
-        model.untied,
-        model.qkv_bias,
+        model.shape,
         model.eos_id,
         model.bos_id,
         None if training is None else training.progress,
@@ -94,9 +92,7 @@ def read_folder(folder: Path) -> Checkpoint:
     tokenizer = read_regular(folder / TOKENIZER) if TOKENIZER in meta.files else None
     weights = _load(folder / WEIGHTS)
     try:
-        model = TrainedModel(
-            meta.cfg, meta.untied, meta.qkv_bias, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id
-        )
+        model = TrainedModel(meta.shape, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
     except TinyNNValueError as error:
         raise TinyNNValueError(f"{folder} is damaged: {error}") from None
     training = None
@@ -110,7 +106,7 @@ def read_folder(folder: Path) -> Checkpoint:
 
 def moment_names(model: TrainedModel) -> list[str]:
     """Names of the moments that a training of this model has."""
-    frozen = {"token_embd.weight"} if model.cfg.donor_d_in > 0 else set()
+    frozen = {"token_embd.weight"} if model.shape.donor_d_in > 0 else set()
     return [f"{name}.{moment}" for name in model.weights if name not in frozen for moment in "mv"]
 
 
@@ -120,7 +116,7 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
         raise TinyNNValueError(
             f"{folder} is damaged: {MOMENTS} should have all moments and no more; see {min(wrong)!r}"
         )
-    shapes = weight_shapes(model.cfg, model.untied, model.qkv_bias)
+    shapes = weight_shapes(model.shape)
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():

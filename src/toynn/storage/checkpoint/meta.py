@@ -12,6 +12,7 @@ import toynn
 from toynn.arguments import INT31_MAX
 from toynn.errors import TinyNNError, TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.model.shape import ModelShape
 from toynn.storage.json_fields import JsonFields, read_json
 
 FORMAT, VERSION = "toynn-checkpoint", 1
@@ -48,9 +49,7 @@ class CheckpointMeta:
     """step: optimizer steps taken. training: None for a model that comes from elsewhere."""
 
     step: int
-    cfg: SmolLM2Config
-    untied: bool
-    qkv_bias: bool
+    shape: ModelShape
     eos_id: int | None
     bos_id: int | None
     training: TrainingProgress | None
@@ -58,13 +57,15 @@ class CheckpointMeta:
     files: dict[str, StoredFile]
 
     def to_json(self) -> str:
+        sizes = dataclasses.asdict(self.shape)
+        variants = {name: sizes.pop(name) for name in ("untied", "qkv_bias")}
+        del sizes["architecture"]  # format 1 has no other than llama
         content = {
             "format": FORMAT,
             "version": VERSION,
             "step": self.step,
-            "model": dataclasses.asdict(self.cfg),
-            "untied": self.untied,
-            "qkv_bias": self.qkv_bias,
+            "model": sizes,
+            **variants,
             "eos_id": self.eos_id,
             "bos_id": self.bos_id,
             "training": None if self.training is None else dataclasses.asdict(self.training),
@@ -113,7 +114,8 @@ def _parsed(content: Any) -> CheckpointMeta:
     top.end()
     if progress is not None and step > 0 and MOMENTS not in files:
         raise TinyNNValueError(f"files has no {MOMENTS}, which a training of {step} steps has")
-    return CheckpointMeta(step, cfg, untied, qkv_bias, eos_id, bos_id, progress, versions, files)
+    shape = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias)
+    return CheckpointMeta(step, shape, eos_id, bos_id, progress, versions, files)
 
 
 def _config(reader: JsonFields) -> SmolLM2Config:

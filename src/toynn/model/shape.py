@@ -1,0 +1,54 @@
+"""ModelShape: all that decides which weights a model has and how they are computed with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from toynn.arguments import boolean, one_of
+from toynn.documented_fields import documented
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.config import SmolLM2Config
+
+ARCHITECTURES = ("llama",)
+
+
+@dataclass(frozen=True)
+class ModelShape(SmolLM2Config):
+    """The sizes of a model, as in `SmolLM2Config`, and its variants. It is the one value passed between modules.
+
+    A field added here is a key of the section [model] and a field of a checkpoint without further changes.
+
+    Raises TinyNNTypeError or TinyNNValueError naming the field.
+    """
+
+    untied: bool = documented(False, "the head has its own weights, not the embedding's")
+    qkv_bias: bool = documented(False, "biases on q, k and v")
+    architecture: str = documented("llama", "family of the model: llama")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("untied", "qkv_bias"):
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+        one_of("architecture", self.architecture, ARCHITECTURES)
+        if self.donor_d_in > 0 and not self.untied:
+            raise TinyNNValueError(
+                f"donor_d_in = {self.donor_d_in} needs untied = True: a donor's embedding cannot be the head"
+            )
+
+    @classmethod
+    def of(cls, cfg: SmolLM2Config, *, untied: bool | None = None, qkv_bias: bool | None = None) -> ModelShape:
+        """Return the shape of `cfg` with these variants. None takes that of a ModelShape, otherwise False.
+
+        All checks run again, because the fields of `cfg` may have been changed after its construction. Raises
+        TinyNNValueError for a variant that differs from the one of a ModelShape.
+        """
+        if not isinstance(cfg, SmolLM2Config):
+            raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {type(cfg).__name__}")
+        values = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg) if field.init}
+        variants = {"untied": untied, "qkv_bias": qkv_bias}
+        given = {name: boolean(name, value) for name, value in variants.items() if value is not None}
+        for name, value in given.items():
+            if values.get(name, value) != value:
+                raise TinyNNValueError(f"{name} = {value} contradicts cfg, which has {name} = {values[name]}")
+        return ModelShape(**{**values, **given})
