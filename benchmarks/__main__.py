@@ -67,7 +67,7 @@ def write(run: Run, text: str, out: Path | None) -> None:
         print("no picture: it needs matplotlib (pip install '.[plot]')", file=sys.stderr)
     else:
         draw(run, docs / "performance.png")
-        text = f"![How many times as fast as the others toynn is, per shape and threads](performance.png)\n\n{text}"
+        text = f"![Speed of toynn relative to the other programs, by shape and threads](performance.png)\n\n{text}"
     write_markdown(text, docs / "performance.md")
 
 

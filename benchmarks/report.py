@@ -76,7 +76,7 @@ def _versions(run: Run) -> list[str]:
 def _heading(run: Run) -> str:
     day = datetime.now(timezone.utc).date().isoformat()
     lines = [f"Measured on {day}: {machine.description()}.", *(f"{words}." for words in _versions(run))]
-    lines.append(f"Load average when the run began: {run.load:.2f}.")
+    lines.append(f"Load average at the start: {run.load:.2f}.")
     return "  \n".join(lines)
 
 
@@ -90,7 +90,7 @@ def _peaks(run: Run) -> str:
 
 def _speed(run: Run) -> str:
     lines = [
-        "| shape | threads | | step, ms | least | quartiles | tokens/s | GFLOP/s | of peak | toynn is faster by |",
+        "| shape | threads | | step, ms | minimum | quartiles | tokens/s | GFLOP/s | of peak | speedup of toynn |",
         "| :-- | --: | :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for row in run.rows:
@@ -115,7 +115,7 @@ def _speed(run: Run) -> str:
 
 def _memory(run: Run) -> str:
     lines = [
-        "| shape | threads | | import, s | first loss, s | after import, MiB | peak, MiB | toynn's peak / this |",
+        "| shape | threads | | import, s | first loss, s | after import, MiB | peak, MiB | peak of toynn / this |",
         "| :-- | --: | :-- | --: | --: | --: | --: | --: |",
     ]
     for row in run.rows:

@@ -18,7 +18,7 @@ def prepare(threads: int) -> None:
 
 
 def version() -> str:
-    return f"PyTorch {torch.__version__}, its kernels of {torch.backends.cpu.get_cpu_capability()}"
+    return f"PyTorch {torch.__version__} with {torch.backends.cpu.get_cpu_capability()} kernels"
 
 
 class Training:
