@@ -1,80 +1,105 @@
-"""toynn: train small llama-family models on real ggml, with losses that are the same bytes every time."""
+"""Train small llama-family models on the real ggml, with losses that have the same bytes every time.
 
-from toynn import _interpreter  # noqa: F401  before all else: it refuses a sub-interpreter
+For text, three functions are enough: `prepare` turns text files into training data, `train` trains a model on it, and
+`load` opens a model that reads, writes and scores text. The other names are the engine below them.
 
-# isort: split
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING, Any
+Public names are imported when they are first used, so that `import toynn` loads neither numpy nor ggml.
+"""
 
-from toynn.errors import (
-    ConfigurationError,
-    ConfigurationTypeError,
-    FileFormatError,
-    InternalError,
-    RunFolderError,
-    SessionError,
-    TinyNNError,
-    TinyNNMemoryError,
-    TinyNNTypeError,
-    TinyNNValueError,
-)
-from toynn.llm import labels
-from toynn.llm.adamw import AdamW
-from toynn.llm.batch import TrainingBatch
-from toynn.llm.engine import LlamaDecoder, LlamaSeqEngine
-from toynn.llm.options import RecipeOptions
-from toynn.llm.profiling import Profile, profile
-from toynn.llm.recipes import FromScratch
-from toynn.model.config import RopeScaling, SmolLM2Config
-from toynn.text.sampling import Sampling, generate
-from toynn.tinynn import Session, Tensor, build_info, ggml_version
+from toynn import _interpreter  # noqa: F401  first of all imports: it refuses a sub-interpreter
+
+TYPE_CHECKING = False  # a type checker takes it as true; importing it from typing would double the import time
+
+# The module of each public name. A name that ends its module's path is the module itself.
+_MODULES = {
+    "AdamW": "toynn.llm.adamw",
+    "ConfigurationError": "toynn.errors",
+    "FileFormatError": "toynn.errors",
+    "FromScratch": "toynn.llm.recipes",
+    "InternalError": "toynn.errors",
+    "LlamaDecoder": "toynn.llm.engine",
+    "LlamaSeqEngine": "toynn.llm.engine",
+    "Profile": "toynn.llm.profiling",
+    "RecipeOptions": "toynn.llm.options",
+    "RopeScaling": "toynn.model.config",
+    "RunFolderError": "toynn.errors",
+    "Sampling": "toynn.text.sampling",
+    "Session": "toynn.tinynn",
+    "SessionError": "toynn.errors",
+    "SmolLM2Config": "toynn.model.config",
+    "Tensor": "toynn.tinynn",
+    "TinyNNError": "toynn.errors",
+    "TinyNNMemoryError": "toynn.errors",
+    "TinyNNTypeError": "toynn.errors",
+    "TinyNNValueError": "toynn.errors",
+    "TrainArgs": "toynn.training",
+    "TrainConfig": "toynn.training",
+    "TrainingBatch": "toynn.llm.batch",
+    "build_info": "toynn.tinynn",
+    "generate": "toynn.text.sampling",
+    "ggml_version": "toynn.tinynn",
+    "labels": "toynn.llm.labels",
+    "profile": "toynn.llm.profiling",
+    "train": "toynn.training",
+}
+_PACKAGES = ("cli", "data", "interop", "llm", "model", "storage", "text", "tinynn", "training")
 
 if TYPE_CHECKING:
-    from toynn.training import TrainArgs, TrainConfig, train
+    from toynn.errors import ConfigurationError as ConfigurationError
+    from toynn.errors import FileFormatError as FileFormatError
+    from toynn.errors import InternalError as InternalError
+    from toynn.errors import RunFolderError as RunFolderError
+    from toynn.errors import SessionError as SessionError
+    from toynn.errors import TinyNNError as TinyNNError
+    from toynn.errors import TinyNNMemoryError as TinyNNMemoryError
+    from toynn.errors import TinyNNTypeError as TinyNNTypeError
+    from toynn.errors import TinyNNValueError as TinyNNValueError
+    from toynn.llm import labels as labels
+    from toynn.llm.adamw import AdamW as AdamW
+    from toynn.llm.batch import TrainingBatch as TrainingBatch
+    from toynn.llm.engine import LlamaDecoder as LlamaDecoder
+    from toynn.llm.engine import LlamaSeqEngine as LlamaSeqEngine
+    from toynn.llm.options import RecipeOptions as RecipeOptions
+    from toynn.llm.profiling import Profile as Profile
+    from toynn.llm.profiling import profile as profile
+    from toynn.llm.recipes import FromScratch as FromScratch
+    from toynn.model.config import RopeScaling as RopeScaling
+    from toynn.model.config import SmolLM2Config as SmolLM2Config
+    from toynn.text.sampling import Sampling as Sampling
+    from toynn.text.sampling import generate as generate
+    from toynn.tinynn import Session as Session
+    from toynn.tinynn import Tensor as Tensor
+    from toynn.tinynn import build_info as build_info
+    from toynn.tinynn import ggml_version as ggml_version
+    from toynn.training import TrainArgs as TrainArgs
+    from toynn.training import TrainConfig as TrainConfig
+    from toynn.training import train as train
 
-__version__ = _version("toynn")
+    __version__: str
+else:
 
-_OF_TRAINING = ("TrainArgs", "TrainConfig", "train")  # they need the extra toynn[cli], so they are imported when used
+    def __getattr__(name: str) -> object:
+        """Import a public name, the version or a subpackage, and keep it as an attribute."""
+        from importlib import import_module
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: object = version("toynn")
+        elif name in _PACKAGES:
+            value = import_module(f"toynn.{name}")
+        elif name in _MODULES:
+            module = import_module(_MODULES[name])
+            value = module if module.__name__.endswith(f".{name}") else getattr(module, name)
+        else:
+            raise AttributeError(f"module 'toynn' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _OF_TRAINING:
-        raise AttributeError(f"module 'toynn' has no attribute {name!r}")
-    from toynn import training  # where its extra is missing, it says which
-
-    return getattr(training, name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})
 
 
-__all__ = [
-    "AdamW",
-    "ConfigurationError",
-    "ConfigurationTypeError",
-    "FileFormatError",
-    "FromScratch",
-    "InternalError",
-    "LlamaDecoder",
-    "LlamaSeqEngine",
-    "Profile",
-    "RecipeOptions",
-    "RopeScaling",
-    "RunFolderError",
-    "Sampling",
-    "Session",
-    "SessionError",
-    "SmolLM2Config",
-    "Tensor",
-    "TinyNNError",
-    "TinyNNMemoryError",
-    "TinyNNTypeError",
-    "TinyNNValueError",
-    "TrainArgs",
-    "TrainConfig",
-    "TrainingBatch",
-    "__version__",
-    "build_info",
-    "generate",
-    "ggml_version",
-    "labels",
-    "profile",
-    "train",
-]
+__all__ = list(_MODULES)
+__all__ += ["__version__"]

@@ -27,7 +27,7 @@ from toynn.training import Evaluated, Saved, Started, Stepped
 from toynn.training.progress import ProgressView
 from toynn.training.toml_config import read_config
 
-TOYNN = [sys.executable, "-c", "from toynn_command import main; main()"]
+TOYNN = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
 SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
 KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
 SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
@@ -55,7 +55,7 @@ def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str])
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["nonsense"], 2, "there is no command 'nonsense'; there are prepare, train"),
+        (["nonsense"], 2, "there is no command 'nonsense'; the commands are prepare, train"),
         (["trian", "DATA"], 2, "there is no command 'trian'; did you mean 'train'?"),
         (["--nonsense"], 2, "No such option '--nonsense'; see toynn --help"),
         (["train", "DATA", "--nonsense"], 2, "see toynn train --help"),

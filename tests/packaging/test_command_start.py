@@ -23,10 +23,19 @@ class Finder:
         if module == name:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-from toynn_command import main
+from toynn.cli.start import main
 main()
 """
-COMMAND = [sys.executable, "-c", "from toynn_command import main; main()"]
+COMMAND = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
+
+
+def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
+    heavy = "[name for name in ('numpy', '_cffi_backend', 'tokenizers') if name in sys.modules]"
+    script = f"import atexit, sys; atexit.register(lambda: print({heavy})); from toynn.cli.start import main; main()"
+    for word in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("\n[]\n"), done.stdout
+        assert "toynn" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +57,9 @@ def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("toynn", ["info"]),
+        ("toynn.cli.app", ["info"]),
         ("numpy", ["info"]),
+        ("toynn._tinynn", ["info"]),
         ("click", ["info"]),
         ("toynn.cli.info_command", ["info"]),
         ("tokenizers", ["generate", "RUN"]),
@@ -92,7 +102,10 @@ def test_a_kernel_that_is_not_there_is_one_line_and_bad_input() -> None:
 def test_a_closed_stdout_is_an_error(trained: Path) -> None:
     for words in (["info"], ["generate", str(trained), "-n", "3"]):
         done = in_a_shell(">&-", *words)
-        assert (done.returncode, done.stderr) == (1, "toynn: stdout is closed: there is no place to write to\n")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "toynn: stdout is closed, so there is nowhere to write the output\n",
+        )
 
 
 def test_a_closed_stdin_is_an_error_where_it_is_read(trained: Path) -> None:

@@ -1,20 +1,8 @@
-"""The command line, `toynn`. It needs the extra toynn[cli]; one file for each command, imported when it is called.
+"""The command line, `toynn`: one file for each command, imported when the command is called.
 
-The process starts in `toynn_command`.
+It needs the extra toynn[cli].
 """
 
-from __future__ import annotations
+from toynn.cli.start import main
 
-import sys
-
-
-def main() -> None:
-    """Runs the command of sys.argv, and ends the process with its exit code."""
-    try:
-        from toynn.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name != "click":
-            raise
-        print("toynn: the command line needs its extra: pip install 'toynn[cli]'", file=sys.stderr)
-        sys.exit(1)
-    app.main(prog_name="toynn")
+__all__ = ["main"]

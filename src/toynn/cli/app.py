@@ -1,7 +1,7 @@
-"""The group of commands: what they are called, where they live, and how their errors end the process.
+"""The group of commands: their names, where they are defined, and how their errors end the process.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. An error is one line on stderr that says what to do, a word
-that is no command or option of a command included; -v adds the trace.
+Exit codes: 0 success, 1 failure, 2 wrong input, 130 interrupted. An error is one line on stderr that says what to do,
+also for a command or option that does not exist; -v adds the traceback.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import IO, Any
 
 import click
 
-import toynn
+from toynn.cli.start import INTERRUPTED, loading_modules
 from toynn.extras import naming_the_extra
 
 COMMANDS = {
-    "prepare": "Text files -> packed tokens and a tokenizer.",
-    "train": "Packed tokens -> a trained model.",
-    "report": "A run's plots, and a page that holds them.",
+    "prepare": "Turn text files into packed tokens and a tokenizer.",
+    "train": "Train a model on packed tokens.",
+    "report": "Plot a run and write a page with the plots.",
     "generate": "Continue a text.",
-    "eval": "Loss, perplexity and bits per byte on a text.",
-    "export": "A run -> GGUF for llama.cpp, or a Hugging Face folder.",
-    "import": "GGUF or a Hugging Face folder -> a run to go on with.",
-    "info": "What this build, a data folder, a run or a checkpoint is.",
+    "eval": "Measure loss, perplexity and bits per byte on a text.",
+    "export": "Write a model as GGUF or as a Hugging Face folder.",
+    "import": "Make a run from a GGUF file or a Hugging Face folder.",
+    "info": "Describe this build, a data folder, a run or a checkpoint.",
 }
 
 
 class _Misuse(click.ClickException):
-    """A command line that is wrong, in one line; click's own takes four."""
+    """A wrong command line, reported in one line; click itself takes four."""
 
     exit_code = 2
 
@@ -45,7 +45,7 @@ class _Misuse(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Imports a command's module, toynn.cli.NAME_command, when it is asked for."""
+    """Imports the module of a command, toynn.cli.NAME_command, when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return [name for name in COMMANDS if find_spec(f"toynn.cli.{name}_command") is not None]
@@ -53,13 +53,13 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        with naming_the_extra():
+        with loading_modules(), naming_the_extra():
             module = importlib.import_module(f"toynn.cli.{cmd_name}_command")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does, without importing every command for its help."""
+        """Write what click would write, without importing every command for its help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
@@ -69,8 +69,8 @@ class _Commands(click.Group):
         name, known = args[0], self.list_commands(ctx)
         if not ctx.resilient_parsing and not name.startswith("-") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise _Misuse(click.UsageError(f"there is no command {name!r}; {meant}"))
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(known)}"
+            raise _Misuse(click.UsageError(f"there is no command {name!r}; {hint}"))
         return super().resolve_command(ctx, args)
 
     def make_context(
@@ -90,7 +90,7 @@ class _Commands(click.Group):
             raise
         except KeyboardInterrupt:
             click.echo("toynn: interrupted", err=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -107,20 +107,22 @@ def _in_one_line(error: click.UsageError) -> click.ClickException:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) and not str(error):
-        return "no memory left"
+        return "out of memory"
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
 
 def _exit_code(error: BaseException) -> int:
-    """2 where other input would help, 1 for the rest."""
+    """Return 2 if other input would help, 1 otherwise."""
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # a wrong TOYNN_GEMM_KERNEL
+        return 2
     bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
     return 2 if isinstance(error, bad_input) else 1
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
-@click.version_option(toynn.__version__, message="%(prog)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Show the Python trace of an error.")
+@click.version_option(package_name="toynn", message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_context
 def app(ctx: click.Context, verbose: bool) -> None:
     """Train small llama-family models on an ordinary CPU, and run them elsewhere."""

@@ -1,0 +1,77 @@
+"""The start and the end of the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
+
+Whatever goes wrong there is one line on stderr too. This module imports little itself: until `main` runs, Ctrl-C shows
+Python's traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from contextlib import contextmanager
+
+TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import NoReturn
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and end the process with its exit code; see `toynn.cli.app` for the codes."""
+    _check_streams()
+    try:
+        with loading_modules():
+            from toynn.cli.app import app
+        app.main(prog_name="toynn")
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        print("toynn: the command line needs its extra: pip install 'toynn[cli]'", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("toynn: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended, and its exit code is decided
+
+
+@contextmanager
+def loading_modules() -> Iterator[None]:
+    """Make Ctrl-C end the process at once inside the block.
+
+    Nothing is under way while modules load, and a KeyboardInterrupt could be swallowed inside one of them. If Ctrl-C is
+    ignored, as in a background job of a shell, it stays ignored.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (the signature of a handler)
+    os.write(2, b"toynn: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _check_streams() -> None:
+    """Make up for what a caller may have done to stdin, stdout and stderr; exit if stdout is closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # one of the three was closed: a file opened later, like the log, would be written to in its place
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8")
+    else:
+        os.close(descriptor)
+    if sys.stdout is None:
+        print("toynn: stdout is closed, so there is nowhere to write the output", file=sys.stderr)
+        sys.exit(1)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path may not be UTF-8: its bytes go out unchanged
