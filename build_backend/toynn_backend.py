@@ -1,8 +1,8 @@
-"""scikit-build-core, and then the wheel's members in one order.
+"""Build wheels with scikit-build-core, then sort the members of the wheel.
 
-What scikit-build-core puts into dist-info (licences, the bill of materials) stands in the wheel in the order in which
-the file system lists it, which differs from one machine to another. Sorted, two builds of one source by the same tools
-are the same bytes. Times and permissions it fixes itself: `wheel.reproducible`.
+scikit-build-core writes the files of dist-info (licences, the bill of materials) in the order of the file system, which
+differs between machines. With sorted members, two builds of the same source by the same tools have the same bytes. The
+setting `wheel.reproducible` of scikit-build-core already fixes times and permissions.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from scikit_build_core import build as skbuild
 
 
 def __getattr__(hook: str) -> Any:
-    """The other hooks are scikit-build-core's; which there are depends on pyproject.toml."""
+    """Return any other hook of scikit-build-core; pyproject.toml decides which hooks exist."""
     return getattr(skbuild, hook)
 
 
 def build_wheel(
     wheel_directory: str, config_settings: dict[str, Any] | None = None, metadata_directory: str | None = None
 ) -> str:
-    """The hook of PEP 517."""
+    """Build a wheel with sorted members and return its name (a hook of PEP 517)."""
     name = skbuild.build_wheel(wheel_directory, config_settings, metadata_directory)
     sort_members(Path(wheel_directory, name))
     return name
 
 
 def sort_members(wheel: Path) -> None:
-    """By name; dist-info after the package, its RECORD last, as the wheel format recommends. RECORD is sorted too."""
+    """Sort the members by name, dist-info after the package and RECORD last, as the wheel format recommends.
+
+    The lines of RECORD are sorted too.
+    """
     with zipfile.ZipFile(wheel) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist()]
 

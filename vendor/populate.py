@@ -1,11 +1,11 @@
-"""Fills vendor/ggml with the CPU part of the ggml source that vendor/ggml.lock pins.
+"""Fill vendor/ggml with the CPU part of the ggml source that vendor/ggml.lock pins.
 
-    python vendor/populate.py            # does nothing when vendor/ggml is complete
+    python vendor/populate.py            # does nothing if vendor/ggml is complete
     TOYNN_GGML_SDIST=libggml_python-0.20.2.post1.tar.gz python vendor/populate.py      # without a network
 
-The build runs this by itself. It uses the standard library and, for the download only, `python -m pip`. The tree
-appears in one rename, so it is there entirely or not at all; its stamp lists every file with its sha256, so a second
-run only compares. Nothing in the tree is ever edited: what ggml lacks, csrc/ supplies on top.
+The build runs this script. It uses the standard library and, only to download, `python -m pip`. The tree is created by
+one rename, so it exists completely or not at all. Its stamp file lists every file with its sha256, so a second run
+only compares. The tree is never edited: csrc/ adds what ggml lacks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ STAMP = ".toynn-stamp"
 KEPT_FOLDERS = ("include", "src/ggml-cpu", "cmake")
 KEPT_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS", "ggml.pc.in")
 KEPT_TOP_LEVEL = "src"
-# An archive without these is not a ggml tree.
+# An archive without these files is not a ggml tree.
 REQUIRED = ("CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c", "src/ggml-cpu/ggml-cpu.c")
 
 
 class PopulateError(Exception):
-    """Its message says what is wrong and what to do."""
+    """The source of ggml cannot be provided. The message says what is wrong and what to do."""
 
 
 def pairs_of(path: Path) -> dict[str, str]:
-    """What the lock file says, by key. It holds `key = value` lines; `#` starts a comment."""
+    """Return the values of the lock file by key. It consists of `key = value` lines; `#` starts a comment."""
     lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines if "=" in line)
 
@@ -70,37 +70,40 @@ class Lock:
 
 
 def damage(tree: Path, lock: Lock) -> str:
-    """What the tree lacks, in words; "" when it is complete and as pinned. One that was edited is an error."""
+    """Return what is wrong with the tree, or "" if it is complete and as pinned.
+
+    Raises PopulateError if a file was edited or added.
+    """
     if not tree.exists():
         return "it does not exist"
     stamp = tree / STAMP
     if not stamp.is_file():
-        return f"it is half-populated: its stamp {STAMP} is missing"
+        return f"it is incomplete: its stamp {STAMP} is missing"
     first, *lines = stamp.read_text(encoding="utf-8").splitlines() or [""]
     if first != stamp_header(lock):
-        return f"it was made from another source than the lock's: its stamp says {first!r}"
+        return f"it was made from another source than the lock file names: its stamp says {first!r}"
     recorded = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     absent = [name for name in recorded if not (tree / name).is_file()]
     if absent:
-        return f"it is half-populated: {len(absent)} of {len(recorded)} files are missing, {absent[0]} among them"
+        return f"it is incomplete: {len(absent)} of {len(recorded)} files are missing, for example {absent[0]}"
     changed = [name for name, digest in recorded.items() if file_sha256(tree / name) != digest]
-    if changed:  # perhaps somebody's work: not ours to overwrite
+    if changed:  # perhaps a change that the user wants to keep, so it is not overwritten
         raise PopulateError(
-            f"{len(changed)} files of {tree} are not what was unpacked, {changed[0]} among them. ggml is built "
-            "unmodified: what it lacks belongs in csrc/. Save your change if you want it, then remove the folder "
+            f"{len(changed)} files of {tree} were changed after unpacking, for example {changed[0]}. ggml is built "
+            "unmodified: additions belong in csrc/. Save your change if you need it, then remove the folder "
             f"{tree} and build again."
         )
     strange = sorted(names_of(tree) - recorded.keys())
-    if strange:  # a header among them would be compiled in
+    if strange:  # an added header would be compiled in
         raise PopulateError(
-            f"{tree} holds {len(strange)} files that were not unpacked, {strange[0]} among them. ggml is built "
-            f"unmodified. Move them away if you want them, then remove the folder {tree} and build again."
+            f"{tree} contains {len(strange)} files that do not belong to ggml, for example {strange[0]}. ggml is built "
+            f"unmodified. Move them away if you need them, then remove the folder {tree} and build again."
         )
     return ""
 
 
 def names_of(tree: Path) -> set[str]:
-    """The tree's files, by their path below it, without the stamp."""
+    """Return the paths of the files in the tree, relative to it, without the stamp."""
     paths = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir())
     return {name for name in paths if name != STAMP}
 
@@ -122,18 +125,18 @@ def file_sha256(path: Path) -> str:
 
 
 def obtain_sdist(lock: Lock, workdir: Path) -> Path:
-    """The verified sdist: the file named in the environment, or a download."""
+    """Return the path of the verified sdist: the file that the environment names, or a download."""
     named = os.environ.get(SDIST_ENV, "").strip()
     sdist = local_sdist(Path(named).expanduser()) if named else download(lock, workdir)
-    verify(sdist, lock, f"the file that {SDIST_ENV} names" if named else "the downloaded file")
+    verify(sdist, lock, f"the file named by {SDIST_ENV}" if named else "the downloaded file")
     return sdist
 
 
 def local_sdist(path: Path) -> Path:
     if not path.is_file():
         raise PopulateError(
-            f"{SDIST_ENV} names {path}, which is not a file. Set it to a copy of the sdist, "
-            "or unset it to download one."
+            f"{SDIST_ENV} names {path}, which is not a file. Set it to the path of the sdist, "
+            "or unset it to download the sdist."
         )
     return path
 
@@ -145,16 +148,16 @@ def verify(sdist: Path, lock: Lock, what: str) -> None:
             f"{what} ({sdist.name}) is not the pinned ggml source.\n"
             f"  sha256 expected: {lock.sha256} (vendor/ggml.lock)\n"
             f"  sha256 found:    {got}\n"
-            f"Do not use it. Get {lock.sdist_name} of {lock.package} {lock.version} again; if the pin itself is meant "
-            "to move, change version and sha256 in vendor/ggml.lock together."
+            f"Do not use it. Download {lock.sdist_name} of {lock.package} {lock.version} again. To change the pinned "
+            "version, change version and sha256 in vendor/ggml.lock together."
         )
 
 
 def download(lock: Lock, workdir: Path) -> Path:
-    """Asks this interpreter's own pip, never one that happens to be on PATH."""
+    """Download the sdist with the pip of this interpreter, not with the first pip on PATH."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
         raise PopulateError(
-            "vendor/ggml has to be downloaded, and this Python has no pip to do it with.\n"
+            "vendor/ggml must be downloaded, but this Python has no pip.\n"
             + other_ways(lock, "install pip here (python -m ensurepip)")
         )
     requirements = workdir / "requirements.txt"
@@ -170,19 +173,22 @@ def download(lock: Lock, workdir: Path) -> Path:
         return sdist
     if "DO NOT MATCH THE HASHES" in done.stdout:
         raise PopulateError(
-            f"the package index served a {lock.sdist_name} that is not the pinned ggml source (sha256 {lock.sha256} "
-            "in vendor/ggml.lock). It is not used. Another index or mirror may be configured for pip: pip config list\n"
+            f"the package index returned a {lock.sdist_name} that is not the pinned ggml source (sha256 {lock.sha256} "
+            "in vendor/ggml.lock). It is not used. Check whether pip uses another index or a mirror: pip config list\n"
             + quoted(done.stdout)
         )
     raise PopulateError(
-        f"the ggml source ({lock.sdist_name}) could not be downloaded: no network, or pip's package index lacks it.\n"
+        f"the ggml source ({lock.sdist_name}) could not be downloaded: no network, or not in the package index.\n"
         + other_ways(lock, "build again with a network")
         + quoted(done.stdout)
     )
 
 
 def _own_environment() -> dict[str, str]:
-    """Without what the pip that builds toynn tells our build backend: the pip below would take it for its own."""
+    """Return the environment without the variables that the pip that builds toynn sets for the build backend.
+
+    The pip that is started here would use them too.
+    """
     return {key: value for key, value in os.environ.items() if not key.startswith(("PEP517_", "_PYPROJECT_HOOKS_"))}
 
 
@@ -192,8 +198,8 @@ def other_ways(lock: Lock, first: str) -> str:
         f"  - {first};\n"
         "  - on a machine with a network, run\n"
         f"      pip download --no-deps --no-binary {lock.package} {lock.package}=={lock.version}\n"
-        f"    bring the file here, and build with {SDIST_ENV}=path/to/{lock.sdist_name};\n"
-        "  - build from toynn's own sdist, or install its wheel: they carry ggml and download nothing.\n"
+        f"    copy the file to this machine, and build with {SDIST_ENV}=path/to/{lock.sdist_name};\n"
+        "  - build from the sdist of toynn, or install its wheel: they contain ggml and download nothing.\n"
     )
 
 
@@ -206,14 +212,14 @@ def quoted(output: str) -> str:
 
 
 def is_kept(path: PurePosixPath) -> bool:
-    """Does the CPU build need this file of ggml/?"""
+    """Return whether the CPU build needs this file of ggml/."""
     name = path.as_posix()
     in_folder = any(name.startswith(folder + "/") for folder in KEPT_FOLDERS)
     return in_folder or name in KEPT_FILES or path.parent.as_posix() == KEPT_TOP_LEVEL
 
 
 def unpack(sdist: Path, lock: Lock, tree: Path) -> None:
-    """Writes the kept files of the sdist's ggml/ under tree, which does not exist yet."""
+    """Write the needed files of ggml/ in the sdist to `tree`, which must not exist yet."""
     prefix = PurePosixPath(lock.sdist_name.removesuffix(".tar.gz"), "ggml")
     try:
         with tarfile.open(sdist, "r:gz") as archive:
@@ -233,37 +239,37 @@ def unpack(sdist: Path, lock: Lock, tree: Path) -> None:
     absent = [name for name in REQUIRED if not (tree / name).is_file()]
     if absent:
         raise PopulateError(
-            f"{sdist.name} does not hold the ggml tree it should: {prefix}/{absent[0]} is missing. "
-            "vendor/ggml.lock must name a release that carries ggml/ at its top."
+            f"{sdist.name} does not contain the expected ggml tree: {prefix}/{absent[0]} is missing. "
+            "vendor/ggml.lock must name a release with the folder ggml/ at its top level."
         )
 
 
 def refuse_unsafe(member: tarfile.TarInfo) -> None:
-    """Neither a name nor a link may point outside the archive's own folder."""
+    """Raise PopulateError for a member that is a link or that would be written outside the target folder."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
         raise PopulateError(
-            f"the archive holds a file that would land outside vendor/ggml: {member.name!r}. It was not unpacked. "
-            "It is not a ggml release: check where it came from, and vendor/ggml.lock."
+            f"the archive contains a file that would be written outside vendor/ggml: {member.name!r}. It was not "
+            "unpacked. It is not a release of ggml: check its origin and vendor/ggml.lock."
         )
     if not (member.isfile() or member.isdir()):
         raise PopulateError(
-            f"the archive holds something that is neither file nor folder: {member.name!r}. It was not unpacked. "
-            "It is not a ggml release: check where it came from, and vendor/ggml.lock."
+            f"the archive contains a member that is neither a file nor a folder: {member.name!r}. It was not "
+            "unpacked. It is not a release of ggml: check its origin and vendor/ggml.lock."
         )
 
 
-# ---------------------------------------------------------------- the whole
+# ---------------------------------------------------------------- populating
 
 
 def populate(vendor: Path, lock: Lock) -> bool:
-    """Makes vendor/ggml complete; False when it was."""
+    """Make vendor/ggml complete. Return False if it was complete already."""
     tree = vendor / "ggml"
     wrong = damage(tree, lock)
     if not wrong:
         return False
     if tree.exists():
-        say(f"{tree} is not usable: {wrong}. Making it again.")
+        say(f"{tree} is not usable: {wrong}. It is created again.")
     with tempfile.TemporaryDirectory(prefix=".populate-", dir=vendor) as work:
         workdir = Path(work)
         try:
@@ -272,7 +278,7 @@ def populate(vendor: Path, lock: Lock) -> bool:
         except PopulateError as error:
             if tree.exists():
                 raise PopulateError(
-                    f"vendor/ggml is not usable: {wrong}; and it could not be made again, because\n{error}"
+                    f"vendor/ggml is not usable: {wrong}; and it could not be created again, because\n{error}"
                 ) from error
             raise
         write_stamp(workdir / "ggml", lock)
@@ -282,7 +288,7 @@ def populate(vendor: Path, lock: Lock) -> bool:
 
 def move_into_place(fresh: Path, tree: Path, old: Path, lock: Lock) -> None:
     if not damage(tree, lock):
-        return  # another build was faster
+        return  # another build created it meanwhile
     with contextlib.suppress(FileNotFoundError):
         tree.rename(old)
     fresh.rename(tree)
@@ -294,8 +300,10 @@ def say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="default: beside this script")
-    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder in which ggml/ is made (this script's)")
+    parser.add_argument(
+        "--lock", type=Path, default=VENDOR / "ggml.lock", help="lock file (default: beside this script)"
+    )
+    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder for ggml/ (default: that of this script)")
     arguments = parser.parse_args(argv)
     try:
         lock = Lock.read(arguments.lock)
@@ -304,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"populate: {error}", file=sys.stderr)
         return 1
     if made:
-        say(f"{arguments.vendor / 'ggml'} holds ggml of {lock.package} {lock.version}")
+        say(f"{arguments.vendor / 'ggml'} contains ggml from {lock.package} {lock.version}")
     return 0
 
 

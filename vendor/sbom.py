@@ -1,9 +1,9 @@
-"""Writes the bill of materials of the wheel, CycloneDX 1.6 in JSON: what is compiled in beside toynn's own code.
+"""Write the bill of materials of the wheel, CycloneDX 1.6 in JSON: what is compiled in besides toynn's own code.
 
-python vendor/sbom.py 0.1.0 toynn.cdx.json        (CMake runs it; the wheel carries it in dist-info/sboms, PEP 770)
+python vendor/sbom.py 0.1.0 toynn.cdx.json        (CMake runs it; the file is in dist-info/sboms of the wheel, PEP 770)
 
-All it says of ggml comes from vendor/ggml.lock. It holds neither a time nor a random serial number: the same source
-gives the same bytes.
+All data about ggml comes from vendor/ggml.lock. The document contains neither a time nor a random serial number, so the
+same source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from populate import Lock, pairs_of
 VENDOR = Path(__file__).resolve().parent
 
 MIT = [{"license": {"id": "MIT"}}]
-# Parts of ggml with copyright holders of their own, as NOTICE lists what is compiled in.
+# Parts of ggml that are compiled in and have other copyright holders; NOTICE lists them too.
 PARTS = (
     ("ggml-cpu/llamafile", "Copyright 2024 Mozilla Foundation"),
     ("ggml-cpu/ops.cpp (YaRN)", "Copyright (c) 2023 Jeffrey Quesnelle and Bowen Peng"),
@@ -25,13 +25,13 @@ PARTS = (
 
 
 def bill(version: str, lock_file: Path) -> dict[str, object]:
-    """The document: toynn of that version, and the ggml that the lock names."""
+    """Return the document for this version of toynn and the ggml in the lock file."""
     lock, pairs = Lock.read(lock_file), pairs_of(lock_file)
     toynn, ggml = f"pkg:pypi/toynn@{version}", f"pkg:github/ggml-org/ggml@{pairs['ggml_tag']}"
     source = {
         "type": "source-distribution",
         "url": f"pkg:pypi/{lock.package}@{lock.version}",
-        "comment": f"{lock.sdist_name}: ggml/ of it, unmodified; compiled in statically, CPU backend only",
+        "comment": f"{lock.sdist_name}: its folder ggml/, unmodified; linked statically, CPU backend only",
         "hashes": [{"alg": "SHA-256", "content": lock.sha256}],
     }
     parts = [{"type": "library", "name": name, "copyright": holder, "licenses": MIT} for name, holder in PARTS]

@@ -136,14 +136,14 @@ def test_ggmls_licence_that_our_packages_carry_is_ggmls() -> None:
     assert (ROOT / "vendor" / "LICENSE.ggml").read_bytes() == (ROOT / "vendor" / "ggml" / "LICENSE").read_bytes()
 
 
-# ---------------------------------------------------------------- half-populated trees
+# ---------------------------------------------------------------- incomplete trees
 
 
 def test_a_tree_that_lost_a_file_is_made_again_and_said_so(vendor: Vendor) -> None:
     (vendor.populated().tree / "src" / "ggml.c").unlink()
     done = vendor.populate()
     assert done.returncode == 0
-    assert "half-populated: 1 of 7 files are missing, src/ggml.c among them. Making it again." in done.stdout
+    assert "incomplete: 1 of 7 files are missing, for example src/ggml.c. It is created again." in done.stdout
     assert vendor.files() == KEPT
     assert vendor.leftovers() == set()
 
@@ -153,7 +153,7 @@ def test_a_tree_without_its_stamp_is_made_again_and_said_so(vendor: Vendor) -> N
     (vendor.tree / "CMakeLists.txt").write_text("half a ggml")
     done = vendor.populate()
     assert done.returncode == 0
-    assert "half-populated: its stamp .toynn-stamp is missing. Making it again." in done.stdout
+    assert "incomplete: its stamp .toynn-stamp is missing. It is created again." in done.stdout
     assert vendor.files() == KEPT
 
 
@@ -161,7 +161,7 @@ def test_a_tree_of_another_release_is_made_again_when_the_lock_moves(vendor: Ven
     vendor.populated().pin({**TREE, "ggml/src/ggml.c": "int newer;"})
     done = vendor.populate()
     assert done.returncode == 0
-    assert "made from another source than the lock's" in done.stdout
+    assert "made from another source than the lock file names" in done.stdout
     assert vendor.files()["src/ggml.c"] == "int newer;"
 
 
@@ -169,7 +169,7 @@ def test_a_half_populated_tree_that_cannot_be_mended_says_both_things(vendor: Ve
     (vendor.populated().tree / "LICENSE").unlink()
     refused(
         vendor.populate(TOYNN_GGML_SDIST=""),
-        "vendor/ggml is not usable: it is half-populated: 1 of 7 files are missing, LICENSE among them",
+        "vendor/ggml is not usable: it is incomplete: 1 of 7 files are missing, for example LICENSE",
         "could not be downloaded",
         "TOYNN_GGML_SDIST=path/to/libggml_python-1.0.tar.gz",
     )
@@ -186,7 +186,9 @@ def test_a_file_that_was_put_into_the_tree_is_refused_and_not_removed(vendor: Ve
     """A header in include/ would be compiled in, and no hash of what was unpacked would tell."""
     strange = vendor.populated().tree / "include" / "stdlib.h"
     strange.write_text("int mine;")
-    refused(vendor.populate(), "not unpacked", "include/stdlib.h", "ggml is built unmodified", "remove the folder")
+    refused(
+        vendor.populate(), "do not belong to ggml", "include/stdlib.h", "ggml is built unmodified", "remove the folder"
+    )
     assert strange.read_text() == "int mine;"
 
 
@@ -200,7 +202,7 @@ def test_a_file_with_another_hash_is_refused(vendor: Vendor) -> None:
         vendor.populate(),
         "is not the pinned ggml source",
         f"found:    {found}",
-        "Do not use it. Get libggml_python-1.0.tar.gz",
+        "Do not use it. Download libggml_python-1.0.tar.gz",
         "vendor/ggml.lock",
     )
     assert not vendor.tree.exists()
@@ -217,7 +219,7 @@ def test_the_variable_naming_no_file_is_refused(vendor: Vendor) -> None:
     refused(
         vendor.populate(TOYNN_GGML_SDIST="nowhere.tar.gz"),
         "TOYNN_GGML_SDIST names nowhere.tar.gz, which is not a file",
-        "or unset it to download one",
+        "or unset it to download the sdist",
     )
 
 
@@ -228,7 +230,7 @@ def test_without_a_network_it_says_what_to_do(vendor: Vendor) -> None:
         "build again with a network",
         "pip download --no-deps --no-binary libggml-python libggml-python==1.0",
         "build with TOYNN_GGML_SDIST=path/to/libggml_python-1.0.tar.gz",
-        "toynn's own sdist, or install its wheel",
+        "the sdist of toynn, or install its wheel",
         "pip said:",
     )
     assert not vendor.tree.exists()
@@ -298,7 +300,7 @@ def test_a_name_that_leaves_the_folder_is_refused(vendor: Vendor, name: str, tmp
     member = tarfile.TarInfo(name)
     member.size = 1
     vendor.pin(TREE, member)
-    refused(vendor.populate(), "would land outside vendor/ggml", "escaped.h", "check where it came from")
+    refused(vendor.populate(), "would be written outside vendor/ggml", "escaped.h", "check its origin")
     assert not vendor.tree.exists()
     assert vendor.leftovers() == set()
     assert not list(tmp_path.rglob("*escaped.h"))
@@ -310,5 +312,5 @@ def test_a_link_or_a_device_is_refused(vendor: Vendor, kind: bytes) -> None:
     member.type = kind
     member.linkname = "/etc/passwd"
     vendor.pin(TREE, member)
-    refused(vendor.populate(), "neither file nor folder", "sly.h", "check where it came from")
+    refused(vendor.populate(), "neither a file nor a folder", "sly.h", "check its origin")
     assert not vendor.tree.exists()
