@@ -1,4 +1,4 @@
-"""Fixtures of several test files."""
+"""Fixtures that several test files use."""
 
 from __future__ import annotations
 
@@ -8,20 +8,31 @@ from pathlib import Path
 
 import pytest
 
-# A background job of a shell ignores Ctrl-C, and so would whatever the tests start from one.
+# A background job of a shell ignores Ctrl-C, and the processes that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data folder, not to be changed."""
+    """A small data folder. Tests must not change it."""
     from small_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("data") / "data")
 
 
 @pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of five steps. Tests must not change it: they copy it."""
+    from small_runs import config
+    from toynn import TrainArgs, train
+
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(TrainArgs(data, run, config(5)))
+    return run
+
+
+@pytest.fixture(scope="session")
 def toynn_command() -> str:
-    """The path of the installed `toynn` command."""
+    """Path of the installed `toynn` command."""
     return str(Path(sys.executable).with_name("toynn"))

@@ -8,194 +8,18 @@ the operator is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fuzz_session import functions
-from toynn import Session, SessionError, Tensor, TinyNNError
+from session_calls import CALLS, OTHERS, STEPS, Call, Desk, attempt
+from toynn import SessionError, Tensor
 from toynn import tinynn as nn
-
-
-class Desk:
-    """A session in a stage that operators are appended in, and tensors of many kinds to append them to."""
-
-    def __init__(self, capacity: int = 512) -> None:
-        self.s = s = Session(n_threads=1)
-        nn.tnn_session_set_graph_capacity(s, capacity)
-        self.m = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.m2 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.m3 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.fourth = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.wide = nn.tnn_input_2d_f32_persistent(s, 12, 4)  # qkv of 2 + 2*2 heads of 2
-        self.cache = nn.tnn_input_2d_f32_persistent(s, 8, 16)
-        self.table = nn.tnn_input_2d_f32_persistent(s, 2, 4)
-        self.small = nn.tnn_input_2d_f32_persistent(s, 8, 2)
-        self.square = nn.tnn_input_2d_f32_persistent(s, 2, 2)
-        self.v = nn.tnn_input_1d_f32_persistent(s, 4)
-        self.one = nn.tnn_input_1d_f32_persistent(s, 1)
-        self.two = nn.tnn_input_1d_f32_persistent(s, 2)
-        self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
-        self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
-        self.half = nn.tnn_input_2d_persistent(s, nn.TNN_F16, 4, 4)
-        self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
-        self.id = nn.tnn_input_1d_i32_persistent(s, 1)
-        nn.tnn_set_param(s, self.m)
-        nn.tnn_finalize_weights(s)
-
-    def train(self) -> None:
-        """The backward of a fused graph is built."""
-        s = self.s
-        loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, self.m2, [self.m]), self.ids, -1)
-        nn.tnn_set_loss(s, loss)
-        nn.tnn_build_forward_only(s, loss)
-        nn.tnn_build_backward(s)
-
-    def grad(self) -> Tensor:
-        return nn.tnn_tensor_grad(self.s, self.m)
-
-    def strange(self) -> list[tuple[str, Tensor]]:
-        """Tensors that are hardly ever what is wanted. None of them has memory yet, so the huge ones cost none."""
-        s = self.s
-        foreign = Session(n_threads=1)
-        other = nn.tnn_input_2d_f32_persistent(foreign, 4, 4)
-        nn.tnn_finalize_weights(foreign)
-        nn.tnn_input_1d_f32(s, 1)
-        stale = nn.tnn_scale(s, self.m, 1.0)
-        nn.tnn_reset_for_rebuild(s)
-        made = nn.tnn_scale(s, self.m, 1.0)
-        row_of_cubes = nn.tnn_concat(s, self.cube, self.cube, 3)
-        inside = nn.tnn_tensor_src(s, nn.tnn_tensor_src(s, row_of_cubes, 0) or made, 0) or made
-        return [
-            ("of another session", other),
-            ("of a dropped graph", stale),
-            ("a number of no tensor", Tensor(s, self.m.handle + 1000)),
-            ("a number before the first", Tensor(s, self.m.handle - 1)),
-            ("zero", Tensor(s, 0)),
-            ("an operator's own memory", inside),
-            *((f"its own {name}", t) for name, t in vars(self).items() if isinstance(t, Tensor)),
-            ("f16", self.half),
-            ("i32", self.ids),
-            ("i32, one", self.id),
-            ("i32, many", nn.tnn_input_1d_i32(s, 9)),
-            ("i32, a matrix", nn.tnn_view_2d(s, self.ids, 2, 2, 8, 0)),
-            ("i32, strided", nn.tnn_view_2d(s, self.ids, 1, 2, 8, 0)),
-            ("f32, strided", nn.tnn_view_2d(s, self.m, 2, 4, 16, 0)),
-            ("f16, strided", nn.tnn_view_2d(s, self.half, 2, 4, 8, 0)),
-            ("a view of its memory", nn.tnn_view_2d(s, self.m, 4, 4, 16, 0)),
-            ("made by an operator", made),
-            ("one number", self.one),
-            ("another vector", nn.tnn_input_1d_f32(s, 3)),
-            ("another matrix", nn.tnn_input_2d_f32(s, 3, 5)),
-            ("more rows", nn.tnn_input_2d_f32(s, 4, 5)),
-            ("fewer rows", nn.tnn_input_2d_f32(s, 4, 2)),
-            ("more columns", nn.tnn_input_2d_f32(s, 6, 4)),
-            ("three dimensions", self.cube),
-            ("three other dimensions", nn.tnn_reshape_3d(s, self.cube, 4, 4, 2)),
-            ("four dimensions", row_of_cubes),
-            ("four dimensions of three", nn.tnn_concat_n(s, [self.cube] * 3, 3)),
-            ("f16, three dimensions", nn.tnn_reshape_3d(s, self.half, 4, 2, 2)),
-            ("f16, another matrix", nn.tnn_cast(s, nn.tnn_input_2d_f32(s, 5, 4), nn.TNN_F16)),
-            ("f16, four dimensions", nn.tnn_cast(s, row_of_cubes, nn.TNN_F16)),
-            ("bf16", nn.tnn_cast(s, self.m, nn.TNN_BF16)),
-            ("seven of its m3", nn.tnn_view_1d(s, self.m3, 7, 0)),
-            ("two of its m", nn.tnn_view_1d(s, self.m, 2, 0)),
-            ("huge, a vector", nn.tnn_input_1d_f32(s, 2**31 - 1)),
-            ("huge, in rows of four", nn.tnn_input_2d_f32(s, 4, 2**28)),
-            ("huge, four rows", nn.tnn_input_2d_f32(s, 2**28, 4)),
-            ("huge, i32", nn.tnn_input_1d_i32(s, 2**31 - 1)),
-        ]
-
 
 INTEGERS = [-(2**31), -1, 0, 1, 2, 3, 4, 5, 8, 9, 16, 2**28, 2**31 - 1]
 FLOATS = [math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 2.0]
-
-Call = Callable[[Desk], tuple[Callable[..., Any], list[Any]]]
-
-CALLS: dict[str, Call] = {
-    "matmul": lambda d: (nn.tnn_matmul, [d.m, d.m2]),
-    "matmul of cubes": lambda d: (nn.tnn_matmul, [d.cube, d.cube]),
-    "matmul of halves": lambda d: (nn.tnn_matmul, [d.half, d.m]),
-    "add": lambda d: (nn.tnn_add, [d.m, d.v]),
-    "sub": lambda d: (nn.tnn_sub, [d.m, d.m2]),
-    "mul": lambda d: (nn.tnn_mul, [d.m, d.m2]),
-    "scale": lambda d: (nn.tnn_scale, [d.m, 2.0]),
-    "silu": lambda d: (nn.tnn_silu, [d.m]),
-    "gelu": lambda d: (nn.tnn_gelu, [d.m]),
-    "tanh": lambda d: (nn.tnn_tanh, [d.m]),
-    "sqrt": lambda d: (nn.tnn_sqrt, [d.m]),
-    "sum_rows": lambda d: (nn.tnn_sum_rows, [d.m]),
-    "sum": lambda d: (nn.tnn_sum, [d.m]),
-    "rms_norm": lambda d: (nn.tnn_rms_norm, [d.m, d.v, 1e-5]),
-    "layer_norm": lambda d: (nn.tnn_layer_norm, [d.m, d.v, d.v, 1e-5]),
-    "softmax": lambda d: (nn.tnn_softmax, [d.m]),
-    "soft_max_ext": lambda d: (nn.tnn_soft_max_ext, [d.m, d.m2, 0.5, 0.0]),
-    "soft_max_ext with ALiBi": lambda d: (nn.tnn_soft_max_ext, [d.m, d.m2, 0.5, 8.0]),
-    "soft_max_ext without a mask": lambda d: (nn.tnn_soft_max_ext, [d.m, None, 0.5, 0.0]),
-    "soft_max_ext of cubes": lambda d: (nn.tnn_soft_max_ext, [d.cube, d.cube, 0.5, 0.0]),
-    "diag_mask_inf": lambda d: (nn.tnn_diag_mask_inf, [d.m, 0]),
-    "rope_ext": lambda d: (nn.tnn_rope_ext, [d.cube, d.ids, None, 4, 2, 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0]),
-    "rope_ext, YaRN": lambda d: (nn.tnn_rope_ext, [d.cube, d.ids, d.two, 4, 0, 64, 1e4, 1.0, 1.0, 1.0, 32.0, 1.0]),
-    "flash_attn_ext": lambda d: (nn.tnn_flash_attn_ext, [d.cube, d.cube, d.cube, None, 0.5, 0.0, 0.0]),
-    "flash_attn_ext, masked": lambda d: (
-        nn.tnn_flash_attn_ext,
-        [d.cube, d.cube, d.cube, nn.tnn_cast(d.s, nn.tnn_view_2d(d.s, d.m, 2, 4, 8, 0), nn.TNN_F16), 0.5, 1.0, 0.0],
-    ),
-    "get_rows": lambda d: (nn.tnn_get_rows, [d.m, d.ids]),
-    "set_rows": lambda d: (nn.tnn_set_rows, [d.m, d.m2, d.ids]),
-    "concat": lambda d: (nn.tnn_concat, [d.m, d.m2, 0]),
-    "transpose": lambda d: (nn.tnn_transpose, [d.m]),
-    "cont_2d": lambda d: (nn.tnn_cont_2d, [d.m, 2, 8]),
-    "reshape_2d": lambda d: (nn.tnn_reshape_2d, [d.m, 2, 8]),
-    "reshape_3d": lambda d: (nn.tnn_reshape_3d, [d.m, 2, 2, 4]),
-    "view_1d": lambda d: (nn.tnn_view_1d, [d.m, 3, 4]),
-    "view_2d": lambda d: (nn.tnn_view_2d, [d.m, 2, 2, 16, 4]),
-    "cpy": lambda d: (nn.tnn_cpy, [d.m, d.m2]),
-    "cast": lambda d: (nn.tnn_cast, [d.m, nn.TNN_F16]),
-    "cross_entropy_loss": lambda d: (nn.tnn_cross_entropy_loss, [d.m, d.m2]),
-    "opt_step_adamw": lambda d: (nn.tnn_opt_step_adamw, [d.m, nn.tnn_scale(d.s, d.m, 1.0), d.m2, d.m3, d.hp]),
-    "opt_step_sgd": lambda d: (nn.tnn_opt_step_sgd, [d.m, d.m2, d.two]),
-    "fused_rms_norm": lambda d: (nn.tnn_fused_rms_norm, [d.m, d.v, 1e-5]),
-    "fused_rope_table": lambda d: (nn.tnn_fused_rope_table, [d.ids, None, 2, 1e4, 1.0, 1.0]),
-    "fused_rope_table with factors": lambda d: (nn.tnn_fused_rope_table, [d.ids, d.one, 2, 1e4, 1.0, 1.0]),
-    "fused_attention": lambda d: (nn.tnn_fused_attention, [d.wide, d.table, 2, 2, 4]),
-    "fused_attention_cached": lambda d: (nn.tnn_fused_attention_cached, [d.wide, d.table, d.cache, d.id, 2, 2]),
-    "fused_swiglu": lambda d: (nn.tnn_fused_swiglu, [d.m]),
-    "fused_cross_entropy": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1]),
-    "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),
-    "fused_linear with an addend": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2], None, d.m3]),
-    "concat_n": lambda d: (nn.tnn_concat_n, [[d.m, d.m2, d.m3], 1]),
-}
-# Appended once the backward of a fused graph is built.
-STEPS: dict[str, Call] = {
-    "fused_grad_norm": lambda d: (nn.tnn_fused_grad_norm, [[d.grad(), d.grad()], d.two]),
-    "fused_adamw": lambda d: (nn.tnn_fused_adamw, [d.m, d.grad(), d.m3, d.fourth, d.hp, None]),
-    "fused_adamw, clipped": lambda d: (
-        nn.tnn_fused_adamw,
-        [d.m, d.grad(), d.m3, d.fourth, d.hp, nn.tnn_fused_grad_norm(d.s, [d.grad()], d.two)],
-    ),
-    "tensor_grad": lambda d: (nn.tnn_tensor_grad, [d.m]),
-    "extend_backward_graph": lambda d: (nn.tnn_extend_backward_graph, [nn.tnn_scale(d.s, d.grad(), 1.0)]),
-}
-
-# Not operators: they append nothing.
-OTHERS: dict[str, Call] = {
-    "set_param": lambda d: (nn.tnn_set_param, [d.m]),
-    "set_loss": lambda d: (nn.tnn_set_loss, [nn.tnn_sum(d.s, d.m)]),
-    "set_output": lambda d: (nn.tnn_set_output, [d.m]),
-    "tensor_nbytes": lambda d: (nn.tnn_tensor_nbytes, [d.m]),
-    "tensor_nelements": lambda d: (nn.tnn_tensor_nelements, [d.m]),
-    "tensor_dtype": lambda d: (nn.tnn_tensor_dtype, [d.m]),
-    "tensor_flags": lambda d: (nn.tnn_tensor_flags, [d.m]),
-    "tensor_op_name": lambda d: (nn.tnn_tensor_op_name, [d.m]),
-    "tensor_set_name": lambda d: (nn.tnn_tensor_set_name, [d.m, "a name"]),
-    "tensor_src": lambda d: (nn.tnn_tensor_src, [nn.tnn_sum(d.s, d.m), 0]),
-    "zero_tensor": lambda d: (nn.tnn_zero_tensor, [d.m]),
-    "download": lambda d: (nn.tnn_download, [d.m]),
-    "upload_from_float_array": lambda d: (nn.tnn_upload_from_float_array, [d.v, [1.0, 2.0, 3.0, 4.0]]),
-    "upload_from_int_array": lambda d: (nn.tnn_upload_from_int_array, [d.ids, [1, 2, 3, 0]]),
-}
 
 
 # Without a tensor to replace, of the whole graph, or another spelling of one that is here; each has tests of its own.
@@ -257,15 +81,6 @@ def refusals(desk: Desk, name: str, call: Call, strange: list[tuple[str, Tensor]
             assert ours or not isinstance(value, Tensor), f"{name}, argument {i} {what}: {message}"
             messages += [message] if message else []
     return messages
-
-
-def attempt(function: Callable[..., Any], s: Session, arguments: list[Any]) -> str:
-    """What the refusal says, or "" for none."""
-    try:
-        function(s, *arguments)
-    except TinyNNError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("name", [*CALLS, *OTHERS])

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_commands import SMALL, TOYNN, started, toynn, wait_for_a_step
 
+from commands import SMALL, TOYNN, assert_refused, start_training, toynn, wait_for_a_step
 from small_runs import config, final_bytes, losses
 from toynn import TrainArgs, train
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
@@ -21,31 +21,17 @@ from toynn.storage.checkpoint.run_folder import checkpoint_names
 from toynn.training import StepArgs
 
 
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps, not to be changed."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    train(TrainArgs(data, run, config(5)))
-    return run
-
-
-def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_a_pipe_is_no_text_to_evaluate_and_no_configuration(data: Path, trained: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    refused(toynn("eval", trained, tmp_path / "pipe"), "is no regular file")
-    refused(toynn("train", data, "--out", tmp_path / "r", "--config", tmp_path / "pipe"), "is no regular file")
-    refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is no regular file")
+    assert_refused(toynn("eval", trained, tmp_path / "pipe"), "is no regular file")
+    assert_refused(toynn("train", data, "--out", tmp_path / "r", "--config", tmp_path / "pipe"), "is no regular file")
+    assert_refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is no regular file")
 
 
 def test_an_import_leaves_a_training_alone(trained: Path, tmp_path: Path) -> None:
     assert toynn("export", trained, tmp_path / "m.gguf").returncode == 0
     before = (checkpoint_names(trained), (trained / "latest").read_bytes(), (trained / "best").read_bytes())
-    refused(toynn("import", tmp_path / "m.gguf", "--out", trained, "--force"), "holds a training")
+    assert_refused(toynn("import", tmp_path / "m.gguf", "--out", trained, "--force"), "holds a training")
     assert (checkpoint_names(trained), (trained / "latest").read_bytes(), (trained / "best").read_bytes()) == before
 
 
@@ -102,7 +88,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_step_of_many_parts_is_dropped_between_two_of_them(data: Path, tmp_path: Path, number: int) -> None:
-    process = started(data, tmp_path / "run", 3, *ENDLESS)
+    process = start_training(data, tmp_path / "run", 3, *ENDLESS)
     wait_for(tmp_path / "run" / "latest", process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -151,7 +137,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(data: Path, tmp_path: Path,
 
 
 def test_two_sigterms_end_the_command_with_130(data: Path, tmp_path: Path) -> None:
-    process = started(data, tmp_path / "run", 100000)
+    process = start_training(data, tmp_path / "run", 100000)
     wait_for_a_step(process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)

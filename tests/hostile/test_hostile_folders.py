@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_processes import run
 
+from processes import run_with_toynn
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.data import DataMeta, PackedTokens, Split, load_meta
 from toynn.data.prepare import prepare
@@ -112,7 +112,7 @@ def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: P
     raw = np.zeros(400_000, dtype="<u2").tobytes()
     meta["splits"]["train"].update(tokens=400_000, sha256=hashlib.sha256(raw).hexdigest())
     (folder / "meta.json").write_text(json.dumps(meta))
-    out = run(f"""
+    out = run_with_toynn(f"""
         from pathlib import Path
         from toynn.data import PackedTokens
         path, raw = Path({str(folder)!r}) / "train.bin", bytes(800_000)
@@ -184,7 +184,7 @@ def test_a_split_of_another_kind_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(("lines", "name"), [(5000, "train.bin"), (400, "tokenizer.json")])
 def test_a_full_disk_is_said_of_the_file_that_found_no_room(tmp_path: Path, lines: int, name: str) -> None:
     (tmp_path / "text").write_text("".join(f"some words {i}\n" for i in range(lines)))
-    out = run(f"""
+    out = run_with_toynn(f"""
         from pathlib import Path
         from toynn.data.prepare import prepare
         folder = Path({str(tmp_path)!r})

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_processes import run
 
+from engines import realized, weights_of
+from processes import run_with_toynn
 from toynn import (
     AdamW,
-    LlamaSeqEngine,
     RecipeOptions,
     Session,
     SessionError,
@@ -281,7 +281,7 @@ def test_more_than_the_machine_has_is_refused_before_it_is_filled() -> None:
 
 
 def test_memory_that_the_system_refuses_is_named_too() -> None:
-    out = run("""
+    out = run_with_toynn("""
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
         from toynn.data import WindowBatcher
@@ -314,9 +314,8 @@ def test_weights_and_configurations_of_another_kind_are_named(convert: Any) -> N
 
 
 def decoder() -> LlamaDecoder:
-    with LlamaSeqEngine() as engine:
-        engine.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
-        weights = {name: engine.download_weight(name) for name in engine.weights}
+    with realized(CFG) as engine:
+        weights = weights_of(engine)
     return LlamaDecoder(CFG, weights, untied=False, n_threads=1)
 
 

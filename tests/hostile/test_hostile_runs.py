@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_checkpoint import model
 
+from small_models import random_model
 from small_runs import config
 from toynn import LlamaSeqEngine, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.interop import export_gguf, import_gguf, import_hf
@@ -26,14 +26,6 @@ from toynn.training import Event, Stepped
 from toynn.training.report import write_report
 from toynn.training.run_log import read_log
 from toynn.training.toml_config import from_toml, read_config
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps, not to be changed."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    train(TrainArgs(data, run, config(5)))
-    return run
 
 
 @pytest.fixture
@@ -75,8 +67,8 @@ def test_a_pipe_or_a_device_in_a_run_is_refused_at_once(
 
 def test_an_export_replaces_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TinyNNValueError, match="is no regular file, and is not replaced"):
-        export_gguf(model(), tmp_path / "pipe", overwrite=True)
+    with pytest.raises(TinyNNValueError, match="is not a regular file and cannot be replaced"):
+        export_gguf(random_model(), tmp_path / "pipe", overwrite=True)
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -177,8 +169,8 @@ def test_a_best_that_latest_knows_nothing_of_is_put_back(data: Path, tmp_path: P
 
 def test_a_best_that_is_not_kept_is_not_named(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
-        run.save(1, model(), None, best=True)
-        run.save(2, model(seed=1), None)
+        run.save(1, random_model(), None, best=True)
+        run.save(2, random_model(seed=1), None)
         run.keep(1, best=True)
         assert load_checkpoint(tmp_path / "run", "best").step == 1
         run.keep(1, best=False)
@@ -189,11 +181,11 @@ def test_a_best_that_is_not_kept_is_not_named(tmp_path: Path) -> None:
 def test_another_model_does_not_get_into_a_training(run: Path) -> None:
     before = checkpoint_names(run)
     with pytest.raises(TinyNNValueError, match=r"holds a training \(log\.jsonl\).*name a new folder"):
-        write_checkpoint(run, model())
+        write_checkpoint(run, random_model())
     for name in ("log.jsonl", "best"):
         (run / name).unlink()
     with pytest.raises(TinyNNValueError, match=r"holds a training \(step-\d+\)"):
-        write_checkpoint(run, model())
+        write_checkpoint(run, random_model())
     assert checkpoint_names(run) == before
 
 
@@ -215,10 +207,10 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("toynn.storage.checkpoint.folder.write_synced", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*step-00000003'"):
-        write_checkpoint(tmp_path / "run", model(), step=3)
+        write_checkpoint(tmp_path / "run", random_model(), step=3)
     monkeypatch.setattr("gguf.GGUFWriter.write_tensors_to_file", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*m\.gguf'"):
-        export_gguf(model(tokenizer=None), tmp_path / "m.gguf")
+        export_gguf(random_model(tokenizer=None), tmp_path / "m.gguf")
 
 
 # ---- arguments ----
@@ -250,7 +242,7 @@ def test_what_is_no_path_is_refused_by_name(call: Callable[[Any], Any], value: A
 
 def test_arguments_of_a_run_folder_are_named(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
-        for words, says in [((0, None, None), "model must be"), ((0, model(), 5), "training must be")]:
+        for words, says in [((0, None, None), "model must be"), ((0, random_model(), 5), "training must be")]:
             with pytest.raises(TinyNNTypeError, match=says):
                 run.save(*words)  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match="which must be"):
@@ -260,7 +252,7 @@ def test_arguments_of_a_run_folder_are_named(tmp_path: Path) -> None:
 def test_a_run_folder_that_is_closed_writes_nothing(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.close()
-    for call in (lambda: run.save(0, model(), None), lambda: run.keep(1, True), lambda: run.settle(None)):
+    for call in (lambda: run.save(0, random_model(), None), lambda: run.keep(1, True), lambda: run.settle(None)):
         with pytest.raises(SessionError, match="is closed"):
             call()
     assert checkpoint_names(tmp_path / "run") == []

@@ -7,7 +7,8 @@ import sys
 import textwrap
 
 import pytest
-from test_processes import run
+
+from processes import run_with_toynn
 
 SUB_INTERPRETER = """
     try:
@@ -60,23 +61,16 @@ def test_a_sub_interpreter_is_refused_in_words_and_the_main_one_works_on(first: 
 def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_threads_compute_with_them() -> None:
     """Each thread is in the middle of a compute, on threads of ggml's own, when the interpreter ends."""
     for _ in range(3):
-        run("""
+        run_with_toynn("""
             import sys, time
             CFG = SmolLM2Config.mha(300, 64, 4, 128, 2, 128, 1e4, 1e-5)
             ids, wanted, hp = [7] * 128, [9] * 128, AdamW().hp(1)
 
-            def opened(layout):
-                e = LlamaSeqEngine()
-                e.realize_for_random_init(
-                    CFG, 128, 1, 0, False, False, 0, 1.0, layout=layout, n_threads=2, oversubscribe=True
-                )
-                return e
-
-            fused, per_head, forward = opened("fused"), opened("per_head"), opened("per_head")
+            layouts = ("fused", "per_head", "per_head")
+            fused, per_head, forward = (realized(CFG, layout=layout, t_seq=128, n_threads=2) for layout in layouts)
             fused.build_training_step()
             per_head.build_training_step()
-            weights = {name: fused.download_weight(name) for name in fused.weights}
-            decoder = LlamaDecoder(CFG, weights, untied=False, n_threads=2, oversubscribe=True)
+            decoder = LlamaDecoder(CFG, weights_of(fused), untied=False, n_threads=2, oversubscribe=True)
             recipe = FromScratch()
             recipe.realize(CFG, RecipeOptions(t_seq=4, layout="fused", n_threads=1))
             ring = [recipe, recipe.fs_t_loss]
@@ -104,7 +98,7 @@ def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_thread
 
 
 def test_the_end_does_not_wait_for_a_thread_that_holds_a_session_and_sleeps() -> None:
-    run("""
+    run_with_toynn("""
         import time
         s, other = Session(n_threads=1), Session(n_threads=1)
         held = threading.Event()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from test_processes import run
+
+from processes import run_with_toynn
 
 # It keeps what was freed for a while, and ends a process that has no memory for its own notes; its leak check runs too.
 not_under_asan = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's memory is not toynn's")
@@ -83,17 +84,14 @@ LIVES = {
     "an engine of either layout": """
         def life():
             for layout in ("per_head", "fused"):
-                e = LlamaSeqEngine()
-                e.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout=layout, n_threads=1)
+                e = realized(CFG, layout=layout)
                 e.forward([1, 2, 3, 4])
                 e.build_training_step()
                 e.close()
         grows_not(life, 20, 150)
     """,
     "a decoder, and its graphs": """
-        e = LlamaSeqEngine()
-        e.realize_for_random_init(CFG, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
-        weights = {name: e.download_weight(name) for name in e.weights}
+        weights = weights_of(realized(CFG))
         from toynn.llm.engine import LlamaDecoder
         def life():
             with LlamaDecoder(CFG, weights, untied=False, n_threads=1) as d:
@@ -123,12 +121,12 @@ LIVES = {
 @not_under_asan
 @pytest.mark.parametrize("name", LIVES)
 def test_memory_does_not_grow_with_the_number_of_lives(name: str) -> None:
-    run(GROWTH + "\n" + "\n".join(line[8:] for line in LIVES[name].splitlines()), timeout=600)
+    run_with_toynn(GROWTH + "\n" + "\n".join(line[8:] for line in LIVES[name].splitlines()), timeout=600)
 
 
 def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_stays_its_own() -> None:
     """A signal handler runs when its thread's compute returns, before the error of that compute is read."""
-    out = run("""
+    out = run_with_toynn("""
         s = slowly_refused()
         def handler(*_):
             try:
@@ -150,7 +148,7 @@ def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_sta
 
 
 def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None:
-    run("""
+    run_with_toynn("""
         import _thread, time
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
         s = Session(n_threads=1)
@@ -180,7 +178,7 @@ def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None
 @not_under_asan
 def test_what_an_interrupted_close_left_is_freed_by_the_next_or_with_the_session() -> None:
     """Ctrl-C arrives while close() waits for a compute of another thread, between the two halves of its work."""
-    run(
+    run_with_toynn(
         GROWTH
         + """
 def interrupted():
@@ -206,7 +204,7 @@ grows_not(interrupted, 3, 20)
 
 def test_a_debugger_may_close_the_session_at_any_line_of_a_call() -> None:
     """The memory of the closed session is filled with other things, and none of the calls reads it."""
-    out = run("""
+    out = run_with_toynn("""
         import sys
         junk = []
         def at_line(n, work):
@@ -251,7 +249,7 @@ def test_a_debugger_may_close_the_session_at_any_line_of_a_call() -> None:
 
 
 def test_threads_that_rebuild_compute_and_close_one_session_get_errors_of_our_own_at_worst() -> None:
-    run("""
+    run_with_toynn("""
         import random
         def worker(s, w, seed):
             pick = random.Random(seed)
@@ -296,12 +294,10 @@ def test_threads_that_rebuild_compute_and_close_one_session_get_errors_of_our_ow
 
 
 def test_a_decoder_fed_by_threads_loses_no_token() -> None:
-    run("""
+    run_with_toynn("""
         from toynn.llm.engine import LlamaDecoder
         cfg = SmolLM2Config.mha(300, 32, 4, 64, 2, 64, 10000.0, 1e-5)
-        e = LlamaSeqEngine()
-        e.realize_for_random_init(cfg, 4, 1, 0, False, False, 0, 1.0, layout="fused", n_threads=1)
-        weights = {name: e.download_weight(name) for name in e.weights}
+        weights = weights_of(realized(cfg))
         for _ in range(30):
             d = LlamaDecoder(cfg, weights, untied=False, n_threads=1)
             fed, refused = [], []
@@ -348,10 +344,7 @@ def test_a_process_short_of_memory_gets_an_error_at_whatever_call_it_ends(what: 
                 nn.tnn_graph_reset(s)
                 nn.tnn_compute_backward(s)
             else:
-                e = LlamaSeqEngine()
-                e.realize_for_random_init(
-                    CFG, 16, 2, 0, False, False, 0, 1.0, layout=what, n_threads=2, oversubscribe=True
-                )
+                e = realized(CFG, layout=what, t_seq=16, t_batch=2, n_threads=2)
                 e.forward([1] * 32)
                 e.build_training_step()
                 if what == "fused":
@@ -367,6 +360,6 @@ def test_a_process_short_of_memory_gets_an_error_at_whatever_call_it_ends(what: 
     """
     refused = 0
     for limit in range(0, 40 << 20, 2_500_000):
-        out = run(script.replace("MORE", str(limit)).replace("WHAT", what))
+        out = run_with_toynn(script.replace("MORE", str(limit)).replace("WHAT", what))
         refused += out.startswith("refused")
     assert refused > 2

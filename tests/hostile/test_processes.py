@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
 
-PRELUDE = '''
-import os, resource, signal, threading
-import numpy as np
-from toynn import *
-from toynn import tinynn as nn
-
-def slowly_refused():
-    """A session whose compute takes a while, and is then refused: two ids name one row."""
-    n = 4_000_000
-    s = Session(n_threads=1)
-    w, r = (nn.tnn_input_2d_f32_persistent(s, 1, n) for _ in range(2))
-    ids = nn.tnn_input_1d_i32_persistent(s, n)
-    nn.tnn_finalize_weights(s)
-    order = np.random.default_rng(0).permutation(n).astype(np.int32)
-    order[-1] = order[0]
-    nn.tnn_upload_from_int_array(s, ids, order)
-    nn.tnn_realize(s, nn.tnn_set_rows(s, w, r, ids))
-    return s
-'''
-
-
-def run(script: str, timeout: float = 120) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+from processes import run_with_toynn
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
 def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
     """ggml guards its contexts by a lock; a child that inherits it locked would wait for ever."""
-    out = run(
+    out = run_with_toynn(
         """
         def loop():
             while True:
@@ -72,7 +41,7 @@ def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
 
 def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> None:
     """The session is freed after the call, so that its message is not read from freed memory."""
-    out = run("""
+    out = run_with_toynn("""
         s = slowly_refused()
         junk = []
         def close(*_):
@@ -98,7 +67,7 @@ def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> No
 
 
 def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> None:
-    run("""
+    run_with_toynn("""
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 4096, 4096)
         nn.tnn_finalize_weights(s)
@@ -120,7 +89,7 @@ def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> No
 
 
 def test_a_concat_fits_the_stack_of_a_small_thread() -> None:
-    run("""
+    run_with_toynn("""
         threading.stack_size(32768)
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
@@ -148,7 +117,7 @@ def test_a_concat_fits_the_stack_of_a_small_thread() -> None:
     ],
 )
 def test_numbers_too_long_to_print_and_ragged_lists_are_our_own_errors(call: str) -> None:
-    out = run(f"""
+    out = run_with_toynn(f"""
         try:
             {call}
         except TinyNNError as error:
@@ -158,7 +127,7 @@ def test_numbers_too_long_to_print_and_ragged_lists_are_our_own_errors(call: str
 
 
 def test_a_frozen_configuration_that_was_changed_all_the_same_is_checked_again() -> None:
-    out = run("""
+    out = run_with_toynn("""
         for field, value in (("n_kv", 0), ("n_kv", -1), ("d_ff", 0), ("n_layers", -1), ("rope_scaling", None)):
             for layout in ("per_head", "fused"):
                 cfg = SmolLM2Config.tiny()
@@ -172,9 +141,8 @@ def test_a_frozen_configuration_that_was_changed_all_the_same_is_checked_again()
 
 
 def test_names_that_are_no_strings_are_refused() -> None:
-    run("""
-        e = LlamaSeqEngine()
-        e.realize_for_random_init(SmolLM2Config.tiny(), 4, 1, 0, False, False, 0, 1.0)
+    run_with_toynn("""
+        e = realized(SmolLM2Config.tiny(), layout="per_head")
         e.build_training_step(pin=True)
         for call in (e.gradient, e.download_weight, e.download_tap):
             for name in ([], {}, 3, None):

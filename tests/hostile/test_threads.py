@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines import realize, realized, weights_of
 from toynn import AdamW, FromScratch, LlamaDecoder, LlamaSeqEngine, RecipeOptions, SessionError, SmolLM2Config, labels
 from toynn import tinynn as nn
 
@@ -64,11 +65,7 @@ def refused_or_done(work: Callable[[], object]) -> str:
 
 def engine(layout: str = "fused", n_threads: int = 2) -> LlamaSeqEngine:
     """An engine whose pool has threads of its own even where there is one core."""
-    opened = LlamaSeqEngine()
-    opened.realize_for_random_init(
-        CFG, 8, 1, 0, False, False, 0, 1.0, layout=layout, n_threads=n_threads, oversubscribe=True
-    )
-    return opened
+    return realized(CFG, layout=layout, t_seq=8, n_threads=n_threads)
 
 
 # ---- each its own ----
@@ -198,7 +195,7 @@ def a_recipe() -> tuple[Callable[[], object], Callable[[], object]]:
 
 def a_decoder() -> tuple[Callable[[], object], Callable[[], object]]:
     with engine() as source:
-        weights = {name: source.download_weight(name) for name in source.weights}
+        weights = weights_of(source)
     decoder = LlamaDecoder(CFG, weights, untied=False, n_threads=2, oversubscribe=True)
 
     def work() -> None:
@@ -252,7 +249,7 @@ def test_an_engine_that_was_closed_while_a_thread_built_a_graph_can_be_realized_
             opened.close()
 
         in_threads([until_closed, close])
-        opened.realize_for_random_init(CFG, 8, 1, 0, False, False, 0, 1.0, n_threads=1)
+        realize(opened, CFG, layout="per_head", t_seq=8)
         assert np.isfinite(opened.forward(IDS)).all()
         assert np.isfinite(opened.forward(IDS, taps=False)).all()
     opened.close()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from gguf_bytes import ARRAY, BOOL, F32, I32, STRING, U32, U64, GgufBytes, array, scalar, text, tiny
-from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, logits_of, make, tokenizer
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, assert_same_model, logits_of, make, tokenizer
 from toynn import RopeScaling, TinyNNTypeError, TinyNNValueError
 from toynn.interop import export_gguf, import_gguf
 from toynn.interop.rope_order import to_halves, to_interleaved
@@ -24,15 +24,6 @@ from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
 each_shape = pytest.mark.parametrize("name", SHAPES)
-
-
-def same(a: TrainedModel, b: TrainedModel) -> None:
-    """Raises unless the two are the same to the bit."""
-    assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
-    assert list(a.weights) == list(b.weights)
-    for name, values in a.weights.items():
-        assert values.tobytes() == b.weights[name].tobytes(), name
-    assert a.tokenizer == b.tokenizer
 
 
 def stored(path: Path) -> dict[str, tuple[str, bytes]]:
@@ -47,7 +38,7 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
 def test_a_model_comes_back_from_f32_as_it_left(name: str, tmp_path: Path) -> None:
     model = make(name)
     export_gguf(model, tmp_path / "m.gguf")
-    same(import_gguf(tmp_path / "m.gguf"), model)
+    assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
 
 
 @each_shape
@@ -84,7 +75,7 @@ def test_a_model_without_a_tokenizer_or_without_an_end_comes_back_so(tokens: byt
     model = make("tied", tokens=tokens)
     assert model.eos_id is None
     export_gguf(model, tmp_path / "m.gguf")
-    same(import_gguf(tmp_path / "m.gguf"), model)
+    assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
 
 
 @pytest.mark.parametrize("rms_eps", [1e-5, 1e-6, 3.3e-5, 1.0])
@@ -94,7 +85,7 @@ def test_numbers_that_gguf_rounds_to_f32_come_back_as_they_were_typed(
 ) -> None:
     model = make("tied", rms_eps=rms_eps, rope_base=rope_base)
     export_gguf(model, tmp_path / "m.gguf")
-    same(import_gguf(tmp_path / "m.gguf"), model)
+    assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
 
 
 @settings(max_examples=50, deadline=None)
@@ -282,7 +273,7 @@ def test_factors_of_no_known_scaling_are_refused_and_those_of_none_are_none(tmp_
     with pytest.raises(TinyNNValueError, match=r"rope_freqs\.weight are not those of llama3"):
         import_gguf(tmp_path / "m.gguf")
     write_foreign(tmp_path / "m.gguf", model, np.ones(8, dtype=np.float32))
-    same(import_gguf(tmp_path / "m.gguf"), model)
+    assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
 
 
 def test_a_file_whose_factors_were_changed_behind_its_keys_is_refused(tmp_path: Path) -> None:

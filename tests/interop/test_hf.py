@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from interop_models import END_OF_TEXT, LLAMA3, SHAPES, make, tokenizer
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, assert_same_model, make, tokenizer
 from toynn import RopeScaling, TinyNNTypeError, TinyNNValueError
 from toynn.interop import export_hf, import_hf
 from toynn.model.shape import ModelShape
@@ -23,15 +23,6 @@ NOT_EXPORTED = ("llama3 rope", "heads that do not divide d_model")
 each_exported = pytest.mark.parametrize(
     "name", [name for name in SHAPES if name not in NOT_EXPORTED and "donor_d_in" not in SHAPES[name]]
 )
-
-
-def same(a: TrainedModel, b: TrainedModel) -> None:
-    """Raises unless the two are the same to the bit."""
-    assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
-    assert list(a.weights) == list(b.weights)
-    for name, values in a.weights.items():
-        assert values.tobytes() == b.weights[name].tobytes(), name
-    assert a.tokenizer == b.tokenizer
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -75,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_comes_back_as_it_left(name: str, tmp_path: Path) -> None:
     model = make(name)
     assert export_hf(model, tmp_path / "hf") == tmp_path / "hf"
-    same(import_hf(tmp_path / "hf"), model)
+    assert_same_model(import_hf(tmp_path / "hf"), model)
 
 
 def test_a_model_without_a_tokenizer_comes_back_so(tmp_path: Path) -> None:
@@ -84,7 +75,7 @@ def test_a_model_without_a_tokenizer_comes_back_so(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == [
         "config.json", "generation_config.json", "model.safetensors",
     ]  # fmt: skip
-    same(import_hf(tmp_path / "hf"), model)
+    assert_same_model(import_hf(tmp_path / "hf"), model)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
@@ -120,7 +111,7 @@ def test_shards_are_read_as_one(folder: Path) -> None:
         places.update(dict.fromkeys(part, shard))
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
-    same(import_hf(folder), make("untied"))
+    assert_same_model(import_hf(folder), make("untied"))
 
     for wrong, mentions in (
         ({}, "weight_map is missing"),
@@ -207,7 +198,7 @@ def test_a_folder_that_is_there_stays_unless_it_may_go_and_is_one_of_ours(tmp_pa
     (folder / "thesis.txt").unlink()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     export_hf(make("untied"), folder, overwrite=True)
-    same(import_hf(folder), make("untied"))
+    assert_same_model(import_hf(folder), make("untied"))
     assert [path.name for path in tmp_path.iterdir()] == ["hf"], "nothing is left beside it"
     (tmp_path / "empty").mkdir()
     export_hf(make("tied"), tmp_path / "empty")
@@ -343,7 +334,7 @@ def test_an_output_bias_that_is_not_zero_is_refused(tmp_path: Path) -> None:
     folder = export_hf(make("qkv_bias"), tmp_path / "hf")
     bias = "model__layers__1__self_attn__o_proj__bias"
     change_weights(folder, **{bias: None})
-    same(import_hf(folder), make("qkv_bias"))
+    assert_same_model(import_hf(folder), make("qkv_bias"))
     change_weights(folder, **{bias: np.eye(1, 64, 3, dtype=np.float32)[0]})
     with pytest.raises(
         TinyNNValueError, match=r"1\.self_attn\.o_proj\.bias' must be zero, because toynn has no such bias"
@@ -356,7 +347,7 @@ def test_a_second_copy_of_a_tied_embedding_and_old_buffers_are_passed_over(tmp_p
     embedding = make("tied").weights["token_embd.weight"]
     change_weights(folder, lm_head__weight=embedding,
                    model__layers__0__self_attn__rotary_emb__inv_freq=np.ones(8, dtype=np.float32))  # fmt: skip
-    same(import_hf(folder), make("tied"))
+    assert_same_model(import_hf(folder), make("tied"))
 
 
 F32_ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}

@@ -6,34 +6,16 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from commands import TOYNN, assert_refused, toynn
 from interop_models import make, tokenizer
 from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
-
-COMMAND = [sys.executable, "-c", "from toynn.cli import main; main()"]
-
-
-def toynn(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8", timeout=120
-    )
-
-
-def refused(done: subprocess.CompletedProcess[str], mentions: str, code: int = 2) -> None:
-    """Raises unless it ended with one line on stderr that says so."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert mentions in done.stderr
-    assert "Traceback" not in done.stderr
-    if done.stderr.startswith("toynn:"):
-        assert done.stderr.count("\n") == 1
 
 
 def same_weights(a: TrainedModel, b: TrainedModel) -> bool:
@@ -108,48 +90,50 @@ def test_what_is_otherwise_than_asked_for_is_said_on_stderr(tmp_path: Path) -> N
 def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
     out.write_text("precious")
-    refused(toynn("export", run, out), "is there already; --force replaces it")
+    assert_refused(toynn("export", run, out), "is there already; --force replaces it")
     assert out.read_text() == "precious"
     assert toynn("export", run, out, "--force").returncode == 0
     assert out.read_bytes()[:4] == b"GGUF"
 
     folder = export_hf(make("tied"), tmp_path / "hf")
-    refused(toynn("export", run, folder), "is there already; --force replaces it")
+    assert_refused(toynn("export", run, folder), "is there already; --force replaces it")
     (folder / "notes.txt").write_text("mine")
-    refused(toynn("export", run, folder, "--force"), "contains other files ('notes.txt'); give another path")
-    refused(toynn("export", run, run, "--force"), "contains other files")
+    assert_refused(toynn("export", run, folder, "--force"), "contains other files ('notes.txt'); give another path")
+    assert_refused(toynn("export", run, run, "--force"), "contains other files")
     assert same_weights(import_hf(folder), make("tied"))
     (folder / "notes.txt").unlink()
     assert toynn("export", run, folder, "--force").returncode == 0
     assert same_weights(import_hf(folder), make("gqa"))
 
-    refused(toynn("import", out, "--out", run), "is there already; name a new folder, or --force")
+    assert_refused(toynn("import", out, "--out", run), "is there already; name a new folder, or --force")
     assert load_checkpoint(run).step == 7
     old = load_checkpoint(run).path
     export_gguf(make("gqa", seed=3), out, overwrite=True)
     assert toynn("import", out, "--out", run, "--force").returncode == 0
     assert same_weights(load_checkpoint(run).model, make("gqa", seed=3))
     assert same_weights(load_checkpoint(old).model, make("gqa")), "the older checkpoint stays"
-    refused(toynn("import", out, "--out", folder, "--force"), "holds no run")
+    assert_refused(toynn("import", out, "--out", folder, "--force"), "holds no run")
 
 
 def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_path: Path) -> None:
-    refused(toynn("export", tmp_path / "none", tmp_path / "m.gguf"), "does not exist")
-    refused(toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a run with a latest checkpoint nor a checkpoint")
-    refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "neither a run with a best checkpoint")
-    refused(toynn("export", run, tmp_path / "hf", "--dtype", "f16"), "--dtype f16 is for GGUF")
-    refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
-    refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")
-    refused(toynn("export", run, tmp_path / "no" / "hf"), f"the folder {tmp_path / 'no'} does not exist")
+    assert_refused(toynn("export", tmp_path / "none", tmp_path / "m.gguf"), "does not exist")
+    assert_refused(
+        toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a run with a latest checkpoint nor a checkpoint"
+    )
+    assert_refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "neither a run with a best checkpoint")
+    assert_refused(toynn("export", run, tmp_path / "hf", "--dtype", "f16"), "--dtype f16 is for GGUF")
+    assert_refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
+    assert_refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")
+    assert_refused(toynn("export", run, tmp_path / "no" / "hf"), f"the folder {tmp_path / 'no'} does not exist")
     write_checkpoint(tmp_path / "other", make("llama3 rope"))
-    refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export GGUF instead")
+    assert_refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export GGUF instead")
     assert not (tmp_path / "hf").exists()
 
     (tmp_path / "x.gguf").write_text("no gguf")
-    refused(toynn("import", tmp_path / "x.gguf", "--out", tmp_path / "new"), "x.gguf: this is not a GGUF file")
-    refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "contains no config.json")
-    refused(toynn("import", tmp_path / "none", "--out", tmp_path / "new"), "does not exist")
-    refused(toynn("import", tmp_path / "x.gguf"), "Missing option '--out'")
+    assert_refused(toynn("import", tmp_path / "x.gguf", "--out", tmp_path / "new"), "x.gguf: this is not a GGUF file")
+    assert_refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "contains no config.json")
+    assert_refused(toynn("import", tmp_path / "none", "--out", tmp_path / "new"), "does not exist")
+    assert_refused(toynn("import", tmp_path / "x.gguf"), "Missing option '--out'")
     assert not (tmp_path / "new").exists(), "nothing was made"
 
 
@@ -157,7 +141,7 @@ def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_
 def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
     read_end, write_end = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, command, "-h"], stdout=write_end, stderr=write_end, stdin=write_end,
+        [*TOYNN, command, "-h"], stdout=write_end, stderr=write_end, stdin=write_end,
         env={**os.environ, "COLUMNS": "80", "LINES": "24"},
     ) as process:  # fmt: skip
         os.close(write_end)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from commands import output_of
 from llama_cpp import LlamaCpp
 from small_runs import config
 from toynn import LlamaDecoder, Sampling, generate
@@ -26,13 +25,6 @@ pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
 TOKENS = 120
 
 
-def toynn(*words: str | Path) -> str:
-    command = [sys.executable, "-c", "from toynn.cli import main; main()", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def first_loss(run: Path) -> float:
     return float(next(line["loss"] for line in read_log(run / "log.jsonl") if line["event"] == "stepped"))
 
@@ -44,8 +36,8 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
     model = ModelArgs(d_model=48, n_heads=4, n_kv=2, d_ff=64, n_layers=2, ctx=160)
     train(TrainArgs(data, run, config(steps=40, model=model), n_threads=1))
     trained = load_checkpoint(run).model
-    toynn("export", run, tmp_path / "m.gguf")
-    toynn("export", run, tmp_path / "hf")
+    output_of("export", run, tmp_path / "m.gguf")
+    output_of("export", run, tmp_path / "hf")
 
     # greedy text, token for token
     with LlamaCpp(tmp_path / "m.gguf") as there:
@@ -57,7 +49,7 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
         assert there.greedy(prompt, TOKENS) == expected
         ends = expected.index(there.eos) if there.eos in expected else TOKENS
         written = there.text_of(prompt + expected[:ends]).decode()
-    said = json.loads(toynn("generate", run, "-p", "the cat", "-n", str(TOKENS), "--greedy", "--json"))
+    said = json.loads(output_of("generate", run, "-p", "the cat", "-n", str(TOKENS), "--greedy", "--json"))
     assert "the cat" + said["text"] == written
     hugging_face = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
     hugging_face.generation_config.eos_token_id = None
@@ -68,18 +60,18 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
 
     # back, and on: the same first loss as from the run itself, to the bit
     for source in ("m.gguf", "hf"):
-        toynn("import", tmp_path / source, "--out", tmp_path / f"back-{source}")
+        output_of("import", tmp_path / source, "--out", tmp_path / f"back-{source}")
         back = load_checkpoint(tmp_path / f"back-{source}").model
         assert (back.shape, back.tokenizer, back.eos_id) == (trained.shape, trained.tokenizer, trained.eos_id)
     losses = []
     for init in (run, tmp_path / "back-m.gguf", tmp_path / "back-hf"):
         out = tmp_path / f"on-{init.name}"
-        toynn("train", data, "--out", out, "--init", init, "--set", "train.steps=2", "--threads", "1")
+        output_of("train", data, "--out", out, "--init", init, "--set", "train.steps=2", "--threads", "1")
         losses.append(first_loss(out))
     assert losses[0] == losses[1] == losses[2]
 
     # and in eight bits the text is still one
-    toynn("export", run, tmp_path / "q8.gguf", "--dtype", "q8_0")
+    output_of("export", run, tmp_path / "q8.gguf", "--dtype", "q8_0")
     rounded = import_gguf(tmp_path / "q8.gguf")
     away = max(float(np.abs(rounded.weights[name] - values).max()) for name, values in trained.weights.items())
     assert 0 < away < 0.02

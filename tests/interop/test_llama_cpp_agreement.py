@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from interop_models import (
     END_OF_TEXT,
     SHAPES,
-    TRAINED_ON,
+    TEXTS,
     VOCAB,
     decoder_of,
     logits_of,
@@ -117,21 +117,6 @@ def agree(both: Both, text: str) -> None:
     ids = theirs.tokenize(text)
     assert ids == ours.encode(text, add_special_tokens=False).ids
     assert theirs.text_of(ids).decode() == ours.decode(ids, skip_special_tokens=False) == text
-
-
-TEXTS = [
-    *TRAINED_ON,
-    "", " ", "  ", "\n", "\r\n \r\n", "\t\ttab", "a  b   c    d", " leading", "trailing   ", "\n\n\nx\n \n y",
-    "it's they're we've I'm you'll he'd don't IT'S 'S'T'RE o'clock rock'n'roll \u2019s",
-    "1 12 123 1234 12345 1234567 3.14159 1,000,000 2^10 \u0663\u0664\u0665 \u00bd\u00b2 \u2167",
-    "caf\u00e9 na\u00efve Stra\u00dfe \u0130stanbul \u0141\u00f3d\u017a",
-    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
-    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
-    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f",
-    "\u00a0nbsp\u2003em\u3000wide\u200bzero\u2028line\u0085next\x0bvt\x0cff\x1cfs",
-    f"one{END_OF_TEXT}two {END_OF_TEXT} three{END_OF_TEXT}", "<|endoftext", "a <name> b<name>c",
-    "".join(map(chr, range(1, 128))), "!@#$%^&*()_+-=[]{}|;':\",./<>?`~ !! ?? ...",
-]  # fmt: skip
 
 
 def test_varied_text_has_the_same_tokens(both: Both) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_llama_cpp_agreement import TEXTS
 from tokenizers import Tokenizer
 
-from interop_models import END_OF_TEXT, LLAMA3, SHAPES, VOCAB, logits_of, make, tokenizer
+from interop_models import END_OF_TEXT, LLAMA3, SHAPES, TEXTS, VOCAB, logits_of, make, tokenizer
 from toynn import RopeScaling
 from toynn.interop import export_hf, import_hf
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS

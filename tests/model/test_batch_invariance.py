@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toynn import AdamW, LlamaSeqEngine, RopeScaling, SmolLM2Config, labels
+from engines import realized
+from toynn import AdamW, RopeScaling, SmolLM2Config, labels
 from toynn import tinynn as nn
 
 F32 = npt.NDArray[np.float32]
@@ -32,10 +33,8 @@ def sequences(cfg: SmolLM2Config, t: int, batch: int = BATCH) -> npt.NDArray[np.
 def forward(cfg: SmolLM2Config, ids: npt.NDArray[np.int64], layout: str, n_threads: int = 1) -> dict[str, F32]:
     """The taps of a forward over ids (B, T), each (B, T, n)."""
     batch, t = ids.shape
-    with LlamaSeqEngine() as e:
-        e.realize_for_random_init(
-            cfg, t, batch, 0, True, False, 3, 1.5, layout=layout, n_threads=n_threads, oversubscribe=True
-        )
+    start = {"untied": True, "seed": 3, "init_scale": 1.5}
+    with realized(cfg, layout=layout, t_seq=t, t_batch=batch, n_threads=n_threads, **start) as e:
         e.forward(ids.ravel(), taps=True)
         return {tap: e.download_tap(tap).reshape(batch, t, -1) for tap in e.taps}
 
@@ -95,8 +94,7 @@ def test_gradients_of_a_batch_are_those_of_its_sequences_accumulated_bit_for_bit
 
     def step(parts: list[npt.NDArray[np.int64]]) -> dict[str, bytes]:
         rows = len(parts[0])
-        with LlamaSeqEngine() as e:
-            e.realize_for_random_init(cfg, t, rows, 0, True, True, 3, 1.5, layout="fused", n_threads=1)
+        with realized(cfg, t_seq=t, t_batch=rows, untied=True, qkv_bias=True, seed=3, init_scale=1.5) as e:
             e.build_training_step(clip=True, keep_gradients=True)
             for i, part in enumerate(parts):
                 wanted = labels.targets(part.ravel(), cfg.vocab, t, rows)

@@ -18,41 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kill_at_every_moment
+from small_models import SHAPE, random_model
 from small_runs import config, final_bytes
-from toynn import SmolLM2Config, TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
+from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.interop import export_hf
-from toynn.model.config import RopeScaling
-from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
-
-CFG = SmolLM2Config(
-    40, 16, 4, 2, 24, 2, 32, 500.0, 1e-6, head_dim=6, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 16)
-)
-SHAPE = ModelShape.of(CFG, untied=True, qkv_bias=True)
-
-
-def model(cfg: SmolLM2Config = CFG, seed: int = 0, tokenizer: bytes | None = b"{}") -> TrainedModel:
-    rng = np.random.default_rng(seed)
-    shape = ModelShape.of(cfg, untied=True, qkv_bias=True)
-    weights = {name: rng.standard_normal(size).astype(np.float32) for name, size in weight_shapes(shape).items()}
-    return TrainedModel(shape, weights, tokenizer, eos_id=3, bos_id=None)
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps, not to be changed."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    train(TrainArgs(data, run, config(5)))
-    return run
-
 
 # ---- there and back ----
 
 
 def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    one = model()
+    one = random_model()
     path = write_checkpoint(tmp_path / "run", one, step=7)
     for where in (tmp_path / "run", path):
         back = load_checkpoint(where)
@@ -65,14 +43,14 @@ def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_same_model_is_the_same_bytes_on_disk(tmp_path: Path) -> None:
-    a, b = (write_checkpoint(tmp_path / name, model()) for name in "ab")
+    a, b = (write_checkpoint(tmp_path / name, random_model()) for name in "ab")
     assert sorted(p.name for p in a.iterdir()) == ["meta.json", "tokenizer.json", "weights.safetensors"]
     assert all(p.read_bytes() == (b / p.name).read_bytes() for p in a.iterdir())
 
 
 def test_a_step_that_is_written_again_never_leaves_the_run_without_a_latest(tmp_path: Path) -> None:
-    first = write_checkpoint(tmp_path / "run", model(seed=0))
-    second = write_checkpoint(tmp_path / "run", model(seed=1))
+    first = write_checkpoint(tmp_path / "run", random_model(seed=0))
+    second = write_checkpoint(tmp_path / "run", random_model(seed=1))
     assert first != second
     assert load_checkpoint(tmp_path / "run").path == second
     with RunFolder(tmp_path / "run") as run:
@@ -81,14 +59,14 @@ def test_a_step_that_is_written_again_never_leaves_the_run_without_a_latest(tmp_
 
 
 def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_checkpoint(tmp_path / "run", model())
+    path = write_checkpoint(tmp_path / "run", random_model())
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("toynn.storage.checkpoint.folder.write_synced", full)
     with pytest.raises(OSError, match="No space left"):
-        write_checkpoint(tmp_path / "run", model(seed=1), step=5)
+        write_checkpoint(tmp_path / "run", random_model(seed=1), step=5)
     assert load_checkpoint(tmp_path / "run").path == path
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == [path.name]
 
@@ -152,9 +130,9 @@ def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match="neither a run"):
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(TinyNNValueError, match="holds no run"):
-        write_checkpoint(tmp_path, model())
+        write_checkpoint(tmp_path, random_model())
     with pytest.raises(TinyNNValueError, match="not a folder"):
-        write_checkpoint(tmp_path / "file", model())
+        write_checkpoint(tmp_path / "file", random_model())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +202,7 @@ def test_bytes_changed_anywhere_are_refused_or_harmless(trained: Path, tmp_path:
 
 
 def test_a_model_that_is_not_whole_is_refused_by_name() -> None:
-    good = model()
+    good = random_model()
     weights = dict(good.weights)
     name = "blk.1.ffn_up.weight"
     cases: list[tuple[dict[str, Any], type[TinyNNError], str]] = [
@@ -259,11 +237,11 @@ def test_every_file_has_the_mode_that_the_umask_gives(data: Path, tmp_path: Path
 def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
         for step in (1, 2, 3):
-            run.save(step, model(seed=step), None)
+            run.save(step, random_model(seed=step), None)
         run.go_back("step-00000001", None)
         run.keep(1, True)
         assert checkpoint_names(run.path) == ["step-00000001", "step-00000002", "step-00000003"]
-        run.save(2, model(seed=9), None)
+        run.save(2, random_model(seed=9), None)
         run.keep(1, True)
         assert checkpoint_names(run.path) == ["step-00000002-1", "step-00000003"]
         with pytest.raises(TinyNNValueError, match="no checkpoint 'step-00000007'; there are step-00000002-1, step"):

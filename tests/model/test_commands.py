@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from commands import SMALL, TOYNN, start_training, toynn, wait_for_a_step
 from small_runs import final_bytes, losses
 from toynn.cli.app import COMMANDS
 from toynn.data import load_meta
@@ -27,16 +28,7 @@ from toynn.training import Evaluated, Saved, Started, Stepped
 from toynn.training.progress import ProgressView
 from toynn.training.toml_config import read_config
 
-TOYNN = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
-SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
-KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
-SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
 DIVERGES = ["--set", "optimizer.lr=3e38", "--set", "optimizer.clip=0"]
-
-
-def toynn(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*TOYNN, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, encoding="utf-8")
 
 
 # ---- help and mistakes ----
@@ -277,23 +269,10 @@ def test_completion_can_be_had_for_a_shell() -> None:
 # ---- interrupted and killed ----
 
 
-def started(data: Path, run: Path, steps: int, *words: str) -> subprocess.Popen[str]:
-    command = [*TOYNN, "train", str(data), "--out", str(run), *SMALL, "--set", f"train.steps={steps}", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_a_step(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step ") and "/" in line:
-            return
-    raise AssertionError("the process ended before a step")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_path: Path, number: int) -> None:
     run = tmp_path / "my run"
-    process = started(data, run, 100000, "--threads", "1", "--tensorboard")
+    process = start_training(data, run, 100000, "--threads", "1", "--tensorboard")
     wait_for_a_step(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -309,10 +288,10 @@ def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_
 
 def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(data: Path, tmp_path: Path) -> None:
     whole, run, steps = tmp_path / "whole", tmp_path / "run", 40
-    assert started(data, whole, steps, "--quiet").wait() == 0
+    assert start_training(data, whole, steps, "--quiet").wait() == 0
     kills = 0
     while not (run / "latest").exists() or load_checkpoint(run).step < steps:
-        process = started(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
+        process = start_training(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
         wait_for_a_step(process)
         time.sleep(0.01 * (kills % 6) * (1 + kills // 12))  # somewhere in the steps and savings to come, on any machine
         process.kill()

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
+from engines import realize
 from oracle import llama_numpy
 from oracle.init_streams import STREAMS
 from oracle.params import initial_weights, param_shapes, random_weights, trainable_names
-from oracle.variants import VARIANTS, Variant
+from oracle.variants import VARIANTS, Variant, each_variant
 from toynn import LlamaSeqEngine, SessionError, SmolLM2Config, TinyNNMemoryError, TinyNNValueError
 from toynn import tinynn as nn
 from toynn.model.init_streams import make_stream
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 each_stream = pytest.mark.parametrize("init_stream", ["lcg31", "xorshift64"])
 
 
-def realize(engine: LlamaSeqEngine, variant: Variant, weight_dtype: int = 0, **options: object) -> None:
-    engine.realize_for_random_init(
-        variant.cfg, variant.t_seq, variant.t_batch, weight_dtype, variant.untied, variant.qkv_bias, 3, 1.5,
-        n_threads=1, **options,  # type: ignore[arg-type]
-    )  # fmt: skip
+def realize_variant(engine: LlamaSeqEngine, variant: Variant, **options: Any) -> None:
+    realize(engine, variant.cfg, **{**variant.options, "layout": "per_head", "seed": 3, "init_scale": 1.5, **options})
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def test_a_stream_is_the_scalar_loop_bit_for_bit(init_stream: str, seed: int) ->
 
 @each_variant
 def test_weights_have_the_specified_names_shapes_and_order(engine: LlamaSeqEngine, variant: Variant) -> None:
-    realize(engine, variant)
+    realize_variant(engine, variant)
     shapes = param_shapes(variant.cfg, variant.untied, variant.qkv_bias)
     assert list(engine.weights) == list(shapes)
     assert engine.param_names() == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
@@ -67,14 +65,14 @@ def test_weights_have_the_specified_names_shapes_and_order(engine: LlamaSeqEngin
 def test_weights_start_as_the_scalar_streams_draw_them(
     engine: LlamaSeqEngine, variant: Variant, init_stream: str
 ) -> None:
-    realize(engine, variant, init_stream=init_stream)
+    realize_variant(engine, variant, init_stream=init_stream)
     want = initial_weights(variant.cfg, variant.untied, variant.qkv_bias, 3, 1.5, init_stream)
     for name, values in want.items():
         assert engine.download_weight(name).tobytes() == values.astype(np.float32).tobytes(), name
 
 
 def test_a_lens_freezes_the_donors_embedding(engine: LlamaSeqEngine) -> None:
-    realize(engine, VARIANTS["projection lens"])
+    realize_variant(engine, VARIANTS["projection lens"])
     assert "lens.proj.weight" in engine.params()
     assert "token_embd.weight" not in engine.params()
     with pytest.raises(TinyNNValueError, match=r"token_embd\.weight\.m"):
@@ -82,11 +80,11 @@ def test_a_lens_freezes_the_donors_embedding(engine: LlamaSeqEngine) -> None:
 
 
 def test_a_batch_has_a_block_causal_mask_and_one_sequence_has_none(engine: LlamaSeqEngine) -> None:
-    realize(engine, VARIANTS["tied"])
+    realize_variant(engine, VARIANTS["tied"])
     assert engine.t_seq_attn_mask is None
     engine.close()
     variant = VARIANTS["batch of 3"]
-    realize(engine, variant)
+    realize_variant(engine, variant)
     t_mask = engine.t_seq_attn_mask
     assert t_mask is not None
     rows = variant.t_seq * variant.t_batch
@@ -102,7 +100,7 @@ def test_a_batch_has_a_block_causal_mask_and_one_sequence_has_none(engine: Llama
 
 @each_variant
 def test_forward_is_the_float64_oracle(engine: LlamaSeqEngine, variant: Variant) -> None:
-    realize(engine, variant)
+    realize_variant(engine, variant)
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
     for name, values in weights.items():
         engine.upload_weight(name, values)
@@ -118,7 +116,7 @@ def test_forward_is_the_float64_oracle(engine: LlamaSeqEngine, variant: Variant)
 
 def test_forward_keeps_its_graph_and_other_positions_change_the_logits(engine: LlamaSeqEngine) -> None:
     variant = VARIANTS["tied"]
-    realize(engine, variant)
+    realize_variant(engine, variant)
     for name, values in random_weights(variant.cfg, False, False, seed=5).items():
         engine.upload_weight(name, values)
     first = engine.forward(variant.ids())
@@ -135,7 +133,7 @@ def test_forward_runs_on_half_precision_weights(
     engine: LlamaSeqEngine, name: str, weight_dtype: int, atol: float
 ) -> None:
     variant = VARIANTS[name]
-    realize(engine, variant, weight_dtype)
+    realize_variant(engine, variant, weight_dtype=weight_dtype)
     assert engine.params() == {}
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
     for key, values in weights.items():
@@ -150,7 +148,7 @@ def test_forward_runs_on_half_precision_weights(
 
 def test_the_taps_hold_the_activations(engine: LlamaSeqEngine) -> None:
     variant = VARIANTS["projection lens"]
-    realize(engine, variant)
+    realize_variant(engine, variant)
     logits = engine.forward(variant.ids())
     blocks = [f"blk.{i}.{part}" for i in range(2) for part in ("attn_norm", "ffn", "residual")]
     assert list(engine.taps) == ["embed", "lens", *blocks, "final_norm", "logits"]
@@ -183,7 +181,7 @@ def test_before_realize_and_after_close_everything_says_so(engine: LlamaSeqEngin
         ):
             with pytest.raises(SessionError, match="realize_for_random_init"):
                 use()
-        realize(engine, VARIANTS["tied"])
+        realize_variant(engine, VARIANTS["tied"])
         with pytest.raises(SessionError, match="build_training_step or forward"):
             engine.t_seq_positions  # noqa: B018
         engine.close()
@@ -191,19 +189,19 @@ def test_before_realize_and_after_close_everything_says_so(engine: LlamaSeqEngin
 
 
 def test_realize_twice_is_refused_and_changes_nothing(engine: LlamaSeqEngine) -> None:
-    realize(engine, VARIANTS["tied"])
+    realize_variant(engine, VARIANTS["tied"])
     before = engine.forward(VARIANTS["tied"].ids())
     with pytest.raises(SessionError, match="close"):
-        realize(engine, VARIANTS["untied"])
+        realize_variant(engine, VARIANTS["untied"])
     np.testing.assert_array_equal(before, engine.forward(VARIANTS["tied"].ids()))
 
 
 def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engine: LlamaSeqEngine) -> None:
     huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)  # 2^20 * 2^10 * 3 * 1024 weights
     with pytest.raises(TinyNNMemoryError, match=r"weights need .* available"):
-        engine.realize_for_random_init(huge, 8, 1, 0, False, False, 0, 1.0, n_threads=1)
+        realize(engine, huge, layout="per_head", t_seq=8)
     assert not engine.realized
-    realize(engine, VARIANTS["tied"])
+    realize_variant(engine, VARIANTS["tied"])
     assert engine.forward(VARIANTS["tied"].ids()).shape == (7, 23)
 
 
@@ -213,7 +211,7 @@ def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
     from toynn.llm.engine import model
 
     monkeypatch.setattr(model, "MAX_GRAPH_NODES", 64)
-    realize(engine, VARIANTS["tied"])
+    realize_variant(engine, VARIANTS["tied"])
     for _ in range(2):
         with pytest.raises(SessionError, match="graph_capacity"):
             engine.build_training_step()
@@ -223,7 +221,7 @@ def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
 
 
 def test_weights_come_and_go_by_name(engine: LlamaSeqEngine) -> None:
-    realize(engine, VARIANTS["tied"])
+    realize_variant(engine, VARIANTS["tied"])
     values = np.arange(12 * 12).reshape(12, 12) / 7
     engine.upload_weight("blk.1.attn_output.weight", values)
     np.testing.assert_array_equal(engine.download_weight("blk.1.attn_output.weight"), values.astype(np.float32))

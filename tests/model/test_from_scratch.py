@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oracle.params import random_weights
-from oracle.variants import VARIANTS, Variant
+from oracle.variants import VARIANTS, Variant, each_variant
 from toynn import (
     AdamW,
     FromScratch,
@@ -22,14 +22,9 @@ from toynn import (
 )
 from toynn import tinynn as nn
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-
 
 def options(variant: Variant, **changes: object) -> RecipeOptions:
-    return RecipeOptions(
-        t_seq=variant.t_seq, t_batch=variant.t_batch, untied=variant.untied, qkv_bias=variant.qkv_bias, n_threads=1,
-        **changes,  # type: ignore[arg-type]
-    )  # fmt: skip
+    return RecipeOptions(**variant.options, n_threads=1, **changes)  # type: ignore[arg-type]
 
 
 def steps(recipe: FromScratch, variant: Variant, n: int, adamw: AdamW | None = None) -> list[float]:

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toynn
+from engines import realized, weights_of
 from oracle.params import random_weights, trainable_names
-from oracle.variants import VARIANTS, Variant
+from oracle.variants import VARIANTS, Variant, each_variant
 from toynn import (
     AdamW,
     FromScratch,
@@ -35,18 +36,13 @@ from toynn.llm.layouts import to_fused, to_per_head
 
 F32 = npt.NDArray[np.float32]
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 HP = AdamW(lr=0.01, weight_decay=0.1, eps=1e-3, bias_correct=True)
 
 
 @contextmanager
 def engine(variant: Variant, layout: str = "fused", n_threads: int = 1, **build: Any) -> Iterator[LlamaSeqEngine]:
     """A realized engine with a training graph."""
-    with LlamaSeqEngine() as e:
-        e.realize_for_random_init(
-            variant.cfg, variant.t_seq, variant.t_batch, 0, variant.untied, variant.qkv_bias, 3, 1.5,
-            n_threads=n_threads, oversubscribe=True, layout=layout,
-        )  # fmt: skip
+    with realized(variant.cfg, **variant.options, layout=layout, seed=3, init_scale=1.5, n_threads=n_threads) as e:
         e.build_training_step(**build)
         yield e
 
@@ -64,7 +60,7 @@ def load(e: LlamaSeqEngine, variant: Variant) -> dict[str, npt.NDArray[np.float6
 
 
 def all_weights(e: LlamaSeqEngine) -> dict[str, bytes]:
-    return {name: e.download_weight(name).tobytes() for name in e.weights}
+    return {name: values.tobytes() for name, values in weights_of(e).items()}
 
 
 # ---- against the oracle ----
@@ -167,12 +163,9 @@ def test_several_query_blocks_and_ragged_tiles_are_the_oracle_too() -> None:
 def test_both_layouts_start_from_the_same_bits(variant: Variant, init_stream: str) -> None:
     start = {}
     for layout in ("per_head", "fused"):
-        with LlamaSeqEngine() as e:
-            e.realize_for_random_init(
-                variant.cfg, variant.t_seq, variant.t_batch, 0, variant.untied, variant.qkv_bias, 3, 1.5,
-                init_stream=init_stream, layout=layout,
-            )  # fmt: skip
-            start[layout] = {name: e.download_weight(name) for name in e.weights}
+        draws = {"seed": 3, "init_scale": 1.5, "init_stream": init_stream}
+        with realized(variant.cfg, layout=layout, **variant.options, **draws) as e:
+            start[layout] = weights_of(e)
     for converted, want in ((to_fused(start["per_head"], variant.cfg), start["fused"]),
                             (to_per_head(start["fused"], variant.cfg), start["per_head"])):  # fmt: skip
         assert {n: w.tobytes() for n, w in converted.items()} == {n: w.tobytes() for n, w in want.items()}
@@ -189,7 +182,7 @@ def test_weights_have_the_names_of_llama_cpp() -> None:
 def test_conversion_refuses_heads_that_are_missing_or_of_another_shape() -> None:
     variant = VARIANTS["gqa"]
     with engine(variant, "per_head") as e:
-        weights = {name: e.download_weight(name) for name in e.weights}
+        weights = weights_of(e)
     missing = {name: values for name, values in weights.items() if name != "blk.1.attn_k.head_1.weight"}
     with pytest.raises(TinyNNValueError, match=r"blk\.1\.attn_k\.weight needs heads 0\.\.1"):
         to_fused(missing, variant.cfg)
@@ -792,8 +785,8 @@ def test_steps_that_do_not_fit_the_graph_are_refused_and_change_nothing() -> Non
 
 @pytest.mark.parametrize("weight_dtype", [nn.TNN_F16, nn.TNN_BF16])
 def test_half_precision_is_refused_with_the_reason(weight_dtype: int) -> None:
-    with LlamaSeqEngine() as e, pytest.raises(TinyNNValueError, match=rf"weight_dtype {weight_dtype}.*F32 only"):
-        e.realize_for_random_init(SmolLM2Config.tiny(), 8, 1, weight_dtype, False, False, 0, 1.0, layout="fused")
+    with pytest.raises(TinyNNValueError, match=rf"weight_dtype {weight_dtype}.*F32 only"):
+        realized(SmolLM2Config.tiny(), weight_dtype=weight_dtype)
 
 
 def test_an_unknown_layout_is_refused() -> None:
@@ -967,5 +960,5 @@ def test_a_model_of_many_layers_is_realized_in_time_that_grows_with_them_only() 
 def test_more_layers_than_can_be_declared_are_refused_at_once() -> None:
     cfg = SmolLM2Config.mha(10, 2, 1, 2, 2**31 - 1, 16, 10000.0, 1e-5)
     for layout in ("per_head", "fused"):
-        with LlamaSeqEngine() as e, pytest.raises(TinyNNValueError, match="n_layers must be at most 4096"):
-            e.realize_for_random_init(cfg, 4, 1, 0, False, False, 0, 1.0, layout=layout)
+        with pytest.raises(TinyNNValueError, match="n_layers must be at most 4096"):
+            realized(cfg, layout=layout)

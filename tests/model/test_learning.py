@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_processes import run
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from processes import run_with_toynn
 from toynn import TinyNNMemoryError
 from toynn.data import load_meta
 from toynn.data.bpe_process import LONGEST_WORD, WORDS
@@ -91,7 +91,7 @@ def test_a_vocabulary_beyond_the_memory_is_refused_with_its_size() -> None:
 
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer needs the addresses")
 def test_the_librarys_end_for_want_of_memory_is_an_error_and_no_end_of_this_process() -> None:
-    out = run("""
+    out = run_with_toynn("""
         from toynn.data import learning
         learning.want_memory = lambda *_: None  # as if the memory went after it was asked for
         resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))

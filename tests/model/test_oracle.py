@@ -11,7 +11,7 @@ import pytest
 
 from oracle import llama_numpy
 from oracle.params import initial_weights, param_shapes, random_weights, trainable_names
-from oracle.variants import VARIANTS, Variant
+from oracle.variants import VARIANTS, Variant, each_variant
 from toynn.model.config import SmolLM2Config
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ llama = pytest.importorskip("oracle.llama")
 TOKENS = Path(__file__).resolve().parents[2] / "examples" / "data" / "tokens.json"
 PUBLISHED = [6.440947532653809, 6.390329360961914, 6.321597576141357, 6.240766525268555, 6.151132583618164]
 CONSTANT_HP = [0.001, 0.9, 0.95, 1e-8, 0, 0.9, 0.95]
-
-each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 
 
 def weights_of(variant: Variant) -> dict[str, np.ndarray]:

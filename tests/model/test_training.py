@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import toynn
+from engines import realized
 from small_runs import MODEL, config, evaluations, final_bytes, losses, make_data
 from toynn import AdamW, LlamaSeqEngine, SessionError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.data import PackedTokens, WindowBatcher
@@ -60,10 +61,7 @@ def test_a_training_is_the_engine_stepped_by_hand(data: Path, tmp_path: Path) ->
     split = PackedTokens.open(data, "train")
     windows = WindowBatcher(split.tokens, 16, 0)
     by_hand = []
-    with LlamaSeqEngine() as engine:
-        engine.realize_for_random_init(
-            MODEL.shape(split.meta.vocab_size), 16, 2, 0, False, False, 0, 1.0, layout="fused"
-        )
+    with realized(MODEL.shape(split.meta.vocab_size), t_seq=16, t_batch=2) as engine:
         engine.build_training_step(clip=True, decay_vectors=False)
         for step in range(1, 7):
             lr = learning_rate(chosen.schedule, 1e-2, step, 6)

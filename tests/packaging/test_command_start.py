@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from small_runs import config
-from toynn import TrainArgs, train
+from commands import TOYNN
 
 # Sends SIGINT to itself when the module that argv[1] names is about to be loaded.
 INTERRUPTED = """
@@ -26,7 +25,6 @@ sys.meta_path.insert(0, Finder())
 from toynn.cli.start import main
 main()
 """
-COMMAND = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
 
 
 def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
@@ -38,19 +36,11 @@ def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
         assert "toynn" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps, not to be changed."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    train(TrainArgs(data, run, config(5)))
-    return run
-
-
 def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """The command in a shell that redirects like "<&-" first."""
     script = f'exec "$@" {redirected}'
     return subprocess.run(
-        ["sh", "-c", script, "sh", *COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+        ["sh", "-c", script, "sh", *TOYNN, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
     )
 
 
@@ -90,7 +80,7 @@ def test_sigint_that_the_caller_ignores_stays_ignored() -> None:
 def test_a_kernel_that_is_not_there_is_one_line_and_bad_input() -> None:
     def info(*before: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TOYNN_GEMM_KERNEL": "foo"}
-        return subprocess.run([*COMMAND, *before, "info"], capture_output=True, text=True, check=False, env=environment)
+        return subprocess.run([*TOYNN, *before, "info"], capture_output=True, text=True, check=False, env=environment)
 
     done = info()
     assert (done.returncode, done.stdout) == (2, "")

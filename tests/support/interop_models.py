@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from toynn import LlamaDecoder, LlamaSeqEngine, RopeScaling, SmolLM2Config
+from engines import realized
+from toynn import LlamaDecoder, RopeScaling, SmolLM2Config
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
@@ -30,6 +31,21 @@ TRAINED_ON = [
     "In 1984 there were 12,345 cats & 678 dogs;   \t they said: \u201cgood day!\u201d \u00e9\u00e8\u00fc \u00f1an\n",
     "def f(x):\n    return x**2 + 10 * x - 7  # \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442\n",
 ]
+
+# Texts that byte-level tokenizers of different programs split differently when one of them is wrong.
+TEXTS = [
+    *TRAINED_ON,
+    "", " ", "  ", "\n", "\r\n \r\n", "\t\ttab", "a  b   c    d", " leading", "trailing   ", "\n\n\nx\n \n y",
+    "it's they're we've I'm you'll he'd don't IT'S 'S'T'RE o'clock rock'n'roll \u2019s",
+    "1 12 123 1234 12345 1234567 3.14159 1,000,000 2^10 \u0663\u0664\u0665 \u00bd\u00b2 \u2167",
+    "caf\u00e9 na\u00efve Stra\u00dfe \u0130stanbul \u0141\u00f3d\u017a",
+    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \ud55c\uad6d\uc5b4",
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f",
+    "\u00a0nbsp\u2003em\u3000wide\u200bzero\u2028line\u0085next\x0bvt\x0cff\x1cfs",
+    f"one{END_OF_TEXT}two {END_OF_TEXT} three{END_OF_TEXT}", "<|endoftext", "a <name> b<name>c",
+    "".join(map(chr, range(1, 128))), "!@#$%^&*()_+-=[]{}|;':\",./<>?`~ !! ?? ...",
+]  # fmt: skip
 
 
 @functools.cache
@@ -94,13 +110,19 @@ def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -
 
 def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
     """Of every position, float32 (n, vocab), by the whole-sequence engine."""
-    with LlamaSeqEngine() as engine:
-        engine.realize_for_random_init(
-            model.shape, len(ids), 1, 0, model.shape.untied, model.shape.qkv_bias, 0, 1.0, layout="fused", n_threads=1
-        )
+    with realized(model.shape, t_seq=len(ids)) as engine:
         for name, values in model.weights.items():
             engine.upload_weight(name, values)
         return engine.forward(ids)
+
+
+def assert_same_model(a: TrainedModel, b: TrainedModel) -> None:
+    """Check that two models are equal to the bit, tokenizers included."""
+    assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
+    assert list(a.weights) == list(b.weights)
+    for name, values in a.weights.items():
+        assert values.tobytes() == b.weights[name].tobytes(), name
+    assert a.tokenizer == b.tokenizer
 
 
 def decoder_of(model: TrainedModel) -> LlamaDecoder:

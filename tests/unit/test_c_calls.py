@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_processes import run
 
+from processes import run_with_toynn
 from toynn.tinynn.native import ffi, lib, text
 
 OF_A_SESSION = [
@@ -275,7 +275,7 @@ def test_a_session_is_rebuilt_four_million_times_and_not_once_more(session: Any)
 
 def test_c_itself_refuses_a_session_in_a_forked_child_and_frees_what_can_be_freed() -> None:
     """Python's own check is by process id; this one is C's. The child ends as any process does."""
-    out = run("""
+    out = run_with_toynn("""
         import sys
         from toynn.tinynn.native import ffi, lib, text
         s = lib.tnn_session_new(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from commands import toynn
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.data import PackedTokens, WindowBatcher, load_meta
 from toynn.data import prepare as preparing
@@ -461,11 +461,6 @@ def test_windows_that_cannot_be_cut_are_refused(
 
 
 # ---- the command ----
-
-
-def toynn(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from toynn.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_prepares_and_says_what_it_made(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engines import realized
 from oracle.params import random_weights
 from oracle.variants import VARIANTS, Variant
 from toynn import LlamaDecoder, LlamaSeqEngine, Sampling, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate
@@ -36,10 +37,7 @@ def decoder(variant: Variant, n_threads: int = 1, n_ctx: int | None = None) -> L
 @contextmanager
 def full_forward(variant: Variant, t_seq: int) -> Iterator[LlamaSeqEngine]:
     """An engine without a cache over sequences of t_seq, with the same weights."""
-    with LlamaSeqEngine() as engine:
-        engine.realize_for_random_init(
-            variant.cfg, t_seq, 1, 0, variant.untied, variant.qkv_bias, 0, 1.0, layout="fused", n_threads=1
-        )
+    with realized(variant.cfg, t_seq=t_seq, untied=variant.untied, qkv_bias=variant.qkv_bias) as engine:
         for name, values in fused_weights(variant).items():
             engine.upload_weight(name, values)
         yield engine

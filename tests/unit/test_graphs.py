@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_each_argument import attempt
 
+from session_calls import attempt
 from toynn import Session, SessionError, Tensor, TinyNNValueError
 from toynn import tinynn as nn
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from commands import toynn
 from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
 from toynn.data.prepare import END_OF_TEXT
 from toynn.model.shape import ModelShape
@@ -185,11 +184,6 @@ def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path)
 
 
 # ---- the commands ----
-
-
-def toynn(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from toynn.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, encoding="utf-8")
 
 
 def test_generate_writes_the_prompt_and_its_continuation(run: Path) -> None:

@@ -9,20 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from oracle.variants import VARIANTS, Variant
-from toynn import LlamaSeqEngine, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from engines import realized, weights_of
+from oracle.variants import Variant, each_variant
+from toynn import SmolLM2Config, TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel, weight_shapes
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+@each_variant
 def test_the_shapes_are_those_of_the_engine_in_its_order(variant: Variant) -> None:
-    with LlamaSeqEngine() as engine:
-        engine.realize_for_random_init(
-            variant.cfg, 4, 1, 0, variant.untied, variant.qkv_bias, 0, 1.0, layout="fused", n_threads=1
-        )
-        want = [(name, engine.download_weight(name).shape) for name in engine.weights]
     shape = ModelShape.of(variant.cfg, untied=variant.untied, qkv_bias=variant.qkv_bias)
+    with realized(shape) as engine:
+        want = [(name, values.shape) for name, values in weights_of(engine).items()]
     assert list(weight_shapes(shape).items()) == want
 
 

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from test_each_argument import CALLS, OTHERS, STEPS, Desk
 
+from engines import realize, realized, weights_of
+from session_calls import CALLS, OTHERS, STEPS, Desk
 from sweep_allocations import Operation
 from toynn import AdamW, LlamaSeqEngine, Session, SmolLM2Config, Tensor
 from toynn import tinynn as nn
@@ -141,7 +142,7 @@ class Rows(Chain):
 
 
 class Calling:
-    """Each call of test_each_argument.py as it should be made, so that a call that is added is here too."""
+    """Make each call of session_calls.py as it should be made, so that a new call is tested here too."""
 
     def __init__(self) -> None:
         self.plain, self.trained = Desk(), Desk()
@@ -165,10 +166,7 @@ class Calling:
 # ---------------------------------------------------------------- engines
 
 
-def realize(engine: LlamaSeqEngine, layout: str, n_threads: int, dtype: int = 0) -> None:
-    engine.realize_for_random_init(
-        CFG, T, B, dtype, False, True, 0, 1.0, layout=layout, n_threads=n_threads, oversubscribe=True
-    )
+SIZES: dict[str, Any] = {"t_seq": T, "t_batch": B, "qkv_bias": True}
 
 
 def weights(engine: LlamaSeqEngine) -> bytes:
@@ -177,9 +175,7 @@ def weights(engine: LlamaSeqEngine) -> bytes:
 
 def opened(layout: str, n_threads: int, dtype: int = 0) -> Callable[[], LlamaSeqEngine]:
     def make() -> LlamaSeqEngine:
-        engine = LlamaSeqEngine()
-        realize(engine, layout, n_threads, dtype)
-        return engine
+        return realized(CFG, layout=layout, n_threads=n_threads, weight_dtype=dtype, **SIZES)
 
     return make
 
@@ -198,7 +194,7 @@ def trained(layout: str, n_threads: int, **options: bool) -> Callable[[], LlamaS
 def realize_act(layout: str) -> Callable[[LlamaSeqEngine], bytes]:
     def act(engine: LlamaSeqEngine) -> bytes:
         if not engine.realized:
-            realize(engine, layout, 1)
+            realize(engine, CFG, layout=layout, **SIZES)
         return weights(engine)
 
     return act
@@ -247,7 +243,7 @@ def per_head_trained(n_threads: int) -> Callable[[], LlamaSeqEngine]:
 
     def make() -> LlamaSeqEngine:
         engine = Engine()
-        realize(engine, "per_head", n_threads)
+        realize(engine, CFG, layout="per_head", n_threads=n_threads, **SIZES)
         _, engine.made_labels, engine.made_hp = engine.build_training_step()
         return engine
 
@@ -277,7 +273,7 @@ def move_act(engine: LlamaSeqEngine) -> bytes:
 
 def decoder_weights() -> dict[str, Any]:
     with opened("fused", 1)() as engine:
-        return {name: engine.download_weight(name) for name in engine.weights}
+        return weights_of(engine)
 
 
 class Reading:

@@ -31,9 +31,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from paths import ROOT
+from paths import TESTS_SUPPORT
 
-sys.path[:0] = [str(ROOT / "tests" / "hostile"), str(ROOT / "tools" / "fuzz")]  # the calls that allocate
+sys.path.insert(0, str(TESTS_SUPPORT))  # it has the table of session calls
 
 FIRST_SESSION = "first session of a process"
 MOST_HARM = 20  # of one operation; then the next

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from toynn.model.config import RopeScaling, SmolLM2Config
 
@@ -17,6 +19,11 @@ class Variant:
     t_batch: int = 1
     untied: bool = False
     qkv_bias: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All fields but cfg, as keyword arguments of RecipeOptions and of `engines.realize`."""
+        return {"t_seq": self.t_seq, "t_batch": self.t_batch, "untied": self.untied, "qkv_bias": self.qkv_bias}
 
     def ids(self, seed: int = 0) -> npt.NDArray[np.int32]:
         """(T*B,); some ids repeat, so that gradients of the embedding add up."""
@@ -57,3 +64,5 @@ VARIANTS = {
         qkv_bias=True,
     ),
 }
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())

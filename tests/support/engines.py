@@ -1,0 +1,59 @@
+"""Engines for tests, with defaults for everything that a test does not choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn import LlamaSeqEngine, SmolLM2Config
+
+
+def realize(
+    engine: LlamaSeqEngine,
+    cfg: SmolLM2Config,
+    *,
+    layout: str = "fused",
+    t_seq: int = 4,
+    t_batch: int = 1,
+    weight_dtype: int = 0,
+    untied: bool | None = None,
+    qkv_bias: bool | None = None,
+    seed: int = 0,
+    init_scale: float = 1.0,
+    init_stream: str = "lcg31",
+    n_threads: int | None = 1,
+    oversubscribe: bool = True,
+) -> None:
+    """Realize an engine with random weights.
+
+    untied and qkv_bias default to those of cfg if it is a ModelShape, otherwise to False. n_threads may exceed the
+    number of cores.
+    """
+    engine.realize_for_random_init(
+        cfg,
+        t_seq,
+        t_batch,
+        weight_dtype,
+        getattr(cfg, "untied", False) if untied is None else untied,
+        getattr(cfg, "qkv_bias", False) if qkv_bias is None else qkv_bias,
+        seed,
+        init_scale,
+        init_stream=init_stream,
+        n_threads=n_threads,
+        oversubscribe=oversubscribe,
+        layout=layout,
+    )
+
+
+def realized(cfg: SmolLM2Config, **options: Any) -> LlamaSeqEngine:
+    """Return a new realized engine; the options are those of `realize`. Use it in a `with` statement."""
+    engine = LlamaSeqEngine()
+    realize(engine, cfg, **options)
+    return engine
+
+
+def weights_of(engine: LlamaSeqEngine) -> dict[str, npt.NDArray[np.float32]]:
+    """Return every weight of an engine by its name."""
+    return {name: engine.download_weight(name) for name in engine.weights}
