@@ -25,7 +25,7 @@ def test_a_pipe_is_no_text_to_evaluate_and_no_configuration(data: Path, trained:
     os.mkfifo(tmp_path / "pipe")
     assert_refused(toynn("eval", trained, tmp_path / "pipe"), "is no regular file")
     assert_refused(toynn("train", data, "--out", tmp_path / "r", "--config", tmp_path / "pipe"), "is no regular file")
-    assert_refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is no regular file")
+    assert_refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is not a regular file")
 
 
 def test_an_import_leaves_a_training_alone(trained: Path, tmp_path: Path) -> None:
