@@ -16,7 +16,7 @@ import pytest
 
 import write_calls
 import write_seeds
-from build import build
+from fuzz_programs import build
 from paths import ROOT
 from toynn import _tinynn
 from toynn import tinynn as nn

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import write_seeds
-from build import BuildError, build
+from fuzz_programs import BuildError, build
 from paths import ROOT
 
 SANITIZED = ["-DTOYNN_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None"]
