@@ -1,4 +1,4 @@
-"""The session API under a fixed number of random rounds, and the proof that the fuzzer notices what it looks for."""
+"""The fuzzers of the session API and of the readers find no failure, and they notice every kind of failure."""
 
 from __future__ import annotations
 
@@ -22,64 +22,65 @@ ROUNDS = 250
 SESSION, READERS = fuzz_rounds.__file__, fuzz_interop.__file__
 
 
-# Whole arrays of the right size: every round moves them itself, by calls that are not counted (Round.feed, Round.held).
+# Calls that need a whole array of the right size. Every round makes them, but does not count them (Round.feed,
+# Round.contents).
 MOVERS = {
     "download_row_major", "tnn_download_to_int_array", "tnn_upload_from_int_array", "upload_int_array",
     "upload_row_major",
 }  # fmt: skip
 
 
-def test_no_call_aborts_hangs_raises_what_is_not_ours_or_gives_other_numbers_and_each_succeeds_once() -> None:
-    """A call that is added and never succeeds wants operands that fit: a line in fuzz_operators.py."""
+def test_random_rounds_find_no_failure_and_every_call_succeeds_at_least_once() -> None:
+    """If a new call never succeeds, fuzz_operators.py needs a line with operands that fit it."""
     never: list[set[str]] = []
     for first in (0, 100_000):
         outcome = watch(SESSION, ["--seed", str(first), "--rounds", str(ROUNDS), "--seconds", "1e9"], patience=300)
-        assert outcome.well, outcome.said
-        assert f"{ROUNDS} rounds from seed {first}" in outcome.said
-        never.append(set(outcome.said.split("never succeeded:")[1].split()))
+        assert outcome.succeeded, outcome.output
+        assert f"{ROUNDS} rounds from seed {first}" in outcome.output
+        never.append(set(outcome.output.split("never succeeded:")[1].split()))
     assert set.intersection(*never) <= MOVERS
 
 
-def test_no_file_that_is_damaged_ends_a_reader() -> None:
+def test_damaged_files_do_not_crash_a_reader() -> None:
     outcome = watch(READERS, ["--seed", "1000", "--rounds", "200", "--seconds", "1e9"], patience=300)
-    assert outcome.well, outcome.said
-    assert "200 rounds from seed 1000" in outcome.said
+    assert outcome.succeeded, outcome.output
+    assert "200 rounds from seed 1000" in outcome.output
 
 
 def test_an_abort_is_reported_with_its_seed() -> None:
     outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "abort:22"], patience=300)
     assert outcome.seed == 22
-    assert "seed 22 ended the process with status -6" in outcome.said
+    assert "seed 22 ended the process with status -6" in outcome.output
 
 
-def test_a_call_that_ends_the_process_without_a_failure_is_reported_all_the_same() -> None:
+def test_an_exit_with_status_0_is_reported_with_its_seed() -> None:
     outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "exit:22"], patience=300)
     assert outcome.seed == 22
-    assert "seed 22 ended the process with status 0" in outcome.said
+    assert "seed 22 ended the process with status 0" in outcome.output
 
 
-def test_a_hang_is_reported_with_its_seed_and_ended() -> None:
+def test_a_hang_is_stopped_and_reported_with_its_seed() -> None:
     outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "hang:21"], patience=20)
     assert outcome.seed == 21
-    assert "seed 21 hung" in outcome.said
+    assert "seed 21 hung" in outcome.output
 
 
-def test_a_foreign_exception_ends_the_child_and_is_reported() -> None:
+def test_an_exception_of_another_library_is_reported_with_its_seed() -> None:
     outcome = watch(SESSION, ["--seed", "20", "--rounds", "5", "--sabotage", "raise:23"], patience=300)
     assert outcome.seed == 23
-    assert "ZeroDivisionError" in outcome.said
+    assert "ZeroDivisionError" in outcome.output
 
 
 @pytest.mark.skipif(
-    "ASAN_OPTIONS" in os.environ, reason="AddressSanitizer keeps what was freed, and finds leaks itself"
+    "ASAN_OPTIONS" in os.environ, reason="AddressSanitizer delays freeing memory and finds leaks itself"
 )
-def test_memory_that_grows_is_noticed() -> None:
+def test_growing_memory_is_reported_with_its_seed() -> None:
     outcome = watch(SESSION, ["--seed", "0", "--rounds", "170", "--sabotage", "grow:160"], patience=300)
     assert outcome.seed == 160
-    assert "AssertionError: memory grew from" in outcome.said
+    assert "AssertionError: memory grew from" in outcome.output
 
 
-def test_ctrl_c_ends_the_watcher_though_its_patience_is_long(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_watcher_at_once(tmp_path: Path) -> None:
     begun, script = tmp_path / "begun", tmp_path / "child.py"
     script.write_text(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(3600)")
     watching = f"from fuzz_watch import watch; watch({str(script)!r}, [], 100_000)"
@@ -90,7 +91,7 @@ def test_ctrl_c_ends_the_watcher_though_its_patience_is_long(tmp_path: Path) -> 
     try:
         while not begun.exists():
             assert watcher.poll() is None
-        os.killpg(watcher.pid, signal.SIGINT)  # as a shell does: the child has it too
+        os.killpg(watcher.pid, signal.SIGINT)  # a shell also sends it to the child
         assert watcher.wait(60) != 0
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -98,8 +99,8 @@ def test_ctrl_c_ends_the_watcher_though_its_patience_is_long(tmp_path: Path) -> 
         watcher.communicate()
 
 
-def test_another_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download that depends on the number of threads, as a kernel with a race would."""
+def test_a_result_that_depends_on_the_number_of_threads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changed download behaves like a kernel with a race."""
     honest = nn.tnn_download
 
     def dishonest(s: nn.Session, t: nn.Tensor) -> Any:
@@ -114,8 +115,7 @@ def test_another_number_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = [run(seed, functions()) for seed in range(60)]
 
 
-def test_rounds_reach_what_they_are_for() -> None:
-    """Computes forwards and backwards, of both kinds of operators, and steps; a round is its seed's alone."""
+def test_a_round_depends_only_on_its_seed_and_rounds_reach_both_kinds_of_operators() -> None:
     every = functions()
     one, two = play(7, PLAIN, every), play(7, PLAIN, every)
     assert one.numbers == two.numbers
@@ -124,10 +124,10 @@ def test_rounds_reach_what_they_are_for() -> None:
     ops: set[str] = set()
 
     class Watched(Round):
-        def look(self) -> None:
+        def record_contents(self) -> None:
             s = self.session
             ops.update(nn.tnn_tensor_op_name(s, nn.tnn_graph_node(s, i)) for i in range(nn.tnn_graph_n_nodes(s)))
-            super().look()
+            super().record_contents()
 
     for seed in range(300):
         watched = Watched(seed)
@@ -135,7 +135,7 @@ def test_rounds_reach_what_they_are_for() -> None:
         if not seed % 2:
             for _ in range(20):
                 watched.grow()
-        watched.to_an_end()
+        watched.run_graph()
         watched.session.close()
     wanted = [
         "ADAMW", "ATTENTION", "ATTENTION_BACK", "ATTENTION_CACHED", "CPY", "CROSS_ENTROPY_LOSS", "EMBEDDING_BACK",

@@ -1,6 +1,6 @@
-"""The fuzz target over the C shim: it has every call, its seeds succeed, changed ones hold, and a lie is found out.
+"""The fuzz target covers every call of the C shim, finds no failure, and notices a shim that breaks its contract.
 
-Built from the objects of this very build: under the sanitizers where the extension is.
+It is built from the objects of the installed build, so with the sanitizers if the extension is.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BY_HAND = "".join((FUZZ / name).read_text(encoding="utf-8") for name in ("array_
 
 @pytest.fixture(scope="module")
 def programs() -> list[Path]:
-    """fuzz_replay and fuzz_sabotaged, in the folder of this build, whichever door made it."""
+    """Build fuzz_replay and fuzz_sabotaged in the build folder of the installed extension."""
     options = nn.tnn_build_options()
-    door = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
-    folder = ROOT / "build" / door
-    assert (folder / "CMakeCache.txt").exists(), f"{folder} is gone: `make dev` makes it"
+    kind = "sanitize" if "-fsanitize=" in options else "coverage" if "--coverage" in options else "editable"
+    folder = ROOT / "build" / kind
+    assert (folder / "CMakeCache.txt").exists(), f"{folder} does not exist; `make dev` creates it"
     names = ["fuzz_replay", "fuzz_sabotaged"] if sys.platform == "linux" else ["fuzz_replay"]
     return build(folder, names)
 
@@ -44,16 +44,16 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in sorted(folder.iterdir())]
 
 
-def play(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def play(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *words], check=False, capture_output=True, text=True, errors="backslashreplace", timeout=600
+        [program, *arguments], check=False, capture_output=True, text=True, errors="backslashreplace", timeout=600
     )
 
 
-# ---- what is generated ----
+# ---- the generated calls ----
 
 
-def test_every_call_of_the_header_can_be_called_by_an_input() -> None:
+def test_an_input_can_make_every_call_of_the_header() -> None:
     names = {name for name in dir(_tinynn.lib) if callable(getattr(_tinynn.lib, name))}
     assert names > {"tnn_session_new", "tnn_add", "tnn_train_step"}
     assert {call.name for call in write_calls.calls_of(HEADER)} == names
@@ -62,7 +62,7 @@ def test_every_call_of_the_header_can_be_called_by_an_input() -> None:
     assert set(re.findall(r"^void call_(\w+)\(", BY_HAND, flags=re.MULTILINE)) == by_hand
 
 
-def test_a_call_that_is_added_to_the_header_is_called_too(tmp_path: Path) -> None:
+def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -> None:
     more = "TNN_API int tnn_of_numbers(tnn_session * s, tnn_tensor t, int64_t n, float x);\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
@@ -70,7 +70,8 @@ def test_a_call_that_is_added_to_the_header_is_called_too(tmp_path: Path) -> Non
     assert '{ "tnn_of_numbers", call_tnn_of_numbers },' in calls
 
 
-def test_a_call_that_takes_memory_must_be_written_or_the_target_does_not_link(tmp_path: Path) -> None:
+def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path) -> None:
+    """So the target does not link until array_calls.c defines it."""
     more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n);\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
@@ -79,15 +80,15 @@ def test_a_call_that_takes_memory_must_be_written_or_the_target_does_not_link(tm
 
 
 def write_calls_end() -> str:
-    """The mark behind the header's last declaration."""
+    """Return the mark after the last declaration of the header."""
     return "/* cffi: end */"
 
 
-# ---- what it does ----
+# ---- running the target ----
 
 
 def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) -> None:
-    """All but the downloads of what is no output, which the journeys try on purpose."""
+    """Except downloads of tensors that are not outputs, which the journeys try on purpose."""
     assert len(seeds) == len(write_seeds.SEEDS) > 10
     for seed in seeds:
         played = play(programs[0], "--say", seed)
@@ -98,14 +99,14 @@ def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) 
 
 
 def test_the_seeds_make_every_call(programs: list[Path], seeds: list[str]) -> None:
-    """Or a journey does; what is counted are the names that --say tells, which calls without a session lack."""
-    told = set(re.findall(r"session \d: (\w+)$", play(programs[0], "--say", *seeds).stderr, flags=re.MULTILINE))
+    """Only calls with a session are checked, because --say prints no others."""
+    made = set(re.findall(r"session \d: (\w+)$", play(programs[0], "--say", *seeds).stderr, flags=re.MULTILINE))
     of_session = {call.name for call in write_calls.calls_of(HEADER) if call.of_session}
     silent = {"tnn_session_free", "tnn_last_error", "tnn_last_error_code"}
-    assert of_session - silent - told == set()
+    assert of_session - silent - made == set()
 
 
-def test_some_hundred_changed_seeds_break_no_promise_of_the_header(programs: list[Path], seeds: list[str]) -> None:
+def test_hundreds_of_changed_seeds_find_no_failure(programs: list[Path], seeds: list[str]) -> None:
     played = play(programs[0], "--inputs", "400", "--seed", "7", *seeds)
     assert played.returncode == 0, played.stderr
     found = re.search(r"^400 inputs of seed 7: (\d+) calls, (\d+) refused$", played.stdout, flags=re.MULTILINE)
@@ -115,36 +116,36 @@ def test_some_hundred_changed_seeds_break_no_promise_of_the_header(programs: lis
     assert calls / 10 < refused < calls / 10 * 9
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the shim is sabotaged by GNU ld's --wrap")
-def test_a_refusal_without_a_message_is_noticed_and_the_input_can_be_played_again(
-    programs: list[Path], seeds: list[str]
-) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the test changes the shim with --wrap of GNU ld")
+def test_a_refusal_without_a_message_is_noticed_and_can_be_repeated(programs: list[Path], seeds: list[str]) -> None:
     played = play(programs[1], "--inputs", "50", "--seed", "7", *seeds)
     assert played.returncode == -6
     assert "this does not hold: failed == (text[0] != '\\0')" in played.stderr
     again = re.search(r"to play it again: \S+ (.*)", played.stderr)
     assert again is not None
-    words = again[1].replace("FILE... (the same files)", " ".join(seeds)).split()
-    repeated = play(programs[1], *words)
+    arguments = again[1].replace("FILE... (the same files)", " ".join(seeds)).split()
+    repeated = play(programs[1], *arguments)
     assert repeated.returncode == -6
     assert repeated.stderr == played.stderr
 
 
-def test_a_clang_that_was_named_and_has_no_libfuzzer_is_refused_and_not_done_without(tmp_path: Path) -> None:
+def test_a_named_clang_without_libfuzzer_is_an_error(tmp_path: Path) -> None:
     script, nothing = ROOT / "tools" / "fuzz" / "run.py", str(tmp_path / "clang")
     done = subprocess.run(
         [sys.executable, script, "--clang", nothing, "--seconds", "1"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == f"fuzz: {nothing} is no clang that links libFuzzer with AddressSanitizer\n"
+    assert done.stderr == (
+        f"fuzz: {nothing} cannot link a program with libFuzzer and AddressSanitizer; name another clang\n"
+    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT])
-def test_whatever_ends_the_process_the_input_can_be_played_again(
+def test_a_signal_prints_the_command_that_repeats_the_input(
     programs: list[Path], seeds: list[str], end: signal.Signals
 ) -> None:
-    """A bad address ends it as often as an assertion does; a sanitizer makes an abort of it."""
-    # A sanitizer tells of it where this test looks, and not among the errors that `make sanitize` collects.
+    """A sanitizer turns the signal into an abort."""
+    # Its report must go to stderr, because `make sanitize` counts the reports in its own folder as failures.
     env = {**os.environ, "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:log_path=stderr"}
     with subprocess.Popen(
         [programs[0], "--say", "--seconds", "600", *seeds],
@@ -153,24 +154,24 @@ def test_whatever_ends_the_process_the_input_can_be_played_again(
         assert playing.stderr is not None
         playing.stderr.readline()
         playing.send_signal(end)
-        said = playing.stderr.read()
+        output = playing.stderr.read()
     assert playing.returncode in (-end, -signal.SIGABRT)
-    assert "fuzz: to play it again: " in said
+    assert "fuzz: to play it again: " in output
 
 
-def test_a_file_that_is_not_there_is_told(programs: list[Path], tmp_path: Path) -> None:
+def test_a_missing_input_file_is_an_error(programs: list[Path], tmp_path: Path) -> None:
     played = play(programs[0], str(tmp_path / "nothing"))
     assert played.returncode == 2
     assert "nothing cannot be read" in played.stderr
 
 
 @pytest.mark.slow
-def test_libfuzzer_runs_the_target_where_there_is_a_clang() -> None:
-    """Its own library is linked with the shim's malloc, new and delete, which must not end it."""
-    words = [sys.executable, str(ROOT / "tools" / "fuzz" / "run.py"), "--seconds", "20"]
-    ran = subprocess.run(words, check=False, capture_output=True, text=True, errors="backslashreplace", timeout=1200)
+def test_libfuzzer_runs_the_target() -> None:
+    """libFuzzer is linked with the shim's malloc, new and delete, which must not stop it."""
+    command = [sys.executable, str(ROOT / "tools" / "fuzz" / "run.py"), "--seconds", "20"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, errors="backslashreplace", timeout=1200)
     if "no clang with libFuzzer" in ran.stderr:
-        pytest.skip("no clang with libFuzzer")
+        pytest.skip("there is no clang with libFuzzer")
     assert ran.returncode == 0, ran.stderr[-4000:]
     done = re.search(r"^Done (\d+) runs", ran.stderr, flags=re.MULTILINE)
     assert done is not None

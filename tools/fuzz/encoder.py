@@ -1,4 +1,4 @@
-"""Writes calls of tinynn.h as the bytes of an input of the fuzz target, which decoder.c and array_calls.c read."""
+"""Encode calls of tinynn.h as an input of the fuzz target; decoder.c and array_calls.c decode it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _DECLARED = HEADER.read_text(encoding="utf-8")
 CALLS = {call.name: call for call in calls_of(_DECLARED)}
 NUMBERS = {name: number for number, name in enumerate(table(_DECLARED))}
 
-_SMALL = 192  # integers below are their own byte
-_WORD = 255  # eight bytes follow
-_TENSORS = 96  # handles by their place among the live ones
-_NO_TENSOR = 224  # hostile, kind 0: the handle 0
+_SMALL = 192  # smaller integers are one byte with their value
+_WORD = 255  # eight bytes with the value follow
+_TENSORS = 96  # smaller bytes choose a live handle by its position
+_NO_TENSOR = 224  # the handle 0
 _AS_MANY = 0  # an array as long as its tensor
 
-# Styles of arrays: see floats_of and ints_of in decoder.c.
+# Styles of arrays; see floats_of and ints_of in decoder.c.
 RANDOM, HYPER_PARAMETERS, COUNTING = 5, 192, 128
 
 
 @dataclass(frozen=True)
 class Handle:
-    """A tensor that an earlier call gave. persistent: tnn_reset_for_rebuild leaves it."""
+    """A tensor that an earlier call returned. persistent: tnn_reset_for_rebuild keeps it."""
 
     number: int
     persistent: bool
 
 
 class Program:
-    """A list of calls on the first session, each of which is to succeed, and their bytes."""
+    """A list of calls on the first session, encoded as bytes. Each call must succeed."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -42,7 +42,7 @@ class Program:
         return bytes(self._bytes)
 
     def call(self, name: str, *arguments: Handle | float | None) -> Handle:
-        """A generated call, with its arguments after the session: handles (None: 0), integers, floats."""
+        """Add a generated call. The arguments follow the session: handles (None for the handle 0), integers, floats."""
         kinds = CALLS[name].arguments[1:] if CALLS[name].of_session else CALLS[name].arguments
         if not CALLS[name].generated or len(kinds) != len(arguments):
             raise ValueError(f"{name} takes {kinds}, got {arguments}")
@@ -50,12 +50,12 @@ class Program:
         return self.raw(name, *parts, gives=CALLS[name].result == "tnn_tensor")
 
     def raw(self, name: str, *parts: bytes, gives: bool = False) -> Handle:
-        """A call whose arguments are encoded already; gives: it returns a new tensor."""
+        """Add a call whose arguments are already encoded. gives: the call returns a new tensor."""
         self._bytes += bytes([NUMBERS[name], *b"".join(parts)])
         handle = Handle(self._made, name.endswith("_persistent"))
         if gives:
             if len(self._live) == _TENSORS:
-                raise ValueError("a program holds at most 96 tensors")
+                raise ValueError(f"a program can have at most {_TENSORS} live tensors")
             self._live.append(handle)
             self._made += 1
         return handle
@@ -75,7 +75,7 @@ class Program:
         )  # fmt: skip
 
     def listed(self, name: str, tensors: Sequence[Handle], last: bytes, *, length_first: bytes = b"") -> Handle:
-        """tnn_concat_n (its dim is decoded before the parts: length_first) or tnn_fused_grad_norm."""
+        """Add tnn_concat_n (length_first is its dim, which is decoded before the tensors) or tnn_fused_grad_norm."""
         parts = b"".join(map(self.tensor, tensors))
         return self.raw(name, bytes([len(tensors)]), length_first, parts, last, gives=True)
 

@@ -1,6 +1,6 @@
-"""Arguments for calls of the session API by what a parameter is annotated as: mostly fitting, now and then hostile.
+"""Choose arguments for calls of the session API by the annotations of the parameters: mostly valid, sometimes hostile.
 
-Every choice comes from one random.Random: a fuzz round's own, or one that hypothesis plays.
+Every choice comes from one random.Random, which a fuzz round or hypothesis provides.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from toynn import tinynn as nn
 INTEGERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 16, 33, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**99]
 SMALL = [1, 2, 3, 4, 6, 8, 12, 16]
 FLOATS = [0.0, -0.0, 1.0, 0.5, -1.0, 1e-5, 1e-45, 3e38, 1e39, -1e300, math.inf, -math.inf, math.nan, 10000.0]
-OTHER_THINGS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.float32(2), np.int64(3)]
+OTHER_OBJECTS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.float32(2), np.int64(3)]
 # fmt: on
 
 
-ARRAYS = {"npt.ArrayLike"}  # whatever becomes an array
+ARRAYS = {"npt.ArrayLike"}  # annotations of parameters that take an array
 
 
 class Arguments:
-    """A session, another one whose tensors are foreign to it, and the tensors that calls have made so far."""
+    """A session, a second session whose tensors do not belong to the first, and the tensors created so far."""
 
     def __init__(self, pick: random.Random, session: Session) -> None:
         self.random = pick
@@ -40,7 +40,7 @@ class Arguments:
         self.step: nn.TrainStep | None = None
 
     def arguments(self, function: Callable[..., Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments for one call."""
+        """Return positional and keyword arguments for one call."""
         arguments: list[Any] = []
         options: dict[str, Any] = {}
         for name, parameter in inspect.signature(function).parameters.items():
@@ -59,7 +59,7 @@ class Arguments:
     def argument(self, annotation: str, name: str) -> Any:
         pick = self.random
         if pick.random() < 0.04:
-            return pick.choice(OTHER_THINGS)
+            return pick.choice(OTHER_OBJECTS)
         if annotation.startswith("Sequence[Tensor]"):
             return [self.tensor() for _ in range(pick.choice([0, 1, 1, 2, 2, 3, 5]))]
         if annotation.startswith("Tensor"):
@@ -74,11 +74,11 @@ class Arguments:
                 return self.step
             return nn.TrainStep(self.tensor(), self.tensor(), self.tensor(), self.tensor())
         if annotation not in ARRAYS:
-            raise NotImplementedError(f"no argument is known for {name}: {annotation}")
+            raise NotImplementedError(f"fuzz_arguments.py cannot make an argument for {name}: {annotation}")
         return self.array(name)
 
     def number(self, annotation: str) -> Any:
-        """For what is made of numbers; None for all else."""
+        """Return an argument for a parameter made of numbers, or None for any other parameter."""
         pick = self.random
         if annotation.startswith("RandomState"):
             return nn.RandomState(self.argument("int", ""), self.argument("int", ""))

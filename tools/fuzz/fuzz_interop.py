@@ -1,9 +1,10 @@
-"""Damages GGUF files and Hugging Face folders in every way it can think of and reads them, for `make fuzz`.
+"""Damage GGUF files and Hugging Face folders at random and read them.
 
-    python tools/fuzz/fuzz_interop.py [--seconds 60] [--seed 0] [--rounds N]
+    python tools/fuzz/fuzz_interop.py [--seconds 60] [--rounds N] [--seed S]
 
-A round damages one file, by its seed alone, and reads it: a model or a TinyNNError must come out, and no more memory be
-taken than a small multiple of what the file has. A failure prints the seed; `--seed S --rounds 1` repeats it.
+A round depends only on its seed. It damages one file and reads it: the reader must return a model or raise a
+TinyNNError, and must not use much more memory than the file has bytes. A failure prints the seed; `--seed S --rounds 1`
+repeats the round. `make fuzz` runs this script.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from paths import TESTS_SUPPORT
 
 sys.path.insert(0, str(TESTS_SUPPORT))
 
-from fuzz_watch import END, watch
+from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, scalar, tiny
 from interop_models import make
 from toynn import TinyNNError, TinyNNMemoryError
@@ -35,20 +36,20 @@ from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
-MOST_MEMORY = 1 << 26  # bytes at once; the files have less than 1 MB
-HOSTILE_WORDS = [0, 1, 2, 7, 8, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+MOST_MEMORY = 1 << 26  # bytes that a reader can hold at one time; the files have less than 1 MB
+HOSTILE_INTEGERS = [0, 1, 2, 7, 8, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 HOSTILE_JSON: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**40, 1e308, -1e-320, 0.5, "", "llama", "x" * 1000, [], {},
     [[[]]], [0] * 100, {"a": {}}, [2**62, 2**62], "F32", "F16", "BF16", "Q8_0", "../../etc/passwd", "\ud800", "\0",
 ]  # fmt: skip
 
 
-# ---- what is damaged ----
+# ---- undamaged files ----
 
 
 @functools.cache
 def good_ggufs() -> list[bytes]:
-    """Whole files: of each kind of weight, with and without a tokenizer."""
+    """Return undamaged files with each type of tensor, with and without a tokenizer."""
     found = [tiny().build()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.gguf"
@@ -65,7 +66,7 @@ def good_ggufs() -> list[bytes]:
 
 @functools.cache
 def good_folders() -> list[Files]:
-    """Whole folders; the second in shards."""
+    """Return undamaged folders; the second has its weights in shards."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in ("qkv_bias", "llama3_hf rope"):
@@ -79,16 +80,16 @@ def good_folders() -> list[Files]:
     return found
 
 
-# ---- how ----
+# ---- damage ----
 
 
 def damaged(content: bytes, pick: random.Random, header: int = 4000) -> bytes:
-    """The bytes with a few faults, most of them in the header."""
+    """Return the bytes with a few faults, most of them in the header."""
     for _ in range(pick.choice([1, 1, 1, 2, 5])):
         at = pick.randrange(min(len(content), header if pick.random() < 0.9 else len(content)) or 1)
         before, after = content[:at], content[at:]
         other = pick.randrange(len(content) or 1)
-        word, n = pick.choice(HOSTILE_WORDS), pick.choice([1, 4, 8, 32, 500])
+        word, n = pick.choice(HOSTILE_INTEGERS), pick.choice([1, 4, 8, 32, 500])
         content = pick.choice(
             [
                 before,
@@ -106,13 +107,13 @@ def damaged(content: bytes, pick: random.Random, header: int = 4000) -> bytes:
 
 
 def hostile_gguf(pick: random.Random) -> bytes:
-    """A file that is well-formed in most places, and lies in some."""
+    """Return a file that has the correct form, with some wrong values."""
     file: GgufBytes = tiny(pick.choice([1, 2]))
     for _ in range(pick.choice([1, 1, 2, 4])):
         key = pick.choice([*(str(key) for key, _ in file.values), "llama.attention.head_count_kv", "general.alignment",
                            "llama.vocab_size", "llama.attention.key_length", "tokenizer.ggml.tokens", "split.count",
                            "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre"])  # fmt: skip
-        word = pick.choice(HOSTILE_WORDS)
+        word = pick.choice(HOSTILE_INTEGERS)
         value = pick.choice([
             None, scalar(10, word), scalar(4, word % 2**32), scalar(5, word % 2**31), scalar(6, float(word)),
             scalar(7, True), scalar(8, pick.choice(["llama", "gpt2", "gpt-2", "", "\0", "x" * 300])),
@@ -127,48 +128,53 @@ def hostile_gguf(pick: random.Random) -> bytes:
             kind = pick.choice([kind, 0, 1, 8, 30, 31, 12, word % 2**32])
             offset = pick.choice([offset, None, word, word - word % 32])
             file = file.with_tensor(pick.choice([name, "x", "", "blk.0.attn_q.bias"]), ne, kind, offset, data)
-    file.n_tensors = pick.choice([None, None, None, pick.choice(HOSTILE_WORDS)])
-    file.n_values = pick.choice([None, None, None, pick.choice(HOSTILE_WORDS)])
+    file.n_tensors = pick.choice([None, None, None, pick.choice(HOSTILE_INTEGERS)])
+    file.n_values = pick.choice([None, None, None, pick.choice(HOSTILE_INTEGERS)])
     return file.build()
 
 
-def twisted(value: Any, pick: random.Random) -> Any:
-    """The JSON value with one part of it changed."""
+def changed(value: Any, pick: random.Random) -> Any:
+    """Return the JSON value with one part changed."""
     if isinstance(value, dict) and value and pick.random() < 0.9:
         key = pick.choice(list(value))
         other = dict(value)
-        fate = pick.random()
-        if fate < 0.15:
+        chance = pick.random()
+        if chance < 0.15:
             del other[key]
-        elif fate < 0.25:
+        elif chance < 0.25:
             other[pick.choice(["", "x", key + "x"])] = other.pop(key)
         else:
-            other[key] = twisted(value[key], pick)
+            other[key] = changed(value[key], pick)
         return other
     if isinstance(value, list) and value and pick.random() < 0.8:
         at = pick.randrange(len(value))
-        return [*value[:at], twisted(value[at], pick), *value[at + 1 :]]
+        return [*value[:at], changed(value[at], pick), *value[at + 1 :]]
     return pick.choice(HOSTILE_JSON)
 
 
-def twisted_json(content: bytes, pick: random.Random) -> bytes:
+def changed_json(content: bytes, pick: random.Random) -> bytes:
     value = json.loads(content)
     for _ in range(pick.choice([1, 1, 2, 4])):
-        value = twisted(value, pick)
+        value = changed(value, pick)
     return json.dumps(value).encode()
 
 
-def twisted_safetensors(content: bytes, pick: random.Random) -> bytes:
+def changed_safetensors(content: bytes, pick: random.Random) -> bytes:
     n = struct.unpack("<Q", content[:8])[0]
-    header = twisted_json(content[8 : 8 + n], pick)
+    header = changed_json(content[8 : 8 + n], pick)
     return struct.pack("<Q", len(header)) + header + content[8 + n :]
 
 
 # ---- reading ----
 
 
-def survives(read: Callable[[], TrainedModel]) -> str:
-    """ "read" or "refused". Raises what should not have come out, and where too much memory was taken."""
+def result_of(read: Callable[[], TrainedModel]) -> str:
+    """Return "read" or "refused".
+
+    Raises:
+        AssertionError: the reader used too much memory, or raised an error without a message.
+        Exception: the reader raised an exception that is not a TinyNNError.
+    """
     tracemalloc.start()
     try:
         read()
@@ -177,80 +183,76 @@ def survives(read: Callable[[], TrainedModel]) -> str:
         raise
     except TinyNNError as error:
         if not str(error):
-            raise AssertionError("an error that says nothing") from error
+            raise AssertionError(f"the reader raised {error!r} without a message") from error
         result = "refused"
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     if peak > MOST_MEMORY:
-        raise AssertionError(f"reading took {peak} bytes")
+        raise AssertionError(f"the reader used {peak} bytes, at most {MOST_MEMORY} are allowed")
     return result
 
 
-def survives_gguf(content: bytes, folder: Path) -> str:
-    """A GGUF file of this content, read in this folder."""
+def read_gguf(content: bytes, folder: Path) -> str:
+    """Write a GGUF file to the folder and read it. Return "read" or "refused"."""
     path = folder / "m.gguf"
     path.write_bytes(content)
-    return survives(lambda: import_gguf(path))
+    return result_of(lambda: import_gguf(path))
 
 
-def survives_folder(files: Files, folder: Path) -> str:
-    """A Hugging Face folder of these files, read in this folder."""
+def read_folder(files: Files, folder: Path) -> str:
+    """Write a Hugging Face folder into the folder and read it. Return "read" or "refused"."""
     inside = folder / "hf"
     inside.mkdir(exist_ok=True)
     for old in inside.iterdir():
         old.unlink()
     for name, content in files.items():
         (inside / name).write_bytes(content)
-    return survives(lambda: import_hf(inside))
+    return result_of(lambda: import_hf(inside))
 
 
 def run(seed: int, folder: Path) -> str:
-    """One round. Raises what reading should not have raised."""
+    """Play one round. Return "read" or "refused". Raise the errors of `result_of`."""
     pick = random.Random(seed)
     kind = pick.randrange(4)
     if kind == 0:
-        return survives_gguf(damaged(pick.choice(good_ggufs()), pick), folder)
+        return read_gguf(damaged(pick.choice(good_ggufs()), pick), folder)
     if kind == 1:
-        return survives_gguf(hostile_gguf(pick), folder)
+        return read_gguf(hostile_gguf(pick), folder)
     files = dict(pick.choice(good_folders()))
     name = pick.choice([name for name in files if name not in ("generation_config.json", "tokenizer_config.json")])
     if kind == 2:
         files[name] = damaged(files[name], pick, header=2000)
     elif name.endswith(".json"):
-        files[name] = twisted_json(files[name], pick)
+        files[name] = changed_json(files[name], pick)
     else:
-        files[name] = twisted_safetensors(files[name], pick)
-    return survives_folder(files, folder)
+        files[name] = changed_safetensors(files[name], pick)
+    return read_folder(files, folder)
 
 
 def rounds(first: int, most: int, seconds: float) -> None:
-    """The child: rounds one after the other, each announced."""
+    """Run rounds one after the other, in the child. Print the seed before each."""
     end, outcomes, done = time.monotonic() + seconds, {"read": 0, "refused": 0}, 0
     with tempfile.TemporaryDirectory() as folder:
         while done < most and (time.monotonic() < end or done == 0):
             print("seed", first + done, flush=True)
             outcomes[run(first + done, Path(folder))] += 1
             done += 1
-    print(f"{done} rounds from seed {first}, {outcomes['refused']} refused, {outcomes['read']} read all the same")
+    print(f"{done} rounds from seed {first}: {outcomes['refused']} files refused, {outcomes['read']} read")
     print(END)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long")
-    parser.add_argument("--rounds", type=int, default=10**9, help="or after so many rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
+    add_options(parser, "round", patience=120)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.child:
-        rounds(words.seed, words.rounds, words.seconds)
+    options = parser.parse_args()
+    if options.child:
+        rounds(options.seed, options.most, options.seconds)
         return 0
-    passed = ["--seed", words.seed, "--rounds", words.rounds, "--seconds", words.seconds]
-    outcome = watch(__file__, [str(word) for word in passed], words.patience)
-    print(outcome.said)
-    return 0 if outcome.well else 1
+    outcome = watch(__file__, passed_on(options, "round"), options.patience)
+    print(outcome.output)
+    return 0 if outcome.succeeded else 1
 
 
 if __name__ == "__main__":

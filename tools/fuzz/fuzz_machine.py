@@ -1,11 +1,14 @@
-"""A hypothesis machine over toynn.tinynn: python tools/fuzz/fuzz_machine.py [--seconds 60] [--batches N] [--seed S].
+"""Fuzz toynn.tinynn with a hypothesis state machine.
 
-A crash, a hang, a wrong number or a foreign exception ends it with exit status 1, the calls of the example that did it,
-shrunk by hypothesis unless the process died, and the seed of its batch; `--seed S --batches 1` repeats the batch.
+    python tools/fuzz/fuzz_machine.py [--seconds 60] [--batches N] [--seed S]
 
-Where fuzz_rounds.py plays rounds of its own, compares bytes between variants and is fast, here hypothesis chooses which
-call comes next of all that the module has, on which of several sessions - open, closed, of another graph -, and with
-which arguments. Both take their arguments from the same maker, tools/fuzz/fuzz_arguments.py.
+A crash, a hang, a wrong number or an exception of another library ends the script with exit status 1. It prints the
+calls of the failing example, shrunk by hypothesis unless the process crashed, and the seed of its batch;
+`--seed S --batches 1` repeats the batch.
+
+Here hypothesis chooses each call among all calls of the module, and on which of several sessions (open, closed, with
+another graph). fuzz_rounds.py is faster and compares bytes between variants. Both choose arguments with
+tools/fuzz/fuzz_arguments.py.
 """
 
 from __future__ import annotations
@@ -30,44 +33,44 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from fuzz_session import PLAIN, VARIANTS, Round, computes
-from fuzz_watch import END, LIMIT, watch
+from fuzz_watch import END, LIMIT, add_options, passed_on, watch
 from toynn import Session, TinyNNError
 from toynn import tinynn as nn
 from toynn.tinynn import Tensor
 
-EXAMPLES, STEPS = 20, 40  # of a batch, of an example
+EXAMPLES, STEPS = 20, 40  # examples per batch, steps per example
 MOST_SESSIONS = 4
 
 
 def public_calls() -> dict[str, Callable[..., Any]]:
-    """Whatever toynn.tinynn offers that can be called, by name: its functions and classes."""
+    """Return the public functions and classes of toynn.tinynn by name."""
     return {name: getattr(nn, name) for name in nn.__all__ if callable(getattr(nn, name))}
 
 
 CALLS = public_calls()
-# What an argument of that name often should be.
+# Valid values for arguments of that name, which are preferred.
 LIKELY: dict[str, list[Any]] = {
     "kind": [0, 0, 1], "dtype": [nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16], "mode": [0, 2], "i": [0, 1], "dim": [0, 1],
     "name": ["v8", "blk.0.attn_q.weight"], "n_threads": [None, 1, 2],
 }  # fmt: skip
-# A random.Random that hypothesis seeds. One whose numbers it chooses is so fond of the extremes that little succeeds.
+# A random.Random that hypothesis seeds. If hypothesis chose each number, extreme values would make most calls fail.
 PICKS = st.randoms(use_true_random=True)
 
 
 class Played(Round):
-    """What a round has, on several sessions, with a journal that outlives the process."""
+    """A round on several sessions, with a journal of its calls that remains after a crash."""
 
     def __init__(self, journal: TextIO, counts: Counter[str]) -> None:
         super().__init__(0)
         self.journal, self.counts = journal, counts
         self.sessions = [self.session, self.other]
         self.tensors_of: dict[Session, list[Tensor]] = {}
-        self.operand: Any = None  # the last one of this call
+        self.operand: Any = None  # the last tensor argument of this call
         journal.seek(0)
         journal.truncate()
 
-    def turn_to(self, session: Session, *, foreign: bool = False) -> None:
-        """Plays on that session, with its tensors or, foreign, those of the one before."""
+    def switch_to(self, session: Session, *, foreign: bool = False) -> None:
+        """Continue on that session, with its own tensors or, if foreign, with those of the previous session."""
         self.tensors_of[self.session] = self.tensors
         self.session = session
         if not foreign:
@@ -88,7 +91,7 @@ class Played(Round):
         return self.operand
 
     def array(self, name: str) -> Any:
-        """Often as long as the tensor that it goes with."""
+        """Return an array, preferably as long as the tensor for which it is used."""
         goes_with = getattr(self.step, name, self.operand)
         if not isinstance(goes_with, Tensor) or self.random.random() < 0.3:
             return super().array(name)
@@ -106,7 +109,7 @@ class Played(Round):
         refused = isinstance(result, TinyNNError)
         self.counts[f"{function.__name__} {'refused' if refused else 'done'}"] += 1
         if refused and not str(result):
-            raise AssertionError(f"{function.__name__} raised {result!r}, which says nothing")
+            raise AssertionError(f"{function.__name__} raised {result!r} without a message")
         return result
 
 
@@ -117,7 +120,7 @@ def _shown(value: Any) -> str:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Any call after any other; a session that lies beside computes the same bytes all the while."""
+    """Any call can follow any other, and another session (the witness) still computes correctly after each step."""
 
     journal: TextIO
     counts: ClassVar[Counter[str]] = Counter()
@@ -157,17 +160,17 @@ class SessionMachine(RuleBasedStateMachine):
     def a_whole_graph(self, pick: random.Random) -> None:
         self.played.random = pick
         self.played.variant = pick.choice([PLAIN, *VARIANTS])
-        self.played.to_an_end()
+        self.played.run_graph()
 
     @rule(pick=PICKS)
     def a_training_step(self, pick: random.Random) -> None:
-        """Of the fused model, on its training graph or on whatever graph stands."""
+        """Train the fused model, on its training graph or on the current graph."""
         played = self.played
         played.random = pick
         if played.step is None:
             return
         if pick.random() < 0.5:
-            played.a_training_graph(played.step.loss)
+            played.training_graph(played.step.loss)
             played.feed()
         alive = [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]
         hps = [played.step.hp, *[t for t in alive if t.ne == (7, 1, 1, 1)][-2:]]
@@ -175,7 +178,7 @@ class SessionMachine(RuleBasedStateMachine):
             played.train(replace(played.step, hp=hp))
 
     @rule(pick=PICKS)
-    def integers_go_in_and_come_out(self, pick: random.Random) -> None:
+    def uploaded_integers_are_downloaded(self, pick: random.Random) -> None:
         played, s = self.played, self.played.session
         for t in [t for t in played.tensors if isinstance(t, Tensor) and played.alive(t)]:
             if nn.tnn_tensor_dtype(s, t) == nn.TNN_I32 and math.prod(t.ne) < 1000:
@@ -186,7 +189,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def the_next_graph(self) -> None:
-        """With an input or two, which the operators want."""
+        """Start the next graph, with two inputs for the operators."""
         played, s = self.played, self.played.session
         if isinstance(played.attempt(nn.tnn_reset_for_rebuild, s), TinyNNError):
             played.attempt(nn.tnn_finalize_weights, s)
@@ -196,17 +199,17 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(pick=PICKS)
     def another_session(self, pick: random.Random) -> None:
-        """An open or a closed one, or a new one; now and then the tensors stay, which are foreign to it."""
+        """Switch to an open, a closed or a new session, sometimes with tensors of the previous session."""
         played = self.played
         if pick.random() < 0.5 or played.session.closed:
             self._keep(played.attempt(nn.tnn_session_new, n_threads=1))
-            played.turn_to(played.sessions[-1])
+            played.switch_to(played.sessions[-1])
             self._begin(pick.choice(["plain", "fused", "empty"]), pick)
         else:
-            played.turn_to(pick.choice(played.sessions), foreign=pick.random() < 0.2)
+            played.switch_to(pick.choice(played.sessions), foreign=pick.random() < 0.2)
 
     def _keep(self, session: Session) -> None:
-        """A session that must be closed; the oldest go first, and are called closed as they are."""
+        """Add a session. If there are too many, close the oldest."""
         played = self.played
         played.sessions.append(session)
         if len(played.sessions) > MOST_SESSIONS:
@@ -227,7 +230,7 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, shrink: bool) -> None:
-    """The child: batches one after the other, each announced."""
+    """Run batches one after the other, in the child. Print the seed before each."""
     if "ASAN_OPTIONS" not in os.environ:
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
     wanted = settings(
@@ -243,19 +246,18 @@ def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, 
             run_state_machine_as_test(seed(first + done)(SessionMachine), settings=wanted)
             done += 1
     counts = SessionMachine.counts
-    names = {word.split()[0] for word in counts}
-    succeeded = {word.split()[0] for word in counts if word.endswith(" done")}
-    print(
-        f"{done} batches of {EXAMPLES} examples from seed {first}: {counts.total()} calls of {len(names)} functions and"
-    )
-    print(f"classes, {sum(n for word, n in counts.items() if word.endswith(' refused'))} of them refused")
+    names = {key.split()[0] for key in counts}
+    succeeded = {key.split()[0] for key in counts if key.endswith(" done")}
+    refused = sum(n for key, n in counts.items() if key.endswith(" refused"))
+    print(f"{done} batches of {EXAMPLES} examples from seed {first}: {counts.total()} calls of {len(names)} functions")
+    print(f"and classes, {refused} of them refused")
     print("never called:", *sorted(set(CALLS) - names))
     print("never succeeded:", *sorted(names - succeeded))
     print(END)
 
 
 def _sabotage(what: str) -> None:
-    """Makes a call misbehave, to see that it is noticed: abort, raise, or a wrong number."""
+    """Make a call abort, raise, or return a wrong number, to test that the fuzzer notices it."""
     honest = nn.tnn_scale
 
     def tnn_silu(s: Session, a: Tensor) -> None:
@@ -274,36 +276,25 @@ def _sabotage(what: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long (%(default)s)")
-    parser.add_argument("--batches", type=int, default=10**9, help=f"or after so many batches of {EXAMPLES} examples")
-    parser.add_argument("--seed", type=int, default=0, help="of the first batch; each next one is one more")
-    parser.add_argument("--patience", type=float, default=300.0, help="seconds after which a batch hangs (%(default)s)")
-    parser.add_argument("--child", default="", help=argparse.SUPPRESS)  # the journal
+    add_options(parser, "batch", patience=300)
+    parser.add_argument("--child", default="", metavar="JOURNAL", help=argparse.SUPPRESS)
     parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--as-found", action="store_true", help="a failing example is not shrunk")
-    words = parser.parse_args()
-    if words.child:
-        batches(words.seed, words.batches, words.seconds, words.child, words.sabotage, not words.as_found)
+    parser.add_argument("--as-found", action="store_true", help="Do not shrink a failing example.")
+    options = parser.parse_args()
+    if options.child:
+        shrink = not options.as_found
+        batches(options.seed, options.most, options.seconds, options.child, options.sabotage, shrink)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "calls"
-        passed = [
-            "--seed",
-            words.seed,
-            "--batches",
-            words.batches,
-            "--seconds",
-            words.seconds,
-            "--sabotage",
-            words.sabotage,
-        ]
-        passed += ["--as-found"] if words.as_found else []
-        outcome = watch(__file__, [str(journal), *(str(word) for word in passed)], words.patience)
-        print(outcome.said)
-        if not outcome.well:
-            print("The last example's calls:", journal.read_text(encoding="utf-8"), sep="\n")
+        arguments = [str(journal), *passed_on(options, "batch"), "--sabotage", options.sabotage]
+        arguments += ["--as-found"] if options.as_found else []
+        outcome = watch(__file__, arguments, options.patience)
+        print(outcome.output)
+        if not outcome.succeeded:
+            print("The calls of the last example:", journal.read_text(encoding="utf-8"), sep="\n")
             print(f"To repeat the batch: {sys.executable} {__file__} --seed {outcome.seed} --batches 1")
-    return 0 if outcome.well else 1
+    return 0 if outcome.succeeded else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Calls of the plain operators whose operands fit each other, for a fuzz round."""
+"""Choose a call of a plain operator whose operands fit each other, for a fuzz round."""
 
-# ruff: noqa: E501 (an operator a line reads best)
+# ruff: noqa: E501 (related operators on one line are easier to compare)
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 
 from toynn import tinynn as nn
 
-LARGEST = 10**5  # elements of an array that a round makes itself
+LARGEST = 10**5  # elements of the largest array that a round creates itself
 
 
 def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int, ...], int]]) -> tuple[Any, ...]:
-    """A function and its arguments after the session. known: tensors with ne and dtype, one at least f32."""
+    """Return a function and its arguments after the session.
+
+    known: tensors with their ne and dtype, at least one of them f32.
+    """
     floats = [(t, ne) for t, ne, dtype in known if dtype == nn.TNN_F32]
 
     def late(some: list[Any]) -> Any:
-        """One of the last, more often than not: operands that nobody reads again lend their place."""
+        """Prefer one of the last three: if no later node reads an operand, its memory is reused, which needs testing."""
         return pick.choice(some[-3:] if pick.random() < 0.6 else some)
 
     a, ne = late(floats)
@@ -28,7 +31,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     repeats = late([t for t, other in floats if all(x % y == 0 for x, y in zip(ne, other, strict=True))])
     factor = late([t for t, other in floats if other[0] == ne[0] and other[2:] == ne[2:]])
     column = late([t for t, other in floats if other == (ne[0], 1, 1, 1)] or [a])
-    as_many = late([t for t, other in floats if math.prod(other) == n])
+    same_size = late([t for t, other in floats if math.prod(other) == n])
     ids = pick.choice([t for t, _, dtype in known if dtype == nn.TNN_I32] or [a])
     row, wide = pick.randrange(rows), pick.randint(1, ne[0])
     unary = [
@@ -53,7 +56,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_view_1d, a, ne[0], row * ne[0] * 4), (nn.tnn_view_1d, a, wide, (n - wide) * 4),
         (nn.tnn_view_2d, a, wide, rows, ne[0] * 4, 0), (nn.tnn_view_2d, a, wide, rows - row, ne[0] * 4, (row * ne[0] + ne[0] - wide) * 4),
         (nn.tnn_cont_2d, a, rows, ne[0]), (nn.tnn_reshape_2d, a, rows, ne[0]), (nn.tnn_reshape_3d, a, ne[0], 1, rows),
-        (nn.tnn_cpy, a, as_many), (nn.tnn_cast, a, pick.choice([nn.TNN_F16, nn.TNN_BF16])),
+        (nn.tnn_cpy, a, same_size), (nn.tnn_cast, a, pick.choice([nn.TNN_F16, nn.TNN_BF16])),
         (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, ids),
         (nn.tnn_rope_ext, a, ids, None if pick.random() < 0.5 else column, ne[0] // 2 * 2, pick.choice([0, 2]), 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
         (nn.tnn_cross_entropy_loss, a, alike), (nn.tnn_fused_cross_entropy, a, ids, -1),

@@ -1,4 +1,4 @@
-"""Builds programs of the fuzz target in a build folder, with the CMake and ninja of the virtual environment."""
+"""Build programs of the fuzz target with the CMake and ninja of the virtual environment."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from paths import ROOT
 
 
 class BuildError(Exception):
-    """What CMake or the compiler said."""
+    """The build failed; the message is the output of CMake or the compiler."""
 
 
 def _tool(name: str) -> str:
-    """The program beside this Python, else the one on the path. Raises BuildError."""
+    """Return the program in the folder of this Python, or the one on PATH. Raise BuildError if there is none."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise BuildError(f"{name} is neither beside {sys.executable} nor on the path; `make dev` installs it")
+        raise BuildError(f"{name} is neither in {Path(sys.executable).parent} nor on PATH; `make dev` installs it")
     return found
 
 
-def _run(words: Sequence[str]) -> None:
-    # `make sanitize` preloads a sanitizer into whatever its tests start: not into the compiler.
-    outside = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+def _run(command: Sequence[str]) -> None:
+    # `make sanitize` sets LD_PRELOAD for the programs that its tests start, which must not affect the compiler.
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(
-        words, check=False, cwd=ROOT, env=outside, capture_output=True, text=True, errors="backslashreplace"
+        command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, errors="backslashreplace"
     )
     if done.returncode != 0:
-        raise BuildError(f"{' '.join(words)}\n{done.stdout}{done.stderr}")
+        raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def build(folder: Path, programs: Sequence[str], options: Sequence[str] = ()) -> list[Path]:
-    """The paths of the programs, up to date. options: for CMake's configuration (-D...). Raises BuildError."""
+    """Build the programs and return their paths. Raise BuildError if that fails.
+
+    options: arguments for CMake's configuration (-D...).
+    """
     cmake, ninja = _tool("cmake"), _tool("ninja")
     _run([
         cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",

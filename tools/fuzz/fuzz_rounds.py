@@ -1,7 +1,9 @@
-"""Fuzzes the session API in a child process: python tools/fuzz/fuzz_rounds.py [--seconds 60] [--rounds N] [--seed S].
+"""Fuzz the session API in a child process.
 
-A crash, a hang, a wrong number or a foreign exception ends it with exit status 1 and the seed of the round; `--seed S
---rounds 1` repeats that round. See tools/fuzz/fuzz_session.py for what a round is.
+    python tools/fuzz/fuzz_rounds.py [--seconds 60] [--rounds N] [--seed S]
+
+A crash, a hang, a wrong number or an exception of another library ends the script with exit status 1 and the seed of
+the round; `--seed S --rounds 1` repeats that round. tools/fuzz/fuzz_session.py defines a round.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ import time
 from pathlib import Path
 
 from fuzz_session import functions, run
-from fuzz_watch import END, LIMIT, watch
+from fuzz_watch import END, LIMIT, add_options, passed_on, watch
 
-_WARM_UP = 150  # rounds after which memory must not grow: allocators keep what they had once
+_WARM_UP = 150  # rounds after which memory must not grow; before that, the allocators' own caches fill
 _GROWTH = 64 << 20  # bytes
-_kept: list[bytes] = []  # what --sabotage grow never gives back
+_kept: list[bytes] = []  # memory that `--sabotage grow` never frees
 
 
 def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
-    """The child: rounds one after the other, each announced."""
-    sanitized = "ASAN_OPTIONS" in os.environ  # which keeps what was freed for a while, and finds leaks itself
+    """Run rounds one after the other, in the child. Print the seed before each."""
+    sanitized = "ASAN_OPTIONS" in os.environ  # AddressSanitizer delays freeing memory and finds leaks itself
     if not sanitized:
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
     every, end = functions(), time.monotonic() + seconds
@@ -51,13 +53,13 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
         if done > _WARM_UP and not sanitized and _resident() > before + _GROWTH:
             raise AssertionError(f"memory grew from {before} to {_resident()} bytes since round {_WARM_UP}")
     print(f"{done} rounds from seed {first}: {calls} calls of {len(every)} functions, {refused} of them refused;")
-    print(f"{computed} graphs computed, each twice; {_resident() >> 20} MiB resident")
+    print(f"{computed} graphs computed, each in two variants; {_resident() >> 20} MiB resident")
     print("never succeeded:", *sorted({function.__name__ for function in every} - succeeded))
     print(END)
 
 
 def _resident() -> int:
-    """Bytes in memory now; where there is no /proc, the most there ever were."""
+    """Return the resident bytes of this process; on a system without /proc, their maximum so far."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -66,20 +68,16 @@ def _resident() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop after so long (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=10**9, help="or after so many rounds")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; each next one is one more")
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds after which a round hangs (%(default)s)")
+    add_options(parser, "round", patience=120)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:, exit:, hang:, raise:, grow:SEED
-    words = parser.parse_args()
-    if words.child:
-        rounds(words.seed, words.rounds, words.seconds, words.sabotage)
+    options = parser.parse_args()
+    if options.child:
+        rounds(options.seed, options.most, options.seconds, options.sabotage)
         return 0
-    passed = ["--seed", words.seed, "--rounds", words.rounds, "--seconds", words.seconds, "--sabotage", words.sabotage]
-    outcome = watch(__file__, [str(word) for word in passed], words.patience)
-    print(outcome.said)
-    return 0 if outcome.well else 1
+    outcome = watch(__file__, [*passed_on(options, "round"), "--sabotage", options.sabotage], options.patience)
+    print(outcome.output)
+    return 0 if outcome.succeeded else 1
 
 
 if __name__ == "__main__":

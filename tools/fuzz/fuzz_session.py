@@ -1,9 +1,9 @@
-"""One fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
+"""Run one fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
 
-A round is made from its seed alone. Only toynn's own exceptions may come out of a call; afterwards the session must
-still compute, or be closed. What computes must have the same bytes with other numbers of threads, with every node kept,
-and node by node: `run` plays the round twice, once in another variant, and compares. fuzz_rounds.py runs many rounds in
-a child process, which a crash needs.
+A round depends only on its seed. A call can raise only toynn's own exceptions; afterwards the session must still
+compute, or be closed. Results must have the same bytes with other thread counts, with every node kept, and computed
+node by node: `run` plays the round twice, the second time in another variant, and compares. fuzz_rounds.py runs many
+rounds in a child process, so that it can report a crash.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from fuzz_operators import LARGEST, fitting_call
 from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
 
-# Not calls on a session, or no calls at all.
+# Functions that create or free a session, or take none.
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
-HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # of AdamW
+HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # for AdamW
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a round is played; no bit may depend on it."""
+    """How a round is played. No bit of a result depends on it."""
 
     n_threads: int = 1
     pinned: bool = False  # every node of the last graph is an output
-    profiled: bool = False  # the last graph runs node by node
+    profiled: bool = False  # the last graph is computed node by node
 
 
 PLAIN = Variant()
@@ -41,11 +41,11 @@ VARIANTS = [Variant(2), Variant(3), Variant(pinned=True), Variant(2, pinned=True
 
 
 class DifferenceError(Exception):
-    """Two variants of a round gave different numbers, or a session computes wrong ones."""
+    """Two variants of a round gave different numbers, or a session computes wrong numbers."""
 
 
 class Round(Arguments):
-    """One sequence: a session, what it has made so far, and a stream of choices."""
+    """One sequence of calls: a session, the tensors it has created so far, and a stream of random choices."""
 
     def __init__(self, seed: int, variant: Variant = PLAIN) -> None:
         super().__init__(random.Random(seed), Session(n_threads=variant.n_threads, oversubscribe=True))
@@ -54,14 +54,15 @@ class Round(Arguments):
         self.calls = 0
         self.refused = 0
         self.computed = 0
-        self.kept = False  # the gradients of the graph are outputs
+        self.kept = False  # whether the gradients of the graph are outputs
         self.succeeded: set[str] = set()  # names of functions
-        self.numbers: list[Any] = []  # what came out, for the comparison of variants
+        self.numbers: list[Any] = []  # results, for the comparison of variants
         nn.tnn_session_set_graph_capacity(self.session, self.random.choice([40, 100, 512, 512, 2000]))
 
-    # ---- a sensible beginning, so that graphs come about at all ----
+    # ---- a valid beginning, so that the round can build graphs ----
 
     def start(self) -> None:
+        """Declare some weights and inputs."""
         s, pick = self.session, self.random
         d = pick.choice([4, 8])
         for _ in range(pick.randint(1, 4)):
@@ -72,7 +73,7 @@ class Round(Arguments):
             self.tensors += [nn.tnn_input_2d_f32(s, d, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
 
     def start_fused(self) -> None:
-        """A model of the fused operators, here and there with something left out or in the wrong place."""
+        """Build a model of the fused operators, sometimes with a wrong operand."""
         s, pick = self.session, self.random
         d_head, n_kv, group = pick.choice([2, 4, 6, 16]), pick.choice([1, 2, 3]), pick.choice([1, 2])
         heads, t_seq, batch = n_kv * group, pick.choice([1, 2, 5, 9]), pick.choice([1, 1, 2, 3])
@@ -88,7 +89,7 @@ class Round(Arguments):
         self.tensors += [cache, ids, positions, targets, hp, clip, n_past]
 
         def made(function: Callable[..., nn.Tensor], *arguments: Any) -> nn.Tensor:
-            """A node; now and then another tensor in its place."""
+            """Create a node, sometimes with another tensor in place of an operand."""
             arguments = tuple(self.tensor() if a is not None and pick.random() < 0.01 else a for a in arguments)
             result = self.attempt(function, s, *arguments)
             self.tensors += [result] if isinstance(result, nn.Tensor) else []
@@ -112,7 +113,7 @@ class Round(Arguments):
         self.step = nn.TrainStep(ids, targets, hp, loss)
 
     def weight(self, *ne: int) -> nn.Tensor:
-        """A weight with its moments, usually a parameter."""
+        """Declare a weight with its moments, usually as a parameter."""
         s = self.session
         make = nn.tnn_input_1d_f32_persistent if len(ne) == 1 else nn.tnn_input_2d_f32_persistent
         w, m, v = (make(s, *ne) for _ in range(3))
@@ -123,7 +124,7 @@ class Round(Arguments):
         return w
 
     def grow(self) -> None:
-        """A node of the plain operators whose operands fit, as far as a look at their shapes tells."""
+        """Add a node of a plain operator to operands of fitting shapes."""
         s = self.session
         known = [(t, t.ne, nn.tnn_tensor_dtype(s, t)) for t in self.tensors if self.alive(t)]
         small = [(t, ne, dtype) for t, ne, dtype in known if math.prod(ne) <= LARGEST]
@@ -143,7 +144,7 @@ class Round(Arguments):
     # ---- calls ----
 
     def call(self, function: Callable[..., Any]) -> Any:
-        """One call; its result joins the tensors. Any exception but toynn's own goes through."""
+        """Call a function with random arguments and keep the tensor it returns. Exceptions of other libraries pass."""
         arguments, options = self.arguments(function)
         result = self.attempt(function, *arguments, **options)
         if isinstance(result, nn.Tensor) and result.session is self.session:
@@ -151,7 +152,7 @@ class Round(Arguments):
         return result
 
     def attempt(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The result, or the TinyNNError. Numbers are kept for the comparison of variants."""
+        """Return the result or the TinyNNError. Keep numbers for the comparison of variants."""
         self.calls += 1
         try:
             result = function(*arguments, **options)
@@ -165,8 +166,8 @@ class Round(Arguments):
             self.numbers.append(result.tobytes())
         return result
 
-    def to_an_end(self) -> None:
-        """What a user does next, whatever stands: a forward graph or a training graph, inputs, some computes."""
+    def run_graph(self) -> None:
+        """Realize a forward graph or a training graph, upload inputs and compute, in any state of the session."""
         s, pick, attempt = self.session, self.random, self.attempt
         if not self.tensors:
             return
@@ -176,23 +177,22 @@ class Round(Arguments):
         if self.variant.pinned:
             for tensor in self.tensors:
                 attempt(nn.tnn_set_output, s, tensor)
-        realized = self.a_training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
+        realized = self.training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
         self.feed()
         for _ in range(pick.choice([1, 2])):
             attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
             whole = nn.tnn_compute_backward if backward else nn.tnn_compute
-            profiled = (
-                self.variant.profiled and realized is None
-            )  # it takes a graph of either kind, the others their own
+            # tnn_compute_profiled accepts both kinds of graph, so it must not replace a call that is refused.
+            profiled = self.variant.profiled and realized is None
             done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
             self.computed += not isinstance(done, TinyNNError)
-            self.look()
+            self.record_contents()
         if backward and self.step is not None:
             self.train(self.step)
-            self.look()
+            self.record_contents()
 
-    def a_training_graph(self, loss: nn.Tensor) -> Any:
-        """From the loss to a graph with memory: None, or why there is none."""
+    def training_graph(self, loss: nn.Tensor) -> Any:
+        """Build and realize a training graph for the loss. Return None, or the error."""
         s, attempt = self.session, self.attempt
         if self.step is not None:
             attempt(nn.tnn_set_output, s, self.step.loss)
@@ -205,17 +205,17 @@ class Round(Arguments):
         return attempt(nn.tnn_realize_backward, s)
 
     def train(self, step: nn.TrainStep) -> None:
-        """A step of the fused model in one call, on the training graph that stands."""
+        """Train one step of the fused model on the current training graph."""
         pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
         ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-        options["accumulate"] &= self.kept  # else it is refused, but where the variant pins all
+        options["accumulate"] &= self.kept  # otherwise only a variant that pins all nodes would accept it
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
-            self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm, NaN where there is none
+            self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
 
     def optimizers(self) -> None:
-        """A step for most parameters, of any kind, with or without a norm; gradients are outputs here and there."""
+        """Add an optimizer step for most parameters, of any kind, with or without a norm. Keep some gradients."""
         s, pick, attempt = self.session, self.random, self.attempt
         grads = [(w, attempt(nn.tnn_tensor_grad, s, w), m, v) for w, m, v in self.parameters]
         grads = [one for one in grads if isinstance(one[1], nn.Tensor)]
@@ -232,7 +232,7 @@ class Round(Arguments):
             elif pick.random() < 0.8:
                 step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
             else:
-                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # two numbers, as its own are
+                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # SGD takes two numbers, like clip
             if isinstance(step, nn.Tensor):
                 attempt(nn.tnn_extend_backward_graph, s, step)
         if self.step is not None and isinstance(hp, nn.Tensor):
@@ -240,7 +240,7 @@ class Round(Arguments):
         self.tensors += [t for t in (hp, clip, norm, *(grad for _, grad, _, _ in grads)) if isinstance(t, nn.Tensor)]
 
     def feed(self) -> None:
-        """Something in every input, usually something sensible."""
+        """Upload values to every input, mostly valid ones."""
         s = self.session
         numbers = np.random.default_rng(self.random.randrange(2**32))
         for tensor in self.tensors:
@@ -259,12 +259,13 @@ class Round(Arguments):
             except TinyNNError:
                 self.refused += 1
 
-    def look(self) -> None:
-        """What every tensor holds now, None where it cannot be had."""
+    def record_contents(self) -> None:
+        """Append the contents of every tensor to the numbers."""
         weights = [one for three in self.parameters for one in three]
-        self.numbers.append([self.held(tensor) for tensor in (*self.tensors, *weights)])
+        self.numbers.append([self.contents(tensor) for tensor in (*self.tensors, *weights)])
 
-    def held(self, tensor: nn.Tensor) -> bytes | None:
+    def contents(self, tensor: nn.Tensor) -> bytes | None:
+        """Return the bytes of a tensor, or None if it cannot be downloaded."""
         s = self.session
         try:
             integers = nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32
@@ -273,7 +274,7 @@ class Round(Arguments):
             return None
 
     def finish(self) -> None:
-        """The session still works, or is closed; then both are freed."""
+        """Check that the session still computes, unless it is closed; then close both sessions."""
         if not self.session.closed:
             finalized = self.attempt(nn.tnn_finalize_weights, self.session)
             if not isinstance(finalized, TinyNNMemoryError):
@@ -285,7 +286,7 @@ class Round(Arguments):
 
 
 def computes(s: Session) -> None:
-    """A small computation on a finalized session comes out right."""
+    """Check a small computation on a finalized session."""
     x = nn.tnn_input_2d_f32(s, 4, 3)
     y = nn.tnn_scale(s, x, 2.0)
     nn.tnn_set_output(s, y)
@@ -297,7 +298,7 @@ def computes(s: Session) -> None:
 
 
 def functions() -> list[Callable[..., Any]]:
-    """Every function of toynn.tinynn that takes a session first."""
+    """Return every function of toynn.tinynn whose first parameter is a session."""
     found: list[Callable[..., Any]] = []
     for name in nn.__all__:
         function = getattr(nn, name)
@@ -309,7 +310,11 @@ def functions() -> list[Callable[..., Any]]:
 
 
 def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
-    """One round in one variant. Raises what a call should not have raised."""
+    """Play one round in one variant.
+
+    Raises:
+        Exception: a call raised an exception that is not a TinyNNError, or a session computes wrong numbers.
+    """
     one = Round(seed, variant)
     pick = one.random
     fused = pick.random() < 0.4
@@ -321,7 +326,7 @@ def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
             one.call(pick.choice(makers if pick.random() < 0.8 else every))
         else:
             one.grow()
-    one.to_an_end()
+    one.run_graph()
     if not variant.pinned:
         for _ in range(pick.choice([0, 10, 20])):
             one.call(pick.choice(every))
@@ -330,7 +335,7 @@ def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
 
 
 def run(seed: int, every: list[Callable[..., Any]]) -> Round:
-    """One round, played plain and in another variant. Raises DifferenceError where the numbers differ."""
+    """Play one round in the plain variant and in another. Raise DifferenceError if the numbers differ."""
     variant = VARIANTS[random.Random(f"variant of {seed}").randrange(len(VARIANTS))]
     one, two = play(seed, PLAIN, every), play(seed, variant, every)
     for place, (a, b) in enumerate(zip(one.numbers, two.numbers, strict=variant.pinned is False)):

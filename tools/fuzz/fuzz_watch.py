@@ -1,41 +1,66 @@
-"""Watches a fuzzer's child process: what it said, and in which round it died, hung or raised."""
+"""Run a fuzzer as a child process and report what it printed, and in which round it crashed, hung or raised."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 
-END = "end of the rounds"  # the last line of a child: a call that ends the process with status 0 is a failure too
-LIMIT = 4 << 30  # bytes that a round may ask for: what is larger must be refused, not filled
+END = "end of the rounds"  # the last line of a child, because a call that ends the process with status 0 is a failure
+LIMIT = 4 << 30  # bytes that a round can allocate; toynn must refuse larger requests before it fills any memory
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the child. seed: of the round it was in when it ended, None where it ended well."""
+    """The result of a child process. seed: the round in which it failed, or None if it succeeded."""
 
     seed: int | None
-    said: str
+    output: str
 
     @property
-    def well(self) -> bool:
+    def succeeded(self) -> bool:
         return self.seed is None
 
 
-def watch(script: str, words: list[str], patience: float) -> Outcome:
-    """Runs `script --child words` as a child, which announces each round by a line "seed N" and ends with the line END.
+PLURALS = {"round": "rounds", "batch": "batches"}
 
-    A round that takes longer than `patience` seconds is a hang: the child is killed.
+
+def add_options(parser: argparse.ArgumentParser, unit: str, *, patience: float) -> None:
+    """Add the options that all fuzzers share. unit: what the fuzzer counts, a key of PLURALS."""
+    units = PLURALS[unit]
+    parser.add_argument("--seconds", type=float, default=60.0, help="Stop after this time (default: %(default)g).")
+    parser.add_argument(
+        f"--{units}", dest="most", metavar="N", type=int, default=10**9, help=f"Stop after this number of {units}."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help=f"Seed of the first {unit}; each later {unit} adds one (default: 0)."
+    )
+    parser.add_argument(
+        "--patience", type=float, default=patience,
+        help=f"Seconds after which a {unit} counts as hung (default: %(default)g).",
+    )  # fmt: skip
+
+
+def passed_on(options: argparse.Namespace, unit: str) -> list[str]:
+    """Return the command-line arguments that give a child the same seconds, rounds and seed."""
+    return ["--seed", str(options.seed), f"--{PLURALS[unit]}", str(options.most), "--seconds", str(options.seconds)]
+
+
+def watch(script: str, arguments: list[str], patience: float) -> Outcome:
+    """Run `script --child arguments`. The child prints "seed N" before each round and END as its last line.
+
+    A child that needs more than `patience` seconds for a round is killed.
     """
-    asan = os.environ.get("ASAN_OPTIONS")  # which reserves terabytes of addresses, and has a limit of its own
+    asan = os.environ.get("ASAN_OPTIONS")  # AddressSanitizer reserves terabytes of addresses and has its own limit
     child = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", script, "--child", *words],
+        [sys.executable, "-X", "faulthandler", script, "--child", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",
         env=os.environ | {"ASAN_OPTIONS": f"{asan}:max_allocation_size_mb={LIMIT >> 20}"} if asan else None,
     )  # fmt: skip
-    seed, said, ended, hung = -1, [], False, threading.Event()
+    seed, lines, ended, hung = -1, [], False, threading.Event()
 
     def kill() -> None:
         hung.set()
@@ -44,27 +69,27 @@ def watch(script: str, words: list[str], patience: float) -> Outcome:
     if child.stdout is None:
         raise AssertionError("the child has no output")
 
-    def patience_begins() -> threading.Timer:
-        begun = threading.Timer(patience, kill)
-        begun.daemon = True  # Ctrl-C ends this process at once, not when the patience does
-        begun.start()
-        return begun
+    def started_timer() -> threading.Timer:
+        timer = threading.Timer(patience, kill)
+        timer.daemon = True  # so that Ctrl-C ends this process at once
+        timer.start()
+        return timer
 
-    timer = patience_begins()
+    timer = started_timer()
     for line in child.stdout:
         timer.cancel()
-        timer = patience_begins()
+        timer = started_timer()
         if line.startswith("seed "):
             seed = int(line.split()[1])
         elif line == END + "\n":
             ended = True
         else:
-            said.append(line)
+            lines.append(line)
     timer.cancel()
     status = child.wait()
-    text = "".join(said)
+    text = "".join(lines)
     if hung.is_set():
-        return Outcome(seed, f"the round of seed {seed} hung for {patience:.0f} s\n{text}")
+        return Outcome(seed, f"the round with seed {seed} hung for {patience:.0f} s\n{text}")
     if status != 0 or not ended:
-        return Outcome(seed, f"the round of seed {seed} ended the process with status {status}\n{text}")
+        return Outcome(seed, f"the round with seed {seed} ended the process with status {status}\n{text}")
     return Outcome(None, text)

@@ -1,8 +1,10 @@
-"""Writes the fuzz target's table of calls from csrc/tinynn.h: python tools/fuzz/write_calls.py FOLDER (CMake runs it).
+"""Generate the table of calls of the fuzz target from csrc/tinynn.h; CMake runs this script.
 
-calls.c has, for each call that takes numbers and handles only, the C that decodes its arguments, calls it and checks
-what it gave; array_calls.h declares the others, which array_calls.c must define - or the target does not link. So
-a call that is added to the header is fuzzed, or the build fails.
+    python tools/fuzz/write_calls.py FOLDER
+
+For each call that takes only numbers and handles, calls.c contains the C code that decodes the arguments, makes the
+call and checks the result. array_calls.h declares the other calls, which array_calls.c must define, otherwise the
+target does not link. So a call that is added to the header is fuzzed, or the build fails.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from build_cffi import declarations
 
 HEADER = CSRC / "tinynn.h"
 
-# How an argument of a type is decoded.
+# The C expression that decodes an argument of each type.
 ARGUMENTS = {
     "tnn_tensor": "tensor_of(d)",
     "int32_t": "int32_of(d)",
@@ -32,27 +34,27 @@ ARGUMENTS = {
     "float": "float_of(d)",
     "double": "double_of(d)",
 }
-# How what a session's call gives is checked.
+# The C function that checks the result of a call with a session, by result type.
 RESULTS = {
     "tnn_tensor": "end_tensor",
     "int": "end_status",
     "int64_t": "end_count",
     "const char *": "end_text",
 }
-# How what a call without a session gives is checked.
+# The C statement that checks the result of a call without a session, by result type.
 ANSWERS = {
     "const char *": "HOLDS({call} != NULL)",
     "int32_t": "HOLDS({call} >= 1)",
     "int64_t": "HOLDS({call} >= 0)",
 }
-# Calls whose arguments fit the table above, and which tools/fuzz/array_calls.c makes nevertheless.
-OF_THEIR_OWN = {
+# Calls whose arguments could be generated, but which tools/fuzz/array_calls.c makes.
+BY_HAND = {
     "tnn_session_new", "tnn_session_free", "tnn_session_set_n_threads", "tnn_reset_for_rebuild", "tnn_last_error",
     "tnn_last_error_code", "tnn_gemm_kernel_at",
 }  # fmt: skip
 MAY_BE_NONE = {"tnn_tensor_src"}
 COMPUTES = {"tnn_compute", "tnn_compute_backward"}
-# What tools/fuzz/journeys.c adds: whole ways through the API, which single calls seldom make up.
+# Complete sequences of calls that tools/fuzz/journeys.c adds, because random single calls rarely form them.
 JOURNEYS = ["use_session", "feed", "look", "finish_forward", "finish_backward"]
 
 
@@ -70,10 +72,10 @@ class Call:
 
     @property
     def generated(self) -> bool:
-        """Is it made of numbers and handles alone?"""
+        """Whether the code for the call is generated: it takes only numbers and handles."""
         numbers = self.arguments[1:] if self.of_session else self.arguments
         known = self.result in (RESULTS if self.of_session else ANSWERS)
-        return known and self.name not in OF_THEIR_OWN and all(one in ARGUMENTS for one in numbers)
+        return known and self.name not in BY_HAND and all(one in ARGUMENTS for one in numbers)
 
 
 def _spelled(node: c_ast.Node) -> str:
@@ -83,7 +85,7 @@ def _spelled(node: c_ast.Node) -> str:
 
 
 def calls_of(header: str) -> list[Call]:
-    """Every function that the header declares, in its order."""
+    """Return every function that the header declares, in its order."""
     plain = re.sub(r"/\*.*?\*/", "", declarations(header), flags=re.DOTALL)
     types = "".join(f"typedef int {name};\n" for name in ("int32_t", "int64_t", "uint64_t"))
     found = []
@@ -95,7 +97,7 @@ def calls_of(header: str) -> list[Call]:
 
 
 def body_of(call: Call) -> str:
-    """The C function that makes a generated call."""
+    """Return the C function that makes a generated call."""
     numbers = call.arguments[1:] if call.of_session else call.arguments
     lines = [f"    {kind} a{i} = {ARGUMENTS[kind]};" for i, kind in enumerate(numbers)]
     given = ", ".join([*(["d->here->s"] if call.of_session else []), *(f"a{i}" for i in range(len(numbers)))])
@@ -111,12 +113,12 @@ def body_of(call: Call) -> str:
 
 
 def table(header: str) -> list[str]:
-    """The names of what an input's bytes can call, in the order of their numbers."""
+    """Return the names of everything that an input can call, in the order of their numbers."""
     return [*(call.name for call in calls_of(header)), *JOURNEYS]
 
 
 def write(header: str, folder: Path) -> None:
-    """Writes array_calls.h and calls.c into the folder."""
+    """Write array_calls.h and calls.c into the folder."""
     calls = calls_of(header)
     by_hand = [*(call.name for call in calls if not call.generated), *JOURNEYS]
     declared = "".join(f"void call_{name}(struct decoder * d);\n" for name in by_hand)

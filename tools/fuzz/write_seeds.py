@@ -1,7 +1,9 @@
-"""Writes what fuzzing starts from, one file for each way through the session API: write_seeds.py FOLDER.
+"""Write the seed inputs of the fuzz target, one file for each part of the session API.
 
-Each seed's calls succeed (test_fuzz_target.py); the fuzzers change them. They are written, not kept: the number
-of a call in an input is its place in tinynn.h.
+    python tools/fuzz/write_seeds.py FOLDER
+
+All calls of a seed succeed (tests/hostile/test_fuzz_target.py checks it); the fuzzers change them. The files are
+generated and not kept in git, because an input numbers the calls by their order in tinynn.h.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ F16, BF16 = 1, 30
 
 
 def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
-    """A parameter, and its moments behind it: where the journeys look for them."""
+    """Declare a parameter, followed by its moments, where the journeys expect them."""
     name = "tnn_input_1d_f32_persistent" if len(ne) == 1 else "tnn_input_2d_f32_persistent"
     w = p.call(name, *ne)
     if moments:
@@ -110,7 +112,7 @@ def rows() -> Program:
 
 
 def without_scratch() -> Program:
-    """Fused operators none of which needs a thread's scratch memory: there is none, not even an address to add 0 to."""
+    """Use only fused operators that need no scratch memory, so the scratch pointer is NULL."""
     p = Program()
     p.call("tnn_finalize_weights")
     x, g = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_1d_f32", 6)
@@ -163,7 +165,7 @@ def training_by_sgd() -> Program:
 
 
 def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True) -> tuple[Handle, ...]:
-    """A model of one layer: ids, positions, targets, loss."""
+    """Build a model of one layer. Return ids, positions, targets and loss."""
     d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
     table, gamma = _weight(p, d, vocab), _weight(p, d)
     q, k, v = (_weight(p, d, n * d_head) for n in (heads, n_kv, n_kv))
@@ -190,11 +192,11 @@ def fused_training() -> Program:
 
 
 def fused_training_in_one_call() -> Program:
-    """tnn_train_step, with a norm that clips, and gradients that accumulate."""
+    """Call tnn_train_step, with a gradient norm that clips and with accumulated gradients."""
     p = Program()
     ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False)
     w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
-    places = range(0, 39, 3)  # each weight, before its moments
+    places = range(0, 39, 3)  # each weight is followed by its two moments
     p.call("tnn_set_output", loss)
     p.call("tnn_set_loss", loss)
     p.call("tnn_build_forward_only", loss)
