@@ -15,7 +15,8 @@ from engines import realized
 from toynn import LlamaDecoder, RopeScaling, SmolLM2Config
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weight_shapes
 
 END_OF_TEXT = "<|endoftext|>"
 VOCAB = 512

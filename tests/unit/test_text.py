@@ -14,7 +14,8 @@ from commands import toynn
 from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
 from toynn.data.prepare import END_OF_TEXT
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.text_model import TextModel
 

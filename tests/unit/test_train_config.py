@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
 from toynn.extras import EXTRA_OF
 from toynn.model.config import RopeScaling
-from toynn.model.trained_model import weight_shapes
+from toynn.model.weights import weight_shapes
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
 from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
 

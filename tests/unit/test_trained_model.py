@@ -13,7 +13,8 @@ from engines import realized, weights_of
 from oracle.variants import Variant, each_variant
 from toynn import SmolLM2Config, TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weight_shapes
 
 
 @each_variant

@@ -16,8 +16,9 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
-from toynn.interop.rope_order import to_interleaved, turned_heads
+from toynn.interop.rope_order import to_interleaved
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weights_of
 from toynn.storage.durable_files import replacing_file
 from toynn.storage.regular_files import naming_file, path_of
 
@@ -83,10 +84,10 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
             if factors is not None:
                 writer.add_tensor(ROPE_FREQS, factors)
                 tensors[ROPE_FREQS] = "F32"
-            for name, values in plain.weights.items():
-                n_heads = turned_heads(name, plain.shape)
+            for weight in weights_of(plain.shape):
+                values, n_heads = plain.weights[weight.name], weight.rotated_heads
                 ordered = to_interleaved(values, n_heads) if n_heads else values
-                tensors[name] = _add_tensor(writer, name, ordered, kind).name
+                tensors[weight.name] = _add_tensor(writer, weight.name, ordered, kind).name
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()

@@ -18,12 +18,18 @@ from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
-from toynn.interop.rope_order import to_halves, turned_heads
+from toynn.interop.rope_order import to_halves
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import (
+    EMBEDDING,
+    FEWEST_PER_LAYER,
+    foreign_weights_of,
+    variants_in,
+    weight_shapes,
+    weights_of,
+)
 from toynn.storage.regular_files import open_regular, path_of
-
-_LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
 
 # Keys that change what the `llama` architecture of llama.cpp computes, with the only value that toynn supports.
 _ONLY = {
@@ -74,8 +80,7 @@ def import_gguf(path: Path) -> TrainedModel:
             )
         _refuse_what_is_not_computed(values)
         cfg = _config(values, header.tensors)
-        shapes = weight_shapes(cfg)
-        zeros = _checked_names(header, shapes, cfg)
+        zeros = _checked_names(header, cfg)
         tokenizer = _tokenizer(values, cfg.vocab)
         bos_id, eos_id = (None, None) if tokenizer is None else _ends(values, cfg.vocab)
         factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
@@ -84,10 +89,9 @@ def import_gguf(path: Path) -> TrainedModel:
             if _read(file, header.tensors[name]).any():
                 raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
         weights: dict[str, npt.NDArray[np.float32]] = {}
-        for name in shapes:
-            stored = _read(file, header.tensors[name])
-            n_heads = turned_heads(name, cfg)
-            weights[name] = to_halves(stored, n_heads) if n_heads else stored
+        for weight in weights_of(cfg):
+            stored, n_heads = _read(file, header.tensors[weight.name]), weight.rotated_heads
+            weights[weight.name] = to_halves(stored, n_heads) if n_heads else stored
         return TrainedModel(
             dataclasses.replace(cfg, rope_scaling=scaling),
             weights,
@@ -110,11 +114,11 @@ def _refuse_what_is_not_computed(values: GgufValues) -> None:
 
 def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
     """Return the shape without RoPE scaling. Refuses more layers than the number of tensors allows."""
-    if "token_embd.weight" not in tensors:
-        raise FileFormatError("the tensor 'token_embd.weight' is missing")
+    if EMBEDDING not in tensors:
+        raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
     d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
     n_layers = values.whole("llama.block_count")
-    if not 1 <= n_layers <= len(tensors) // _LEAST_TENSORS_A_LAYER:
+    if not 1 <= n_layers <= len(tensors) // FEWEST_PER_LAYER:
         raise FileFormatError(f"llama.block_count is {n_layers}, but the file has only {len(tensors)} tensors")
     if n_heads < 1:
         raise FileFormatError(f"llama.attention.head_count must be at least 1, got {n_heads}")
@@ -122,9 +126,9 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
     for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
             raise FileFormatError(f"{key} is {size}, but toynn supports only the size of the keys, {head_dim}")
-    vocab = tensors["token_embd.weight"].shape[0]
+    vocab = tensors[EMBEDDING].shape[0]
     if (size := values.whole("llama.vocab_size", vocab)) != vocab:
-        raise FileFormatError(f"llama.vocab_size is {size}, but token_embd.weight has {vocab} rows")
+        raise FileFormatError(f"llama.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")
     return ModelShape(
         vocab=vocab,
         d_model=d_model,
@@ -136,8 +140,7 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
         rope_base=_shortest(values.number("llama.rope.freq_base", 10000.0)),
         rms_eps=_shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
         head_dim=head_dim,
-        untied="output.weight" in tensors,
-        qkv_bias="blk.0.attn_q.bias" in tensors,
+        **variants_in(tensors),
     )
 
 
@@ -146,18 +149,17 @@ def _shortest(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: ModelShape) -> list[str]:
+def _checked_names(header: GgufHeader, cfg: ModelShape) -> list[str]:
     """Check names and shapes, and return the tensors that toynn does not have and that must therefore be zero.
 
-    These are the biases of attn_output, which Hugging Face's attention_bias adds. Raises FileFormatError if a tensor is
-    missing or unknown, or has another shape.
+    These are the biases that Hugging Face's attention_bias adds to those of toynn. Raises FileFormatError if a tensor
+    is missing or unknown, or has another shape.
     """
-    expected = dict(shapes)
+    expected = weight_shapes(cfg)
     if ROPE_FREQS in header.tensors:
         expected[ROPE_FREQS] = (cfg.head_dim // 2,)
-    zeros = [f"blk.{i}.attn_output.bias" for i in range(cfg.n_layers)]
-    zeros = [name for name in zeros if name in header.tensors]
-    expected.update(dict.fromkeys(zeros, (cfg.d_model,)))
+    foreign = {weight.name: weight.size for weight in foreign_weights_of(cfg) if weight.name in header.tensors}
+    expected.update(foreign)
     for name in expected:
         if name not in header.tensors:
             raise FileFormatError(f"the tensor {name!r} is missing")
@@ -166,7 +168,7 @@ def _checked_names(header: GgufHeader, shapes: dict[str, tuple[int, ...]], cfg: 
             raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")
         if tensor.shape != expected[name]:
             raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
-    return zeros
+    return list(foreign)
 
 
 def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
@@ -182,7 +184,7 @@ def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
     kinds = values.wholes("tokenizer.ggml.token_type")
     if not len(tokens) == len(kinds) == vocab:
         raise FileFormatError(
-            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but token_embd.weight has {vocab} rows"
+            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but {EMBEDDING} has {vocab} rows"
         )
     merges = values.texts("tokenizer.ggml.merges")
     try:

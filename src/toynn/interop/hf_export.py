@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from toynn.arguments import boolean
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.hf_config import config_of
-from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.lens import folded
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import foreign_weights_of, weights_of
 from toynn.storage.durable_files import replacing_folder
 from toynn.storage.regular_files import path_of
 from toynn.storage.tensor_files import write_tensors
@@ -46,10 +46,9 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.shape.vocab:
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = config_of(plain)
-    weights = {theirs: plain.weights[ours] for ours, theirs in hf_names(plain.weights).items()}
-    if plain.shape.qkv_bias:  # with attention_bias, transformers expects a bias on the output projection too
-        zeros = np.zeros(plain.shape.d_model, dtype=np.float32)
-        weights.update(dict.fromkeys(output_biases(plain.shape.n_layers), zeros))
+    weights = {weight.hf_name: plain.weights[weight.name] for weight in weights_of(plain.shape)}
+    for weight in foreign_weights_of(plain.shape):  # with attention_bias, transformers expects these too
+        weights[weight.hf_name] = np.zeros(weight.size, dtype=np.float32)
     with replacing_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)

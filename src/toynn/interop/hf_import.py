@@ -12,17 +12,16 @@ import numpy.typing as npt
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of, token_ids_of
-from toynn.interop.hf_names import hf_names, output_biases
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import EMBEDDING, FEWEST_PER_LAYER, HF_OUTPUT, foreign_weights_of, weights_of
 from toynn.storage.json_fields import read_json
 from toynn.storage.regular_files import open_regular, path_of
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
 _LARGEST_TOKENIZER = 1 << 28  # bytes
-_LEAST_TENSORS_A_LAYER = 9  # of a llama without biases
 
 
 def import_hf(folder: Path) -> TrainedModel:
@@ -47,22 +46,21 @@ def import_hf(folder: Path) -> TrainedModel:
         bos_id, eos_id = token_ids_of(config, shape.vocab)
     stored = _stored(folder)
     with naming(folder / CONFIG):
-        if shape.n_layers > len(stored) // _LEAST_TENSORS_A_LAYER:
+        if shape.n_layers > len(stored) // FEWEST_PER_LAYER:
             raise FileFormatError(
                 f"num_hidden_layers is {shape.n_layers}, but the folder contains only {len(stored)} tensors"
             )
-    shapes = weight_shapes(shape)
-    zeros = output_biases(shape.n_layers) if shape.qkv_bias else []
+    foreign = {weight.hf_name: weight.size for weight in foreign_weights_of(shape)}
     with naming(folder):
-        _check(stored, shapes, zeros, shape)
+        _check(stored, foreign, shape)
     weights: dict[str, npt.NDArray[np.float32]] = {}
-    for ours, theirs in hf_names(shapes).items():
-        weights[ours] = _read(stored, theirs)
-    for name in zeros:
+    for weight in weights_of(shape):
+        weights[weight.name] = _read(stored, weight.hf_name)
+    for name in foreign:
         if name in stored and _read(stored, name).any():
             raise FileFormatError(f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias")
-    head = "lm_head.weight"
-    if not shape.untied and head in stored and not np.array_equal(_read(stored, head), weights["token_embd.weight"]):
+    head = HF_OUTPUT
+    if not shape.untied and head in stored and not np.array_equal(_read(stored, head), weights[EMBEDDING]):
         raise FileFormatError(
             f"{stored[head].path}: {head} differs from the embedding, although config.json sets tie_word_embeddings"
         )
@@ -114,17 +112,15 @@ def _places(folder: Path, index: Any) -> dict[str, str]:
     return places
 
 
-def _check(
-    stored: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]], zeros: list[str], shape: ModelShape
-) -> None:
+def _check(stored: dict[str, StoredTensor], foreign: dict[str, tuple[int, ...]], shape: ModelShape) -> None:
     """Raise FileFormatError if a tensor is missing or unknown, or has another shape."""
-    expected = {theirs: shapes[ours] for ours, theirs in hf_names(shapes).items()}
+    expected = {weight.hf_name: weight.size for weight in weights_of(shape)}
     for name in expected:
         if name not in stored:
             raise FileFormatError(f"the tensor {name!r} is missing")
-    expected.update(dict.fromkeys(zeros, (shape.d_model,)))
+    expected.update(foreign)
     if not shape.untied:
-        expected["lm_head.weight"] = (shape.vocab, shape.d_model)  # some programs store the embedding twice
+        expected[HF_OUTPUT] = (shape.vocab, shape.d_model)  # some programs store the embedding twice
     for name, tensor in stored.items():
         if name.endswith(".rotary_emb.inv_freq"):  # in old files; toynn computes these values itself
             continue

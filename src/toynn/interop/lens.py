@@ -8,6 +8,7 @@ import numpy as np
 
 from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import EMBEDDING, LENS
 
 _ROWS = 4096  # rows of the embedding per step; limits the memory for the float64 copies
 
@@ -22,8 +23,8 @@ def folded(model: TrainedModel) -> TrainedModel:
     if model.shape.donor_d_in == 0:
         return model
     weights = dict(model.weights)
-    donor = weights["token_embd.weight"]
-    lens = weights.pop("lens.proj.weight").astype(np.float64)
+    donor = weights[EMBEDDING]
+    lens = weights.pop(LENS).astype(np.float64)
     embedding = np.empty((model.shape.vocab, model.shape.d_model), dtype=np.float32)
     for start in range(0, model.shape.vocab, _ROWS):
         product = donor[start : start + _ROWS].astype(np.float64) @ lens.T
@@ -31,5 +32,5 @@ def folded(model: TrainedModel) -> TrainedModel:
             embedding[start : start + _ROWS] = product
     if not np.isfinite(embedding).all():
         raise TinyNNValueError("the product of embedding and lens contains values that do not fit into f32")
-    weights["token_embd.weight"] = embedding
+    weights[EMBEDDING] = embedding
     return dataclasses.replace(model, shape=dataclasses.replace(model.shape, donor_d_in=0), weights=weights)

@@ -6,24 +6,10 @@ RoPE rotates pairs of rows. toynn and Hugging Face pair row i of a head with row
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import numpy.typing as npt
 
-from toynn.model.config import SmolLM2Config
-
 Floats = npt.NDArray[np.float32]
-
-_TURNED = re.compile(r"^blk\.\d+\.attn_(?P<x>[qk])\.(weight|bias)$")
-
-
-def turned_heads(name: str, cfg: SmolLM2Config) -> int:
-    """How many heads the rows of this weight are, if RoPE turns what it gives; otherwise 0."""
-    match = _TURNED.match(name)
-    if match is None:
-        return 0
-    return cfg.n_heads if match["x"] == "q" else cfg.n_kv
 
 
 def to_interleaved(rows: Floats, n_heads: int) -> Floats:

@@ -10,34 +10,7 @@ import numpy.typing as npt
 from toynn.arguments import integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
-
-
-def weight_shapes(cfg: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Return the shape (rows, cols) of each weight of the fused layout by name, in the order of declaration."""
-    heads = {"q": cfg.n_heads, "k": cfg.n_kv, "v": cfg.n_kv}
-    shapes: dict[str, tuple[int, ...]] = {}
-    if cfg.donor_d_in > 0:
-        shapes["token_embd.weight"] = (cfg.vocab, cfg.donor_d_in)
-        shapes["lens.proj.weight"] = (cfg.d_model, cfg.donor_d_in)
-    else:
-        shapes["token_embd.weight"] = (cfg.vocab, cfg.d_model)
-    shapes["output_norm.weight"] = (cfg.d_model,)
-    if cfg.untied:
-        shapes["output.weight"] = (cfg.vocab, cfg.d_model)
-    for i in range(cfg.n_layers):
-        blk = f"blk.{i}"
-        shapes[f"{blk}.attn_norm.weight"] = (cfg.d_model,)
-        shapes[f"{blk}.ffn_norm.weight"] = (cfg.d_model,)
-        for x, n in heads.items():
-            shapes[f"{blk}.attn_{x}.weight"] = (n * cfg.head_dim, cfg.d_model)
-        shapes[f"{blk}.attn_output.weight"] = (cfg.d_model, cfg.n_heads * cfg.head_dim)
-        shapes[f"{blk}.ffn_gate.weight"] = (cfg.d_ff, cfg.d_model)
-        shapes[f"{blk}.ffn_up.weight"] = (cfg.d_ff, cfg.d_model)
-        shapes[f"{blk}.ffn_down.weight"] = (cfg.d_model, cfg.d_ff)
-        if cfg.qkv_bias:
-            for x, n in heads.items():
-                shapes[f"{blk}.attn_{x}.bias"] = (n * cfg.head_dim,)
-    return shapes
+from toynn.model.weights import weight_shapes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.adamw import AdamW
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import moment_names
 from toynn.storage.checkpoint import RunFolder, TrainingState
-from toynn.storage.checkpoint.folder import moment_names
 from toynn.storage.checkpoint.meta import TrainingProgress
 from toynn.storage.checkpoint.run_folder import CONFIG, LOG
 from toynn.storage.durable_files import replace_file, sha256_of
@@ -339,7 +339,7 @@ class _Trainer:
             eos_id=self._meta.eos_id,
             bos_id=self._meta.bos_id,
         )
-        moments = {name: engine.download_weight(name) for name in moment_names(model)} if self.step > 0 else {}
+        moments = {name: engine.download_weight(name) for name in moment_names(model.shape)} if self.step > 0 else {}
         progress = TrainingProgress(
             self.step * self._config.train.batch * self._config.train.accumulate,
             self._best_loss,

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from toynn.arguments import FloatArray
 from toynn.errors import TinyNNValueError
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import moment_names, weight_shapes
 from toynn.storage.checkpoint.meta import (
     META,
     MOMENTS,
@@ -104,14 +105,8 @@ def read_folder(folder: Path) -> Checkpoint:
     return Checkpoint(folder, meta.step, model, training, meta.versions)
 
 
-def moment_names(model: TrainedModel) -> list[str]:
-    """Names of the moments that a training of this model has."""
-    frozen = {"token_embd.weight"} if model.shape.donor_d_in > 0 else set()
-    return [f"{name}.{moment}" for name in model.weights if name not in frozen for moment in "mv"]
-
-
 def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, FloatArray]) -> None:
-    wanted = set(moment_names(model))
+    wanted = set(moment_names(model.shape))
     if wrong := wanted.symmetric_difference(moments):
         raise TinyNNValueError(
             f"{folder} is damaged: {MOMENTS} should have all moments and no more; see {min(wrong)!r}"

@@ -1,0 +1,260 @@
+"""The table of weights: each weight of a model is one row here, and everything else about weights follows from it.
+
+A new architecture is more rows, with flags of `ModelShape` that say which models have them. A model of the fused layout
+has one weight for each row; the per_head layout cuts the rows with heads into one weight for each head.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from toynn.errors import TinyNNValueError
+from toynn.model.config import SmolLM2Config
+from toynn.model.shape import ModelShape
+
+MAX_LAYERS = 4096  # declaring more takes minutes
+MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    key: the name in the model code; a weight and its bias have the same one.
+    name: llama.cpp's name, without "blk.N." for the weights of a layer.
+    size: (rows, cols), or (n,) for a norm or a bias.
+    hf: Hugging Face's name, without "model.layers.N."; "": it has none.
+    std: standard deviation of the initial values, of the shape and init_scale. None: all values start at `fill`.
+    heads: number of heads that the rows belong to. None: the weight has no heads.
+    rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
+    takes_turns: neighbouring rows with the same value are declared and drawn head by head in turn.
+    flag: the field of `ModelShape` that must not be 0 or False in a model that has the weight. "": all models have it.
+    frozen_by: the field of `ModelShape` that freezes the weight unless it is 0 or False. "": it is always trained.
+    """
+
+    key: str
+    name: str
+    size: Callable[[SmolLM2Config], tuple[int, ...]]
+    hf: str = ""
+    std: Callable[[SmolLM2Config, float], float] | None = None
+    fill: float = 0.0
+    heads: Callable[[SmolLM2Config], int] | None = None
+    rotated: bool = False
+    takes_turns: str = ""
+    flag: str = ""
+    frozen_by: str = ""
+
+    def is_in(self, shape: ModelShape) -> bool:
+        """Return whether a model of this shape has the weight."""
+        return not self.flag or bool(getattr(shape, self.flag))
+
+
+def _std(_: SmolLM2Config, init_scale: float) -> float:  # noqa: ARG001 (embeddings do not depend on it)
+    return 0.02
+
+
+def _std_of_model(c: SmolLM2Config, init_scale: float) -> float:
+    return init_scale / math.sqrt(c.d_model)
+
+
+def _q_heads(c: SmolLM2Config) -> int:
+    return c.n_heads
+
+
+def _kv_heads(c: SmolLM2Config) -> int:
+    return c.n_kv
+
+
+# Rows stand in the order in which weights are declared and initial values are drawn.
+GLOBAL_ROWS = (
+    Row("embedding", "token_embd.weight", lambda c: (c.vocab, c.donor_d_in or c.d_model), "model.embed_tokens.weight",
+        _std, frozen_by="donor_d_in"),
+    Row("lens", "lens.proj.weight", lambda c: (c.d_model, c.donor_d_in),
+        std=lambda c, _: 1.0 / math.sqrt(c.donor_d_in), flag="donor_d_in"),
+    Row("output_norm", "output_norm.weight", lambda c: (c.d_model,), "model.norm.weight", fill=1.0),
+    Row("output", "output.weight", lambda c: (c.vocab, c.d_model), "lm_head.weight", _std, flag="untied"),
+)  # fmt: skip
+LAYER_ROWS = (
+    Row("attn_norm", "attn_norm.weight", lambda c: (c.d_model,), "input_layernorm.weight", fill=1.0),
+    Row("ffn_norm", "ffn_norm.weight", lambda c: (c.d_model,), "post_attention_layernorm.weight", fill=1.0),
+    Row("q", "attn_q.weight", lambda c: (c.n_heads * c.head_dim, c.d_model), "self_attn.q_proj.weight",
+        _std_of_model, heads=_q_heads, rotated=True),
+    Row("k", "attn_k.weight", lambda c: (c.n_kv * c.head_dim, c.d_model), "self_attn.k_proj.weight",
+        _std_of_model, heads=_kv_heads, rotated=True, takes_turns="kv weights"),
+    Row("v", "attn_v.weight", lambda c: (c.n_kv * c.head_dim, c.d_model), "self_attn.v_proj.weight",
+        _std_of_model, heads=_kv_heads, takes_turns="kv weights"),
+    Row("o", "attn_output.weight", lambda c: (c.d_model, c.n_heads * c.head_dim), "self_attn.o_proj.weight",
+        _std_of_model),
+    Row("gate", "ffn_gate.weight", lambda c: (c.d_ff, c.d_model), "mlp.gate_proj.weight", _std_of_model),
+    Row("up", "ffn_up.weight", lambda c: (c.d_ff, c.d_model), "mlp.up_proj.weight", _std_of_model),
+    Row("down", "ffn_down.weight", lambda c: (c.d_model, c.d_ff), "mlp.down_proj.weight",
+        lambda c, init_scale: init_scale / math.sqrt(c.d_ff)),
+    Row("q", "attn_q.bias", lambda c: (c.n_heads * c.head_dim,), "self_attn.q_proj.bias",
+        heads=_q_heads, rotated=True, flag="qkv_bias"),
+    Row("k", "attn_k.bias", lambda c: (c.n_kv * c.head_dim,), "self_attn.k_proj.bias",
+        heads=_kv_heads, rotated=True, takes_turns="kv biases", flag="qkv_bias"),
+    Row("v", "attn_v.bias", lambda c: (c.n_kv * c.head_dim,), "self_attn.v_proj.bias",
+        heads=_kv_heads, takes_turns="kv biases", flag="qkv_bias"),
+)  # fmt: skip
+
+# Weights that files of other programs have beside those of qkv_bias. toynn has no such weights, so they must be zero.
+FOREIGN_ROWS = (Row("o", "attn_output.bias", lambda c: (c.d_model,), "self_attn.o_proj.bias", flag="qkv_bias"),)
+
+FEWEST_PER_LAYER = sum(not row.flag for row in LAYER_ROWS)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of one model.
+
+    size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
+    whole: the name of the weight in the fused layout, of which this one is a head or which it is.
+    """
+
+    row: Row
+    shape: ModelShape
+    name: str
+    size: tuple[int, ...]
+    layer: int | None
+    head: int | None
+    whole: str
+
+    @property
+    def trainable(self) -> bool:
+        return not (self.row.frozen_by and getattr(self.shape, self.row.frozen_by))
+
+    @property
+    def decays(self) -> bool:
+        """Whether AdamW's weight decay is for this weight: for matrices, and not for norms and biases."""
+        return len(self.size) > 1
+
+    @property
+    def rotated_heads(self) -> int:
+        """The number of heads whose rows RoPE rotates, or 0."""
+        return self.row.heads(self.shape) if self.row.rotated and self.row.heads is not None else 0
+
+    @property
+    def hf_name(self) -> str:
+        """Hugging Face's name. Raises TinyNNValueError if there is none."""
+        if not self.row.hf:
+            raise TinyNNValueError(f"the weight {self.name} has no name in the Hugging Face format")
+        return self.row.hf if self.layer is None else f"model.layers.{self.layer}.{self.row.hf}"
+
+
+def weights_of(shape: ModelShape) -> list[Weight]:
+    """Return the weights of the fused layout in the order of declaration.
+
+    Raises TinyNNValueError for more layers than MAX_LAYERS.
+    """
+    return [_whole(row, shape, layer) for layer, rows in _rows_by_layer(shape) for row in rows]
+
+
+def weights_by_head_of(shape: ModelShape) -> list[Weight]:
+    """Return the weights of the per_head layout in the order of declaration, in which initial values are drawn.
+
+    Raises TinyNNValueError for more layers than MAX_LAYERS.
+    """
+    weights = []
+    for layer, rows in _rows_by_layer(shape):
+        for _, neighbours in groupby(rows, key=lambda row: row.takes_turns or row.name):
+            in_turn = [_heads(row, shape, layer) for row in neighbours]
+            weights += [weight for turn in zip(*in_turn, strict=True) for weight in turn]
+    return weights
+
+
+def foreign_weights_of(shape: ModelShape) -> list[Weight]:
+    """Return the weights that files of other programs may have and that must then be zero."""
+    return [_whole(row, shape, i) for i in range(shape.n_layers) for row in FOREIGN_ROWS if row.is_in(shape)]
+
+
+def _rows_by_layer(shape: ModelShape) -> Iterator[tuple[int | None, list[Row]]]:
+    if shape.n_layers > MAX_LAYERS:
+        raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {shape.n_layers}")
+    yield None, [row for row in GLOBAL_ROWS if row.is_in(shape)]
+    in_layer = [row for row in LAYER_ROWS if row.is_in(shape)]
+    for layer in range(shape.n_layers):
+        yield layer, in_layer
+
+
+def _whole(row: Row, shape: ModelShape, layer: int | None) -> Weight:
+    name = row.name if layer is None else f"blk.{layer}.{row.name}"
+    return Weight(row, shape, name, row.size(shape), layer, None, name)
+
+
+def _heads(row: Row, shape: ModelShape, layer: int | None) -> list[Weight]:
+    whole = _whole(row, shape, layer)
+    if row.heads is None:
+        return [whole]
+    n, (stem, end) = row.heads(shape), whole.name.rsplit(".", 1)
+    size = (whole.size[0] // n, *whole.size[1:])
+    return [replace(whole, name=f"{stem}.head_{head}.{end}", size=size, head=head) for head in range(n)]
+
+
+# ---- what follows from the weights ----
+
+
+def weight_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Return the size (rows, cols) or (n,) of each weight of the fused layout by name, in the order of declaration."""
+    return {weight.name: weight.size for weight in weights_of(shape)}
+
+
+def moment_names(shape: ModelShape) -> list[str]:
+    """Return the names of the moments that training a model in the fused layout keeps."""
+    return [weight.name + moment for weight in weights_of(shape) if weight.trainable for moment in MOMENTS]
+
+
+def variants_in(names: Collection[str]) -> dict[str, Any]:
+    """Return the flags of `ModelShape` that follow from the names of a file's weights."""
+    found: dict[str, bool] = {}
+    for row in (*GLOBAL_ROWS, *LAYER_ROWS):
+        if row.flag and row.hf:
+            name = row.name if row in GLOBAL_ROWS else f"blk.0.{row.name}"
+            found[row.flag] = found.get(row.flag, False) or name in names
+    return found
+
+
+# ---- one weight among names of either layout ----
+
+_STEMS = "|".join(re.escape(row.name.rsplit(".", 1)[0]) for row in LAYER_ROWS if row.heads)
+_NAME = re.compile(
+    rf"^(?P<stem>blk\.\d+\.(?:{_STEMS}))(?:\.head_(?P<head>\d{{1,9}}))?\.(?P<end>(?:weight|bias)(?P<moment>\.[mv])?)$"
+)
+_ROWS = {row.name: row for row in LAYER_ROWS}
+
+
+@dataclass(frozen=True)
+class HeadName:
+    """A name of a weight with heads, or of a moment of one. head: None in the fused layout."""
+
+    row: Row
+    stem: str
+    head: int | None
+    end: str
+
+    @property
+    def whole(self) -> str:
+        """The name in the fused layout."""
+        return f"{self.stem}.{self.end}"
+
+    def of_head(self, head: int) -> str:
+        """Return the name of one head in the per_head layout."""
+        return f"{self.stem}.head_{head}.{self.end}"
+
+
+def head_name(name: str) -> HeadName | None:
+    """Return the parts of the name, or None if it is not the name of a weight with heads."""
+    match = _NAME.match(name)
+    if match is None:
+        return None
+    end = match["end"]
+    row = _ROWS[f"{match['stem'].split('.', 2)[2]}.{end.removesuffix(match['moment'] or '')}"]
+    return HeadName(row, match["stem"], None if match["head"] is None else int(match["head"]), end)
+
+
+EMBEDDING, LENS = (next(row.name for row in GLOBAL_ROWS if row.key == key) for key in ("embedding", "lens"))
+HF_OUTPUT = next(row.hf for row in GLOBAL_ROWS if row.key == "output")
