@@ -1,7 +1,7 @@
-"""Runs that older versions recorded are loaded, and resuming them reaches the recorded bytes.
+"""Runs that older versions recorded can be loaded, and resuming them gives the recorded bytes.
 
-tests/fixtures/runs/format-N holds what `tools/determinism/record_run.py` recorded with the version that introduced
-checkpoint format N. Nothing of these folders is recorded again: they stand for the runs that users have.
+tests/fixtures/runs/format-N contains what `tools/determinism/record_run.py` recorded with the version that introduced
+checkpoint format N. These folders are never recorded again, because they represent the runs that users have.
 """
 
 from __future__ import annotations
@@ -9,33 +9,40 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paths import FIXTURES
 from record_run import ALL_STEPS, RUNS, STEPS, outcome, record, toynn
 from toynn.storage.checkpoint import load_checkpoint
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"
-FORMATS = sorted(path.name for path in FIXTURES.iterdir())
+FORMATS = sorted((FIXTURES / "runs").iterdir(), key=lambda folder: int(folder.name.removeprefix("format-")))
+each_format = pytest.mark.parametrize("recorded", FORMATS, ids=[folder.name for folder in FORMATS])
+
+
+def expected(recorded: Path) -> dict[str, Any]:
+    """Return the result of each resumed run: losses, and digests of the tensors."""
+    content: dict[str, Any] = json.loads((recorded / "expected.json").read_text(encoding="utf-8"))
+    return content
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("version", FORMATS)
-def test_a_recorded_run_resumes_to_the_recorded_bytes(
-    version: str, name: str, tmp_path: Path, toynn_command: str
+@each_format
+def test_resuming_a_recorded_run_gives_the_recorded_bytes(
+    recorded: Path, name: str, tmp_path: Path, toynn_command: str
 ) -> None:
-    folder = FIXTURES / version
-    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))[name]
-    assert len(expected["losses"]) == ALL_STEPS
+    want = expected(recorded)[name]
+    assert len(want["losses"]) == ALL_STEPS
     run = tmp_path / name
-    shutil.copytree(folder / name, run)
+    shutil.copytree(recorded / name, run)
     assert load_checkpoint(run).step == STEPS
     steps = f"train.steps={ALL_STEPS}"
-    toynn(toynn_command, "train", str(folder / "data"), "--out", str(run), "--quiet", "--resume", "--set", steps)
-    assert outcome(run) == expected
+    toynn(toynn_command, "train", str(recorded / "data"), "--out", str(run), "--quiet", "--resume", "--set", steps)
+    assert outcome(run) == want
 
 
-def test_recording_again_gives_the_recorded_bytes(tmp_path: Path, toynn_command: str) -> None:
-    record(tmp_path / "again", toynn_command)
-    recorded = json.loads((FIXTURES / FORMATS[-1] / "expected.json").read_text(encoding="utf-8"))
-    assert json.loads((tmp_path / "again" / "expected.json").read_text(encoding="utf-8")) == recorded
+def test_recording_the_newest_format_again_gives_the_recorded_bytes(tmp_path: Path, toynn_command: str) -> None:
+    shutil.copy(FORMATS[-1] / "stories.txt", tmp_path)
+    record(tmp_path, toynn_command)
+    assert expected(tmp_path) == expected(FORMATS[-1])

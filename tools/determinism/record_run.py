@@ -1,10 +1,13 @@
 """Record small training runs, with their checkpoints, as fixtures that later versions must load and resume.
 
-    python tools/determinism/record_run.py tests/fixtures/runs/format-1 [--toynn PATH]
+    mkdir tests/fixtures/runs/format-2
+    cp tests/fixtures/runs/format-1/stories.txt tests/fixtures/runs/format-2
+    python tools/determinism/record_run.py tests/fixtures/runs/format-2 [--toynn PATH]
 
 The script uses only the command line, so it works with any version of toynn. Each run trains one window per step
-(`train.batch = 1`), so the order of sums over windows does not matter. The folder gets the data, each run as it was
-after its first steps, and expected.json with the result that each resumed run must reach.
+(`train.batch = 1`), so the order of sums over windows does not matter. The training text is stories.txt in the folder.
+The folder gets the data, each run as it was after its first steps, and expected.json with the result that each resumed
+run must reach.
 """
 
 from __future__ import annotations
@@ -17,10 +20,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from paths import CORPUS
 
 STEPS, ALL_STEPS = 6, 12
 
@@ -75,12 +74,10 @@ def outcome(run: Path) -> dict[str, object]:
 
 
 def record(folder: Path, command: str) -> None:
-    folder.mkdir(parents=True)
+    """Record the runs and their results in `folder`, which must contain stories.txt and nothing else."""
     with tempfile.TemporaryDirectory() as work:
-        text = Path(work, "stories.txt")
-        text.write_text("".join(CORPUS.read_text(encoding="utf-8").splitlines(keepends=True)[:60]), encoding="utf-8")
         data = folder / "data"
-        toynn(command, "prepare", str(text), "--out", str(data), "--vocab-size", "280")
+        toynn(command, "prepare", str(folder / "stories.txt"), "--out", str(data), "--vocab-size", "280")
         expected = {}
         for name, settings in RUNS.items():
             run = folder / name
@@ -99,7 +96,7 @@ def record(folder: Path, command: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     command = str(Path(sys.executable).with_name("toynn"))
-    parser.add_argument("folder", type=Path, help="Folder for the fixture; it must not exist.")
+    parser.add_argument("folder", type=Path, help="Folder of the fixture; it must contain stories.txt only.")
     parser.add_argument("--toynn", default=command, metavar="PATH", help="The toynn command (default: %(default)s).")
     options = parser.parse_args()
     record(options.folder, options.toynn)
