@@ -31,6 +31,8 @@ from paths import ROOT
 
 pytestmark = pytest.mark.packaging
 
+VERSION = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
+DIST_INFO = f"toynn-{VERSION}.dist-info"
 LICENCES = ["LICENSE", "NOTICE", "vendor/LICENSE.ggml"]
 # The C and C++ runtimes, which every system has. ld-linux is glibc's own.
 ALLOWED_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")
@@ -127,7 +129,7 @@ def test_the_sdist_is_small(packages: Packages) -> None:
 
 
 def test_one_wheel_serves_all_pythons(packages: Packages) -> None:
-    assert packages.wheel.name.startswith("toynn-0.1.0-cp310-abi3-")
+    assert packages.wheel.name.startswith(f"toynn-{VERSION}-cp310-abi3-")
     assert packages.extension.name == "_tinynn.abi3.so"
 
 
@@ -136,7 +138,7 @@ def test_the_wheel_is_under_five_megabytes(packages: Packages) -> None:
 
 
 def test_the_wheel_needs_numpy_and_cffi_and_no_more(packages: Packages) -> None:
-    metadata = email.message_from_string(packages.wheel_text("toynn-0.1.0.dist-info/METADATA"))
+    metadata = email.message_from_string(packages.wheel_text(f"{DIST_INFO}/METADATA"))
     requirements = metadata.get_all("Requires-Dist") or []
     needed = sorted(re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line)
     assert needed == ["cffi", "numpy"]
@@ -146,21 +148,21 @@ def test_the_wheel_needs_numpy_and_cffi_and_no_more(packages: Packages) -> None:
 def test_both_packages_carry_the_licences(packages: Packages) -> None:
     for name in LICENCES:
         text = (ROOT / name).read_text()
-        assert packages.wheel_text(f"toynn-0.1.0.dist-info/licenses/{name}") == text
+        assert packages.wheel_text(f"{DIST_INFO}/licenses/{name}") == text
         assert (packages.source / name).read_text() == text
     assert "The ggml authors" in (ROOT / "vendor" / "LICENSE.ggml").read_text()
 
 
 def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> None:
     with zipfile.ZipFile(packages.wheel) as archive:
-        names = {name for name in archive.namelist() if not name.startswith("toynn-0.1.0.dist-info/")}
+        names = {name for name in archive.namelist() if not name.startswith(f"{DIST_INFO}/")}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("toynn*/**/*.py*")}
     sources = {name for name in sources if not name.endswith(".pyc")}
     assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 
 
 def test_the_wheel_carries_a_bill_of_materials_that_names_the_ggml_of_the_lock(packages: Packages) -> None:
-    text = packages.wheel_text("toynn-0.1.0.dist-info/sboms/toynn.cdx.json")
+    text = packages.wheel_text(f"{DIST_INFO}/sboms/toynn.cdx.json")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill = json.loads(text)
     lock = dict(re.findall(r"^(\w+) = (\S+)$", (ROOT / "vendor" / "ggml.lock").read_text(), re.MULTILINE))
@@ -185,7 +187,7 @@ def test_nothing_of_the_day_or_the_machine_is_in_the_order_times_and_permissions
     assert names == sorted(names, key=lambda name: (name.endswith("/RECORD"), ".dist-info/" in name, name))
     assert len({member.date_time for member in members}) == 1
     assert {member.external_attr >> 16 for member in members} <= {0o100644, 0o100755}
-    record = packages.wheel_text("toynn-0.1.0.dist-info/RECORD").splitlines()
+    record = packages.wheel_text(f"{DIST_INFO}/RECORD").splitlines()
     assert record == sorted(record)
     assert [line.split(",")[0] for line in record] == sorted(names)
 
