@@ -6,7 +6,8 @@ import numpy as np
 
 from toynn import RopeScaling
 from toynn.model.shape import ModelShape
-from toynn.model.trained_model import TrainedModel, weight_shapes
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weight_shapes
 
 SHAPE = ModelShape(
     vocab=40,

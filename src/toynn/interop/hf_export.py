@@ -47,8 +47,9 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = config_of(plain)
     weights = {weight.hf_name: plain.weights[weight.name] for weight in weights_of(plain.shape)}
-    for weight in foreign_weights_of(plain.shape):  # with attention_bias, transformers expects these too
-        weights[weight.hf_name] = np.zeros(weight.size, dtype=np.float32)
+    if plain.shape.qkv_bias:  # with attention_bias, transformers expects these too
+        foreign = foreign_weights_of(plain.shape)
+        weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
     with replacing_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)

@@ -50,7 +50,7 @@ def import_hf(folder: Path) -> TrainedModel:
             raise FileFormatError(
                 f"num_hidden_layers is {shape.n_layers}, but the folder contains only {len(stored)} tensors"
             )
-    foreign = {weight.hf_name: weight.size for weight in foreign_weights_of(shape)}
+    foreign = {weight.hf_name: weight.size for weight in foreign_weights_of(shape) if shape.qkv_bias}
     with naming(folder):
         _check(stored, foreign, shape)
     weights: dict[str, npt.NDArray[np.float32]] = {}

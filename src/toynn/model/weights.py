@@ -102,8 +102,8 @@ LAYER_ROWS = (
         heads=_kv_heads, takes_turns="kv biases", flag="qkv_bias"),
 )  # fmt: skip
 
-# Weights that files of other programs have beside those of qkv_bias. toynn has no such weights, so they must be zero.
-FOREIGN_ROWS = (Row("o", "attn_output.bias", lambda c: (c.d_model,), "self_attn.o_proj.bias", flag="qkv_bias"),)
+# Weights that toynn does not have, but files of other programs may. They must be zero.
+FOREIGN_ROWS = (Row("o", "attn_output.bias", lambda c: (c.d_model,), "self_attn.o_proj.bias"),)
 
 FEWEST_PER_LAYER = sum(not row.flag for row in LAYER_ROWS)
 
