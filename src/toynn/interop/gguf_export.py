@@ -71,7 +71,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     if not path.parent.is_dir():
         raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
     if path.exists() and not boolean("overwrite", overwrite):
-        raise TinyNNValueError(f"path: {path} already exists")
+        raise TinyNNValueError(f"path: {path} already exists; overwrite=True replaces it")
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}

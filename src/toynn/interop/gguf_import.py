@@ -125,7 +125,7 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
     head_dim = values.whole("llama.attention.key_length", d_model // n_heads)
     for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
-            raise FileFormatError(f"{key} is {size}, but toynn supports only the size of the keys, {head_dim}")
+            raise FileFormatError(f"{key} is {size}, but toynn needs the same size as that of the keys, {head_dim}")
     vocab = tensors[EMBEDDING].shape[0]
     if (size := values.whole("llama.vocab_size", vocab)) != vocab:
         raise FileFormatError(f"llama.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")

@@ -44,8 +44,8 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
     cfg = model.shape
     if cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
         raise TinyNNValueError(
-            f"d_model = {cfg.d_model} must be a multiple of n_heads = {cfg.n_heads} for transformers; export a GGUF "
-            "file instead"
+            f"d_model = {cfg.d_model} is not a multiple of n_heads = {cfg.n_heads}, as transformers requires; export "
+            "GGUF instead"
         )
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -72,7 +72,7 @@ def _may_be_written(folder: Path, overwrite: bool) -> None:
     if others:
         raise TinyNNValueError(f"folder: {folder} contains other files ({others[0]!r:.60}); give another path")
     if not overwrite and any(folder.iterdir()):
-        raise TinyNNValueError(f"folder: {folder} already exists")
+        raise TinyNNValueError(f"folder: {folder} already exists; overwrite=True replaces it")
 
 
 def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
