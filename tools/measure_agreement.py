@@ -1,4 +1,4 @@
-"""Prints the figures of docs/interop.md: how far llama.cpp and transformers are from toynn, shape by shape.
+"""Print the table of docs/interop.md: how closely llama.cpp and transformers agree with toynn, for each model shape.
 
 python tools/measure_agreement.py
 """
@@ -28,16 +28,18 @@ GREEDY = 150
 
 
 def relative(theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> float:
-    """Root mean square of the difference, over that of the logits."""
+    """Return the root mean square of the difference, divided by the root mean square of our logits."""
     return float(np.sqrt(np.mean((theirs.astype(np.float64) - ours) ** 2) / np.mean(ours.astype(np.float64) ** 2)))
 
 
-def there(path: Path) -> npt.NDArray[np.float32]:
+def llama_cpp_logits(path: Path) -> npt.NDArray[np.float32]:
+    """Return the logits (T, vocab) of llama.cpp for IDS."""
     with LlamaCpp(path) as model:
         return model.feed(IDS)
 
 
 def transformers_difference(name: str, folder: Path) -> str:
+    """Return the largest difference between the logits of transformers and ours, or "-" if the export is refused."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     model = make(name)
     try:
@@ -59,7 +61,7 @@ def main() -> None:
             model = make(name)
             ours = logits_of(model, IDS)
             export_gguf(model, folder / "f32.gguf")
-            cells = [f"{np.abs(ours).max():.1f}", f"{np.abs(there(folder / 'f32.gguf') - ours).max():.1e}"]
+            cells = [f"{np.abs(ours).max():.1f}", f"{np.abs(llama_cpp_logits(folder / 'f32.gguf') - ours).max():.1e}"]
             with decoder_of(model) as decoder, LlamaCpp(folder / "f32.gguf") as llama:
                 text = list(generate(decoder, IDS[:5], Sampling.greedy(), GREEDY))
                 equal = [a == b for a, b in zip(text, llama.greedy(IDS[:5], GREEDY), strict=True)]
@@ -67,7 +69,7 @@ def main() -> None:
             cells.append(transformers_difference(name, folder / "hf"))
             for dtype in ("f16", "bf16", "q8_0"):
                 export_gguf(model, folder / "m.gguf", dtype, overwrite=True)
-                theirs = there(folder / "m.gguf")
+                theirs = llama_cpp_logits(folder / "m.gguf")
                 rounded = logits_of(import_gguf(folder / "m.gguf"), IDS)
                 cells.append(f"{relative(theirs, ours):.4f} ({relative(theirs, rounded):.4f})")
             print(f"| {name} | {' | '.join(cells)} |", flush=True)

@@ -1,9 +1,9 @@
-"""Ten thousand steps of the tiny model in either layout, a session for every hundred: memory and losses stay the same.
+"""Train the tiny model for thousands of steps in each layout and check that memory and losses stay the same.
 
     python tools/soak.py [--steps 10000]
 
-Prints the resident memory after each session is closed - least, most, and its slope - and ends with exit status 1 where
-it is not flat, or where any repetition of the hundred steps gave other bytes.
+Every hundred steps use a new session. The script prints the least, the largest and the slope of the resident memory
+after each session is closed. The exit status is 1 if memory grows, or if the losses of two sessions differ in any byte.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ import numpy as np
 
 from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatch, labels
 
-STEPS_OF_A_SESSION = 100
-WARM_UP = 10  # sessions: allocators keep what they had once
-MOST_SPREAD = 1 << 20  # bytes between the least and the most that was resident after the warm-up
-MOST_SLOPE = 40.0  # bytes a step: less than a page of 4 KiB a session
+STEPS_PER_SESSION = 100
+WARM_UP = 10  # sessions that are not measured, while the allocators' own caches fill
+MOST_SPREAD = 1 << 20  # largest difference of resident bytes after the warm-up
+MOST_SLOPE = 40.0  # largest growth in bytes per step, less than one page of 4 KiB per session
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What one layout came to. resident: bytes after each session; losses: the digests of their hundred losses."""
+    """The result of one layout.
+
+    Attributes:
+        resident: resident bytes after each session.
+        losses: the distinct digests of the losses of the sessions.
+    """
 
     layout: str
     resident: list[int]
@@ -37,36 +42,37 @@ class Soak:
 
     @property
     def settled(self) -> list[int]:
+        """Resident bytes after the warm-up."""
         return self.resident[WARM_UP:]
 
     @property
     def slope(self) -> float:
-        """Bytes a step, by least squares."""
-        steps = np.arange(len(self.settled)) * float(STEPS_OF_A_SESSION)
+        """Growth in bytes per step, by least squares."""
+        steps = np.arange(len(self.settled)) * float(STEPS_PER_SESSION)
         return float(np.polyfit(steps, np.array(self.settled, float), 1)[0])
 
     @property
-    def well(self) -> bool:
+    def passed(self) -> bool:
         flat = max(self.settled) - min(self.settled) <= MOST_SPREAD and abs(self.slope) <= MOST_SLOPE
         return flat and len(self.losses) == 1
 
     def line(self) -> str:
         least, most = min(self.settled) / 2**20, max(self.settled) / 2**20
         return (
-            f"{self.layout}: {len(self.resident) * STEPS_OF_A_SESSION} steps in {len(self.resident)} sessions; "
-            f"resident {least:.2f} to {most:.2f} MiB, slope {self.slope:+.2f} bytes a step; "
-            f"{len(self.losses)} digest(s) of losses"
+            f"{self.layout}: {len(self.resident) * STEPS_PER_SESSION} steps in {len(self.resident)} sessions; "
+            f"resident {least:.2f} to {most:.2f} MiB, slope {self.slope:+.2f} bytes per step; "
+            f"{len(self.losses)} different sequence(s) of losses"
         )
 
 
 def resident() -> int:
-    """Bytes of this process in memory now."""
+    """Return the resident bytes of this process."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def digest_of_a_session(layout: str) -> str:
-    """sha256 of the hundred losses of a recipe that is realized, stepped and closed."""
+    """Return the sha256 of the losses of one session: realize a recipe, take a hundred steps, close it."""
     cfg, ids = SmolLM2Config.tiny(), list(range(32))
     batch = TrainingBatch(vocab=cfg.vocab, context=32)
     batch.fill(ids)
@@ -75,7 +81,7 @@ def digest_of_a_session(layout: str) -> str:
     digest = hashlib.sha256()
     with FromScratch() as recipe:
         recipe.realize(cfg, RecipeOptions(t_seq=32, layout=layout))
-        for step in range(1, STEPS_OF_A_SESSION + 1):
+        for step in range(1, STEPS_PER_SESSION + 1):
             loss = recipe.step(batch.seq_ids, batch.positions, wanted, adamw.hp(step), step == 1)
             digest.update(struct.pack("<d", loss))
     return digest.hexdigest()
@@ -84,7 +90,7 @@ def digest_of_a_session(layout: str) -> str:
 def soak(layout: str, steps: int) -> Soak:
     memory: list[int] = []
     losses: set[str] = set()
-    for _ in range(steps // STEPS_OF_A_SESSION):
+    for _ in range(steps // STEPS_PER_SESSION):
         losses.add(digest_of_a_session(layout))
         memory.append(resident())
     return Soak(layout, memory, losses)
@@ -92,18 +98,24 @@ def soak(layout: str, steps: int) -> Soak:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=10_000, help="of each layout, at least 2000 (%(default)s)")
+    least = 2 * WARM_UP * STEPS_PER_SESSION
+    parser.add_argument(
+        "--steps", type=int, default=10_000, help=f"Number of steps in each layout, at least {least} (default: 10000)."
+    )
     steps = parser.parse_args().steps
-    if steps < 2 * WARM_UP * STEPS_OF_A_SESSION:
-        parser.error(f"--steps must be at least {2 * WARM_UP * STEPS_OF_A_SESSION}")
-    well = True
+    if steps < least:
+        parser.error(f"--steps must be at least {least}, got {steps}")
+    passed = True
     for layout in ("per_head", "fused"):
         done = soak(layout, steps)
         print(done.line(), flush=True)
-        if not done.well:
-            print(f"soak: {layout} is not the same all along: {done.resident}", file=sys.stderr)
-            well = False
-    return 0 if well else 1
+        if not done.passed:
+            print(
+                f"soak: memory or losses of {layout} changed; resident bytes after each session: {done.resident}",
+                file=sys.stderr,
+            )
+            passed = False
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Memory that ends at any allocation of csrc or ggml is a MemoryError, and nothing is lost, spoiled or leaked by it."""
+"""Any allocation of csrc or ggml that fails becomes a MemoryError, without damage and without a leak."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from sweep_allocations import FIRST_SESSION, MODES, Swept, compiled, extension, run
 
 pytestmark = [
-    pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer stands where the faults are injected"),
+    pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer replaces the same functions"),
     pytest.mark.skipif(
         not (sys.platform == "linux" and hasattr(ctypes.CDLL(None), "__libc_memalign")),
-        reason="the faults are injected by glibc's own names",
+        reason="the preloaded library uses names that only glibc exports",
     ),
 ]
 
-QUIET = ["upload and download of weights"]  # allocates nothing in C: what does not ask is not refused
+QUIET = ["upload and download of weights"]  # operations without an allocation in C
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(tmp_path_factory.mktemp("native"), "wrong_allocations")
 
 
-def harm(swept: dict[str, Swept]) -> str:
-    return "\n".join(said for result in swept.values() for said in result.harm)
+def failures(swept: dict[str, Swept]) -> str:
+    return "\n".join(message for result in swept.values() for message in result.failures)
 
 
 def check(swept: dict[str, Swept], mode: str, stride: int) -> None:
-    assert not harm(swept), harm(swept)
+    assert not failures(swept), failures(swept)
     for name, result in swept.items():
         assert (result.allocations == 0) == (name in QUIET), (name, result)
         if mode != "from then on":
@@ -52,22 +52,21 @@ def check(swept: dict[str, Swept], mode: str, stride: int) -> None:
         ("unchecked", "status -11"),
         ("leaking", "blocks, bytes and threads before"),
         ("straying", "blocks, bytes and threads before"),
-        ("silent", "another result, and no error"),
-        ("spoiled", "the repetition gives"),
+        ("silent", "another result without an error"),
+        ("spoiled", "the repetition returns"),
     ],
 )
-def test_the_sweep_notices_c_that_is_wrong(injector: Path, wrong: Path, function: str, notices: str) -> None:
+def test_the_sweep_notices_every_kind_of_wrong_c_code(injector: Path, wrong: Path, function: str, notices: str) -> None:
     swept = run(injector, [function], "once", library=wrong)[function]
     assert swept.allocations == (1 if function in ("unchecked", "silent") else 2)
     if notices:
-        assert swept.harm and all(notices in said for said in swept.harm), swept
+        assert swept.failures and all(notices in message for message in swept.failures), swept
     else:
-        assert (swept.injected, swept.refused, swept.harm) == (2, 2, []), swept
+        assert (swept.injected, swept.refused, swept.failures) == (2, 2, []), swept
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_memory_that_ends_anywhere_is_an_error_and_no_harm(injector: Path, mode: str) -> None:
-    """Every seventh allocation of every operation; the full sweep takes them all."""
+def test_every_seventh_allocation_can_fail_without_damage(injector: Path, mode: str) -> None:
     from allocating_operations import OPERATIONS
 
     swept = run(injector, list(OPERATIONS), mode, first=0, stride=7)
@@ -77,16 +76,16 @@ def test_memory_that_ends_anywhere_is_an_error_and_no_harm(injector: Path, mode:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_memory_that_ends_at_each_allocation_is_an_error_and_no_harm(injector: Path, mode: str) -> None:
+def test_every_allocation_can_fail_without_damage(injector: Path, mode: str) -> None:
     from allocating_operations import OPERATIONS
 
     check(run(injector, list(OPERATIONS), mode), mode, 1)
 
 
 @pytest.mark.parametrize("mode", ["once", "from then on"])
-def test_the_first_session_of_a_process_can_be_asked_for_again(injector: Path, mode: str) -> None:
+def test_creating_the_first_session_of_a_process_can_be_repeated(injector: Path, mode: str) -> None:
     swept = run(injector, [FIRST_SESSION], mode, library=extension())
-    assert not harm(swept), harm(swept)
+    assert not failures(swept), failures(swept)
     result = swept[FIRST_SESSION]
-    assert result.allocations >= 7  # what ggml is set up with, and the session
+    assert result.allocations >= 7  # those of ggml's setup and of the session
     assert result.refused == result.allocations

@@ -1,6 +1,6 @@
-"""What sweep_allocations.py lets fail: every kind of call that allocates, on models of a few hundred weights.
+"""The operations of sweep_allocations.py: every kind of call that allocates, on models with a few hundred weights.
 
-Each act can be called again where it left off, as a user would after a MemoryError.
+Each act can be called again after a MemoryError and continues where it stopped, as a user's program would.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from engines import realize, realized, weights_of
+from operation import Operation
 from session_calls import CALLS, OTHERS, STEPS, Desk
-from sweep_allocations import Operation
 from toynn import AdamW, LlamaSeqEngine, Session, SmolLM2Config, Tensor
 from toynn import tinynn as nn
 from toynn.llm.engine import LlamaDecoder
@@ -31,7 +31,7 @@ HP = AdamW(lr=0.01).hp(1)
 
 
 class Declaring:
-    """Declares what is not declared yet."""
+    """Declare weights, upload and download. Weights that already exist are not declared again."""
 
     def __init__(self) -> None:
         self.session = Session(n_threads=1)
@@ -40,7 +40,7 @@ class Declaring:
 
     def act(self) -> bytes:
         s = self.session
-        while len(self.tensors) < 1100:  # more than fit one context of ggml's, or the first table of handles
+        while len(self.tensors) < 1100:  # more than one ggml context or the first table of handles can hold
             self.tensors.append(nn.tnn_input_1d_f32_persistent(s, 4))
         if not self.finalized:
             nn.tnn_finalize_weights(s)
@@ -56,7 +56,7 @@ def session_act(_: object) -> bytes:
 
 
 def in_a_new_thread(act: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """The same from a thread that never called toynn before."""
+    """Return an act that runs the given one in a thread that has never called toynn."""
 
     def started(state: Any) -> bytes:
         results: list[bytes | MemoryError] = []
@@ -78,7 +78,7 @@ def in_a_new_thread(act: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 class Chain:
-    """A graph of ggml's own operators, each call of C made again until it is done."""
+    """A graph of ggml's own operators. Calls that succeeded are not repeated."""
 
     def __init__(self, kind: str, n_threads: int) -> None:
         self.kind = kind
@@ -99,7 +99,7 @@ class Chain:
     def act(self) -> bytes:
         s = self.session
         x = self.w
-        for i in range(300):  # more than the first table of handles holds, and a stack that has to grow
+        for i in range(300):  # more than the first table of handles can hold, and enough to make a stack grow
             x = self.once(f"x{i}", partial(nn.tnn_scale, s, x, 1.0))
         out = self.once("sum", lambda: nn.tnn_sum(s, x))
         if self.kind == "forward":
@@ -123,11 +123,11 @@ class Chain:
 
 
 class Rows(Chain):
-    """The operators that allocate when they are called, or when they compute."""
+    """Operators that allocate memory when they are called or computed."""
 
     def __init__(self) -> None:
         super().__init__("rows", 1)
-        self.ids = nn.tnn_input_1d_i32(self.session, 400)  # a sort of so many asks for memory of its own
+        self.ids = nn.tnn_input_1d_i32(self.session, 400)  # sorting 400 ids allocates memory
 
     def act(self) -> bytes:
         s = self.session
@@ -181,7 +181,7 @@ def opened(layout: str, n_threads: int, dtype: int = 0) -> Callable[[], LlamaSeq
 
 
 def trained(layout: str, n_threads: int, **options: bool) -> Callable[[], LlamaSeqEngine]:
-    """A realized training graph that has not computed: its threads and scratch memory do not exist."""
+    """Return a maker of a realized training graph that has not computed, so its threads and scratch do not exist."""
 
     def make() -> LlamaSeqEngine:
         engine = opened(layout, n_threads)()
@@ -277,7 +277,7 @@ def decoder_weights() -> dict[str, Any]:
 
 
 class Reading:
-    """A decoder, opened where it is not."""
+    """A decoder, which is opened when it is first used."""
 
     def __init__(self, n_threads: int, given: dict[str, Any]) -> None:
         self.n_threads = n_threads

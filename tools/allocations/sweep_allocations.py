@@ -1,12 +1,13 @@
-"""Lets every allocation of the extension fail, one after the other, while it opens, declares, builds, trains and reads.
+"""Let each allocation of the extension fail, one at a time, during every kind of operation.
 
-A child under LD_PRELOAD of native/allocation_faults.c counts the allocations of an operation, then runs it again
-for each n with the nth refused: once, or with all that follow. The operation must give the bytes it always gives, or
-raise a MemoryError; then, with memory again, it must give those bytes on the same objects; and closed, it leaves no
-block and no thread. In the mode "each call" only the refused call of C is made again, in the middle of the operation.
+    python tools/allocations/sweep_allocations.py                      # every operation, every allocation
+    python tools/allocations/sweep_allocations.py --only step --stride 3
 
-python tools/allocations/sweep_allocations.py                      every operation, every n; a table
-python tools/allocations/sweep_allocations.py --only step --stride 3
+A child process with native/allocation_faults.c in LD_PRELOAD counts the allocations of an operation. Then it runs the
+operation again for each n, and the nth allocation fails: only that one ("once"), or it and all later ones ("from then
+on"). The operation must return the same bytes as always, or raise a MemoryError. In that case it must return the same
+bytes when it is repeated on the same objects with memory available. After it is closed, no block and no thread may
+remain. In the mode "each call" only the C call that failed is repeated, in the middle of the operation.
 """
 
 from __future__ import annotations
@@ -31,30 +32,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from operation import Operation
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # it has the table of session calls
+sys.path.insert(0, str(TESTS_SUPPORT))  # for the table of session calls
 
 FIRST_SESSION = "first session of a process"
-MOST_HARM = 20  # of one operation; then the next
+MOST_FAILURES = 20  # of one operation in one mode; the sweep then continues with the next operation
 MODES = ("once", "from then on", "each call")
 NATIVE = Path(__file__).with_name("native")
 
 
-@dataclass(frozen=True)
-class Operation:
-    """make gives what act works on; act gives its result as bytes and may be called again after a MemoryError."""
-
-    make: Callable[[], Any]
-    act: Callable[[Any], bytes]
-    close: Callable[[Any], None]
-
-
-# ---------------------------------------------------------------- the child
+# ---------------------------------------------------------------- in the child
 
 
 class Faults:
-    """The preloaded library, aimed at one shared object."""
+    """The preloaded library, which lets allocations of one shared object (the target) fail."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -64,8 +57,8 @@ class Faults:
         for name in ("disarm", "seen", "live", "live_bytes", "threads"):
             getattr(self._lib, f"faults_{name}").restype = ctypes.c_long
 
-    def aim(self) -> Faults:
-        """Once the target is loaded."""
+    def select(self) -> Faults:
+        """Select the target, which must be loaded already."""
         if self._lib.faults_target(self._target.encode()) < 1:
             raise SystemExit(f"{self._target} is not loaded")
         return self
@@ -74,11 +67,11 @@ class Faults:
         self._lib.faults_arm(n, int(after))
 
     def disarm(self) -> tuple[int, int]:
-        """Allocations that failed, and all that were seen."""
+        """Return the number of allocations that failed, and of all allocations since arm."""
         return self._lib.faults_disarm(), self._lib.faults_seen()
 
     def live(self) -> tuple[int, int, int]:
-        """The target's blocks, their bytes, and its threads."""
+        """Return the number of blocks of the target, their bytes, and its threads."""
         gc.collect()
         return self._lib.faults_live(), self._lib.faults_live_bytes(), self._lib.faults_threads()
 
@@ -95,7 +88,11 @@ def attempt(act: Callable[[Any], bytes], state: Any) -> bytes | MemoryError:
 
 
 def point(faults: Faults, operation: Operation, n: int, mode: str, wanted: bytes) -> tuple[int, int, bool]:
-    """One n. Returns how many allocations failed, how many there were, and whether a MemoryError came."""
+    """Run the operation while its nth allocation fails.
+
+    Returns:
+        The number of allocations that failed, the number of allocations, and whether a MemoryError was raised.
+    """
     before = faults.live()
     state = operation.make()
     faults.arm(n, mode == "from then on")
@@ -103,13 +100,13 @@ def point(faults: Faults, operation: Operation, n: int, mode: str, wanted: bytes
     failed, seen = faults.disarm()
     where = faults.where()
     if isinstance(got, MemoryError):
-        assert failed, f"a MemoryError though nothing failed: {got}"
+        assert failed, f"a MemoryError although no allocation failed: {got}"
         assert mode != "each call", f"the repeated call failed again: {got}\n{where}"
-        assert str(got), f"a MemoryError without a word\n{where}"
+        assert str(got), f"a MemoryError without a message\n{where}"
         again = attempt(operation.act, state)
-        assert again == wanted, f"after '{got}' the repetition gives {again!r}\n{where}"
+        assert again == wanted, f"after '{got}' the repetition returns {again!r}\n{where}"
     else:
-        assert got == wanted, f"another result, and no error\n{where}"
+        assert got == wanted, f"another result without an error\n{where}"
     operation.close(state)
     state = None
     after = faults.live()
@@ -118,22 +115,22 @@ def point(faults: Faults, operation: Operation, n: int, mode: str, wanted: bytes
 
 
 def sweep(faults: Faults, operation: Operation, mode: str, first: int, stride: int) -> None:
-    """Prints a line before each n, and a last one with the totals."""
+    """Let every stride-th allocation fail. Print a line before each, and a last line with the totals."""
     results = []
-    for _ in range(2):  # the second time what is made once in a process is there
+    for _ in range(2):  # the second run is counted, without the allocations that happen once per process
         state = operation.make()
         faults.arm(-1, False)
         results.append(operation.act(state))
         _, seen = faults.disarm()
         operation.close(state)
-    assert results[0] == results[1], "two runs without a fault differ"
+    assert results[0] == results[1], "two runs without a failed allocation differ"
     injected = refused = 0
     n = first
     while True:
         print(f"point {n}", flush=True)
         failed, total, error = point(faults, operation, n, mode, results[0])
         if failed == 0:
-            assert n > total, f"nothing failed at {n} of {total}"
+            assert n > total, f"allocation {n} of {total} did not fail"
             break
         injected += failed
         refused += error
@@ -143,10 +140,10 @@ def sweep(faults: Faults, operation: Operation, mode: str, first: int, stride: i
 
 @functools.cache
 def call_again() -> None:
-    """From now on a call of C that found no memory is made once more, as a caller might."""
+    """From now on, repeat each C call that raised a MemoryError once."""
     from toynn.errors import TinyNNMemoryError
 
-    def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    def repeated(call: Callable[..., Any]) -> Callable[..., Any]:
         def called(*arguments: Any, **named: Any) -> Any:
             try:
                 return call(*arguments, **named)
@@ -156,19 +153,19 @@ def call_again() -> None:
         return called
 
     session: Any = importlib.import_module("toynn.tinynn.session")
-    session._called = patient(session._called)
-    session.Session.__init__ = patient(session.Session.__init__)
+    session._called = repeated(session._called)
+    session.Session.__init__ = repeated(session.Session.__init__)
 
 
 def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
-    """As `sweep`, of the call that sets a process up: in a fork for each n, the extension loaded and nothing called."""
+    """Sweep the first call in a process, which sets up ggml. Each n gets a fork that has only loaded the extension."""
     loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
     spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
     assert spec is not None
     module: Any = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     lib, null = module.lib, module.ffi.NULL
-    faults.aim()
+    faults.select()
 
     def first_session(n: int) -> tuple[int, int, int]:
         faults.arm(n, n > 0 and mode == "from then on")
@@ -176,15 +173,15 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
         failed, seen = faults.disarm()
         refused = session == null
         if refused:
-            assert failed, "no session though nothing failed"
+            assert failed, "no session although no allocation failed"
             assert lib.tnn_last_error_code(null) == lib.TNN_E_MEMORY, module.ffi.string(lib.tnn_last_error(null))
             session = lib.tnn_session_new(0)
-        assert session != null, f"no session at the second try\n{faults.where()}"
+        assert session != null, f"no session at the second attempt\n{faults.where()}"
         process = os.fork()
-        if process == 0:  # which must not use it: the fork is noticed though a handler had to be registered twice
+        if process == 0:  # the child must not use the session, even if the fork handler was registered twice
             refuses = lib.tnn_session_n_threads(session) < 0 and lib.tnn_last_error_code(session) == lib.TNN_E_STATE
             os._exit(0 if refuses else 1)
-        assert os.waitpid(process, 0)[1] == 0, f"a forked child may use its parent's session\n{faults.where()}"
+        assert os.waitpid(process, 0)[1] == 0, f"a forked child can use its parent's session\n{faults.where()}"
         x = lib.tnn_input_1d_f32_persistent(session, 4)
         assert lib.tnn_finalize_weights(session) == 0
         assert lib.tnn_realize(session, lib.tnn_scale(session, x, 1.0)) == 0
@@ -204,11 +201,11 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
             finally:
                 os._exit(1)
         os.close(writes)
-        said = os.read(ends, 100).decode()
+        numbers = os.read(ends, 100).decode()
         os.close(ends)
         status = os.waitpid(process, 0)[1]
-        assert status == 0, f"the first session ended its process: {status}"
-        failed, seen, refused = map(int, said.split())
+        assert status == 0, f"the first session ended its process with status {status}"
+        failed, seen, refused = map(int, numbers.split())
         return failed, seen, refused
 
     _, seen, _ = forked(-1)
@@ -216,14 +213,14 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
     for n in range(first, seen + 1, stride):
         print(f"point {n}", flush=True)
         failed, _, error = forked(n)
-        assert failed, f"nothing failed at {n} of {seen}"
+        assert failed, f"allocation {n} of {seen} did not fail"
         injected += failed
         refused += error
     print(f"done {seen} {injected} {refused}", flush=True)
 
 
 def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
-    """first: of the first operation; the others start at a place of their own within the stride."""
+    """Sweep operations. first: the first n of the first operation; 0 chooses one by the name, as for the others."""
     faulthandler.enable()
     for name in names:
         print(f"operation {name}", flush=True)
@@ -241,34 +238,40 @@ def child_operation(name: str, mode: str, first: int, stride: int, library: str)
         def act(_: None) -> bytes:
             result = getattr(wrong, name)(100)
             if result < 0:
-                raise MemoryError("no memory for the sum")
+                raise MemoryError("cannot allocate memory for the sum")
             return str(result).encode()
 
-        sweep(Faults("wrong_allocations").aim(), Operation(lambda: None, act, lambda _: None), mode, first, stride)
+        sweep(Faults("wrong_allocations").select(), Operation(lambda: None, act, lambda _: None), mode, first, stride)
         return
     import allocating_operations
 
     if mode == "each call":
         call_again()
-    sweep(Faults("_tinynn.").aim(), allocating_operations.OPERATIONS[name], mode, first, stride)
+    sweep(Faults("_tinynn.").select(), allocating_operations.OPERATIONS[name], mode, first, stride)
 
 
-# ---------------------------------------------------------------- the parent
+# ---------------------------------------------------------------- in the parent
 
 
 @dataclass
 class Swept:
-    """What became of one operation in one mode. allocations: of a run without a fault; harm: what was said of each n
-    that ended its process, or where a check failed."""
+    """The result of one operation in one mode.
+
+    Attributes:
+        allocations: their number in a run in which none fails.
+        injected: number of allocations that failed.
+        refused: number of runs that raised a MemoryError.
+        failures: a message for each n that ended the process or failed a check.
+    """
 
     allocations: int = 0
     injected: int = 0
     refused: int = 0
-    harm: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def compiled(folder: Path, name: str) -> Path:
-    """tools/allocations/native/<name>.c as a shared library."""
+    """Compile tools/allocations/native/<name>.c to a shared library in the folder and return its path."""
     library = folder / f"lib{name}.so"
     command = [os.environ.get("CC", "cc"), "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*command, "-o", str(library), str(NATIVE / f"{name}.c"), "-ldl"], check=True)
@@ -278,15 +281,15 @@ def compiled(folder: Path, name: str) -> Path:
 def run(
     injector: Path, names: list[str], mode: str, *, first: int = 1, stride: int = 1, library: Path | None = None
 ) -> dict[str, Swept]:
-    """Sweeps operations in a child, and in another where one ended, behind the n that ended it.
+    """Sweep operations in a child process. If it ends, continue in a new one after the n that ended it.
 
-    first: of the first operation, 0 for a place that depends on its name, as the others'.
+    first: the first n of the first operation; 0 chooses one by the name, as for the other operations.
     """
     swept = {name: Swept() for name in names}
     while names:
-        words = ["\n".join(names), mode, str(first), str(stride), str(library or "")]
+        arguments = ["\n".join(names), mode, str(first), str(stride), str(library or "")]
         done = subprocess.run(
-            [sys.executable, __file__, "--child", *words],
+            [sys.executable, __file__, "--child", *arguments],
             env=os.environ | {"LD_PRELOAD": str(injector)},
             capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
@@ -305,8 +308,8 @@ def run(
             break
         if not name:
             raise RuntimeError(f"the sweep does not start: status {done.returncode}\n{done.stderr}")
-        swept[name].harm.append(f"{name}, {mode}, at {n}: status {done.returncode}\n{done.stderr[-4000:]}")
-        goes_on = n > 0 and len(swept[name].harm) < MOST_HARM
+        swept[name].failures.append(f"{name}, {mode}, at {n}: status {done.returncode}\n{done.stderr[-4000:]}")
+        goes_on = n > 0 and len(swept[name].failures) < MOST_FAILURES
         names = names[names.index(name) + (0 if goes_on else 1) :]
         first = n + stride if goes_on else 0
     return swept
@@ -316,27 +319,28 @@ def main() -> int:
     from allocating_operations import OPERATIONS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="operations whose name holds this")
-    parser.add_argument("--stride", type=int, default=1, help="only every so many allocations")
-    arguments = parser.parse_args()
-    names = [name for name in OPERATIONS if arguments.only in name]
-    if not names and arguments.only not in FIRST_SESSION:
-        parser.error(f"--only: no operation's name holds {arguments.only!r}; there are: {'; '.join(OPERATIONS)}")
-    harmed = total = 0
+    parser.add_argument("--only", default="", metavar="TEXT", help="Sweep only operations whose name contains TEXT.")
+    parser.add_argument("--stride", type=int, default=1, metavar="N", help="Let only every Nth allocation fail.")
+    options = parser.parse_args()
+    names = [name for name in OPERATIONS if options.only in name]
+    if not names and options.only not in FIRST_SESSION:
+        known = "; ".join([*OPERATIONS, FIRST_SESSION])
+        parser.error(f"--only {options.only!r} matches no operation; the operations are: {known}")
+    failures = total = 0
     print(f"{'operation':44} {'mode':12} {'allocations':>11} {'faults':>8} {'refused':>8}")
     with tempfile.TemporaryDirectory() as folder:
         injector = compiled(Path(folder), "allocation_faults")
         for mode in MODES:
-            swept = run(injector, names, mode, first=0, stride=arguments.stride)
-            if arguments.only in FIRST_SESSION and mode != "each call":
-                swept |= run(injector, [FIRST_SESSION], mode, stride=arguments.stride, library=extension())
+            swept = run(injector, names, mode, first=0, stride=options.stride)
+            if options.only in FIRST_SESSION and mode != "each call":
+                swept |= run(injector, [FIRST_SESSION], mode, stride=options.stride, library=extension())
             for name, result in swept.items():
                 print(f"{name:44} {mode:12} {result.allocations:11} {result.injected:8} {result.refused:8}")
-                print("".join(result.harm), end="", flush=True)
-                harmed += len(result.harm)
+                print("".join(result.failures), end="", flush=True)
+                failures += len(result.failures)
                 total += result.injected
-    print(f"{total} faults, {harmed} that did harm")
-    return 1 if harmed else 0
+    print(f"{total} allocations failed; {failures} checks failed")
+    return 1 if failures else 0
 
 
 def extension() -> Path:

@@ -1,6 +1,8 @@
-"""What of csrc ran, file by file, and what did not: report.py csrc.json [--lines 97] [--branches 95].
+"""Report how many lines and branches of csrc the tests reached, and which branches they missed.
 
-Reads gcovr's JSON. Ends with exit status 1 where less than so many percent of all lines or branches were reached.
+    python tools/coverage/report.py csrc.json [--lines 97] [--branches 95]
+
+The input is the JSON output of gcovr. The exit status is 1 if the percentage of lines or branches is below its floor.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 @dataclass
 class Counts:
-    """Reached and all lines, reached and all branches; and the lines of the branches that were not."""
+    """Reached lines and all lines, reached branches and all branches. missed: branches not reached, by line number."""
 
     lines: int = 0
     all_lines: int = 0
@@ -41,7 +43,7 @@ def percent(part: int, whole: int) -> float:
 
 
 def counted(lines: list[dict[str, Any]]) -> Counts:
-    """A line that is compiled twice (a header's, a template's) has reached what any of its copies has."""
+    """Count the lines of a file. If a line is compiled several times, it is reached if any copy is reached."""
     hit: dict[int, bool] = {}
     taken: dict[tuple[int, int], bool] = {}
     for line in lines:
@@ -58,19 +60,19 @@ def counted(lines: list[dict[str, Any]]) -> Counts:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("json", type=Path)
-    parser.add_argument("--lines", type=float, default=0.0, help="least percent of the lines")
-    parser.add_argument("--branches", type=float, default=0.0, help="least percent of the branches")
-    words = parser.parse_args()
-    files = {entry["file"]: counted(entry["lines"]) for entry in json.loads(words.json.read_text())["files"]}
+    parser.add_argument("json", type=Path, help="JSON output of gcovr.")
+    parser.add_argument("--lines", type=float, default=0.0, help="Least percentage of reached lines.")
+    parser.add_argument("--branches", type=float, default=0.0, help="Least percentage of reached branches.")
+    options = parser.parse_args()
+    files = {entry["file"]: counted(entry["lines"]) for entry in json.loads(options.json.read_text())["files"]}
     total = Counts()
     for counts in files.values():
         total.add(counts)
     if total.all_branches == 0:
-        print("coverage: nothing was counted", file=sys.stderr)
+        print(f"coverage: {options.json} contains no branches; the build did not count coverage", file=sys.stderr)
         return 1
 
-    print("branches that no test reached, with how many of the line's:")
+    print("Branches that no test reached, as file:line: number of branches: source line")
     for name, counts in files.items():
         source = Path(name).read_text(encoding="utf-8").splitlines()
         for number, n in sorted(counts.missed.items()):
@@ -78,15 +80,17 @@ def main() -> int:
     print(f"\n{'file':34} {'lines':>24} {'branches':>24}")
     for name, counts in [*files.items(), ("all", total)]:
         print(counts.row(name))
-    well = True
+    passed = True
     for what, reached, floor in (
-        ("lines", percent(total.lines, total.all_lines), words.lines),
-        ("branches", percent(total.branches, total.all_branches), words.branches),
+        ("lines", percent(total.lines, total.all_lines), options.lines),
+        ("branches", percent(total.branches, total.all_branches), options.branches),
     ):
         if reached < floor:
-            print(f"coverage: {reached:.2f} % of the {what} were reached, the floor is {floor:g} %", file=sys.stderr)
-            well = False
-    return 0 if well else 1
+            print(
+                f"coverage: {reached:.2f} % of the {what} were reached, fewer than {floor:g} %", file=sys.stderr
+            )
+            passed = False
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 /* allocation_faults.c - a library for LD_PRELOAD that lets the nth allocation of one shared object fail, and counts its blocks.
  *
- * An allocation is the target's if, walking up the stack, its code is met before any other's: the C and C++ runtime and the
- * dynamic loader work on behalf of whoever called them, so they are looked through. What Python, cffi or numpy allocate stays
- * theirs, even where the target called them. glibc only: the real functions are reached by the names that it exports for this.
+ * An allocation belongs to the target if the target's code is the first on the stack, from the innermost frame outwards. Frames of the
+ * C and C++ runtime and of the dynamic loader are skipped, because they work for their caller. Allocations by Python, cffi or numpy do
+ * not belong to the target, even if the target called them. glibc only: the library calls the original functions by names that only
+ * glibc exports.
  *
- *   faults_target("_tinynn")   whose allocations count; returns how many executable segments are loaded under that name
- *   faults_arm(n, after)       the nth from now on fails, and with after != 0 all that follow
- *   faults_disarm()            returns how many failed
- *   faults_seen()              the target's allocations since faults_arm
- *   faults_live(), faults_live_bytes()   blocks of the target that are not freed, since faults_target
- *   faults_threads()           threads that it started and did not join
- *   faults_where()             the stack of the first failure, as names of objects and offsets
+ *   faults_target("_tinynn")   selects the target by a part of its file name; returns the number of its executable segments
+ *   faults_arm(n, after)       lets the nth allocation from now on fail, and if after != 0 also all later ones
+ *   faults_disarm()            returns how many allocations failed
+ *   faults_seen()              returns the number of allocations of the target since faults_arm
+ *   faults_live(), faults_live_bytes()   return the blocks of the target that were not freed since faults_target, and their bytes
+ *   faults_threads()           returns the number of threads that the target started and did not join
+ *   faults_where()             returns the stack of the first failure, as names of objects with offsets
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,7 +39,7 @@ typedef int    (*create_fun)(pthread_t *, const pthread_attr_t *, void * (*) (vo
 typedef int    (*join_fun)(pthread_t, void **);
 typedef void * (*mmap_fun)(void *, size_t, int, int, int, off_t);
 
-/* ------------------------------------------------------------------ whose code an address is */
+/* ------------------------------------------------------------------ the object that an address belongs to */
 
 #define MOST_RANGES 64
 struct range {
@@ -64,16 +65,16 @@ static int note_object(struct dl_phdr_info * info, size_t size, void * unused) {
     (void) unused;
     const char * file   = strrchr(info->dlpi_name, '/');
     const bool   target = file != NULL && strstr(file, g_name) != NULL;
-    bool         looked_through = false;
+    bool         skipped = false;
     for (size_t i = 0; i < sizeof(runtime) / sizeof(runtime[0]); i++) {
-        looked_through = looked_through || (file != NULL && strstr(file, runtime[i]) != NULL);
+        skipped = skipped || (file != NULL && strstr(file, runtime[i]) != NULL);
     }
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) * h = &info->dlpi_phdr[i];
         const struct range r = { info->dlpi_addr + h->p_vaddr, info->dlpi_addr + h->p_vaddr + h->p_memsz };
         if (h->p_type == PT_LOAD && (h->p_flags & PF_X) && target && g_n_target < MOST_RANGES) {
             g_target[g_n_target++] = r;
-        } else if (h->p_type == PT_LOAD && (h->p_flags & PF_X) && looked_through && g_n_runtime < MOST_RANGES) {
+        } else if (h->p_type == PT_LOAD && (h->p_flags & PF_X) && skipped && g_n_runtime < MOST_RANGES) {
             g_runtime[g_n_runtime++] = r;
         }
     }
@@ -84,7 +85,7 @@ static int note_object(struct dl_phdr_info * info, size_t size, void * unused) {
 
 #define SLOTS (1u << 16)
 static struct {
-    void * block; /* NULL: never used; (void *) 1: no longer */
+    void * block; /* NULL: never used; (void *) 1: no longer used */
     size_t size;
 } g_blocks[SLOTS];
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -137,9 +138,9 @@ static long            g_at;
 static bool            g_after;
 static void          * g_where[MOST_FRAMES];
 static int             g_n_where;
-static _Thread_local bool t_inside; /* what this library does itself */
+static _Thread_local bool t_inside; /* this thread is in a function of this library */
 
-/* Is the allocation that the caller is asked for the target's, and is it to fail? */
+/* Returns whether the current allocation belongs to the target, and whether it must fail. */
 static bool ours(bool * fails) {
     void * frames[MOST_FRAMES];
     *fails = false;
@@ -149,7 +150,7 @@ static bool ours(bool * fails) {
     t_inside = true;
     const int n = backtrace(frames, MOST_FRAMES);
     bool mine = false;
-    for (int i = 0; i < n; i++) { /* a return address may be the first byte behind the call's function */
+    for (int i = 0; i < n; i++) { /* a return address can be the first byte after the calling function */
         const char * at = (const char *) frames[i] - 1;
         if (within(g_target, g_n_target, at)) {
             mine = true;
@@ -171,7 +172,7 @@ static bool ours(bool * fails) {
     return mine;
 }
 
-/* ------------------------------------------------------------------ what is put in front of the C library */
+/* ------------------------------------------------------------------ replacements of C library functions */
 
 API void * malloc(size_t size) {
     bool       fails;
@@ -206,7 +207,7 @@ API void * realloc(void * old, size_t size) {
         errno = ENOMEM;
         return NULL;
     }
-    died(old); /* before another thread can be given its address */
+    died(old); /* before another thread can receive its address */
     void * p = __libc_realloc(old, size);
     if (mine && p != NULL) {
         born(p, size);
@@ -259,7 +260,7 @@ API int pthread_create(pthread_t * thread, const pthread_attr_t * attributes, vo
     if (real == NULL) {
         *(void **) &real = dlsym(RTLD_NEXT, "pthread_create");
     }
-    t_inside = true; /* glibc keeps the memory of a thread for the next one, so whether it asks for any is chance */
+    t_inside = true; /* glibc reuses the memory of ended threads, so the number of allocations here is random */
     const int status = real(thread, attributes, run, argument);
     t_inside = false;
     g_threads += mine && status == 0;
@@ -291,11 +292,11 @@ API void * mmap(void * at, size_t size, int protection, int flags, int file, off
     return real(at, size, protection, flags, file, offset);
 }
 
-/* ------------------------------------------------------------------ what the test calls */
+/* ------------------------------------------------------------------ the interface for sweep_allocations.py */
 
 API int faults_target(const char * name) {
     void * warm[4];
-    backtrace(warm, 4); /* loads what it needs, which allocates */
+    backtrace(warm, 4); /* the first call loads libraries, which allocates */
     t_inside   = true;
     g_name     = name;
     g_n_target = g_n_runtime = 0;

@@ -1,4 +1,5 @@
-/* wrong_allocations.c - wrong on purpose, and right once: what tests/hostile/test_allocation_failures.py shows its sweep to notice. */
+/* wrong_allocations.c - functions with deliberate errors, and one correct function: tests/hostile/test_allocation_failures.py checks
+ * that the sweep notices the errors. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
@@ -7,7 +8,7 @@
 
 #define API __attribute__((visibility("default")))
 
-/* Each returns the sum of n ones, or -1 where memory ended. */
+/* Each function below returns the sum of n ones, or -1 if it cannot allocate memory. */
 static int sum_of(const char * ones, int n) {
     int sum = 0;
     for (int i = 0; i < n; i++) {
@@ -30,7 +31,7 @@ API int right(int n) {
     return sum;
 }
 
-/* Uses what malloc returns without a look. */
+/* Does not check the result of malloc. */
 API int unchecked(int n) {
     volatile char * a = malloc((size_t) n);
     for (int i = 0; i < n; i++) {
@@ -41,7 +42,7 @@ API int unchecked(int n) {
     return sum;
 }
 
-/* Keeps the first block where the second is refused. */
+/* Does not free the first block if the second allocation fails. */
 API int leaking(int n) {
     char * a = malloc((size_t) n);
     char * b = a != NULL ? malloc((size_t) n) : NULL;
@@ -56,7 +57,7 @@ API int leaking(int n) {
     return sum;
 }
 
-/* Takes a refused block for none needed, and gives another result. */
+/* Returns another result instead of an error if the allocation fails. */
 API int silent(int n) {
     char * a = malloc((size_t) n);
     if (a == NULL) {
@@ -68,7 +69,7 @@ API int silent(int n) {
     return sum;
 }
 
-/* Is not what it was after a refusal: the next try fails as well. */
+/* Cannot be repeated after a failed allocation: the next call fails as well. */
 API int spoiled(int n) {
     static int refused;
     if (refused) {
@@ -84,7 +85,7 @@ static void * sleep_forever(void * unused) {
     return unused;
 }
 
-/* Leaves a thread behind where the block is refused. */
+/* Leaves a thread running if the allocation fails. */
 API int straying(int n) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, sleep_forever, NULL) != 0) {
