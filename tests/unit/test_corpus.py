@@ -110,8 +110,8 @@ def test_a_schema_with_too_little_choice_is_refused(monkeypatch: pytest.MonkeyPa
         t.say("One day [Tom|Mia] went to the market and bought a hat and came home again.")
 
     monkeypatch.setitem(SCHEMAS, "thin", thin)
-    with pytest.raises(ValueError, match="thin: only 1 of 3 are unlike enough"):
-        write_corpus.told("thin", 3)
+    with pytest.raises(ValueError, match="thin gives only 1 of 3 stories"):
+        write_corpus.stories_of("thin", 3)
 
 
 # ---- English ----

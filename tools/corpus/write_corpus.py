@@ -1,9 +1,9 @@
-"""Write data/corpus.txt: the stories of the grammar and the hand-written ones, in an order that looks random.
+"""Write examples/data/corpus.txt: the stories of the grammar and the handwritten stories, ordered by their hashes.
 
-    python tools/corpus/write_corpus.py            # writes the file anew
-    python tools/corpus/write_corpus.py --check    # only compares: exit code 1 if it is not up to date
+    python tools/corpus/write_corpus.py            # write the file
+    python tools/corpus/write_corpus.py --check    # only compare; exit status 1 if the file is not up to date
 
-The same bytes on every Python. Needs nothing but Python.
+The file has the same bytes with every Python version. The script needs only the standard library.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ SEPARATOR = "<|endoftext|>"  # what `toynn prepare` takes for the end of a docum
 
 STORIES_PER_SCHEMA = 25
 SHINGLE = 8  # words
-# Of the shingles of the shorter of two stories, the share that both may have.
+# Largest share of the shingles of a story that may also occur in another story; the smaller set counts.
 MOST_SHARED = 0.25
-_ATTEMPTS = 60  # for one story; a schema that needs more has too little to choose from
+_ATTEMPTS = 60  # per story; a schema that needs more has too few choices
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """All runs of SHINGLE words."""
+    """Return all sequences of SHINGLE words."""
     words = text.split()
     return frozenset(tuple(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
 
 
 def shared(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
-    """The share of the smaller set that the other has too."""
+    """Return the share of the smaller set that is also in the other set."""
     return len(a & b) / min(len(a), len(b))
 
 
-def told(schema: str, n: int) -> list[str]:
-    """n stories of a schema, no two of them too much alike. Raises ValueError where so many cannot be had."""
+def stories_of(schema: str, n: int) -> list[str]:
+    """Return n stories of a schema that are not too similar. Raise ValueError if the schema has too few choices."""
     stories: list[str] = []
     seen: list[frozenset[tuple[str, ...]]] = []
     for attempt in range(n * _ATTEMPTS):
@@ -55,18 +55,20 @@ def told(schema: str, n: int) -> list[str]:
             stories.append(text)
             seen.append(own)
     if len(stories) < n:
-        raise ValueError(f"{schema}: only {len(stories)} of {n} are unlike enough: give it more to choose from")
+        raise ValueError(
+            f"the schema {schema} gives only {len(stories)} of {n} stories that differ enough; add choices to it"
+        )
     return stories
 
 
 def handwritten() -> list[str]:
-    """The stories of handwritten.txt, where a line of three asterisks stands between two."""
+    """Return the stories of handwritten.txt, which are separated by lines of three asterisks."""
     return [story.strip() for story in HANDWRITTEN.read_text(encoding="ascii").split("\n***\n")]
 
 
 def documents() -> list[str]:
-    """Every story once, in the order of their hashes, so that a new one moves no other."""
-    stories = [story for schema in SCHEMAS for story in told(schema, STORIES_PER_SCHEMA)] + handwritten()
+    """Return all stories in the order of their hashes, so that a new story does not move the others."""
+    stories = [story for schema in SCHEMAS for story in stories_of(schema, STORIES_PER_SCHEMA)] + handwritten()
     return sorted(stories, key=lambda story: hashlib.sha256(story.encode("ascii")).digest())
 
 
@@ -76,13 +78,13 @@ def corpus() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, compare with the file that is there")
+    parser.add_argument("--check", action="store_true", help="Do not write; compare with the existing file.")
     text = corpus().encode("ascii")
     if not parser.parse_args().check:
         CORPUS.write_bytes(text)
         print(f"wrote {CORPUS.name}: {text.count(SEPARATOR.encode())} stories, {len(text)} bytes")
     elif not CORPUS.is_file() or CORPUS.read_bytes() != text:
-        print(f"{CORPUS.name} is not what this script makes: run it without --check", file=sys.stderr)
+        print(f"{CORPUS.name} is not up to date; run this script without --check", file=sys.stderr)
         return 1
     return 0
 

@@ -86,9 +86,7 @@ def main() -> int:
         ("branches", percent(total.branches, total.all_branches), options.branches),
     ):
         if reached < floor:
-            print(
-                f"coverage: {reached:.2f} % of the {what} were reached, fewer than {floor:g} %", file=sys.stderr
-            )
+            print(f"coverage: {reached:.2f} % of the {what} were reached, fewer than {floor:g} %", file=sys.stderr)
             passed = False
     return 0 if passed else 1
 

@@ -8,7 +8,7 @@ from grammar.telling import Teller
 
 
 def sick_animal(t: Teller) -> None:
-    """An animal is ill, and somebody stays with it."""
+    """An animal is ill, and a person stays with it."""
     h, g = cast.child(t), cast.elder(t)
     kind = t.one("dog", "cat", "pony", "goat", "calf", "rabbit")
     name = t.one("Daisy", "Star", "Pip", "Hazel", "Snow", "Juno")
@@ -314,7 +314,7 @@ def farm_work(t: Teller) -> None:
 
 
 def picnic(t: Teller) -> None:
-    """A day out that goes wrong, and is good all the same."""
+    """A trip that goes wrong but is good in the end."""
     h, g = cast.child(t), cast.elder(t)
     f = cast.friend(t, h)
     food = t.one("bread and honey", "rolls and cheese", "cold pancakes", "egg sandwiches", "apple tarts")

@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def lost_thing(t: Teller) -> None:
-    """Something is gone, and somebody or a thought helps to find it."""
+    """Something is lost, and a person or an idea helps to find it."""
     h, g = cast.child(t), cast.parent(t)
     x = words.belonging(t)
     scenes.meet(t, h)
@@ -102,7 +102,7 @@ def lost_thing(t: Teller) -> None:
 
 
 def mended(t: Teller) -> None:
-    """A broken thing is not thrown away but mended."""
+    """A broken thing is repaired instead of thrown away."""
     h, g = cast.child(t), cast.grandparent(t)
     what, break_, part, fix, use = t.draw.one(
         (

@@ -1,4 +1,4 @@
-"""Puts somebody in a story. Nobody gets a name that the story has already."""
+"""Add persons to a story. Each gets a name that the story does not use yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def child(t: Teller) -> Person:
 
 
 def friend(t: Teller, of: Person) -> Person:
-    """Another child; mostly a boy beside a girl and a girl beside a boy, so that "he" and "she" tell them apart."""
+    """Add another child, usually of the other sex, so that "he" and "she" distinguish the two."""
     return _girl_or_boy(t, of.female != t.draw.chance(4, 5))
 
 
@@ -37,7 +37,7 @@ def grandparent(t: Teller) -> Person:
 
 
 def elder(t: Teller) -> Person:
-    """Any grown-up of the family."""
+    """Add any adult of the family."""
     return _from(t, (*names.PARENTS, *names.GRANDPARENTS, *names.RELATIVES))
 
 
@@ -50,13 +50,13 @@ def teacher(t: Teller) -> Person:
 
 
 def pet(t: Teller, kind: str) -> Person:
-    """A dog or a cat."""
+    """Add a dog or a cat."""
     rows = {"dog": names.DOGS, "cat": names.CATS}[kind]
     return _from(t, [(name, female, kind) for name in rows for female in (False, True)])
 
 
 def creature(t: Teller, kinds: Sequence[str]) -> Person:
-    """An animal that talks."""
+    """Add an animal that talks."""
     kind = t.draw.one(kinds)
     may_be_female = kind not in names.MALE_KINDS
     return _from(t, [(name, female, kind) for name, female in names.CREATURE_NAMES if may_be_female or not female])

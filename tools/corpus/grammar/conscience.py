@@ -1,4 +1,4 @@
-"""Stories in which nobody is looking: sharing, truth, a promise."""
+"""Stories about sharing, telling the truth, and keeping a promise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def sharing(t: Teller) -> None:
-    """There is too little, or only one."""
+    """There is too little of something, or only one."""
     h = cast.child(t)
     f, n = cast.friend(t, h), cast.neighbour(t)
     scenes.meet(t, h)
@@ -159,7 +159,7 @@ def truth(t: Teller) -> None:
 
 
 def promise(t: Teller) -> None:
-    """A promise is made, and something more pleasant comes between."""
+    """A promise is made, and then something more pleasant is offered."""
     h, n = cast.child(t), cast.neighbour(t)
     job, tool, thing = t.draw.one(
         (

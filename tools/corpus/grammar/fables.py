@@ -66,7 +66,7 @@ def small_helps_big(t: Teller) -> None:
 
 
 def boaster(t: Teller) -> None:
-    """Somebody boasts, and has to show it."""
+    """An animal boasts and must prove it."""
     a = cast.creature(t, ("frog", "rooster", "hare", "magpie", "fox", "beetle"))
     b = cast.creature(t, ("tortoise", "snail", "hedgehog", "sparrow", "mole"))
     scenes.once(t, a)
@@ -132,7 +132,7 @@ def boaster(t: Teller) -> None:
 
 
 def winter_store(t: Teller) -> None:
-    """One gathers, one does not, and winter comes."""
+    """One animal stores food, another does not, and winter comes."""
     a = cast.creature(t, _GATHERERS)
     b = cast.creature(t, ("cricket", "robin", "hare", "jay", "butterfly", "finch"))
     food = t.one("nuts", "seeds", "acorns", "berries", "corn")

@@ -1,4 +1,4 @@
-"""Stories under the sky: a garden, a kite, a treasure."""
+"""Stories outdoors: a garden, a kite, a treasure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def garden(t: Teller) -> None:
-    """Something is sown and takes its time."""
+    """A child sows something, and it grows slowly."""
     h, g = cast.child(t), cast.elder(t)
     one, many = t.draw.one(
         (
@@ -209,7 +209,7 @@ def kite(t: Teller) -> None:
 
 
 def treasure_hunt(t: Teller) -> None:
-    """A note leads to another, or a map to something small and dear."""
+    """A note leads to another note, or a map to a small treasure."""
     h = cast.child(t)
     f, g = cast.friend(t, h), cast.grandparent(t)
     scenes.meet(t, h)

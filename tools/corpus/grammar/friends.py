@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def quarrel(t: Teller) -> None:
-    """Two friends fall out over a thing, and make up."""
+    """Two friends quarrel about a thing and become friends again."""
     h = cast.child(t)
     f = cast.friend(t, h)
     x = words.toy(t)
@@ -163,7 +163,7 @@ def new_neighbour(t: Teller) -> None:
 
 
 def race(t: Teller) -> None:
-    """A race in which winning turns out not to be all."""
+    """A race that shows that winning is not everything."""
     h = cast.child(t)
     f = cast.friend(t, h)
     kind, where, goal = t.draw.one(

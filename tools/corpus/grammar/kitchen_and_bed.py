@@ -1,4 +1,4 @@
-"""Stories of cakes and of sleep."""
+"""Stories about cakes and sleep."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def birthday(t: Teller) -> None:
 
 
 def baking(t: Teller) -> None:
-    """Something is missing for the cake, and asking for it leads on."""
+    """An ingredient for the cake is missing, and the search for it leads to other people."""
     h, g, n = cast.child(t), cast.elder(t), cast.neighbour(t)
     cake = t.draw.one(words.SWEETS)
     missing = t.one("sugar", "flour", "butter", "milk")
@@ -179,7 +179,7 @@ def baking(t: Teller) -> None:
 
 
 def cannot_sleep(t: Teller) -> None:
-    """Night, and sleep does not come."""
+    """A child cannot sleep at night."""
     h, g = cast.child(t), cast.elder(t)
     scenes.meet(t, h)
     t.paragraph()

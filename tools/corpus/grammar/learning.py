@@ -1,4 +1,4 @@
-"""Stories of practice, courage and things made by hand."""
+"""Stories about practice, courage and things made by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def skill(t: Teller) -> None:
-    """Something is learned by failing at it."""
+    """A child learns something by failing first."""
     h, g = cast.child(t), cast.elder(t)
     f = cast.friend(t, h)
     weather, do, fail, trick, done = t.draw.one(
@@ -98,7 +98,7 @@ def skill(t: Teller) -> None:
 
 
 def building(t: Teller) -> None:
-    """Children build something, and it does not stand at once."""
+    """Children build something, and it does not work at first."""
     h = cast.child(t)
     f, g = cast.friend(t, h), cast.elder(t)
     what, stuff, place, use = t.draw.one(
@@ -169,7 +169,7 @@ def building(t: Teller) -> None:
 
 
 def fear(t: Teller) -> None:
-    """Somebody is afraid, and walks up to it."""
+    """A child is afraid of something and faces it."""
     h, g = cast.child(t), cast.elder(t)
     what, where, first, near, truth = t.draw.one(
         (
@@ -313,7 +313,7 @@ def show(t: Teller) -> None:
 
 
 def gift(t: Teller) -> None:
-    """A present has to be found, with very little money."""
+    """A child must find a present with very little money."""
     h = cast.child(t)
     g = cast.elder(t)
     f = cast.friend(t, h)

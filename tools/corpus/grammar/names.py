@@ -1,10 +1,10 @@
-"""Who may be in a story."""
+"""The names of people and animals in the stories."""
 
-# Few, so that a small model meets each of them often enough to tell them apart.
+# Only a few, so that a small model sees each name often enough to distinguish them.
 GIRLS = ("Mia", "Lily", "Anna", "Ruby", "Nora", "Clara", "Rosa", "Hana", "Ivy", "Priya")
 BOYS = ("Tom", "Ben", "Sam", "Max", "Leo", "Finn", "Omar", "Jack", "Hugo", "Kofi")
 
-# Name, whether female, what they are.
+# Name, whether female, kind of person.
 PARENTS = (("Mama", True, "woman"), ("Papa", False, "man"))
 GRANDPARENTS = (("Grandma", True, "woman"), ("Grandpa", False, "man"))
 RELATIVES = (("Aunt Jo", True, "woman"), ("Uncle Ned", False, "man"))

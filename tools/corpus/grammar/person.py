@@ -1,4 +1,4 @@
-"""Somebody in a story, and the words that stand for them."""
+"""A person in a story, and the words that refer to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with a name, who may be an animal. As text: the name."""
+    """A person or an animal with a name. Its text form is the name."""
 
     name: str
     female: bool
@@ -21,8 +21,8 @@ class Person:
         return "she" if self.female else "he"
 
     @property
-    def He(self) -> str:  # noqa: N802 - as it stands in the sentence
-        """For a sentence after speech that ends in ! or ?, which a verb of saying might follow as well."""
+    def He(self) -> str:  # noqa: N802 - named like the word in the sentence
+        """The pronoun with a capital, for a new sentence after speech that ends with ! or ?."""
         return self.he.capitalize()
 
     @property
@@ -39,5 +39,5 @@ class Person:
 
     @property
     def child(self) -> str:
-        """What a grown-up would call them."""
+        """How an adult would address them."""
         return "my girl" if self.female else "my boy"

@@ -1,4 +1,4 @@
-"""Names that are plain from what stands before become pronouns: "Mia sat down. She thought."."""
+"""Replace names by pronouns if the text before makes the person clear: "Mia sat down. She thought."."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from grammar.person import Person
 
-# Somebody without a name, who takes a pronoun away from the ones with a name.
+# Persons without a name. After one of them, a pronoun for a person with a name would not be clear.
 _MALE = "man|men|father|brothers?|uncle|boy|king|postman|baker|snowman|grandfather|Mr"
 _FEMALE = "woman|women|mother|sisters?|aunt|girl|grandmother|Mrs|Miss|Doctor"
 _SAYING = "said|asked|cried|called|whispered|shouted|thought"
-_MOST = 2  # pronouns on end; then the name again
+_MOST = 2  # consecutive pronouns, before the name is used again
 
 
 def with_pronouns(paragraph: str, cast: Sequence[Person]) -> str:
-    """The paragraph, where a name gives way to "he" or "she" if nobody else of its sex was mentioned before.
+    """Return the paragraph with a name replaced by "he" or "she" if no other person of the same sex came before it.
 
-    Only where the name stands as a sentence's subject, or says something; never in speech.
+    Only names that are the subject of a sentence or of a verb of saying are replaced, and never inside speech.
     """
     people = {person.name: person for person in cast}
     if not people:
@@ -28,12 +28,12 @@ def with_pronouns(paragraph: str, cast: Sequence[Person]) -> str:
         rf"|\b(?P<male>{_MALE})\b|\b(?P<female>{_FEMALE})\b"
     )
     seen: dict[bool, set[str]] = {True: set(), False: set()}  # by sex
-    on_end = 0
+    consecutive = 0
     parts: list[str] = []
     at = 0
     for found in token.finditer(paragraph):
         if found["male"] or found["female"]:
-            seen[found["female"] is not None].add("somebody")
+            seen[found["female"] is not None].add("a person without a name")
         elif not found["name"]:
             for name in re.findall(rf"\b(?:{names})\b", found[0]):
                 seen[people[name].female].add(name)
@@ -43,8 +43,8 @@ def with_pronouns(paragraph: str, cast: Sequence[Person]) -> str:
             subject = re.search(r'(?:[.!?]|\.") $', paragraph[: found.start()]) and re.match(
                 r" (?!and |the )[a-z]", paragraph[found.end() :]
             )
-            if known and on_end < _MOST and (found["says"] or subject):
-                on_end += 1
+            if known and consecutive < _MOST and (found["says"] or subject):
+                consecutive += 1
                 parts += [
                     paragraph[at : found.start()],
                     f"{person.he} {found['says'][:-1]}" if found["says"] else person.He,
@@ -52,5 +52,5 @@ def with_pronouns(paragraph: str, cast: Sequence[Person]) -> str:
                 at = found.end()
             else:
                 seen[person.female].add(person.name)
-                on_end = 0
+                consecutive = 0
     return "".join(parts) + paragraph[at:]

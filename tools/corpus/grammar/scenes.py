@@ -8,7 +8,7 @@ from grammar.words import DRINKS, FOODS, HOMES, LOVES, SKY, TRAITS, WHEN
 
 
 def meet(t: Teller, h: Person, *, age: bool = True) -> None:
-    """Who the story is about; without age where the story itself says how old."""
+    """Introduce the hero. Without the age if the story itself gives it."""
     home, trait = t.draw.one(HOMES), t.draw.one(TRAITS)
     love = t.draw.one(LOVES)
     if age and t.draw.chance(1, 8):
@@ -33,7 +33,7 @@ def meet(t: Teller, h: Person, *, age: bool = True) -> None:
 
 
 def when(t: Teller, weather: str = "") -> str:
-    """Words that begin a sentence: "One sunny morning"."""
+    """Return the beginning of a sentence: "One sunny morning"."""
     return t.one(*WHEN[weather or t.draw.one(("sunny", "cloudy", "windy", "rainy"))])
 
 
@@ -42,7 +42,7 @@ def sky(t: Teller, weather: str) -> None:
 
 
 def meal(t: Teller, host: Person, *guests: Person) -> None:
-    """Something to eat, where it warms or rewards."""
+    """Something to eat, as comfort or reward."""
     food, drink = t.draw.one(FOODS), t.draw.one(DRINKS)
     eaters = " and ".join(str(guest) for guest in guests)
     t.say(
@@ -73,7 +73,7 @@ def home_again(t: Teller, h: Person) -> None:
 
 
 def tells(t: Teller, h: Person, g: Person) -> None:
-    """The day told to somebody at home, who says what it was worth."""
+    """The hero tells a person at home about the day, and this person says what it was worth."""
     t.say(
         f"That evening {h} told {g} [everything|the whole story|all about it].",
         f"At supper {h} told {g} what had happened.",
@@ -82,7 +82,7 @@ def tells(t: Teller, h: Person, g: Person) -> None:
 
 
 def night(t: Teller, h: Person) -> None:
-    """An end in bed."""
+    """An ending at bedtime."""
     t.say(
         f"That night {h} [slept well|fell asleep with a smile|fell asleep at once|dreamed of it all again].",
         f"When {h} lay in bed that night, {h.he} [smiled in the dark|felt warm and happy|was still smiling].",
@@ -94,7 +94,7 @@ def night(t: Teller, h: Person) -> None:
 
 
 def since_then(t: Teller, h: Person, f: Person) -> None:
-    """An end for two who became friends, or better ones."""
+    """An ending for two who became friends, or better friends."""
     t.say(
         f"From that day on, {h} and {f} were [friends|good friends|the best of friends].",
         f"After that, {h} and {f} [played together every day|met every Saturday|did everything together].",
@@ -131,7 +131,7 @@ def think(t: Teller, h: Person) -> None:
 
 
 def once(t: Teller, a: Person) -> None:
-    """Which animal the story is about."""
+    """Introduce the animal that the story is about."""
     place = t.one(
         "in a wood", "at the edge of a meadow", "under an old beech tree", "by a quiet brook", "on a green hill"
     )

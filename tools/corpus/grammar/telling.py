@@ -1,12 +1,12 @@
-"""The machinery: draws that never change, people and things that keep their words, and a teller that joins sentences.
+"""The engine of the grammar: random choices that never change, things with a fixed look, and a narrator (Teller).
 
 A sentence frame is plain text with three marks:
 
-    [red|blue|green]   one of these; may be nested, an alternative may be empty
-    <Come in!>         speech: becomes "Come in!"
-    a/an               either is mended to fit the word that follows
+    [red|blue|green]   one of these; can be nested, and an alternative can be empty
+    <Come in!>         speech; becomes "Come in!"
+    a/an               either article is corrected to fit the next word
 
-Sentences and speeches get their capital letter here, so a frame may begin with a pronoun.
+Sentences and speech get their capital letters here, so a frame can begin with a pronoun.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _ARTICLE = re.compile(r"\b([Aa])n? (?=([A-Za-z]+))")
-_CONTINUES = re.compile(r",>[^<>]*, $")  # stands before speech that goes on, as in "Yes," said Tom, "but not now."
+_CONTINUES = re.compile(r",>[^<>]*, $")  # the text before speech that continues: "Yes," said Tom, "but not now."
 _LEFT_OVER = re.compile(r"[\[\]|{}<>_]")
-# "an hour", "a useful thing": spelling alone would get these wrong.
+# Words whose first letter suggests the wrong article: "an hour", "a useful thing".
 _SOUNDS_LIKE_A_VOWEL = ("hour", "honest", "heir")
 _SOUNDS_LIKE_A_CONSONANT = ("use", "uni", "one", "once", "eu")
 
 
 class Draw:
-    """Choices that are the same on every Python.
+    """Random choices that are the same with every Python version.
 
-    Only `Random.random` of a whole seed is used: of all its methods the documentation promises this one's sequence.
+    Only `Random.random` with an integer seed is used, because Python guarantees only the sequence of this method.
     """
 
     def __init__(self, key: str) -> None:
@@ -48,7 +48,7 @@ class Draw:
         return items[self.below(len(items))]
 
     def some(self, items: Sequence[T], n: int) -> list[T]:
-        """n different ones, in drawn order."""
+        """Return n different items, in the order in which they were drawn."""
         left = list(items)
         return [left.pop(self.below(len(left))) for _ in range(n)]
 
@@ -58,7 +58,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object, and how it looks throughout a story. As text: the bare noun."""
+    """An object with one look throughout a story. Its text form is the noun."""
 
     noun: str
     look: str
@@ -76,28 +76,28 @@ class Thing:
 
 
 class Teller:
-    """One story under way."""
+    """The narrator of one story."""
 
     def __init__(self, key: str) -> None:
         self.draw = Draw(key)
-        self.cast: list[Person] = []  # everybody with a name, in order of appearance
+        self.cast: list[Person] = []  # all persons with a name, in order of appearance
         self._told: set[str] = set()
         self._paragraphs: list[list[str]] = [[]]
 
     def say(self, *frames: str) -> None:
-        """Adds one of the frames, one that this story has not had yet where there is such a one."""
+        """Add one of the frames, preferably one that this story does not contain yet."""
         fresh = [frame for frame in frames if frame not in self._told]
         frame = self.draw.one(fresh or frames)
         self._told.add(frame)
         self._paragraphs[-1].append(finished(self.expand(frame)))
 
     def maybe(self, *frames: str) -> None:
-        """As say, or nothing, half of the time."""
+        """Add one of the frames with probability 1/2."""
         if self.draw.chance(1, 2):
             self.say(*frames)
 
     def enter(self, person: Person) -> Person:
-        """Somebody joins the cast."""
+        """Add a person to the cast and return them."""
         self.cast.append(person)
         return person
 
@@ -106,11 +106,11 @@ class Teller:
             self._paragraphs.append([])
 
     def one(self, *choices: str) -> str:
-        """Settles a choice for the whole story."""
+        """Return one choice, to be used throughout the story."""
         return self.expand(self.draw.one(choices))
 
     def expand(self, frame: str) -> str:
-        """The frame with every [a|b] decided."""
+        """Return the frame with every [a|b] replaced by one of its alternatives."""
         while (found := _CHOICE.search(frame)) is not None:
             frame = frame[: found.start()] + self.draw.one(found[1].split("|")) + frame[found.end() :]
         return frame
@@ -121,15 +121,15 @@ class Teller:
 
 
 def finished(text: str) -> str:
-    """An expanded frame with articles, capitals and quotation marks. Raises ValueError where a mark is left over."""
+    """Return an expanded frame with correct articles, capitals and quotation marks. Raise ValueError if a mark remains."""
     text = _ARTICLE.sub(lambda m: m[1] + ("n " if _takes_an(m[2]) else " "), text)
     text = re.sub(r"(^|[.!?] |\.> )([a-z])", lambda m: m[1] + m[2].upper(), text)
     text = re.sub(r"<([a-z])", lambda m: "<" + (m[1] if _CONTINUES.search(text, 0, m.start()) else m[1].upper()), text)
     if text.count("<") != text.count(">"):
-        raise ValueError(f"speech without end: {text!r}")
+        raise ValueError(f"speech without an end: {text!r}")
     text = text.replace("<", '"').replace(">", '"')
     if _LEFT_OVER.search(text):
-        raise ValueError(f"a mark was left over: {text!r}")
+        raise ValueError(f"a mark remains in the sentence: {text!r}")
     return text
 
 

@@ -110,7 +110,7 @@ def market(t: Teller) -> None:
 
 
 def stranger(t: Teller) -> None:
-    """Somebody on the road needs help, and it comes back."""
+    """A stranger on the road needs help and returns it later."""
     h, g = cast.child(t), cast.elder(t)
     female = t.draw.chance(1, 2)
     who = (
@@ -199,7 +199,7 @@ def stranger(t: Teller) -> None:
 
 
 def errand(t: Teller) -> None:
-    """A parcel to be delivered, with turns on the way."""
+    """A child delivers a parcel, with events on the way."""
     h, g, n = cast.child(t), cast.elder(t), cast.neighbour(t)
     what, danger = t.draw.one(
         (
@@ -293,7 +293,7 @@ def errand(t: Teller) -> None:
 
 
 def letter(t: Teller) -> None:
-    """Somebody is far away, and paper goes between."""
+    """Letters are sent to a person who is far away."""
     h = cast.child(t)
     far = t.one("father", "brother", "sister", "uncle", "aunt")
     female = far in ("sister", "aunt")
@@ -357,7 +357,7 @@ def letter(t: Teller) -> None:
 
 
 def music(t: Teller) -> None:
-    """A player in the street, and nobody listens at first."""
+    """A musician plays in the street, and at first no one listens."""
     h = cast.child(t)
     n, f = cast.neighbour(t), cast.friend(t, h)
     inst, sound = t.draw.one(

@@ -1,4 +1,4 @@
-"""Stories of a river, of fog and of snow."""
+"""Stories about a river, fog and snow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def river(t: Teller) -> None:
-    """A river has to be crossed."""
+    """A river must be crossed."""
     h = cast.child(t)
     f = cast.friend(t, h)
     aim, there = t.draw.one(
@@ -116,7 +116,7 @@ def river(t: Teller) -> None:
 
 
 def fog(t: Teller) -> None:
-    """The way home is lost, and found by a sign."""
+    """The way home is lost in fog, and a sign helps to find it."""
     h = cast.child(t)
     f = cast.friend(t, h)
     g = cast.elder(t)

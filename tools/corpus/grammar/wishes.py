@@ -1,4 +1,4 @@
-"""Stories in which the animals talk: of wanting, of lending, of daring."""
+"""Stories in which the animals talk, about wishes, lending and courage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grammar.telling import Teller
 
 
 def moon_lantern(t: Teller) -> None:
-    """A young animal wants something that cannot be had."""
+    """A young animal wants something that it cannot have."""
     a = cast.creature(t, ("fox", "rabbit", "owl", "badger", "otter", "mouse"))
     b = cast.creature(t, ("tortoise", "heron", "toad", "stork", "goose"))
     wish, tries, end = t.draw.one(
@@ -74,7 +74,7 @@ def moon_lantern(t: Teller) -> None:
 
 
 def borrowed(t: Teller) -> None:
-    """A thing goes from one to the other, and comes back changed."""
+    """A thing is lent and comes back changed."""
     a = cast.creature(t, ("mouse", "rabbit", "hedgehog", "squirrel", "mole"))
     b = cast.creature(t, ("badger", "otter", "duck", "raven"))
     c = cast.creature(t, ("hare", "toad", "stork", "beaver"))
@@ -143,7 +143,7 @@ def borrowed(t: Teller) -> None:
 
 
 def big_leap(t: Teller) -> None:
-    """A young animal does not dare what the others do."""
+    """A young animal is afraid to do what the others do."""
     a = cast.creature(t, ("young swallow", "duckling", "young squirrel", "young frog", "little bat", "young goat"))
     kin = a.kind.split()[-1]
     do, place, word = {

@@ -19,7 +19,7 @@ HOMES = (
     "in a little town by the harbour",
 )
 
-# A toy or treasure that a child could lose, lend, break or be given, and what it looks like.
+# Toys and treasures that a child could lose, lend, break or receive, with their looks.
 TOYS = (
     ("ball", "[red|blue|yellow|striped]"),
     ("kite", "[red|green|yellow|purple]"),
@@ -53,7 +53,7 @@ LOVES = (
     "to listen to stories", "to help in the kitchen", "to whistle", "to jump in puddles",
 )  # fmt: skip
 
-# When, by weather. Each begins a sentence.
+# Words for the time of day, by weather. Each begins a sentence.
 DAYS = "[Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday]"
 WHEN = {
     "sunny": (
