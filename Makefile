@@ -9,6 +9,7 @@
 #   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
 #   make fuzz       the session API from Python and from C, and the readers of models, fed with anything, ten minutes each
 #   make corpus     write the stories of tools/corpus to examples/data/corpus.txt, in a second
+#   make generate   write Python's part of the session API from csrc/tinynn.h
 #   make fixtures   record the golden curves of this build's instruction-set profile
 #   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
 #   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
@@ -38,7 +39,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/* csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test test-all lint dev bench fuzz corpus fixtures determinism-matrix sanitize \
+.PHONY: help run quickstart test test-all lint dev bench fuzz generate corpus fixtures determinism-matrix sanitize \
         sanitize-threads coverage soak clean
 .DELETE_ON_ERROR:
 
@@ -78,6 +79,9 @@ fuzz: $(VENV)/.installed-dev
 	$(PY) tools/fuzz/fuzz_machine.py $(FUZZ)
 	$(PY) tools/fuzz/run.py $(FUZZ) $(if $(CLANG),--clang '$(CLANG)')
 	$(PY) tools/fuzz/fuzz_interop.py $(FUZZ)
+
+generate: $(VENV)/.installed-dev
+	$(PY) tools/generate_tinynn.py
 
 corpus: $(VENV)/.created
 	$(PY) tools/corpus/write_corpus.py

@@ -159,7 +159,7 @@ def test_a_daemon_thread_makes_no_session_once_all_are_closed() -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "a daemon thread cannot make a session any more: the interpreter is ending\n"
+    assert done.stdout == "a daemon thread cannot make a session while the interpreter is ending\n"
     assert done.stderr == ""
 
 

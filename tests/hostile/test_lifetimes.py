@@ -186,7 +186,7 @@ def interrupted():
     w = nn.tnn_input_2d_f32_persistent(s, 1024, 1024)
     nn.tnn_finalize_weights(s)
     nn.tnn_zero_tensor(s, w)
-    owner, honest = s._owner, type(s._owner).settle
+    owner, honest = s._native, type(s._native).settle
     def settle(self):
         type(owner).settle = honest
         raise KeyboardInterrupt

@@ -148,7 +148,7 @@ class Training:
         """tnn_train_step with arguments, or fields of its tnn_step, replaced."""
         fields = {"ids": self.ids, "targets": self.targets, "hp": self.hp, "loss": self.loss, "norm": self.norm}
         step = ffi.new("tnn_step *", {**fields, **{k[2:]: v for k, v in changes.items() if k.startswith("t_")}})
-        given = {
+        given: dict[str, Any] = {
             "step": step,
             "ids": ffi.new("int32_t[]", [0, 1, 2, 3]), "targets": ffi.new("int32_t[]", [1, 2, 3, -1]), "n": 4,
             "hp": ffi.new("float[]", [1e-2, 0.9, 0.95, 1e-8, 0.0, 1.0, 1.0]), "n_hp": 7, "mode": 1,

@@ -20,7 +20,8 @@ import pytest
 
 from toynn import Session, SessionError, Tensor, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
-from toynn.tinynn import native, ops
+from toynn.tinynn import native
+from toynn.tinynn.calls import operators
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
@@ -294,8 +295,8 @@ def test_an_operator_is_its_float64_definition(case: Case) -> None:
 def test_every_operator_has_a_case() -> None:
     """An operator that is added wants its float64 definition above; the optimizers' steps have tests of their own."""
     called = {name for case in CASES for name in (case.build.__name__, *case.build.__code__.co_names)}
-    operators = {name for name in vars(ops) if name.startswith("tnn_")}
-    assert operators - called == {"tnn_opt_step_adamw", "tnn_opt_step_sgd"}
+    named = {name for name in vars(operators) if name.startswith("tnn_")}
+    assert named - called == {"tnn_opt_step_adamw", "tnn_opt_step_sgd"}
 
 
 @each_differentiable

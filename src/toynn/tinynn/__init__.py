@@ -1,25 +1,27 @@
-"""TinyNN: one Python function per C call of csrc/tinynn.h, named exactly as there.
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""TinyNN: the session API, with a function for each call of csrc/tinynn.h, named as there.
 
-This package is the only place that touches cffi. Errors are raised as exceptions that name the argument; a `Session`
-owns native memory and frees it; a `Tensor` is a checked handle. The files follow the header's groups: declare, ops,
-graph, data.
+Only this package uses cffi. Errors are exceptions that name the argument; a `Session` owns native memory and frees it;
+a `Tensor` is a checked handle. The modules in calls/ are generated, one for each group of the header.
 """
 
-from toynn.tinynn.data import (
-    download_row_major,
-    tnn_download,
-    tnn_download_to_int_array,
-    tnn_upload_from_float_array,
-    tnn_upload_from_int_array,
-    tnn_zero_tensor,
-    upload_int_array,
-    upload_row_major,
+from toynn.tinynn.build import build_info, ggml_version, tnn_gemm_use_kernel
+from toynn.tinynn.calls.build import (
+    tnn_available_cores,
+    tnn_available_memory,
+    tnn_build_options,
+    tnn_build_type,
+    tnn_compiler,
+    tnn_cpu_features,
+    tnn_cpu_missing,
+    tnn_gemm_kernel,
+    tnn_gemm_kernel_at,
+    tnn_ggml_commit,
+    tnn_ggml_version,
+    tnn_profile,
 )
-from toynn.tinynn.declare import (
-    TNN_BF16,
-    TNN_F16,
-    TNN_F32,
-    TNN_I32,
+from toynn.tinynn.calls.data import tnn_zero_tensor
+from toynn.tinynn.calls.declare import (
     tnn_finalize_weights,
     tnn_input_1d_f32,
     tnn_input_1d_f32_persistent,
@@ -30,42 +32,24 @@ from toynn.tinynn.declare import (
     tnn_input_2d_f32_persistent,
     tnn_input_2d_persistent,
     tnn_input_3d_f32_persistent,
-    tnn_set_loss,
-    tnn_set_output,
-    tnn_set_param,
-    tnn_tensor_name,
-    tnn_tensor_set_name,
 )
-from toynn.tinynn.fused import (
-    TrainStep,
-    tnn_compute_profiled,
+from toynn.tinynn.calls.flags import tnn_set_loss, tnn_set_output, tnn_set_param, tnn_tensor_name, tnn_tensor_set_name
+from toynn.tinynn.calls.forward import tnn_compute, tnn_realize
+from toynn.tinynn.calls.fused import (
     tnn_fused_adamw,
     tnn_fused_attention,
     tnn_fused_attention_cached,
     tnn_fused_cross_entropy,
     tnn_fused_grad_norm,
-    tnn_fused_linear,
     tnn_fused_rms_norm,
     tnn_fused_rope_table,
     tnn_fused_swiglu,
-    tnn_train_step,
 )
-from toynn.tinynn.graph import (
-    tnn_build_backward,
-    tnn_build_forward_only,
-    tnn_compute,
-    tnn_compute_backward,
-    tnn_extend_backward_graph,
+from toynn.tinynn.calls.introspection import (
     tnn_graph_n_nodes,
     tnn_graph_node,
-    tnn_graph_reset,
-    tnn_graph_reset_grads_only,
-    tnn_pin_all_graph_b_nodes,
-    tnn_realize,
-    tnn_realize_backward,
     tnn_tensor_dtype,
     tnn_tensor_flags,
-    tnn_tensor_grad,
     tnn_tensor_nbytes,
     tnn_tensor_ne0,
     tnn_tensor_ne1,
@@ -75,24 +59,7 @@ from toynn.tinynn.graph import (
     tnn_tensor_op_name,
     tnn_tensor_src,
 )
-from toynn.tinynn.native import (
-    build_info,
-    ggml_version,
-    tnn_available_cores,
-    tnn_available_memory,
-    tnn_build_options,
-    tnn_build_type,
-    tnn_compiler,
-    tnn_cpu_features,
-    tnn_cpu_missing,
-    tnn_gemm_kernel,
-    tnn_gemm_kernel_at,
-    tnn_gemm_use_kernel,
-    tnn_ggml_commit,
-    tnn_ggml_version,
-    tnn_profile,
-)
-from toynn.tinynn.ops import (
+from toynn.tinynn.calls.operators import (
     tnn_add,
     tnn_cast,
     tnn_concat,
@@ -127,20 +94,44 @@ from toynn.tinynn.ops import (
     tnn_view_1d,
     tnn_view_2d,
 )
+from toynn.tinynn.calls.session import (
+    tnn_session_compute_nbytes,
+    tnn_session_graph_capacity,
+    tnn_session_n_threads,
+    tnn_session_set_graph_capacity,
+    tnn_session_weights_nbytes,
+)
+from toynn.tinynn.calls.train import (
+    tnn_build_backward,
+    tnn_build_forward_only,
+    tnn_compute_backward,
+    tnn_extend_backward_graph,
+    tnn_graph_reset,
+    tnn_graph_reset_grads_only,
+    tnn_pin_all_graph_b_nodes,
+    tnn_realize_backward,
+    tnn_tensor_grad,
+)
+from toynn.tinynn.data import (
+    download_row_major,
+    tnn_download,
+    tnn_download_to_int_array,
+    tnn_upload_from_float_array,
+    tnn_upload_from_int_array,
+    upload_int_array,
+    upload_row_major,
+)
+from toynn.tinynn.dtypes import TNN_BF16, TNN_F16, TNN_F32, TNN_I32
+from toynn.tinynn.fused import tnn_fused_linear
 from toynn.tinynn.session import (
     Session,
     Tensor,
     tnn_last_error,
     tnn_last_error_code,
     tnn_reset_for_rebuild,
-    tnn_session_compute_nbytes,
     tnn_session_free,
-    tnn_session_graph_capacity,
-    tnn_session_n_threads,
     tnn_session_new,
-    tnn_session_set_graph_capacity,
     tnn_session_set_n_threads,
-    tnn_session_weights_nbytes,
 )
 from toynn.tinynn.streams import (
     TNN_RANDOM_LCG31,
@@ -149,6 +140,7 @@ from toynn.tinynn.streams import (
     tnn_random_gaussian,
     tnn_random_seed,
 )
+from toynn.tinynn.train import TrainStep, tnn_compute_profiled, tnn_train_step
 
 __all__ = [
     "TNN_BF16",

@@ -1,4 +1,4 @@
-"""Moving data between numpy arrays and tensors. A row-major (rows, cols) matrix is a tensor with ne = [cols, rows]."""
+"""Copying data between numpy arrays and tensors. A row-major (rows, cols) matrix is a tensor of shape [cols, rows]."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray, int64
 from toynn.errors import TinyNNValueError
-from toynn.tinynn.graph import tnn_tensor_nelements
 from toynn.tinynn.memory import float_array, int_array, new_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
 
+__all__ = [
+    "download_row_major",
+    "tnn_download",
+    "tnn_download_to_int_array",
+    "tnn_upload_from_float_array",
+    "tnn_upload_from_int_array",
+    "upload_int_array",
+    "upload_row_major",
+]
+
 
 def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
-    """Copies real numbers, ne0 fastest, into an f32, f16 or bf16 tensor of as many elements.
+    """Upload real numbers, ne0 fastest, to an f32, f16 or bf16 tensor with the same number of elements.
 
-    `data`: any array-like of floating or integer dtype, of any shape; rounded to f32 and on to the tensor's dtype.
+    `data` is any array-like of floating or integer dtype, of any shape. It is rounded to f32 and then to the tensor's
+    dtype.
 
     Raises:
         TinyNNValueError: the number of elements differs, or a number does not fit f32.
-        TinyNNTypeError: `data` or the tensor is of another dtype.
-        SessionError: a stale or foreign handle, or a tensor without memory yet.
+        TinyNNTypeError: `data` or the tensor has another dtype.
+        SessionError: the handle is stale or foreign, or the tensor has no memory yet.
     """
     t_handle = handle(s, "t", t)
     buffer = ffi.from_buffer("float[]", float_array("data", data))
@@ -31,56 +41,56 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> N
 
 
 def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
-    """Copies integers, ne0 fastest, into an i32 tensor of as many elements; raises as the float call does."""
+    """Upload integers, ne0 fastest, to an i32 tensor with the same number of elements.
+
+    Raises as `tnn_upload_from_float_array` does.
+    """
+    _upload_integers(s, t, "data", data)
+
+
+def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
+    """Upload integers as `tnn_upload_from_int_array` does; errors name them `ids`."""
+    _upload_integers(s, t, "ids", ids)
+
+
+def _upload_integers(s: Session, t: Tensor, name: str, values: npt.ArrayLike) -> None:
     t_handle = handle(s, "t", t)
-    buffer = ffi.from_buffer("int32_t[]", int_array("data", data))
+    buffer = ffi.from_buffer("int32_t[]", int_array(name, values))
     status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
 
 
 def tnn_download(s: Session, t: Tensor) -> FloatArray:
-    """The elements of an f32, f16 or bf16 tensor as float32 (n,), ne0 fastest.
+    """Return the elements of an f32, f16 or bf16 tensor as float32 (n,), ne0 fastest.
 
     Raises:
         TinyNNTypeError: the tensor is i32.
-        SessionError: a stale or foreign handle, no memory yet, or a computed tensor not flagged as output.
+        SessionError: the handle is stale or foreign, the tensor has no memory yet, or it is a computed one that was not
+            flagged as output.
     """
     t_handle = handle(s, "t", t)
-    n = tnn_tensor_nelements(s, t)
+    n = math.prod(t.ne)
     array = new_array("t", n, np.float32, f"{n} elements")
-    status(s, lib.tnn_download, t_handle, ffi.from_buffer("float[]", array, require_writable=True), array.size)
+    status(s, lib.tnn_download, t_handle, ffi.from_buffer("float[]", array, require_writable=True), n)
     return array
 
 
 def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
-    """The elements of an i32 tensor as int32 (n,); raises as `tnn_download` does."""
+    """Return the elements of an i32 tensor as int32 (n,). Raises as `tnn_download` does."""
     t_handle = handle(s, "t", t)
-    n = tnn_tensor_nelements(s, t)
+    n = math.prod(t.ne)
     array = new_array("t", n, np.int32, f"{n} elements")
-    buffer = ffi.from_buffer("int32_t[]", array, require_writable=True)
-    status(s, lib.tnn_download_to_int_array, t_handle, buffer, array.size)
+    status(s, lib.tnn_download_to_int_array, t_handle, ffi.from_buffer("int32_t[]", array, require_writable=True), n)
     return array
 
 
-def tnn_zero_tensor(s: Session, t: Tensor) -> None:
-    """Sets all elements to zero."""
-    status(s, lib.tnn_zero_tensor, handle(s, "t", t))
-
-
-def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
-    """Copies integers into an i32 tensor, as `tnn_upload_from_int_array` does, but names them `ids`."""
-    t_handle = handle(s, "t", t)
-    buffer = ffi.from_buffer("int32_t[]", int_array("ids", ids))
-    status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
-
-
 def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
-    """Copies a row-major matrix (rows, cols) into a tensor with ne = [cols, rows].
+    """Upload a row-major matrix (rows, cols) to a tensor of shape [cols, rows].
 
-    For a tensor of higher dimension, rows counts all of ne1*ne2*ne3. A tensor of one row also takes m of shape (cols,).
+    If the tensor has more dimensions, rows is ne1 * ne2 * ne3. A tensor of one row accepts m of shape (cols,) as well.
 
     Raises:
         TinyNNValueError: another shape, or a number that does not fit f32.
-        TinyNNTypeError: m is not of a real floating or integer dtype, or the tensor is i32.
+        TinyNNTypeError: m does not have a real floating or integer dtype, or the tensor is i32.
     """
     t_handle = handle(s, "t", t)
     array = float_array("m", m)
@@ -92,11 +102,11 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
 
 
 def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:
-    """The tensor, ne = [cols, rows], as float32 (rows, cols). For higher dimensions rows counts all of ne1*ne2*ne3.
+    """Return a tensor of shape [cols, rows] as float32 (rows, cols). For more dimensions rows is ne1 * ne2 * ne3.
 
     Raises:
         TinyNNValueError: rows or cols differ from the tensor's.
-        As `tnn_download` besides.
+        TinyNNTypeError, SessionError: as `tnn_download` does.
     """
     handle(s, "t", t)
     want = (int64("rows", rows), int64("cols", cols))

@@ -1,4 +1,4 @@
-"""The random streams of the reference's initialisation, as C has them. Needs no session."""
+"""The random streams of the reference's initialisation. They need no session."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from toynn.errors import InternalError, TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.memory import new_array
 from toynn.tinynn.native import ffi, lib
 
-TNN_RANDOM_LCG31: int = lib.TNN_RANDOM_LCG31
-TNN_RANDOM_XORSHIFT64: int = lib.TNN_RANDOM_XORSHIFT64
+__all__ = ["TNN_RANDOM_LCG31", "TNN_RANDOM_XORSHIFT64", "RandomState", "tnn_random_gaussian", "tnn_random_seed"]
+
+TNN_RANDOM_LCG31 = lib.TNN_RANDOM_LCG31
+TNN_RANDOM_XORSHIFT64 = lib.TNN_RANDOM_XORSHIFT64
 
 
 class RandomState:
-    """State of one stream, moved on by `tnn_random_gaussian`."""
+    """The state of one stream, which `tnn_random_gaussian` moves on."""
 
     __slots__ = ("kind", "state")
 
@@ -24,9 +26,9 @@ class RandomState:
 
 
 def tnn_random_seed(kind: int, seed: int) -> RandomState:
-    """A new stream of kind TNN_RANDOM_LCG31 or TNN_RANDOM_XORSHIFT64.
+    """Return a new stream of kind TNN_RANDOM_LCG31 or TNN_RANDOM_XORSHIFT64.
 
-    Raises TinyNNValueError for another kind or a seed beyond int64.
+    Raises TinyNNValueError for another kind or a seed that does not fit int64.
     """
     state, checked = ffi.new("uint64_t *"), _kind("kind", kind)
     _check(lib.tnn_random_seed(checked, int64("seed", seed), state))
@@ -34,10 +36,10 @@ def tnn_random_seed(kind: int, seed: int) -> RandomState:
 
 
 def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
-    """n values of N(0, std^2) as float32 (n,); the stream moves on.
+    """Return n values of N(0, std^2) as float32 (n,), and move the stream on.
 
     Each call starts a fresh Box-Muller pair, and an odd n drops the last sine. Raises TinyNNValueError for a negative n
-    or a std that is negative or not finite, TinyNNMemoryError without the memory.
+    or a std that is negative or not finite, TinyNNMemoryError if the memory cannot be allocated.
     """
     if not isinstance(stream, RandomState):
         raise TinyNNTypeError(f"stream must be a RandomState, got {kind_of(stream)}")
@@ -68,4 +70,4 @@ def _kind(name: str, value: object) -> int:
 
 def _check(code: int) -> None:
     if code != lib.TNN_OK:
-        raise InternalError(f"the random stream refused what Python had checked, with code {code}")
+        raise InternalError(f"the random stream refused arguments that Python had checked, with code {code}")

@@ -1,0 +1,77 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""About this build and this machine. These calls need no session; their strings are static."""
+
+from __future__ import annotations
+
+from toynn.arguments import int32
+from toynn.tinynn.native import lib, optional_text, text
+
+
+def tnn_ggml_version() -> str:
+    """Return the version of the ggml compiled in, for example "0.20.2"."""
+    return text(lib.tnn_ggml_version())
+
+
+def tnn_ggml_commit() -> str:
+    """Return the name that ggml gives to its commit."""
+    return text(lib.tnn_ggml_commit())
+
+
+def tnn_profile() -> str:
+    """Return the instruction-set profile, for example "x86-64-v3".
+
+    The same profile and inputs give the same bits.
+    """
+    return text(lib.tnn_profile())
+
+
+def tnn_compiler() -> str:
+    """Return the compiler that made this build."""
+    return text(lib.tnn_compiler())
+
+
+def tnn_build_type() -> str:
+    """Return CMake's build type."""
+    return text(lib.tnn_build_type())
+
+
+def tnn_build_options() -> str:
+    """Return the options that this build was configured with."""
+    return text(lib.tnn_build_options())
+
+
+def tnn_cpu_features() -> str:
+    """Return the CPU features compiled in, separated by spaces."""
+    return text(lib.tnn_cpu_features())
+
+
+def tnn_cpu_missing() -> str:
+    """Return the features of the profile that this CPU lacks, separated by spaces; "" if it can run this build.
+
+    If it cannot, no other call is safe. Python's import makes this call first and raises ImportError.
+    """
+    return text(lib.tnn_cpu_missing())
+
+
+def tnn_gemm_kernel() -> str:
+    """Return the name of the kernel that computes the matrix products of the fused operators, for example "v8".
+
+    At its first product a process chooses the fastest kernel that its CPU can run. In Python the environment variable
+    TOYNN_GEMM_KERNEL can name another one. All give the same bits.
+    """
+    return text(lib.tnn_gemm_kernel())
+
+
+def tnn_gemm_kernel_at(i: int) -> str | None:
+    """Return the name of the i-th kernel that this CPU can run, the fastest at 0, or None."""
+    return optional_text(lib.tnn_gemm_kernel_at(int32("i", i)))
+
+
+def tnn_available_cores() -> int:
+    """Return how many cores this process may run on, by its affinity mask and cgroup quotas: at least 1."""
+    return lib.tnn_available_cores()
+
+
+def tnn_available_memory() -> int:
+    """Return how many bytes of memory this process can still allocate, on the machine and within its cgroups."""
+    return lib.tnn_available_memory()

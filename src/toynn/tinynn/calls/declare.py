@@ -1,0 +1,71 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""Persistent tensors are declared before `tnn_finalize_weights` and are zero until uploaded. Inputs of one graph are
+declared after it; each must be uploaded before the graph computes, and keeps its values for later computes.
+
+All raise TinyNNValueError for a size that is not positive or overflows, SessionError at the wrong time.
+"""
+
+from __future__ import annotations
+
+from toynn.arguments import int32, int64
+from toynn.tinynn.native import lib
+from toynn.tinynn.session import Session, Tensor, built, status
+
+
+def tnn_input_1d_f32_persistent(s: Session, ne0: int) -> Tensor:
+    """Declare a weight [ne0]."""
+    return built(s, lib.tnn_input_1d_f32_persistent, int64("ne0", ne0))
+
+
+def tnn_input_2d_f32_persistent(s: Session, ne0: int, ne1: int) -> Tensor:
+    """Declare a weight [ne0, ne1]: a row-major (ne1, ne0) matrix."""
+    return built(s, lib.tnn_input_2d_f32_persistent, int64("ne0", ne0), int64("ne1", ne1))
+
+
+def tnn_input_3d_f32_persistent(s: Session, ne0: int, ne1: int, ne2: int) -> Tensor:
+    """Declare a weight [ne0, ne1, ne2]."""
+    return built(s, lib.tnn_input_3d_f32_persistent, int64("ne0", ne0), int64("ne1", ne1), int64("ne2", ne2))
+
+
+def tnn_input_1d_i32_persistent(s: Session, ne0: int) -> Tensor:
+    """Declare ids that outlive the graph, i32 [ne0]."""
+    return built(s, lib.tnn_input_1d_i32_persistent, int64("ne0", ne0))
+
+
+def tnn_input_2d_persistent(s: Session, dtype: int, ne0: int, ne1: int) -> Tensor:
+    """Declare a weight [ne0, ne1] of dtype TNN_F32, TNN_F16 or TNN_BF16.
+
+    Raises:
+        TinyNNTypeError: another dtype.
+    """
+    return built(s, lib.tnn_input_2d_persistent, int32("dtype", dtype), int64("ne0", ne0), int64("ne1", ne1))
+
+
+def tnn_finalize_weights(s: Session) -> None:
+    """Allocate the weights buffer, once, and fill it with zeros.
+
+    Raises:
+        TinyNNMemoryError: the memory cannot be allocated; the session stays as it was.
+        SessionError: the weights are finalized already.
+    """
+    status(s, lib.tnn_finalize_weights)
+
+
+def tnn_input_1d_f32(s: Session, ne0: int) -> Tensor:
+    """Declare an input of the graph, [ne0]."""
+    return built(s, lib.tnn_input_1d_f32, int64("ne0", ne0))
+
+
+def tnn_input_2d_f32(s: Session, ne0: int, ne1: int) -> Tensor:
+    """Declare an input of the graph, [ne0, ne1]."""
+    return built(s, lib.tnn_input_2d_f32, int64("ne0", ne0), int64("ne1", ne1))
+
+
+def tnn_input_1d_i32(s: Session, ne0: int) -> Tensor:
+    """Declare an input of the graph, i32 [ne0]."""
+    return built(s, lib.tnn_input_1d_i32, int64("ne0", ne0))
+
+
+def tnn_input_1d_i32_ctx(s: Session, ne0: int) -> Tensor:
+    """Declare an input of the graph, i32 [ne0]: the reference's second name for `tnn_input_1d_i32`."""
+    return built(s, lib.tnn_input_1d_i32_ctx, int64("ne0", ne0))

@@ -1,0 +1,167 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""The fused operators: the shim's own kernels, which ggml runs as custom operators.
+
+Each element of their matrix products is one chain of fused multiply-adds along k, so a row of a result has the same
+bits in any batch and at any number of threads. The shim differentiates a graph whose loss is `tnn_fused_cross_entropy`;
+between its parameters and the loss only these operators, `tnn_get_rows`, and `tnn_add` of equal shapes are allowed.
+Tensors are two-dimensional, with one row for each token. Errors are those of the operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toynn.arguments import float32, int32, int64
+from toynn.tinynn.native import lib
+from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle
+
+
+def tnn_fused_rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    """Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]."""
+    return built(s, lib.tnn_fused_rms_norm, handle(s, "x", x), handle(s, "gamma", gamma), float32("eps", eps))
+
+
+def tnn_fused_rope_table(
+    s: Session,
+    positions: Tensor,
+    freq_factors: Tensor | None,
+    d_head: int,
+    freq_base: float,
+    freq_scale: float,
+    attn_factor: float,
+) -> Tensor:
+    """Return the rotations that `tnn_fused_attention` applies: [d_head, rows], d_head/2 cosines and then d_head/2
+    sines.
+
+    An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64.
+
+    Args:
+        positions: i32 [rows].
+        freq_factors: [d_head/2], or None.
+        d_head: size of a head.
+        freq_base: base of the frequencies.
+        freq_scale: factor of the positions.
+        attn_factor: factor of the cosines and sines.
+    """
+    return built(
+        s,
+        lib.tnn_fused_rope_table,
+        handle(s, "positions", positions),
+        optional_handle(s, "freq_factors", freq_factors),
+        int32("d_head", d_head),
+        float32("freq_base", freq_base),
+        float32("freq_scale", freq_scale),
+        float32("attn_factor", attn_factor),
+    )
+
+
+def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: int, n_kv: int, t_seq: int) -> Tensor:
+    """Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq].
+
+    Scores are scaled by 1/sqrt(d_head). Query head h reads key-value head h // (n_heads / n_kv).
+
+    Args:
+        qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
+        rope_table: of `tnn_fused_rope_table`, [d_head, B t_seq].
+        n_heads: query heads.
+        n_kv: key-value heads.
+        t_seq: tokens of one sequence.
+    """
+    return built(
+        s,
+        lib.tnn_fused_attention,
+        handle(s, "qkv", qkv),
+        handle(s, "rope_table", rope_table),
+        int32("n_heads", n_heads),
+        int32("n_kv", n_kv),
+        int64("t_seq", t_seq),
+    )
+
+
+def tnn_fused_attention_cached(
+    s: Session, qkv: Tensor, rope_table: Tensor, kv_cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
+) -> Tensor:
+    """Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache.
+
+    The bits are those of `tnn_fused_attention`. The keys and values of the n tokens are written to the cache. It has no
+    derivative.
+
+    Args:
+        qkv: [(n_heads + 2 n_kv) d_head, n].
+        rope_table: [d_head, n].
+        kv_cache: persistent, [2 n_kv d_head, n_ctx].
+        n_past: i32 [1], the number of earlier tokens; each compute checks that it is 0 to n_ctx - n.
+        n_heads: query heads.
+        n_kv: key-value heads.
+    """
+    return built(
+        s,
+        lib.tnn_fused_attention_cached,
+        handle(s, "qkv", qkv),
+        handle(s, "rope_table", rope_table),
+        handle(s, "kv_cache", kv_cache),
+        handle(s, "n_past", n_past),
+        int32("n_heads", n_heads),
+        int32("n_kv", n_kv),
+    )
+
+
+def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up: [d_ff, rows].
+
+    A row of gate_up [2 d_ff, rows] holds its gate, then its up.
+    """
+    return built(s, lib.tnn_fused_swiglu, handle(s, "gate_up", gate_up))
+
+
+def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_id: int) -> Tensor:
+    """Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1].
+
+    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. Rows are summed in f64, in
+    their order. Each compute checks the targets (TinyNNValueError): every one is a token or ignore_id, and at least one
+    is a token.
+    """
+    return built(
+        s,
+        lib.tnn_fused_cross_entropy,
+        handle(s, "logits", logits),
+        handle(s, "targets", targets),
+        int32("ignore_id", ignore_id),
+    )
+
+
+def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Tensor:
+    """Return the norm of all gradients together, and the factor by which clipping multiplies a gradient: [2].
+
+    Call it after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor of every gradient,
+    1/n for n accumulated steps.
+    """
+    grads_array, n = handles(s, "grads", grads)
+    return built(s, lib.tnn_fused_grad_norm, grads_array, n, handle(s, "clip", clip))
+
+
+def tnn_fused_adamw(
+    s: Session, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None = None
+) -> Tensor:
+    """Append one AdamW step on the clipped gradient, with the bits of `tnn_opt_step_adamw`.
+
+    A norm that is not finite leaves w, m and v as they are.
+
+    Args:
+        w: a parameter.
+        grad: its gradient.
+        m: first moment.
+        v: second moment.
+        hp: [7], as for `tnn_opt_step_adamw`.
+        norm: of `tnn_fused_grad_norm`, or None: how the gradient is clipped.
+    """
+    return built(
+        s,
+        lib.tnn_fused_adamw,
+        handle(s, "w", w),
+        handle(s, "grad", grad),
+        handle(s, "m", m),
+        handle(s, "v", v),
+        handle(s, "hp", hp),
+        optional_handle(s, "norm", norm),
+    )

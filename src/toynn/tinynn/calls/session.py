@@ -1,0 +1,37 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""A session owns the weights, and one graph at a time over them."""
+
+from __future__ import annotations
+
+from toynn.arguments import int64
+from toynn.tinynn.native import lib
+from toynn.tinynn.session import Session, number, status
+
+
+def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
+    """Set how many nodes one graph may have, forward and backward together: 16384 by default, at most 2^21.
+
+    Raises:
+        SessionError: tensors of a graph exist. Set it before the first one, or right after `tnn_reset_for_rebuild`.
+    """
+    status(s, lib.tnn_session_set_graph_capacity, int64("n_nodes", n_nodes))
+
+
+def tnn_session_graph_capacity(s: Session) -> int:
+    """Return how many nodes one graph may have."""
+    return number(s, lib.tnn_session_graph_capacity)
+
+
+def tnn_session_n_threads(s: Session) -> int:
+    """Return the number of threads that compute."""
+    return number(s, lib.tnn_session_n_threads)
+
+
+def tnn_session_weights_nbytes(s: Session) -> int:
+    """Return the size of the weights buffer in bytes; 0 before it is allocated."""
+    return number(s, lib.tnn_session_weights_nbytes)
+
+
+def tnn_session_compute_nbytes(s: Session) -> int:
+    """Return the size of the realized graph's compute buffer in bytes; 0 before."""
+    return number(s, lib.tnn_session_compute_nbytes)

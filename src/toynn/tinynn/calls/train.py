@@ -1,0 +1,62 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""Build, allocate and run a graph with its backward pass and its optimizer."""
+
+from __future__ import annotations
+
+from toynn.tinynn.native import lib
+from toynn.tinynn.session import Session, Tensor, built, handle, status
+
+
+def tnn_build_forward_only(s: Session, loss: Tensor) -> None:
+    """Expand the forward graph of the loss without allocating it."""
+    status(s, lib.tnn_build_forward_only, handle(s, "loss", loss))
+
+
+def tnn_build_backward(s: Session) -> None:
+    """Build the training graph: a copy of the forward graph with gradients ("graph b").
+
+    It is checked first that every node between a parameter and the loss has a derivative, and that the graph fits the
+    capacity.
+    """
+    status(s, lib.tnn_build_backward)
+
+
+def tnn_tensor_grad(s: Session, t: Tensor) -> Tensor:
+    """Return the gradient of a parameter.
+
+    To download it, flag it with `tnn_set_output` before `tnn_realize_backward`.
+    """
+    return built(s, lib.tnn_tensor_grad, handle(s, "t", t))
+
+
+def tnn_extend_backward_graph(s: Session, node: Tensor) -> None:
+    """Append an optimizer node to the training graph."""
+    status(s, lib.tnn_extend_backward_graph, handle(s, "node", node))
+
+
+def tnn_pin_all_graph_b_nodes(s: Session) -> None:
+    """Flag every node of the training graph as an output: no memory is shared, and each can be downloaded."""
+    status(s, lib.tnn_pin_all_graph_b_nodes)
+
+
+def tnn_realize_backward(s: Session) -> None:
+    """Allocate the training graph."""
+    status(s, lib.tnn_realize_backward)
+
+
+def tnn_graph_reset(s: Session) -> None:
+    """Set the gradient of the loss to 1, all other gradients and the optimizers' moments to 0."""
+    status(s, lib.tnn_graph_reset)
+
+
+def tnn_graph_reset_grads_only(s: Session) -> None:
+    """Set the gradient of the loss to 1 and all other gradients to 0; leave the moments as they are."""
+    status(s, lib.tnn_graph_reset_grads_only)
+
+
+def tnn_compute_backward(s: Session) -> None:
+    """Run forward, backward and optimizer in one compute.
+
+    Needs a reset since the last one. Fails as `tnn_compute` does.
+    """
+    status(s, lib.tnn_compute_backward)

@@ -1,0 +1,94 @@
+"""A training step in one call, and a compute that measures its nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import boolean, kind_of
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.calls.introspection import tnn_graph_n_nodes
+from toynn.tinynn.memory import float_array, int_array
+from toynn.tinynn.native import ffi, lib
+from toynn.tinynn.session import Session, Tensor, handle, optional_handle, status
+
+__all__ = ["TrainStep", "tnn_compute_profiled", "tnn_train_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStep:
+    """The tensors of a training graph that `tnn_train_step` uploads to and downloads from.
+
+    ids and targets are i32 [n], hp holds the optimizer's numbers, loss is [1], norm is of `tnn_fused_grad_norm`.
+    """
+
+    ids: Tensor
+    targets: Tensor
+    hp: Tensor
+    loss: Tensor
+    norm: Tensor | None = None
+
+
+def tnn_train_step(
+    s: Session,
+    step: TrainStep,
+    ids: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    hp: npt.ArrayLike,
+    *,
+    reset_moments: bool = False,
+    accumulate: bool = False,
+    update: bool = True,
+) -> tuple[float, float | None]:
+    """Reset, upload, run forward, backward and optimizer in one C call; return the loss and the norm, or None for it.
+
+    Args:
+        step: the tensors of the training graph.
+        ids: integers, as many as the tensor holds.
+        targets: integers, as many as ids.
+        hp: real numbers, as many as the tensor holds.
+        reset_moments: set the optimizers' moments to zero first.
+        accumulate: add to the gradients of the step before; each must be flagged with `tnn_set_output`.
+        update: False leaves weights and moments as they are (`tnn_fused_adamw` steps do nothing).
+
+    Raises:
+        TinyNNValueError, TinyNNTypeError: an argument, by name, or an id or a target out of range.
+        SessionError: no training graph is realized, or there are no gradients to accumulate on.
+    """
+    if not isinstance(step, TrainStep):
+        raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")
+    c_step = ffi.new(
+        "tnn_step *",
+        [
+            handle(s, "step.ids", step.ids),
+            handle(s, "step.targets", step.targets),
+            handle(s, "step.hp", step.hp),
+            handle(s, "step.loss", step.loss),
+            optional_handle(s, "step.norm", step.norm),
+        ],
+    )
+    # Sizes are those of the buffers: the __array__ of one argument may change the dtype, and so the size, of another.
+    c_ids = ffi.from_buffer("int32_t[]", int_array("ids", ids))
+    c_targets = ffi.from_buffer("int32_t[]", int_array("targets", targets))
+    c_hp = ffi.from_buffer("float[]", float_array("hp", hp))
+    if len(c_targets) != len(c_ids):
+        raise TinyNNValueError(f"targets must be as many as ids, {len(c_ids)}, got {len(c_targets)}")
+    mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0
+    mode |= lib.TNN_STEP_ACCUMULATE if boolean("accumulate", accumulate) else 0
+    mode |= 0 if boolean("update", update) else lib.TNN_STEP_NO_UPDATE
+    out = ffi.new("float[]", 2)
+    status(s, lib.tnn_train_step, c_step, c_ids, c_targets, len(c_ids), c_hp, len(c_hp), mode, out, out + 1)
+    return out[0], None if step.norm is None else out[1]
+
+
+def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:
+    """Run the realized graph node by node; return the seconds of each node, float64 (n,), in `tnn_graph_node`'s order.
+
+    It computes what `tnn_compute` or `tnn_compute_backward` (which needs a reset before it) does, with the same
+    results, but slower.
+    """
+    seconds = np.empty(tnn_graph_n_nodes(s), dtype=np.float64)
+    status(s, lib.tnn_compute_profiled, ffi.from_buffer("double[]", seconds, require_writable=True), seconds.size)
+    return seconds
