@@ -14,11 +14,13 @@ TYPE_CHECKING = False  # a type checker takes it as true; importing it from typi
 _MODULES = {
     "AdamW": "toynn.llm.adamw",
     "ConfigurationError": "toynn.errors",
+    "Evaluation": "toynn.api.text_model",
     "FileFormatError": "toynn.errors",
     "FromScratch": "toynn.llm.recipes",
     "InternalError": "toynn.errors",
     "LlamaDecoder": "toynn.llm.engine",
     "LlamaSeqEngine": "toynn.llm.engine",
+    "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
     "RopeScaling": "toynn.model.config",
@@ -28,6 +30,7 @@ _MODULES = {
     "SessionError": "toynn.errors",
     "SmolLM2Config": "toynn.model.config",
     "Tensor": "toynn.tinynn",
+    "TextModel": "toynn.api.text_model",
     "TinyNNError": "toynn.errors",
     "TinyNNMemoryError": "toynn.errors",
     "TinyNNTypeError": "toynn.errors",
@@ -35,16 +38,26 @@ _MODULES = {
     "TrainArgs": "toynn.training",
     "TrainConfig": "toynn.training",
     "TrainingBatch": "toynn.llm.batch",
+    "TrainingResult": "toynn.api.train_model",
     "build_info": "toynn.tinynn",
     "generate": "toynn.text.sampling",
     "ggml_version": "toynn.tinynn",
     "labels": "toynn.llm.labels",
+    "load": "toynn.api.load_model",
+    "prepare": "toynn.api.prepare_data",
     "profile": "toynn.llm.profiling",
-    "train": "toynn.training",
+    "train": "toynn.api.train_model",
 }
-_PACKAGES = ("cli", "data", "interop", "llm", "model", "storage", "text", "tinynn", "training")
+_PACKAGES = ("api", "cli", "data", "interop", "llm", "model", "storage", "text", "tinynn", "training")
 
 if TYPE_CHECKING:
+    from toynn.api.load_model import load as load
+    from toynn.api.prepare_data import PreparedData as PreparedData
+    from toynn.api.prepare_data import prepare as prepare
+    from toynn.api.text_model import Evaluation as Evaluation
+    from toynn.api.text_model import TextModel as TextModel
+    from toynn.api.train_model import TrainingResult as TrainingResult
+    from toynn.api.train_model import train as train
     from toynn.errors import ConfigurationError as ConfigurationError
     from toynn.errors import FileFormatError as FileFormatError
     from toynn.errors import InternalError as InternalError
@@ -73,7 +86,6 @@ if TYPE_CHECKING:
     from toynn.tinynn import ggml_version as ggml_version
     from toynn.training import TrainArgs as TrainArgs
     from toynn.training import TrainConfig as TrainConfig
-    from toynn.training import train as train
 
     __version__: str
 else:

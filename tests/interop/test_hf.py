@@ -171,7 +171,7 @@ def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_p
         ("tied", {"rope_scaling": RopeScaling(freq_scale=0.5)}, "rope_scaling.freq_scale = 0.5 cannot be exported"),
         ("tied", {"rope_scaling": RopeScaling(attn_factor=2.0)}, "rope_scaling.attn_factor = 2.0 cannot be exported"),
         ("tied", {"vocab": 300}, "the tokenizer has 3.. token ids, but the model has only 300"),
-        ("tied", {"tokens": b"{}"}, "no tokenizer.json"),
+        ("tied", {"tokens": b"{}"}, "not a tokenizer.json"),
     ],
 )  # fmt: skip
 def test_what_transformers_cannot_compute_is_refused(
@@ -384,7 +384,7 @@ def test_a_damaged_weights_file_is_refused_with_its_name(content: bytes, folder:
 
 def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_bytes(b'{"model": 3}')
-    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json: it is no tokenizer\.json"):
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json: it is not a tokenizer\.json"):
         import_hf(folder)
     holes = json.loads(tokenizer())
     holes["model"]["vocab"]["zzz"] = 512

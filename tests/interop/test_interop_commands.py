@@ -84,19 +84,19 @@ def test_what_is_otherwise_than_asked_for_is_said_on_stderr(tmp_path: Path) -> N
     assert len(told["notes"]) == 2
     done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back")
     assert done.returncode == 0
-    assert "can neither read nor write text" in done.stderr
+    assert "cannot read or write text" in done.stderr
 
 
 def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
     out.write_text("precious")
-    assert_refused(toynn("export", run, out), "is there already; --force replaces it")
+    assert_refused(toynn("export", run, out), "exists already; --force replaces it")
     assert out.read_text() == "precious"
     assert toynn("export", run, out, "--force").returncode == 0
     assert out.read_bytes()[:4] == b"GGUF"
 
     folder = export_hf(make("tied"), tmp_path / "hf")
-    assert_refused(toynn("export", run, folder), "is there already; --force replaces it")
+    assert_refused(toynn("export", run, folder), "exists already; --force replaces it")
     (folder / "notes.txt").write_text("mine")
     assert_refused(toynn("export", run, folder, "--force"), "contains other files ('notes.txt'); give another path")
     assert_refused(toynn("export", run, run, "--force"), "contains other files")
@@ -105,7 +105,7 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert toynn("export", run, folder, "--force").returncode == 0
     assert same_weights(import_hf(folder), make("gqa"))
 
-    assert_refused(toynn("import", out, "--out", run), "is there already; name a new folder, or --force")
+    assert_refused(toynn("import", out, "--out", run), "exists already; name a new folder, or use --force")
     assert load_checkpoint(run).step == 7
     old = load_checkpoint(run).path
     export_gguf(make("gqa", seed=3), out, overwrite=True)

@@ -74,12 +74,12 @@ def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -
 @pytest.mark.parametrize(
     ("content", "mentions"),
     [
-        (b"{}", "it is no tokenizer.json"),
-        (b"\xff", "it is no tokenizer.json"),
+        (b"{}", "it is not a tokenizer.json"),
+        (b"\xff", "it is not a tokenizer.json"),
         (changed(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, but only"),
         (changed(model__dropout=0.1), "its dropout is 0.1"),
         (changed(model__unk_token=END_OF_TEXT), "its unk_token is '<|endoftext|>', which llama.cpp does not support"),
-        (changed(model__continuing_subword_prefix="##"), "its continuing_subword_prefix is|no tokenizer.json"),
+        (changed(model__continuing_subword_prefix="##"), "its continuing_subword_prefix is|not a tokenizer.json"),
         (changed(model__byte_fallback=True), "its byte_fallback is True"),
         (changed(model__ignore_merges=True), "'gpt-2', for which llama.cpp uses ignore_merges = False"),
         (changed(model__merges=[]), "it has no merges"),
@@ -128,7 +128,7 @@ GOOD = read_tokenizer(tokenizer(), VOCAB)
         (ByteLevelBpe(GOOD.tokens, [6, *GOOD.kinds[1:]], GOOD.merges, "gpt-2"), "has type 6"),
         (ByteLevelBpe(["a", *GOOD.tokens[1:]], GOOD.kinds, GOOD.merges, "gpt-2"), "the tokens 0 and 65 are both 'a'"),
         (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["ab"], "gpt-2"), "merge 0, 'ab', must consist of two tokens"),
-        (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["zz zz"], "gpt-2"), "it is no tokenizer.json: .*out of vocabulary"),
+        (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["zz zz"], "gpt-2"), "it is not a tokenizer.json: .*out of vocabulary"),
     ],
 )
 def test_lists_that_no_tokenizer_has_are_refused(bpe: ByteLevelBpe, mentions: str) -> None:

@@ -1,4 +1,4 @@
-"""TextModel and its commands: text in, text out, figures that are the model's own."""
+"""TextModel and its commands: they read and write text, and the figures are those of the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from commands import toynn
-from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate, load
 from toynn.data.prepare import END_OF_TEXT
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
-from toynn.text.text_model import TextModel
 
 VOCAB = 300
 CFG = SmolLM2Config(VOCAB, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
@@ -60,13 +59,11 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_pieces_are_the_text_of_the_tokens_whatever_bytes_they_end_on(run: Path) -> None:
     """An untrained model writes bytes at random: many are parts of characters, or none at all."""
-    with TextModel(run, n_threads=1) as model:
+    with load(run, n_threads=1) as model:
         for seed in range(5):
             sampling = Sampling(1.5, 0, 1.0, 0.0, seed)
-            pieces = list(model.continue_text("The cat", sampling, 40))
+            pieces = list(model.stream("The cat", temperature=1.5, top_k=0, top_p=1.0, seed=seed, max_tokens=40))
             model.decoder.rewind()
-            from toynn import generate
-
             stop = () if model.end_id is None else (model.end_id,)
             tokens = list(generate(model.decoder, model.encode("The cat"), sampling, 40, stop))
             assert "".join(pieces) == model.tokenizer.decode(tokens, skip_special_tokens=False)
@@ -74,13 +71,13 @@ def test_the_pieces_are_the_text_of_the_tokens_whatever_bytes_they_end_on(run: P
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(run: Path) -> None:
-    with TextModel(run, n_threads=1) as model:
-        texts = ["".join(model.continue_text("The", Sampling(seed=seed), 30)) for seed in (1, 1, 2)]
+    with load(run, n_threads=1) as model:
+        texts = [model.generate("The", seed=seed, max_tokens=30) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_an_evaluation_adds_up_the_losses_of_every_token_once(run: Path) -> None:
-    with TextModel(run, n_threads=1) as model:
+    with load(run, n_threads=1) as model:
         assert model.end_id is not None
         ids = [model.end_id, *model.encode(TEXT)]
         assert len(ids) > 2 * CFG.ctx
@@ -99,11 +96,11 @@ def test_an_evaluation_adds_up_the_losses_of_every_token_once(run: Path) -> None
 
 
 def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
-    with TextModel(run, n_threads=1) as model:
-        with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the 64"):
-            list(model.continue_text(TEXT * 9, Sampling(), 3))
+    with load(run, n_threads=1) as model:
+        with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the context length 64"):
+            model.generate(TEXT * 9, max_tokens=3)
         with pytest.raises(TinyNNTypeError, match="prompt must be a str"):
-            list(model.continue_text(b"x", Sampling(), 3))  # type: ignore[arg-type]
+            model.generate(b"x", max_tokens=3)  # type: ignore[arg-type]
         with pytest.raises(TinyNNValueError, match="too short"):
             model.evaluate("")
         with pytest.raises(TinyNNValueError, match="window"):
@@ -111,37 +108,37 @@ def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
 
 
 def test_an_empty_prompt_starts_with_the_end_of_the_text_before(run: Path, tmp_path: Path) -> None:
-    with TextModel(run, n_threads=1) as model:
-        assert isinstance("".join(model.continue_text("", Sampling(), 5)), str)
+    with load(run, n_threads=1) as model:
+        assert isinstance(model.generate(max_tokens=5), str)
         assert model.decoder.n_past > 0
-    with TextModel(make_run(tmp_path / "b", content=tokenizer(special=False)), n_threads=1) as model:
+    with load(make_run(tmp_path / "b", content=tokenizer(special=False)), n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match="the prompt is empty"):
-            list(model.continue_text("", Sampling(), 5))
+            model.generate("", max_tokens=5)
         assert model.evaluate("ab cd").tokens == len(model.encode("ab cd")) - 1
 
 
 @pytest.mark.parametrize("text", ["a\udcffb", "\ud800"])
 def test_what_is_no_unicode_text_is_named(run: Path, text: str) -> None:
-    with TextModel(run, n_threads=1) as model:
-        with pytest.raises(TinyNNValueError, match=r"^text is no Unicode text: surrogates not allowed at character"):
+    with load(run, n_threads=1) as model:
+        with pytest.raises(TinyNNValueError, match=r"^text is not Unicode text: surrogates not allowed at character"):
             model.encode(text)
-        with pytest.raises(TinyNNValueError, match=r"^text is no Unicode text"):
+        with pytest.raises(TinyNNValueError, match=r"^text is not Unicode text"):
             model.evaluate(text)
-        with pytest.raises(TinyNNValueError, match=r"^prompt is no Unicode text"):
-            next(model.continue_text(text, Sampling(), 3))
+        with pytest.raises(TinyNNValueError, match=r"^prompt is not Unicode text"):
+            model.stream(text, max_tokens=3)
 
 
 def test_a_text_that_another_one_took_the_decoder_from_does_not_go_on(run: Path) -> None:
     """The second prompt is as long as what the decoder had read of the first: only its turns tell."""
-    with TextModel(run, n_threads=1) as model:
-        pieces = model.continue_text("The cat", Sampling.greedy(), 20)
+    with load(run, n_threads=1) as model:
+        pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
-        other = model.continue_text("a hen. The hen saw", Sampling.greedy(), 20)
+        other = model.stream("a hen. The hen saw", greedy=True, max_tokens=20)
         next(other)
         with pytest.raises(SessionError, match="has read something else since"):
             list(pieces)
         assert "".join(other), "who took it keeps it"
-        pieces = model.continue_text("The cat", Sampling.greedy(), 20)
+        pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
         model.evaluate(TEXT)
         with pytest.raises(SessionError, match="has read something else since"):
@@ -154,9 +151,9 @@ def test_a_tokenizer_that_truncates_and_pads_is_used_without(run: Path, tmp_path
     described.enable_truncation(10)
     described.enable_padding(length=50, pad_id=3)
     content = described.to_str().encode()
-    with TextModel(run, n_threads=1) as plain:
+    with load(run, n_threads=1) as plain:
         other = make_run(tmp_path / "other", content=content)
-        with TextModel(other, n_threads=1) as model:
+        with load(other, n_threads=1) as model:
             assert model.evaluate(TEXT) == plain.evaluate(TEXT)
     kept = load_checkpoint(other).model.tokenizer
     assert kept == content, "the file stays as it came"
@@ -166,20 +163,20 @@ def test_a_tokenizer_with_dropout_is_refused(tmp_path: Path) -> None:
     described = json.loads(tokenizer())
     described["model"]["dropout"] = 0.5
     with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used: its dropout is 0\.5"):
-        TextModel(make_run(tmp_path / "run", content=json.dumps(described).encode()), n_threads=1)
+        load(make_run(tmp_path / "run", content=json.dumps(described).encode()), n_threads=1)
 
 
 def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no tokenizer\.json"):
-        TextModel(make_run(tmp_path / "a", content=b""))
+        load(make_run(tmp_path / "a", content=b""))
     narrow = SmolLM2Config(200, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
-    with pytest.raises(TinyNNValueError, match=r"needs .* ids, the model's vocabulary has 200"):
-        TextModel(make_run(tmp_path / "b", cfg=narrow))
+    with pytest.raises(TinyNNValueError, match=r"needs .* ids, but the model's vocabulary has 200"):
+        load(make_run(tmp_path / "b", cfg=narrow))
 
 
 def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path) -> None:
     checkpoint = load_checkpoint(run)
-    with TextModel(run) as model, LlamaDecoder(CFG, checkpoint.model.weights, untied=False) as decoder:
+    with load(run) as model, LlamaDecoder(CFG, checkpoint.model.weights, untied=False) as decoder:
         assert model.step == 3
         assert model.decoder.feed([1, 2, 3]).tobytes() == decoder.feed([1, 2, 3]).tobytes()
 
@@ -202,7 +199,7 @@ def test_eval_tells_loss_perplexity_and_bits_per_byte(run: Path, tmp_path: Path)
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
     told = json.loads(toynn("eval", run, path, "--json").stdout)
-    with TextModel(run) as model:
+    with load(run) as model:
         result = model.evaluate(TEXT)
     assert told["loss"] == result.loss
     assert told["bits_per_byte"] == result.bits_per_byte

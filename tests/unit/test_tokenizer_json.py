@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from interop_models import TRAINED_ON, make, tokenizer
-from toynn import TinyNNValueError
+from toynn import TinyNNValueError, load
 from toynn.data import PackedTokens
 from toynn.data.prepare import prepare
 from toynn.storage.checkpoint import write_checkpoint
-from toynn.text.text_model import TextModel
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 
@@ -39,7 +38,7 @@ def with_holes(last: int) -> bytes:
     ids=["nothing", "empty", "no UTF-8", "deep", "a panic", "cut", "another model"],
 )
 def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(TinyNNValueError, match=r"it is no tokenizer\.json: ."):
+    with pytest.raises(TinyNNValueError, match=r"it is not a tokenizer\.json: ."):
         parsed_tokenizer(content)
     (tmp_path / "tokenizer.json").write_bytes(content)
     (tmp_path / "text.txt").write_text("The cat")
@@ -47,7 +46,7 @@ def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tm
         prepare([tmp_path / "text.txt"], tmp_path / "data", tokenizer=tmp_path / "tokenizer.json")
     write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
     with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used"):
-        TextModel(tmp_path / "run", n_threads=1)
+        load(tmp_path / "run", n_threads=1)
 
 
 def test_a_vocabulary_holds_the_highest_id_and_not_just_as_many_as_there_are_tokens(tmp_path: Path) -> None:
@@ -60,5 +59,5 @@ def test_a_vocabulary_holds_the_highest_id_and_not_just_as_many_as_there_are_tok
     assert (meta.vocab_size, meta.dtype) == (70001, "uint32")
     assert 70000 in np.asarray(PackedTokens.open(tmp_path / "data", "train").tokens)
     write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
-    with pytest.raises(TinyNNValueError, match="needs 70001 ids, the model's vocabulary has 512"):
-        TextModel(tmp_path / "run", n_threads=1)
+    with pytest.raises(TinyNNValueError, match="needs 70001 ids, but the model's vocabulary has 512"):
+        load(tmp_path / "run", n_threads=1)

@@ -182,7 +182,7 @@ def test_a_library_is_known_by_an_extra_that_brings_it() -> None:
     ("wanted", "library"),
     [
         ("TrainArgs", "safetensors"),
-        ("text.text_model.TextModel", "tokenizers"),
+        ("load", "tokenizers"),
         ("data.prepare.prepare", "tokenizers"),
         ("storage.checkpoint.RunFolder", "safetensors"),
         ("interop.import_gguf", "gguf"),

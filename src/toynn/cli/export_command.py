@@ -1,4 +1,4 @@
-"""`toynn export`: a run's model for other programs."""
+"""`toynn export`: write a model for other programs."""
 
 from __future__ import annotations
 
@@ -7,48 +7,39 @@ from pathlib import Path
 
 import click
 
+from toynn.api.save_model import exists, format_of, write_model
 from toynn.errors import TinyNNValueError
-from toynn.interop import GGUF_DTYPES, export_gguf, export_hf
+from toynn.interop import GGUF_DTYPES
 from toynn.storage.checkpoint import load_checkpoint
-
-NOT_FOLDERS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggml", ".npz", ".json")
 
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["gguf", "hf"]), default=None,
-              help="Default: gguf if OUT ends in .gguf, otherwise hf.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None, help="Of a GGUF's weights. [default: f32]")
-@click.option("--best", is_flag=True, help="The run's best checkpoint, not its latest.")
-@click.option("--force", is_flag=True, help="Replace OUT, once the new one is whole.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+              help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
+@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
+              help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
+@click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
+@click.option("--force", is_flag=True, help="Replace OUT when the new one is complete.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(run: Path, out: Path, form: str | None, dtype: str | None, best: bool, force: bool, as_json: bool) -> None:
-    """Write the model of RUN (or of one checkpoint) for other programs.
+    """Write the model of RUN (a run or a checkpoint) for other programs.
 
     OUT is a GGUF file for llama.cpp, or a folder for Hugging Face's transformers
     (weights in f32).
     """
-    if form is None and out.suffix.lower() in NOT_FOLDERS and not out.is_dir():
-        raise TinyNNValueError(
-            f"OUT ends in {out.suffix}, which is not written: name a file that ends in .gguf, or a folder"
-        )
-    form = form or ("gguf" if out.suffix.lower() == ".gguf" else "hf")
+    form = format_of(out, form, "hf")
     if form == "hf" and dtype not in (None, "f32"):
-        raise TinyNNValueError(f"--dtype {dtype} is for GGUF; a Hugging Face folder is written in f32")
-    if out.exists() and not force and (out.is_file() or any(out.iterdir())):
-        raise TinyNNValueError(f"{out} is there already; --force replaces it")
+        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files only; a Hugging Face folder is written in f32")
+    if not force and exists(out):
+        raise TinyNNValueError(f"{out} exists already; --force replaces it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")
-    result = {"out": str(out), "format": form, "step": checkpoint.step}
-    if form == "gguf":
-        written = export_gguf(checkpoint.model, out, dtype or "f32", overwrite=force)
-        size, notes = written.bytes, written.notes
-    else:
-        folder = export_hf(checkpoint.model, out, overwrite=force)
-        size, notes = sum(path.stat().st_size for path in folder.iterdir()), ()
+    written = write_model(checkpoint.model, out, step=checkpoint.step, kind=form, dtype=dtype, overwrite=force)
     if as_json:
-        click.echo(json.dumps({**result, "dtype": dtype or "f32", "bytes": size, "notes": list(notes)}))
+        result = {"out": str(out), "format": form, "step": checkpoint.step, "dtype": written.dtype}
+        click.echo(json.dumps({**result, "bytes": written.bytes, "notes": list(written.notes)}))
         return
-    for note in notes:
+    for note in written.notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(f"step {checkpoint.step} written to {out} ({size / 1e6:.1f} MB)")
+    click.echo(f"step {checkpoint.step} written to {out} ({written.bytes / 1e6:.1f} MB)")

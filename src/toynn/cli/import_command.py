@@ -1,4 +1,4 @@
-"""`toynn import`: another program's model as a run."""
+"""`toynn import`: make a run from the model of another program."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from toynn.storage.checkpoint import write_checkpoint
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run to make.")
-@click.option("--force", is_flag=True, help="Add to a run that nobody trained: its checkpoints stay.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run to create.")
+@click.option("--force", is_flag=True, help="Add the model to a run that was imported before; its checkpoints stay.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
-    """Make a run of SOURCE, to go on with.
+    """Make a run from SOURCE, to train it further.
 
     SOURCE is a GGUF file (llama, in F32, F16, BF16 or Q8_0) or a Hugging Face
     folder of LlamaForCausalLM.
     """
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
         raise TinyNNValueError(
-            f"{out} is there already; name a new folder, or --force to add to a run that nobody trained"
+            f"{out} exists already; name a new folder, or use --force to add to a run that was imported before"
         )
     model = import_hf(source) if source.is_dir() else import_gguf(source)
     checkpoint = write_checkpoint(out, model)
@@ -37,5 +37,5 @@ def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
         click.echo(json.dumps(content))
         return
     if model.tokenizer is None:
-        click.echo("note: SOURCE has no tokenizer.json: the run can neither read nor write text", err=True)
+        click.echo("note: SOURCE has no tokenizer, so the run cannot read or write text", err=True)
     click.echo(f"{parameters} parameters, vocabulary {model.shape.vocab}, written to {out}")

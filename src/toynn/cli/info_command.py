@@ -1,4 +1,4 @@
-"""`toynn info`: what this build is, and what a folder holds."""
+"""`toynn info`: describe this build, or the content of a folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COLUMNS = 80
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: Path | None, as_json: bool) -> None:
-    """Show what PATH is: a data folder, a run or a checkpoint. Its files are checked.
+    """Describe PATH: a data folder, a run or a checkpoint. All its files are checked.
 
-    Without PATH: what this build of toynn is: versions, compiler, profile.
+    Without PATH, describe this build of toynn: versions, compiler, profile.
     """
     if path is None:
         info: dict[str, Any] = {"toynn": toynn.__version__, **toynn.build_info()}
@@ -91,21 +91,21 @@ def _planned(config: str, path: Path) -> int:
 def _how_it_ended(path: Path) -> str:
     try:
         events = read_log(path)
-    except TinyNNValueError as error:  # the checkpoints are as good without a log
+    except TinyNNValueError as error:  # the checkpoints can be used without the log
         return f"unknown: {error}"
     reasons = [str(event["reason"]) for event in events if event["event"] == "ended"]
-    return reasons[-1] if reasons else "not yet, or it was killed"
+    return reasons[-1] if reasons else "not yet, or the process was killed"
 
 
 def _best(run: Path) -> str:
     try:
         return load_checkpoint(run, BEST).path.name
-    except TinyNNValueError as error:  # the latest one is as good without it
+    except TinyNNValueError as error:  # the latest checkpoint can be used without it
         return f"unknown: {error}"
 
 
 def _of_run(path: Path) -> dict[str, Any]:
-    """What there is in a run's folder beside its latest checkpoint."""
+    """Return what the folder of a run holds besides its latest checkpoint."""
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
     if (path / BEST).exists():
         info["best checkpoint"] = _best(path)

@@ -1,4 +1,4 @@
-"""`toynn prepare`: text files become training data."""
+"""`toynn prepare`: turn text files into training data."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from toynn.data.prepare import END_OF_TEXT, prepare
+from toynn.api.prepare_data import VOCAB_SIZE, prepare
+from toynn.data.prepare import END_OF_TEXT
+from toynn.extras import naming_the_extra
 
-VOCAB_SIZE = 4096
-STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the texts"}
+with naming_the_extra():
+    import rich  # noqa: F401  the progress bar of a terminal
 
 
 @click.command()
 @click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The data folder to make.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder to create.")
 @click.option("--vocab-size", type=click.IntRange(257), default=None,
-              help=f"Learn a byte-level BPE of so many tokens. [default: {VOCAB_SIZE}]")  # fmt: skip
-@click.option("--tokenizer", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="Or use this tokenizer.json.")  # fmt: skip
+              help=f"Learn a byte-level BPE tokenizer with N tokens. [default: {VOCAB_SIZE}]", metavar="N")  # fmt: skip
+@click.option("--tokenizer", type=click.Path(exists=True, path_type=Path), default=None,
+              help="Use this tokenizer.json, or the tokenizer of this model, instead of learning one.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
-              help="Share of the documents held out.")  # fmt: skip
-@click.option("--eos", default=END_OF_TEXT, show_default=True, help="The token that ends a document.")
-@click.option("--separator", default=None, help="A line of its own that parts documents in a file. [default: eos]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of documents.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+              help="Share of the documents held out for validation.")  # fmt: skip
+@click.option("--eos", default=END_OF_TEXT, show_default=True, help="Token that ends each document.")
+@click.option("--separator", default=None, help="Line that separates documents in a file. [default: the text of --eos]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Random seed for choosing the documents for validation.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     texts: tuple[Path, ...],
     out: Path,
@@ -42,36 +43,26 @@ def command(
 ) -> None:
     """Turn text files (UTF-8) into packed tokens and a tokenizer, for `toynn train`."""
     if tokenizer is not None and vocab_size is not None:
-        raise click.UsageError("--vocab-size learns a tokenizer and --tokenizer is one: give one of the two")
-    wanted = (vocab_size or VOCAB_SIZE) if tokenizer is None else None
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def progress(stage: str, done: int, in_all: int) -> None:
-            bar.update(task, description=STAGES[stage], completed=done, total=in_all)
-
-        meta = prepare(
-            texts,
-            out,
-            vocab_size=wanted,
-            tokenizer=tokenizer,
-            validation=validation,
-            eos=eos,
-            separator=separator,
-            seed=seed,
-            progress=progress,
-        )
-    if wanted is not None and meta.vocab_size < wanted:
-        click.echo(
-            f"note: the texts gave a vocabulary of {meta.vocab_size}, smaller than the {wanted} asked for", err=True
-        )
+        raise click.UsageError("--vocab-size learns a tokenizer and --tokenizer names one: give one of the two")
+    meta = prepare(
+        texts,
+        out,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        validation=validation,
+        eos=eos,
+        separator=separator,
+        seed=seed,
+    ).meta
+    wanted = vocab_size or VOCAB_SIZE
+    if tokenizer is None and meta.vocab_size < wanted:
+        click.echo(f"note: the texts are too short for {wanted} tokens; the vocabulary has {meta.vocab_size}", err=True)
     if as_json:
         splits = {name: dataclasses.asdict(split) for name, split in meta.splits.items()}
         click.echo(json.dumps({"out": str(out), "vocab_size": meta.vocab_size, "dtype": meta.dtype, "splits": splits}))
         return
     for name, split in meta.splits.items():
-        per = f", {split.bytes / split.tokens:.2f} bytes each" if split.tokens else ""
-        click.echo(f"{name:<11}{split.tokens} tokens{per}")
+        ratio = f", {split.bytes / split.tokens:.2f} bytes per token" if split.tokens else ""
+        click.echo(f"{name:<11}{split.tokens} tokens{ratio}")
     click.echo(f"vocabulary {meta.vocab_size}")
     click.echo(f"written to {out}")

@@ -1,4 +1,4 @@
-"""Choosing tokens from logits: greedy or drawn, with the usual ways to cut the tail off; and continuing a sequence."""
+"""Choose tokens from logits, greedily or by sampling with the usual cuts, and continue a sequence of tokens."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from toynn.llm.engine import LlamaDecoder
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. The cuts apply in this order, on probabilities after the temperature.
+    """How the next token is sampled. The cuts apply in this order, to the probabilities after the temperature.
 
-    temperature: 0 takes the likeliest token (the first of equals) and draws nothing.
-    top_k: only the k likeliest; 0 = all.
-    top_p: of those, the fewest whose probabilities reach top_p together; 1 = all.
-    min_p: of those, the ones at least min_p times as likely as the likeliest; 0 = all.
-    seed: of the draws. The same seed and logits give the same tokens wherever numpy's exp rounds alike.
+    temperature: divides the logits; 0 takes the most likely token (the first of equals) without sampling.
+    top_k: keep the k most likely tokens; 0 keeps all.
+    top_p: of those, keep the fewest whose probabilities add up to top_p or more; 1 keeps all.
+    min_p: of those, drop tokens less likely than min_p times the most likely one; 0 drops none.
+    seed: random seed. The same seed and logits give the same tokens on machines on which numpy's exp rounds alike.
+
+    Raises TinyNNTypeError or TinyNNValueError naming the field.
     """
 
     temperature: float = 0.8
@@ -39,13 +41,14 @@ class Sampling:
 
     @classmethod
     def greedy(cls) -> Sampling:
+        """Return the sampling that always takes the most likely token."""
         return cls(temperature=0.0)
 
 
 def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens that may be drawn, the likeliest first (lower ids first among equals), and their probabilities.
+    """Return the tokens that can be sampled, the most likely first (of equals the lower id), and their probabilities.
 
-    logits: (vocab,), no NaN and not all -inf. Raises TinyNNValueError.
+    logits: (vocab,), without NaN, the largest of them finite. Raises TinyNNValueError, TinyNNTypeError.
     """
     _want_sampling(sampling)
     x = array_of("logits", logits)
@@ -53,7 +56,9 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
         raise TinyNNTypeError(f"logits must be real numbers, got dtype {x.dtype}")
     x = x.astype(np.float64)
     if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
-        raise TinyNNValueError("logits must be a row of numbers, the largest of them finite: has the model diverged?")
+        raise TinyNNValueError(
+            "logits must be a flat array without NaN, the largest value finite: the model may have diverged"
+        )
     order = np.argsort(-x, kind="stable")
     if sampling.temperature == 0:
         return order[:1], np.ones(1)
@@ -77,13 +82,14 @@ def generate(
     max_tokens: int,
     stop: Collection[int] = (),
 ) -> Iterator[int]:
-    """Tokens that continue the prompt, one by one: at most max_tokens, ending before a token of stop or a full cache.
+    """Yield tokens that continue a prompt of token ids. For text, use `toynn.load(path).stream(text)`.
 
-    What the decoder read before stays in front of the prompt. Between two tokens nobody else may use it.
+    It ends after max_tokens, before a token of `stop`, or when the decoder's cache is full. What the decoder has read
+    before stays in front of the prompt. The decoder must not be used for anything else between two tokens.
 
-    Raises SessionError where somebody did; TinyNNValueError for a prompt that is empty, out of the vocabulary, or
-    longer than the cache has room for; TinyNNTypeError for an argument of the wrong kind. Like all it does, when the
-    first token is asked for.
+    Raises SessionError if the decoder was used meanwhile; TinyNNValueError for a prompt that is empty, has an id
+    outside the vocabulary, or is longer than the free part of the cache; TinyNNTypeError for an argument of the wrong
+    type. All of them are raised when the first token is requested.
     """
     if not isinstance(decoder, LlamaDecoder):
         raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
@@ -106,7 +112,7 @@ def generate(
         if made + 1 == max_tokens:
             return
         if decoder.turns != turns:
-            raise SessionError("the decoder has read something else since the last token: this text cannot go on")
+            raise SessionError("the decoder has read something else since the last token, so this text cannot continue")
         if decoder.n_past == decoder.n_ctx:
             return
         logits = decoder.feed([token])

@@ -1,10 +1,11 @@
-"""tokenizer.json, as the tokenizers library reads it. Needs that library, of the extra toynn[cli] (or [interop])."""
+"""tokenizer.json, as the tokenizers library reads it. It needs that library, from the extra toynn[cli] or [interop]."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 
 with naming_the_extra():
@@ -12,38 +13,45 @@ with naming_the_extra():
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:
-    """The tokenizer of a tokenizer.json's content, made to give all of a text's tokens and no others.
+    """Return the tokenizer of a tokenizer.json's content, set to give all tokens of a text and no others.
 
-    Truncation and padding are turned off: they are about the shape of batches, and would lose text or add to it. So
-    `to_str()` of the result has neither; whoever must keep a file as it came keeps its bytes.
+    Truncation and padding are turned off: they shape batches, and would drop text or add tokens. `to_str()` of the
+    result therefore has neither; keep the bytes to keep a file unchanged.
 
-    Raises TinyNNValueError with the library's reason, and for dropout, which gives a text other tokens every time.
+    Raises FileFormatError with the library's reason, and for dropout, which gives a text other tokens every time.
     """
     try:
-        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # the library raises plain Exceptions, and a BaseException where its Rust panics
-        raise TinyNNValueError(f"it is no tokenizer.json: {_reason(error)}") from None
+        with _library_errors("it is not a tokenizer.json"):
+            tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+    except TinyNNValueError as error:
+        raise FileFormatError(str(error)) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if dropout := getattr(tokenizer.model, "dropout", None):
-        raise TinyNNValueError(
+        raise FileFormatError(
             f"its dropout is {dropout:.6g}: a text would have other tokens every time; set it to null in tokenizer.json"
         )
     return tokenizer
 
 
+def load_tokenizer(content: bytes, where: str) -> Tokenizer:
+    """Return `parsed_tokenizer(content)`. Raises FileFormatError naming `where` the content comes from."""
+    try:
+        return parsed_tokenizer(content)
+    except FileFormatError as error:
+        raise FileFormatError(f"the tokenizer of {where} cannot be used: {error}") from None
+
+
 def ids_needed(tokenizer: Tokenizer) -> int:
-    """How large a vocabulary must be to hold the tokenizer's ids; more than its tokens where some ids have none."""
+    """Return the size a vocabulary must have to hold the tokenizer's ids: the highest one plus 1, gaps included."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[list[int]]:
-    """Each text's token ids, without special tokens around them.
+    """Return the token ids of each text, without special tokens around them.
 
-    Raises TinyNNTypeError and TinyNNValueError, naming `name`, for what is no str or cannot be written in UTF-8, and
-    for what the tokenizer fails on.
+    Raises TinyNNTypeError for a value that is not a str; TinyNNValueError for a str that cannot be written in UTF-8 or
+    that the tokenizer fails on. Both messages start with `name`.
     """
     for text in texts:
         if not isinstance(text, str):
@@ -52,17 +60,27 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise TinyNNValueError(
-                f"{name} is no Unicode text: {error.reason} at character {error.start}, {text[error.start]!r}"
+                f"{name} is not Unicode text: {error.reason} at character {error.start}, {text[error.start]!r}"
             ) from None
-    try:
+    with _library_errors(f"{name}: the tokenizer fails on it"):
         if len(texts) == 1:  # needs no threads, which a process that forks later would be warned of
             return [tokenizer.encode(texts[0], add_special_tokens=False).ids]
         return [encoded.ids for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return the text of token ids, special tokens included. Raises TinyNNValueError if the tokenizer fails on them."""
+    with _library_errors("ids: the tokenizer fails on them"):
+        text: str = tokenizer.decode(ids, skip_special_tokens=False)
+    return text
+
+
+@contextmanager
+def _library_errors(what: str) -> Iterator[None]:
+    """Turn an error of the library inside the block into a TinyNNValueError that starts with `what`."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # as above
-        raise TinyNNValueError(f"{name}: the tokenizer fails on it: {_reason(error)}") from None
-
-
-def _reason(error: BaseException) -> str:
-    return f"{' '.join(str(error).split()):.200}"
+    except BaseException as error:  # plain Exceptions, and a BaseException if the library's Rust code panics
+        raise TinyNNValueError(f"{what}: {' '.join(str(error).split()):.200}") from None

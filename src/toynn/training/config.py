@@ -9,6 +9,7 @@ from toynn.arguments import boolean, integer, not_negative, one_of, positive, re
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
+from toynn.storage.checkpoint import Checkpoint
 
 SCHEDULES = ("constant", "cosine", "wsd")
 
@@ -218,7 +219,7 @@ class TrainArgs:
     """One call of `toynn.train`.
 
     data: a data folder of `toynn prepare`. out: the run's folder, made where there is none.
-    init: a run or checkpoint whose weights training starts from, instead of at random.
+    init: a run or checkpoint whose weights training starts from, instead of at random; or such a model itself.
     resume: go on with the run that `out` holds, from its latest checkpoint. config then may differ from the run's own
     in train.steps, evaluation and checkpoint only; None takes the run's own.
     resume_from: go on from this one of its checkpoints instead, by name ("step-00000070"), where the latest is damaged
@@ -229,7 +230,7 @@ class TrainArgs:
     data: Path
     out: Path
     config: TrainConfig | None = None
-    init: Path | None = None
+    init: Path | Checkpoint | None = None
     resume: bool = False
     n_threads: int | None = None
     resume_from: str | None = None
@@ -237,7 +238,7 @@ class TrainArgs:
     def __post_init__(self) -> None:
         for name in ("data", "out", "init"):
             value = getattr(self, name)
-            if name == "init" and value is None:
+            if name == "init" and isinstance(value, Checkpoint | None):
                 continue
             if not isinstance(value, str | Path):
                 raise TinyNNTypeError(f"{name} must be a path, got {type(value).__name__}")

@@ -51,7 +51,7 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
         raise TinyNNValueError(f"out: {args.out} holds a model already, so init would be a second; name a new folder")
     config = args.config or TrainConfig()
     config.check_warmup()
-    init = held if args.init is None else load_checkpoint(args.init)
+    init = held if args.init is None else args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init)
     if init is None:
         config, model = config.explicit(), config.model or ModelArgs()
         return Start(config, model.shape(meta.vocab_size), 0, None, None)
@@ -64,8 +64,8 @@ def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes
         )
     if one.tokenizer is None or not same_tokenizer(one.tokenizer, tokenizer):
         raise TinyNNValueError(
-            f"data: {args.data} has another tokenizer than {init.path}; prepare it with "
-            f"--tokenizer {init.path / 'tokenizer.json'}"
+            f"data: {args.data} has another tokenizer than {init.path}; prepare it with the tokenizer of {init.path} "
+            "(--tokenizer)"
         )
     if meta.vocab_size > one.shape.vocab:
         raise TinyNNValueError(
@@ -149,7 +149,7 @@ def same_tokenizer(a: bytes, b: bytes) -> bool:
 
 
 def _normal(tokenizer: bytes) -> Any:
-    from toynn.text.text_model import load_tokenizer
+    from toynn.text.tokenizer_json import load_tokenizer
 
     return json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
 

@@ -46,7 +46,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     """
     if not isinstance(args, TrainArgs):
         raise TinyNNTypeError(f"args must be TrainArgs, got {type(args).__name__}")
-    callbacks = _checked_callbacks(callbacks)
+    callbacks = checked_callbacks(callbacks)
     train_split = PackedTokens.open(args.data, "train")
     validation_split = PackedTokens.open(args.data, "validation")
     meta = train_split.meta
@@ -63,7 +63,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
             return trainer.run((log, *callbacks))
 
 
-def _checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
+def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
     if not isinstance(callbacks, Iterable):
         raise TinyNNTypeError(f"callbacks must be a sequence of functions, got {type(callbacks).__name__}")
     given = tuple(callbacks)

@@ -244,6 +244,10 @@ class LlamaDecoder:
         self._graph = graph
         return graph
 
+    def download_weights(self) -> dict[str, FloatArray]:
+        """Return every weight by name, float32 of its row-major shape. Raises SessionError after close."""
+        return {name: self._table.download(name) for name in self._table.weights}
+
     # ---- life ----
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a path is that is no checkpoint, and what to do with it."""
+"""Recognize paths that hold something else than a run or a checkpoint, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ _GGUF = b"GGUF"
 _DATA = "train.bin"  # of a data folder, beside its meta.json
 
 
-def what_it_is(path: Path) -> str | None:
-    """A sentence for a path that holds something else that toynn knows; None for all else."""
+def kind_of_path(path: Path) -> str | None:
+    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder) for a path that holds it, otherwise None.
+
+    Raises OSError if a file cannot be read.
+    """
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(len(_GGUF)) == _GGUF:
-                return _imported(path, "a GGUF file")
-        return None
+            return "gguf" if file.read(len(_GGUF)) == _GGUF else None
     if (path / META).is_file() and (path / _DATA).exists():
-        return f"{path} is a data folder; name a run (`toynn train {path} --out RUN` makes one)"
-    if (path / "config.json").is_file() and next(path.glob("*.safetensors"), None) is not None:
-        return _imported(path, "a Hugging Face folder")
+        return "data"
+    weights = ("*.safetensors", "*.bin")  # the second are pickles, which `import_hf` refuses with a hint
+    if (path / "config.json").is_file() and any(next(path.glob(pattern), None) for pattern in weights):
+        return "hf"
     return None
 
 
-def _imported(path: Path, what: str) -> str:
-    return f"{path} is {what}: make a run of it first, toynn import {path} --out RUN"
+def what_it_is(path: Path) -> str | None:
+    """Return a sentence about a path that holds something else that toynn knows, otherwise None."""
+    kind = kind_of_path(path)
+    if kind == "data":
+        return f"{path} is a data folder; name a run (`toynn train {path} --out RUN` makes one)"
+    names = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
+    return None if kind is None else f"{path} is {names[kind]}: make a run of it first, toynn import {path} --out RUN"

@@ -1,0 +1,181 @@
+"""Turn texts into a data folder for training."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from toynn.api.load_model import read_model
+from toynn.api.text_model import TextModel
+from toynn.arguments import boolean
+from toynn.data import DataMeta
+from toynn.data.prepare import END_OF_TEXT
+from toynn.data.prepare import prepare as prepare_files
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.storage.regular_files import path_of
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+VOCAB_SIZE = 4096
+_STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the texts"}
+
+
+@dataclass(frozen=True, repr=False)
+class PreparedData:
+    """A data folder and the description of its content (meta.json). It can be used as the path of the folder."""
+
+    path: Path
+    meta: DataMeta
+
+    @property
+    def vocab_size(self) -> int:
+        return self.meta.vocab_size
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The number of tokens of each split: "train" and "validation"."""
+        return {name: split.tokens for name, split in self.meta.splits.items()}
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        tokens = ", ".join(f"{n} {name} tokens" for name, n in self.tokens.items())
+        return f"<toynn.PreparedData {str(self.path)!r}: {tokens}, vocabulary {self.vocab_size}>"
+
+
+def prepare(
+    paths: PathLike | Sequence[PathLike] | None = None,
+    out: PathLike | None = None,
+    *,
+    documents: Iterable[str] | None = None,
+    vocab_size: int | None = None,
+    tokenizer: PathLike | TextModel | None = None,
+    validation: float = 0.05,
+    eos: str = END_OF_TEXT,
+    separator: str | None = None,
+    seed: int = 0,
+    progress: bool | Progress = True,
+) -> PreparedData:
+    """Turn texts into packed tokens and a tokenizer in the folder `out`, for `toynn.train`.
+
+    Args:
+        paths: one or several text files in UTF-8. A document is a file, or a part of one between separator lines.
+        out: the folder to make. It must not exist, or be empty.
+        documents: the documents themselves, as strings, instead of paths. A line feed is added to one without.
+        vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. Short
+            texts give fewer.
+        tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json, a loaded model, or a path
+            that `toynn.load` accepts. It is needed to train a model further.
+        validation: share of the documents that is held out for validation, from 0 to below 1. Of a single document the
+            end is held out.
+        eos: the token that ends each document. A given tokenizer must have it as a special token. "" ends none.
+        separator: a line that separates two documents of a file. Default: the text of eos.
+        seed: random seed for choosing the documents for validation.
+        progress: show the progress in a terminal, or a function that is called with the stage ("learning" or
+            "encoding"), the bytes done and the bytes in all.
+
+    Raises:
+        TinyNNValueError: a wrong argument, by name; a folder that is there already; a file that is not UTF-8, with the
+            position; no text at all; a tokenizer that changes the text. Nothing is left in `out` then.
+        TinyNNTypeError: an argument of the wrong type. OSError: a file cannot be read or written.
+    """
+    if out is None:
+        raise TinyNNTypeError("out is missing: name the folder to make")
+    folder = path_of("out", out)
+    if (paths is None) == (documents is None):
+        raise TinyNNTypeError("give either paths or documents")
+    if vocab_size is not None and tokenizer is not None:
+        raise TinyNNValueError("give either vocab_size, which learns a tokenizer, or tokenizer")
+    size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))
+        files = _given(paths) if documents is None else [_written(documents, scratch, separator or eos)]
+        given = None if tokenizer is None else _tokenizer_file(tokenizer, scratch)
+        meta = prepare_files(
+            files,
+            folder,
+            vocab_size=size,
+            tokenizer=given,
+            validation=validation,
+            eos=eos,
+            separator=separator,
+            seed=seed,
+            progress=stack.enter_context(_shown(progress)),
+        )
+    return PreparedData(folder, meta)
+
+
+def _given(paths: object) -> list[Path]:
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    if not isinstance(paths, Sequence) or isinstance(paths, bytes | bytearray):
+        raise TinyNNTypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
+    files = [path_of(f"paths[{i}]", path) for i, path in enumerate(paths)]
+    for i, path in enumerate(files):
+        if not path.exists():
+            raise FileNotFoundError(f"paths[{i}]: there is no file {path!s:.200}; to give texts, use documents=[...]")
+    return files
+
+
+def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
+    """Write the documents to one file, with a separator line between them, and return its path."""
+    if isinstance(documents, str) or not isinstance(documents, Iterable):
+        raise TinyNNTypeError(f"documents must be an iterable of str, got {type(documents).__name__}")
+    path = folder / "documents.txt"
+    with path.open("wb") as file:
+        for i, document in enumerate(documents):
+            if not isinstance(document, str):
+                raise TinyNNTypeError(f"documents[{i}] must be a str, got {type(document).__name__}")
+            try:
+                content = document.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise TinyNNValueError(
+                    f"documents[{i}] is not Unicode text: {error.reason} at character {error.start}"
+                ) from None
+            if i > 0 and separator:
+                file.write(separator.encode("utf-8") + b"\n")
+            file.write(content if content.endswith(b"\n") else content + b"\n")
+    return path
+
+
+def _tokenizer_file(tokenizer: object, scratch: Path) -> Path:
+    """Return the path of a tokenizer.json: the given file, or that of a model, written to the scratch folder."""
+    if isinstance(tokenizer, TextModel):
+        content = tokenizer.tokenizer_json
+    else:
+        path = path_of("tokenizer", tokenizer)
+        if path.is_file() and path.suffix.lower() != ".gguf":
+            return path
+        found = read_model(path).model.tokenizer
+        if found is None:
+            raise TinyNNValueError(f"tokenizer: {path} has no tokenizer")
+        content = found
+    (scratch / "tokenizer.json").write_bytes(content)
+    return scratch / "tokenizer.json"
+
+
+@contextlib.contextmanager
+def _shown(progress: object) -> Iterator[Progress | None]:
+    """Yield the function to report progress to: the given one, that of a bar in a terminal, or None."""
+    if callable(progress):
+        yield progress
+        return
+    wanted = boolean("progress", progress)
+    if not wanted or find_spec("rich") is None or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda stage, done, in_all: bar.update(task, description=_STAGES[stage], completed=done, total=in_all)

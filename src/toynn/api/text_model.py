@@ -1,0 +1,321 @@
+"""TextModel: a trained model with its tokenizer, which reads, writes and scores text."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.api.save_model import save_model
+from toynn.arguments import boolean, integer
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.llm.engine import LlamaDecoder
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import Checkpoint
+from toynn.text.sampling import Sampling, generate
+from toynn.text.tokenizer_json import ids_needed, load_tokenizer, text_of, token_ids
+
+_REPLACEMENT = "\ufffd"  # how the tokenizers library decodes a part of a character
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """How well a model predicts a text.
+
+    tokens: number of predicted tokens, each from those before it. text_bytes: length of the text in UTF-8.
+    nats: sum of -log p over the tokens.
+    """
+
+    tokens: int
+    text_bytes: int
+    nats: float
+
+    @property
+    def loss(self) -> float:
+        """Mean of -log p over the tokens, in nats."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.text_bytes
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation(loss={self.loss:.4f}, perplexity={self.perplexity:.5g}, "
+            f"bits_per_byte={self.bits_per_byte:.4f}, tokens={self.tokens}, text_bytes={self.text_bytes})"
+        )
+
+
+class TokenScore(NamedTuple):
+    """A token of a text, and the natural logarithm of its probability given the tokens before it."""
+
+    token: int
+    text: str
+    log_prob: float
+
+
+class TextModel:
+    """A trained model with its tokenizer. `toynn.load` makes one from a path.
+
+    Args:
+        source: the model as values, with the path it was read from.
+        n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default: the model's own.
+        n_threads: threads to compute with. Default: the number of cores that this process may use.
+
+    Attributes:
+        path: the checkpoint, file or folder that the model was read from. step: its training step, 0 if unknown.
+        shape: its sizes and variants, a `ModelShape`. n_parameters: number of weights.
+        tokenizer: the tokenizer, an object of the tokenizers library. tokenizer_json: the bytes of its file.
+        decoder: the engine below, a `toynn.LlamaDecoder`.
+        start_id: the token that a document may start with. end_id: the token that ends one. None: there is none.
+
+    One text is continued at a time: `generate`, `stream`, `score` and `evaluate` forget what was read before, and a
+    `stream` that another call interrupts raises SessionError. `close` frees the memory; every later call then raises
+    SessionError. Use the model as a context manager to close it.
+
+    Raises TinyNNValueError if the model has no tokenizer, one that needs more ids than the model has, or if n_ctx or
+    n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.
+    """
+
+    def __init__(self, source: Checkpoint, *, n_ctx: int | None = None, n_threads: int | None = None) -> None:
+        if not isinstance(source, Checkpoint):
+            raise TinyNNTypeError(f"source must be a Checkpoint, got {type(source).__name__}; toynn.load takes a path")
+        model = source.model
+        if model.tokenizer is None:
+            raise TinyNNValueError(f"{source.path} has no tokenizer.json, so it cannot read or write text")
+        self.path, self.step, self.shape = source.path, source.step, model.shape
+        self.n_parameters = sum(values.size for values in model.weights.values())
+        self.tokenizer = load_tokenizer(model.tokenizer, str(source.path))
+        self.tokenizer_json = model.tokenizer
+        needed = ids_needed(self.tokenizer)
+        if needed > model.shape.vocab:
+            raise TinyNNValueError(
+                f"the tokenizer of {source.path} needs {needed} ids, but the model's vocabulary has {model.shape.vocab}"
+            )
+        self.start_id = model.bos_id
+        self.end_id = model.eos_id
+        self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
+
+    @property
+    def n_ctx(self) -> int:
+        """The context length, in tokens."""
+        return self.decoder.n_ctx
+
+    def __repr__(self) -> str:
+        shape = self.shape
+        return (
+            f"<toynn.TextModel {str(self.path)!r}: {shape.architecture}, {self.n_parameters / 1e6:.2f} M parameters, "
+            f"{shape.n_layers} layers, vocabulary {shape.vocab}, context {self.n_ctx}, step {self.step}>"
+        )
+
+    # ---- tokens ----
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens around them.
+
+        Raises TinyNNTypeError, and TinyNNValueError for a str that is not Unicode text (it has lone surrogates).
+        """
+        return token_ids(self.tokenizer, [text])[0]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Return the text of token ids, special tokens included.
+
+        Raises TinyNNTypeError, and TinyNNValueError for an id outside the vocabulary.
+        """
+        try:
+            given = list(ids)
+        except TypeError:
+            raise TinyNNTypeError(f"ids must be a sequence of token ids, got {type(ids).__name__}") from None
+        vocab = self.shape.vocab
+        return text_of(self.tokenizer, [integer(f"ids[{i}]", token, 0, vocab - 1) for i, token in enumerate(given)])
+
+    # ---- writing ----
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.0,
+        seed: int = 0,
+        greedy: bool = False,
+    ) -> str:
+        """Return a continuation of the prompt, without the prompt itself. The same arguments give the same text.
+
+        It ends before the token that ends a document, after max_tokens, or when the context is full. An empty prompt
+        starts a new text.
+
+        Args:
+            max_tokens: the largest number of new tokens.
+            temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
+            greedy: always take the most likely token; the sampling settings then have no effect.
+
+        Raises:
+            TinyNNValueError: a setting that is out of range; a prompt that is longer than the context or is not Unicode
+                text; an empty prompt if the model has no token that starts a text.
+            TinyNNTypeError: an argument of the wrong type.
+            SessionError: the model is closed.
+        """
+        return "".join(
+            self.stream(
+                prompt,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                seed=seed,
+                greedy=greedy,
+            )
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.0,
+        seed: int = 0,
+        greedy: bool = False,
+    ) -> Iterator[str]:
+        """Return an iterator over the text of `generate`, in pieces of whole characters, as the tokens are computed.
+
+        The arguments and errors are those of `generate`. SessionError is also raised if the model was used for another
+        text between two pieces.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+        if boolean("greedy", greedy):
+            sampling = Sampling.greedy()
+        max_tokens = integer("max_tokens", max_tokens, 0)
+        ids = token_ids(self.tokenizer, [prompt], "prompt")[0]
+        if not ids:
+            if self.start_id is None:
+                raise TinyNNValueError("the prompt is empty, and the model has no token that starts a text")
+            ids = [self.start_id]
+        if len(ids) > self.n_ctx:
+            raise TinyNNValueError(
+                f"the prompt has {len(ids)} tokens, more than the context length {self.n_ctx}; shorten it"
+            )
+        return self._pieces(ids, sampling, max_tokens)
+
+    def _pieces(self, ids: list[int], sampling: Sampling, max_tokens: int) -> Iterator[str]:
+        self.decoder.rewind()
+        stop = () if self.end_id is None else (self.end_id,)
+        made: list[int] = []
+        shown = ""
+        for token in generate(self.decoder, ids, sampling, max_tokens, stop):
+            made.append(token)
+            text = text_of(self.tokenizer, made)
+            if text.endswith(_REPLACEMENT):  # the last bytes of a character are still to come
+                continue
+            if text != shown:
+                yield text[len(shown) :]
+                shown = text
+        rest = text_of(self.tokenizer, made)
+        if rest != shown:
+            yield rest[len(shown) :]
+
+    # ---- scoring ----
+
+    def score(self, text: str, window: int | None = None) -> list[TokenScore]:
+        """Return each predicted token of a text with the logarithm of its probability.
+
+        The sum of the `log_prob` is the log-likelihood of the text. window and errors: as for `evaluate`, which gives
+        the figures for the whole text.
+        """
+        ids, losses = self._losses(text, window)
+        return [
+            TokenScore(token, text_of(self.tokenizer, [token]), -float(loss))
+            for token, loss in zip(ids[1:], np.concatenate(losses), strict=True)
+        ]
+
+    def evaluate(self, text: str, window: int | None = None) -> Evaluation:
+        """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
+
+        Each window is predicted on its own, and consecutive windows share one token, so that every token but the first
+        is predicted once. If the model has a token that starts a document, it stands in front of the text, and the
+        first token is predicted too. Default of window: the context length.
+
+        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window out
+        of 1 to n_ctx; TinyNNTypeError; SessionError if the model is closed.
+        """
+        ids, losses = self._losses(text, window)
+        nats = 0.0
+        for one in losses:
+            nats += float(np.sum(one, dtype=np.float64))
+        return Evaluation(len(ids) - 1, len(text.encode("utf-8")), nats)
+
+    def _losses(self, text: str, window: int | None) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
+        """Return the ids of the text, the start token included, and the losses of each window."""
+        window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
+        ids = self.encode(text)
+        if self.start_id is not None:
+            ids = [self.start_id, *ids]
+        if len(ids) < 2:
+            raise TinyNNValueError("the text is too short: it has no token that could be predicted")
+        return ids, [self.decoder.score(ids[at : at + window + 1]) for at in range(0, len(ids) - 1, window)]
+
+    # ---- saving ----
+
+    def trained_model(self) -> TrainedModel:
+        """Return the model as plain values: shape, weights and tokenizer. Raises SessionError if it is closed."""
+        return TrainedModel(
+            self.shape, self.decoder.download_weights(), self.tokenizer_json, eos_id=self.end_id, bos_id=self.start_id
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 (the name that users know from other libraries)
+        dtype: str | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the model as a run, a GGUF file or a Hugging Face folder, and return its path.
+
+        Args:
+            format: "run" for a run of toynn, which `toynn.load` and `toynn.train(init=...)` take; "gguf" for llama.cpp;
+                "hf" for transformers. Default: "gguf" if the path ends in .gguf, otherwise "run".
+            dtype: type of the weights in a GGUF file: "f32", "f16", "bf16" or "q8_0". Default: "f32".
+            overwrite: replace a file or Hugging Face folder of that path, or add a checkpoint to a run.
+
+        Warns (UserWarning) if the file differs from what was asked for, for example in the type of a tensor.
+
+        Raises:
+            TinyNNValueError: a path that is there already, a format or dtype that does not exist or does not fit the
+                path, or a model that the format cannot hold.
+            TinyNNTypeError, SessionError (the model is closed, or another process writes the run), OSError.
+        """
+        model = self.trained_model()
+        return save_model(model, path, step=self.step, kind=format, dtype=dtype, overwrite=overwrite).path
+
+    # ---- life ----
+
+    def close(self) -> None:
+        """Free the model's memory. Closing twice is harmless."""
+        self.decoder.close()
+
+    def __enter__(self) -> TextModel:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
