@@ -20,7 +20,7 @@ import pytest
 
 from toynn import Session, SessionError, Tensor, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
-from toynn.tinynn import native
+from toynn.tinynn import native, session
 from toynn.tinynn.calls import operators
 
 Array = npt.NDArray[np.float64]
@@ -503,6 +503,48 @@ def test_a_handle_of_a_dropped_graph_is_stale() -> None:
             nn.tnn_silu(s, x)
         assert "stale" in repr(x)
         assert nn.tnn_silu(s, w).ne == (3, 1, 1, 1)
+
+
+def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(native.lib, name)
+
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        nn.tnn_finalize_weights(s)
+        monkeypatch.setattr(session, "lib", Counting())
+        shape = ["tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3"]
+        assert w.ne == (3, 2, 1, 1)
+        assert calls == shape
+        assert w.ne == (3, 2, 1, 1)
+        assert nn.download_row_major(s, w, 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+        assert calls == shape
+        nn.tnn_reset_for_rebuild(s)
+        calls.clear()
+        assert w.ne == (3, 2, 1, 1)  # read again: it might be a handle of the dropped graph
+        assert calls == shape
+
+
+def test_a_shape_read_before_does_not_hide_that_a_handle_is_stale_or_its_session_closed() -> None:
+    s = Session(n_threads=1)
+    w = nn.tnn_input_1d_f32_persistent(s, 3)
+    nn.tnn_finalize_weights(s)
+    x = nn.tnn_silu(s, w)
+    assert x.ne == w.ne == (3, 1, 1, 1)
+    nn.tnn_reset_for_rebuild(s)
+    with pytest.raises(SessionError, match="stale handle"):
+        _ = x.ne
+    with pytest.raises(SessionError, match="stale handle"):
+        nn.tnn_download(s, x)
+    assert w.ne == (3, 1, 1, 1)
+    s.close()
+    for t in (w, x):
+        with pytest.raises(SessionError, match="closed"):
+            _ = t.ne
 
 
 def test_a_handle_of_another_session_is_refused() -> None:

@@ -45,11 +45,12 @@ def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
 
 def new_array(name: str, n: int, dtype: type[_Number], what: str) -> npt.NDArray[_Number]:
     """Return an uninitialised array of shape (n,). Raises TinyNNMemoryError, naming `name`, without the memory."""
-    with memory_for(name, n * np.dtype(dtype).itemsize, what):
-        try:
-            return np.empty(n, dtype=dtype)
-        except ValueError as error:  # numpy's limit of an array's size
-            raise MemoryError from error
+    nbytes = n * np.dtype(dtype).itemsize
+    want_memory(name, nbytes, what)
+    try:
+        return np.empty(n, dtype=dtype)
+    except (MemoryError, ValueError) as error:  # ValueError: more than numpy's largest array
+        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error
 
 
 def _is_ready(value: object, dtype: type[_Number]) -> TypeGuard[npt.NDArray[_Number]]:
