@@ -104,28 +104,17 @@ def in_python(text: str) -> str:
     return re.sub(r"\btnn_\w+", r"`\g<0>`", text)
 
 
-def parts(call: Call) -> tuple[str, str, list[str]]:
-    """Return the first sentence of the comment, the other sentences, and the lines about errors."""
-    prose: list[str] = []
-    errors: list[str] = []
-    for line in call.comment.split("\n"):
-        (errors if errors or line.startswith("TNN_E_") else prose).append(line)
-    summary, _, rest = " ".join(prose).partition(". ")
-    return summary.removesuffix(".") + ".", rest, errors
-
-
 def docstring(call: Call) -> str:
     """Return the docstring: the first sentence, the other sentences, the arguments, the errors."""
-    summary, rest, errors = parts(call)
-    blocks = [wrapped_text(in_python(summary), WIDTH - 7)]
-    if rest:
-        blocks.append(wrapped_text(in_python(rest)))
+    blocks = [wrapped_text(in_python(call.summary), WIDTH - 7)]
+    if call.details:
+        blocks.append(wrapped_text(in_python(call.details)))
     described = [one for one in call.arguments[call.of_session :] if one.comment]
     if described:
         lines = [f"{one.name}: {in_python(_described(one.comment))}." for one in described]
         blocks.append("\n".join(["Args:", *(wrapped_text(line, hang=8, indent=4) for line in lines)]))
-    if errors:
-        items = in_python("\n".join(errors)).split("\n")
+    if call.errors:
+        items = in_python("\n".join(call.errors)).split("\n")
         blocks.append("\n".join(["Raises:", *(wrapped_text(line, hang=8, indent=4) for line in items)]))
     text = "\n\n".join(blocks)
     if "\n" not in text and len(text) <= WIDTH - 10:
@@ -208,17 +197,16 @@ class Source:
         """Return the type of the result in Python, and the statement that makes the call."""
         call = self.call
         native = f"{self._use('toynn.tinynn.native', 'lib')}.{call.name}"
-        may_be_none = parts(call)[0].endswith(", or none.")
         if call.of_session and call.result in RESULTS:
             result, make = RESULTS[call.result]
-            if may_be_none and make == "built":
+            if call.may_be_none and make == "built":
                 result, make = "Tensor | None", "maybe"
             if "Tensor" in result:
                 self._session("Tensor")
             returned = "" if result == "None" else "return "
             return result, wrapped(f"{returned}{self._session(make)}(", ["s", native, *self.values], ")", 4)
         if not call.of_session and call.result == "const char *":
-            result, convert = ("str | None", "optional_text") if may_be_none else ("str", "text")
+            result, convert = ("str | None", "optional_text") if call.may_be_none else ("str", "text")
             return result, f"    return {self._use('toynn.tinynn.native', convert)}({native}({', '.join(self.values)}))"
         if not call.of_session and call.result in ("int32_t", "int64_t"):
             return "int", wrapped(f"return {native}(", self.values, ")", 4)

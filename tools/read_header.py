@@ -49,6 +49,35 @@ class Call:
         """Return whether the first argument is a session."""
         return bool(self.arguments) and self.arguments[0].type in SESSION_TYPES
 
+    @property
+    def may_be_none(self) -> bool:
+        """Return whether a result of none (0 or NULL) is not a failure."""
+        return self.summary.endswith(", or none.")
+
+    @property
+    def summary(self) -> str:
+        """Return the first sentence of the comment."""
+        return self._prose.partition(". ")[0].removesuffix(".") + "."
+
+    @property
+    def details(self) -> str:
+        """Return the other sentences of the comment."""
+        return self._prose.partition(". ")[2]
+
+    @property
+    def errors(self) -> list[str]:
+        """Return the lines about errors, with which the comment ends."""
+        return self.comment.split("\n")[self._lines_of_prose :]
+
+    @property
+    def _prose(self) -> str:
+        return " ".join(self.comment.split("\n")[: self._lines_of_prose])
+
+    @property
+    def _lines_of_prose(self) -> int:
+        lines = self.comment.split("\n")
+        return next((i for i, line in enumerate(lines) if line.startswith("TNN_E_")), len(lines))
+
 
 @dataclass(frozen=True)
 class Group:

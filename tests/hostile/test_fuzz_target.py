@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import read_header
 import write_calls
 import write_seeds
 from fuzz_programs import build
@@ -21,7 +22,7 @@ from paths import ROOT
 from toynn import _tinynn
 from toynn import tinynn as nn
 
-HEADER = write_calls.HEADER.read_text(encoding="utf-8")
+HEADER = read_header.HEADER.read_text(encoding="utf-8")
 FUZZ = ROOT / "tools" / "fuzz"
 BY_HAND = "".join((FUZZ / name).read_text(encoding="utf-8") for name in ("array_calls.c", "journeys.c"))
 
@@ -58,12 +59,14 @@ def test_an_input_can_make_every_call_of_the_header() -> None:
     assert names > {"tnn_session_new", "tnn_add", "tnn_train_step"}
     assert {call.name for call in write_calls.calls_of(HEADER)} == names
     assert set(write_calls.table(HEADER)) == names | set(write_calls.JOURNEYS)
-    by_hand = {call.name for call in write_calls.calls_of(HEADER) if not call.generated} | set(write_calls.JOURNEYS)
+    by_hand = {call.name for call in write_calls.calls_of(HEADER) if not write_calls.is_generated(call)} | set(
+        write_calls.JOURNEYS
+    )
     assert set(re.findall(r"^void call_(\w+)\(", BY_HAND, flags=re.MULTILINE)) == by_hand
 
 
 def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -> None:
-    more = "TNN_API int tnn_of_numbers(tnn_session * s, tnn_tensor t, int64_t n, float x);\n"
+    more = "TNN_API int tnn_of_numbers(tnn_session * s, tnn_tensor t, int64_t n, float x); /* Take numbers. */\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
     assert "end_status(d, tnn_of_numbers(d->here->s, a0, a1, a2));" in calls
@@ -72,7 +75,7 @@ def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -
 
 def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path) -> None:
     """So the target does not link until array_calls.c defines it."""
-    more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n);\n"
+    more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n); /* Take memory. */\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
     assert '{ "tnn_of_memory", call_tnn_of_memory },' in calls

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from write_calls import HEADER, calls_of, table
+from read_header import HEADER
+from write_calls import calls_of, is_generated, table
 
 _DECLARED = HEADER.read_text(encoding="utf-8")
 CALLS = {call.name: call for call in calls_of(_DECLARED)}
@@ -43,8 +44,8 @@ class Program:
 
     def call(self, name: str, *arguments: Handle | float | None) -> Handle:
         """Add a generated call. The arguments follow the session: handles (None for the handle 0), integers, floats."""
-        kinds = CALLS[name].arguments[1:] if CALLS[name].of_session else CALLS[name].arguments
-        if not CALLS[name].generated or len(kinds) != len(arguments):
+        kinds = [one.type for one in CALLS[name].arguments[CALLS[name].of_session :]]
+        if not is_generated(CALLS[name]) or len(kinds) != len(arguments):
             raise ValueError(f"{name} takes {kinds}, got {arguments}")
         parts = [self._argument(kind, value) for kind, value in zip(kinds, arguments, strict=True)]
         return self.raw(name, *parts, gives=CALLS[name].result == "tnn_tensor")
