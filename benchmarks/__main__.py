@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.child import ROOT, ContenderError
+from benchmarks.program_process import ROOT, ContenderError
 from benchmarks.measure import LABELS, REFERENCE, contenders, measure, measure_peak
 from benchmarks.report import Run, markdown, write_json, write_markdown
 from benchmarks.shapes import SHAPES

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.child import Child, ContenderError
+from benchmarks.program_process import Child, ContenderError
 from benchmarks.machine import available_bytes
 from benchmarks.shapes import PEAK_SIZE, SHAPES, Shape
 

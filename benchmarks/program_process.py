@@ -37,7 +37,7 @@ class Child:
         self.name = name
         start = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.contender", name, shape.name, n],
+            [sys.executable, "-m", "benchmarks.program", name, shape.name, n],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -55,7 +55,7 @@ class Child:
         self.version: str = ready["version"]
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """One command and its answer, see `benchmarks.contender.answer`. Raises ContenderError."""
+        """One command and its answer, see `benchmarks.program.answer`. Raises ContenderError."""
         pipe = self._process.stdin
         assert pipe is not None
         try:

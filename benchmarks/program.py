@@ -1,4 +1,4 @@
-"""A contender's own process: `python -m benchmarks.contender NAME SHAPE THREADS`. `benchmarks.child` talks to it.
+"""A contender's own process: `python -m benchmarks.program NAME SHAPE THREADS`. `benchmarks.program_process` talks to it.
 
 It imports its side, builds its model, takes a step and says so; then it answers commands, JSON lines, one at a time.
 Whatever else writes to standard output (a compiler, say) is sent to standard error.
