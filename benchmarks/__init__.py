@@ -1,1 +1,1 @@
-"""toynn beside PyTorch: the same training step, in one run. `make bench`, or `python -m benchmarks --help`."""
+"""Compare the speed and memory of toynn and PyTorch: `make bench`, or `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints, and writes docs/performance.md, its picture and the raw samples."""
+"""Measure toynn and PyTorch, and write docs/performance.md, its figure and the raw samples: `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.program_process import ROOT, ContenderError
-from benchmarks.measure import LABELS, REFERENCE, contenders, measure, measure_peak
+from benchmarks.measure import LABELS, REFERENCE, measure, measure_peak, programs
+from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import Run, markdown, write_json, write_markdown
 from benchmarks.shapes import SHAPES
 
-_QUIET = 0.3  # a load average that other programs may leave
+_QUIET = 0.3  # the largest load average of an idle machine
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="toynn beside PyTorch, in one run")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare the training steps of toynn and PyTorch in one run."
+    )
     names = list(SHAPES)
-    parser.add_argument("--shapes", nargs="+", choices=names, default=names, metavar="SHAPE", help=f"of {names}")
-    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2], metavar="N", help="default: 1 2")
     parser.add_argument(
-        "--contenders", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
-        help=f"of {[*LABELS]}; {REFERENCE} always takes part",
+        "--shapes", nargs="+", choices=names, default=names, metavar="SHAPE",
+        help=f"Model shapes to measure (default: {' '.join(names)}).",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=positive, help="turns of each contender (default: by shape, 6 to 10)")
-    parser.add_argument("--steps", type=positive, help="timed steps in a turn (default: by shape, 2 to 100)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 steps, to see that it works")
-    parser.add_argument("--out", type=Path, help="a folder to write into instead of the repository's own places")
+    parser.add_argument(
+        "--threads", nargs="+", type=positive, default=[1, 2], metavar="N", help="Thread counts (default: 1 2)."
+    )
+    parser.add_argument(
+        "--programs", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
+        help=f"Programs to compare (default: {' '.join(LABELS)}); {REFERENCE} is always measured.",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=positive, help="Turns of each program (default: 6 to 10, by shape).")
+    parser.add_argument("--steps", type=positive, help="Timed steps per turn (default: 2 to 100, by shape).")
+    parser.add_argument("--quick", action="store_true", help="Run 2 rounds of 2 steps, to check that it works.")
+    parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()
 
 
@@ -41,12 +48,18 @@ def positive(text: str) -> int:
 def measured(flags: argparse.Namespace) -> Run:
     run = Run([], {}, machine.load())
     if run.load > _QUIET:
-        print(f"the machine is not quiet (load average {run.load:.2f}): the figures will be too", file=sys.stderr)
+        print(
+            f"benchmarks: the machine is not idle (load average {run.load:.2f}), so the figures are not reliable",
+            file=sys.stderr,
+        )
     counts = [threads for threads in flags.threads if threads <= machine.cores()]
     for threads in set(flags.threads) - set(counts):
-        print(f"{threads} threads left out: this process may use {machine.cores()} core(s)", file=sys.stderr)
+        print(
+            f"benchmarks: {threads} threads are not measured: this process can use only {machine.cores()} core(s)",
+            file=sys.stderr,
+        )
     for shape in (SHAPES[name] for name in flags.shapes):
-        names = [name for name in contenders(shape) if name in (REFERENCE, *flags.contenders)]
+        names = [name for name in programs(shape) if name in (REFERENCE, *flags.programs)]
         rounds = flags.rounds or (2 if flags.quick else shape.rounds)
         steps = flags.steps or (2 if flags.quick else shape.steps)
         for threads in counts:
@@ -64,7 +77,7 @@ def write(run: Run, text: str, out: Path | None) -> None:
     try:
         from benchmarks.plot import draw
     except ImportError:
-        print("no picture: it needs matplotlib (pip install '.[plot]')", file=sys.stderr)
+        print("benchmarks: no figure was drawn; it needs matplotlib (pip install '.[plot]')", file=sys.stderr)
     else:
         draw(run, docs / "performance.png")
         text = f"![Speed of toynn relative to the other programs, by shape and threads](performance.png)\n\n{text}"
@@ -75,11 +88,11 @@ def main() -> int:
     flags = arguments()
     try:
         run = measured(flags)
-    except ContenderError as error:
+    except ProgramError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     if not run.rows:
-        print("benchmarks: nothing was measured", file=sys.stderr)
+        print("benchmarks: nothing was measured; choose --threads within the number of cores", file=sys.stderr)
         return 1
     text = markdown(run)
     print(text)

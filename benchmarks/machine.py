@@ -1,4 +1,4 @@
-"""What there is to say about the machine, and about the memory of this process."""
+"""Describe the machine, and measure the memory of this process."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ _FEATURES = {"sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process can use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not tell."""
+    """Return the bytes of memory that are available without swapping, or None if the system does not report them."""
     return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
 
 
 def rss() -> int:
-    """Bytes of this process now resident (where the system does not tell, the most so far)."""
+    """Return the resident bytes of this process; if the system does not report them, their maximum so far."""
     return _kilobytes(Path("/proc/self/status"), "VmRSS") or _maxrss()
 
 
 def peak_rss() -> int:
-    """The most that was resident. ru_maxrss would do, but on Linux it starts at that of the process's parent."""
+    """Return the largest number of resident bytes so far."""
+    # Not ru_maxrss: on Linux it starts with the value of the parent process.
     return _kilobytes(Path("/proc/self/status"), "VmHWM") or _maxrss()
 
 
 def description() -> str:
-    """Cores, CPU features, caches and memory, in words."""
+    """Return a text with the cores, CPU features, caches and memory."""
     parts = [f"{platform.machine()}, {cores()} core(s)"]
     features = _features()
     if features:
@@ -49,12 +50,12 @@ def description() -> str:
 
 
 def load() -> float:
-    """Processes that wanted a core in the last minute, on average: near 0 on a quiet machine."""
+    """Return the load average of the last minute: near 0 on an idle machine."""
     return os.getloadavg()[0]
 
 
 def _kilobytes(path: Path, key: str) -> int | None:
-    """Bytes of the line `key: n kB`."""
+    """Return the bytes of the line `key: n kB`, or None if the file has no such line."""
     if not path.exists():
         return None
     for line in path.read_text().splitlines():
@@ -69,7 +70,7 @@ def _maxrss() -> int:
 
 
 def _features() -> list[str]:
-    """Those that matter here, in the order the system lists them."""
+    """Return the CPU features that affect the speed, in the order of the system."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Contenders taking turns: one measurement of a shape at a number of threads."""
+"""Measure a shape with a number of threads: the programs take turns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.program_process import Child, ContenderError
 from benchmarks.machine import available_bytes
+from benchmarks.program_process import ProgramError, ProgramProcess
 from benchmarks.shapes import PEAK_SIZE, SHAPES, Shape
 
 REFERENCE = "toynn"
@@ -24,18 +24,23 @@ LABELS = {
 }
 MATMULS = {"toynn-matmul": "tnn_fused_linear", "torch-matmul": "torch.matmul"}
 
-_PAUSE_S = 0.05  # for idle threads that still spin to fall asleep
+_PAUSE_S = 0.05  # until idle threads stop spinning and sleep
 _CHECKED_STEPS = 3
 _TOLERANCE = 1e-3
 
 
 @dataclass
 class Row:
-    """A contender on a shape. `rounds` holds the seconds of each timed step, turn by turn; without any, `note` why."""
+    """The measurements of a program on a shape.
+
+    Attributes:
+        rounds: the seconds of each timed step, one list per turn.
+        note: the reason, if there are no rounds.
+    """
 
     shape: Shape
     threads: int
-    contender: str
+    program: str
     rounds: list[list[float]] = field(default_factory=list)
     import_s: float = 0.0
     first_loss_s: float = 0.0
@@ -54,29 +59,29 @@ class Row:
 
 
 def ratios(row: Row, reference: Row) -> list[float]:
-    """How many times as fast the reference was, turn by turn."""
+    """Return the speedup of the reference for each turn."""
     pairs = zip(row.rounds, reference.rounds, strict=True)
     return [statistics.median(mine) / statistics.median(its) for mine, its in pairs]
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median, the upper quartile."""
+    """Return the lower quartile, the median and the upper quartile."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
 
 
-def contenders(shape: Shape) -> list[str]:
-    """Who takes part; per_head, which is not made for speed, on the smallest shape only."""
+def programs(shape: Shape) -> list[str]:
+    """Return the programs for a shape. The per_head layout is slow, so it is measured only on the smallest shape."""
     return [name for name in LABELS if name != "toynn-per-head" or shape.name == "tiny"]
 
 
 def measure_peak(threads: int, rounds: int) -> dict[str, float]:
-    """GFLOP/s of a square f32 product, the best of each side's."""
+    """Return the GFLOP/s of a square f32 matrix product: the best value of each library."""
     shape, best = SHAPES["tiny"], dict.fromkeys(MATMULS, math.inf)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        children = [stack.enter_context(Child(name, shape, threads, Path(scratch))) for name in MATMULS]
+        children = [stack.enter_context(ProgramProcess(name, shape, threads, Path(scratch))) for name in MATMULS]
         for _ in range(rounds):
             for child in children:
                 time.sleep(_PAUSE_S)
@@ -85,12 +90,12 @@ def measure_peak(threads: int, rounds: int) -> dict[str, float]:
 
 
 def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps: int) -> list[Row]:
-    """The rows of one shape. `names` starts with the reference.
+    """Measure one shape and return its rows. `names` starts with the reference.
 
-    All contenders are in memory together and take turns. Where they do not fit, each is started anew for its turn.
+    All programs are in memory together and take turns. If they do not fit, each is started again for each turn.
 
     Raises:
-        ContenderError: one failed (a compiled one that does gets a note instead), or computes something else.
+        ProgramError: a program failed, or its losses differ. If torch.compile fails, its row gets a note instead.
     """
     rows = {name: Row(shape, threads, name) for name in names}
     memory = available_bytes()
@@ -111,36 +116,36 @@ def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps
 
 
 class _Check:
-    """That every contender computes the same losses, from the weights the reference began with."""
+    """A check that every program computes the same losses from the initial weights of the reference."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self._weights = scratch / "weights"
         self._losses: list[float] = []
 
-    def __call__(self, child: Child) -> None:
+    def __call__(self, child: ProgramProcess) -> None:
         if not self._losses:
             self._weights.mkdir()
             child.ask("save", folder=str(self._weights))
         losses = child.ask("restart", folder=str(self._weights), steps=_CHECKED_STEPS)["losses"]
         self._losses = self._losses or losses
         if any(not abs(loss - wanted) <= _TOLERANCE for loss, wanted in zip(losses, self._losses, strict=True)):
-            raise ContenderError(f"{child.name} computes the losses {losses}, {REFERENCE} {self._losses}")
+            raise ProgramError(f"{child.name} computes the losses {losses}, but {REFERENCE} computes {self._losses}")
 
 
 def _turns(rows: list[Row], check: _Check, rounds: int, steps: int) -> None:
-    """Starts the contenders, checks them, and adds a number of rounds to their rows."""
+    """Start the programs, check them, and add rounds to their rows."""
     with ExitStack() as stack:
         children = []
         for row in rows:
             if row.note:
                 continue
             try:
-                child = stack.enter_context(Child(row.contender, row.shape, row.threads, check.scratch))
-            except ContenderError as error:
-                if row.contender != "torch-compile":
+                child = stack.enter_context(ProgramProcess(row.program, row.shape, row.threads, check.scratch))
+            except ProgramError as error:
+                if row.program != "torch-compile":
                     raise
-                row.note = f"does not work here ({error})"
+                row.note = f"does not work on this machine ({error})"
                 continue
             children.append((row, child))
             if not row.rounds:
@@ -152,5 +157,5 @@ def _turns(rows: list[Row], check: _Check, rounds: int, steps: int) -> None:
                 time.sleep(_PAUSE_S)
                 turn = child.ask("steps", steps=steps)
                 if not math.isfinite(turn["loss"]):
-                    raise ContenderError(f"{row.contender} has diverged")
+                    raise ProgramError(f"the loss of {row.program} is {turn['loss']}, so its training diverged")
                 row.rounds.append(turn["seconds"])

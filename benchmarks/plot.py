@@ -1,4 +1,4 @@
-"""The picture: how many times as fast as the others toynn is, per shape and number of threads."""
+"""Draw the figure: the speed of toynn relative to the other programs, by shape and threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TICKS = (0.25, 0.5, 1, 2, 4, 8, 16)
 
 
 def draw(run: Run, path: Path) -> None:
-    """Bars from 1, with whiskers from quartile to quartile, on a logarithmic axis."""
+    """Draw bars that start at 1, with error bars between the quartiles, on a logarithmic axis."""
     groups = list(dict.fromkeys((row.shape.name, row.threads) for row in run.rows))
     names = [name for name in LABELS if name != REFERENCE]
     width = 0.8 / len(names)
@@ -26,14 +26,14 @@ def draw(run: Run, path: Path) -> None:
     axes = figure.subplots()
     shown, ends = set(), list[float]()
     for row in run.rows:
-        if row.contender == REFERENCE or not row.rounds:
+        if row.program == REFERENCE or not row.rounds:
             continue
         low, median, high = quartiles(ratios(row, run.reference(row)))
-        x = groups.index((row.shape.name, row.threads)) + (names.index(row.contender) - (len(names) - 1) / 2) * width
-        label = None if row.contender in shown else LABELS[row.contender]
-        shown.add(row.contender)
+        x = groups.index((row.shape.name, row.threads)) + (names.index(row.program) - (len(names) - 1) / 2) * width
+        label = None if row.program in shown else LABELS[row.program]
+        shown.add(row.program)
         ends += [low, high]
-        axes.bar(x, median - 1, width, bottom=1, color=_COLOURS[row.contender], label=label)
+        axes.bar(x, median - 1, width, bottom=1, color=_COLOURS[row.program], label=label)
         axes.errorbar(x, median, [[median - low], [high - median]], color="black", linewidth=1)
         axes.annotate(
             f"{median:.2f}", (x, max(high, 1)), xytext=(0, 3), textcoords="offset points", ha="center", size=8
@@ -43,9 +43,9 @@ def draw(run: Run, path: Path) -> None:
     axes.set_yticks(_TICKS)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(min([0.5, *ends]) / 1.1, max([2.0, *ends]) * 1.2)  # so that a small difference looks small
+    axes.set_ylim(min([0.5, *ends]) / 1.1, max([2.0, *ends]) * 1.2)  # so that small differences look small
     axes.set_xticks(range(len(groups)), [f"{shape}\n{n} thread{'s' * (n > 1)}" for shape, n in groups])
-    axes.set_ylabel("time of a step / toynn's\n(above 1 toynn is faster)")
+    axes.set_ylabel("step time / step time of toynn\n(toynn is faster above 1)")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,7 +1,7 @@
-"""A contender's own process: `python -m benchmarks.program NAME SHAPE THREADS`. `benchmarks.program_process` talks to it.
+"""Run one benchmarked program: `python -m benchmarks.program NAME SHAPE THREADS`; `program_process` starts it.
 
-It imports its side, builds its model, takes a step and says so; then it answers commands, JSON lines, one at a time.
-Whatever else writes to standard output (a compiler, say) is sent to standard error.
+It imports its library, builds its model, takes a step and reports that. Then it reads commands as JSON lines and
+answers each with one. All other output, such as a compiler's, goes to standard error.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from benchmarks.machine import peak_rss, rss
 from benchmarks.shapes import SHAPES, Shape
 
 
-class Contender(Protocol):
+class Program(Protocol):
     def step(self) -> float:
-        """The loss before the step."""
+        """Take a training step and return the loss before it."""
 
     def restart(self, folder: Path) -> None:
-        """Training from the weights in the folder and fresh moments."""
+        """Start training again from the weights in the folder, with moments of zero."""
 
 
 def imported(name: str, threads: int) -> str:
-    """Imports the contender's side, and nothing of the other. Returns its version, in words."""
+    """Import only the library of the program. Return a text with the library and its version."""
     if name.startswith("toynn"):
         from benchmarks import toynn_side
 
@@ -37,7 +37,8 @@ def imported(name: str, threads: int) -> str:
     return torch_side.version()
 
 
-def built(name: str, shape: Shape, threads: int) -> Contender:
+def built(name: str, shape: Shape, threads: int) -> Program:
+    """Build the named program."""
     if name.startswith("toynn"):
         from benchmarks import toynn_side
 
@@ -51,29 +52,30 @@ def built(name: str, shape: Shape, threads: int) -> Contender:
     return torch_side.Training(shape, compiled=name == "torch-compile")
 
 
-def answer(contender: Contender, command: dict[str, Any]) -> dict[str, Any]:
-    if command["do"] == "steps":  # the first fills the caches again and is not timed
-        contender.step()
+def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a command ("steps", "peak", "save" or "restart") and return its results."""
+    if command["do"] == "steps":  # the first step refills the caches and is not timed
+        program.step()
         seconds, loss = [], 0.0
         for _ in range(command["steps"]):
             start = time.perf_counter()
-            loss = contender.step()
+            loss = program.step()
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds, "loss": loss}
-    if command["do"] == "peak":  # after two steps more, with all there is by then
-        contender.step()
-        contender.step()
+    if command["do"] == "peak":  # after two more steps, when all memory is allocated
+        program.step()
+        program.step()
         return {"peak_rss": peak_rss()}
     folder = Path(command["folder"])
     if command["do"] == "save":
         from benchmarks import toynn_side
 
-        if not isinstance(contender, toynn_side.Training):
-            raise TypeError("only toynn's weights are saved")
-        contender.save(folder)
+        if not isinstance(program, toynn_side.Training):
+            raise TypeError("only a training program of toynn can save its weights")
+        program.save(folder)
         return {}
-    contender.restart(folder)
-    return {"losses": [contender.step() for _ in range(command["steps"])]}
+    program.restart(folder)
+    return {"losses": [program.step() for _ in range(command["steps"])]}
 
 
 def main() -> None:
@@ -87,13 +89,13 @@ def main() -> None:
 
     try:
         start = time.perf_counter()
-        words = imported(name, threads)
+        version = imported(name, threads)
         import_s, rss_import = time.perf_counter() - start, rss()
-        contender = built(name, shape, threads)
-        contender.step()
-        reply({"import_s": import_s, "rss_import": rss_import, "version": words})
+        program = built(name, shape, threads)
+        program.step()
+        reply({"import_s": import_s, "rss_import": rss_import, "version": version})
         for line in sys.stdin:
-            reply(answer(contender, json.loads(line)))
+            reply(answer(program, json.loads(line)))
     except Exception as error:
         reply({"error": type(error).__name__})
         raise

@@ -1,4 +1,4 @@
-"""A contender's process, seen from the one that measures."""
+"""The process of a benchmarked program, as the measuring process sees it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from benchmarks.shapes import Shape
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class ContenderError(Exception):
-    """The contender's process failed; it wrote why to standard error."""
+class ProgramError(Exception):
+    """A benchmarked program failed; it wrote the reason to standard error."""
 
 
-class Child:
-    """Started and warm when the constructor returns. Use it as a context manager.
+class ProgramProcess:
+    """A running program, which has taken its first step when the constructor returns. Use it as a context manager.
 
     Attributes:
-        import_s, rss_import: seconds to import the library, and the bytes resident after it.
+        import_s: seconds to import the library.
+        rss_import: resident bytes after the import.
         first_loss_s: seconds from the start of the process to its first loss.
-        version: the library, in words.
+        version: a text with the library and its version.
     """
 
     def __init__(self, name: str, shape: Shape, threads: int, scratch: Path) -> None:
-        """scratch: a folder of this run, in which torch.compile keeps what it compiles (so it finds nothing old)."""
+        """Start the program. scratch: an empty folder for the cache of torch.compile, so that it finds no old code."""
         n = str(threads)
         settings = {"OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n}
         settings |= {"TORCHINDUCTOR_COMPILE_THREADS": n, "TORCHINDUCTOR_CACHE_DIR": str(scratch / f"{shape.name}-{n}")}
@@ -55,14 +56,14 @@ class Child:
         self.version: str = ready["version"]
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """One command and its answer, see `benchmarks.program.answer`. Raises ContenderError."""
+        """Send a command and return its answer; see `benchmarks.program.answer`. Raise ProgramError on failure."""
         pipe = self._process.stdin
         assert pipe is not None
         try:
             pipe.write(json.dumps({"do": do, **arguments}) + "\n")
             pipe.flush()
         except OSError:
-            raise ContenderError(f"{self.name} is gone") from None
+            raise ProgramError(f"the process of {self.name} has ended") from None
         return self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -70,10 +71,10 @@ class Child:
         assert pipe is not None
         line = pipe.readline()
         if not line:
-            raise ContenderError(f"{self.name} ended with exit status {self._process.wait()}")
+            raise ProgramError(f"{self.name} ended with exit status {self._process.wait()}")
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
-            raise ContenderError(f"{self.name}: {message['error']}")
+            raise ProgramError(f"{self.name}: {message['error']}")
         return message
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ProgramProcess:
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown and as JSON."""
+"""Write the measurements as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ END = "<!-- bench: end -->"
 
 @dataclass
 class Run:
-    """One run of the benchmark. `peaks` holds GFLOP/s by threads and by MATMULS' names."""
+    """The results of one run.
+
+    Attributes:
+        peaks: GFLOP/s by the number of threads and by the names of MATMULS.
+        load: the load average at the start.
+    """
 
     rows: list[Row]
     peaks: dict[int, dict[str, float]]
     load: float
 
     def see_peak(self, threads: int, gflops: dict[str, float]) -> None:
-        """Takes what a measurement of the peak found, and keeps the best of all."""
+        """Add a measurement of the peak, and keep the best of each library."""
         so_far = self.peaks.setdefault(threads, gflops)
         self.peaks[threads] = {name: max(value, so_far[name]) for name, value in gflops.items()}
 
     def reference(self, row: Row) -> Row:
-        """toynn's row beside this one."""
-        of = {(other.shape.name, other.threads): other for other in self.rows if other.contender == REFERENCE}
+        """Return the row of toynn for the same shape and threads."""
+        of = {(other.shape.name, other.threads): other for other in self.rows if other.program == REFERENCE}
         return of[row.shape.name, row.threads]
 
 
@@ -39,22 +44,22 @@ def markdown(run: Run) -> str:
 
 
 def write_markdown(text: str, path: Path) -> None:
-    """Puts the text between the page's markers, making the page if there is none."""
+    """Write the text between the markers of the page. Create the page if it does not exist."""
     page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path.name} has no lines {BEGIN!r} and {END!r} to write between")
+        raise ValueError(f"{path.name} must contain the lines {BEGIN!r} and {END!r}, between which the text is written")
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def write_json(run: Run, path: Path) -> None:
-    """All samples: seconds of each step, a list for each turn."""
+    """Write all samples: the seconds of each step, one list per turn."""
     rows = [
         {
             "shape": row.shape.name,
             "threads": row.threads,
-            "contender": row.contender,
+            "program": row.program,
             "import_s": round(row.import_s, 4),
             "first_loss_s": round(row.first_loss_s, 4),
             "rss_import": row.rss_import,
@@ -75,7 +80,7 @@ def _versions(run: Run) -> list[str]:
 
 def _heading(run: Run) -> str:
     day = datetime.now(timezone.utc).date().isoformat()
-    lines = [f"Measured on {day}: {machine.description()}.", *(f"{words}." for words in _versions(run))]
+    lines = [f"Measured on {day}: {machine.description()}.", *(f"{version}." for version in _versions(run))]
     lines.append(f"Load average at the start: {run.load:.2f}.")
     return "  \n".join(lines)
 
@@ -94,7 +99,7 @@ def _speed(run: Run) -> str:
         "| :-- | --: | :-- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for row in run.rows:
-        start = f"| {row.shape.name} | {row.threads} | {LABELS[row.contender]} |"
+        start = f"| {row.shape.name} | {row.threads} | {LABELS[row.program]} |"
         if not row.rounds:
             lines.append(f"{start} {row.note} |" + " |" * 6)
             continue
@@ -122,7 +127,7 @@ def _memory(run: Run) -> str:
         if not row.rounds:
             continue
         lines.append(
-            f"| {row.shape.name} | {row.threads} | {LABELS[row.contender]} | {row.import_s:.2f} | "
+            f"| {row.shape.name} | {row.threads} | {LABELS[row.program]} | {row.import_s:.2f} | "
             f"{row.first_loss_s:.2f} | {row.rss_import / 2**20:.0f} | {row.peak_rss / 2**20:.0f} | "
             f"{run.reference(row).peak_rss / row.peak_rss:.2f} |"
         )

@@ -1,4 +1,4 @@
-"""The models that are measured, what a step of them costs, and the ids they are fed. Imports neither side."""
+"""Define the models to measure, the cost of a training step, and the ids. Imports neither toynn nor torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 ROPE_BASE = 10000.0
 RMS_EPS = 1e-5
-LR, BETA1, BETA2, ADAM_EPS = 1e-4, 0.9, 0.95, 1e-8  # AdamW with the usual bias correction and no weight decay
-PEAK_SIZE = 1024  # the machine's matmul peak is measured on [n, n] x [n, n]
+LR, BETA1, BETA2, ADAM_EPS = 1e-4, 0.9, 0.95, 1e-8  # AdamW with the usual bias correction and without weight decay
+PEAK_SIZE = 1024  # the matmul peak of the machine is measured with [n, n] x [n, n]
 _N_BATCHES = 16
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model, the tokens of one step (t_batch sequences of t_seq), and how long to measure it."""
+    """A model, the tokens of one step (t_batch sequences of t_seq tokens), and how long to measure it."""
 
     name: str
     vocab: int
@@ -26,8 +26,8 @@ class Shape:
     t_seq: int
     t_batch: int
     untied: bool
-    rounds: int  # how often each contender has its turn, ...
-    steps: int  # ... and the steps timed in one
+    rounds: int  # turns of each program
+    steps: int  # timed steps per turn
     rope_base: float = ROPE_BASE
 
     @property
@@ -40,30 +40,36 @@ class Shape:
 
     @property
     def matmul_params(self) -> int:
-        """Weights that a token is multiplied with: the projections and the head, not the embedding's look-up."""
+        """Number of weights that multiply a token: the projections and the head, not the embedding."""
         d_attn, d_kv = self.n_heads * self.head_dim, self.n_kv * self.head_dim
         block = self.d_model * (2 * d_attn + 2 * d_kv) + 3 * self.d_model * self.d_ff
         return self.n_layers * block + self.vocab * self.d_model
 
     @property
     def params(self) -> int:
-        """All weights."""
+        """Number of all weights."""
         return self.matmul_params + self.untied * self.vocab * self.d_model + (2 * self.n_layers + 1) * self.d_model
 
     @property
     def step_flop(self) -> int:
-        """6 a weight and token (2 forward, 4 backward), and 12 a head dimension and pair of query and visible key."""
+        """Operations of one step.
+
+        6 per weight and token (2 forward, 4 backward), and 12 per head dimension and pair of a query and a visible key.
+        """
         pairs = self.t_batch * self.t_seq * (self.t_seq + 1) // 2
         return 6 * self.matmul_params * self.tokens + 12 * self.n_layers * self.n_heads * self.head_dim * pairs
 
     @property
     def expected_bytes(self) -> int:
-        """About what one contender takes at most: weights, gradients, two moments, activations, the framework."""
+        """Estimate of the memory of one program: weights, gradients, two moments, activations, the framework."""
         activations = 4 * self.tokens * (4 * self.vocab + 24 * self.n_layers * (self.d_model + self.d_ff))
         return int(1.2 * 16 * self.params) + activations + 600 * 2**20
 
     def batches(self) -> list[tuple[list[int], list[int]]]:
-        """Ids and targets (t_batch * t_seq,), the same in every process; a sequence's last token targets itself."""
+        """Return ids and targets (t_batch * t_seq,), the same in every process.
+
+        The target of the last token of a sequence is the token itself.
+        """
         draw, made = random.Random(0), []
         for _ in range(_N_BATCHES):
             ids = [draw.randrange(self.vocab) for _ in range(self.tokens)]
@@ -75,10 +81,21 @@ class Shape:
 
 
 _ALL = (
-    Shape("tiny", 627, 64, 4, 4, 128, 2, t_seq=32, t_batch=1, untied=False, rounds=10, steps=100),
-    Shape("small", 4096, 288, 6, 6, 768, 6, t_seq=256, t_batch=4, untied=False, rounds=10, steps=4),
-    # SmolLM2Config.smollm2_135m(), with a head of its own
-    Shape("smol", 49152, 576, 9, 3, 1536, 30, t_seq=64, t_batch=1, untied=True, rounds=6, steps=2, rope_base=100000.0),
-    Shape("long", 4096, 288, 6, 6, 768, 6, t_seq=1024, t_batch=1, untied=False, rounds=10, steps=4),
-)
+    Shape(
+        "tiny", vocab=627, d_model=64, n_heads=4, n_kv=4, d_ff=128, n_layers=2,
+        t_seq=32, t_batch=1, untied=False, rounds=10, steps=100,
+    ),
+    Shape(
+        "small", vocab=4096, d_model=288, n_heads=6, n_kv=6, d_ff=768, n_layers=6,
+        t_seq=256, t_batch=4, untied=False, rounds=10, steps=4,
+    ),
+    Shape(  # SmolLM2Config.smollm2_135m(), with an untied head
+        "smol", vocab=49152, d_model=576, n_heads=9, n_kv=3, d_ff=1536, n_layers=30,
+        t_seq=64, t_batch=1, untied=True, rounds=6, steps=2, rope_base=100000.0,
+    ),
+    Shape(
+        "long", vocab=4096, d_model=288, n_heads=6, n_kv=6, d_ff=768, n_layers=6,
+        t_seq=1024, t_batch=1, untied=False, rounds=10, steps=4,
+    ),
+)  # fmt: skip
 SHAPES = {shape.name: shape for shape in _ALL}

@@ -1,7 +1,7 @@
-"""The model in PyTorch float32, written as one would for speed: stacked projections, fused attention.
+"""The model in PyTorch, float32, written for speed.
 
-Three things make eager PyTorch faster than the plainest wording, and are done for it: q, k and v are one product, gate
-and up another (toynn's fused layout multiplies them together too), and RoPE turns queries and keys at once.
+Three changes make eager PyTorch faster than the simplest code: q, k and v are one product, gate and up are another (as
+in the fused layout of toynn), and RoPE rotates queries and keys together.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 (everyone's name for it)
+import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
 from benchmarks.shapes import RMS_EPS, Shape
 
 
 class RMSNorm(nn.Module):
-    """By hand: torch's own F.rms_norm is slower on a CPU, eager, at these sizes."""
+    """RMSNorm from basic operators, because F.rms_norm of eager PyTorch is slower on CPUs at these sizes."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """ids (B, T) and targets (B*T,) to the mean cross entropy."""
+    """A Llama model. Takes ids (B, T) and targets (B*T,), returns the mean cross entropy."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def load(self, weight: Callable[[str], npt.NDArray[np.float32]]) -> None:
-        """Takes toynn's weights of the fused layout, by name."""
+        """Copy the weights of toynn's fused layout. weight: returns the array of a name."""
 
         def put(parameter: Any, *names: str) -> None:
             parameter.copy_(torch.from_numpy(np.concatenate([weight(f"{name}.weight") for name in names])))
@@ -102,7 +102,10 @@ def _drawn(rows: int, cols: int) -> Tensor:
 
 
 def _linear(n_in: int, n_out: int) -> nn.Linear:
-    """Drawn once: nn.Linear's own random start, soon overwritten, would count in the time to the first loss."""
+    """Return a layer with random weights.
+
+    nn.Linear's own initialisation is skipped, because it would count in the time to the first loss.
+    """
     linear = nn.Linear(n_in, n_out, bias=False, device="meta")
     linear.weight = nn.Parameter(_drawn(n_out, n_in))
     return linear

@@ -1,4 +1,4 @@
-"""The contenders that are PyTorch: eager, compiled, and its matmul."""
+"""The programs that use PyTorch: eager training, compiled training, and a matrix product."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def version() -> str:
 
 
 class Training:
-    """A model warm in memory. Each step takes the next batch."""
+    """A model in memory. Each step trains on the next batch."""
 
     def __init__(self, shape: Shape, *, compiled: bool) -> None:
         size = (shape.t_batch, shape.t_seq)
@@ -48,7 +48,7 @@ class Training:
         return float(loss.item())
 
     def restart(self, folder: Path) -> None:
-        """Training from the weights in the folder, toynn's, and fresh moments."""
+        """Start training again from the weights of toynn in the folder, with moments of zero."""
         self._model.load(lambda name: np.load(folder / f"{name}.npy"))
         self._start()
 
@@ -64,4 +64,4 @@ class Matmul:
         return 0.0
 
     def restart(self, folder: Path) -> None:
-        raise NotImplementedError(f"a product has no weights to read from {folder.name}")
+        raise NotImplementedError(f"a matrix product has no weights to read from {folder.name}")

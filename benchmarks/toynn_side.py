@@ -1,4 +1,4 @@
-"""The contenders that are toynn: the fused layout, the reference's per_head layout, and the fused linear operator."""
+"""The programs that use toynn: training in the fused and the per_head layout, and the fused linear operator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def version() -> str:
 
 
 class Training:
-    """A model warm in memory. Each step takes the next batch."""
+    """A model in memory. Each step trains on the next batch."""
 
     def __init__(self, shape: Shape, threads: int, *, layout: str) -> None:
         self._cfg = SmolLM2Config(
-            shape.vocab, shape.d_model, shape.n_heads, shape.n_kv, shape.d_ff, shape.n_layers, shape.t_seq,
-            shape.rope_base, RMS_EPS,
+            vocab=shape.vocab, d_model=shape.d_model, n_heads=shape.n_heads, n_kv=shape.n_kv, d_ff=shape.d_ff,
+            n_layers=shape.n_layers, ctx=shape.t_seq, rope_base=shape.rope_base, rms_eps=RMS_EPS,
         )  # fmt: skip
         self._fused = layout == "fused"
         self._batches = []
@@ -36,7 +36,9 @@ class Training:
         self._positions = np.tile(np.arange(shape.t_seq, dtype=np.int32), shape.t_batch)
         self._adamw = AdamW(lr=LR, beta1=BETA1, beta2=BETA2, eps=ADAM_EPS, bias_correct=True)
         self._recipe = FromScratch()
-        options = RecipeOptions(shape.t_seq, shape.t_batch, untied=shape.untied, n_threads=threads, layout=layout)
+        options = RecipeOptions(
+            t_seq=shape.t_seq, t_batch=shape.t_batch, untied=shape.untied, n_threads=threads, layout=layout
+        )
         self._recipe.realize(self._cfg, options)
         self._n = 0
 
@@ -50,12 +52,12 @@ class Training:
         return self._recipe.step(ids, self._positions, wanted, hp, first)
 
     def save(self, folder: Path) -> None:
-        """Writes the weights of the fused layout into the folder, a file each."""
+        """Write each weight of the fused layout to a file in the folder."""
         for name in self._recipe.fs_cache.weights:
             np.save(folder / f"{name}.npy", self._recipe.fs_cache.download_weight(name))
 
     def restart(self, folder: Path) -> None:
-        """Training from the weights in the folder and fresh moments."""
+        """Start training again from the weights in the folder, with moments of zero."""
         for path in folder.glob("*.npy"):
             weight = {path.stem: np.load(path)}
             for name, values in (weight if self._fused else to_per_head(weight, self._cfg)).items():
@@ -79,4 +81,4 @@ class Matmul:
         return 0.0
 
     def restart(self, folder: Path) -> None:
-        raise NotImplementedError(f"a product has no weights to read from {folder.name}")
+        raise NotImplementedError(f"a matrix product has no weights to read from {folder.name}")
