@@ -1,4 +1,4 @@
-"""Fields of a dataclass that say what they mean: in one place, for the docs, the command line and a file's comments."""
+"""Dataclass fields with a description, used by the docs, the command-line help and the comments in TOML files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ T = TypeVar("T")
 
 
 def documented(default: T, meaning: str) -> T:
-    """Return a dataclass field with that default. The default is a value that is never changed."""
-    one: T = dataclasses.field(default=default, metadata={"meaning": meaning})
-    return one
+    """Return a dataclass field with an immutable default and a description."""
+    field: T = dataclasses.field(default=default, metadata={"meaning": meaning})
+    return field
 
 
 def required(meaning: str) -> Any:
-    """Return a dataclass field without a default."""
+    """Return a dataclass field with a description and no default."""
     return dataclasses.field(metadata={"meaning": meaning})
 
 
 def meaning_of(kind: type[Any], name: str) -> str:
-    """Return what the field `name` of the dataclass `kind` means, as the class or the nearest base documents it.
+    """Return the description of the field `name` of the dataclass `kind`, from the class or its nearest base.
 
-    A subclass may thus state another default alone. Raises KeyError for a field without documentation.
+    So a subclass can give a field another default without repeating the description. Raises KeyError if there is none.
     """
     for base in kind.__mro__:
         field = base.__dict__.get("__dataclass_fields__", {}).get(name)

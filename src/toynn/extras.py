@@ -1,11 +1,11 @@
-"""Which extra a library comes with, so that the error for one that is missing says what to install."""
+"""The extra that installs each optional library, so that the error for a missing library says what to install."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# By the module's name. pyproject.toml lists them by extra; a test compares the two.
+# By module name. A test compares this table with the extras in pyproject.toml.
 EXTRA_OF = {
     "click": "cli",
     "rich": "cli",
@@ -21,9 +21,9 @@ EXTRA_OF = {
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """Inside it, the ModuleNotFoundError of a library that an extra brings says which one; its `name` stays.
+    """Make a ModuleNotFoundError of the block say which extra of toynn installs the missing library.
 
-    extra: that one, where several bring it. Any other error goes through as it is.
+    extra: the extra to name, if several install it. Other errors pass unchanged.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def naming_the_extra(extra: str | None = None) -> Iterator[None]:
         if library not in EXTRA_OF:
             raise
         raise ModuleNotFoundError(
-            f"{library} is not installed; it comes with an extra: pip install 'toynn[{extra or EXTRA_OF[library]}]'",
+            f"{library} is not installed; install it with: pip install 'toynn[{extra or EXTRA_OF[library]}]'",
             name=error.name,
             path=error.path,
         ) from None

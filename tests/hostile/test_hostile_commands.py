@@ -23,15 +23,17 @@ from toynn.training import StepArgs
 
 def test_a_pipe_is_no_text_to_evaluate_and_no_configuration(data: Path, trained: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert_refused(toynn("eval", trained, tmp_path / "pipe"), "is no regular file")
-    assert_refused(toynn("train", data, "--out", tmp_path / "r", "--config", tmp_path / "pipe"), "is no regular file")
+    assert_refused(toynn("eval", trained, tmp_path / "pipe"), "is not a regular file")
+    assert_refused(
+        toynn("train", data, "--out", tmp_path / "r", "--config", tmp_path / "pipe"), "is not a regular file"
+    )
     assert_refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is not a regular file")
 
 
 def test_an_import_leaves_a_training_alone(trained: Path, tmp_path: Path) -> None:
     assert toynn("export", trained, tmp_path / "m.gguf").returncode == 0
     before = (checkpoint_names(trained), (trained / "latest").read_bytes(), (trained / "best").read_bytes())
-    assert_refused(toynn("import", tmp_path / "m.gguf", "--out", trained, "--force"), "holds a training")
+    assert_refused(toynn("import", tmp_path / "m.gguf", "--out", trained, "--force"), "is a run that was trained")
     assert (checkpoint_names(trained), (trained / "latest").read_bytes(), (trained / "best").read_bytes()) == before
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from processes import run_with_toynn
 from toynn import TinyNNTypeError, TinyNNValueError
-from toynn.data import DataMeta, PackedTokens, Split, load_meta
+from toynn.data import DataMeta, PackedTokens, Split, TokenizerFile, load_meta
 from toynn.data.prepare import prepare
 
 
@@ -28,7 +28,9 @@ def folder(tmp_path: Path) -> Path:
         "train": Split("train.bin", 100, 100, hashlib.sha256(raw).hexdigest()),
         "validation": Split("validation.bin", 0, 0, hashlib.sha256(b"").hexdigest()),
     }
-    (tmp_path / "meta.json").write_text(DataMeta("uint16", 100, splits, "0" * 64, None, None, []).to_json())
+    (tmp_path / "meta.json").write_text(
+        DataMeta("uint16", 100, splits, TokenizerFile("tokenizer.json", "0" * 64), None, None, []).to_json()
+    )
     return tmp_path
 
 
@@ -38,9 +40,9 @@ def replaced(path: Path, make: Callable[[Path], Any]) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a pipe": (os.mkfifo, "is no regular file"),
-    "an endless device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
-    "a folder": (lambda path: path.mkdir(), "is no regular file|cannot be read"),
+    "a pipe": (os.mkfifo, "is not a regular file"),
+    "an endless device": (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
+    "a folder": (lambda path: path.mkdir(), "is not a regular file|cannot be read"),
     "a link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
     "a link to nothing": (lambda path: path.symlink_to(path.with_name("nothing")), "has no|is missing"),
 }
@@ -141,7 +143,7 @@ def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: P
 @pytest.mark.parametrize("name", ["a pipe", "an endless device", "a folder"])
 def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, name: str) -> None:
     HOSTILE[name][0](tmp_path / "text")
-    with pytest.raises(TinyNNValueError, match=r"^texts: .* is (no regular file|a folder; name the files in it)"):
+    with pytest.raises(TinyNNValueError, match=r"^texts: .* is (not a regular file|a folder; name the files in it)"):
         prepare([tmp_path / "text"], tmp_path / "out", vocab_size=300)
     assert not (tmp_path / "out").exists()
 
@@ -150,7 +152,7 @@ def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, nam
 def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
     HOSTILE[name][0](tmp_path / "tokenizer.json")
     (tmp_path / "text").write_text("some words\n" * 50)
-    with pytest.raises(TinyNNValueError, match=r"^tokenizer: .* is no regular file"):
+    with pytest.raises(TinyNNValueError, match=r"^tokenizer: .* is not a regular file"):
         prepare([tmp_path / "text"], tmp_path / "out", tokenizer=tmp_path / "tokenizer.json")
 
 
@@ -159,7 +161,7 @@ def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: st
     [
         (["a\0b"], "out", {}, r"^texts\[0\] must not contain a NUL"),
         (["text"], "a\0b", {}, "^out must not contain a NUL"),
-        (["text"], "out\ud800", {}, "^out must be a path that the file system can hold"),
+        (["text"], "out\ud800", {}, "^out must be a path that the file system can represent"),
         (["text"], "out", {"vocab_size": None, "tokenizer": "a\0b"}, "^tokenizer must not contain a NUL"),
         (["text"], "out", {"eos": "<\ud800>"}, "^eos cannot be encoded as UTF-8"),
         (["text"], "out", {"eos": "\udcff"}, "^eos cannot be encoded as UTF-8"),

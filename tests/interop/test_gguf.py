@@ -448,7 +448,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.gguf")
-    with pytest.raises(TinyNNValueError, match=r"m\.gguf is no regular file"):
+    with pytest.raises(TinyNNValueError, match=r"m\.gguf is not a regular file"):
         import_gguf(tmp_path / "m.gguf")
 
 
@@ -476,7 +476,7 @@ def test_a_folder_is_refused_and_leaves_nothing_open(tmp_path: Path) -> None:
     before = os.open(os.devnull, os.O_RDONLY)  # the lowest descriptor that is free
     os.close(before)
     for _ in range(20):
-        with pytest.raises(TinyNNValueError, match="is no regular file"):
+        with pytest.raises(TinyNNValueError, match="is not a regular file"):
             import_gguf(tmp_path)
     after = os.open(os.devnull, os.O_RDONLY)
     os.close(after)

@@ -402,7 +402,7 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
 def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(TinyNNValueError, match="is no regular file"):
+    with pytest.raises(TinyNNValueError, match="is not a regular file"):
         import_hf(folder)
 
 

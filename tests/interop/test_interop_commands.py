@@ -112,7 +112,7 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert toynn("import", out, "--out", run, "--force").returncode == 0
     assert same_weights(load_checkpoint(run).model, make("gqa", seed=3))
     assert same_weights(load_checkpoint(old).model, make("gqa")), "the older checkpoint stays"
-    assert_refused(toynn("import", out, "--out", folder, "--force"), "holds no run")
+    assert_refused(toynn("import", out, "--out", folder, "--force"), "exists and is not a run")
 
 
 def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import kill_at_every_moment
 from small_models import SHAPE, random_model
 from small_runs import config, final_bytes
-from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
+from toynn import FileFormatError, TinyNNError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.interop import export_hf
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
@@ -108,7 +108,7 @@ def test_a_file_that_is_short_changed_or_missing_is_named(trained: Path, tmp_pat
 def test_a_damaged_latest_tells_of_the_others(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run")
     (path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(TinyNNValueError, match=r"there is also .*step-00000004"):
+    with pytest.raises(TinyNNValueError, match=r"other checkpoints: .*step-00000004"):
         load_checkpoint(tmp_path / "run")
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_latest_tells_of_the_others(trained: Path, tmp_path: Path) -> 
 def test_a_damaged_pointer_is_refused(trained: Path, tmp_path: Path, pointer: bytes) -> None:
     damaged(trained, tmp_path / "run")
     (tmp_path / "run" / "latest").write_bytes(pointer)
-    with pytest.raises(TinyNNValueError, match=r"latest|is no checkpoint"):
+    with pytest.raises(TinyNNValueError, match=r"latest|is not a checkpoint"):
         load_checkpoint(tmp_path / "run")
 
 
@@ -129,7 +129,7 @@ def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nowhere")
     with pytest.raises(TinyNNValueError, match="neither a run"):
         load_checkpoint(tmp_path / "empty")
-    with pytest.raises(TinyNNValueError, match="holds no run"):
+    with pytest.raises(TinyNNValueError, match="exists and is not a run"):
         write_checkpoint(tmp_path, random_model())
     with pytest.raises(TinyNNValueError, match="not a folder"):
         write_checkpoint(tmp_path / "file", random_model())
@@ -138,17 +138,18 @@ def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": "other"}, "its format is 'other'"),
-        ({"version": 2}, "its version is 2"),
-        ({"step": -1}, "'step' must be at least 0"),
-        ({"step": True}, "'step' must be int"),
-        ({"untied": 1}, "'untied' must be bool"),
+        ({"format": "other"}, "must have the format 'toynn-checkpoint', got 'other'"),
+        ({"version": 3}, r"has version 3 of its format, but toynn .* reads only up to version 2: upgrade toynn"),
+        ({"version": "2"}, "version must be an integer, got '2'"),
+        ({"step": -1}, "step must be an integer from 0"),
+        ({"step": True}, "step must be an integer, got True"),
+        ({"untied": True}, "unknown key 'untied'"),
         ({"eos_id": 10**9}, "eos_id"),
-        ({"model": {}}, "has no 'freq_scale'|has no 'rope_scaling'"),
+        ({"model": {}}, r"the key 'model\.vocab' is missing"),
         ({"extra": 1}, "unknown key 'extra'"),
-        ({"files": {}}, "has no weights.safetensors"),
-        ({"files": {"../x": {}}}, "is not a file of a checkpoint"),
-        ({"training": []}, "'training' must be dict"),
+        ({"files": {}}, r"files must have weights\.safetensors"),
+        ({"files": {"../x": {}}}, r"the key \'files\.\.\./x\.bytes\' is missing"),
+        ({"training": []}, r"training must be a section, got \[\]"),
     ],
 )
 def test_a_meta_that_does_not_hold_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -156,6 +157,67 @@ def test_a_meta_that_does_not_hold_is_refused(trained: Path, tmp_path: Path, cha
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(TinyNNValueError, match=says):
         load_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "says"),
+    [
+        (["training", "data"], {"x": "0" * 64}, r"unknown key 'training\.data\.x'"),
+        (["training", "data"], {"train": 5}, r"training\.data\.train must be a string, got 5"),
+        (["training"], {"config": None}, r"training\.config must be a string, got None"),
+        (["model"], {"activation": "relu"}, r"unknown key 'model\.activation'"),
+        (["model"], {"n_kv": 3}, "model: n_kv must divide"),
+        (["model", "rope_scaling"], {"kind": 1}, r"model\.rope_scaling\.kind must be a string, got 1"),
+        (
+            ["files", "weights.safetensors"],
+            {"bytes": -1},
+            r"files\.weights\.safetensors: bytes must be an integer from 0",
+        ),
+    ],
+)
+def test_each_key_of_a_meta_is_checked_and_named(
+    trained: Path, tmp_path: Path, place: list[str], change: dict[str, Any], says: str
+) -> None:
+    path = damaged(trained, tmp_path / "run") / "meta.json"
+    meta = json.loads(path.read_text())
+    section = meta
+    for key in place:
+        section = section[key]
+    section.update(change)
+    path.write_text(json.dumps(meta))
+    with pytest.raises(FileFormatError, match=rf"^{path} is damaged: {says}"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_model_that_an_older_version_wrote_without_a_new_key_has_its_default(trained: Path, tmp_path: Path) -> None:
+    path = damaged(trained, tmp_path / "run") / "meta.json"
+    meta = json.loads(path.read_text())
+    del meta["model"]["architecture"], meta["model"]["untied"]
+    path.write_text(json.dumps(meta))
+    assert load_checkpoint(tmp_path / "run").model.shape == load_checkpoint(trained).model.shape
+
+
+def as_version_1(meta: dict[str, Any]) -> dict[str, Any]:
+    model = dict(meta["model"])
+    variants = {key: model.pop(key) for key in ("untied", "qkv_bias")}
+    del model["architecture"]
+    return {**meta, "version": 1, "model": model, **variants}
+
+
+def test_version_1_is_migrated_and_checked_as_strictly(trained: Path, tmp_path: Path) -> None:
+    path = damaged(trained, tmp_path / "run") / "meta.json"
+    old = as_version_1(json.loads(path.read_text()))
+    path.write_text(json.dumps(old))
+    assert load_checkpoint(tmp_path / "run").model.shape == load_checkpoint(trained).model.shape
+    without = {key: value for key, value in old.items() if key != "untied"}
+    for changed, says in [
+        (without, "the key 'untied' is missing"),
+        ({**old, "model": {**old["model"], "untied": True}}, r"unknown key 'model\.untied'"),
+        ({**old, "model": 5}, r"model must be a section, got 5|unknown key"),
+    ]:
+        path.write_text(json.dumps(changed))
+        with pytest.raises(FileFormatError, match=says):
+            load_checkpoint(tmp_path / "run")
 
 
 def test_a_shape_that_the_weights_do_not_have_is_refused_before_anything_large_is_made(
@@ -244,7 +306,7 @@ def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path)
         run.save(2, random_model(seed=9), None)
         run.keep(1, True)
         assert checkpoint_names(run.path) == ["step-00000002-1", "step-00000003"]
-        with pytest.raises(TinyNNValueError, match="no checkpoint 'step-00000007'; there are step-00000002-1, step"):
+        with pytest.raises(TinyNNValueError, match="no checkpoint 'step-00000007'; its checkpoints are step"):
             run.named("step-00000007")
         assert run.named("step-00000003").step == 3
 
@@ -271,6 +333,6 @@ def test_what_is_no_run_says_what_it_is_and_what_to_do(what: str, data: Path, tm
         (path / "model.safetensors").write_bytes(b"")
     else:
         path = data
-    says = "is a data folder; name a run" if what == "data" else f"toynn import {path} --out RUN"
+    says = "is a data folder, not a run" if what == "data" else f"toynn import {path} --out RUN"
     with pytest.raises(TinyNNValueError, match=re.escape(says)):
         load_checkpoint(path)

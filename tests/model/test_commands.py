@@ -58,18 +58,18 @@ def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str])
         (["train", "DATA", "--out", "RUN", "--init", "GGUF"], 2, "GGUF: "),
         (["generate", "GGUF"], 2, "GGUF: "),
         (["eval", "GGUF", "BAD"], 2, "GGUF: "),
-        (["info", "GGUF"], 2, "make a run of it first, toynn import GGUF --out RUN"),
-        (["generate", "DATA"], 2, "is a data folder; name a run"),
+        (["info", "GGUF"], 2, "convert it first with `toynn import GGUF --out RUN`"),
+        (["generate", "DATA"], 2, "is a data folder, not a run"),
         (["prepare", "EMPTY", "--out", "RUN"], 2, "is a folder; name the files in it, like EMPTY/*.txt"),
-        (["prepare", "BAD", "--out", "DATA"], 2, "name another, like DATA-2"),
+        (["prepare", "BAD", "--out", "DATA"], 2, "use another name, like DATA-2"),
         (["prepare", "BAD", "--out", "RUN", "--vocab-size", "300", "--tokenizer", "BAD"], 2, "--vocab-size learns"),
         (["prepare", "GGUF", "--out", "RUN"], 2, "is not UTF-8"),
         (["train", "NOWHERE", "--out", "RUN"], 2, "does not exist"),
-        (["train", "EMPTY", "--out", "RUN"], 2, "is no data folder: it has no meta.json (`toynn prepare` makes one)"),
+        (["train", "EMPTY", "--out", "RUN"], 2, "is not a data folder: it has no meta.json (`toynn prepare` makes a"),
         (["train", "DATA", "--out", "RUN", "--set", "optimizer.lrr=1"], 2, "did you mean 'optimizer.lr'"),
-        (["train", "DATA", "--out", "RUN", "--config", "BAD"], 2, "bad.toml is no TOML"),
-        (["train", "DATA", "--out", "RUN", "--resume"], 2, "no checkpoint to go on from"),
-        (["train", "DATA", "--out", "DATA"], 2, "holds no run"),
+        (["train", "DATA", "--out", "RUN", "--config", "BAD"], 2, "bad.toml is not valid TOML"),
+        (["train", "DATA", "--out", "RUN", "--resume"], 2, "no checkpoint to resume from"),
+        (["train", "DATA", "--out", "DATA"], 2, "exists and is not a run"),
         (["train", "DATA", "--out", "RUN", "--threads", "0"], 2, "--threads"),
         (["train", "DATA", "--out", "RUN", "--threads", "4000"], 2, "n_threads"),
         (["report", "EMPTY"], 2, "has no log.jsonl"),
@@ -122,7 +122,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     program = f"import sys; sys.modules[{module!r}] = None; from toynn.cli import main; main()"
     command = [sys.executable, "-c", program, *(places.get(word, word) for word in words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == f"toynn: {module} is not installed; it comes with an extra: pip install 'toynn[{extra}]'\n"
+    assert done.stderr == f"toynn: {module} is not installed; install it with: pip install 'toynn[{extra}]'\n"
     assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> 
     shown = toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3", "--show-config")
     path = tmp_path / "run.toml"
     path.write_text(shown.stdout)
-    assert "lr = 0.003              # learning rate, at the schedule's height" in shown.stdout
+    assert "lr = 0.003              # highest learning rate of the schedule" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert toynn("train", *SMALL, "--set", "train.steps=3", "--show-config").stdout == shown.stdout
     done = toynn("train", data, "--out", tmp_path / "run", "--config", path, "--quiet", "--json")

@@ -100,7 +100,7 @@ def test_the_librarys_end_for_want_of_memory_is_an_error_and_no_end_of_this_proc
         except TinyNNMemoryError as error:
             print(error)
     """)
-    assert out.startswith("vocab_size: no memory to learn 2147483647 tokens from these texts (memory allocation of")
+    assert out.startswith("vocab_size: not enough memory to learn 2147483647 tokens from these texts (memory all")
 
 
 def test_an_error_in_the_texts_comes_through() -> None:

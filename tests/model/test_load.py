@@ -167,7 +167,7 @@ def test_wrong_arguments_of_save_are_named_and_leave_nothing(
 
 def test_a_run_that_was_trained_is_not_added_to(data: Path, tmp_path: Path) -> None:
     result = toynn.train(data, tmp_path / "run", config=config(2), progress=False)
-    with result.load() as model, pytest.raises(toynn.TinyNNValueError, match="name a new folder"):
+    with result.load() as model, pytest.raises(toynn.TinyNNValueError, match="write another model to a new folder"):
         model.save(tmp_path / "run", overwrite=True)
 
 
@@ -187,7 +187,7 @@ def test_what_is_not_a_model_is_refused_with_its_name(data: Path, run: Path, tmp
         (tmp_path / "empty", toynn.TinyNNValueError, "neither a run with a latest checkpoint nor a checkpoint"),
         (tmp_path / "pipe", toynn.TinyNNValueError, "pipe"),
         (tmp_path / "mute", toynn.TinyNNValueError, r"has no tokenizer\.json, so it cannot read or write text"),
-        (data, toynn.TinyNNValueError, "is a data folder; name a run"),
+        (data, toynn.TinyNNValueError, "is a data folder, not a run"),
         (None, toynn.TinyNNTypeError, "path must be a path, got NoneType"),
         ("a\0b", toynn.TinyNNValueError, "NUL"),
     ]

@@ -15,7 +15,7 @@ import pytest
 import toynn
 from engines import realized
 from small_runs import MODEL, config, evaluations, final_bytes, losses, make_data
-from toynn import AdamW, LlamaSeqEngine, SessionError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
+from toynn import AdamW, LlamaSeqEngine, RunFolderError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.data import PackedTokens, WindowBatcher
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
@@ -368,13 +368,16 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
     train(TrainArgs(data, run, chosen))
     other_data = make_data(tmp_path / "other", seed=9)
     refused = [
-        (TrainArgs(data, run, chosen), "holds a run of 3 steps; resume it"),
-        (TrainArgs(data, tmp_path / "new", chosen, resume=True), "no checkpoint to go on from"),
-        (TrainArgs(other_data, run, resume=True), "its train differs"),
-        (TrainArgs(data, run, config(3, optimizer=OptimizerArgs(lr=0.5)), resume=True), r"optimizer\.lr: the run has"),
+        (TrainArgs(data, run, chosen), "is a run of 3 steps; resume it"),
+        (TrainArgs(data, tmp_path / "new", chosen, resume=True), "no checkpoint to resume from"),
+        (TrainArgs(other_data, run, resume=True), "differs from the data that .* was trained on, in its train"),
+        (
+            TrainArgs(data, run, config(3, optimizer=OptimizerArgs(lr=0.5)), resume=True),
+            r"optimizer\.lr is 0\.5, but",
+        ),
         (
             TrainArgs(data, tmp_path / "b", config(model=dataclasses.replace(MODEL, d_ff=32)), init=run),
-            r"model\.d_ff: .* has 24, the configuration 32",
+            r"model\.d_ff is 32, but .* has 24",
         ),
         (
             TrainArgs(data, run, config(2, schedule=ScheduleArgs(warmup=2)), resume=True),
@@ -386,12 +389,12 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
         ),
         (
             TrainArgs(data, run, resume=True, resume_from="step-00000001"),
-            "no checkpoint 'step-00000001'; there are step",
+            "no checkpoint 'step-00000001'; its checkpoints are step",
         ),
         (TrainArgs(other_data, tmp_path / "c", config(model=None), init=run), "another tokenizer than"),
         (TrainArgs(data, tmp_path / "d", config(train=StepArgs(t_seq=17))), r"train\.t_seq must be at most"),
-        (TrainArgs(tmp_path, tmp_path / "e", chosen), "is no data folder"),
-        (TrainArgs(data, data, chosen), "holds no run"),
+        (TrainArgs(tmp_path, tmp_path / "e", chosen), "is not a data folder"),
+        (TrainArgs(data, data, chosen), "exists and is not a run"),
         (TrainArgs(data, tmp_path / "f", chosen, init=tmp_path / "nowhere"), "is not a folder"),
     ]
     before = final_bytes(run)
@@ -402,7 +405,7 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, "what fails leaves nothing"
     with pytest.raises(TinyNNTypeError, match="out must be a path, got NoneType"):
         train(data)  # type: ignore[call-overload]
-    with pytest.raises(TinyNNValueError, match="drop one"):
+    with pytest.raises(TinyNNValueError, match="init and resume cannot be combined"):
         TrainArgs(data, run, init=run, resume=True)
     with pytest.raises(TinyNNValueError, match="needs resume"):
         TrainArgs(data, run, resume_from="step-00000003")
@@ -422,7 +425,7 @@ def test_data_that_is_damaged_is_refused(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_process_writes_is_refused(data: Path, tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run"), pytest.raises(SessionError, match="written by another process"):
+    with RunFolder(tmp_path / "run"), pytest.raises(RunFolderError, match="written by another process"):
         train(TrainArgs(data, tmp_path / "run", config()))
 
 

@@ -180,14 +180,14 @@ def test_a_tokenizer_that_draws_its_tokens_is_refused(folder: Path, tmp_path: Pa
     described = json.loads((folder / "tokenizer.json").read_text())
     described["model"]["dropout"] = 0.1
     (tmp_path / "dropout.json").write_text(json.dumps(described))
-    with pytest.raises(TinyNNValueError, match=r"dropout\.json cannot be taken: its dropout is 0\.1"):
+    with pytest.raises(TinyNNValueError, match=r"dropout\.json cannot be used: its dropout is 0\.1"):
         prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "dropout.json")
 
 
 @pytest.mark.parametrize("eos", ["a", " ", "\u0120", "!", "the", "the end", "\u4f60\u597d"])
 def test_an_eos_that_reads_like_text_is_refused(eos: str, tmp_path: Path) -> None:
     write(tmp_path / "t.txt", documents(3))
-    with pytest.raises(TinyNNValueError, match=r"^eos: .* reads like text"):
+    with pytest.raises(TinyNNValueError, match=r"^eos: .* looks like text"):
         prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300, eos=eos)
 
 
@@ -208,14 +208,14 @@ def test_a_tokenizer_that_loses_characters_is_refused(tmp_path: Path) -> None:
     model.train_from_iterator(["a b"], trainers.WordLevelTrainer(special_tokens=["?", END_OF_TEXT]))
     model.save(str(tmp_path / "words.json"))
     write(tmp_path / "t.txt", ["a  b\n"])
-    with pytest.raises(TinyNNValueError, match=r"does not give back the text of .*t\.txt.*byte-level"):
+    with pytest.raises(TinyNNValueError, match=r"changes the text of .*t\.txt.*byte-level"):
         prepare([tmp_path / "t.txt"], tmp_path / "data", tokenizer=tmp_path / "words.json")
 
 
 @pytest.mark.parametrize(
     ("content", "changes", "mentions"),
     [
-        (b"", {}, "hold no text"),
+        (b"", {}, "contain no text"),
         (b"abc\n\xff\xfe\n", {}, "not UTF-8: byte 4 is 0xff"),
         (b"ok \xe2\x82", {}, "not UTF-8: byte 3 is 0xe2"),
         (b"text\n", {"vocab_size": 256}, "vocab_size"),
@@ -250,7 +250,7 @@ def test_a_preparation_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None
 
 def test_a_folder_that_holds_something_is_left_alone(folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(TinyNNValueError, match=r"not an empty folder; name another, like .*data-2"):
+    with pytest.raises(TinyNNValueError, match=r"not an empty folder; use another name, like .*data-2"):
         prepare([tmp_path / "stories.txt"], folder, vocab_size=300)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -263,6 +263,11 @@ def spoil_meta(folder: Path, **changes: Any) -> None:
     (folder / "meta.json").write_text(json.dumps({**meta, **changes}))
 
 
+def spoil_split(folder: Path, **changes: Any) -> None:
+    splits = json.loads((folder / "meta.json").read_text())["splits"]
+    spoil_meta(folder, splits={**splits, "train": {**splits["train"], **changes}})
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -272,21 +277,29 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "mentions"),
     [
-        (lambda f: (f / "meta.json").unlink(), "no data folder"),
+        (lambda f: (f / "meta.json").unlink(), "is not a data folder"),
         (lambda f: (f / "meta.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "meta.json").write_bytes(b"\xff"), "cannot be read"),
         (lambda f: (f / "meta.json").write_text("[" * 100_000), "cannot be read"),
-        (lambda f: (f / "meta.json").write_text("[]"), "must be an object"),
-        (lambda f: spoil_meta(f, version=2), "version is 2"),
+        (lambda f: (f / "meta.json").write_text("[]"), "must have the format 'toynn-data', got None"),
+        (lambda f: spoil_meta(f, version=2), "has version 2 of its format, but toynn .* reads only up to version 1"),
+        (lambda f: spoil_meta(f, version=0), "version must be 1 or above, got 0"),
         (lambda f: spoil_meta(f, format="gguf"), "format"),
         (lambda f: spoil_meta(f, dtype="int8"), "dtype"),
-        (lambda f: spoil_meta(f, vocab_size=2**17), "does not fit uint16"),
+        (lambda f: spoil_meta(f, vocab_size=2**17), "vocab_size must be an integer from 1 to 65536"),
         (lambda f: spoil_meta(f, vocab_size=True), "vocab_size"),
-        (lambda f: spoil_meta(f, vocab_size=260), "eos_id|holds the token"),
-        (lambda f: spoil_meta(f, eos_id=300), "eos_id = 300"),
+        (lambda f: spoil_meta(f, vocab_size=260), "eos_id|contains the token id 299"),
+        (lambda f: spoil_meta(f, eos_id=300), "eos_id must be an integer from 0 to 299, got 300"),
         (lambda f: spoil_meta(f, surprise=1), "unknown key 'surprise'"),
-        (lambda f: spoil_meta(f, splits={}), "no 'train'"),
-        (lambda f: spoil_meta(f, splits={"train": {"file": "../x"}, "validation": {}}), r"must be train\.bin"),
+        (lambda f: spoil_meta(f, splits={}), "splits must have the keys train and validation, got none"),
+        (lambda f: spoil_split(f, file="../x"), r"splits\.train\.file must be one of 'train\.bin', got '\.\./x'"),
+        (lambda f: spoil_split(f, tokens=-1), r"splits\.train: tokens must be an integer from 0"),
+        (lambda f: spoil_split(f, words=1), r"unknown key 'splits\.train\.words'"),
+        (
+            lambda f: spoil_meta(f, sources=[{"name": "a", "bytes": "3", "sha256": ""}]),
+            r"sources\[0\]\.bytes must",
+        ),
+        (lambda f: spoil_meta(f, sources=[{"name": "a", "bytes": 3}]), r"the key 'sources\[0\]\.sha256' is missing"),
         (lambda f: (f / "train.bin").unlink(), "missing"),
         (lambda f: (f / "train.bin").write_bytes(b"abc"), "3 bytes"),
         (lambda f: flip(f / "train.bin"), "sha256"),
@@ -445,8 +458,8 @@ def test_threads_that_read_different_epochs_get_their_own_windows() -> None:
     ("tokens", "t_seq", "seed", "error", "mentions"),
     [
         (np.ma.masked_array(np.zeros(5, np.uint16), True), 2, 0, TinyNNTypeError, "plain array, got MaskedArray"),
-        (np.zeros(5, np.uint16), 5, 0, TinyNNValueError, "too few"),
-        (np.zeros(5, np.float32), 2, 0, TinyNNValueError, "whole"),
+        (np.zeros(5, np.uint16), 5, 0, TinyNNValueError, "needs t_seq"),
+        (np.zeros(5, np.float32), 2, 0, TinyNNValueError, "array of integers"),
         (np.zeros((2, 5), np.uint16), 2, 0, TinyNNValueError, "flat"),
         (np.zeros(5, np.uint16), 0, 0, TinyNNValueError, "t_seq"),
         (np.zeros(5, np.uint16), 2, -1, TinyNNValueError, "seed"),

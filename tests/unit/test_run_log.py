@@ -60,7 +60,7 @@ def test_a_log_that_is_damaged_or_of_another_version_is_refused(data: Path, tmp_
     with pytest.raises(TinyNNValueError, match="line 3 is damaged"):
         read_log(log)
     log.write_text("".join(lines).replace('"v": 1', '"v": 2'))
-    with pytest.raises(TinyNNValueError, match="line 1 is of version 2, not 1"):
+    with pytest.raises(TinyNNValueError, match="line 1 must have version 1, got 2"):
         read_log(log)
 
 
@@ -87,7 +87,7 @@ def test_a_report_needs_something_to_report(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no log\.jsonl"):
         write_report(tmp_path)
     (tmp_path / "log.jsonl").write_text("")
-    with pytest.raises(TinyNNValueError, match="tells of no step"):
+    with pytest.raises(TinyNNValueError, match="has no training steps yet"):
         write_report(tmp_path)
 
 

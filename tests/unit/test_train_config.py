@@ -70,7 +70,7 @@ def test_what_is_left_out_has_its_default() -> None:
     ("content", "error", "says"),
     [
         ("[optimzer]\nlr = 1", TinyNNValueError, "unknown key 'optimzer'; did you mean 'optimizer'"),
-        ("[optimizer]\nlearning = 1", TinyNNValueError, "unknown key 'optimizer.learning'; there are optimizer.lr"),
+        ("[optimizer]\nlearning = 1", TinyNNValueError, "unknown key 'optimizer.learning'; known keys are opt"),
         ("[model.rope_scaling]\nfactr = 2", TinyNNValueError, "did you mean 'model.rope_scaling.factor'"),
         ("model = 3", TinyNNTypeError, "model must be a section, got 3"),
         ("[optimizer]\nlr = 'fast'", TinyNNTypeError, r"optimizer\.lr must be a number"),
@@ -81,14 +81,14 @@ def test_what_is_left_out_has_its_default() -> None:
         ("[train]\nsteps = 0", TinyNNValueError, r"train\.steps must be an integer from 1"),
         ("[model]\nn_heads = 3", TinyNNValueError, r"model\.n_kv must divide"),
         ("[model]\ndonor_d_in = 3", TinyNNValueError, r"model\.donor_d_in = 3 needs untied = True"),
-        ("[model]\nuntied = 1", TinyNNTypeError, r"model\.untied must be True or False"),
+        ("[model]\nuntied = 1", TinyNNTypeError, r"model\.untied must be true or false, got 1"),
         ("[schedule]\nkind = 'linear'", TinyNNValueError, r"schedule\.kind must be one of 'constant'"),
         ("[schedule]\nkind = 'wsd'\ndecay = 950", TinyNNValueError, r"schedule\.warmup \+ schedule\.decay"),
         ("[schedule]\nmin_ratio = 2", TinyNNValueError, r"schedule\.min_ratio"),
         ("[checkpoint]\nkeep_last = 0", TinyNNValueError, r"checkpoint\.keep_last"),
-        ("[checkpoint]\nkeep_best = 0", TinyNNTypeError, r"checkpoint\.keep_best"),
+        ("[checkpoint]\nkeep_best = 0", TinyNNTypeError, r"checkpoint\.keep_best must be true or false"),
         ("[evaluation]\nmin_delta = inf", TinyNNValueError, r"evaluation\.min_delta"),
-        ("x = ", TinyNNValueError, "is no TOML"),
+        ("x = ", TinyNNValueError, "is not valid TOML"),
     ],
 )
 def test_what_is_wrong_is_named_as_the_file_spells_it(content: str, error: type[TinyNNError], says: str) -> None:
@@ -201,6 +201,4 @@ except ModuleNotFoundError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     extra = "interop" if wanted.startswith("interop.") else EXTRA_OF[library]
-    assert done.stdout == (
-        f"{library} {library} is not installed; it comes with an extra: pip install 'toynn[{extra}]'\n"
-    )
+    assert done.stdout == (f"{library} {library} is not installed; install it with: pip install 'toynn[{extra}]'\n")

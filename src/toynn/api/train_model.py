@@ -25,6 +25,7 @@ from toynn.storage.regular_files import path_of
 
 with naming_the_extra():
     from toynn.training import trainer
+    from toynn.training.callbacks import checked_callbacks
     from toynn.training.config import TrainArgs, TrainConfig
     from toynn.training.events import Callback, Ended
 
@@ -149,7 +150,7 @@ def train(
         args = TrainArgs(folder, run, wanted, _initial(init), resume, n_threads, resume_from)
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown else []
-        ended = trainer.train(args, [*view, *trainer.checked_callbacks(callbacks)])
+        ended = trainer.train(args, [*view, *checked_callbacks(callbacks)])
     values = {field.name: getattr(ended, field.name) for field in dataclasses.fields(ended)}
     return TrainingResult(**values, run=args.out)
 

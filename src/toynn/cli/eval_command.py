@@ -9,7 +9,7 @@ import click
 
 from toynn.api.load_model import load
 from toynn.errors import FileFormatError
-from toynn.storage.json_fields import number_or_null
+from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import read_regular
 
 

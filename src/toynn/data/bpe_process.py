@@ -1,24 +1,25 @@
-"""A process of its own that learns a byte-level BPE: `toynn.data.learning` starts it and speaks with it through pipes.
+"""The child process in which a byte-level BPE is learned; `toynn.data.learning` starts it.
 
-It imports no other file of toynn, so that it starts in a moment. Tasks and texts come in as their length in 8 bytes,
-little-endian, and so many bytes; first the task (JSON: vocab_size, eos), then texts in UTF-8, last an empty one. The
-tokenizer.json goes out.
+It imports no other module of toynn, so that it starts quickly. Its arguments are the path of this file and the number
+of an open descriptor, one end of a `multiprocessing.Pipe()`. It receives `(vocab_size, eos)`, then texts, then None,
+and sends the content of a tokenizer.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-# GPT-2's words (its encoder.py has the pattern), none longer than this. What learning costs grows faster than a word's
-# length, and a text without spaces is one word; a token of more characters serves nobody.
+# The words of GPT-2 (the pattern in its encoder.py), but of limited length: the cost of learning grows faster than the
+# length of a word, a text without spaces is one word, and nobody needs longer tokens.
 LONGEST_WORD = 1024  # characters
 WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,LONGEST}| ?\p{N}{1,LONGEST}| ?[^\s\p{L}\p{N}]{1,LONGEST}"
@@ -27,7 +28,7 @@ WORDS = (
 
 
 def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
-    """The tokenizer.json of a byte-level BPE of GPT-2's kind; it encodes words of any length."""
+    """Return the tokenizer.json of a byte-level BPE like that of GPT-2, which encodes words of any length."""
     model = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(WORDS), "isolated")
     model.pre_tokenizer = pre_tokenizers.Sequence(
@@ -46,35 +47,33 @@ def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
     return result
 
 
-def _received() -> bytes:
-    head = sys.stdin.buffer.read(8)
-    length = int.from_bytes(head, "little")
-    content = sys.stdin.buffer.read(length)
-    if len(head) < 8 or len(content) < length:  # who asked is gone
+def _received(parent: Connection) -> Any:
+    """Return what the parent process sent; end this process if the parent has ended."""
+    try:
+        return parent.recv()
+    except (EOFError, ConnectionError):
         os._exit(1)
-    return content
 
 
-def _texts() -> Iterator[str]:
-    while content := _received():
-        yield content.decode("utf-8")
-    # Nothing more comes: what ends this read is the end of the process that asked, and there is none to learn for.
-    threading.Thread(target=_received, daemon=True).start()
+def _texts(parent: Connection) -> Iterator[str]:
+    while (text := _received(parent)) is not None:
+        yield text
+    # The library's loop cannot be interrupted. The parent sends nothing more, so this thread waits for its end.
+    threading.Thread(target=_received, args=[parent], daemon=True).start()
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the terminal's processes all: the other one decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent decides and ends this one
     status = 1
     try:
-        task = json.loads(_received())
-        learned = learn(_texts(), task["vocab_size"], task["eos"])
-        sys.stdout.buffer.write(learned.encode("utf-8"))
-        sys.stdout.buffer.flush()
+        parent = Connection(int(sys.argv[2]))
+        vocab_size, eos = _received(parent)
+        parent.send(learn(_texts(parent), vocab_size, eos))
         status = 0
-    except BaseException:  # the library's panics too
+    except BaseException:  # also the panics of the library
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(status)  # the thread is still reading, which Python's usual end would not bear
+    os._exit(status)  # Python's usual end would wait for the thread that reads
 
 
 if __name__ == "__main__":

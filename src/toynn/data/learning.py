@@ -1,19 +1,18 @@
-"""Learning a tokenizer from texts, in a process of its own.
+"""Learn a tokenizer from texts, in a child process.
 
-The library's loop cannot be interrupted, and where it lacks memory it ends its process: as a child it can be ended, and
-ends nobody else.
+The loop of the tokenizers library cannot be interrupted, and if it runs out of memory it aborts its process. A child
+process can be ended at any time, and its abort becomes an exception here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO
 
@@ -25,82 +24,72 @@ from toynn.tinynn.memory import want_memory
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-# The child finds packages where this process does, before it imports any.
-_START = "import sys; file, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
+# The child gets the module search path of this process before it imports anything. multiprocessing.Process would import
+# the caller's main module in the child, and so needs a guard in it.
+_START = "import sys; file, _, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
 _CHILD = Path(__file__).with_name("bpe_process.py")
-# BpeTrainer sets room aside for all tokens before it starts: 33 bytes in a table of a power of two of places, of which
-# at most 7/8 are taken, and 24 in a list.
-_BYTES_A_TOKEN = 100
+# BpeTrainer allocates the memory for all tokens before it starts: a table with a power of two of entries of 33 bytes,
+# at most 7/8 of them used, and a list with 24 bytes per token.
+_BYTES_PER_TOKEN = 100
 
 
 def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str) -> Tokenizer:
-    """A byte-level BPE of GPT-2's kind, learned from texts of so many bytes: the same texts give the same tokenizer.
+    """Return a byte-level BPE like that of GPT-2, learned from texts. The same texts give the same tokenizer.
 
-    It has fewer than vocab_size tokens where the texts have nothing left to merge. From words beyond 1024 characters it
-    learns in parts of that length.
+    text_bytes: the size of all texts in UTF-8. The tokenizer has fewer than vocab_size tokens if the texts have nothing
+    left to merge. Words of more than 1024 characters are learned from in parts of that length.
 
-    Raises TinyNNMemoryError where the memory does not suffice, and what `texts` raises.
+    Raises TinyNNMemoryError if the memory does not suffice, and what `texts` raises.
     """
-    most = min(vocab_size, text_bytes + 257)  # a merge takes a place at least out of the texts; the bytes, eos
-    want_memory("vocab_size", _BYTES_A_TOKEN * most, f"{vocab_size} tokens, {most} of them from these texts,")
-    task = json.dumps({"vocab_size": most, "eos": eos}).encode("utf-8")
+    # Each merge shortens the texts by at least one token; the bytes and eos are there from the start.
+    most = min(vocab_size, text_bytes + 257)
+    want_memory("vocab_size", _BYTES_PER_TOKEN * most, f"{vocab_size} tokens, {most} of them from these texts,")
     if not sys.executable:
-        raise OSError("a tokenizer is learned in a Python process, and sys.executable does not say where Python is")
-    with tempfile.TemporaryFile() as complaints:
-        child = subprocess.Popen(
-            [sys.executable, "-c", _START, str(_CHILD), *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env={**os.environ, "RUST_BACKTRACE": "0"},  # the last line is the complaint then
-        )
+        raise OSError("a tokenizer is learned in a Python process, but sys.executable is empty")
+    ours, theirs = Pipe()
+    with ours, tempfile.TemporaryFile() as messages:
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-c", _START, str(_CHILD), str(theirs.fileno()), *map(str, sys.path)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                env={**os.environ, "RUST_BACKTRACE": "0"},  # so that the last line is the message
+            )
         try:
-            content = _asked(child, task, texts)
+            content = _answer(ours, most, eos, texts)
+            if content is None:
+                child.wait()  # it has closed its end: its own exit status says why
         finally:
             child.kill()
             status = child.wait()
-            for pipe in (child.stdin, child.stdout):
-                _close(pipe)
-        if status != 0 or not content:
-            raise _failure(status, complaints, vocab_size)
-    return parsed_tokenizer(content)
+        if content is None:
+            raise _failure(status, messages, vocab_size)
+    return parsed_tokenizer(content.encode("utf-8"))
 
 
-def _asked(child: subprocess.Popen[bytes], task: bytes, texts: Iterator[str]) -> bytes:
-    """What the child answers; nothing where it died."""
-    if child.stdin is None or child.stdout is None:
-        raise AssertionError("both are pipes")
+def _answer(child: Connection, vocab_size: int, eos: str, texts: Iterator[str]) -> str | None:
+    """Send the task and the texts; return the tokenizer.json, or None if the child ended without one."""
     try:
-        _send(child.stdin, task)
+        child.send((vocab_size, eos))
         for text in texts:
-            if text:
-                _send(child.stdin, text.encode("utf-8"))
-        _send(child.stdin, b"")
-        child.stdin.flush()
-    except BrokenPipeError:
-        child.wait()
-        return b""
-    content = child.stdout.read()
-    child.wait()
+            child.send(text)
+        child.send(None)
+        content: str = child.recv()
+    except (EOFError, ConnectionError):
+        return None
     return content
 
 
-def _send(pipe: IO[bytes], content: bytes) -> None:
-    pipe.write(len(content).to_bytes(8, "little"))
-    pipe.write(content)
-
-
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe is not None:
-        with contextlib.suppress(BrokenPipeError):  # of what was still to be sent
-            pipe.close()
-
-
-def _failure(status: int, complaints: IO[bytes], vocab_size: int) -> Exception:
-    complaints.seek(0)
-    said = complaints.read(1 << 16).decode("utf-8", "replace").split("\n")
-    lines = [line.strip() for line in said if line.strip() and not line.startswith("note:")]
+def _failure(status: int, messages: IO[bytes], vocab_size: int) -> Exception:
+    """Return the exception for a child that ended without an answer."""
+    messages.seek(0)
+    lines = [line.strip() for line in messages.read(1 << 16).decode("utf-8", "replace").split("\n")]
+    lines = [line for line in lines if line and not line.startswith("note:")]
     last = lines[-1] if lines else f"exit status {status}"
     if status in (-signal.SIGKILL, -signal.SIGABRT) or "memory" in last.lower():
-        return TinyNNMemoryError(f"vocab_size: no memory to learn {vocab_size} tokens from these texts ({last:.200})")
+        return TinyNNMemoryError(
+            f"vocab_size: not enough memory to learn {vocab_size} tokens from these texts ({last:.200})"
+        )
     return TinyNNValueError(f"texts: the tokenizers library cannot learn from them: {last:.200}")

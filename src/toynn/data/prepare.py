@@ -1,6 +1,6 @@
-"""From text files to a data folder. Files are read piece by piece: none has to fit into memory.
+"""Make a data folder from text files. Files are read in pieces, so they may be larger than the memory.
 
-Needs the tokenizers library, of the extra toynn[cli].
+Needs the library tokenizers (extra toynn[cli]).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 
 from toynn.arguments import INT31_MAX, integer, label, real
 from toynn.data.learning import learned_bpe
-from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
+from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import make_folder, replace_file, sha256_of, sync
 from toynn.storage.regular_files import naming_file, open_regular, path_of
@@ -30,23 +30,23 @@ with naming_the_extra():
     from tokenizers import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
-_LEAST_VOCAB = 257  # every byte, and the end of a text
-_PIECE = 1 << 16  # bytes of text that go to the tokenizer at once, more or less: pieces end at lines
-_LONGEST_LINE = 1 << 20  # characters; longer ones come in parts, each encoded in about a second
+_LEAST_VOCAB = 257  # all bytes, and the end-of-text token
+_PIECE = 1 << 16  # approximate bytes of text per call of the tokenizer; pieces end at line ends
+_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each encoded in about a second
 _READ = 1 << 20  # bytes
-_BATCH = 64  # pieces encoded together,
-_BATCH_TEXT = 1 << 20  # or so many characters: about a second, for which Ctrl-C waits
-_CHECKED_PIECES = 64  # of each file, that must come back from the tokenizer as they went in
+_BATCH = 64  # most pieces encoded together
+_BATCH_TEXT = 1 << 20  # most characters encoded together: about a second, for which Ctrl-C waits
+_CHECKED_PIECES = 64  # pieces of each file that are encoded and decoded to check the tokenizer
 
-Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
+Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Part of a document: at least one line of text, or a line's end."""
+    """Part of a document: one or more lines, or a part of a very long line."""
 
     document: int
-    start: int  # bytes of text before it, in all files
+    start: int  # bytes of text before it, over all files
     text: str
     ends_document: bool
 
@@ -63,68 +63,70 @@ def prepare(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DataMeta:
-    """Makes the data folder `out`: train.bin, validation.bin, tokenizer.json, and last of all meta.json.
+    """Make the data folder `out` with train.bin, validation.bin, tokenizer.json and, written last, meta.json.
 
-    A document is a file, or a part of one between lines that are `separator`; `eos` ends each. Whole documents go to
-    training or validation, which ones is drawn from the seed; of a single document the tail goes to validation.
+    A document is a file, or a part of a file between separator lines. The token `eos` is added after each document.
+    Each document goes to training or validation as a whole; the seed decides which. If there is only one document, its
+    end goes to validation.
 
     Args:
         texts: UTF-8 files.
-        out: a folder that is not there yet, or is empty.
-        vocab_size: of a byte-level BPE trained on the texts, at least 257. Texts too short for it give fewer tokens.
-        tokenizer: or a tokenizer.json that exists already; one of the two. Truncation and padding are turned off, in
-            the tokenizer.json of `out` too.
-        validation: share of the documents, from 0 (none) to below 1.
-        eos: the token that ends a document: none that reads like text. A given tokenizer must have it among its added
-            tokens. "": none.
-        separator: default: the text of eos.
-        progress: is told of the stage ("learning", "encoding"), the bytes done and the bytes in all.
+        out: the folder to make. It must not exist yet, or be empty.
+        vocab_size: size of the byte-level BPE vocabulary to learn from the texts, at least 257. Short texts give fewer
+            tokens.
+        tokenizer: an existing tokenizer.json to use instead of learning one; give either this or vocab_size. The copy
+            in `out` has truncation and padding turned off.
+        validation: share of the documents used for validation, from 0 (none) to below 1.
+        eos: the token that ends a document; must not look like text. An existing tokenizer must have it as an added
+            token. "": no token.
+        separator: the line that separates documents; default: the text of eos.
+        progress: called with the stage ("learning" or "encoding"), the bytes done and all bytes.
 
     Raises:
-        TinyNNValueError: an argument, by name; a file that is not UTF-8 (with the byte), no text at all, a tokenizer
-            that does not give back what it was given.
+        TinyNNValueError, TinyNNTypeError: an argument, with its name; files without any text.
+        FileFormatError: a text file that is not UTF-8, with the position of the byte; a tokenizer that is not valid or
+            does not decode a text to what was encoded.
         OSError: a file that cannot be read or written.
-        What was written is then taken away again. After a kill `out` has no meta.json, so that nothing takes it for
-        complete.
+        After an error nothing is left in `out`. After a kill `out` has no meta.json and so is not a data folder.
     """
     paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
-    _no_text(eos)
+    _check_eos(eos)
     cut = eos if separator is None else _line("separator", separator)
     if (vocab_size is None) == (tokenizer is None):
-        raise TinyNNValueError("vocab_size or tokenizer: exactly one of them must be given")
+        raise TinyNNValueError("give exactly one of vocab_size and tokenizer")
     if vocab_size is not None:
         vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
     given = None if tokenizer is None else path_of("tokenizer", tokenizer)
     integer("seed", seed, 0, 2**63 - 1)
-    tell = _teller(progress)
+    report = _checked_progress(progress)
     out = path_of("out", out)
-    _refuse_full(out)
+    _refuse_used(out)
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
-    in_all = sum(source.bytes for source in sources)
+    file_bytes = sum(source.bytes for source in sources)
     n_documents, text_bytes = _counted(paths, cut)
     size = _PIECE if n_documents > 1 else max(min(_PIECE, text_bytes // 100), 1)
 
     if given is not None:
         model = _loaded(given, eos)
-        _gives_back(model, paths, cut)
+        _check_decoding(model, paths, cut)
     elif vocab_size is not None:
-        pieces = _told(_pieces(paths, cut, _PIECE), tell, in_all)
+        pieces = _reported(_pieces(paths, cut, _PIECE), report, file_bytes)
         model = learned_bpe((piece.text for piece in pieces), text_bytes, vocab_size, eos)
     vocab = ids_needed(model)
     eos_id = model.token_to_id(eos) if eos else None
 
-    belongs = _division(n_documents, text_bytes, share, seed)
-    with _made(out):
+    split_of = _split_rule(n_documents, text_bytes, share, seed)
+    with _folder_made(out):
         writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
         try:
             for batch in _batches(_pieces(paths, cut, size)):
                 encoded = token_ids(model, [piece.text for piece in batch])
                 for piece, ids in zip(batch, encoded, strict=True):
                     end = [eos_id] if piece.ends_document and eos_id is not None else []
-                    writers[belongs(piece)].add(ids + end, len(piece.text.encode("utf-8")))
-                tell("encoding", batch[-1].start, text_bytes)
-            tell("encoding", text_bytes, text_bytes)
+                    writers[split_of(piece)].add(ids + end, len(piece.text.encode("utf-8")))
+                report("encoding", batch[-1].start, text_bytes)
+            report("encoding", text_bytes, text_bytes)
             splits = {name: writer.finished() for name, writer in writers.items()}
         except BaseException:
             for writer in writers.values():
@@ -133,7 +135,15 @@ def prepare(
 
         with naming_file(out / TOKENIZER):
             replace_file(out / TOKENIZER, model.to_str(pretty=True).encode("utf-8"))
-        meta = DataMeta(writers["train"].dtype, vocab, splits, sha256_of(out / TOKENIZER), eos_id, eos_id, sources)
+        meta = DataMeta(
+            writers["train"].dtype,
+            vocab,
+            splits,
+            TokenizerFile(TOKENIZER, sha256_of(out / TOKENIZER)),
+            eos_id,
+            eos_id,
+            sources,
+        )
         with naming_file(out / META):
             sync(out)
             replace_file(out / META, meta.to_json().encode("utf-8"))
@@ -144,7 +154,7 @@ def prepare(
 
 
 def _line(name: str, value: object) -> str:
-    """A str of one line that UTF-8 can write. Raises TinyNNTypeError, TinyNNValueError."""
+    """Return a str of one line that UTF-8 can encode. Raises TinyNNTypeError, TinyNNValueError."""
     line = label(name, value).decode("utf-8")
     if "\n" in line:
         raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
@@ -152,30 +162,30 @@ def _line(name: str, value: object) -> str:
 
 
 def _paths(texts: object) -> list[Path]:
-    """The files to read. Raises TinyNNTypeError, and TinyNNValueError for none, or what cannot be read twice."""
+    """Return the files to read. Raises TinyNNTypeError; TinyNNValueError for no file, or one that is not regular."""
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
     paths = [path_of(f"texts[{i}]", path) for i, path in enumerate(texts)]
     if not paths:
-        raise TinyNNValueError("texts: at least one file is needed")
+        raise TinyNNValueError("texts must have at least one file, got none")
     for path in paths:
         if path.is_dir():
             raise TinyNNValueError(f"texts: {path} is a folder; name the files in it, like {path}/*.txt")
         if path.exists() and not path.is_file():
-            raise TinyNNValueError(f"texts: {path} is no regular file (each is read more than once)")
+            raise TinyNNValueError(f"texts: {path} is not a regular file, and each text is read more than once")
     return paths
 
 
-def _refuse_full(out: Path) -> None:
+def _refuse_used(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         names = (Path(f"{out}-{n}") for n in itertools.count(2))
         free = next(name for name in names if not name.exists())
-        raise TinyNNValueError(f"out: {out} is there already and is not an empty folder; name another, like {free}")
+        raise TinyNNValueError(f"out: {out} exists and is not an empty folder; use another name, like {free}")
 
 
 @contextmanager
-def _made(out: Path) -> Iterator[None]:
-    """The folder, for the block to fill. After an error, the block's own too, what was made is taken away again."""
+def _folder_made(out: Path) -> Iterator[None]:
+    """Make the folder for the block to fill. After an error, also one of the block, remove what was made."""
     folders = make_folder(out)
     try:
         yield
@@ -183,19 +193,19 @@ def _made(out: Path) -> Iterator[None]:
         for name in (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META):
             (out / name).unlink(missing_ok=True)
         for folder in folders:
-            with suppress(OSError):  # another puts something there
+            with suppress(OSError):  # another process has put something into it
                 folder.rmdir()
         raise
 
 
-def _no_text(eos: object) -> None:
-    """Refuses an eos that texts hold as a matter of course: there it would be the end of a document too."""
+def _check_eos(eos: object) -> None:
+    """Refuse an eos that texts are likely to contain: each occurrence would end a document."""
     end = _line("eos", eos)
     if end and (len(end) == 1 or all(char.isalnum() or char.isspace() for char in end)):
-        raise TinyNNValueError(f"eos: {end!r} reads like text; name what no text holds, like {END_OF_TEXT}")
+        raise TinyNNValueError(f"eos: {end!r} looks like text; use a token that no text contains, like {END_OF_TEXT}")
 
 
-def _teller(progress: Progress | None) -> Progress:
+def _checked_progress(progress: Progress | None) -> Progress:
     if progress is not None and not callable(progress):
         raise TinyNNTypeError(f"progress must be callable, got {type(progress).__name__}")
     return progress or (lambda *_: None)
@@ -205,9 +215,9 @@ def _teller(progress: Progress | None) -> Progress:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bool]]:
-    """The lines of a UTF-8 file with their ends, and whether each is a whole one: the longest come in parts.
+    """Yield the lines of a UTF-8 file with their ends, and whether each is complete: very long lines are split.
 
-    Raises TinyNNValueError with the byte that is wrong.
+    Raises FileFormatError with the position of a byte that is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     held, begins, at, chunk = "", True, 0, b"-"
@@ -218,16 +228,14 @@ def _lines(path: Path) -> Iterator[tuple[str, bool]]:
                 held += decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 byte = at - (len(error.object) - len(chunk)) + error.start
-                raise TinyNNValueError(
-                    f"{path} is not UTF-8: byte {byte} is {error.object[error.start]:#04x}"
-                ) from None
+                raise FileFormatError(f"{path} is not UTF-8: byte {byte} is {error.object[error.start]:#04x}") from None
             at += len(chunk)
             *lines, held = held.split("\n")
             for line in lines:
                 yield line + "\n", begins
                 begins = True
             while len(held) > _LONGEST_LINE:
-                space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # words end there anyway
+                space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # a word ends at a space in any case
                 end = space if space > 0 else _LONGEST_LINE
                 yield held[:end], False
                 held, begins = held[end:], False
@@ -236,12 +244,12 @@ def _lines(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece]:
-    """The documents of all files in pieces of about so many bytes, cut at line ends. Empty documents are left out."""
+    """Yield the documents of all files in pieces of about `size` bytes, cut at line ends. Skip empty documents."""
     document, start = 0, 0
     for path in paths:
         held: list[str] = []
         length = 0
-        began = False  # the document has given a piece already
+        began = False  # a piece of the document was yielded
         for line, is_whole in _lines(path):
             if separator and is_whole and line.rstrip("\r\n") == separator:
                 if held or began:
@@ -251,7 +259,7 @@ def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece
                     document += 1
                 held, length, began = [], 0, False
                 continue
-            if length >= size:  # there is more of the document: what is held does not end it
+            if length >= size:  # this line continues the document, so the held text does not end it
                 yield _Piece(document, start, "".join(held), False)
                 start += length
                 held, length, began = [], 0, True
@@ -263,20 +271,20 @@ def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece
             document += 1
 
 
-def _told(pieces: Iterator[_Piece], tell: Progress, in_all: int) -> Iterator[_Piece]:
+def _reported(pieces: Iterator[_Piece], report: Progress, file_bytes: int) -> Iterator[_Piece]:
     for piece in pieces:
-        tell("learning", piece.start, in_all)
+        report("learning", piece.start, file_bytes)
         yield piece
 
 
 def _counted(paths: Sequence[Path], separator: str) -> tuple[int, int]:
-    """Documents and bytes of text in all files. Raises TinyNNValueError where there is no text."""
+    """Return the numbers of documents and bytes of text in all files. Raises TinyNNValueError if there is no text."""
     n_documents, text_bytes = 0, 0
     for piece in _pieces(paths, separator, _PIECE):
         n_documents = max(n_documents, piece.document + 1)
         text_bytes += len(piece.text.encode("utf-8"))
     if text_bytes == 0:
-        raise TinyNNValueError("texts: the files hold no text")
+        raise TinyNNValueError("texts: the files contain no text")
     return n_documents, text_bytes
 
 
@@ -301,22 +309,18 @@ def _loaded(path: Path, eos: str) -> Tokenizer:
         with open_regular(path) as file:
             model = parsed_tokenizer(file.read())
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"tokenizer: {path} cannot be taken: {error}") from None
+        raise FileFormatError(f"tokenizer: {path} cannot be used: {error}") from None
     if eos and model.token_to_id(eos) is None:
-        raise TinyNNValueError(
-            f"tokenizer: {path} does not know the token {eos!r} that ends a document; name another eos"
-        )
+        raise TinyNNValueError(f"tokenizer: {path} has no token {eos!r} to end documents with; use another eos")
     if eos and eos not in {token.content for token in model.get_added_tokens_decoder().values()}:
-        raise TinyNNValueError(
-            f"eos: {eos!r} is a token of plain text in {path}; name one of its added tokens, which stand for no text"
-        )
+        raise TinyNNValueError(f"eos: {eos!r} is a token of plain text in {path}; use one of its added tokens")
     if ids_needed(model) > INT31_MAX:
-        raise TinyNNValueError(f"tokenizer: {path} has ids that do not fit 31 bits")
+        raise FileFormatError(f"tokenizer: {path} must have ids of at most {INT31_MAX}")
     return model
 
 
-def _gives_back(model: Tokenizer, paths: Sequence[Path], separator: str) -> None:
-    """Raises TinyNNValueError where the tokenizer loses characters."""
+def _check_decoding(model: Tokenizer, paths: Sequence[Path], separator: str) -> None:
+    """Raise FileFormatError if decoding does not return the text that was encoded."""
     for path in paths:
         for i, piece in enumerate(_pieces([path], separator, _PIECE)):
             if i == _CHECKED_PIECES:
@@ -324,20 +328,20 @@ def _gives_back(model: Tokenizer, paths: Sequence[Path], separator: str) -> None
             back = model.decode(token_ids(model, [piece.text])[0], skip_special_tokens=False)
             if back != piece.text:
                 at = next((n for n, (a, b) in enumerate(zip(back, piece.text, strict=False)) if a != b), len(back))
-                raise TinyNNValueError(
-                    f"tokenizer: it does not give back the text of {path}: {piece.text[at : at + 20]!r} "
-                    f"becomes {back[at : at + 20]!r}; a byte-level tokenizer is needed"
+                raise FileFormatError(
+                    f"tokenizer: it changes the text of {path}: {piece.text[at : at + 20]!r} becomes "
+                    f"{back[at : at + 20]!r}; use a byte-level tokenizer"
                 )
 
 
 # ---- writing ----
 
 
-def _division(n_documents: int, text_bytes: int, share: float, seed: int) -> Callable[[_Piece], str]:
-    """Which split a piece belongs to.
+def _split_rule(n_documents: int, text_bytes: int, share: float, seed: int) -> Callable[[_Piece], str]:
+    """Return the function that says which split a piece belongs to.
 
-    For validation are the documents whose hashes are lowest, at least one on each side where there are two; of a single
-    document its tail.
+    Validation gets the documents with the lowest hashes; with two or more documents, each split gets at least one. A
+    single document is cut: validation gets its end.
     """
     train, validation = SPLITS
     if share == 0:
@@ -355,7 +359,7 @@ def _division(n_documents: int, text_bytes: int, share: float, seed: int) -> Cal
 
 
 class _Writer:
-    """A token file under way."""
+    """A token file that is being written."""
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.dtype = dtype
@@ -374,7 +378,7 @@ class _Writer:
         self._bytes += text_bytes
 
     def finished(self) -> Split:
-        """Closes the file, once the disk has it."""
+        """Sync and close the file, and return its description."""
         with naming_file(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -382,6 +386,6 @@ class _Writer:
         return Split(self._path.name, self._tokens, self._bytes, self._digest.hexdigest())
 
     def abandon(self) -> None:
-        """Closes the file as it is: another error is on its way already."""
+        """Close the incomplete file. Its errors are ignored, because another error is being handled."""
         with suppress(OSError):
             self._file.close()

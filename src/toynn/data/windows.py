@@ -1,4 +1,4 @@
-"""Windows of a token file in an endless seeded order, of which any place can be had at once."""
+"""Windows of a token file in an endless seeded order; any position in it can be computed directly."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class _Epoch:
-    """starts: where its windows begin in the tokens, in their order."""
+    """One pass over the tokens. starts: the first token of each window, in the order of the epoch."""
 
     number: int
     starts: npt.NDArray[np.int64]
 
 
 class WindowBatcher:
-    """Windows of t_seq tokens and the t_seq that follow each by one.
+    """Windows of t_seq tokens, with the same window shifted by one token as targets.
 
-    An epoch cuts the tokens into windows that do not overlap, from an offset of its own, and visits each once in an
-    order of its own; both are drawn from the seed and the epoch's number alone. So window i is the same however the
-    windows are batched and wherever one starts to read: a run goes on from a number.
+    Each epoch cuts the tokens into windows that do not overlap, beginning at a random offset, and visits each window
+    once in a random order. Offset and order depend only on the seed and the number of the epoch. So window i does not
+    depend on the batch size or on where reading starts: a resumed run needs only the number of the next window.
 
     Args:
         tokens: (n,) unsigned, n at least t_seq + 1.
-        t_seq: tokens of a window, at least 1.
-        seed: of offsets and orders.
+        t_seq: tokens per window, at least 1.
+        seed: seed of the offsets and orders.
 
-    Raises TinyNNValueError, by name.
+    Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """
 
     def __init__(self, tokens: npt.NDArray[Any], t_seq: int, seed: int) -> None:
@@ -45,34 +45,36 @@ class WindowBatcher:
         if not isinstance(tokens, np.ndarray) or isinstance(tokens, np.ma.MaskedArray):
             raise TinyNNTypeError(f"tokens must be a plain array, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
-            raise TinyNNValueError(f"tokens must be flat and whole, got shape {tokens.shape} and dtype {tokens.dtype}")
+            raise TinyNNValueError(
+                f"tokens must be a flat array of integers, got shape {tokens.shape} and dtype {tokens.dtype}"
+            )
         if tokens.size < self.t_seq + 1:
             raise TinyNNValueError(
-                f"tokens: {tokens.size} are too few for windows of t_seq + 1 = {self.t_seq + 1}; "
-                "shorten t_seq or add text"
+                f"tokens: a window needs t_seq + 1 = {self.t_seq + 1} tokens, got {tokens.size}; "
+                "use a smaller t_seq or more text"
             )
         self._tokens: npt.NDArray[Any] = np.asarray(tokens)
-        # the last token is a target only; offsets up to slack leave every epoch the same number of windows
+        # The last token is only a target. With offsets up to slack every epoch has the same number of windows.
         self.windows_per_epoch = (int(tokens.size) - 1) // self.t_seq
         self._slack = (int(tokens.size) - 1) % self.t_seq
         self._drawn = _Epoch(-1, np.zeros(0, dtype=np.int64))
 
     def start_of(self, i: int) -> int:
-        """Where window i begins in the tokens."""
+        """Return the position of the first token of window i."""
         epoch, place = divmod(integer("i", i, 0, 2**62), self.windows_per_epoch)
         return int(self._epoch(epoch).starts[place])
 
     def window(self, i: int) -> tuple[IntArray, IntArray]:
-        """Window i: ids and targets, int32 (t_seq,) each; target t is the token after id t."""
+        """Return the ids and targets of window i, int32 (t_seq,) each; target t is the token after id t."""
         return self._cut(np.array([self.start_of(i)]))
 
     def batch(self, start: int, n: int) -> tuple[IntArray, IntArray]:
-        """Windows start..start+n-1, one after the other: ids and targets, int32 (n * t_seq,) each."""
+        """Return the ids and targets of windows start to start + n - 1, concatenated: int32 (n * t_seq,) each."""
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         if n * self.t_seq > INT31_MAX:
-            raise TinyNNValueError(f"n: {n} windows of t_seq = {self.t_seq} are more tokens than fit 31 bits")
-        # where each begins; the tokens as they are, one more a window; ids and targets
+            raise TinyNNValueError(f"n * t_seq must be at most {INT31_MAX}, got {n} * {self.t_seq}")
+        # the starts; the tokens in their own dtype, one more per window; ids and targets
         nbytes = n * (8 + self._tokens.itemsize * (self.t_seq + 1) + 8 * self.t_seq)
         with memory_for("n", nbytes, f"{n} windows of {self.t_seq} tokens"):
             starts = np.empty(n, dtype=np.int64)
@@ -85,7 +87,7 @@ class WindowBatcher:
             return self._cut(starts)
 
     def _epoch(self, number: int) -> _Epoch:
-        """Drawn anew unless it is the last one. In a single step: neither a thread nor an error sees half of one."""
+        """Return an epoch. The last one is cached, replaced in one assignment: no thread sees a partial state."""
         drawn = self._drawn
         if drawn.number != number:
             draw = np.random.Generator(np.random.PCG64([self.seed, number]))
@@ -98,12 +100,14 @@ class WindowBatcher:
         return drawn
 
     def _cut(self, starts: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:
-        """The windows that begin there."""
+        """Return the ids and targets of the windows with these starts."""
         raw = sliding_window_view(self._tokens, self.t_seq + 1)[starts]  # (n, t_seq + 1)
-        could_be_none = raw.dtype.kind == "i" or raw.dtype.itemsize > 2
-        if could_be_none and not (int(raw.min()) >= 0 and int(raw.max()) <= INT31_MAX):
+        may_be_invalid = raw.dtype.kind == "i" or raw.dtype.itemsize > 2
+        if may_be_invalid and not (int(raw.min()) >= 0 and int(raw.max()) <= INT31_MAX):
             wrong = next(i for i, row in enumerate(raw) if int(row.min()) < 0 or int(row.max()) > INT31_MAX)
             low, high = int(raw[wrong].min()), int(raw[wrong].max())
-            raise TinyNNValueError(f"tokens from {starts[wrong]} on hold {low} to {high}: no token ids")
+            raise TinyNNValueError(
+                f"tokens must be ids from 0 to {INT31_MAX}; the window at {starts[wrong]} has {low} to {high}"
+            )
         ids, targets = raw[:, :-1], raw[:, 1:]
         return ids.astype(np.int32, order="C").reshape(-1), targets.astype(np.int32, order="C").reshape(-1)

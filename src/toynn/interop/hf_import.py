@@ -16,7 +16,7 @@ from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import EMBEDDING, FEWEST_PER_LAYER, HF_OUTPUT, foreign_weights_of, weights_of
-from toynn.storage.json_fields import read_json
+from toynn.storage.json_files import read_json
 from toynn.storage.regular_files import open_regular, path_of
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 

@@ -1,1 +1,1 @@
-"""How files are written and read so that none is ever half there: durable files, tensor files, checkpoints."""
+"""Files that are complete or absent after any failure: durable files, tensor files, versioned JSON, checkpoints."""

@@ -1,4 +1,7 @@
-"""Files that are whole or not there, whatever happens: written beside their place, fsynced, renamed into it."""
+"""Files and folders that are complete or absent after any failure.
+
+Each is written under a temporary name beside its place, synced to the disk, and renamed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Makes a folder, and those it lies in, where there is none; returns those it made, the innermost first.
+    """Make a folder and its missing parents. Return the folders that were made, the innermost first.
 
     Raises OSError.
     """
@@ -25,7 +28,7 @@ def make_folder(path: Path) -> list[Path]:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file and waits until the disk has it. Raises OSError; the file may then be there in part."""
+    """Write a file and wait until it is on the disk. Raises OSError; the file may then be incomplete."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -33,7 +36,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until the disk has what was written to a file, or the entries of a folder. Raises OSError."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,20 +45,16 @@ def sync(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Gives a file new content in one step: a reader sees the old one or the new one. Raises OSError; then the old."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        write_synced(temporary, content)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync(path.parent)
+    """Give a file new content in one step: a reader sees the old content or the new one.
+
+    Raises OSError; the file then has its old content.
+    """
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a regular file, read piece by piece. Raises OSError, TinyNNValueError."""
+    """Return the hexadecimal SHA-256 of a regular file, read in chunks. Raises OSError, FileFormatError."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while piece := file.read(_CHUNK):
@@ -65,9 +64,9 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Gives the path to write a file to that takes its place when the block is done, in one step.
+    """Yield a temporary path for the block to write; afterwards that file replaces `path` in one step.
 
-    Raises OSError. After an error, the block's own too, the old file is there as it was.
+    Raises OSError. After an error, also one of the block, `path` has its old content.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
@@ -83,16 +82,17 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill that takes its place when the block is done; an old folder stays until then.
+    """Yield an empty temporary folder for the block to fill; afterwards it replaces the folder `path`.
 
-    The new folder's files are fsynced. Between the old one's leaving and the new one's coming a kill can leave neither
-    at `path`; both are then beside it, whole, as .old-* and .tmp-*.
+    The files of the new folder are synced. The old folder is renamed away just before the new one is renamed into its
+    place. A kill between these two renames leaves nothing at `path`; both folders are then beside it, complete, with
+    the prefixes .old- and .tmp-.
 
-    Raises OSError. After an error, the block's own too, the old folder is there as it was.
+    Raises OSError. After an error, also one of the block, `path` is the old folder.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = path.with_name(f".old-{os.getpid()}-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
     temporary.mkdir()
     try:
         yield temporary

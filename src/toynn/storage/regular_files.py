@@ -1,4 +1,4 @@
-"""Files and paths that are given, where a name may stand for something that is no file, or for nothing at all."""
+"""Paths given by a user: checked, and opened only if they name a regular file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 
 
 def folder_of(folder: object) -> Path:
-    """The folder as a Path. Raises TinyNNTypeError."""
+    """Return a folder as a Path. Raises TinyNNTypeError."""
     try:
         return Path(folder)  # type: ignore[arg-type]
     except TypeError:
@@ -21,7 +21,7 @@ def folder_of(folder: object) -> Path:
 
 
 def path_of(name: str, value: object) -> Path:
-    """A path that was given. Raises TinyNNTypeError or TinyNNValueError naming the argument."""
+    """Return an argument as a Path. Raises TinyNNTypeError or TinyNNValueError with the name of the argument."""
     try:
         path = Path(value)  # type: ignore[arg-type]
     except TypeError:
@@ -31,42 +31,47 @@ def path_of(name: str, value: object) -> Path:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise TinyNNValueError(f"{name} must be a path that the file system can hold, got {str(path)!r:.80}") from None
+        raise TinyNNValueError(
+            f"{name} must be a path that the file system can represent, got {str(path)!r:.80}"
+        ) from None
     return path
 
 
 def shown(path: Path) -> str:
-    """The path as text that can be encoded: a byte of its name that is no text is written as \\xff."""
+    """Return the path as text that can be printed: bytes that are not UTF-8 become escapes like \\xff."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file, open for reading; a pipe or a device, which may hold a reader for ever, is refused.
+    """Open a regular file for reading. Pipes and devices are refused, because reading them may never end.
 
-    Raises OSError, ValueError for a path that can be none, TinyNNValueError for what is no regular file.
+    Raises OSError, ValueError for an invalid path, FileFormatError if the path is not a regular file.
     """
     return _opened(path, os.O_RDONLY, "rb")
 
 
 def open_regular_to_append(path: Path) -> BinaryIO:
-    """The same, open for reading and for writing at its end; made where there is none."""
+    """Open a regular file for reading and for writing at its end; create it if needed. Raises as `open_regular`."""
     return _opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+b")
 
 
 def read_regular(path: Path, largest: int | None = None) -> bytes:
-    """The content of a regular file. Raises as `open_regular` does, and TinyNNValueError beyond `largest` bytes."""
+    """Return the content of a regular file.
+
+    Raises as `open_regular` does, and FileFormatError if the file has more than `largest` bytes.
+    """
     with open_regular(path) as file:
         content = file.read(-1 if largest is None else largest + 1)
     if largest is not None and len(content) > largest:
-        raise TinyNNValueError(f"{path} is larger than such a file can be")
+        raise FileFormatError(f"{path} is larger than {largest} bytes, the limit for such a file")
     return content
 
 
 def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # asked before fdopen, which leaves a folder's open
-            raise TinyNNValueError(f"{path} is no regular file")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # checked here: os.fdopen does not close a folder it refuses
+            raise FileFormatError(f"{path} is not a regular file")
         return os.fdopen(descriptor, mode)  # type: ignore[return-value]
     except BaseException:
         os.close(descriptor)
@@ -75,7 +80,7 @@ def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Inside it, an OSError that names no file, like that of a full disk, names this one."""
+    """Add the file's name to an OSError of the block that names no file, like that of a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tensors as a safetensors file, written. Needs that library, of the extra toynn[cli] (or [interop])."""
+"""Write tensors to a safetensors file. Needs the library safetensors (extra toynn[cli] or toynn[interop])."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ with naming_the_extra():
 def write_tensors(
     path: Path, tensors: Mapping[str, npt.NDArray[np.float32]], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a new file and waits until the disk has it. Raises OSError; the file may then be there in part."""
+    """Write a new file and wait until it is on the disk. Raises OSError; the file may then be incomplete."""
     path.open("xb").close()
-    mode = path.stat().st_mode & 0o7777  # what the umask gives any file
+    mode = path.stat().st_mode & 0o7777  # the mode that the umask gives any file
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path, metadata=metadata)
-    except SafetensorError as error:  # how the library reports a full disk
+    except SafetensorError as error:  # the library reports a full disk this way
         raise OSError(f"{path} could not be written: {error}") from None
-    path.chmod(mode)  # the library puts a file in its place that its owner alone may read
+    path.chmod(mode)  # the library replaces the file by one that only its owner may read
     sync(path)

@@ -1,4 +1,4 @@
-"""How a model is trained, as values: each section checks itself, naming the key as the TOML file spells it."""
+"""The configuration of a training run. Each section checks its values; errors name the key as in the TOML file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toynn.arguments import boolean, integer, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
 
@@ -66,16 +66,16 @@ class ModelArgs(ModelShape):
 
 @dataclass(frozen=True)
 class StepArgs:
-    """What a step reads, and how many there are. A step reads batch * accumulate windows of t_seq tokens.
+    """The number of steps, and the data of a step: batch * accumulate windows of t_seq tokens.
 
-    accumulate: memory for one batch, the effect of all.
+    accumulate: the memory is that of one batch, the gradient is the mean over all of them.
     """
 
-    steps: int = documented(1000, "of the optimizer, in all")
-    t_seq: int = documented(0, "tokens of a window; 0: the model's ctx")
+    steps: int = documented(1000, "optimizer steps of the whole run")
+    t_seq: int = documented(0, "tokens per window; 0: the context length of the model")
     batch: int = documented(8, "windows computed together")
-    accumulate: int = documented(1, "batches whose gradients are added for a step")
-    seed: int = documented(0, "of the random start and the data's order")
+    accumulate: int = documented(1, "batches per optimizer step")
+    seed: int = documented(0, "seed of the initial weights and the data order")
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
@@ -84,14 +84,14 @@ class StepArgs:
 
 @dataclass(frozen=True)
 class OptimizerArgs:
-    """Bias-corrected AdamW; weight_decay is decoupled."""
+    """AdamW with bias correction and decoupled weight decay. `toynn.training.optimizer` applies these settings."""
 
-    lr: float = documented(3e-3, "learning rate, at the schedule's height")
-    beta1: float = documented(0.9, "decay of the gradients' mean")
-    beta2: float = documented(0.95, "decay of their squares' mean")
-    eps: float = documented(1e-8, "added under the fraction")
-    weight_decay: float = documented(0.1, "but norms and biases are left alone")
-    clip: float = documented(1.0, "largest norm of all gradients; 0: no limit")
+    lr: float = documented(3e-3, "highest learning rate of the schedule")
+    beta1: float = documented(0.9, "decay of the mean of the gradients")
+    beta2: float = documented(0.95, "decay of the mean of the squared gradients")
+    eps: float = documented(1e-8, "added to the denominator of the update")
+    weight_decay: float = documented(0.1, "weight decay of matrices, not of norms and biases")
+    clip: float = documented(1.0, "limit of the norm of all gradients; 0: no limit")
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "clip"):
@@ -104,16 +104,17 @@ class OptimizerArgs:
 
 @dataclass(frozen=True)
 class ScheduleArgs:
-    """The learning rate's course; see `toynn.training.schedule.learning_rate`.
+    """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
 
-    kind: "constant", "cosine" (down to min_ratio of lr at the last step) or "wsd" (stable, then down in a line over the
-    last `decay` steps). warmup: in front of any of them; None: 100, or a tenth of the steps where that is less.
+    kind: "constant", "cosine" (falls to min_ratio * lr at the last step) or "wsd" (constant, then falls linearly over
+    the last `decay` steps). warmup: the first steps, in which the rate rises; None: 100 steps, or a tenth of all steps
+    if that is less.
     """
 
-    kind: str = documented("cosine", "constant, cosine or wsd")
-    warmup: int | None = documented(None, "steps of a line up from 0, at the start")
-    decay: int = documented(0, "wsd: steps of the line down, at the end")
-    min_ratio: float = documented(0.1, "cosine, wsd: the last step's rate / lr")
+    kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
+    warmup: int | None = documented(None, "first steps, in which the learning rate rises from 0")
+    decay: int = documented(0, "wsd: last steps, in which the learning rate falls")
+    min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step / lr")
 
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
@@ -124,21 +125,22 @@ class ScheduleArgs:
         object.__setattr__(self, "min_ratio", ratio)
 
     def warmup_of(self, steps: int) -> int:
-        """Steps of the line up in a training of so many."""
+        """Return the number of warm-up steps in a run of `steps` steps."""
         return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
 @dataclass(frozen=True)
 class EvaluationArgs:
-    """Evaluations on the validation split, one at the end among them.
+    """Evaluations on the validation split; there is always one at the end.
 
-    patience: evaluations in a row without a loss lower by min_delta than the best, after which training ends.
+    An evaluation is an improvement if its loss is lower than the best one by more than min_delta. patience: evaluations
+    in a row without improvement that end the run.
     """
 
-    every: int = documented(100, "steps between evaluations; 0: at the end only")
-    windows: int = documented(0, "windows of the validation text; 0: all")
-    patience: int = documented(0, "bad ones in a row that end the run; 0: never")
-    min_delta: float = documented(0.0, "how much lower than the best is better")
+    every: int = documented(100, "steps between evaluations; 0: only at the end")
+    windows: int = documented(0, "windows of the validation split to evaluate; 0: all")
+    patience: int = documented(0, "stop after this many without improvement; 0: never")
+    min_delta: float = documented(0.0, "smallest decrease of the loss that is an improvement")
 
     def __post_init__(self) -> None:
         for name in ("every", "windows", "patience"):
@@ -148,14 +150,14 @@ class EvaluationArgs:
 
 @dataclass(frozen=True)
 class CheckpointArgs:
-    """When a checkpoint is written, one at the end among them, and which stay.
+    """When checkpoints are written, and which are kept; there is always one at the end.
 
-    keep_best: an evaluation that is the best so far is then saved.
+    keep_best: a checkpoint is also written after each evaluation with the best loss so far.
     """
 
-    every: int = documented(500, "steps between checkpoints; 0: at the end only")
-    keep_last: int = documented(2, "how many of the last stay")
-    keep_best: bool = documented(True, "the one with the lowest evaluation stays too")
+    every: int = documented(500, "steps between checkpoints; 0: only at the end")
+    keep_last: int = documented(2, "number of newest checkpoints to keep")
+    keep_best: bool = documented(True, "also keep the best checkpoint (validation loss)")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", integer("checkpoint.every", self.every, 0))
@@ -165,9 +167,10 @@ class CheckpointArgs:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides the bits of a run, beside its data and what it starts from. The sections of run.toml.
+    """The configuration of a run: the sections of run.toml.
 
-    model: None takes `ModelArgs()`, or the shape of the checkpoint that training starts from.
+    With the data and the initial weights it determines every bit of the result. model: None for `ModelArgs()`, or for
+    the shape of the checkpoint that training starts from.
     """
 
     model: ModelArgs | None = None
@@ -192,39 +195,42 @@ class TrainConfig:
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
-            raise TinyNNValueError(
-                f"schedule.warmup + schedule.decay = {warmup + decay} are more than train.steps = {self.train.steps}"
+            raise ConfigurationError(
+                f"schedule.warmup + schedule.decay must be at most train.steps = {self.train.steps}, "
+                f"got {warmup} + {decay}"
             )
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
-        """The same with nothing left open: the model's shape (default: `ModelArgs()`), and the steps of warm-up."""
+        """Return a copy without None: with the shape of the model (default: `ModelArgs()`) and the warm-up steps."""
         schedule = replace(self.schedule, warmup=self.schedule.warmup_of(self.train.steps))
         return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
 
     def check_warmup(self) -> None:
-        """Raises TinyNNValueError where the rate would still rise at the last step, and never reach lr before.
+        """Raise ConfigurationError if the warm-up takes all steps, so that the learning rate never decreases.
 
-        Not part of the checks above: runs of older versions may say so, and can be read and gone on with.
+        This is checked only when a run starts: runs of older versions may have such a configuration and be resumed.
         """
         warmup = self.schedule.warmup_of(self.train.steps)
         if warmup >= self.train.steps:
-            raise TinyNNValueError(
+            raise ConfigurationError(
                 f"schedule.warmup must be below train.steps = {self.train.steps}, got {warmup}: the learning rate "
-                "would never come down"
+                "would never decrease"
             )
 
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """One call of `toynn.train`.
+    """The arguments of `toynn.train`.
 
-    data: a data folder of `toynn prepare`. out: the run's folder, made where there is none.
-    init: a run or checkpoint whose weights training starts from, instead of at random; or such a model itself.
-    resume: go on with the run that `out` holds, from its latest checkpoint. config then may differ from the run's own
-    in train.steps, evaluation and checkpoint only; None takes the run's own.
-    resume_from: go on from this one of its checkpoints instead, by name ("step-00000070"), where the latest is damaged
-    or not wanted. It is the latest from then on; those after it stay until the training comes by them again.
-    n_threads: default: the cores this process may use; results never depend on it.
+    data: a data folder made by `toynn prepare`.
+    out: the folder of the run; it is made if needed.
+    config: None for the defaults, or for the configuration of the run that is resumed.
+    init: a run or checkpoint whose weights training starts from, as a path or in memory; None for random weights.
+    resume: continue the run in `out` from its latest checkpoint. A given config may differ from that of the run only in
+        train.steps, evaluation and checkpoint.
+    resume_from: the name of the checkpoint to resume from instead of the latest one ("step-00000070"). It becomes the
+        latest; newer checkpoints stay until training reaches their step again.
+    n_threads: default: the cores this process may use. The results do not depend on it.
     """
 
     data: Path
@@ -247,10 +253,10 @@ class TrainArgs:
             raise TinyNNTypeError(f"config must be a TrainConfig or None, got {type(self.config).__name__}")
         object.__setattr__(self, "resume", boolean("resume", self.resume))
         if self.resume and self.init is not None:
-            raise TinyNNValueError("init: a run that is resumed starts from its own checkpoint; drop one of the two")
+            raise TinyNNValueError("init and resume cannot be combined: a resumed run starts from its own checkpoint")
         if not isinstance(self.resume_from, str | None):
-            raise TinyNNTypeError(f"resume_from must be a checkpoint's name, got {type(self.resume_from).__name__}")
+            raise TinyNNTypeError(f"resume_from must be a checkpoint name, got {type(self.resume_from).__name__}")
         if self.resume_from is not None and not self.resume:
-            raise TinyNNValueError(f"resume_from = {self.resume_from!r:.60} needs resume: it says where to go on from")
+            raise TinyNNValueError(f"resume_from = {self.resume_from!r:.60} needs resume=True")
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))

@@ -1,4 +1,4 @@
-"""Which tensor stopped being a number first: asked when a loss or a gradient norm is not finite."""
+"""Find the first tensor with NaN or infinity, after a loss or a gradient norm was not finite."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from toynn.llm.engine import LlamaSeqEngine
 
 
 class DivergedError(TinyNNError, ArithmeticError):
-    """A loss or gradient that is NaN or infinite: its step, and the first tensor that is not finite.
+    """A loss, gradient or weight is NaN or infinite. step: the step; tensor: the first tensor that is not finite.
 
-    The run's latest checkpoint is whole, and from before it.
+    The latest checkpoint of the run was written before and is complete.
     """
 
     def __init__(self, step: int, what: str, tensor: str) -> None:
         super().__init__(
             f"step {step}: the {what}; the first tensor that is not finite is {tensor}. The latest checkpoint is "
-            "whole; a lower optimizer.lr, a longer schedule.warmup or a lower optimizer.clip may help"
+            "complete; a lower optimizer.lr, a longer schedule.warmup or a lower optimizer.clip may help"
         )
         self.step = step
         self.tensor = tensor
 
 
-SQUARES = "none: each gradient is finite, the sum of their squares is not"
+SQUARES = "none: all gradients are finite, but the sum of their squares is not"
 
 
 def weight_not_finite(engine: LlamaSeqEngine) -> str | None:
-    """The first weight, in the order of declaration, that holds NaN or infinity."""
+    """Return a description of the first weight with NaN or infinity, in the order of declaration, or None."""
     return name_not_finite((name, engine.download_weight(name)) for name in engine.weights)
 
 
 def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
-    """The same, of weights that are at hand."""
+    """Return a description of the first of these weights with NaN or infinity, or None."""
     return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
 def first_not_finite(engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, hp: FloatArray) -> str | None:
-    """The name of the first tensor that holds NaN or infinity: weights, then activations in the order of the graph,
-    then gradients from the head down.
+    """Return a description of the first tensor with NaN or infinity, or None.
 
-    Computes the batch again, with a graph that keeps all it makes; the weights stay. ids, targets, hp: as for
-    `LlamaSeqEngine.train_step`.
+    The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. The
+    batch is computed again by a graph that keeps all activations and gradients; the weights do not change. ids,
+    targets, hp: as for `LlamaSeqEngine.train_step`.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight

@@ -1,19 +1,25 @@
-"""The loss on the validation split."""
+"""The loss on the validation split, and the best one so far."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from toynn.data import PackedTokens
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORE_ID
+from toynn.storage.checkpoint import TrainingState
 
 
 class Validation:
-    """Windows of the validation split in their order, each foretold from its own start.
+    """The windows of the validation split, in order. The tokens of a window are predicted from that window alone.
 
-    The last window may be shorter; its rest, and the rest of the last batch, have no targets. So every token but the
-    first counts once, unless `windows` (0: all) ends it earlier.
+    The last window may be shorter; its padding and that of the last batch have no targets. So every token except the
+    first counts once.
+
+    windows: evaluate only this many windows; 0: all. tokens: predicted tokens. bytes: of their text, estimated from the
+    mean of the split.
     """
 
     def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int) -> None:
@@ -21,10 +27,13 @@ class Validation:
         n = max(len(tokens) - 1, 0)
         self.tokens = min(n, windows * t_seq) if windows > 0 else n
         split = tokens.meta.splits[tokens.split]
-        self.bytes = split.bytes * self.tokens / max(split.tokens, 1)  # of text, of so many tokens
+        self.bytes = split.bytes * self.tokens / max(split.tokens, 1)
 
     def loss(self, engine: LlamaSeqEngine) -> float:
-        """Mean loss in nats a token, added up in float64 in the order of the batches. Drops a training graph."""
+        """Return the mean loss in nats per token, summed in float64 in the order of the batches.
+
+        The engine drops its training graph.
+        """
         t, b = self._t, self._b
         nats = 0.0
         for start in range(0, self.tokens, t * b):
@@ -35,3 +44,29 @@ class Validation:
             ids[:n], targets[:n] = part[:-1], part[1:]
             nats += engine.mean_loss(ids, targets) * n
         return nats / self.tokens
+
+
+@dataclass
+class BestEvaluation:
+    """The best evaluation of a run so far. bad: evaluations in a row that were not better."""
+
+    loss: float | None = None
+    step: int | None = None
+    bad: int = 0
+
+    @classmethod
+    def of(cls, state: TrainingState | None) -> BestEvaluation:
+        """Return that of a run that is resumed from `state`, or of a new run."""
+        if state is None:
+            return cls()
+        progress = state.progress
+        return cls(progress.best_loss, progress.best_step, progress.bad_evaluations)
+
+    def update(self, step: int, loss: float, min_delta: float) -> bool:
+        """Add an evaluation; return whether its loss is the best so far, by more than min_delta."""
+        best = self.loss is None or loss < self.loss - min_delta
+        if best:
+            self.loss, self.step, self.bad = loss, step, 0
+        else:
+            self.bad += 1
+        return best

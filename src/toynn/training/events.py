@@ -1,4 +1,4 @@
-"""What a training tells of itself. A callback is a function of one event; log, progress and plots are callbacks too."""
+"""The events of a training run. A callback is a function of one event; the log and the progress bar are callbacks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Started:
-    """step: steps taken before, by a run that is resumed. parameters: numbers that are trained.
+    """A run starts or is resumed.
 
-    batch_tokens: of a step. resumes, inits: the checkpoint this starts from. config: as TOML.
+    step: steps taken before. steps: of the whole run. parameters: number of trained parameters. batch_tokens: tokens
+    per step. resumes: the checkpoint that the run is resumed from. inits: the checkpoint with the initial weights.
+    config: as TOML.
     """
 
     run: Path
@@ -30,9 +32,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """loss: of the step's batch in nats a token, before the weights moved. gradient_norm: before clipping.
+    """A step was taken.
 
-    tokens: read so far by the run. seconds: of this step.
+    loss: mean over the batch before the update, in nats per token. gradient_norm: before clipping. tokens: read so far
+    by the run. seconds: for this step.
     """
 
     step: int
@@ -46,7 +49,10 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """On the validation split. loss: nats a token. bits_per_byte: of its text. best: the lowest loss so far."""
+    """The model was evaluated on the validation split.
+
+    loss: nats per token. bits_per_byte: of the text. best: whether it is the best evaluation so far.
+    """
 
     step: int
     loss: float
@@ -59,7 +65,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is on the disk."""
+    """A checkpoint was written and is on the disk. bytes: the size of its files."""
 
     step: int
     path: Path
@@ -69,9 +75,10 @@ class Saved:
 
 @dataclass(frozen=True)
 class Ended:
-    """reason: "done", "early stop", "stopped" (by a callback) or "interrupted". checkpoint: the latest.
+    """The run ended.
 
-    loss: of the last step; None where none was taken. best_loss, best_step: of the evaluations; None: there was none.
+    reason: "done", "early stop", "stopped" (by a callback) or "interrupted". checkpoint: the latest one. loss: of the
+    last step; None if no step was taken. best_loss, best_step: of the best evaluation; None if there was none.
     """
 
     step: int
@@ -87,5 +94,5 @@ Event: TypeAlias = Started | Stepped | Evaluated | Saved | Ended
 Callback: TypeAlias = Callable[[Event], None]
 
 
-class StopTraining(Exception):  # noqa: N818 (no error: a callback's wish)
-    """A callback raises it to end the training after this step: it is saved, and ends as "stopped"."""
+class StopTraining(Exception):  # noqa: N818 (not an error: a request)
+    """Raised by a callback to end the run after this step. The run is saved and ends with the reason "stopped"."""

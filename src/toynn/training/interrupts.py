@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that is granted at the end of the step, or between the parts of an accumulated one."""
+"""Ctrl-C and SIGTERM as a request to end the run after the step, or between the batches of an accumulated step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Within it the first signal sets `asked`; a second, of either kind, raises KeyboardInterrupt at once.
+    """A context manager in which the first signal sets `asked`; a second signal raises KeyboardInterrupt at once.
 
-    Only Python's main thread gets signals; in another this does nothing.
+    Only Python's main thread receives signals; in another thread this does nothing.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A training as a person sees it: a bar in a terminal, a line a step elsewhere. Needs rich, of the extra toynn[cli]."""
+"""Show the progress of a run: a bar in a terminal, one line per step elsewhere. Needs rich (extra toynn[cli])."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ with naming_the_extra():
 
 
 class _Bar(Progress):
-    """A bar that leaves room at its end for the ^C that a terminal shows: it would break the line, and the bar would
-    stand twice."""
+    """A progress bar that leaves room at its end for the ^C that a terminal prints.
+
+    Otherwise the ^C would wrap the line, and the bar would be shown twice.
+    """
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
         self._width = max(console.width - 3, 1)
@@ -34,7 +36,7 @@ class _Bar(Progress):
 
 
 class ProgressView:
-    """The callback that shows it, on a console (rich's). Use it as a context manager."""
+    """The callback that shows the progress on a console of rich. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,11 +69,10 @@ class ProgressView:
 
     def _start(self, event: Started) -> None:
         self._steps = event.steps
-        of = "validation" if event.validation_tokens else "no validation text"
-        held_out = f"{event.validation_tokens} of {of}" if event.validation_tokens else of
-        self._line(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} tokens to train on, {held_out}")
+        validation = f"{event.validation_tokens} validation tokens" if event.validation_tokens else "no validation text"
+        self._line(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} training tokens, {validation}")
         if event.resumes is not None:
-            self._line(f"goes on after step {event.step}")
+            self._line(f"resumed after step {event.step}")
         self._task = self._bar.add_task("training", total=event.steps, completed=event.step, figures="")
 
     def _step(self, event: Stepped) -> None:

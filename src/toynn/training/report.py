@@ -1,4 +1,4 @@
-"""A run's plots as PNG, and one HTML page with them and the figures. Needs matplotlib, of the extra toynn[plot]."""
+"""Write the plots of a run as PNG, and an HTML page with plots and numbers. Needs matplotlib (extra toynn[plot])."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint.run_folder import LOG
 from toynn.storage.durable_files import replace_file
@@ -27,7 +27,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class _Curve:
-    """One line of a plot: what it is called, and its points by step."""
+    """One curve of a plot."""
 
     label: str
     steps: list[int]
@@ -36,23 +36,23 @@ class _Curve:
 
 
 def write_report(run: Path) -> list[Path]:
-    """Writes loss.png, learning_rate.png, gradient_norm.png and report.html into the run, and returns their paths.
+    """Write loss.png, learning_rate.png, gradient_norm.png and report.html into a run, and return their paths.
 
-    Raises TinyNNValueError for a run without a log that tells of steps, OSError.
+    Raises FileFormatError for a run without a log of steps, OSError.
     """
     run = path_of("run", run)
     try:
         events = read_log(run / LOG)
     except FileNotFoundError:
-        raise TinyNNValueError(f"{run} has no {LOG}: nothing was trained in it") from None
+        raise FileFormatError(f"{run} has no {LOG}: it is not a run, or was not trained") from None
     steps = _of(events, "stepped")
     if not steps:
-        raise TinyNNValueError(f"{run / LOG} tells of no step")
+        raise FileFormatError(f"{run / LOG} has no training steps yet")
     pictures = {
-        "loss": _picture("loss, nats a token", _loss_curves(steps, _of(events, "evaluated"))),
+        "loss": _picture("loss, nats per token", _loss_curves(steps, _of(events, "evaluated"))),
         "learning_rate": _picture("learning rate", [_curve("learning rate", steps, "learning_rate")]),
         "gradient_norm": _picture(
-            "norm of the gradients before clipping", [_curve("gradient norm", steps, "gradient_norm")], log=True
+            "gradient norm before clipping", [_curve("gradient norm", steps, "gradient_norm")], log=True
         ),
     }
     written = []
@@ -78,7 +78,7 @@ def _curve(label: str, events: Sequence[Mapping[str, Any]], field: str, marker: 
 
 
 def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[_Curve]:
-    curves = [_curve("training, each step's batch", steps, "loss")]
+    curves = [_curve("training, per step", steps, "loss")]
     if len(steps) >= 100:
         curves.append(_smooth(curves[0], len(steps) // 50))
     if evaluations:
@@ -87,7 +87,7 @@ def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mappi
 
 
 def _smooth(curve: _Curve, width: int) -> _Curve:
-    """The mean of each step and up to `width` - 1 before it."""
+    """Return the mean over each step and up to `width` - 1 steps before it."""
     values, total = [], 0.0
     for i, value in enumerate(curve.values):
         total += value - (curve.values[i - width] if i >= width else 0.0)
@@ -158,11 +158,11 @@ def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     busy = sum(float(step["seconds"]) for step in steps)
     rows = [
         ("steps", f"{steps[-1]['step']} of {started.get('steps', '?')}"),
-        ("ended", str(ended[-1]["reason"]) if ended else "not yet, or it was killed"),
+        ("ended", str(ended[-1]["reason"]) if ended else "still running, or killed"),
         ("parameters", f"{started.get('parameters', 0) / 1e6:.2f} M"),
         ("tokens read", f"{steps[-1]['tokens']:,}"),
         ("last training loss", f"{steps[-1]['loss']:.4f}"),
-        ("tokens a second", f"{steps[-1]['tokens'] / busy if busy else 0:,.0f}"),
+        ("tokens per second", f"{steps[-1]['tokens'] / busy if busy else 0:,.0f}"),
         ("time in steps", f"{busy:.1f} s"),
     ]
     if evaluations:

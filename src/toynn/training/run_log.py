@@ -1,11 +1,11 @@
-"""log.jsonl: what happened in a run, an event a line. It is only ever added to.
+"""log.jsonl: the events of a run, one per line. Lines are only appended.
 
 Each line is an object with "v" (1), "event" (started, stepped, evaluated, saved, ended), "time" (UTC, ISO 8601) and the
-fields of the event's class in `toynn.training.events`, paths as strings. Numbers are as Python writes them: they come
-back to the bit. NaN and infinities do not occur but in perplexity, which is null then.
+fields of the event's class in `toynn.training.events`; paths are strings. Numbers are written so that reading them
+gives the same bits. NaN and infinities occur only in perplexity, which is then null.
 
-A resumed run adds to the log it finds; what a killed process wrote after its last checkpoint is done anew. `read_log`
-gives the run as if it had never stopped.
+A resumed run appends to the existing log, so steps after the last checkpoint of a killed process appear twice.
+`read_log` returns the events as if the run had never been interrupted.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError
 from toynn.storage.checkpoint.run_folder import LOG
-from toynn.storage.json_fields import number_or_null
+from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
@@ -35,9 +35,9 @@ NAMES: dict[type[Event], str] = {
 
 
 class RunLog:
-    """The callback that writes the log. A line is in the file when the call returns, on the disk at each checkpoint.
+    """The callback that writes the log. Each line is in the file when the call returns, and synced at each checkpoint.
 
-    Raises OSError, TinyNNValueError for what is no regular file.
+    Raises OSError, FileFormatError if the path is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class RunLog:
         self._file = open_regular_to_append(path)
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":  # a line that a killed process did not finish
+            if self._file.read(1) != b"\n":  # an incomplete line of a killed process
                 self._file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
@@ -69,20 +69,19 @@ class RunLog:
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """An event as its line holds it."""
+    """Return the content of an event's line."""
     now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
     fields = {key: _plain(value) for key, value in dataclasses.asdict(event).items()}
     return {"v": VERSION, "event": NAMES[type(event)], "time": now, **fields}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a run (its folder, or its log.jsonl) in order, as if it had never stopped.
+    """Return the events of a run in order, as if it had never been interrupted. path: its folder or its log.jsonl.
 
-    Where it was resumed, what it did again counts once.
+    Steps that were repeated after a resume appear once. A line that is not JSON is skipped at the end and before a
+    "started" event: a killed process left it incomplete.
 
-    A line that is no JSON is passed over where a new start follows it, or at the end: a killed process left it.
-
-    Raises TinyNNValueError for a log that is damaged otherwise or of another version, or no regular file; OSError.
+    Raises FileFormatError for a log that is damaged otherwise, of another version or not a regular file; OSError.
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None
@@ -99,13 +98,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                 broken = broken or number
                 continue
             if event.get("v") != VERSION:
-                raise TinyNNValueError(f"{path}: line {number} is of version {event.get('v')!r:.20}, not {VERSION}")
+                raise FileFormatError(f"{path}: line {number} must have version {VERSION}, got {event.get('v')!r:.20}")
             if event["event"] == "started":
                 broken = None
                 resumed, step = event.get("resumes") is not None, event.get("step", 0)
                 events = [one for one in events if resumed and one.get("step", 0) <= step and one["event"] != "ended"]
             elif broken is not None:
-                raise TinyNNValueError(f"{path}: line {broken} is damaged")
+                raise FileFormatError(f"{path}: line {broken} is damaged")
             events.append(event)
     return events
 

@@ -8,13 +8,13 @@ from toynn.training.config import ScheduleArgs
 
 
 def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> float:
-    """The rate of a step, counted from 1, of `steps` in all.
+    """Return the learning rate of step `step` (from 1) in a run of `steps` steps.
 
-    A line up to lr over `warmup` steps, reaching it at the last of them. Then
+    During the first `warmup` steps it rises linearly, to lr at the last of them. After that it is:
 
     - constant: lr;
-    - cosine: half a cosine, from lr down to min_ratio * lr at the last step (Loshchilov and Hutter 2017);
-    - wsd: lr until `decay` steps are left, then a line down to min_ratio * lr at the last step (Hu et al. 2024).
+    - cosine: half a cosine, from lr to min_ratio * lr at the last step (Loshchilov and Hutter 2017);
+    - wsd: lr until `decay` steps are left, then linear to min_ratio * lr at the last step (Hu et al. 2024).
     """
     warmup = schedule.warmup_of(steps)
     if step <= warmup:

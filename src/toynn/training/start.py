@@ -1,4 +1,4 @@
-"""Where a training begins: at random, from another model's weights, or where the run was left."""
+"""Where a run starts: with random weights, with the weights of another model, or at a checkpoint of the run itself."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from toynn.data import DataMeta
-from toynn.errors import TinyNNValueError
+from toynn.data import DataFolder, DataMeta
+from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
+from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
+from toynn.storage.checkpoint.meta import DataIdentity
 from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
 from toynn.training.toml_config import differences, from_toml
 
-# What a resumed run may change: how long, and what is looked at or kept on the way. All else would make another run.
+# A resumed run may change its length, its evaluations and its checkpoints. Any other change would make another run.
 _MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
 
 
 @dataclass(frozen=True)
 class Start:
-    """model: None for a random start. state: None but for a run that is resumed."""
+    """checkpoint: gives the weights; None for random ones. state: of a resumed run, otherwise None."""
 
     config: TrainConfig
     shape: ModelShape
@@ -31,65 +32,110 @@ class Start:
     state: TrainingState | None
 
 
-def data_identity(meta: DataMeta) -> dict[str, str]:
-    """What tells data apart: sha256 of token files and tokenizer."""
-    return {**{name: split.sha256 for name, split in meta.splits.items()}, "tokenizer": meta.tokenizer_sha256}
+def data_identity(meta: DataMeta) -> DataIdentity:
+    """Return the sha256 of the files that a run depends on."""
+    return DataIdentity(
+        train=meta.splits["train"].sha256,
+        validation=meta.splits["validation"].sha256,
+        tokenizer=meta.tokenizer.sha256,
+    )
 
 
-def find_start(args: TrainArgs, run: RunFolder, meta: DataMeta, tokenizer: bytes) -> Start:
-    """Raises TinyNNValueError for what does not fit together, by name."""
-    held = _held(args, run)
+def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
+    """Return where a run starts.
+
+    Raises TinyNNValueError for arguments that do not fit together or to what `args.out` contains, ConfigurationError
+    for a key that does not fit, FileFormatError for a damaged checkpoint.
+    """
+    held = _checkpoint_in(args, run)
     if args.resume:
         if held is None:
-            raise TinyNNValueError(f"resume: {args.out} holds no checkpoint to go on from; start it without resume")
-        return _resumed(args, held, meta)
+            raise TinyNNValueError(f"resume: {args.out} has no checkpoint to resume from; start the run without resume")
+        return _resumed(args, held, data.meta)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
-            f"out: {args.out} holds a run of {held.step} steps; resume it (--resume), or name another folder"
+            f"out: {args.out} is a run of {held.step} steps; resume it (--resume), or use another folder"
         )
     if held is not None and args.init is not None:
-        raise TinyNNValueError(f"out: {args.out} holds a model already, so init would be a second; name a new folder")
+        raise TinyNNValueError(f"out: {args.out} already has a model, so init cannot be used; use a new folder")
     config = args.config or TrainConfig()
     config.check_warmup()
-    init = held if args.init is None else args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init)
+    init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
         config, model = config.explicit(), config.model or ModelArgs()
-        return Start(config, model.shape(meta.vocab_size), 0, None, None)
-    one = init.model
-    shape = shape_of(init)
-    if config.model is not None and (key := config.model.first_difference(shape)) is not None:
-        raise TinyNNValueError(
-            f"model.{key}: {init.path} has {getattr(shape, key)!r}, the configuration {getattr(config.model, key)!r}; "
-            "leave the section [model] out"
-        )
-    if one.tokenizer is None or not same_tokenizer(one.tokenizer, tokenizer):
-        raise TinyNNValueError(
-            f"data: {args.data} has another tokenizer than {init.path}; prepare it with the tokenizer of {init.path} "
-            "(--tokenizer)"
-        )
-    if meta.vocab_size > one.shape.vocab:
-        raise TinyNNValueError(
-            f"data: {args.data} has a vocabulary of {meta.vocab_size}, {init.path} one of {one.shape.vocab}"
-        )
-    return Start(config.explicit(shape), one.shape, 0, init, None)
+        return Start(config, model.shape(data.meta.vocab_size), 0, None, None)
+    return _initialized(args, config, init, data)
 
 
-def _held(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
-    """The checkpoint that the folder holds: the latest, or the one to go on from."""
+def realize(engine: LlamaSeqEngine, start: Start, t_seq: int, n_threads: int | None) -> None:
+    """Give the engine the model, with its weights and moments. Raises TinyNNMemoryError."""
+    shape, train = start.shape, start.config.train
+    if start.checkpoint is None:
+        engine.realize_for_random_init(
+            shape,
+            t_seq=t_seq,
+            t_batch=train.batch,
+            weight_dtype=0,
+            untied=shape.untied,
+            qkv_bias=shape.qkv_bias,
+            seed=train.seed,
+            init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
+            n_threads=n_threads,
+            layout="fused",
+        )
+        return
+    engine.realize_for_full_finetune(
+        shape,
+        start.checkpoint.model.weights,
+        t_seq=t_seq,
+        t_batch=train.batch,
+        untied=shape.untied,
+        qkv_bias=shape.qkv_bias,
+        n_threads=n_threads,
+    )
+    if start.state is not None:
+        for name, values in start.state.moments.items():
+            engine.upload_weight(name, values)
+
+
+def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
+    """Return the checkpoint of the folder `args.out`: the latest one, or the one to resume from."""
     if args.resume_from is not None:
         return run.named(args.resume_from)
     try:
         return run.latest()
-    except TinyNNValueError as error:
+    except FileFormatError as error:
         before = run.before_latest() if args.resume else None
-        hint = "" if before is None else f". To go on from an older one: --resume --from {before} (resume_from)"
-        raise TinyNNValueError(f"{error}{hint}") from None
+        hint = "" if before is None else f". To resume from an older one: --resume --from {before} (resume_from)"
+        raise FileFormatError(f"{error}{hint}") from None
+
+
+def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: DataFolder) -> Start:
+    """Return the start of a new run with the weights of a checkpoint."""
+    model = init.model
+    shape = shape_of(init)
+    if config.model is not None and (key := config.model.first_difference(shape)) is not None:
+        raise ConfigurationError(
+            f"model.{key} is {getattr(config.model, key)!r}, but {init.path} has {getattr(shape, key)!r}; "
+            "leave out the section [model]"
+        )
+    if model.tokenizer is None or not same_tokenizer(model.tokenizer, data.tokenizer):
+        raise TinyNNValueError(
+            f"data: {args.data} has another tokenizer than {init.path}; prepare it with the tokenizer of {init.path} "
+            "(--tokenizer)"
+        )
+    if data.meta.vocab_size > model.shape.vocab:
+        raise TinyNNValueError(
+            f"data: {args.data} has a vocabulary of {data.meta.vocab_size} tokens, {init.path} has only "
+            f"{model.shape.vocab}"
+        )
+    return Start(config.explicit(shape), model.shape, 0, init, None)
 
 
 def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainConfig:
-    """The configuration that a checkpoint was trained with, nothing left open. overrides: as for `from_toml`.
+    """Return the configuration of the run that wrote a checkpoint, without None. overrides: as for `from_toml`.
 
-    Raises TinyNNValueError where it was not made by training, or for an override.
+    Raises TinyNNValueError if the checkpoint was not written by training, ConfigurationError for an override.
     """
     training = _training(checkpoint)
     own = from_toml(training.progress.config, f"the configuration in {checkpoint.path}", overrides)
@@ -98,14 +144,39 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
 
 def _training(checkpoint: Checkpoint) -> TrainingState:
     if checkpoint.training is None:
-        raise TinyNNValueError(f"resume: {checkpoint.path} was not made by training; start without resume")
+        raise TinyNNValueError(f"resume: {checkpoint.path} was not written by training; start without resume")
     return checkpoint.training
 
 
 def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
+    """Return the start of a run that is resumed from its checkpoint `held`."""
     state, own = _training(held), own_config(held)
+    config = _resumed_config(args.config, own, held)
+    if config.train.steps < held.step:
+        raise ConfigurationError(
+            f"train.steps must be at least {held.step}, the steps that the run has taken, got {config.train.steps}"
+        )
+    if config.train.steps != own.train.steps:
+        config.check_warmup()
+    now, before = data_identity(meta), state.progress.data
+    for name in (field.name for field in dataclasses.fields(DataIdentity)):
+        if getattr(now, name) != getattr(before, name):
+            raise TinyNNValueError(
+                f"data: {args.data} differs from the data that {held.path} was trained on, in its {name}"
+            )
+    windows = held.step * config.train.batch * config.train.accumulate
+    if state.progress.windows != windows:
+        raise FileFormatError(
+            f"{held.path} is damaged: training.windows must be {windows} after {held.step} steps, "
+            f"got {state.progress.windows}"
+        )
+    return Start(config, held.model.shape, held.step, held, state)
+
+
+def _resumed_config(given: TrainConfig | None, own: TrainConfig, held: Checkpoint) -> TrainConfig:
+    """Return the configuration of a resumed run. Raises ConfigurationError for a change that is not allowed."""
     shape = own.model or shape_of(held)
-    config = own if args.config is None else args.config
+    config = own if given is None else given
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
@@ -113,38 +184,22 @@ def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
     if config.model is not None and config.model.first_difference(shape) is None:  # head_dim may be derived or given
         model = dataclasses.replace(config.model, head_dim=shape.head_dim)
         config = dataclasses.replace(config, model=model)
-    changed = [key for key in differences(own, config) if not key.startswith(_MAY_CHANGE)]
-    if changed:
-        was, now = differences(own, config)[changed[0]]
-        raise TinyNNValueError(
-            f"{changed[0]}: the run has {was!r}, the configuration {now!r}; a run that is resumed keeps all but "
-            "train.steps, evaluation and checkpoint"
+    changed = {key: values for key, values in differences(own, config).items() if not key.startswith(_MAY_CHANGE)}
+    for key, (was, now) in changed.items():
+        raise ConfigurationError(
+            f"{key} is {now!r}, but the run has {was!r}; a resumed run may change only train.steps, evaluation and "
+            "checkpoint"
         )
-    if config.train.steps < held.step:
-        raise TinyNNValueError(
-            f"train.steps must be at least {held.step}, the steps that the run has taken, got {config.train.steps}"
-        )
-    if config.train.steps != own.train.steps:
-        config.check_warmup()
-    identity = data_identity(meta)
-    if identity != state.progress.data:
-        what = next(name for name in identity if identity[name] != state.progress.data.get(name))
-        raise TinyNNValueError(f"data: {args.data} is not what {held.path} was trained on: its {what} differs")
-    per_step = config.train.batch * config.train.accumulate
-    if state.progress.windows != held.step * per_step:
-        raise TinyNNValueError(
-            f"{held.path} is damaged: {held.step} steps of {per_step} windows are not {state.progress.windows} windows"
-        )
-    return Start(config, held.model.shape, held.step, held, state)
+    return config
 
 
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:
-    """The shape of a checkpoint's model."""
+    """Return the shape of a checkpoint's model as a section of the configuration."""
     return ModelArgs.of_shape(checkpoint.model.shape)
 
 
 def same_tokenizer(a: bytes, b: bytes) -> bool:
-    """Whether two tokenizer.json mean the same, however they are spaced."""
+    """Return whether two tokenizer.json have the same content, apart from white space."""
     return a == b or _normal(a) == _normal(b)
 
 
@@ -152,7 +207,3 @@ def _normal(tokenizer: bytes) -> Any:
     from toynn.text.tokenizer_json import load_tokenizer
 
     return json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
-
-
-def path_of(checkpoint: Checkpoint | None) -> Path | None:
-    return None if checkpoint is None else checkpoint.path

@@ -1,4 +1,4 @@
-"""A run's figures as TensorBoard event files. Needs tensorboardX, of the extra toynn[tensorboard]."""
+"""Write the metrics of a run as TensorBoard event files. Needs tensorboardX (extra toynn[tensorboard])."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ with naming_the_extra():
 
 
 class TensorBoardView:
-    """The callback that writes them into a folder: loss, learning rate, gradient norm, and the evaluations.
+    """The callback that writes loss, learning rate, gradient norm and evaluations into a folder.
 
-    The folder is made when the training starts, which looks into the run's folder before. Each start adds a file.
+    The folder is made when the run starts, after the run folder was checked. Each start adds a file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,12 +34,12 @@ class TensorBoardView:
 
     def _add(self, group: str, event: Stepped | Evaluated, *names: str) -> None:
         if self._writer is None:
-            raise SessionError("a training's figures come after its start: pass the view to train as a callback")
+            raise SessionError("the event Started must come first: pass the view to `train` as a callback")
         for name in names:
             self._writer.add_scalar(f"{group}/{name}", getattr(event, name), event.step)
 
     def close(self) -> None:
-        """Writes what is left to write. Twice is harmless."""
+        """Write the remaining data. A second call does nothing."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

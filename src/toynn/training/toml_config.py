@@ -1,11 +1,9 @@
-"""TrainConfig as TOML and back. Unknown keys are refused by name, with the key that may have been meant."""
+"""Convert a TrainConfig to TOML and back. Unknown keys are errors that suggest a similar key."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from typing import Any
 import tomli_w
 
 from toynn.documented_fields import meaning_of
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
+from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
 from toynn.storage.regular_files import path_of, read_regular
 from toynn.training.config import TrainConfig
 
@@ -30,7 +29,7 @@ _LARGEST = 1 << 24  # bytes
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the configuration, "section.key", with its default and what it means."""
+    """A key of the configuration: its full name "section.key", its default and its description."""
 
     name: str
     default: Any
@@ -40,8 +39,8 @@ class Key:
 def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
     """Yield all keys in the order of a file: the values of a section, then the sections inside it."""
     sections = []
-    for name, field in _fields(kind).items():
-        inner = _dataclass_of(typing.get_type_hints(kind)[name])
+    for name, field in keys_of(kind).items():
+        inner = dataclass_in(typing.get_type_hints(kind)[name])
         if inner is None:
             yield Key(prefix + name, field.default, meaning_of(kind, name))
         else:
@@ -50,19 +49,14 @@ def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
         yield from keys(inner, f"{prefix}{name}.")
 
 
-def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    """Return the fields that are keys: those that the constructor takes."""
-    return {field.name: field for field in dataclasses.fields(kind) if field.init}
-
-
 def _table(value: Any) -> dict[str, Any]:
-    """Return a dataclass as a table, with those inside it as tables of their own."""
-    table = {name: getattr(value, name) for name in _fields(type(value))}
+    """Return a dataclass as a table, with the dataclasses in it as tables."""
+    table = {name: getattr(value, name) for name in keys_of(type(value))}
     return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in table.items()}
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The configuration with every key that has a value (TOML has no null); `from_toml` gives an equal one."""
+    """Return the configuration as TOML, with every key that is not None; `from_toml` returns an equal one."""
     table = _table(config)
     if config.model is None:
         del table["model"]
@@ -72,7 +66,7 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def commented_toml(config: TrainConfig) -> str:
-    """The same, with a comment behind each key that says what it means."""
+    """Return the configuration as TOML, with a comment after each key that describes it."""
     meanings = {key.name: key.meaning for key in keys()}
     section, lines = "", []
     for line in to_toml(config).splitlines():
@@ -84,41 +78,40 @@ def commented_toml(config: TrainConfig) -> str:
 
 
 def from_toml(content: str, where: str = "the configuration", overrides: Iterable[str] = ()) -> TrainConfig:
-    """A configuration from TOML; keys left out have their defaults. overrides: "section.key=VALUE", VALUE as in TOML.
+    """Return a configuration from TOML. Keys left out have their defaults.
 
-    Raises TinyNNValueError or TinyNNTypeError naming `where` and the key.
+    where: the name of the file, for messages. overrides: settings "section.key=VALUE", with VALUE as in TOML.
+
+    Raises ConfigurationError (ConfigurationTypeError for a value of the wrong type) with `where` and the key.
     """
     if not isinstance(content, str):
         raise TinyNNTypeError(f"{where} must be a str, got {type(content).__name__}")
     try:
         table = _parsed(content)
     except ValueError as error:
-        raise TinyNNValueError(f"{where} is no TOML: {error}") from None
+        raise ConfigurationError(f"{where} is not valid TOML: {error}") from None
     for override in overrides:
         _override(table, override)
     try:
-        config = _build(TrainConfig, table, "")
+        return from_plain(TrainConfig, table)
     except TinyNNTypeError as error:
-        raise TinyNNTypeError(f"{where}: {error}") from None
+        raise ConfigurationTypeError(f"{where}: {error}") from None
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"{where}: {error}") from None
-    if not isinstance(config, TrainConfig):
-        raise AssertionError("a configuration was built")
-    return config
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """The configuration in a file. Raises as `from_toml` does, and OSError."""
+    """Return the configuration in a file. Raises as `from_toml`, FileFormatError and OSError."""
     path = path_of("path", path)
     try:
         content = read_regular(path, _LARGEST).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TinyNNValueError(f"{path} is not UTF-8: byte {error.start}") from None
+        raise ConfigurationError(f"{path} must be UTF-8, byte {error.start} is not") from None
     return from_toml(content, str(path), overrides)
 
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Keys in which two configurations differ, "section.key", with both values."""
+    """Return the keys "section.key" in which two configurations differ, with both values."""
     one, other = _flat(_table(a)), _flat(_table(b))
     return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
@@ -134,11 +127,11 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _parsed(content: str) -> dict[str, Any]:
-    """TOML as a table. Raises ValueError with the reason, its subclass TOMLDecodeError where the form is wrong."""
+    """Return TOML as a table. Raises ValueError with the reason; the subclass TOMLDecodeError for wrong syntax."""
     try:
         table: dict[str, Any] = tomllib.loads(content)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     return table
 
 
@@ -148,47 +141,18 @@ def _override(table: dict[str, Any], override: object) -> None:
     key, sign, value = override.partition("=")
     names = key.strip().split(".")
     if not sign or len(names) < 2 or not all(names):
-        raise TinyNNValueError(f"{override!r:.80} is not section.key=VALUE, like optimizer.lr=1e-3")
+        raise ConfigurationError(f"a setting must be section.key=VALUE, like optimizer.lr=1e-3, got {override!r:.80}")
     for name in names[:-1]:
         inner = table.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise TinyNNValueError(f"{override!r:.80}: {name} is not a section")
+            raise ConfigurationError(f"{override!r:.80}: {name} is not a section")
         table = inner
     try:
         parsed = _parsed(f"x = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = {"x": value.strip()}  # a word without quotes; where a number belongs, its check says so
+        parsed = {"x": value.strip()}  # text without quotes; if the key needs a number, its check refuses it
     except ValueError as error:
-        raise TinyNNValueError(f"{key.strip()}: {value.strip():.40}... is no value: {error}") from None
+        raise ConfigurationError(f"{key.strip()}: {value.strip():.40}... is not a TOML value: {error}") from None
     if len(parsed) > 1:
-        raise TinyNNValueError(f"{override!r:.80} sets more than {key.strip()}: give each key an override of its own")
+        raise ConfigurationError(f"{override!r:.80} sets more than {key.strip()}: use one setting per key")
     table[names[-1]] = parsed["x"]
-
-
-def _build(kind: type[Any], table: object, prefix: str) -> Any:
-    """A dataclass from a TOML table, its own checks included."""
-    if not isinstance(table, dict):
-        raise TinyNNTypeError(f"{prefix.rstrip('.')} must be a section, got {table!r:.60}")
-    hints = typing.get_type_hints(kind)
-    known = _fields(kind)
-    for key in table:
-        if key not in known:
-            raise TinyNNValueError(f"unknown key {prefix + key!r}{_meant(key, prefix, known)}")
-    values = {}
-    for key, value in table.items():
-        inner = _dataclass_of(hints[key])
-        values[key] = value if inner is None else _build(inner, value, f"{prefix}{key}.")
-    return kind(**values)
-
-
-def _dataclass_of(hint: Any) -> type[Any] | None:
-    """The dataclass that a field holds, also where it may be None."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next((option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)), None)
-
-
-def _meant(key: str, prefix: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f"; did you mean {prefix + close[0]!r}?"
-    return f"; there are {', '.join(prefix + name for name in known)}"

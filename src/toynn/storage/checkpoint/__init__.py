@@ -1,6 +1,6 @@
-"""Checkpoints: a model, the state of its training and its tokenizer, on disk in one folder that is whole or not there.
+"""Checkpoints: a model, its tokenizer and the state of its training in one folder, which is complete or absent.
 
-Needs safetensors, of the extra toynn[cli] (or [interop]).
+Needs the library safetensors (extra toynn[cli] or toynn[interop]).
 """
 
 from toynn.extras import naming_the_extra

@@ -1,4 +1,4 @@
-"""One checkpoint's folder, written and read."""
+"""Write and read the folder of one checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from toynn.arguments import FloatArray
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import moment_names, weight_shapes
 from toynn.storage.checkpoint.meta import (
@@ -32,8 +32,11 @@ from toynn.storage.tensor_files import write_tensors
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training needs to go on, beside the model. moments: weight name + ".m" or ".v", of the weight's shape;
-    empty before the first step."""
+    """What a run needs to resume, apart from the model.
+
+    moments: the moments of AdamW by weight name + ".m" or ".v", with the shape of the weight; empty before the first
+    step.
+    """
 
     progress: TrainingProgress
     moments: dict[str, FloatArray]
@@ -41,7 +44,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """path: its folder. training: None for a model that comes from elsewhere."""
+    """A checkpoint in memory. path: its folder. training: None if the model was imported."""
 
     path: Path
     step: int
@@ -51,9 +54,9 @@ class Checkpoint:
 
 
 def write_folder(folder: Path, step: int, model: TrainedModel, training: TrainingState | None) -> None:
-    """Writes a checkpoint into a folder that is there and empty, meta.json last, and waits until the disk has it.
+    """Write a checkpoint into an existing empty folder, meta.json last, and wait until it is on the disk.
 
-    Raises OSError; what is there then has no meta.json and is no checkpoint.
+    Raises OSError; the folder then has no meta.json and so is not a checkpoint.
     """
     write_tensors(folder / WEIGHTS, model.weights)
     if training is not None and training.moments:
@@ -75,9 +78,9 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Reads a checkpoint and checks all of it: form, sizes, sha256, every tensor's name, type and shape.
+    """Read a checkpoint and check it: meta.json, size and sha256 of each file, name, dtype and shape of each tensor.
 
-    Raises TinyNNValueError with the reason where anything is wrong.
+    Raises FileFormatError with the reason.
     """
     meta = read_checkpoint_meta(folder)
     for name, stored in meta.files.items():
@@ -85,17 +88,17 @@ def read_folder(folder: Path) -> Checkpoint:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise TinyNNValueError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
+            raise FileFormatError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
         if size != stored.bytes:
-            raise TinyNNValueError(f"{folder} is damaged: {name} has {size} bytes, {stored.bytes} were written")
+            raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, it has {size}")
         if sha256_of(path) != stored.sha256:
-            raise TinyNNValueError(f"{folder} is damaged: the sha256 of {name} is not the one that {META} records")
+            raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
     tokenizer = read_regular(folder / TOKENIZER) if TOKENIZER in meta.files else None
     weights = _load(folder / WEIGHTS)
     try:
-        model = TrainedModel(meta.shape, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
+        model = TrainedModel(meta.model, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
     except TinyNNValueError as error:
-        raise TinyNNValueError(f"{folder} is damaged: {error}") from None
+        raise FileFormatError(f"{folder} is damaged: {error}") from None
     training = None
     if meta.training is not None:
         moments = _load(folder / MOMENTS) if MOMENTS in meta.files else {}
@@ -108,28 +111,25 @@ def read_folder(folder: Path) -> Checkpoint:
 def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, FloatArray]) -> None:
     wanted = set(moment_names(model.shape))
     if wrong := wanted.symmetric_difference(moments):
-        raise TinyNNValueError(
-            f"{folder} is damaged: {MOMENTS} should have all moments and no more; see {min(wrong)!r}"
-        )
+        what = "misses" if min(wrong) in wanted else "has the unknown tensor"
+        raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}")
     shapes = weight_shapes(model.shape)
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
-            raise TinyNNValueError(f"{folder} is damaged: {name} must be finite and of shape {shape}")
+            raise FileFormatError(f"{folder} is damaged: {name} must be finite and have shape {shape}")
         if name.endswith(".v") and (values < 0).any():  # a mean of squares
-            raise TinyNNValueError(f"{folder} is damaged: {name} must be 0 or above, it holds {values.min()}")
+            raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, its minimum is {values.min()}")
 
 
 def _load(path: Path) -> dict[str, FloatArray]:
     try:
         tensors = load_file(path)
-    except AttributeError as error:  # how the library reports a dtype that numpy has not
-        raise TinyNNValueError(
-            f"{path}: a tensor is of a type that is not read ({error}); all must be float32"
-        ) from None
+    except AttributeError as error:  # the library reports a dtype that numpy does not have this way
+        raise FileFormatError(f"{path}: all tensors must be float32, one has an unsupported type ({error})") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise TinyNNValueError(f"{path} cannot be read: {error}") from None
+        raise FileFormatError(f"{path} cannot be read: {error}") from None
     for name, values in tensors.items():
         if values.dtype != np.float32:
-            raise TinyNNValueError(f"{path}: {name} must be float32, it is {values.dtype}")
+            raise FileFormatError(f"{path}: {name} must be float32, it is {values.dtype}")
     return tensors

@@ -1,4 +1,4 @@
-"""Recognize paths that hold something else than a run or a checkpoint, and say what to do with them."""
+"""Recognise paths that are not runs or checkpoints, to say what to do with them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from toynn.storage.checkpoint.meta import META
 
 _GGUF = b"GGUF"
-_DATA = "train.bin"  # of a data folder, beside its meta.json
+_DATA = "train.bin"  # in a data folder, beside its meta.json
 
 
 def kind_of_path(path: Path) -> str | None:
-    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder) for a path that holds it, otherwise None.
+    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder); None for anything else.
 
     Raises OSError if a file cannot be read.
     """
@@ -27,9 +27,11 @@ def kind_of_path(path: Path) -> str | None:
 
 
 def what_it_is(path: Path) -> str | None:
-    """Return a sentence about a path that holds something else that toynn knows, otherwise None."""
+    """Return a message for a path that is something else that toynn knows; None for anything else."""
     kind = kind_of_path(path)
     if kind == "data":
-        return f"{path} is a data folder; name a run (`toynn train {path} --out RUN` makes one)"
+        return f"{path} is a data folder, not a run (`toynn train {path} --out RUN` makes a run)"
     names = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
-    return None if kind is None else f"{path} is {names[kind]}: make a run of it first, toynn import {path} --out RUN"
+    if kind is None:
+        return None
+    return f"{path} is {names[kind]}, not a run: convert it first with `toynn import {path} --out RUN`"

@@ -1,12 +1,12 @@
-"""A run's folder: its checkpoints, of which `latest` names the last that is whole and `best` the best.
+"""The folder of a run, with its checkpoints.
 
-    RUN/latest, RUN/best          files that hold the name of a checkpoint
+    RUN/latest, RUN/best          files with the name of the last and of the best checkpoint
     RUN/checkpoints/step-00000100/
-    RUN/run.toml, log.jsonl       of a training
+    RUN/run.toml, log.jsonl       configuration and log of the training
 
-A checkpoint is written under a temporary name, fsynced and renamed; only then do `best`, where it is the best, and
-`latest` switch, by renames too. A process may die at any moment: what they name is whole. One that dies between the two
-leaves a `best` that `latest` knows nothing of yet: `settle` puts it back.
+A checkpoint is written under a temporary name, synced and renamed. Then `best`, if the checkpoint is the best, and
+`latest` are replaced, also by renames. The process may die at any moment: `latest` and `best` name complete
+checkpoints. If it dies between the two renames, `best` is newer than `latest`; `settle` corrects that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from toynn.arguments import integer, one_of
-from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
 from toynn.storage.checkpoint.foreign import what_it_is
@@ -36,27 +36,27 @@ _LONGEST_POINTER = 4096  # bytes
 
 
 def _order(name: str) -> tuple[int, int]:
-    """Sorts names of checkpoints: by step, then by which writing of that step it is."""
+    """Return the sort key of a checkpoint: the step, then the number of times that this step was written before."""
     match = _NAME.match(name)
     return (int(match[1]), int(match[2] or 0)) if match else (-1, -1)
 
 
 def _free_name(checkpoints: Path, step: int) -> str:
-    """The name of a step's checkpoint. One that is there already stays until it is no longer the latest."""
-    name, again = f"step-{step:08d}", 0
+    """Return an unused name for the checkpoint of a step. An existing one stays until it is no longer the latest."""
+    name, repeats = f"step-{step:08d}", 0
     while (checkpoints / name).exists():
-        again += 1
-        name = f"step-{step:08d}-{again}"
+        repeats += 1
+        name = f"step-{step:08d}-{repeats}"
     return name
 
 
 class RunFolder:
-    """A run that this process alone may write, until `close`.
+    """A run folder that only this process may write, until `close`.
 
-    Makes the folder where there is none, and takes it away again when it is closed before anything was written.
+    The folder is made if needed, and removed by `close` if nothing was written.
 
-    Raises TinyNNValueError where it holds something else than a run, TinyNNTypeError for what is no path, SessionError
-    where another process writes it, OSError.
+    Raises TinyNNTypeError or TinyNNValueError for an invalid path, and for a folder that is not a run; RunFolderError
+    if another process is writing the run; OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,29 +67,31 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._lock.fileno()).st_ino != (self.path / LOCK).stat().st_ino:
-                raise OSError("another process has just given the folder up")
+                raise OSError("another process has just removed the folder")
         except OSError:
             self._lock.close()
-            raise SessionError(f"{self.path} is being written by another process") from None
+            raise RunFolderError(
+                f"{self.path} is being written by another process: wait for its end, or use another folder"
+            ) from None
         for entry in (self.path / CHECKPOINTS).iterdir():
-            if entry.name.startswith(_TEMPORARY):  # of a process that died
+            if entry.name.startswith(_TEMPORARY):  # left by a killed process
                 shutil.rmtree(entry)
 
     def latest(self) -> Checkpoint | None:
-        """The checkpoint that `latest` names, None where there is none yet. Raises TinyNNValueError: it is damaged."""
+        """Return the latest checkpoint, or None before the first one. Raises FileFormatError if it is damaged."""
         return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
 
     def named(self, name: str) -> Checkpoint:
-        """One of its checkpoints. Raises as `named_checkpoint` does."""
+        """Return the checkpoint with that name. Raises as `named_checkpoint`."""
         return named_checkpoint(self.path, name)
 
     def go_back(self, name: str, best_step: int | None) -> None:
-        """Makes an older checkpoint the latest one, and its best the best where that is there still. Raises OSError.
+        """Make an older checkpoint the latest one, and the best one of that time the best, if it still exists.
 
-        Those after it stay, and are left alone by `keep` until the latest has come by them.
+        Newer checkpoints stay; `keep` removes them when the latest checkpoint has passed their step. Raises OSError.
         """
         if (self.path / BEST).exists() and not self._is_best_until(name):
-            best = [one for one in checkpoint_names(self.path) if _order(one)[0] == best_step]
+            best = [other for other in checkpoint_names(self.path) if _order(other)[0] == best_step]
             if best:
                 replace_file(self.path / BEST, f"{best[-1]}\n".encode())
             else:
@@ -97,32 +99,32 @@ class RunFolder:
         replace_file(self.path / LATEST, f"{name}\n".encode())
 
     def _is_best_until(self, name: str) -> bool:
-        """Does `best` name a checkpoint that is not after this one? False where it cannot be read."""
+        """Return whether `best` names this checkpoint or an older one; False if it cannot be read."""
         try:
             return _order(_pointer(self.path, BEST)) <= _order(name)
-        except TinyNNValueError:
+        except FileFormatError:
             return False
 
     def before_latest(self) -> str | None:
-        """The newest checkpoint before the latest, or of all where `latest` cannot be read; None: there is none."""
+        """Return the name of the newest checkpoint before the latest, or of all if `latest` cannot be read; or None."""
         names = checkpoint_names(self.path)
         try:
             latest = _order(_pointer(self.path, LATEST))
             names = [name for name in names if _order(name) < latest]
-        except TinyNNValueError:
+        except FileFormatError:
             pass
         return names[-1] if names else None
 
     @property
     def latest_path(self) -> Path:
-        """The folder of the latest checkpoint. Raises TinyNNValueError where there is none."""
+        """The folder of the latest checkpoint. Raises FileFormatError if there is none."""
         return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
 
     def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
-        """Writes the checkpoint of a step and makes it the latest, and the best if it is.
+        """Write the checkpoint of a step, make it the latest (and the best if `best`), and return its folder.
 
-        Raises TinyNNTypeError or TinyNNValueError for an argument, SessionError after `close` or where somebody took
-        the folder away, OSError.
+        Raises TinyNNTypeError or TinyNNValueError for an argument, RunFolderError after `close` or if the folder was
+        removed, OSError.
         """
         self._require_open()
         step = integer("step", step, 0, 2**62)
@@ -132,13 +134,13 @@ class RunFolder:
             raise TinyNNTypeError(f"training must be a TrainingState or None, got {type(training).__name__}")
         checkpoints = self.path / CHECKPOINTS
         if not checkpoints.is_dir():
-            raise SessionError(f"{checkpoints} is gone: somebody removed it while the run was written")
+            raise RunFolderError(f"{checkpoints} was removed while the run was being written")
         place = checkpoints / _free_name(checkpoints, step)
         try:
             with naming_file(place):
                 self._write(place, step, model, training)
         except FileNotFoundError:
-            raise SessionError(f"{checkpoints} is gone: somebody removed it while the run was written") from None
+            raise RunFolderError(f"{checkpoints} was removed while the run was being written") from None
         name = f"{place.name}\n".encode()
         for pointer in (BEST, LATEST) if best else (LATEST,):
             with naming_file(self.path / pointer):
@@ -160,17 +162,17 @@ class RunFolder:
         sync(checkpoints)
 
     def settle(self, best_step: int | None) -> None:
-        """Makes `best` name the checkpoint of best_step, which is what the latest one knows to be the best.
+        """Make `best` name the checkpoint of best_step, the best one according to the latest checkpoint.
 
-        A process that died between the renames of `best` and `latest` left another. Where no checkpoint of that step is
-        there, `best` stays what it is. Raises SessionError after `close`, OSError.
+        It may name a newer one if a process died between the renames of `best` and `latest`. It does not change if
+        there is no checkpoint of that step. Raises RunFolderError after `close`, OSError.
         """
         self._require_open()
         pointer = self.path / BEST
         if best_step is None:
             pointer.unlink(missing_ok=True)
             return
-        with contextlib.suppress(TinyNNValueError):  # damaged, or not there: written anew
+        with contextlib.suppress(FileFormatError):  # if it is damaged or missing, it is replaced
             if _order(_pointer(self.path, BEST))[0] == best_step:
                 return
         names = [name for name in checkpoint_names(self.path) if _order(name)[0] == best_step]
@@ -178,10 +180,10 @@ class RunFolder:
             replace_file(pointer, f"{names[-1]}\n".encode())
 
     def keep(self, last: int, best: bool) -> None:
-        """Removes all checkpoints up to the latest but the `last` ones of the highest steps, and the best if kept.
+        """Remove old checkpoints: keep those of the `last` highest steps, and the best one if `best`.
 
-        Of a step that was written more than once the newest counts. Raises SessionError after `close`, TinyNNValueError
-        where `latest` or `best` is damaged, OSError.
+        Checkpoints newer than the latest stay. If a step was written more than once, only the newest of these is kept.
+        Raises RunFolderError after `close`, FileFormatError if `latest` or `best` is damaged, OSError.
         """
         self._require_open()
         latest = _pointer(self.path, LATEST)
@@ -193,33 +195,33 @@ class RunFolder:
             if best:
                 kept.add(name)
             elif name not in kept:
-                (self.path / BEST).unlink()  # it would name nothing
+                (self.path / BEST).unlink()  # its checkpoint is removed
         for name in names:
             if name not in kept:
                 _remove(self.path / CHECKPOINTS / name)
 
     def close(self) -> None:
-        """Lets others write. Twice is harmless."""
+        """Allow other processes to write the run. A second call does nothing."""
         if not self._lock.closed and self._made:
-            self._give_up()
+            self._remove_unused()
         self._lock.close()
 
     def _require_open(self) -> None:
         if self._lock.closed:
-            raise SessionError(f"the run {self.path} is closed: another process may be writing it")
+            raise RunFolderError(f"the run {self.path} is closed: another process may be writing it")
 
-    def _give_up(self) -> None:
-        """Takes the folders away that were made for this run, if nothing was written into them."""
+    def _remove_unused(self) -> None:
+        """Remove the folders that were made for this run, if nothing was written into them."""
         try:
             found = {entry.name for entry in self.path.iterdir()}
             empty = found == {CHECKPOINTS, LOCK} and not any((self.path / CHECKPOINTS).iterdir())
-        except FileNotFoundError:  # somebody else took them away
+        except FileNotFoundError:  # they were removed by another process
             return
         if not empty:
             return
         (self.path / LOCK).unlink()
         for folder in self._made:
-            with contextlib.suppress(OSError):  # another has begun to write there
+            with contextlib.suppress(OSError):  # another process writes there
                 folder.rmdir()
 
     def __enter__(self) -> RunFolder:
@@ -232,57 +234,56 @@ class RunFolder:
 
 
 def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
-    """Reads and checks a checkpoint: of a run the "latest" or "best" one, or the one whose folder this is.
+    """Read and check a checkpoint. path: its folder, or a run, of which `which` selects the "latest" or "best" one.
 
-    Raises TinyNNValueError with the reason where there is none, or it is damaged or foreign; TinyNNTypeError for what
-    is no path.
+    Raises FileFormatError with the reason if there is no checkpoint, or it is damaged or of a newer version;
+    TinyNNTypeError or TinyNNValueError for an invalid path.
     """
     path = path_of("path", path)
     one_of("which", which, (LATEST, BEST))
     if (other := what_it_is(path)) is not None:
-        raise TinyNNValueError(other)
+        raise FileFormatError(other)
     if not path.is_dir():
-        raise TinyNNValueError(f"{path} is not a folder: a run or a checkpoint is needed")
+        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, and is not a folder")
     if (path / META).exists():
         return read_folder(path)
     if not (path / which).exists():
-        raise TinyNNValueError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
+        raise FileFormatError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
     name = _pointer(path, which)
     try:
         return read_folder(path / CHECKPOINTS / name)
-    except TinyNNValueError as error:
+    except FileFormatError as error:
         others = [str(path / CHECKPOINTS / other) for other in checkpoint_names(path) if other != name]
-        hint = f"; there is also {', '.join(others[-3:])}" if others else ""
-        raise TinyNNValueError(f"{error}{hint}") from None
+        hint = f"; other checkpoints: {', '.join(others[-3:])}" if others else ""
+        raise FileFormatError(f"{error}{hint}") from None
 
 
 def named_checkpoint(run: Path, name: str) -> Checkpoint:
-    """One of a run's checkpoints. Raises TinyNNValueError: there is none of that name, or it is damaged."""
+    """Read one checkpoint of a run. Raises TinyNNValueError for an unknown name, FileFormatError if it is damaged."""
     names = checkpoint_names(run)
     if name not in names:
-        there = f"there are {', '.join(names)}" if names else "there is none at all"
+        there = f"its checkpoints are {', '.join(names)}" if names else "it has no checkpoints"
         raise TinyNNValueError(f"{run} has no checkpoint {name!r:.60}; {there}")
     return read_folder(run / CHECKPOINTS / name)
 
 
 def write_checkpoint(run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None) -> Path:
-    """Makes a run (or goes on with one) of a single checkpoint, and returns the checkpoint's folder.
+    """Write a checkpoint into a run, which is made if needed, and return the checkpoint's folder.
 
-    Raises TinyNNValueError where the folder holds something else than a run, or where it holds a training and the model
-    comes without one: the run's best model would be another one's, and its training could not go on. SessionError where
-    another process writes it, OSError.
+    Raises TinyNNValueError if the folder is not a run, or if it is a run that was trained and `training` is None: then
+    `best` would name another model, and the training could not be resumed. RunFolderError if another process is writing
+    the run. OSError.
     """
     with RunFolder(run) as folder:
         if training is None and (found := _training_in(folder.path)) is not None:
             raise TinyNNValueError(
-                f"{folder.path} holds a training ({found}), and another model in it would take its place; "
-                "name a new folder"
+                f"{folder.path} is a run that was trained (it has {found}); write another model to a new folder"
             )
         return folder.save(step, model, training)
 
 
 def checkpoint_names(run: Path) -> list[str]:
-    """Names of the whole checkpoints of a run, in the order of their steps."""
+    """Return the names of the complete checkpoints of a run, ordered by step."""
     folder = run / CHECKPOINTS
     names = [entry.name for entry in folder.iterdir() if _NAME.match(entry.name)] if folder.is_dir() else []
     return sorted(names, key=_order)
@@ -292,14 +293,14 @@ def _pointer(run: Path, which: str) -> str:
     try:
         name = read_regular(run / which, _LONGEST_POINTER).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TinyNNValueError(f"{run / which} cannot be read: {error}") from None
+        raise FileFormatError(f"{run / which} cannot be read: {error}") from None
     if not _NAME.match(name):
-        raise TinyNNValueError(f"{run / which} is damaged: it holds {name!r:.60}, not the name of a checkpoint")
+        raise FileFormatError(f"{run / which} is damaged: it must have the name of a checkpoint, got {name!r:.60}")
     return name
 
 
 def _training_in(run: Path) -> str | None:
-    """What tells that a run was trained, or is; None where nothing does."""
+    """Return the name of a file or checkpoint that shows that the run was trained; None if there is none."""
     for name in (LOG, BEST):
         if (run / name).exists():
             return name
@@ -310,7 +311,7 @@ def _training_in(run: Path) -> str | None:
 def _trained(checkpoint: Path) -> bool:
     try:
         return read_checkpoint_meta(checkpoint).training is not None
-    except TinyNNValueError:  # damaged: nobody can say
+    except FileFormatError:  # a damaged checkpoint may come from training
         return True
 
 
@@ -318,14 +319,14 @@ def _refuse_foreign(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise TinyNNValueError(f"{path} is there already and is not a folder")
+        raise TinyNNValueError(f"{path} exists and is not a folder; use another name")
     ours = (path / CHECKPOINTS).is_dir() or (path / LATEST).exists()
     if not ours and any(path.iterdir()):
-        raise TinyNNValueError(f"{path} is there already and holds no run: name a new or an empty folder")
+        raise TinyNNValueError(f"{path} exists and is not a run; use a new or an empty folder")
 
 
 def _remove(checkpoint: Path) -> None:
-    """Takes a checkpoint away, by a rename first: no half of it is ever seen under its name."""
-    doomed = checkpoint.with_name(f"{_TEMPORARY}{os.getpid()}-{checkpoint.name}")
-    checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+    """Remove a checkpoint. It is renamed first, so that no incomplete checkpoint is ever seen under its name."""
+    removed = checkpoint.with_name(f"{_TEMPORARY}{os.getpid()}-{checkpoint.name}")
+    checkpoint.rename(removed)
+    shutil.rmtree(removed)

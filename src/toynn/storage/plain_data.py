@@ -1,0 +1,108 @@
+"""Build dataclasses from the content of a JSON or TOML file. The dataclass is the description of the format.
+
+A key that the file leaves out takes the default of its field, so adding a field with a default keeps old files
+readable. Unknown keys, missing keys and wrong types are errors that name the key, like "training.windows".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import reprlib
+import types
+import typing
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+
+T = TypeVar("T")
+_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+_REPR.maxlevel = 2
+
+
+def from_plain(kind: type[T], content: object, name: str = "") -> T:
+    """Return a `kind` with the values of `content`, a dict of plain data.
+
+    kind: a dataclass whose fields are bool, int, float, str, dataclasses, `list[X]`, `dict[str, X]`, or one of these
+        with None.
+    name: the key that holds `content` in its file, for messages; "" for the whole file.
+
+    Raises:
+        TinyNNTypeError: a value of the wrong type. TinyNNValueError: an unknown or a missing key.
+        What the checks of the dataclasses raise, with the name of the section in front.
+    """
+    if not isinstance(content, dict):
+        raise TinyNNTypeError(f"{name or 'the content'} must be a section, got {_REPR.repr(content)}")
+    prefix = f"{name}." if name else ""
+    hints, known = typing.get_type_hints(kind), keys_of(kind)
+    for key in content:
+        if key not in known:
+            raise TinyNNValueError(f"unknown key {prefix + key!r:.80}{_suggestion(key, prefix, known)}")
+    values = {key: _converted(hints[key], value, prefix + key) for key, value in content.items()}
+    for key, field in known.items():
+        if key not in values and not _has_default(field):
+            raise TinyNNValueError(f"the key {prefix + key!r} is missing")
+    try:
+        return kind(**values)
+    except TinyNNTypeError as error:
+        raise TinyNNTypeError(_named(error, name)) from None
+    except TinyNNValueError as error:
+        raise TinyNNValueError(_named(error, name)) from None
+
+
+def keys_of(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of a dataclass that are keys of a file: those that its constructor takes."""
+    return {field.name: field for field in dataclasses.fields(kind) if field.init}
+
+
+def dataclass_in(hint: Any) -> type[Any] | None:
+    """Return the dataclass that a field holds, also if the field may be None; None if it holds something else."""
+    kinds = (option for option in _options(hint) if isinstance(option, type))
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _converted(hint: Any, value: object, name: str) -> Any:
+    options = _options(hint)
+    if value is None and type(None) in options:
+        return None
+    kind = options[0]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_plain(typing.cast("type[Any]", kind), value, name)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TinyNNTypeError(f"{name} must be a section, got {_REPR.repr(value)}")
+        return {key: _converted(arguments[1], one, f"{name}.{key:.60}") for key, one in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
+        return [_converted(arguments[0], one, f"{name}[{i}]") for i, one in enumerate(value)]
+    # A bool is an int for Python, but not for a reader of the file. A whole number is a number.
+    fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not fits:
+        raise TinyNNTypeError(f"{name} must be {_TYPE_NAMES[kind]}, got {_REPR.repr(value)}")
+    return value
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _named(error: Exception, name: str) -> str:
+    """Return the message with the name of the section in front, unless it is there already."""
+    message = str(error)
+    return message if not name or message.startswith(name) else f"{name}: {message}"
+
+
+def _suggestion(key: str, prefix: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"; did you mean {prefix + close[0]!r}?"
+    return f"; known keys are {', '.join(prefix + name for name in known)}"

@@ -1,0 +1,74 @@
+"""Which state of a run a checkpoint gets, and which checkpoints stay."""
+
+from __future__ import annotations
+
+import time
+
+from toynn.arguments import FloatArray
+from toynn.data import DataFolder
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import moment_names
+from toynn.storage.checkpoint import RunFolder, TrainingState
+from toynn.storage.checkpoint.meta import TrainingProgress
+from toynn.training.divergence import DivergedError, name_not_finite
+from toynn.training.evaluation import BestEvaluation
+from toynn.training.events import Saved
+from toynn.training.start import Start, data_identity
+from toynn.training.toml_config import to_toml
+
+
+class Saver:
+    """Writes the checkpoints of a run."""
+
+    def __init__(self, run: RunFolder, engine: LlamaSeqEngine, start: Start, data: DataFolder) -> None:
+        self._run, self._engine, self._start, self._data = run, engine, start, data
+        self._config = start.config
+        self._saved_step = None if start.state is None else start.step
+
+    def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
+        """Write a checkpoint of a step, unless that was done before, and remove those that are no longer kept.
+
+        evaluations: the state of the run's evaluations. best: make the checkpoint the best of the run.
+
+        Raises DivergedError if a weight is not finite.
+        """
+        if self._saved_step == step:
+            return None
+        began = time.perf_counter()
+        model = self._model(step)
+        state = TrainingState(self._progress(step, evaluations), self._moments() if step > 0 else {})
+        path = self._run.save(step, model, state, best=best)
+        self._saved_step = step
+        self._remove_old()
+        size = sum(entry.stat().st_size for entry in path.iterdir())
+        return Saved(step, path, size, time.perf_counter() - began)
+
+    def tidy(self, evaluations: BestEvaluation) -> None:
+        """Do what a killed process may not have done after its last checkpoint was written."""
+        if self._config.checkpoint.keep_best:
+            self._run.settle(evaluations.step)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        self._run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
+
+    def _model(self, step: int) -> TrainedModel:
+        weights = {name: self._engine.download_weight(name) for name in self._engine.weights}
+        if step > 0 and (name := name_not_finite(weights.items())) is not None:
+            raise DivergedError(step, "weights are not finite after it", name)
+        meta = self._data.meta
+        return TrainedModel(self._start.shape, weights, self._data.tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
+
+    def _moments(self) -> dict[str, FloatArray]:
+        return {name: self._engine.download_weight(name) for name in moment_names(self._start.shape)}
+
+    def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
+        return TrainingProgress(
+            windows=step * self._config.train.batch * self._config.train.accumulate,
+            best_loss=evaluations.loss,
+            best_step=evaluations.step,
+            bad_evaluations=evaluations.bad,
+            config=to_toml(self._config),
+            data=data_identity(self._data.meta),
+        )

@@ -1,0 +1,94 @@
+"""One optimizer step: its batches, the training graph, and the search for the cause of a divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toynn.arguments import FloatArray, IntArray
+from toynn.data import WindowBatcher
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.training.config import TrainConfig
+from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
+from toynn.training.optimizer import DECAY_VECTORS, Optimizer
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: mean over the batches of the step, before the update. gradient_norm: before clipping."""
+
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+
+
+class TrainingSteps:
+    """Takes the steps of a run on a realized engine.
+
+    interrupted: asked between the batches of a step.
+    """
+
+    def __init__(
+        self, engine: LlamaSeqEngine, windows: WindowBatcher, config: TrainConfig, interrupted: Callable[[], bool]
+    ) -> None:
+        self._engine, self._windows, self._train = engine, windows, config.train
+        self._interrupted = interrupted
+        self._optimizer = Optimizer(config)
+        self._built = False
+
+    def take(self, step: int) -> StepResult | None:
+        """Take a step, counted from 1. Return None if it was interrupted between batches; no weight changed then.
+
+        Raises DivergedError if the loss or the gradient norm is not finite; no weight changed then.
+        """
+        self._build_graph()
+        values = self._optimizer.values(step)
+        n = self._train.accumulate
+        losses = []
+        norm: float | None = None
+        for i in range(n):
+            if i > 0 and self._interrupted():
+                return None
+            ids, targets = self._batch(step, i)
+            loss, norm = self._engine.train_step(
+                ids,
+                targets,
+                values,
+                accumulate=i > 0,
+                update=i == n - 1,
+                max_norm=self._optimizer.max_norm,
+                gradient_scale=1.0 / n,
+            )
+            if not math.isfinite(loss):
+                raise self._divergence(step, f"loss is {loss}", values)
+            losses.append(loss)
+        if norm is None:
+            raise AssertionError("a graph that clips has a gradient norm")
+        if not math.isfinite(norm):
+            raise self._divergence(step, f"gradients' norm is {norm}", values)
+        loss = losses[0] if n == 1 else math.fsum(losses) / n
+        return StepResult(loss, self._optimizer.learning_rate(step), norm)
+
+    def graph_dropped(self) -> None:
+        """Must be called after the engine has built another graph: the next step builds the training graph again."""
+        self._built = False
+
+    def _build_graph(self) -> None:
+        if not self._built:
+            keep = self._train.accumulate > 1
+            self._engine.build_training_step(clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=keep)
+            self._built = True
+
+    def _batch(self, step: int, i: int) -> tuple[IntArray, IntArray]:
+        """Return the ids and targets of batch i of a step."""
+        train = self._train
+        return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
+
+    def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
+        """Return the error for a step that is not finite, with the first tensor that is not."""
+        self._built = False
+        batches = (self._batch(step, i) for i in range(self._train.accumulate))
+        found = (first_not_finite(self._engine, ids, targets, values) for ids, targets in batches)
+        tensor = next((name for name in found if name is not None), SQUARES)
+        return DivergedError(step, what, tensor)
