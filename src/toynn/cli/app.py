@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import click
 
-from toynn.cli.start import INTERRUPTED, loading_modules
+from toynn.cli.interrupts import INTERRUPTED, loading_modules
 from toynn.extras import naming_the_extra
 
 COMMANDS = {

@@ -14,7 +14,7 @@ import click
 from toynn.api.load_model import read_model
 from toynn.api.train_model import TrainingResult, train
 from toynn.api.train_settings import checkpoint_to_resume, config_of
-from toynn.cli.start import INTERRUPTED
+from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.training.config import TrainConfig
