@@ -1,15 +1,17 @@
-"""Train a projection lens for a few steps on one sentence, and say whether it learns.
+"""Train a projection lens for a few steps on one sentence, and report whether it learns.
 
-A frozen embedding of DONOR_D columns (a donor's) is projected to the model's D_MODEL by a trainable matrix, the lens;
-the rest of the model is trained from random weights. The sentence is 32 tokens of this repository's own stories.
+A lens is a trainable matrix that projects the frozen embedding of another model (the donor, DONOR_D columns) to the
+width of this one (D_MODEL). The rest of the model is trained from random weights. The sentence is 32 tokens of the
+stories in this repository.
 
     python examples/smoke_projection_lens.py
     python examples/smoke_projection_lens.py --steps 20 --seed 7
-    STEPS=20 SEED=7 python examples/smoke_projection_lens.py        # a flag wins over the environment
+    STEPS=20 SEED=7 python examples/smoke_projection_lens.py        # an option takes precedence over the environment
 
-Exit code: 0 when it learns (final loss below 0.95 of the initial one), or when there were fewer than 5 steps, too few
-to tell; 1 when it does not learn; 2 when an argument is wrong. With the older random stream, INIT_STREAM=xorshift64 at
-seed 0, the start is so degenerate that 5 steps reach 0.955, here as in the reference's published curve; 6 are enough.
+Exit code: 0 if it learns (the final loss is below 0.95 of the initial one), or after fewer than 5 steps, which are too
+few to decide; 1 if it does not learn; 2 if an argument is wrong. With the older random stream, INIT_STREAM=xorshift64,
+and seed 0, the initial weights are so degenerate that 5 steps reach 0.955, as in the reference's published curve; 6
+steps are enough.
 """
 
 from __future__ import annotations
@@ -23,22 +25,24 @@ from pathlib import Path
 from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatch
 
 TOKENS = Path(__file__).resolve().parent / "data" / "tokens.json"
-LEARNING = 0.95  # a final loss below this share of the initial one
+LEARNING = 0.95  # it learns if the final loss is below this share of the initial one
 STEPS_TO_TELL = 5
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", help="of the random weights (SEED, default 0)")
-    parser.add_argument("--steps", help="optimizer steps (STEPS, default 5)")
+    parser.add_argument("--seed", help="random seed of the initial weights (SEED, default 0)")
+    parser.add_argument("--steps", help="number of optimizer steps (STEPS, default 5)")
     parser.add_argument("--d-model", help="width of the model, a multiple of 8 (D_MODEL, default 64)")
     parser.add_argument("--donor-d", help="width of the frozen embedding (DONOR_D, default 128)")
-    parser.add_argument("--init-stream", help="lcg31 or xorshift64 (INIT_STREAM, default lcg31)")
+    parser.add_argument(
+        "--init-stream", help="random stream of the initial weights: lcg31 or xorshift64 (INIT_STREAM, default lcg31)"
+    )
     return parser.parse_args()
 
 
 def setting(flags: argparse.Namespace, name: str, default: str) -> str:
-    """The flag, else the environment variable of the same name in capitals, else the default."""
+    """Return the option, or the environment variable of that name in capitals, or the default."""
     flag: str | None = getattr(flags, name)
     return flag if flag is not None else os.environ.get(name.upper(), default)
 
@@ -55,7 +59,7 @@ def whole_number(flags: argparse.Namespace, name: str, default: int, least: int 
 
 
 def train(recipe: FromScratch, cfg: SmolLM2Config, seq_ids: list[int], steps: int) -> list[float]:
-    """The loss before each step, printed as it comes."""
+    """Train for some steps, print the loss before each, and return the losses."""
     names = recipe.fs_cache.param_names()
     print(f"parameters: {len(names)}")
     for name in names:
@@ -80,7 +84,7 @@ def main() -> int:
     try:
         steps = whole_number(flags, "steps", 5, least=1)
         d_model = whole_number(flags, "d_model", 64, least=1)
-        donor_d = whole_number(flags, "donor_d", 128, least=1)  # 0 would be a model without a lens
+        donor_d = whole_number(flags, "donor_d", 128, least=1)  # 0 means a model without a lens
         cfg = SmolLM2Config.mha(627, d_model, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=donor_d)
         opts = RecipeOptions(
             t_seq=len(seq_ids),
@@ -106,7 +110,7 @@ def main() -> int:
     if learning:
         print(f"verdict: learning (ratio below {LEARNING})")
     elif steps < STEPS_TO_TELL:
-        print(f"verdict: not learning yet (ratio not below {LEARNING}; {STEPS_TO_TELL} steps or more would tell)")
+        print(f"verdict: not learning yet (ratio not below {LEARNING}; it takes {STEPS_TO_TELL} steps to decide)")
     else:
         print(f"verdict: not learning (ratio not below {LEARNING})")
     return 0 if learning or steps < STEPS_TO_TELL else 1

@@ -1,9 +1,9 @@
-"""Turn data/stories.txt into token ids: train a small byte-level BPE, write data/tokenizer.json and data/tokens.json.
+"""Turn data/stories.txt into token ids: train a small byte-level BPE tokenizer and write two files.
 
-    python examples/tokenize_stories.py            # writes both files anew
-    python examples/tokenize_stories.py --check    # only compares: exit code 1 if they are not up to date
+    python examples/tokenize_stories.py            # writes data/tokenizer.json and data/tokens.json
+    python examples/tokenize_stories.py --check    # only compares; exit code 1 if they are out of date
 
-Needs the `tokenizers` package, of the extra toynn[cli]; tokens.json tells the version that it was written with. The
+It needs the `tokenizers` package, from the extra toynn[cli]; tokens.json records the version that wrote it. The
 vocabulary has 627 tokens: the end-of-story token, the 256 bytes, and 370 merges.
 """
 
@@ -24,14 +24,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 DATA = Path(__file__).resolve().parent / "data"
-VOCAB = 627  # of SmolLM2Config.tiny
+VOCAB = 627  # as in SmolLM2Config.tiny
 END_OF_STORY = "<|endofstory|>"
 WINDOW = 32  # tokens in the smoke example's sequence
 WINDOW_LABELS = 26  # distinct labels in it, as in the sequence behind the reference's published curve
 
 
 def stories_of(text: str) -> list[str]:
-    """Stories stand in one paragraph each."""
+    """Return the stories, each a paragraph of the text."""
     return [story.strip() for story in text.split("\n\n") if story.strip()]
 
 
@@ -50,12 +50,12 @@ def train(stories: list[str]) -> Tokenizer:
 
 
 def next_ids(window: list[int]) -> list[int]:
-    """The labels of a sequence: each next id, and the last position targets itself."""
+    """Return the labels of a sequence: the next id of each position; the last position has its own id."""
     return window[1:] + window[-1:]
 
 
 def smoke_window(stream: list[int]) -> int:
-    """Offset of the first window of the stream with exactly WINDOW_LABELS distinct labels."""
+    """Return the offset of the first window of the stream with exactly WINDOW_LABELS distinct labels."""
     for offset in range(len(stream) - WINDOW + 1):
         if len(set(next_ids(stream[offset : offset + WINDOW]))) == WINDOW_LABELS:
             return offset
@@ -63,7 +63,7 @@ def smoke_window(stream: list[int]) -> int:
 
 
 def tokens_of(text: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What tokens.json holds. Its stream is all stories in order, END_OF_STORY after each."""
+    """Return the content of tokens.json. Its stream holds all stories in order, END_OF_STORY after each."""
     end: int = tokenizer.get_vocab()[END_OF_STORY]
     ids = [tokenizer.encode(story).ids for story in stories_of(text)]
     stream = [i for story in ids for i in [*story, end]]
@@ -86,7 +86,7 @@ def tokens_of(text: str, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def as_json(tokens: dict[str, Any]) -> str:
-    """Indented, but with each list of ids on one line."""
+    """Return indented JSON with each list of ids on one line."""
     lists: dict[str, str] = {}
 
     def hold(value: Any) -> Any:
@@ -105,7 +105,7 @@ def as_json(tokens: dict[str, Any]) -> str:
 
 
 def make() -> dict[str, str]:
-    """File name -> content."""
+    """Return the content of each file by its name."""
     text = (DATA / "stories.txt").read_text(encoding="utf-8")
     tokenizer = train(stories_of(text))
     return {
@@ -116,7 +116,7 @@ def make() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, compare with the files that are there")
+    parser.add_argument("--check", action="store_true", help="compare with the existing files instead of writing them")
     check = parser.parse_args().check
     stale = 0
     for name, content in make().items():
@@ -126,7 +126,7 @@ def main() -> int:
             print(f"wrote {name}")
         elif not path.is_file() or path.read_text(encoding="utf-8") != content:
             stale += 1
-            print(f"{name} is not what this script makes: run it without --check", file=sys.stderr)
+            print(f"{name} is out of date; run this script without --check", file=sys.stderr)
     return 1 if stale else 0
 
 

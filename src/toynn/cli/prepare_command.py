@@ -10,10 +10,6 @@ import click
 
 from toynn.api.prepare_data import VOCAB_SIZE, prepare
 from toynn.data.prepare import END_OF_TEXT
-from toynn.extras import naming_the_extra
-
-with naming_the_extra():
-    import rich  # noqa: F401  the progress bar of a terminal
 
 
 @click.command()
