@@ -48,7 +48,7 @@ def exists(path: str, page: str) -> bool:
 
     A word in capitals is a placeholder: `curves.PROFILE.json`, `format-N`.
     """
-    pattern = path if path.endswith(".md") else re.sub(r"\b[A-Z]+\b", "*", path)
+    pattern = path if path.endswith(".md") else re.sub(r"(?<![A-Za-z])[A-Z]+(?![A-Za-z])", "*", path)
     bases = [ROOT, ROOT / "src" / "toynn", ROOT / "csrc", (ROOT / page).parent]
     if any((base / path).exists() or next(base.glob(pattern.rstrip("/")), None) is not None for base in bases):
         return True
