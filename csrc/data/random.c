@@ -1,5 +1,5 @@
-/* data/random.c - the two random streams of the reference's initialisation: integers and the C library's f64 math. */
-#include "session.h"
+/* data/random.c - the two random streams of the reference's initialisation, computed with integers and the C library's f64 functions. */
+#include "machine/machine.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -1,5 +1,17 @@
-/* graph/backward.c - graph b: the forward graph, its backward, and what a step does with the gradients. */
+/* graph/backward.c - graph b: the forward graph, its backward and the optimizer steps. */
+#include "graph/backward.h"
+
+#include "graph/check.h"
+#include "graph/forward.h"
+#include "graph/fused_backward.h"
+#include "graph/handles.h"
+#include "graph/run.h"
+#include "graph/schedule.h"
 #include "kernels/kernel.h"
+#include "memory/allocate.h"
+#include "memory/plan.h"
+#include "ops/cross_entropy.h"
+#include "ops/rules.h"
 
 #include <string.h>
 
@@ -26,17 +38,6 @@ static bool any_loss(const struct ggml_cgraph * graph) {
     return false;
 }
 
-/* Is the loss a tnn_fused_cross_entropy? Then the shim differentiates the graph. */
-static bool is_fused(const tnn_session * s, const struct ggml_cgraph * graph) {
-    for (int i = 0; i < graph->n_nodes; i++) {
-        const struct tnn_kernel * k = tnn__kernel_of(s, graph->nodes[i]);
-        if ((graph->nodes[i]->flags & GGML_TENSOR_FLAG_LOSS) && k != NULL && k->kind == TNN_K_CROSS_ENTROPY) {
-            return true;
-        }
-    }
-    return false;
-}
-
 int tnn_build_backward(tnn_session * s) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
@@ -47,18 +48,18 @@ int tnn_build_backward(tnn_session * s) {
     if (!any_loss(s->gf)) {
         return tnn__fail(s, TNN_E_STATE, "no node of the forward graph is flagged as a loss; call tnn_set_loss first");
     }
-    const bool fused = is_fused(s, s->gf);
+    const bool fused = tnn__is_fused(s->gf);
     int        rc    = fused ? tnn__fused_check(s, s->gf) : tnn__check_differentiable(s, s->gf);
     if (rc != TNN_OK) {
         return rc;
     }
-    const int64_t most = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes;
-    if (most > s->capacity) {
-        return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, it is %lld; "
-                         "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) most, (long long) s->capacity);
+    const int64_t limit = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes;
+    if (limit > s->capacity) {
+        return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, but the capacity is %lld; "
+                         "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) limit, (long long) s->capacity);
     }
-    struct tnn_reserve reserve = { 0 }; /* ggml's flags of what needs a gradient */
-    if (!fused && !tnn__reserve_open(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
+    struct tnn_reserve reserve = { 0 }; /* where ggml marks the tensors that need a gradient */
+    if (!fused && !tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }
     if (s->gb_unfinished != NULL) { /* the context has room for one copy */
@@ -83,7 +84,7 @@ int tnn_build_backward(tnn_session * s) {
         s->gb            = NULL;
         return rc;
     }
-    s->stage       = TNN_STAGE_BACKWARD_BUILT;
+    s->stage = TNN_STAGE_BACKWARD_BUILT;
     return TNN_OK;
 }
 
@@ -98,7 +99,7 @@ tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
     }
     struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
     if (grad == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is no parameter, or leads to no loss", ggml_get_name(x));
+        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is not a parameter, or no loss depends on it", ggml_get_name(x));
         return 0;
     }
     return tnn__handle(s, grad);
@@ -113,7 +114,7 @@ int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node) {
         return tnn__fail_stage(s, "graph b can be extended between tnn_build_backward and tnn_realize_backward");
     }
     if (t->op == GGML_OP_NONE) {
-        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input: there is nothing to compute", ggml_get_name(t));
+        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input, so there is nothing to compute", ggml_get_name(t));
     }
     return tnn__expand(s, s->gb, t);
 }
@@ -131,12 +132,12 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
     return TNN_OK;
 }
 
-/* Is every gradient of a parameter an output, and made by kernels that can add to what is there? */
-static bool gradients_kept(const tnn_session * s, const struct ggml_cgraph * gb) {
+/* Is the gradient of each parameter an output, and computed by a kernel that can add to the values in its memory? */
+static bool gradients_kept(const struct ggml_cgraph * gb) {
     for (int i = 0; i < gb->n_nodes; i++) {
         if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
             const struct ggml_tensor * grad = ggml_graph_get_grad(gb, gb->nodes[i]);
-            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(s, grad)))) {
+            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(grad)))) {
                 return false;
             }
         }
@@ -151,21 +152,29 @@ int tnn_realize_backward(tnn_session * s) {
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
         return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
     }
-    const bool fused = is_fused(s, s->gb);
-    int rc = fused ? tnn__fused_schedule(s, s->gb) : TNN_OK;
+    const bool fused = tnn__is_fused(s->gb);
+    int rc = fused ? tnn__schedule_steps(s, s->gb) : TNN_OK;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
-    if (rc == TNN_OK) { /* the last that can fail: what has its place is not placed again */
-        s->gradients_kept = gradients_kept(s, s->gb);
+    if (rc == TNN_OK) { /* the last step that can fail, because tensors are not placed twice */
+        s->gradients_kept = gradients_kept(s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
     if (rc != TNN_OK) {
         return rc;
     }
-    tnn__losses_seal(s);
+    tnn__losses_seal(s->gb);
     s->computed = false;
     s->stage    = TNN_STAGE_BACKWARD_REALIZED;
     return TNN_OK;
+}
+
+static void zero_moments(const struct ggml_tensor * step) {
+    for (int j = 0; j < tnn__n_operands(step); j++) {
+        if (tnn__operands_written(step) & TNN_OPERAND(j)) {
+            ggml_set_zero(step->src[j]);
+        }
+    }
 }
 
 int tnn__reset(tnn_session * s, bool moments) {
@@ -173,14 +182,12 @@ int tnn__reset(tnn_session * s, bool moments) {
         return tnn__fail_stage(s, "a reset needs tnn_realize_backward");
     }
     for (int i = 0; i < s->gb->n_nodes; i++) {
-        struct ggml_tensor      * node = s->gb->nodes[i];
-        const struct tnn_kernel * k    = tnn__kernel_of(s, node);
-        if (moments && (node->op == GGML_OP_OPT_STEP_ADAMW || (k != NULL && k->kind == TNN_K_ADAMW))) {
-            ggml_set_zero(node->src[2]);
-            ggml_set_zero(node->src[3]);
+        struct ggml_tensor * node = s->gb->nodes[i];
+        if (moments && tnn__is_optimizer_step(node)) {
+            zero_moments(node);
         }
         struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
-        if (accumulator != NULL) { /* ggml makes one for each loss only: gradients of parameters are written, not added to */
+        if (accumulator != NULL) { /* ggml makes one for each loss only: gradients of parameters are overwritten, not added to */
             *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
         }
     }

@@ -1,9 +1,13 @@
-/* graph/declare.c - the tensors that a session is told of, and the contexts of ggml that hold them. */
-#include "kernels/kernel.h"
+/* graph/declare.c - the tensors that the caller declares, and the ggml contexts that hold them. */
+#include "graph/declare.h"
+
+#include "graph/handles.h"
+#include "memory/allocate.h"
+#include "memory/release.h"
 
 #include <stdlib.h>
 
-/* Checks the sizes of a new tensor; every dimension at least 1, all elements countable in an int. */
+/* Checks the sizes of a new tensor: every dimension is at least 1, and the number of elements fits an int. */
 static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
     int64_t elements = 1;
     for (int i = 0; i < n_dims; i++) {
@@ -24,7 +28,7 @@ static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
 /* A context in mem, or NULL with an error. */
 static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
     struct tnn_reserve reserve = { 0 };
-    if (!tnn__reserve_open(s, &reserve, (struct tnn_needs) { .small = 1 })) {
+    if (!tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .small = 1 })) {
         return NULL;
     }
     const struct ggml_init_params params = { .mem_size = mem_size, .mem_buffer = mem, .no_alloc = true };
@@ -35,24 +39,16 @@ static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void 
 
 /* ------------------------------------------------------------------ weights */
 
-/* The weights context grows: a new ggml context cannot, so tensors live in chunks of contexts. */
 #define CHUNK_TENSORS 1024
-struct tnn_chunk {
-    struct tnn_chunk    * next;
-    struct ggml_context * ctx;
-    void                * mem;
-    int                   n;
-};
 
 static bool reserve_weight(tnn_session * s) {
     if (s->chunks_w != NULL && s->chunks_w->n < CHUNK_TENSORS) {
         return true;
     }
     const size_t       size = CHUNK_TENSORS * ggml_tensor_overhead();
-    struct tnn_chunk * c    = calloc(1, sizeof(*c));
-    if (c == NULL || (c->mem = aligned_alloc(64, (size + 63) / 64 * 64)) == NULL) {
+    struct tnn_chunk * c    = tnn__zeroed_alloc(s, sizeof(*c), "a list of tensor headers");
+    if (c == NULL || (c->mem = tnn__aligned_alloc(s, size, "tensor headers")) == NULL) {
         free(c);
-        tnn__fail(s, TNN_E_MEMORY, "no memory for %d tensor headers (%zu bytes)", CHUNK_TENSORS, size);
         return false;
     }
     c->ctx = context_new(s, size, c->mem);
@@ -71,14 +67,14 @@ static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum gg
         return 0;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was called");
+        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was already called");
         return 0;
     }
     if (!check_sizes(s, ne, n_dims)) {
         return 0;
     }
     if (s->weights.n >= TNN_MAX_PERSISTENT) {
-        tnn__fail(s, TNN_E_STATE, "a session holds at most %lld persistent tensors", (long long) TNN_MAX_PERSISTENT);
+        tnn__fail(s, TNN_E_STATE, "a session has at most %lld persistent tensors", (long long) TNN_MAX_PERSISTENT);
         return 0;
     }
     if (!reserve_weight(s) || !tnn__table_grow(s, &s->weights)) {
@@ -128,7 +124,7 @@ int tnn_finalize_weights(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        return tnn__fail(s, TNN_E_STATE, "the weights are finalized already, once is all");
+        return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights is called once");
     }
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;
@@ -152,20 +148,9 @@ int tnn_finalize_weights(tnn_session * s) {
     return TNN_OK;
 }
 
-void tnn__weights_free(tnn_session * s) {
-    for (struct tnn_chunk * c = s->chunks_w, * next; c != NULL; c = next) {
-        next = c->next;
-        ggml_free(c->ctx);
-        free(c->mem);
-        free(c);
-    }
-    ggml_backend_buffer_free(s->buf_w);
-    free(s->weights.entries);
-}
-
 /* ------------------------------------------------------------------ the tensors of a graph */
 
-/* The compute context holds capacity tensors and the objects of both graphs. */
+/* The compute context has room for capacity tensors and for both graphs. */
 static bool open_compute_context(tnn_session * s) {
     if (s->ctx_c != NULL) {
         return true;
@@ -188,7 +173,7 @@ static bool open_compute_context(tnn_session * s) {
 
 bool tnn__reserve_nodes(tnn_session * s, int n) {
     if (s->stage == TNN_STAGE_DECLARE) {
-        tnn__fail_stage(s, "a graph can be built");
+        tnn__fail_stage(s, "a graph can be built after tnn_finalize_weights");
         return false;
     }
     if (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED) {
@@ -199,7 +184,7 @@ bool tnn__reserve_nodes(tnn_session * s, int n) {
         return false;
     }
     if (s->n_tensors_c + n > s->capacity) {
-        tnn__fail(s, TNN_E_STATE, "the graph is full: %lld tensors of a capacity of %lld; "
+        tnn__fail(s, TNN_E_STATE, "the graph is full: it has %lld tensors and its capacity is %lld; "
                   "set a larger tnn_session_set_graph_capacity before building",
                   (long long) s->n_tensors_c, (long long) s->capacity);
         return false;
@@ -237,20 +222,4 @@ tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0) {
 tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0) {
     const int64_t ne[] = { ne0 };
     return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
-}
-
-void tnn__compute_context_free(tnn_session * s) {
-    tnn__losses_free(s);
-    tnn__kernels_free(s);
-    ggml_free(s->ctx_c);
-    free(s->mem_c);
-    s->ctx_c    = NULL;
-    s->mem_c    = NULL;
-    s->gf       = NULL;
-    s->gb       = NULL;
-    s->gb_unfinished = NULL;
-    s->nodes.n  = 0;
-    s->nbytes_c = 0;
-    s->n_tensors_c = 0;
-    s->computed = s->reset_done = false;
 }

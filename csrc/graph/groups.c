@@ -1,52 +1,40 @@
 /* graph/groups.c - which nodes of a fused training graph run between two barriers.
  *
- * ggml's threads meet after each node. That costs little where each has a core of its own, but the nodes of a small model are
- * short, and where a thread has lost its core the others wait at every one. Here nodes that need not wait for each other, for
- * neither writes what the other touches, are put side by side, as one group, which ggml sees as one node. No bit changes: every
- * node computes what it did.
+ * ggml's threads meet after each node. That costs little if each thread has a core of its own. But the nodes of a small model are
+ * short, and if a thread has lost its core, the others wait for it after every node. So nodes that need not wait for each other,
+ * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one node. No bit
+ * changes: every node computes the same.
  *
- * Groups could be longer if products were cut by rows: a thread would find its own rows done. It costs more than it brings:
- * each core then reads the whole of each weight, half of which the other has just stepped.
+ * Groups could be longer if products were divided by rows, because a thread would find its own rows done. That costs more than it
+ * saves: each core would read the whole of each weight, half of which the other core has just stepped.
  */
+#include "graph/schedule.h"
+
 #include "kernels/kernel.h"
+#include "memory/release.h"
+#include "ops/rules.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "ggml-impl.h"
 
-#define MOST_NODES 4096               /* beyond it, and ... */
-#define MOST_WORK  (INT64_C(1) << 22) /* ... where a node has so many multiply-adds on average, barriers do not matter */
-#define WINDOW     256                /* nodes that are looked at for one group */
+/* Barriers matter only for graphs of at most MOST_NODES nodes with fewer than MOST_WORK multiply-adds per node on average. */
+#define MOST_NODES 4096
+#define MOST_WORK  (INT64_C(1) << 22)
+#define WINDOW     256 /* nodes that are considered for one group */
 
-/* ------------------------------------------------------------------ what a node touches */
-
-static const struct ggml_tensor * memory_of(const struct ggml_tensor * t) {
-    return t->view_src != NULL ? t->view_src : t;
-}
-
-/* Operand j is written too: the moments of an optimizer's step. */
-static bool writes_operand(const struct tnn_kernel * k, const struct ggml_tensor * node, int j) {
-    return (k != NULL && k->kind == TNN_K_ADAMW && (j == 2 || j == 3))
-        || ((node->op == GGML_OP_OPT_STEP_ADAMW || node->op == GGML_OP_OPT_STEP_SGD) && j != 1);
-}
-
-/* That a sum of squares names another's does not mean that it reads it: the norm reads them all. */
-static bool reads_operand(const struct tnn_kernel * k, int j) {
-    return k == NULL || k->kind != TNN_K_GRAD_SQUARES || j == 0;
-}
-
-/* ------------------------------------------------------------------ who waits for whom */
+/* ------------------------------------------------------------------ which node waits for which */
 
 struct edge {
     int next; /* of the same node, -1 at the end */
     int from;
 };
 
-/* Who touched a tensor last, by its slot. */
+/* The nodes that read or wrote a tensor last, by the slot of the tensor. */
 struct touch {
     int writer;       /* node, or -1 */
-    int first_reader; /* since it was written, of the readers' list, or -1 */
+    int first_reader; /* since it was written: start of a list in readers, or -1 */
 };
 
 struct reader {
@@ -84,7 +72,7 @@ static bool wait_for(struct order * o, int i, int from) {
 }
 
 static bool note_read(struct order * o, int i, const struct ggml_tensor * t) {
-    struct touch * at = &o->touched[ggml_hash_find(&o->graph->visited_hash_set, memory_of(t))];
+    struct touch * at = &o->touched[ggml_hash_find(&o->graph->visited_hash_set, tnn__root(t))];
     if (!wait_for(o, i, at->writer)) {
         return false;
     }
@@ -94,7 +82,7 @@ static bool note_read(struct order * o, int i, const struct ggml_tensor * t) {
 }
 
 static bool note_write(struct order * o, int i, const struct ggml_tensor * t) {
-    struct touch * at = &o->touched[ggml_hash_find(&o->graph->visited_hash_set, memory_of(t))];
+    struct touch * at = &o->touched[ggml_hash_find(&o->graph->visited_hash_set, tnn__root(t))];
     bool ok = wait_for(o, i, at->writer);
     for (int r = at->first_reader; r >= 0 && ok; r = o->readers[r].next) {
         ok = wait_for(o, i, o->readers[r].node);
@@ -103,26 +91,34 @@ static bool note_write(struct order * o, int i, const struct ggml_tensor * t) {
     return ok;
 }
 
+/* Notes what node i reads besides its operands. */
+static bool note_other_reads(struct order * o, int i, const struct tnn_kernel * k) {
+    const struct ggml_tensor * node = o->graph->nodes[i], * t = NULL;
+    if (k == NULL || k->type->also_reads == NULL) {
+        return true;
+    }
+    while ((t = k->type->also_reads(node, t)) != NULL) {
+        if (!note_read(o, i, t)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool find_edges(struct order * o) {
     for (int i = 0; i < o->graph->n_nodes; i++) {
         const struct ggml_tensor * node = o->graph->nodes[i];
-        const struct tnn_kernel  * k    = tnn__kernel_of(o->s, node);
-        bool ok = true;
+        const struct tnn_kernel  * k    = tnn__kernel_of(node);
         if (ggml_op_is_empty(node->op)) {
             continue;
         }
-        if (k != NULL && k->kind == TNN_K_GRAD_NORM) { /* reads the sums of all gradients, see tnn__grad_norm */
-            for (const struct ggml_tensor * t = node->src[0]->src[1]; t != NULL; t = t->src[1]) {
-                if (!note_read(o, i, t)) {
-                    return false;
-                }
-            }
+        const uint32_t writes = tnn__operands_written(node), order_only = k != NULL ? k->type->order_only : 0;
+        bool ok = note_other_reads(o, i, k);
+        for (int j = 0; j < tnn__n_operands(node) && ok; j++) {
+            ok = (order_only & TNN_OPERAND(j)) != 0 || note_read(o, i, node->src[j]);
         }
         for (int j = 0; j < tnn__n_operands(node) && ok; j++) {
-            ok = !reads_operand(k, j) || note_read(o, i, node->src[j]);
-        }
-        for (int j = 0; j < tnn__n_operands(node) && ok; j++) {
-            ok = !writes_operand(k, node, j) || note_write(o, i, node->src[j]);
+            ok = (writes & TNN_OPERAND(j)) == 0 || note_write(o, i, node->src[j]);
         }
         if (!ok || !note_write(o, i, node)) {
             return false;
@@ -133,9 +129,9 @@ static bool find_edges(struct order * o) {
 
 /* ------------------------------------------------------------------ groups */
 
-/* What nothing but the optimizer waits for: it can fill groups that have to be there anyway. */
+/* Does only the optimizer wait for this node? Then it can fill groups that are needed anyway. */
 static bool can_wait(const struct tnn_kernel * k) {
-    return k != NULL && (tnn__is_parameter_gradient(k) || k->kind == TNN_K_ADAMW || k->kind == TNN_K_GRAD_SQUARES);
+    return k != NULL && (tnn__is_parameter_gradient(k) || k->type->for_optimizer);
 }
 
 static bool may_join(const struct order * o, int i, int group) {
@@ -148,8 +144,8 @@ static bool may_join(const struct order * o, int i, int group) {
     return true;
 }
 
-/* Numbers the groups from 1; 0 is of what computes nothing, parameters and views. A group is what is ready of the chain from ids to
- * loss and back, then all else that is ready. */
+/* Numbers the groups from 1; group 0 has the nodes that compute nothing, parameters and views. A group takes what is ready of the
+ * chain from the ids to the loss and back, then everything else that is ready. */
 static void form_groups(const struct order * o) {
     const int n = o->graph->n_nodes;
     int first = 0;
@@ -161,7 +157,7 @@ static void form_groups(const struct order * o) {
         bool      empty = true, alone = false;
         for (int pass = 0; pass < 2; pass++) {
             for (int i = first; i < end && !alone; i++) {
-                const struct tnn_kernel * k = tnn__kernel_of(o->s, o->graph->nodes[i]);
+                const struct tnn_kernel * k = tnn__kernel_of(o->graph->nodes[i]);
                 if (o->group[i] >= 0 || can_wait(k) != (pass == 1) || (k == NULL && !empty) || !may_join(o, i, group)) {
                     continue;
                 }
@@ -176,24 +172,11 @@ static void form_groups(const struct order * o) {
     }
 }
 
-static int64_t multiply_adds(const struct tnn_kernel * k, const struct ggml_tensor * node) {
-    const int64_t elements = ggml_nelements(node);
-    switch (k->kind) {
-        case TNN_K_LINEAR: /* k is x's row */
-        case TNN_K_LINEAR_BACK_X: /* k is dy's row */
-            return elements * node->src[0]->ne[0];
-        case TNN_K_LINEAR_BACK_W: /* k is the rows */
-            return elements * node->src[k->continues ? 1 : 0]->ne[1];
-        default:
-            return 0;
-    }
-}
-
-static bool is_light(const tnn_session * s, const struct ggml_cgraph * graph) {
+static bool is_light(const struct ggml_cgraph * graph) {
     int64_t work = 0;
     for (int i = 0; i < graph->n_nodes; i++) {
-        const struct tnn_kernel * k = tnn__kernel_of(s, graph->nodes[i]);
-        work += k != NULL ? multiply_adds(k, graph->nodes[i]) : 0;
+        const struct tnn_kernel * k = tnn__kernel_of(graph->nodes[i]);
+        work += k != NULL && k->type->multiply_adds != NULL ? k->type->multiply_adds(k, graph->nodes[i]) : 0;
     }
     return graph->n_nodes <= MOST_NODES && work / graph->n_nodes < MOST_WORK;
 }
@@ -218,7 +201,7 @@ static bool apply(const struct order * o) {
             start[g + 1] += start[g];
         }
         int at = 0;
-        for (int g = 0; g < n_groups; g++) { /* start[g] is where the next of its nodes goes; then where the group ends */
+        for (int g = 0; g < n_groups; g++) { /* start[g]: where the next node of the group goes; in the end, where the group ends */
             for (; at < start[g + 1]; at++) {
                 end[at] = start[g + 1] - 1;
             }
@@ -237,8 +220,8 @@ static bool apply(const struct order * o) {
 }
 
 int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
-    tnn__groups_free(s);
-    if (!is_light(s, graph)) {
+    tnn__release_groups(s);
+    if (!is_light(graph)) {
         return TNN_OK;
     }
     const size_t n = (size_t) graph->n_nodes, slots = graph->visited_hash_set.size;
@@ -266,7 +249,7 @@ int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
     free(o.group);
     free(o.touched);
     free(o.readers);
-    return ok ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "no memory to group a graph of %d nodes", graph->n_nodes);
+    return ok ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory", graph->n_nodes);
 }
 
 /* ------------------------------------------------------------------ running them */
@@ -278,12 +261,12 @@ int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph) {
     }
     s->leaders = malloc((size_t) graph->n_nodes * sizeof(*s->leaders));
     if (s->leaders == NULL) {
-        return tnn__fail(s, TNN_E_MEMORY, "no memory to group a graph of %d nodes", graph->n_nodes);
+        return tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory", graph->n_nodes);
     }
     s->n_leaders = 0;
     for (int i = 0; i < graph->n_nodes; i++) {
         const int           begin = i, end = s->group_end[i];
-        struct tnn_kernel * k     = tnn__kernel_of(s, graph->nodes[end]);
+        struct tnn_kernel * k     = tnn__kernel_of(graph->nodes[end]);
         i = end;
         if (ggml_op_is_empty(graph->nodes[end]->op)) {
             continue;
@@ -295,12 +278,4 @@ int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph) {
         s->leaders[s->n_leaders++] = graph->nodes[end];
     }
     return TNN_OK;
-}
-
-void tnn__groups_free(tnn_session * s) {
-    free(s->group_end);
-    free(s->leaders);
-    s->group_end = NULL;
-    s->leaders   = NULL;
-    s->n_leaders = 0;
 }

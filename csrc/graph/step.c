@@ -1,5 +1,9 @@
-/* graph/step.c - a training step in one call, and where its time goes. */
-#include "kernels/kernel.h"
+/* graph/step.c - a training step in one call, and the time of each node. */
+#include "graph/backward.h"
+#include "graph/check.h"
+#include "graph/handles.h"
+#include "graph/run.h"
+#include "kernels/grad_norm.h"
 
 #include <string.h>
 
@@ -10,7 +14,7 @@ static struct ggml_tensor * step_input(tnn_session * s, const char * arg, tnn_te
         return NULL;
     }
     if (!e->is_input || e->tensor->type != type || ggml_nelements(e->tensor) != n || e->tensor->data == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, it is %s of shape %s", arg, (long long) n,
+        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, but it is %s of shape %s", arg, (long long) n,
                   ggml_type_name(type), ggml_type_name(e->tensor->type), tnn__shape(e->tensor));
         return NULL;
     }
@@ -50,14 +54,14 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
         return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before tnn_realize_backward");
     }
-    if (t_norm != NULL && (tnn__kernel_of(s, t_norm) == NULL || tnn__kernel_of(s, t_norm)->kind != TNN_K_GRAD_NORM || t_norm->data == NULL || norm == NULL)) {
-        return tnn__fail(s, TNN_E_VALUE, "step.norm is not what tnn_fused_grad_norm returned, or there is no place for it");
+    if (t_norm != NULL && (!tnn__is_grad_norm(t_norm) || t_norm->data == NULL || norm == NULL)) {
+        return tnn__fail(s, TNN_E_VALUE, "step.norm must be a result of tnn_fused_grad_norm in the graph, and norm must not be NULL");
     }
     if ((mode & TNN_STEP_ACCUMULATE) && !s->gradients_kept) {
-        return tnn__fail(s, TNN_E_STATE, "gradients accumulate only where each is flagged with tnn_set_output before tnn_realize_backward");
+        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before tnn_realize_backward");
     }
     if ((mode & TNN_STEP_ACCUMULATE) && !s->computed) {
-        return tnn__fail(s, TNN_E_STATE, "there is no gradient yet to accumulate on: the first step goes without TNN_STEP_ACCUMULATE");
+        return tnn__fail(s, TNN_E_STATE, "there is no gradient yet to add to: the first step must not set TNN_STEP_ACCUMULATE");
     }
     fill(s, t_ids, ids);
     fill(s, t_targets, targets);

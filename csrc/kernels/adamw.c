@@ -1,55 +1,14 @@
-/* kernels/adamw.c - the norm of all gradients, clipping by it, and AdamW. */
-#include "kernels/gemm.h"
+/* kernels/adamw.c - the AdamW step on clipped gradients. */
+#include "kernels/grad_norm.h"
 #include "kernels/kernel.h"
+#include "kernels/parts.h"
 #include "kernels/vec8.h"
+#include "ops/operands.h"
+#include "ops/optimizer.h"
 
-/* Sums of squares of a gradient, in f64, in TNN_SQUARES_PARTS parts whose ends do not depend on the number of threads. They stay
- * in the kernel, for the norm. Operands: gradient, [the gradient's before]. */
-void tnn__grad_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
-    struct tnn_kernel * state = (struct tnn_kernel *) k;
-    const float       * g     = tnn__data(dst->src[0]);
-    for (int part = ith; part < TNN_SQUARES_PARTS; part += nth) {
-        int64_t begin, end;
-        tnn__part(ggml_nelements(dst->src[0]), 1, part, TNN_SQUARES_PARTS, &begin, &end);
-        double lanes[4] = { 0.0, 0.0, 0.0, 0.0 };
-        int64_t i = begin;
-        for (; i + 4 <= end; i += 4) {
-            for (int j = 0; j < 4; j++) {
-                lanes[j] += (double) g[i + j] * (double) g[i + j];
-            }
-        }
-        for (; i < end; i++) {
-            lanes[0] += (double) g[i] * (double) g[i];
-        }
-        state->partial[part] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
-    }
-}
-
-/* [norm, factor]: the norm of all gradients times clip[1], and what each gradient is multiplied by so that the norm becomes at
- * most clip[0] (0: no limit). The parts of all gradients are added in f64, in their order. Operands: the last gradient's, clip. */
-void tnn__grad_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) nth;
-    (void) scratch;
-    if (ith != 0) {
-        return;
-    }
-    const float * clip = tnn__data(dst->src[1]);
-    double squares = 0.0;
-    for (const struct tnn_kernel * of = k->following; of != NULL; of = of->following) {
-        for (int part = 0; part < TNN_SQUARES_PARTS; part++) {
-            squares += of->partial[part];
-        }
-    }
-    const double norm = sqrt(squares) * (double) clip[1];
-    float      * out  = dst->data;
-    out[0] = (float) norm;
-    out[1] = clip[1] * (clip[0] > 0.0f && norm > (double) clip[0] ? (float) ((double) clip[0] / norm) : 1.0f);
-}
-
-/* ggml's AdamW, operation for operation, on the gradient times factor. Operands: w, gradient, m, v, hp, [norm and factor].
- * A norm that is not finite leaves w, m and v as they are. */
-void tnn__adamw(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+/* The operations of ggml's AdamW, in its order, on the gradient times factor. Weight decay is part of keep. Operands: w, gradient, m, v,
+ * hp, [norm and factor]. If the norm is not finite, w, m and v stay unchanged. */
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * hp   = tnn__data(dst->src[4]);
     const float * norm = dst->src[5] != NULL ? tnn__data(dst->src[5]) : NULL;
@@ -85,4 +44,34 @@ void tnn__adamw(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
             v8_store_part(w + i, n, wi);
         }
     }
+}
+
+static const struct tnn_kernel_type ADAMW = {
+    .name = "ADAMW", .run = run, .writes = TNN_OPERAND(2) | TNN_OPERAND(3), .optimizer_step = true, .for_optimizer = true,
+};
+
+tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp, tnn_tensor norm) {
+    struct ggml_tensor * args[TNN_ADAMW_OPERANDS + 1];
+    int n_args = TNN_ADAMW_OPERANDS;
+    if (!tnn__enter(s, __func__) || !tnn__want_backward_built(s) || !tnn__adamw_operands(s, w, grad, m, v, hp, args)) {
+        return 0;
+    }
+    if (norm != 0) {
+        struct ggml_tensor * tn = args[n_args++] = tnn__tensor(s, "norm", norm);
+        if (tn == NULL) {
+            return 0;
+        }
+        if (!tnn__is_grad_norm(tn)) {
+            tnn__fail(s, TNN_E_VALUE, "norm (%s) must be a result of tnn_fused_grad_norm", ggml_get_name(tn));
+            return 0;
+        }
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    struct ggml_tensor * step = tnn__kernel_node(s, &ADAMW, NULL, 0, 0, args, n_args);
+    if (step != NULL) {
+        ggml_format_name(step, "step of %.50s", ggml_get_name(args[0]));
+    }
+    return tnn__handle(s, step);
 }

@@ -1,16 +1,27 @@
 /* kernels/attention.c - causal attention over whole sequences with grouped queries and RoPE, and its gradient.
  *
- * One row of the operand holds a token's query heads, then its key heads, then its value heads. Scores exist only for a block
- * of queries at a time and only up to the last key they see; the backward makes them again. A (sequence, head) is one piece of
- * work, in the backward a (sequence, KV head): all that is added up into one gradient is added by one thread, in one order.
+ * One row of the operand has a token's query heads, then its key heads, then its value heads. Scores exist only for a block of queries
+ * at a time, and only up to the last key that the block sees; the backward computes them again. Threads divide the work by (sequence,
+ * head), in the backward by (sequence, KV head): everything that adds up to one gradient is added by one thread, in one order.
  */
+#include "graph/gradients.h"
 #include "kernels/gemm.h"
 #include "kernels/kernel.h"
-#include "kernels/vec8.h"
+#include "kernels/parts.h"
+#include "kernels/rope.h"
+#include "kernels/softmax.h"
+#include "ops/operands.h"
 
 #define QUERIES 96 /* in a block */
 
-/* Row stride of a block's scores: a multiple of the vector, and no power of two, which would make rows collide in the cache. */
+struct attention {
+    int32_t d_head, n_heads, n_kv;
+    int64_t t_seq; /* tokens of a sequence, or of the cache */
+};
+
+/* ------------------------------------------------------------------ scratch memory */
+
+/* Row stride of a block's scores: a multiple of the vector, but not a power of two, which would make rows collide in the cache. */
 static int64_t score_stride(int64_t t_seq) {
     return (t_seq + 15) / 16 * 16 + 16;
 }
@@ -47,86 +58,23 @@ static struct buffers lay_out(void * scratch, int64_t t_seq, int64_t d_head, siz
     return b;
 }
 
-size_t tnn__attention_scratch(int64_t t_seq, int64_t d_head) {
+static size_t scratch_size(const void * params) {
+    const struct attention * p = params;
     size_t size;
-    lay_out((void *) 64, t_seq, d_head, &size);
+    lay_out((void *) 64, p->t_seq, p->d_head, &size);
     return size;
-}
-
-/* ------------------------------------------------------------------ RoPE */
-
-/* cos and sin of the angle of each pair at each position, in f64 and rounded: [d_head/2 cosines, d_head/2 sines] a row.
- * angle = freq_scale * position * base^(-2 pair / d_head) / factor. Operands: positions, [frequency factors]. */
-void tnn__rope_table(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
-    const int32_t * position = dst->src[0]->data;
-    const float   * factor   = dst->src[1] != NULL ? tnn__data(dst->src[1]) : NULL;
-    const int64_t   pairs    = k->d_head / 2;
-    int64_t begin, end;
-    tnn__part(pairs, 1, ith, nth, &begin, &end);
-    for (int64_t pair = begin; pair < end; pair++) {
-        const double frequency = (double) k->freq_scale * pow((double) k->freq_base, -2.0 * (double) pair / (double) k->d_head)
-                               / (factor != NULL ? (double) factor[pair] : 1.0);
-        for (int64_t row = 0; row < dst->ne[1]; row++) {
-            float * out = (float *) dst->data + row * dst->ne[0];
-            const double angle = (double) position[row] * frequency;
-            out[pair]         = (float) cos(angle) * k->attn_factor;
-            out[pairs + pair] = (float) sin(angle) * k->attn_factor;
-        }
-    }
-}
-
-/* Turns rows of x (NEOX: element i with i + d/2) by their row of the table, back where inverse, and scales them. */
-static void rotate(const float * x, int64_t x_row, const float * table, int64_t rows, int64_t d, bool inverse, float scale, float * out,
-                   int64_t out_row) {
-    const int64_t half = d / 2;
-    const v8f     by   = v8_set1(scale);
-    for (int64_t row = 0; row < rows; row++, x += x_row, out += out_row, table += d) {
-        int64_t i = 0;
-        for (; i + V8_LANES <= half; i += V8_LANES) {
-            const v8f c = v8_load(table + i), s0 = v8_load(table + half + i), s = inverse ? -s0 : s0;
-            const v8f a = v8_load(x + i), b = v8_load(x + half + i);
-            v8_store(out + i, (a * c - b * s) * by);
-            v8_store(out + half + i, (a * s + b * c) * by);
-        }
-        for (; i < half; i++) {
-            const float c = table[i], s = inverse ? -table[half + i] : table[half + i];
-            const float a = x[i], b = x[half + i];
-            out[i]        = (a * c - b * s) * scale;
-            out[half + i] = (a * s + b * c) * scale;
-        }
-    }
 }
 
 /* ------------------------------------------------------------------ softmax of a block */
 
-/* Row i of p (rows, stride) holds scores of the keys 0..first+i, which become exp(score - max); the keys after them, up to
- * n_keys, become 0. Returns the sum's reciprocal in inverse[i]. */
+/* Row i of p (rows, stride) has the scores of keys 0..first+i. They become exp(score - max), and the keys after them, up to n_keys, become
+ * 0. Writes the reciprocal of each row's sum to inverse. */
 static void causal_exp(float * p, int64_t stride, int64_t rows, int64_t first, int64_t n_keys, float * inverse) {
     for (int64_t row = 0; row < rows; row++) {
         float       * x = p + row * stride;
         const int64_t n = first + row + 1;
-        v8f     max = v8_set1(-INFINITY), sum = v8_set1(0.0f);
-        int64_t i   = 0;
-        for (; i + V8_LANES <= n; i += V8_LANES) {
-            max = v8_max(v8_load(x + i), max);
-        }
-        if (i < n) {
-            max = v8_max(v8_load_part(x + i, n - i, -INFINITY), max);
-        }
-        const v8f shift = v8_set1(v8_max_lane(max));
-        for (i = 0; i + V8_LANES <= n; i += V8_LANES) {
-            const v8f e = v8_exp(v8_load(x + i) - shift);
-            v8_store(x + i, e);
-            sum += e;
-        }
-        if (i < n) {
-            const v8f e = v8_exp(v8_load_part(x + i, n - i, -INFINITY) - shift);
-            v8_store_part(x + i, n - i, e);
-            sum += e;
-        }
+        inverse[row] = 1.0f / tnn__exp_sum(x, n, tnn__row_max(x, n), x);
         memset(x + n, 0, (size_t) (n_keys - n) * sizeof(float));
-        inverse[row] = 1.0f / v8_sum(sum);
     }
 }
 
@@ -145,18 +93,18 @@ struct shape {
     float   scale;
 };
 
-static struct shape shape_of(const struct tnn_kernel * k) {
+static struct shape shape_of(const struct attention * p) {
     return (struct shape) {
-        .t_seq = k->t_seq, .d = k->d_head, .n_heads = k->n_heads, .n_kv = k->n_kv, .group = k->n_heads / k->n_kv,
-        .qkv_row = (int64_t) (k->n_heads + 2 * k->n_kv) * k->d_head, .stride = score_stride(k->t_seq),
-        .scale = 1.0f / sqrtf((float) k->d_head),
+        .t_seq = p->t_seq, .d = p->d_head, .n_heads = p->n_heads, .n_kv = p->n_kv, .group = p->n_heads / p->n_kv,
+        .qkv_row = (int64_t) (p->n_heads + 2 * p->n_kv) * p->d_head, .stride = score_stride(p->t_seq),
+        .scale = 1.0f / sqrtf((float) p->d_head),
     };
 }
 
 /* Scores of rows queries, rotated into b->q, against n_keys keys (n_keys, d_head), rotated, into b->p. */
 static void block_scores(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
                          const float * keys, int64_t key_row, int64_t n_keys) {
-    rotate(queries, h->qkv_row, table, rows, h->d, false, h->scale, b->q, h->d);
+    tnn__rotate(queries, h->qkv_row, table, rows, h->d, false, h->scale, b->q, h->d);
     const struct tnn_gemm g = { /* S = Q K^T */
         .m = rows, .n = n_keys, .k = h->d,
         .a = b->q, .a_row = h->d, .a_col = 1,
@@ -166,7 +114,7 @@ static void block_scores(const struct shape * h, const struct buffers * b, const
     tnn__gemm(&g, b->gemm);
 }
 
-/* What a block of queries sees: scores, softmax, weighted sum of the values, into rows of out. The first query sees first keys
+/* Attention of a block of queries: scores, softmax, weighted sum of the values, into rows of out. The first query sees first keys
  * besides its own. */
 static void block_attention(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
                             int64_t first, const float * keys, int64_t key_row, const float * values, int64_t value_row, float * out,
@@ -187,8 +135,8 @@ static void block_attention(const struct shape * h, const struct buffers * b, co
 }
 
 /* Operands: qkv, RoPE table. */
-void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct shape   h = shape_of(k);
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
     const int64_t out_row  = h.n_heads * h.d;
     int64_t begin, end;
@@ -200,7 +148,7 @@ void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int i
         const float * values = qkv + (h.n_heads + h.n_kv + kv) * h.d;
         float       * out    = (float *) dst->data + sequence * h.t_seq * out_row + head * h.d;
         if (piece == begin || head % h.group == 0) {
-            rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
+            tnn__rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
         }
         for (int64_t q0 = 0; q0 < h.t_seq; q0 += QUERIES) {
             const int64_t rows = tnn__min(QUERIES, h.t_seq - q0);
@@ -210,10 +158,11 @@ void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int i
     }
 }
 
-/* The same for the last tokens of one sequence, whose earlier keys (rotated) and values the cache holds: the tokens' own are
- * written there first. A row of the cache: the KV heads' keys, then their values. Operands: qkv, RoPE table, cache, tokens before. */
-void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct shape   h = shape_of(k);
+/* Attention of the last tokens of one sequence. The cache has the keys (rotated) and values of the earlier tokens; those of the last
+ * tokens are written there first. A row of the cache: the keys of the KV heads, then their values. Operands: qkv, RoPE table, cache,
+ * number of earlier tokens. */
+static void run_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
     const float * qkv     = tnn__data(dst->src[0]);
     const float * table   = tnn__data(dst->src[1]);
@@ -225,7 +174,7 @@ void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst
     for (int64_t kv = begin; kv < end; kv++) {
         float * keys   = cache + kv * h.d;
         float * values = cache + (h.n_kv + kv) * h.d;
-        rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, n, h.d, false, 1.0f, keys + past * cache_row, cache_row);
+        tnn__rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, n, h.d, false, 1.0f, keys + past * cache_row, cache_row);
         for (int64_t row = 0; row < n; row++) {
             memcpy(values + (past + row) * cache_row, qkv + row * h.qkv_row + (h.n_heads + h.n_kv + kv) * h.d,
                    (size_t) h.d * sizeof(float));
@@ -269,8 +218,8 @@ static void softmax_back(float * p, float * dp, int64_t stride, int64_t rows, in
 }
 
 /* Gradient of qkv. Operands: dO, qkv, RoPE table. */
-void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct shape   h = shape_of(k);
+static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
     const int64_t out_row  = h.n_heads * h.d;
     int64_t begin, end;
@@ -282,7 +231,7 @@ void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, 
         const float * values  = qkv + (h.n_heads + h.n_kv + kv) * h.d;
         float       * dqkv    = (float *) dst->data + sequence * h.t_seq * h.qkv_row;
         float       * dvalues = dqkv + (h.n_heads + h.n_kv + kv) * h.d;
-        rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
+        tnn__rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
         memset(b.dkeys, 0, (size_t) (h.t_seq * h.d) * sizeof(float));
         for (int64_t row = 0; row < h.t_seq; row++) {
             memset(dvalues + row * h.qkv_row, 0, (size_t) h.d * sizeof(float));
@@ -316,7 +265,7 @@ void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, 
                     .c = b.dq, .c_row = h.d,
                 };
                 tnn__gemm(&back_q, b.gemm);
-                rotate(b.dq, h.d, table + q0 * h.d, rows, h.d, true, h.scale, dqkv + q0 * h.qkv_row + head * h.d, h.qkv_row);
+                tnn__rotate(b.dq, h.d, table + q0 * h.d, rows, h.d, true, h.scale, dqkv + q0 * h.qkv_row + head * h.d, h.qkv_row);
                 const struct tnn_gemm back_k = { /* dK += dS^T Q; Q carries the scale */
                     .m = n_keys, .n = h.d, .k = rows,
                     .a = b.dp, .a_row = 1, .a_col = h.stride,
@@ -326,6 +275,112 @@ void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, 
                 tnn__gemm(&back_k, b.gemm);
             }
         }
-        rotate(b.dkeys, h.d, table, h.t_seq, h.d, true, 1.0f, dqkv + (h.n_heads + kv) * h.d, h.qkv_row);
+        tnn__rotate(b.dkeys, h.d, table, h.t_seq, h.d, true, 1.0f, dqkv + (h.n_heads + kv) * h.d, h.qkv_row);
     }
+}
+
+/* ------------------------------------------------------------------ the kernels */
+
+static const struct tnn_kernel_type ATTENTION_BACK = {
+    .name = "ATTENTION_BACK", .run = run_back, .scratch = scratch_size, .params_size = sizeof(struct attention),
+};
+
+static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
+    struct ggml_tensor * args[] = { grad, node->src[0], node->src[1] };
+    tnn__add_gradient(g, node->src[0], &ATTENTION_BACK, tnn__kernel_of(node)->params, args, 3);
+}
+
+static const struct tnn_kernel_type ATTENTION = {
+    .name = "ATTENTION", .run = run, .backward = backward, .differentiable = TNN_OPERAND(0), .scratch = scratch_size,
+    .params_size = sizeof(struct attention),
+};
+
+/* The new tokens fit into the cache behind the earlier ones. */
+static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    const int32_t past  = *(const int32_t *) node->src[3]->data;
+    const int64_t n_ctx = node->src[2]->ne[1], n = node->ne[1];
+    (void) k;
+    if (past >= 0 && past <= n_ctx - n) {
+        return TNN_OK;
+    }
+    return tnn__fail(s, TNN_E_VALUE, "n_past = %d must be between 0 and %lld: the cache has room for %lld tokens, and %lld are added",
+                     (int) past, (long long) (n_ctx - n), (long long) n_ctx, (long long) n);
+}
+
+static const struct tnn_kernel_type ATTENTION_CACHED = {
+    .name = "ATTENTION_CACHED", .run = run_cached, .check = check_cache, .scratch = scratch_size, .params_size = sizeof(struct attention),
+};
+
+/* The operands of attention, args[0] qkv and args[1] the RoPE table; false with an error. */
+static bool attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
+                               struct ggml_tensor ** args) {
+    struct ggml_tensor * tq = args[0] = tnn__rows_operand(s, "qkv", qkv);
+    struct ggml_tensor * tr = args[1] = tq != NULL ? tnn__rows_operand(s, "rope_table", rope_table) : NULL;
+    if (tr == NULL) {
+        return false;
+    }
+    if (n_heads < 1 || n_kv < 1 || n_heads % n_kv != 0) {
+        tnn__fail(s, TNN_E_VALUE, "n_kv = %d must be at least 1 and divide n_heads = %d", (int) n_kv, (int) n_heads);
+        return false;
+    }
+    const int64_t d_head = tr->ne[0];
+    if (d_head % 2 != 0 || tq->ne[0] % d_head != 0 || tq->ne[0] / d_head != (int64_t) n_heads + 2 * (int64_t) n_kv) {
+        tnn__fail(s, TNN_E_VALUE, "qkv has shape %s, must be [(n_heads + 2 n_kv) d_head, rows] = [(%d + 2*%d) * %lld, rows]", tnn__shape(tq),
+                  (int) n_heads, (int) n_kv, (long long) d_head);
+        return false;
+    }
+    if (tr->ne[1] != tq->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "rope_table has shape %s, must have as many rows as qkv, of shape %s", tnn__shape(tr), tnn__shape(tq));
+        return false;
+    }
+    return true;
+}
+
+tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq) {
+    struct ggml_tensor * args[2];
+    if (!tnn__enter(s, __func__) || !attention_operands(s, qkv, rope_table, n_heads, n_kv, args)) {
+        return 0;
+    }
+    if (t_seq < 1 || args[0]->ne[1] % t_seq != 0) {
+        tnn__fail(s, TNN_E_VALUE, "t_seq = %lld must divide the number of rows of qkv, of shape %s", (long long) t_seq, tnn__shape(args[0]));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    const int64_t d_head = args[1]->ne[0];
+    const struct attention p = { .n_heads = n_heads, .n_kv = n_kv, .t_seq = t_seq, .d_head = (int32_t) d_head };
+    return tnn__handle(s, tnn__kernel_node(s, &ATTENTION, &p, (int64_t) n_heads * d_head, args[0]->ne[1], args, 2));
+}
+
+tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, tnn_tensor kv_cache, tnn_tensor n_past,
+                                      int32_t n_heads, int32_t n_kv) {
+    struct ggml_tensor * args[4];
+    if (!tnn__enter(s, __func__) || !attention_operands(s, qkv, rope_table, n_heads, n_kv, args)) {
+        return 0;
+    }
+    const int64_t d_head = args[1]->ne[0], n = args[0]->ne[1];
+    args[2] = tnn__rows_operand(s, "kv_cache", kv_cache);
+    args[3] = args[2] != NULL ? tnn__index_operand(s, "n_past", n_past) : NULL;
+    if (args[3] == NULL) {
+        return 0;
+    }
+    if (!tnn__is_persistent(args[2]) || args[2]->ne[0] != 2 * (int64_t) n_kv * d_head || args[2]->ne[1] < n) {
+        tnn__fail(s, TNN_E_VALUE, "kv_cache has shape %s, must be a persistent tensor [2 n_kv d_head, n_ctx] = [%lld, at least %lld]",
+                  tnn__shape(args[2]), (long long) (2 * (int64_t) n_kv * d_head), (long long) n);
+        return 0;
+    }
+    if (!tnn__want_apart(s, "qkv", args[0], &args[2], 1) || !tnn__want_apart(s, "rope_table", args[1], &args[2], 1)) {
+        return 0;
+    }
+    if (args[3]->ne[0] != 1) {
+        tnn__fail(s, TNN_E_VALUE, "n_past has shape %s, must be [1]", tnn__shape(args[3]));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    const int64_t n_ctx = args[2]->ne[1];
+    const struct attention p = { .n_heads = n_heads, .n_kv = n_kv, .t_seq = n_ctx, .d_head = (int32_t) d_head };
+    return tnn__handle(s, tnn__kernel_node(s, &ATTENTION_CACHED, &p, (int64_t) n_heads * d_head, n, args, 4));
 }

@@ -1,76 +1,45 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
- * Equal to CROSS_ENTROPY_LOSS on one-hot labels within rounding, without the labels: a row is one number.
+ * Equal, within rounding, to CROSS_ENTROPY_LOSS on one-hot labels, but a label is one number. The parameter of a node is the ignored id.
  */
-#include "kernels/gemm.h"
+#include "graph/gradients.h"
 #include "kernels/kernel.h"
-#include "kernels/vec8.h"
-
-/* max of a row, and sum of exp(x - max) in eight lanes */
-static float row_max(const float * x, int64_t n) {
-    v8f max = v8_set1(-INFINITY);
-    int64_t i = 0;
-    for (; i + V8_LANES <= n; i += V8_LANES) {
-        max = v8_max(v8_load(x + i), max);
-    }
-    if (i < n) {
-        max = v8_max(v8_load_part(x + i, n - i, -INFINITY), max);
-    }
-    return v8_max_lane(max);
-}
-
-/* Writes exp(x - max) to out where out is not NULL. */
-static float exp_sum(const float * x, int64_t n, float max, float * out) {
-    const v8f shift = v8_set1(max);
-    v8f sum = v8_set1(0.0f);
-    int64_t i = 0;
-    for (; i + V8_LANES <= n; i += V8_LANES) {
-        const v8f e = v8_exp(v8_load(x + i) - shift);
-        if (out != NULL) {
-            v8_store(out + i, e);
-        }
-        sum += e;
-    }
-    if (i < n) {
-        const v8f e = v8_exp(v8_load_part(x + i, n - i, -INFINITY) - shift);
-        if (out != NULL) {
-            v8_store_part(out + i, n - i, e);
-        }
-        sum += e;
-    }
-    return v8_sum(sum);
-}
+#include "kernels/parts.h"
+#include "kernels/softmax.h"
+#include "ops/operands.h"
 
 /* -log softmax(x)[target] of each row; 0 where the target is ignored. Operands: logits, targets. */
-void tnn__cross_entropy_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->src[0]->ne[0];
+    const int32_t   ignore = *(const int32_t *) k->params;
     const int32_t * target = dst->src[1]->data;
     float         * loss   = dst->data;
     int64_t begin, end;
     tnn__part(dst->ne[0], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
-        if (target[row] == k->ignore_id) {
+        if (target[row] == ignore) {
             loss[row] = 0.0f;
             continue;
         }
         const float * x   = tnn__data(dst->src[0]) + row * n;
-        const float   max = row_max(x, n);
-        loss[row] = (float) (log((double) exp_sum(x, n, max, NULL)) + (double) max - (double) x[target[row]]);
+        const float   max = tnn__row_max(x, n);
+        loss[row] = (float) (log((double) tnn__exp_sum(x, n, max, NULL)) + (double) max - (double) x[target[row]]);
     }
 }
 
 static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tensor * targets) {
+    const int32_t   ignore = *(const int32_t *) k->params;
     const int32_t * target = targets->data;
     int64_t count = 0;
     for (int64_t row = 0; row < targets->ne[0]; row++) {
-        count += target[row] != k->ignore_id;
+        count += target[row] != ignore;
     }
     return count;
 }
 
 /* Mean of the rows' losses, added in f64 in their order. Operands: rows, targets. */
-void tnn__cross_entropy(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
     if (ith != 0) {
@@ -84,25 +53,98 @@ void tnn__cross_entropy(const struct tnn_kernel * k, struct ggml_tensor * dst, i
 }
 
 /* dlogits = (softmax(x) - one-hot) / number of targets; 0 where the target is ignored. Operands: logits, targets. */
-void tnn__cross_entropy_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->ne[0];
+    const int32_t   ignore = *(const int32_t *) k->params;
     const int32_t * target = dst->src[1]->data;
     const float     weight = 1.0f / (float) count_targets(k, dst->src[1]);
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
         const float * x = tnn__data(dst->src[0]) + row * n;
-        float       * g = (float *) dst->data + row * n; /* may be where the logits lie */
-        if (target[row] == k->ignore_id) {
+        float       * g = (float *) dst->data + row * n; /* may be the memory of the logits */
+        if (target[row] == ignore) {
             memset(g, 0, (size_t) n * sizeof(float));
             continue;
         }
-        const float max   = row_max(x, n);
-        const float scale = weight / exp_sum(x, n, max, g);
+        const float max   = tnn__row_max(x, n);
+        const float scale = weight / tnn__exp_sum(x, n, max, g);
         for (int64_t i = 0; i < n; i++) {
             g[i] *= scale;
         }
         g[target[row]] -= weight;
     }
+}
+
+/* Each target is a token or ignored, and at least one is a token: their number divides the loss. */
+static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    const struct ggml_tensor * targets = node->src[1];
+    const int32_t   ignore = *(const int32_t *) k->params;
+    const int64_t   vocab  = node->src[0]->ne[0];
+    const int32_t * values = targets->data;
+    int64_t         used   = 0;
+    for (int64_t i = 0; i < targets->ne[0]; i++) {
+        if (values[i] == ignore) {
+            continue;
+        }
+        if (values[i] < 0 || values[i] >= vocab) {
+            return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d must be between 0 and %lld, or ignore_id = %d", ggml_get_name(targets),
+                             (long long) i, (int) values[i], (long long) vocab - 1, (int) ignore);
+        }
+        used++;
+    }
+    return used > 0 ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d: there is no target to compute a loss for",
+                                         ggml_get_name(targets), (int) ignore);
+}
+
+static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
+    .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .params_size = sizeof(int32_t),
+};
+
+/* From the loss through its rows to the logits, at once. */
+static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
+    struct ggml_tensor * logits = node->src[0]->src[0];
+    struct ggml_tensor * args[] = { logits, node->src[1] };
+    (void) grad;
+    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, tnn__kernel_of(node)->params, args, 2);
+}
+
+static const struct tnn_kernel_type CROSS_ENTROPY = {
+    .name = "CROSS_ENTROPY", .run = run_mean, .backward = backward, .differentiable = TNN_OPERAND(0), .is_loss = true,
+    .params_size = sizeof(int32_t),
+};
+static const struct tnn_kernel_type CROSS_ENTROPY_ROWS = {
+    .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0), .check = check_targets,
+    .params_size = sizeof(int32_t),
+};
+
+tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * tl = tnn__rows_operand(s, "logits", logits);
+    struct ggml_tensor * tt = tl != NULL ? tnn__index_operand(s, "targets", targets) : NULL;
+    if (tt == NULL) {
+        return 0;
+    }
+    if (tt->ne[0] != tl->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "targets has shape %s, must have one element for each row of logits, of shape %s", tnn__shape(tt), tnn__shape(tl));
+        return 0;
+    }
+    if (ignore_id >= 0 && ignore_id < tl->ne[0]) {
+        tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number", (int) ignore_id,
+                  (long long) tl->ne[0]);
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 2)) {
+        return 0;
+    }
+    struct ggml_tensor * args[] = { tl, tt };
+    args[0] = tnn__kernel_node(s, &CROSS_ENTROPY_ROWS, &ignore_id, tl->ne[1], 1, args, 2);
+    if (args[0] == NULL) {
+        return 0;
+    }
+    ggml_set_name(args[0], "row losses");
+    return tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &ignore_id, 1, 1, args, 2));
 }

@@ -1,6 +1,7 @@
-/* kernels/gemm.c - which kernel computes a matrix product, the products that need none, and how threads share one. */
+/* kernels/gemm.c - which kernel computes a matrix product, products of a row or two, and how threads share a product. */
 #include "kernels/gemm.h"
 
+#include "kernels/parts.h"
 #include "kernels/vec8.h"
 
 #include <stdatomic.h>
@@ -11,7 +12,7 @@ size_t tnn__gemm_scratch(void) {
 
 /* ------------------------------------------------------------------ the kernels */
 
-/* Those that this CPU can run, the fastest first. */
+/* The kernels that this CPU can run, the fastest first. */
 static const struct tnn_gemm_kernel * kernel_at(int i) {
 #ifdef TNN_GEMM_AVX512
     if (tnn__cpu_has_avx512()) {
@@ -54,8 +55,8 @@ int tnn_gemm_use_kernel(const char * name) {
 
 /* ------------------------------------------------------------------ a row or two */
 
-/* y = B^T x for the rows of A one by one, B's columns contiguous along k: nothing is packed, each weight is read once. Eight
- * columns go together; the order along k is the tile's. */
+/* y = B^T x for each row of A, if B's columns are contiguous along k: nothing is packed, and each weight is read once per row. Eight
+ * columns are computed together; the order along k is that of a tile. */
 static void few_rows(const struct tnn_gemm * g) {
     for (int64_t i = 0; i < g->m; i++) {
         const float * a = g->a + i * g->a_row;
@@ -128,7 +129,7 @@ static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int6
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch) {
     const struct tnn_gemm_kernel * kernel = kernel_in_use();
     int64_t begin, end;
-    /* Cut the longer side: what each thread packs for itself is then the smaller operand. */
+    /* Divide the longer side: then each thread packs the smaller operand for itself. */
     const bool by_rows = g->m > g->n;
     tnn__part(by_rows ? g->m : g->n, by_rows ? kernel->rows : kernel->columns, ith, nth, &begin, &end);
     if (begin < end) {

@@ -1,13 +1,13 @@
 /* kernels/gemm.h - the matrix product of the fused layout.
  *
- * Every element of C is one chain of fused multiply-adds along k, in rising order: c = fma(a[k], b[k], c), from 0 or from
- * what C holds. So its bits depend on nothing but its row of A and its column of B: not on the number of threads, the
- * blocking, the other rows of the batch or which operand is packed.
+ * Every element of C is one chain of fused multiply-adds along k, in rising order: c = fma(a[k], b[k], c), starting from 0 or from the
+ * element of C. So its bits depend only on its row of A and its column of B: not on the number of threads, the blocking, the other rows
+ * of the batch or which operand is packed.
  */
-#ifndef TINYNN_GEMM_H
-#define TINYNN_GEMM_H
+#ifndef TNN_GEMM_H
+#define TNN_GEMM_H
 
-#include "tinynn.h"
+#include "machine/machine.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@ struct tnn_gemm {
     int64_t       b_row, b_col;
     float       * c; /* its rows are contiguous */
     int64_t       c_row;
-    bool          accumulate; /* the chain starts from what C holds */
+    bool          accumulate; /* the chain starts from the element of C */
     const float * bias;       /* (n), added when the chain is done, or NULL */
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
@@ -38,37 +38,22 @@ extern const struct tnn_gemm_kernel tnn__gemm_v8;
 #if defined(__x86_64__)
 #define TNN_GEMM_AVX512
 extern const struct tnn_gemm_kernel tnn__gemm_avx512;
-/* Can this CPU, and does its system let it, compute with vectors of sixteen? (machine/cpu.c) */
-bool tnn__cpu_has_avx512(void);
 #endif
 
-/* The most that any kernel packs at once: k and columns of B, rows of A; and elements of a tile. */
+/* Limits of what any kernel packs at once: k and columns of B, rows of A; and elements of a tile. */
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
-#define TNN_GEMM_PAD  16  /* behind a copied row, so that rows do not collide */
+#define TNN_GEMM_PAD  16  /* behind a copied row, so that rows do not collide in the cache */
 #define TNN_GEMM_TILE (12 * 32)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
 size_t tnn__gemm_scratch(void);
 
-/* By one thread. scratch belongs to it alone. */
+/* Computes the product in one thread. scratch belongs to this thread. */
 void tnn__gemm(const struct tnn_gemm * g, void * scratch);
 
-/* Thread ith's share of a product that nth threads compute together; the shares are disjoint parts of C. */
+/* Computes thread ith's share of a product that nth threads compute together; the shares are disjoint parts of C. */
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch);
-
-static inline int64_t tnn__min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-/* The ith of nth nearly equal parts of 0..n, its ends multiples of unit. */
-static inline void tnn__part(int64_t n, int64_t unit, int ith, int nth, int64_t * begin, int64_t * end) {
-    const int64_t units = (n + unit - 1) / unit;
-    *begin = units * ith / nth * unit;
-    *end   = units * (ith + 1) / nth * unit;
-    *begin = *begin < n ? *begin : n;
-    *end   = *end < n ? *end : n;
-}
 
 #endif

@@ -1,7 +1,7 @@
 /* kernels/gemm_avx512.c - the matrix product in vectors of sixteen, for CPUs with AVX-512: the only file that is compiled for it.
  *
- * Nothing of it runs unless kernels/gemm.c found that this CPU and its system have AVX-512. A lane is a column of the result
- * and no lane meets another, so the bits are those of kernels/gemm_v8.c. */
+ * It runs only if kernels/gemm.c found that this CPU and its system support AVX-512. A lane is a column of the result and lanes never
+ * mix, so the bits are those of kernels/gemm_v8.c. */
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_AVX512

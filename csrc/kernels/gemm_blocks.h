@@ -1,26 +1,27 @@
-/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each width of vector. See kernels/gemm.h for its promise.
+/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each width of vector. kernels/gemm.h states which bits it gives.
  *
  * The file that includes this defines
  *   vec, LANES              a vector of f32 and its lanes: 8 or 16
  *   vec_load, vec_store, vec_set1, vec_fma
  *   MR, ROWS(X)             the most rows of a tile, and X(0) ... X(MR - 1)
  *   KC                      the most of k that a packed panel spans
- * Everything here is static: code for one instruction set must not be taken by the linker for another's.
+ * Everything here is static: the linker must not use code for one instruction set in the place of code for another.
  *
  * The scheme is Goto's: B is packed into panels of NR columns, a KC x NC block at a time; a tile of up to MR x NR elements of C
- * stays in registers while k goes by. Where an operand is small or lies well already it is read in place. Unlike a BLAS it
- * never keeps partial sums apart: a tile goes back to C between two blocks of k and is the start of the next, which is what
- * fixes the order of the sum.
+ * stays in registers during the loop over k. An operand that is small or has a suitable layout is read in place. Unlike a BLAS, it
+ * keeps no separate partial sums: a tile is stored to C between two blocks of k and is the start of the next block, which fixes the
+ * order of the sum.
  */
 #include "kernels/gemm.h"
+#include "kernels/parts.h"
 #include "kernels/vec8.h"
 
 #define NR (2 * LANES)
 #define MC TNN_GEMM_MC
 #define NC TNN_GEMM_NC
 
-#define IN_PLACE_ROWS 64  /* few rows of A read B too seldom to pay for copying it, ... */
-#define IN_PLACE_K    128 /* ... and this many rows of an operand, a line or two of each, stay in L1 where they lie */
+#define IN_PLACE_ROWS 64  /* with at most this many rows of A, reading B in place is cheaper than packing it */
+#define IN_PLACE_K    128 /* this many rows of an operand, one or two cache lines of each, stay in L1 without packing */
 
 /* ------------------------------------------------------------------ packing */
 
@@ -67,7 +68,7 @@ static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc
     }
 }
 
-/* The strip's first row, of rows cut into strips of nearly equal heights. */
+/* The first row of strip s, if rows are divided into strips of nearly equal heights. */
 static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
     return rows * s / strips;
 }
@@ -89,7 +90,7 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t row
     }
 }
 
-/* Rows that lie a multiple of a page apart fall on the same few lines of L1: more of them than it has ways evict each other. */
+/* Rows that are a multiple of a page apart use the same few lines of L1, and evict each other if they are more than its ways. */
 static bool rows_collide(int64_t a_row) {
     const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
     return bytes < 64 || bytes > 4096 - 64;
@@ -104,7 +105,7 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 
 /* ------------------------------------------------------------------ the micro-kernel */
 
-/* What a tile reads and writes. A's element (r, p) lies at a[r*a_row + p*a_col], of which one stride is 1; row p of the panel at
+/* The operands of a tile. A's element (r, p) lies at a[r*a_row + p*a_col], of which one stride is 1; row p of the panel at
  * b + p*b_row. The chain starts from c (NULL: from 0) and its end goes to out. */
 struct tile {
     int64_t       kc;
@@ -154,7 +155,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         a9 += a_col;
         b  += b_row;
     }
-    if (along_k && t->bias != NULL) { /* down its columns: cut_tile adds them */
+    if (along_k && t->bias != NULL) { /* down the columns: cut_tile adds them */
         const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
 #define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
         ROWS(BIAS)
@@ -172,7 +173,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
 #undef STORE
 }
 
-/* A function for each height and width, A along k or down its columns. */
+/* A function for each height and width, and for A along k or down its columns. */
 #define TILES(r)                                                                             \
     static void along_##r##_1(const struct tile * t) { run_tile(t, true, r + 1, 1); }        \
     static void along_##r##_2(const struct tile * t) { run_tile(t, true, r + 1, 2); }        \
@@ -193,7 +194,7 @@ static void (*const TILE[2][MR][2])(const struct tile *) = {
 
 /* ------------------------------------------------------------------ blocks */
 
-/* The tile of height x width elements, narrower than its vectors or more than run_tile does: by way of spill. */
+/* Computes, by way of spill, a tile of height x width elements that run_tile cannot write directly. */
 static void cut_tile(const struct tile * t, bool along_k, int64_t height, int64_t width, float * spill) {
     struct tile whole = *t;
     if (t->c != NULL) {
@@ -234,7 +235,7 @@ static void run(const struct tnn_gemm * g, void * scratch) {
             const int64_t kc   = tnn__min(kc_even, g->k - p0);
             const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
             const float * b    = g->b + p0 * g->b_row + j0 * g->b_col;
-            for (int64_t j = 0; j < cols; j += NR) { /* a panel cut by the edge is packed always: it would be read beyond its rows */
+            for (int64_t j = 0; j < cols; j += NR) { /* a panel at the edge is always packed: in place, reads would go beyond its rows */
                 const int64_t width = tnn__min(NR, cols - j);
                 if (pack_b || width % LANES != 0) {
                     pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, width, b_block + j * kc);

@@ -1,154 +1,102 @@
-/* kernels/kernel.h - the operators that the shim adds to ggml through its custom-op door: the fused layout.
+/* kernels/kernel.h - what a kernel is: an operator that the shim computes itself, and one row of data that describes it.
  *
- * A kernel node is a ggml CUSTOM node whose userdata is a struct tnn_kernel. ggml runs it with all its threads; each kernel
- * cuts its work so that no bit of the result depends on how many those are.
+ * A kernel is one file of this folder: its run functions, forward and backward, a row for each (struct tnn_kernel_type), and its session
+ * call, which is declared in tinynn.h. Everything else (memory, grouping, differentiation, checks before a compute) reads the row.
+ *
+ * In a graph a kernel is a CUSTOM node of ggml whose userdata is a struct tnn_kernel. ggml runs it with all its threads; each kernel
+ * divides its work so that no bit of the result depends on the number of threads.
  */
-#ifndef TINYNN_KERNELS_H
-#define TINYNN_KERNELS_H
+#ifndef TNN_KERNEL_H
+#define TNN_KERNEL_H
 
+#include "graph/nodes.h"
 #include "session.h"
 
-enum tnn_kernel_kind {
-    TNN_K_LINEAR,
-    TNN_K_LINEAR_BACK_X,
-    TNN_K_LINEAR_BACK_W,
-    TNN_K_LINEAR_BACK_BIAS,
-    TNN_K_RMS_NORM,
-    TNN_K_RMS_NORM_BACK_X,
-    TNN_K_RMS_NORM_BACK_GAMMA,
-    TNN_K_ROPE_TABLE,
-    TNN_K_ATTENTION,
-    TNN_K_ATTENTION_BACK,
-    TNN_K_ATTENTION_CACHED,
-    TNN_K_SWIGLU,
-    TNN_K_SWIGLU_BACK,
-    TNN_K_CROSS_ENTROPY_ROWS,
-    TNN_K_CROSS_ENTROPY,
-    TNN_K_CROSS_ENTROPY_BACK,
-    TNN_K_EMBEDDING_BACK,
-    TNN_K_GRAD_SQUARES,
-    TNN_K_GRAD_NORM,
-    TNN_K_ADAMW,
-    TNN_K_COUNT
+struct tnn_gradients; /* graph/gradients.h */
+struct tnn_kernel;
+
+/* How a kernel that computes a gradient adds it to an earlier part of the same gradient. */
+enum tnn_gradient_sum {
+    TNN_SUM_BY_NODE, /* not at all: a node of ggml adds the two */
+    TNN_SUM_OPERAND, /* the earlier part is its last operand, which it adds: k->has_add */
+    TNN_SUM_IN_PLACE /* a parameter's gradient: the earlier part is operand 0, and the result is written over it: k->continues */
 };
 
-#define TNN_SQUARES_PARTS 64
+/* The row of a kernel. Fields that are not set: no, none, nothing. Masks are made of TNN_OPERAND(i). */
+struct tnn_kernel_type {
+    const char * name; /* as tnn_tensor_op_name returns it */
+    /* Thread ith of nth computes its part of dst. scratch belongs to this thread. */
+    void (*run)(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
 
-/* A kernel may write its result over an operand only where it reads each element before it writes that element. */
-enum tnn_replaces {
-    TNN_REPLACES_NOTHING,
-    TNN_REPLACES_SRC0,
-    TNN_REPLACES_SRC1
+    /* Derivative. backward appends the nodes that compute the gradients of the operands, from grad, the gradient of the node. */
+    void (*backward)(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad);
+    uint32_t differentiable;                /* operands to which a gradient can flow */
+    bool     is_loss;                       /* backward starts here, without grad */
+    const struct tnn_kernel_type * part_of; /* this kernel is differentiated by the backward of the kernel that reads it */
+    enum tnn_gradient_sum sum;
+
+    /* What run reads and writes, besides all operands and its result. */
+    uint32_t in_place;    /* operands whose memory may become the result's: each element is read before it is written */
+    uint32_t writes;      /* operands that it writes */
+    uint32_t order_only;  /* operands that it does not read: they only come first */
+    /* More tensors that it reads: the one after previous (NULL: the first), or NULL. */
+    const struct ggml_tensor * (*also_reads)(const struct ggml_tensor * node, const struct ggml_tensor * previous);
+
+    /* Cost in multiply-adds, if it is more than one pass over the result. */
+    int64_t (*multiply_adds)(const struct tnn_kernel * k, const struct ggml_tensor * node);
+    /* Bytes of scratch memory that one thread needs. */
+    size_t (*scratch)(const void * params);
+    /* Checks values (ids, lengths) that could lead run out of bounds, before each compute. Returns TNN_OK or the code of the error. */
+    int (*check)(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node);
+
+    bool optimizer_step; /* writes a parameter and its moments, which are the operands in writes */
+    bool for_optimizer;  /* only the optimizer waits for its result */
+
+    size_t params_size; /* of what the session call gives to the node, k->params */
+    size_t state_size;  /* of what run keeps for other nodes, k->state */
 };
 
+/* A kernel node. */
 struct tnn_kernel {
-    struct tnn_kernel   * next;
-    tnn_session         * s;
-    enum tnn_kernel_kind  kind;
-    size_t                scratch;     /* bytes that each thread needs */
-    enum tnn_replaces     replaces;    /* the operand whose place the result may take over */
-    /* LINEAR, its backward */
-    int32_t n_weights;
-    bool    has_bias, has_add;
-    int64_t column;                    /* LINEAR_BACK_W, _BIAS: first column of dy */
-    bool    continues;                 /* a gradient of a parameter: adds to what an earlier node of this graph wrote */
-    const struct ggml_tensor * gradient_of; /* a gradient of a parameter: whose */
-    /* RMS_NORM, ROPE_TABLE, ATTENTION, CROSS_ENTROPY */
-    float   eps;
-    float   freq_base, freq_scale, attn_factor;
-    int32_t d_head, n_heads, n_kv;
-    int64_t t_seq;
-    int32_t ignore_id;
-    /* GRAD_SQUARES */
-    double                    partial[TNN_SQUARES_PARTS];
-    const struct tnn_kernel * following; /* the next gradient's; GRAD_NORM: the first */
-    /* the last node of a group: the nodes that run with it, itself the last */
-    struct ggml_tensor     ** members;
-    int                       n_members;
+    const struct tnn_kernel_type * type;
+    tnn_session * s;
+    const void  * params;
+    void        * state;
+    bool          has_add;                 /* TNN_SUM_OPERAND: the last operand is added to the result */
+    bool          continues;               /* TNN_SUM_IN_PLACE: operand 0 is the sum so far; the other operands follow it */
+    const struct ggml_tensor * gradient_of; /* the tensor whose gradient it computes, if type->sum is TNN_SUM_IN_PLACE */
+    struct ggml_tensor ** members;         /* of the last node of a group: the nodes that run with it, itself the last */
+    int           n_members;
 };
 
-typedef void (*tnn_kernel_fun)(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-
-/* ---- kernels/kernel.c ---- */
-/* A kernel node over args (at most 9), or NULL with an error. The caller reserved its node. ne0 = 0: the result is a view of
- * args[0], which the kernel writes. */
-struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel * like, int64_t ne0, int64_t ne1,
+/* Appends a kernel node of shape [ne0, ne1] over at most 9 operands, or returns NULL with an error. ne0 = 0: the result is a view of
+ * args[0], which the kernel writes. params: type->params_size bytes, copied. The caller has reserved the node. */
+struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel_type * type, const void * params, int64_t ne0, int64_t ne1,
                                       struct ggml_tensor ** args, int n_args);
-/* The kernel behind a node, or NULL for a node of ggml's. */
-struct tnn_kernel * tnn__kernel_of(const tnn_session * s, const struct ggml_tensor * node);
-const char * tnn__kernel_name(const struct tnn_kernel * k);
-void tnn__kernels_free(tnn_session * s);
-/* Makes sure that each thread has its scratch before the graph runs. */
+/* The kernel of a node, or NULL if ggml computes it. */
+struct tnn_kernel * tnn__kernel_of(const struct ggml_tensor * node);
+/* Makes sure that each thread has its scratch memory before the graph runs. */
 int tnn__kernels_reserve_scratch(tnn_session * s);
 
-/* ---- kernels/rms_norm.c: kernels that go row by row ---- */
-void tnn__rms_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__rms_norm_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__rms_norm_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__swiglu(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__swiglu_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__embedding_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+/* Is the node a kernel of this type? */
+static inline bool tnn__is_kernel(const struct ggml_tensor * node, const struct tnn_kernel_type * type) {
+    const struct tnn_kernel * k = tnn__kernel_of(node);
+    return k != NULL && k->type == type;
+}
 
-/* ---- kernels/cross_entropy.c: the loss on target ids ---- */
-void tnn__cross_entropy_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__cross_entropy(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__cross_entropy_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
+/* Operand i of a kernel that sums in place: the sum so far, if there is one, comes before operand 0. */
+static inline const struct ggml_tensor * tnn__operand(const struct tnn_kernel * k, const struct ggml_tensor * node, int i) {
+    return node->src[i + (k->continues ? 1 : 0)];
+}
 
-/* ---- kernels/attention.c ---- */
-size_t tnn__attention_scratch(int64_t t_seq, int64_t d_head);
-void tnn__rope_table(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__attention(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__attention_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-
-void tnn__attention_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-
-/* ---- kernels/linear.c ---- */
-void tnn__linear(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__linear_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__linear_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__linear_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-
-/* ---- kernels/adamw.c: the optimizer ---- */
-void tnn__grad_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__grad_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-void tnn__adamw(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch);
-
-/* ---- graph/fused_backward.c ---- */
-/* Appends to s->gb the gradients of all its parameters. */
-int tnn__fused_backward(tnn_session * s);
-/* Every node on a gradient path of the fused graph is one that the above differentiates. */
-int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf);
-/* Moves each optimizer step up to where its gradient is done and its weight read for the last time. */
-int tnn__fused_schedule(tnn_session * s, struct ggml_cgraph * graph);
-
-/* ---- graph/groups.c ---- */
-/* Orders the nodes so that those which need no barrier between them stand side by side, as s->group_end says. */
-int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph);
-/* The graph that ggml runs, once each node has its place: s->leaders. */
-int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph);
-void tnn__groups_free(tnn_session * s);
-
-/* Does a gradient of a parameter start from 0 here, or go on from what its memory holds? */
+/* Does the gradient of a parameter continue from the values in its memory, rather than start from 0? */
 static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {
     return k->continues || k->s->accumulate;
 }
 
-/* Does the kernel write the gradient of a parameter? */
+/* Does the kernel (or NULL) compute the gradient of a parameter? */
 static inline bool tnn__is_parameter_gradient(const struct tnn_kernel * k) {
     return k != NULL && k->gradient_of != NULL && (k->gradient_of->flags & GGML_TENSOR_FLAG_PARAM) != 0;
-}
-
-/* Operands of a node stand side by side, from src[0]. */
-static inline int tnn__n_operands(const struct ggml_tensor * t) {
-    int n = 0;
-    while (n < GGML_MAX_SRC && t->src[n] != NULL) {
-        n++;
-    }
-    return n;
-}
-
-static inline const float * tnn__data(const struct ggml_tensor * t) {
-    return t->data;
 }
 
 #endif

@@ -1,23 +1,40 @@
-/* kernels/linear.c - y = x W^T + b for several weights at once, and its gradients.
+/* kernels/linear.c - y = x W^T + b for several weights at once.
  *
- * Operands of LINEAR: x, weights..., biases..., what to add. The outputs of the weights lie side by side in a row of y.
+ * Operands: x, weights..., [biases...], [add]. The outputs of the weights are side by side in a row of y.
  */
+#include "graph/gradients.h"
 #include "kernels/gemm.h"
 #include "kernels/kernel.h"
-#include "kernels/vec8.h"
+#include "kernels/parts.h"
+#include "ops/operands.h"
 
-void tnn__linear(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct ggml_tensor * x = dst->src[0];
-    const struct ggml_tensor * add = k->has_add ? dst->src[1 + k->n_weights * (k->has_bias ? 2 : 1)] : NULL;
+#include <string.h>
+
+#define MAX_WEIGHTS 3 /* x, three weights, three biases and an addend are eight operands; ggml allows nine */
+
+struct linear {
+    int32_t n_weights;
+    bool    has_bias, has_add;
+};
+
+/* The operand that is added to the result. */
+static int add_at(const struct linear * p) {
+    return 1 + p->n_weights * (p->has_bias ? 2 : 1);
+}
+
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct linear      * p   = k->params;
+    const struct ggml_tensor * x   = dst->src[0];
+    const struct ggml_tensor * add = p->has_add ? dst->src[add_at(p)] : NULL;
     int64_t column = 0;
-    for (int i = 0; i < k->n_weights; i++) {
+    for (int i = 0; i < p->n_weights; i++) {
         const struct ggml_tensor * w = dst->src[1 + i];
         const struct tnn_gemm g = {
             .m = x->ne[1], .n = w->ne[1], .k = w->ne[0],
             .a = tnn__data(x), .a_row = x->ne[0], .a_col = 1,
             .b = tnn__data(w), .b_row = 1, .b_col = w->ne[0], /* W^T */
             .c = (float *) dst->data + column, .c_row = dst->ne[0],
-            .bias = k->has_bias ? tnn__data(dst->src[1 + k->n_weights + i]) : NULL,
+            .bias = p->has_bias ? tnn__data(dst->src[1 + p->n_weights + i]) : NULL,
             .add  = add != NULL ? tnn__data(add) + column : NULL,
         };
         tnn__gemm_share(&g, ith, nth, scratch);
@@ -25,12 +42,13 @@ void tnn__linear(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith,
     }
 }
 
-/* dx = sum over the weights of dy W (+ add). Operands: dy, weights..., add. One chain through all weights. */
-void tnn__linear_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+/* dx = sum over the weights of dy W (+ add), as one chain through all weights. Operands: dy, weights..., [add]. */
+static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct linear      * p   = k->params;
     const struct ggml_tensor * dy  = dst->src[0];
-    const struct ggml_tensor * add = k->has_add ? dst->src[1 + k->n_weights] : NULL;
+    const struct ggml_tensor * add = k->has_add ? dst->src[1 + p->n_weights] : NULL;
     int64_t column = 0;
-    for (int i = 0; i < k->n_weights; i++) {
+    for (int i = 0; i < p->n_weights; i++) {
         const struct ggml_tensor * w = dst->src[1 + i];
         const struct tnn_gemm g = {
             .m = dst->ne[1], .n = dst->ne[0], .k = w->ne[1],
@@ -38,20 +56,20 @@ void tnn__linear_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, i
             .b = tnn__data(w), .b_row = w->ne[0], .b_col = 1,
             .c = dst->data, .c_row = dst->ne[0],
             .accumulate = i > 0,
-            .add = add != NULL && i == k->n_weights - 1 ? tnn__data(add) : NULL,
+            .add = add != NULL && i == p->n_weights - 1 ? tnn__data(add) : NULL,
         };
         tnn__gemm_share(&g, ith, nth, scratch);
         column += w->ne[1];
     }
 }
 
-/* dW = dy^T x, over the columns of dy that are this weight's. Operands: [dW so far,] dy, x. */
-void tnn__linear_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct ggml_tensor * dy = dst->src[k->continues ? 1 : 0];
-    const struct ggml_tensor * x  = dst->src[k->continues ? 2 : 1];
+/* dW = dy^T x, over the columns of dy that belong to this weight. Operands: [dW so far,] dy, x. */
+static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
+    const int64_t column = *(const int64_t *) k->params;
     const struct tnn_gemm g = {
         .m = dst->ne[1], .n = dst->ne[0], .k = x->ne[1],
-        .a = tnn__data(dy) + k->column, .a_row = 1, .a_col = dy->ne[0], /* dy^T */
+        .a = tnn__data(dy) + column, .a_row = 1, .a_col = dy->ne[0], /* dy^T */
         .b = tnn__data(x), .b_row = x->ne[0], .b_col = 1,
         .c = dst->data, .c_row = dst->ne[0],
         .accumulate = tnn__grad_goes_on(k),
@@ -59,10 +77,11 @@ void tnn__linear_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, i
     tnn__gemm_share(&g, ith, nth, scratch);
 }
 
-/* db = the rows of dy summed, in their order, over the columns that are this bias's. Operands: [db so far,] dy. */
-void tnn__linear_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+/* db = the rows of dy summed, in their order, over the columns that belong to this bias. Operands: [db so far,] dy. */
+static void run_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
-    const struct ggml_tensor * dy = dst->src[k->continues ? 1 : 0];
+    const struct ggml_tensor * dy = tnn__operand(k, dst, 0);
+    const int64_t column = *(const int64_t *) k->params;
     float * db = dst->data;
     int64_t begin, end;
     tnn__part(dst->ne[0], 16, ith, nth, &begin, &end);
@@ -70,9 +89,126 @@ void tnn__linear_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst
         memset(db + begin, 0, (size_t) (end - begin) * sizeof(float));
     }
     for (int64_t row = 0; row < dy->ne[1]; row++) {
-        const float * g = tnn__data(dy) + row * dy->ne[0] + k->column;
+        const float * g = tnn__data(dy) + row * dy->ne[0] + column;
         for (int64_t j = begin; j < end; j++) {
             db[j] += g[j];
         }
     }
+}
+
+static size_t scratch_size(const void * params) {
+    (void) params;
+    return tnn__gemm_scratch();
+}
+
+/* k is the length of x's row, or of dy's. */
+static int64_t cost_of_rows(const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    (void) k;
+    return ggml_nelements(node) * node->src[0]->ne[0];
+}
+
+/* k is the number of rows. */
+static int64_t cost_of_columns(const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    return ggml_nelements(node) * tnn__operand(k, node, 0)->ne[1];
+}
+
+static const struct tnn_kernel_type LINEAR_BACK_X = {
+    .name = "LINEAR_BACK_X", .run = run_back_x, .sum = TNN_SUM_OPERAND, .multiply_adds = cost_of_rows, .scratch = scratch_size,
+    .params_size = sizeof(struct linear),
+};
+static const struct tnn_kernel_type LINEAR_BACK_W = {
+    .name = "LINEAR_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .multiply_adds = cost_of_columns, .scratch = scratch_size,
+    .params_size = sizeof(int64_t), /* the first column of dy that belongs to the weight */
+};
+static const struct tnn_kernel_type LINEAR_BACK_BIAS = {
+    .name = "LINEAR_BACK_BIAS", .run = run_back_bias, .sum = TNN_SUM_IN_PLACE, .params_size = sizeof(int64_t),
+};
+
+static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
+    const struct linear * p = tnn__kernel_of(node)->params;
+    const int n = p->n_weights;
+    struct ggml_tensor * x = node->src[0];
+    if (p->has_add && tnn__needs_gradient(g, node->src[add_at(p)])) {
+        tnn__pass_gradient(g, node->src[add_at(p)], grad);
+    }
+    if (tnn__needs_gradient(g, x)) {
+        struct ggml_tensor * args[GGML_MAX_SRC] = { grad };
+        memcpy(&args[1], &node->src[1], (size_t) n * sizeof(args[0]));
+        tnn__add_gradient(g, x, &LINEAR_BACK_X, p, args, 1 + n);
+    }
+    int64_t column = 0;
+    for (int i = 0; i < n; i++) {
+        struct ggml_tensor * weight = node->src[1 + i];
+        struct ggml_tensor * bias   = p->has_bias ? node->src[1 + n + i] : NULL;
+        struct ggml_tensor * args[] = { grad, x };
+        if (tnn__needs_gradient(g, weight)) {
+            tnn__add_gradient(g, weight, &LINEAR_BACK_W, &column, args, 2);
+        }
+        if (bias != NULL && tnn__needs_gradient(g, bias)) {
+            tnn__add_gradient(g, bias, &LINEAR_BACK_BIAS, &column, args, 1);
+        }
+        column += weight->ne[1];
+    }
+}
+
+static const struct tnn_kernel_type LINEAR = {
+    .name = "LINEAR", .run = run, .backward = backward, .differentiable = TNN_ALL_OPERANDS, .multiply_adds = cost_of_rows,
+    .scratch = scratch_size, .params_size = sizeof(struct linear),
+};
+
+tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * weights, const tnn_tensor * biases, int32_t n,
+                            tnn_tensor add) {
+    static const char * const WEIGHT[] = { "weights[0]", "weights[1]", "weights[2]" };
+    static const char * const BIAS[]   = { "biases[0]", "biases[1]", "biases[2]" };
+    if (!tnn__enter(s, __func__) || !tnn__want_list(s, "weights", weights, n, MAX_WEIGHTS)) {
+        return 0;
+    }
+    struct ggml_tensor * args[GGML_MAX_SRC];
+    int n_args = 0;
+    struct ggml_tensor * tx = args[n_args++] = tnn__rows_operand(s, "x", x);
+    int64_t columns = 0;
+    if (tx == NULL) {
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        struct ggml_tensor * w = args[n_args++] = tnn__rows_operand(s, WEIGHT[i], weights[i]);
+        if (w == NULL) {
+            return 0;
+        }
+        if (w->ne[0] != tx->ne[0]) {
+            tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne0 must be that of x, of shape %s", WEIGHT[i], tnn__shape(w), tnn__shape(tx));
+            return 0;
+        }
+        columns += w->ne[1];
+    }
+    for (int i = 0; i < n && biases != NULL; i++) {
+        struct ggml_tensor * b = args[n_args++] = tnn__f32_operand(s, BIAS[i], biases[i]);
+        if (b == NULL) {
+            return 0;
+        }
+        if (!ggml_is_vector(b) || b->ne[0] != args[1 + i]->ne[1]) {
+            tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be [%lld] for a weight of shape %s", BIAS[i], tnn__shape(b),
+                      (long long) args[1 + i]->ne[1], tnn__shape(args[1 + i]));
+            return 0;
+        }
+    }
+    if (columns > TNN_MAX_ELEMENTS / tx->ne[1]) {
+        tnn__fail_elements(s, "the product");
+        return 0;
+    }
+    if (add != 0) {
+        struct ggml_tensor * a = args[n_args++] = tnn__rows_operand(s, "add", add);
+        if (a == NULL) {
+            return 0;
+        }
+        if (a->ne[0] != columns || a->ne[1] != tx->ne[1]) {
+            tnn__fail(s, TNN_E_VALUE, "add has shape %s, must be [%lld, %lld]", tnn__shape(a), (long long) columns, (long long) tx->ne[1]);
+            return 0;
+        }
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    const struct linear p = { .n_weights = n, .has_bias = biases != NULL, .has_add = add != 0 };
+    return tnn__handle(s, tnn__kernel_node(s, &LINEAR, &p, columns, tx->ne[1], args, n_args));
 }

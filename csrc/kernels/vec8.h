@@ -1,10 +1,10 @@
-/* kernels/vec8.h - eight f32 lanes, for the shim's own kernels.
+/* kernels/vec8.h - vectors of eight f32 lanes, for the shim's own kernels.
  *
- * What is written with these has the same bits on every machine, with every compiler: each operation is one IEEE operation
- * a lane (a fused multiply-add rounds once everywhere), and sums over lanes have one fixed order.
+ * Code that uses them gives the same bits on every machine and with every compiler: each operation is one IEEE operation per lane (a
+ * fused multiply-add rounds once everywhere), and sums over lanes have one fixed order.
  */
-#ifndef TINYNN_VEC_H
-#define TINYNN_VEC_H
+#ifndef TNN_VEC8_H
+#define TNN_VEC8_H
 
 #include <math.h>
 #include <stdint.h>
@@ -45,7 +45,7 @@ static inline v8f v8_fma(v8f a, v8f b, v8f c) {
 #endif
 }
 
-/* mask ? a : b, lane by lane; mask as comparisons make it */
+/* mask ? a : b for each lane; mask is the result of a comparison */
 static inline v8f v8_select(v8i mask, v8f a, v8f b) {
     return (v8f) (((v8i) a & mask) | ((v8i) b & ~mask));
 }
@@ -119,7 +119,7 @@ static inline v8f v8_exp(v8f x) {
     return v8_select(x < low, zero, v8_select(x > high, v8_set1(INFINITY), v8_select(x == x, y, x)));
 }
 
-/* Rows of an 8 x 8 block become its columns. */
+/* Transposes an 8 x 8 block. */
 static inline void v8_transpose(v8f r[V8_LANES]) {
 #if defined(__AVX2__)
     __m256 t[8], u[8];

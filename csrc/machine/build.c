@@ -1,4 +1,4 @@
-/* machine/build.c - what this build is: the build system's answers. */
+/* machine/build.c - how this extension was built. */
 #include "tinynn.h"
 
 const char * tnn_ggml_version(void) {

@@ -1,9 +1,8 @@
-/* machine/cgroup.c - what the control groups of this process leave it.
+/* machine/cgroup.c - how much memory and how many cores the control groups of this process allow.
  *
- * A group's limit holds for the groups in it as well, so each is asked, from the process's own up to the top. Version 2 has one tree,
- * version 1 one for each kind of limit. A container sees its own group at the top, whatever path the process is told.
- * Compiled for the baseline instruction set, as machine/cpu.c is. */
-#include "session.h"
+ * The limit of a group also holds for the groups inside it, so each is read, from the process's own up to the top. Version 2 has one
+ * tree; version 1 has one tree for each kind of limit. A container sees its own group at the top, whatever /proc/self/cgroup says. */
+#include "machine/machine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +12,7 @@ struct group {
     size_t top; /* length of the tree's own folder */
 };
 
-/* Is the name one of those between commas? "" is in "". */
+/* Is the name in a list separated by commas? "" is in "". */
 static bool among(const char * names, const char * name) {
     for (;;) {
         const size_t n = strcspn(names, ",");
@@ -27,7 +26,7 @@ static bool among(const char * names, const char * name) {
     }
 }
 
-/* The process's group in the tree of a controller of version 1, or of version 2 for "". Where it is not told, the top. */
+/* The process's group in the tree of a controller of version 1, or for "" in that of version 2. The top if it is not reported. */
 static struct group own_group(const char * controller) {
     struct group g = { .folder = "/sys/fs/cgroup" };
     char         text[4096];
@@ -56,7 +55,7 @@ static struct group own_group(const char * controller) {
     return g;
 }
 
-/* To the group above; false at the top. */
+/* Goes to the group above; false at the top. */
 static bool go_up(struct group * g) {
     if (g->folder[g->top] == '\0') {
         return false;
@@ -90,7 +89,7 @@ uint64_t tnn__cgroup_memory(void) {
         do {
             const uint64_t limit = number(&g, versions[i].limit, ""), used = number(&g, versions[i].used, "");
             if (limit != UINT64_MAX && used != UINT64_MAX) { /* "max" reads as no number */
-                const uint64_t cache = number(&g, "memory.stat", versions[i].cache); /* files' pages, which the system takes back first */
+                const uint64_t cache = number(&g, "memory.stat", versions[i].cache); /* pages of files, which the system reclaims first */
                 const uint64_t held  = cache == UINT64_MAX ? used : used - (cache < used ? cache : used);
                 const uint64_t rest  = limit > held ? limit - held : 0;
                 least = rest < least ? rest : least;
@@ -100,7 +99,7 @@ uint64_t tnn__cgroup_memory(void) {
     return least;
 }
 
-/* Cores that so much time in each period is, rounded up; 0 for no limit. */
+/* The cores that a quota of time in each period equals, rounded up; 0 if there is no limit. */
 static int64_t cores_of(long long quota, long long period) {
     return quota > 0 && period > 0 ? (quota - 1) / period + 1 : 0;
 }
@@ -111,15 +110,15 @@ int64_t tnn__cgroup_cores(void) {
     long long quota, period;
     struct group g = own_group("");
     do {
-        const bool    told = read_file(&g, "cpu.max", text, sizeof(text)) && sscanf(text, "%lld %lld", &quota, &period) == 2;
-        const int64_t n    = told ? cores_of(quota, period) : 0;
+        const bool    read = read_file(&g, "cpu.max", text, sizeof(text)) && sscanf(text, "%lld %lld", &quota, &period) == 2;
+        const int64_t n    = read ? cores_of(quota, period) : 0;
         least = n > 0 && n < least ? n : least;
     } while (go_up(&g));
     g = own_group("cpu");
     do {
-        const bool    told = read_file(&g, "cpu.cfs_quota_us", text, sizeof(text)) && sscanf(text, "%lld", &quota) == 1
+        const bool    read = read_file(&g, "cpu.cfs_quota_us", text, sizeof(text)) && sscanf(text, "%lld", &quota) == 1
                        && read_file(&g, "cpu.cfs_period_us", text, sizeof(text)) && sscanf(text, "%lld", &period) == 1;
-        const int64_t n    = told ? cores_of(quota, period) : 0;
+        const int64_t n    = read ? cores_of(quota, period) : 0;
         least = n > 0 && n < least ? n : least;
     } while (go_up(&g));
     return least;

@@ -1,13 +1,9 @@
-/* machine/cpu.c - what this machine can run. Compiled for the baseline instruction set: it runs before anything else. */
+/* machine/cpu.c - the instruction set, the cores and the mode of arithmetic. */
 #define _GNU_SOURCE
-#include "kernels/gemm.h"
-#include "session.h"
+#include "machine/machine.h"
 
-#include <fcntl.h>
-#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ instruction set */
@@ -21,14 +17,14 @@ const char * tnn_cpu_missing(void) {
     static char missing[64];
     int used = 0;
     __builtin_cpu_init();
-#define NEED(feature) { feature, __builtin_cpu_supports(feature) } /* which takes a literal only */
+#define NEED(feature) { feature, __builtin_cpu_supports(feature) } /* the builtin takes a literal only */
     const struct {
         const char * name;
-        int          there;
+        int          supported;
     } needs[] = { NEED("sse4.2"), NEED("avx"), NEED("avx2"), NEED("fma"), NEED("bmi2"), NEED("f16c") };
 #undef NEED
     for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
-        if (!needs[i].there) {
+        if (!needs[i].supported) {
             used += snprintf(missing + used, sizeof(missing) - (size_t) used, used > 0 ? " %s" : "%s", needs[i].name);
         }
     }
@@ -40,13 +36,13 @@ const char * tnn_cpu_features(void) {
 }
 
 const char * tnn_cpu_missing(void) {
-    return ""; /* aarch64: the baseline; native: the machine that built it */
+    return ""; /* aarch64: the profile is the baseline; native: built on this very machine */
 }
 #endif
 
 #if defined(__x86_64__)
-/* What csrc/kernels/gemm_avx512.c is compiled for. The compiler's runtime asks CPUID, and XGETBV whether the system keeps the
- * registers. */
+/* The instructions that kernels/gemm_avx512.c is compiled for. The compiler's runtime checks CPUID, and by XGETBV whether the system
+ * saves the registers. */
 bool tnn__cpu_has_avx512(void) {
     __builtin_cpu_init();
     const bool f = __builtin_cpu_supports("avx512f"), vl = __builtin_cpu_supports("avx512vl");
@@ -54,30 +50,6 @@ bool tnn__cpu_has_avx512(void) {
     return f & vl & bw & dq;
 }
 #endif
-
-/* ------------------------------------------------------------------ what the system says */
-
-bool tnn__read_start(const char * path, char * text, size_t size) {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) {
-        return false;
-    }
-    size_t  used = 0;
-    ssize_t got  = 1;
-    while (got > 0 && used < size - 1) {
-        got   = read(file, text + used, size - 1 - used);
-        used += got > 0 ? (size_t) got : 0;
-    }
-    close(file);
-    text[used] = '\0';
-    return got >= 0;
-}
-
-uint64_t tnn__number_behind(const char * text, const char * prefix) {
-    const char * at = strstr(text, prefix);
-    uint64_t     value;
-    return at != NULL && sscanf(at + strlen(prefix), "%" SCNu64, &value) == 1 ? value : UINT64_MAX;
-}
 
 /* ------------------------------------------------------------------ cores */
 

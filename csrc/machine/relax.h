@@ -6,8 +6,8 @@
  * microseconds, more than threads on cores of their own wait) gives the core to whoever can use it. No result depends on it.
  *
  * On other processors ggml pauses by inline assembly, which cannot be reached so. */
-#ifndef TINYNN_RELAX_H
-#define TINYNN_RELAX_H
+#ifndef TNN_RELAX_H
+#define TNN_RELAX_H
 
 #if defined(__x86_64__)
 #ifndef _GNU_SOURCE

@@ -1,23 +1,25 @@
-/* memory/reserve.c - ggml never meets a refusal.
+/* memory/reserve.c - memory and threads that are set aside before ggml is entered, so that ggml's own requests never fail.
  *
- * ggml aborts, or writes to NULL, where a small allocation of its own or the start of a thread fails. It stays unmodified, so
- * the shim asks the system first: whatever a call into ggml will want is allocated before, where a refusal is an error like
- * any other, and lent to ggml when it asks. The linker sends the extension's calls of malloc and its kin, new, delete and
- * pthread_create here (-Wl,--wrap in CMakeLists.txt).
+ * ggml aborts, or writes to NULL, if a small allocation of its own or the start of a thread fails. It stays unmodified, so the shim
+ * asks the system first: whatever a call into ggml will need is allocated before the call, where a refusal is an error like any
+ * other, and lent to ggml when ggml asks. The linker sends the extension's calls of malloc and related functions, of C++'s new and
+ * delete, of fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
- * What is lent is an ordinary block, which free need not tell from others; or a thread that the shim started and that
- * has waited until now, which joins as any other. C++'s new is malloc here and delete is free: libstdc++'s own new throws where
- * memory ends, even the one that promises not to, and its first throw in a thread asks for memory that it must not be refused.
+ * A lent block is an ordinary block: free treats it like any other. A lent thread is one that the shim started and that has waited
+ * until now; it is joined like any other. C++'s new is malloc here and its delete is free: libstdc++'s own new throws when memory
+ * runs out, even the variant that promises not to, and its first throw in a thread allocates memory in a place where a refusal ends
+ * the process.
  *
- * A reserve lends to the thread that opened it and to no other, and only within one call. A compute's is kept by its session, as
- * ggml gives back what it was lent.
+ * A reserve lends only to the thread that opened it, and only within one call. The reserve of a compute is kept by its session,
+ * because ggml gives back what it was lent.
  *
- * Where the linker cannot do this (TNN_WRAPS is not defined) a reserve is let go as soon as it was had: the room was there a
- * moment before ggml takes it. */
-#include "session.h"
+ * If the linker cannot wrap functions (TNN_WRAPS is not defined), a reserve is released as soon as it was allocated: the memory was
+ * available a moment before ggml takes it. */
+#include "memory/reserve.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,87 +27,87 @@ static _Thread_local struct tnn_reserve * t_reserve;
 
 /* ------------------------------------------------------------------ threads */
 
-struct tnn_crew {
+struct tnn_threads {
     pthread_mutex_t lock;
-    pthread_cond_t  called;
+    pthread_cond_t  start;
     int n, taken;
-    struct tnn_crew_member {
-        struct tnn_crew * crew;
+    struct tnn_thread {
+        struct tnn_threads * all;
         pthread_t         thread;
         bool              go;
-        void * (*run)(void *); /* NULL: nothing */
+        void * (*run)(void *); /* NULL: end at once */
         void            * argument;
     } members[];
 };
 
 static void * wait_for_work(void * data) {
-    struct tnn_crew_member * m = data;
-    pthread_mutex_lock(&m->crew->lock);
+    struct tnn_thread * m = data;
+    pthread_mutex_lock(&m->all->lock);
     while (!m->go) {
-        pthread_cond_wait(&m->crew->called, &m->crew->lock);
+        pthread_cond_wait(&m->all->start, &m->all->lock);
     }
-    pthread_mutex_unlock(&m->crew->lock);
+    pthread_mutex_unlock(&m->all->lock);
     return m->run != NULL ? m->run(m->argument) : NULL;
 }
 
-static void let_go(struct tnn_crew_member * m, void * (*run)(void *), void * argument) {
-    pthread_mutex_lock(&m->crew->lock);
+static void start_thread(struct tnn_thread * m, void * (*run)(void *), void * argument) {
+    pthread_mutex_lock(&m->all->lock);
     m->run      = run;
     m->argument = argument;
     m->go       = true;
-    pthread_cond_broadcast(&m->crew->called);
-    pthread_mutex_unlock(&m->crew->lock);
+    pthread_cond_broadcast(&m->all->start);
+    pthread_mutex_unlock(&m->all->lock);
 }
 
-/* Ends those that were not taken. */
-static void dismiss(struct tnn_crew * crew) {
-    while (crew->n > crew->taken) {
-        struct tnn_crew_member * m = &crew->members[--crew->n];
-        let_go(m, NULL, NULL);
+/* Ends the threads that ggml did not take. */
+static void end_idle(struct tnn_threads * threads) {
+    while (threads->n > threads->taken) {
+        struct tnn_thread * m = &threads->members[--threads->n];
+        start_thread(m, NULL, NULL);
         pthread_join(m->thread, NULL);
     }
 }
 
-struct tnn_crew * tnn__crew_new(int n) {
-    struct tnn_crew * crew = calloc(1, sizeof(*crew) + (size_t) n * sizeof(crew->members[0]));
-    if (crew == NULL) {
+struct tnn_threads * tnn__threads_start(int n) {
+    struct tnn_threads * threads = calloc(1, sizeof(*threads) + (size_t) n * sizeof(threads->members[0]));
+    if (threads == NULL) {
         return NULL;
     }
-    if (pthread_mutex_init(&crew->lock, NULL) != 0) {
-        free(crew);
+    if (pthread_mutex_init(&threads->lock, NULL) != 0) {
+        free(threads);
         return NULL;
     }
-    if (pthread_cond_init(&crew->called, NULL) != 0) {
-        pthread_mutex_destroy(&crew->lock);
-        free(crew);
+    if (pthread_cond_init(&threads->start, NULL) != 0) {
+        pthread_mutex_destroy(&threads->lock);
+        free(threads);
         return NULL;
     }
-    while (crew->n < n) {
-        struct tnn_crew_member * m = &crew->members[crew->n];
-        m->crew = crew;
+    while (threads->n < n) {
+        struct tnn_thread * m = &threads->members[threads->n];
+        m->all = threads;
         if (pthread_create(&m->thread, NULL, wait_for_work, m) != 0) {
-            tnn__crew_free(crew);
+            tnn__threads_free(threads);
             return NULL;
         }
-        crew->n++;
+        threads->n++;
     }
-    return crew;
+    return threads;
 }
 
-void tnn__crew_free(struct tnn_crew * crew) {
-    if (crew == NULL) {
+void tnn__threads_free(struct tnn_threads * threads) {
+    if (threads == NULL) {
         return;
     }
-    dismiss(crew);
-    pthread_cond_destroy(&crew->called);
-    pthread_mutex_destroy(&crew->lock);
-    free(crew);
+    end_idle(threads);
+    pthread_cond_destroy(&threads->start);
+    pthread_mutex_destroy(&threads->lock);
+    free(threads);
 }
 
 /* ------------------------------------------------------------------ blocks */
 
 static bool set_aside(struct tnn_reserve * r, size_t size) {
-    void * block = aligned_alloc(64, GGML_PAD(size, 64));
+    void * block = aligned_alloc(64, (size + 63) / 64 * 64);
     if (block != NULL) {
         r->blocks[r->n++] = (struct tnn_reserve_block) { .block = block, .size = size };
     }
@@ -119,30 +121,26 @@ static void free_blocks(struct tnn_reserve * r) {
     r->n = 0;
 }
 
-bool tnn__reserve_open(tnn_session * s, struct tnn_reserve * r, struct tnn_needs needs) {
+bool tnn__reserve_open(struct tnn_reserve * r, struct tnn_needs needs) {
     const int kept = r->n; /* small ones */
-    size_t total = 0;
-    bool   ok    = needs.small + 2 <= TNN_RESERVE_BLOCKS;
-    r->crew = needs.crew;
+    bool      ok   = needs.small + 2 <= TNN_RESERVE_BLOCKS;
+    r->threads = needs.threads;
     for (int i = 0; i < 2 && ok; i++) {
-        ok     = needs.large[i] == 0 || set_aside(r, needs.large[i]);
-        total += needs.large[i];
+        ok = needs.large[i] == 0 || set_aside(r, needs.large[i]);
     }
     for (int i = kept; i < needs.small && ok; i++) {
-        ok     = set_aside(r, TNN_RESERVE_SMALL);
-        total += TNN_RESERVE_SMALL;
+        ok = set_aside(r, TNN_RESERVE_SMALL);
     }
     if (!ok) {
         free_blocks(r);
-        tnn__fail(s, TNN_E_MEMORY, "no memory for what ggml keeps for itself (%zu bytes and more)", total);
         return false;
     }
 #ifdef TNN_WRAPS
     t_reserve = r;
 #else
     free_blocks(r);
-    if (r->crew != NULL) {
-        dismiss(r->crew);
+    if (r->threads != NULL) {
+        end_idle(r->threads);
     }
 #endif
     return true;
@@ -162,7 +160,7 @@ void tnn__reserve_close(struct tnn_reserve * r) {
     free_blocks(r);
 }
 
-/* ------------------------------------------------------------------ what ggml calls */
+/* ------------------------------------------------------------------ functions that ggml calls */
 
 #ifdef TNN_WRAPS
 
@@ -186,7 +184,7 @@ void   __wrap__ZdlPv(void * block);
 void   __wrap__ZdlPvm(void * block, size_t size);
 FILE * __wrap_fopen(const char * path, const char * mode);
 
-/* The smallest block that is large enough, or NULL. */
+/* Takes the smallest block that is large enough, or returns NULL. */
 static void * take(size_t size) {
     struct tnn_reserve       * r    = t_reserve;
     struct tnn_reserve_block * best = NULL;
@@ -235,7 +233,7 @@ int __wrap_posix_memalign(void ** out, size_t alignment, size_t size) {
 
 void * __wrap__Znwm(size_t size) {
     void * block = __wrap_malloc(size > 0 ? size : 1);
-    return block != NULL ? block : __real__Znwm(size); /* which knows what to do where there is nobody to tell */
+    return block != NULL ? block : __real__Znwm(size); /* which throws or aborts as C++ requires */
 }
 
 void __wrap_free(void * block) {
@@ -250,7 +248,7 @@ void __wrap_free(void * block) {
 void * __wrap_realloc(void * block, size_t size) {
     struct tnn_reserve_block * b = lent(block);
     if (b != NULL) {
-        *b = t_reserve->blocks[--t_reserve->n]; /* an ordinary block from here on */
+        *b = t_reserve->blocks[--t_reserve->n]; /* from here on an ordinary block */
     }
     return __real_realloc(block, size);
 }
@@ -265,19 +263,19 @@ void __wrap__ZdlPvm(void * block, size_t size) {
 }
 
 int __wrap_pthread_create(pthread_t * thread, const pthread_attr_t * attributes, void * (*run)(void *), void * argument) {
-    struct tnn_crew * crew = t_reserve != NULL ? t_reserve->crew : NULL;
-    if (crew == NULL || attributes != NULL || crew->taken == crew->n) {
+    struct tnn_threads * threads = t_reserve != NULL ? t_reserve->threads : NULL;
+    if (threads == NULL || attributes != NULL || threads->taken == threads->n) {
         return __real_pthread_create(thread, attributes, run, argument);
     }
-    struct tnn_crew_member * m = &crew->members[crew->taken++];
+    struct tnn_thread * m = &threads->members[threads->taken++];
     *thread = m->thread;
-    let_go(m, run, argument);
+    start_thread(m, run, argument);
     return 0;
 }
 
-/* When ggml is set up it reads the name of the CPU from /proc/cpuinfo, which nothing here uses, into a string of C++. A long name
- * is allocated inside libstdc++, out of reach of the wrappers above: a refusal there would throw, and end the process. Without the
- * file ggml calls the device "CPU". */
+/* While it is set up, ggml reads the CPU's name from /proc/cpuinfo into a C++ string. A long name is allocated inside libstdc++, where
+ * the wrappers above have no effect: a refusal there would throw and end the process. Nothing here uses the name; without the file
+ * ggml calls the device "CPU". */
 FILE * __wrap_fopen(const char * path, const char * mode) {
     return t_reserve != NULL ? NULL : __real_fopen(path, mode);
 }

@@ -1,17 +1,20 @@
-/* ops/cross_entropy.c - the loss as ggml reduces it with four threads, whatever number of threads computes it.
+/* ops/cross_entropy.c - cross entropy on labels, reduced as ggml does it with four threads, whatever the number of threads is.
  *
- * ggml's CROSS_ENTROPY_LOSS adds the rows of each thread's share and then the shares: the scalar depends on the number of
- * threads. Rows, their order in a share and the arithmetic below are ggml's, with the shares fixed at four - ggml's default
- * number of threads, and the reference's. The gradient (CROSS_ENTROPY_LOSS_BACK) has no such sum: ggml's op stays.
+ * ggml's CROSS_ENTROPY_LOSS adds up the rows of each thread's share and then the shares: the result depends on the number of threads.
+ * The rows of a share, their order and the arithmetic below are ggml's, but there are always four shares: ggml's default number of
+ * threads, and the reference's. The gradient (CROSS_ENTROPY_LOSS_BACK) contains no such sum: it stays ggml's.
  *
- * A loss node is a CROSS_ENTROPY_LOSS while ggml expands the backward, and a CUSTOM node from the moment the graph is
- * allocated: the same tensor, operands and place, another kernel.
+ * A loss node is a CROSS_ENTROPY_LOSS while ggml expands the backward, and becomes a CUSTOM node when its graph is realized: the same
+ * tensor, operands and place, but another function.
  */
-#include "session.h"
+#include "ops/cross_entropy.h"
+
+#include "memory/allocate.h"
+#include "ops/operands.h"
+#include "ops/rules.h"
 
 #include <math.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ggml-impl.h"
@@ -19,12 +22,10 @@
 
 #define SHARES GGML_DEFAULT_N_THREADS
 
-struct tnn_loss {
-    struct tnn_loss    * next;
-    struct ggml_tensor * node;
-    float              * row;             /* SHARES rows of scratch */
-    float                sums[SHARES];
-    atomic_int           threads_done;
+struct loss {
+    float               sums[SHARES];
+    atomic_int          threads_done;
+    _Alignas(64) float  rows[]; /* SHARES rows of scratch memory */
 };
 
 /* Sum over one share's rows of sum(labels * log_softmax(logits)). */
@@ -50,11 +51,11 @@ static float share_sum(const struct ggml_tensor * logits, const struct ggml_tens
 }
 
 static void reduce(struct ggml_tensor * dst, int ith, int nth, void * userdata) {
-    struct tnn_loss          * loss   = userdata;
+    struct loss              * loss   = userdata;
     const struct ggml_tensor * logits = dst->src[0];
     const struct ggml_tensor * labels = dst->src[1];
     for (int share = ith; share < SHARES; share += nth) {
-        loss->sums[share] = share_sum(logits, labels, loss->row + (size_t) share * (size_t) logits->ne[0], share);
+        loss->sums[share] = share_sum(logits, labels, loss->rows + (size_t) share * (size_t) logits->ne[0], share);
     }
     /* The last thread to arrive adds the shares, in their order. */
     if (atomic_fetch_add(&loss->threads_done, 1) == nth - 1) {
@@ -65,29 +66,40 @@ static void reduce(struct ggml_tensor * dst, int ith, int nth, void * userdata) 
     }
 }
 
-bool tnn__loss_add(tnn_session * s, struct ggml_tensor * node) {
-    struct tnn_loss * loss = calloc(1, sizeof(*loss));
-    if (loss == NULL) {
-        tnn__fail(s, TNN_E_MEMORY, "no memory for a loss");
-        return false;
+/* ------------------------------------------------------------------ the operator */
+
+tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor labels) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
     }
-    loss->row = tnn__aligned_alloc(s, (size_t) SHARES * (size_t) node->src[0]->ne[0] * sizeof(float), "the rows of a loss");
-    if (loss->row == NULL) {
-        free(loss);
-        return false;
+    struct ggml_tensor * x = tnn__f32_operand(s, "logits", logits);
+    struct ggml_tensor * y = x != NULL ? tnn__f32_operand(s, "labels", labels) : NULL;
+    if (y == NULL) {
+        return 0;
+    }
+    if (!ggml_are_same_shape(x, y)) {
+        tnn__fail(s, TNN_E_VALUE, "labels has shape %s, must be that of logits, %s", tnn__shape(y), tnn__shape(x));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    struct loss * loss = tnn__graph_alloc(s, sizeof(*loss) + (size_t) SHARES * (size_t) x->ne[0] * sizeof(float), "the rows of a loss");
+    if (loss == NULL) {
+        return 0;
     }
     atomic_init(&loss->threads_done, 0);
-    loss->node = node;
-    loss->next = s->losses;
-    s->losses  = loss;
-    return true;
+    struct ggml_tensor * node = ggml_cross_entropy_loss(s->ctx_c, x, y);
+    const struct ggml_custom_op_params params = { .fun = reduce, .n_tasks = SHARES, .userdata = loss };
+    memcpy(node->op_params, &params, sizeof(params)); /* unused by CROSS_ENTROPY_LOSS, until tnn__losses_seal */
+    return tnn__appended(s, 1, node);
 }
 
-void tnn__losses_seal(tnn_session * s) {
-    for (struct tnn_loss * loss = s->losses; loss != NULL; loss = loss->next) {
-        const struct ggml_custom_op_params params = { .fun = reduce, .n_tasks = SHARES, .userdata = loss };
-        loss->node->op = GGML_OP_CUSTOM;
-        memcpy(loss->node->op_params, &params, sizeof(params));
+void tnn__losses_seal(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->op == GGML_OP_CROSS_ENTROPY_LOSS) {
+            graph->nodes[i]->op = GGML_OP_CUSTOM;
+        }
     }
 }
 
@@ -97,11 +109,13 @@ bool tnn__is_loss_node(const struct ggml_tensor * node) {
     return node->op == GGML_OP_CROSS_ENTROPY_LOSS || (node->op == GGML_OP_CUSTOM && params.fun == reduce);
 }
 
-void tnn__losses_free(tnn_session * s) {
-    for (struct tnn_loss * loss = s->losses, * next; loss != NULL; loss = next) {
-        next = loss->next;
-        free(loss->row);
-        free(loss);
-    }
-    s->losses = NULL;
+/* ------------------------------------------------------------------ derivative */
+
+static const char * refuses_labels(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
+    return tnn__grad_needed(g, t->src[1]) ? "its labels depend on a parameter" : NULL;
 }
+
+const struct tnn_op_rule tnn__cross_entropy_rules[] = {
+    { .op = GGML_OP_CROSS_ENTROPY_LOSS, .differentiable = true, .refuses = refuses_labels },
+    { .op = GGML_OP_NONE },
+};

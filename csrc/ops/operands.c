@@ -1,10 +1,14 @@
-/* ops/operands.c - what the operators ask of their arguments: the tensor, or NULL with an error naming the argument; true, or
- * an error naming it. */
-#include "session.h"
+/* ops/operands.c - checks of the arguments of operators. */
+#include "ops/operands.h"
+
+#include "graph/nodes.h"
 
 #include <math.h>
 
-/* ------------------------------------------------------------------ of any operator */
+tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result) {
+    s->n_tensors_c += n;
+    return tnn__handle(s, result);
+}
 
 bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor * t, enum ggml_type type) {
     if (t->type == type) {
@@ -30,6 +34,18 @@ bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_t
     return false;
 }
 
+bool tnn__want_list(tnn_session * s, const char * arg, const tnn_tensor * list, int32_t n, int32_t limit) {
+    if (n < 1 || n > limit) {
+        tnn__fail(s, TNN_E_VALUE, "n = %d must be between 1 and %d", (int) n, (int) limit);
+        return false;
+    }
+    if (list == NULL) {
+        tnn__fail(s, TNN_E_VALUE, "%s must not be NULL", arg);
+        return false;
+    }
+    return true;
+}
+
 bool tnn__want_finite(tnn_session * s, const char * arg, float x) {
     if (isfinite(x)) {
         return true;
@@ -46,17 +62,36 @@ bool tnn__want_eps(tnn_session * s, float eps) {
     return false;
 }
 
+bool tnn__want_freq_base(tnn_session * s, float freq_base) {
+    if (isfinite(freq_base) && freq_base > 0.0f) {
+        return true;
+    }
+    tnn__fail(s, TNN_E_VALUE, "freq_base = %g must be finite and positive", (double) freq_base);
+    return false;
+}
+
+bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
+    if (ggml_is_matrix(t)) {
+        return true;
+    }
+    tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be two-dimensional", arg, tnn__shape(t));
+    return false;
+}
+
 void tnn__fail_elements(tnn_session * s, const char * what) {
     tnn__fail(s, TNN_E_VALUE, "%s would have more than 2^31 - 1 elements, ggml's limit", what);
 }
 
-/* An f32 contiguous operand. */
 struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h) {
     struct ggml_tensor * t = tnn__tensor(s, arg, h);
     return t != NULL && tnn__want_type(s, arg, t, GGML_TYPE_F32) && tnn__want_contiguous(s, arg, t) ? t : NULL;
 }
 
-/* An i32 vector whose values are known before the graph runs: an input, or a view of one. */
+struct ggml_tensor * tnn__rows_operand(tnn_session * s, const char * arg, tnn_tensor h) {
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
+    return t != NULL && tnn__want_matrix(s, arg, t) ? t : NULL;
+}
+
 struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_tensor h) {
     struct ggml_tensor * t = tnn__tensor(s, arg, h);
     if (t == NULL || !tnn__want_type(s, arg, t, GGML_TYPE_I32) || !tnn__want_contiguous(s, arg, t)) {
@@ -66,60 +101,30 @@ struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_t
         tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be one-dimensional", arg, tnn__shape(t));
         return NULL;
     }
-    return t; /* no operator makes an i32 tensor but the views, so the root is an input */
+    return t; /* only views make i32 tensors from i32 tensors, so its root is an input */
 }
 
-/* ------------------------------------------------------------------ of an optimizer */
-
-/* An f32 tensor of w's shape. */
-struct ggml_tensor * tnn__like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
+struct ggml_tensor * tnn__per_column(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
-    if (t != NULL && !ggml_are_same_shape(t, w)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be that of w, %s", arg, tnn__shape(t), tnn__shape(w));
+    if (t != NULL && (ggml_nelements(t) != x->ne[0] || t->ne[0] != x->ne[0])) {
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be [%lld] for x of shape %s", arg, tnn__shape(t), (long long) x->ne[0],
+                  tnn__shape(x));
         return NULL;
     }
     return t;
-}
-
-struct ggml_tensor * tnn__parameter_operand(tnn_session * s, tnn_tensor w) {
-    struct ggml_tensor * t = tnn__f32_operand(s, "w", w);
-    if (t != NULL && !(t->flags & GGML_TENSOR_FLAG_PARAM)) {
-        tnn__fail(s, TNN_E_VALUE, "w (%s) is not a parameter; call tnn_set_param first", ggml_get_name(t));
-        return NULL;
-    }
-    return t;
-}
-
-/* A tensor that the optimizer writes must be memory of its own: an input. */
-bool tnn__want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
-    if (t->op == GGML_OP_NONE) {
-        return true;
-    }
-    tnn__fail(s, TNN_E_VALUE, "%s is the result of an operator (%s), must be a declared tensor", arg, ggml_op_name(t->op));
-    return false;
 }
 
 bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b) {
-    return (a->view_src != NULL ? a->view_src : a) == (b->view_src != NULL ? b->view_src : b);
+    return tnn__root(a) == tnn__root(b);
 }
 
-/* What an optimizer step reads must not be what its threads write meanwhile. */
 bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n) {
     for (int i = 0; i < n; i++) {
         if (tnn__same_memory(t, written[i])) {
-            tnn__fail(s, TNN_E_VALUE, "%s lies in the memory of a tensor that this operator writes (%s, of shape %s)", arg,
+            tnn__fail(s, TNN_E_VALUE, "%s shares memory with a tensor that this operator writes (%s, of shape %s)", arg,
                       ggml_get_name(written[i]), tnn__shape(written[i]));
             return false;
         }
     }
     return true;
-}
-
-struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n) {
-    struct ggml_tensor * t = tnn__f32_operand(s, "hp", hp);
-    if (t != NULL && ggml_nelements(t) != n) {
-        tnn__fail(s, TNN_E_VALUE, "hp has shape %s, must be [%lld]", tnn__shape(t), (long long) n);
-        return NULL;
-    }
-    return t;
 }

@@ -1,57 +1,12 @@
-/* ops/shape.c - the operators that move elements and change none: rows, parts, shapes, views, copies. */
-#include "session.h"
+/* ops/shape.c - operators that change no value: concatenation, transposition, shapes and views. */
+#include "ops/operands.h"
+#include "ops/rules.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------ rows */
-
-tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * t = tnn__tensor(s, "table", table);
-    struct ggml_tensor * i = t != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
-    if (i == NULL || !tnn__want_float_type(s, "table", t) || !tnn__want_contiguous(s, "table", t)) {
-        return 0;
-    }
-    if (!ggml_is_matrix(t)) {
-        tnn__fail(s, TNN_E_VALUE, "table has shape %s, must be two-dimensional", tnn__shape(t));
-        return 0;
-    }
-    if (t->ne[0] > TNN_MAX_ELEMENTS / i->ne[0]) {
-        tnn__fail_elements(s, "the result");
-        return 0;
-    }
-    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_get_rows(s->ctx_c, t, i)) : 0;
-}
-
-tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * d = tnn__tensor(s, "dst", dst);
-    struct ggml_tensor * r = d != NULL ? tnn__f32_operand(s, "rows", rows) : NULL;
-    struct ggml_tensor * i = r != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
-    if (i == NULL || !tnn__want_float_type(s, "dst", d) || !tnn__want_contiguous(s, "dst", d)) {
-        return 0;
-    }
-    if (!ggml_is_matrix(d) || !ggml_is_matrix(r) || d->ne[0] != r->ne[0] || r->ne[1] != i->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, must be [%lld, %lld]: dst's ne0 (dst is %s), and one row an id", tnn__shape(r),
-                  (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
-        return 0;
-    }
-    if (tnn__same_memory(d, r)) {
-        tnn__fail(s, TNN_E_VALUE, "rows and dst are the same memory: what is read would depend on what was written first");
-        return 0;
-    }
-    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
-}
-
-/* ------------------------------------------------------------------ shape */
-
-/* ggml has no derivative for CONCAT; SET has one, and writes the same bits. The base is a leaf that the SETs cover whole. */
+/* ggml has no derivative for CONCAT; SET has one and writes the same bits. The base is a leaf that the SETs cover completely. */
 static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * parts, int n, int dim, int64_t length) {
     int64_t ne[GGML_MAX_DIMS];
     memcpy(ne, parts[0]->ne, sizeof(ne));
@@ -69,7 +24,7 @@ static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * part
 static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, const struct ggml_tensor * first, int dim) {
     for (int d = 0; d < GGML_MAX_DIMS; d++) {
         if (d != dim && t->ne[d] != first->ne[d]) {
-            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, must equal that of parts[0], %s, but for ne%d", i, tnn__shape(t),
+            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, must be that of parts[0], %s, except for ne%d", i, tnn__shape(t),
                       tnn__shape(first), dim);
             return false;
         }
@@ -114,16 +69,12 @@ tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim) 
 }
 
 tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    if (n < 1 || n > MAX_PARTS || parts == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "n = %d parts; must be between 1 and %d", (int) n, MAX_PARTS);
+    if (!tnn__enter(s, __func__) || !tnn__want_list(s, "parts", parts, n, MAX_PARTS)) {
         return 0;
     }
     struct ggml_tensor ** t = malloc((size_t) n * sizeof(*t));
     if (t == NULL) {
-        tnn__fail(s, TNN_E_MEMORY, "no memory for %d parts", (int) n);
+        tnn__fail(s, TNN_E_MEMORY, "cannot concatenate %d parts: out of memory", (int) n);
         return 0;
     }
     const tnn_tensor result = concat_checked(s, parts, t, n, dim);
@@ -141,18 +92,14 @@ tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a) {
     if (t == NULL || !tnn__want_float_type(s, "a", t) || !tnn__want_contiguous(s, "a", t)) {
         return 0;
     }
-    if (!ggml_is_matrix(t)) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s, must be two-dimensional", tnn__shape(t));
-        return 0;
-    }
-    if (!tnn__reserve_nodes(s, 3)) {
+    if (!tnn__want_matrix(s, "a", t) || !tnn__reserve_nodes(s, 3)) {
         return 0;
     }
     struct ggml_tensor * same = ggml_reshape_2d(s->ctx_c, t, t->ne[0], t->ne[1]);
     return tnn__appended(s, 3, ggml_cont(s->ctx_c, ggml_transpose(s->ctx_c, same)));
 }
 
-/* The shape must hold exactly the elements of t. */
+/* The shape has exactly as many elements as t. */
 static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, const int64_t * ne, int n_dims) {
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) {
@@ -163,7 +110,7 @@ static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, co
         n *= ne[i];
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, a of shape %s has %lld", (long long) n, tnn__shape(t),
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but a, of shape %s, has %lld", (long long) n, tnn__shape(t),
                   (long long) ggml_nelements(t));
         return false;
     }
@@ -202,7 +149,7 @@ tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne
     return t != NULL ? tnn__appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
 }
 
-/* A view must start at an element and end inside a. A view of a strided view is refused: its gradient would not be a view. */
+/* A view starts at an element and ends inside a. A view of a strided view is refused: its gradient would not be a view. */
 static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1,
                                          int64_t offset) {
     if (!tnn__enter(s, call)) {
@@ -223,7 +170,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
         return NULL;
     }
     if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
-        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and inside a", (long long) nb1,
+        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the size of a", (long long) nb1,
                   (long long) size, (long long) size, (long long) (ne0 * size));
         return NULL;
     }
@@ -237,7 +184,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
                   (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
         return NULL;
     }
-    /* ggml asks that ne0 * ne1 elements lie behind the offset even where the rows are strided: they do, as nb1 >= ne0. */
+    /* ggml requires ne0 * ne1 elements behind the offset even if the rows are strided: they exist, because nb1 >= ne0. */
     return tnn__reserve_nodes(s, 1) ? t : NULL;
 }
 
@@ -256,37 +203,23 @@ tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, 
     return t != NULL ? tnn__appended(s, 1, ggml_view_2d(s->ctx_c, t, ne0, ne1, (size_t) nb1, (size_t) offset)) : 0;
 }
 
-tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * from = tnn__tensor(s, "a", a);
-    struct ggml_tensor * to   = from != NULL ? tnn__tensor(s, "b", b) : NULL;
-    if (to == NULL || !tnn__want_float_type(s, "a", from) || !tnn__want_float_type(s, "b", to)) {
-        return 0;
-    }
-    if (ggml_nelements(from) != ggml_nelements(to)) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b %s; they must have as many elements", tnn__shape(from), tnn__shape(to));
-        return 0;
-    }
-    if (tnn__same_memory(from, to)) {
-        tnn__fail(s, TNN_E_VALUE, "a and b are the same tensor or views of one: the copy could overlap itself");
-        return 0;
-    }
-    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;
+/* ------------------------------------------------------------------ derivatives */
+
+/* The derivatives of SET and VIEW store byte strides and offsets in int32. */
+static bool fits_int32(const struct ggml_tensor * t) {
+    return ggml_nelements(t) * (int64_t) sizeof(float) <= INT32_MAX;
 }
 
-tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * t = tnn__tensor(s, "a", a);
-    if (t == NULL || !tnn__want_float_type(s, "a", t)) {
-        return 0;
-    }
-    if (dtype != TNN_F32 && dtype != TNN_F16 && dtype != TNN_BF16) {
-        tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
-        return 0;
-    }
-    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cast(s->ctx_c, t, (enum ggml_type) dtype)) : 0;
+static const char * refuses_large(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
+    (void) g;
+    return !fits_int32(t) || !fits_int32(t->src[0]) ? "it is larger than 2 GiB, ggml's limit for its derivative" : NULL;
 }
+
+const struct tnn_op_rule tnn__shape_rules[] = {
+    { .op = GGML_OP_SET, .differentiable = true, .refuses = refuses_large },
+    { .op = GGML_OP_VIEW, .differentiable = true, .refuses = refuses_large },
+    { .op = GGML_OP_CONT, .differentiable = true },
+    { .op = GGML_OP_RESHAPE, .differentiable = true },
+    { .op = GGML_OP_TRANSPOSE, .differentiable = true },
+    { .op = GGML_OP_NONE },
+};

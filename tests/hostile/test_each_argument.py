@@ -112,7 +112,7 @@ def test_an_operator_has_no_place_in_a_full_graph_or_behind_a_realized_one(name:
         while (message := attempt(nn.tnn_scale, s, [desk.m, 1.0])) == "":
             pass
         assert "the graph is full" in message
-        with pytest.raises(SessionError, match=rf"{function.__name__}: the graph is full: \d+ tensors of a capacity"):
+        with pytest.raises(SessionError, match=rf"{function.__name__}: the graph is full: it has \d+ tensors and"):
             function(s, *arguments)
         nn.tnn_reset_for_rebuild(s)
         function, arguments = CALLS[name](desk)

@@ -97,7 +97,7 @@ def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) 
         played = play(programs[0], "--say", seed)
         assert played.returncode == 0, played.stderr
         refused = re.findall(r"session \d: (\w+: .*)", played.stderr)
-        unexpected = [one for one in refused if not re.match(r"tnn_download: .* is no output", one)]
+        unexpected = [one for one in refused if not re.match(r"tnn_download: .* is not an output", one)]
         assert unexpected == [], Path(seed).name
 
 

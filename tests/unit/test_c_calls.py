@@ -42,7 +42,7 @@ def test_a_session_that_is_null_is_refused(name: str) -> None:
     kind = ffi.typeof(function)
     result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
-    assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; make one with tnn_session_new"
+    assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; create one with tnn_session_new"
     if kind.result is ffi.typeof("tnn_tensor"):  # int64_t too, whose failures are negative
         assert result <= 0
     elif kind.result.kind == "pointer":
@@ -73,10 +73,10 @@ def test_data_that_is_null_is_refused(session: Any) -> None:
         (lib.tnn_download_to_int_array, i32),
     ):
         assert call(session, t, ffi.NULL, 2) == lib.TNN_E_VALUE
-        refused(session, "n = 2 elements given")
+        refused(session, "data must not be NULL")
     for call, t, kind in ((lib.tnn_download, f32, "float[]"), (lib.tnn_download_to_int_array, i32, "int32_t[]")):
         assert call(session, t, ffi.new(kind, 3), 3) == lib.TNN_E_VALUE
-        refused(session, "n = 3 elements given")
+        refused(session, "n = 3 must be the number of elements")
 
 
 def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
@@ -86,9 +86,9 @@ def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
     two = lib.tnn_input_1d_f32(session, 2)
     ids = lib.tnn_input_1d_i32(session, 4)
     assert lib.tnn_fused_linear(session, w, ffi.NULL, ffi.NULL, 1, 0) == 0
-    refused(session, "there must be one to 3 weights")
+    refused(session, "weights must not be NULL")
     assert lib.tnn_concat_n(session, ffi.NULL, 1, 0) == 0
-    refused(session, "n = 1 parts")
+    refused(session, "parts must not be NULL")
     assert lib.tnn_tensor_set_name(session, w, ffi.NULL) == lib.TNN_E_VALUE
     refused(session, "name must be a string")
     one = ffi.new("tnn_tensor[]", [w])
@@ -97,7 +97,7 @@ def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
     lib.tnn_build_forward_only(session, loss)
     lib.tnn_build_backward(session)
     assert lib.tnn_fused_grad_norm(session, ffi.NULL, 1, two) == 0
-    refused(session, "there must be at least one gradient")
+    refused(session, "grads must not be NULL")
 
 
 def test_a_profile_without_a_place_for_its_seconds_is_refused(session: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_step_with_an_argument_that_is_null_wrong_or_not_in_the_graph_changes_
         assert training.step(mode=mode) == lib.TNN_E_VALUE
         refused(session, f"mode = {mode} has unknown bits")
     assert training.step(norm=ffi.NULL) == lib.TNN_E_VALUE
-    refused(session, "no place for it")
+    refused(session, "norm must not be NULL")
     for field, wrong in (
         ("ids", training.w), ("ids", training.hp), ("targets", training.hp), ("hp", training.ids),
         ("hp", training.unused), ("hp", training.clip), ("ids", training.loss), ("loss", training.w),
@@ -193,7 +193,7 @@ def test_a_step_with_an_argument_that_is_null_wrong_or_not_in_the_graph_changes_
     assert training.step(ids=ffi.new("int32_t[]", [0, 1, 2, 4])) == lib.TNN_E_VALUE
     refused(session, "[3] = 4 is not a row")
     assert training.step(targets=ffi.new("int32_t[]", [-1] * 4)) == lib.TNN_E_VALUE
-    refused(session, "there is no loss")
+    refused(session, "there is no target")
     assert training.weight() == before
     assert training.step() == lib.TNN_OK
     assert training.weight() != before
@@ -293,4 +293,4 @@ def test_c_itself_refuses_a_session_in_a_forked_child_and_frees_what_can_be_free
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
         lib.tnn_session_free(s)
     """)
-    assert out == "tnn_compute: this session belongs to the parent process; after fork() make a new session\n"
+    assert out == "tnn_compute: this session belongs to the parent process; after fork() create a new session\n"

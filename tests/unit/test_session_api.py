@@ -765,7 +765,7 @@ def test_rows_cannot_be_set_from_the_memory_they_are_set_in() -> None:
         w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         nn.tnn_finalize_weights(s)
         ids = nn.tnn_input_1d_i32(s, 2)
-        with pytest.raises(TinyNNValueError, match="rows and dst are the same memory"):
+        with pytest.raises(TinyNNValueError, match="rows and dst share memory"):
             nn.tnn_set_rows(s, w, nn.tnn_view_2d(s, w, 4, 2, 16, 16), ids)
 
 
@@ -779,11 +779,11 @@ def test_memory_inside_a_concat_is_neither_operand_nor_download() -> None:
         base = nn.tnn_tensor_src(s, last, 0)
         assert base is not None
         assert nn.tnn_tensor_op_name(s, base) == "NONE"
-        with pytest.raises(TinyNNValueError, match="memory inside an operator"):
+        with pytest.raises(TinyNNValueError, match="internal memory of an operator"):
             nn.tnn_scale(s, base, 2.0)
         nn.tnn_realize(s, c)
         nn.tnn_compute(s)
-        with pytest.raises(TinyNNValueError, match="memory inside an operator"):
+        with pytest.raises(TinyNNValueError, match="internal memory of an operator"):
             nn.tnn_download(s, base)
 
 

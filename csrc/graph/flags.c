@@ -1,0 +1,72 @@
+/* graph/flags.c - flags and names of tensors. */
+#include "graph/handles.h"
+#include "session.h"
+
+#include <string.h>
+
+/* Flags decide how a graph is expanded and where its tensors are placed, so they are set before that. */
+static struct ggml_tensor * flag_operand(tnn_session * s, const char * call, tnn_tensor h) {
+    struct ggml_tensor * t = tnn__enter(s, call) ? tnn__tensor(s, "t", h) : NULL;
+    if (t != NULL && (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED)) {
+        tnn__fail_stage(s, "a tensor can be flagged only before the graph is realized");
+        return NULL;
+    }
+    return t;
+}
+
+int tnn_set_param(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (x->op != GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "t is the result of an operator (%s); a parameter must be a declared tensor", ggml_op_name(x->op));
+    }
+    if (x->type != GGML_TYPE_F32) {
+        return tnn__fail(s, TNN_E_TYPE, "t has dtype %s; ggml's CPU backend trains f32 only", ggml_type_name(x->type));
+    }
+    if (s->gf != NULL) {
+        return tnn__fail_stage(s, "a parameter must be flagged before the forward graph is built");
+    }
+    ggml_set_param(x);
+    return TNN_OK;
+}
+
+int tnn_set_loss(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (!ggml_is_scalar(x) || x->type != GGML_TYPE_F32) {
+        return tnn__fail(s, TNN_E_VALUE, "t has shape %s and dtype %s, a loss must be an f32 scalar", tnn__shape(x), ggml_type_name(x->type));
+    }
+    if (x->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "t is an input; a loss must be the result of an operator");
+    }
+    if (s->gb != NULL) {
+        return tnn__fail_stage(s, "the loss must be flagged before tnn_build_backward");
+    }
+    ggml_set_loss(x);
+    return TNN_OK;
+}
+
+int tnn_set_output(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    ggml_set_output(x);
+    return TNN_OK;
+}
+
+int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
+    struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (name == NULL || strlen(name) >= GGML_MAX_NAME) {
+        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes", GGML_MAX_NAME - 1);
+    }
+    ggml_set_name(x, name);
+    return TNN_OK;
+}

@@ -1,0 +1,75 @@
+/* graph/gradients.c - appends the nodes that compute gradients of a fused graph, and adds up those of one tensor. */
+#include "graph/gradients.h"
+
+#include <string.h>
+
+#include "ggml-impl.h"
+
+bool tnn__needs_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t) {
+    return g->needed[ggml_hash_find(&g->gf->visited_hash_set, t)];
+}
+
+static struct ggml_tensor ** grad_slot(const struct tnn_gradients * g, const struct ggml_tensor * t) {
+    return &g->gb->grads[ggml_hash_find(&g->gb->visited_hash_set, t)];
+}
+
+struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const struct ggml_tensor * t) {
+    return *grad_slot(g, t);
+}
+
+void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad) {
+    struct ggml_tensor * before = *grad_slot(g, t);
+    if (grad == NULL) {
+        return; /* out of memory */
+    }
+    if (before == NULL) {
+        *grad_slot(g, t) = grad;
+        return;
+    }
+    struct ggml_tensor * sum = ggml_add(g->s->ctx_c, before, grad);
+    g->s->n_tensors_c++;
+    ggml_build_forward_expand(g->gb, sum);
+    *grad_slot(g, t) = sum;
+}
+
+/* How a kernel node continues an earlier part of the gradient. */
+struct start {
+    bool has_add, continues;
+};
+
+/* Appends a kernel node that computes a gradient of t: of t's shape, or in the place of args[0]. NULL: out of memory. */
+static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_tensor * t, const struct tnn_kernel_type * type,
+                                 const void * params, struct start start, struct ggml_tensor ** args, int n_args) {
+    const int64_t        ne0  = start.continues ? 0 : t->ne[0];
+    struct ggml_tensor * node = g->failed ? NULL : tnn__kernel_node(g->s, type, params, ne0, t->ne[1], args, n_args);
+    if (node == NULL) {
+        g->failed = true;
+        return NULL;
+    }
+    struct tnn_kernel * k = tnn__kernel_of(node);
+    k->has_add     = start.has_add;
+    k->continues   = start.continues;
+    k->gradient_of = type->sum == TNN_SUM_IN_PLACE ? t : NULL;
+    ggml_format_name(node, "grad of %.50s", ggml_get_name(t));
+    ggml_build_forward_expand(g->gb, node);
+    return node;
+}
+
+void tnn__add_gradient(struct tnn_gradients * g, struct ggml_tensor * t, const struct tnn_kernel_type * type, const void * params,
+                       struct ggml_tensor ** args, int n_args) {
+    struct ggml_tensor      * before   = *grad_slot(g, t);
+    const struct tnn_kernel * k_before = before != NULL ? tnn__kernel_of(before) : NULL;
+    const bool                own      = k_before != NULL && k_before->gradient_of == t; /* its memory is this tensor's alone */
+    struct ggml_tensor      * operands[GGML_MAX_SRC];
+    if (before == NULL || type->sum == TNN_SUM_BY_NODE || (type->sum == TNN_SUM_IN_PLACE && !own)) {
+        tnn__pass_gradient(g, t, emit(g, t, type, params, (struct start) { 0 }, args, n_args));
+    } else if (type->sum == TNN_SUM_OPERAND) {
+        memcpy(operands, args, (size_t) n_args * sizeof(*args));
+        operands[n_args] = before;
+        *grad_slot(g, t) = emit(g, t, type, params, (struct start) { .has_add = true }, operands, n_args + 1);
+    } else {
+        operands[0] = before;
+        memcpy(&operands[1], args, (size_t) n_args * sizeof(*args));
+        *grad_slot(g, t) = emit(g, t, type, params, (struct start) { .continues = true }, operands, n_args + 1);
+    }
+}

@@ -1,0 +1,127 @@
+/* graph/run.c - runs a realized graph: threads, work memory, checks. */
+#include "graph/run.h"
+
+#include "graph/check.h"
+#include "kernels/kernel.h"
+#include "machine/machine.h"
+#include "memory/allocate.h"
+#include "memory/release.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "ggml-impl.h"
+
+/* The work memory of ggml_cplan: it is kept and only grows. */
+static int reserve_work(tnn_session * s, size_t size) {
+    if (size <= s->work_size) {
+        return TNN_OK;
+    }
+    void * work = tnn__aligned_alloc(s, size, "ggml's work memory");
+    if (work == NULL) {
+        return s->code;
+    }
+    free(s->work);
+    s->work      = work;
+    s->work_size = GGML_PAD(size, 64);
+    return TNN_OK;
+}
+
+/* At least as many bytes as ggml allocates for a pool and for each of its workers (half of these are a mask of cores). */
+#define POOL_SIZE   4096
+#define WORKER_SIZE 2048
+
+static int pool_ready(tnn_session * s) {
+    if (s->pool != NULL && s->pool_threads == s->n_threads) {
+        return TNN_OK;
+    }
+    tnn__release_pool(s);
+    s->threads = tnn__threads_start(s->n_threads - 1);
+    if (s->threads == NULL) {
+        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d is too large: the system refused to start a thread", (int) s->n_threads);
+    }
+    struct tnn_reserve reserve = { 0 };
+    const struct tnn_needs needs = { .large = { POOL_SIZE, (size_t) s->n_threads * WORKER_SIZE }, .threads = s->threads };
+    if (!tnn__reserve_for_ggml(s, &reserve, needs)) {
+        tnn__release_pool(s);
+        return s->code;
+    }
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
+    params.poll = 0; /* idle workers sleep */
+    s->pool         = ggml_threadpool_new(&params);
+    s->pool_threads = s->n_threads;
+    tnn__reserve_close(&reserve);
+    return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml cannot create a pool of %d threads", (int) s->n_threads);
+}
+
+/* ggml divides FLASH_ATTN_EXT by the number of threads, with a single query along the keys, and its bits depend on that. Those of its
+ * reference kernel do not. */
+static bool needs_reference_kernels(const struct ggml_cgraph * graph) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int compute(tnn_session * s, struct ggml_cgraph * graph) {
+    struct ggml_cplan plan = ggml_graph_plan(graph, s->n_threads, s->pool);
+    plan.use_ref = needs_reference_kernels(graph);
+    const int rc = reserve_work(s, plan.work_size);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    plan.work_data = s->work;
+    const enum ggml_status status = ggml_graph_compute(graph, &plan);
+    return status == GGML_STATUS_SUCCESS ? TNN_OK
+                                         : tnn__fail(s, TNN_E_INTERNAL, "ggml_graph_compute: %s", ggml_status_to_string(status));
+}
+
+static double now(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
+}
+
+static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+    int rc = tnn__check_inputs(s, graph);
+    if (rc != TNN_OK) {
+        return rc;
+    }
+    rc = pool_ready(s);
+    rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
+    if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have stepped a weight */
+        rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
+    }
+    if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context and frees it */
+        return s->code;
+    }
+    if (seconds == NULL && graph == s->gb && s->leaders != NULL) {
+        struct ggml_cgraph groups = *graph;
+        groups.nodes   = s->leaders;
+        groups.n_nodes = s->n_leaders;
+        s->in_groups   = true;
+        rc = compute(s, &groups);
+        s->in_groups = false;
+    } else if (seconds == NULL) {
+        rc = compute(s, graph);
+    }
+    for (int i = 0; rc == TNN_OK && seconds != NULL && i < graph->n_nodes; i++) {
+        struct ggml_cgraph node  = ggml_graph_view(graph, i, i + 1);
+        const double       start = now();
+        rc         = compute(s, &node);
+        seconds[i] = now() - start;
+    }
+    tnn__reserve_leave(&s->reserve);
+    s->computed = s->computed || rc == TNN_OK;
+    return rc;
+}
+
+int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers); /* before the pool's threads start */
+    const int rc = run(s, graph, seconds);
+    tnn__arithmetic_end(&callers);
+    return rc;
+}

@@ -1,0 +1,10 @@
+/* graph/run.h - runs a realized graph. */
+#ifndef TNN_RUN_H
+#define TNN_RUN_H
+
+#include "session.h"
+
+/* Checks the inputs and runs the graph. seconds: NULL, or one value for each node; then the nodes run one by one and are timed. */
+int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
+
+#endif

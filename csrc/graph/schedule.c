@@ -1,0 +1,78 @@
+/* graph/schedule.c - when the optimizer steps.
+ *
+ * A weight is stepped as soon as no later node reads it, so that the memory of its gradient is free for the next one: a step needs the
+ * memory of one gradient instead of all. No bit changes: each step reads the same gradient and writes only w, m and v. */
+#include "graph/schedule.h"
+
+#include "graph/nodes.h"
+#include "ops/rules.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml-impl.h"
+
+int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
+    const int n = graph->n_nodes;
+    int * last  = malloc(graph->visited_hash_set.size * sizeof(*last)); /* by slot: the last node that reads or writes this memory */
+    int * after = malloc((size_t) n * 3 * sizeof(*after));              /* of each optimizer step: the node it follows */
+    struct ggml_tensor ** order = malloc((size_t) n * sizeof(*order));
+    int rc = TNN_OK;
+    if (last == NULL || after == NULL || order == NULL) {
+        rc = tnn__fail(s, TNN_E_MEMORY, "cannot order a graph of %d nodes: out of memory", n);
+        goto done;
+    }
+    int * const first = after + n, * const next = first + n;
+    for (size_t i = 0; i < graph->visited_hash_set.size; i++) {
+        last[i] = -1;
+    }
+    for (int i = 0; i < n; i++) {
+        const struct ggml_tensor * t = graph->nodes[i];
+        first[i] = -1;
+        if (tnn__is_optimizer_step(t)) {
+            continue;
+        }
+        for (int j = 0; j < tnn__n_operands(t); j++) {
+            if (tnn__is_optimizer_step(t->src[j])) {
+                goto done; /* a node reads a stepped weight: the caller's order stays */
+            }
+        }
+        last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t))] = i;
+        for (int j = 0; j < tnn__n_operands(t); j++) {
+            last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t->src[j]))] = i;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        const struct ggml_tensor * t = graph->nodes[i];
+        after[i] = -1;
+        for (int j = 0; tnn__is_optimizer_step(t) && j < tnn__n_operands(t); j++) {
+            const int at = last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t->src[j]))];
+            after[i] = at > after[i] ? at : after[i];
+        }
+    }
+    for (int k = n - 1; k >= 0; k--) { /* lists of the steps that follow each node, in their order */
+        if (after[k] >= 0) {
+            next[k]         = first[after[k]];
+            first[after[k]] = k;
+        }
+    }
+    int n_order = 0;
+    for (int i = 0; i < n; i++) {
+        if (!tnn__is_optimizer_step(graph->nodes[i])) {
+            order[n_order++] = graph->nodes[i];
+            for (int k = first[i]; k >= 0; k = next[k]) {
+                order[n_order++] = graph->nodes[k];
+            }
+        }
+    }
+    if (n_order == n) {
+        memcpy(graph->nodes, order, (size_t) n * sizeof(*order));
+    } else {
+        rc = tnn__fail(s, TNN_E_INTERNAL, "only %d of %d nodes could be ordered", n_order, n);
+    }
+done:
+    free(last);
+    free(after);
+    free(order);
+    return rc;
+}

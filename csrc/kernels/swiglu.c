@@ -1,0 +1,78 @@
+/* kernels/swiglu.c - SwiGLU: silu(gate) * up. */
+#include "graph/gradients.h"
+#include "kernels/each_vector.h"
+#include "kernels/kernel.h"
+#include "kernels/parts.h"
+#include "ops/operands.h"
+
+static v8f sigmoid(v8f x) {
+    const v8f one = v8_set1(1.0f);
+    return one / (one + v8_exp(-x));
+}
+
+/* y = silu(gate) * up. Operand: rows of gate and up, [2 d_ff, rows]. */
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    (void) k;
+    (void) scratch;
+    const int64_t d_ff = dst->ne[0];
+    int64_t begin, end;
+    tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
+    for (int64_t row = begin; row < end; row++) {
+        const float * gate = tnn__data(dst->src[0]) + row * 2 * d_ff;
+        const float * up   = gate + d_ff;
+        float       * y    = (float *) dst->data + row * d_ff;
+        EACH_VECTOR(d_ff, { const v8f g = LOAD(gate); STORE(y, g * sigmoid(g) * LOAD(up)); })
+    }
+}
+
+/* With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s. Operands: dy, rows of gate and up. */
+static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    (void) k;
+    (void) scratch;
+    const int64_t d_ff = dst->ne[0] / 2;
+    const v8f one = v8_set1(1.0f);
+    int64_t begin, end;
+    tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
+    for (int64_t row = begin; row < end; row++) {
+        const float * dy    = tnn__data(dst->src[0]) + row * d_ff;
+        const float * gate  = tnn__data(dst->src[1]) + row * 2 * d_ff;
+        const float * up    = gate + d_ff;
+        float       * dgate = (float *) dst->data + row * 2 * d_ff; /* may be the memory of gate and up */
+        float       * dup   = dgate + d_ff;
+        EACH_VECTOR(d_ff, {
+            const v8f g = LOAD(gate), u = LOAD(up), dv = LOAD(dy);
+            const v8f s = sigmoid(g);
+            STORE(dgate, dv * u * s * v8_fma(g, one - s, one));
+            STORE(dup, dv * g * s);
+        })
+    }
+}
+
+static const struct tnn_kernel_type SWIGLU_BACK = { .name = "SWIGLU_BACK", .run = run_back, .in_place = TNN_OPERAND(1) };
+
+static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
+    struct ggml_tensor * args[] = { grad, node->src[0] };
+    tnn__add_gradient(g, node->src[0], &SWIGLU_BACK, NULL, args, 2);
+}
+
+static const struct tnn_kernel_type SWIGLU = {
+    .name = "SWIGLU", .run = run, .backward = backward, .differentiable = TNN_OPERAND(0),
+};
+
+tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * t = tnn__rows_operand(s, "gate_up", gate_up);
+    if (t == NULL) {
+        return 0;
+    }
+    if (t->ne[0] % 2 != 0) {
+        tnn__fail(s, TNN_E_VALUE, "gate_up has shape %s, must be [2 d_ff, rows]", tnn__shape(t));
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    return tnn__handle(s, tnn__kernel_node(s, &SWIGLU, NULL, t->ne[0] / 2, t->ne[1], &t, 1));
+}

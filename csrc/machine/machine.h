@@ -1,0 +1,37 @@
+/* machine/machine.h - what the CPU and the system offer this process. The files of this folder are compiled for the baseline
+ * instruction set, because tnn_cpu_missing must run on any CPU. */
+#ifndef TNN_MACHINE_H
+#define TNN_MACHINE_H
+
+#include "tinynn.h"
+
+#include <fenv.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- files of the system (files.c) ---- */
+/* Reads the first size - 1 bytes of a file as a string, without allocating memory. */
+bool tnn__read_start(const char * path, char * text, size_t size);
+/* Returns the first number behind the first prefix in a text, or UINT64_MAX. */
+uint64_t tnn__number_behind(const char * text, const char * prefix);
+
+/* ---- limits of this process's control groups (cgroup.c) ---- */
+uint64_t tnn__cgroup_memory(void); /* bytes, or UINT64_MAX */
+int64_t  tnn__cgroup_cores(void);  /* at least 1, or INT64_MAX */
+
+/* ---- memory (available_memory.c) ---- */
+/* Bytes that can still be allocated: of the machine's memory, within the limits of the control groups. */
+uint64_t tnn__memory_available(void);
+
+/* ---- CPU (cpu.c) ---- */
+/* Between these two calls the thread rounds to nearest and keeps denormals, whatever mode the caller set: a library built with
+ * fast-math changes the mode when it is loaded. Threads that start in between inherit this mode. */
+void tnn__arithmetic_begin(fenv_t * callers);
+void tnn__arithmetic_end(const fenv_t * callers);
+#if defined(__x86_64__)
+/* Do this CPU and its system support vectors of sixteen floats (AVX-512)? */
+bool tnn__cpu_has_avx512(void);
+#endif
+
+#endif

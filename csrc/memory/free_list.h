@@ -1,0 +1,26 @@
+/* memory/free_list.h - the free places of a buffer whose size is not fixed yet. */
+#ifndef TNN_FREE_LIST_H
+#define TNN_FREE_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* holes is sorted by offset, and for free(). A list starts as all zeros. */
+struct tnn_hole {
+    size_t offset, size;
+};
+
+struct tnn_free_list {
+    struct tnn_hole * holes;
+    int64_t        n, size;
+    size_t         end; /* everything from here on is free */
+};
+
+/* Takes a place of size bytes and returns its offset: the smallest hole that fits; else the last hole if it touches the end; else
+ * the end. */
+size_t tnn__free_list_take(struct tnn_free_list * f, size_t size);
+/* Makes a place free again. False: out of memory. */
+bool tnn__free_list_insert(struct tnn_free_list * f, size_t offset, size_t size);
+
+#endif

@@ -1,0 +1,29 @@
+/* memory/release.h - frees what a session owns. */
+#ifndef TNN_RELEASE_H
+#define TNN_RELEASE_H
+
+#include "session.h"
+
+/* One of the ggml contexts that hold the headers of the weights. A ggml context cannot grow, so there is a list of them. */
+struct tnn_chunk {
+    struct tnn_chunk    * next;
+    struct ggml_context * ctx;
+    void                * mem;
+    int                   n;
+};
+
+/* The header of a block of memory that belongs to one generation of graphs. */
+struct tnn_block {
+    struct tnn_block * next;
+};
+
+/* The thread pool. */
+void tnn__release_pool(tnn_session * s);
+/* The order in which the nodes of graph b run. */
+void tnn__release_groups(tnn_session * s);
+/* Everything that belongs to the current generation of graphs, except the buffer of their tensors: the next one may fit it. */
+void tnn__release_graphs(tnn_session * s);
+/* The weights, the buffers and the session itself. */
+void tnn__release_session(tnn_session * s);
+
+#endif

@@ -1,0 +1,142 @@
+/* ops/attention.c - ggml's operators around attention: the causal mask, RoPE, flash attention. */
+#include "ops/operands.h"
+#include "ops/rules.h"
+
+tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * x = tnn__f32_operand(s, "a", a);
+    if (x == NULL) {
+        return 0;
+    }
+    if (n_past < 0) {
+        tnn__fail(s, TNN_E_VALUE, "n_past = %d must not be negative", (int) n_past);
+        return 0;
+    }
+    return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_diag_mask_inf(s->ctx_c, x, n_past)) : 0;
+}
+
+tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn_tensor freq_factors, int32_t n_dims,
+                        int32_t mode, int32_t n_ctx_orig, float freq_base, float freq_scale, float ext_factor,
+                        float attn_factor, float beta_fast, float beta_slow) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
+    struct ggml_tensor * p = t != NULL ? tnn__index_operand(s, "positions", positions) : NULL;
+    struct ggml_tensor * f = NULL;
+    if (p == NULL) {
+        return 0;
+    }
+    if (p->ne[0] != t->ne[2]) {
+        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, must be [%lld]: one for each ne2 of x, of shape %s", tnn__shape(p),
+                  (long long) t->ne[2], tnn__shape(t));
+        return 0;
+    }
+    if (n_dims < 2 || n_dims % 2 != 0 || n_dims > t->ne[0]) {
+        tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most x's ne0, %lld", (int) n_dims,
+                  (long long) t->ne[0]);
+        return 0;
+    }
+    if (mode != GGML_ROPE_TYPE_NORMAL && mode != GGML_ROPE_TYPE_NEOX) {
+        tnn__fail(s, TNN_E_VALUE, "mode = %d must be 0 (normal) or 2 (NEOX)", (int) mode);
+        return 0;
+    }
+    if (n_ctx_orig < 0) {
+        tnn__fail(s, TNN_E_VALUE, "n_ctx_orig = %d must not be negative", (int) n_ctx_orig);
+        return 0;
+    }
+    if (!tnn__want_freq_base(s, freq_base) || !tnn__want_finite(s, "freq_scale", freq_scale) || !tnn__want_finite(s, "ext_factor", ext_factor)
+        || !tnn__want_finite(s, "attn_factor", attn_factor) || !tnn__want_finite(s, "beta_fast", beta_fast)
+        || !tnn__want_finite(s, "beta_slow", beta_slow)) {
+        return 0;
+    }
+    if (ext_factor != 0.0f && !(freq_scale > 0.0f && beta_fast > 0.0f && beta_slow > 0.0f && n_ctx_orig > 0)) {
+        tnn__fail(s, TNN_E_VALUE, "ext_factor = %g (YaRN) needs positive freq_scale, beta_fast, beta_slow and n_ctx_orig",
+                  (double) ext_factor);
+        return 0;
+    }
+    if (freq_factors != 0) {
+        f = tnn__f32_operand(s, "freq_factors", freq_factors);
+        if (f == NULL) {
+            return 0;
+        }
+        if (f->ne[0] < n_dims / 2) {
+            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, must have at least n_dims / 2 = %d", tnn__shape(f), (int) n_dims / 2);
+            return 0;
+        }
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    return tnn__appended(s, 1, ggml_rope_ext(s->ctx_c, t, p, f, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor,
+                                        attn_factor, beta_fast, beta_slow));
+}
+
+tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_tensor v, tnn_tensor mask, float scale,
+                              float max_bias, float logit_softcap) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * tq = tnn__f32_operand(s, "q", q);
+    struct ggml_tensor * tk = tq != NULL ? tnn__tensor(s, "k", k) : NULL;
+    struct ggml_tensor * tv = tk != NULL ? tnn__tensor(s, "v", v) : NULL;
+    struct ggml_tensor * tm = NULL;
+    if (tv == NULL || !tnn__want_contiguous(s, "k", tk) || !tnn__want_contiguous(s, "v", tv) || !tnn__want_float_type(s, "k", tk)
+        || !tnn__want_float_type(s, "v", tv)) {
+        return 0;
+    }
+    if (tk->type != tv->type) {
+        tnn__fail(s, TNN_E_TYPE, "k has dtype %s and v has dtype %s; they must be the same", ggml_type_name(tk->type),
+                  ggml_type_name(tv->type));
+        return 0;
+    }
+    if (tk->ne[0] != tq->ne[0] || tq->ne[2] % tk->ne[2] != 0 || tq->ne[3] != tk->ne[3]) {
+        tnn__fail(s, TNN_E_VALUE, "k has shape %s, must be [%lld, S, a divisor of q's heads] for q of shape %s", tnn__shape(tk),
+                  (long long) tq->ne[0], tnn__shape(tq));
+        return 0;
+    }
+    if (tv->ne[1] != tk->ne[1] || tv->ne[2] != tk->ne[2] || tv->ne[3] != tk->ne[3]) {
+        tnn__fail(s, TNN_E_VALUE, "v has shape %s; its ne1, ne2 and ne3 must be those of k, of shape %s", tnn__shape(tv), tnn__shape(tk));
+        return 0;
+    }
+    if (mask != 0) {
+        tm = tnn__tensor(s, "mask", mask);
+        if (tm == NULL || !tnn__want_type(s, "mask", tm, GGML_TYPE_F16) || !tnn__want_contiguous(s, "mask", tm)) {
+            return 0;
+        }
+        if (tm->ne[0] != tk->ne[1] || tm->ne[1] < tq->ne[1] || tq->ne[2] % tm->ne[2] != 0 || tq->ne[3] % tm->ne[3] != 0) {
+            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, must be [%lld, at least %lld]", tnn__shape(tm), (long long) tk->ne[1],
+                      (long long) tq->ne[1]);
+            return 0;
+        }
+    }
+    if (!tnn__want_finite(s, "scale", scale) || !tnn__want_finite(s, "max_bias", max_bias) || !tnn__want_finite(s, "logit_softcap", logit_softcap)) {
+        return 0;
+    }
+    if (max_bias < 0.0f || (max_bias > 0.0f && tm == NULL)) {
+        tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be 0, or positive with a mask", (double) max_bias);
+        return 0;
+    }
+    if (tv->ne[0] > TNN_MAX_ELEMENTS / (tq->ne[1] * tq->ne[2] * tq->ne[3])) {
+        tnn__fail_elements(s, "the result");
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    return tnn__appended(s, 1, ggml_flash_attn_ext(s->ctx_c, tq, tk, tv, tm, scale, max_bias, logit_softcap));
+}
+
+/* ------------------------------------------------------------------ derivatives */
+
+static const char * refuses_rope(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
+    return tnn__grad_needed(g, t->src[2]) ? "its freq_factors depend on a parameter" : NULL;
+}
+
+const struct tnn_op_rule tnn__attention_rules[] = {
+    { .op = GGML_OP_DIAG_MASK_INF, .differentiable = true },
+    { .op = GGML_OP_ROPE, .differentiable = true, .refuses = refuses_rope, .skips = TNN_OPERAND(1) },
+    { .op = GGML_OP_NONE },
+};
