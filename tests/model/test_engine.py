@@ -208,9 +208,9 @@ def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engin
 def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
     engine: LlamaSeqEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toynn.llm.engine import model
+    from toynn.llm import layout
 
-    monkeypatch.setattr(model, "MAX_GRAPH_NODES", 64)
+    monkeypatch.setattr(layout, "MAX_GRAPH_NODES", 64)
     realize_variant(engine, VARIANTS["tied"])
     for _ in range(2):
         with pytest.raises(SessionError, match="graph_capacity"):

@@ -245,7 +245,7 @@ def test_a_failed_realize_leaves_the_recipe_realizable(recipe: FromScratch, monk
         raise TinyNNMemoryError("no memory for the graph")
 
     with monkeypatch.context() as patch:
-        patch.setattr("toynn.llm.engine.graphs.tnn_realize_backward", fail)
+        patch.setattr("toynn.llm.layout.tnn_realize_backward", fail)
         with pytest.raises(TinyNNMemoryError):
             recipe.realize(variant.cfg, options(variant))
     assert not recipe.fs_cache.realized

@@ -184,7 +184,7 @@ def test_conversion_refuses_heads_that_are_missing_or_of_another_shape() -> None
     with engine(variant, "per_head") as e:
         weights = weights_of(e)
     missing = {name: values for name, values in weights.items() if name != "blk.1.attn_k.head_1.weight"}
-    with pytest.raises(TinyNNValueError, match=r"blk\.1\.attn_k\.weight needs heads 0\.\.1"):
+    with pytest.raises(TinyNNValueError, match=r"blk\.1\.attn_k\.weight needs the heads 0 to 1"):
         to_fused(missing, variant.cfg)
     bent = {**weights, "blk.0.attn_q.head_2.weight": np.zeros((3, 3), dtype=np.float32)}
     with pytest.raises(TinyNNValueError, match=r"head 2 of blk\.0\.attn_q\.weight must have shape \(4, 24\)"):
@@ -776,8 +776,9 @@ def test_steps_that_do_not_fit_the_graph_are_refused_and_change_nothing() -> Non
             with pytest.raises(TinyNNValueError, match=name):
                 e.train_step(ids, wanted, hp, **{name: value})  # type: ignore[arg-type]
     with engine(variant, "per_head") as e:
-        with pytest.raises(SessionError, match="train_step needs the fused layout"):
-            e.train_step(ids, wanted, hp)
+        for option in ({"accumulate": True}, {"update": False}):
+            with pytest.raises((SessionError, TinyNNValueError), match=next(iter(option))):
+                e.train_step(ids, wanted, hp, **option)  # type: ignore[arg-type]
         for option in ({"clip": True}, {"keep_gradients": True}, {"decay_vectors": False}):
             with pytest.raises(TinyNNValueError, match=next(iter(option))):
                 e.build_training_step(**option)
@@ -928,9 +929,10 @@ def test_a_list_that_lies_about_its_length_is_taken_by_its_items() -> None:
         assert nn.tnn_tensor_ne0(s, nn.tnn_fused_linear(s, x, Liar([w]))) == 6
 
 
-def test_a_model_of_many_layers_is_realized_in_time_that_grows_with_them_only() -> None:
-    """The work, not the seconds: drawing looks at each draw a bounded number of times."""
-    from toynn.llm import weights
+def test_drawing_the_weights_of_many_layers_looks_at_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work, not the seconds: the time to realize a model must grow linearly with its layers."""
+    from toynn.llm import parameters
+    from toynn.model.weights import weights_by_head_of
 
     looked = 0
 
@@ -941,20 +943,9 @@ def test_a_model_of_many_layers_is_realized_in_time_that_grows_with_them_only() 
                 looked += 1
                 yield item
 
-    class Table(weights.WeightTable):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._draws = Counted()
-
-    with nn.Session(n_threads=1) as s:
-        table = Table(s, nn.TNN_F32)
-        for i in range(200):
-            table.matrix(f"w{i}", 2, 2, 0.1)
-        nn.tnn_finalize_weights(s)
-        from toynn.model.init_streams import make_stream
-
-        table.draw(make_stream("lcg31", 1))
-    assert 200 <= looked <= 1000
+    monkeypatch.setattr(parameters, "weights_by_head_of", lambda shape: Counted(weights_by_head_of(shape)))
+    with realized(SmolLM2Config.mha(10, 2, 1, 2, 200, 16, 10000.0, 1e-5), layout="fused"):
+        assert looked == 2 + 9 * 200
 
 
 def test_more_layers_than_can_be_declared_are_refused_at_once() -> None:

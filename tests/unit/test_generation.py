@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_is_read() -> None:
             ([23], TinyNNValueError, r"seq_ids\[0\] is 23"),
             ([1, -1], TinyNNValueError, r"seq_ids\[1\] is -1"),
             ([], TinyNNValueError, "at least one token"),
-            ([[1, 2]], TinyNNValueError, "flat"),
+            ([[1, 2]], TinyNNValueError, "one-dimensional"),
             ([1] * 6, TinyNNValueError, "no room for 6 more"),
             ([1.5], TinyNNTypeError, "integer"),
         ):
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_is_read() -> None:
             assert d.n_past == 3
         d.rewind(2)
         assert d.feed([3]).tobytes() == before.tobytes()
-        for wrong, mentions in (([1], "from 2 to n_ctx"), ([1] * 10, "from 2 to n_ctx")):
+        for wrong, mentions in (([1], "must hold 2 to n_ctx"), ([1] * 10, "must hold 2 to n_ctx")):
             with pytest.raises(TinyNNValueError, match=mentions):
                 d.score(wrong)
 

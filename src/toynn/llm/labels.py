@@ -1,6 +1,8 @@
-"""Labels of next-token prediction: per position a row of the vocabulary with 1 at the id to come, or that id alone."""
+"""Labels of next-token prediction: for each position the next token id, or a one-hot row of the vocabulary."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +10,11 @@ import numpy.typing as npt
 from toynn.arguments import flat_ids, ids_in_vocab, integer
 from toynn.tinynn.memory import memory_for
 
-IGNORE_ID = -1  # a target that counts for nothing
+IGNORE_ID = -1  # the target of a position that adds nothing to the loss
 
 
 def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
-    """(T*B,) int32, for the fused layout: the next id; the last position of each sequence targets itself.
+    """Return the next id at each position, int32 (T*B,). The last position of each sequence has its own id as target.
 
     Raises TinyNNValueError for a target outside the vocabulary.
     """
@@ -23,23 +25,23 @@ def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt
 
 
 def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
-    """The same, but a target outside the vocabulary becomes IGNORE_ID: that position adds nothing to the loss."""
+    """Return targets as `targets` does, with IGNORE_ID for an id outside the vocabulary."""
     vocab = integer("vocab", vocab, 1)
     ids = _targets(seq_ids, context, batch)
     return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)
 
 
 def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
-    """One-hot rows (T*B, vocab): the target is the next id; the last position of each sequence targets itself."""
+    """Return one-hot rows float32 (T*B, vocab) of the targets that `targets` returns. Raises TinyNNValueError."""
     vocab = integer("vocab", vocab, 1)
     targets = _targets(seq_ids, context, batch)
     ids_in_vocab("the target of seq_ids", targets, vocab)
-    return _rows(targets, vocab)
+    return rows_of(targets, vocab)
 
 
 def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
-    """The same, but a target outside the vocabulary leaves its row zero: that position adds nothing to the loss."""
-    return _rows(_targets(seq_ids, context, batch), integer("vocab", vocab, 1))
+    """Return one-hot rows as `next_token` does, with a row of zeros for an id outside the vocabulary."""
+    return rows_of(_targets(seq_ids, context, batch), integer("vocab", vocab, 1))
 
 
 def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np.int64]:
@@ -48,7 +50,8 @@ def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np
     return np.concatenate([ids[:, 1:], ids[:, -1:]], axis=1).ravel()  # (B*T,)
 
 
-def _rows(targets: npt.NDArray[np.int64], vocab: int) -> npt.NDArray[np.float32]:
+def rows_of(targets: npt.NDArray[np.integer[Any]], vocab: int) -> npt.NDArray[np.float32]:
+    """Return one-hot rows (n, vocab) of targets (n,). A target outside the vocabulary gives a row of zeros."""
     with memory_for("vocab", 4 * targets.size * vocab, f"one-hot labels of shape ({targets.size}, {vocab})"):
         rows = np.zeros((targets.size, vocab), dtype=np.float32)
     known = np.flatnonzero((targets >= 0) & (targets < vocab))

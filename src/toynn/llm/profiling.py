@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from toynn.arguments import kind_of
+from toynn.arguments import boolean, kind_of
 from toynn.errors import TinyNNTypeError
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.layout import NodeTimes
 from toynn.llm.recipes import FromScratch
 
 
@@ -57,21 +59,35 @@ class Profile:
 
 
 def profile(
-    recipe: FromScratch,
+    model: FromScratch | LlamaSeqEngine,
     seq_ids: npt.ArrayLike,
     positions: npt.ArrayLike,
     m_labels: npt.ArrayLike,
     m_hp: npt.ArrayLike,
     is_first: bool,
+    *,
+    max_norm: float = 0.0,
+    gradient_scale: float = 1.0,
 ) -> Profile:
-    """Takes one training step, as `recipe.step` does with the same arguments and to the same bits, and times its nodes.
+    """Take one training step, with the bits of any other step, and return the time of each node of its graph.
 
-    Raises what `FromScratch.step` raises, and TinyNNTypeError for a recipe of another kind.
+    Args:
+        model: a recipe, or an engine with a training graph, such as the one that `toynn.train` uses.
+        seq_ids, positions, m_labels, m_hp, is_first: as for `FromScratch.step`.
+        max_norm, gradient_scale: as for `LlamaSeqEngine.train_step`, for an engine whose graph clips.
+
+    Raises what `FromScratch.step` and `LlamaSeqEngine.train_step` raise, and TinyNNTypeError for another model.
     """
-    if not isinstance(recipe, FromScratch):
-        raise TinyNNTypeError(f"recipe must be a FromScratch, got {kind_of(recipe)}")
-    loss, nodes = recipe.profiled_step(seq_ids, positions, m_labels, m_hp, is_first)
-    return Profile(loss, [NodeTime(op, name, seconds) for op, name, seconds in nodes])
+    engine = model.fs_cache if isinstance(model, FromScratch) else model
+    if not isinstance(engine, LlamaSeqEngine):
+        raise TinyNNTypeError(f"model must be a FromScratch or a LlamaSeqEngine, got {kind_of(model)}")
+    first = boolean("is_first", is_first)
+    times: NodeTimes = []
+    loss, _ = engine.train_step(
+        seq_ids, m_labels, m_hp, positions=positions, reset_moments=first, max_norm=max_norm,
+        gradient_scale=gradient_scale, node_times=times,
+    )  # fmt: skip
+    return Profile(loss, [NodeTime(op, name, seconds) for op, name, seconds in times])
 
 
 def _sums(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -241,6 +241,17 @@ class HeadName:
         """The name in the fused layout."""
         return f"{self.stem}.{self.end}"
 
+    @property
+    def without_head(self) -> HeadName:
+        """The name of the whole weight, in the same form."""
+        return replace(self, head=None)
+
+    def heads(self, cfg: SmolLM2Config) -> tuple[int, tuple[int, ...]]:
+        """Return the number of heads and the size of one."""
+        size = self.row.size(cfg)
+        n = 1 if self.row.heads is None else self.row.heads(cfg)
+        return n, (size[0] // n, *size[1:])
+
     def of_head(self, head: int) -> str:
         """Return the name of one head in the per_head layout."""
         return f"{self.stem}.head_{head}.{self.end}"

@@ -1,5 +1,33 @@
-"""L3: whole models, from token ids to logits."""
+"""L3: the reference's model, from token ids to logits, over the per_head layout's code."""
 
-from toynn.llm.archs.llama_arch import LlamaArch
+from __future__ import annotations
+
+from toynn.llm.parameters import Parameter, Parameters
+from toynn.llm.per_head.graph import PerHeadGraph
+from toynn.llm.per_head.model import llama
+from toynn.llm.rope import Rope
+from toynn.model.shape import ModelShape
+from toynn.tinynn import Session, Tensor
 
 __all__ = ["LlamaArch"]
+
+
+class LlamaArch:
+    """A model's forward graph over weights that are declared in the per_head layout."""
+
+    def __init__(self, parameters: Parameters, shape: ModelShape) -> None:
+        self._parameters, self._shape = parameters, shape
+
+    def trainable(self) -> list[Parameter]:
+        """Return the trained weights in the order in which the optimizer steps them."""
+        return self._parameters.in_step_order()
+
+    def build(self, s: Session, token_ids: Tensor, r: Rope, mask: Tensor | None) -> dict[str, Tensor]:
+        """Build the graph of token ids i32 ne=[T*B]. r, mask: as for `toynn.llm.primitives.gqa`.
+
+        Returns activations by name in the order of computation: embed, lens (if any), blk.N.attn_norm, blk.N.ffn,
+        blk.N.residual, final_norm, each with T*B columns, and last the logits, ne=[vocab, T*B].
+        """
+        g = PerHeadGraph(s)
+        llama(g, self._parameters.tree, token_ids, r, mask, self._shape.rms_eps)
+        return g.taps

@@ -1,6 +1,39 @@
-"""L2: a piece of a model that owns its weights and builds its part of the graph."""
+"""L2: the reference's transformer block, over the per_head layout's code."""
 
-from toynn.llm.blocks.fused_block import Context, Continuation, FusedBlock, Sequences
-from toynn.llm.blocks.transformer_block import BlockTaps, TransformerBlock
+from __future__ import annotations
 
-__all__ = ["BlockTaps", "Context", "Continuation", "FusedBlock", "Sequences", "TransformerBlock"]
+from dataclasses import dataclass
+
+from toynn.llm.parameters import Params
+from toynn.llm.per_head.graph import PerHeadGraph
+from toynn.llm.per_head.model import block
+from toynn.llm.rope import Rope
+from toynn.model.shape import ModelShape
+from toynn.tinynn import Session, Tensor
+
+__all__ = ["BlockTaps", "TransformerBlock"]
+
+
+@dataclass(frozen=True)
+class BlockTaps:
+    """Activations of a block, each ne=[d_model, T*B]. residual is the block's result."""
+
+    attn_norm: Tensor
+    ffn: Tensor
+    residual: Tensor
+
+
+class TransformerBlock:
+    """One layer of a model: attention and a gated feed-forward network, each on a residual path.
+
+    params: the layer's weights, `Parameters.tree.layers[i]` of the per_head layout.
+    """
+
+    def __init__(self, params: Params, shape: ModelShape) -> None:
+        self._params, self._shape = params, shape
+
+    def build(self, s: Session, x: Tensor, r: Rope, mask: Tensor | None) -> BlockTaps:
+        """Build the graph of the layer. x: ne=[d_model, T*B]. r, mask: as for `toynn.llm.primitives.gqa`."""
+        g = PerHeadGraph(s)
+        block(g, self._params, x, r, mask, self._shape.rms_eps)
+        return BlockTaps(**g.taps)

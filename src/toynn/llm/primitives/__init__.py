@@ -1,8 +1,56 @@
-"""L1: pure graph functions. They own nothing; each builds one piece of mathematics and returns its result."""
+"""L1: the reference's graph functions, with a session as first argument. They build with the per_head layout's code."""
 
-from toynn.llm.primitives.gqa import GqaWeights, gqa
-from toynn.llm.primitives.rms_norm import rms_norm
-from toynn.llm.primitives.rope import Rope, rope
-from toynn.llm.primitives.swiglu import swiglu
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toynn.llm.parameters import Param
+from toynn.llm.per_head import model
+from toynn.llm.per_head.graph import PerHeadGraph
+from toynn.llm.rope import Rope
+from toynn.tinynn import Session, Tensor
 
 __all__ = ["GqaWeights", "Rope", "gqa", "rms_norm", "rope", "swiglu"]
+
+
+@dataclass(frozen=True)
+class GqaWeights:
+    """For each query head w_q, for each KV head w_k and w_v, all ne=[d_model, d_head], with biases ne=[d_head] or None.
+
+    w_o: ne=[n_heads*d_head, d_model].
+    """
+
+    w_q: list[Tensor]
+    w_k: list[Tensor]
+    w_v: list[Tensor]
+    b_q: list[Tensor] | None
+    b_k: list[Tensor] | None
+    b_v: list[Tensor] | None
+    w_o: Tensor
+
+
+def rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    """Return gamma * x / sqrt(mean(x^2) + eps), column by column. x: ne=[d, T*B], gamma: ne=[d] -> ne=[d, T*B]."""
+    return PerHeadGraph(s).rms_norm(x, Param("gamma", gamma), eps)
+
+
+def rope(s: Session, x: Tensor, r: Rope) -> Tensor:
+    """Return x rotated by the position of each column. x: ne=[d_head, T*B] -> ne=[d_head, T*B]."""
+    return PerHeadGraph(s).rope(x, r)
+
+
+def gqa(s: Session, h: Tensor, w: GqaWeights, r: Rope, mask: Tensor | None) -> Tensor:
+    """Return causal attention over the columns of h ne=[d_model, T*B], as `model.attention` does: ne=[d_model, T*B]."""
+    q, k, v = _params(w.w_q, w.b_q), _params(w.w_k, w.b_k), _params(w.w_v, w.b_v)
+    return model.attention(PerHeadGraph(s), h, q, k, v, Param("w_o", w.w_o), r, mask)
+
+
+def swiglu(s: Session, h: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    """Return w_down (silu(w_gate h) * (w_up h)). h: ne=[d_model, T*B] -> ne=[d_model, T*B]."""
+    gate, up, down = Param("w_gate", w_gate), Param("w_up", w_up), Param("w_down", w_down)
+    return model.swiglu(PerHeadGraph(s), h, gate, up, down)
+
+
+def _params(weights: list[Tensor], biases: list[Tensor] | None) -> list[Param]:
+    heads = enumerate(weights)
+    return [Param("head", weight, None if biases is None else biases[i]) for i, weight in heads]

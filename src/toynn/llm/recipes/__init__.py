@@ -1,4 +1,4 @@
-"""L4: recipes, the doors a training script uses."""
+"""L4: recipes, which a training script uses."""
 
 from toynn.llm.recipes.from_scratch import FromScratch
 

@@ -1,4 +1,4 @@
-"""LlamaDecoder: a llama model that reads one sequence bit by bit, keeping the keys and values of what it has read."""
+"""LlamaDecoder: a model that reads one sequence in parts and keeps the keys and values of the tokens it has read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, integer, weights_by_name
 from toynn.errors import TinyNNValueError
-from toynn.llm.archs import LlamaArch
-from toynn.llm.blocks import Continuation
-from toynn.llm.engine.inputs import MAX_LAYERS, checked_token_ids
+from toynn.llm.fused.graph import FusedGraph
+from toynn.llm.fused.model import Continuation, llama
+from toynn.llm.inputs import checked_token_ids
 from toynn.llm.labels import IGNORE_ID
-from toynn.llm.primitives import Rope
-from toynn.llm.weights import WeightTable
+from toynn.llm.parameters import Parameters
+from toynn.llm.rope import RopeOfModel
 from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
+from toynn.model.weights import weights_of
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -26,7 +27,6 @@ from toynn.tinynn import (
     tnn_download,
     tnn_finalize_weights,
     tnn_fused_cross_entropy,
-    tnn_input_1d_f32_persistent,
     tnn_input_1d_i32,
     tnn_input_2d_f32_persistent,
     tnn_realize,
@@ -36,15 +36,14 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     tnn_tensor_src,
     upload_int_array,
-    upload_row_major,
 )
 from toynn.tinynn.memory import int_array
 
-_CHUNK = 512  # tokens read at once: bounds the memory of activations
+_CHUNK = 512  # tokens read at once, to limit the memory of activations
 
 
 class _Graph:
-    """A forward graph over n tokens. last is the row that gets logits, or None; row_losses where it scores instead."""
+    """A forward graph over n tokens. It gives either the logits of the row `last`, or the losses of all rows."""
 
     def __init__(self, n: int, ids: Tensor, positions: Tensor, n_past: Tensor) -> None:
         self.n = n
@@ -58,21 +57,22 @@ class _Graph:
 
 
 class LlamaDecoder:
-    """Reads token ids with `feed` and gives the logits of the next token; `score` gives the losses of a text.
+    """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
-    The same bits as `LlamaSeqEngine.forward` in the fused layout over the whole sequence, however it is cut into feeds.
+    The bits are those of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, however the tokens are
+    divided into calls of `feed`.
 
     Args:
         cfg: the model's shape.
-        weights: every weight of the fused layout by name, float32 (`toynn.llm.layouts.to_fused` makes them of the
-            other layout's).
+        weights: every weight of the fused layout by name, float32. `toynn.llm.layouts.to_fused` converts those of the
+            other layout.
         untied, qkv_bias: as for `LlamaSeqEngine`. Default: as in cfg if that is a ModelShape, otherwise False.
-        n_ctx: tokens that the cache holds. Default: cfg.ctx.
+        n_ctx: number of tokens that the cache holds. Default: cfg.ctx.
         n_threads, oversubscribe: as for `Session`.
 
     Raises:
         ValueError, TypeError: an argument, or a weight that is missing, unknown or of another shape, by name.
-        TinyNNMemoryError: no memory.
+        TinyNNMemoryError: there is not enough memory.
     """
 
     def __init__(
@@ -88,8 +88,6 @@ class LlamaDecoder:
     ) -> None:
         self.cfg = cfg = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias)
         weights = weights_by_name(weights)
-        if cfg.n_layers > MAX_LAYERS:
-            raise TinyNNValueError(f"n_layers must be at most {MAX_LAYERS}, got {cfg.n_layers}")
         self.n_ctx = cfg.ctx if n_ctx is None else integer("n_ctx", n_ctx, 1)
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
@@ -99,43 +97,40 @@ class LlamaDecoder:
         self._session = Session(0, n_threads, oversubscribe)
         try:
             self._declare()
-            self._table.upload_all(weights)
+            self._parameters.upload_all(weights)
         except BaseException:
             self._session.close()
             raise
 
     def _declare(self) -> None:
-        s, cfg = self._session, self.cfg
+        s, cfg, weights = self._session, self.cfg, weights_of(self.cfg)
         tnn_session_set_graph_capacity(s, 64 * cfg.n_layers + 256)
-        self._table = WeightTable(s, TNN_F32, trains=False)
-        self._arch = LlamaArch(self._table, cfg, init_scale=1.0, layout="fused")
+        self._parameters = Parameters(s, cfg, weights, TNN_F32, trains=False)
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
             cache = tnn_input_2d_f32_persistent(s, 2 * cfg.n_kv * cfg.head_dim, self.n_ctx)
             tnn_tensor_set_name(s, cache, f"blk.{i}.kv_cache")
             self._caches.append(cache)
-        factors = cfg.rope_scaling.freq_factors(cfg.head_dim, cfg.rope_base)
-        self._freq_factors = None if factors is None else tnn_input_1d_f32_persistent(s, cfg.head_dim // 2)
+        self._rope = RopeOfModel(s, cfg)
         tnn_finalize_weights(s)
-        if self._freq_factors is not None and factors is not None:
-            upload_row_major(s, self._freq_factors, factors)
+        self._rope.upload()
 
     # ---- reading ----
 
     @property
     def n_past(self) -> int:
-        """Tokens read so far."""
+        """The number of tokens read so far."""
         return self._n_past
 
     @property
     def turns(self) -> int:
-        """Grows with every `feed`, `rewind` and `score`: who finds it as it was left finds what it read as it was."""
+        """A number that grows with every `feed`, `rewind` and `score`, so that a change of the text read is noticed."""
         return self._turns
 
     def rewind(self, n_past: int = 0) -> None:
-        """Forgets all but the first n_past tokens.
+        """Forget all but the first n_past tokens.
 
-        Raises TinyNNValueError where fewer were read, SessionError after close.
+        Raises TinyNNValueError if fewer were read, SessionError after close.
         """
         n_past = integer("n_past", n_past, 0)
         with self._session.exclusive():
@@ -145,10 +140,10 @@ class LlamaDecoder:
             self._turns += 1
 
     def feed(self, ids: npt.ArrayLike) -> FloatArray:
-        """Reads tokens behind those read before; logits float32 (vocab,) of the one to come.
+        """Read tokens after those read before. Returns the logits float32 (vocab,) of the next token.
 
-        Raises TinyNNValueError for an id out of the vocabulary, none at all, or more than the cache has room for; then
-        nothing was read.
+        Raises TinyNNValueError for an id outside the vocabulary, no ids, or more ids than the cache has room for. Then
+        nothing is read.
         """
         array = self._checked(ids)
         s = self._session
@@ -169,19 +164,19 @@ class LlamaDecoder:
                 self._n_past = before
                 raise
             if graph.logits is None:
-                raise AssertionError("the graph gives no logits")
+                raise AssertionError("the graph has no logits")
             return tnn_download(s, graph.logits)
 
     def score(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """-log of the probability of each token but the first, given those before it: float32 (n - 1,).
+        """Return -log of the probability of each token except the first, given those before it: float32 (n - 1,).
 
-        Reads them as a text of its own: what was fed before is forgotten, and so is this text afterwards.
+        The ids are a text of their own: tokens read before are forgotten, and so is this text afterwards.
 
-        Raises TinyNNValueError for an id out of the vocabulary, fewer than two, or more than n_ctx + 1.
+        Raises TinyNNValueError for an id outside the vocabulary, fewer than two ids, or more than n_ctx + 1.
         """
         array = self._checked(ids)
         if not 2 <= array.size <= self.n_ctx + 1:
-            raise TinyNNValueError(f"ids must be from 2 to n_ctx + 1 = {self.n_ctx + 1}, got {array.size}")
+            raise TinyNNValueError(f"ids must hold 2 to n_ctx + 1 = {self.n_ctx + 1} tokens, got {array.size}")
         s = self._session
         losses: list[FloatArray] = []
         with s.exclusive():
@@ -192,7 +187,7 @@ class LlamaDecoder:
                     part = array[start : min(start + _CHUNK, array.size - 1)]
                     graph = self._graph_of(part.size, scores=True)
                     if graph.targets is None or graph.row_losses is None:
-                        raise AssertionError("the graph gives no losses")
+                        raise AssertionError("the graph has no losses")
                     upload_int_array(s, graph.targets, array[start + 1 : start + 1 + part.size])
                     self._run(graph, part)
                     self._n_past += part.size
@@ -204,7 +199,9 @@ class LlamaDecoder:
     def _checked(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
         array = int_array("ids", ids)
         if array.ndim != 1 or array.size == 0:
-            raise TinyNNValueError(f"ids must be a flat sequence of at least one token, got shape {array.shape}")
+            raise TinyNNValueError(
+                f"ids must be a one-dimensional sequence of at least one token, got shape {array.shape}"
+            )
         return checked_token_ids(array, array.size, self.cfg.vocab)
 
     def _run(self, graph: _Graph, ids: npt.NDArray[np.int32]) -> None:
@@ -215,7 +212,7 @@ class LlamaDecoder:
         tnn_compute(s)
 
     def _graph_of(self, n: int, scores: bool) -> _Graph:
-        """The graph over n tokens, built anew unless it is the last one."""
+        """Return the graph over n tokens. It is built unless it is the one used last."""
         graph = self._graph
         if graph is not None and graph.n == n and (graph.targets is not None) == scores:
             return graph
@@ -223,20 +220,17 @@ class LlamaDecoder:
         self._graph = None
         tnn_reset_for_rebuild(s)
         graph = _Graph(n, tnn_input_1d_i32(s, n), tnn_input_1d_i32(s, n), tnn_input_1d_i32(s, 1))
-        n_past = graph.n_past
-        rope = Rope(graph.positions, cfg.head_dim, cfg.rope_base, cfg.rope_scaling, self._freq_factors)
         if not scores:
             graph.last = tnn_input_1d_i32(s, 1)
-        taps = self._arch.build_fused(
-            s, graph.ids, rope, lambda table: Continuation(table, self._caches, n_past), graph.last
-        )
-        result = graph.logits = taps["logits"]
+        rope, context = self._rope.at(graph.positions), Continuation(self._caches, graph.n_past)
+        logits = llama(FusedGraph(s), self._parameters.tree, cfg, graph.ids, rope, context, graph.last)
+        result = graph.logits = logits
         if scores:
             graph.targets = tnn_input_1d_i32(s, n)
-            result = tnn_fused_cross_entropy(s, taps["logits"], graph.targets, IGNORE_ID)
+            result = tnn_fused_cross_entropy(s, logits, graph.targets, IGNORE_ID)
             graph.row_losses = tnn_tensor_src(s, result, 0)
             if graph.row_losses is None:
-                raise AssertionError("a cross entropy has rows")
+                raise AssertionError("a cross entropy node has no losses of rows")
             tnn_set_output(s, graph.row_losses)
         tnn_realize(s, result)
         if graph.last is not None:
@@ -246,12 +240,12 @@ class LlamaDecoder:
 
     def download_weights(self) -> dict[str, FloatArray]:
         """Return every weight by name, float32 of its row-major shape. Raises SessionError after close."""
-        return {name: self._table.download(name) for name in self._table.weights}
+        return {name: self._parameters.download(name) for name in self._parameters.by_name}
 
     # ---- life ----
 
     def close(self) -> None:
-        """Frees the session. Twice is harmless."""
+        """Free the session. A second call does nothing."""
         self._graph = None
         self._session.close()
 

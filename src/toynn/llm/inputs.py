@@ -1,4 +1,4 @@
-"""What a graph is fed, checked before anything is touched. n is T*B: all sequences laid flat, one after the other."""
+"""Checks of the inputs of a graph, made before anything changes. n is T*B: the tokens of all sequences in one array."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORE_ID
 from toynn.tinynn.memory import float_array, int_array, memory_for
 
-MAX_LAYERS = 4096  # beyond it the declaring alone takes minutes
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 
 
 def checked_token_ids(seq_ids: npt.ArrayLike, n: int, vocab: int) -> IntArray:
-    """seq_ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return seq_ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
     return _checked_integers("seq_ids", seq_ids, n, vocab, "vocab")
 
 
 def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
-    """positions as int32 (n,), each from 0 to ctx - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return positions as int32 (n,), each from 0 to ctx - 1. Raises TinyNNValueError or TinyNNTypeError."""
     return _checked_integers("positions", positions, n, ctx, "ctx")
 
 
 def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
-    """m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
     array = float_array("m_labels", m_labels)
     if array.shape != (n, vocab):
         raise TinyNNValueError(f"m_labels must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
@@ -36,28 +35,30 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
 
 
 def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
-    """targets as int32 (n,), each a token or IGNORE_ID, one at least a token.
+    """Return targets as int32 (n,): token ids, or IGNORE_ID for some.
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
     array = int_array("targets", targets)
     if array.shape != (n,):
         raise TinyNNValueError(
-            f"targets must be flat with t_seq * t_batch = {n} token ids (the fused layout takes no one-hot labels), "
-            f"got shape {array.shape}"
+            f"targets must have shape ({n},), one token id for each of the t_seq * t_batch positions (the fused layout "
+            f"takes no one-hot labels), got shape {array.shape}"
         )
-    # as unsigned numbers IGNORE_ID + 1 is 0, and what is below it is large
+    # As unsigned numbers, IGNORE_ID + 1 is 0 and smaller numbers are large.
     wrong = array.view(np.uint32) + np.uint32(-IGNORE_ID) > vocab
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        raise TinyNNValueError(f"targets[{at}] is {array[at]}, neither in 0..{vocab - 1} nor {IGNORE_ID} (ignored)")
+        raise TinyNNValueError(
+            f"targets[{at}] is {array[at]}, but must be from 0 to {vocab - 1}, or {IGNORE_ID} (ignored)"
+        )
     if array.max() == IGNORE_ID:
-        raise TinyNNValueError(f"targets are all {IGNORE_ID} (ignored): there is no loss")
+        raise TinyNNValueError(f"targets are all {IGNORE_ID} (ignored); at least one must be a token id")
     return array
 
 
 def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatArray:
-    """[[max_norm, gradient_scale]] float32. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return [[max_norm, gradient_scale]] as float32. Raises TinyNNValueError or TinyNNTypeError."""
     values = (float32("max_norm", max_norm), float32("gradient_scale", gradient_scale))
     if not 0.0 <= values[0] < float("inf"):
         raise TinyNNValueError(f"max_norm must be finite and at least 0, got {max_norm!r}")
@@ -69,7 +70,7 @@ def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatAr
 
 
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
-    """m_hp as float32 (1, 7): lr, beta1, beta2, eps, weight_decay, s5, s6, of which AdamW can make a finite step.
+    """Return m_hp as float32 (1, 7): lr, beta1, beta2, eps, weight_decay, s5, s6, in the ranges of AdamW.
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
@@ -82,17 +83,15 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
         if name in ("beta1", "beta2") and value >= 1.0:
             raise TinyNNValueError(f"m_hp: {name} must be below 1, got {value!r}")
         if name == "eps" and value == 0.0:
-            raise TinyNNValueError("m_hp: eps must be above 0: a weight without gradient would become 0/0")
+            raise TinyNNValueError("m_hp: eps must be above 0, because a weight without gradient would become 0/0")
     return array
 
 
-def batch_positions(t_seq: int, t_batch: int) -> IntArray:
-    """0..T-1 in each batch element, int32 (T*B,)."""
-    return np.tile(np.arange(t_seq, dtype=np.int32), t_batch)
-
-
 def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
-    """float32 (T*B queries, T*B keys): 0 where the key is in the query's batch element and not after it, else -1e30."""
+    """Return float32 (T*B queries, T*B keys): 0 for keys that a query sees, in its own sequence and not after it.
+
+    All others are -1e30.
+    """
     with memory_for("t_batch", 4 * (t_batch * t_seq) ** 2 + 2 * t_seq**2, "the rows of the block-causal mask"):
         causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
         mask = np.full((t_batch * t_seq, t_batch * t_seq), -1e30, dtype=np.float32)
@@ -105,9 +104,9 @@ def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
 def _checked_integers(name: str, value: npt.ArrayLike, n: int, limit: int, limit_is: str) -> IntArray:
     array = int_array(name, value)
     if array.shape != (n,):
-        raise TinyNNValueError(f"{name} must be flat with t_seq * t_batch = {n} integers, got shape {array.shape}")
-    wrong = array.view(np.uint32) >= limit  # as an unsigned number a negative one is large
+        raise TinyNNValueError(f"{name} must have shape ({n},), t_seq * t_batch integers, got shape {array.shape}")
+    wrong = array.view(np.uint32) >= limit  # as an unsigned number, a negative one is large
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        raise TinyNNValueError(f"{name}[{at}] is {array[at]}, out of 0..{limit - 1} ({limit_is} = {limit})")
+        raise TinyNNValueError(f"{name}[{at}] is {array[at]}, but must be from 0 to {limit - 1} ({limit_is} = {limit})")
     return array

@@ -1,0 +1,174 @@
+"""RealizedModel: what an engine holds, read by name: session, shape, tensors of the current graph, weights, taps."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TypeVar
+
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, text
+from toynn.errors import SessionError, TinyNNValueError
+from toynn.llm.graphs import ForwardGraph, TrainingGraph
+from toynn.llm.layout import Layout
+from toynn.model.shape import ModelShape
+from toynn.tinynn import Session, Tensor, download_row_major, tnn_tensor_grad, tnn_tensor_ne0
+
+Self = TypeVar("Self", bound="RealizedModel")
+
+
+class RealizedModel:
+    """A model in one of the layouts, and its current graph. Both are None until an engine makes them."""
+
+    def __init__(self) -> None:
+        self._layout: Layout | None = None
+        self._graph: ForwardGraph | None = None
+
+    # ---- life ----
+
+    @property
+    def realized(self) -> bool:
+        """Whether the engine has a model: from `realize` until `close`."""
+        return self._layout is not None
+
+    def close(self) -> None:
+        """Free the session and everything it holds. The engine can be realized again. A second call does nothing."""
+        layout, self._layout, self._graph = self._layout, None, None
+        if layout is not None:
+            layout.session.close()
+            self._graph = None  # a thread that held the session until now may have set it
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- the reference's names ----
+
+    @property
+    def sess(self) -> Session:
+        """The session. This and the properties below raise SessionError before realize and after close."""
+        return self._require_layout().session
+
+    @property
+    def cfg(self) -> ModelShape:
+        """The model's shape."""
+        return self._require_layout().shape
+
+    @property
+    def layout(self) -> str:
+        """ "per_head" or "fused"."""
+        return self._require_layout().name
+
+    @property
+    def seq_t(self) -> int:
+        """T, the length of a sequence."""
+        return self._require_layout().options.t_seq
+
+    @property
+    def seq_b(self) -> int:
+        """B, the number of sequences in a step."""
+        return self._require_layout().options.t_batch
+
+    @property
+    def t_seq_token_ids(self) -> Tensor:
+        """Token ids, i32 ne=[T*B], persistent."""
+        return self._require_layout().token_ids
+
+    @property
+    def t_seq_attn_mask(self) -> Tensor | None:
+        """The block-causal mask, f32 ne=[T*B keys, T*B queries], persistent; None for B = 1 and in the fused layout."""
+        return self._require_layout().mask
+
+    @property
+    def t_seq_positions(self) -> Tensor:
+        """Positions, i32 ne=[T*B], an input of the current graph. Raises SessionError before a graph is built."""
+        return self._require_graph().positions
+
+    @property
+    def t_seq_logits(self) -> Tensor:
+        """Logits, ne=[vocab, T*B], of the current graph. Raises SessionError before a graph is built."""
+        return self._require_graph().taps["logits"]
+
+    @property
+    def taps(self) -> dict[str, Tensor]:
+        """Activations of the current graph by name. Raises SessionError before a graph is built."""
+        return dict(self._require_graph().taps)
+
+    @property
+    def training_loss(self) -> Tensor | None:
+        """The loss of the current graph; None if it is not a training graph."""
+        return self._graph.t_loss if isinstance(self._graph, TrainingGraph) else None
+
+    # ---- weights by name ----
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All weights, including frozen ones, in declaration order."""
+        return {name: one.tensor for name, one in self._require_layout().parameters.by_name.items()}
+
+    def params(self) -> dict[str, Tensor]:
+        """Return the trained weights in declaration order."""
+        weights = self._require_layout().parameters.by_name
+        return {name: one.tensor for name, one in weights.items() if one.trainable}
+
+    def param_names(self) -> list[str]:
+        """Return the names of the trained weights in declaration order."""
+        return list(self.params())
+
+    def download_weight(self, name: str) -> FloatArray:
+        """Return a weight, or a moment (name + ".m" or ".v"), as float32 of its shape. Raises TinyNNValueError."""
+        return self._require_layout().parameters.download(name)
+
+    def upload_weight(self, name: str, values: npt.ArrayLike) -> None:
+        """Set a weight or a moment from finite numbers of its shape. Raises TinyNNValueError or TinyNNTypeError."""
+        self._require_layout().parameters.upload(name, values)
+
+    def gradient(self, name: str) -> FloatArray:
+        """Return the gradient of a trained weight in the last step, as float32 of the weight's shape.
+
+        Raises:
+            TinyNNValueError: there is no trained weight of that name.
+            SessionError: the current graph is not a training graph that keeps its gradients.
+        """
+        layout, graph = self._require_layout(), self._require_graph()
+        found = layout.parameters.by_name.get(text("name", name))
+        if found is None or not found.trainable:
+            raise TinyNNValueError(f"name: the model has no trained weight called {name!r}")
+        if not isinstance(graph, TrainingGraph) or not graph.gradients_kept:
+            raise SessionError(
+                "gradients are kept only by build_training_step(pin=True) or build_training_step(keep_gradients=True)"
+            )
+        size = found.weight.size
+        grad = tnn_tensor_grad(layout.session, found.tensor)
+        return download_row_major(layout.session, grad, math.prod(size[:-1]), size[-1]).reshape(size)
+
+    def download_tap(self, name: str) -> FloatArray:
+        """Return an activation of the last compute, by its name in `taps`, as float32 (T*B, width).
+
+        Raises TinyNNValueError for an unknown name, SessionError before a graph is built.
+        """
+        layout, graph = self._require_layout(), self._require_graph()
+        tensor = graph.taps.get(text("name", name))
+        if tensor is None:
+            raise TinyNNValueError(f"name: the graph has no activation called {name!r}")
+        if not graph.keep_taps:
+            raise SessionError("the graph keeps no activations: build it with taps=True")
+        return download_row_major(layout.session, tensor, layout.n, tnn_tensor_ne0(layout.session, tensor))
+
+    # ---- state ----
+
+    def _require_layout(self) -> Layout:
+        if self._layout is None:
+            raise SessionError("the engine is not realized: call realize_for_random_init first")
+        return self._layout
+
+    def _require_graph(self) -> ForwardGraph:
+        self._require_layout()
+        if self._graph is None:
+            raise SessionError("the engine has no graph yet: call build_training_step or forward first")
+        return self._graph

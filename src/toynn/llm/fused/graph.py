@@ -1,0 +1,67 @@
+"""The graph builder of the fused layout: the shim's own kernels.
+
+Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes as ne=[d, n].
+"""
+
+from __future__ import annotations
+
+from toynn.llm.graph_builder import GraphBuilder
+from toynn.llm.parameters import Param
+from toynn.llm.rope import Rope
+from toynn.tinynn import (
+    Tensor,
+    tnn_fused_attention,
+    tnn_fused_attention_cached,
+    tnn_fused_linear,
+    tnn_fused_rms_norm,
+    tnn_fused_rope_table,
+    tnn_fused_swiglu,
+    tnn_get_rows,
+)
+
+
+class FusedGraph(GraphBuilder):
+    """Operators by the names that the model's file uses. A node is named after its weights."""
+
+    def linear(self, x: Tensor, *ws: Param, add: Tensor | None = None) -> Tensor:
+        """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out)."""
+        biases = [w.bias for w in ws if w.bias is not None]
+        node = tnn_fused_linear(self.session, x, [w.weight for w in ws], biases or None, add)
+        return self.named(_joined([w.name for w in ws]), node)
+
+    def rms_norm(self, x: Tensor, gamma: Param, eps: float) -> Tensor:
+        """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""
+        return self.named(gamma.name, tnn_fused_rms_norm(self.session, x, gamma.weight, eps))
+
+    def swiglu(self, gate_up: Tensor) -> Tensor:
+        """Return silu(gate) * up: (n, 2 d_ff) -> (n, d_ff)."""
+        return self.named("ffn_swiglu", tnn_fused_swiglu(self.session, gate_up))
+
+    def rope_table(self, r: Rope) -> Tensor:
+        """Return the cosines and sines of all angles: (n, d_head)."""
+        node = tnn_fused_rope_table(
+            self.session, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.freq_scale, r.scaling.attn_factor
+        )
+        return self.named("rope_table", node)
+
+    def attention(self, qkv: Tensor, table: Tensor, n_heads: int, n_kv: int, t_seq: int) -> Tensor:
+        """Return causal attention with RoPE in sequences of t_seq tokens: (n, (H + 2 H_kv) d_head) -> (n, H d_head)."""
+        return self.named("attention", tnn_fused_attention(self.session, qkv, table, n_heads, n_kv, t_seq))
+
+    def attention_cached(
+        self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
+    ) -> Tensor:
+        """Return the same for the last n tokens of one sequence, whose earlier keys and values are in the cache."""
+        node = tnn_fused_attention_cached(self.session, qkv, table, cache, n_past, n_heads, n_kv)
+        return self.named("attention", node)
+
+    def pick(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return rows of x by their numbers, i32 (m,): (n, d) -> (m, d)."""
+        return tnn_get_rows(self.session, x, rows)
+
+
+def _joined(names: list[str]) -> str:
+    """Return one name for several weights: "x_q", "x_k", "x_v" become "x_qkv", and "y_a1", "y_b1" become "y_a1_b1"."""
+    stem = names[0].rpartition("_")[0]
+    ends = [name.rpartition("_")[2] for name in names]
+    return f"{stem}_{('' if all(len(end) == 1 for end in ends) else '_').join(ends)}" if stem else names[0]

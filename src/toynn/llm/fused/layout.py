@@ -1,0 +1,95 @@
+"""FusedLayout: a model declared with one weight for each projection, computed by the shim's own kernels."""
+
+from __future__ import annotations
+
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, IntArray
+from toynn.errors import TinyNNValueError
+from toynn.llm.fused.graph import FusedGraph
+from toynn.llm.fused.model import Sequences, llama
+from toynn.llm.graphs import TrainingGraph
+from toynn.llm.inputs import checked_targets
+from toynn.llm.labels import IGNORE_ID
+from toynn.llm.layout import Layout, NodeTimes
+from toynn.model.shape import ModelShape
+from toynn.model.weights import Weight, weights_of
+from toynn.tinynn import (
+    TNN_F32,
+    Tensor,
+    TrainStep,
+    tnn_fused_adamw,
+    tnn_fused_cross_entropy,
+    tnn_input_1d_i32,
+    tnn_train_step,
+    upload_int_array,
+)
+
+
+class FusedLayout(Layout):
+    """Takes targets (n,). The loss is the mean over the rows whose target is not -1.
+
+    A step that is not profiled is one call of C.
+    """
+
+    name = "fused"
+    keeps_taps = False
+    labels_name = "targets"
+
+    @staticmethod
+    def weights_of(shape: ModelShape) -> list[Weight]:
+        return weights_of(shape)
+
+    @staticmethod
+    def capacity(shape: ModelShape) -> int:
+        return shape.n_layers * 256 + 256
+
+    @classmethod
+    def check_weight_dtype(cls, weight_dtype: int) -> None:
+        if weight_dtype != TNN_F32:
+            raise TinyNNValueError(
+                f"weight_dtype {weight_dtype}: the fused layout computes in F32 only, because no instruction-set "
+                "profile has F16 or BF16 arithmetic; use 0 (F32)"
+            )
+
+    def forward(self, positions: Tensor) -> dict[str, Tensor]:
+        g = FusedGraph(self.session)
+        context = Sequences(self.options.t_seq)
+        llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), context)
+        return g.taps
+
+    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        t_targets = tnn_input_1d_i32(self.session, self.n)  # (n,)
+        return t_targets, tnn_fused_cross_entropy(self.session, logits, t_targets, IGNORE_ID)
+
+    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
+        return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)
+
+    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
+        return checked_targets(labels, self.n, self.shape.vocab)
+
+    def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
+        upload_int_array(self.session, t_labels, labels)
+
+    def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
+        if profiled:
+            super().check_step(accumulate, update, profiled)
+
+    def step(
+        self,
+        graph: TrainingGraph,
+        ids: IntArray,
+        labels: FloatArray | IntArray,
+        hp: FloatArray,
+        *,
+        reset_moments: bool,
+        accumulate: bool,
+        update: bool,
+        node_times: NodeTimes | None,
+    ) -> tuple[float, float | None]:
+        """As in `Layout`, in one call of C unless it is profiled."""
+        flags = {"reset_moments": reset_moments, "accumulate": accumulate, "update": update}
+        if node_times is not None:
+            return super().step(graph, ids, labels, hp, **flags, node_times=node_times)
+        one_call = TrainStep(self.token_ids, graph.t_labels, graph.optimizer.t_hp, graph.t_loss, graph.optimizer.t_norm)
+        return tnn_train_step(self.session, one_call, ids, labels, hp, **flags)

@@ -1,0 +1,72 @@
+"""A model of the llama family in the fused layout.
+
+Shapes are row-major. n: the tokens of all sequences, one row each. H query heads, H_kv key and value heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from toynn.llm.fused.graph import FusedGraph
+from toynn.llm.parameters import Params
+from toynn.llm.rope import Rope
+from toynn.model.shape import ModelShape
+from toynn.tinynn import Tensor
+
+
+class Context(Protocol):
+    """Which other tokens a token sees."""
+
+    def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
+        """Return the attention of a layer: qkv (n, (H + 2 H_kv) d_head), table (n, d_head) -> (n, H d_head)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Whole sequences of t_seq tokens: each token sees itself and the tokens before it in its sequence."""
+
+    t_seq: int
+
+    def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:  # noqa: ARG002
+        return g.attention(qkv, table, shape.n_heads, shape.n_kv, self.t_seq)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The last tokens of one sequence, after n_past i32 (1,) others whose keys and values are in the layers' caches.
+
+    caches: one f32 (n_ctx, 2 H_kv d_head) for each layer. Each token sees itself and all before it.
+    """
+
+    caches: list[Tensor]
+    n_past: Tensor
+
+    def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
+        return g.attention_cached(qkv, table, self.caches[layer], self.n_past, shape.n_heads, shape.n_kv)
+
+
+def llama(
+    g: FusedGraph, w: Params, shape: ModelShape, token_ids: Tensor, rope: Rope, context: Context,
+    last: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the logits (n, vocab) of token ids i32 (n,). last: i32, the rows that get logits; None: all."""
+    table = g.rope_table(rope)  # (n, d_head)
+    x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
+    if "lens" in w:
+        x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
+    for i, layer in enumerate(w.layers):
+        with g.scope(f"blk.{i}"):
+            h = g.tap("attn_norm", g.rms_norm(x, layer.attn_norm, shape.rms_eps))  # (n, d_model)
+            qkv = g.linear(h, layer.q, layer.k, layer.v)  # (n, (H + 2 H_kv) d_head)
+            a = context.attend(g, i, qkv, table, shape)  # (n, H d_head)
+            x = g.linear(a, layer.o, add=x)  # (n, d_model)
+            h = g.rms_norm(x, layer.ffn_norm, shape.rms_eps)  # (n, d_model)
+            gate_up = g.linear(h, layer.gate, layer.up)  # (n, 2 d_ff)
+            y = g.swiglu(gate_up)  # (n, d_ff)
+            x = g.tap("residual", g.linear(y, layer.down, add=x))  # (n, d_model)
+    if last is not None:
+        x = g.pick(x, last)  # (rows of last, d_model)
+    x = g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
+    return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)

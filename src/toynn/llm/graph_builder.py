@@ -1,0 +1,44 @@
+"""GraphBuilder: what the graph builders of both layouts share. It holds the session, names nodes and collects taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from toynn.llm.parameters import Param
+from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_tensor_set_name
+
+
+class GraphBuilder:
+    """Adds nodes to the graph of a session.
+
+    taps: activations worth looking at, by name and in the order of computation.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.taps: dict[str, Tensor] = {}
+        self._scope = ""
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put `name` and a dot in front of the names that are given inside."""
+        before, self._scope = self._scope, f"{self._scope}{name}."
+        try:
+            yield
+        finally:
+            self._scope = before
+
+    def named(self, name: str, node: Tensor) -> Tensor:
+        """Return the node, which is now called `name` in the current scope."""
+        tnn_tensor_set_name(self.session, node, self._scope + name)
+        return node
+
+    def tap(self, name: str, node: Tensor) -> Tensor:
+        """Return the node, named and remembered as an activation worth looking at."""
+        self.taps[self._scope + name] = node
+        return self.named(name, node)
+
+    def rows(self, table: Param, ids: Tensor) -> Tensor:
+        """Return rows of a table (vocab, d) by ids i32 (n,): (n, d)."""
+        return tnn_get_rows(self.session, table.weight, ids)

@@ -1,0 +1,233 @@
+"""Layout: a model declared on a session. Each layout is a subclass; no code outside asks which one it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, IntArray
+from toynn.errors import TinyNNValueError
+from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
+from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
+from toynn.llm.options import RecipeOptions
+from toynn.llm.parameters import Parameters
+from toynn.llm.rope import Rope, RopeOfModel
+from toynn.model.shape import ModelShape
+from toynn.model.weights import Weight
+from toynn.tinynn import (
+    TNN_F32,
+    Session,
+    Tensor,
+    download_row_major,
+    tnn_build_backward,
+    tnn_build_forward_only,
+    tnn_compute_backward,
+    tnn_compute_profiled,
+    tnn_finalize_weights,
+    tnn_graph_node,
+    tnn_graph_reset,
+    tnn_graph_reset_grads_only,
+    tnn_input_1d_i32,
+    tnn_input_1d_i32_persistent,
+    tnn_pin_all_graph_b_nodes,
+    tnn_realize,
+    tnn_realize_backward,
+    tnn_reset_for_rebuild,
+    tnn_session_set_graph_capacity,
+    tnn_set_loss,
+    tnn_set_output,
+    tnn_tensor_op_name,
+    tnn_tensor_set_name,
+    upload_int_array,
+    upload_row_major,
+)
+
+NodeTimes: TypeAlias = list[tuple[str, str, float]]  # operator, name and seconds of each node
+
+MAX_GRAPH_NODES = 1 << 21
+
+
+class Layout(ABC):
+    """A model declared on a session, with the inputs that outlive a graph.
+
+    name: as in `RecipeOptions.layout`. keeps_taps: whether graphs keep their activations by default.
+    labels_name: the name of the labels' tensor.
+    parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 for each sequence.
+    """
+
+    name: ClassVar[str]
+    keeps_taps: ClassVar[bool]
+    labels_name: ClassVar[str]
+
+    def __init__(self, session: Session, shape: ModelShape, options: RecipeOptions) -> None:
+        """Declare the weights and inputs, allocate them and fill the inputs. options: validated."""
+        self.session, self.shape, self.options = session, shape, options
+        self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
+        weights = self.weights_of(shape)
+        tnn_session_set_graph_capacity(session, min(self.capacity(shape), MAX_GRAPH_NODES))
+        self.parameters = Parameters(session, shape, weights, options.weight_dtype)
+        self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
+        tnn_tensor_set_name(session, self.token_ids, "token_ids")
+        self.mask = self.declare_mask()
+        self._rope = RopeOfModel(session, shape)
+        tnn_finalize_weights(session)
+        self.fill_mask()
+        self._rope.upload()
+        self.positions: IntArray = np.tile(np.arange(options.t_seq, dtype=np.int32), options.t_batch)
+
+    # ---- declare ----
+
+    @staticmethod
+    @abstractmethod
+    def weights_of(shape: ModelShape) -> list[Weight]:
+        """Return the weights in the order of declaration."""
+
+    @staticmethod
+    @abstractmethod
+    def capacity(shape: ModelShape) -> int:
+        """Return the number of nodes that a graph may have."""
+
+    @classmethod
+    @abstractmethod
+    def check_weight_dtype(cls, weight_dtype: int) -> None:
+        """Raise TinyNNValueError for a type of the weights that the layout cannot compute with."""
+
+    def declare_mask(self) -> Tensor | None:
+        """Return the attention mask as a tensor of the session; None for a layout or a batch that needs none."""
+        return None
+
+    def fill_mask(self) -> None:  # noqa: B027 (most layouts have no mask)
+        """Fill the mask, once the weights are finalized."""
+
+    def rope_at(self, positions: Tensor) -> Rope:
+        """Return how to rotate tokens at these positions."""
+        return self._rope.at(positions)
+
+    # ---- build ----
+
+    @abstractmethod
+    def forward(self, positions: Tensor) -> dict[str, Tensor]:
+        """Build the graph from token_ids to the logits (n, vocab). Returns activations by name, the logits last."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Build the mean loss (1,) over labels. Returns the labels' input and the loss."""
+
+    def check_optimizer(self, options: OptimizerOptions) -> None:  # noqa: B027 (a layout may have all options)
+        """Raise TinyNNValueError, naming the option, for one that the layout does not have."""
+
+    @abstractmethod
+    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
+        """Build one step of AdamW on a weight. norm: from `tnn_fused_grad_norm`, if gradients are clipped."""
+
+    def forward_graph(self, keep_taps: bool) -> ForwardGraph:
+        """Drop the current graph and build one for `tnn_compute`."""
+        graph = self._rebuilt(keep_taps)
+        tnn_realize(self.session, graph.taps["logits"])
+        return graph
+
+    def loss_graph(self) -> LossGraph:
+        """Drop the current graph and build one for `tnn_compute`."""
+        graph = self._rebuilt(keep_taps=False)
+        t_labels, t_loss = self.loss(graph.taps["logits"])
+        tnn_set_output(self.session, t_loss)
+        tnn_realize(self.session, t_loss)
+        return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
+
+    def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
+        """Drop the current graph and build the one that trains; see `LlamaSeqEngine.build_training_step`."""
+        s, graph = self.session, self._rebuilt(keep_taps)
+        t_labels, t_loss = self.loss(graph.taps["logits"])
+        tnn_tensor_set_name(s, t_labels, self.labels_name)
+        tnn_tensor_set_name(s, t_loss, "loss")
+        t_hp = hp_input(s, options)
+        tnn_set_output(s, t_loss)
+        tnn_set_loss(s, t_loss)
+        tnn_build_forward_only(s, t_loss)
+        tnn_build_backward(s)
+        optimizer = append_optimizer(s, self.parameters.in_step_order(), self.adamw_step, t_hp, options)
+        if pin:
+            tnn_pin_all_graph_b_nodes(s)
+        tnn_realize_backward(s)
+        if optimizer.t_clip is not None:
+            upload_row_major(s, optimizer.t_clip, [[0.0, 1.0]])
+        kept = pin or options.keep_gradients
+        return TrainingGraph(graph.positions, graph.taps, keep_taps, t_labels, t_loss, optimizer, gradients_kept=kept)
+
+    def _rebuilt(self, keep_taps: bool) -> ForwardGraph:
+        """Drop the current graph and build the forward part of the next one."""
+        s = self.session
+        tnn_reset_for_rebuild(s)
+        positions = tnn_input_1d_i32(s, self.n)
+        tnn_tensor_set_name(s, positions, "positions")
+        taps = self.forward(positions)
+        if keep_taps:
+            for tensor in taps.values():
+                tnn_set_output(s, tensor)
+        return ForwardGraph(positions, taps, keep_taps)
+
+    # ---- feed and run ----
+
+    @abstractmethod
+    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
+        """Return the labels as the labels' input takes them. Raises TinyNNValueError or TinyNNTypeError."""
+
+    @abstractmethod
+    def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
+        """Set the labels' input."""
+
+    def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
+        """Raise TinyNNValueError for a step that the layout cannot take."""
+        if accumulate or not update:
+            what = "accumulate" if accumulate else "update=False"
+            where = "without node_times" if profiled else "in the fused layout"
+            raise TinyNNValueError(f"{what}: train_step supports it only {where}")
+
+    def step(
+        self,
+        graph: TrainingGraph,
+        ids: IntArray,
+        labels: FloatArray | IntArray,
+        hp: FloatArray,
+        *,
+        reset_moments: bool,
+        accumulate: bool,  # noqa: ARG002 (see check_step)
+        update: bool,  # noqa: ARG002
+        node_times: NodeTimes | None,
+    ) -> tuple[float, float | None]:
+        """Take one step: forward, backward and optimizer. Returns the loss and the norm, None without one.
+
+        All arguments are checked. node_times: filled with the time of each node, if given.
+        """
+        s = self.session
+        if reset_moments:
+            tnn_graph_reset(s)
+        else:
+            tnn_graph_reset_grads_only(s)
+        upload_int_array(s, self.token_ids, ids)
+        self.upload_labels(graph.t_labels, labels)
+        upload_row_major(s, graph.optimizer.t_hp, hp)
+        if node_times is None:
+            tnn_compute_backward(s)
+        else:
+            node_times += _timed(s)
+        t_norm = graph.optimizer.t_norm
+        norm = None if t_norm is None else float(download_row_major(s, t_norm, 1, 2)[0, 0])
+        return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0]), norm
+
+
+def _timed(s: Session) -> NodeTimes:
+    seconds = tnn_compute_profiled(s).tolist()
+    nodes = [tnn_graph_node(s, i) for i in range(len(seconds))]
+    return [(tnn_tensor_op_name(s, node), node.name, one) for node, one in zip(nodes, seconds, strict=True)]
+
+
+def require_trainable(weight_dtype: int) -> None:
+    """Raise TinyNNValueError for weights that cannot be trained."""
+    if weight_dtype != TNN_F32:
+        raise TinyNNValueError(
+            f"weight_dtype {weight_dtype}: ggml's CPU backward cannot train F16/BF16 tensors; use 0 (F32)"
+        )

@@ -1,0 +1,97 @@
+"""AdamW in a training graph: which weights it steps, in which order, and to which of them weight decay applies.
+
+Each trained weight gets one node, the weights of the layers first. Weight decay applies to matrices. Norms and biases
+are excluded with decay_vectors=False, as `toynn.train` does; with True, which is what the reference does, it applies to
+them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from toynn.arguments import FloatArray
+from toynn.errors import SessionError
+from toynn.llm.parameters import Parameter
+from toynn.tinynn import (
+    Session,
+    Tensor,
+    tnn_extend_backward_graph,
+    tnn_fused_grad_norm,
+    tnn_input_1d_f32,
+    tnn_set_output,
+    tnn_tensor_grad,
+    tnn_tensor_set_name,
+    tnn_view_1d,
+)
+
+# Builds the step of one weight: its tensor, gradient, moments m and v, hp, and the norm if gradients are clipped.
+AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+HP = 7  # numbers of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6
+_WEIGHT_DECAY = 4  # the index of weight_decay among them
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """keep_gradients: gradients can be read and added to. clip: gradients are clipped by their norm, which is computed.
+    decay_vectors: weight decay applies to norms and biases too."""
+
+    keep_gradients: bool = False
+    clip: bool = False
+    decay_vectors: bool = True
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The tensors of the optimizer. hp: f32 (7,), or (14,) without decay_vectors. clip, norm: f32 (2,), or None."""
+
+    options: OptimizerOptions
+    t_hp: Tensor
+    t_clip: Tensor | None
+    t_norm: Tensor | None
+
+    def values_of_hp(self, row: FloatArray) -> FloatArray:
+        """Return what t_hp holds for a row (1, 7) of `AdamW.hp`: a second row without decay for norms and biases."""
+        if self.options.decay_vectors:
+            return row
+        rows = np.concatenate([row, row], axis=1)  # (1, 14)
+        rows[0, HP + _WEIGHT_DECAY] = 0.0
+        return rows
+
+
+def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
+    """Declare the hyperparameters as an input of the graph."""
+    t_hp = tnn_input_1d_f32(s, HP if options.decay_vectors else 2 * HP)
+    tnn_tensor_set_name(s, t_hp, "hp")
+    return t_hp
+
+
+def append_optimizer(
+    s: Session, trained: Iterable[Parameter], adamw_step: AdamWStep, t_hp: Tensor, options: OptimizerOptions
+) -> Optimizer:
+    """Append one AdamW step for each trained weight, in this order, to a graph that has its backward part."""
+    trained = list(trained)
+    grads = [tnn_tensor_grad(s, one.tensor) for one in trained]
+    if options.keep_gradients:
+        for grad in grads:
+            tnn_set_output(s, grad)
+    t_clip = t_norm = None
+    if options.clip:
+        t_clip = tnn_input_1d_f32(s, 2)
+        tnn_tensor_set_name(s, t_clip, "clip")
+        t_norm = tnn_fused_grad_norm(s, grads, t_clip)
+        tnn_tensor_set_name(s, t_norm, "gradient norm")
+        tnn_set_output(s, t_norm)
+    t_hp_decay = t_hp_no_decay = t_hp
+    if not options.decay_vectors:
+        t_hp_decay, t_hp_no_decay = tnn_view_1d(s, t_hp, HP, 0), tnn_view_1d(s, t_hp, HP, HP * 4)
+    for one, grad in zip(trained, grads, strict=True):
+        if one.m is None or one.v is None:
+            raise SessionError(f"{one.weight.name} is frozen")
+        t_hp_of_one = t_hp_decay if one.weight.decays else t_hp_no_decay
+        tnn_extend_backward_graph(s, adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm))
+    return Optimizer(options, t_hp, t_clip, t_norm)

@@ -1,0 +1,181 @@
+"""The weights of a model on a session: declared, drawn or uploaded, and read by name."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, same_weights, text
+from toynn.errors import TinyNNValueError
+from toynn.model.init_streams import GaussianStream
+from toynn.model.shape import ModelShape
+from toynn.model.weights import MOMENTS, Weight, weights_by_head_of
+from toynn.tinynn import (
+    TNN_F32,
+    Session,
+    Tensor,
+    download_row_major,
+    tnn_input_1d_f32_persistent,
+    tnn_input_2d_f32_persistent,
+    tnn_input_2d_persistent,
+    tnn_set_param,
+    tnn_tensor_set_name,
+    tnn_upload_from_float_array,
+)
+from toynn.tinynn.memory import float_array
+
+
+@dataclass(frozen=True)
+class Param:
+    """A weight and its bias, ready for graph code. name: that of the weight without its layer, like "attn_norm"."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class Params:
+    """The weights of a layer, or of the model, by their keys in the table of weights: `layer.gate`, `layer.heads("q")`.
+
+    layers: one object for each layer; empty in a layer.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[Params] = []
+        self._by_key: dict[str, list[Param]] = {}
+
+    def __getattr__(self, key: str) -> Param:
+        found = self.__dict__["_by_key"].get(key)
+        if found is None:
+            raise AttributeError(f"the model has no weight with the key {key!r}")
+        return found[0]  # type: ignore[no-any-return]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
+    def heads(self, key: str) -> list[Param]:
+        """Return the weights of the heads, in the per_head layout."""
+        return self._by_key[key]
+
+    def add(self, weight: Weight, tensor: Tensor) -> None:
+        """Add a weight, or the bias of a weight that was added before."""
+        of_key = self._by_key.setdefault(weight.row.key, [])
+        stem, _, end = weight.row.name.rpartition(".")
+        if end == "weight":
+            of_key.append(Param(stem, tensor))
+        else:
+            head = weight.head or 0
+            of_key[head] = Param(stem, of_key[head].weight, tensor)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight on a session. m, v: AdamW's moments, of the weight's size; None if it is not trained."""
+
+    weight: Weight
+    tensor: Tensor
+    m: Tensor | None
+    v: Tensor | None
+
+    @property
+    def trainable(self) -> bool:
+        return self.m is not None
+
+
+class Parameters:
+    """Declares weights, each followed by its moments, and finds them by name.
+
+    weight_dtype: the type of the matrices; vectors and moments are always F32. Other types than F32 cannot be trained,
+    because ggml's CPU backward supports no other: then no weight is a parameter and none has moments.
+    trains: False declares no moments either.
+
+    by_name: all weights in the order of declaration. tree: the same by layer and key.
+    """
+
+    def __init__(
+        self, session: Session, shape: ModelShape, weights: Iterable[Weight], weight_dtype: int, trains: bool = True
+    ) -> None:
+        self._s = session
+        self._shape = shape
+        self._weight_dtype = weight_dtype
+        self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # of weights and moments
+        self.by_name: dict[str, Parameter] = {}
+        self.tree = Params()
+        self.tree.layers += [Params() for _ in range(shape.n_layers)]
+        for weight in weights:
+            self._declare(weight, trains and weight_dtype == TNN_F32 and weight.trainable)
+
+    def _declare(self, weight: Weight, trained: bool) -> None:
+        tensor = self._named(weight.name, weight.size, self._weight_dtype)
+        m = v = None
+        if trained:
+            tnn_set_param(self._s, tensor)
+            m, v = (self._named(weight.name + moment, weight.size, TNN_F32) for moment in MOMENTS)
+        self.by_name[weight.name] = Parameter(weight, tensor, m, v)
+        (self.tree if weight.layer is None else self.tree.layers[weight.layer]).add(weight, tensor)
+
+    def _named(self, name: str, size: tuple[int, ...], dtype: int) -> Tensor:
+        if len(size) == 1:
+            tensor = tnn_input_1d_f32_persistent(self._s, size[0])
+        elif dtype == TNN_F32:
+            tensor = tnn_input_2d_f32_persistent(self._s, size[1], size[0])
+        else:
+            tensor = tnn_input_2d_persistent(self._s, dtype, size[1], size[0])
+        tnn_tensor_set_name(self._s, tensor, name)
+        self._sizes[name] = (tensor, size)
+        return tensor
+
+    def draw(self, stream: GaussianStream, init_scale: float) -> None:
+        """Upload the initial values, drawn from one stream head by head: both layouts start from the same values."""
+        drawn: defaultdict[str, list[FloatArray]] = defaultdict(list)
+        missing = {name: math.prod(one.weight.size) for name, one in self.by_name.items()}
+        for part in weights_by_head_of(self._shape):
+            name = part.name if part.name in self.by_name else part.whole
+            n = math.prod(part.size)
+            if part.row.std is None:
+                values = np.full(n, part.row.fill, dtype=np.float32)
+            else:
+                values = stream.gaussian(n, part.row.std(self._shape, init_scale))
+            drawn[name].append(values)
+            missing[name] -= n
+            if missing[name] == 0:  # upload it now, so that only a few weights are in memory twice
+                parts = drawn.pop(name)
+                whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                tnn_upload_from_float_array(self._s, self.by_name[name].tensor, whole)
+
+    def in_step_order(self) -> list[Parameter]:
+        """Return the trained weights in the order in which the optimizer steps them: those of the layers come first."""
+        trained = [one for one in self.by_name.values() if one.trainable]
+        return sorted(trained, key=lambda one: one.weight.layer is None)  # the sort is stable
+
+    def tensor(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the weight or moment and its size. Raises TinyNNValueError for an unknown name."""
+        if text("name", name) not in self._sizes:
+            raise TinyNNValueError(f"name: the model has no weight called {name!r}")
+        return self._sizes[name]
+
+    def download(self, name: str) -> FloatArray:
+        """Return the weight or moment as float32 of its size."""
+        tensor, size = self.tensor(name)
+        return download_row_major(self._s, tensor, math.prod(size[:-1]), size[-1]).reshape(size)
+
+    def upload_all(self, weights: Mapping[str, npt.ArrayLike]) -> None:
+        """Set all weights. Raises TinyNNValueError, before anything changes, if one is missing or unknown."""
+        same_weights(weights, self.by_name)
+        for name in self.by_name:
+            self.upload(name, weights[name])
+
+    def upload(self, name: str, values: npt.ArrayLike) -> None:
+        """Set the weight or moment from an array of its size. Raises TinyNNValueError or TinyNNTypeError."""
+        tensor, size = self.tensor(name)
+        array = float_array("values", values)
+        if array.shape != size:
+            raise TinyNNValueError(f"values for {name} must have shape {size}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise TinyNNValueError(f"values for {name} must be finite")
+        tnn_upload_from_float_array(self._s, tensor, array)

@@ -1,0 +1,91 @@
+"""The graph builder of the per_head layout: ggml's own operators.
+
+Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes as ne=[d, n].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from toynn.llm.graph_builder import GraphBuilder
+from toynn.llm.parameters import Param
+from toynn.llm.rope import Rope
+from toynn.tinynn import (
+    Tensor,
+    tnn_add,
+    tnn_concat_n,
+    tnn_diag_mask_inf,
+    tnn_matmul,
+    tnn_mul,
+    tnn_reshape_2d,
+    tnn_reshape_3d,
+    tnn_rms_norm,
+    tnn_rope_ext,
+    tnn_scale,
+    tnn_silu,
+    tnn_soft_max_ext,
+    tnn_softmax,
+    tnn_tensor_ne1,
+    tnn_transpose,
+)
+
+_NEOX = 2  # element i of a head turns with element i + d_head/2
+_N_CTX_ORIG = 0
+
+
+class PerHeadGraph(GraphBuilder):
+    """Operators by the names that the model's file uses."""
+
+    def linear(self, x: Tensor, w: Param) -> Tensor:
+        """Return x W^T + b: (n, d_in) -> (n, d_out)."""
+        y = tnn_matmul(self.session, w.weight, x)
+        return y if w.bias is None else tnn_add(self.session, y, w.bias)
+
+    def matmul_t(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a b^T: (n, d), (m, d) -> (n, m)."""
+        return tnn_matmul(self.session, b, a)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a + b."""
+        return tnn_add(self.session, a, b)
+
+    def mul(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a * b, element by element."""
+        return tnn_mul(self.session, a, b)
+
+    def silu(self, a: Tensor) -> Tensor:
+        """Return a / (1 + exp(-a))."""
+        return tnn_silu(self.session, a)
+
+    def transpose(self, a: Tensor) -> Tensor:
+        """Return the transposed matrix, materialised: (n, m) -> (m, n)."""
+        return tnn_transpose(self.session, a)
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the rows side by side: H of (n, d) -> (n, H d)."""
+        return tnn_concat_n(self.session, list(parts), 0)
+
+    def rms_norm(self, x: Tensor, gamma: Param, eps: float) -> Tensor:
+        """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""
+        return tnn_rms_norm(self.session, x, gamma.weight, eps)
+
+    def rope(self, x: Tensor, r: Rope) -> Tensor:
+        """Return the rows rotated by their positions: (n, d_head) -> (n, d_head)."""
+        s, n, scaling = self.session, tnn_tensor_ne1(self.session, x), r.scaling
+        x = tnn_reshape_3d(s, x, r.d_head, 1, n)  # (n, 1, d_head)
+        x = tnn_rope_ext(
+            s, x, r.positions, r.freq_factors, r.d_head, _NEOX, _N_CTX_ORIG, r.base, scaling.freq_scale,
+            scaling.ext_factor, scaling.attn_factor, scaling.beta_fast, scaling.beta_slow,
+        )  # fmt: skip
+        return tnn_reshape_2d(s, x, r.d_head, n)  # (n, d_head)
+
+    def causal_softmax(self, scores: Tensor, d_head: int, mask: Tensor | None) -> Tensor:
+        """Return the softmax of scores / sqrt(d_head) over the keys that a query sees: (queries, keys) -> the same.
+
+        mask: f32 (queries, keys), added to the scores; None: a query sees its own key and those before it.
+        """
+        scale = 1.0 / math.sqrt(d_head)
+        if mask is not None:
+            return tnn_soft_max_ext(self.session, scores, mask, scale, 0.0)
+        return tnn_softmax(self.session, tnn_diag_mask_inf(self.session, tnn_scale(self.session, scores, scale), 0))

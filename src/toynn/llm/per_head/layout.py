@@ -1,0 +1,92 @@
+"""PerHeadLayout: a model declared with one weight for each head, computed by ggml's own operators."""
+
+from __future__ import annotations
+
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, IntArray, array_of
+from toynn.errors import TinyNNValueError
+from toynn.llm import labels as one_hot
+from toynn.llm.inputs import block_causal_mask, checked_labels, checked_targets
+from toynn.llm.layout import Layout
+from toynn.llm.optimizer import OptimizerOptions
+from toynn.llm.per_head.graph import PerHeadGraph
+from toynn.llm.per_head.model import llama
+from toynn.model.shape import ModelShape
+from toynn.model.weights import Weight, weights_by_head_of
+from toynn.tinynn import (
+    Tensor,
+    tnn_cross_entropy_loss,
+    tnn_input_2d_f32,
+    tnn_input_2d_f32_persistent,
+    tnn_opt_step_adamw,
+    tnn_tensor_set_name,
+    upload_row_major,
+)
+
+
+class PerHeadLayout(Layout):
+    """Takes one-hot labels (n, vocab), or targets (n,), which become one-hot labels.
+
+    The loss is the mean over all n rows. So a target of -1, whose row is zero, adds nothing to it but counts.
+    It has no clipping, no accumulated gradients, and weight decay applies to all weights.
+    """
+
+    name = "per_head"
+    keeps_taps = True
+    labels_name = "labels"
+
+    @staticmethod
+    def weights_of(shape: ModelShape) -> list[Weight]:
+        return weights_by_head_of(shape)
+
+    @staticmethod
+    def capacity(shape: ModelShape) -> int:
+        return shape.n_layers * shape.n_heads * 1000 + 65536
+
+    @classmethod
+    def check_weight_dtype(cls, weight_dtype: int) -> None:
+        """Accept all types: ggml's operators compute with F32, F16 and BF16 weights."""
+
+    def declare_mask(self) -> Tensor | None:
+        """Return the block-causal mask f32 (n queries, n keys), or None for one sequence."""
+        if self.options.t_batch == 1:
+            return None
+        mask = tnn_input_2d_f32_persistent(self.session, self.n, self.n)
+        tnn_tensor_set_name(self.session, mask, "attn_mask")
+        return mask
+
+    def fill_mask(self) -> None:
+        if self.mask is not None:
+            upload_row_major(self.session, self.mask, block_causal_mask(self.options.t_seq, self.options.t_batch))
+
+    def forward(self, positions: Tensor) -> dict[str, Tensor]:
+        g = PerHeadGraph(self.session)
+        llama(g, self.parameters.tree, self.token_ids, self.rope_at(positions), self.mask, self.shape.rms_eps)
+        return g.taps
+
+    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        t_labels = tnn_input_2d_f32(self.session, self.shape.vocab, self.n)  # (n, vocab)
+        return t_labels, tnn_cross_entropy_loss(self.session, logits, t_labels)
+
+    def check_optimizer(self, options: OptimizerOptions) -> None:
+        asked = {
+            "keep_gradients": options.keep_gradients,
+            "clip": options.clip,
+            "decay_vectors=False": not options.decay_vectors,
+        }
+        for name, is_asked in asked.items():
+            if is_asked:
+                raise TinyNNValueError(f"{name}: only the fused layout supports it")
+
+    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
+        return tnn_opt_step_adamw(self.session, w, grad, m, v, hp)
+
+    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
+        array = array_of("m_labels", labels)
+        if array.ndim == 1 and array.dtype.kind in "iu":
+            return one_hot.rows_of(checked_targets(array, self.n, self.shape.vocab), self.shape.vocab)
+        return checked_labels(array, self.n, self.shape.vocab)
+
+    def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
+        upload_row_major(self.session, t_labels, labels)

@@ -1,0 +1,64 @@
+"""A model of the llama family in the per_head layout.
+
+Shapes are row-major. n = T*B: the tokens of all sequences, one row each. H query heads, H_kv key and value heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toynn.llm.parameters import Param, Params
+from toynn.llm.per_head.graph import PerHeadGraph
+from toynn.llm.rope import Rope
+from toynn.tinynn import Tensor
+
+
+def llama(g: PerHeadGraph, w: Params, token_ids: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+    """Return the logits (n, vocab) of token ids i32 (n,). mask: as for `attention`."""
+    x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
+    if "lens" in w:
+        x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
+    for i, layer in enumerate(w.layers):
+        with g.scope(f"blk.{i}"):
+            x = block(g, layer, x, rope, mask, eps)  # (n, d_model)
+    x = g.tap("final_norm", g.rms_norm(x, w.output_norm, eps))  # (n, d_model)
+    return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
+
+
+def block(g: PerHeadGraph, w: Params, x: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+    """Return a layer's result: attention, then a gated feed-forward network, each added to its input x (n, d_model)."""
+    h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, eps))  # (n, d_model)
+    x = g.add(x, attention(g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask))  # (n, d_model)
+    h = g.rms_norm(x, w.ffn_norm, eps)  # (n, d_model)
+    ffn = g.tap("ffn", swiglu(g, h, w.gate, w.up, w.down))  # (n, d_model)
+    return g.tap("residual", g.add(x, ffn))  # (n, d_model)
+
+
+def attention(
+    g: PerHeadGraph, h: Tensor, w_q: Sequence[Param], w_k: Sequence[Param], w_v: Sequence[Param], w_o: Param,
+    rope: Rope, mask: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Return causal attention over the rows of h (n, d_model), where H / H_kv query heads share a KV head.
+
+    mask: None for one sequence, in which a token sees itself and the tokens before it; otherwise f32 (n, n), added to
+    the scores.
+    """
+    keys, values = [], []
+    for k, v in zip(w_k, w_v, strict=True):
+        keys.append(g.rope(g.linear(h, k), rope))  # (n, d_head)
+        values.append(g.transpose(g.linear(h, v)))  # (d_head, n)
+    heads = []
+    for i, q in enumerate(w_q):
+        kv = i * len(w_k) // len(w_q)
+        query = g.rope(g.linear(h, q), rope)  # (n, d_head)
+        scores = g.matmul_t(query, keys[kv])  # (n queries, n keys)
+        weights = g.causal_softmax(scores, rope.d_head, mask)  # (n queries, n keys)
+        heads.append(g.matmul_t(weights, values[kv]))  # (n, d_head)
+    return g.linear(g.concat(heads), w_o)  # (n, d_model)
+
+
+def swiglu(g: PerHeadGraph, h: Tensor, w_gate: Param, w_up: Param, w_down: Param) -> Tensor:
+    """Return w_down (silu(w_gate h) * (w_up h)) for the rows of h (n, d_model)."""
+    gate = g.silu(g.linear(h, w_gate))  # (n, d_ff)
+    up = g.linear(h, w_up)  # (n, d_ff)
+    return g.linear(g.mul(gate, up), w_down)  # (n, d_model)

@@ -1,0 +1,46 @@
+"""What rotary position embedding needs in a graph: positions, and the factors of RoPE scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toynn.model.config import RopeScaling
+from toynn.model.shape import ModelShape
+from toynn.tinynn import Session, Tensor, tnn_input_1d_f32_persistent, tnn_tensor_set_name, upload_row_major
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How to rotate n tokens.
+
+    positions: i32 (n,). d_head: size of a head. base, scaling: as in `SmolLM2Config`.
+    freq_factors: f32 (d_head/2,), or None if nothing is scaled.
+    """
+
+    positions: Tensor
+    d_head: int
+    base: float
+    scaling: RopeScaling
+    freq_factors: Tensor | None
+
+
+class RopeOfModel:
+    """The part of `Rope` that is the same in all graphs of a model. Make it before the weights are finalized."""
+
+    def __init__(self, session: Session, shape: ModelShape) -> None:
+        self._session, self._shape = session, shape
+        self._factors = shape.rope_scaling.freq_factors(shape.head_dim, shape.rope_base)
+        self._tensor: Tensor | None = None
+        if self._factors is not None:
+            self._tensor = tnn_input_1d_f32_persistent(session, shape.head_dim // 2)
+            tnn_tensor_set_name(session, self._tensor, "rope_freq_factors")
+
+    def upload(self) -> None:
+        """Fill the tensor, once the weights are finalized."""
+        if self._tensor is not None and self._factors is not None:
+            upload_row_major(self._session, self._tensor, self._factors)
+
+    def at(self, positions: Tensor) -> Rope:
+        """Return how to rotate tokens at these positions, i32 (n,)."""
+        shape = self._shape
+        return Rope(positions, shape.head_dim, shape.rope_base, shape.rope_scaling, self._tensor)
