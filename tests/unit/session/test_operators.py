@@ -1,15 +1,7 @@
-"""TinyNN: every operator against float64 numpy, forward and gradient, and the life of sessions and handles."""
+"""Every operator of the session API compared with float64 numpy: results and gradients."""
 
 from __future__ import annotations
 
-import copy
-import gc
-import os
-import pickle
-import subprocess
-import sys
-import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toynn import Session, SessionError, Tensor, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from session_arrays import Array, Ids, declare, fill, row_major_shape
+from toynn import Session, Tensor, TinyNNValueError
 from toynn import tinynn as nn
-from toynn.tinynn import native, session
 from toynn.tinynn.calls import operators
-
-Array = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int32]
 
 rng = np.random.default_rng(7)
 
@@ -34,29 +23,9 @@ def normal(*shape: int) -> Array:
     return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
-def declare(s: Session, array: npt.NDArray[Any]) -> Tensor:
-    ne = array.shape[::-1]
-    if array.dtype == np.int32:
-        return nn.tnn_input_1d_i32_persistent(s, ne[0])
-    if len(ne) == 1:
-        return nn.tnn_input_1d_f32_persistent(s, ne[0])
-    if len(ne) == 2:
-        return nn.tnn_input_2d_f32_persistent(s, ne[0], ne[1])
-    return nn.tnn_input_3d_f32_persistent(s, ne[0], ne[1], ne[2])
-
-
-def fill(s: Session, t: Tensor, array: npt.NDArray[Any]) -> None:
-    if array.dtype == np.int32:
-        nn.upload_int_array(s, t, array)
-    else:
-        nn.tnn_upload_from_float_array(s, t, array)
-
-
-def row_major_shape(t: Tensor) -> tuple[int, ...]:
-    return t.ne[::-1]
-
-
 Build = Callable[..., Tensor]
+
+
 Reference = Callable[..., Array]
 
 
@@ -118,7 +87,11 @@ def attention(q: Array, k: Array, v: Array) -> Array:
 
 
 IDS = np.array([3, 0, 5, 3, 1], dtype=np.int32)
+
+
 POSITIONS = np.array([0, 1, 2, 7, 4], dtype=np.int32)
+
+
 LABELS = softmax(normal(5, 7)).astype(np.float32).astype(np.float64)
 
 
@@ -258,7 +231,10 @@ CASES = [
     ),
 ]
 
+
 FACTORS = np.linspace(1.0, 4.0, 4)
+
+
 CASES.append(
     Case(
         "rope with frequency factors",
@@ -269,7 +245,10 @@ CASES.append(
     )
 )
 
+
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
 each_differentiable = pytest.mark.parametrize(
     "case", [case for case in CASES if case.differentiable], ids=lambda case: case.name
 )
@@ -385,359 +364,6 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
         )
 
 
-# ---- data ----
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        np.arange(6.0).reshape(2, 3),
-        np.arange(6, dtype=np.int64).reshape(2, 3),
-        np.arange(6, dtype=">f4").reshape(2, 3),
-        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
-        np.arange(12, dtype=np.float16).reshape(2, 6)[:, ::2] / 2,
-        [[0, 1, 2], [3, 4, 5]],
-    ],
-    ids=["f64", "i64", "big-endian", "column-major", "strided f16", "lists"],
-)
-def test_any_array_of_real_numbers_arrives_row_major(given: npt.ArrayLike) -> None:
-    with Session(n_threads=1) as s:
-        t = nn.tnn_input_2d_f32_persistent(s, 3, 2)
-        nn.tnn_finalize_weights(s)
-        nn.upload_row_major(s, t, given)
-        got = nn.download_row_major(s, t, 2, 3)
-    assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, np.asarray(given, dtype=np.float64))
-
-
-def test_ids_arrive_from_any_integers_and_come_back() -> None:
-    with Session(n_threads=1) as s:
-        t = nn.tnn_input_1d_i32_persistent(s, 3)
-        nn.tnn_finalize_weights(s)
-        for ids in ([1, 2, 3], np.array([1, 2, 3], dtype=">u2"), np.array([1, 0, 2, 0, 3])[::2]):
-            nn.upload_int_array(s, t, ids)
-            assert nn.tnn_download_to_int_array(s, t).tolist() == [1, 2, 3]
-
-
-def test_zero_tensor_zeroes() -> None:
-    with Session(n_threads=1) as s:
-        t = nn.tnn_input_1d_f32_persistent(s, 3)
-        nn.tnn_finalize_weights(s)
-        nn.tnn_upload_from_float_array(s, t, [1, 2, 3])
-        nn.tnn_zero_tensor(s, t)
-        assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
-
-
-def test_a_matrix_of_f16_or_bf16_rounds_on_upload_and_multiplies() -> None:
-    w, x = normal(6, 32), normal(5, 32)
-    for dtype, atol in ((nn.TNN_F16, 2e-2), (nn.TNN_BF16, 1e-1)):
-        with Session(n_threads=1) as s:
-            t_w = nn.tnn_input_2d_persistent(s, dtype, 32, 6)
-            nn.tnn_finalize_weights(s)
-            t_x = nn.tnn_input_2d_f32(s, 32, 5)
-            out = nn.tnn_matmul(s, t_w, t_x)
-            nn.tnn_set_output(s, out)
-            nn.tnn_realize(s, out)
-            nn.upload_row_major(s, t_w, w)
-            nn.upload_row_major(s, t_x, x)
-            nn.tnn_compute(s)
-            np.testing.assert_allclose(nn.download_row_major(s, out, 5, 6), x @ w.T, atol=atol)
-            assert nn.tnn_tensor_dtype(s, t_w) == dtype
-
-
-# ---- looking inside ----
-
-
-def test_a_graph_can_be_looked_at() -> None:
-    with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
-        nn.tnn_tensor_set_name(s, w, "größe")
-        nn.tnn_finalize_weights(s)
-        x = nn.tnn_input_2d_f32(s, 4, 2)
-        out = nn.tnn_matmul(s, w, x)
-        nn.tnn_set_output(s, out)
-        assert nn.tnn_graph_n_nodes(s) == 0
-        nn.tnn_realize(s, out)
-        assert nn.tnn_graph_n_nodes(s) == 1
-        assert nn.tnn_graph_node(s, 0) == out
-        assert nn.tnn_tensor_src(s, out, 0) == w
-        assert nn.tnn_tensor_src(s, out, 1) == x
-        assert nn.tnn_tensor_src(s, out, 2) is None
-        assert nn.tnn_tensor_op_name(s, out) == "MUL_MAT"
-        assert nn.tnn_tensor_op_name(s, x) == "NONE"
-        assert out.ne == (3, 2, 1, 1)
-        assert nn.tnn_tensor_nelements(s, out) == 6
-        assert nn.tnn_tensor_nbytes(s, out) == 24
-        assert nn.tnn_tensor_flags(s, out) & 2
-        assert w.name == "größe"
-        assert repr(w) == "<Tensor 'größe' ne=[4, 3, 1, 1]>"
-        assert len({w, x, out, nn.tnn_graph_node(s, 0)}) == 3
-        assert nn.tnn_session_weights_nbytes(s) >= 48
-        assert nn.tnn_session_compute_nbytes(s) > 0
-
-
-# ---- life ----
-
-
-def test_close_twice_is_harmless_and_use_after_close_is_an_error() -> None:
-    s = Session(n_threads=1)
-    t = nn.tnn_input_1d_f32_persistent(s, 3)
-    s.close()
-    s.close()
-    nn.tnn_session_free(s)
-    assert s.closed
-    assert "closed" in repr(t)
-    with pytest.raises(SessionError, match="closed"):
-        nn.tnn_finalize_weights(s)
-    with pytest.raises(SessionError, match="closed"), s:
-        pass
-
-
-def test_a_handle_of_a_dropped_graph_is_stale() -> None:
-    with Session(n_threads=1) as s:
-        w = nn.tnn_input_1d_f32_persistent(s, 3)
-        nn.tnn_finalize_weights(s)
-        x = nn.tnn_silu(s, w)
-        nn.tnn_reset_for_rebuild(s)
-        with pytest.raises(SessionError, match="tnn_silu: a "):
-            nn.tnn_silu(s, x)
-        assert "stale" in repr(x)
-        assert nn.tnn_silu(s, w).ne == (3, 1, 1, 1)
-
-
-def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-
-    class Counting:
-        def __getattr__(self, name: str) -> Any:
-            calls.append(name)
-            return getattr(native.lib, name)
-
-    with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 3, 2)
-        nn.tnn_finalize_weights(s)
-        monkeypatch.setattr(session, "lib", Counting())
-        shape = ["tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3"]
-        assert w.ne == (3, 2, 1, 1)
-        assert calls == shape
-        assert w.ne == (3, 2, 1, 1)
-        assert nn.download_row_major(s, w, 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
-        assert calls == shape
-        nn.tnn_reset_for_rebuild(s)
-        calls.clear()
-        assert w.ne == (3, 2, 1, 1)  # read again: it might be a handle of the dropped graph
-        assert calls == shape
-
-
-def test_a_shape_read_before_does_not_hide_that_a_handle_is_stale_or_its_session_closed() -> None:
-    s = Session(n_threads=1)
-    w = nn.tnn_input_1d_f32_persistent(s, 3)
-    nn.tnn_finalize_weights(s)
-    x = nn.tnn_silu(s, w)
-    assert x.ne == w.ne == (3, 1, 1, 1)
-    nn.tnn_reset_for_rebuild(s)
-    with pytest.raises(SessionError, match="stale handle"):
-        _ = x.ne
-    with pytest.raises(SessionError, match="stale handle"):
-        nn.tnn_download(s, x)
-    assert w.ne == (3, 1, 1, 1)
-    s.close()
-    for t in (w, x):
-        with pytest.raises(SessionError, match="closed"):
-            _ = t.ne
-
-
-def test_a_handle_of_another_session_is_refused() -> None:
-    with Session(n_threads=1) as s, Session(n_threads=1) as other:
-        foreign = nn.tnn_input_1d_f32_persistent(other, 3)
-        own = nn.tnn_input_1d_f32_persistent(s, 3)
-        with pytest.raises(SessionError, match=r"^b is a tensor of another session"):
-            nn.tnn_add(s, own, foreign)
-
-
-def test_garbage_collection_frees_a_session_and_a_tensor_keeps_it() -> None:
-    s = Session(n_threads=1)
-    t = nn.tnn_input_1d_f32_persistent(s, 3)
-    gone = weakref.ref(s)
-    del s
-    gc.collect()
-    assert gone() is not None
-    assert t.ne[0] == 3
-    del t
-    gc.collect()
-    assert gone() is None
-
-
-def test_a_thread_that_closes_waits_for_the_call_in_progress() -> None:
-    s = Session(n_threads=1)
-    closing = threading.Thread(target=s.close)
-    with s.exclusive():
-        closing.start()
-        closing.join(0.05)
-        assert closing.is_alive()
-        assert not s.closed
-    closing.join(10)
-    assert s.closed
-
-
-def test_many_threads_may_call_one_session() -> None:
-    failures: list[BaseException] = []
-    with Session(n_threads=1) as s:
-        t = nn.tnn_input_1d_f32_persistent(s, 64)
-        nn.tnn_finalize_weights(s)
-        out = nn.tnn_scale(s, t, 2.0)
-        nn.tnn_set_output(s, out)
-        nn.tnn_realize(s, out)
-
-        def work(value: int) -> None:
-            try:
-                for _ in range(50):
-                    with s.exclusive():
-                        nn.tnn_upload_from_float_array(s, t, np.full(64, value))
-                        nn.tnn_compute(s)
-                        assert nn.tnn_download(s, out)[0] == 2 * value
-            except BaseException as failure:
-                failures.append(failure)
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert not failures
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_refused_and_leaves_the_parents_session_alone() -> None:
-    code = """
-import os
-from toynn import Session, SessionError, tinynn as nn
-s = Session(n_threads=1)
-t = nn.tnn_input_1d_f32_persistent(s, 3)
-nn.tnn_finalize_weights(s)
-pid = os.fork()
-if pid == 0:
-    try:
-        nn.tnn_download(s, t)
-    except SessionError as error:
-        assert "fork" in str(error), error
-        s.close()
-        with Session(n_threads=1) as own:
-            nn.tnn_input_1d_f32_persistent(own, 3)
-        os._exit(7)
-    os._exit(1)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
-"""
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
-
-
-def test_the_interpreter_ends_cleanly_with_sessions_alive_and_a_thread_computing() -> None:
-    code = """
-import threading, time
-from toynn import Session, tinynn as nn
-kept = []
-for _ in range(3):
-    s = Session()
-    t = nn.tnn_input_2d_f32_persistent(s, 256, 256)
-    nn.tnn_finalize_weights(s)
-    out = nn.tnn_matmul(s, t, t)
-    nn.tnn_set_output(s, out)
-    nn.tnn_realize(s, out)
-    kept.append((s, t, out))
-def work():
-    while True:
-        nn.tnn_compute(s)
-threading.Thread(target=work, daemon=True).start()
-time.sleep(0.1)
-"""
-    run = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-
-
-# ---- threads ----
-
-
-def test_threads_come_from_the_argument_then_the_environment_then_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
-    monkeypatch.delenv("TOYNN_N_THREADS", raising=False)
-    cores = nn.tnn_available_cores()
-    with Session() as s:
-        assert nn.tnn_session_n_threads(s) == cores
-    monkeypatch.setenv("TOYNN_N_THREADS", "1")
-    with Session() as s:
-        assert nn.tnn_session_n_threads(s) == 1
-    with Session(n_threads=cores) as s:
-        assert nn.tnn_session_n_threads(s) == cores
-    monkeypatch.setenv("TOYNN_N_THREADS", str(cores + 1))
-    with pytest.raises(TinyNNValueError, match=f"TOYNN_N_THREADS is {cores + 1}.*{cores} core"):
-        Session()
-    with pytest.raises(TinyNNValueError, match=f"n_threads is {cores + 1}.*{cores} core"):
-        Session(n_threads=cores + 1)
-    with Session(n_threads=cores + 1, oversubscribe=True) as s:
-        assert nn.tnn_session_n_threads(s) == cores + 1
-    monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "1")
-    with Session() as s:
-        assert nn.tnn_session_n_threads(s) == cores + 1
-
-
-@pytest.mark.parametrize("value", ["two", "-1", "0", "1.5", "99999999999999999999"])
-def test_a_thread_count_in_the_environment_that_is_no_count_is_named(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TOYNN_N_THREADS", value)
-    with pytest.raises(TinyNNValueError, match="TOYNN_N_THREADS"):
-        Session()
-
-
-@pytest.mark.parametrize("value", ["1000000000", "9" * 5000])
-def test_a_thread_count_beyond_all_cores_is_said_to_be_one(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
-    monkeypatch.setenv("TOYNN_N_THREADS", value)
-    with pytest.raises(TinyNNValueError, match=r"TOYNN_N_THREADS is [19]\d+, but this process may use \d+ core"):
-        Session()
-    monkeypatch.setenv("TOYNN_N_THREADS", "00000000000001")
-    with Session() as s:
-        assert nn.tnn_session_n_threads(s) == 1
-
-
-def test_oversubscribe_in_the_environment_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "yes")
-    with pytest.raises(TinyNNValueError, match="TOYNN_OVERSUBSCRIBE"):
-        Session()
-
-
-def test_every_call_of_the_header_has_its_function() -> None:
-    from toynn import _tinynn
-
-    calls = {name for name in dir(_tinynn.lib) if name.startswith("tnn_")}
-    assert calls, "the extension exports nothing"
-    assert calls <= set(nn.__all__)
-
-
-def test_a_cpu_without_the_profiles_features_gets_an_import_error_that_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Unfit:
-        @staticmethod
-        def tnn_cpu_missing() -> object:
-            return native.ffi.new("char[]", b"avx2 fma")
-
-        tnn_profile = staticmethod(native.lib.tnn_profile)
-
-    monkeypatch.setattr(native, "lib", Unfit)
-    with pytest.raises(ImportError, match=rf"{nn.tnn_profile()}.*lacks avx2 fma.*TOYNN_NATIVE=ON"):
-        native._refuse_unfit_cpu()
-
-
-def test_a_thing_that_is_no_session_is_named() -> None:
-    with pytest.raises(TinyNNTypeError, match="s must be a Session"):
-        nn.tnn_finalize_weights(object())  # type: ignore[arg-type]
-
-
-# ---- found by trying to break it ----
-
-
 def test_flash_attention_of_one_query_over_many_keys_has_the_same_bits_at_any_number_of_threads() -> None:
     """ggml splits the keys by the number of threads there; the shim asks for its reference kernel."""
     rng = np.random.default_rng(1)
@@ -785,48 +411,3 @@ def test_memory_inside_a_concat_is_neither_operand_nor_download() -> None:
         nn.tnn_compute(s)
         with pytest.raises(TinyNNValueError, match="internal memory of an operator"):
             nn.tnn_download(s, base)
-
-
-def test_a_session_that_was_never_opened_says_so() -> None:
-    class Unopened(Session):
-        def __init__(self) -> None:
-            pass
-
-    s = Unopened()
-    assert s.closed
-    s.close()
-    with pytest.raises(SessionError, match="never opened"):
-        nn.tnn_session_n_threads(s)
-
-
-def test_a_session_cannot_be_copied_or_pickled() -> None:
-    with Session(n_threads=1) as s:
-        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-            with pytest.raises(TinyNNTypeError, match="copied or pickled"):
-                attempt(s)
-
-
-@pytest.mark.parametrize("number", ["x", 1.5, None, True])
-def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
-    with Session(n_threads=1) as s:
-        with pytest.raises(TinyNNTypeError, match="handle must be an int"):
-            nn.Tensor(s, number)
-        with pytest.raises(TinyNNValueError, match="handle"):
-            nn.Tensor(s, 2**70)
-    with pytest.raises(TinyNNTypeError, match="session must be a Session"):
-        nn.Tensor(None, 3)  # type: ignore[arg-type]
-
-
-def test_a_realize_that_no_memory_is_there_for_leaves_the_tensor_as_it_was() -> None:
-    with Session(n_threads=1) as s:
-        nn.tnn_finalize_weights(s)
-        parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # 8 GiB each
-        out = parts[0]
-        for part in parts[1:]:
-            out = nn.tnn_add(s, out, part)
-        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml flags what is viewed, too
-            with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
-                nn.tnn_realize(s, asked)
-            assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [0, 0]  # no output, as it is not computed
-        small = nn.tnn_scale(s, nn.tnn_input_1d_f32(s, 3), 2.0)
-        nn.tnn_realize(s, small)  # as if never asked

@@ -1,0 +1,187 @@
+"""Tensors of a session: upload, download, handles, shapes, and the attributes of nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from toynn import Session, SessionError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from toynn import tinynn as nn
+from toynn.tinynn import native, session
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6, dtype=np.int64).reshape(2, 3),
+        np.arange(6, dtype=">f4").reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.arange(12, dtype=np.float16).reshape(2, 6)[:, ::2] / 2,
+        [[0, 1, 2], [3, 4, 5]],
+    ],
+    ids=["f64", "i64", "big-endian", "column-major", "strided f16", "lists"],
+)
+def test_any_array_of_real_numbers_arrives_row_major(given: npt.ArrayLike) -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        nn.tnn_finalize_weights(s)
+        nn.upload_row_major(s, t, given)
+        got = nn.download_row_major(s, t, 2, 3)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.asarray(given, dtype=np.float64))
+
+
+def test_ids_arrive_from_any_integers_and_come_back() -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_i32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        for ids in ([1, 2, 3], np.array([1, 2, 3], dtype=">u2"), np.array([1, 0, 2, 0, 3])[::2]):
+            nn.upload_int_array(s, t, ids)
+            assert nn.tnn_download_to_int_array(s, t).tolist() == [1, 2, 3]
+
+
+def test_zero_tensor_zeroes() -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_f32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        nn.tnn_upload_from_float_array(s, t, [1, 2, 3])
+        nn.tnn_zero_tensor(s, t)
+        assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
+
+
+def test_a_matrix_of_f16_or_bf16_rounds_on_upload_and_multiplies() -> None:
+    rng = np.random.default_rng(7)
+    w, x = (rng.standard_normal((rows, 32)).astype(np.float32).astype(np.float64) for rows in (6, 5))
+    for dtype, atol in ((nn.TNN_F16, 2e-2), (nn.TNN_BF16, 1e-1)):
+        with Session(n_threads=1) as s:
+            t_w = nn.tnn_input_2d_persistent(s, dtype, 32, 6)
+            nn.tnn_finalize_weights(s)
+            t_x = nn.tnn_input_2d_f32(s, 32, 5)
+            out = nn.tnn_matmul(s, t_w, t_x)
+            nn.tnn_set_output(s, out)
+            nn.tnn_realize(s, out)
+            nn.upload_row_major(s, t_w, w)
+            nn.upload_row_major(s, t_x, x)
+            nn.tnn_compute(s)
+            np.testing.assert_allclose(nn.download_row_major(s, out, 5, 6), x @ w.T, atol=atol)
+            assert nn.tnn_tensor_dtype(s, t_w) == dtype
+
+
+def test_a_graph_can_be_looked_at() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        nn.tnn_tensor_set_name(s, w, "größe")
+        nn.tnn_finalize_weights(s)
+        x = nn.tnn_input_2d_f32(s, 4, 2)
+        out = nn.tnn_matmul(s, w, x)
+        nn.tnn_set_output(s, out)
+        assert nn.tnn_graph_n_nodes(s) == 0
+        nn.tnn_realize(s, out)
+        assert nn.tnn_graph_n_nodes(s) == 1
+        assert nn.tnn_graph_node(s, 0) == out
+        assert nn.tnn_tensor_src(s, out, 0) == w
+        assert nn.tnn_tensor_src(s, out, 1) == x
+        assert nn.tnn_tensor_src(s, out, 2) is None
+        assert nn.tnn_tensor_op_name(s, out) == "MUL_MAT"
+        assert nn.tnn_tensor_op_name(s, x) == "NONE"
+        assert out.ne == (3, 2, 1, 1)
+        assert nn.tnn_tensor_nelements(s, out) == 6
+        assert nn.tnn_tensor_nbytes(s, out) == 24
+        assert nn.tnn_tensor_flags(s, out) & 2
+        assert w.name == "größe"
+        assert repr(w) == "<Tensor 'größe' ne=[4, 3, 1, 1]>"
+        assert len({w, x, out, nn.tnn_graph_node(s, 0)}) == 3
+        assert nn.tnn_session_weights_nbytes(s) >= 48
+        assert nn.tnn_session_compute_nbytes(s) > 0
+
+
+def test_a_handle_of_a_dropped_graph_is_stale() -> None:
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_1d_f32_persistent(s, 3)
+        nn.tnn_finalize_weights(s)
+        x = nn.tnn_silu(s, w)
+        nn.tnn_reset_for_rebuild(s)
+        with pytest.raises(SessionError, match="tnn_silu: a "):
+            nn.tnn_silu(s, x)
+        assert "stale" in repr(x)
+        assert nn.tnn_silu(s, w).ne == (3, 1, 1, 1)
+
+
+def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(native.lib, name)
+
+    with Session(n_threads=1) as s:
+        w = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        nn.tnn_finalize_weights(s)
+        monkeypatch.setattr(session, "lib", Counting())
+        shape = ["tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3"]
+        assert w.ne == (3, 2, 1, 1)
+        assert calls == shape
+        assert w.ne == (3, 2, 1, 1)
+        assert nn.download_row_major(s, w, 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+        assert calls == shape
+        nn.tnn_reset_for_rebuild(s)
+        calls.clear()
+        assert w.ne == (3, 2, 1, 1)  # read again: it might be a handle of the dropped graph
+        assert calls == shape
+
+
+def test_a_shape_read_before_does_not_hide_that_a_handle_is_stale_or_its_session_closed() -> None:
+    s = Session(n_threads=1)
+    w = nn.tnn_input_1d_f32_persistent(s, 3)
+    nn.tnn_finalize_weights(s)
+    x = nn.tnn_silu(s, w)
+    assert x.ne == w.ne == (3, 1, 1, 1)
+    nn.tnn_reset_for_rebuild(s)
+    with pytest.raises(SessionError, match="stale handle"):
+        _ = x.ne
+    with pytest.raises(SessionError, match="stale handle"):
+        nn.tnn_download(s, x)
+    assert w.ne == (3, 1, 1, 1)
+    s.close()
+    for t in (w, x):
+        with pytest.raises(SessionError, match="closed"):
+            _ = t.ne
+
+
+def test_a_handle_of_another_session_is_refused() -> None:
+    with Session(n_threads=1) as s, Session(n_threads=1) as other:
+        foreign = nn.tnn_input_1d_f32_persistent(other, 3)
+        own = nn.tnn_input_1d_f32_persistent(s, 3)
+        with pytest.raises(SessionError, match=r"^b is a tensor of another session"):
+            nn.tnn_add(s, own, foreign)
+
+
+@pytest.mark.parametrize("number", ["x", 1.5, None, True])
+def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
+    with Session(n_threads=1) as s:
+        with pytest.raises(TinyNNTypeError, match="handle must be an int"):
+            nn.Tensor(s, number)
+        with pytest.raises(TinyNNValueError, match="handle"):
+            nn.Tensor(s, 2**70)
+    with pytest.raises(TinyNNTypeError, match="session must be a Session"):
+        nn.Tensor(None, 3)  # type: ignore[arg-type]
+
+
+def test_a_realize_that_no_memory_is_there_for_leaves_the_tensor_as_it_was() -> None:
+    with Session(n_threads=1) as s:
+        nn.tnn_finalize_weights(s)
+        parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # 8 GiB each
+        out = parts[0]
+        for part in parts[1:]:
+            out = nn.tnn_add(s, out, part)
+        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml flags what is viewed, too
+            with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
+                nn.tnn_realize(s, asked)
+            assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [0, 0]  # no output, as it is not computed
+        small = nn.tnn_scale(s, nn.tnn_input_1d_f32(s, 3), 2.0)
+        nn.tnn_realize(s, small)  # as if never asked
