@@ -50,6 +50,14 @@ class Call:
         return bool(self.arguments) and self.arguments[0].type in SESSION_TYPES
 
     @property
+    def is_plain(self) -> bool:
+        """Return whether it takes only floats and tensors named a and b, which may be f32 matrices of one shape."""
+        plain = {("tnn_tensor", "a"), ("tnn_tensor", "b")}
+        return self.of_session and all(
+            one.type == "float" or (one.type, one.name) in plain for one in self.arguments[1:]
+        )
+
+    @property
     def may_be_none(self) -> bool:
         """Return whether a result of none (0 or NULL) is not a failure."""
         return self.summary.endswith(", or none.")
@@ -98,6 +106,11 @@ class Header:
     @property
     def calls(self) -> list[Call]:
         return [call for group in self.groups for call in group.calls]
+
+    @property
+    def plain_operators(self) -> list[Call]:
+        """Return the operators that tests can call without being told how."""
+        return [call for group in self.groups if group.name == "operators" for call in group.calls if call.is_plain]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The calls of the session API as a table: each with a function and arguments that it accepts.
 
-Tests replace one argument at a time, or let each call run out of memory. A new operator is one line of CALLS.
+Tests replace one argument at a time, or let each call run out of memory. A new operator is one line of CALLS, or none
+if it is a plain one (tools/read_header.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from read_header import HEADER, read_header
+from read_header import Call as HeaderCall
 from toynn import Session, Tensor, TinyNNError
 from toynn import tinynn as nn
 
@@ -105,22 +108,11 @@ class Desk:
 Call = Callable[[Desk], tuple[Callable[..., Any], list[Any]]]
 
 CALLS: dict[str, Call] = {
-    "matmul": lambda d: (nn.tnn_matmul, [d.m, d.m2]),
     "matmul of cubes": lambda d: (nn.tnn_matmul, [d.cube, d.cube]),
     "matmul of halves": lambda d: (nn.tnn_matmul, [d.half, d.m]),
     "add": lambda d: (nn.tnn_add, [d.m, d.v]),
-    "sub": lambda d: (nn.tnn_sub, [d.m, d.m2]),
-    "mul": lambda d: (nn.tnn_mul, [d.m, d.m2]),
-    "scale": lambda d: (nn.tnn_scale, [d.m, 2.0]),
-    "silu": lambda d: (nn.tnn_silu, [d.m]),
-    "gelu": lambda d: (nn.tnn_gelu, [d.m]),
-    "tanh": lambda d: (nn.tnn_tanh, [d.m]),
-    "sqrt": lambda d: (nn.tnn_sqrt, [d.m]),
-    "sum_rows": lambda d: (nn.tnn_sum_rows, [d.m]),
-    "sum": lambda d: (nn.tnn_sum, [d.m]),
     "rms_norm": lambda d: (nn.tnn_rms_norm, [d.m, d.v, 1e-5]),
     "layer_norm": lambda d: (nn.tnn_layer_norm, [d.m, d.v, d.v, 1e-5]),
-    "softmax": lambda d: (nn.tnn_softmax, [d.m]),
     "soft_max_ext": lambda d: (nn.tnn_soft_max_ext, [d.m, d.m2, 0.5, 0.0]),
     "soft_max_ext with ALiBi": lambda d: (nn.tnn_soft_max_ext, [d.m, d.m2, 0.5, 8.0]),
     "soft_max_ext without a mask": lambda d: (nn.tnn_soft_max_ext, [d.m, None, 0.5, 0.0]),
@@ -136,13 +128,11 @@ CALLS: dict[str, Call] = {
     "get_rows": lambda d: (nn.tnn_get_rows, [d.m, d.ids]),
     "set_rows": lambda d: (nn.tnn_set_rows, [d.m, d.m2, d.ids]),
     "concat": lambda d: (nn.tnn_concat, [d.m, d.m2, 0]),
-    "transpose": lambda d: (nn.tnn_transpose, [d.m]),
     "cont_2d": lambda d: (nn.tnn_cont_2d, [d.m, 2, 8]),
     "reshape_2d": lambda d: (nn.tnn_reshape_2d, [d.m, 2, 8]),
     "reshape_3d": lambda d: (nn.tnn_reshape_3d, [d.m, 2, 2, 4]),
     "view_1d": lambda d: (nn.tnn_view_1d, [d.m, 3, 4]),
     "view_2d": lambda d: (nn.tnn_view_2d, [d.m, 2, 2, 16, 4]),
-    "cpy": lambda d: (nn.tnn_cpy, [d.m, d.m2]),
     "cast": lambda d: (nn.tnn_cast, [d.m, nn.TNN_F16]),
     "cross_entropy_loss": lambda d: (nn.tnn_cross_entropy_loss, [d.m, d.m2]),
     "opt_step_adamw": lambda d: (nn.tnn_opt_step_adamw, [d.m, nn.tnn_scale(d.s, d.m, 1.0), d.m2, d.m3, d.hp]),
@@ -157,6 +147,20 @@ CALLS: dict[str, Call] = {
     "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),
     "fused_linear with an addend": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2], None, d.m3]),
     "concat_n": lambda d: (nn.tnn_concat_n, [[d.m, d.m2, d.m3], 1]),
+}
+
+
+def _plain(call: HeaderCall) -> Call:
+    """Return the call of a plain operator: its tensors are matrices of one shape."""
+    function = getattr(nn, call.name)
+    names = [one.name for one in call.arguments[1:]]
+    return lambda d: (function, [{"a": d.m, "b": d.m2}.get(name, 0.5) for name in names])
+
+
+CALLS |= {
+    call.name.removeprefix("tnn_"): _plain(call)
+    for call in read_header(HEADER.read_text(encoding="utf-8")).plain_operators
+    if call.name.removeprefix("tnn_") not in CALLS
 }
 # Appended once the backward of a fused graph is built.
 STEPS: dict[str, Call] = {

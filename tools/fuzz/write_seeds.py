@@ -15,9 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from encoder import COUNTING, HYPER_PARAMETERS, RANDOM, Handle, Program, integer
+from read_header import HEADER, read_header
 
 _ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # n_ctx_orig to beta_slow
 F16, BF16 = 1, 30
+PLAIN = read_header(HEADER.read_text(encoding="utf-8")).plain_operators
 
 
 def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
@@ -45,14 +47,13 @@ def element_wise() -> Program:
     p.call("tnn_finalize_weights")
     p.upload(w, RANDOM)
     x = p.call("tnn_input_2d_f32", 8, 4)
-    y = p.call("tnn_add", x, w)
-    for name in ("tnn_sub", "tnn_mul"):
-        y = p.call(name, y, g)
-    for name in ("tnn_silu", "tnn_gelu", "tnn_tanh"):
-        y = p.call(name, y)
-    y = p.call("tnn_rms_norm", p.call("tnn_scale", y, 0.5), g, 1e-5)
-    y = p.call("tnn_softmax", p.call("tnn_layer_norm", y, g, g, 1e-5))
-    _forward(p, p.call("tnn_sum", p.call("tnn_sum_rows", p.call("tnn_sqrt", y))))
+    y = p.call("tnn_layer_norm", p.call("tnn_rms_norm", x, g, 1e-5), g, g, 1e-5)
+    total = p.call("tnn_sum", y)
+    for operator in PLAIN:
+        operands = {"a": y, "b": w}
+        made = p.call(operator.name, *(operands.get(one.name, 0.5) for one in operator.arguments[1:]))
+        total = p.call("tnn_add", total, p.call("tnn_sum", made))
+    _forward(p, total)
     return p
 
 
