@@ -45,7 +45,7 @@ enum tnn_stage {
 struct tnn_entry {
     struct ggml_tensor * tensor;
     bool is_input; /* declared by the caller, not the result of an operator */
-    bool uploaded; /* holds the caller's data (persistent tensors: always, they start as zeros) */
+    bool uploaded; /* has the caller's data (persistent tensors: always, they start as zeros) */
 };
 
 struct tnn_table {
@@ -78,7 +78,7 @@ struct tnn_session {
     size_t                nbytes_c;
     int64_t               n_tensors_c; /* in ctx_c, at most capacity */
     struct tnn_table      nodes;
-    struct tnn_block    * blocks_c; /* other memory that belongs to this generation: tnn__graph_alloc */
+    struct tnn_block    * blocks_c; /* other memory of this generation: tnn__graph_alloc */
     struct ggml_cgraph  * gf;
     struct ggml_cgraph  * gb;
     struct ggml_cgraph  * gb_unfinished; /* left by a tnn_build_backward that ran out of memory, for the next call */

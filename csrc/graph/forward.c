@@ -59,7 +59,7 @@ int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
         return s->code;
     }
     if (s->stage != TNN_STAGE_BUILD) {
-        return tnn__fail_stage(s, "a forward graph is built once");
+        return tnn__fail_stage(s, "a forward graph is built once per tnn_reset_for_rebuild");
     }
     if (tnn__is_persistent(t) || t->op == GGML_OP_NONE) {
         return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input, so there is nothing to compute", arg, ggml_get_name(t));

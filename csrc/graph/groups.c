@@ -181,7 +181,7 @@ static bool is_light(const struct ggml_cgraph * graph) {
     return graph->n_nodes <= MOST_NODES && work / graph->n_nodes < MOST_WORK;
 }
 
-/* Puts the groups one behind the other, in the graph's order within. */
+/* Puts the groups one after the other; the nodes of a group keep the graph's order. */
 static bool apply(const struct order * o) {
     struct ggml_cgraph * graph = o->graph;
     const int n = graph->n_nodes;

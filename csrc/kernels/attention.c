@@ -295,7 +295,7 @@ static const struct tnn_kernel_type ATTENTION = {
     .params_size = sizeof(struct attention),
 };
 
-/* The new tokens fit into the cache behind the earlier ones. */
+/* Checks that the cache has room for the new tokens after the earlier ones. */
 static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const int32_t past  = *(const int32_t *) node->src[3]->data;
     const int64_t n_ctx = node->src[2]->ne[1], n = node->ne[1];

@@ -8,7 +8,7 @@
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
-/* -log softmax(x)[target] of each row; 0 where the target is ignored. Operands: logits, targets. */
+/* -log softmax(x)[target] of each row; 0 if the target is ignored. Operands: logits, targets. */
 static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->src[0]->ne[0];
@@ -38,7 +38,7 @@ static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tens
     return count;
 }
 
-/* Mean of the rows' losses, added in f64 in their order. Operands: rows, targets. */
+/* The mean of the rows' losses, added in f64 in their order. Operands: losses of the rows, targets. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
@@ -52,7 +52,7 @@ static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     *(float *) dst->data = (float) (sum / (double) count_targets(k, dst->src[1]));
 }
 
-/* dlogits = (softmax(x) - one-hot) / number of targets; 0 where the target is ignored. Operands: logits, targets. */
+/* dlogits = (softmax(x) - one-hot) / number of targets; 0 if the target is ignored. Operands: logits, targets. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->ne[0];

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* C (m, n) = A (m, k) B (k, n). Element (i, j) of X lies at x[i*x_row + j*x_col]; one of the two strides is 1. */
+/* C (m, n) = A (m, k) B (k, n). Element (i, j) of X is x[i*x_row + j*x_col]; one of the two strides is 1. */
 struct tnn_gemm {
     int64_t       m, n, k;
     const float * a;

@@ -105,8 +105,8 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 
 /* ------------------------------------------------------------------ the micro-kernel */
 
-/* The operands of a tile. A's element (r, p) lies at a[r*a_row + p*a_col], of which one stride is 1; row p of the panel at
- * b + p*b_row. The chain starts from c (NULL: from 0) and its end goes to out. */
+/* The operands of a tile. A's element (r, p) is a[r*a_row + p*a_col], and one of the two strides is 1; row p of the panel starts at
+ * b + p*b_row. The chain starts from c (NULL: from 0), and its result goes to out. */
 struct tile {
     int64_t       kc;
     const float * a;
@@ -121,7 +121,7 @@ struct tile {
     int64_t       out_row;
 };
 
-/* rows x (vectors * LANES). The last three are constants where it is inlined: what lies beyond them is not compiled. */
+/* A tile of rows x (vectors * LANES). The last three arguments are constants where it is inlined, so code for other rows is left out. */
 static inline __attribute__((always_inline)) void run_tile(const struct tile * t, const bool along_k, const int rows, const int vectors) {
     const bool    two   = vectors > 1;
     const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;

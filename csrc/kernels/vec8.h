@@ -80,7 +80,7 @@ static inline float v8_max_lane(v8f v) {
     return max;
 }
 
-/* The first n < 8 floats at p; the other lanes hold fill. */
+/* Loads the first n < 8 floats at p; the other lanes are fill. */
 static inline v8f v8_load_part(const float * p, int64_t n, float fill) {
     v8f v = v8_set1(fill);
     memcpy(&v, p, (size_t) n * sizeof(float));
@@ -94,7 +94,7 @@ static inline void v8_store_part(float * p, int64_t n, v8f v) {
 /* exp(x), within 2 ulp for x in [-87, 88]; 0 below -87.3, inf above 88.7, NaN stays NaN.
  * exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor polynomial of degree 7. */
 static inline v8f v8_exp(v8f x) {
-    const v8f magic = v8_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, held in the low bits */
+    const v8f magic = v8_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, which is in the low bits */
     const v8f low   = v8_set1(-87.3365447f), high = v8_set1(88.7228394f);
     const v8f at    = v8_select(x < low, low, v8_select(x > high, high, x));
     const v8f t     = v8_fma(at, v8_set1(1.44269504f), magic);

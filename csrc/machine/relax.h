@@ -1,11 +1,12 @@
-/* Included in front of ggml-cpu's C files by the compiler (-include), so that ggml stays unmodified.
+/* machine/relax.h - threads that wait at a barrier let other threads run. The compiler includes this file before ggml-cpu's C files
+ * (-include), so that ggml stays unmodified.
  *
- * ggml's threads meet at barriers between the nodes of a graph, and wait there by spinning on _mm_pause. Where another
- * process, or another thread of this one, holds the core of the thread that is waited for, a spinning thread burns its
- * time slice and the graph stands still: milliseconds for each node. Here every 1024th pause in a thread (some 20 to 50
- * microseconds, more than threads on cores of their own wait) gives the core to whoever can use it. No result depends on it.
+ * ggml's threads meet at barriers between the nodes of a graph, and wait there by spinning on _mm_pause. If another process or thread has
+ * the core of the thread that they wait for, spinning threads use up their time slices and the graph stands still: milliseconds for
+ * each node. Here every 1024th pause of a thread (after 20 to 50 microseconds, longer than threads on cores of their own wait) gives
+ * the core to another thread. No result depends on it.
  *
- * On other processors ggml pauses by inline assembly, which cannot be reached so. */
+ * On other processors ggml pauses by inline assembly, which cannot be replaced in this way. */
 #ifndef TNN_RELAX_H
 #define TNN_RELAX_H
 

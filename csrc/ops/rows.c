@@ -49,7 +49,7 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
 
 /* ------------------------------------------------------------------ checks before each compute */
 
-/* The ids of a GET_ROWS or SET_ROWS node lie between 0 and rows - 1. */
+/* Checks that the ids of a GET_ROWS or SET_ROWS node are between 0 and rows - 1. */
 static int check_ids(tnn_session * s, const struct ggml_tensor * node, const struct ggml_tensor * ids, int64_t rows) {
     const int32_t * values = ids->data;
     for (int64_t i = 0; i < ids->ne[0]; i++) {
@@ -66,7 +66,7 @@ static int compare_ids(const void * a, const void * b) {
     return (x > y) - (x < y);
 }
 
-/* Two threads writing one row would make the result depend on their order. */
+/* If two threads wrote one row, the result would depend on their order. */
 static int check_all_different(tnn_session * s, const struct ggml_tensor * ids) {
     const size_t bytes  = (size_t) ids->ne[0] * sizeof(int32_t);
     int32_t    * sorted = tnn__aligned_alloc(s, bytes, "a sorted copy of ids");
