@@ -19,7 +19,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 # The words of GPT-2 (the pattern in its encoder.py), but of limited length: the cost of learning grows faster than the
-# length of a word, a text without spaces is one word, and nobody needs longer tokens.
+# length of a word, a text without spaces is one word, and longer tokens are of no use.
 LONGEST_WORD = 1024  # characters
 WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,LONGEST}| ?\p{N}{1,LONGEST}| ?[^\s\p{L}\p{N}]{1,LONGEST}"

@@ -37,7 +37,7 @@ def path_of(name: str, value: object) -> Path:
     return path
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """Return the path as text that can be printed: bytes that are not UTF-8 become escapes like \\xff."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

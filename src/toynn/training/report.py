@@ -15,7 +15,7 @@ from toynn.errors import FileFormatError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint.run_folder import LOG
 from toynn.storage.durable_files import replace_file
-from toynn.storage.regular_files import naming_file, path_of, shown
+from toynn.storage.regular_files import naming_file, path_of, printable
 from toynn.training.run_log import read_log
 
 with naming_the_extra():
@@ -62,7 +62,7 @@ def write_report(run: Path) -> list[Path]:
             replace_file(path, pictures[name])
         written.append(path)
     with naming_file(run / REPORT):
-        replace_file(run / REPORT, _page(shown(Path(run.resolve().name)), events, pictures).encode("utf-8"))
+        replace_file(run / REPORT, _page(printable(Path(run.resolve().name)), events, pictures).encode("utf-8"))
     return [*written, run / REPORT]
 
 

@@ -23,13 +23,26 @@ _MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
 
 @dataclass(frozen=True)
 class Start:
-    """checkpoint: gives the weights; None for random ones. state: of a resumed run, otherwise None."""
+    """Where a run starts.
+
+    step: steps taken before. checkpoint: gives the weights; None for random ones. state: of a resumed run, otherwise
+    None.
+    """
 
     config: TrainConfig
     shape: ModelShape
     step: int
     checkpoint: Checkpoint | None
     state: TrainingState | None
+
+    def __post_init__(self) -> None:
+        if self.t_seq > self.shape.ctx:
+            raise ConfigurationError(f"train.t_seq must be at most model.ctx = {self.shape.ctx}, got {self.t_seq}")
+
+    @property
+    def t_seq(self) -> int:
+        """Tokens per window."""
+        return self.config.train.t_seq or self.shape.ctx
 
 
 def data_identity(meta: DataMeta) -> DataIdentity:
@@ -67,13 +80,13 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
     return _initialized(args, config, init, data)
 
 
-def realize(engine: LlamaSeqEngine, start: Start, t_seq: int, n_threads: int | None) -> None:
+def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None:
     """Give the engine the model, with its weights and moments. Raises TinyNNMemoryError."""
     shape, train = start.shape, start.config.train
     if start.checkpoint is None:
         engine.realize_for_random_init(
             shape,
-            t_seq=t_seq,
+            t_seq=start.t_seq,
             t_batch=train.batch,
             weight_dtype=0,
             untied=shape.untied,
@@ -87,7 +100,7 @@ def realize(engine: LlamaSeqEngine, start: Start, t_seq: int, n_threads: int | N
     engine.realize_for_full_finetune(
         shape,
         start.checkpoint.model.weights,
-        t_seq=t_seq,
+        t_seq=start.t_seq,
         t_batch=train.batch,
         untied=shape.untied,
         qkv_bias=shape.qkv_bias,

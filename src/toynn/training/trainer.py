@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from toynn.data import DataFolder, WindowBatcher
-from toynn.errors import ConfigurationError, TinyNNTypeError
+from toynn.errors import TinyNNTypeError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
 from toynn.storage.checkpoint.run_folder import CONFIG, LOG
@@ -59,7 +59,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
         start = find_start(args, run, data)
         trainer = _Trainer(args, start, run, engine, data, interrupts)
         # Nothing was written yet: if the model does not fit into memory, no trace is left.
-        realize(engine, start, trainer.t_seq, args.n_threads)
+        realize(engine, start, args.n_threads)
         if args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
         with RunLog(args.out / LOG) as log:
@@ -67,7 +67,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
 
 
 class _Trainer:
-    """The loop of one run. t_seq: tokens per window."""
+    """The loop of one run."""
 
     def __init__(
         self,
@@ -81,13 +81,10 @@ class _Trainer:
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config
         self._interrupts = interrupts
-        self.t_seq = config.train.t_seq or start.shape.ctx
-        if self.t_seq > start.shape.ctx:
-            raise ConfigurationError(f"train.t_seq must be at most model.ctx = {start.shape.ctx}, got {self.t_seq}")
-        self._batch_tokens = self.t_seq * config.train.batch * config.train.accumulate
-        windows = WindowBatcher(data.train.tokens, self.t_seq, config.train.seed)
+        self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
+        windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed)
         self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
-        self._validation = Validation(data.validation, self.t_seq, config.train.batch, config.evaluation.windows)
+        self._validation = Validation(data.validation, start.t_seq, config.train.batch, config.evaluation.windows)
         self._saver = Saver(run, engine, start, data)
         self._step = start.step
         self._last_loss: float | None = None
