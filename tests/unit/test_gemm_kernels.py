@@ -80,7 +80,7 @@ def test_a_process_chooses_the_fastest_kernel_or_the_one_that_the_environment_na
 
 
 def test_a_kernel_that_is_not_there_is_refused_by_name() -> None:
-    done = python("import toynn", TOYNN_GEMM_KERNEL="avx9000")
+    done = python("import toynn.tinynn", TOYNN_GEMM_KERNEL="avx9000")
     assert done.returncode == 1
     assert "ImportError: TOYNN_GEMM_KERNEL: name must be one of" in done.stderr
     assert "'avx9000'" in done.stderr
