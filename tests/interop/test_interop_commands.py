@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import TOYNN, assert_refused, toynn
+from commands import TOYNN, assert_refused, output_of, toynn
 from interop_models import make, tokenizer
 from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
@@ -156,3 +156,25 @@ def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
     lines = shown.decode().splitlines()
     assert len(lines) > 8
     assert max(map(len, lines)) <= 80
+
+
+def test_commands_take_a_gguf_file_or_a_folder_in_the_place_of_a_run(run: Path, tmp_path: Path) -> None:
+    output_of("export", run, tmp_path / "m.gguf")
+    output_of("export", run, tmp_path / "hf")
+    text = tmp_path / "text.txt"
+    text.write_text("The cat saw a hen and ran home.\n" * 20)
+    said, judged = set(), set()
+    for model in (run, tmp_path / "m.gguf", tmp_path / "hf"):
+        said.add(output_of("generate", model, "-p", "The cat", "-n", "9", "--seed", "2", "--threads", "1"))
+        judged.add(json.loads(output_of("eval", model, text, "--json"))["loss"])
+    assert (len(said), len(judged)) == (1, 1)
+
+    for i, model in enumerate((run, tmp_path / "m.gguf", tmp_path / "hf")):
+        folder, out = tmp_path / f"data{i}", tmp_path / f"run{i}"
+        output_of("prepare", text, "--out", folder, "--tokenizer", model)
+        assert (folder / "tokenizer.json").exists()
+        settings = [word for key in ("train.steps=1", "schedule.warmup=0", "train.batch=1") for word in ("--set", key)]
+        output_of("train", folder, "--out", out, "--init", model, *settings, "--quiet")
+    assert same_weights(load_checkpoint(tmp_path / "run0").model, load_checkpoint(tmp_path / "run1").model)
+    assert same_weights(load_checkpoint(tmp_path / "run0").model, load_checkpoint(tmp_path / "run2").model)
+    assert_refused(toynn("generate", tmp_path / "m.gguf", "--best"), "which = 'best' needs a run")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,27 @@ def test_a_model_without_a_tokenizer_gives_none(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "mute", make("gqa", tokens=None))
     with pytest.raises(toynn.TinyNNValueError, match="mute has no tokenizer"):
         toynn.prepare(documents=DOCUMENTS, out=tmp_path / "d", tokenizer=tmp_path / "mute")
+
+
+# ---- in a terminal ----
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_bars(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    toynn.train(data, tmp_path / "run", steps=3, **{**SMALL, "progress": True})
+    assert "3/3" in terminal.getvalue()
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    toynn.prepare(documents=DOCUMENTS, out=tmp_path / "d", vocab_size=300)
+    assert "reading" in terminal.getvalue()
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    toynn.train(data, tmp_path / "plain", steps=3, **{**SMALL, "progress": True})
+    assert "step 3/3: loss " in terminal.getvalue()
+    assert "\x1b" not in terminal.getvalue(), "plain lines without rich"

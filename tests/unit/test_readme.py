@@ -1,4 +1,4 @@
-"""The Python code of the README runs as it is written, block after block in one folder, with fewer training steps."""
+"""The Python code of the README and the example of the API run, the README's with fewer training steps."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ def test_the_readme_has_python_blocks_and_starts_with_text() -> None:
     assert len(BLOCKS) == 4
     assert BLOCKS[0].startswith("import toynn\n")
     assert "toynn.prepare(" in BLOCKS[0]
+
+
+def test_the_example_of_the_api_runs(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "data" / "stories.txt").read_text(encoding="utf-8")
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    command = [sys.executable, str(ROOT / "examples" / "train_from_python.py"), "--text", "text.txt", "--steps", "20"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "step 20: validation loss" in done.stdout
+    assert "done after 20 steps: stories/run/checkpoints/step-00000020" in done.stdout
+    assert "Once there was" in done.stdout
