@@ -94,7 +94,7 @@ def test_a_refused_fill_names_the_argument_and_changes_nothing(
         ((0, 2, 1), "vocab must be an integer from 1"),
         ((5, 0, 1), "context must be an integer from 1"),
         ((5, 2, 0), "batch must be an integer from 1"),
-        ((5, 2**16, 2**16), "context * batch must fit 31 bits, got 65536 * 65536"),
+        ((5, 2**16, 2**16), "context * batch must fit in 31 bits, got 65536 * 65536"),
     ],
 )
 def test_sizes_are_checked_before_anything_is_allocated(args: tuple[int, int, int], says: str) -> None:

@@ -17,7 +17,7 @@ def test_the_defaults_are_the_references() -> None:
 
 def test_an_unset_t_seq_is_refused_by_validate_only() -> None:
     opts = RecipeOptions()
-    with pytest.raises(ValueError, match="t_seq must be set"):
+    with pytest.raises(ValueError, match="t_seq must be at least 1"):
         opts.validate()
     opts.t_seq = 32
     opts.validate()
@@ -69,5 +69,5 @@ def test_a_misspelt_option_is_an_error() -> None:
 
 
 def test_a_step_with_more_tokens_than_31_bits_count_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"t_seq \* t_batch must fit 31 bits, got 65536 \* 32768"):
+    with pytest.raises(ValueError, match=r"t_seq \* t_batch must fit in 31 bits, got 65536 \* 32768"):
         RecipeOptions(t_seq=2**16, t_batch=2**15).validate()

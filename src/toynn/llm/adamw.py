@@ -1,4 +1,4 @@
-"""AdamW's settings, and the row of seven numbers that ggml's optimizer step reads."""
+"""The settings of AdamW, and the row of seven numbers that an optimizer step reads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from toynn.arguments import INT31_MAX, boolean, integer, not_negative, positive,
 
 @dataclass(slots=True)
 class AdamW:
-    """Hyperparameters of AdamW. They may be assigned between steps (a schedule of lr, say); `hp` checks them again.
+    """Hyperparameters of AdamW. They may be assigned between steps, for example by a schedule; `hp` checks them again.
 
-    ggml multiplies the first moment by s5 and the second by s6 before it divides one by the other's root:
+    A step multiplies the first moment by s5 and the second by s6, then divides the first by the root of the second:
 
-    - bias_correct False: s5 = beta1 and s6 = beta2, constants. This is what the reference feeds in its
-      from-scratch recipe, and what its published curves were recorded with.
+    - bias_correct False: s5 = beta1 and s6 = beta2. The reference's from-scratch recipe uses these constants, and its
+      published curves were recorded with them.
     - bias_correct True: s5 = 1/(1-beta1^step), s6 = 1/(1-beta2^step), the usual AdamW.
+
+    `toynn.llm.optimizer` says which weights weight_decay applies to.
     """
 
     lr: float = 0.001
@@ -32,7 +34,7 @@ class AdamW:
         self._check_each()
 
     def hp(self, step: int) -> npt.NDArray[np.float32]:
-        """The row [lr, beta1, beta2, eps, weight_decay, s5, s6] for this step, counted from 1."""
+        """Return [[lr, beta1, beta2, eps, weight_decay, s5, s6]] for this step, counted from 1: float32 (1, 7)."""
         self._check_each()
         step = integer("step", step, 1, INT31_MAX)
         s5, s6 = self.beta1, self.beta2

@@ -1,4 +1,4 @@
-"""What one training step is fed: ids, positions, labels and hyperparameters, of the right shapes and types."""
+"""The inputs of one training step: ids, positions, labels and hyperparameters, with the right shapes and types."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from toynn.tinynn.memory import memory_for
 
 
 class TrainingBatch:
-    """Fill it with ids, then hand its arrays to a recipe (in the fused layout targets in place of m_labels):
+    """Fill it with ids, then pass its arrays to a recipe. In the fused layout, pass targets instead of m_labels.
 
         batch = TrainingBatch(vocab, context=32, batch=1)
         batch.fill(seq_ids, AdamW().hp(1))
         loss = recipe.step(batch.seq_ids, batch.positions, batch.m_labels, batch.m_hp, True)
 
-    seq_ids is flat, batch element after batch element. Every fill makes new arrays; those handed out before stay as
-    they were. A fill that raises changes nothing.
+    seq_ids holds the sequences one after the other. Every fill makes new arrays; earlier arrays stay as they were. A
+    fill that raises an error changes nothing.
     """
 
     def __init__(self, vocab: int, context: int, batch: int = 1) -> None:
@@ -28,17 +28,17 @@ class TrainingBatch:
         self.context = integer("context", context, 1)
         self.batch = integer("batch", batch, 1)
         if self.context * self.batch > INT31_MAX:
-            raise TinyNNValueError(f"context * batch must fit 31 bits, got {self.context} * {self.batch}")
+            raise TinyNNValueError(f"context * batch must fit in 31 bits, got {self.context} * {self.batch}")
         with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):
             positions = np.tile(np.arange(self.context, dtype=np.int32), self.batch)
         self.positions: npt.NDArray[np.int32] = positions  # (B*T,)
         self.m_hp: npt.NDArray[np.float32] = AdamW().hp(1)  # (1, 7)
         self._seq_ids: npt.NDArray[np.int32] | None = None
         self._targets: npt.NDArray[np.int32] | None = None
-        self._m_labels: npt.NDArray[np.float32] | None = None  # made when asked for: vocab times as large
+        self._m_labels: npt.NDArray[np.float32] | None = None  # made on first use, because it is vocab times as large
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
-        """Take the ids and make their labels; m_hp, a row of `AdamW.hp`, stays what it was when not given."""
+        """Set the ids and make their labels. m_hp: a row of `AdamW.hp`; None keeps the current one."""
         ids = flat_ids("seq_ids", seq_ids, self.context * self.batch, "context * batch")
         ids_in_vocab("seq_ids", ids, self.vocab)
         hp = self.m_hp if m_hp is None else _hp_row(m_hp)
@@ -47,21 +47,21 @@ class TrainingBatch:
 
     @property
     def seq_ids(self) -> npt.NDArray[np.int32]:
-        """(T*B,)"""
+        """The ids, int32 (T*B,). Raises SessionError before the first fill."""
         if self._seq_ids is None:
             raise SessionError("the batch is empty: call fill(seq_ids) first")
         return self._seq_ids
 
     @property
     def m_labels(self) -> npt.NDArray[np.float32]:
-        """(T*B, vocab), one-hot; for the per_head layout"""
+        """One-hot labels float32 (T*B, vocab), for the per_head layout."""
         if self._m_labels is None:
             self._m_labels = labels.next_token(self.seq_ids, self.vocab, self.context, self.batch)
         return self._m_labels
 
     @property
     def targets(self) -> npt.NDArray[np.int32]:
-        """(T*B,), the ids to come; for the fused layout"""
+        """The next ids, int32 (T*B,), for the fused layout."""
         if self._targets is None:
             raise SessionError("the batch is empty: call fill(seq_ids) first")
         return self._targets

@@ -1,4 +1,4 @@
-"""How a recipe is realized: sequence length, batch, weight type, seed, threads."""
+"""The options of a recipe: sequence length, batch, type of the weights, seed, threads, layout."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ LAYOUTS = ("per_head", "fused")
 class RecipeOptions:
     """Options of `FromScratch.realize`. They may be assigned one by one; `validate` is called when they are used.
 
-    t_seq: sequence length; 0 = not set yet.    t_batch: sequences per step.
-    weight_dtype: 0 = F32, 1 = F16, 30 = BF16.  untied: a head of its own instead of the embedding's weights.
-    init_stream: the generator of the initial weights, "xorshift64" being the one of the reference's older curves.
-    n_threads: None = the session's default (the cores this process may use); results never depend on it.
-    layout: "per_head" is the reference's graph, one weight and one attention for each head, on ggml's own operators;
-        "fused" is the same model on the shim's kernels, one weight for each projection: the way to train. The two start
-        from the same bits and compute the same numbers within rounding.
+    t_seq: length of a sequence; 0: not set yet.
+    t_batch: number of sequences in a step.
+    weight_dtype: type of the matrices, 0 = F32, 1 = F16, 30 = BF16.
+    untied: the head has its own weights instead of the embedding's. qkv_bias: biases on q, k and v.
+    seed, init_scale: of the initial weights.
+    init_stream: the generator of the initial weights; "xorshift64" is that of the reference's older curves.
+    n_threads: None: the session's default, the cores this process may use. Results never depend on it.
+    layout: "per_head" is the reference's graph, with one weight and one attention for each head, on ggml's operators.
+        "fused" is the same model with one weight for each projection, on the shim's kernels; use it to train. Both
+        start from the same bits and compute the same numbers within rounding.
     """
 
     t_seq: int = 0
@@ -40,12 +43,12 @@ class RecipeOptions:
         self._check_each()
 
     def validate(self) -> None:
-        """Raise unless these options can be realized."""
+        """Raise TinyNNValueError or TinyNNTypeError if these options cannot be realized."""
         self._check_each()
         if self.t_seq == 0:
-            raise TinyNNValueError("t_seq must be set to the sequence length, at least 1; it is still 0")
+            raise TinyNNValueError("t_seq must be at least 1, got 0: set it to the length of a sequence")
         if self.t_seq * self.t_batch > INT31_MAX:
-            raise TinyNNValueError(f"t_seq * t_batch must fit 31 bits, got {self.t_seq} * {self.t_batch}")
+            raise TinyNNValueError(f"t_seq * t_batch must fit in 31 bits, got {self.t_seq} * {self.t_batch}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)

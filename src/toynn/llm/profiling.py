@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: per operator, and per tensor."""
+"""The time of a training step, by operator and by tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toynn.llm.recipes import FromScratch
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """One node of the graph: its operator (ggml's or the shim's name), the tensor's name, its wall-clock seconds."""
+    """One node of the graph: its operator by ggml's or the shim's name, the tensor's name, its wall-clock seconds."""
 
     op: str
     name: str
@@ -26,10 +26,10 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """One step, node by node in order of computation. `print` it for the operators and the ten longest nodes.
+    """The nodes of one step in order of computation. `print` it to see all operators and the ten longest tensors.
 
-    A node is timed from one thread's point of view, its start and its barrier included (some microseconds each), so the
-    sum is more than the step takes without a profile, where a small model's nodes share barriers.
+    The time of a node includes its start and a barrier of the threads, some microseconds each. Without a profile the
+    nodes of a small model share barriers, so the sum is more than such a step takes.
     """
 
     loss: float
@@ -37,15 +37,15 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """All nodes together."""
+        """The sum over all nodes."""
         return sum(node.seconds for node in self.nodes)
 
     def by_op(self) -> dict[str, float]:
-        """Seconds of each operator, the longest first."""
+        """Return the seconds of each operator, the longest first."""
         return _sums((node.op, node.seconds) for node in self.nodes)
 
     def by_name(self) -> dict[str, float]:
-        """Seconds of each tensor name, the longest first; nodes without a name go by their operator's in brackets."""
+        """Return the seconds of each tensor name, the longest first. Nodes without a name are listed by operator."""
         return _sums((node.name or f"({node.op})", node.seconds) for node in self.nodes)
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""The description of a model: its shape, its weights, how they start."""
+"""The description of a model: its shape, its table of weights, their initial values, and a trained model."""

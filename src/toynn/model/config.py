@@ -1,4 +1,4 @@
-"""The shape of a model: SmolLM2Config, and how its rotary embedding is scaled: RopeScaling."""
+"""The sizes of a model: SmolLM2Config, and the scaling of its rotary embedding: RopeScaling."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How RoPE's angles are scaled. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
+    """The scaling of RoPE's angles. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
     `RopeScaling.llama3_hf(...)`.
 
-    freq_scale ... beta_slow go to ggml's rope_ext as they are; factor ... orig_max_pos are llama3's own.
+    freq_scale to beta_slow are arguments of ggml's rope_ext. factor to orig_max_pos are those of llama3.
     """
 
     kind: str = documented("none", "none, llama3_hf (as Llama 3) or llama3")
     freq_scale: float = documented(1.0, "ggml's rope_ext: factor of the angles")
     ext_factor: float = documented(0.0, "ggml's rope_ext: must be 0 (no YaRN)")
     attn_factor: float = documented(1.0, "ggml's rope_ext: factor of q and k")
-    beta_fast: float = documented(32.0, "ggml's rope_ext: of YaRN, unused")
-    beta_slow: float = documented(1.0, "ggml's rope_ext: of YaRN, unused")
-    factor: float = documented(1.0, "llama3: how much slower long waves turn")
-    low_freq: float = documented(1.0, "llama3: waves above orig / this are slowed")
-    high_freq: float = documented(4.0, "llama3: waves below orig / this stay")
-    orig_max_pos: int = documented(8192, "llama3: orig, the context before the scaling")
+    beta_fast: float = documented(32.0, "ggml's rope_ext: for YaRN, unused")
+    beta_slow: float = documented(1.0, "ggml's rope_ext: for YaRN, unused")
+    factor: float = documented(1.0, "llama3: factor by which long waves are slowed down")
+    low_freq: float = documented(1.0, "llama3: waves longer than orig / this are slowed down")
+    high_freq: float = documented(4.0, "llama3: waves shorter than orig / this are unchanged")
+    orig_max_pos: int = documented(8192, "llama3: orig, the context length before scaling")
 
     def __post_init__(self) -> None:
         one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))
@@ -52,18 +52,18 @@ class RopeScaling:
 
     @classmethod
     def llama3(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
-        """Llama 3's scaling as the reference has it: short wavelengths keep their frequency, long ones are slowed down
-        by factor; between them what the frequency is divided by goes from 1 to factor in a line."""
+        """Return Llama 3's scaling as in the reference: short wavelengths keep their frequency, and long ones are
+        slowed down by factor. Between them, the divisor of the frequency goes linearly from 1 to factor."""
         return cls("llama3", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     @classmethod
     def llama3_hf(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
-        """Llama 3's scaling as Llama 3 has it, and so Hugging Face (rope_type "llama3") and llama.cpp: between short
-        and long wavelengths the frequency itself goes from its own to that over factor in a line."""
+        """Return Llama 3's scaling as in Llama 3, Hugging Face (rope_type "llama3") and llama.cpp: between short and
+        long wavelengths, the frequency itself goes linearly from its own value to that value divided by factor."""
         return cls("llama3_hf", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
-        """What RoPE divides each of its d_head/2 angles by, worked out in float64; None where nothing is scaled."""
+        """Return the divisors of the d_head/2 angles, float32, computed in float64. None: nothing is scaled."""
         if self.kind == "none":
             return None
         pair = np.arange(d_head // 2, dtype=np.float64)
@@ -80,11 +80,11 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class SmolLM2Config:
-    """A model of the llama family.
+    """The sizes of a model of the llama family.
 
-    head_dim 0 means d_model / n_heads; after construction it always holds the real size. So
-    `dataclasses.replace(cfg, d_model=...)` keeps the head size it had: pass `head_dim=0` as well to derive it anew.
-    donor_d_in > 0 puts a projection lens over a frozen embedding of that width.
+    head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
+    head size; pass `head_dim=0` too to derive it again.
+    donor_d_in: above 0, the embedding is frozen and has this width, and a projection lens brings it to d_model.
     """
 
     vocab: int = required("tokens of the vocabulary")
@@ -118,16 +118,16 @@ class SmolLM2Config:
                 )
             object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
         if self.head_dim % 2:
-            raise TinyNNValueError(f"head_dim must be even (RoPE turns pairs), got {self.head_dim}")
+            raise TinyNNValueError(f"head_dim must be even, because RoPE rotates pairs, got {self.head_dim}")
         if self.n_heads * self.head_dim > INT31_MAX:
-            raise TinyNNValueError(f"n_heads * head_dim must fit 31 bits, got {self.n_heads} * {self.head_dim}")
+            raise TinyNNValueError(f"n_heads * head_dim must fit in 31 bits, got {self.n_heads} * {self.head_dim}")
 
     @classmethod
     def mha(
         cls, vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int, ctx: int, rope_base: float,
         rms_eps: float, *, head_dim: int = 0, donor_d_in: int = 0, rope_scaling: RopeScaling = RopeScaling(),
     ) -> SmolLM2Config:  # fmt: skip
-        """Multi-head attention: as many KV heads as query heads."""
+        """Return the sizes of a model with multi-head attention: n_kv = n_heads."""
         return cls(
             vocab, d_model, n_heads, n_heads, d_ff, n_layers, ctx, rope_base, rms_eps,
             head_dim=head_dim, donor_d_in=donor_d_in, rope_scaling=rope_scaling,

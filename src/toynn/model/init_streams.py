@@ -1,4 +1,4 @@
-"""The random streams that initialise a model: Box-Muller over a 31-bit LCG, or over the older xorshift64."""
+"""The random streams of initial weights: Box-Muller over a 31-bit LCG, or over the older xorshift64."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from toynn.tinynn import (
 
 
 class GaussianStream:
-    """One stream of normal numbers, drawn in order."""
+    """A stream of normally distributed numbers, drawn in order."""
 
     def __init__(self, kind: int, seed: int) -> None:
         self._state = tnn_random_seed(kind, seed)
 
     def gaussian(self, n: int, std: float) -> FloatArray:
-        """The next n values of N(0, std^2), float32 (n,). Each call starts a fresh Box-Muller pair."""
+        """Return the next n values of N(0, std^2), float32 (n,). Each call starts a new Box-Muller pair."""
         return tnn_random_gaussian(self._state, std, n)
 
 
@@ -31,7 +31,7 @@ class Lcg31Stream(GaussianStream):
 
 
 class XorShift64Stream(GaussianStream):
-    """The older generator, kept for the reference's recorded curves. Seed 0 is its fixed point."""
+    """The older generator, for the reference's recorded curves. Seed 0 is its fixed point."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(TNN_RANDOM_XORSHIFT64, seed)
@@ -44,7 +44,7 @@ STREAMS: dict[str, type[Lcg31Stream] | type[XorShift64Stream]] = {
 
 
 def make_stream(name: str, seed: int) -> Lcg31Stream | XorShift64Stream:
-    """The stream called "lcg31" or "xorshift64". Raises TinyNNValueError for another name, naming init_stream."""
+    """Return the stream called "lcg31" or "xorshift64". Raises TinyNNValueError for another name."""
     if not isinstance(name, str):
         raise TinyNNTypeError(f"init_stream must be a str, got {kind_of(name)}")
     if name not in STREAMS:

@@ -11,6 +11,7 @@ from typing import Any
 from toynn.data import DataFolder, DataMeta
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import DataIdentity
@@ -82,30 +83,16 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
 
 def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None:
     """Give the engine the model, with its weights and moments. Raises TinyNNMemoryError."""
-    shape, train = start.shape, start.config.train
-    if start.checkpoint is None:
-        engine.realize_for_random_init(
-            shape,
-            t_seq=start.t_seq,
-            t_batch=train.batch,
-            weight_dtype=0,
-            untied=shape.untied,
-            qkv_bias=shape.qkv_bias,
-            seed=train.seed,
-            init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
-            n_threads=n_threads,
-            layout="fused",
-        )
-        return
-    engine.realize_for_full_finetune(
-        shape,
-        start.checkpoint.model.weights,
+    train = start.config.train
+    options = RecipeOptions(
         t_seq=start.t_seq,
         t_batch=train.batch,
-        untied=shape.untied,
-        qkv_bias=shape.qkv_bias,
+        seed=train.seed,
+        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
         n_threads=n_threads,
+        layout="fused",
     )
+    engine.realize(start.shape, options, None if start.checkpoint is None else start.checkpoint.model.weights)
     if start.state is not None:
         for name, values in start.state.moments.items():
             engine.upload_weight(name, values)

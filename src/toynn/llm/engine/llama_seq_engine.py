@@ -111,6 +111,8 @@ class LlamaSeqEngine(RealizedModel):
     ) -> None:
         """Declare the model on a new session, with these weights or, without any, with weights drawn as options say.
 
+        cfg: a ModelShape keeps its variants (untied, qkv_bias) unless options set them to True.
+
         Raises as `realize_for_random_init` does.
         """
         if self._layout is not None:
@@ -118,7 +120,7 @@ class LlamaSeqEngine(RealizedModel):
         if weights is not None:
             weights = weights_by_name(weights)
         options.validate()
-        shape = ModelShape.of(cfg, untied=options.untied, qkv_bias=options.qkv_bias)
+        shape = ModelShape.of(cfg, untied=options.untied or None, qkv_bias=options.qkv_bias or None)
         if options.t_seq > shape.ctx:
             raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {shape.ctx}, got {options.t_seq}")
         layout = BY_NAME[options.layout]
