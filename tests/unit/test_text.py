@@ -137,7 +137,7 @@ def test_a_text_that_another_one_took_the_decoder_from_does_not_go_on(run: Path)
         next(other)
         with pytest.raises(SessionError, match="has read something else since"):
             list(pieces)
-        assert "".join(other), "who took it keeps it"
+        assert "".join(other), "the second text continues"
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
         model.evaluate(TEXT)

@@ -18,7 +18,7 @@ from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 
 def panicking() -> bytes:
-    """One that the library's Rust slices out of range for: its exception is no Exception."""
+    """Return a tokenizer.json that makes the library's Rust code panic; the exception is not an Exception."""
     described = json.loads(tokenizer())
     described["model"]["continuing_subword_prefix"] = "#" * 100
     return json.dumps(described).encode()

@@ -1,4 +1,4 @@
-"""The progress of a training as a few lines of plain text, for notebooks, log files and pipes."""
+"""The progress of training as a few lines of plain text, for notebooks, log files and pipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import TracebackType
 
 from toynn.training.events import Ended, Evaluated, Event, Started, Stepped
 
-_LINES = 20  # step lines of a training, at most
+_LINES = 20  # largest number of step lines
 
 
 class PlainProgress:

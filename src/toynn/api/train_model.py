@@ -34,7 +34,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Ended):
-    """How a training ended, with the fields of `Ended`, and the run it wrote. It can be used as the path of the run."""
+    """How training ended, with the fields of `Ended`, and the run it wrote. It can be used as the path of the run."""
 
     run: Path
 
@@ -100,7 +100,7 @@ def train(
     """Train a model, write the run to the folder `out`, and return how it ended.
 
     The run holds checkpoints, the configuration (run.toml) and a log (log.jsonl). The same data, configuration and
-    start give the same bytes, with any number of threads, resumed or not. Ctrl-C ends the training after the current
+    start give the same bytes, with any number of threads, resumed or not. Ctrl-C ends training after the current
     step, with a checkpoint; `resume=True` continues it.
 
     Args:
@@ -115,7 +115,7 @@ def train(
         n_threads: threads to compute with. Default: the number of cores that this process may use.
         progress: show the progress on stderr: a bar in a terminal, a few lines elsewhere. Default: true.
         callbacks: functions that are called with each event, see `toynn.training.events`. One that raises
-            `toynn.training.StopTraining` ends the training after the current step, with a checkpoint.
+            `toynn.training.StopTraining` ends training after the current step, with a checkpoint.
         settings: single settings, on top of config: steps=300, lr=1e-3, d_model=64. A section takes a mapping:
             checkpoint={"every": 100}. A full key works as well: **{"checkpoint.every": 100}. None changes nothing.
             `toynn train --show-config` prints all settings with their meaning.

@@ -1,4 +1,4 @@
-"""The configuration of a training, put together from a file, the settings of a call, and what a run has already."""
+"""Build a training configuration from a file, the settings of a call, and the configuration of a resumed run."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def command(
 ) -> None:
     """Train a model on DATA, a folder that `toynn prepare` made.
 
-    Ctrl-C ends the training after the current step, with a checkpoint. The same
+    Ctrl-C ends training after the current step, with a checkpoint. The same
     data, configuration and start give the same bytes, with any number of threads,
     resumed or not.
     """
@@ -114,7 +114,7 @@ def _shown(
     resumed: Path | None,
     resume_from: str | None,
 ) -> TrainConfig:
-    """Return the configuration that a training with these arguments would have, with every key set."""
+    """Return the configuration that training with these arguments would use, with every key set."""
     if resumed is not None and path is None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
     config = config_of(path, overrides, "--set") or TrainConfig()
