@@ -1,6 +1,6 @@
-"""The caller's thread may round otherwise, or flush denormals, as one that loaded a library built with fast-math does.
+"""The floating-point mode of the calling thread changes no result, and toynn does not change the mode.
 
-No bit of a result follows, and the caller's mode is what it was.
+A library that was built with fast-math can make a thread flush denormals or use another rounding mode.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-# What C calls the modes, and where glibc's fenv_t holds the bits that flush denormals.
+# C's constants for the rounding modes, and the word and bits of glibc's fenv_t that make a thread flush denormals.
 MACHINES = {
     "x86_64": {"up": 0x800, "down": 0x400, "zero": 0xC00, "flush": (7, 0x8040)},
     "aarch64": {"up": 0x400000, "down": 0x800000, "zero": 0xC00000, "flush": (0, 1 << 24)},
@@ -23,7 +23,7 @@ import ctypes, ctypes.util, hashlib, struct
 import numpy as np
 
 libm = ctypes.CDLL(ctypes.util.find_library("m"))
-def turn_to(mode, constants):
+def set_mode(mode, constants):
     if mode == "flush":
         environment = (ctypes.c_uint32 * 64)()
         word, bits = constants[mode]
@@ -33,9 +33,9 @@ def turn_to(mode, constants):
     else:
         libm.fesetround(constants[mode])
 
-def shows():
+def results_of_mode():
     one, three, ten, small = float("1"), float("3"), float("10"), float("1e-310")
-    return struct.pack("3d", one / three, one / ten, small * one)  # as numbers, denormals would be equal to 0 then
+    return struct.pack("3d", one / three, one / ten, small * one)  # bytes, because flushed denormals compare equal to 0
 
 def opened(n_threads):
     s = nn.Session(n_threads=n_threads, oversubscribe=True)
@@ -58,7 +58,7 @@ def computed(s, results):
 
 def digest(parts):
     parts = [*parts, nn.tnn_random_gaussian(nn.tnn_random_seed(0, 7), STD, 4096).tobytes()]
-    assert len(set(parts[:-1])) == 1, "threads differ"
+    assert len(set(parts[:-1])) == 1, "the bits depend on the number of threads"
     return hashlib.sha256(parts[0] + parts[-1]).hexdigest()
 
 mode, constants = MODE, CONSTANTS
@@ -66,19 +66,19 @@ STD = float("0.3")
 numbers = np.random.default_rng(0)
 VALUES = numbers.standard_normal((64, 64), dtype=np.float32)
 SMALL = VALUES * np.float32(1e-20)
-normal = shows()
+normal = results_of_mode()
 if EARLY:
-    turn_to(mode, constants)
+    set_mode(mode, constants)
 from toynn import tinynn as nn
 before = [opened(n) for n in (1, 2, 3, 4)]
 first = digest([computed(*one) for one in before])
 if mode and not EARLY:
-    turn_to(mode, constants)
+    set_mode(mode, constants)
 else:
-    assert mode or shows() == normal
+    assert mode or results_of_mode() == normal
 second = digest([computed(*one) for one in (*before, *map(opened, (1, 2, 3, 4)))])
 if mode:
-    assert shows() != normal, "the mode of the caller is gone"
+    assert results_of_mode() != normal, "toynn changed the mode of the caller"
 print(first, second)
 """
 
@@ -97,13 +97,11 @@ def usual() -> list[str]:
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() not in MACHINES, reason="the modes are set by glibc's numbers"
+    sys.platform != "linux" or platform.machine() not in MACHINES, reason="the constants of the modes are glibc's"
 )
 @pytest.mark.parametrize("early", [False, True], ids=["set later", "set before toynn is imported"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_of_the_callers_changes_no_bit_at_any_number_of_threads_and_stays(
-    usual: list[str], mode: str, early: bool
-) -> None:
+def test_the_mode_of_the_caller_changes_no_bit_and_remains_set(usual: list[str], mode: str, early: bool) -> None:
     assert len(usual) == 2
     assert usual[0] == usual[1]
     assert digests(mode, early) == usual
@@ -133,10 +131,10 @@ print(enabled, np.isneginf(halves).all(), np.isnan(roots).all())
 
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64",
-    reason="other CPUs may have no traps, other systems no call",
+    reason="other CPUs may have no traps, other systems no feenableexcept",
 )
-def test_infinities_that_the_caller_has_trapped_do_not_end_the_process() -> None:
-    """Some numerical programs have them trapped, to see where they come from; numpy's would end the process."""
+def test_floating_point_traps_of_the_caller_do_not_end_the_process() -> None:
+    """Some numerical programs trap infinities and NaN to find where they are created."""
     trapped = 0x1D  # invalid, division by zero, overflow, underflow
     script = TRAPS.replace("TRAPPED", str(trapped))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)

@@ -1,6 +1,6 @@
-"""What a process may have is what its control groups leave it, the groups above its own included.
+"""The available memory and cores respect the limits of the process's control groups and their parent groups.
 
-A mount namespace shows the process other groups than its own; where none can be made, these tests cannot run.
+A mount namespace shows a child process other groups than its own. If none can be created, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ ASKED = "from toynn import tinynn as nn; print(nn.tnn_available_memory(), nn.tnn
 
 
 def shown(folder: Path, groups: str, files: dict[str, str], command: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command in a process that is told it is in those groups, of a tree of those files."""
+    """Run the command in a process that sees those groups, with a tree of those files."""
     (folder / "tree").mkdir()
     (folder / "groups").write_text(groups)
     for name, text in files.items():
         path = folder / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    words = [*NAMESPACE, "sh", "-c", textwrap.dedent(SHOWN), "sh", str(folder), *command]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    arguments = [*NAMESPACE, "sh", "-c", textwrap.dedent(SHOWN), "sh", str(folder), *command]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
 
 
 @cache
 def why_not() -> str:
-    """Why this machine can show a process no other groups; "" where it can."""
+    """Return why this machine cannot show other groups to a process, or ""."""
     if sys.platform != "linux":
-        return "control groups are Linux's"
+        return "only Linux has control groups"
     if shutil.which(NAMESPACE[0]) is None:
-        return f"no {NAMESPACE[0]} here"
+        return f"{NAMESPACE[0]} is not installed"
     probe = "mount -t tmpfs none /sys/fs/cgroup && mount --bind /dev/null /proc/$$/cgroup"
     done = subprocess.run([*NAMESPACE, "sh", "-c", probe], capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else f"no mount namespace here: {done.stderr.strip()}"
+    return "" if done.returncode == 0 else f"cannot create a mount namespace: {done.stderr.strip()}"
 
 
 def left(folder: Path, groups: str, files: dict[str, str]) -> tuple[int, int]:
-    """Memory and cores, as toynn tells them there."""
+    """Return the memory and the cores that toynn finds available in those groups."""
     if why := why_not():
         pytest.skip(why)
     done = shown(folder, groups, files, [sys.executable, "-c", ASKED])
@@ -67,7 +67,9 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize(("limited", "other"), [("slice", "slice/scope"), ("slice/scope", "slice")])
-def test_a_limit_of_version_2_holds_for_the_group_and_for_those_in_it(tmp_path: Path, limited: str, other: str) -> None:
+def test_a_limit_of_version_2_applies_to_its_group_and_the_groups_below(
+    tmp_path: Path, limited: str, other: str
+) -> None:
     files = {
         f"{limited}/memory.max": f"{300 * MIB}\n",
         f"{limited}/memory.current": f"{100 * MIB}\n",
@@ -79,12 +81,12 @@ def test_a_limit_of_version_2_holds_for_the_group_and_for_those_in_it(tmp_path: 
     assert left(tmp_path, "0::/slice/scope\n", files) == (200 * MIB, 1)
 
 
-def test_a_container_finds_its_group_at_the_top_whatever_it_is_told(tmp_path: Path) -> None:
+def test_the_root_group_of_a_container_is_its_own_group(tmp_path: Path) -> None:
     files = {"memory.max": f"{64 * MIB}\n", "memory.current": f"{60 * MIB}\n", "cpu.max": "100000 100000\n"}
     assert left(tmp_path, "0::/docker/0123\n", files) == (4 * MIB, 1)
 
 
-def test_a_limit_of_version_1_is_seen(tmp_path: Path) -> None:
+def test_a_limit_of_version_1_applies(tmp_path: Path) -> None:
     none = 9223372036854771712
     files = {
         "memory/memory.limit_in_bytes": f"{none}\n",
@@ -102,7 +104,7 @@ def test_a_limit_of_version_1_is_seen(tmp_path: Path) -> None:
     assert left(tmp_path, groups, files) == (100 * MIB, 1)
 
 
-def test_pages_of_files_that_the_system_takes_back_are_memory_that_is_left(tmp_path: Path) -> None:
+def test_reclaimable_file_pages_count_as_available_memory(tmp_path: Path) -> None:
     files = {
         "memory.max": f"{256 * MIB}\n",
         "memory.current": f"{250 * MIB}\n",
@@ -112,7 +114,7 @@ def test_pages_of_files_that_the_system_takes_back_are_memory_that_is_left(tmp_p
 
 
 @pytest.mark.parametrize("groups", ["", "0::", "x" * 10_000, "0::/" + "a/" * 3000 + "\n", ":::\n::\n:\n", "0::/\x01\n"])
-def test_groups_that_make_no_sense_limit_nothing(tmp_path: Path, groups: str) -> None:
+def test_malformed_groups_do_not_limit_anything(tmp_path: Path, groups: str) -> None:
     memory, cores = left(tmp_path, groups, {"memory.max": "words\n", "memory.current": "\n", "cpu.max": "0 0\n"})
     assert memory > 256 * MIB
     assert cores == nn.tnn_available_cores()

@@ -1,8 +1,7 @@
-"""Every call made as it should be, then with each argument in turn replaced by whatever does not fit, or hardly does.
+"""Every session call accepts or refuses each argument that is replaced by an extreme or wrong value.
 
-A call either does its work or raises one of toynn's errors, which names the call; the session goes on. What does not
-fit is not listed by hand, so a new check is met here before anybody thinks of it. What the errors say is tested where
-the operator is.
+A call either succeeds or raises one of toynn's errors, which names the call, and the session remains usable. The
+replacements are generated, so new calls and checks are covered without a new test. Other tests check the messages.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ INTEGERS = [-(2**31), -1, 0, 1, 2, 3, 4, 5, 8, 9, 16, 2**28, 2**31 - 1]
 FLOATS = [math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 2.0]
 
 
-# Without a tensor to replace, of the whole graph, or another spelling of one that is here; each has tests of its own.
+# Calls without a tensor argument, calls on the whole graph, and variants of calls that are tested here. Other tests
+# cover each of them.
 ELSEWHERE = {
     "tnn_input_1d_f32", "tnn_input_1d_f32_persistent", "tnn_input_1d_i32", "tnn_input_1d_i32_ctx",
     "tnn_input_1d_i32_persistent", "tnn_input_2d_f32", "tnn_input_2d_f32_persistent", "tnn_input_2d_persistent",
@@ -32,14 +32,14 @@ ELSEWHERE = {
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
     "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",
     "tnn_realize_backward", "tnn_train_step",
-    "tnn_build_forward_only", "tnn_realize",  # what they take once, they refuse then
+    "tnn_build_forward_only", "tnn_realize",  # they accept a tensor only once
     "tnn_tensor_name", "tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3",
     "tnn_download_to_int_array", "download_row_major", "upload_int_array", "upload_row_major",
 }  # fmt: skip
 
 
-def test_every_call_on_a_session_is_here_or_elsewhere() -> None:
-    """A call that is added wants a line above: CALLS for an operator, STEPS, OTHERS, or, without one, a reason."""
+def test_every_session_call_is_tested_here_or_listed_as_tested_elsewhere() -> None:
+    """A new call needs a line in CALLS, STEPS or OTHERS of session_calls.py, or in ELSEWHERE with a reason."""
     desk, trained = Desk(), Desk()
     with desk.s, trained.s:
         trained.train()
@@ -50,7 +50,7 @@ def test_every_call_on_a_session_is_here_or_elsewhere() -> None:
 
 
 def instead_of(argument: Any, strange: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """What an argument is replaced by; in a list, each item."""
+    """Yield a description and a value for each replacement of an argument; in a list, each item is replaced."""
     if isinstance(argument, float):
         yield from ((str(value), value) for value in FLOATS)
     elif isinstance(argument, int):
@@ -70,7 +70,7 @@ def instead_of(argument: Any, strange: list[tuple[str, Any]]) -> Iterator[tuple[
 
 
 def refusals(desk: Desk, name: str, call: Call, strange: list[tuple[str, Tensor]]) -> list[str]:
-    """Of the call with each argument replaced; what does not raise is well."""
+    """Return the messages of the errors that the call raises when each argument is replaced."""
     function, arguments = call(desk)
     function(desk.s, *arguments)
     messages: list[str] = []
@@ -84,7 +84,7 @@ def refusals(desk: Desk, name: str, call: Call, strange: list[tuple[str, Tensor]
 
 
 @pytest.mark.parametrize("name", [*CALLS, *OTHERS])
-def test_a_call_with_one_argument_replaced_is_made_or_refused_by_its_name(name: str) -> None:
+def test_a_call_with_a_replaced_argument_succeeds_or_raises_an_error_that_names_it(name: str) -> None:
     desk = Desk()
     with desk.s as s:
         messages = refusals(desk, name, {**CALLS, **OTHERS}[name], desk.strange())
@@ -93,7 +93,7 @@ def test_a_call_with_one_argument_replaced_is_made_or_refused_by_its_name(name: 
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_call_behind_the_backward_with_one_argument_replaced_is_made_or_refused_by_its_name(name: str) -> None:
+def test_an_optimizer_call_with_a_replaced_argument_succeeds_or_raises_an_error_that_names_it(name: str) -> None:
     desk = Desk()
     with desk.s as s:
         strange = desk.strange()
@@ -105,7 +105,7 @@ def test_a_call_behind_the_backward_with_one_argument_replaced_is_made_or_refuse
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_operator_has_no_place_in_a_full_graph_or_behind_a_realized_one(name: str) -> None:
+def test_an_operator_is_refused_in_a_full_graph_and_after_realize(name: str) -> None:
     desk = Desk()
     with desk.s as s:
         function, arguments = CALLS[name](desk)
@@ -122,7 +122,7 @@ def test_an_operator_has_no_place_in_a_full_graph_or_behind_a_realized_one(name:
 
 
 @pytest.mark.parametrize("name", ["fused_grad_norm", "fused_adamw"])
-def test_a_step_has_no_place_in_a_full_graph(name: str) -> None:
+def test_an_optimizer_step_is_refused_in_a_full_graph(name: str) -> None:
     desk = Desk()
     with desk.s as s:
         desk.train()

@@ -1,4 +1,4 @@
-"""Commands given what they should not be given, as processes: the right exit code, one line, JSON that is JSON."""
+"""Commands with wrong input, as processes: the correct exit status, an error of one line, and valid JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from toynn.storage.checkpoint.run_folder import checkpoint_names
 from toynn.training import StepArgs
 
 
-def test_a_pipe_is_no_text_to_evaluate_and_no_configuration(data: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_pipe_is_refused_as_a_text_a_configuration_and_an_export_path(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert_refused(toynn("eval", trained, tmp_path / "pipe"), "is not a regular file")
     assert_refused(
@@ -30,7 +32,7 @@ def test_a_pipe_is_no_text_to_evaluate_and_no_configuration(data: Path, trained:
     assert_refused(toynn("export", trained, tmp_path / "pipe", "--format", "gguf", "--force"), "is not a regular file")
 
 
-def test_an_import_leaves_a_training_alone(trained: Path, tmp_path: Path) -> None:
+def test_an_import_does_not_change_the_folder_of_a_training_run(trained: Path, tmp_path: Path) -> None:
     assert toynn("export", trained, tmp_path / "m.gguf").returncode == 0
     before = (checkpoint_names(trained), (trained / "latest").read_bytes(), (trained / "best").read_bytes())
     assert_refused(toynn("import", tmp_path / "m.gguf", "--out", trained, "--force"), "is a run that was trained")
@@ -38,16 +40,18 @@ def test_an_import_leaves_a_training_alone(trained: Path, tmp_path: Path) -> Non
 
 
 def strict(raw: str) -> Any:
-    """JSON without NaN and Infinity, which are none."""
+    """Parse JSON, and refuse NaN and Infinity, which are not valid JSON."""
 
-    def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no JSON")
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not valid JSON")
 
     return json.loads(raw, parse_constant=refuse)
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e30])
-def test_what_eval_says_is_json_however_bad_the_model(trained: Path, tmp_path: Path, scale: float) -> None:
+def test_eval_prints_valid_json_for_a_model_with_an_infinite_perplexity(
+    trained: Path, tmp_path: Path, scale: float
+) -> None:
     one = load_checkpoint(trained).model
     gamma = np.full_like(one.weights["output_norm.weight"], scale)
     write_checkpoint(tmp_path / "run", dataclasses.replace(one, weights={**one.weights, "output_norm.weight": gamma}))
@@ -58,18 +62,18 @@ def test_what_eval_says_is_json_however_bad_the_model(trained: Path, tmp_path: P
     assert toynn("eval", tmp_path / "run", tmp_path / "text").returncode == 0
 
 
-def test_a_run_whose_name_is_no_utf_8_trains_reports_and_writes(data: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_name_that_is_not_utf_8_can_be_trained_and_used(data: Path, tmp_path: Path) -> None:
     run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
-    words = [*SMALL, "--set", "train.steps=3", "--set", "optimizer.lr=1e-3"]
+    options = [*SMALL, "--set", "train.steps=3", "--set", "optimizer.lr=1e-3"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
 
-    def utf8(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [*TOYNN, *map(str, words)]
+    def utf8(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*TOYNN, *map(str, arguments)]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, errors="surrogateescape"
         )
 
-    done = utf8("train", data, "--out", run, *words)
+    done = utf8("train", data, "--out", run, *options)
     assert done.returncode == 0, done.stderr
     assert f"report  {run / 'report.html'}\n" in done.stdout
     assert "<h1>b\\xff</h1>" in (run / "report.html").read_text(encoding="utf-8")
@@ -80,7 +84,7 @@ def test_a_run_whose_name_is_no_utf_8_trains_reports_and_writes(data: Path, tmp_
 
 # ---- interrupts ----
 
-ENDLESS = ["--set", f"train.accumulate={2**31 - 1}", "--quiet"]  # a step that no test would see the end of
+ENDLESS = ["--set", f"train.accumulate={2**31 - 1}", "--quiet"]  # a step that never ends
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -89,7 +93,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_step_of_many_parts_is_dropped_between_two_of_them(data: Path, tmp_path: Path, number: int) -> None:
+def test_a_signal_stops_a_step_between_two_accumulated_batches(data: Path, tmp_path: Path, number: int) -> None:
     process = start_training(data, tmp_path / "run", 3, *ENDLESS)
     wait_for(tmp_path / "run" / "latest", process)
     process.send_signal(number)
@@ -99,20 +103,19 @@ def test_a_step_of_many_parts_is_dropped_between_two_of_them(data: Path, tmp_pat
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-def test_a_step_that_was_dropped_leaves_no_trace_in_the_bytes(data: Path, tmp_path: Path) -> None:
-    """Parts of a step are computed and thrown away; then the run goes on, and ends as one that was never stopped."""
+def test_a_run_that_was_stopped_within_a_step_resumes_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
     from toynn.llm.engine import LlamaSeqEngine
 
     three = config(4, train=StepArgs(steps=4, batch=2, accumulate=3))
     train(TrainArgs(data, tmp_path / "whole", three))
     real, calls = LlamaSeqEngine.train_step, 0
 
-    def interrupting(self: LlamaSeqEngine, *args: Any, **words: Any) -> Any:
+    def interrupting(self: LlamaSeqEngine, *args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 8:  # the second part of the third step
+        if calls == 8:  # the second batch of the third step
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, *args, **words)
+        return real(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LlamaSeqEngine, "train_step", interrupting)
@@ -125,7 +128,9 @@ def test_a_step_that_was_dropped_leaves_no_trace_in_the_bytes(data: Path, tmp_pa
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_of_either_kind_ends_at_once(data: Path, tmp_path: Path, first: int, second: int) -> None:
+def test_a_second_signal_of_either_kind_stops_training_at_once(
+    data: Path, tmp_path: Path, first: int, second: int
+) -> None:
     from toynn.training import Event, Stepped
 
     def twice(event: Event) -> None:
@@ -138,7 +143,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(data: Path, tmp_path: Path,
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-def test_two_sigterms_end_the_command_with_130(data: Path, tmp_path: Path) -> None:
+def test_two_sigterms_end_the_command_with_exit_status_130(data: Path, tmp_path: Path) -> None:
     process = start_training(data, tmp_path / "run", 100000)
     wait_for_a_step(process)
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Data folders that are made to hurt their reader: refused with the reason, without waiting and without end."""
+"""Damaged or hostile data folders are refused with the reason, without waiting and without reading endless files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toynn.data.prepare import prepare
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of 100 tokens for training and none for validation."""
+    """Return a data folder with 100 training tokens and no validation tokens."""
     raw = np.arange(100, dtype="<u2").tobytes()
     (tmp_path / "train.bin").write_bytes(raw)
     (tmp_path / "validation.bin").write_bytes(b"")
@@ -50,22 +50,22 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("file", ["meta.json", "train.bin"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_regular_file_is_refused_at_once(folder: Path, file: str, name: str) -> None:
+def test_a_file_that_is_not_a_regular_file_is_refused_at_once(folder: Path, file: str, name: str) -> None:
     make, mentions = HOSTILE[name]
     replaced(folder / file, make)
     with pytest.raises(TinyNNValueError, match=mentions):
         PackedTokens.open(folder, "train")
 
 
-def test_a_link_to_the_file_is_as_good_as_the_file(folder: Path) -> None:
+def test_a_link_to_a_regular_file_is_accepted(folder: Path) -> None:
     (folder / "train.bin").rename(folder / "elsewhere")
     (folder / "train.bin").symlink_to(folder / "elsewhere")
     assert len(PackedTokens.open(folder, "train")) == 100
     assert len(PackedTokens.open(folder, "validation")) == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_refused(folder: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_a_file_without_read_permission_is_refused(folder: Path) -> None:
     (folder / "train.bin").chmod(0)
     with pytest.raises(TinyNNValueError, match="cannot be read"):
         PackedTokens.open(folder, "train")
@@ -74,32 +74,32 @@ def test_a_file_that_may_not_be_read_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"[" * 200_000, b'{"version": ' + b"9" * 5000 + b"}", b"", b"NaN", b"\0"]
 )
-def test_a_meta_that_is_no_json_of_ours_is_refused(folder: Path, content: bytes) -> None:
+def test_a_meta_file_that_is_not_valid_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / "meta.json").write_bytes(content)
     with pytest.raises(TinyNNValueError, match=r"meta\.json"):
         load_meta(folder)
 
 
-def test_a_meta_without_end_is_not_read_to_its_end(folder: Path) -> None:
+def test_a_meta_file_that_is_too_large_is_refused(folder: Path) -> None:
     with (folder / "meta.json").open("wb") as file:
         file.truncate(1 << 40)  # sparse
     with pytest.raises(TinyNNValueError, match="larger than"):
         load_meta(folder)
 
 
-@pytest.mark.parametrize("where", [None, 3, b"\xff", ["a"], object()])
-def test_a_folder_that_is_no_path_is_named(where: Any) -> None:
+@pytest.mark.parametrize("path", [None, 3, b"\xff", ["a"], object()])
+def test_the_error_for_a_folder_that_is_not_a_path_names_it(path: Any) -> None:
     with pytest.raises(TinyNNTypeError, match=r"^folder"):
-        load_meta(where)
+        load_meta(path)
 
 
-@pytest.mark.parametrize("where", ["a\0b", "x" * 5000, ""])
-def test_a_path_that_leads_nowhere_is_refused(where: str) -> None:
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, ""])
+def test_a_path_that_does_not_exist_is_refused(path: str) -> None:
     with pytest.raises(TinyNNValueError, match=r"meta\.json"):
-        load_meta(Path(where))
+        load_meta(Path(path))
 
 
-def test_a_file_that_is_replaced_while_it_is_open_stays_what_it_was(folder: Path) -> None:
+def test_open_tokens_do_not_change_when_their_file_is_replaced(folder: Path) -> None:
     packed = PackedTokens.open(folder, "train")
     (folder / "new").write_bytes(bytes(200))
     (folder / "new").replace(folder / "train.bin")
@@ -108,8 +108,8 @@ def test_a_file_that_is_replaced_while_it_is_open_stays_what_it_was(folder: Path
         PackedTokens.open(folder, "train")
 
 
-def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: Path) -> None:
-    """It grows and shrinks all the time: what is opened was whole once, or is refused with the reason."""
+def test_a_file_that_changes_while_it_is_opened_does_not_crash_the_process(folder: Path) -> None:
+    """The file grows and shrinks all the time. It is either opened in a complete state or refused."""
     meta = json.loads((folder / "meta.json").read_text())
     raw = np.zeros(400_000, dtype="<u2").tobytes()
     meta["splits"]["train"].update(tokens=400_000, sha256=hashlib.sha256(raw).hexdigest())
@@ -141,7 +141,7 @@ def test_a_file_that_changes_while_it_is_opened_never_ends_the_process(folder: P
 
 
 @pytest.mark.parametrize("name", ["a pipe", "an endless device", "a folder"])
-def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_texts_that_are_not_regular_files_are_refused_at_once(tmp_path: Path, name: str) -> None:
     HOSTILE[name][0](tmp_path / "text")
     with pytest.raises(TinyNNValueError, match=r"^texts: .* is (not a regular file|a folder; name the files in it)"):
         prepare([tmp_path / "text"], tmp_path / "out", vocab_size=300)
@@ -149,7 +149,7 @@ def test_texts_that_cannot_be_read_twice_are_refused_at_once(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", ["a pipe", "an endless device", "a folder"])
-def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_a_tokenizer_that_is_not_a_regular_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
     HOSTILE[name][0](tmp_path / "tokenizer.json")
     (tmp_path / "text").write_text("some words\n" * 50)
     with pytest.raises(TinyNNValueError, match=r"^tokenizer: .* is not a regular file"):
@@ -157,7 +157,7 @@ def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize(
-    ("texts", "out", "words", "mentions"),
+    ("texts", "out", "options", "mentions"),
     [
         (["a\0b"], "out", {}, r"^texts\[0\] must not contain a NUL"),
         (["text"], "a\0b", {}, "^out must not contain a NUL"),
@@ -168,23 +168,23 @@ def test_a_tokenizer_that_is_no_file_is_refused_at_once(tmp_path: Path, name: st
         (["text"], "out", {"separator": "\udcff"}, "^separator cannot be encoded as UTF-8"),
     ],
 )
-def test_names_that_no_file_or_token_can_have_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, words: dict[str, Any], mentions: str
+def test_names_that_are_impossible_for_files_or_tokens_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, options: dict[str, Any], mentions: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("some words\n" * 50)
     with pytest.raises(TinyNNValueError, match=mentions):
-        prepare(texts, out, **{"vocab_size": 300, **words})
+        prepare(texts, out, **{"vocab_size": 300, **options})
     assert not Path("out").exists()
 
 
-def test_a_split_of_another_kind_is_named(folder: Path) -> None:
+def test_the_error_for_a_wrong_split_lists_the_splits(folder: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"^split must be one of train, validation"):
         PackedTokens.open(folder, np.array(["train", "b"]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("lines", "name"), [(5000, "train.bin"), (400, "tokenizer.json")])
-def test_a_full_disk_is_said_of_the_file_that_found_no_room(tmp_path: Path, lines: int, name: str) -> None:
+def test_the_error_for_a_full_disk_names_the_file(tmp_path: Path, lines: int, name: str) -> None:
     (tmp_path / "text").write_text("".join(f"some words {i}\n" for i in range(lines)))
     out = run_with_toynn(f"""
         from pathlib import Path
@@ -201,7 +201,7 @@ def test_a_full_disk_is_said_of_the_file_that_found_no_room(tmp_path: Path, line
 
 
 @pytest.mark.parametrize(
-    ("texts", "out", "words", "name"),
+    ("texts", "out", "options", "name"),
     [
         ("text", "out", {}, "texts"),
         (None, "out", {}, "texts"),
@@ -213,10 +213,10 @@ def test_a_full_disk_is_said_of_the_file_that_found_no_room(tmp_path: Path, line
         (["text"], "out", {"vocab_size": None, "tokenizer": 5}, "tokenizer"),
     ],
 )
-def test_arguments_of_prepare_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, words: dict[str, Any], name: str
+def test_errors_of_prepare_name_the_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Any, out: Any, options: dict[str, Any], name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("some words\n" * 50)
     with pytest.raises(TinyNNTypeError, match=f"^{name} must be"):
-        prepare(texts, out, **{"vocab_size": 300, **words})
+        prepare(texts, out, **{"vocab_size": 300, **options})
