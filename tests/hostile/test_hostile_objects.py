@@ -1,4 +1,4 @@
-"""Arguments that misbehave while they are looked at: their exceptions come out as toynn's own, naming the argument."""
+"""Arguments whose methods raise or misbehave: the errors are toynn's own and name the argument."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ TAKES_AN_ARRAY: dict[str, tuple[str, Callable[[Any], Any]]] = {
      AttributeError("a"), RecursionError("x"), StopIteration("s")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-def test_what_an_array_of_the_callers_raises_is_the_cause_of_an_error_that_names_the_argument(
+def test_an_exception_in_an_array_argument_is_the_cause_of_an_error_that_names_it(
     s: Session, w: Tensor, error: BaseException
 ) -> None:
     calls = {
@@ -123,7 +123,7 @@ def test_what_an_array_of_the_callers_raises_is_the_cause_of_an_error_that_names
         assert isinstance(raised.value, MemoryError) == isinstance(error, MemoryError), call
 
 
-def test_an_interrupt_while_an_array_is_made_goes_through(s: Session, w: Tensor) -> None:
+def test_a_keyboard_interrupt_in_an_array_argument_is_raised(s: Session, w: Tensor) -> None:
     with pytest.raises(KeyboardInterrupt):
         nn.tnn_upload_from_float_array(s, w, RaisingArray(KeyboardInterrupt()))
     nn.tnn_upload_from_float_array(s, w, np.ones(12))
@@ -132,7 +132,7 @@ def test_an_interrupt_while_an_array_is_made_goes_through(s: Session, w: Tensor)
 @pytest.mark.parametrize(
     "value", [RaisingSequence(), EndlessSequence(), itself(), "abc", {1}, [[1], [1, 2]], [object()]]
 )
-def test_things_that_are_no_arrays_are_named(s: Session, w: Tensor, value: Any) -> None:
+def test_the_error_for_a_value_that_is_not_an_array_names_the_argument(s: Session, w: Tensor, value: Any) -> None:
     for name, function in TAKES_AN_ARRAY.values():
         with pytest.raises(TinyNNError, match=f"^{name}"):
             function(value)
@@ -140,7 +140,7 @@ def test_things_that_are_no_arrays_are_named(s: Session, w: Tensor, value: Any) 
         nn.tnn_upload_from_float_array(s, w, value)
 
 
-def test_an_int_of_a_subclass_is_its_value_and_other_things_are_named(s: Session, w: Tensor) -> None:
+def test_an_int_subclass_is_accepted_and_other_objects_are_refused_by_name(s: Session, w: Tensor) -> None:
     assert nn.tnn_input_1d_f32(s, RaisingInt(5)).ne == (5, 1, 1, 1)
     with pytest.raises(TinyNNTypeError, match=r"^factor"):
         nn.tnn_scale(s, w, RaisingFloat(2.0))
@@ -156,7 +156,7 @@ def test_an_int_of_a_subclass_is_its_value_and_other_things_are_named(s: Session
         labels.targets([1, 2, 3, 4], RaisingIndex(), 4, 1)  # type: ignore[arg-type]
 
 
-def test_an_array_that_closes_its_session_is_too_late() -> None:
+def test_an_upload_whose_array_closes_the_session_is_refused() -> None:
     class Closing:
         def __array__(self, *_: object, **__: object) -> np.ndarray:
             session.close()
@@ -170,8 +170,8 @@ def test_an_array_that_closes_its_session_is_too_late() -> None:
             upload(session, w, Closing())
 
 
-def test_an_array_that_changes_the_dtype_of_another_argument_does_not_make_it_longer_than_it_is() -> None:
-    """Four integers seen as sixteen bytes: C must not be told that there are sixteen integers."""
+def test_a_dtype_changed_during_the_call_does_not_change_the_checked_length() -> None:
+    """Four integers become sixteen bytes during the call; C must still read only four integers."""
     with Session(n_threads=1) as s:
         table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 1, 4) for _ in range(4))
         nn.tnn_set_param(s, table)
@@ -198,7 +198,7 @@ def test_an_array_that_changes_the_dtype_of_another_argument_does_not_make_it_lo
             nn.tnn_train_step(s, tensors, four, Changing(), np.zeros(7))
 
 
-def test_what_a_subclass_makes_of_its_own_str_does_not_matter(s: Session, w: Tensor) -> None:
+def test_overridden_methods_of_a_str_subclass_have_no_effect(s: Session, w: Tensor) -> None:
     class Loud(str):
         def __eq__(self, other: object) -> bool:
             return True
@@ -234,7 +234,7 @@ def test_what_a_subclass_makes_of_its_own_str_does_not_matter(s: Session, w: Ten
         nn.tnn_scale(s, w, Nameless())  # type: ignore[arg-type]
 
 
-def test_a_tensor_never_changes(w: Tensor) -> None:
+def test_a_tensor_is_immutable(w: Tensor) -> None:
     for name, value in (("handle", "x"), ("handle", 2**70), ("session", None)):
         with pytest.raises(TinyNNTypeError, match=name):
             setattr(w, name, value)
@@ -243,7 +243,7 @@ def test_a_tensor_never_changes(w: Tensor) -> None:
     assert copy.copy(w) == w
 
 
-def test_a_list_that_cannot_be_walked_and_a_tensor_that_was_never_made_are_named(s: Session, w: Tensor) -> None:
+def test_a_list_that_raises_and_an_uninitialised_tensor_are_refused_by_name(s: Session, w: Tensor) -> None:
     class Endless(list[Tensor]):
         def __iter__(self) -> Any:
             raise ZeroDivisionError("iter")
@@ -259,7 +259,7 @@ def test_a_list_that_cannot_be_walked_and_a_tensor_that_was_never_made_are_named
 @pytest.mark.parametrize(
     ("name", "value"), [("state", "x"), ("state", 2**70), ("state", -1), ("kind", 2), ("kind", 2**40)]
 )
-def test_a_random_stream_that_was_tampered_with_is_named(name: str, value: Any) -> None:
+def test_a_random_stream_with_an_invalid_state_is_refused_by_name(name: str, value: Any) -> None:
     stream = nn.tnn_random_seed(nn.TNN_RANDOM_LCG31, 0)
     setattr(stream, name, value)
     with pytest.raises(TinyNNError, match=f"^stream.{name}"):
@@ -268,8 +268,8 @@ def test_a_random_stream_that_was_tampered_with_is_named(name: str, value: Any) 
         nn.tnn_random_seed(2, 0)
 
 
-def test_more_than_the_machine_has_is_refused_before_it_is_filled() -> None:
-    """numpy would take the kernel's promise, and filling it would end the process."""
+def test_more_memory_than_the_machine_has_is_refused_before_it_is_allocated() -> None:
+    """The kernel would promise this memory to numpy, and would end the process when it is filled."""
     much = nn.tnn_available_memory() + (1 << 30)
     with pytest.raises(TinyNNMemoryError, match=r"^n: .* are available"):
         nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, much // 4)
@@ -280,7 +280,7 @@ def test_more_than_the_machine_has_is_refused_before_it_is_filled() -> None:
             TrainingBatch(10, much // 8)
 
 
-def test_memory_that_the_system_refuses_is_named_too() -> None:
+def test_the_error_for_memory_that_the_system_refuses_names_the_argument() -> None:
     out = run_with_toynn("""
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -300,7 +300,7 @@ def test_memory_that_the_system_refuses_is_named_too() -> None:
 
 
 @pytest.mark.parametrize("convert", [layouts.to_fused, layouts.to_per_head])
-def test_weights_and_configurations_of_another_kind_are_named(convert: Any) -> None:
+def test_wrong_weights_and_configurations_are_refused_by_name(convert: Any) -> None:
     for wrong in (None, 3, "abc", [("a", 1)], {3: np.ones(2)}):
         with pytest.raises(TinyNNTypeError, match="weights"):
             convert(wrong, CFG)
@@ -319,7 +319,7 @@ def decoder() -> LlamaDecoder:
     return LlamaDecoder(CFG, weights, untied=False, n_threads=1)
 
 
-def test_arguments_of_generate_are_named() -> None:
+def test_errors_of_generate_name_the_argument() -> None:
     with decoder() as d:
         for wrong, name in (
             ((None, [1], Sampling(), 3), "decoder"),
@@ -334,17 +334,17 @@ def test_arguments_of_generate_are_named() -> None:
 
 
 @pytest.mark.parametrize("weights", [None, 3, [], "abc"])
-def test_weights_that_are_no_mapping_are_named(weights: Any) -> None:
+def test_weights_for_a_decoder_that_are_not_a_mapping_are_refused_by_name(weights: Any) -> None:
     with pytest.raises(TinyNNTypeError, match=r"^weights"):
         LlamaDecoder(CFG, weights, untied=False)
 
 
-def test_a_decoder_of_more_layers_than_can_be_declared_is_refused_at_once() -> None:
+def test_a_decoder_with_too_many_layers_is_refused_at_once() -> None:
     with pytest.raises(TinyNNValueError, match=r"^n_layers"):
         LlamaDecoder(SmolLM2Config.mha(23, 12, 3, 20, 5000, 16, 10000.0, 1e-5), {}, untied=False)
 
 
-def test_a_closed_decoder_says_so() -> None:
+def test_calls_on_a_closed_decoder_raise_a_session_error() -> None:
     d = decoder()
     d.close()
     for call in (lambda: d.feed([1]), lambda: d.score([1, 2]), d.rewind, lambda: list(generate(d, [1], Sampling(), 3))):
@@ -355,7 +355,7 @@ def test_a_closed_decoder_says_so() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("logits", [[1.0, 2.0, -1e300, -math.inf], [1e308, -1e308]])
-def test_a_temperature_near_zero_takes_the_likeliest_without_a_warning(logits: list[float]) -> None:
+def test_a_temperature_near_zero_chooses_the_most_likely_token_without_a_warning(logits: list[float]) -> None:
     tokens, p = choices(logits, Sampling(temperature=1e-45, top_k=0, top_p=1.0, min_p=0.0))
     assert p[0] == 1.0
     assert tokens[0] == int(np.argmax(logits))
@@ -365,13 +365,13 @@ def test_a_temperature_near_zero_takes_the_likeliest_without_a_warning(logits: l
 
 
 @pytest.mark.parametrize("tokens", [None, [1, 2, 3], "abc"])
-def test_tokens_that_are_no_array_are_named(tokens: Any) -> None:
+def test_tokens_that_are_not_an_array_are_refused_by_name(tokens: Any) -> None:
     with pytest.raises(TinyNNTypeError, match=r"^tokens"):
         WindowBatcher(tokens, 1, 0)
 
 
 @pytest.mark.parametrize("wrong", [2**31, 2**40, -1])
-def test_a_window_with_a_number_that_is_no_token_is_refused(wrong: int) -> None:
+def test_a_window_with_an_invalid_token_is_refused(wrong: int) -> None:
     with pytest.raises(TinyNNValueError, match=f"^tokens .*{wrong}"):
         WindowBatcher(np.array([wrong, 1, 2, 3]), 3, 0).window(0)
 

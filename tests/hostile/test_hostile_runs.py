@@ -1,5 +1,4 @@
-"""Runs, checkpoints and configurations that are made to hurt their reader, and arguments that are none: refused with
-the reason, without waiting and without end."""
+"""Damaged or hostile runs, checkpoints and configurations, and wrong arguments, are refused with the reason."""
 
 from __future__ import annotations
 
@@ -30,12 +29,12 @@ from toynn.training.toml_config import from_toml, read_config
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """Return a copy of the trained run."""
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
 
 
-# ---- files that are none ----
+# ---- files that are not regular files ----
 
 
 def zero(path: Path) -> None:
@@ -55,7 +54,7 @@ READERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
 
 @pytest.mark.parametrize("make", [os.mkfifo, zero])
 @pytest.mark.parametrize("name", READERS)
-def test_a_pipe_or_a_device_in_a_run_is_refused_at_once(
+def test_a_pipe_or_device_in_a_run_folder_is_refused_at_once(
     name: str, make: Callable[[Path], None], data: Path, run: Path
 ) -> None:
     file, read = READERS[name]
@@ -65,25 +64,25 @@ def test_a_pipe_or_a_device_in_a_run_is_refused_at_once(
         read(data, run)
 
 
-def test_an_export_replaces_no_pipe(tmp_path: Path) -> None:
+def test_an_export_does_not_replace_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TinyNNValueError, match="is not a regular file and cannot be replaced"):
         export_gguf(random_model(), tmp_path / "pipe", overwrite=True)
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_configuration_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_configuration_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "run.toml").open("wb") as file:
         file.truncate(1 << 40)  # sparse
     with pytest.raises(TinyNNValueError, match="larger than"):
         read_config(tmp_path / "run.toml")
 
 
-# ---- a meta.json that is made to fit its files ----
+# ---- a wrong meta.json whose checksums are correct ----
 
 
 def tampered(run: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
-    """Changes the latest checkpoint, with the sizes and sha256 of its files put right."""
+    """Change the latest checkpoint, and correct the sizes and checksums of its files."""
     path = load_checkpoint(run).path
     meta = json.loads((path / "meta.json").read_text())
     change(meta, path)
@@ -95,7 +94,7 @@ def tampered(run: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"),
+    ("key", "value", "message"),
     [
         ("best_loss", float("nan"), "training: best_loss must be a finite number or null, got nan"),
         ("best_loss", float("inf"), "training: best_loss must be a finite number or null, got inf"),
@@ -108,19 +107,19 @@ def tampered(run: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
         ("bad_evaluations", 2**62, r"training\.bad_evaluations must be an integer from 0 to 5"),
     ],
 )
-def test_a_progress_that_cannot_be_is_refused_by_name(run: Path, key: str, value: object, says: str) -> None:
+def test_an_impossible_training_state_is_refused_by_name(run: Path, key: str, value: object, message: str) -> None:
     tampered(run, lambda meta, _: meta["training"].update({key: value}))
-    with pytest.raises(TinyNNValueError, match=says):
+    with pytest.raises(TinyNNValueError, match=message):
         load_checkpoint(run)
 
 
-def test_more_steps_than_a_training_can_have_are_refused(run: Path) -> None:
+def test_more_steps_than_a_run_can_have_are_refused(run: Path) -> None:
     tampered(run, lambda meta, _: (meta.update(step=2**40), meta["training"].update(windows=2**41))[0])
     with pytest.raises(TinyNNValueError, match="step must be an integer from 0 to 2147483647, got 1099511627776"):
         load_checkpoint(run)
 
 
-def test_second_moments_below_zero_are_refused_by_name(run: Path) -> None:
+def test_negative_second_moments_are_refused_by_name(run: Path) -> None:
     def change(meta: dict[str, Any], path: Path) -> None:
         moments = load_file(path / "moments.safetensors")
         moments["output_norm.weight.v"][0] = -1.0
@@ -132,7 +131,7 @@ def test_second_moments_below_zero_are_refused_by_name(run: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "BF16", "F64", "C64", "BOOL"])
-def test_weights_of_another_type_are_refused(run: Path, dtype: str) -> None:
+def test_weights_with_another_dtype_are_refused(run: Path, dtype: str) -> None:
     sizes = {"F8_E4M3": 1, "F8_E8M0": 1, "BF16": 2, "F64": 8, "C64": 8, "BOOL": 1}
 
     def change(meta: dict[str, Any], path: Path) -> None:
@@ -151,8 +150,8 @@ def test_weights_of_another_type_are_refused(run: Path, dtype: str) -> None:
 # ---- best ----
 
 
-def test_a_best_that_latest_knows_nothing_of_is_put_back(data: Path, tmp_path: Path) -> None:
-    """What a kill between the renames of the two leaves."""
+def test_a_best_checkpoint_after_latest_is_reset_when_the_run_resumes(data: Path, tmp_path: Path) -> None:
+    """A process that was killed between writing best and latest leaves this state."""
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(5)))
     best = load_checkpoint(run, "best")
@@ -167,7 +166,7 @@ def test_a_best_that_latest_knows_nothing_of_is_put_back(data: Path, tmp_path: P
     assert (run / "best").read_text().strip() in checkpoint_names(run)
 
 
-def test_a_best_that_is_not_kept_is_not_named(tmp_path: Path) -> None:
+def test_best_is_removed_with_its_checkpoint(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
         run.save(1, random_model(), None, best=True)
         run.save(2, random_model(seed=1), None)
@@ -178,7 +177,7 @@ def test_a_best_that_is_not_kept_is_not_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_another_model_does_not_get_into_a_training(run: Path) -> None:
+def test_another_model_cannot_be_written_into_a_training_run(run: Path) -> None:
     before = checkpoint_names(run)
     with pytest.raises(TinyNNValueError, match=r"is a run that was trained \(it has log\.jsonl\); write another model"):
         write_checkpoint(run, random_model())
@@ -189,10 +188,10 @@ def test_another_model_does_not_get_into_a_training(run: Path) -> None:
     assert checkpoint_names(run) == before
 
 
-# ---- a run that is taken away, a disk that is full ----
+# ---- a removed run folder, a full disk ----
 
 
-def test_a_run_that_is_removed_while_it_trains_ends_with_that_reason(data: Path, tmp_path: Path) -> None:
+def test_training_ends_with_an_error_if_its_run_folder_is_removed(data: Path, tmp_path: Path) -> None:
     def remove(event: Event) -> None:
         if isinstance(event, Stepped) and event.step == 2:
             shutil.rmtree(tmp_path / "run")
@@ -201,7 +200,7 @@ def test_a_run_that_is_removed_while_it_trains_ends_with_that_reason(data: Path,
         train(TrainArgs(data, tmp_path / "run", config(5)), [remove])
 
 
-def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -217,7 +216,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 class Array:
-    """Compares as numpy's arrays do."""
+    """Compares element by element, like numpy's arrays."""
 
     def __eq__(self, other: object) -> Any:
         return np.array([True, False])
@@ -225,7 +224,7 @@ class Array:
     __hash__ = None  # type: ignore[assignment]
 
 
-NO_PATHS: list[tuple[Any, type[Exception]]] = [
+NOT_PATHS: list[tuple[Any, type[Exception]]] = [
     (None, TinyNNTypeError),
     (5, TinyNNTypeError),
     ("a\0b", TinyNNValueError),
@@ -233,23 +232,25 @@ NO_PATHS: list[tuple[Any, type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "error"), NO_PATHS)
+@pytest.mark.parametrize(("value", "error"), NOT_PATHS)
 @pytest.mark.parametrize("call", [load_checkpoint, RunFolder, read_config, write_report, import_gguf, import_hf])
-def test_what_is_no_path_is_refused_by_name(call: Callable[[Any], Any], value: Any, error: type[Exception]) -> None:
+def test_a_value_that_is_not_a_path_is_refused_by_name(
+    call: Callable[[Any], Any], value: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=r"^(path|folder|run) must"):
         call(value)
 
 
-def test_arguments_of_a_run_folder_are_named(tmp_path: Path) -> None:
+def test_errors_of_a_run_folder_name_the_argument(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
-        for words, says in [((0, None, None), "model must be"), ((0, random_model(), 5), "training must be")]:
-            with pytest.raises(TinyNNTypeError, match=says):
-                run.save(*words)  # type: ignore[arg-type]
+        for arguments, message in [((0, None, None), "model must be"), ((0, random_model(), 5), "training must be")]:
+            with pytest.raises(TinyNNTypeError, match=message):
+                run.save(*arguments)  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match="which must be"):
         load_checkpoint(tmp_path / "run", Array())  # type: ignore[arg-type]
 
 
-def test_a_run_folder_that_is_closed_writes_nothing(tmp_path: Path) -> None:
+def test_a_closed_run_folder_refuses_to_write(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.close()
     for call in (lambda: run.save(0, random_model(), None), lambda: run.keep(1, True), lambda: run.settle(None)):
@@ -259,19 +260,19 @@ def test_a_run_folder_that_is_closed_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [5, None, b"", b"x = 1"])
-def test_a_configuration_that_is_no_text_is_refused(content: Any) -> None:
+def test_a_configuration_that_is_not_a_str_is_refused(content: Any) -> None:
     with pytest.raises(TinyNNTypeError, match="the configuration must be a str"):
         from_toml(content)
 
 
 @pytest.mark.parametrize("content", ["x = " + "[" * 20_000, "x = " + "9" * 5000, "x"])
-def test_a_configuration_that_python_cannot_read_is_our_own_error(content: str) -> None:
+def test_a_configuration_that_is_not_valid_toml_is_refused(content: str) -> None:
     with pytest.raises(TinyNNValueError, match="the configuration is not valid TOML"):
         from_toml(content)
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("optimizer.lr=" + "[" * 20_000, r"optimizer\.lr: .* is nested too deeply"),
         ("optimizer.lr=" + "9" * 5000, r"optimizer\.lr: .* is not a TOML value"),
@@ -281,27 +282,29 @@ def test_a_configuration_that_python_cannot_read_is_our_own_error(content: str) 
         ("x" * 9999, "a setting must be section.key=VALUE"),
     ],
 )
-def test_an_override_that_is_none_or_more_than_one_is_refused_by_name(override: str, says: str) -> None:
-    with pytest.raises(TinyNNValueError, match=says) as caught:
+def test_an_override_that_is_not_one_valid_setting_is_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(TinyNNValueError, match=message) as caught:
         from_toml("", "--set", [override])
     assert len(str(caught.value)) < 300
 
 
-def test_an_override_that_is_no_text_is_refused() -> None:
+def test_an_override_that_is_not_a_str_is_refused() -> None:
     with pytest.raises(TinyNNTypeError, match="an override must be a str"):
         from_toml("", "--set", [5])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize(("callbacks", "says"), [(5, "callbacks must be a sequence"), ([print, 5], r"callbacks\[1\]")])
-def test_callbacks_that_are_none_are_refused_before_anything_is_written(
-    data: Path, tmp_path: Path, callbacks: Any, says: str
+@pytest.mark.parametrize(
+    ("callbacks", "message"), [(5, "callbacks must be a sequence"), ([print, 5], r"callbacks\[1\]")]
+)
+def test_invalid_callbacks_are_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, callbacks: Any, message: str
 ) -> None:
-    with pytest.raises(TinyNNTypeError, match=says):
+    with pytest.raises(TinyNNTypeError, match=message):
         train(TrainArgs(data, tmp_path / "run", config(3)), callbacks)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("weights", [None, 5, b"x", [[1]]])
-def test_weights_that_are_no_mapping_are_refused(weights: Any) -> None:
+def test_weights_for_fine_tuning_that_are_not_a_mapping_are_refused(weights: Any) -> None:
     with pytest.raises(TinyNNTypeError, match="weights must be a mapping of names to arrays"):
         LlamaSeqEngine().realize_for_full_finetune(SmolLM2Config.tiny(), weights, 4, 1, False, False)

@@ -1,4 +1,4 @@
-"""Where an interpreter ends, or is not the only one: the process goes on, or says what is wrong, and never crashes."""
+"""At the end of the interpreter and in sub-interpreters, toynn works or raises an error, and never crashes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ SUB_INTERPRETER = """
 
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("first", ["", "import toynn"])
-def test_a_sub_interpreter_is_refused_in_words_and_the_main_one_works_on(first: str, isolated: bool) -> None:
-    """Its own GIL or, as mod_wsgi makes them, the one of all; with and without toynn in the main interpreter."""
+def test_a_sub_interpreter_cannot_import_toynn_and_the_main_interpreter_still_works(first: str, isolated: bool) -> None:
+    """The sub-interpreter has its own GIL or a shared one (as in mod_wsgi), with and without toynn already imported."""
     if sys.version_info >= (3, 13):
         arguments = "'isolated'" if isolated else "'legacy'"
     else:
@@ -58,8 +58,8 @@ def test_a_sub_interpreter_is_refused_in_words_and_the_main_one_works_on(first: 
     assert (modules, after) == ("False False", "works")
 
 
-def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_threads_compute_with_them() -> None:
-    """Each thread is in the middle of a compute, on threads of ggml's own, when the interpreter ends."""
+def test_the_interpreter_can_end_while_daemon_threads_compute() -> None:
+    """When the interpreter ends, each thread is in the middle of a compute that uses ggml's threads."""
     for _ in range(3):
         run_with_toynn("""
             import sys, time
@@ -87,7 +87,7 @@ def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_thread
                         work()
                         computed[i] += 1
                 except SessionError:
-                    pass  # closed, at the end
+                    pass  # closed at the end of the interpreter
 
             for i, work in enumerate((lambda: fused.train_step(ids, wanted, hp), lambda: forward.forward(ids), decode)):
                 threading.Thread(target=forever, args=(i, work), daemon=True).start()
@@ -97,7 +97,7 @@ def test_the_end_comes_while_engines_decoders_and_recipes_live_and_daemon_thread
         """)
 
 
-def test_the_end_does_not_wait_for_a_thread_that_holds_a_session_and_sleeps() -> None:
+def test_the_end_of_the_interpreter_does_not_wait_for_a_sleeping_thread_that_holds_a_session() -> None:
     run_with_toynn("""
         import time
         s, other = Session(n_threads=1), Session(n_threads=1)
@@ -111,8 +111,8 @@ def test_the_end_does_not_wait_for_a_thread_that_holds_a_session_and_sleeps() ->
     """)
 
 
-def test_the_end_may_come_while_threads_make_sessions() -> None:
-    """All that are there are closed, though their list changes meanwhile. Python's weakref may complain of its own."""
+def test_the_interpreter_can_end_while_threads_create_sessions() -> None:
+    """All sessions are closed although new ones appear meanwhile. Python's weakref module can print its own errors."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import sys, threading, time
@@ -137,15 +137,15 @@ def test_the_end_may_come_while_threads_make_sessions() -> None:
     assert "toynn" not in done.stderr
 
 
-def test_a_daemon_thread_makes_no_session_once_all_are_closed() -> None:
+def test_a_daemon_thread_cannot_create_a_session_while_the_interpreter_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import atexit, threading
-            late, told = threading.Event(), threading.Event()
+            late, printed = threading.Event(), threading.Event()
             @atexit.register
             def after():  # registered before toynn's own, so it runs after
                 late.set()
-                told.wait(60)
+                printed.wait(60)
             from toynn import Session, SessionError
             def wait():
                 late.wait()
@@ -153,7 +153,7 @@ def test_a_daemon_thread_makes_no_session_once_all_are_closed() -> None:
                     Session(n_threads=1)
                 except SessionError as error:
                     print(error)
-                told.set()
+                printed.set()
             threading.Thread(target=wait, daemon=True).start()
         """)],
         capture_output=True, text=True, timeout=120, check=False,
@@ -163,7 +163,7 @@ def test_a_daemon_thread_makes_no_session_once_all_are_closed() -> None:
     assert done.stderr == ""
 
 
-def test_what_runs_at_exit_after_the_sessions_are_closed_is_told_so() -> None:
+def test_an_exit_handler_that_runs_after_sessions_are_closed_gets_a_session_error() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import atexit

@@ -1,4 +1,4 @@
-"""Thousands of lives, threads and interruptions: memory does not grow, nothing is lost, nobody is killed."""
+"""Thousands of sessions, threads and interrupts: memory does not grow, and no process crashes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from processes import run_with_toynn
 
-# It keeps what was freed for a while, and ends a process that has no memory for its own notes; its leak check runs too.
-not_under_asan = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's memory is not toynn's")
+# AddressSanitizer delays freeing memory, ends a process if its own allocations fail, and finds leaks itself.
+without_asan = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer changes the memory use")
 
-# Resident memory after `many` lives more than after `few`, in bytes. Allocators keep what they had once, hence the few.
+# does_not_grow compares the resident memory after `few` repetitions, when caches are full, with that after `many` more.
 GROWTH = """
 import gc
 from pathlib import Path
@@ -20,47 +20,47 @@ def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-def grows_not(life, few, many, most=8 << 20):
+def does_not_grow(work, few, many, most=8 << 20):
     for _ in range(few):
-        life()
+        work()
     before = resident()
     for _ in range(many):
-        life()
+        work()
     grown = resident() - before
-    assert grown < most, f"{grown} bytes after {many} lives"
+    assert grown < most, f"{grown} bytes after {many} repetitions"
 
 CFG = SmolLM2Config.mha(300, 32, 4, 64, 2, 16, 10000.0, 1e-5)
 HP = AdamW().hp(1)
 """
 
-LIVES = {
+REPETITIONS = {
     "a session that is closed": """
-        def life():
+        def work():
             s = Session(n_threads=1)
             nn.tnn_input_2d_f32_persistent(s, 64, 64)
             nn.tnn_finalize_weights(s)
             nn.tnn_input_1d_f32(s, 4096)
             s.close()
-        grows_not(life, 300, 5000)
+        does_not_grow(work, 300, 5000)
     """,
-    "a session that is forgotten, in a cycle with its tensors": """
-        def life():
+    "a session without references, in a cycle with its tensors": """
+        def work():
             s = Session(n_threads=1)
             ring = [nn.tnn_input_2d_f32_persistent(s, 64, 64)]
             ring.append(ring)
             nn.tnn_finalize_weights(s)
-        def lives():
+        def many_times():
             for _ in range(25):
-                life()
+                work()
             gc.collect()
-        grows_not(lives, 20, 100)
+        does_not_grow(many_times, 20, 100)
     """,
     "a graph that is rebuilt, with losses, kernels and refusals": """
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 16, 16)
         nn.tnn_set_param(s, w)
         nn.tnn_finalize_weights(s)
-        def life():
+        def work():
             nn.tnn_reset_for_rebuild(s)
             targets, labels = nn.tnn_input_1d_i32(s, 16), nn.tnn_input_2d_f32(s, 16, 16)
             nn.tnn_cross_entropy_loss(s, w, labels)
@@ -71,7 +71,7 @@ LIVES = {
                 except TinyNNError:
                     pass
                 else:
-                    raise SystemExit("took it")
+                    raise SystemExit("a wrong call was accepted")
             nn.tnn_set_loss(s, loss)
             nn.tnn_build_forward_only(s, loss)
             nn.tnn_build_backward(s)
@@ -79,21 +79,21 @@ LIVES = {
             nn.tnn_upload_from_int_array(s, targets, [0] * 16)
             nn.tnn_graph_reset(s)
             nn.tnn_compute_backward(s)
-        grows_not(life, 300, 5000)
+        does_not_grow(work, 300, 5000)
     """,
     "an engine of either layout": """
-        def life():
+        def work():
             for layout in ("per_head", "fused"):
                 e = realized(CFG, layout=layout)
                 e.forward([1, 2, 3, 4])
                 e.build_training_step()
                 e.close()
-        grows_not(life, 20, 150)
+        does_not_grow(work, 20, 150)
     """,
     "a decoder, and its graphs": """
         weights = weights_of(realized(CFG))
         from toynn.llm.engine import LlamaDecoder
-        def life():
+        def work():
             with LlamaDecoder(CFG, weights, untied=False, n_threads=1) as d:
                 d.feed([1, 2, 3])
                 d.feed([4])
@@ -102,30 +102,30 @@ LIVES = {
                     d.feed([1] * 17)
                 except TinyNNValueError:
                     pass
-        grows_not(life, 50, 500)
+        does_not_grow(work, 50, 500)
     """,
     "pools of threads": """
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 16, 16)
         nn.tnn_finalize_weights(s)
         nn.tnn_realize(s, nn.tnn_scale(s, w, 2.0))
-        def life():
+        def work():
             for n in (1, 2, 3):
                 nn.tnn_session_set_n_threads(s, n, True)
                 nn.tnn_compute(s)
-        grows_not(life, 50, 500)
+        does_not_grow(work, 50, 500)
     """,
 }
 
 
-@not_under_asan
-@pytest.mark.parametrize("name", LIVES)
-def test_memory_does_not_grow_with_the_number_of_lives(name: str) -> None:
-    run_with_toynn(GROWTH + "\n" + "\n".join(line[8:] for line in LIVES[name].splitlines()), timeout=600)
+@without_asan
+@pytest.mark.parametrize("name", REPETITIONS)
+def test_memory_does_not_grow_with_repetitions(name: str) -> None:
+    run_with_toynn(GROWTH + "\n" + "\n".join(line[8:] for line in REPETITIONS[name].splitlines()), timeout=600)
 
 
-def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_stays_its_own() -> None:
-    """A signal handler runs when its thread's compute returns, before the error of that compute is read."""
+def test_a_call_during_another_call_is_refused_and_does_not_replace_its_error() -> None:
+    """A signal handler runs when the compute of its thread returns, before the error of that compute is read."""
     out = run_with_toynn("""
         s = slowly_refused()
         def handler(*_):
@@ -147,7 +147,7 @@ def test_a_call_from_within_a_call_is_refused_and_the_error_of_the_outer_one_sta
     assert after == "1"
 
 
-def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None:
+def test_a_keyboard_interrupt_during_a_compute_is_raised_and_the_session_remains_usable() -> None:
     run_with_toynn("""
         import _thread, time
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
@@ -175,9 +175,9 @@ def test_an_interrupt_during_a_compute_arrives_and_the_session_goes_on() -> None
     """)
 
 
-@not_under_asan
-def test_what_an_interrupted_close_left_is_freed_by_the_next_or_with_the_session() -> None:
-    """Ctrl-C arrives while close() waits for a compute of another thread, between the two halves of its work."""
+@without_asan
+def test_memory_of_an_interrupted_close_is_freed_by_the_next_close_or_with_the_session() -> None:
+    """The interrupt arrives while close() waits for a compute of another thread, in the middle of its work."""
     run_with_toynn(
         GROWTH
         + """
@@ -196,14 +196,14 @@ def interrupted():
     except KeyboardInterrupt:
         return s
     raise SystemExit("close() was not interrupted")
-grows_not(lambda: interrupted().close(), 3, 20)
-grows_not(interrupted, 3, 20)
+does_not_grow(lambda: interrupted().close(), 3, 20)
+does_not_grow(interrupted, 3, 20)
 """
     )
 
 
-def test_a_debugger_may_close_the_session_at_any_line_of_a_call() -> None:
-    """The memory of the closed session is filled with other things, and none of the calls reads it."""
+def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
+    """The memory of the closed session is overwritten, and no call reads it."""
     out = run_with_toynn("""
         import sys
         junk = []
@@ -229,26 +229,26 @@ def test_a_debugger_may_close_the_session_at_any_line_of_a_call() -> None:
                 return lines, str(error)
             finally:
                 sys.settrace(None)
-        n, told = 0, set()
+        n, outcomes = 0, set()
         while True:
             n += 1
             s = Session(n_threads=1)
             w = nn.tnn_input_2d_f32_persistent(s, 8, 8)
             nn.tnn_finalize_weights(s)
             lines, outcome = at_line(n, lambda: nn.tnn_tensor_nelements(s, w))
-            told.add(outcome)
+            outcomes.add(outcome)
             if lines < n:
                 break
             assert s.closed
         print(n)
-        print(*sorted(told), sep="|")
+        print(*sorted(outcomes), sep="|")
     """)
-    lines, told = out.splitlines()
+    lines, outcomes = out.splitlines()
     assert int(lines) > 10
-    assert told == "done|the session is closed"
+    assert outcomes == "done|the session is closed"
 
 
-def test_threads_that_rebuild_compute_and_close_one_session_get_errors_of_our_own_at_worst() -> None:
+def test_threads_that_rebuild_compute_and_close_one_session_only_get_errors_of_toynn() -> None:
     run_with_toynn("""
         import random
         def worker(s, w, seed):
@@ -320,10 +320,10 @@ def test_a_decoder_fed_by_threads_loses_no_token() -> None:
     """)
 
 
-@not_under_asan
+@without_asan
 @pytest.mark.parametrize("what", ["plain", "per_head", "fused"])
-def test_a_process_short_of_memory_gets_an_error_at_whatever_call_it_ends(what: str) -> None:
-    """Under limits from next to nothing to enough: a MemoryError, toynn's or Python's own, and never a signal."""
+def test_a_process_with_too_little_memory_gets_a_memory_error_and_no_signal(what: str) -> None:
+    """The limits reach from almost no memory to enough. The MemoryError can be toynn's or Python's."""
     script = """
         import sys
         CFG = SmolLM2Config.mha(300, 32, 4, 64, 3, 16, 1e4, 1e-5)

@@ -1,4 +1,4 @@
-"""What happens around a call: forks, signals, limits on memory. Each in a child process: a crash is a failure."""
+"""Forks, signals and memory limits around a call. Each test uses a child process, so that a crash is a failure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from processes import run_with_toynn
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
-def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
-    """ggml guards its contexts by a lock; a child that inherits it locked would wait for ever."""
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the system has no fork")
+def test_a_child_forked_while_threads_create_sessions_can_create_its_own() -> None:
+    """ggml protects its contexts with a lock. A child that inherits it locked would wait forever."""
     out = run_with_toynn(
         """
         def loop():
@@ -39,8 +39,8 @@ def test_a_child_forked_while_threads_make_contexts_can_make_its_own() -> None:
     assert out == "" or "forked" in out
 
 
-def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> None:
-    """The session is freed after the call, so that its message is not read from freed memory."""
+def test_a_signal_handler_can_close_the_session_that_its_thread_computes_with() -> None:
+    """The session is freed after the call, so its message is not read from freed memory."""
     out = run_with_toynn("""
         s = slowly_refused()
         junk = []
@@ -66,7 +66,7 @@ def test_a_signal_handler_may_close_the_session_its_thread_computes_with() -> No
     assert second == "the session is closed"
 
 
-def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> None:
+def test_a_graph_that_ran_out_of_memory_can_be_realized_again() -> None:
     run_with_toynn("""
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 4096, 4096)
@@ -80,7 +80,7 @@ def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> No
         except MemoryError as error:
             assert "tensors" in str(error)
         else:
-            raise SystemExit("there was memory")
+            raise SystemExit("the limit on memory had no effect")
         resource.setrlimit(resource.RLIMIT_AS, limits)
         nn.tnn_realize(s, out)
         nn.tnn_compute(s)
@@ -88,7 +88,7 @@ def test_a_graph_that_found_no_memory_can_be_realized_when_there_is_some() -> No
     """)
 
 
-def test_a_concat_fits_the_stack_of_a_small_thread() -> None:
+def test_concatenating_many_tensors_fits_in_a_small_thread_stack() -> None:
     run_with_toynn("""
         threading.stack_size(32768)
         s = Session(n_threads=1)
@@ -116,7 +116,7 @@ def test_a_concat_fits_the_stack_of_a_small_thread() -> None:
         "TrainingBatch(10, 4).fill([1, 2, 3, 4], [[1], [2, 3]])",
     ],
 )
-def test_numbers_too_long_to_print_and_ragged_lists_are_our_own_errors(call: str) -> None:
+def test_numbers_too_long_to_print_and_ragged_lists_raise_errors_that_name_the_argument(call: str) -> None:
     out = run_with_toynn(f"""
         try:
             {call}
@@ -126,7 +126,7 @@ def test_numbers_too_long_to_print_and_ragged_lists_are_our_own_errors(call: str
     assert out.split()[0] in ("vocab", "t_seq", "step", "seq_ids", "m_hp")
 
 
-def test_a_frozen_configuration_that_was_changed_all_the_same_is_checked_again() -> None:
+def test_a_frozen_configuration_with_changed_fields_is_checked_again() -> None:
     out = run_with_toynn("""
         for field, value in (("n_kv", 0), ("n_kv", -1), ("d_ff", 0), ("n_layers", -1), ("rope_scaling", None)):
             for layout in ("per_head", "fused"):
@@ -140,7 +140,7 @@ def test_a_frozen_configuration_that_was_changed_all_the_same_is_checked_again()
     assert len(out.splitlines()) == 10
 
 
-def test_names_that_are_no_strings_are_refused() -> None:
+def test_names_that_are_not_strings_are_refused() -> None:
     run_with_toynn("""
         e = realized(SmolLM2Config.tiny(), layout="per_head")
         e.build_training_step(pin=True)
@@ -151,5 +151,5 @@ def test_names_that_are_no_strings_are_refused() -> None:
                 except TinyNNTypeError as error:
                     assert "name must be a str" in str(error), error
                 else:
-                    raise SystemExit(f"{call} took {name!r}")
+                    raise SystemExit(f"{call} accepted {name!r}")
     """)

@@ -1,6 +1,6 @@
-"""Sessions in many threads: each its own, one shared by mistake, and one that is closed while another thread computes.
+"""Sessions in many threads: one per thread, one shared by mistake, and one that is closed while a thread computes.
 
-`make sanitize-threads` runs this file under ThreadSanitizer.
+`make sanitize-threads` runs this file with ThreadSanitizer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAYOUTS = ("per_head", "fused")
 
 
 def in_threads(works: list[Callable[[], Any]]) -> list[Any]:
-    """What each returns, all having begun at once; a failure of any is raised."""
+    """Run the works in parallel threads that start together. Return their results, or raise the first exception."""
     results: list[Any] = [None] * len(works)
     failed: list[BaseException] = []
     gate = threading.Barrier(len(works))
@@ -40,14 +40,14 @@ def in_threads(works: list[Callable[[], Any]]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join(300)
-        assert not thread.is_alive(), "a thread hangs"
+        assert not thread.is_alive(), "a thread hung for 300 s"
     if failed:
         raise failed[0]
     return results
 
 
 def training(layout: str, seed: int, steps: int) -> list[float]:
-    """The losses of a recipe of its own."""
+    """Train a new recipe and return its losses."""
     with FromScratch() as recipe:
         recipe.realize(CFG, RecipeOptions(t_seq=8, seed=seed, layout=layout, n_threads=1))
         rows = labels.targets(IDS, 61, 8, 1) if layout == "fused" else labels.next_token(IDS, 61, 8, 1)
@@ -55,7 +55,7 @@ def training(layout: str, seed: int, steps: int) -> list[float]:
 
 
 def refused_or_done(work: Callable[[], object]) -> str:
-    """The message of the SessionError, or "" where the work was done."""
+    """Return the message of the SessionError, or "" if the work succeeded."""
     try:
         work()
     except SessionError as error:
@@ -64,20 +64,20 @@ def refused_or_done(work: Callable[[], object]) -> str:
 
 
 def engine(layout: str = "fused", n_threads: int = 2) -> LlamaSeqEngine:
-    """An engine whose pool has threads of its own even where there is one core."""
+    """Return an engine with its own thread pool, also on a machine with one core."""
     return realized(CFG, layout=layout, t_seq=8, n_threads=n_threads)
 
 
-# ---- each its own ----
+# ---- one session per thread ----
 
 
-def test_trainings_in_many_threads_have_the_losses_that_each_has_alone() -> None:
+def test_runs_in_parallel_threads_have_the_same_losses_as_single_runs() -> None:
     kinds = [(layout, seed) for layout in LAYOUTS for seed in range(3)]
     alone = [training(layout, seed, 12) for layout, seed in kinds]
     assert in_threads([partial(training, layout, seed, 12) for layout, seed in kinds]) == alone
 
 
-def test_engines_with_pools_of_their_own_do_not_disturb_each_other() -> None:
+def test_engines_with_their_own_thread_pools_do_not_affect_each_other() -> None:
     def forwards(n_threads: int) -> bytes:
         with engine("fused", n_threads) as own:
             return b"".join(own.forward(IDS).tobytes() for _ in range(10))
@@ -85,7 +85,7 @@ def test_engines_with_pools_of_their_own_do_not_disturb_each_other() -> None:
     assert len(set(in_threads([partial(forwards, n) for n in (1, 2, 3, 2, 1)]))) == 1
 
 
-def test_sessions_made_and_closed_in_many_threads_at_once_do_not_take_each_others_handles() -> None:
+def test_sessions_of_parallel_threads_refuse_each_others_handles() -> None:
     def live(n: int) -> int:
         foreign = 0
         for _ in range(40):
@@ -104,7 +104,7 @@ def test_sessions_made_and_closed_in_many_threads_at_once_do_not_take_each_other
     assert in_threads([partial(live, n) for n in range(1, 7)]) == [40] * 6
 
 
-def test_the_kernel_of_products_may_be_changed_while_other_threads_compute() -> None:
+def test_the_matrix_product_kernel_can_be_changed_while_other_threads_compute() -> None:
     names = [name for i in range(2) if (name := nn.tnn_gemm_kernel_at(i)) is not None]
     before = nn.tnn_gemm_kernel()
 
@@ -120,11 +120,11 @@ def test_the_kernel_of_products_may_be_changed_while_other_threads_compute() -> 
     assert losses == [training("fused", 0, 12)] * 3
 
 
-# ---- one shared by mistake ----
+# ---- one session shared by mistake ----
 
 
-def test_threads_that_step_one_engine_take_turns_and_lose_no_step() -> None:
-    """Same batch, same hyper-parameters: whatever the order, the steps' losses are those of one thread."""
+def test_threads_that_train_one_engine_take_turns_and_lose_no_step() -> None:
+    """With the same batch and hyperparameters, the losses are those of one thread, in any order of the steps."""
 
     def steps(own: LlamaSeqEngine, n: int) -> list[float]:
         wanted = labels.targets(IDS, 61, 8, 1)
@@ -139,8 +139,8 @@ def test_threads_that_step_one_engine_take_turns_and_lose_no_step() -> None:
             assert shared.download_weight(name).tobytes() == alone.download_weight(name).tobytes()
 
 
-def test_threads_that_train_and_evaluate_one_engine_get_whole_results_or_are_told() -> None:
-    """forward() drops the training graph: a step that comes between is refused, and says why."""
+def test_threads_that_train_and_evaluate_one_engine_get_correct_results_or_errors() -> None:
+    """forward() drops the training graph, so a step after it is refused with the reason."""
     with engine() as shared:
         expected = shared.forward(IDS).tobytes()
         wanted = labels.targets(IDS, 61, 8, 1)
@@ -160,10 +160,10 @@ def test_threads_that_train_and_evaluate_one_engine_get_whole_results_or_are_tol
         assert in_threads([evaluate, evaluate, train, train]) == [30, 30, 30, 30]
 
 
-# ---- closed meanwhile ----
+# ---- a session that is closed while threads compute ----
 
 
-def a_session() -> tuple[Callable[[], object], Callable[[], object]]:
+def session_work() -> tuple[Callable[[], object], Callable[[], object]]:
     s = nn.Session(n_threads=2, oversubscribe=True)
     w = nn.tnn_input_2d_f32_persistent(s, 64, 64)
     nn.tnn_finalize_weights(s)
@@ -174,26 +174,26 @@ def a_session() -> tuple[Callable[[], object], Callable[[], object]]:
     return lambda: nn.tnn_compute(s), s.close
 
 
-def an_engine() -> tuple[Callable[[], object], Callable[[], object]]:
+def engine_work() -> tuple[Callable[[], object], Callable[[], object]]:
     opened = engine()
     opened.build_training_step()
     wanted = labels.targets(IDS, 61, 8, 1)
     return lambda: opened.train_step(IDS, wanted, AdamW().hp(1)), opened.close
 
 
-def a_forward() -> tuple[Callable[[], object], Callable[[], object]]:
+def forward_work() -> tuple[Callable[[], object], Callable[[], object]]:
     opened = engine("per_head")
     return lambda: opened.forward(IDS), opened.close
 
 
-def a_recipe() -> tuple[Callable[[], object], Callable[[], object]]:
+def recipe_work() -> tuple[Callable[[], object], Callable[[], object]]:
     recipe = FromScratch()
     recipe.realize(CFG, RecipeOptions(t_seq=8, n_threads=1))
     rows = labels.next_token(IDS, 61, 8, 1)
     return lambda: recipe.step(IDS, range(8), rows, AdamW().hp(1), True), recipe.close
 
 
-def a_decoder() -> tuple[Callable[[], object], Callable[[], object]]:
+def decoder_work() -> tuple[Callable[[], object], Callable[[], object]]:
     with engine() as source:
         weights = weights_of(source)
     decoder = LlamaDecoder(CFG, weights, untied=False, n_threads=2, oversubscribe=True)
@@ -205,8 +205,8 @@ def a_decoder() -> tuple[Callable[[], object], Callable[[], object]]:
     return work, decoder.close
 
 
-@pytest.mark.parametrize("make", [a_session, an_engine, a_forward, a_recipe, a_decoder])
-def test_closing_while_threads_compute_ends_each_with_a_session_error(
+@pytest.mark.parametrize("make", [session_work, engine_work, forward_work, recipe_work, decoder_work])
+def test_closing_while_threads_compute_raises_a_session_error_in_each(
     make: Callable[[], tuple[Callable[[], object], Callable[[], object]]],
 ) -> None:
     for patience in np.linspace(0, 0.02, 6):
@@ -227,13 +227,13 @@ def test_closing_while_threads_compute_ends_each_with_a_session_error(
             close()
             return "closed"
 
-        *said, closed = in_threads([until_closed, until_closed, close_meanwhile])
+        *messages, closed = in_threads([until_closed, until_closed, close_meanwhile])
         assert closed == "closed"
-        for message in said:
+        for message in messages:
             assert "closed" in message or "realize" in message, message
 
 
-def test_an_engine_that_was_closed_while_a_thread_built_a_graph_can_be_realized_again() -> None:
+def test_an_engine_that_was_closed_during_a_graph_build_can_be_realized_again() -> None:
     opened = engine("per_head", 1)
     for _ in range(12):
         begun = threading.Event()
@@ -242,7 +242,7 @@ def test_an_engine_that_was_closed_while_a_thread_built_a_graph_can_be_realized_
             taps = True
             while not refused_or_done(partial(opened.forward, IDS, taps=taps)):
                 begun.set()
-                taps = not taps  # which drops the graph, and builds one
+                taps = not taps  # so that forward() drops the graph and builds another
 
         def close(begun: threading.Event = begun) -> None:
             assert begun.wait(60)

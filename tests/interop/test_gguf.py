@@ -1,4 +1,4 @@
-"""GGUF: what is written is what the format asks for, what is read back is what was written, and all else is refused."""
+"""GGUF files: exports follow the format, imports return the exported model, and invalid files are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ each_shape = pytest.mark.parametrize("name", SHAPES)
 
 
 def stored(path: Path) -> dict[str, tuple[str, bytes]]:
-    """Type and bytes of each tensor, by the gguf library's reader."""
+    """Return the type and bytes of each tensor, as the gguf library reads them."""
     return {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in GGUFReader(path).tensors}
 
 
@@ -35,7 +35,7 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if "donor_d_in" not in SHAPES[name]])
-def test_a_model_comes_back_from_f32_as_it_left(name: str, tmp_path: Path) -> None:
+def test_a_model_exported_as_f32_is_imported_unchanged(name: str, tmp_path: Path) -> None:
     model = make(name)
     export_gguf(model, tmp_path / "m.gguf")
     assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
@@ -43,14 +43,14 @@ def test_a_model_comes_back_from_f32_as_it_left(name: str, tmp_path: Path) -> No
 
 @each_shape
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
-def test_what_was_read_is_written_again_as_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
-    """Rounding happens once: a rounded number is the nearest of its kind already."""
+def test_an_imported_model_is_exported_with_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
+    """Values are rounded only once: rounding a rounded value does not change it."""
     export_gguf(make(name), tmp_path / "a.gguf", dtype)
     export_gguf(import_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf", dtype)
     assert stored(tmp_path / "a.gguf") == stored(tmp_path / "b.gguf")
 
 
-def test_a_projection_lens_comes_back_as_a_plain_embedding_of_the_same_numbers(tmp_path: Path) -> None:
+def test_a_projection_lens_is_exported_as_an_embedding_with_the_same_values(tmp_path: Path) -> None:
     model = make("projection lens")
     export_gguf(model, tmp_path / "m.gguf")
     back = import_gguf(tmp_path / "m.gguf")
@@ -61,7 +61,7 @@ def test_a_projection_lens_comes_back_as_a_plain_embedding_of_the_same_numbers(t
     np.testing.assert_allclose(logits_of(back, ids), logits_of(model, ids), atol=2e-4)
 
 
-def test_an_embedding_out_of_range_behind_its_lens_is_refused(tmp_path: Path) -> None:
+def test_a_projected_embedding_that_exceeds_f32_is_refused(tmp_path: Path) -> None:
     model = make("projection lens")
     model.weights["lens.proj.weight"][:] = 1e38
     model.weights["token_embd.weight"][:] = 1e38
@@ -71,7 +71,9 @@ def test_an_embedding_out_of_range_behind_its_lens_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("tokens", [None, tokenizer(end="")], ids=["no tokenizer", "no end of text"])
-def test_a_model_without_a_tokenizer_or_without_an_end_comes_back_so(tokens: bytes | None, tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_or_an_end_of_text_is_imported_unchanged(
+    tokens: bytes | None, tmp_path: Path
+) -> None:
     model = make("tied", tokens=tokens)
     assert model.eos_id is None
     export_gguf(model, tmp_path / "m.gguf")
@@ -80,7 +82,7 @@ def test_a_model_without_a_tokenizer_or_without_an_end_comes_back_so(tokens: byt
 
 @pytest.mark.parametrize("rms_eps", [1e-5, 1e-6, 3.3e-5, 1.0])
 @pytest.mark.parametrize("rope_base", [10000.0, 500000.0, 123456.7])
-def test_numbers_that_gguf_rounds_to_f32_come_back_as_they_were_typed(
+def test_settings_that_gguf_rounds_to_f32_are_imported_unchanged(
     rms_eps: float, rope_base: float, tmp_path: Path
 ) -> None:
     model = make("tied", rms_eps=rms_eps, rope_base=rope_base)
@@ -90,8 +92,8 @@ def test_numbers_that_gguf_rounds_to_f32_come_back_as_they_were_typed(
 
 @settings(max_examples=50, deadline=None)
 @given(n_heads=st.integers(1, 5), half=st.integers(1, 6), cols=st.integers(0, 4))
-def test_halves_and_interleaved_are_each_other_backwards(n_heads: int, half: int, cols: int) -> None:
-    """Row i of a head goes to 2i, row i + half to 2i + 1; of biases (cols 0) too."""
+def test_to_halves_is_the_inverse_of_to_interleaved(n_heads: int, half: int, cols: int) -> None:
+    """Row i of a head moves to 2i and row i + half to 2i + 1, for weights and for biases (cols = 0)."""
     shape = (n_heads * 2 * half, cols) if cols else (n_heads * 2 * half,)
     rows = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     turned = to_interleaved(rows, n_heads)
@@ -103,10 +105,10 @@ def test_halves_and_interleaved_are_each_other_backwards(n_heads: int, half: int
     assert to_halves(turned, n_heads).tobytes() == rows.tobytes()
 
 
-# ---- what is written ----
+# ---- export ----
 
 
-def test_the_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> None:
+def test_the_exported_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> None:
     model = make("everything at once")
     export_gguf(model, tmp_path / "m.gguf")
     fields = {key: field.contents() for key, field in GGUFReader(tmp_path / "m.gguf").fields.items()}
@@ -145,7 +147,7 @@ def test_the_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> None:
     ("dtype", "types"),
     [("f32", {"F32"}), ("f16", {"F32", "F16"}), ("bf16", {"F32", "BF16"}), ("q8_0", {"F32", "Q8_0"})],
 )
-def test_matrices_get_the_dtype_and_vectors_stay_f32(dtype: str, types: set[str], tmp_path: Path) -> None:
+def test_matrices_are_stored_in_the_dtype_and_vectors_in_f32(dtype: str, types: set[str], tmp_path: Path) -> None:
     model = make("qkv_bias")
     written = export_gguf(model, tmp_path / "m.gguf", dtype)
     assert written.notes == ()
@@ -157,7 +159,7 @@ def test_matrices_get_the_dtype_and_vectors_stay_f32(dtype: str, types: set[str]
         assert (kind == "F32") == (dtype == "f32" or model.weights[name].ndim == 1), name
 
 
-def test_of_q8_0_rows_that_are_no_blocks_become_f16_and_that_is_said(tmp_path: Path) -> None:
+def test_rows_that_do_not_fit_q8_0_blocks_are_stored_as_f16_with_a_note(tmp_path: Path) -> None:
     written = export_gguf(make("head_dim of its own"), tmp_path / "m.gguf", "q8_0")
     assert written.tensors["blk.0.attn_output.weight"] == "F16", "rows of 40"
     assert written.tensors["blk.0.attn_q.weight"] == "Q8_0", "rows of 64"
@@ -170,9 +172,7 @@ def test_of_q8_0_rows_that_are_no_blocks_become_f16_and_that_is_said(tmp_path: P
 
 
 @pytest.mark.parametrize(("dtype", "number"), [("f16", 65520.0), ("bf16", 3.4e38), ("q8_0", 1e7)])
-def test_a_number_too_large_for_the_dtype_is_refused_not_made_infinite(
-    dtype: str, number: float, tmp_path: Path
-) -> None:
+def test_a_value_too_large_for_the_dtype_is_refused(dtype: str, number: float, tmp_path: Path) -> None:
     model = make("tied")
     model.weights["blk.1.ffn_up.weight"][3, 5] = number
     with pytest.raises(TinyNNValueError, match=r"blk\.1\.ffn_up\.weight contains values up to .*use dtype f32"):
@@ -180,17 +180,17 @@ def test_a_number_too_large_for_the_dtype_is_refused_not_made_infinite(
     export_gguf(model, tmp_path / "m.gguf", "f32")
 
 
-def test_a_file_that_is_there_stays_unless_it_may_go_and_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_only_on_request_and_only_by_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"precious")
     with pytest.raises(TinyNNValueError, match="already exists"):
         export_gguf(make("tied"), path)
     broken = make("tied")
-    broken.weights["output_norm.weight"][0] = np.nan  # found only on the way
+    broken.weights["output_norm.weight"][0] = np.nan  # found only while the file is written
     with pytest.raises(TinyNNValueError, match=r"output_norm\.weight"):
         export_gguf(broken, path, overwrite=True)
     assert path.read_bytes() == b"precious"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gguf"], "and nothing is left beside it"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gguf"], "a temporary file remains"
     export_gguf(make("tied"), path, overwrite=True)
     assert path.read_bytes()[:4] == b"GGUF"
     with pytest.raises(TinyNNValueError, match="is a folder"):
@@ -198,24 +198,24 @@ def test_a_file_that_is_there_stays_unless_it_may_go_and_until_the_new_one_is_wh
 
 
 @pytest.mark.parametrize("scaling", [{"freq_scale": 0.5}, {"attn_factor": 2.0}])
-def test_rope_scaling_that_llama_cpp_has_not_so_is_refused(scaling: dict[str, float], tmp_path: Path) -> None:
+def test_rope_scaling_that_gguf_cannot_express_is_refused(scaling: dict[str, float], tmp_path: Path) -> None:
     model = make("tied", rope_scaling=RopeScaling(**scaling))  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match=rf"rope_scaling\.{next(iter(scaling))} = .* cannot be exported"):
         export_gguf(model, tmp_path / "m.gguf")
 
 
-def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+def test_wrong_arguments_of_an_export_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TinyNNTypeError, match="model must be a TrainedModel, got dict"):
         export_gguf({}, tmp_path / "m.gguf")  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match="dtype must be one of 'f32', 'f16', 'bf16', 'q8_0', got 'q4_k'"):
         export_gguf(make("tied"), tmp_path / "m.gguf", "q4_k")
 
 
-# ---- files of others ----
+# ---- files of other programs ----
 
 
 def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any] | None, **changes: Any) -> None:
-    """The model as another converter writes it: no vocab_size, no key_length, no keys of toynn's."""
+    """Write the model like another converter: without vocab_size, key_length and toynn's own keys."""
     writer = GGUFWriter(path, "llama")
     cfg = model.shape
     writer.add_context_length(cfg.ctx)
@@ -249,8 +249,8 @@ def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any]
         RopeScaling.llama3(8.0, 1.0, 4.0, 64),
     ],
 )
-def test_llama3_scaling_is_found_from_the_factors_alone(scaling: RopeScaling, tmp_path: Path) -> None:
-    """d_head 16, base 100: factors of 1, of the most, and between them."""
+def test_llama3_scaling_is_recognised_by_its_factors(scaling: RopeScaling, tmp_path: Path) -> None:
+    """With head_dim 16 and base 100 some factors are 1, some are the largest, and some lie between."""
     model = make("tied", tokens=None, rope_base=100.0)
     factors = scaling.freq_factors(16, 100.0)
     write_foreign(tmp_path / "m.gguf", model, factors)
@@ -259,15 +259,15 @@ def test_llama3_scaling_is_found_from_the_factors_alone(scaling: RopeScaling, tm
     assert back.shape.rope_scaling == scaling
 
 
-def test_a_published_models_scaling_is_found(tmp_path: Path) -> None:
-    """Llama 3.2's: factor 32, original 8192, base 500000, d_head 64."""
+def test_the_scaling_of_llama_3_2_is_recognised(tmp_path: Path) -> None:
+    """Factor 32, original context 8192, base 500000, head_dim 64."""
     scaling = RopeScaling.llama3_hf(32.0, 1.0, 4.0, 8192)
     model = make("tied", tokens=None, rope_base=500000.0, n_heads=1, n_kv=1, head_dim=64)
     write_foreign(tmp_path / "m.gguf", model, scaling.freq_factors(64, 500000.0))
     assert import_gguf(tmp_path / "m.gguf").shape.rope_scaling == scaling
 
 
-def test_factors_of_no_known_scaling_are_refused_and_those_of_none_are_none(tmp_path: Path) -> None:
+def test_unknown_factors_are_refused_and_factors_of_one_mean_no_scaling(tmp_path: Path) -> None:
     model = make("tied", tokens=None)
     write_foreign(tmp_path / "m.gguf", model, np.linspace(1, 5, 8, dtype=np.float32))
     with pytest.raises(TinyNNValueError, match=r"rope_freqs\.weight are not those of llama3"):
@@ -276,7 +276,7 @@ def test_factors_of_no_known_scaling_are_refused_and_those_of_none_are_none(tmp_
     assert_same_model(import_gguf(tmp_path / "m.gguf"), model)
 
 
-def test_a_file_whose_factors_were_changed_behind_its_keys_is_refused(tmp_path: Path) -> None:
+def test_factors_that_contradict_the_keys_are_refused(tmp_path: Path) -> None:
     model = make("llama3 rope")
     export_gguf(model, tmp_path / "m.gguf")
     content = (tmp_path / "m.gguf").read_bytes()
@@ -288,7 +288,7 @@ def test_a_file_whose_factors_were_changed_behind_its_keys_is_refused(tmp_path: 
         import_gguf(tmp_path / "m.gguf")
 
 
-# ---- what is refused ----
+# ---- refused files ----
 
 
 def read(path: Path, content: bytes) -> TrainedModel:
@@ -296,7 +296,7 @@ def read(path: Path, content: bytes) -> TrainedModel:
     return import_gguf(path)
 
 
-def test_the_small_file_that_the_refusals_start_from_is_good(tmp_path: Path) -> None:
+def test_the_small_file_used_by_the_tests_of_refusals_is_valid(tmp_path: Path) -> None:
     model = read(tmp_path / "m.gguf", tiny().build())
     assert model.shape == ModelShape(6, 4, 2, 2, 8, 1, 16, 10000.0, 1e-5)
     assert read(tmp_path / "m.gguf", dataclasses.replace(tiny(), version=2).build()).shape == model.shape
@@ -340,7 +340,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_that_says_what_toynn_cannot_do_is_named_with_the_file(key: str, tmp_path: Path) -> None:
+def test_an_unsupported_key_is_refused_by_name(key: str, tmp_path: Path) -> None:
     value, mentions = KEYS[key]
     with pytest.raises(TinyNNValueError, match=mentions) as caught:
         read(tmp_path / "m.gguf", tiny().set(key, value).build())
@@ -355,7 +355,7 @@ def test_a_key_that_says_what_toynn_cannot_do_is_named_with_the_file(key: str, t
         "tokenizer.ggml.model",
     ],
 )  # fmt: skip
-def test_a_key_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
+def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=f"the key {key} is missing"):
         read(tmp_path / "m.gguf", tiny().set(key, None).build())
 
@@ -385,22 +385,22 @@ def test_a_key_that_is_missing_is_named(key: str, tmp_path: Path) -> None:
         (("rope_freqs.weight", [1], 0, None, b"\0" * 4), "are not those of llama3"),
     ],
 )  # fmt: skip
-def test_a_tensor_that_cannot_be_so_is_named(
+def test_an_invalid_tensor_is_refused_by_name(
     tensor: tuple[str, list[int], int, int | None, bytes], mentions: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         read(tmp_path / "m.gguf", tiny().with_tensor(*tensor).build())
 
 
-def test_a_zero_bias_of_the_output_projection_is_passed_over(tmp_path: Path) -> None:
-    """Hugging Face's attention_bias brings one along."""
+def test_a_zero_bias_of_the_output_projection_is_ignored(tmp_path: Path) -> None:
+    """attention_bias of Hugging Face adds such a bias."""
     model = read(tmp_path / "m.gguf", tiny().with_tensor("blk.0.attn_output.bias", [4], 0, None, b"\0" * 16).build())
     assert "blk.0.attn_output.bias" not in model.weights
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"])
-def test_a_tensor_that_is_missing_is_named(name: str, tmp_path: Path) -> None:
-    extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)  # so that they are enough for a layer
+def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
+    extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)  # so that there are enough tensors for one layer
     with pytest.raises(TinyNNValueError, match=f"the tensor '{name}' is missing"):
         read(tmp_path / "m.gguf", tiny().without_tensor(name).with_tensor(*extra).build())
 
@@ -431,7 +431,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_header_that_lies_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+def test_an_invalid_header_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     content, mentions = HOSTILE[name]
     with pytest.raises(TinyNNValueError, match=mentions) as caught:
         read(tmp_path / "m.gguf", content)
@@ -446,7 +446,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             read(path, content[:n])
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.gguf")
     with pytest.raises(TinyNNValueError, match=r"m\.gguf is not a regular file"):
         import_gguf(tmp_path / "m.gguf")
@@ -460,20 +460,20 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         ("a\0b", TinyNNValueError, "path must not contain a NUL"),
     ],
 )
-def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+def test_a_value_that_is_not_a_path_is_refused_by_name(path: Any, error: type[Exception], mentions: str) -> None:
     with pytest.raises(error, match=mentions):
         import_gguf(path)
     with pytest.raises(error, match=mentions):
         export_gguf(make("tied"), path)
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         import_gguf(tmp_path / "none.gguf")
 
 
-def test_a_folder_is_refused_and_leaves_nothing_open(tmp_path: Path) -> None:
-    before = os.open(os.devnull, os.O_RDONLY)  # the lowest descriptor that is free
+def test_a_folder_is_refused_and_its_descriptor_is_closed(tmp_path: Path) -> None:
+    before = os.open(os.devnull, os.O_RDONLY)  # the lowest free descriptor
     os.close(before)
     for _ in range(20):
         with pytest.raises(TinyNNValueError, match="is not a regular file"):
@@ -483,7 +483,7 @@ def test_a_folder_is_refused_and_leaves_nothing_open(tmp_path: Path) -> None:
     assert after == before
 
 
-def test_all_three_ranges_of_llama3_are_among_the_shapes() -> None:
+def test_the_shapes_use_all_three_ranges_of_llama3_scaling() -> None:
     factors = RopeScaling.llama3_hf(**LLAMA3).freq_factors(10, 100.0)
     assert factors is not None
     assert factors[0] == 1

@@ -1,4 +1,4 @@
-"""Hugging Face folders: what is written comes back, both spellings are read, and all else is refused by name."""
+"""Hugging Face folders: exported models are imported unchanged, and unsupported folders are refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ each_exported = pytest.mark.parametrize(
 
 
 def change(path: Path, **changes: Any) -> None:
-    """Other values in a JSON file; ... takes the key away."""
+    """Change values in a JSON file. The value ... removes the key."""
     content = json.loads(path.read_text())
     for key, value in changes.items():
         if value is ...:
@@ -37,7 +37,7 @@ def change(path: Path, **changes: Any) -> None:
 
 
 def change_weights(folder: Path, **changes: npt.NDArray[Any] | None) -> None:
-    """Other tensors; None takes the tensor away. Names with __ for a dot."""
+    """Change tensors. None removes the tensor; __ in a name stands for a dot."""
     tensors = load_file(folder / "model.safetensors")
     for key, values in changes.items():
         name = key.replace("__", ".")
@@ -49,7 +49,7 @@ def change_weights(folder: Path, **changes: npt.NDArray[Any] | None) -> None:
 
 
 def raw(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file byte by byte; `length` lies about the header's."""
+    """Return the bytes of a safetensors file. `length` replaces the length of the header."""
     content = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(content) if length is None else length) + content + data
 
@@ -63,13 +63,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @each_exported
-def test_a_model_comes_back_as_it_left(name: str, tmp_path: Path) -> None:
+def test_an_exported_model_is_imported_unchanged(name: str, tmp_path: Path) -> None:
     model = make(name)
     assert export_hf(model, tmp_path / "hf") == tmp_path / "hf"
     assert_same_model(import_hf(tmp_path / "hf"), model)
 
 
-def test_a_model_without_a_tokenizer_comes_back_so(tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_is_imported_unchanged(tmp_path: Path) -> None:
     model = make("tied", tokens=None)
     export_hf(model, tmp_path / "hf")
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == [
@@ -79,8 +79,8 @@ def test_a_model_without_a_tokenizer_comes_back_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
-def test_half_floats_are_read_as_the_numbers_they_are(dtype: str, folder: Path) -> None:
-    """Every other pattern of 16 bits that is finite, against numpy and against the definition of bfloat16."""
+def test_half_precision_values_are_read_exactly(dtype: str, folder: Path) -> None:
+    """Half of all finite 16-bit patterns are compared with numpy or with the definition of bfloat16."""
     patterns = np.arange(1, 1 << 16, 2, dtype=np.uint16)
     exponent = 0x7C00 if dtype == "F16" else 0x7F80
     patterns = patterns[(patterns & exponent) != exponent]
@@ -100,7 +100,7 @@ def test_half_floats_are_read_as_the_numbers_they_are(dtype: str, folder: Path) 
     assert found.tobytes() == np.resize(want, found.size).tobytes()
 
 
-def test_shards_are_read_as_one(folder: Path) -> None:
+def test_shards_are_read_as_one_model_and_a_wrong_index_is_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -131,10 +131,10 @@ def test_shards_are_read_as_one(folder: Path) -> None:
         import_hf(folder)
 
 
-# ---- what is written ----
+# ---- export ----
 
 
-def test_config_names_the_model_as_hugging_face_does(tmp_path: Path) -> None:
+def test_config_json_describes_the_model_with_the_keys_of_hugging_face(tmp_path: Path) -> None:
     export_hf(make("everything at once"), tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     expected = {
@@ -149,14 +149,14 @@ def test_config_names_the_model_as_hugging_face_does(tmp_path: Path) -> None:
     assert {key: config[key] for key in expected} == expected
     assert json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())["eos_token"] == END_OF_TEXT
     zeros = load_file(tmp_path / "hf" / "model.safetensors")["model.layers.2.self_attn.o_proj.bias"]
-    assert zeros.tobytes() == b"\0" * 4 * 48, "attention_bias puts a bias there too"
+    assert zeros.tobytes() == b"\0" * 4 * 48, "attention_bias requires a bias of the output projection"
 
 
-def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_path: Path) -> None:
+def test_llama3_scaling_of_the_reference_is_exported_only_if_it_equals_that_of_hugging_face(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"'llama3' cannot be exported.*export GGUF instead"):
         export_hf(make("llama3 rope"), tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
-    # d_head 4, base 10000: wavelengths 6.3 and 628, none between 16 and 64
+    # With head_dim 4 and base 10000 the wavelengths are 6.3 and 628, so no wavelength lies between 16 and 64.
     apart = make("tied", n_heads=16, n_kv=16, rope_scaling=RopeScaling.llama3(**LLAMA3))
     export_hf(apart, tmp_path / "hf")
     back = import_hf(tmp_path / "hf").shape.rope_scaling
@@ -174,7 +174,7 @@ def test_llama3_of_the_reference_leaves_only_where_it_is_hugging_faces_too(tmp_p
         ("tied", {"tokens": b"{}"}, "not a tokenizer.json"),
     ],
 )  # fmt: skip
-def test_what_transformers_cannot_compute_is_refused(
+def test_a_model_that_transformers_cannot_compute_is_refused(
     name: str, changes: dict[str, Any], mentions: str, tmp_path: Path
 ) -> None:
     tokens = changes.pop("tokens", b"") if "tokens" in changes else b""
@@ -186,7 +186,7 @@ def test_what_transformers_cannot_compute_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_there_stays_unless_it_may_go_and_is_one_of_ours(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_on_request_and_only_if_it_is_an_exported_model(tmp_path: Path) -> None:
     folder = tmp_path / "hf"
     export_hf(make("tied"), folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -199,7 +199,7 @@ def test_a_folder_that_is_there_stays_unless_it_may_go_and_is_one_of_ours(tmp_pa
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     export_hf(make("untied"), folder, overwrite=True)
     assert_same_model(import_hf(folder), make("untied"))
-    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "nothing is left beside it"
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "a temporary folder remains"
     (tmp_path / "empty").mkdir()
     export_hf(make("tied"), tmp_path / "empty")
     (tmp_path / "file").write_text("x")
@@ -209,7 +209,7 @@ def test_a_folder_that_is_there_stays_unless_it_may_go_and_is_one_of_ours(tmp_pa
         export_hf(None, tmp_path / "x")  # type: ignore[arg-type]
 
 
-# ---- config.json of others ----
+# ---- config.json of other programs ----
 
 PARAMETERS = {"rope_theta": 100.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
@@ -227,7 +227,7 @@ HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
         ({"rope_scaling": {"type": "default"}}, 10000.0, RopeScaling.none()),
     ],
 )  # fmt: skip
-def test_both_spellings_of_rope_are_read(
+def test_both_forms_of_rope_settings_are_read(
     changes: dict[str, Any], base: float, scaling: RopeScaling, folder: Path
 ) -> None:
     change(folder / "config.json", **changes)
@@ -235,14 +235,14 @@ def test_both_spellings_of_rope_are_read(
     assert (cfg.rope_base, cfg.rope_scaling) == (base, scaling)
 
 
-def test_keys_that_are_left_out_have_the_defaults_of_llama_config(tmp_path: Path) -> None:
+def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
     export_hf(make("untied", rms_eps=1e-6, ctx=2048), tmp_path / "hf")
     change(tmp_path / "hf" / "config.json", num_key_value_heads=..., head_dim=..., hidden_act=..., rms_norm_eps=...,
            max_position_embeddings=..., rope_theta=..., rope_scaling=..., attention_bias=..., mlp_bias=...,
            tie_word_embeddings=..., bos_token_id=..., eos_token_id=[0, 5])  # fmt: skip
     model = import_hf(tmp_path / "hf")
     assert model.shape == ModelShape(512, 64, 4, 4, 96, 2, 2048, 10000.0, 1e-6, untied=True)
-    assert (model.bos_id, model.eos_id) == (None, 0), "of several ends the first"
+    assert (model.bos_id, model.eos_id) == (None, 0), "the first of several end tokens is used"
 
 
 @pytest.mark.parametrize(
@@ -287,28 +287,28 @@ def test_keys_that_are_left_out_have_the_defaults_of_llama_config(tmp_path: Path
         ({"hidden_size": 128}, r"must have shape \(512, 128\), got \(512, 64\)"),
     ],
 )
-def test_a_config_that_toynn_does_not_compute_is_refused_by_name(
+def test_an_unsupported_config_is_refused_by_the_name_of_its_key(
     changes: dict[str, Any], mentions: str, folder: Path
 ) -> None:
     change(folder / "config.json", **changes)
     with pytest.raises(TinyNNValueError, match=mentions) as caught:
         import_hf(folder)
-    assert str(caught.value).startswith(str(folder)), "the file is named"
+    assert str(caught.value).startswith(str(folder)), "the error does not name the file"
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"a": 1e999}', b"[" * 100000, b'{"vocab_size": ' + b"9" * 5000 + b"}"]
 )
-def test_a_config_that_is_no_config_is_refused(content: bytes, folder: Path) -> None:
+def test_a_config_that_is_not_valid_json_is_refused(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(TinyNNValueError, match=r"config\.json"):
         import_hf(folder)
 
 
-# ---- weights and tokenizers of others ----
+# ---- weights and tokenizers of other programs ----
 
 
-def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_by_name(folder: Path) -> None:
     bias = "model__layers__0__self_attn__o_proj__bias"
     change_weights(folder, **{bias: np.zeros(64, dtype=np.float32)})
     with pytest.raises(
@@ -342,7 +342,7 @@ def test_an_output_bias_that_is_not_zero_is_refused(tmp_path: Path) -> None:
         import_hf(folder)
 
 
-def test_a_second_copy_of_a_tied_embedding_and_old_buffers_are_passed_over(tmp_path: Path) -> None:
+def test_a_second_copy_of_a_tied_embedding_and_old_buffers_are_ignored(tmp_path: Path) -> None:
     folder = export_hf(make("tied"), tmp_path / "hf")
     embedding = make("tied").weights["token_embd.weight"]
     change_weights(folder, lm_head__weight=embedding,
@@ -399,7 +399,7 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
+def test_a_pipe_is_refused_at_once(name: str, folder: Path) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
     with pytest.raises(TinyNNValueError, match="is not a regular file"):
@@ -413,14 +413,14 @@ def test_a_pipe_is_refused_and_not_waited_for(name: str, folder: Path) -> None:
         ("\0", TinyNNValueError, "must not contain a NUL"),
     ],
 )
-def test_what_can_be_no_path_is_named(path: Any, error: type[Exception], mentions: str) -> None:
+def test_a_value_that_is_not_a_path_is_refused_by_name(path: Any, error: type[Exception], mentions: str) -> None:
     with pytest.raises(error, match=mentions):
         import_hf(path)
     with pytest.raises(error, match=mentions):
         export_hf(make("tied"), path)
 
 
-def test_what_is_no_folder_of_weights_is_said_so(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match="none is not a folder"):
         import_hf(tmp_path / "none")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

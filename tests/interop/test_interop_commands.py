@@ -1,4 +1,4 @@
-"""`toynn export` and `toynn import`, as processes: a run leaves and comes back; bad input ends with 2 and one line."""
+"""`toynn export` and `toynn import`, as processes: runs are exported and imported, and wrong input is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_goes_to_gguf_and_comes_back(run: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_exported_to_gguf_and_imported(run: Path, tmp_path: Path) -> None:
     done = toynn("export", run, tmp_path / "m.gguf")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"step 7 written to {tmp_path / 'm.gguf'} (0.4 MB)\n"
@@ -38,33 +38,33 @@ def test_a_run_goes_to_gguf_and_comes_back(run: Path, tmp_path: Path) -> None:
     assert same_weights(import_gguf(tmp_path / "m.gguf"), make("gqa"))
     done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    summary = json.loads(done.stdout)
     parameters = sum(values.size for values in make("gqa").weights.values())
-    assert (told["out"], told["parameters"], told["vocab_size"], told["tokenizer"]) == (
+    assert (summary["out"], summary["parameters"], summary["vocab_size"], summary["tokenizer"]) == (
         str(tmp_path / "back"), parameters, 512, True,
     )  # fmt: skip
     back = load_checkpoint(tmp_path / "back")
-    assert (back.step, back.training, str(back.path)) == (0, None, told["checkpoint"])
+    assert (back.step, back.training, str(back.path)) == (0, None, summary["checkpoint"])
     assert same_weights(back.model, make("gqa"))
     assert back.model.tokenizer == tokenizer()
-    said = [toynn("generate", folder, "-p", "The cat", "-n", "20", "--greedy") for folder in (run, tmp_path / "back")]
-    assert said[0].returncode == said[1].returncode == 0
-    assert said[0].stdout == said[1].stdout
+    texts = [toynn("generate", folder, "-p", "The cat", "-n", "20", "--greedy") for folder in (run, tmp_path / "back")]
+    assert texts[0].returncode == texts[1].returncode == 0
+    assert texts[0].stdout == texts[1].stdout
 
 
-def test_a_run_goes_to_hugging_face_and_comes_back(run: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_exported_to_a_hugging_face_folder_and_imported(run: Path, tmp_path: Path) -> None:
     done = toynn("export", run, tmp_path / "hf", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["format"], told["step"], told["dtype"], told["notes"]) == ("hf", 7, "f32", [])
-    assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "hf").iterdir())
+    summary = json.loads(done.stdout)
+    assert (summary["format"], summary["step"], summary["dtype"], summary["notes"]) == ("hf", 7, "f32", [])
+    assert summary["bytes"] == sum(path.stat().st_size for path in (tmp_path / "hf").iterdir())
     done = toynn("import", tmp_path / "hf", "--out", tmp_path / "back")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"vocabulary 512, written to {tmp_path / 'back'}\n")
     assert same_weights(load_checkpoint(tmp_path / "back").model, make("gqa"))
 
 
-def test_the_format_is_told_by_the_name_or_by_the_option(run: Path, tmp_path: Path) -> None:
+def test_the_format_follows_from_the_name_or_the_option(run: Path, tmp_path: Path) -> None:
     assert toynn("export", run, tmp_path / "model", "--format", "gguf", "--dtype", "q8_0").returncode == 0
     assert (tmp_path / "model").read_bytes()[:4] == b"GGUF"
     assert toynn("export", run, tmp_path / "x.gguf", "--format", "hf").returncode == 0
@@ -74,14 +74,14 @@ def test_the_format_is_told_by_the_name_or_by_the_option(run: Path, tmp_path: Pa
     assert same_weights(import_gguf(tmp_path / "M.GGUF"), make("gqa"))
 
 
-def test_what_is_otherwise_than_asked_for_is_said_on_stderr(tmp_path: Path) -> None:
+def test_notes_about_the_export_are_printed_to_stderr(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "run", make("head_dim of its own", tokens=None))
     done = toynn("export", tmp_path / "run", tmp_path / "m.gguf", "--dtype", "q8_0")
     assert done.returncode == 0, done.stderr
     assert "note: the model has no tokenizer: llama.cpp can run the file on token ids" in done.stderr
     assert "note: 2 of 20 tensors are stored as f16" in done.stderr
-    told = json.loads(toynn("export", tmp_path / "run", tmp_path / "n.gguf", "--dtype", "q8_0", "--json").stdout)
-    assert len(told["notes"]) == 2
+    summary = json.loads(toynn("export", tmp_path / "run", tmp_path / "n.gguf", "--dtype", "q8_0", "--json").stdout)
+    assert len(summary["notes"]) == 2
     done = toynn("import", tmp_path / "m.gguf", "--out", tmp_path / "back")
     assert done.returncode == 0
     assert "cannot read or write text" in done.stderr
@@ -111,11 +111,11 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     export_gguf(make("gqa", seed=3), out, overwrite=True)
     assert toynn("import", out, "--out", run, "--force").returncode == 0
     assert same_weights(load_checkpoint(run).model, make("gqa", seed=3))
-    assert same_weights(load_checkpoint(old).model, make("gqa")), "the older checkpoint stays"
+    assert same_weights(load_checkpoint(old).model, make("gqa")), "the older checkpoint changed"
     assert_refused(toynn("import", out, "--out", folder, "--force"), "exists and is not a run")
 
 
-def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_path: Path) -> None:
+def test_wrong_input_gives_exit_status_2_and_one_line(run: Path, tmp_path: Path) -> None:
     assert_refused(toynn("export", tmp_path / "none", tmp_path / "m.gguf"), "does not exist")
     assert_refused(
         toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a run with a latest checkpoint nor a checkpoint"
@@ -134,7 +134,7 @@ def test_bad_input_ends_with_2_and_one_line_that_says_what_to_do(run: Path, tmp_
     assert_refused(toynn("import", tmp_path / "other", "--out", tmp_path / "new"), "contains no config.json")
     assert_refused(toynn("import", tmp_path / "none", "--out", tmp_path / "new"), "does not exist")
     assert_refused(toynn("import", tmp_path / "x.gguf"), "Missing option '--out'")
-    assert not (tmp_path / "new").exists(), "nothing was made"
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("command", ["export", "import"])
@@ -149,7 +149,7 @@ def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
         try:
             while piece := os.read(read_end, 1 << 16):
                 shown += piece
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux raises it when the other end is closed
             pass
         os.close(read_end)
         assert process.wait() == 0

@@ -1,4 +1,4 @@
-"""The whole way: a text is learned here, the model writes in llama.cpp and in transformers, comes back, and goes on."""
+"""A model trained by toynn generates the same text in llama.cpp and transformers, and can be imported and trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def first_loss(run: Path) -> float:
     return float(next(line["loss"] for line in read_log(run / "log.jsonl") if line["event"] == "stepped"))
 
 
-def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_from_it(
+def test_a_trained_model_generates_the_same_text_in_other_programs_and_can_be_trained_further(
     data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -39,18 +39,18 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
     output_of("export", run, tmp_path / "m.gguf")
     output_of("export", run, tmp_path / "hf")
 
-    # greedy text, token for token
-    with LlamaCpp(tmp_path / "m.gguf") as there:
-        prompt = there.tokenize("the cat")
+    # All programs generate the same tokens.
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        prompt = theirs.tokenize("the cat")
         decoder = LlamaDecoder(trained.shape, trained.weights, n_threads=1)
         with decoder:
             expected = list(generate(decoder, prompt, Sampling.greedy(), TOKENS))
         assert len(expected) == TOKENS
-        assert there.greedy(prompt, TOKENS) == expected
-        ends = expected.index(there.eos) if there.eos in expected else TOKENS
-        written = there.text_of(prompt + expected[:ends]).decode()
-    said = json.loads(output_of("generate", run, "-p", "the cat", "-n", str(TOKENS), "--greedy", "--json"))
-    assert "the cat" + said["text"] == written
+        assert theirs.greedy(prompt, TOKENS) == expected
+        ends = expected.index(theirs.eos) if theirs.eos in expected else TOKENS
+        written = theirs.text_of(prompt + expected[:ends]).decode()
+    ours = json.loads(output_of("generate", run, "-p", "the cat", "-n", str(TOKENS), "--greedy", "--json"))
+    assert "the cat" + ours["text"] == written
     hugging_face = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
     hugging_face.generation_config.eos_token_id = None
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
@@ -58,7 +58,7 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
     made = hugging_face.generate(torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False)
     assert made[0].tolist() == prompt + expected
 
-    # back, and on: the same first loss as from the run itself, to the bit
+    # After an import, training starts with exactly the same loss as from the run itself.
     for source in ("m.gguf", "hf"):
         output_of("import", tmp_path / source, "--out", tmp_path / f"back-{source}")
         back = load_checkpoint(tmp_path / f"back-{source}").model
@@ -70,10 +70,10 @@ def test_a_trained_model_writes_the_same_text_everywhere_and_training_goes_on_fr
         losses.append(first_loss(out))
     assert losses[0] == losses[1] == losses[2]
 
-    # and in eight bits the text is still one
+    # A quantized export can be loaded, and its weights are close to the trained ones.
     output_of("export", run, tmp_path / "q8.gguf", "--dtype", "q8_0")
     rounded = import_gguf(tmp_path / "q8.gguf")
     away = max(float(np.abs(rounded.weights[name] - values).max()) for name, values in trained.weights.items())
     assert 0 < away < 0.02
-    with LlamaCpp(tmp_path / "q8.gguf") as there:
-        assert len(there.greedy(prompt, 20)) == 20
+    with LlamaCpp(tmp_path / "q8.gguf") as theirs:
+        assert len(theirs.greedy(prompt, 20)) == 20

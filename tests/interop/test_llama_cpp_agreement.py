@@ -1,7 +1,7 @@
-"""The real llama.cpp runs what toynn exports, and computes what toynn computes.
+"""The real llama.cpp runs exported models and computes the same results as toynn.
 
-f32 all the way (weights, activations, the cache), so the only differences are the order of sums and the rounding of
-exp, sin and cos. The logits here go up to about 9; docs/interop.md has the figures that were measured.
+Weights, activations and the cache are f32, so only the order of sums and the rounding of exp, sin and cos differ. The
+largest logits are about 9; docs/interop.md has the measured differences.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
 pytestmark = pytest.mark.elsewhere
 
-F32_BOUND = 5e-4  # in logits; measured: at most 1.6e-4
-# With f16, bf16 and q8_0 weights llama.cpp rounds activations to that kind too, before each product, and random weights
-# magnify what is lost. The bound is on the root mean square of the difference over that of the logits; measured: at
-# most 0.0032, 0.026 and 0.094.
+F32_BOUND = 5e-4  # largest difference of logits; measured: 1.6e-4
+# With f16, bf16 and q8_0 weights llama.cpp also rounds the activations before each product, and random weights magnify
+# the error. The bounds are for the root mean square of the difference, divided by that of the logits; measured: 0.0032,
+# 0.026 and 0.094.
 BOUNDS = {"f16": 0.01, "bf16": 0.08, "q8_0": 0.25}
-IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()  # beyond the 64 positions that llama3's scaling is of
+IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()  # beyond the 64 positions of llama3 scaling
 
 each_shape = pytest.mark.parametrize("name", SHAPES)
 each_pre = pytest.mark.parametrize("pre", PRE_TOKENIZERS)
@@ -54,26 +54,26 @@ def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
     with LlamaCpp(tmp_path / "m.gguf") as theirs:
         logits = theirs.feed(IDS)
     assert logits.shape == ours.shape == (200, VOCAB)
-    assert np.abs(ours).max() > 5, "logits near nothing would agree with anything"
+    assert np.abs(ours).max() > 5, "the logits are too small for a meaningful comparison"
     np.testing.assert_allclose(logits, ours, rtol=0, atol=F32_BOUND)
 
 
 @each_shape
-def test_greedy_text_is_the_same_token_for_token(name: str, tmp_path: Path) -> None:
+def test_greedy_generation_gives_the_same_tokens(name: str, tmp_path: Path) -> None:
     model = make(name)
     export_gguf(model, tmp_path / "m.gguf")
     prompt = IDS[:5]
     with decoder_of(model) as ours:
         expected = list(generate(ours, prompt, Sampling.greedy(), 150))
     assert len(expected) == 150
-    assert len(set(expected)) > 30, "a text of a few tokens would prove little"
+    assert len(set(expected)) > 30, "the text has too few different tokens for a meaningful comparison"
     with LlamaCpp(tmp_path / "m.gguf") as theirs:
         assert theirs.greedy(prompt, 150) == expected
 
 
 @each_shape
 @pytest.mark.parametrize("dtype", BOUNDS)
-def test_smaller_types_load_and_stay_near(name: str, dtype: str, tmp_path: Path) -> None:
+def test_logits_of_smaller_dtypes_are_close(name: str, dtype: str, tmp_path: Path) -> None:
     model = make(name)
     export_gguf(model, tmp_path / "m.gguf", dtype)
     rounded = import_gguf(tmp_path / "m.gguf")
@@ -84,10 +84,8 @@ def test_smaller_types_load_and_stay_near(name: str, dtype: str, tmp_path: Path)
         assert away < BOUNDS[dtype]
 
 
-def test_permuting_the_rows_of_q_and_k_is_what_makes_them_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without it the file loads just as well, and computes something else: the bounds above would see it."""
+def test_without_the_permutation_of_q_and_k_the_logits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the bounds above would detect a missing permutation, although llama.cpp loads the file."""
     monkeypatch.setattr("toynn.interop.gguf_export.to_interleaved", lambda rows, n_heads: rows)
     model = make("qkv_bias")
     export_gguf(model, tmp_path / "m.gguf")
@@ -103,7 +101,7 @@ Both = tuple[Tokenizer, LlamaCpp]
 
 @pytest.fixture(scope="module", params=[f"{kind} {pre}" for pre in PRE_TOKENIZERS for kind in ("trained", "revealing")])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """A tokenizer, here and in llama.cpp: a trained one, or one that shows where words part."""
+    """Return a tokenizer here and in llama.cpp: a trained one, or one whose ids show where words are split."""
     kind, pre = request.param.split()
     content, vocab = (tokenizer(pre), VOCAB) if kind == "trained" else split_revealing(pre)
     path = tmp_path_factory.mktemp("both") / "m.gguf"
@@ -119,13 +117,13 @@ def agree(both: Both, text: str) -> None:
     assert theirs.text_of(ids).decode() == ours.decode(ids, skip_special_tokens=False) == text
 
 
-def test_varied_text_has_the_same_tokens(both: Both) -> None:
+def test_the_example_texts_have_the_same_tokens(both: Both) -> None:
     for text in TEXTS:
         agree(both, text)
 
 
-def test_bytes_that_the_vocabulary_lacks_are_dropped_there_as_here(tmp_path: Path) -> None:
-    """Real vocabularies lack those that UTF-8 never has; these lack a letter, a space, a line's end too."""
+def test_bytes_that_are_missing_in_the_vocabulary_are_dropped_by_both(tmp_path: Path) -> None:
+    """Real vocabularies lack bytes that UTF-8 never contains. This one also lacks a letter, a space and a newline."""
     described = json.loads(tokenizer())
     lacking = ("\u00c3", "z", "\u0120", "\u010a")
     tokens = [token for token in described["model"]["vocab"] if not any(byte in token for byte in lacking)]
@@ -146,24 +144,24 @@ any_text = st.text(
         st.characters(max_codepoint=0x3FF),
     ),
     max_size=60,
-).map(lambda text: unicodedata.normalize("NFC", text))  # qwen2's normalizer, which llama.cpp has not
+).map(lambda text: unicodedata.normalize("NFC", text))  # the normalizer of qwen2, which llama.cpp does not apply
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=any_text)
-def test_any_text_has_the_same_tokens(both: Both, text: str) -> None:
+def test_random_text_has_the_same_tokens(both: Both, text: str) -> None:
     agree(both, text)
 
 
-# Of Unicode 16, which the tables of this llama.cpp and of the tokenizers library take differently.
+# Characters of Unicode 16, for which the tables of llama.cpp and of the tokenizers library differ.
 NEWEST = {0x897, 0x1C89, 0x1C8A, *range(0xA7CB, 0xA7CE), *range(0xA7DA, 0xA7DD)}
 
 
 @each_pre
-def test_every_character_parts_words_as_it_does_here(pre: str, tmp_path: Path) -> None:
-    """A vocabulary that joins any two bytes beside a letter, a digit or a space: where a word ends shows in the ids.
+def test_every_character_splits_words_in_the_same_way(pre: str, tmp_path: Path) -> None:
+    """The vocabulary joins any two bytes next to a letter, a digit or a space, so the ids show where words end.
 
-    Characters that are their own NFC, of the basic plane but for the middle of large alphabets, and of emoji.
+    The characters are emoji and those of the basic plane that NFC does not change, without most of the large alphabets.
     """
     content, vocab = split_revealing(pre)
     model = make("tied", tokens=content, vocab=vocab)
@@ -186,10 +184,10 @@ def test_every_character_parts_words_as_it_does_here(pre: str, tmp_path: Path) -
     assert wrong == []
 
 
-# ---- what llama.cpp takes special tokens to be ----
+# ---- special tokens ----
 
 
-def test_the_end_of_text_is_llama_cpps_end_and_nothing_is_put_in_front(tmp_path: Path) -> None:
+def test_llama_cpp_uses_the_end_of_text_token_and_adds_no_first_token(tmp_path: Path) -> None:
     export_gguf(make("tied"), tmp_path / "m.gguf")
     with LlamaCpp(tmp_path / "m.gguf") as theirs:
         assert (theirs.bos, theirs.eos, theirs.adds_bos) == (0, 0, False)
@@ -198,7 +196,7 @@ def test_the_end_of_text_is_llama_cpps_end_and_nothing_is_put_in_front(tmp_path:
         assert theirs.n_vocab == VOCAB
 
 
-def test_without_an_end_of_text_an_unused_token_is_the_end_or_else_it_is_said_what_is(tmp_path: Path) -> None:
+def test_without_an_end_of_text_an_unused_token_is_exported_or_a_note_names_the_token(tmp_path: Path) -> None:
     content = tokenizer(end="")
     n = Tokenizer.from_str(content.decode()).get_vocab_size()
     assert export_gguf(make("tied", tokens=content, vocab=n + 3), tmp_path / "a.gguf").notes == ()
@@ -210,7 +208,7 @@ def test_without_an_end_of_text_an_unused_token_is_the_end_or_else_it_is_said_wh
         assert [token for token in range(n) if theirs.is_end(token)] == [11]
 
 
-def test_a_file_without_a_tokenizer_computes(tmp_path: Path) -> None:
+def test_llama_cpp_computes_a_model_without_a_tokenizer(tmp_path: Path) -> None:
     model = make("gqa", tokens=None)
     written = export_gguf(model, tmp_path / "m.gguf")
     assert written.notes[0].startswith("the model has no tokenizer")

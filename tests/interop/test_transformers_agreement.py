@@ -1,4 +1,4 @@
-"""Hugging Face's transformers runs what toynn exports and toynn what transformers saves, with the same logits."""
+"""transformers runs exported models, toynn imports models saved by transformers, and their logits agree."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ torch: Any = pytest.importorskip("torch")
 transformers: Any = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
 
-BOUND = 5e-4  # in logits of up to about 10; measured: at most 1.2e-4
+BOUND = 5e-4  # largest difference of logits, which reach about 10; measured: 1.2e-4
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
 EXPORTED = [name for name in SHAPES if name not in ("llama3 rope", "heads that do not divide d_model")]
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers asks no network for anything, and shows no progress."""
+    """Keep transformers from using the network and from showing progress."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(os.environ, "HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def logits_there(model: Any) -> npt.NDArray[np.float32]:
+def logits_of_transformers(model: Any) -> npt.NDArray[np.float32]:
     with torch.no_grad():
         result: npt.NDArray[np.float32] = model(torch.tensor([IDS])).logits[0].float().numpy()
     return result
@@ -43,20 +43,20 @@ def logits_there(model: Any) -> npt.NDArray[np.float32]:
 def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
     model = make(name)
     export_hf(model, tmp_path / "hf")
-    theirs, told = transformers.LlamaForCausalLM.from_pretrained(
+    theirs, loading = transformers.LlamaForCausalLM.from_pretrained(
         tmp_path / "hf", output_loading_info=True, attn_implementation="eager"
     )
-    assert {key: list(found) for key, found in told.items() if found} == {}, "no key missing, unexpected or mismatched"
+    assert {key: list(found) for key, found in loading.items() if found} == {}, "keys do not match"
     ours = logits_of(model, IDS)
-    assert np.abs(ours).max() > 5, "logits near nothing would agree with anything"
-    np.testing.assert_allclose(logits_there(theirs.eval()), ours, rtol=0, atol=BOUND)
+    assert np.abs(ours).max() > 5, "the logits are too small for a meaningful comparison"
+    np.testing.assert_allclose(logits_of_transformers(theirs.eval()), ours, rtol=0, atol=BOUND)
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("rope", [None, "llama3"])
 @pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["one file", "shards"])
-def test_what_transformers_saves_is_read_with_its_logits(
+def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
     qkv_bias: bool, tied: bool, rope: str | None, shard: str, tmp_path: Path
 ) -> None:
     rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
@@ -80,7 +80,7 @@ def test_what_transformers_saves_is_read_with_its_logits(
     assert (tmp_path / "hf" / "model.safetensors.index.json").exists() == (shard == "60KB")
     back = import_hf(tmp_path / "hf")
     assert (back.shape.untied, back.shape.qkv_bias) == (not tied, qkv_bias)
-    np.testing.assert_allclose(logits_of(back, IDS), logits_there(model), rtol=0, atol=BOUND)
+    np.testing.assert_allclose(logits_of(back, IDS), logits_of_transformers(model), rtol=0, atol=BOUND)
     if qkv_bias:
         with torch.no_grad():
             model.model.layers[0].self_attn.o_proj.bias.fill_(0.5)
@@ -90,7 +90,7 @@ def test_what_transformers_saves_is_read_with_its_logits(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_floats_of_transformers_are_read_as_its_numbers(dtype: str, tmp_path: Path) -> None:
+def test_half_precision_weights_of_transformers_are_read_exactly(dtype: str, tmp_path: Path) -> None:
     export_hf(make("gqa"), tmp_path / "hf")
     half = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=getattr(torch, dtype))
     half.save_pretrained(tmp_path / "half")
@@ -98,11 +98,11 @@ def test_half_floats_of_transformers_are_read_as_its_numbers(dtype: str, tmp_pat
     back = import_hf(tmp_path / "half")
     embedding = widened.model.embed_tokens.weight.detach().numpy()
     assert back.weights["token_embd.weight"].tobytes() == embedding.tobytes()
-    np.testing.assert_allclose(logits_of(back, IDS), logits_there(widened), rtol=0, atol=BOUND)
+    np.testing.assert_allclose(logits_of(back, IDS), logits_of_transformers(widened), rtol=0, atol=BOUND)
 
 
-def test_the_reference_s_llama3_scaling_is_another_and_so_is_refused_on_export() -> None:
-    """Were it exported as Hugging Face's, the angles would differ by this much."""
+def test_llama3_scaling_of_the_reference_differs_from_that_of_transformers() -> None:
+    """So it is refused by the export, because the angles would be wrong by this much."""
     theirs = RopeScaling.llama3_hf(**LLAMA3).freq_factors(10, 100.0)
     ours = RopeScaling.llama3(**LLAMA3).freq_factors(10, 100.0)
     assert theirs is not None

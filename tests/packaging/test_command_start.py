@@ -1,5 +1,4 @@
-"""The process of the `toynn` command before and around a command: Ctrl-C while modules load, closed streams, a
-build that does not fit."""
+"""The start of the `toynn` command: Ctrl-C while modules load, closed streams, and an unusable build."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import pytest
 
 from commands import TOYNN
 
-# Sends SIGINT to itself when the module that argv[1] names is about to be loaded.
+# A command that sends SIGINT to itself just before it loads the module named by argv[1].
 INTERRUPTED = """
 import os, signal, sys
 name = sys.argv.pop(1)
@@ -37,7 +36,7 @@ def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
 
 
 def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in a shell that redirects like "<&-" first."""
+    """Run the command in a shell with a redirection such as "<&-"."""
     script = f'exec "$@" {redirected}'
     return subprocess.run(
         ["sh", "-c", script, "sh", *TOYNN, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
@@ -57,7 +56,7 @@ def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProce
         ("matplotlib", ["report", "RUN"]),
     ],
 )
-def test_ctrl_c_while_modules_load_is_one_line(module: str, words: list[str], trained: Path) -> None:
+def test_ctrl_c_while_modules_load_prints_one_line(module: str, words: list[str], trained: Path) -> None:
     words = [str(trained) if word == "RUN" else word for word in words]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, module, *words], capture_output=True, text=True, check=False, timeout=60
@@ -65,7 +64,7 @@ def test_ctrl_c_while_modules_load_is_one_line(module: str, words: list[str], tr
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "toynn: interrupted\n")
 
 
-def test_sigint_that_the_caller_ignores_stays_ignored() -> None:
+def test_sigint_stays_ignored_if_the_parent_process_ignores_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, "numpy", "info"],
         capture_output=True,
@@ -77,7 +76,7 @@ def test_sigint_that_the_caller_ignores_stays_ignored() -> None:
     assert "profile" in done.stdout
 
 
-def test_a_kernel_that_is_not_there_is_one_line_and_bad_input() -> None:
+def test_an_unknown_kernel_gives_one_line_and_exit_status_2() -> None:
     def info(*before: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TOYNN_GEMM_KERNEL": "foo"}
         return subprocess.run([*TOYNN, *before, "info"], capture_output=True, text=True, check=False, env=environment)
@@ -98,15 +97,15 @@ def test_a_closed_stdout_is_an_error(trained: Path) -> None:
         )
 
 
-def test_a_closed_stdin_is_an_error_where_it_is_read(trained: Path) -> None:
+def test_a_closed_stdin_is_an_error_only_if_it_is_read(trained: Path) -> None:
     done = in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "-")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "toynn: --prompt - reads stdin, which is closed\n")
     assert in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "the").returncode == 0
 
 
-def test_a_closed_stderr_is_no_place_for_a_file(data: Path, tmp_path: Path) -> None:
-    """Else the first file that is opened, the log perhaps, would get what is written to stderr."""
-    words = ["train", data, "--out", tmp_path / "run", "--set", "train.steps=2", "--set", "model.d_model=16"]
-    done = in_a_shell("2>&-", *map(str, words), "--set", "model.ctx=16", "--set", "train.batch=1")
+def test_no_file_is_opened_in_place_of_a_closed_stderr(data: Path, tmp_path: Path) -> None:
+    """Otherwise the first opened file, such as the log, would receive the output to stderr."""
+    arguments = ["train", data, "--out", tmp_path / "run", "--set", "train.steps=2", "--set", "model.d_model=16"]
+    done = in_a_shell("2>&-", *map(str, arguments), "--set", "model.ctx=16", "--set", "train.batch=1")
     assert done.returncode == 0, done.stdout
     assert "done after 2 steps" in done.stdout

@@ -1,7 +1,7 @@
-"""What leaves the house: the sdist, and the wheel built from it without any network.
+"""The contents and properties of the sdist, and of the wheel that is built from it without a network.
 
-One wheel is built here, about a minute on two cores, and a second one by the slow tests. Their build requirements are
-those of the virtual environment that the tests run in, as `make test` makes it.
+One wheel is built here, in about a minute on two cores, and a second one in the slow tests. The build requirements come
+from the virtual environment of the tests, which `make test` creates.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.packaging
 VERSION = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
 DIST_INFO = f"toynn-{VERSION}.dist-info"
 LICENCES = ["LICENSE", "NOTICE", "vendor/LICENSE.ggml"]
-# The C and C++ runtimes, which every system has. ld-linux is glibc's own.
+# The C and C++ runtimes, which every system has. ld-linux is part of glibc.
 ALLOWED_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, umask: int = -1) -> str:
-    """Output of a command that must succeed."""
+    """Run a command that must succeed and return its output."""
     done = subprocess.run(
         command, cwd=cwd, env=env, umask=umask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
@@ -49,7 +49,7 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
 
 
 def offline() -> dict[str, str]:
-    """An environment in which pip finds nothing and ggml's source comes from nowhere."""
+    """Return an environment in which neither pip nor populate.py can use a network."""
     tools = str(Path(sys.executable).parent)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "TOYNN_", "SKBUILD_"))}
     path = tools + os.pathsep + os.environ["PATH"]
@@ -58,7 +58,7 @@ def offline() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Packages:
-    """Both packages, the unpacked sdist, the wheel's build folder and its extension."""
+    """The sdist and the wheel, the unpacked sdist, the build folder of the wheel and its extension."""
 
     sdist: Path
     source: Path
@@ -81,7 +81,7 @@ def build_wheel(source: Path, outdir: Path, build: Path, umask: int = 0o022, **e
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """The sdist of this checkout, and the wheel of that sdist, unpacked elsewhere."""
+    """Build the sdist of this checkout and the wheel of that sdist, in a temporary folder."""
     folder = tmp_path_factory.mktemp("packages")
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT, env=offline())
     (sdist,) = folder.glob("*.tar.gz")
@@ -103,22 +103,22 @@ def on_linux(reason: str) -> pytest.MarkDecorator:
 # ---------------------------------------------------------------- the sdist
 
 
-def test_the_sdist_carries_the_complete_ggml_tree(packages: Packages) -> None:
-    run(sys.executable, packages.source / "vendor" / "populate.py", env=offline())  # complains if a file is missing
+def test_the_sdist_contains_the_complete_ggml_tree(packages: Packages) -> None:
+    run(sys.executable, packages.source / "vendor" / "populate.py", env=offline())  # fails if a file is missing
     stamp = (packages.source / "vendor" / "ggml" / ".toynn-stamp").read_text()
     assert len(stamp.splitlines()) > 100
     assert stamp == (ROOT / "vendor" / "ggml" / ".toynn-stamp").read_text()
 
 
-def test_the_sdist_carries_what_git_tracks_and_nothing_else(packages: Packages) -> None:
+def test_the_sdist_contains_exactly_the_files_that_git_tracks(packages: Packages) -> None:
     if not (ROOT / ".git").exists():
-        pytest.skip("this is an unpacked sdist itself: there is no git to compare with")
+        pytest.skip("this folder is an unpacked sdist without a git repository to compare with")
     tracked = set(run("git", "ls-files", cwd=ROOT).splitlines())
     packed = {path.relative_to(packages.source).as_posix() for path in packages.source.rglob("*") if path.is_file()}
     packed = {name for name in packed if not name.startswith("vendor/ggml/")} - {"PKG-INFO"}
     assert not {name for name in tracked - packed if not name.startswith(".ci/")}
     untracked = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines())
-    assert packed - tracked <= untracked  # files about to be committed
+    assert packed - tracked <= untracked  # new files that are not committed yet
 
 
 def test_the_sdist_is_small(packages: Packages) -> None:
@@ -128,7 +128,7 @@ def test_the_sdist_is_small(packages: Packages) -> None:
 # ---------------------------------------------------------------- the wheel
 
 
-def test_one_wheel_serves_all_pythons(packages: Packages) -> None:
+def test_one_wheel_works_with_all_python_versions(packages: Packages) -> None:
     assert packages.wheel.name.startswith(f"toynn-{VERSION}-cp310-abi3-")
     assert packages.extension.name == "_tinynn.abi3.so"
 
@@ -137,7 +137,7 @@ def test_the_wheel_is_under_five_megabytes(packages: Packages) -> None:
     assert packages.wheel.stat().st_size < 5_000_000
 
 
-def test_the_wheel_needs_numpy_and_cffi_and_no_more(packages: Packages) -> None:
+def test_the_wheel_requires_only_numpy_and_cffi(packages: Packages) -> None:
     metadata = email.message_from_string(packages.wheel_text(f"{DIST_INFO}/METADATA"))
     requirements = metadata.get_all("Requires-Dist") or []
     needed = sorted(re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line)
@@ -145,7 +145,7 @@ def test_the_wheel_needs_numpy_and_cffi_and_no_more(packages: Packages) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
 
 
-def test_both_packages_carry_the_licences(packages: Packages) -> None:
+def test_both_packages_contain_the_licences(packages: Packages) -> None:
     for name in LICENCES:
         text = (ROOT / name).read_text()
         assert packages.wheel_text(f"{DIST_INFO}/licenses/{name}") == text
@@ -153,7 +153,7 @@ def test_both_packages_carry_the_licences(packages: Packages) -> None:
     assert "The ggml authors" in (ROOT / "vendor" / "LICENSE.ggml").read_text()
 
 
-def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> None:
+def test_the_wheel_contains_exactly_the_files_of_the_package(packages: Packages) -> None:
     with zipfile.ZipFile(packages.wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith(f"{DIST_INFO}/")}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("toynn*/**/*.py*")}
@@ -161,7 +161,7 @@ def test_the_wheel_holds_the_package_and_no_stray_file(packages: Packages) -> No
     assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 
 
-def test_the_wheel_carries_a_bill_of_materials_that_names_the_ggml_of_the_lock(packages: Packages) -> None:
+def test_the_bill_of_materials_in_the_wheel_names_the_pinned_ggml(packages: Packages) -> None:
     text = packages.wheel_text(f"{DIST_INFO}/sboms/toynn.cdx.json")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill = json.loads(text)
@@ -172,13 +172,13 @@ def test_the_wheel_carries_a_bill_of_materials_that_names_the_ggml_of_the_lock(p
     (source,) = ggml["externalReferences"]
     assert source["url"] == f"pkg:pypi/{lock['package']}@{lock['version']}"
     assert source["hashes"] == [{"alg": "SHA-256", "content": lock["sha256"]}]
-    # every copyright holder of NOTICE whose work is compiled in, and no other
+    # exactly the copyright holders in NOTICE whose work is compiled in
     compiled_in = (ROOT / "NOTICE").read_text().split("not compiled in")[0]
     holders = [ggml["copyright"], *(part["copyright"] for part in ggml["components"])]
     assert re.findall(r"Copyright .*?(?=  )", compiled_in) == holders
 
 
-def test_nothing_of_the_day_or_the_machine_is_in_the_order_times_and_permissions_of_the_wheel(
+def test_order_times_and_permissions_in_the_wheel_do_not_depend_on_the_day_or_the_machine(
     packages: Packages,
 ) -> None:
     with zipfile.ZipFile(packages.wheel) as archive:
@@ -193,8 +193,8 @@ def test_nothing_of_the_day_or_the_machine_is_in_the_order_times_and_permissions
 
 
 @pytest.mark.slow
-def test_a_wheel_built_elsewhere_at_another_time_is_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
-    """Another folder, umask, time zone, language, and place of temporary files (in memory, where there is one)."""
+def test_a_wheel_built_in_another_folder_at_another_time_has_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
+    """The folder, umask, time zone, language and folder for temporary files (in memory, if possible) differ."""
     in_memory = Path("/dev/shm")
     temporary = in_memory if in_memory.is_dir() else tmp_path
     source = tmp_path / "a folder with another name"
@@ -213,20 +213,20 @@ def test_a_wheel_built_elsewhere_at_another_time_is_the_same_bytes(packages: Pac
 # ---------------------------------------------------------------- the extension
 
 
-@on_linux("readelf reads ELF")
-def test_the_extension_links_the_c_and_cpp_runtimes_only(packages: Packages) -> None:
+@on_linux("readelf reads only ELF files")
+def test_the_extension_links_only_the_c_and_cpp_runtimes(packages: Packages) -> None:
     needed = re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "-dW", packages.extension))
     assert needed
     assert [name for name in needed if not ALLOWED_LIBRARIES.fullmatch(name)] == []
 
 
-@on_linux("nm -D reads ELF")
-def test_the_extension_exports_its_init_function_only(packages: Packages) -> None:
+@on_linux("nm -D reads only ELF files")
+def test_the_extension_exports_only_its_init_function(packages: Packages) -> None:
     exported = [line.split()[-1] for line in run("nm", "-D", "--defined-only", packages.extension).splitlines()]
     assert exported == ["PyInit__tinynn"]
 
 
-@on_linux("ELF is Linux's")
+@on_linux("only Linux uses ELF files")
 def test_the_extension_is_hardened(packages: Packages) -> None:
     with packages.extension.open("rb") as file:
         elf = ELFFile(file)
@@ -240,19 +240,19 @@ def test_the_extension_is_hardened(packages: Packages) -> None:
     writable, executable = 2, 1  # PF_W, PF_X
     assert not segments["PT_GNU_STACK"] & executable
     assert not [flags for flags in mapped if flags & writable and flags & executable]
-    # all relocations are done when it is loaded, and read-only then; none is in the code
+    # All relocations are resolved at load time and then read-only, and none is in the code.
     assert "PT_GNU_RELRO" in segments
     assert dynamic["DT_FLAGS"] & 8  # DF_BIND_NOW
     assert "DT_TEXTREL" not in dynamic
     assert not dynamic["DT_FLAGS"] & 4  # DF_TEXTREL
     assert not {"DT_RPATH", "DT_RUNPATH"} & set(dynamic)
-    # the compiler's checks of the stack and of sizes
+    # The compiler's checks of the stack and of sizes are present.
     assert "__stack_chk_fail" in imported
     assert {"__snprintf_chk", "__memcpy_chk"} & imported
 
 
-@on_linux("the build folder's record of commands is of a Linux build")
-def test_every_file_is_compiled_with_the_flags_that_harden_and_those_that_keep_bits(packages: Packages) -> None:
+@on_linux("the expected compiler flags are those of a Linux build")
+def test_every_file_is_compiled_with_the_flags_for_hardening_and_determinism(packages: Packages) -> None:
     commands = {
         entry["file"]: shlex.split(entry["command"])
         for entry in json.loads((packages.build / "compile_commands.json").read_text())
@@ -274,43 +274,43 @@ def test_every_file_is_compiled_with_the_flags_that_harden_and_those_that_keep_b
         assert not [word for word in command if re.match("-(Ofast|ffast-math|march=|mtune=)", word)], file
 
 
-@on_linux("auditwheel reads ELF")
-def test_auditwheel_finds_nothing_to_mend(packages: Packages) -> None:
+@on_linux("auditwheel reads only ELF files")
+def test_auditwheel_finds_nothing_to_repair(packages: Packages) -> None:
     said = " ".join(run(sys.executable, "-m", "auditwheel", "show", packages.wheel).split())
     tag = re.search(r'is consistent with the following platform tag: "(\w+)"', said)
     assert tag, said
     assert tag[1].startswith(("manylinux_2_", "musllinux_1_")), said
-    assert "external shared libraries are required" not in said, said  # it would name those to bundle
+    assert "external shared libraries are required" not in said, said  # auditwheel would list the libraries to bundle
 
 
-def test_the_extension_names_no_folder_of_the_machine_that_built_it(packages: Packages) -> None:
+def test_the_extension_contains_no_path_of_the_build_machine(packages: Packages) -> None:
     content = packages.extension.read_bytes()
     for folder in (packages.build, packages.source, Path.home()):
         assert str(folder).encode() not in content
 
 
-@on_linux("objdump, and the object files' names, are of a Linux build")
-def test_what_runs_before_the_cpu_is_checked_needs_no_avx(packages: Packages) -> None:
+@on_linux("objdump and the names of object files differ on other systems")
+def test_code_that_runs_before_the_cpu_check_contains_no_avx(packages: Packages) -> None:
     def vex(path: Path) -> int:
-        """How many of its instructions an old x86-64 does not have."""
+        """Count the instructions that the baseline x86-64 does not have."""
         return len(re.findall(r"\t(?:v[a-z]\w+|mulx|[sr][ah][lr]x|rorx|pdep|pext|bzhi)\s", run("objdump", "-d", path)))
 
     if os.uname().machine != "x86_64":
         pytest.skip("only x86-64 has a profile above the baseline")
-    assert vex(packages.build / "libtinynn.a") > 0  # the pattern finds what it should
+    assert vex(packages.build / "libtinynn.a") > 0  # otherwise the pattern would be wrong
     assert vex(packages.build / "libtinynn_baseline.a") == 0
     (module,) = packages.build.rglob("_tinynn.c.o")
     assert vex(module) == 0
 
 
-@on_linux("objdump, and the object files' names, are of a Linux build")
-def test_one_file_only_is_compiled_for_avx512_and_gives_the_linker_nothing_to_share(packages: Packages) -> None:
+@on_linux("objdump and the names of object files differ on other systems")
+def test_only_one_file_uses_avx512_and_it_exports_only_its_kernel_description(packages: Packages) -> None:
     if os.uname().machine != "x86_64":
-        pytest.skip("AVX-512 is x86-64's")
+        pytest.skip("only x86-64 has AVX-512")
     avx512 = re.compile(r"%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]|\{z\}")
 
     def functions(path: Path) -> set[str]:
-        """The functions with an instruction that needs AVX-512, as "object: function"."""
+        """Return the functions with an instruction of AVX-512, as "object: function"."""
         found, member, function = set(), path.name, ""
         for line in run("objdump", "-d", "--no-show-raw-insn", path).splitlines():
             if match := re.match(r"(\S+):\s+file format", line):
@@ -324,19 +324,19 @@ def test_one_file_only_is_compiled_for_avx512_and_gives_the_linker_nothing_to_sh
     archives = sorted(packages.build.rglob("lib*.a"))
     assert {"libtinynn.a", "libtinynn_baseline.a", "libggml-cpu.a"} <= {path.name for path in archives}
     found = set().union(*(functions(path) for path in [*archives, *packages.build.rglob("_tinynn.c.o")]))
-    assert found  # the pattern finds what it should
+    assert found  # otherwise the pattern would be wrong
     assert {name.split(":")[0] for name in found} == {"gemm_avx512.c.o"}
     (own,) = packages.build.rglob("gemm_avx512.c.o")
-    # none weak, none a function: but for the kernel's description, nothing of this file has a name outside it
+    # The only global symbol of the file is the description of the kernel: no weak symbol and no function.
     defined = [line.split() for line in run("nm", "-g", "--defined-only", own).splitlines()]
     assert [(kind, name) for _, kind, name in defined] == [("D", "tnn__gemm_avx512")]
 
 
-def test_the_wheel_works_in_a_virtual_environment_of_its_own(packages: Packages, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_new_virtual_environment(packages: Packages, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", packages.wheel, env=offline())
-    # numpy and cffi are lent by the virtual environment of the tests; its own toynn is hidden by the wheel's.
+    # numpy and cffi come from the virtual environment of the tests; the toynn of the wheel hides the one there.
     site = Path(pytest.__file__).parents[1]
     code = f"import sys; sys.path.append({str(site)!r}); import toynn; print(toynn.__file__, toynn.build_info())"
     said = run(python, "-I", "-c", code, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""vendor/populate.py: what it makes, and what it says when it cannot. No test here needs a network."""
+"""vendor/populate.py creates the ggml tree, or its error says what to do. No test here needs a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paths import ROOT
 POPULATE = ROOT / "vendor" / "populate.py"
 TOP = "libggml_python-1.0/"
 
-# The least that counts as a ggml tree, and some things around it that are not to be kept.
+# The smallest ggml tree that populate.py accepts, and some files that it must not keep.
 TREE = {
     "ggml/CMakeLists.txt": "project(ggml)",
     "ggml/LICENSE": "MIT",
@@ -36,7 +36,7 @@ KEPT = {name.removeprefix("ggml/"): text for name, text in TREE.items() if text 
 
 
 def make_sdist(path: Path, files: Mapping[str, str], extra: tarfile.TarInfo | None = None) -> Path:
-    """A source distribution, the same bytes whenever it is made."""
+    """Write a source distribution with reproducible bytes."""
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         for name, text in files.items():
@@ -50,7 +50,7 @@ def make_sdist(path: Path, files: Mapping[str, str], extra: tarfile.TarInfo | No
 
 
 class Vendor:
-    """A vendor folder of our own, with a lock on a little sdist."""
+    """A temporary vendor folder whose lock names a small sdist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "vendor"
@@ -61,13 +61,13 @@ class Vendor:
         self.pin(TREE)
 
     def pin(self, files: Mapping[str, str], extra: tarfile.TarInfo | None = None) -> None:
-        """Makes the sdist and locks its hash."""
+        """Create the sdist and write its hash to the lock."""
         make_sdist(self.sdist, files, extra)
         sha256 = hashlib.sha256(self.sdist.read_bytes()).hexdigest()
-        self.lock.write_text(f"package = libggml-python\nversion = 1.0 # a test's\nsha256 = {sha256}\n")
+        self.lock.write_text(f"package = libggml-python\nversion = 1.0 # of a test\nsha256 = {sha256}\n")
 
     def populate(self, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs populate, by default from the local sdist and with every index out of reach."""
+        """Run populate, by default with the local sdist and without access to a package index."""
         offline = {
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
@@ -88,12 +88,12 @@ class Vendor:
         return self
 
     def files(self) -> dict[str, str]:
-        """The tree's files without the stamp."""
+        """Return the files of the tree, without the stamp."""
         paths = [path for path in self.tree.rglob("*") if path.is_file() and path.name != ".toynn-stamp"]
         return {path.relative_to(self.tree).as_posix(): path.read_text() for path in paths}
 
     def leftovers(self) -> set[str]:
-        """What lies in the vendor folder besides the lock and the tree."""
+        """Return the names in the vendor folder, except the lock and the tree."""
         return {path.name for path in self.folder.iterdir()} - {"ggml.lock", "ggml"}
 
 
@@ -103,23 +103,23 @@ def vendor(tmp_path: Path) -> Vendor:
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """It failed, said all of this, and showed no traceback."""
+    """Check that populate failed with an error that contains all the words, and without a traceback."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
 
 
-# ---------------------------------------------------------------- what it makes
+# ---------------------------------------------------------------- the tree
 
 
-def test_only_what_the_cpu_build_needs_is_kept(vendor: Vendor) -> None:
+def test_only_files_for_the_cpu_build_are_kept(vendor: Vendor) -> None:
     vendor.populated()
     assert vendor.files() == KEPT
     assert vendor.leftovers() == set()
 
 
-def test_a_complete_tree_is_left_alone_and_needs_no_source(vendor: Vendor) -> None:
+def test_a_complete_tree_is_not_changed_and_needs_no_source(vendor: Vendor) -> None:
     before = vendor.populated().tree.stat().st_ino
     vendor.sdist.unlink()
     done = vendor.populate(TOYNN_GGML_SDIST="")
@@ -127,19 +127,19 @@ def test_a_complete_tree_is_left_alone_and_needs_no_source(vendor: Vendor) -> No
     assert vendor.tree.stat().st_ino == before
 
 
-def test_the_tree_this_build_used_is_the_pinned_one_and_complete() -> None:
+def test_the_tree_of_this_build_is_the_complete_pinned_one() -> None:
     done = subprocess.run([sys.executable, str(POPULATE)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_ggmls_licence_that_our_packages_carry_is_ggmls() -> None:
+def test_the_ggml_licence_in_our_packages_is_that_of_the_source() -> None:
     assert (ROOT / "vendor" / "LICENSE.ggml").read_bytes() == (ROOT / "vendor" / "ggml" / "LICENSE").read_bytes()
 
 
 # ---------------------------------------------------------------- incomplete trees
 
 
-def test_a_tree_that_lost_a_file_is_made_again_and_said_so(vendor: Vendor) -> None:
+def test_a_tree_with_a_missing_file_is_created_again_with_a_notice(vendor: Vendor) -> None:
     (vendor.populated().tree / "src" / "ggml.c").unlink()
     done = vendor.populate()
     assert done.returncode == 0
@@ -148,7 +148,7 @@ def test_a_tree_that_lost_a_file_is_made_again_and_said_so(vendor: Vendor) -> No
     assert vendor.leftovers() == set()
 
 
-def test_a_tree_without_its_stamp_is_made_again_and_said_so(vendor: Vendor) -> None:
+def test_a_tree_without_its_stamp_is_created_again_with_a_notice(vendor: Vendor) -> None:
     vendor.tree.mkdir()
     (vendor.tree / "CMakeLists.txt").write_text("half a ggml")
     done = vendor.populate()
@@ -157,7 +157,7 @@ def test_a_tree_without_its_stamp_is_made_again_and_said_so(vendor: Vendor) -> N
     assert vendor.files() == KEPT
 
 
-def test_a_tree_of_another_release_is_made_again_when_the_lock_moves(vendor: Vendor) -> None:
+def test_a_tree_of_another_release_is_created_again_when_the_lock_changes(vendor: Vendor) -> None:
     vendor.populated().pin({**TREE, "ggml/src/ggml.c": "int newer;"})
     done = vendor.populate()
     assert done.returncode == 0
@@ -165,7 +165,7 @@ def test_a_tree_of_another_release_is_made_again_when_the_lock_moves(vendor: Ven
     assert vendor.files()["src/ggml.c"] == "int newer;"
 
 
-def test_a_half_populated_tree_that_cannot_be_mended_says_both_things(vendor: Vendor) -> None:
+def test_the_error_for_an_incomplete_tree_without_a_source_names_both_problems(vendor: Vendor) -> None:
     (vendor.populated().tree / "LICENSE").unlink()
     refused(
         vendor.populate(TOYNN_GGML_SDIST=""),
@@ -175,15 +175,15 @@ def test_a_half_populated_tree_that_cannot_be_mended_says_both_things(vendor: Ve
     )
 
 
-def test_an_edited_tree_is_refused_and_not_overwritten(vendor: Vendor) -> None:
+def test_a_changed_tree_is_refused_and_not_overwritten(vendor: Vendor) -> None:
     edited = vendor.populated().tree / "src" / "ggml.c"
     edited.write_text("int mine;")
     refused(vendor.populate(), "src/ggml.c", "ggml is built unmodified", "remove the folder", "build again")
     assert edited.read_text() == "int mine;"
 
 
-def test_a_file_that_was_put_into_the_tree_is_refused_and_not_removed(vendor: Vendor) -> None:
-    """A header in include/ would be compiled in, and no hash of what was unpacked would tell."""
+def test_an_added_file_in_the_tree_is_refused_and_not_removed(vendor: Vendor) -> None:
+    """A header added to include/ would be compiled, and the hashes of the unpacked files would not show it."""
     strange = vendor.populated().tree / "include" / "stdlib.h"
     strange.write_text("int mine;")
     refused(
@@ -192,7 +192,7 @@ def test_a_file_that_was_put_into_the_tree_is_refused_and_not_removed(vendor: Ve
     assert strange.read_text() == "int mine;"
 
 
-# ---------------------------------------------------------------- the source is not what, or where, it should be
+# ---------------------------------------------------------------- missing or wrong sources
 
 
 def test_a_file_with_another_hash_is_refused(vendor: Vendor) -> None:
@@ -215,7 +215,7 @@ def test_a_download_with_another_hash_is_refused(vendor: Vendor) -> None:
     assert not vendor.tree.exists()
 
 
-def test_the_variable_naming_no_file_is_refused(vendor: Vendor) -> None:
+def test_a_source_variable_without_a_file_is_refused(vendor: Vendor) -> None:
     refused(
         vendor.populate(TOYNN_GGML_SDIST="nowhere.tar.gz"),
         "TOYNN_GGML_SDIST names nowhere.tar.gz, which is not a file",
@@ -223,7 +223,7 @@ def test_the_variable_naming_no_file_is_refused(vendor: Vendor) -> None:
     )
 
 
-def test_without_a_network_it_says_what_to_do(vendor: Vendor) -> None:
+def test_the_error_without_a_network_says_what_to_do(vendor: Vendor) -> None:
     refused(
         vendor.populate(TOYNN_GGML_SDIST=""),
         "could not be downloaded: no network",
@@ -237,7 +237,7 @@ def test_without_a_network_it_says_what_to_do(vendor: Vendor) -> None:
     assert vendor.leftovers() == set()
 
 
-def test_an_index_that_does_not_answer_is_no_network(vendor: Vendor) -> None:
+def test_an_index_that_does_not_answer_is_reported_as_no_network(vendor: Vendor) -> None:
     done = vendor.populate(
         TOYNN_GGML_SDIST="",
         PIP_NO_INDEX="0",
@@ -248,7 +248,7 @@ def test_an_index_that_does_not_answer_is_no_network(vendor: Vendor) -> None:
     refused(done, "could not be downloaded: no network", "TOYNN_GGML_SDIST=path/to/")
 
 
-def test_a_python_without_pip_says_what_to_do(vendor: Vendor, tmp_path: Path) -> None:
+def test_the_error_without_pip_says_what_to_do(vendor: Vendor, tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit(1)")
     refused(
         vendor.populate(TOYNN_GGML_SDIST="", PYTHONPATH=str(tmp_path)),
@@ -258,19 +258,19 @@ def test_a_python_without_pip_says_what_to_do(vendor: Vendor, tmp_path: Path) ->
     )
 
 
-def test_pip_below_a_build_is_not_told_of_our_build_backend(vendor: Vendor, tmp_path: Path) -> None:
-    """The pip that builds toynn names its backend in the environment, where the pip that downloads would find it."""
+def test_the_environment_of_the_download_does_not_contain_our_build_backend(vendor: Vendor, tmp_path: Path) -> None:
+    """The pip that builds toynn sets these variables, and the pip that downloads ggml would use them."""
     (tmp_path / "pip.py").write_text(
         "import os, sys\n"
         "if '--version' not in sys.argv:\n"
-        "    told = [key for key in os.environ if 'PEP517' in key or 'PYPROJECT' in key]\n"
-        "    sys.exit(f'told of {told}')\n"
+        "    found = [key for key in os.environ if 'PEP517' in key or 'PYPROJECT' in key]\n"
+        "    sys.exit(f'found {found}')\n"
     )
     ours = {"PEP517_BUILD_BACKEND": "ours", "PEP517_BACKEND_PATH": "here", "_PYPROJECT_HOOKS_BACKEND_PATH": "here"}
-    refused(vendor.populate(TOYNN_GGML_SDIST="", PYTHONPATH=str(tmp_path), **ours), "told of []")
+    refused(vendor.populate(TOYNN_GGML_SDIST="", PYTHONPATH=str(tmp_path), **ours), "found []")
 
 
-def test_a_file_that_is_no_archive_is_refused(vendor: Vendor) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(vendor: Vendor) -> None:
     vendor.sdist.write_bytes(b"<html>login to the hotel's network</html>")
     sha256 = hashlib.sha256(vendor.sdist.read_bytes()).hexdigest()
     vendor.lock.write_text(f"package = libggml-python\nversion = 1.0\nsha256 = {sha256}\n")
@@ -296,7 +296,7 @@ def test_a_lock_without_its_hash_is_refused(vendor: Vendor) -> None:
     "name",
     [f"{TOP}ggml/include/../../../../escaped.h", "/escaped.h", f"{TOP}ggml/include/..\\escaped.h", "../escaped.h"],
 )
-def test_a_name_that_leaves_the_folder_is_refused(vendor: Vendor, name: str, tmp_path: Path) -> None:
+def test_a_member_outside_the_folder_is_refused(vendor: Vendor, name: str, tmp_path: Path) -> None:
     member = tarfile.TarInfo(name)
     member.size = 1
     vendor.pin(TREE, member)
