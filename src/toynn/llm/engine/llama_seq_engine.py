@@ -99,7 +99,7 @@ class LlamaSeqEngine(RealizedModel):
         Raises as `realize_for_random_init` does, and ValueError, by name, for a weight that is missing or unknown.
         """
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
-        self.realize(cfg, options, weights, oversubscribe=oversubscribe)
+        self.realize(cfg, options, weights_by_name(weights), oversubscribe=oversubscribe)
 
     def realize(
         self,
@@ -235,6 +235,7 @@ class LlamaSeqEngine(RealizedModel):
         layout.check_step(adds, updates, node_times is not None)
         with layout.session.exclusive():
             if self._graph is not graph:
+                self._require_layout()  # another thread may have closed the engine
                 raise SessionError("another thread replaced the training graph: call build_training_step() again")
             upload_int_array(layout.session, graph.positions, at)
             if t_clip is not None:
