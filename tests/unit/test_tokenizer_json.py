@@ -42,7 +42,7 @@ def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tm
         parsed_tokenizer(content)
     (tmp_path / "tokenizer.json").write_bytes(content)
     (tmp_path / "text.txt").write_text("The cat")
-    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json cannot be taken"):
+    with pytest.raises(TinyNNValueError, match=r"tokenizer\.json cannot be used"):
         prepare([tmp_path / "text.txt"], tmp_path / "data", tokenizer=tmp_path / "tokenizer.json")
     write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
     with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used"):
