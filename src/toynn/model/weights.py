@@ -169,7 +169,8 @@ def weights_by_head_of(shape: ModelShape) -> list[Weight]:
 
 def foreign_weights_of(shape: ModelShape) -> list[Weight]:
     """Return the weights that files of other programs may have and that must then be zero."""
-    return [_whole(row, shape, i) for i in range(shape.n_layers) for row in FOREIGN_ROWS if row.is_in(shape)]
+    own = {row.name for row in LAYER_ROWS if row.is_in(shape)}
+    return [_whole(row, shape, i) for i in range(shape.n_layers) for row in FOREIGN_ROWS if row.name not in own]
 
 
 def _rows_by_layer(shape: ModelShape) -> Iterator[tuple[int | None, list[Row]]]:
