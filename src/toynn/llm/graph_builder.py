@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from toynn.llm.parameters import Param
+from toynn.llm.parameters import Affine
 from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_tensor_set_name
 
 
@@ -39,6 +39,6 @@ class GraphBuilder:
         self.taps[self._scope + name] = node
         return self.named(name, node)
 
-    def rows(self, table: Param, ids: Tensor) -> Tensor:
+    def rows(self, table: Affine, ids: Tensor) -> Tensor:
         """Return rows of a table (vocab, d) by ids i32 (n,): (n, d)."""
         return tnn_get_rows(self.session, table.weight, ids)

@@ -31,7 +31,7 @@ from toynn.tinynn.memory import float_array
 
 
 @dataclass(frozen=True)
-class Param:
+class Affine:
     """A weight and its bias, ready for graph code. name: that of the weight without its layer, like "attn_norm"."""
 
     name: str
@@ -39,17 +39,17 @@ class Param:
     bias: Tensor | None = None
 
 
-class Params:
+class WeightsByKey:
     """The weights of a layer, or of the model, by their keys in the table of weights: `layer.gate`, `layer.heads("q")`.
 
     layers: one object for each layer; empty in a layer.
     """
 
     def __init__(self) -> None:
-        self.layers: list[Params] = []
-        self._by_key: dict[str, list[Param]] = {}
+        self.layers: list[WeightsByKey] = []
+        self._by_key: dict[str, list[Affine]] = {}
 
-    def __getattr__(self, key: str) -> Param:
+    def __getattr__(self, key: str) -> Affine:
         found = self.__dict__["_by_key"].get(key)
         if found is None:
             raise AttributeError(f"the model has no weight with the key {key!r}")
@@ -58,7 +58,7 @@ class Params:
     def __contains__(self, key: str) -> bool:
         return key in self._by_key
 
-    def heads(self, key: str) -> list[Param]:
+    def heads(self, key: str) -> list[Affine]:
         """Return the weights of the heads, in the per_head layout."""
         return self._by_key[key]
 
@@ -67,10 +67,10 @@ class Params:
         of_key = self._by_key.setdefault(weight.row.key, [])
         stem, _, end = weight.row.name.rpartition(".")
         if end == "weight":
-            of_key.append(Param(stem, tensor))
+            of_key.append(Affine(stem, tensor))
         else:
             head = weight.head or 0
-            of_key[head] = Param(stem, of_key[head].weight, tensor)
+            of_key[head] = Affine(stem, of_key[head].weight, tensor)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Parameters:
         self._weight_dtype = weight_dtype
         self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # of weights and moments
         self.by_name: dict[str, Parameter] = {}
-        self.tree = Params()
-        self.tree.layers += [Params() for _ in range(shape.n_layers)]
+        self.tree = WeightsByKey()
+        self.tree.layers += [WeightsByKey() for _ in range(shape.n_layers)]
         for weight in weights:
             self._declare(weight, trains and weight_dtype == TNN_F32 and weight.trainable)
 

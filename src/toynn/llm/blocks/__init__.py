@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.llm.parameters import Params
+from toynn.llm.parameters import WeightsByKey
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.per_head.model import block
 from toynn.llm.rope import Rope
@@ -29,7 +29,7 @@ class TransformerBlock:
     params: the layer's weights, `Parameters.tree.layers[i]` of the per_head layout.
     """
 
-    def __init__(self, params: Params, shape: ModelShape) -> None:
+    def __init__(self, params: WeightsByKey, shape: ModelShape) -> None:
         self._params, self._shape = params, shape
 
     def build(self, s: Session, x: Tensor, r: Rope, mask: Tensor | None) -> BlockTaps:

@@ -6,7 +6,7 @@ Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes
 from __future__ import annotations
 
 from toynn.llm.graph_builder import GraphBuilder
-from toynn.llm.parameters import Param
+from toynn.llm.parameters import Affine
 from toynn.llm.rope import Rope
 from toynn.tinynn import (
     Tensor,
@@ -23,13 +23,13 @@ from toynn.tinynn import (
 class FusedGraph(GraphBuilder):
     """Operators by the names that the model's file uses. A node is named after its weights."""
 
-    def linear(self, x: Tensor, *ws: Param, add: Tensor | None = None) -> Tensor:
+    def linear(self, x: Tensor, *ws: Affine, add: Tensor | None = None) -> Tensor:
         """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out)."""
         biases = [w.bias for w in ws if w.bias is not None]
         node = tnn_fused_linear(self.session, x, [w.weight for w in ws], biases or None, add)
         return self.named(_joined([w.name for w in ws]), node)
 
-    def rms_norm(self, x: Tensor, gamma: Param, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, gamma: Affine, eps: float) -> Tensor:
         """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""
         return self.named(gamma.name, tnn_fused_rms_norm(self.session, x, gamma.weight, eps))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from toynn.llm.fused.graph import FusedGraph
-from toynn.llm.parameters import Params
+from toynn.llm.parameters import WeightsByKey
 from toynn.llm.rope import Rope
 from toynn.model.shape import ModelShape
 from toynn.tinynn import Tensor
@@ -48,7 +48,7 @@ class Continuation:
 
 
 def llama(
-    g: FusedGraph, w: Params, shape: ModelShape, token_ids: Tensor, rope: Rope, context: Context,
+    g: FusedGraph, w: WeightsByKey, shape: ModelShape, token_ids: Tensor, rope: Rope, context: Context,
     last: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the logits (n, vocab) of token ids i32 (n,). last: i32, the rows that get logits; None: all."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from toynn.llm.graph_builder import GraphBuilder
-from toynn.llm.parameters import Param
+from toynn.llm.parameters import Affine
 from toynn.llm.rope import Rope
 from toynn.tinynn import (
     Tensor,
@@ -37,7 +37,7 @@ _N_CTX_ORIG = 0
 class PerHeadGraph(GraphBuilder):
     """Operators by the names that the model's file uses."""
 
-    def linear(self, x: Tensor, w: Param) -> Tensor:
+    def linear(self, x: Tensor, w: Affine) -> Tensor:
         """Return x W^T + b: (n, d_in) -> (n, d_out)."""
         y = tnn_matmul(self.session, w.weight, x)
         return y if w.bias is None else tnn_add(self.session, y, w.bias)
@@ -66,7 +66,7 @@ class PerHeadGraph(GraphBuilder):
         """Return the rows side by side: H of (n, d) -> (n, H d)."""
         return tnn_concat_n(self.session, list(parts), 0)
 
-    def rms_norm(self, x: Tensor, gamma: Param, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, gamma: Affine, eps: float) -> Tensor:
         """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""
         return tnn_rms_norm(self.session, x, gamma.weight, eps)
 

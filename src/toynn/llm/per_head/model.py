@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toynn.llm.parameters import Param, Params
+from toynn.llm.parameters import Affine, WeightsByKey
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.rope import Rope
 from toynn.tinynn import Tensor
 
 
-def llama(g: PerHeadGraph, w: Params, token_ids: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+def llama(g: PerHeadGraph, w: WeightsByKey, token_ids: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
     """Return the logits (n, vocab) of token ids i32 (n,). mask: as for `attention`."""
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:
@@ -25,7 +25,7 @@ def llama(g: PerHeadGraph, w: Params, token_ids: Tensor, rope: Rope, mask: Tenso
     return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
 
 
-def block(g: PerHeadGraph, w: Params, x: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+def block(g: PerHeadGraph, w: WeightsByKey, x: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
     """Return a layer's result: attention, then a gated feed-forward network, each added to its input x (n, d_model)."""
     h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, eps))  # (n, d_model)
     x = g.add(x, attention(g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask))  # (n, d_model)
@@ -35,7 +35,7 @@ def block(g: PerHeadGraph, w: Params, x: Tensor, rope: Rope, mask: Tensor | None
 
 
 def attention(
-    g: PerHeadGraph, h: Tensor, w_q: Sequence[Param], w_k: Sequence[Param], w_v: Sequence[Param], w_o: Param,
+    g: PerHeadGraph, h: Tensor, w_q: Sequence[Affine], w_k: Sequence[Affine], w_v: Sequence[Affine], w_o: Affine,
     rope: Rope, mask: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Return causal attention over the rows of h (n, d_model), where H / H_kv query heads share a KV head.
@@ -57,7 +57,7 @@ def attention(
     return g.linear(g.concat(heads), w_o)  # (n, d_model)
 
 
-def swiglu(g: PerHeadGraph, h: Tensor, w_gate: Param, w_up: Param, w_down: Param) -> Tensor:
+def swiglu(g: PerHeadGraph, h: Tensor, w_gate: Affine, w_up: Affine, w_down: Affine) -> Tensor:
     """Return w_down (silu(w_gate h) * (w_up h)) for the rows of h (n, d_model)."""
     gate = g.silu(g.linear(h, w_gate))  # (n, d_ff)
     up = g.linear(h, w_up)  # (n, d_ff)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.llm.parameters import Param
+from toynn.llm.parameters import Affine
 from toynn.llm.per_head import model
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.rope import Rope
@@ -31,7 +31,7 @@ class GqaWeights:
 
 def rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
     """Return gamma * x / sqrt(mean(x^2) + eps), column by column. x: ne=[d, T*B], gamma: ne=[d] -> ne=[d, T*B]."""
-    return PerHeadGraph(s).rms_norm(x, Param("gamma", gamma), eps)
+    return PerHeadGraph(s).rms_norm(x, Affine("gamma", gamma), eps)
 
 
 def rope(s: Session, x: Tensor, r: Rope) -> Tensor:
@@ -42,15 +42,15 @@ def rope(s: Session, x: Tensor, r: Rope) -> Tensor:
 def gqa(s: Session, h: Tensor, w: GqaWeights, r: Rope, mask: Tensor | None) -> Tensor:
     """Return causal attention over the columns of h ne=[d_model, T*B], as `model.attention` does: ne=[d_model, T*B]."""
     q, k, v = _params(w.w_q, w.b_q), _params(w.w_k, w.b_k), _params(w.w_v, w.b_v)
-    return model.attention(PerHeadGraph(s), h, q, k, v, Param("w_o", w.w_o), r, mask)
+    return model.attention(PerHeadGraph(s), h, q, k, v, Affine("w_o", w.w_o), r, mask)
 
 
 def swiglu(s: Session, h: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     """Return w_down (silu(w_gate h) * (w_up h)). h: ne=[d_model, T*B] -> ne=[d_model, T*B]."""
-    gate, up, down = Param("w_gate", w_gate), Param("w_up", w_up), Param("w_down", w_down)
+    gate, up, down = Affine("w_gate", w_gate), Affine("w_up", w_up), Affine("w_down", w_down)
     return model.swiglu(PerHeadGraph(s), h, gate, up, down)
 
 
-def _params(weights: list[Tensor], biases: list[Tensor] | None) -> list[Param]:
+def _params(weights: list[Tensor], biases: list[Tensor] | None) -> list[Affine]:
     heads = enumerate(weights)
-    return [Param("head", weight, None if biases is None else biases[i]) for i, weight in heads]
+    return [Affine("head", weight, None if biases is None else biases[i]) for i, weight in heads]
