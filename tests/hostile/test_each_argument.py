@@ -17,6 +17,8 @@ from session_calls import CALLS, OTHERS, STEPS, Call, Desk, attempt
 from toynn import SessionError, Tensor
 from toynn import tinynn as nn
 
+pytestmark = pytest.mark.quick
+
 INTEGERS = [-(2**31), -1, 0, 1, 2, 3, 4, 5, 8, 9, 16, 2**28, 2**31 - 1]
 FLOATS = [math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 2.0]
 

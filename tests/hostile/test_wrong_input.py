@@ -304,7 +304,11 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.quick] if i % 25 == 0 else []) for i, case in enumerate(CASES)],
+    ids=lambda case: case.name,
+)
 def test_wrong_input_raises_an_error_that_names_the_argument_and_the_process_still_works(case: Case) -> None:
     run = subprocess.run(
         [sys.executable, "-c", case.script()], capture_output=True, text=True, timeout=120, check=False

@@ -34,6 +34,7 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
 # ---- round trips ----
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", [name for name in SHAPES if "donor_d_in" not in SHAPES[name]])
 def test_a_model_exported_as_f32_is_imported_unchanged(name: str, tmp_path: Path) -> None:
     model = make(name)
@@ -108,6 +109,7 @@ def test_to_halves_is_the_inverse_of_to_interleaved(n_heads: int, half: int, col
 # ---- export ----
 
 
+@pytest.mark.quick
 def test_the_exported_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> None:
     model = make("everything at once")
     export_gguf(model, tmp_path / "m.gguf")
@@ -430,6 +432,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_invalid_header_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     content, mentions = HOSTILE[name]

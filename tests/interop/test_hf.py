@@ -62,6 +62,7 @@ def folder(tmp_path: Path) -> Path:
 # ---- round trips ----
 
 
+@pytest.mark.quick
 @each_exported
 def test_an_exported_model_is_imported_unchanged(name: str, tmp_path: Path) -> None:
     model = make(name)
@@ -134,6 +135,7 @@ def test_shards_are_read_as_one_model_and_a_wrong_index_is_refused(folder: Path)
 # ---- export ----
 
 
+@pytest.mark.quick
 def test_config_json_describes_the_model_with_the_keys_of_hugging_face(tmp_path: Path) -> None:
     export_hf(make("everything at once"), tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
@@ -308,6 +310,7 @@ def test_a_config_that_is_not_valid_json_is_refused(content: bytes, folder: Path
 # ---- weights and tokenizers of other programs ----
 
 
+@pytest.mark.quick
 def test_weights_that_do_not_fit_are_refused_by_name(folder: Path) -> None:
     bias = "model__layers__0__self_attn__o_proj__bias"
     change_weights(folder, **{bias: np.zeros(64, dtype=np.float32)})

@@ -29,6 +29,7 @@ from toynn.storage.checkpoint.run_folder import checkpoint_names
 # ---- there and back ----
 
 
+@pytest.mark.quick
 def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
     one = random_model()
     path = write_checkpoint(tmp_path / "run", one, step=7)
@@ -42,6 +43,7 @@ def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert set(back.versions) == {"toynn", "ggml", "profile"}
 
 
+@pytest.mark.quick
 def test_the_same_model_is_the_same_bytes_on_disk(tmp_path: Path) -> None:
     a, b = (write_checkpoint(tmp_path / name, random_model()) for name in "ab")
     assert sorted(p.name for p in a.iterdir()) == ["meta.json", "tokenizer.json", "weights.safetensors"]
@@ -92,6 +94,7 @@ def damaged(run: Path, to: Path) -> Path:
     return load_checkpoint(to).path
 
 
+@pytest.mark.quick
 def test_a_file_that_is_short_changed_or_missing_is_named(trained: Path, tmp_path: Path) -> None:
     for i, name in enumerate(["weights.safetensors", "moments.safetensors", "tokenizer.json"]):
         for what in ("short", "changed", "missing"):
@@ -135,6 +138,7 @@ def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / "file", random_model())
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -189,6 +193,7 @@ def test_each_key_of_a_meta_is_checked_and_named(
         load_checkpoint(tmp_path / "run")
 
 
+@pytest.mark.quick
 def test_a_model_that_an_older_version_wrote_without_a_new_key_has_its_default(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     meta = json.loads(path.read_text())
@@ -204,6 +209,7 @@ def as_version_1(meta: dict[str, Any]) -> dict[str, Any]:
     return {**meta, "version": 1, "model": model, **variants}
 
 
+@pytest.mark.quick
 def test_version_1_is_migrated_and_checked_as_strictly(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     old = as_version_1(json.loads(path.read_text()))

@@ -17,6 +17,8 @@ from toynn import LlamaSeqEngine, SessionError, SmolLM2Config, TinyNNMemoryError
 from toynn import tinynn as nn
 from toynn.model.init_streams import make_stream
 
+pytestmark = pytest.mark.quick
+
 each_stream = pytest.mark.parametrize("init_stream", ["lcg31", "xorshift64"])
 
 

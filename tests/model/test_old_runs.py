@@ -27,6 +27,7 @@ def expected(recorded: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", RUNS)
 @each_format
 def test_resuming_a_recorded_run_gives_the_recorded_bytes(

@@ -55,6 +55,7 @@ class Collector:
 # ---- what it computes ----
 
 
+@pytest.mark.quick
 def test_a_training_is_the_engine_stepped_by_hand(data: Path, tmp_path: Path) -> None:
     chosen = config(6, optimizer=OptimizerArgs(lr=1e-2, clip=0.5, weight_decay=0.2))
     train(TrainArgs(data, tmp_path / "run", chosen))
@@ -191,6 +192,7 @@ def test_a_run_that_lost_its_last_steps_does_them_again_to_the_same_bytes(data: 
     assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
 
 
+@pytest.mark.quick
 def test_a_signal_ends_the_training_after_the_step_saved(data: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Stepped) and event.step == 3:

@@ -26,6 +26,7 @@ main()
 """
 
 
+@pytest.mark.quick
 def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
     heavy = "[name for name in ('numpy', '_cffi_backend', 'tokenizers') if name in sys.modules]"
     script = f"import atexit, sys; atexit.register(lambda: print({heavy})); from toynn.cli.start import main; main()"

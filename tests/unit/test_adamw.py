@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from toynn import AdamW
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_default_row_is_the_references_constant() -> None:
     row = AdamW().hp(1)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from toynn import AdamW, SessionError, TrainingBatch
 from toynn.llm.labels import next_token
 
+pytestmark = pytest.mark.quick
+
 
 @settings(deadline=None)
 @given(context=st.integers(1, 9), batch=st.integers(1, 4), data=st.data())

@@ -14,6 +14,8 @@ from toynn import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer, write_tokenizer
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
+pytestmark = pytest.mark.quick
+
 
 def described(pre: str = "gpt-2") -> dict[str, Any]:
     content: dict[str, Any] = json.loads(tokenizer(pre))

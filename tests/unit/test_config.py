@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from toynn import RopeScaling, SmolLM2Config, TinyNNError
 
+pytestmark = pytest.mark.quick
+
 GOOD: dict[str, Any] = {
     "vocab": 100, "d_model": 24, "n_heads": 4, "n_kv": 2, "d_ff": 48, "n_layers": 2, "ctx": 16,
     "rope_base": 10000.0, "rms_eps": 1e-5,

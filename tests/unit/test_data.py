@@ -52,6 +52,7 @@ def text_of(folder: Path, split: str) -> str:
 # ---- prepare ----
 
 
+@pytest.mark.quick
 def test_every_document_is_in_one_split_and_comes_back_as_it_was(folder: Path) -> None:
     parts = {split: text_of(folder, split).split(END_OF_TEXT) for split in ("train", "validation")}
     assert parts["train"].pop() == parts["validation"].pop() == "", "each document ends with eos"
@@ -59,6 +60,7 @@ def test_every_document_is_in_one_split_and_comes_back_as_it_was(folder: Path) -
     assert sorted(parts["train"] + parts["validation"]) == sorted(documents(20))
 
 
+@pytest.mark.quick
 def test_meta_tells_what_the_files_hold(folder: Path) -> None:
     meta = load_meta(folder)
     assert meta.dtype == "uint16"
@@ -70,6 +72,7 @@ def test_meta_tells_what_the_files_hold(folder: Path) -> None:
     assert [source.name for source in meta.sources] == ["stories.txt"]
 
 
+@pytest.mark.quick
 def test_the_same_texts_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     prepare([tmp_path / "stories.txt"], again, vocab_size=300, validation=0.2)
@@ -274,6 +277,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("damage", "mentions"),
     [
@@ -374,6 +378,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert starts(0, 5) == starts(0, 5)
 
 
+@pytest.mark.quick
 def test_a_batch_is_the_windows_one_by_one_over_any_number_of_epochs() -> None:
     tokens = np.random.default_rng(0).integers(0, 60_000, 47).astype(np.uint16)
     for t_seq in (1, 5, 46):

@@ -13,6 +13,8 @@ from toynn import FileFormatError, TinyNNError, TinyNNTypeError, TinyNNValueErro
 from toynn.storage.formats import Format
 from toynn.storage.plain_data import from_plain
 
+pytestmark = pytest.mark.quick
+
 
 @dataclass(frozen=True)
 class Inner:

@@ -9,6 +9,8 @@ from generate_tinynn import NoPatternError, Source, generated
 from paths import ROOT
 from read_header import HEADER, read_header
 
+pytestmark = pytest.mark.quick
+
 TEXT = HEADER.read_text(encoding="utf-8")
 END = "/* cffi: end */"
 

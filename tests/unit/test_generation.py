@@ -61,6 +61,7 @@ def test_logits_through_the_cache_are_those_of_the_full_forward_bit_for_bit(vari
             assert logits.tobytes() == want[at - 1].tobytes()
 
 
+@pytest.mark.quick
 def test_a_long_greedy_text_is_the_same_through_the_cache_and_through_the_full_forward() -> None:
     """300 tokens, beyond a block of queries and many cuts of the softmax's vectors."""
     variant = Variant(SmolLM2Config(61, 32, 4, 2, 48, 2, 320, 10000.0, 1e-5), 1, untied=True)
@@ -84,6 +85,7 @@ def test_a_prompt_longer_than_a_chunk_is_read_to_the_same_bits() -> None:
         assert d.feed(ids).tobytes() == want.tobytes()
 
 
+@pytest.mark.quick
 @each_variant
 def test_scores_are_the_losses_of_the_full_forward(variant: Variant) -> None:
     ids = np.random.default_rng(3).integers(0, variant.cfg.vocab, 12)

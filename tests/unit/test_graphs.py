@@ -12,6 +12,8 @@ from session_calls import attempt
 from toynn import Session, SessionError, Tensor, TinyNNValueError
 from toynn import tinynn as nn
 
+pytestmark = pytest.mark.quick
+
 F32 = npt.NDArray[np.float32]
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from toynn.llm.labels import next_token, next_token_guarded, targets, targets_guarded
 
+pytestmark = pytest.mark.quick
+
 MAKERS = [next_token, next_token_guarded]
 
 

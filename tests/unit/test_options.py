@@ -8,6 +8,8 @@ import pytest
 
 from toynn import RecipeOptions
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_defaults_are_the_references() -> None:
     opts = RecipeOptions()

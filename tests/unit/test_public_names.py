@@ -11,6 +11,8 @@ import pytest
 
 import toynn
 
+pytestmark = pytest.mark.quick
+
 
 def names_for_type_checkers() -> dict[str, str]:
     """The imports of the TYPE_CHECKING block: public name -> module."""

@@ -10,6 +10,8 @@ import pytest
 from dependency_cycles import BUILD, c_calls, c_includes, c_objects, cycles, python_imports
 from paths import CSRC, ROOT
 
+pytestmark = pytest.mark.quick
+
 MOST_LINES = 400
 
 

@@ -70,6 +70,7 @@ def test_the_pieces_are_the_text_of_the_tokens_whatever_bytes_they_end_on(run: P
             assert all(pieces)
 
 
+@pytest.mark.quick
 def test_the_same_seed_gives_the_same_text_and_another_another(run: Path) -> None:
     with load(run, n_threads=1) as model:
         texts = [model.generate("The", seed=seed, max_tokens=30) for seed in (1, 1, 2)]
@@ -184,6 +185,7 @@ def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path)
 # ---- the commands ----
 
 
+@pytest.mark.quick
 def test_generate_writes_the_prompt_and_its_continuation(run: Path) -> None:
     done = toynn("generate", run, "-p", "The cat", "-n", "12", "--seed", "4", "--threads", "1")
     assert done.returncode == 0, done.stderr

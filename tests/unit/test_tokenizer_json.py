@@ -16,6 +16,8 @@ from toynn.data.prepare import prepare
 from toynn.storage.checkpoint import write_checkpoint
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
+pytestmark = pytest.mark.quick
+
 
 def panicking() -> bytes:
     """Return a tokenizer.json that makes the library's Rust code panic; the exception is not an Exception."""

@@ -22,6 +22,8 @@ from toynn.model.weights import weight_shapes
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
 from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
 
+pytestmark = pytest.mark.quick
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

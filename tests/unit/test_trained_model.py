@@ -16,6 +16,8 @@ from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 
+pytestmark = pytest.mark.quick
+
 
 @each_variant
 def test_the_shapes_are_those_of_the_engine_in_its_order(variant: Variant) -> None:

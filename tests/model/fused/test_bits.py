@@ -18,6 +18,8 @@ from toynn import (
 )
 from toynn import tinynn as nn
 
+pytestmark = pytest.mark.quick
+
 
 def _fmaf() -> ctypes._NamedFuncPointer:
     libm = ctypes.CDLL(ctypes.util.find_library("m"))

@@ -16,6 +16,8 @@ from toynn import (
 )
 from toynn import tinynn as nn
 
+pytestmark = pytest.mark.quick
+
 
 def cached(s: nn.Session, table: nn.Tensor, cache: nn.Tensor, n_past: nn.Tensor) -> nn.Tensor:
     """A cached attention of one head of 8 over five tokens."""

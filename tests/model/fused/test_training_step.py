@@ -68,6 +68,7 @@ def test_a_logit_that_is_not_a_number_makes_the_loss_one_too() -> None:
     assert cross_entropy(logits, [0, 1, 2]) == pytest.approx((2 * math.log(20) + math.log(19)) / 3, rel=1e-6)
 
 
+@pytest.mark.quick
 def test_the_norm_is_that_of_all_gradients_and_clipping_scales_them_to_it() -> None:
     variant = VARIANTS["everything at once"]
     with engine(variant, clip=True, keep_gradients=True) as e:
@@ -113,6 +114,7 @@ def test_a_norm_that_is_not_finite_leaves_weights_and_moments_alone() -> None:
         assert before == {name: e.download_weight(name).tobytes() for name in names}
 
 
+@pytest.mark.quick
 def test_accumulated_gradients_add_up_to_those_of_the_whole_batch() -> None:
     cfg = VARIANTS["gqa"].cfg
     whole, one = Variant(cfg, 7, t_batch=3), Variant(cfg, 7)
@@ -151,6 +153,7 @@ def test_norms_and_biases_can_be_stepped_without_decay() -> None:
                 np.testing.assert_allclose(e.download_weight(name), want, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.quick
 def test_a_recipe_of_the_fused_layout_steps_on_targets() -> None:
     cfg = SmolLM2Config.tiny()
     batch = TrainingBatch(cfg.vocab, 8, 2)
@@ -197,6 +200,7 @@ def test_a_profiled_step_is_a_step_and_names_its_nodes(layout: str) -> None:
         assert longest[:40] in str(profile)
 
 
+@pytest.mark.quick
 def test_steps_that_do_not_fit_the_graph_are_refused_and_change_nothing() -> None:
     variant = VARIANTS["tied"]
     ids, wanted, hp = variant.ids(), targets(variant), HP.hp(1)

@@ -18,6 +18,8 @@ from toynn import Session, SessionError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 from toynn.tinynn import native
 
+pytestmark = pytest.mark.quick
+
 
 def test_close_twice_is_harmless_and_use_after_close_is_an_error() -> None:
     s = Session(n_threads=1)

@@ -15,6 +15,8 @@ from toynn import Session, Tensor, TinyNNValueError
 from toynn import tinynn as nn
 from toynn.tinynn.calls import operators
 
+pytestmark = pytest.mark.quick
+
 rng = np.random.default_rng(7)
 
 

@@ -12,6 +12,8 @@ from toynn import Session, SessionError, TinyNNMemoryError, TinyNNTypeError, Tin
 from toynn import tinynn as nn
 from toynn.tinynn import native, session
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     "given",
