@@ -1,29 +1,30 @@
-# The doors. Everything lives in .venv; nothing else on the machine is touched.
+# Everything is installed in .venv; nothing else on the machine changes.
 #
-#   make run        install toynn, train a projection lens for five steps
-#   make quickstart train a small model on the stories that are shipped, for three minutes, and let it write
-#   make test       lint, then the tests (about ten minutes)
-#   make test-all   the long tests too, the sanitizers, and how much of csrc the tests reach
-#   make lint       ruff, mypy --strict
-#   make dev        rebuild after a change in csrc/ or CMakeLists.txt: compiles what changed, in seconds
-#   make bench      toynn beside PyTorch, for a quarter of an hour on a quiet machine; writes docs/performance.md
-#   make fuzz       the session API from Python and from C, and the readers of models, fed with anything, ten minutes each
-#   make corpus     write the stories of tools/corpus to examples/data/corpus.txt, in a second
-#   make generate   write Python's part of the session API from csrc/tinynn.h
-#   make fixtures   record the golden curves of this build's instruction-set profile
-#   make determinism-matrix   compilers, Pythons, threads, surroundings: which give the same bits; a quarter of an hour, writes docs/determinism.md
-#   make sanitize   the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included
-#   make sanitize-threads  the tests that use threads under ThreadSanitizer
-#   make coverage   the tests on a build that counts: which lines and branches of csrc they reach, and a floor
-#   make soak       ten thousand steps of the tiny model in either layout: memory and losses stay what they were
-#   make clean      remove what was built (.venv, build, dist, vendor/ggml)
+#   make run        Install toynn, and train a projection lens for five steps.
+#   make quickstart Train a small model on the included stories for three minutes, and print a story of it.
+#   make check      Run the linters and the quick tests (under a minute). Use it while you work.
+#   make test       Run the linters and all tests that CI runs (about ten minutes).
+#   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
+#   make lint       Run ruff and mypy --strict.
+#   make dev        Compile what changed in csrc/ or CMakeLists.txt (seconds).
+#   make bench      Compare toynn with PyTorch and write docs/performance.md (15 minutes on an idle machine).
+#   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
+#   make generate   Write the part of toynn.tinynn that follows from csrc/tinynn.h.
+#   make corpus     Write the stories of tools/corpus to examples/data/corpus.txt (one second).
+#   make fixtures   Record the golden curves of this build's instruction-set profile.
+#   make determinism-matrix   Compare the bits of compilers, Pythons, thread counts; write docs/determinism.md (15 minutes).
+#   make sanitize   Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included.
+#   make sanitize-threads  Run the tests that use threads under ThreadSanitizer.
+#   make coverage   Measure which lines and branches of csrc the tests reach; fail below the limits.
+#   make soak       Train the tiny model for ten thousand steps in each layout, and check memory and losses.
+#   make clean      Remove what was built (.venv, build, dist, vendor/ggml).
 #
-#   PYTHON=python3.12 make run     another interpreter than python3 (after make clean)
-#   PYTEST="-k rope -x" make test  words for pytest
-#   BENCH="--quick" make bench     words for the benchmark; "--help" lists them
-#   FUZZ="--seconds 60" make fuzz  words for each fuzzer: --seconds, --seed
-#   CLANG=clang-19 make fuzz       the clang that has libFuzzer, else the newest one on the path
-#   MATRIX="--python PATH" make determinism-matrix    words for the matrix
+#   PYTHON=python3.12 make run     Use another interpreter than python3 (after make clean).
+#   PYTEST="-k rope -x" make test  Arguments for pytest.
+#   BENCH="--quick" make bench     Arguments for the benchmark; "--help" lists them.
+#   FUZZ="--seconds 60" make fuzz  Arguments for each fuzzer: --seconds, --seed.
+#   CLANG=clang-19 make fuzz       The clang with libFuzzer (default: the newest one on the path).
+#   MATRIX="--python PATH" make determinism-matrix    Arguments for the matrix.
 
 PYTHON ?= python3
 PYTEST ?=
@@ -35,12 +36,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 
-# What the extension is made from; Python files are used in place.
-NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/* csrc/*/*)
+# The sources of the extension. Python files are used in place.
+NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test test-all lint dev bench fuzz generate corpus fixtures determinism-matrix sanitize \
-        sanitize-threads coverage soak clean
+.PHONY: help run quickstart check quick-tests test test-all lint dev bench fuzz generate corpus fixtures \
+        determinism-matrix sanitize sanitize-threads coverage soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,13 @@ quickstart: $(VENV)/.installed-cli
 	$(VENV)/bin/toynn prepare examples/data/corpus.txt --out build/quickstart/data --vocab-size 2048
 	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
 	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2 --max-tokens 250
+
+# The linters and the tests run at the same time, one core each.
+check: $(VENV)/.installed-dev
+	$(MAKE) -j 2 lint quick-tests
+
+quick-tests: $(VENV)/.installed-dev
+	$(PY) -m pytest -q -m quick $(PYTEST)
 
 test: lint
 	$(PY) -m pytest $(PYTEST)
@@ -110,16 +118,16 @@ soak: $(VENV)/.installed
 clean:
 	rm -rf .venv .venv-sanitize .venv-sanitize-threads .venv-coverage build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache
 
-# ---------------------------------------------------------------- the virtual environment, by stamps
+# ---------------------------------------------------------------- the virtual environment; empty files record each step
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo 'toynn needs Python >= 3.10, and "$(PYTHON)" is not that. Name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }
+	  { echo 'toynn needs Python 3.10 or later, but "$(PYTHON)" is older. Name another one: make PYTHON=python3.12 ...' >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || \
-	  { echo 'No virtual environment could be made (Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
+	  { echo 'Cannot create a virtual environment. On Debian and Ubuntu, run apt install python3-venv.' >&2; exit 1; }
 	touch $@
 
-# The build requirements, as the backend itself tells them, so that a build without isolation can be incremental.
+# The build requirements come from the backend itself. A build without isolation can then be incremental.
 $(VENV)/.build-tools: pyproject.toml $(VENV)/.created
 	sed -n '/^\[build-system\]/,/^\[project\]/s/^requires = \[\(.*\)\].*/\1/p' $< | tr ',' '\n' | tr -d '" ' > $(VENV)/requires.txt
 	test -s $(VENV)/requires.txt

@@ -244,7 +244,7 @@ def test_a_loss_is_flagged_before_the_backward_and_only_results_extend_it(desk: 
     desk.backward(nn.tnn_sum(s, desk.w))
     with pytest.raises(SessionError, match="the loss must be flagged before tnn_build_backward"):
         nn.tnn_set_loss(s, other)
-    with pytest.raises(TinyNNValueError, match="is an input: there is nothing to compute"):
+    with pytest.raises(TinyNNValueError, match="is an input, so there is nothing to compute"):
         nn.tnn_extend_backward_graph(s, desk.m)
 
 
