@@ -10,6 +10,8 @@ import pytest
 
 from processes import run_with_toynn
 
+pytestmark = pytest.mark.threads
+
 SUB_INTERPRETER = """
     try:
         import _interpreters as interpreters  # CPython 3.13 and later

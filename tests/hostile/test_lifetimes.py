@@ -124,6 +124,7 @@ def test_memory_does_not_grow_with_repetitions(name: str) -> None:
     run_with_toynn(GROWTH + "\n" + "\n".join(line[8:] for line in REPETITIONS[name].splitlines()), timeout=600)
 
 
+@pytest.mark.threads
 def test_a_call_during_another_call_is_refused_and_does_not_replace_its_error() -> None:
     """A signal handler runs when the compute of its thread returns, before the error of that compute is read."""
     out = run_with_toynn("""
@@ -147,6 +148,7 @@ def test_a_call_during_another_call_is_refused_and_does_not_replace_its_error() 
     assert after == "1"
 
 
+@pytest.mark.threads
 def test_a_keyboard_interrupt_during_a_compute_is_raised_and_the_session_remains_usable() -> None:
     run_with_toynn("""
         import _thread, time
@@ -176,6 +178,7 @@ def test_a_keyboard_interrupt_during_a_compute_is_raised_and_the_session_remains
 
 
 @without_asan
+@pytest.mark.threads
 def test_memory_of_an_interrupted_close_is_freed_by_the_next_close_or_with_the_session() -> None:
     """The interrupt arrives while close() waits for a compute of another thread, in the middle of its work."""
     run_with_toynn(
@@ -202,6 +205,7 @@ does_not_grow(interrupted, 3, 20)
     )
 
 
+@pytest.mark.threads
 def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
     """The memory of the closed session is overwritten, and no call reads it."""
     out = run_with_toynn("""
@@ -248,6 +252,7 @@ def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
     assert outcomes == "done|the session is closed"
 
 
+@pytest.mark.threads
 def test_threads_that_rebuild_compute_and_close_one_session_only_get_errors_of_toynn() -> None:
     run_with_toynn("""
         import random
@@ -293,6 +298,7 @@ def test_threads_that_rebuild_compute_and_close_one_session_only_get_errors_of_t
     """)
 
 
+@pytest.mark.threads
 def test_a_decoder_fed_by_threads_loses_no_token() -> None:
     run_with_toynn("""
         from toynn.llm.engine import LlamaDecoder

@@ -39,6 +39,7 @@ def test_a_child_forked_while_threads_create_sessions_can_create_its_own() -> No
     assert out == "" or "forked" in out
 
 
+@pytest.mark.threads
 def test_a_signal_handler_can_close_the_session_that_its_thread_computes_with() -> None:
     """The session is freed after the call, so its message is not read from freed memory."""
     out = run_with_toynn("""
@@ -88,6 +89,7 @@ def test_a_graph_that_ran_out_of_memory_can_be_realized_again() -> None:
     """)
 
 
+@pytest.mark.threads
 def test_concatenating_many_tensors_fits_in_a_small_thread_stack() -> None:
     run_with_toynn("""
         threading.stack_size(32768)

@@ -17,6 +17,8 @@ from engines import realize, realized, weights_of
 from toynn import AdamW, FromScratch, LlamaDecoder, LlamaSeqEngine, RecipeOptions, SessionError, SmolLM2Config, labels
 from toynn import tinynn as nn
 
+pytestmark = pytest.mark.threads
+
 CFG = SmolLM2Config.mha(61, 16, 2, 24, 2, 16, 10000.0, 1e-5)
 IDS = [(7 * i + 3) % 61 for i in range(8)]
 LAYOUTS = ("per_head", "fused")

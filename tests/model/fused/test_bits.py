@@ -83,6 +83,7 @@ def test_weights_side_by_side_are_each_the_product_of_their_own_plus_bias_plus_a
 
 
 @pytest.mark.parametrize("name", ["everything at once", "batch of 3", "gqa, head_dim of its own", "tied"])
+@pytest.mark.threads
 def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
     variant = VARIANTS[name]
     runs = []
@@ -94,6 +95,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
     assert runs[0] == runs[1] == runs[2] == runs[3]
 
 
+@pytest.mark.threads
 def test_a_larger_model_too_has_the_same_bits_at_any_number_of_threads() -> None:
     """Products larger than one block of any dimension, several blocks of queries."""
     cfg = SmolLM2Config(600, 400, 6, 3, 530, 1, 256, 10000.0, 1e-5, head_dim=64)

@@ -48,6 +48,7 @@ def test_garbage_collection_frees_a_session_and_a_tensor_keeps_it() -> None:
     assert gone() is None
 
 
+@pytest.mark.threads
 def test_a_thread_that_closes_waits_for_the_call_in_progress() -> None:
     s = Session(n_threads=1)
     closing = threading.Thread(target=s.close)
@@ -60,6 +61,7 @@ def test_a_thread_that_closes_waits_for_the_call_in_progress() -> None:
     assert s.closed
 
 
+@pytest.mark.threads
 def test_many_threads_may_call_one_session() -> None:
     failures: list[BaseException] = []
     with Session(n_threads=1) as s:
@@ -112,6 +114,7 @@ assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.threads
 def test_the_interpreter_ends_cleanly_with_sessions_alive_and_a_thread_computing() -> None:
     code = """
 import threading, time

@@ -366,6 +366,7 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
         )
 
 
+@pytest.mark.threads
 def test_flash_attention_of_one_query_over_many_keys_has_the_same_bits_at_any_number_of_threads() -> None:
     """ggml splits the keys by the number of threads there; the shim asks for its reference kernel."""
     rng = np.random.default_rng(1)
