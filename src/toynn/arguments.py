@@ -22,6 +22,8 @@ IntArray = npt.NDArray[np.int32]
 INT31_MAX = 2**31 - 1  # ggml's ids, positions and row counts are C ints
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+_BOOLS = (bool, np.bool_)
+_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # though float() takes some of them
 _NAME = type.__dict__["__name__"]  # the type's own attribute, whatever a caller's metaclass defines
 
 
@@ -52,7 +54,7 @@ def _shown_integer(number: int) -> str:
 
 def integer(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
     """Return an integer from least to most. Accepts Python's and numpy's integers, but no bool."""
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, _BOOLS):
         raise TinyNNTypeError(f"{name} must be an integer, got {shown(value)}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -75,8 +77,7 @@ def int64(name: str, value: object) -> int:
 
 def float64(name: str, value: object) -> float:
     """Return a real number as a float; infinities and NaN are accepted. A bool, a str and a complex are refused."""
-    refused = bool | np.bool_ | str | bytes | bytearray | complex | np.complexfloating
-    if isinstance(value, refused) or (isinstance(value, np.ndarray) and value.shape != ()) or value is np.ma.masked:
+    if isinstance(value, _NOT_REAL) or (isinstance(value, np.ndarray) and value.shape != ()) or value is np.ma.masked:
         raise TinyNNTypeError(f"{name} must be a number, got {shown(value)}")
     try:
         return float(value)  # type: ignore[arg-type]
@@ -118,7 +119,7 @@ def not_negative(name: str, value: object) -> float:
 
 def boolean(name: str, value: object) -> bool:
     """Return a bool, given as Python's or numpy's."""
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, _BOOLS):
         raise TinyNNTypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 

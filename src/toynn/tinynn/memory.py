@@ -54,7 +54,7 @@ def new_array(name: str, n: int, dtype: type[_Number], what: str) -> npt.NDArray
 
 
 def _is_ready(value: object, dtype: type[_Number]) -> TypeGuard[npt.NDArray[_Number]]:
-    """Return whether C can read the value as it is: mostly so, several times a step."""
+    """Return whether C can read the value as it is, the usual case in a training step."""
     return type(value) is np.ndarray and value.dtype == dtype and value.ndim > 0 and value.flags.c_contiguous
 
 

@@ -231,7 +231,7 @@ def optional_handle(s: Session, name: str, tensor: object) -> TensorHandle:
 
 def handles(s: Session, name: str, tensors: object) -> tuple[TensorPointer, int]:
     """Return a C array of the handles of a list or tuple of tensors, and its length. Raises as `handle` does."""
-    if not isinstance(tensors, list | tuple):
+    if not isinstance(tensors, (list, tuple)):
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
     try:
         items = list(tensors)
