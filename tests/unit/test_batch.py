@@ -74,7 +74,7 @@ def test_an_empty_batch_says_so() -> None:
         ([1, 2, 3], [1.0] * 6, ValueError, "m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape (6,)"),
         ([1, 2, 3], [math.nan] * 7, ValueError, "m_hp must be finite numbers"),
         ([1, 2, 3], [1e39] * 7, ValueError, "m_hp must be finite numbers (as float32)"),
-        ([1, 2, 3], ["0.001"] * 7, TypeError, "m_hp must hold numbers"),
+        ([1, 2, 3], ["0.001"] * 7, TypeError, "m_hp must hold real numbers"),
     ],
 )
 def test_a_refused_fill_names_the_argument_and_changes_nothing(

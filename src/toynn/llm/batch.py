@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, array_of, flat_ids, ids_in_vocab, integer
-from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.arguments import INT31_MAX, flat_ids, ids_in_vocab, integer, real_array
+from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm import labels
 from toynn.llm.adamw import AdamW
 from toynn.tinynn.memory import memory_for
@@ -42,7 +42,7 @@ class TrainingBatch:
         ids = flat_ids("seq_ids", seq_ids, self.context * self.batch, "context * batch")
         ids_in_vocab("seq_ids", ids, self.vocab)
         hp = self.m_hp if m_hp is None else _hp_row(m_hp)
-        targets = labels.targets(ids, self.vocab, self.context, self.batch)
+        targets = labels.shifted(ids, self.batch).astype(np.int32)
         self._seq_ids, self._targets, self._m_labels, self.m_hp = ids.astype(np.int32), targets, None, hp
 
     @property
@@ -68,9 +68,7 @@ class TrainingBatch:
 
 
 def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    row = array_of("m_hp", value)
-    if row.dtype.kind not in "fiu":
-        raise TinyNNTypeError(f"m_hp must hold numbers, got dtype {row.dtype}")
+    row = real_array("m_hp", value)
     if row.size != 7:
         raise TinyNNValueError(f"m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape {row.shape}")
     with np.errstate(over="ignore"):

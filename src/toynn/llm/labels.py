@@ -46,8 +46,13 @@ def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: 
 
 def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np.int64]:
     context, batch = integer("context", context, 1), integer("batch", batch, 1)
-    ids = flat_ids("seq_ids", seq_ids, context * batch, "context * batch").reshape(batch, context)
-    return np.concatenate([ids[:, 1:], ids[:, -1:]], axis=1).ravel()  # (B*T,)
+    return shifted(flat_ids("seq_ids", seq_ids, context * batch, "context * batch"), batch)
+
+
+def shifted(ids: npt.NDArray[np.int64], batch: int) -> npt.NDArray[np.int64]:
+    """Return the next id at each position of checked ids (B*T,), as `targets` does."""
+    rows = ids.reshape(batch, -1)  # (B, T)
+    return np.concatenate([rows[:, 1:], rows[:, -1:]], axis=1).ravel()  # (B*T,)
 
 
 def rows_of(targets: npt.NDArray[np.integer[Any]], vocab: int) -> npt.NDArray[np.float32]:
