@@ -110,7 +110,8 @@ class Header:
     @property
     def plain_operators(self) -> list[Call]:
         """Return the operators that tests can call without being told how."""
-        return [call for group in self.groups if group.name == "operators" for call in group.calls if call.is_plain]
+        groups = [group for group in self.groups if group.name in ("operators", "fused")]
+        return [call for group in groups for call in group.calls if call.is_plain]
 
 
 @dataclass(frozen=True)

