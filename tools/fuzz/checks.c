@@ -1,4 +1,4 @@
-/* checks.c - what tinynn.h promises of every call, asked after every call. */
+/* checks.c - what tinynn.h promises about every call, checked after every call. */
 #include "decoder.h"
 #include "sessions.h"
 
@@ -13,7 +13,7 @@ _Noreturn void broken(const struct decoder * d, const char * promise) {
     abort();
 }
 
-/* flags: of the newest tensors together, those that calls are about more often than others. */
+/* flags: those of the newest tensors, which calls use more often than others. */
 static struct standing standing(const struct slot * slot) {
     tnn_session * s     = slot->s;
     int64_t       flags = 0;
@@ -44,7 +44,7 @@ void begin(struct decoder * d, const char * call) {
     d->calls++;
 }
 
-/* The error code and its message belong together, and a refusal changed nothing. The code. */
+/* Checks that error code and message agree and that a refused call changed nothing. Returns the code. */
 static int end(struct decoder * d, bool failed) {
     tnn_session * s    = d->here->s;
     const int     code = tnn_last_error_code(s);
@@ -113,7 +113,7 @@ void end_tensor(struct decoder * d, tnn_tensor t) {
     end_maybe_tensor(d, t);
 }
 
-/* Multiplications, roughly. */
+/* The approximate number of multiplications. */
 #define A_MOMENT (INT64_C(1) << 23)
 
 bool takes_long(struct decoder * d) {
@@ -137,7 +137,7 @@ void check_usable(struct decoder * d, struct slot * slot) {
     d->here = slot;
     d->call = "the end";
     tnn_finalize_weights(s);
-    if (tnn_last_error_code(s) == TNN_E_MEMORY) { /* weights that no machine has room for */
+    if (tnn_last_error_code(s) == TNN_E_MEMORY) { /* weights that are too large for any machine */
         return;
     }
     HOLDS(tnn_reset_for_rebuild(s) == TNN_OK);

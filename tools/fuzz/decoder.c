@@ -1,4 +1,4 @@
-/* decoder.c - arguments from the input's bytes: mostly ones that fit, now and then ones that must be refused. */
+/* decoder.c - makes arguments from the input's bytes: most of them valid, some of them such that the call must be refused. */
 #include "decoder.h"
 
 #include <float.h>
@@ -21,7 +21,7 @@ uint64_t word_of(struct decoder * d) {
     return word;
 }
 
-/* 0..191: themselves. 192..247: a limit of something. Else eight bytes. */
+/* 0..191: that number. 192..247: a number at a limit. Else: eight bytes. */
 int64_t int64_of(struct decoder * d) {
     static const int64_t LIMITS[] = {
         -1, -2, INT64_MIN, INT64_MAX, INT32_MIN, INT32_MAX, INT64_C(1) << 31, INT64_C(1) << 32, INT64_C(1) << 62, -(INT64_C(1) << 31),
@@ -40,7 +40,7 @@ static const double NUMBERS[] = {
     0.0, 1.0, -1.0, 0.5, 1e-5, 10000.0, 2.0, 1e-8, 0.9, 0.1, -0.0, 32.0, 8.0, 1e-45, 3e38, 1e30, -3e38, FLT_MAX, -1e-45, 1e-38,
 };
 
-/* 0..127: a number of use. 128..191: no number. Else its bits. */
+/* 0..127: a useful number. 128..191: not finite. Else: its bits. */
 double double_of(struct decoder * d) {
     const uint8_t k = byte_of(d);
     if (k < 128) {
@@ -75,7 +75,7 @@ static void * copy_of(const void * data, size_t size) {
     return copy;
 }
 
-/* 0..127: so many letters. 128..191: a name that means something. 192..199: NULL. Else bytes, as many as the next one says. */
+/* 0..127: that many letters. 128..191: a name with a meaning. 192..199: NULL. Else: bytes, whose number is the next byte. */
 char * text_of(struct decoder * d) {
     static const char * const NAMES[] = { "v8", "avx512", "", "token_embd.weight", "%s%n%d", "blk.0.attn_q.weight" };
     char          text[256];
@@ -100,7 +100,7 @@ static tnn_tensor live(const struct slot * slot, int i) {
     return slot->n_live > 0 ? slot->live[i % slot->n_live] : 0;
 }
 
-/* A live tensor that is what the last operand was: its number of elements (alike), its ne0 (not), or of that dtype. */
+/* A live tensor that is like the last operand: in the number of elements (alike), in ne0 (not alike), or in the dtype. */
 static tnn_tensor matching(const struct decoder * d, int nth, bool alike, int64_t dtype) {
     const struct slot * slot = d->here;
     tnn_tensor          found[MAX_LIVE];
@@ -140,7 +140,7 @@ static tnn_tensor hostile(struct decoder * d, int k) {
     }
 }
 
-/* 0..95: that one. 96..159: from the newest back. 160..223: one that fits the operand before. Else no good. */
+/* 0..95: the tensor of that number. 96..159: counted back from the newest. 160..223: one that fits the last operand. Else: invalid. */
 tnn_tensor tensor_of(struct decoder * d) {
     const struct slot * here = d->here;
     const uint8_t       k    = byte_of(d);
@@ -171,7 +171,7 @@ tnn_tensor * tensors_of(struct decoder * d, int32_t n) {
     return tensors;
 }
 
-/* The style of an array's numbers: a byte. Its stream is of the input alone. */
+/* The style of an array's numbers: a byte. The random stream depends only on the input. */
 static uint32_t next(uint32_t * state) {
     *state = *state * UINT32_C(1664525) + UINT32_C(1013904223);
     return *state >> 8;
@@ -181,7 +181,7 @@ static void * array_of(int64_t n, size_t size) {
     return n >= 0 && n <= MOST_NUMBERS ? malloc(n > 0 ? (size_t) n * size : 1) : NULL;
 }
 
-/* 0..191: random in (-1, 1). 192..223: hyper-parameters. 224..239: one of them wild. Else each from the input. */
+/* 0..191: random in (-1, 1). 192..223: hyper-parameters. 224..239: the same with one arbitrary number. Else: each from the input. */
 float * floats_of(struct decoder * d, int64_t n) {
     static const float STEP[] = { 0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.9f, 0.95f };
     float       * data  = array_of(n, sizeof(float));
@@ -198,7 +198,7 @@ float * floats_of(struct decoder * d, int64_t n) {
     return data;
 }
 
-/* 0..127: random below style % 16 + 1. 128..191: 0, 1, 2 and so on. 192..223: one of them wild. Else each from the input. */
+/* 0..127: random below style % 16 + 1. 128..191: 0, 1, 2, ... 192..223: the same with one arbitrary number. Else: each from the input. */
 int32_t * ints_of(struct decoder * d, int64_t n) {
     int32_t     * data  = array_of(n, sizeof(int32_t));
     const uint8_t style = byte_of(d);

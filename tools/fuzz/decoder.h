@@ -1,6 +1,6 @@
-/* decoder.h - what the fuzz target's files share: the input's bytes, the sessions they drive, the checks after each call.
+/* decoder.h - shared by the files of the fuzz target: the bytes of the input, the sessions, the checks after each call.
  *
- * An input is a list of calls: a byte that names the call, then a byte or more for each argument. What the bytes lack is zero.
+ * An input is a list of calls: a byte that names the call, then a byte or more for each argument. Missing bytes are zero.
  * tools/fuzz/encoder.py writes the same format.
  */
 #ifndef TOYNN_FUZZ_DECODER_H
@@ -15,16 +15,16 @@
 #define MAX_SESSIONS 3
 #define MAX_LIVE     96
 #define MAX_STALE    8
-#define MAX_CALLS    300 /* of one input: a longer one only takes longer */
+#define MAX_CALLS    300 /* of one input; longer ones would only take longer */
 
-/* A session and the handles it gave: those of the graph that stands, and some that tnn_reset_for_rebuild dropped. */
+/* A session and its handles: those of the current graph, and some that tnn_reset_for_rebuild dropped. */
 struct slot {
     tnn_session * s;
     tnn_tensor    live[MAX_LIVE], stale[MAX_STALE];
     int           n_live, n_stale;
 };
 
-/* What a call that fails must leave as it was. */
+/* The state that a failed call must not change. */
 struct standing {
     int64_t capacity, n_threads, weights, compute, nodes, flags;
 };
@@ -55,17 +55,17 @@ int64_t  int64_of(struct decoder * d);
 int32_t  int32_of(struct decoder * d);
 float    float_of(struct decoder * d);
 double   double_of(struct decoder * d);
-/* A string in memory of just its size, or NULL; for free(). */
+/* A string in memory of exactly its size, or NULL; for free(). */
 char * text_of(struct decoder * d);
-/* A handle: live, or now and then 0, stale, foreign, garbage. */
+/* A handle: usually live, sometimes 0, stale, foreign or random. */
 tnn_tensor tensor_of(struct decoder * d);
-/* n handles in memory of just their size; for free(). */
+/* n handles in memory of exactly their size; for free(). */
 tnn_tensor * tensors_of(struct decoder * d, int32_t n);
-/* n numbers in memory of just their size; NULL where n is negative or too many. For free(). */
+/* n numbers in memory of exactly their size; NULL if n is negative or too large. For free(). */
 float   * floats_of(struct decoder * d, int64_t n);
 int32_t * ints_of(struct decoder * d, int64_t n);
 
-/* ---- the checks (checks.c). Each ends the process where what tinynn.h promises does not hold ---- */
+/* ---- the checks (checks.c). Each ends the process if a promise of tinynn.h is broken ---- */
 #define HOLDS(condition) ((condition) ? (void) 0 : broken(d, #condition))
 _Noreturn void broken(const struct decoder * d, const char * promise);
 void begin(struct decoder * d, const char * call);
@@ -73,10 +73,10 @@ void end_status(struct decoder * d, int code);            /* returns TNN_OK or t
 void end_count(struct decoder * d, int64_t n);            /* returns a count or a negative code */
 void end_text(struct decoder * d, const char * text);     /* returns a string, or NULL on failure */
 void end_tensor(struct decoder * d, tnn_tensor t);        /* returns a tensor, or 0 on failure; a new one is live from now on */
-void end_maybe_tensor(struct decoder * d, tnn_tensor t);  /* 0 is an answer too */
-/* The session computes a small graph, its weights being finalized first: the numbers come out right. */
+void end_maybe_tensor(struct decoder * d, tnn_tensor t);  /* 0 without an error is allowed */
+/* Finalizes the weights and computes a small graph in the session, and checks the result. */
 void check_usable(struct decoder * d, struct slot * slot);
-/* Would the realized graph compute for more than a moment? That is slow, and finds nothing. */
+/* Would the realized graph compute for long? Such computes find no bugs. */
 bool takes_long(struct decoder * d);
 
 /* ---- sessions (sessions.c) ---- */

@@ -1,12 +1,12 @@
-/* journeys.c - whole ways through the session API, which single calls seldom make up: every step is a call that may be refused. */
+/* journeys.c - sequences of calls that random single calls rarely form, such as a whole training step. Each call may be refused. */
 #include "array_calls.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGEST (1 << 16) /* elements that are filled one by one */
+#define LARGEST (1 << 16) /* the most elements that are filled one by one */
 
-/* A call of the session, checked as those of calls.c are: TRY(status, tnn_set_output, s, t). */
+/* A call of the session with the checks of calls.c: TRY(status, tnn_set_output, s, t). */
 #define TRY(kind, function, ...) (begin(d, #function), end_##kind(d, function(__VA_ARGS__)))
 
 void call_use_session(struct decoder * d) {
@@ -18,7 +18,7 @@ static bool is_input(tnn_session * s, tnn_tensor t) {
     return op != NULL && strcmp(op, "NONE") == 0;
 }
 
-/* Something in every input, usually something sensible. */
+/* Fills every input, usually with useful values. */
 void call_feed(struct decoder * d) {
     tnn_session * s = d->here->s;
     for (int i = 0; i < d->here->n_live; i++) {
@@ -44,7 +44,7 @@ void call_feed(struct decoder * d) {
     }
 }
 
-/* Downloads whatever may be. */
+/* Downloads all tensors that can be downloaded. */
 void call_look(struct decoder * d) {
     tnn_session * s = d->here->s;
     for (int i = 0; i < d->here->n_live; i++) {
@@ -81,7 +81,7 @@ void call_finish_forward(struct decoder * d) {
     call_look(d);
 }
 
-/* A weight's gradient and, where two other inputs fit, its optimizer step. m and v: the next two inputs of its shape. */
+/* A weight's gradient and, if two other inputs fit, its optimizer step. m and v: the next two inputs of its shape. */
 static void optimize(struct decoder * d, int place, tnn_tensor hp, bool fused, bool keep) {
     tnn_session    * s = d->here->s;
     const tnn_tensor w = d->here->live[place];

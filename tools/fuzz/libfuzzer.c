@@ -1,4 +1,4 @@
-/* libfuzzer.c - what libFuzzer calls. */
+/* libfuzzer.c - the functions that libFuzzer calls. */
 #include "sessions.h"
 
 __attribute__((visibility("default"))) int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size);

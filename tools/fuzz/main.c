@@ -1,11 +1,10 @@
-/* main.c - the fuzz target without libFuzzer, for compilers that have none: plays files, and inputs made from them by a seeded
- * stream of changes.
+/* main.c - the fuzz target without libFuzzer, for compilers that lack it: plays files, and inputs made from them by random changes.
  *
  *   fuzz_replay [--inputs N] [--seconds N] [--seed S] [--only I] [--say] FILE...
  *
- * Plays every FILE and says what it called; then inputs 0 to N - 1 of the seed, each made from the files, the seed and its number
- * alone, or as many as the seconds let. --only plays that one; --say tells each call. Where one ends the process,
- * or takes minutes, it says how to play it again.
+ * Plays every FILE and prints what it called; then plays inputs 0 to N - 1 of the seed, or as many as the seconds allow. Each depends
+ * only on the files, the seed and its number. --only plays a single one; --say prints each call. If an input ends the process or takes
+ * minutes, the program prints how to play it again.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "sessions.h"
@@ -34,7 +33,7 @@ static const char * program;
 static uint64_t     seed, playing;
 static const char * file_playing;
 
-static void on_end(int signal_number) { /* the process is at its end: what is not safe in a handler is tried all the same */
+static void on_end(int signal_number) { /* the process is ending, so calls that are unsafe in a handler are tried anyway */
     if (signal_number == SIGALRM) {
         fprintf(stderr, "fuzz: an input takes longer than %d seconds\n", PATIENCE);
     }
@@ -48,7 +47,7 @@ static void on_end(int signal_number) { /* the process is at its end: what is no
     raise(signal_number);
 }
 
-/* A sanitizer has a handler of its own, which says more and aborts. */
+/* A sanitizer has its own handler, which prints more and aborts. */
 static void say_where_it_ends(int signal_number) {
     struct sigaction there;
     if (sigaction(signal_number, NULL, &there) == 0 && there.sa_handler == SIG_DFL) {
@@ -75,7 +74,7 @@ static int read_file(const char * name) {
     return failed ? unreadable(name) : 0;
 }
 
-/* SplitMix64: a stream for each input. */
+/* SplitMix64: a random stream for each input. */
 static uint64_t next(uint64_t * state) {
     uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -87,7 +86,7 @@ static size_t below(uint64_t * state, size_t n) {
     return n > 0 ? (size_t) (next(state) % n) : 0;
 }
 
-/* Puts n bytes at a place; what no longer fits falls off. */
+/* Inserts n bytes at a place; bytes beyond the limit are dropped. */
 static size_t insert(uint8_t * input, size_t size, size_t at, const uint8_t * bytes, size_t n) {
     n = at + n <= LARGEST ? n : LARGEST - at;
     const size_t rest = at + n + (size - at) <= LARGEST ? size - at : LARGEST - at - n;
@@ -105,17 +104,17 @@ static size_t change(uint8_t * input, size_t size, uint64_t * state) {
                 input[at] = (uint8_t) next(state);
             }
             return size;
-        case 1: /* some fresh bytes */
+        case 1: /* some new bytes */
             for (size_t i = 0; i < sizeof(fresh); i++) {
                 fresh[i] = (uint8_t) next(state);
             }
             return insert(input, size, at, fresh, 1 + below(state, sizeof(fresh)));
-        case 2: { /* some go */
+        case 2: { /* some bytes are removed */
             const size_t n = below(state, size - at < 16 ? size - at + 1 : 17);
             memmove(input + at, input + at + n, size - at - n);
             return size - n;
         }
-        case 3: { /* some of a file */
+        case 3: { /* some bytes of a file */
             const struct file * from = &files[below(state, (size_t) n_files)];
             const size_t        begin = n_files > 0 ? below(state, from->size + 1) : 0;
             return n_files > 0 ? insert(input, size, at, from->data + begin, below(state, from->size - begin + 1)) : size;
@@ -140,7 +139,7 @@ static void play_random(uint64_t number, struct tally * tally) {
     for (size_t i = 0, n = 1 + below(&state, 12); i < n; i++) {
         size = change(input, size, &state);
     }
-    uint8_t * exact = malloc(size > 0 ? size : 1); /* so that reading beyond its end is seen */
+    uint8_t * exact = malloc(size > 0 ? size : 1); /* so that reads beyond its end are detected */
     if (exact == NULL) {
         abort();
     }

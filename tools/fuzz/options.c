@@ -1,15 +1,15 @@
-/* options.c - how the sanitizers behave in the fuzz target, unless ASAN_OPTIONS and UBSAN_OPTIONS say otherwise. */
+/* options.c - options of the sanitizers in the fuzz target; ASAN_OPTIONS and UBSAN_OPTIONS override them. */
 
 #define SEEN __attribute__((visibility("default"), used))
 
 SEEN const char * __asan_default_options(void);
 SEEN const char * __ubsan_default_options(void);
 
-/* What asks for more than 64 MiB is refused: as memory that is not there, and so that no input takes long. */
+/* Allocations of more than 64 MiB are refused: this tests missing memory, and keeps inputs short. */
 const char * __asan_default_options(void) {
     return "max_allocation_size_mb=64:allocator_may_return_null=1:abort_on_error=1:detect_leaks=1"
-           ":alloc_dealloc_mismatch=0"  /* libFuzzer deletes, by csrc/memory/reserve.c's delete, strings that libstdc++ made */
-           ":intercept_tls_get_addr=0"; /* gcc 12's guess at glibc's thread-local storage makes the leak check itself crash */
+           ":alloc_dealloc_mismatch=0"  /* libFuzzer frees strings of libstdc++ by the delete of csrc/memory/reserve.c */
+           ":intercept_tls_get_addr=0"; /* with gcc 12 the leak check would crash on glibc's thread-local storage */
 }
 
 const char * __ubsan_default_options(void) {

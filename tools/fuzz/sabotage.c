@@ -1,4 +1,4 @@
-/* sabotage.c - a shim that refuses without a word (the linker puts it in tnn_last_error's place): the target must notice. */
+/* sabotage.c - replaces tnn_last_error, through the linker, by one that returns no message: the target must detect it. */
 #include "tinynn.h"
 
 const char * __wrap_tnn_last_error(const tnn_session * s);

@@ -1,4 +1,4 @@
-/* sessions.c - one input: its sessions from their making to their end. */
+/* sessions.c - plays one input: creates its sessions, makes its calls, frees the sessions. */
 #include "sessions.h"
 
 #include "decoder.h"
@@ -7,7 +7,7 @@ void open_slot(struct decoder * d, struct slot * slot) {
     slot->n_live = slot->n_stale = 0;
     slot->s = tnn_session_new(0);
     HOLDS(slot->s != NULL);
-    /* One thread and a small graph: fast, and what is too large for it is soon found. Inputs may ask for other ones. */
+    /* One thread and a small graph are fast and reach the limit of the graph soon. Inputs may change both. */
     HOLDS(tnn_session_set_n_threads(slot->s, 1, 0) == TNN_OK);
     HOLDS(tnn_session_set_graph_capacity(slot->s, 512) == TNN_OK);
 }
@@ -35,7 +35,7 @@ void forget_the_graph(struct decoder * d) {
 void play(const uint8_t * data, size_t size, struct tally * tally) {
     struct decoder decoder = { .at = data, .end = data + size, .call = "the beginning" }, * d = &decoder;
     d->here = &d->slots[0];
-    tnn_gemm_use_kernel(tnn_gemm_kernel_at(0)); /* an input before may have chosen another, for the process */
+    tnn_gemm_use_kernel(tnn_gemm_kernel_at(0)); /* an earlier input may have chosen another one for the process */
     open_slot(d, &d->slots[0]);
     open_slot(d, &d->slots[1]);
     while (d->at < d->end && d->calls < MAX_CALLS) {
