@@ -179,12 +179,9 @@ class Layout(ABC):
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
         """Set the labels' input."""
 
+    @abstractmethod
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
-        """Raise TinyNNValueError for a step that the layout cannot take."""
-        if accumulate or not update:
-            what = "accumulate" if accumulate else "update=False"
-            where = "without node_times" if profiled else "in the fused layout"
-            raise TinyNNValueError(f"{what}: train_step supports it only {where}")
+        """Raise TinyNNValueError for a step that `step` cannot take."""
 
     def step(
         self,

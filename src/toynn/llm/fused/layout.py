@@ -72,8 +72,9 @@ class FusedLayout(Layout):
         upload_int_array(self.session, t_labels, labels)
 
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
-        if profiled:
-            super().check_step(accumulate, update, profiled)
+        if profiled and (accumulate or not update):
+            what = "accumulate" if accumulate else "update=False"
+            raise TinyNNValueError(f"{what}: train_step supports it only without node_times")
 
     def step(
         self,

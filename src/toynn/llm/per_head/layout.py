@@ -88,5 +88,10 @@ class PerHeadLayout(Layout):
             return one_hot.rows_of(checked_targets(array, self.n, self.shape.vocab), self.shape.vocab)
         return checked_labels(array, self.n, self.shape.vocab)
 
+    def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:  # noqa: ARG002
+        if accumulate or not update:
+            what = "accumulate" if accumulate else "update=False"
+            raise TinyNNValueError(f"{what}: only the fused layout supports it")
+
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
         upload_row_major(self.session, t_labels, labels)
