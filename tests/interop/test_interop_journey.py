@@ -20,7 +20,7 @@ from toynn.training.run_log import read_log
 
 torch: Any = pytest.importorskip("torch")
 transformers: Any = pytest.importorskip("transformers")
-pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
+pytestmark = [pytest.mark.other_programs, pytest.mark.oracle_torch]
 
 TOKENS = 120
 

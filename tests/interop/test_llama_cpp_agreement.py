@@ -33,7 +33,7 @@ from toynn import Sampling, generate
 from toynn.interop import export_gguf, import_gguf
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
-pytestmark = pytest.mark.elsewhere
+pytestmark = pytest.mark.other_programs
 
 F32_BOUND = 5e-4  # largest difference of logits; measured: 1.6e-4
 # With f16, bf16 and q8_0 weights llama.cpp also rounds the activations before each product, and random weights magnify

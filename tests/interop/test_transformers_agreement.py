@@ -19,7 +19,7 @@ from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
 torch: Any = pytest.importorskip("torch")
 transformers: Any = pytest.importorskip("transformers")
-pytestmark = [pytest.mark.elsewhere, pytest.mark.oracle_torch]
+pytestmark = [pytest.mark.other_programs, pytest.mark.oracle_torch]
 
 BOUND = 5e-4  # largest difference of logits, which reach about 10; measured: 1.2e-4
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
