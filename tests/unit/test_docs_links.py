@@ -11,6 +11,8 @@ from paths import ROOT
 
 pytestmark = pytest.mark.quick
 
+pytestmark = pytest.mark.quick
+
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/*.md", "vendor/*.md", "tools/**/*.md", "benchmarks/*.md", "examples/*.md")

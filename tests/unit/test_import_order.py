@@ -10,6 +10,8 @@ import pytest
 
 from paths import ROOT
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = ROOT / "src" / "toynn"
 # From the bottom to the top, as in docs/architecture.md. A module imports from its own line and from lines above it.
 LAYERS = (
