@@ -51,14 +51,14 @@ def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tupl
 
 @each_model
 @pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 31, 33, 64, 97, 130])
-def test_fused_logits_of_a_sequence_are_the_same_bits_alone_and_at_any_place(cfg: SmolLM2Config, t: int) -> None:
+def test_fused_logits_have_the_same_bits_alone_and_anywhere_in_a_batch(cfg: SmolLM2Config, t: int) -> None:
     """Lengths on both sides of vectors, tiles and blocks of queries; two threads against one."""
     for alone, together in alone_and_in_the_batch(cfg, t, "fused"):
         assert alone.tobytes() == together.tobytes()
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 131])
-def test_a_rows_loss_is_the_same_bits_alone_and_in_a_batch(n: int) -> None:
+def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> None:
     logits = np.random.default_rng(n).standard_normal((BATCH * 5, n), dtype=np.float32)
     wanted = np.random.default_rng(0).integers(0, n, BATCH * 5)
 
@@ -86,9 +86,7 @@ def test_a_rows_loss_is_the_same_bits_alone_and_in_a_batch(n: int) -> None:
 @each_model
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
-def test_gradients_of_a_batch_are_those_of_its_sequences_accumulated_bit_for_bit(
-    cfg: SmolLM2Config, batch: int, t: int
-) -> None:
+def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
     """A gradient is one chain over the rows, accumulating continues it, and a factor of 1/2 or 1/4 rounds nothing."""
     ids, hp = sequences(cfg, t, batch), AdamW(lr=0.01, weight_decay=0.1, bias_correct=True).hp(1)
 
@@ -112,21 +110,21 @@ def test_gradients_of_a_batch_are_those_of_its_sequences_accumulated_bit_for_bit
 
 @each_model
 @pytest.mark.parametrize("t", [32, 96])
-def test_per_head_logits_are_the_same_bits_where_sequences_are_a_multiple_of_32(cfg: SmolLM2Config, t: int) -> None:
+def test_per_head_logits_have_the_same_bits_if_t_seq_is_a_multiple_of_32(cfg: SmolLM2Config, t: int) -> None:
     for alone, together in alone_and_in_the_batch(cfg, t, "per_head"):
         assert alone.tobytes() == together.tobytes()
 
 
 @pytest.mark.parametrize("t", [8, 24, 40])
 @pytest.mark.parametrize("name", ["heads of 16", "gqa, heads of 12"])
-def test_a_multiple_of_8_is_enough_where_tinyblas_takes_the_heads(name: str, t: int) -> None:
+def test_a_multiple_of_8_is_enough_if_tinyblas_computes_the_heads(name: str, t: int) -> None:
     for alone, together in alone_and_in_the_batch(MODELS[name], t, "per_head"):
         assert alone.tobytes() == together.tobytes()
 
 
 @each_model
 @pytest.mark.parametrize("t", [7, 12])
-def test_other_per_head_logits_agree_within_rounding_and_part_in_the_first_attention(
+def test_other_per_head_logits_agree_within_rounding_and_differ_from_the_first_attention_on(
     cfg: SmolLM2Config, t: int
 ) -> None:
     ids = sequences(cfg, t)
@@ -156,7 +154,7 @@ def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
     ("t", "d_head", "softmax_holds", "product_holds"),
     [(12, 12, False, False), (8, 12, True, True), (8, 10, True, False), (32, 10, True, True)],
 )
-def test_the_operators_that_see_the_batch_are_the_softmax_over_the_mask_and_the_product_with_the_values(
+def test_masked_softmax_and_product_with_values_depend_on_the_batch(
     t: int, d_head: int, softmax_holds: bool, product_holds: bool
 ) -> None:
     """ggml adds a softmax row in vectors of 8 from the batch's first column; the sum along the keys runs in 8 lanes in

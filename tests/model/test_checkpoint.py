@@ -30,7 +30,7 @@ from toynn.storage.checkpoint.run_folder import checkpoint_names
 
 
 @pytest.mark.quick
-def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_model_is_equal_after_a_round_trip_through_a_checkpoint(tmp_path: Path) -> None:
     one = random_model()
     path = write_checkpoint(tmp_path / "run", one, step=7)
     for where in (tmp_path / "run", path):
@@ -44,13 +44,13 @@ def test_a_model_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
-def test_the_same_model_is_the_same_bytes_on_disk(tmp_path: Path) -> None:
+def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     a, b = (write_checkpoint(tmp_path / name, random_model()) for name in "ab")
     assert sorted(p.name for p in a.iterdir()) == ["meta.json", "tokenizer.json", "weights.safetensors"]
     assert all(p.read_bytes() == (b / p.name).read_bytes() for p in a.iterdir())
 
 
-def test_a_step_that_is_written_again_never_leaves_the_run_without_a_latest(tmp_path: Path) -> None:
+def test_writing_a_step_again_always_keeps_a_latest_checkpoint(tmp_path: Path) -> None:
     first = write_checkpoint(tmp_path / "run", random_model(seed=0))
     second = write_checkpoint(tmp_path / "run", random_model(seed=1))
     assert first != second
@@ -60,7 +60,7 @@ def test_a_step_that_is_written_again_never_leaves_the_run_without_a_latest(tmp_
     assert checkpoint_names(tmp_path / "run") == [second.name]
 
 
-def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_run_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_checkpoint(tmp_path / "run", random_model())
 
     def full(*_: object) -> None:
@@ -73,7 +73,7 @@ def test_a_save_that_fails_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch:
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == [path.name]
 
 
-def test_kills_at_every_change_of_the_file_system_lose_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_kill_at_any_file_system_call_loses_nothing(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, kill_at_every_moment.__file__, str(data), str(tmp_path)],
         capture_output=True,
@@ -95,7 +95,7 @@ def damaged(run: Path, to: Path) -> Path:
 
 
 @pytest.mark.quick
-def test_a_file_that_is_short_changed_or_missing_is_named(trained: Path, tmp_path: Path) -> None:
+def test_a_short_changed_or_missing_file_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
     for i, name in enumerate(["weights.safetensors", "moments.safetensors", "tokenizer.json"]):
         for what in ("short", "changed", "missing"):
             file = damaged(trained, tmp_path / f"{i}{what}") / name
@@ -108,7 +108,7 @@ def test_a_file_that_is_short_changed_or_missing_is_named(trained: Path, tmp_pat
                 load_checkpoint(tmp_path / f"{i}{what}")
 
 
-def test_a_damaged_latest_tells_of_the_others(trained: Path, tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_latest_checkpoint_lists_the_others(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run")
     (path / "weights.safetensors").write_bytes(b"")
     with pytest.raises(TinyNNValueError, match=r"other checkpoints: .*step-00000004"):
@@ -123,7 +123,7 @@ def test_a_damaged_pointer_is_refused(trained: Path, tmp_path: Path, pointer: by
         load_checkpoint(tmp_path / "run")
 
 
-def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TinyNNValueError, match="is not a folder"):
@@ -156,7 +156,7 @@ def test_what_is_no_run_and_no_checkpoint_is_refused(tmp_path: Path) -> None:
         ({"training": []}, r"training must be a section, got \[\]"),
     ],
 )
-def test_a_meta_that_does_not_hold_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+def test_a_wrong_meta_json_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(TinyNNValueError, match=says):
@@ -194,7 +194,7 @@ def test_each_key_of_a_meta_is_checked_and_named(
 
 
 @pytest.mark.quick
-def test_a_model_that_an_older_version_wrote_without_a_new_key_has_its_default(trained: Path, tmp_path: Path) -> None:
+def test_a_key_that_an_older_version_did_not_write_has_its_default(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     meta = json.loads(path.read_text())
     del meta["model"]["architecture"], meta["model"]["untied"]
@@ -226,9 +226,7 @@ def test_version_1_is_migrated_and_checked_as_strictly(trained: Path, tmp_path: 
             load_checkpoint(tmp_path / "run")
 
 
-def test_a_shape_that_the_weights_do_not_have_is_refused_before_anything_large_is_made(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_shape_that_contradicts_the_weights_is_refused_before_allocation(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     meta = json.loads(path.read_text())
     for key, value in (("n_layers", 2**31 - 1), ("d_ff", 2**31 - 1), ("vocab", 5)):
@@ -239,7 +237,7 @@ def test_a_shape_that_the_weights_do_not_have_is_refused_before_anything_large_i
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data_=st.data())
-def test_bytes_changed_anywhere_are_refused_or_harmless(trained: Path, tmp_path: Path, data_: st.DataObject) -> None:
+def test_a_changed_byte_anywhere_is_refused_or_harmless(trained: Path, tmp_path: Path, data_: st.DataObject) -> None:
     run = tmp_path / "run"
     if not run.exists():
         damaged(trained, run)
@@ -269,7 +267,7 @@ def test_bytes_changed_anywhere_are_refused_or_harmless(trained: Path, tmp_path:
 # ---- TrainedModel ----
 
 
-def test_a_model_that_is_not_whole_is_refused_by_name() -> None:
+def test_an_incomplete_model_is_refused_by_name() -> None:
     good = random_model()
     weights = dict(good.weights)
     name = "blk.1.ffn_up.weight"
@@ -302,7 +300,7 @@ def test_every_file_has_the_mode_that_the_umask_gives(data: Path, tmp_path: Path
     }
 
 
-def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path) -> None:
+def test_resuming_from_an_older_step_keeps_later_checkpoints_until_they_are_replaced(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
         for step in (1, 2, 3):
             run.save(step, random_model(seed=step), None)
@@ -317,7 +315,7 @@ def test_going_back_keeps_what_came_later_until_it_is_done_again(tmp_path: Path)
         assert run.named("step-00000003").step == 3
 
 
-def test_a_run_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_folder_without_a_checkpoint_is_removed(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a" / "run"):
         assert (tmp_path / "a" / "run" / ".lock").exists()
     assert list(tmp_path.iterdir()) == []
@@ -329,7 +327,7 @@ def test_a_run_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("what", ["gguf", "hf", "data"])
-def test_what_is_no_run_says_what_it_is_and_what_to_do(what: str, data: Path, tmp_path: Path) -> None:
+def test_the_error_of_a_path_that_is_not_a_run_says_what_to_do(what: str, data: Path, tmp_path: Path) -> None:
     path = tmp_path / f"m.{what}"
     if what == "gguf":
         path.write_bytes(b"GGUF" + bytes(30))

@@ -35,7 +35,7 @@ DIVERGES = ["--set", "optimizer.lr=3e38", "--set", "optimizer.clip=0"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str]) -> None:
+def test_every_command_has_help_of_at_most_80_columns(command: list[str]) -> None:
     done = toynn(*command, "--help")
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
@@ -76,7 +76,7 @@ def test_help_is_there_for_every_command_and_80_columns_wide(command: list[str])
         (["train", "DATA", "--out", "RUN", *SMALL, *DIVERGES], 1, "not finite"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_that_says_what_to_do(
+def test_a_usage_error_is_one_line_that_says_what_to_do(
     words: list[str], code: int, says: str, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
         ("rich", "cli", ["train", "DATA", "--out", "RUN"]),
     ],
 )
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+def test_a_missing_library_is_named_with_its_extra(
     module: str, extra: str, words: list[str], data: Path, tmp_path: Path
 ) -> None:
     places = {"DATA": str(data), "RUN": str(tmp_path / "run")}
@@ -127,11 +127,11 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_trace_is_shown_when_asked_for(data: Path, tmp_path: Path) -> None:
+def test_the_traceback_is_shown_with_v(data: Path, tmp_path: Path) -> None:
     assert "Traceback" in toynn("-v", "train", data, "--out", tmp_path / "run", "--resume").stderr
 
 
-def test_without_matplotlib_a_training_says_how_to_get_its_plots(data: Path, tmp_path: Path) -> None:
+def test_training_without_matplotlib_says_how_to_get_plots(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "my run"
     program = "import sys; sys.modules['matplotlib'] = None; from toynn.cli import main; main()"
     words = ["train", str(data), "--out", str(run), *SMALL, "--set", "train.steps=3"]
@@ -143,7 +143,7 @@ def test_without_matplotlib_a_training_says_how_to_get_its_plots(data: Path, tmp
 # ---- the journey ----
 
 
-def test_a_text_becomes_a_model_that_writes(tmp_path: Path) -> None:
+def test_prepare_train_evaluate_and_generate_work_together(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("<|endoftext|>\n".join(f"Story {i}: the cat saw a hen and ran.\n" for i in range(200)))
     done = toynn("prepare", text, "--out", tmp_path / "data", "--vocab-size", "300", "--json")
@@ -169,7 +169,7 @@ def test_a_text_becomes_a_model_that_writes(tmp_path: Path) -> None:
     assert [Path(path).name for path in report["written"]][-1] == "report.html"
 
 
-def test_the_configuration_can_be_shown_and_used(data: Path, tmp_path: Path) -> None:
+def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None:
     shown = toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3", "--show-config")
     path = tmp_path / "run.toml"
     path.write_text(shown.stdout)
@@ -211,7 +211,7 @@ def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Pat
     assert "train.steps must be at least 3" in fewer.stderr
 
 
-def test_a_damaged_log_is_a_note_and_the_training_is_told_of(data: Path, tmp_path: Path) -> None:
+def test_training_with_a_damaged_log_ends_with_a_note(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert toynn("train", data, "--out", run, "--quiet", *SMALL, "--set", "train.steps=3").returncode == 0
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
@@ -223,7 +223,7 @@ def test_a_damaged_log_is_a_note_and_the_training_is_told_of(data: Path, tmp_pat
     assert (told["step"], told["report"]) == (4, None)
 
 
-def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
+def test_toynn_info_describes_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
     words = ["--set", "train.steps=4", "--set", "checkpoint.keep_last=3"]
     done = toynn("train", data, "--out", tmp_path / "run", *SMALL, *words)
     lines = done.stderr.splitlines()
@@ -243,7 +243,7 @@ def test_info_tells_of_a_run_in_80_columns(data: Path, tmp_path: Path) -> None:
         assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80
 
 
-def test_a_file_that_is_not_written_is_refused_by_its_name(data: Path, tmp_path: Path) -> None:
+def test_an_unwritable_file_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     assert toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3").returncode == 0
     done = toynn("export", tmp_path / "run", tmp_path / "x.safetensors")
     assert done.returncode == 2
@@ -252,7 +252,7 @@ def test_a_file_that_is_not_written_is_refused_by_its_name(data: Path, tmp_path:
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_a_vocabulary_smaller_than_asked_for_is_said(tmp_path: Path) -> None:
+def test_a_smaller_vocabulary_than_requested_is_reported(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("the cat saw the hen\n" * 50)
     done = toynn("prepare", tmp_path / "t.txt", "--out", tmp_path / "data")
     assert done.returncode == 0, done.stderr
@@ -260,7 +260,7 @@ def test_a_vocabulary_smaller_than_asked_for_is_said(tmp_path: Path) -> None:
     assert done.stderr == f"note: the texts are too short for 4096 tokens; the vocabulary has {size}\n"
 
 
-def test_completion_can_be_had_for_a_shell() -> None:
+def test_shell_completion_is_available() -> None:
     environment = {**os.environ, "_TOYNN_COMPLETE": "bash_source"}
     done = subprocess.run(TOYNN, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0
@@ -271,7 +271,7 @@ def test_completion_can_be_had_for_a_shell() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_path: Path, number: int) -> None:
+def test_an_interrupted_training_is_saved_and_says_how_to_resume(data: Path, tmp_path: Path, number: int) -> None:
     run = tmp_path / "my run"
     process = start_training(data, run, 100000, "--threads", "1", "--tensorboard")
     wait_for_a_step(process)
@@ -287,7 +287,7 @@ def test_an_interrupted_training_is_saved_and_says_how_to_go_on(data: Path, tmp_
     assert json.loads(done.stdout)["step"] == step + 2
 
 
-def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_many_times_ends_with_the_bytes_of_an_uninterrupted_run(data: Path, tmp_path: Path) -> None:
     whole, run, steps = tmp_path / "whole", tmp_path / "run", 40
     assert start_training(data, whole, steps, "--quiet").wait() == 0
     kills = 0
@@ -340,7 +340,7 @@ def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | No
     return process.wait(), written.decode("utf-8")
 
 
-def test_a_terminal_shows_a_bar_that_fits_it(data: Path, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_progress_bar_of_its_width(data: Path, tmp_path: Path) -> None:
     words = ["train", str(data), "--out", str(tmp_path / "run"), *SMALL, "--set", "train.steps=30"]
     code, written = in_a_terminal(words)
     assert code == 0, written
@@ -353,7 +353,7 @@ def test_a_terminal_shows_a_bar_that_fits_it(data: Path, tmp_path: Path) -> None
     assert max(map(len, bars)) <= 80
 
 
-def test_a_line_of_any_usual_run_fits_80_columns() -> None:
+def test_progress_lines_fit_80_columns() -> None:
     shown = io.StringIO()
     view = ProgressView(Console(file=shown, width=80))
     view(Started(Path("run"), Path("data"), 0, 1_000_000, 163_000_000, 8192, 10**9, 10**7, None, None, ""))
@@ -387,7 +387,7 @@ def seen(written: str, columns: int) -> list[str]:
     return lines
 
 
-def test_ctrl_c_in_a_terminal_leaves_one_bar(data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_leaves_one_progress_bar(data: Path, tmp_path: Path) -> None:
     words = ["train", str(data), "--out", str(tmp_path / "run"), *SMALL, "--set", "train.steps=100000"]
     code, written = in_a_terminal([*words, "--set", "checkpoint.every=0"], interrupt_after="1/100000")
     assert code == 130
@@ -397,7 +397,7 @@ def test_ctrl_c_in_a_terminal_leaves_one_bar(data: Path, tmp_path: Path) -> None
     assert any(line.startswith("interrupted after") for line in lines), lines
 
 
-def test_a_terminal_shows_text_as_it_comes(data: Path, tmp_path: Path) -> None:
+def test_a_terminal_shows_generated_text_as_it_is_sampled(data: Path, tmp_path: Path) -> None:
     assert toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=5").returncode == 0
     words = ["generate", str(tmp_path / "run"), "-p", "the cat", "-n", "10", "--seed", "3"]
     code, written = in_a_terminal(words)

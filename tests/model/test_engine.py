@@ -37,7 +37,7 @@ def engine() -> Iterator[LlamaSeqEngine]:
 
 @each_stream
 @pytest.mark.parametrize("seed", [0, 1, -1, 42, -104729, 2**31 - 1, 2**40 + 17, 2**63 - 1, -(2**63)])
-def test_a_stream_is_the_scalar_loop_bit_for_bit(init_stream: str, seed: int) -> None:
+def test_an_init_stream_equals_the_scalar_loop_bit_for_bit(init_stream: str, seed: int) -> None:
     fast, slow = make_stream(init_stream, seed), STREAMS[init_stream](seed)
     for n, std in ((1, 1.0), (7, 0.02), (1000, 0.125), (0, 1.0), (333, 1e-3)):
         assert fast.gaussian(n, std).tobytes() == slow.gaussian(n, std).tobytes()
@@ -64,7 +64,7 @@ def test_weights_have_the_specified_names_shapes_and_order(engine: LlamaSeqEngin
 
 @each_variant
 @each_stream
-def test_weights_start_as_the_scalar_streams_draw_them(
+def test_initial_weights_equal_those_of_the_scalar_streams(
     engine: LlamaSeqEngine, variant: Variant, init_stream: str
 ) -> None:
     realize_variant(engine, variant, init_stream=init_stream)
@@ -73,7 +73,7 @@ def test_weights_start_as_the_scalar_streams_draw_them(
         assert engine.download_weight(name).tobytes() == values.astype(np.float32).tobytes(), name
 
 
-def test_a_lens_freezes_the_donors_embedding(engine: LlamaSeqEngine) -> None:
+def test_a_projection_lens_freezes_the_embedding_of_the_donor(engine: LlamaSeqEngine) -> None:
     realize_variant(engine, VARIANTS["projection lens"])
     assert "lens.proj.weight" in engine.params()
     assert "token_embd.weight" not in engine.params()
@@ -81,7 +81,7 @@ def test_a_lens_freezes_the_donors_embedding(engine: LlamaSeqEngine) -> None:
         engine.download_weight("token_embd.weight.m")
 
 
-def test_a_batch_has_a_block_causal_mask_and_one_sequence_has_none(engine: LlamaSeqEngine) -> None:
+def test_only_a_batch_of_several_sequences_has_a_block_causal_mask(engine: LlamaSeqEngine) -> None:
     realize_variant(engine, VARIANTS["tied"])
     assert engine.t_seq_attn_mask is None
     engine.close()
@@ -101,7 +101,7 @@ def test_a_batch_has_a_block_causal_mask_and_one_sequence_has_none(engine: Llama
 
 
 @each_variant
-def test_forward_is_the_float64_oracle(engine: LlamaSeqEngine, variant: Variant) -> None:
+def test_forward_agrees_with_the_float64_oracle(engine: LlamaSeqEngine, variant: Variant) -> None:
     realize_variant(engine, variant)
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
     for name, values in weights.items():
@@ -148,7 +148,7 @@ def test_forward_runs_on_half_precision_weights(
     np.testing.assert_array_equal(logits, engine.forward(variant.ids()))
 
 
-def test_the_taps_hold_the_activations(engine: LlamaSeqEngine) -> None:
+def test_taps_contain_the_activations(engine: LlamaSeqEngine) -> None:
     variant = VARIANTS["projection lens"]
     realize_variant(engine, variant)
     logits = engine.forward(variant.ids())
@@ -169,7 +169,7 @@ def test_the_taps_hold_the_activations(engine: LlamaSeqEngine) -> None:
 # ---- life ----
 
 
-def test_before_realize_and_after_close_everything_says_so(engine: LlamaSeqEngine) -> None:
+def test_every_use_before_realize_and_after_close_is_an_error(engine: LlamaSeqEngine) -> None:
     for _ in range(2):
         assert not engine.realized
         for use in (
@@ -190,7 +190,7 @@ def test_before_realize_and_after_close_everything_says_so(engine: LlamaSeqEngin
         engine.close()
 
 
-def test_realize_twice_is_refused_and_changes_nothing(engine: LlamaSeqEngine) -> None:
+def test_a_second_realize_is_refused_and_changes_nothing(engine: LlamaSeqEngine) -> None:
     realize_variant(engine, VARIANTS["tied"])
     before = engine.forward(VARIANTS["tied"].ids())
     with pytest.raises(SessionError, match="close"):
@@ -198,7 +198,7 @@ def test_realize_twice_is_refused_and_changes_nothing(engine: LlamaSeqEngine) ->
     np.testing.assert_array_equal(before, engine.forward(VARIANTS["tied"].ids()))
 
 
-def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engine: LlamaSeqEngine) -> None:
+def test_after_a_model_too_large_for_memory_the_engine_can_be_realized_again(engine: LlamaSeqEngine) -> None:
     huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)  # 2^20 * 2^10 * 3 * 1024 weights
     with pytest.raises(TinyNNMemoryError, match=r"weights need .* available"):
         realize(engine, huge, layout="per_head", t_seq=8)
@@ -207,7 +207,7 @@ def test_a_model_that_does_not_fit_leaves_the_engine_closed_and_realizable(engin
     assert engine.forward(VARIANTS["tied"].ids()).shape == (7, 23)
 
 
-def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
+def test_a_graph_beyond_its_capacity_is_an_error_and_keeps_the_weights(
     engine: LlamaSeqEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toynn.llm import layout
@@ -222,7 +222,7 @@ def test_a_graph_over_its_capacity_is_an_error_and_the_weights_stay(
     assert engine.download_weight("token_embd.weight").any()
 
 
-def test_weights_come_and_go_by_name(engine: LlamaSeqEngine) -> None:
+def test_weights_are_uploaded_and_downloaded_by_name(engine: LlamaSeqEngine) -> None:
     realize_variant(engine, VARIANTS["tied"])
     values = np.arange(12 * 12).reshape(12, 12) / 7
     engine.upload_weight("blk.1.attn_output.weight", values)

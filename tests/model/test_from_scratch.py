@@ -44,7 +44,7 @@ def recipe() -> Iterator[FromScratch]:
 
 
 @each_variant
-def test_loss_and_every_gradient_are_the_float64_oracles(variant: Variant) -> None:
+def test_loss_and_every_gradient_agree_with_the_float64_oracle(variant: Variant) -> None:
     llama = pytest.importorskip("oracle.llama")
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
     want = llama.loss_and_grads(
@@ -64,7 +64,7 @@ def test_loss_and_every_gradient_are_the_float64_oracles(variant: Variant) -> No
 
 @each_variant
 @pytest.mark.parametrize("bias_correct", [False, True])
-def test_three_adamw_steps_are_the_float64_oracles(variant: Variant, bias_correct: bool) -> None:
+def test_three_adamw_steps_agree_with_the_float64_oracle(variant: Variant, bias_correct: bool) -> None:
     llama = pytest.importorskip("oracle.llama")
     adamw = AdamW(lr=0.01, weight_decay=0.1, eps=1e-3, bias_correct=bias_correct)
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
@@ -102,7 +102,7 @@ def test_pinning_changes_no_bit(variant: Variant) -> None:
 # ---- what a step does ----
 
 
-def test_the_first_step_clears_the_moments_and_a_later_one_keeps_them(recipe: FromScratch) -> None:
+def test_only_the_first_step_clears_the_moments(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     recipe.realize(variant.cfg, options(variant))
     first = steps(recipe, variant, 3)
@@ -120,7 +120,7 @@ def test_the_first_step_clears_the_moments_and_a_later_one_keeps_them(recipe: Fr
     assert first[0] > first[-1]
 
 
-def test_the_donors_embedding_never_moves(recipe: FromScratch) -> None:
+def test_the_embedding_of_a_donor_never_changes(recipe: FromScratch) -> None:
     variant = VARIANTS["projection lens"]
     recipe.realize(variant.cfg, options(variant))
     before = recipe.fs_cache.download_weight("token_embd.weight")
@@ -130,7 +130,7 @@ def test_the_donors_embedding_never_moves(recipe: FromScratch) -> None:
     assert not np.array_equal(lens, recipe.fs_cache.download_weight("lens.proj.weight"))
 
 
-def test_a_row_of_zero_labels_is_taken(recipe: FromScratch) -> None:
+def test_a_row_of_zero_labels_is_accepted(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     recipe.realize(variant.cfg, options(variant))
     labels = variant.labels()
@@ -140,7 +140,7 @@ def test_a_row_of_zero_labels_is_taken(recipe: FromScratch) -> None:
     assert 0 < part < whole
 
 
-def test_the_arrays_of_a_training_batch_fit(recipe: FromScratch) -> None:
+def test_a_step_accepts_the_arrays_of_a_training_batch(recipe: FromScratch) -> None:
     cfg = SmolLM2Config.tiny()
     recipe.realize(cfg, RecipeOptions(t_seq=8, t_batch=2, n_threads=1))
     batch = TrainingBatch(cfg.vocab, 8, 2)
@@ -154,7 +154,7 @@ def test_the_arrays_of_a_training_batch_fit(recipe: FromScratch) -> None:
     assert float(np.float32(losses[0])) == losses[0]
 
 
-def test_logits_of_a_step_can_be_read_and_are_those_before_the_update(recipe: FromScratch) -> None:
+def test_logits_of_a_step_are_those_before_the_update(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     recipe.realize(variant.cfg, options(variant))
     before = recipe.fs_cache.forward(variant.ids())
@@ -164,7 +164,7 @@ def test_logits_of_a_step_can_be_read_and_are_those_before_the_update(recipe: Fr
     assert not np.array_equal(before, recipe.fs_cache.forward(variant.ids()))
 
 
-def test_what_was_uploaded_stays_from_step_to_step(recipe: FromScratch) -> None:
+def test_uploaded_inputs_stay_from_step_to_step(recipe: FromScratch) -> None:
     variant = VARIANTS["everything at once"]
     recipe.realize(variant.cfg, options(variant))
     s = recipe.fs_cache.sess
@@ -193,7 +193,7 @@ def test_attributes_before_and_after_realize(recipe: FromScratch) -> None:
     assert recipe.fs_t_loss is None
 
 
-def test_forward_between_steps_needs_a_rebuild_and_then_training_goes_on_as_before(recipe: FromScratch) -> None:
+def test_training_continues_after_a_forward_and_a_rebuild(recipe: FromScratch) -> None:
     variant = VARIANTS["untied"]
     with FromScratch() as undisturbed:
         undisturbed.realize(variant.cfg, options(variant))
@@ -209,7 +209,7 @@ def test_forward_between_steps_needs_a_rebuild_and_then_training_goes_on_as_befo
     assert got == want
 
 
-def test_a_closed_recipe_starts_again_from_the_same_weights(recipe: FromScratch) -> None:
+def test_a_closed_recipe_can_be_realized_again_with_the_same_weights(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     curves = []
     for _ in range(2):
@@ -222,7 +222,7 @@ def test_a_closed_recipe_starts_again_from_the_same_weights(recipe: FromScratch)
         steps(recipe, variant, 1)
 
 
-def test_realize_twice_is_refused_and_training_goes_on(recipe: FromScratch) -> None:
+def test_a_second_realize_is_refused_and_training_continues(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     recipe.realize(variant.cfg, options(variant))
     with pytest.raises(SessionError, match="new recipe"):
@@ -238,7 +238,9 @@ def test_half_precision_weights_cannot_be_trained(recipe: FromScratch, weight_dt
     recipe.realize(variant.cfg, options(variant))
 
 
-def test_a_failed_realize_leaves_the_recipe_realizable(recipe: FromScratch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_realize_the_recipe_can_be_realized(
+    recipe: FromScratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     variant = VARIANTS["tied"]
 
     def fail(*_: object, **__: object) -> None:
@@ -263,7 +265,7 @@ def test_gradients_need_a_pinned_graph(recipe: FromScratch) -> None:
         recipe.fs_cache.gradient("nonsense")
 
 
-def test_the_losses_of_diverged_weights_are_returned_as_they_are(recipe: FromScratch) -> None:
+def test_losses_that_are_not_finite_are_returned(recipe: FromScratch) -> None:
     variant = VARIANTS["tied"]
     recipe.realize(variant.cfg, options(variant))
     wild = np.array([[1e30, 0.9, 0.95, 1e-8, 0, 0.9, 0.95]], dtype=np.float32)

@@ -38,21 +38,21 @@ def words_of(text: str) -> list[str]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet=st.one_of(st.sampled_from("aB1 \n\t'st.\u00a0\x1c\u4f60"), st.characters()), max_size=300))
-def test_short_words_are_those_of_the_librarys_own_rule(text: str) -> None:
+def test_short_words_are_split_like_in_the_library(text: str) -> None:
     text = text.encode("utf-8", "ignore").decode("utf-8")
     expected = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     assert words_of(text) == [word for word, _ in expected]
 
 
 @pytest.mark.parametrize("character", ["a", "\U0001d54f", "7", "!", " ", "\n"])
-def test_long_words_are_learned_from_in_parts_of_whole_characters(character: str) -> None:
+def test_long_words_are_split_between_characters(character: str) -> None:
     n = 3 * LONGEST_WORD + 7
     words = words_of(character * n)
     size = len(character.encode("utf-8"))
     assert [len(word) for word in words] == [LONGEST_WORD * size] * 3 + [7 * size]
 
 
-def test_what_is_learned_is_what_the_library_learns_from_the_texts_themselves() -> None:
+def test_the_learned_tokenizer_equals_that_of_the_library() -> None:
     text = CORPUS.read_text(encoding="utf-8")[:300_000]
     model = Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -68,7 +68,7 @@ def test_what_is_learned_is_what_the_library_learns_from_the_texts_themselves() 
 
 
 @pytest.mark.parametrize("text", ["\U0001d54f\u00e9" * 50_000, "ab" * 500_000], ids=["two characters", "ab"])
-def test_a_text_that_is_one_word_is_learned_from(text: str, tmp_path: Path) -> None:
+def test_a_tokenizer_can_be_learned_from_one_very_long_word(text: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_text(text, encoding="utf-8")
     prepare([tmp_path / "text"], tmp_path / "data", vocab_size=300, validation=0.0)
     tokenizer = Tokenizer.from_file(str(tmp_path / "data/tokenizer.json"))
@@ -76,7 +76,7 @@ def test_a_text_that_is_one_word_is_learned_from(text: str, tmp_path: Path) -> N
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_a_vocabulary_beyond_what_the_texts_can_give_costs_nothing(tmp_path: Path) -> None:
+def test_a_vocabulary_larger_than_the_texts_allow_costs_no_memory(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("some words, and some more words\n" * 20)
     for size, name in ((2000, "a"), (2**31 - 1, "b")):
         prepare([tmp_path / "text"], tmp_path / name, vocab_size=size)
@@ -84,13 +84,13 @@ def test_a_vocabulary_beyond_what_the_texts_can_give_costs_nothing(tmp_path: Pat
     assert 257 < load_meta(tmp_path / "b").vocab_size < 2000
 
 
-def test_a_vocabulary_beyond_the_memory_is_refused_with_its_size() -> None:
+def test_a_vocabulary_too_large_for_memory_is_refused_with_its_size() -> None:
     with pytest.raises(TinyNNMemoryError, match=r"^vocab_size: 2147483647 tokens, .* need 214748364700 bytes"):
         learned_bpe(iter(["a b"]), 2**40, 2**31 - 1, "")
 
 
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer needs the addresses")
-def test_the_librarys_end_for_want_of_memory_is_an_error_and_no_end_of_this_process() -> None:
+def test_a_library_crash_for_lack_of_memory_becomes_an_error() -> None:
     out = run_with_toynn("""
         from toynn.data import learning
         learning.want_memory = lambda *_: None  # as if the memory went after it was asked for
@@ -103,7 +103,7 @@ def test_the_librarys_end_for_want_of_memory_is_an_error_and_no_end_of_this_proc
     assert out.startswith("vocab_size: not enough memory to learn 2147483647 tokens from these texts (memory all")
 
 
-def test_an_error_in_the_texts_comes_through() -> None:
+def test_an_error_raised_by_the_texts_is_passed_on() -> None:
     def texts() -> object:
         yield "a b"
         raise ZeroDivisionError("the third text")
@@ -151,7 +151,7 @@ def wait_for_the_end_of(group: int) -> None:
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["the caller", "the terminal's group"])
-def test_ctrl_c_ends_learning_and_leaves_no_process(learner: subprocess.Popen[str], to_all: bool) -> None:
+def test_ctrl_c_stops_learning_and_leaves_no_process(learner: subprocess.Popen[str], to_all: bool) -> None:
     (os.killpg if to_all else os.kill)(learner.pid, signal.SIGINT)
     try:
         out, _ = learner.communicate(timeout=60)
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_learning_and_leaves_no_process(learner: subprocess.Popen[st
     wait_for_the_end_of(learner.pid)
 
 
-def test_who_learns_ends_with_the_one_who_asked(learner: subprocess.Popen[str]) -> None:
+def test_the_learning_process_ends_with_its_parent(learner: subprocess.Popen[str]) -> None:
     learner.kill()
     learner.communicate()
     wait_for_the_end_of(learner.pid)

@@ -44,7 +44,7 @@ def torch_result(variant: Variant, weights: dict[str, np.ndarray]) -> Result:
 
 
 @each_variant
-def test_the_two_oracles_give_the_same_logits_and_loss(variant: Variant) -> None:
+def test_both_oracles_give_the_same_logits_and_loss(variant: Variant) -> None:
     weights = weights_of(variant)
     result = torch_result(variant, weights)
     logits = llama_numpy.forward(
@@ -56,7 +56,7 @@ def test_the_two_oracles_give_the_same_logits_and_loss(variant: Variant) -> None
 
 
 @each_variant
-def test_every_trainable_weight_has_a_gradient_and_no_other(variant: Variant) -> None:
+def test_exactly_the_trainable_weights_have_a_gradient(variant: Variant) -> None:
     shapes = param_shapes(variant.cfg, variant.untied, variant.qkv_bias)
     grads = torch_result(variant, weights_of(variant)).grads
     assert list(grads) == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
@@ -66,7 +66,7 @@ def test_every_trainable_weight_has_a_gradient_and_no_other(variant: Variant) ->
 
 
 @each_variant
-def test_gradients_are_the_central_differences_of_the_other_oracle(variant: Variant) -> None:
+def test_gradients_equal_central_differences_of_the_other_oracle(variant: Variant) -> None:
     weights = weights_of(variant)
     grads = torch_result(variant, weights).grads
     rng = np.random.default_rng(2)
@@ -82,7 +82,7 @@ def test_gradients_are_the_central_differences_of_the_other_oracle(variant: Vari
             assert slope == pytest.approx(float((grad * along).sum()), rel=1e-6, abs=1e-8), name
 
 
-def test_a_sequence_of_a_batch_sees_nothing_of_its_neighbours() -> None:
+def test_sequences_of_a_batch_do_not_affect_each_other() -> None:
     variant = VARIANTS["everything at once"]
     cfg, weights, t_seq = variant.cfg, weights_of(variant), variant.t_seq
     both = llama_numpy.forward(cfg, weights, variant.ids(), variant.positions(), t_seq, 2)
@@ -106,7 +106,7 @@ def test_later_tokens_do_not_change_earlier_logits() -> None:
     assert np.abs(before[-2:] - after[-2:]).max() > 1e-3
 
 
-def test_rope_shifts_with_all_positions_and_so_leaves_the_logits() -> None:
+def test_shifting_all_positions_does_not_change_the_logits() -> None:
     variant = VARIANTS["llama3 rope"]
     weights = weights_of(variant)
     here, there = (
@@ -116,7 +116,7 @@ def test_rope_shifts_with_all_positions_and_so_leaves_the_logits() -> None:
     np.testing.assert_allclose(here, there, rtol=0, atol=1e-12)
 
 
-def test_a_row_of_zero_labels_has_ggmls_gradient_not_that_of_the_loss() -> None:
+def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
     """At the logits ggml gives softmax/rows to such a row; the derivative of its loss would be nothing."""
     variant = VARIANTS["tied"]
     labels = variant.labels()
@@ -149,7 +149,7 @@ def scalar_adamw(w: float, grads: list[float], hp: list[float]) -> float:
 
 
 @pytest.mark.parametrize("hp", [CONSTANT_HP, [0.01, 0.8, 0.99, 1e-3, 0.1, 5.0, 100.0]])
-def test_adamw_is_ggmls_formula_for_each_number(hp: list[float]) -> None:
+def test_adamw_equals_the_formula_of_ggml(hp: list[float]) -> None:
     rng = np.random.default_rng(3)
     grads = rng.normal(size=(4, 5))
     start = rng.normal(size=5)
@@ -160,7 +160,7 @@ def test_adamw_is_ggmls_formula_for_each_number(hp: list[float]) -> None:
     np.testing.assert_allclose(w, expected, rtol=1e-13)
 
 
-def test_adamw_with_true_bias_correction_is_torchs() -> None:
+def test_adamw_with_bias_correction_equals_torch() -> None:
     import torch
 
     lr, beta1, beta2, eps, decay = 0.01, 0.9, 0.95, 1e-8, 0.1
@@ -176,7 +176,7 @@ def test_adamw_with_true_bias_correction_is_torchs() -> None:
     np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=1e-12)
 
 
-def test_training_leaves_the_given_weights_and_the_frozen_embedding_alone() -> None:
+def test_training_changes_neither_the_given_weights_nor_a_frozen_embedding() -> None:
     variant = VARIANTS["projection lens"]
     weights = weights_of(variant)
     before = {name: value.copy() for name, value in weights.items()}
@@ -189,7 +189,7 @@ def test_training_leaves_the_given_weights_and_the_frozen_embedding_alone() -> N
     assert trained.losses[2] < trained.losses[1] < trained.losses[0]
 
 
-def test_float64_training_follows_the_curve_that_the_reference_published() -> None:
+def test_float64_training_follows_the_published_curve_of_the_reference() -> None:
     """Specification section 7, on our own window with as many distinct labels as the reference's sequence must have.
 
     All positions are alike at seed 0 of the old stream, so only rounding noise, which Adam amplifies, tells sequences

@@ -56,7 +56,7 @@ class Collector:
 
 
 @pytest.mark.quick
-def test_a_training_is_the_engine_stepped_by_hand(data: Path, tmp_path: Path) -> None:
+def test_training_equals_engine_steps_called_by_hand(data: Path, tmp_path: Path) -> None:
     chosen = config(6, optimizer=OptimizerArgs(lr=1e-2, clip=0.5, weight_decay=0.2))
     train(TrainArgs(data, tmp_path / "run", chosen))
     split = PackedTokens.open(data, "train")
@@ -74,7 +74,7 @@ def test_a_training_is_the_engine_stepped_by_hand(data: Path, tmp_path: Path) ->
     assert {name: values for name, values in final_bytes(tmp_path / "run").items() if name in weights} == weights
 
 
-def test_accumulated_batches_train_as_one_large_batch_within_rounding(data: Path, tmp_path: Path) -> None:
+def test_accumulated_batches_train_like_one_large_batch_within_rounding(data: Path, tmp_path: Path) -> None:
     for name, batch, accumulate in (("large", 6, 1), ("parts", 2, 3)):
         step = StepArgs(steps=8, batch=batch, accumulate=accumulate)
         train(TrainArgs(data, tmp_path / name, config(train=step)))
@@ -82,7 +82,7 @@ def test_accumulated_batches_train_as_one_large_batch_within_rounding(data: Path
     assert np.allclose(large, parts, rtol=0, atol=2e-5)
 
 
-def test_evaluation_is_the_mean_loss_of_every_token_of_the_split_whatever_the_batch(data: Path, tmp_path: Path) -> None:
+def test_evaluation_is_the_mean_loss_of_every_token_for_any_batch(data: Path, tmp_path: Path) -> None:
     split = PackedTokens.open(data, "validation")
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(3, evaluation=EvaluationArgs(every=0))))
@@ -107,7 +107,7 @@ def test_evaluating_changes_no_bit_of_the_training(data: Path, tmp_path: Path) -
     assert final_bytes(tmp_path / "often") == final_bytes(tmp_path / "never")
 
 
-def test_the_figures_of_an_evaluation_follow_from_its_loss(data: Path, tmp_path: Path) -> None:
+def test_perplexity_and_bits_per_byte_follow_from_the_loss(data: Path, tmp_path: Path) -> None:
     seen = Collector()
     train(TrainArgs(data, tmp_path / "run", config(5)), [seen])
     split = PackedTokens.open(data, "validation")
@@ -129,7 +129,7 @@ def test_the_number_of_threads_changes_no_bit(data: Path, tmp_path: Path, n_thre
     assert final_bytes(tmp_path / "a") == final_bytes(tmp_path / "b")
 
 
-def test_a_lens_run_keeps_the_donors_embedding_frozen(data: Path, tmp_path: Path) -> None:
+def test_training_a_projection_lens_keeps_the_embedding_frozen(data: Path, tmp_path: Path) -> None:
     model = dataclasses.replace(MODEL, donor_d_in=24, untied=True)
     train(TrainArgs(data, tmp_path / "run", config(model=model)))
     first = load_checkpoint(tmp_path / "run" / "checkpoints" / checkpoint_names(tmp_path / "run")[0])
@@ -141,7 +141,7 @@ def test_a_lens_run_keeps_the_donors_embedding_frozen(data: Path, tmp_path: Path
 # ---- schedules ----
 
 
-def test_schedules_rise_hold_and_fall_as_they_say() -> None:
+def test_schedules_rise_hold_and_fall_as_configured() -> None:
     def rates(**kwargs: object) -> list[float]:
         schedule = dataclasses.replace(ScheduleArgs(), **kwargs)  # type: ignore[arg-type]
         return [learning_rate(schedule, 2.0, step, 20) for step in range(1, 21)]
@@ -163,7 +163,7 @@ def test_schedules_rise_hold_and_fall_as_they_say() -> None:
 
 @pytest.mark.parametrize("stops", [[1], [4], [7], [2, 5, 9]])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_resumed_run_has_the_bytes_of_one_that_never_stopped(
+def test_a_resumed_run_has_the_bytes_of_an_uninterrupted_run(
     data: Path, tmp_path: Path, stops: list[int], accumulate: int
 ) -> None:
     chosen = config(train=StepArgs(steps=12, batch=2, accumulate=accumulate))
@@ -181,7 +181,7 @@ def test_a_resumed_run_has_the_bytes_of_one_that_never_stopped(
     assert best[0] == best[1]
 
 
-def test_a_run_that_lost_its_last_steps_does_them_again_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+def test_repeating_lost_steps_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     chosen = config()
     train(TrainArgs(data, tmp_path / "whole", chosen))
     with pytest.raises(KeyboardInterrupt):
@@ -193,7 +193,7 @@ def test_a_run_that_lost_its_last_steps_does_them_again_to_the_same_bytes(data: 
 
 
 @pytest.mark.quick
-def test_a_signal_ends_the_training_after_the_step_saved(data: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_training_after_the_step_and_saves_it(data: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Stepped) and event.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
@@ -205,13 +205,13 @@ def test_a_signal_ends_the_training_after_the_step_saved(data: Path, tmp_path: P
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_callback_that_fails_loses_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_failing_callback_loses_no_steps(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         train(TrainArgs(data, tmp_path / "run", config()), [Collector(6, ZeroDivisionError())])
     assert load_checkpoint(tmp_path / "run").step == 6
 
 
-def test_a_finished_run_that_is_resumed_has_nothing_to_do_and_may_be_made_longer(data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_resumed_with_more_steps(data: Path, tmp_path: Path) -> None:
     run, chosen = tmp_path / "run", config(6, schedule=ScheduleArgs(kind="constant", warmup=0))
     train(TrainArgs(data, run, chosen))
     before = final_bytes(run)
@@ -223,7 +223,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do_and_may_be_made_longer
     assert final_bytes(run) == final_bytes(tmp_path / "whole")
 
 
-def test_an_older_checkpoint_is_gone_on_from_where_best_is_damaged(data: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_from_an_older_checkpoint_if_best_is_damaged(data: Path, tmp_path: Path) -> None:
     run, chosen = tmp_path / "run", config(8)
     train(TrainArgs(data, run, chosen))
     whole = final_bytes(run)
@@ -234,7 +234,7 @@ def test_an_older_checkpoint_is_gone_on_from_where_best_is_damaged(data: Path, t
     assert load_checkpoint(run, "best").step == best
 
 
-def test_the_checkpoint_that_is_proposed_is_older_than_the_damaged_one(data: Path, tmp_path: Path) -> None:
+def test_the_suggested_checkpoint_is_older_than_the_damaged_one(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(8, checkpoint=CheckpointArgs(every=2, keep_last=9))))
     (run / "latest").write_text("step-00000004\n")
@@ -246,7 +246,7 @@ def test_the_checkpoint_that_is_proposed_is_older_than_the_damaged_one(data: Pat
         train(TrainArgs(data, run, resume=True))
 
 
-def test_training_ends_early_when_the_validation_loss_no_longer_falls(data: Path, tmp_path: Path) -> None:
+def test_training_stops_early_when_the_validation_loss_stops_falling(data: Path, tmp_path: Path) -> None:
     chosen = config(
         200,
         evaluation=EvaluationArgs(every=2, patience=3, min_delta=100.0),
@@ -258,7 +258,7 @@ def test_training_ends_early_when_the_validation_loss_no_longer_falls(data: Path
     assert train(TrainArgs(data, tmp_path / "run", resume=True)).reason == "early stop"
 
 
-def test_only_the_last_checkpoints_and_the_best_stay(data: Path, tmp_path: Path) -> None:
+def test_only_the_last_checkpoints_and_the_best_are_kept(data: Path, tmp_path: Path) -> None:
     chosen = config(
         20, evaluation=EvaluationArgs(every=4, min_delta=100.0), checkpoint=CheckpointArgs(every=3, keep_last=2)
     )
@@ -270,9 +270,7 @@ def test_only_the_last_checkpoints_and_the_best_stay(data: Path, tmp_path: Path)
     assert not (tmp_path / "other" / "best").exists()
 
 
-def test_a_run_whose_latest_checkpoint_is_damaged_goes_on_from_an_older_one_to_the_same_bytes(
-    data: Path, tmp_path: Path
-) -> None:
+def test_resuming_before_a_damaged_checkpoint_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     chosen = config(12, evaluation=EvaluationArgs(every=3), checkpoint=CheckpointArgs(every=2, keep_last=3))
     train(TrainArgs(data, whole, chosen))
@@ -295,7 +293,7 @@ def test_a_run_whose_latest_checkpoint_is_damaged_goes_on_from_an_older_one_to_t
     assert [int(name[5:13]) for name in checkpoint_names(run)] == [int(name[5:13]) for name in checkpoint_names(whole)]
 
 
-def test_going_back_takes_the_best_that_came_later_with_it(data: Path, tmp_path: Path) -> None:
+def test_resuming_from_an_older_step_drops_a_later_best_checkpoint(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     chosen = config(6, evaluation=EvaluationArgs(every=2), checkpoint=CheckpointArgs(every=1, keep_last=9))
     train(TrainArgs(data, run, chosen))
@@ -309,7 +307,7 @@ def test_going_back_takes_the_best_that_came_later_with_it(data: Path, tmp_path:
     assert load_checkpoint(run, "best").step == 6
 
 
-def test_the_default_warmup_fits_the_steps_and_the_runs_own_file_says_it(data: Path, tmp_path: Path) -> None:
+def test_the_default_warmup_fits_the_steps_and_is_written_to_run_toml(data: Path, tmp_path: Path) -> None:
     assert [ScheduleArgs().warmup_of(steps) for steps in (1, 25, 1000, 5000)] == [0, 2, 100, 100]
     train(TrainArgs(data, tmp_path / "run", config(20, schedule=ScheduleArgs())))
     own = read_config(tmp_path / "run" / "run.toml")
@@ -322,7 +320,7 @@ def test_the_default_warmup_fits_the_steps_and_the_runs_own_file_says_it(data: P
 # ---- starting from another model ----
 
 
-def test_the_same_shape_may_be_said_again_and_the_runs_own_file_says_it(data: Path, tmp_path: Path) -> None:
+def test_the_shape_may_be_repeated_when_resuming_and_is_written_to_run_toml(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "first", config(3)))
     said = dataclasses.replace(MODEL, init_scale=0.5)
     train(TrainArgs(data, tmp_path / "second", config(3, model=said), init=tmp_path / "first"))
@@ -336,7 +334,7 @@ def test_the_same_shape_may_be_said_again_and_the_runs_own_file_says_it(data: Pa
     assert final_bytes(tmp_path / "fourth") == final_bytes(tmp_path / "second")
 
 
-def test_a_run_can_start_from_anothers_weights(data: Path, tmp_path: Path) -> None:
+def test_a_run_can_start_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "first", config()))
     chosen = config(4, model=None)
     seen = Collector()
@@ -352,7 +350,7 @@ def test_a_run_can_start_from_anothers_weights(data: Path, tmp_path: Path) -> No
     assert names[-1] == "step-00000004"
 
 
-def test_a_model_from_elsewhere_is_gone_on_with_in_its_own_folder(data: Path, tmp_path: Path) -> None:
+def test_an_imported_model_can_be_trained_in_its_own_folder(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "first", config()))
     model = load_checkpoint(tmp_path / "first").model
     write_checkpoint(tmp_path / "imported", model)
@@ -365,7 +363,7 @@ def test_a_model_from_elsewhere_is_gone_on_with_in_its_own_folder(data: Path, tm
 # ---- what is refused ----
 
 
-def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> None:
+def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
     run, chosen = tmp_path / "run", config(3)
     train(TrainArgs(data, run, chosen))
     other_data = make_data(tmp_path / "other", seed=9)
@@ -415,7 +413,7 @@ def test_what_does_not_fit_together_is_refused(data: Path, tmp_path: Path) -> No
         TrainArgs(data, run, resume=True, resume_from=3)  # type: ignore[arg-type]
 
 
-def test_data_that_is_damaged_is_refused(data: Path, tmp_path: Path) -> None:
+def test_damaged_data_is_refused(data: Path, tmp_path: Path) -> None:
     for name in ("train.bin", "validation.bin", "tokenizer.json"):
         copy = tmp_path / f"copy-{name}"
         shutil.copytree(data, copy)
@@ -426,7 +424,7 @@ def test_data_that_is_damaged_is_refused(data: Path, tmp_path: Path) -> None:
             train(TrainArgs(copy, tmp_path / "run", config()))
 
 
-def test_a_run_that_another_process_writes_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_run_in_use_by_another_process_is_refused(data: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run"), pytest.raises(RunFolderError, match="written by another process"):
         train(TrainArgs(data, tmp_path / "run", config()))
 
@@ -434,7 +432,7 @@ def test_a_run_that_another_process_writes_is_refused(data: Path, tmp_path: Path
 # ---- divergence ----
 
 
-def test_a_loss_that_is_no_number_names_the_tensor_and_leaves_the_checkpoints(data: Path, tmp_path: Path) -> None:
+def test_a_nan_loss_names_the_tensor_and_keeps_the_checkpoints(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "first", config(3)))
     model = load_checkpoint(tmp_path / "first").model
     huge = {**model.weights, "blk.1.ffn_up.weight": np.full((24, 16), 3e38, dtype=np.float32)}
@@ -445,7 +443,7 @@ def test_a_loss_that_is_no_number_names_the_tensor_and_leaves_the_checkpoints(da
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-def test_a_gradient_that_is_no_number_names_its_weight_and_changes_no_weight(data: Path, tmp_path: Path) -> None:
+def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_path: Path) -> None:
     """Every token looks alike, the head is huge and its norm tiny: logits are finite, the norm's gradient is not."""
     train(TrainArgs(data, tmp_path / "first", config(1, model=dataclasses.replace(MODEL, untied=True))))
     model = load_checkpoint(tmp_path / "first").model
@@ -466,7 +464,7 @@ def test_a_gradient_that_is_no_number_names_its_weight_and_changes_no_weight(dat
     assert (kept.model.weights["output.weight"] == weights["output.weight"]).all()
 
 
-def test_a_rate_that_throws_the_weights_to_infinity_is_noticed(data: Path, tmp_path: Path) -> None:
+def test_a_learning_rate_that_makes_weights_infinite_is_an_error(data: Path, tmp_path: Path) -> None:
     chosen = config(30, optimizer=OptimizerArgs(lr=3e38, clip=0), schedule=ScheduleArgs(warmup=0))
     with pytest.raises(DivergedError, match="the first tensor that is not finite is"):
         train(TrainArgs(data, tmp_path / "run", chosen))
@@ -476,7 +474,7 @@ def test_a_rate_that_throws_the_weights_to_infinity_is_noticed(data: Path, tmp_p
 # ---- events ----
 
 
-def test_callbacks_are_told_everything_in_order(data: Path, tmp_path: Path) -> None:
+def test_callbacks_get_every_event_in_order(data: Path, tmp_path: Path) -> None:
     seen = Collector()
     ended = train(TrainArgs(data, tmp_path / "run", config(5)), [seen])
     kinds = [type(event) for event in seen.events]

@@ -15,7 +15,7 @@ from toynn import AdamW
 pytestmark = pytest.mark.quick
 
 
-def test_the_default_row_is_the_references_constant() -> None:
+def test_the_default_hyperparameters_are_those_of_the_reference() -> None:
     row = AdamW().hp(1)
     assert row.shape == (1, 7)
     assert row.dtype == np.float32
@@ -24,13 +24,13 @@ def test_the_default_row_is_the_references_constant() -> None:
 
 @settings(deadline=None)
 @given(step=st.integers(1, 2**31 - 1))
-def test_without_bias_correction_the_step_changes_nothing(step: int) -> None:
+def test_without_bias_correction_the_step_number_changes_nothing(step: int) -> None:
     assert np.array_equal(AdamW(weight_decay=0.1).hp(step), AdamW(weight_decay=0.1).hp(1))
 
 
 @settings(deadline=None)
 @given(step=st.integers(1, 300), beta1=st.floats(0.0, 0.999), beta2=st.floats(0.0, 0.9999))
-def test_with_bias_correction_the_factors_are_one_over_one_minus_the_power(
+def test_with_bias_correction_the_factors_are_1_over_1_minus_beta_to_the_step(
     step: int, beta1: float, beta2: float
 ) -> None:
     row = AdamW(beta1=beta1, beta2=beta2, bias_correct=True).hp(step)[0]
@@ -39,14 +39,14 @@ def test_with_bias_correction_the_factors_are_one_over_one_minus_the_power(
         assert float(s) == pytest.approx(float(exact), rel=1e-6)
 
 
-def test_with_bias_correction_the_first_step_undoes_the_zero_start() -> None:
+def test_with_bias_correction_the_first_step_uses_the_gradient_itself() -> None:
     """m = (1-beta1) g times s5 is g, v = (1-beta2) g^2 times s6 is g^2."""
     row = AdamW(bias_correct=True).hp(1)[0].astype(float)
     assert (1 - row[1]) * row[5] == pytest.approx(1.0, rel=1e-6)
     assert (1 - row[2]) * row[6] == pytest.approx(1.0, rel=1e-6)
 
 
-def test_with_bias_correction_the_factors_end_at_one() -> None:
+def test_with_bias_correction_the_factors_approach_one() -> None:
     assert AdamW(bias_correct=True).hp(100_000)[0, 5:].tolist() == [1.0, 1.0]
 
 
@@ -74,7 +74,7 @@ def test_a_schedule_may_assign_lr_between_steps() -> None:
         ("bias_correct", 1, TypeError, "bias_correct must be True or False, got 1"),
     ],
 )
-def test_a_wrong_setting_is_refused_when_given_and_when_assigned(
+def test_a_wrong_setting_is_an_error_at_construction_and_at_assignment(
     field: str, value: object, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error) as given_:
@@ -88,6 +88,6 @@ def test_a_wrong_setting_is_refused_when_given_and_when_assigned(
 
 
 @pytest.mark.parametrize(("step", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
-def test_steps_are_counted_from_one_in_whole_numbers(step: object, error: type[Exception]) -> None:
+def test_a_step_number_must_be_an_integer_of_at_least_1(step: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="step must be an integer"):
         AdamW().hp(step)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ class Index:
 
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), Index()])
-def test_an_integer_is_what_python_indexes_by(value: Any) -> None:
+def test_an_integer_is_any_value_that_python_accepts_as_an_index(value: Any) -> None:
     for check in (arguments.int32, arguments.int64, lambda name, given: arguments.integer(name, given, 0)):
         assert type(check("n", value)) is int
         assert check("n", value) == 3
@@ -42,7 +42,7 @@ def test_an_integer_is_what_python_indexes_by(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", [True, np.True_, 3.0, np.float32(3), "3", b"3", None, [3], np.array([3, 4]), Loud("3")]
 )
-def test_other_things_are_no_integers(value: Any) -> None:
+def test_other_values_are_not_integers(value: Any) -> None:
     with pytest.raises(TinyNNTypeError, match=r"^n must be an integer, got "):
         arguments.int32("n", value)
 
@@ -56,13 +56,15 @@ def test_other_things_are_no_integers(value: Any) -> None:
     ],
     ids=["of 32 bits", "of 64 bits", "too long to print"],
 )  # fmt: skip
-def test_an_integer_out_of_range_is_shown(check: Callable[[str, object], int], value: int, message: str) -> None:
+def test_the_error_of_an_integer_out_of_range_shows_the_value(
+    check: Callable[[str, object], int], value: int, message: str
+) -> None:
     with pytest.raises(TinyNNValueError, match=rf"^{message}"):
         check("n", value)
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.int16(2), np.float16(2), np.array(2.0), Decimal(2)])
-def test_a_number_is_what_python_makes_a_float_of(value: Any) -> None:
+def test_a_number_is_any_value_that_python_converts_to_float(value: Any) -> None:
     for check in (arguments.float64, arguments.float32, arguments.positive, arguments.not_negative):
         assert type(check("x", value)) is float
         assert check("x", value) == 2.0
@@ -71,7 +73,7 @@ def test_a_number_is_what_python_makes_a_float_of(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", [True, np.False_, "2", b"2", 2j, np.complex64(2), None, np.ones(2), np.ma.masked, [2.0]]
 )
-def test_other_things_are_no_numbers(value: Any) -> None:
+def test_other_values_are_not_numbers(value: Any) -> None:
     for check in (arguments.float64, arguments.float32, arguments.positive):
         with pytest.raises(TinyNNTypeError, match=r"^x must be a number, got "):
             check("x", value)
@@ -89,7 +91,7 @@ def test_infinity_and_nan_are_numbers_but_not_positive_ones() -> None:
         arguments.float64("x", 10**400)
 
 
-def test_a_bool_is_pythons_or_numpys() -> None:
+def test_a_bool_may_come_from_python_or_numpy() -> None:
     assert arguments.boolean("b", np.True_) is True
     for value in (1, 0.0, "True", None):
         with pytest.raises(TinyNNTypeError, match=r"^b must be True or False, got "):
@@ -108,12 +110,12 @@ def test_a_str_is_compared_by_its_value_whatever_its_class_does() -> None:
 
 @pytest.mark.parametrize("check", [float_array, int_array])
 @pytest.mark.parametrize("value", [None, "12", b"12", {1: 2}, {1}, [True], [1j], [object()], [[1], [1, 2]], [10**30]])
-def test_an_array_holds_numbers(check: Callable[[str, object], Any], value: Any) -> None:
+def test_an_array_must_contain_numbers(check: Callable[[str, object], Any], value: Any) -> None:
     with pytest.raises(TinyNNError, match=r"^a (must (be an array|hold)|is not a regular array)"):
         check("a", value)
 
 
-def test_an_array_is_copied_only_if_it_must_be() -> None:
+def test_an_array_is_copied_only_if_necessary() -> None:
     for check, dtype in ((float_array, np.float32), (int_array, np.int32)):
         ready = np.arange(6, dtype=dtype).reshape(2, 3)
         assert check("a", ready) is ready

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.quick
 
 @settings(deadline=None)
 @given(context=st.integers(1, 9), batch=st.integers(1, 4), data=st.data())
-def test_a_filled_batch_holds_the_four_arrays_a_step_takes(context: int, batch: int, data: st.DataObject) -> None:
+def test_a_filled_batch_contains_the_four_arguments_of_a_step(context: int, batch: int, data: st.DataObject) -> None:
     n = context * batch
     ids = data.draw(st.lists(st.integers(0, 10), min_size=n, max_size=n))
     b = TrainingBatch(11, context, batch)
@@ -29,7 +29,7 @@ def test_a_filled_batch_holds_the_four_arrays_a_step_takes(context: int, batch: 
     assert np.array_equal(b.m_hp, AdamW(lr=0.5).hp(3))
 
 
-def test_hp_stays_until_another_is_given() -> None:
+def test_hyperparameters_stay_until_fill_gets_new_ones() -> None:
     b = TrainingBatch(5, 2)
     b.fill([1, 2])
     assert np.array_equal(b.m_hp, AdamW().hp(1))
@@ -38,14 +38,14 @@ def test_hp_stays_until_another_is_given() -> None:
     assert b.m_hp[0, 0] == 0.25
 
 
-def test_hp_may_be_any_row_of_seven_numbers() -> None:
+def test_hyperparameters_may_be_any_row_of_seven_numbers() -> None:
     b = TrainingBatch(5, 2)
     b.fill([1, 2], [0.001, 0.9, 0.95, 1e-8, 0, 0.9, 0.95])
     assert b.m_hp.shape == (1, 7)
     assert np.array_equal(b.m_hp, AdamW().hp(1))
 
 
-def test_arrays_handed_out_before_a_fill_do_not_change() -> None:
+def test_fill_does_not_change_arrays_returned_earlier() -> None:
     b = TrainingBatch(5, 2)
     given_ids = np.array([1, 2])
     b.fill(given_ids)
@@ -56,7 +56,7 @@ def test_arrays_handed_out_before_a_fill_do_not_change() -> None:
     assert labels.argmax(axis=1).tolist() == [2, 2]
 
 
-def test_an_empty_batch_says_so() -> None:
+def test_reading_an_empty_batch_is_an_error() -> None:
     b = TrainingBatch(5, 2)
     with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
         _ = b.seq_ids
@@ -77,7 +77,7 @@ def test_an_empty_batch_says_so() -> None:
         ([1, 2, 3], ["0.001"] * 7, TypeError, "m_hp must hold real numbers"),
     ],
 )
-def test_a_refused_fill_names_the_argument_and_changes_nothing(
+def test_a_fill_with_a_wrong_argument_names_it_and_changes_nothing(
     seq_ids: object, m_hp: object, error: type[Exception], says: str
 ) -> None:
     b = TrainingBatch(5, 3)

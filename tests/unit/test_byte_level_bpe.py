@@ -39,7 +39,7 @@ DIGITS = {"type": "Digits", "individual_digits": False}
 
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
-def test_a_tokenizer_comes_back_with_the_same_ids_for_the_same_text(pre: str) -> None:
+def test_a_tokenizer_gives_the_same_ids_after_a_round_trip(pre: str) -> None:
     content = tokenizer(pre)
     bpe = read_tokenizer(content, VOCAB)
     assert bpe.pre == pre
@@ -55,16 +55,16 @@ def test_a_tokenizer_comes_back_with_the_same_ids_for_the_same_text(pre: str) ->
     assert read_tokenizer(back, VOCAB) == bpe
 
 
-def test_what_prepare_makes_comes_back_as_the_same_bytes() -> None:
+def test_a_tokenizer_of_prepare_has_the_same_bytes_after_a_round_trip() -> None:
     assert write_tokenizer(read_tokenizer(tokenizer(), VOCAB)) == tokenizer()
 
 
-def test_merges_in_the_older_spelling_are_the_same() -> None:
+def test_merges_in_the_older_notation_are_read_alike() -> None:
     merges = [" ".join(merge) for merge in described()["model"]["merges"]]
     assert read_tokenizer(changed(model__merges=merges), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
 
 
-def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -> None:
+def test_ids_without_a_token_become_unused_tokens() -> None:
     vocabulary = {**described()["model"]["vocab"], "zz": 450, "[PAD449]": 451}
     bpe = read_tokenizer(changed(model__vocab=vocabulary), VOCAB)
     assert (bpe.tokens[450], bpe.kinds[450]) == ("zz", TokenType.NORMAL)
@@ -100,18 +100,18 @@ def test_holes_and_what_the_model_has_beyond_the_tokenizer_are_unused_tokens() -
         (changed(model__vocab={**described()["model"]["vocab"], "\u4f60": 400}), "token 400, '\u4f60', contains"),
     ],
 )  # fmt: skip
-def test_what_llama_cpp_would_do_otherwise_is_refused_by_name(content: bytes, mentions: str) -> None:
+def test_a_tokenizer_that_llama_cpp_would_apply_differently_is_refused_by_name(content: bytes, mentions: str) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         read_tokenizer(content, VOCAB)
 
 
-def test_truncation_and_padding_are_no_matter_because_toynn_applies_neither() -> None:
+def test_truncation_and_padding_are_allowed_because_toynn_ignores_them() -> None:
     truncation = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     assert read_tokenizer(changed(truncation=truncation), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
 
 
 @pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])
-def test_other_names_of_the_same_rules_are_known(name: str, rules: str) -> None:
+def test_other_names_of_the_same_rules_are_accepted(name: str, rules: str) -> None:
     bpe = read_tokenizer(tokenizer(rules), VOCAB)
     other = ByteLevelBpe(bpe.tokens, bpe.kinds, bpe.merges, name)
     assert write_tokenizer(other) == write_tokenizer(bpe)
@@ -133,6 +133,6 @@ GOOD = read_tokenizer(tokenizer(), VOCAB)
         (ByteLevelBpe(GOOD.tokens, GOOD.kinds, ["zz zz"], "gpt-2"), "it is not a tokenizer.json: .*out of vocabulary"),
     ],
 )
-def test_lists_that_no_tokenizer_has_are_refused(bpe: ByteLevelBpe, mentions: str) -> None:
+def test_impossible_token_lists_are_refused(bpe: ByteLevelBpe, mentions: str) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         write_tokenizer(bpe)

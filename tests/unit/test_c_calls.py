@@ -32,12 +32,12 @@ def nothing(kind: Any) -> Any:
     return ffi.NULL if kind.kind == "pointer" else 0
 
 
-def test_every_call_of_a_session_is_among_them() -> None:
+def test_the_calls_with_a_session_are_found_in_the_header() -> None:
     assert len(OF_A_SESSION) > 90
 
 
 @pytest.mark.parametrize("name", OF_A_SESSION)
-def test_a_session_that_is_null_is_refused(name: str) -> None:
+def test_a_null_session_is_refused(name: str) -> None:
     function = getattr(lib, name)
     kind = ffi.typeof(function)
     result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
@@ -51,7 +51,7 @@ def test_a_session_that_is_null_is_refused(name: str) -> None:
         assert result == lib.TNN_E_STATE
 
 
-def test_to_free_no_session_is_nothing() -> None:
+def test_freeing_a_null_session_does_nothing() -> None:
     lib.tnn_session_free(ffi.NULL)
     assert lib.tnn_session_new(1) == ffi.NULL
     assert text(lib.tnn_last_error(ffi.NULL)) == "tnn_session_new: kind = 1 is unknown; 0 (CPU) is the only backend"
@@ -62,7 +62,7 @@ def refused(session: Any, says: str) -> None:
     assert says in text(lib.tnn_last_error(session))
 
 
-def test_data_that_is_null_is_refused(session: Any) -> None:
+def test_null_data_is_refused(session: Any) -> None:
     f32 = lib.tnn_input_1d_f32_persistent(session, 2)
     i32 = lib.tnn_input_1d_i32_persistent(session, 2)
     lib.tnn_finalize_weights(session)
@@ -79,7 +79,7 @@ def test_data_that_is_null_is_refused(session: Any) -> None:
         refused(session, "n = 3 must be the number of elements")
 
 
-def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
+def test_a_null_list_or_name_is_refused(session: Any) -> None:
     w = lib.tnn_input_2d_f32_persistent(session, 4, 4)
     lib.tnn_set_param(session, w)
     lib.tnn_finalize_weights(session)
@@ -100,7 +100,7 @@ def test_a_list_or_a_name_that_is_null_is_refused(session: Any) -> None:
     refused(session, "grads must not be NULL")
 
 
-def test_a_profile_without_a_place_for_its_seconds_is_refused(session: Any) -> None:
+def test_a_profile_without_an_output_array_is_refused(session: Any) -> None:
     w = lib.tnn_input_1d_f32_persistent(session, 4)
     lib.tnn_finalize_weights(session)
     lib.tnn_realize(session, lib.tnn_scale(session, w, 2.0))
@@ -163,7 +163,7 @@ class Training:
         return bytes(ffi.buffer(data))
 
 
-def test_a_step_with_an_argument_that_is_null_wrong_or_not_in_the_graph_changes_nothing(session: Any) -> None:
+def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
     training = Training(session)
     values = ffi.new("float[]", [0.1 * i for i in range(16)])
     lib.tnn_upload_from_float_array(session, training.w, values, 16)
@@ -213,7 +213,7 @@ def test_a_step_reads_a_norm_only_if_it_is_an_output(session: Any) -> None:
     assert training.step(t_norm=0, norm=ffi.NULL) == lib.TNN_OK
 
 
-def test_streams_of_no_kind_and_places_that_are_null_are_refused() -> None:
+def test_an_unknown_stream_and_null_pointers_are_refused() -> None:
     state, data = ffi.new("uint64_t *"), ffi.new("float[]", 3)
     for kind in (lib.TNN_RANDOM_LCG31, lib.TNN_RANDOM_XORSHIFT64):
         assert lib.tnn_random_seed(kind, 7, state) == lib.TNN_OK
@@ -230,7 +230,7 @@ def test_streams_of_no_kind_and_places_that_are_null_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, -104729, -104730, -(2**40), -(2**63), 2**63 - 1])
-def test_a_stream_of_any_seed_starts_where_integers_of_any_size_say(seed: int) -> None:
+def test_a_stream_starts_as_exact_integer_arithmetic_says_for_any_seed(seed: int) -> None:
     """((seed + 104729) * 2654435761) mod (2^31 - 1), then eight draws; Python's % is the mathematical remainder."""
     state = ffi.new("uint64_t *")
     assert lib.tnn_random_seed(lib.TNN_RANDOM_LCG31, seed, state) == lib.TNN_OK
@@ -240,14 +240,14 @@ def test_a_stream_of_any_seed_starts_where_integers_of_any_size_say(seed: int) -
     assert state[0] == s
 
 
-def test_a_type_that_no_tensor_has_is_refused_without_a_session_too(session: Any) -> None:
+def test_an_unknown_tensor_type_is_refused_even_without_a_session(session: Any) -> None:
     assert lib.tnn_input_2d_persistent(session, 2, 4, 4) == 0
     assert lib.tnn_last_error_code(session) == lib.TNN_E_TYPE
     assert lib.tnn_input_2d_persistent(ffi.NULL, 2, 4, 4) == 0
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
 
 
-def test_a_session_without_weights_has_graphs_too(session: Any) -> None:
+def test_a_session_without_weights_can_compute_graphs(session: Any) -> None:
     assert lib.tnn_finalize_weights(session) == lib.TNN_OK
     x = lib.tnn_input_1d_f32(session, 2)
     y = lib.tnn_scale(session, x, 3.0)
@@ -259,7 +259,7 @@ def test_a_session_without_weights_has_graphs_too(session: Any) -> None:
     assert list(out) == [3.0, 6.0]
 
 
-def test_a_session_is_rebuilt_four_million_times_and_not_once_more(session: Any) -> None:
+def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> None:
     """Its generation has 22 bits: one more would let handles of the first graph come alive again."""
     lib.tnn_finalize_weights(session)
     rebuild = lib.tnn_reset_for_rebuild
@@ -273,7 +273,7 @@ def test_a_session_is_rebuilt_four_million_times_and_not_once_more(session: Any)
     assert lib.tnn_scale(session, first, 2.0) > 0
 
 
-def test_c_itself_refuses_a_session_in_a_forked_child_and_frees_what_can_be_freed() -> None:
+def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> None:
     """Python's own check is by process id; this one is C's. The child ends as any process does."""
     out = run_with_toynn("""
         import sys

@@ -21,13 +21,13 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_tiny_and_smollm2_135m_are_the_references() -> None:
+def test_tiny_and_smollm2_135m_have_the_sizes_of_the_reference() -> None:
     assert SmolLM2Config.tiny() == SmolLM2Config(627, 64, 4, 4, 128, 2, 32, 10000.0, 1e-5)
     assert SmolLM2Config.smollm2_135m() == SmolLM2Config(49152, 576, 9, 3, 1536, 30, 8192, 100000.0, 1e-5)
     assert SmolLM2Config.smollm2_135m().head_dim == 64
 
 
-def test_mha_has_as_many_kv_heads_as_heads_and_takes_the_rest_by_name() -> None:
+def test_mha_sets_n_kv_to_n_heads_and_accepts_other_fields_by_name() -> None:
     scaling = RopeScaling.llama3(8.0, 1.0, 4.0, 32)
     cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, head_dim=6, donor_d_in=128, rope_scaling=scaling)
     assert (cfg.n_heads, cfg.n_kv, cfg.head_dim, cfg.donor_d_in) == (4, 4, 6, 128)
@@ -42,20 +42,20 @@ def test_the_head_size_is_derived_unless_given() -> None:
     assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10  # 4 need not divide 25 then
 
 
-def test_replace_keeps_the_head_size_and_derives_it_anew_when_asked() -> None:
+def test_replace_keeps_the_head_size_unless_told_to_derive_it() -> None:
     cfg = SmolLM2Config(**GOOD)
     assert dataclasses.replace(cfg, d_model=48).head_dim == 6
     assert dataclasses.replace(cfg, d_model=48, head_dim=0).head_dim == 12
 
 
-def test_a_config_cannot_be_changed_and_can_be_a_key() -> None:
+def test_a_config_is_frozen_and_hashable() -> None:
     cfg = SmolLM2Config.tiny()
     with pytest.raises(dataclasses.FrozenInstanceError):
         cfg.vocab = 3  # type: ignore[misc]
     assert {cfg: 1}[SmolLM2Config.tiny()] == 1
 
 
-def test_numpy_numbers_become_pythons() -> None:
+def test_numpy_numbers_become_python_numbers() -> None:
     cfg = SmolLM2Config(**{**GOOD, "vocab": np.int64(100), "rms_eps": np.float32(0.5)})
     assert type(cfg.vocab) is int
     assert type(cfg.rms_eps) is float
@@ -93,7 +93,7 @@ def test_numpy_numbers_become_pythons() -> None:
         ("rope_scaling", None, TypeError, "rope_scaling must be a RopeScaling, got None"),
     ],
 )
-def test_a_wrong_field_is_refused_by_name_value_and_what_would_be_right(
+def test_the_error_of_a_wrong_field_gives_name_value_and_range(
     field: str, value: object, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -129,7 +129,7 @@ def llama3_factor(i: int, d_head: int, base: float, factor: float, low: float, h
     wider=st.floats(0.1, 8.0),
     orig=st.integers(1, 2**17),
 )
-def test_llama3_factors_are_the_definition_for_each_pair(
+def test_llama3_factors_equal_their_definition(
     half: int, base: float, factor: float, low: float, wider: float, orig: int
 ) -> None:
     factors = RopeScaling.llama3(factor, low, low + wider, orig).freq_factors(2 * half, base)
@@ -150,7 +150,7 @@ def test_llama3_factors_are_the_definition_for_each_pair(
     wider=st.floats(0.1, 8.0),
     orig=st.integers(1, 2**17),
 )
-def test_llama3_hf_interpolates_the_frequency_where_llama3_interpolates_its_divisor(
+def test_llama3_hf_interpolates_frequencies_and_llama3_their_divisors(
     half: int, base: float, factor: float, low: float, wider: float, orig: int
 ) -> None:
     factors = RopeScaling.llama3_hf(factor, low, low + wider, orig).freq_factors(2 * half, base)
@@ -188,7 +188,7 @@ def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
         ({"kind": "yarn"}, ValueError, "RopeScaling.kind must be one of 'none', 'llama3', 'llama3_hf', got 'yarn'"),
     ],
 )
-def test_a_wrong_scaling_is_refused_by_name(change: dict[str, object], error: type[Exception], says: str) -> None:
+def test_a_wrong_rope_scaling_is_refused_by_name(change: dict[str, object], error: type[Exception], says: str) -> None:
     good = {"kind": "llama3", "factor": 8.0, "low_freq": 1.0, "high_freq": 4.0, "orig_max_pos": 8192}
     with pytest.raises(error) as caught:
         RopeScaling(**{**good, **change})  # type: ignore[arg-type]

@@ -25,20 +25,18 @@ STORIES = TEXT.split("\n<|endoftext|>\n")[:-1]
 # ---- the file ----
 
 
-def test_the_file_is_what_the_command_writes() -> None:
+def test_the_corpus_file_equals_the_output_of_the_script() -> None:
     assert write_corpus.corpus() == TEXT
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_the_bytes_do_not_depend_on_the_order_of_hashes(hash_seed: str) -> None:
+def test_the_corpus_does_not_depend_on_the_hash_seed(hash_seed: str) -> None:
     command = [sys.executable, write_corpus.__file__, "--check"]
     done = subprocess.run(command, check=False, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_check_notices_a_changed_byte_and_writing_puts_it_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_detects_a_changed_byte_and_writing_repairs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text(TEXT.replace("kite", "Kite", 1), encoding="ascii")
     monkeypatch.setattr(write_corpus, "CORPUS", path)
@@ -57,7 +55,7 @@ def test_the_file_is_plain_ascii_of_the_promised_size_and_ends_every_story_with_
     assert all(story and story == story.strip() for story in STORIES)
 
 
-def test_twenty_schemas_or_more_and_forty_stories_by_hand_or_more_are_in_it() -> None:
+def test_the_corpus_has_at_least_20_schemas_and_40_handwritten_stories() -> None:
     by_hand = write_corpus.handwritten()
     assert len(SCHEMAS) >= 20
     assert len(by_hand) >= 40
@@ -91,13 +89,13 @@ def test_no_story_shares_more_than_a_quarter_of_its_runs_of_eight_words_with_ano
 
 
 @pytest.mark.parametrize("i", [0, 100, 500, 1000])
-def test_a_story_with_other_names_or_a_sentence_more_counts_as_nearly_the_same(i: int) -> None:
+def test_a_story_with_other_names_or_one_more_sentence_counts_as_similar(i: int) -> None:
     assert nearest([STORIES[i], STORIES[i] + " That was all."]) > 0.9
     name = re.findall(r"(?<=[a-z] )[A-Z][a-z]+", STORIES[i])[0]
     assert nearest([STORIES[i], STORIES[i].replace(name, "Ottilie")]) > 0.25
 
 
-def test_of_every_story_a_seventh_at_least_stands_nowhere_else_and_half_of_it_on_the_average() -> None:
+def test_at_least_a_seventh_of_every_story_and_half_on_average_is_unique() -> None:
     """So a held-out story is a new combination: a model that knows the others by heart does not know it."""
     times = Counter(run for story in STORIES for run in runs(story))
     own = [sum(times[run] == 1 for run in runs(story)) / len(runs(story)) for story in STORIES]
@@ -105,7 +103,7 @@ def test_of_every_story_a_seventh_at_least_stands_nowhere_else_and_half_of_it_on
     assert sum(own) / len(own) >= 0.5
 
 
-def test_a_schema_with_too_little_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schema_with_too_few_variants_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def thin(t: Teller) -> None:
         t.say("One day [Tom|Mia] went to the market and bought a hat and came home again.")
 
@@ -155,7 +153,7 @@ def faults(story: str) -> list[str]:
     return found
 
 
-def test_the_stories_have_no_fault() -> None:
+def test_the_stories_follow_the_rules_of_english() -> None:
     bad = {story: found for story in STORIES if (found := faults(story))}
     assert not bad
 
@@ -186,16 +184,16 @@ def test_the_stories_have_no_fault() -> None:
         ("She went\nhome.", "a line breaks"),
     ],
 )
-def test_each_fault_is_found(story: str, fault: str) -> None:
+def test_the_checks_find_each_kind_of_fault(story: str, fault: str) -> None:
     assert fault in faults(story)
 
 
-def test_good_english_has_no_fault() -> None:
+def test_the_checks_accept_correct_english() -> None:
     story = 'An hour later Mia had a useful idea. "Yes," said Tom, "but not now." He smiled. "Why?" asked Mia.'
     assert faults(story) == []
 
 
-def test_the_vocabulary_is_that_of_a_small_child() -> None:
+def test_the_words_are_those_of_a_small_child() -> None:
     words = {word for story in STORIES for word in re.findall(r"[a-z]+", story.lower())}
     assert 1500 <= len(words) <= 2500
 
@@ -225,20 +223,20 @@ def told_with_cast() -> list[tuple[str, list[Person]]]:
     return [(teller.text(), teller.cast) for teller in tellers]
 
 
-def test_every_pronoun_has_somebody_to_stand_for() -> None:
+def test_every_pronoun_refers_to_a_character() -> None:
     told = told_with_cast()
     assert all(pronouns_without_somebody(story, cast) == [] for story, cast in told)
     one_sex = [story for story, cast in told if len({person.female for person in cast}) == 1]
     assert len(one_sex) > 100  # so that the line above says something
 
 
-def test_a_wrong_pronoun_is_found() -> None:
+def test_the_check_finds_a_wrong_pronoun() -> None:
     mia = Person("Mia", True, "girl")
     assert pronouns_without_somebody("Mia lost his kite.", [mia]) == ["his"]
     assert pronouns_without_somebody("Mia lost her kite.", [mia]) == []
 
 
-def test_nobody_in_a_story_has_the_name_of_another() -> None:
+def test_no_two_characters_of_a_story_share_a_name() -> None:
     for _, cast in told_with_cast():
         assert len({person.name for person in cast}) == len(cast)
 
@@ -257,29 +255,29 @@ def test_nobody_in_a_story_has_the_name_of_another() -> None:
         ("<why?> she asked.", '"Why?" she asked.'),
     ],
 )
-def test_articles_capitals_and_quotation_marks_are_put_in(frame: str, text: str) -> None:
+def test_articles_capitals_and_quotation_marks_are_inserted(frame: str, text: str) -> None:
     assert finished(frame) == text
 
 
 @pytest.mark.parametrize("frame", ["<Come in!", "a ] b", "the {thing}"])
-def test_a_mark_that_is_left_over_is_refused(frame: str) -> None:
+def test_an_unreplaced_placeholder_is_refused(frame: str) -> None:
     with pytest.raises(ValueError):
         finished(frame)
 
 
-def test_choices_nest_and_every_one_is_drawn() -> None:
+def test_nested_choices_are_all_drawn() -> None:
     teller = Teller("any")
     assert {teller.expand("[a|b[c|d]|]") for _ in range(200)} == {"a", "bc", "bd", ""}
 
 
-def test_a_frame_is_not_told_twice_while_another_is_left() -> None:
+def test_a_frame_is_used_again_only_after_all_others() -> None:
     teller = Teller("any")
     for _ in range(3):
         teller.say("One.", "Two.", "Three.")
     assert sorted(teller.text().split()) == ["One.", "Three.", "Two."]
 
 
-def test_draws_depend_on_the_key_alone() -> None:
+def test_draws_depend_only_on_the_key() -> None:
     def draws(key: str) -> list[int]:
         draw = Draw(key)
         return [draw.below(1000) for _ in range(20)]
@@ -314,5 +312,5 @@ MIA, ANNA, TOM = Person("Mia", True, "girl"), Person("Anna", True, "girl"), Pers
         ("Mia sat. Mia ate. Mia read. Mia slept.", "Mia sat. She ate. She read. Mia slept."),
     ],
 )
-def test_a_name_gives_way_to_a_pronoun_only_where_it_is_plain_who_is_meant(paragraph: str, wanted: str) -> None:
+def test_a_pronoun_replaces_a_name_only_if_the_reference_is_clear(paragraph: str, wanted: str) -> None:
     assert with_pronouns(paragraph, [MIA, ANNA, TOM]) == wanted

@@ -53,7 +53,7 @@ def text_of(folder: Path, split: str) -> str:
 
 
 @pytest.mark.quick
-def test_every_document_is_in_one_split_and_comes_back_as_it_was(folder: Path) -> None:
+def test_every_document_is_in_one_split_and_decodes_to_its_text(folder: Path) -> None:
     parts = {split: text_of(folder, split).split(END_OF_TEXT) for split in ("train", "validation")}
     assert parts["train"].pop() == parts["validation"].pop() == "", "each document ends with eos"
     assert len(parts["validation"]) == 4
@@ -61,7 +61,7 @@ def test_every_document_is_in_one_split_and_comes_back_as_it_was(folder: Path) -
 
 
 @pytest.mark.quick
-def test_meta_tells_what_the_files_hold(folder: Path) -> None:
+def test_meta_json_describes_the_files(folder: Path) -> None:
     meta = load_meta(folder)
     assert meta.dtype == "uint16"
     assert meta.vocab_size == 300
@@ -88,7 +88,7 @@ any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=2
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(any_text, min_size=1, max_size=6), size=st.sampled_from([1, 7, 64, 1 << 16]))
-def test_any_text_in_any_pieces_comes_back(
+def test_any_text_in_any_pieces_decodes_to_itself(
     texts: list[str], size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Line ends of all kinds, bytes of no encoding's meaning, empty documents; pieces far smaller than the usual."""
@@ -109,7 +109,7 @@ def test_any_text_in_any_pieces_comes_back(
     assert text_of(tmp_path / "data", "train") == "".join(f"{text}\n{END_OF_TEXT}" for text in texts)
 
 
-def test_a_line_longer_than_any_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
     monkeypatch.setattr(preparing, "_READ", 33)  # cuts characters in two
     text = "añ€😀" * 300
@@ -118,7 +118,7 @@ def test_a_line_longer_than_any_is_read_in_parts(tmp_path: Path, monkeypatch: py
     assert text_of(tmp_path / "data", "train") == text + END_OF_TEXT
 
 
-def test_a_long_line_is_cut_where_a_word_ends_and_gives_the_same_tokens(
+def test_cutting_a_long_line_between_words_gives_the_same_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "long.txt").write_text(STORY.replace("\n", " ") * 50, encoding="utf-8")
@@ -129,7 +129,7 @@ def test_a_long_line_is_cut_where_a_word_ends_and_gives_the_same_tokens(
     assert (tmp_path / "whole/train.bin").read_bytes() == (tmp_path / "cut/train.bin").read_bytes()
 
 
-def test_the_end_of_a_long_line_is_no_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_long_line_is_not_taken_for_a_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
     monkeypatch.setattr(preparing, "_READ", 100)
     text = "x" * 100 + "---\nmore\n"
@@ -138,7 +138,7 @@ def test_the_end_of_a_long_line_is_no_separator(tmp_path: Path, monkeypatch: pyt
     assert text_of(tmp_path / "data", "train") == text
 
 
-def test_batches_of_pieces_are_bounded_in_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_pieces_have_a_limit_on_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 lines of a megabyte each were encoded together: gigabytes."""
     batches: list[int] = []
 
@@ -154,7 +154,7 @@ def test_batches_of_pieces_are_bounded_in_text_too(tmp_path: Path, monkeypatch: 
     assert sum(batches) == 30 * 4001
 
 
-def test_of_a_single_document_the_tail_is_held_out(tmp_path: Path) -> None:
+def test_the_end_of_a_single_document_becomes_the_validation_split(tmp_path: Path) -> None:
     text = "".join(f"Line {i} of a long text.\n" for i in range(2000))
     (tmp_path / "one.txt").write_text(text, encoding="utf-8")
     meta = prepare([tmp_path / "one.txt"], tmp_path / "data", vocab_size=300, validation=0.1)
@@ -163,13 +163,13 @@ def test_of_a_single_document_the_tail_is_held_out(tmp_path: Path) -> None:
     assert meta.splits["validation"].bytes == pytest.approx(len(text) * 0.1, rel=0.15)
 
 
-def test_a_tokenizer_that_exists_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
+def test_an_existing_tokenizer_is_used_unchanged(folder: Path, tmp_path: Path) -> None:
     meta = prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=folder / "tokenizer.json", validation=0.2)
     assert (tmp_path / "b" / "train.bin").read_bytes() == (folder / "train.bin").read_bytes()
     assert meta.vocab_size == 300
 
 
-def test_truncation_and_padding_of_a_tokenizer_take_nothing_away_and_add_nothing(folder: Path, tmp_path: Path) -> None:
+def test_truncation_and_padding_of_a_tokenizer_are_ignored(folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(100)
     tokenizer.enable_padding(pad_id=0, pad_token=END_OF_TEXT)
@@ -179,7 +179,7 @@ def test_truncation_and_padding_of_a_tokenizer_take_nothing_away_and_add_nothing
         assert (tmp_path / "b" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_a_tokenizer_that_draws_its_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_with_random_results_is_refused(folder: Path, tmp_path: Path) -> None:
     described = json.loads((folder / "tokenizer.json").read_text())
     described["model"]["dropout"] = 0.1
     (tmp_path / "dropout.json").write_text(json.dumps(described))
@@ -188,13 +188,13 @@ def test_a_tokenizer_that_draws_its_tokens_is_refused(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("eos", ["a", " ", "\u0120", "!", "the", "the end", "\u4f60\u597d"])
-def test_an_eos_that_reads_like_text_is_refused(eos: str, tmp_path: Path) -> None:
+def test_an_eos_that_occurs_in_normal_text_is_refused(eos: str, tmp_path: Path) -> None:
     write(tmp_path / "t.txt", documents(3))
     with pytest.raises(TinyNNValueError, match=r"^eos: .* looks like text"):
         prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300, eos=eos)
 
 
-def test_an_eos_that_a_tokenizer_makes_of_text_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_eos_that_a_tokenizer_produces_from_text_is_refused(folder: Path, tmp_path: Path) -> None:
     described = json.loads((folder / "tokenizer.json").read_text())
     described["model"]["vocab"]["!!"] = 300
     described["model"]["merges"].append(["!", "!"])
@@ -203,7 +203,7 @@ def test_an_eos_that_a_tokenizer_makes_of_text_is_refused(folder: Path, tmp_path
         prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "t.json", eos="!!")
 
 
-def test_a_tokenizer_that_loses_characters_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_that_drops_characters_is_refused(tmp_path: Path) -> None:
     from tokenizers import models, pre_tokenizers, trainers
 
     model = Tokenizer(models.WordLevel(unk_token="?"))
@@ -229,7 +229,7 @@ def test_a_tokenizer_that_loses_characters_is_refused(tmp_path: Path) -> None:
         (b"text\n", {"seed": -1}, "seed"),
     ],
 )
-def test_what_cannot_be_prepared_is_named_and_leaves_nothing(
+def test_wrong_input_of_prepare_is_named_and_leaves_no_files(
     content: bytes, changes: dict[str, Any], mentions: str, tmp_path: Path
 ) -> None:
     (tmp_path / "t.txt").write_bytes(content)
@@ -238,7 +238,7 @@ def test_what_cannot_be_prepared_is_named_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 
-def test_a_preparation_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_preparation_leaves_no_files(tmp_path: Path) -> None:
     def interrupt(stage: str, done: int, in_all: int) -> None:
         if stage == "encoding":
             raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_a_preparation_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "t.txt"]
 
 
-def test_a_folder_that_holds_something_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_stays_unchanged(folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(TinyNNValueError, match=r"not an empty folder; use another name, like .*data-2"):
         prepare([tmp_path / "stories.txt"], folder, vocab_size=300)
@@ -309,7 +309,7 @@ def flip(path: Path) -> None:
         (lambda f: flip(f / "train.bin"), "sha256"),
     ],
 )
-def test_damage_is_refused_with_the_reason(folder: Path, damage: Any, mentions: str) -> None:
+def test_damaged_data_is_refused_with_the_reason(folder: Path, damage: Any, mentions: str) -> None:
     damage(folder)
     with pytest.raises(TinyNNValueError, match=mentions):
         PackedTokens.open(folder, "train")
@@ -349,7 +349,7 @@ def test_an_epoch_visits_every_window_once_and_no_token_twice(shape: tuple[int, 
     start=st.integers(0, 500),
     sizes=st.lists(st.integers(1, 9), min_size=1),
 )
-def test_the_order_depends_neither_on_the_batches_nor_on_where_one_begins(
+def test_the_order_of_windows_does_not_depend_on_the_batches(
     shape: tuple[int, int], seed: int, start: int, sizes: list[int]
 ) -> None:
     n, t = shape
@@ -366,7 +366,7 @@ def test_the_order_depends_neither_on_the_batches_nor_on_where_one_begins(
     assert np.concatenate([part[1] for part in parts]).tobytes() == targets.tobytes()
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
     tokens = np.arange(10_001, dtype=np.uint16)
 
     def starts(seed: int, epoch: int) -> list[int]:
@@ -379,7 +379,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 @pytest.mark.quick
-def test_a_batch_is_the_windows_one_by_one_over_any_number_of_epochs() -> None:
+def test_a_batch_equals_its_windows_across_any_number_of_epochs() -> None:
     tokens = np.random.default_rng(0).integers(0, 60_000, 47).astype(np.uint16)
     for t_seq in (1, 5, 46):
         batcher = WindowBatcher(tokens, t_seq, 3)
@@ -391,7 +391,7 @@ def test_a_batch_is_the_windows_one_by_one_over_any_number_of_epochs() -> None:
         assert ids.tobytes() == np.concatenate([tokens[at : at + t_seq] for at in starts]).astype(np.int32).tobytes()
 
 
-def test_a_batch_takes_the_memory_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """It took 27 times as much: two arrays and a tuple a window."""
     import tracemalloc
     from contextlib import contextmanager
@@ -416,7 +416,7 @@ def test_a_batch_takes_the_memory_that_is_asked_for(monkeypatch: pytest.MonkeyPa
     assert taken < asked[0] + 200_000
 
 
-def test_an_epoch_that_could_not_be_drawn_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_draw_of_an_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The offset of the new epoch stayed, with the order of the old one."""
     from contextlib import contextmanager
 
@@ -437,7 +437,7 @@ def test_an_epoch_that_could_not_be_drawn_leaves_no_trace(monkeypatch: pytest.Mo
     assert [batcher.start_of(i) for i in range(100)] == before
 
 
-def test_threads_that_read_different_epochs_get_their_own_windows() -> None:
+def test_threads_that_read_different_epochs_get_the_right_windows() -> None:
     tokens = np.arange(1009, dtype=np.uint16)
     expected = {i: WindowBatcher(tokens, 10, 0).start_of(i) for i in (3, 103, 203, 303)}
     shared = WindowBatcher(tokens, 10, 0)
@@ -471,7 +471,7 @@ def test_threads_that_read_different_epochs_get_their_own_windows() -> None:
         (np.zeros(5, np.uint16), 2.0, 0, TinyNNTypeError, "t_seq"),
     ],
 )
-def test_windows_that_cannot_be_cut_are_refused(
+def test_impossible_windows_are_refused(
     tokens: Any, t_seq: Any, seed: int, error: type[Exception], mentions: str
 ) -> None:
     with pytest.raises(error, match=mentions):
@@ -481,7 +481,7 @@ def test_windows_that_cannot_be_cut_are_refused(
 # ---- the command ----
 
 
-def test_the_command_prepares_and_says_what_it_made(tmp_path: Path) -> None:
+def test_toynn_prepare_writes_the_data_and_reports_it(tmp_path: Path) -> None:
     text = write(tmp_path / "stories.txt", documents(10))
     done = toynn("prepare", text, "--vocab-size", "280", "--out", tmp_path / "data", "--json")
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ def test_a_file_appears_when_its_block_is_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_after_an_error_the_old_file_is_as_it_was(there: bool, tmp_path: Path) -> None:
+def test_after_an_error_the_old_file_is_unchanged(there: bool, tmp_path: Path) -> None:
     path = tmp_path / "a"
     if there:
         path.write_text("old")
@@ -62,7 +62,7 @@ def test_a_folder_appears_when_its_block_is_done(there: str, tmp_path: Path) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
+def test_the_old_folder_comes_back_if_the_new_one_cannot_replace_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
@@ -106,7 +106,7 @@ with durable_files.replacing_folder(Path(sys.argv[1])) as temporary:
 """
 
 
-def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one_whole(tmp_path: Path) -> None:
+def test_a_kill_at_any_time_leaves_the_old_or_the_new_folder_complete(tmp_path: Path) -> None:
     ends = set()
     for call in range(1, 30):
         folder = tmp_path / str(call)

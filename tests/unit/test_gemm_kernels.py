@@ -52,13 +52,13 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # ---- the choice ----
 
 
-def test_every_cpu_runs_the_kernel_of_eight_lanes() -> None:
+def test_every_cpu_can_run_the_kernel_with_eight_lanes() -> None:
     assert kernels()[-1] == "v8"
     assert nn.tnn_gemm_kernel_at(-1) is None
     assert nn.tnn_gemm_kernel_at(2**31 - 1) is None
 
 
-def test_an_index_that_is_none_is_named() -> None:
+def test_an_index_that_is_not_an_integer_is_refused_by_name() -> None:
     with pytest.raises(TinyNNTypeError, match="i must be an int"):
         nn.tnn_gemm_kernel_at("0")  # type: ignore[arg-type]
     with pytest.raises(TinyNNValueError, match="i must be an integer from -2147483648 to 2147483647"):
@@ -72,14 +72,14 @@ def test_build_info_names_the_kernel_in_use() -> None:
             assert toynn.build_info()["gemm_kernel"] == name
 
 
-def test_a_process_chooses_the_fastest_kernel_or_the_one_that_the_environment_names() -> None:
+def test_a_process_uses_the_fastest_kernel_or_the_one_in_the_environment() -> None:
     code = "import toynn; print(toynn.build_info()['gemm_kernel'])"
     assert python(code, TOYNN_GEMM_KERNEL="").stdout.split() == [kernels()[0]]
     for name in kernels():
         assert python(code, TOYNN_GEMM_KERNEL=name).stdout.split() == [name]
 
 
-def test_a_kernel_that_is_not_there_is_refused_by_name() -> None:
+def test_an_unknown_kernel_is_refused_by_name() -> None:
     done = python("import toynn.tinynn", TOYNN_GEMM_KERNEL="avx9000")
     assert done.returncode == 1
     assert "ImportError: TOYNN_GEMM_KERNEL: name must be one of" in done.stderr
@@ -159,7 +159,7 @@ def test_products_of_any_shape_have_the_same_bits_under_every_kernel(
 
 @several
 @pytest.mark.parametrize("width", [8, 16, 24, 32, 40])
-def test_a_tile_of_every_height_and_width_starts_sums_and_ends_alike_under_every_kernel(width: int) -> None:
+def test_tiles_of_every_height_and_width_have_the_same_bits_under_every_kernel_from_start_to_end(width: int) -> None:
     """Rows from 1 to beyond two tiles, whole vectors of columns, with bias and addend and with several blocks of k."""
     for rows in range(1, 27):
         results = {}

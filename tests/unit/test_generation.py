@@ -48,7 +48,7 @@ def full_forward(variant: Variant, t_seq: int) -> Iterator[LlamaSeqEngine]:
 
 @each_variant
 @pytest.mark.parametrize("cuts", [[16], [1] * 16, [5, 1, 1, 7, 2], [3, 13]])
-def test_logits_through_the_cache_are_those_of_the_full_forward_bit_for_bit(variant: Variant, cuts: list[int]) -> None:
+def test_cached_logits_equal_those_of_a_full_forward_bit_for_bit(variant: Variant, cuts: list[int]) -> None:
     ids = np.random.default_rng(1).integers(0, variant.cfg.vocab, 16)
     with full_forward(variant, 16) as engine:
         want = engine.forward(ids)
@@ -62,7 +62,7 @@ def test_logits_through_the_cache_are_those_of_the_full_forward_bit_for_bit(vari
 
 
 @pytest.mark.quick
-def test_a_long_greedy_text_is_the_same_through_the_cache_and_through_the_full_forward() -> None:
+def test_a_long_greedy_text_is_the_same_with_the_cache_and_with_full_forwards() -> None:
     """300 tokens, beyond a block of queries and many cuts of the softmax's vectors."""
     variant = Variant(SmolLM2Config(61, 32, 4, 2, 48, 2, 320, 10000.0, 1e-5), 1, untied=True)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -76,7 +76,7 @@ def test_a_long_greedy_text_is_the_same_through_the_cache_and_through_the_full_f
     assert [int(row.argmax()) for row in logits[len(prompt) - 1 : -1]] == cached
 
 
-def test_a_prompt_longer_than_a_chunk_is_read_to_the_same_bits() -> None:
+def test_a_prompt_longer_than_a_chunk_gives_the_same_bits() -> None:
     variant = Variant(SmolLM2Config(31, 16, 2, 1, 24, 1, 700, 10000.0, 1e-5), 1)
     ids = np.random.default_rng(2).integers(0, 31, 650)
     with full_forward(variant, 650) as engine:
@@ -87,7 +87,7 @@ def test_a_prompt_longer_than_a_chunk_is_read_to_the_same_bits() -> None:
 
 @pytest.mark.quick
 @each_variant
-def test_scores_are_the_losses_of_the_full_forward(variant: Variant) -> None:
+def test_scores_equal_the_losses_of_a_full_forward(variant: Variant) -> None:
     ids = np.random.default_rng(3).integers(0, variant.cfg.vocab, 12)
     with full_forward(variant, 12) as engine:
         logits = engine.forward(ids).astype(np.float64)
@@ -102,7 +102,7 @@ def test_scores_are_the_losses_of_the_full_forward(variant: Variant) -> None:
         assert d.feed(ids[:4]).tobytes() == logits[3].astype(np.float32).tobytes(), "and feeding goes on as ever"
 
 
-def test_rewinding_forgets_what_came_after() -> None:
+def test_rewinding_drops_the_later_tokens() -> None:
     variant = CACHED["gqa"]
     with decoder(variant) as d:
         first = d.feed([1, 2, 3, 4])
@@ -115,7 +115,7 @@ def test_rewinding_forgets_what_came_after() -> None:
             d.rewind(5)
 
 
-def test_a_decoder_holds_no_moments() -> None:
+def test_a_decoder_allocates_no_moments() -> None:
     variant = CACHED["untied"]
     with decoder(variant) as d:
         n = sum(values.size for values in fused_weights(variant).values())
@@ -128,7 +128,7 @@ def test_a_decoder_holds_no_moments() -> None:
 # ---- what does not fit ----
 
 
-def test_what_cannot_be_read_is_refused_and_nothing_is_read() -> None:
+def test_wrong_ids_are_refused_and_change_nothing() -> None:
     variant = CACHED["tied"]
     with decoder(variant, n_ctx=8) as d:
         before = d.feed([1, 2, 3])
@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_refused_and_nothing_is_read() -> None:
                 d.score(wrong)
 
 
-def test_weights_that_do_not_fit_the_model_are_named() -> None:
+def test_weights_that_do_not_fit_the_model_are_refused_by_name() -> None:
     variant = CACHED["tied"]
     weights = fused_weights(variant)
     lacking = {name: values for name, values in weights.items() if name != "blk.1.ffn_up.weight"}
@@ -175,7 +175,7 @@ rows = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
 @given(logits=rows, temperature=st.floats(0.1, 3), top_k=st.integers(0, 45), top_p=st.floats(0.05, 1.0),
        min_p=st.floats(0, 1))  # fmt: skip
 @example(logits=[0.0, 0.0], temperature=1.0, top_k=0, top_p=0.5, min_p=0.0)
-def test_what_may_be_drawn_is_what_the_cuts_leave(
+def test_the_possible_tokens_are_those_that_all_filters_keep(
     logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     sampling = Sampling(temperature, top_k, top_p, min_p)
@@ -205,13 +205,13 @@ def test_what_may_be_drawn_is_what_the_cuts_leave(
     assert tokens.size <= len(nucleus) + 1
 
 
-def test_greedy_takes_the_first_of_equals() -> None:
+def test_greedy_sampling_takes_the_first_of_equal_logits() -> None:
     tokens, p = choices([0.0, 2.0, 2.0, 1.0], Sampling.greedy())
     assert tokens.tolist() == [1]
     assert p.tolist() == [1.0]
 
 
-def test_draws_follow_the_probabilities_and_the_seed() -> None:
+def test_samples_follow_the_probabilities_and_depend_on_the_seed() -> None:
     """20,000 draws from the model's own distribution: within five standard deviations of it."""
     variant = CACHED["tied"]
     with decoder(variant) as d:
@@ -231,7 +231,7 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
         assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_text_ends_before_a_stop_token_and_at_a_full_cache() -> None:
+def test_generation_ends_before_a_stop_token_and_when_the_cache_is_full() -> None:
     variant = CACHED["gqa"]
     with decoder(variant, n_ctx=9) as d:
         whole = list(generate(d, [1, 2, 3], Sampling.greedy(), 100))
@@ -255,7 +255,7 @@ def test_a_text_ends_before_a_stop_token_and_at_a_full_cache() -> None:
         ({"seed": -1}, "seed"),
     ],
 )
-def test_settings_out_of_range_are_named(wrong: dict[str, float], mentions: str) -> None:
+def test_sampling_settings_out_of_range_are_refused_by_name(wrong: dict[str, float], mentions: str) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         Sampling(**wrong)  # type: ignore[arg-type]
 

@@ -107,7 +107,7 @@ UNDERIVED: dict[str, tuple[Build, str]] = {
 
 
 @pytest.mark.parametrize("name", UNDERIVED)
-def test_what_ggml_cannot_differentiate_is_named_before_it_is_asked(name: str, desk: Desk) -> None:
+def test_operators_without_a_ggml_derivative_are_refused_by_name(name: str, desk: Desk) -> None:
     build, says = UNDERIVED[name]
     with pytest.raises(TinyNNValueError, match=says):
         desk.backward(nn.tnn_sum(desk.s, build(desk.s, desk)))
@@ -130,7 +130,7 @@ DERIVED: dict[str, tuple[Build, list[float]]] = {
 
 
 @pytest.mark.parametrize("name", DERIVED)
-def test_what_ggml_can_differentiate_has_its_gradient(name: str, desk: Desk) -> None:
+def test_operators_with_a_ggml_derivative_have_the_right_gradient(name: str, desk: Desk) -> None:
     build, expected = DERIVED[name]
     nn.tnn_upload_from_float_array(desk.s, desk.cube, np.full(24, 2.0))
     gradient = desk.gradient(nn.tnn_sum(desk.s, build(desk.s, desk)), desk.w)
@@ -158,7 +158,7 @@ FUSED: dict[str, Build] = {
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_a_gradient_of_the_fused_backward_is_the_slope_of_the_loss(name: str, desk: Desk) -> None:
+def test_a_gradient_of_the_fused_backward_equals_a_finite_difference(name: str, desk: Desk) -> None:
     s, step = desk.s, 1e-2
     gradient = desk.gradient(loss_of(desk, FUSED[name](s, desk)), desk.w).reshape(-1)
     start = nn.tnn_download(s, desk.w).reshape(-1)
@@ -176,7 +176,7 @@ def test_a_gradient_of_the_fused_backward_is_the_slope_of_the_loss(name: str, de
         assert (sides[1] - sides[0]) / (2 * step) == pytest.approx(float(gradient[i]), abs=2e-3)
 
 
-def test_a_loss_over_the_row_losses_of_another_is_refused(desk: Desk) -> None:
+def test_a_loss_that_reads_row_losses_of_another_loss_is_refused(desk: Desk) -> None:
     s = desk.s
     first = loss_of(desk, nn.tnn_fused_linear(s, desk.x, [desk.w]))
     rows = nn.tnn_tensor_src(s, first, 0)
@@ -188,7 +188,7 @@ def test_a_loss_over_the_row_losses_of_another_is_refused(desk: Desk) -> None:
 
 @pytest.mark.parametrize("read_after", [False, True])
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "fused_adamw"])
-def test_ggmls_optimizers_step_a_fused_graph_too_in_the_callers_order_where_somebody_reads_the_weight(
+def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
     kind: str, read_after: bool, desk: Desk
 ) -> None:
     s = desk.s
@@ -215,7 +215,7 @@ def test_ggmls_optimizers_step_a_fused_graph_too_in_the_callers_order_where_some
         assert nn.tnn_download(s, last).tolist() == (2 * after).tolist()
 
 
-def test_a_graph_of_more_nodes_than_are_put_in_groups_has_the_losses_of_one_that_is_not(desk: Desk) -> None:
+def test_a_graph_too_long_to_be_grouped_has_the_same_losses(desk: Desk) -> None:
     """A chain of norms, each of gain 1: the second changes nothing within rounding."""
     s = desk.s
     losses = []
@@ -238,7 +238,7 @@ def test_a_graph_of_more_nodes_than_are_put_in_groups_has_the_losses_of_one_that
 # ---- order ----
 
 
-def test_a_loss_is_flagged_before_the_backward_and_only_results_extend_it(desk: Desk) -> None:
+def test_set_loss_must_precede_the_backward_and_inputs_cannot_extend_it(desk: Desk) -> None:
     s = desk.s
     other = nn.tnn_sum(s, desk.w)
     desk.backward(nn.tnn_sum(s, desk.w))
@@ -248,7 +248,7 @@ def test_a_loss_is_flagged_before_the_backward_and_only_results_extend_it(desk: 
         nn.tnn_extend_backward_graph(s, desk.m)
 
 
-def test_a_norm_needs_a_place_for_each_gradient_and_one_more() -> None:
+def test_a_graph_with_too_many_gradients_for_the_norm_is_refused() -> None:
     def scales(before_the_norm: int) -> tuple[Session, Tensor, Desk]:
         desk = Desk()
         nn.tnn_session_set_graph_capacity(desk.s, 60)
@@ -273,7 +273,7 @@ def test_a_norm_needs_a_place_for_each_gradient_and_one_more() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[3, 1, 2, 4], [3, 1, 2, -1]])
-def test_rows_are_set_only_where_there_are_rows(wrong: list[int], desk: Desk) -> None:
+def test_set_rows_refuses_row_ids_out_of_range(wrong: list[int], desk: Desk) -> None:
     s = desk.s
     nn.tnn_realize(s, nn.tnn_set_rows(s, desk.m, desk.x, desk.ids))
     nn.upload_int_array(s, desk.ids, wrong)
@@ -283,7 +283,7 @@ def test_rows_are_set_only_where_there_are_rows(wrong: list[int], desk: Desk) ->
 
 
 @pytest.mark.parametrize("past", [-1, 1, 2**31 - 1])
-def test_tokens_behind_those_read_must_fit_the_cache(past: int) -> None:
+def test_new_tokens_must_fit_in_the_cache(past: int) -> None:
     with Session(n_threads=1) as s:
         qkv, table = nn.tnn_input_2d_f32_persistent(s, 12, 4), nn.tnn_input_2d_f32_persistent(s, 2, 4)
         cache, n_past = nn.tnn_input_2d_f32_persistent(s, 8, 4), nn.tnn_input_1d_i32_persistent(s, 1)
@@ -296,7 +296,7 @@ def test_tokens_behind_those_read_must_fit_the_cache(past: int) -> None:
             nn.tnn_compute(s)
 
 
-def test_a_view_of_what_was_never_uploaded_cannot_be_downloaded(desk: Desk) -> None:
+def test_a_view_of_a_tensor_without_memory_cannot_be_downloaded(desk: Desk) -> None:
     s = desk.s
     given = nn.tnn_input_2d_f32(s, 4, 4)
     view = nn.tnn_view_1d(s, given, 4, 0)
@@ -310,7 +310,7 @@ def test_a_view_of_what_was_never_uploaded_cannot_be_downloaded(desk: Desk) -> N
 # ---- shapes of attention ----
 
 
-def test_a_mask_of_flash_attention_fits_keys_queries_and_heads() -> None:
+def test_a_flash_attention_mask_must_fit_keys_queries_and_heads() -> None:
     with Session(n_threads=1) as s:
         q = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
         k = nn.tnn_input_3d_f32_persistent(s, 4, 3, 2)
@@ -333,7 +333,7 @@ def test_a_mask_of_flash_attention_fits_keys_queries_and_heads() -> None:
         assert [t.ne for t in fitting] == [(4, 4, 2, 1)] * 2
 
 
-def test_an_attention_whose_result_has_too_many_elements_is_refused() -> None:
+def test_an_attention_with_too_many_result_elements_is_refused() -> None:
     with Session(n_threads=1) as s:
         q = nn.tnn_input_3d_f32_persistent(s, 4, 3, 4)
         k = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)

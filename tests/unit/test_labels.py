@@ -69,12 +69,12 @@ def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
         assert np.array_equal(next_token(*case), expected)
 
 
-def test_a_sequence_of_a_batch_never_targets_its_neighbour() -> None:
+def test_no_target_crosses_the_end_of_a_sequence() -> None:
     rows = next_token([0, 1, 2, 3, 4, 5], 6, 3, 2)
     assert rows.argmax(axis=1).tolist() == [1, 2, 2, 4, 5, 5]
 
 
-def test_the_error_names_place_id_and_range() -> None:
+def test_the_error_gives_position_id_and_range() -> None:
     with pytest.raises(ValueError) as caught:
         next_token([0, 1, 7, 3], 5, 4, 1)
     assert "the target of seq_ids[1] must be an id of the vocabulary, 0 to 4, got 7" in str(caught.value)

@@ -11,13 +11,13 @@ from toynn import RecipeOptions
 pytestmark = pytest.mark.quick
 
 
-def test_the_defaults_are_the_references() -> None:
+def test_the_defaults_are_those_of_the_reference() -> None:
     opts = RecipeOptions()
     assert (opts.t_seq, opts.t_batch, opts.weight_dtype, opts.untied, opts.qkv_bias) == (0, 1, 0, False, False)
     assert (opts.seed, opts.init_scale, opts.init_stream, opts.n_threads) == (0, 1.0, "lcg31", None)
 
 
-def test_an_unset_t_seq_is_refused_by_validate_only() -> None:
+def test_only_validate_refuses_a_missing_t_seq() -> None:
     opts = RecipeOptions()
     with pytest.raises(ValueError, match="t_seq must be at least 1"):
         opts.validate()
@@ -45,7 +45,7 @@ def test_an_unset_t_seq_is_refused_by_validate_only() -> None:
         ("n_threads", "2", TypeError, "n_threads must be an integer, got '2'"),
     ],
 )
-def test_a_wrong_option_is_refused_when_given_and_when_assigned(
+def test_a_wrong_option_is_an_error_at_construction_and_at_assignment(
     field: str, value: object, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error) as given:
@@ -60,7 +60,7 @@ def test_a_wrong_option_is_refused_when_given_and_when_assigned(
 
 @pytest.mark.parametrize("weight_dtype", [0, 1, 30])
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63)])
-def test_every_weight_type_and_seed_of_64_bits_is_taken(weight_dtype: int, seed: int) -> None:
+def test_every_weight_type_and_64_bit_seed_is_accepted(weight_dtype: int, seed: int) -> None:
     RecipeOptions(t_seq=8, weight_dtype=weight_dtype, seed=seed).validate()
 
 
@@ -70,6 +70,6 @@ def test_a_misspelt_option_is_an_error() -> None:
         opts.tseq = 32  # type: ignore[attr-defined]
 
 
-def test_a_step_with_more_tokens_than_31_bits_count_is_refused() -> None:
+def test_a_step_with_2_to_the_31_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match=r"t_seq \* t_batch must fit in 31 bits, got 65536 \* 32768"):
         RecipeOptions(t_seq=2**16, t_batch=2**15).validate()

@@ -37,12 +37,12 @@ def computed(build: Callable[[Session, Tensor], Tensor], keep: bool) -> np.ndarr
 
 
 @pytest.mark.parametrize("name", ON_A_VIEW_OF_ITSELF)
-def test_a_node_that_reads_a_view_of_its_operand_does_not_overwrite_it(name: str) -> None:
+def test_a_node_does_not_overwrite_an_operand_it_reads_through_a_view(name: str) -> None:
     build = ON_A_VIEW_OF_ITSELF[name]
     np.testing.assert_array_equal(computed(build, keep=False), computed(build, keep=True))
 
 
-def test_what_an_operator_writes_is_not_what_it_reads() -> None:
+def test_an_operator_never_writes_to_memory_it_reads() -> None:
     """Its threads would read what others have written already."""
     with Session(n_threads=1) as s:
         w, m, v = (nn.tnn_input_1d_f32_persistent(s, 64) for _ in range(3))

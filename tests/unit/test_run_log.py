@@ -25,7 +25,7 @@ def stop_at(step: int) -> object:
     return callback
 
 
-def test_every_line_is_an_object_of_the_version_with_its_time(data: Path, tmp_path: Path) -> None:
+def test_every_log_line_is_a_json_object_with_version_and_time(data: Path, tmp_path: Path) -> None:
     seen: list[Event] = []
     train(TrainArgs(data, tmp_path / "run", config(5)), [seen.append])
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -36,7 +36,7 @@ def test_every_line_is_an_object_of_the_version_with_its_time(data: Path, tmp_pa
     assert [float(line["loss"]).hex() for line in lines if line["event"] == "stepped"] == told
 
 
-def test_a_log_of_a_killed_and_resumed_run_reads_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_killed_and_resumed_run_reads_like_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "whole", config(9)))
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(9)), [stop_at(4)])  # type: ignore[list-item]
@@ -52,7 +52,7 @@ def test_a_log_of_a_killed_and_resumed_run_reads_as_if_it_had_never_stopped(data
     assert [event["event"] for event in read_log(log)].count("ended") == 1
 
 
-def test_a_log_that_is_damaged_or_of_another_version_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_log_or_one_of_another_version_is_refused(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "run", config(3)))
     log = tmp_path / "run" / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
@@ -64,7 +64,7 @@ def test_a_log_that_is_damaged_or_of_another_version_is_refused(data: Path, tmp_
         read_log(log)
 
 
-def test_a_report_is_one_page_with_its_pictures_and_figures(data: Path, tmp_path: Path) -> None:
+def test_a_report_is_one_page_with_plots_and_figures(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "a <run> & more"
     train(TrainArgs(data, run, config(120, evaluation=EvaluationArgs(every=40))))
     written = write_report(run)
@@ -83,7 +83,7 @@ def test_a_report_is_one_page_with_its_pictures_and_figures(data: Path, tmp_path
     assert "[optimizer]" in page
 
 
-def test_a_report_needs_something_to_report(tmp_path: Path) -> None:
+def test_a_report_of_a_run_without_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no log\.jsonl"):
         write_report(tmp_path)
     (tmp_path / "log.jsonl").write_text("")
@@ -91,7 +91,7 @@ def test_a_report_needs_something_to_report(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_tensorboard_files_hold_every_figure(data: Path, tmp_path: Path) -> None:
+def test_tensorboard_files_contain_every_figure(data: Path, tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event as Record
 
     seen: list[Event] = []

@@ -32,14 +32,14 @@ def tokens() -> dict[str, Any]:
     return loaded
 
 
-def test_the_script_makes_the_files_of_the_repository(script: ModuleType) -> None:
+def test_the_script_reproduces_the_files_in_the_repository(script: ModuleType) -> None:
     for name, content in script.make().items():
         made, stored = json.loads(content), json.loads((EXAMPLES / "data" / name).read_text(encoding="utf-8"))
         made.pop("tokenizer", None), stored.pop("tokenizer", None)  # the version that made it: a fact, not a result
         assert made == stored
 
 
-def test_the_stream_is_the_stories_again_when_decoded(script: ModuleType, tokens: dict[str, Any]) -> None:
+def test_the_tokens_decode_to_the_stories(script: ModuleType, tokens: dict[str, Any]) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(EXAMPLES / "data" / "tokenizer.json"))
@@ -53,7 +53,7 @@ def test_every_id_is_below_627(tokens: dict[str, Any]) -> None:
     assert all(0 <= i < 627 for i in tokens["stream"])
 
 
-def test_the_smoke_window_is_the_first_of_32_tokens_with_26_distinct_labels(tokens: dict[str, Any]) -> None:
+def test_the_smoke_window_is_the_first_with_26_distinct_labels(tokens: dict[str, Any]) -> None:
     stream, offset = tokens["stream"], tokens["smoke_window"]["offset"]
     distinct = [len({*stream[at + 1 : at + 32], stream[at + 31]}) for at in range(offset + 1)]
     assert distinct.index(26) == offset

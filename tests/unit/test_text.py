@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Path:
 # ---- the model ----
 
 
-def test_the_pieces_are_the_text_of_the_tokens_whatever_bytes_they_end_on(run: Path) -> None:
+def test_streamed_pieces_join_to_the_decoded_text(run: Path) -> None:
     """An untrained model writes bytes at random: many are parts of characters, or none at all."""
     with load(run, n_threads=1) as model:
         for seed in range(5):
@@ -71,13 +71,13 @@ def test_the_pieces_are_the_text_of_the_tokens_whatever_bytes_they_end_on(run: P
 
 
 @pytest.mark.quick
-def test_the_same_seed_gives_the_same_text_and_another_another(run: Path) -> None:
+def test_the_same_seed_gives_the_same_text_and_another_seed_another_text(run: Path) -> None:
     with load(run, n_threads=1) as model:
         texts = [model.generate("The", seed=seed, max_tokens=30) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_an_evaluation_adds_up_the_losses_of_every_token_once(run: Path) -> None:
+def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
     with load(run, n_threads=1) as model:
         assert model.end_id is not None
         ids = [model.end_id, *model.encode(TEXT)]
@@ -96,7 +96,7 @@ def test_an_evaluation_adds_up_the_losses_of_every_token_once(run: Path) -> None
             assert result.bits_per_byte == pytest.approx(nats / math.log(2) / len(TEXT.encode()))
 
 
-def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
+def test_wrong_texts_are_refused_by_generate_and_evaluate(run: Path) -> None:
     with load(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the context length 64"):
             model.generate(TEXT * 9, max_tokens=3)
@@ -108,7 +108,7 @@ def test_what_cannot_be_continued_or_evaluated_is_refused(run: Path) -> None:
             model.evaluate(TEXT, 65)
 
 
-def test_an_empty_prompt_starts_with_the_end_of_the_text_before(run: Path, tmp_path: Path) -> None:
+def test_an_empty_prompt_starts_with_the_separator(run: Path, tmp_path: Path) -> None:
     with load(run, n_threads=1) as model:
         assert isinstance(model.generate(max_tokens=5), str)
         assert model.decoder.n_past > 0
@@ -119,7 +119,7 @@ def test_an_empty_prompt_starts_with_the_end_of_the_text_before(run: Path, tmp_p
 
 
 @pytest.mark.parametrize("text", ["a\udcffb", "\ud800"])
-def test_what_is_no_unicode_text_is_named(run: Path, text: str) -> None:
+def test_text_that_is_not_valid_unicode_is_refused(run: Path, text: str) -> None:
     with load(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"^text is not Unicode text: surrogates not allowed at character"):
             model.encode(text)
@@ -129,7 +129,7 @@ def test_what_is_no_unicode_text_is_named(run: Path, text: str) -> None:
             model.stream(text, max_tokens=3)
 
 
-def test_a_text_that_another_one_took_the_decoder_from_does_not_go_on(run: Path) -> None:
+def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Path) -> None:
     """The second prompt is as long as what the decoder had read of the first: only its turns tell."""
     with load(run, n_threads=1) as model:
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
@@ -146,7 +146,7 @@ def test_a_text_that_another_one_took_the_decoder_from_does_not_go_on(run: Path)
             list(pieces)
 
 
-def test_a_tokenizer_that_truncates_and_pads_is_used_without(run: Path, tmp_path: Path) -> None:
+def test_truncation_and_padding_of_the_tokenizer_are_ignored(run: Path, tmp_path: Path) -> None:
     """An imported model's bits per byte were a tenth of what they are: most of the text was not read."""
     described = Tokenizer.from_str(tokenizer().decode())
     described.enable_truncation(10)
@@ -167,7 +167,7 @@ def test_a_tokenizer_with_dropout_is_refused(tmp_path: Path) -> None:
         load(make_run(tmp_path / "run", content=json.dumps(described).encode()), n_threads=1)
 
 
-def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_a_fitting_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"has no tokenizer\.json"):
         load(make_run(tmp_path / "a", content=b""))
     narrow = SmolLM2Config(200, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
@@ -175,7 +175,7 @@ def test_a_run_without_a_tokenizer_that_fits_is_refused(tmp_path: Path) -> None:
         load(make_run(tmp_path / "b", cfg=narrow))
 
 
-def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path) -> None:
+def test_a_text_model_computes_the_same_as_its_decoder(run: Path) -> None:
     checkpoint = load_checkpoint(run)
     with load(run) as model, LlamaDecoder(CFG, checkpoint.model.weights, untied=False) as decoder:
         assert model.step == 3
@@ -186,7 +186,7 @@ def test_a_text_model_computes_what_a_decoder_of_its_weights_computes(run: Path)
 
 
 @pytest.mark.quick
-def test_generate_writes_the_prompt_and_its_continuation(run: Path) -> None:
+def test_toynn_generate_prints_the_prompt_and_its_continuation(run: Path) -> None:
     done = toynn("generate", run, "-p", "The cat", "-n", "12", "--seed", "4", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The cat")
@@ -197,7 +197,7 @@ def test_generate_writes_the_prompt_and_its_continuation(run: Path) -> None:
     assert toynn("generate", run, "-p", "The cat", "-n", "12", "--greedy").returncode == 0
 
 
-def test_eval_tells_loss_perplexity_and_bits_per_byte(run: Path, tmp_path: Path) -> None:
+def test_toynn_eval_reports_loss_perplexity_and_bits_per_byte(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
     told = json.loads(toynn("eval", run, path, "--json").stdout)
@@ -220,7 +220,7 @@ def test_eval_tells_loss_perplexity_and_bits_per_byte(run: Path, tmp_path: Path)
         (["eval", "RUN", "NOWHERE"], "NOWHERE"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_status_2(words: list[str], says: str, run: Path, tmp_path: Path) -> None:
+def test_wrong_input_gives_one_line_and_exit_status_2(words: list[str], says: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     places = {"RUN": run, "EMPTY": tmp_path / "empty", "BINARY": tmp_path / "binary"}

@@ -39,7 +39,7 @@ def with_holes(last: int) -> bytes:
     [b"", b"{}", b"\xff", b"[" * 200000, panicking(), tokenizer()[:-20], tokenizer().replace(b'"BPE"', b'"BPF"')],
     ids=["nothing", "empty", "no UTF-8", "deep", "a panic", "cut", "another model"],
 )
-def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_tokenizer_json_is_refused_everywhere(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"it is not a tokenizer\.json: ."):
         parsed_tokenizer(content)
     (tmp_path / "tokenizer.json").write_bytes(content)
@@ -51,7 +51,7 @@ def test_what_is_no_tokenizer_is_refused_wherever_it_comes_in(content: bytes, tm
         load(tmp_path / "run", n_threads=1)
 
 
-def test_a_vocabulary_holds_the_highest_id_and_not_just_as_many_as_there_are_tokens(tmp_path: Path) -> None:
+def test_the_vocabulary_size_includes_the_highest_id(tmp_path: Path) -> None:
     """393 tokens, one of them with the id 70000: counted, they would be packed into 16 bits."""
     content = with_holes(70000)
     assert ids_needed(parsed_tokenizer(content)) == 70001

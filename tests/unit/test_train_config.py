@@ -58,12 +58,12 @@ def configs(draw: st.DrawFn) -> TrainConfig:
 
 
 @given(configs())
-def test_a_configuration_comes_back_from_toml_as_it_was(config: TrainConfig) -> None:
+def test_a_configuration_is_equal_after_a_round_trip_through_toml(config: TrainConfig) -> None:
     assert from_toml(to_toml(config)) == config
     assert differences(config, from_toml(to_toml(config))) == {}
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_omitted_keys_have_their_defaults() -> None:
     assert from_toml("") == TrainConfig()
     assert from_toml("[optimizer]\nlr = 1\n").optimizer == OptimizerArgs(lr=1.0)
 
@@ -93,13 +93,13 @@ def test_what_is_left_out_has_its_default() -> None:
         ("x = ", TinyNNValueError, "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_named_as_the_file_spells_it(content: str, error: type[TinyNNError], says: str) -> None:
+def test_errors_name_the_key_as_in_the_file(content: str, error: type[TinyNNError], says: str) -> None:
     with pytest.raises(error, match=says) as caught:
         from_toml(content, "run.toml")
     assert str(caught.value).startswith("run.toml")
 
 
-def test_single_keys_can_be_set_over_a_file(tmp_path: Path) -> None:
+def test_single_keys_override_a_file(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("[optimizer]\nlr = 0.5\n")
     words = ["optimizer.lr=1e-3", "schedule.kind=wsd", "model.rope_scaling.kind = 'llama3'", "schedule.warmup=0"]
@@ -119,14 +119,14 @@ def test_differences_are_named_by_key() -> None:
     assert differences(one, other) == {"optimizer.lr": (3e-3, 1.0), "train.seed": (0, 4)}
 
 
-def test_sections_of_another_kind_are_refused() -> None:
+def test_sections_of_a_wrong_type_are_refused() -> None:
     with pytest.raises(TinyNNTypeError, match="train must be StepArgs"):
         TrainConfig(train=OptimizerArgs())  # type: ignore[arg-type]
     with pytest.raises(TinyNNTypeError, match="model must be ModelArgs or None"):
         TrainConfig({})  # type: ignore[arg-type]
 
 
-def test_the_quick_start_trains_about_a_million_parameters() -> None:
+def test_the_quickstart_model_has_about_a_million_parameters() -> None:
     config = read_config(Path(__file__).parents[2] / "examples" / "quickstart.toml")
     assert config.model is not None
     shapes = weight_shapes(config.model.shape(vocab=2048))
@@ -152,13 +152,13 @@ def test_the_docs_have_a_table_of_every_key_its_default_and_its_meaning() -> Non
 
 
 @given(configs())
-def test_comments_change_nothing_but_what_people_read(config: TrainConfig) -> None:
+def test_comments_do_not_change_the_configuration(config: TrainConfig) -> None:
     shown = commented_toml(config)
     assert from_toml(shown) == config
     assert all("  # " in line for line in shown.splitlines() if " = " in line)
 
 
-def test_a_configuration_with_nothing_left_open_has_every_key() -> None:
+def test_a_resolved_configuration_has_every_key() -> None:
     assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [key.name for key in keys()]
 
 
@@ -169,7 +169,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def test_a_library_is_known_by_an_extra_that_brings_it() -> None:
+def test_every_optional_library_belongs_to_an_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought: dict[str, set[str]] = {}
     for extra in ("cli", "plot", "interop", "tensorboard"):
@@ -191,7 +191,7 @@ def test_a_library_is_known_by_an_extra_that_brings_it() -> None:
         ("interop.import_gguf", "safetensors"),
     ],
 )
-def test_without_the_extras_an_import_says_which_to_install(wanted: str, library: str) -> None:
+def test_the_error_of_a_missing_library_names_the_extra(wanted: str, library: str) -> None:
     module, _, name = f"toynn.{wanted}".rpartition(".")
     program = f"""
 import sys

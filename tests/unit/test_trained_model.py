@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quick
 
 
 @each_variant
-def test_the_shapes_are_those_of_the_engine_in_its_order(variant: Variant) -> None:
+def test_weight_shapes_equal_those_of_an_engine_in_order(variant: Variant) -> None:
     shape = ModelShape.of(variant.cfg, untied=variant.untied, qkv_bias=variant.qkv_bias)
     with realized(shape) as engine:
         want = [(name, values.shape) for name, values in weights_of(engine).items()]
@@ -45,7 +45,7 @@ SHAPE = ModelShape(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5, untied=True)
         ({"shape": {"d_ff": 21}}, TinyNNValueError, r"ffn_gate\.weight must have shape \(21, 12\)"),
     ],
 )
-def test_a_model_that_does_not_fit_together_is_refused(
+def test_a_model_with_inconsistent_fields_is_refused(
     changes: dict[str, Any], error: type[Exception], mentions: str
 ) -> None:
     model = TrainedModel(SHAPE, weights(SHAPE), None)
@@ -65,12 +65,14 @@ def test_a_model_that_does_not_fit_together_is_refused(
         (np.full(12, -np.inf, dtype=np.float32), TinyNNValueError, r"output_norm\.weight holds -inf at \[0\]"),
     ],
 )
-def test_a_weight_that_no_model_has_is_refused(values: Any, error: type[Exception], mentions: str) -> None:
+def test_a_weight_with_wrong_type_shape_or_values_is_refused(
+    values: Any, error: type[Exception], mentions: str
+) -> None:
     with pytest.raises(error, match=mentions):
         TrainedModel(SHAPE, {**weights(SHAPE), "output_norm.weight": values}, None)
 
 
-def test_a_donor_embedding_needs_a_head_of_its_own() -> None:
+def test_a_donor_embedding_needs_an_untied_head() -> None:
     with pytest.raises(TinyNNValueError, match=r"donor_d_in = 5 needs untied = True: .* cannot be the head"):
         dataclasses.replace(SHAPE, donor_d_in=5, untied=False)
 
@@ -83,7 +85,9 @@ def test_a_donor_embedding_needs_a_head_of_its_own() -> None:
         ({"architecture": "mamba"}, TinyNNValueError, "architecture must be one of 'llama', got 'mamba'"),
     ],
 )
-def test_wrong_fields_of_a_shape_are_named(changes: dict[str, Any], error: type[Exception], mentions: str) -> None:
+def test_wrong_fields_of_a_shape_are_refused_by_name(
+    changes: dict[str, Any], error: type[Exception], mentions: str
+) -> None:
     with pytest.raises(error, match=mentions):
         dataclasses.replace(SHAPE, **changes)
 

@@ -70,7 +70,7 @@ def test_an_element_of_a_product_is_one_chain_of_fused_multiply_adds(
         assert float(y[i, j]).hex() == chain.hex()
 
 
-def test_weights_side_by_side_are_each_the_product_of_their_own_plus_bias_plus_addend() -> None:
+def test_several_weights_in_one_product_equal_separate_products_plus_bias_plus_addend() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((19, 30), dtype=np.float32)
     ws = [rng.standard_normal((m, 30), dtype=np.float32) for m in (7, 16, 33)]
@@ -96,7 +96,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.threads
-def test_a_larger_model_too_has_the_same_bits_at_any_number_of_threads() -> None:
+def test_a_larger_model_has_the_same_bits_with_any_number_of_threads() -> None:
     """Products larger than one block of any dimension, several blocks of queries."""
     cfg = SmolLM2Config(600, 400, 6, 3, 530, 1, 256, 10000.0, 1e-5, head_dim=64)
     variant = Variant(cfg, 130, t_batch=2)
@@ -108,7 +108,7 @@ def test_a_larger_model_too_has_the_same_bits_at_any_number_of_threads() -> None
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_a_token_does_not_see_those_after_it() -> None:
+def test_a_token_does_not_see_later_tokens() -> None:
     variant = VARIANTS["gqa"]
     with engine(variant) as e:
         ids = variant.ids()
@@ -121,7 +121,7 @@ def test_a_token_does_not_see_those_after_it() -> None:
 
 @each_variant
 @pytest.mark.parametrize("build", [{"pin": True}, {"taps": True}, {"keep_gradients": True}, {"clip": True}])
-def test_what_a_graph_keeps_changes_no_bit(variant: Variant, build: dict[str, Any]) -> None:
+def test_keeping_tensors_of_a_graph_changes_no_bit(variant: Variant, build: dict[str, Any]) -> None:
     runs = []
     for kept in (dict[str, Any](), build):
         with engine(variant, **kept) as e:
@@ -130,7 +130,7 @@ def test_what_a_graph_keeps_changes_no_bit(variant: Variant, build: dict[str, An
     assert runs[0] == runs[1]
 
 
-def test_gradients_that_need_not_be_kept_share_memory() -> None:
+def test_gradients_share_memory_unless_they_are_kept() -> None:
     variant = Variant(SmolLM2Config(23, 32, 2, 2, 64, 12, 16, 10000.0, 1e-5), 4)
     sizes = {}
     for kept, build in (("neither", dict[str, Any]()), ("clip", {"clip": True}), ("pin", {"pin": True})):
@@ -140,7 +140,7 @@ def test_gradients_that_need_not_be_kept_share_memory() -> None:
     assert sizes["neither"] + weights / 6 < sizes["clip"] < sizes["pin"]
 
 
-def test_adamw_is_ggmls_bit_for_bit() -> None:
+def test_adamw_equals_that_of_ggml_bit_for_bit() -> None:
     rng = np.random.default_rng(0)
     w, g, m, v = (rng.standard_normal((5, 37), dtype=np.float32) for _ in range(4))
     v = np.abs(v)

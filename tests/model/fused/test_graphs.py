@@ -33,7 +33,7 @@ def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
     return w, nn.tnn_input_2d_f32(s, 8, 5), nn.tnn_input_1d_i32(s, 5)
 
 
-def test_a_tensor_read_by_several_gets_the_sum_of_their_gradients() -> None:
+def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None:
     """y = x W^T feeds two SwiGLUs, an add of itself with itself and a linear; checked against finite differences."""
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
@@ -68,7 +68,7 @@ def test_a_tensor_read_by_several_gets_the_sum_of_their_gradients() -> None:
             assert got[i, j] == pytest.approx(slope, rel=2e-3, abs=2e-4)
 
 
-def test_an_operator_without_a_derivative_is_named() -> None:
+def test_an_operator_without_a_derivative_is_refused_by_name() -> None:
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         y = nn.tnn_scale(s, nn.tnn_fused_linear(s, x, [w]), 2.0)
@@ -79,7 +79,7 @@ def test_an_operator_without_a_derivative_is_named() -> None:
             nn.tnn_build_backward(s)
 
 
-def test_a_fused_operator_under_ggmls_loss_is_named() -> None:
+def test_a_fused_operator_with_a_ggml_loss_is_refused_by_name() -> None:
     with nn.Session(n_threads=1) as s:
         w, x, _ = small_graph(s)
         loss = nn.tnn_sum(s, nn.tnn_fused_linear(s, x, [w]))
@@ -102,7 +102,7 @@ def test_a_cross_entropy_that_is_not_the_loss_is_refused() -> None:
             nn.tnn_build_backward(s)
 
 
-def test_the_row_losses_lead_to_their_mean_only() -> None:
+def test_only_the_mean_loss_can_read_the_row_losses() -> None:
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         inner = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), wanted, -1)
@@ -174,7 +174,7 @@ def test_two_losses_are_refused() -> None:
         (lambda s, w, x, t: nn.tnn_compute_profiled(s), SessionError, "realized graph"),
     ],
 )
-def test_operands_that_do_not_fit_are_named(build: Any, error: type[Exception], mentions: str) -> None:
+def test_operands_that_do_not_fit_are_refused_by_name(build: Any, error: type[Exception], mentions: str) -> None:
     with nn.Session(n_threads=1) as s:
         w, x, t = small_graph(s)
         with pytest.raises(error, match=mentions):
@@ -195,7 +195,7 @@ def test_operands_that_do_not_fit_are_named(build: Any, error: type[Exception], 
         ([-1] * 5, "all ignore_id"),
     ],
 )
-def test_targets_out_of_the_vocabulary_compute_nothing(wrong: list[int], mentions: str) -> None:
+def test_targets_outside_the_vocabulary_are_refused_before_the_compute(wrong: list[int], mentions: str) -> None:
     with nn.Session(n_threads=1) as s:
         w, x, t = small_graph(s)
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), t, -1)
@@ -210,7 +210,7 @@ def test_targets_out_of_the_vocabulary_compute_nothing(wrong: list[int], mention
 
 
 @pytest.mark.parametrize("kind", ["linear", "rms_norm", "swiglu", "rows"])
-def test_a_fused_operator_that_is_no_cross_entropy_cannot_be_the_loss_to_differentiate(kind: str) -> None:
+def test_only_a_fused_cross_entropy_can_be_the_loss_of_a_fused_graph(kind: str) -> None:
     with nn.Session(n_threads=1) as s:
         w = nn.tnn_input_2d_f32_persistent(s, 2 if kind == "swiglu" else 1, 1)
         nn.tnn_finalize_weights(s)
@@ -253,7 +253,7 @@ def two_weights_as_one(s: nn.Session, *, outputs: bool = True) -> tuple[list[nn.
     return [w, v], wanted, loss
 
 
-def test_parameters_that_are_added_get_gradients_of_their_own() -> None:
+def test_parameters_that_are_added_get_separate_gradients() -> None:
     with nn.Session(n_threads=1) as s:
         params, _, _ = two_weights_as_one(s)
         nn.tnn_graph_reset(s)
@@ -270,7 +270,7 @@ def test_parameters_that_are_added_get_gradients_of_their_own() -> None:
     np.testing.assert_allclose(got[0], p.T @ h + (p @ (w + v)).T @ x, atol=1e-5)
 
 
-def test_gradients_accumulate_only_where_a_kernel_can_add_to_them() -> None:
+def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
     """P is an addend: its gradient is another tensor's, written anew in each step."""
     with nn.Session(n_threads=1) as s:
         p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
@@ -295,7 +295,7 @@ def test_gradients_accumulate_only_where_a_kernel_can_add_to_them() -> None:
             nn.tnn_train_step(s, step, [0, 1, 2], [0, 1, 2], np.zeros(7), accumulate=True)
 
 
-def test_a_step_reads_only_a_loss_and_a_norm_that_are_outputs() -> None:
+def test_loss_and_norm_of_a_step_must_be_outputs() -> None:
     with nn.Session(n_threads=1) as s:
         w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))
         nn.tnn_finalize_weights(s)
@@ -317,7 +317,7 @@ def test_a_step_reads_only_a_loss_and_a_norm_that_are_outputs() -> None:
                 nn.tnn_train_step(s, step, [0, 1, 2], [0, 1, 2], np.zeros(7))
 
 
-def test_a_list_that_lies_about_its_length_is_taken_by_its_items() -> None:
+def test_a_list_with_a_wrong_length_is_read_item_by_item_to_its_end() -> None:
     class Liar(list):  # type: ignore[type-arg]
         def __len__(self) -> int:
             return 3

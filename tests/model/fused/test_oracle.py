@@ -19,7 +19,7 @@ from toynn.llm.layouts import to_fused, to_per_head
 
 
 @each_variant
-def test_loss_and_every_gradient_are_the_float64_oracles(variant: Variant) -> None:
+def test_loss_and_every_gradient_agree_with_the_float64_oracle(variant: Variant) -> None:
     llama = pytest.importorskip("oracle.llama")
     with engine(variant, keep_gradients=True) as e:
         weights = load(e, variant)
@@ -36,7 +36,7 @@ def test_loss_and_every_gradient_are_the_float64_oracles(variant: Variant) -> No
 
 
 @each_variant
-def test_three_adamw_steps_are_the_float64_oracles(variant: Variant) -> None:
+def test_three_adamw_steps_agree_with_the_float64_oracle(variant: Variant) -> None:
     llama = pytest.importorskip("oracle.llama")
     with engine(variant) as e:
         weights = load(e, variant)
@@ -75,14 +75,14 @@ def slopes_are_the_gradients(e: LlamaSeqEngine, variant: Variant, wanted: npt.ND
 
 
 @each_variant
-def test_a_gradient_is_the_slope_of_the_loss(variant: Variant) -> None:
+def test_a_gradient_equals_the_finite_difference_of_the_loss(variant: Variant) -> None:
     with engine(variant, keep_gradients=True) as e:
         load(e, variant)
         slopes_are_the_gradients(e, variant, targets(variant))
 
 
 @each_variant
-def test_with_ignored_targets_too_a_gradient_is_the_slope_of_the_loss(variant: Variant) -> None:
+def test_with_ignored_targets_a_gradient_equals_the_finite_difference_of_the_loss(variant: Variant) -> None:
     wanted = targets(variant)
     wanted[[1, 4]] = -1
     with engine(variant, keep_gradients=True) as e:
@@ -90,7 +90,7 @@ def test_with_ignored_targets_too_a_gradient_is_the_slope_of_the_loss(variant: V
         slopes_are_the_gradients(e, variant, wanted)
 
 
-def test_several_query_blocks_and_ragged_tiles_are_the_oracle_too() -> None:
+def test_several_query_blocks_and_partial_tiles_agree_with_the_oracle() -> None:
     """T beyond a block of queries, d_head that is no multiple of the vector, rows that fill no tile."""
     llama = pytest.importorskip("oracle.llama")
     cfg = SmolLM2Config(37, 33, 4, 2, 50, 1, 256, 10000.0, 1e-5, head_dim=22)
@@ -128,7 +128,7 @@ def test_weights_have_the_names_of_llama_cpp() -> None:
     assert sorted(first_block) == sorted(want)
 
 
-def test_conversion_refuses_heads_that_are_missing_or_of_another_shape() -> None:
+def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
     variant = VARIANTS["gqa"]
     with engine(variant, "per_head") as e:
         weights = weights_of(e)
@@ -143,7 +143,7 @@ def test_conversion_refuses_heads_that_are_missing_or_of_another_shape() -> None
 
 
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.t_batch == 1])
-def test_forwards_of_both_layouts_agree_and_part_at_the_first_norm(name: str) -> None:
+def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(name: str) -> None:
     """The embedding is a copy and has the same bits. The norm adds its squares in f32 lanes where ggml adds them in
     f64, and a matrix product is one chain where tinyBLAS has eight: from there on they agree within rounding."""
     variant = VARIANTS[name]

@@ -46,7 +46,7 @@ def cross_entropy(logits: F32, wanted: npt.ArrayLike, ignore_id: int = -1) -> fl
 @settings(max_examples=50, deadline=None)
 @given(rows=st.integers(1, 40), vocab=st.integers(1, 70), scale=st.sampled_from([0.01, 1.0, 30.0, 1000.0]),
        seed=st.integers(0, 2**32 - 1))  # fmt: skip
-def test_the_loss_is_the_mean_over_the_rows_that_have_a_target(rows: int, vocab: int, scale: float, seed: int) -> None:
+def test_the_loss_is_the_mean_over_the_rows_with_a_target(rows: int, vocab: int, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((rows, vocab))).astype(np.float32)
     wanted = rng.integers(-1, vocab, rows)
@@ -59,7 +59,7 @@ def test_the_loss_is_the_mean_over_the_rows_that_have_a_target(rows: int, vocab:
     assert cross_entropy(logits, wanted) == pytest.approx(want, rel=2e-6, abs=2e-6)
 
 
-def test_a_logit_that_is_not_a_number_makes_the_loss_one_too() -> None:
+def test_a_nan_logit_makes_the_loss_nan() -> None:
     logits = np.zeros((3, 20), dtype=np.float32)
     for spoiled in (np.nan, np.inf):
         logits[1, 7] = spoiled
@@ -69,7 +69,7 @@ def test_a_logit_that_is_not_a_number_makes_the_loss_one_too() -> None:
 
 
 @pytest.mark.quick
-def test_the_norm_is_that_of_all_gradients_and_clipping_scales_them_to_it() -> None:
+def test_clipping_scales_all_gradients_to_the_maximum_norm() -> None:
     variant = VARIANTS["everything at once"]
     with engine(variant, clip=True, keep_gradients=True) as e:
         load(e, variant)
@@ -88,7 +88,7 @@ def test_the_norm_is_that_of_all_gradients_and_clipping_scales_them_to_it() -> N
             np.testing.assert_allclose(step, want, rtol=0, atol=2e-7, err_msg=name)
 
 
-def test_no_limit_on_the_norm_changes_no_bit_and_a_limit_above_it_neither() -> None:
+def test_a_maximum_norm_that_is_not_reached_changes_no_bit() -> None:
     variant = VARIANTS["gqa"]
     runs = []
     for limit in (0.0, 1e9):
@@ -100,7 +100,7 @@ def test_no_limit_on_the_norm_changes_no_bit_and_a_limit_above_it_neither() -> N
     assert [loss for loss, _ in runs[0]] == plain
 
 
-def test_a_norm_that_is_not_finite_leaves_weights_and_moments_alone() -> None:
+def test_a_norm_that_is_not_finite_changes_neither_weights_nor_moments() -> None:
     variant = VARIANTS["tied"]
     with engine(variant, clip=True) as e:
         e.train_step(variant.ids(), targets(variant), HP.hp(1))
@@ -115,7 +115,7 @@ def test_a_norm_that_is_not_finite_leaves_weights_and_moments_alone() -> None:
 
 
 @pytest.mark.quick
-def test_accumulated_gradients_add_up_to_those_of_the_whole_batch() -> None:
+def test_accumulated_gradients_sum_to_those_of_the_whole_batch() -> None:
     cfg = VARIANTS["gqa"].cfg
     whole, one = Variant(cfg, 7, t_batch=3), Variant(cfg, 7)
     ids = whole.ids()
@@ -139,7 +139,7 @@ def test_accumulated_gradients_add_up_to_those_of_the_whole_batch() -> None:
         assert all_weights(e) != before
 
 
-def test_norms_and_biases_can_be_stepped_without_decay() -> None:
+def test_norms_and_biases_can_be_updated_without_weight_decay() -> None:
     variant = VARIANTS["qkv_bias"]
     decay_only = np.array([[0.5, 0.9, 0.9, 1e6, 0.2, 0.0, 0.0]], dtype=np.float32)  # no gradient gets through
     for decay_vectors in (True, False):
@@ -154,7 +154,7 @@ def test_norms_and_biases_can_be_stepped_without_decay() -> None:
 
 
 @pytest.mark.quick
-def test_a_recipe_of_the_fused_layout_steps_on_targets() -> None:
+def test_a_recipe_of_the_fused_layout_trains_on_targets() -> None:
     cfg = SmolLM2Config.tiny()
     batch = TrainingBatch(cfg.vocab, 8, 2)
     batch.fill(range(16))
@@ -172,7 +172,7 @@ def test_a_recipe_of_the_fused_layout_steps_on_targets() -> None:
 
 
 @pytest.mark.parametrize("layout", ["per_head", "fused"])
-def test_a_profiled_step_is_a_step_and_names_its_nodes(layout: str) -> None:
+def test_a_profiled_step_gives_the_same_losses_and_the_names_of_nodes(layout: str) -> None:
     cfg = SmolLM2Config.tiny()
     batch = TrainingBatch(cfg.vocab, 16)
     batch.fill(range(16))
@@ -249,7 +249,7 @@ def test_an_unknown_layout_is_refused() -> None:
         RecipeOptions(layout="fast")
 
 
-def test_positions_of_a_recipes_step_are_not_those_of_the_next() -> None:
+def test_positions_of_a_recipe_step_do_not_affect_the_next_step() -> None:
     cfg = SmolLM2Config.mha(23, 12, 3, 20, 2, 16, 10000.0, 1e-5)
     still = AdamW(lr=0.0).hp(1)
     losses = []
@@ -262,7 +262,7 @@ def test_positions_of_a_recipes_step_are_not_those_of_the_next() -> None:
     assert losses[0] == losses[1]
 
 
-def test_drawing_the_weights_of_many_layers_looks_at_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_the_weights_of_many_layers_reads_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work, not the seconds: the time to realize a model must grow linearly with its layers."""
     from toynn.llm import parameters
     from toynn.model.weights import weights_by_head_of
@@ -281,7 +281,7 @@ def test_drawing_the_weights_of_many_layers_looks_at_each_of_them_once(monkeypat
         assert looked == 2 + 9 * 200
 
 
-def test_more_layers_than_can_be_declared_are_refused_at_once() -> None:
+def test_too_many_layers_are_refused_at_once() -> None:
     cfg = SmolLM2Config.mha(10, 2, 1, 2, 2**31 - 1, 16, 10000.0, 1e-5)
     for layout in ("per_head", "fused"):
         with pytest.raises(TinyNNValueError, match="n_layers must be at most 4096"):

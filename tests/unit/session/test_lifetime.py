@@ -21,7 +21,7 @@ from toynn.tinynn import native
 pytestmark = pytest.mark.quick
 
 
-def test_close_twice_is_harmless_and_use_after_close_is_an_error() -> None:
+def test_a_session_may_be_closed_twice_and_its_use_after_close_is_an_error() -> None:
     s = Session(n_threads=1)
     t = nn.tnn_input_1d_f32_persistent(s, 3)
     s.close()
@@ -35,7 +35,7 @@ def test_close_twice_is_harmless_and_use_after_close_is_an_error() -> None:
         pass
 
 
-def test_garbage_collection_frees_a_session_and_a_tensor_keeps_it() -> None:
+def test_garbage_collection_frees_a_session_when_no_tensor_is_left() -> None:
     s = Session(n_threads=1)
     t = nn.tnn_input_1d_f32_persistent(s, 3)
     gone = weakref.ref(s)
@@ -49,7 +49,7 @@ def test_garbage_collection_frees_a_session_and_a_tensor_keeps_it() -> None:
 
 
 @pytest.mark.threads
-def test_a_thread_that_closes_waits_for_the_call_in_progress() -> None:
+def test_closing_from_another_thread_waits_for_the_call_in_progress() -> None:
     s = Session(n_threads=1)
     closing = threading.Thread(target=s.close)
     with s.exclusive():
@@ -90,7 +90,7 @@ def test_many_threads_may_call_one_session() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_refused_and_leaves_the_parents_session_alone() -> None:
+def test_a_forked_child_cannot_use_the_session_of_its_parent() -> None:
     code = """
 import os
 from toynn import Session, SessionError, tinynn as nn
@@ -138,7 +138,9 @@ time.sleep(0.1)
     assert run.returncode == 0, run.stderr
 
 
-def test_threads_come_from_the_argument_then_the_environment_then_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_count_is_the_argument_or_the_environment_variable_or_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
     monkeypatch.delenv("TOYNN_N_THREADS", raising=False)
     cores = nn.tnn_available_cores()
@@ -162,7 +164,7 @@ def test_threads_come_from_the_argument_then_the_environment_then_the_cores(monk
 
 
 @pytest.mark.parametrize("value", ["two", "-1", "0", "1.5", "99999999999999999999"])
-def test_a_thread_count_in_the_environment_that_is_no_count_is_named(
+def test_an_invalid_thread_count_in_the_environment_is_refused_by_name(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOYNN_N_THREADS", value)
@@ -171,7 +173,9 @@ def test_a_thread_count_in_the_environment_that_is_no_count_is_named(
 
 
 @pytest.mark.parametrize("value", ["1000000000", "9" * 5000])
-def test_a_thread_count_beyond_all_cores_is_said_to_be_one(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_count_above_the_cores_is_refused_and_leading_zeros_are_accepted(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TOYNN_OVERSUBSCRIBE", raising=False)
     monkeypatch.setenv("TOYNN_N_THREADS", value)
     with pytest.raises(TinyNNValueError, match=r"TOYNN_N_THREADS is [19]\d+, but this process may use \d+ core"):
@@ -181,13 +185,13 @@ def test_a_thread_count_beyond_all_cores_is_said_to_be_one(value: str, monkeypat
         assert nn.tnn_session_n_threads(s) == 1
 
 
-def test_oversubscribe_in_the_environment_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversubscribe_in_the_environment_must_be_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOYNN_OVERSUBSCRIBE", "yes")
     with pytest.raises(TinyNNValueError, match="TOYNN_OVERSUBSCRIBE"):
         Session()
 
 
-def test_every_call_of_the_header_has_its_function() -> None:
+def test_every_call_of_the_header_has_a_python_function() -> None:
     from toynn import _tinynn
 
     calls = {name for name in dir(_tinynn.lib) if name.startswith("tnn_")}
@@ -195,7 +199,7 @@ def test_every_call_of_the_header_has_its_function() -> None:
     assert calls <= set(nn.__all__)
 
 
-def test_a_cpu_without_the_profiles_features_gets_an_import_error_that_says_what_to_do(
+def test_a_cpu_without_the_required_features_gets_an_import_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Unfit:
@@ -210,12 +214,12 @@ def test_a_cpu_without_the_profiles_features_gets_an_import_error_that_says_what
         native._refuse_unfit_cpu()
 
 
-def test_a_thing_that_is_no_session_is_named() -> None:
+def test_an_object_that_is_not_a_session_is_refused_by_name() -> None:
     with pytest.raises(TinyNNTypeError, match="s must be a Session"):
         nn.tnn_finalize_weights(object())  # type: ignore[arg-type]
 
 
-def test_a_session_that_was_never_opened_says_so() -> None:
+def test_the_error_of_a_session_that_was_never_opened_says_so() -> None:
     class Unopened(Session):
         def __init__(self) -> None:
             pass

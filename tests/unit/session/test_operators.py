@@ -257,7 +257,7 @@ each_differentiable = pytest.mark.parametrize(
 
 
 @each_case
-def test_an_operator_is_its_float64_definition(case: Case) -> None:
+def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
     want = case.reference(*case.operands)
     with Session(n_threads=1) as s:
         tensors = [declare(s, array) for array in case.operands]
@@ -281,7 +281,7 @@ def test_every_operator_has_a_case() -> None:
 
 
 @each_differentiable
-def test_the_gradient_of_an_operator_is_the_central_difference_of_its_definition(case: Case) -> None:
+def test_the_gradient_of_an_operator_equals_the_central_difference_of_its_definition(case: Case) -> None:
     weights = rng.standard_normal(case.reference(*case.operands).shape).astype(np.float32)
 
     def loss(operands: list[npt.NDArray[Any]]) -> float:
@@ -324,7 +324,7 @@ def test_the_gradient_of_an_operator_is_the_central_difference_of_its_definition
         np.testing.assert_allclose(grad, want, rtol=1e-4, atol=2e-5)
 
 
-def test_cross_entropy_has_the_gradient_softmax_minus_labels_over_rows() -> None:
+def test_the_gradient_of_cross_entropy_is_softmax_minus_labels_over_rows() -> None:
     logits = normal(5, 7)
     with Session(n_threads=1) as s:
         t_logits, t_labels = declare(s, logits), declare(s, LABELS)
@@ -367,7 +367,7 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
 
 
 @pytest.mark.threads
-def test_flash_attention_of_one_query_over_many_keys_has_the_same_bits_at_any_number_of_threads() -> None:
+def test_flash_attention_of_one_query_has_the_same_bits_with_any_number_of_threads() -> None:
     """ggml splits the keys by the number of threads there; the shim asks for its reference kernel."""
     rng = np.random.default_rng(1)
     q, k, v = (rng.standard_normal(64 * n).astype(np.float32) for n in (2, 600, 600))
@@ -389,7 +389,7 @@ def test_flash_attention_of_one_query_over_many_keys_has_the_same_bits_at_any_nu
     np.testing.assert_allclose(results[0].reshape(2, 64), want, atol=1e-3)
 
 
-def test_rows_cannot_be_set_from_the_memory_they_are_set_in() -> None:
+def test_set_rows_refuses_rows_in_the_memory_of_its_target() -> None:
     with Session(n_threads=1) as s:
         w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         nn.tnn_finalize_weights(s)
@@ -398,7 +398,7 @@ def test_rows_cannot_be_set_from_the_memory_they_are_set_in() -> None:
             nn.tnn_set_rows(s, w, nn.tnn_view_2d(s, w, 4, 2, 16, 16), ids)
 
 
-def test_memory_inside_a_concat_is_neither_operand_nor_download() -> None:
+def test_memory_inside_a_concat_cannot_be_an_operand_or_be_downloaded() -> None:
     with Session(n_threads=1) as s:
         w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         nn.tnn_finalize_weights(s)

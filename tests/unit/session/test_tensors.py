@@ -27,7 +27,7 @@ pytestmark = pytest.mark.quick
     ],
     ids=["f64", "i64", "big-endian", "column-major", "strided f16", "lists"],
 )
-def test_any_array_of_real_numbers_arrives_row_major(given: npt.ArrayLike) -> None:
+def test_any_array_of_real_numbers_is_uploaded_in_row_major_order(given: npt.ArrayLike) -> None:
     with Session(n_threads=1) as s:
         t = nn.tnn_input_2d_f32_persistent(s, 3, 2)
         nn.tnn_finalize_weights(s)
@@ -37,7 +37,7 @@ def test_any_array_of_real_numbers_arrives_row_major(given: npt.ArrayLike) -> No
     np.testing.assert_array_equal(got, np.asarray(given, dtype=np.float64))
 
 
-def test_ids_arrive_from_any_integers_and_come_back() -> None:
+def test_ids_of_any_integer_type_can_be_uploaded_and_downloaded() -> None:
     with Session(n_threads=1) as s:
         t = nn.tnn_input_1d_i32_persistent(s, 3)
         nn.tnn_finalize_weights(s)
@@ -46,7 +46,7 @@ def test_ids_arrive_from_any_integers_and_come_back() -> None:
             assert nn.tnn_download_to_int_array(s, t).tolist() == [1, 2, 3]
 
 
-def test_zero_tensor_zeroes() -> None:
+def test_zero_tensor_sets_every_element_to_zero() -> None:
     with Session(n_threads=1) as s:
         t = nn.tnn_input_1d_f32_persistent(s, 3)
         nn.tnn_finalize_weights(s)
@@ -55,7 +55,7 @@ def test_zero_tensor_zeroes() -> None:
         assert nn.tnn_download(s, t).tolist() == [0, 0, 0]
 
 
-def test_a_matrix_of_f16_or_bf16_rounds_on_upload_and_multiplies() -> None:
+def test_an_f16_or_bf16_matrix_is_rounded_on_upload_and_can_be_multiplied() -> None:
     rng = np.random.default_rng(7)
     w, x = (rng.standard_normal((rows, 32)).astype(np.float32).astype(np.float64) for rows in (6, 5))
     for dtype, atol in ((nn.TNN_F16, 2e-2), (nn.TNN_BF16, 1e-1)):
@@ -73,7 +73,7 @@ def test_a_matrix_of_f16_or_bf16_rounds_on_upload_and_multiplies() -> None:
             assert nn.tnn_tensor_dtype(s, t_w) == dtype
 
 
-def test_a_graph_can_be_looked_at() -> None:
+def test_nodes_of_a_graph_can_be_inspected() -> None:
     with Session(n_threads=1) as s:
         w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         nn.tnn_tensor_set_name(s, w, "größe")
@@ -137,7 +137,7 @@ def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPa
         assert calls == shape
 
 
-def test_a_shape_read_before_does_not_hide_that_a_handle_is_stale_or_its_session_closed() -> None:
+def test_a_cached_shape_does_not_hide_a_stale_handle_or_a_closed_session() -> None:
     s = Session(n_threads=1)
     w = nn.tnn_input_1d_f32_persistent(s, 3)
     nn.tnn_finalize_weights(s)
@@ -164,7 +164,7 @@ def test_a_handle_of_another_session_is_refused() -> None:
 
 
 @pytest.mark.parametrize("number", ["x", 1.5, None, True])
-def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
+def test_a_tensor_needs_a_session_and_an_integer_handle(number: Any) -> None:
     with Session(n_threads=1) as s:
         with pytest.raises(TinyNNTypeError, match="handle must be an int"):
             nn.Tensor(s, number)
@@ -174,7 +174,7 @@ def test_a_tensor_is_made_of_a_session_and_a_number(number: Any) -> None:
         nn.Tensor(None, 3)  # type: ignore[arg-type]
 
 
-def test_a_realize_that_no_memory_is_there_for_leaves_the_tensor_as_it_was() -> None:
+def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
     with Session(n_threads=1) as s:
         nn.tnn_finalize_weights(s)
         parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # 8 GiB each
