@@ -85,11 +85,7 @@ static double now(void) {
 }
 
 static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
-    int rc = tnn__check_inputs(s, graph);
-    if (rc != TNN_OK) {
-        return rc;
-    }
-    rc = pool_ready(s);
+    int rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
     if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have stepped a weight */
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
@@ -119,6 +115,11 @@ static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
 }
 
 int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+    const int rc = tnn__check_inputs(s, graph);
+    return rc == TNN_OK ? tnn__run_checked(s, graph, seconds) : rc;
+}
+
+int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     fenv_t callers;
     tnn__arithmetic_begin(&callers); /* before the pool's threads start */
     const int rc = run(s, graph, seconds);

@@ -73,7 +73,7 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     if (rc == TNN_OK) {
         s->accumulate = (mode & TNN_STEP_ACCUMULATE) != 0;
         s->update     = (mode & TNN_STEP_NO_UPDATE) == 0;
-        rc = tnn__run(s, s->gb, NULL);
+        rc = tnn__run_checked(s, s->gb, NULL);
         s->accumulate = false;
         s->update     = true;
     }
