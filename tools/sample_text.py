@@ -1,0 +1,156 @@
+"""Print a random sample of the project's English, for a reader who judges it: python tools/sample_text.py --seed 1.
+
+Five kinds of text, 40 of each: error messages, help texts, docstrings, comments, and sentences of the documentation.
+A reader marks each text that must be read twice, and each error that does not say what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import random
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from paths import ROOT
+
+PYTHON = ("src/toynn", "tests", "tools", "benchmarks", "examples", "csrc", "vendor", "build_backend")
+LEFT_OUT = ("vendor/ggml", "tools/corpus/grammar", "src/toynn/_tinynn.pyi")  # others' source, stories, generated
+
+Text = tuple[str, str]  # where, what
+
+
+def python_files() -> Iterator[Path]:
+    for folder in PYTHON:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if not path.relative_to(ROOT).as_posix().startswith(LEFT_OUT):
+                yield path
+
+
+def c_files() -> Iterator[Path]:
+    for folder in ("csrc", "tools"):
+        for pattern in ("*.c", "*.h"):
+            yield from sorted((ROOT / folder).rglob(pattern))
+
+
+def place(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT).as_posix()}:{line}"
+
+
+def literal(node: ast.expr) -> str | None:
+    """Return the text of a string or f-string, with its expressions in braces; None for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = [
+            part.value if isinstance(part, ast.Constant) else "{" + ast.unparse(part.value) + "}"
+            for part in node.values
+            if isinstance(part, ast.Constant | ast.FormattedValue)
+        ]
+        return "".join(map(str, parts))
+    return None
+
+
+def python_errors() -> Iterator[Text]:
+    """Yield the messages of exceptions that the package raises."""
+    for path in python_files():
+        if not path.is_relative_to(ROOT / "src"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                text = literal(node.exc.args[0])
+                if text and " " in text:
+                    yield place(path, node.lineno), text
+
+
+def c_errors() -> Iterator[Text]:
+    """Yield the messages of the C library's errors."""
+    call = re.compile(r'tnn__fail(?:_stage)?\(((?:[^";]|"(?:[^"\\]|\\.)*")*)\);', re.DOTALL)
+    for path in c_files():
+        source = path.read_text(encoding="utf-8")
+        for match in call.finditer(source):
+            parts = re.findall(r'"((?:[^"\\]|\\.)*)"', match[1])
+            text = "".join(parts)
+            if " " in text:
+                yield place(path, source.count("\n", 0, match.start()) + 1), text
+
+
+def help_texts() -> Iterator[Text]:
+    """Yield the help of options, commands and configuration keys."""
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            for keyword in node.keywords:
+                text = literal(keyword.value) if keyword.arg in ("help", "description", "epilog") else None
+                if text:
+                    yield place(path, node.lineno), text
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            if name == "documented" and len(node.args) > 1 and (text := literal(node.args[1])):
+                yield place(path, node.lineno), text
+
+
+def docstrings() -> Iterator[Text]:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+                yield place(path, getattr(node, "lineno", 1)), text
+
+
+def comments() -> Iterator[Text]:
+    for path in python_files():
+        source = path.read_text(encoding="utf-8")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            text = token.string.lstrip("# ")
+            if token.type == tokenize.COMMENT and " " in text and not text.startswith(("noqa", "fmt:", "type:")):
+                yield place(path, token.start[0]), text
+    for path in c_files():
+        source = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"/\*(.*?)\*/", source, re.DOTALL):
+            text = re.sub(r"\s*\n\s*\*? ?", " ", match[1]).strip()
+            if text.count(" ") > 1:
+                yield place(path, source.count("\n", 0, match.start()) + 1), text
+
+
+def sentences() -> Iterator[Text]:
+    """Yield sentences and list items of the documentation; tables and code are left out."""
+    pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+    for path in [*pages, *sorted((ROOT / "docs").glob("*.md")), ROOT / "vendor" / "README.md"]:
+        text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for paragraph in re.split(r"\n\s*\n|\n(?=[-*] |\d+\. |\|)", text):
+            if paragraph.lstrip().startswith(("|", "#", "!", "<")):
+                continue
+            for sentence in re.split(r"(?<=[.:;?!])\s+(?=[A-Z`])", " ".join(paragraph.split())):
+                if sentence.count(" ") > 2:
+                    yield path.relative_to(ROOT).as_posix(), sentence
+
+
+KINDS = {
+    "error": lambda: [*python_errors(), *c_errors()],
+    "help": lambda: [*help_texts()],
+    "docstring": lambda: [*docstrings()],
+    "comment": lambda: [*comments()],
+    "documentation": lambda: [*sentences()],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, required=True, help="Random seed of the sample.")
+    parser.add_argument("--count", type=int, default=40, help="Texts of each kind.")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    for kind, texts in KINDS.items():
+        found = texts()
+        drawn = rng.sample(found, min(arguments.count, len(found)))
+        print(f"\n=== {kind}: {len(drawn)} of {len(found)}")
+        for i, (where, text) in enumerate(drawn, 1):
+            print(f"{i:3}. {where}\n     {text}")
+
+
+if __name__ == "__main__":
+    main()
