@@ -133,8 +133,8 @@ def test_wrong_ids_are_refused_and_change_nothing() -> None:
     with decoder(variant, n_ctx=8) as d:
         before = d.feed([1, 2, 3])
         for wrong, error, mentions in (
-            ([23], TinyNNValueError, r"seq_ids\[0\] is 23"),
-            ([1, -1], TinyNNValueError, r"seq_ids\[1\] is -1"),
+            ([23], TinyNNValueError, r"^ids\[0\] is 23"),
+            ([1, -1], TinyNNValueError, r"^ids\[1\] is -1"),
             ([], TinyNNValueError, "at least one token"),
             ([[1, 2]], TinyNNValueError, "one-dimensional"),
             ([1] * 6, TinyNNValueError, "no room for 6 more"),

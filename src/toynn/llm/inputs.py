@@ -13,9 +13,9 @@ from toynn.tinynn.memory import float_array, int_array, memory_for
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 
 
-def checked_token_ids(seq_ids: npt.ArrayLike, n: int, vocab: int) -> IntArray:
-    """Return seq_ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
-    return _checked_integers("seq_ids", seq_ids, n, vocab, "vocab")
+def checked_token_ids(ids: npt.ArrayLike, n: int, vocab: int, name: str = "seq_ids") -> IntArray:
+    """Return ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    return _checked_integers(name, ids, n, vocab, "vocab")
 
 
 def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:

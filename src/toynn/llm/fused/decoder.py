@@ -202,7 +202,7 @@ class LlamaDecoder:
             raise TinyNNValueError(
                 f"ids must be a one-dimensional sequence of at least one token, got shape {array.shape}"
             )
-        return checked_token_ids(array, array.size, self.cfg.vocab)
+        return checked_token_ids(array, array.size, self.cfg.vocab, name="ids")
 
     def _run(self, graph: _Graph, ids: npt.NDArray[np.int32]) -> None:
         s = self._session
