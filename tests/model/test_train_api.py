@@ -224,12 +224,15 @@ def test_wrong_arguments_of_prepare_are_named_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_a_tokenizer_gives_none(tmp_path: Path) -> None:
+def test_a_model_whose_tokenizer_cannot_be_used_is_refused(tmp_path: Path) -> None:
     from interop_models import make
 
     write_checkpoint(tmp_path / "mute", make("gqa", tokens=None))
     with pytest.raises(toynn.TinyNNValueError, match="mute has no tokenizer"):
         toynn.prepare(documents=DOCUMENTS, out=tmp_path / "d", tokenizer=tmp_path / "mute")
+    write_checkpoint(tmp_path / "run", make("gqa"))
+    with pytest.raises(toynn.TinyNNValueError, match=r"the given tokenizer\.json has no token '<end>'"):
+        toynn.prepare(documents=DOCUMENTS, out=tmp_path / "d", tokenizer=tmp_path / "run", eos="<end>")
 
 
 # ---- in a terminal ----

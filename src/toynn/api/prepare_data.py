@@ -99,7 +99,7 @@ def prepare(
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))
         files = _given(paths) if documents is None else [_written(documents, scratch, separator or eos)]
-        given = None if tokenizer is None else _tokenizer_file(tokenizer, scratch)
+        given = None if tokenizer is None else _given_tokenizer(tokenizer)
         meta = prepare_files(
             files,
             folder,
@@ -147,20 +147,17 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
     return path
 
 
-def _tokenizer_file(tokenizer: object, scratch: Path) -> Path:
-    """Return the path of a tokenizer.json: the given file, or that of a model, written to the scratch folder."""
+def _given_tokenizer(tokenizer: object) -> Path | bytes:
+    """Return the path of a tokenizer.json, or the content of that of a model."""
     if isinstance(tokenizer, TextModel):
-        content = tokenizer.tokenizer_json
-    else:
-        path = path_of("tokenizer", tokenizer)
-        if path.is_file() and path.suffix.lower() != ".gguf":
-            return path
-        found = read_model(path).model.tokenizer
-        if found is None:
-            raise TinyNNValueError(f"tokenizer: {path} has no tokenizer")
-        content = found
-    (scratch / "tokenizer.json").write_bytes(content)
-    return scratch / "tokenizer.json"
+        return tokenizer.tokenizer_json
+    path = path_of("tokenizer", tokenizer)
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        return path
+    content = read_model(path).model.tokenizer
+    if content is None:
+        raise TinyNNValueError(f"tokenizer: {path} has no tokenizer")
+    return content
 
 
 @contextlib.contextmanager

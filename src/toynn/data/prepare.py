@@ -23,7 +23,7 @@ from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, To
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import make_folder, replace_file, sha256_of, sync
-from toynn.storage.regular_files import naming_file, open_regular, path_of
+from toynn.storage.regular_files import naming_file, open_regular, path_of, read_regular
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
 with naming_the_extra():
@@ -56,7 +56,7 @@ def prepare(
     out: Path,
     *,
     vocab_size: int | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | bytes | None = None,
     validation: float = 0.05,
     eos: str = END_OF_TEXT,
     separator: str | None = None,
@@ -74,7 +74,7 @@ def prepare(
         out: the folder to make. It must not exist yet, or be empty.
         vocab_size: size of the byte-level BPE vocabulary to learn from the texts, at least 257. Short texts give fewer
             tokens.
-        tokenizer: an existing tokenizer.json to use instead of learning one; give either this or vocab_size. The copy
+        tokenizer: an existing tokenizer.json (a path, or its content) to use instead of learning one. The copy
             in `out` has truncation and padding turned off.
         validation: share of the documents used for validation, from 0 (none) to below 1.
         eos: the token that ends a document; must not look like text. An existing tokenizer must have it as an added
@@ -97,7 +97,7 @@ def prepare(
         raise TinyNNValueError("give exactly one of vocab_size and tokenizer")
     if vocab_size is not None:
         vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
-    given = None if tokenizer is None else path_of("tokenizer", tokenizer)
+    given = tokenizer if isinstance(tokenizer, bytes | None) else path_of("tokenizer", tokenizer)
     integer("seed", seed, 0, 2**63 - 1)
     report = _checked_progress(progress)
     out = path_of("out", out)
@@ -304,10 +304,10 @@ def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 # ---- the tokenizer ----
 
 
-def _loaded(path: Path, eos: str) -> Tokenizer:
+def _loaded(given: Path | bytes, eos: str) -> Tokenizer:
+    path = "the given tokenizer.json" if isinstance(given, bytes) else str(given)
     try:
-        with open_regular(path) as file:
-            model = parsed_tokenizer(file.read())
+        model = parsed_tokenizer(given if isinstance(given, bytes) else read_regular(given))
     except TinyNNValueError as error:
         raise FileFormatError(f"tokenizer: {path} cannot be used: {error}") from None
     if eos and model.token_to_id(eos) is None:
