@@ -1,4 +1,4 @@
-"""A sequence alone and at any place of a batch: the same bits in the fused layout, and what breaks them in ggml's."""
+"""A sequence alone and in a batch: same bits in the fused layout, and the operators of ggml that break this."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toynn import tinynn as nn
 F32 = npt.NDArray[np.float32]
 
 BATCH = 4
-# A head of 12 is a multiple of tinyBLAS's four rows, one of 10 is not.
+# 12 is a multiple of the four rows of tinyBLAS, 10 is not.
 MODELS = {
     "heads of 16": SmolLM2Config(127, 64, 4, 4, 96, 2, 256, 10000.0, 1e-5),
     "gqa, heads of 12": SmolLM2Config(
@@ -31,7 +31,7 @@ def sequences(cfg: SmolLM2Config, t: int, batch: int = BATCH) -> npt.NDArray[np.
 
 
 def forward(cfg: SmolLM2Config, ids: npt.NDArray[np.int64], layout: str, n_threads: int = 1) -> dict[str, F32]:
-    """The taps of a forward over ids (B, T), each (B, T, n)."""
+    """Return the taps of a forward over ids (B, T), each of shape (B, T, n)."""
     batch, t = ids.shape
     start = {"untied": True, "seed": 3, "init_scale": 1.5}
     with realized(cfg, layout=layout, t_seq=t, t_batch=batch, n_threads=n_threads, **start) as e:
@@ -40,7 +40,7 @@ def forward(cfg: SmolLM2Config, ids: npt.NDArray[np.int64], layout: str, n_threa
 
 
 def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tuple[F32, F32]]:
-    """Logits of each sequence of a batch: from a forward of its own, and from the batch's."""
+    """Return the logits of each sequence of a batch, computed alone and within the batch."""
     ids = sequences(cfg, t)
     together = forward(cfg, ids, layout, n_threads=2)["logits"]
     return [(forward(cfg, ids[i : i + 1], layout)["logits"][0], together[i]) for i in range(BATCH)]
@@ -52,7 +52,7 @@ def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tupl
 @each_model
 @pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 31, 33, 64, 97, 130])
 def test_fused_logits_have_the_same_bits_alone_and_anywhere_in_a_batch(cfg: SmolLM2Config, t: int) -> None:
-    """Lengths on both sides of vectors, tiles and blocks of queries; two threads against one."""
+    """Lengths below and above the size of vectors, tiles and blocks of queries; two threads compared with one."""
     for alone, together in alone_and_in_the_batch(cfg, t, "fused"):
         assert alone.tobytes() == together.tobytes()
 
@@ -87,7 +87,7 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
 def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
-    """A gradient is one chain over the rows, accumulating continues it, and a factor of 1/2 or 1/4 rounds nothing."""
+    """A gradient is one chain of sums over the rows. Accumulation continues it, and factors 1/2 and 1/4 are exact."""
     ids, hp = sequences(cfg, t, batch), AdamW(lr=0.01, weight_decay=0.1, bias_correct=True).hp(1)
 
     def step(parts: list[npt.NDArray[np.int64]]) -> dict[str, bytes]:
@@ -137,7 +137,7 @@ def test_other_per_head_logits_agree_within_rounding_and_differ_from_the_first_a
 
 
 def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
-    """What a graph over 2d arrays gives, (rows, n)."""
+    """Return the result (rows, n) of a graph over 2d arrays."""
     with nn.Session(n_threads=1) as s:
         inputs = [nn.tnn_input_2d_f32_persistent(s, a.shape[1], a.shape[0]) for a in arrays]
         nn.tnn_finalize_weights(s)
@@ -157,8 +157,8 @@ def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
 def test_masked_softmax_and_product_with_values_depend_on_the_batch(
     t: int, d_head: int, softmax_holds: bool, product_holds: bool
 ) -> None:
-    """ggml adds a softmax row in vectors of 8 from the batch's first column; the sum along the keys runs in 8 lanes in
-    tinyBLAS (for heads of a multiple of 4), in 32 otherwise. A sequence that begins between them is cut elsewhere."""
+    """ggml sums a softmax row in vectors of 8 from the first column of the batch. The sum over the keys has 8 lanes in
+    tinyBLAS (if d_head is a multiple of 4), otherwise 32. A sequence that starts within a vector is split otherwise."""
     draw, n = np.random.default_rng(0), t * BATCH
     scores = draw.standard_normal((n, n), dtype=np.float32)
     values = draw.standard_normal((n, d_head), dtype=np.float32)

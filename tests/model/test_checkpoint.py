@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back, what is damaged or foreign is refused, kills lose nothing."""
+"""Checkpoints: round trips, errors for damaged and foreign files, and kills that lose nothing."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_a_changed_byte_anywhere_is_refused_or_harmless(trained: Path, tmp_path:
     path.write_bytes(changed)
     try:
         back = load_checkpoint(run)
-        assert {**back.model.weights}.keys() <= good.keys()  # meta.json's versions or configuration, at most
+        assert {**back.model.weights}.keys() <= good.keys()  # at most versions or configuration in meta.json changed
         assert all(values.tobytes() == good[name] for name, values in back.model.weights.items())
     except TinyNNError:
         assert changed != content

@@ -1,4 +1,4 @@
-"""The commands as processes: a whole journey, exit codes, a terminal, Ctrl-C, kill -9."""
+"""The commands as processes: from text to generated text, exit codes, terminal, Ctrl-C, kill -9."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_usage_error_is_one_line_that_says_what_to_do(
     done = toynn(*(places.get(word, word) for word in words))
     assert done.returncode == code, done.stderr
     for word, place in places.items():
-        if word != "RUN":  # a word of the messages too
+        if word != "RUN":  # "RUN" also occurs in messages
             says = re.sub(rf"\b{word}\b", str(place), says)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -101,7 +101,7 @@ def test_a_usage_error_is_one_line_that_says_what_to_do(
     assert done.stderr.splitlines()[-1].startswith("toynn: ")
     if code == 2:
         assert done.stderr.count("\n") == 1
-        assert not (tmp_path / "run").exists(), "what fails leaves nothing"
+        assert not (tmp_path / "run").exists(), "a failed command must leave no files"
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,11 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     assert json.loads(done.stdout)["step"] == 3
     own = tmp_path / "run" / "run.toml"
     assert read_config(own) == read_config(path)
-    own.write_text(own.read_text().replace("steps = 3", "steps = 9"))  # as a resume that was killed leaves it
+    own.write_text(own.read_text().replace("steps = 3", "steps = 9"))  # like after a resume that was killed
     resumed: list[str | Path] = ["train", data, "--out", tmp_path / "run", "--resume"]
-    assert toynn(*resumed, "--show-config").stdout == shown.stdout, "the checkpoint's, which --resume goes on with"
+    assert toynn(*resumed, "--show-config").stdout == shown.stdout, (
+        "--resume must use the configuration of the checkpoint"
+    )
     own.unlink()
     more = toynn(*resumed, "--set", "train.steps=4", "--quiet")
     assert (more.returncode, more.stderr) == (0, "")
@@ -194,7 +196,7 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     for words in (["--show-config"], ["--set", "train.steps=5"], []):
         assert "has no checkpoint '../run'" in toynn(*resumed, "--from", "../run", *words).stderr
     by_init = toynn("train", "--init", tmp_path / "run", "--set", "train.steps=3", "--show-config").stdout
-    assert "d_ff = 24 " in by_init, "the shape that --init has"
+    assert "d_ff = 24 " in by_init, "the shape must be that of --init"
 
 
 def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Pat
     words = ["--set", "train.steps=3", "--tensorboard", "--quiet"]
     done = toynn("train", data, "--out", run, *SMALL, *words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "done after 3 steps\n", "quiet: one line"
+    assert done.stdout == "done after 3 steps\n", "with --quiet, one line is printed"
     assert len(list((run / "tensorboard").iterdir())) == 1
     again = toynn("train", data, "--out", run, "--resume")
     assert again.stdout.startswith("nothing to do: the run has taken all its 3 steps")
@@ -237,7 +239,7 @@ def test_toynn_info_describes_a_run_in_80_columns(data: Path, tmp_path: Path) ->
     assert "is damaged" in json.loads(toynn("info", tmp_path / "run", "--json").stdout)["ended"]
     (tmp_path / "run" / "best").write_text("step-00000009\n")
     told = json.loads(toynn("info", tmp_path / "run", "--json").stdout)
-    assert told["best checkpoint"].startswith("unknown: "), "the latest one is as good without it"
+    assert told["best checkpoint"].startswith("unknown: "), "the latest checkpoint must still be reported"
     for path in ([], [tmp_path / "run"]):
         shown = toynn("info", *path).stdout.splitlines()
         assert max(len(line) for line in shown if str(tmp_path) not in line) <= 80
@@ -294,7 +296,7 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_an_uninterrupted_run(dat
     while not (run / "latest").exists() or load_checkpoint(run).step < steps:
         process = start_training(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
         wait_for_a_step(process)
-        time.sleep(0.01 * (kills % 6) * (1 + kills // 12))  # somewhere in the steps and savings to come, on any machine
+        time.sleep(0.01 * (kills % 6) * (1 + kills // 12))  # during any of the next steps or saves, on any machine
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
@@ -309,7 +311,7 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_an_uninterrupted_run(dat
 
 
 def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | None = None) -> tuple[int, str]:
-    """Exit code and all that was written to a terminal so wide, where Ctrl-C is typed after some text came."""
+    """Run a command in a terminal, type Ctrl-C after some text, and return the exit status and the output."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm"}
@@ -321,14 +323,14 @@ def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | No
         stderr=follower,
         env=environment,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (its terminal, for Ctrl-C)
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 (Ctrl-C needs a controlling terminal)
     )
     os.close(follower)
     written = bytearray()
     while True:
         try:
             piece = os.read(leader, 4096)
-        except OSError:  # the other side is closed
+        except OSError:  # the process closed the terminal
             break
         if not piece:
             break
@@ -347,7 +349,9 @@ def test_a_terminal_shows_a_progress_bar_of_its_width(data: Path, tmp_path: Path
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
     lines = [line for part in plain.split("\n") for line in part.split("\r")]
     assert any("training" in line and "30/30" in line and "loss" in line for line in lines)
-    assert not any(line.startswith("step 3/30") for line in lines), "no line a step where there is a bar"
+    assert not any(line.startswith("step 3/30") for line in lines), (
+        "with a progress bar there must be no line for each step"
+    )
     assert any("done after 30 steps" in line for line in lines)
     bars = [line for line in lines if line.startswith("training")]
     assert max(map(len, bars)) <= 80
@@ -366,7 +370,7 @@ def test_progress_lines_fit_80_columns() -> None:
 
 
 def seen(written: str, columns: int) -> list[str]:
-    """The lines of a terminal so wide after that was written to it."""
+    """Return the lines that a terminal of this width shows after the output `written`."""
     lines, row, column = [""], 0, 0
     for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.|\n", written):
         if piece == "\n":

@@ -1,4 +1,4 @@
-"""LlamaSeqEngine: what it declares, how it starts, what it computes, and the order of its life."""
+"""LlamaSeqEngine: its weights, their initial values, its results, and its states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FromScratch: its gradients and steps against the float64 oracle, the order of its life, and what it leaves alone."""
+"""FromScratch: gradients and steps compared with the float64 oracle, its states, and what a step does not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning a tokenizer: GPT-2's words, none too long to learn from; a process that can be stopped."""
+"""Learning a tokenizer: splitting into words, very long words, limits on memory, and a process that can be stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CORPUS = Path(__file__).parents[2] / "examples/data/corpus.txt"
 
 
 def words_of(text: str) -> list[str]:
-    """In the byte-level alphabet."""
+    """Return the words of a text in the byte-level alphabet."""
     rules = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), "isolated"),
@@ -93,7 +93,7 @@ def test_a_vocabulary_too_large_for_memory_is_refused_with_its_size() -> None:
 def test_a_library_crash_for_lack_of_memory_becomes_an_error() -> None:
     out = run_with_toynn("""
         from toynn.data import learning
-        learning.want_memory = lambda *_: None  # as if the memory went after it was asked for
+        learning.want_memory = lambda *_: None  # as if memory ran out after the check
         resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
         try:
             learning.learned_bpe(iter(["a b"]), 2**40, 2**31 - 1, "")
@@ -125,7 +125,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def learner(tmp_path: Path) -> subprocess.Popen[str]:
-    """A process that has begun to learn, and leads a group of its own."""
+    """Return a process that has started to learn and leads its own process group."""
     rng = random.Random(0)
     text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6_000_000))
     (tmp_path / "text").write_text(text)
@@ -139,7 +139,7 @@ def learner(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_the_end_of(group: int) -> None:
-    """Until no process of the group is left; the limit is only there so that a failure is no hang."""
+    """Wait until no process of the group is left. The limit turns a hang into a failure."""
     for _ in range(600):
         try:
             os.killpg(group, 0)
@@ -147,7 +147,7 @@ def wait_for_the_end_of(group: int) -> None:
             return
         time.sleep(0.1)
     os.killpg(group, signal.SIGKILL)
-    pytest.fail("a process is left")
+    pytest.fail("a process of the group is still running")
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["the caller", "the terminal's group"])

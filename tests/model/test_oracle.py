@@ -1,4 +1,4 @@
-"""The oracles: they agree with each other, with finite differences, and with the reference's published curve."""
+"""The oracles agree with each other, with finite differences, and with the published curve of the reference."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_both_oracles_give_the_same_logits_and_loss(variant: Variant) -> None:
     )
     np.testing.assert_allclose(logits, result.logits, rtol=0, atol=1e-12)
     assert numpy_loss(variant, weights) == pytest.approx(result.loss, abs=1e-13)
-    assert np.abs(logits).max() > 0.5  # the weights are large enough for the comparison to mean something
+    assert np.abs(logits).max() > 0.5  # logits near 0 would make the comparison meaningless
 
 
 @each_variant
@@ -61,7 +61,7 @@ def test_exactly_the_trainable_weights_have_a_gradient(variant: Variant) -> None
     grads = torch_result(variant, weights_of(variant)).grads
     assert list(grads) == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
     assert {name: grad.shape for name, grad in grads.items()} == {name: shapes[name] for name in grads}
-    # Without RoPE a key's bias would move all scores of a row alike, and have no gradient: with it, it has one.
+    # Without RoPE, a bias of k would shift all scores of a row equally and have no gradient. With RoPE it has one.
     assert all(np.abs(grad).max() > 1e-6 for grad in grads.values())
 
 
@@ -72,7 +72,7 @@ def test_gradients_equal_central_differences_of_the_other_oracle(variant: Varian
     rng = np.random.default_rng(2)
     step = 1e-5
     for name, grad in grads.items():
-        # one whole-tensor direction, and the steepest entry
+        # the direction of the whole gradient, and its largest entry
         direction = rng.choice([-1.0, 1.0], grad.shape)
         entry = np.zeros(grad.shape)
         entry[np.unravel_index(np.abs(grad).argmax(), grad.shape)] = 1.0
@@ -117,7 +117,7 @@ def test_shifting_all_positions_does_not_change_the_logits() -> None:
 
 
 def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
-    """At the logits ggml gives softmax/rows to such a row; the derivative of its loss would be nothing."""
+    """At the logits, ggml gives such a row softmax/rows. The derivative of its loss would be 0."""
     variant = VARIANTS["tied"]
     labels = variant.labels()
     labels[3] = 0.0
@@ -126,7 +126,7 @@ def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
     rows = variant.t_seq
     guarded = llama.loss_and_grads(*args, labels, rows, 1)
     probability = llama_numpy.softmax(guarded.logits)[3]
-    # ggml's gradient is linear in the labels: the row's own part is what is left with one probability taken as label.
+    # The gradient of ggml is linear in the labels, so the part of this row remains when the label is subtracted.
     soft = variant.labels()
     soft[3] = probability
     nothing_from_row_3 = llama.loss_and_grads(*args, soft, rows, 1)
@@ -138,7 +138,7 @@ def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
 
 
 def scalar_adamw(w: float, grads: list[float], hp: list[float]) -> float:
-    """Loshchilov and Hutter's update for one number, with ggml's two factors."""
+    """Return one number after the AdamW update of Loshchilov and Hutter, with the two factors of ggml."""
     alpha, beta1, beta2, eps, decay, s5, s6 = hp
     m = v = 0.0
     for g in grads:
@@ -190,7 +190,7 @@ def test_training_changes_neither_the_given_weights_nor_a_frozen_embedding() -> 
 
 
 def test_float64_training_follows_the_published_curve_of_the_reference() -> None:
-    """Specification section 7, on our own window with as many distinct labels as the reference's sequence must have.
+    """Section 7 of the specification, on our own window with as many distinct labels as the sequence of the reference.
 
     All positions are alike at seed 0 of the old stream, so only rounding noise, which Adam amplifies, tells sequences
     apart, and float64 has next to none of it: only the number of distinct labels matters.
@@ -206,12 +206,12 @@ def test_float64_training_follows_the_published_curve_of_the_reference() -> None
         return np.array(llama.adamw_steps(cfg, weights, ids, np.arange(32), labels, [hp] * 5, 32, 1).losses)
 
     misses = curve(window) - PUBLISHED
-    assert abs(misses[0]) < 1.5e-6  # f32 rounding of the reference's own mean over 32 rows
+    assert abs(misses[0]) < 1.5e-6  # the reference rounds its mean over 32 rows to f32
     assert np.abs(misses).max() < 1e-4
     unseen = next(i for i in range(627) if i not in window)
     one_more = window.copy()
     repeat = next(at for at in range(2, 32) if window[at] in window[1:at])
-    one_more[repeat] = unseen  # a label that was there twice or more becomes a new one
+    one_more[repeat] = unseen  # replaces a repeated label by a new one
     assert len(set(one_more[1:])) == len(set(window[1:])) + 1 == 27
     assert (curve(one_more) - PUBLISHED)[4] > 4e-4
     single = next(at for at in range(2, 31) if window[1:].count(window[at]) == 1)

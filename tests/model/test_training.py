@@ -1,4 +1,4 @@
-"""toynn.train: what it computes, that stopping changes nothing, how it ends, what it refuses."""
+"""toynn.train: results, stopping and resuming without changes, how a run ends, and errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from toynn.training.toml_config import read_config
 
 
 class Collector:
-    """A callback that keeps what it is told, and stops at a step."""
+    """A callback that collects events and stops at a given step."""
 
     def __init__(self, stop_at: int = 0, error: BaseException | None = None) -> None:
         self.events: list[Event] = []
@@ -281,7 +281,7 @@ def test_resuming_before_a_damaged_checkpoint_gives_the_same_bytes(data: Path, t
     moments.write_bytes(moments.read_bytes()[:-1])
     with pytest.raises(TinyNNValueError, match=f"is damaged: .* --resume --from {older}"):
         train(TrainArgs(data, run, resume=True))
-    with pytest.raises(KeyboardInterrupt):  # killed before it has saved anything: the older one is the latest now
+    with pytest.raises(KeyboardInterrupt):  # killed before the first save: now the older checkpoint is the latest
         train(TrainArgs(data, run, resume=True, resume_from=older), [Collector(9, KeyboardInterrupt())])
     assert load_checkpoint(run).path.name == older
     ended = train(TrainArgs(data, run, resume=True))
@@ -302,7 +302,7 @@ def test_resuming_from_an_older_step_drops_a_later_best_checkpoint(data: Path, t
     assert load_checkpoint(run, "best").path.name == "step-00000004-1"
     with pytest.raises(KeyboardInterrupt):
         train(TrainArgs(data, run, resume=True, resume_from="step-00000001"), [Collector(2, KeyboardInterrupt())])
-    assert not (run / "best").exists(), "at step 1 there was none"
+    assert not (run / "best").exists(), "at step 1 there was no best checkpoint"
     train(TrainArgs(data, run, resume=True))
     assert load_checkpoint(run, "best").step == 6
 
@@ -314,7 +314,9 @@ def test_the_default_warmup_fits_the_steps_and_is_written_to_run_toml(data: Path
     assert own.schedule.warmup == 2
     longer = config(30, schedule=ScheduleArgs())
     train(TrainArgs(data, tmp_path / "run", longer, resume=True))
-    assert read_config(tmp_path / "run" / "run.toml").schedule.warmup == 2, "that of the run, not of 30 steps"
+    assert read_config(tmp_path / "run" / "run.toml").schedule.warmup == 2, (
+        "the warmup must be that of the run, not that of 30 steps"
+    )
 
 
 # ---- starting from another model ----
@@ -329,7 +331,7 @@ def test_the_shape_may_be_repeated_when_resuming_and_is_written_to_run_toml(data
     own = read_config(tmp_path / "third" / "run.toml")
     assert own.model is not None
     assert own.model == dataclasses.replace(MODEL, head_dim=8)
-    train(TrainArgs(data, tmp_path / "third", config(4), resume=True))  # a head_dim that is derived is the same
+    train(TrainArgs(data, tmp_path / "third", config(4), resume=True))  # a derived head_dim must be accepted as equal
     train(TrainArgs(data, tmp_path / "fourth", own, init=tmp_path / "first"))
     assert final_bytes(tmp_path / "fourth") == final_bytes(tmp_path / "second")
 
@@ -402,7 +404,9 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
         with pytest.raises(TinyNNValueError, match=says):
             train(args)
     assert final_bytes(run) == before
-    assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, "what fails leaves nothing"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, (
+        "a failed command must leave no files"
+    )
     with pytest.raises(TinyNNTypeError, match="out must be a path, got NoneType"):
         train(data)  # type: ignore[call-overload]
     with pytest.raises(TinyNNValueError, match="init and resume cannot be combined"):
@@ -444,7 +448,7 @@ def test_a_nan_loss_names_the_tensor_and_keeps_the_checkpoints(data: Path, tmp_p
 
 
 def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_path: Path) -> None:
-    """Every token looks alike, the head is huge and its norm tiny: logits are finite, the norm's gradient is not."""
+    """All tokens are equal, the head is huge and its norm tiny: logits are finite, the gradient of the norm is not."""
     train(TrainArgs(data, tmp_path / "first", config(1, model=dataclasses.replace(MODEL, untied=True))))
     model = load_checkpoint(tmp_path / "first").model
     weights = {name: values.copy() for name, values in model.weights.items()}

@@ -27,7 +27,7 @@ HP = AdamW(lr=0.01, weight_decay=0.1, eps=1e-3, bias_correct=True)
 
 @contextmanager
 def engine(variant: Variant, layout: str = "fused", n_threads: int = 1, **build: Any) -> Iterator[LlamaSeqEngine]:
-    """A realized engine with a training graph."""
+    """Yield a realized engine with a training graph."""
     with realized(variant.cfg, **variant.options, layout=layout, seed=3, init_scale=1.5, n_threads=n_threads) as e:
         e.build_training_step(**build)
         yield e
@@ -38,7 +38,7 @@ def targets(variant: Variant) -> npt.NDArray[np.int32]:
 
 
 def load(e: LlamaSeqEngine, variant: Variant) -> dict[str, npt.NDArray[np.float64]]:
-    """Uploads the oracle's random weights, and returns them by their per_head names."""
+    """Upload the random weights of the oracle, and return them by their per_head names."""
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
     for name, values in to_fused({n: w.astype(np.float32) for n, w in weights.items()}, variant.cfg).items():
         e.upload_weight(name, values)

@@ -1,4 +1,4 @@
-"""GGUF files byte by byte, good and hostile, with nothing of toynn or of the gguf library in them."""
+"""Valid and hostile GGUF files, written byte by byte without toynn or the gguf library."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def text(value: str | bytes) -> bytes:
 
 
 def scalar(kind: int, value: float | str) -> bytes:
-    """Type and value."""
+    """Return the bytes of a type and a value."""
     body = text(value) if isinstance(value, str) else struct.pack(f"<{_CODES[kind]}", value)
     return struct.pack("<I", kind) + body
 
 
 def array(of: int, values: list[int] | list[float] | list[str], count: int | None = None) -> bytes:
-    """Type and values; `count` lies about how many there are."""
+    """Return the bytes of a type and values; `count` may be a wrong number of values."""
     n = len(values) if count is None else count
     items = b"".join(text(v) if isinstance(v, str) else struct.pack(f"<{_CODES[of]}", v) for v in values)
     return struct.pack("<IIQ", ARRAY, of, n) + items
@@ -40,14 +40,14 @@ class GgufBytes:
     alignment: int = 32
 
     def set(self, key: str, value: bytes | None) -> GgufBytes:
-        """A copy with another value; None: without the key."""
+        """Return a copy with another value, or with None without the key."""
         kept = [(k, value if k == key and value is not None else v) for k, v in self.values if k != key or value]
         if value is not None and key not in dict(self.values):
             kept.append((key, value))
         return GgufBytes(kept, self.tensors, self.version, self.n_values, self.n_tensors, self.alignment)
 
     def with_tensor(self, name: str, ne: list[int], kind: int, offset: int | None, data: bytes) -> GgufBytes:
-        """A copy with this tensor in the place of the one of its name, or behind the others."""
+        """Return a copy in which this tensor replaces the one of its name, or is appended."""
         one = (name, ne, kind, offset, data)
         tensors = [one if tensor[0] == name else tensor for tensor in self.tensors]
         if one not in tensors:
@@ -72,7 +72,7 @@ class GgufBytes:
 
 
 def tiny(n_layers: int = 1) -> GgufBytes:
-    """A small llama without a tokenizer: vocab 6, d_model 4, 2 heads of 2, d_ff 8."""
+    """Return a small llama without a tokenizer: vocab 6, d_model 4, 2 heads of size 2, d_ff 8."""
     good = GgufBytes()
     for key, value in {
         "general.architecture": scalar(STRING, "llama"),

@@ -1,4 +1,4 @@
-"""Models to send away and take back: small, each with all its sizes different, and their tokenizers."""
+"""Small models for export and import, with different values for all sizes, and their tokenizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LLAMA3: dict[str, Any] = {
     "low_freq": 1.0,
     "high_freq": 4.0,
     "orig_max_pos": 64,
-}  # all three ranges: d_head 10, base 100
+}  # with d_head 10 and base 100, all three ranges occur
 
 TRAINED_ON = [
     "The cat sat on the mat. It's a warm day, isn't it? They're glad, we've seen them, I'll go, I'd say I'm done.\n",
@@ -51,7 +51,7 @@ TEXTS = [
 
 @functools.cache
 def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT) -> bytes:
-    """A byte-level BPE as `toynn prepare` trains it, with the pre-tokenizer that llama.cpp calls so."""
+    """Return a byte-level BPE like that of `toynn prepare`; `pre` is the pre-tokenizer's name in llama.cpp."""
     rules = PRE_TOKENIZERS[pre]
     model = Tokenizer(models.BPE(ignore_merges=rules.ignore_merges))
     described = json.loads(model.to_str())
@@ -65,7 +65,7 @@ def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT
         show_progress=False,
     )
     model.train_from_iterator(TRAINED_ON * 3, trainer)
-    if end and pre == "smollm":  # one that is no control token
+    if end and pre == "smollm":  # an added token that is not a control token
         model.add_tokens([AddedToken("<name>", normalized=False)])
     text: str = model.to_str(pretty=True)
     return text.encode()
@@ -96,7 +96,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -> TrainedModel:
-    """The model of this shape with random weights, all of them away from 0 and 1; tokens b"": the usual tokenizer."""
+    """Return a model of this shape with random weights; tokens b"" stands for the usual tokenizer."""
     options = {**SHAPES[name], **changes}
     shape = dataclasses.replace(ModelShape.of(BASE), **{"head_dim": 0, **options})
     rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -
 
 
 def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
-    """Of every position, float32 (n, vocab), by the whole-sequence engine."""
+    """Return the logits of every position, float32 (n, vocab), computed by LlamaSeqEngine."""
     with realized(model.shape, t_seq=len(ids)) as engine:
         for name, values in model.weights.items():
             engine.upload_weight(name, values)

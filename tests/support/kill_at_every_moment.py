@@ -1,4 +1,4 @@
-"""Kills a small training at each of its changes to the file system in turn, and goes on with what it left.
+"""Kill a small training at each of its changes to the file system in turn, and resume what is left.
 
     python tests/support/kill_at_every_moment.py DATA FOLDER [--every N]
 
@@ -28,7 +28,7 @@ from toynn.training import CheckpointArgs, EvaluationArgs, OptimizerArgs, Schedu
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 CONFIG = config(
     6,
-    optimizer=OptimizerArgs(lr=0.5, clip=0.0),  # so high that evaluations rise again after step 4
+    optimizer=OptimizerArgs(lr=0.5, clip=0.0),  # so high that the evaluation loss rises again after step 4
     schedule=ScheduleArgs(kind="constant", warmup=0),
     evaluation=EvaluationArgs(every=2),
     checkpoint=CheckpointArgs(every=2, keep_last=1),
@@ -37,7 +37,7 @@ BEST_STEP = 4
 
 
 def in_a_process(work: Callable[[], None]) -> int:
-    """Runs it in a forked child; the child's exit code, negative for a signal."""
+    """Run it in a forked child, and return the exit code of the child, negative for a signal."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -50,7 +50,7 @@ def in_a_process(work: Callable[[], None]) -> int:
 
 
 def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
-    """The same, killed just before the moment-th change under `run`; exit code 0 where there are fewer."""
+    """Do the same, killed just before the moment-th change under `run`; return 0 if there are fewer changes."""
 
     def armed() -> None:
         seen = 0
@@ -75,14 +75,14 @@ def go_on(data: Path, run: Path) -> None:
 
 
 def require_whole(run: Path) -> None:
-    """Raises unless what `latest` and `best` name, where they are there, loads."""
+    """Check that the checkpoints named by `latest` and `best`, if they exist, can be loaded."""
     for which in ("latest", "best"):
         if (run / which).exists():
             load_checkpoint(run, which)
 
 
 def outcome(run: Path) -> tuple[object, ...]:
-    """All that a killed run must share with one that was not."""
+    """Return everything that must be equal in a killed run and an uninterrupted one."""
     best = load_checkpoint(run, "best")
     kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}  # a step may have been written twice
     left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]

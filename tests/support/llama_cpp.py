@@ -97,7 +97,7 @@ def _logged(level: int, text: Any, data: Any) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _library() -> Any:
-    """llama.cpp, loaded and checked."""
+    """Load llama.cpp, check its build, and return it."""
     if (found := version("xllamacpp")) != VERSION:
         raise AssertionError(f"these declarations are of xllamacpp {VERSION}, installed is {found}")
     spec = find_spec("xllamacpp")
@@ -166,7 +166,7 @@ class LlamaCpp:
         return bool(self._lib.llama_vocab_is_eog(self.vocab, token))
 
     def feed(self, ids: list[int]) -> npt.NDArray[np.float32]:
-        """Reads tokens behind those read before; their logits, float32 (n, vocab)."""
+        """Feed more tokens, and return their logits, float32 (n, vocab)."""
         lib, n = self._lib, len(ids)
         batch = lib.llama_batch_init(n, 0, 1)
         try:
@@ -187,14 +187,14 @@ class LlamaCpp:
         return result
 
     def greedy(self, prompt: list[int], n: int) -> list[int]:
-        """The n likeliest tokens, one after the other."""
+        """Return n tokens, each the most likely one."""
         made = [int(self.feed(prompt)[-1].argmax())]
         while len(made) < n:
             made.append(int(self.feed([made[-1]])[-1].argmax()))
         return made
 
     def tokenize(self, text: str) -> list[int]:
-        """Its ids; the text of a special token is that token."""
+        """Return the ids of a text; the text of a special token becomes that token."""
         content = text.encode("utf-8")
         room = len(content) + 8
         tokens = _ffi.new("llama_token[]", room)

@@ -17,7 +17,7 @@ from toynn import *
 from toynn import tinynn as nn
 
 def slowly_refused():
-    """A session whose compute takes a while, and is then refused: two ids name one row."""
+    """Return a session whose compute takes some time and then fails, because two ids name one row."""
     n = 4_000_000
     s = Session(n_threads=1)
     w, r = (nn.tnn_input_2d_f32_persistent(s, 1, n) for _ in range(2))

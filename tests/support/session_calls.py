@@ -16,7 +16,7 @@ from toynn import tinynn as nn
 
 
 class Desk:
-    """A session in a stage that operators are appended in, and tensors of many kinds to append them to."""
+    """A session to which operators can be appended, with tensors of many kinds as their operands."""
 
     def __init__(self, capacity: int = 512) -> None:
         self.s = s = Session(n_threads=1)
@@ -42,7 +42,7 @@ class Desk:
         nn.tnn_finalize_weights(s)
 
     def train(self) -> None:
-        """The backward of a fused graph is built."""
+        """Build the backward of a fused graph."""
         s = self.s
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, self.m2, [self.m]), self.ids, -1)
         nn.tnn_set_loss(s, loss)
@@ -53,7 +53,7 @@ class Desk:
         return nn.tnn_tensor_grad(self.s, self.m)
 
     def strange(self) -> list[tuple[str, Tensor]]:
-        """Tensors that are hardly ever what is wanted. None of them has memory yet, so the huge ones cost none."""
+        """Return tensors that are almost never valid operands. They have no memory yet, so huge ones are free."""
         s = self.s
         foreign = Session(n_threads=1)
         other = nn.tnn_input_2d_f32_persistent(foreign, 4, 4)
@@ -162,7 +162,7 @@ CALLS |= {
     for call in read_header(HEADER.read_text(encoding="utf-8")).plain_operators
     if call.name.removeprefix("tnn_") not in CALLS
 }
-# Appended once the backward of a fused graph is built.
+# Operators that are appended after the backward of a fused graph is built.
 STEPS: dict[str, Call] = {
     "fused_grad_norm": lambda d: (nn.tnn_fused_grad_norm, [[d.grad(), d.grad()], d.two]),
     "fused_adamw": lambda d: (nn.tnn_fused_adamw, [d.m, d.grad(), d.m3, d.fourth, d.hp, None]),
@@ -174,7 +174,7 @@ STEPS: dict[str, Call] = {
     "extend_backward_graph": lambda d: (nn.tnn_extend_backward_graph, [nn.tnn_scale(d.s, d.grad(), 1.0)]),
 }
 
-# Not operators: they append nothing.
+# Calls that append nothing to the graph.
 OTHERS: dict[str, Call] = {
     "set_param": lambda d: (nn.tnn_set_param, [d.m]),
     "set_loss": lambda d: (nn.tnn_set_loss, [nn.tnn_sum(d.s, d.m)]),
@@ -194,7 +194,7 @@ OTHERS: dict[str, Call] = {
 
 
 def attempt(function: Callable[..., Any], s: Session, arguments: list[Any]) -> str:
-    """What the refusal says, or "" for none."""
+    """Make a call, and return its error message, or "" if there is none."""
     try:
         function(s, *arguments)
     except TinyNNError as error:

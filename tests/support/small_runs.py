@@ -1,4 +1,4 @@
-"""Data and configurations so small that whole trainings are tests."""
+"""Data and configurations so small that a test can train a model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODEL = ModelArgs(d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=2, ctx=16)
 
 
 def make_data(folder: Path, seed: int = 0, documents: int = 40) -> Path:
-    """A data folder of a few thousand tokens of nonsense."""
+    """Write a data folder of a few thousand random words, and return it."""
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(WORDS, 30)) + ".\n" for _ in range(documents)]
     source = folder.with_name(f"{folder.name}.txt")
@@ -47,7 +47,7 @@ def make_data(folder: Path, seed: int = 0, documents: int = 40) -> Path:
 
 
 def config(steps: int = 12, **sections: Any) -> TrainConfig:
-    """A training of a second or so."""
+    """Return the configuration of a run that takes about a second."""
     plain = TrainConfig(
         MODEL,
         StepArgs(steps=steps, batch=2),
@@ -60,7 +60,7 @@ def config(steps: int = 12, **sections: Any) -> TrainConfig:
 
 
 def losses(run: Path) -> list[str]:
-    """Every loss of a run, in hex, as if it had never stopped."""
+    """Return every loss of a run in hex, without steps that were repeated."""
     return [float(event["loss"]).hex() for event in read_log(run / "log.jsonl") if event["event"] == "stepped"]
 
 
@@ -69,12 +69,12 @@ def evaluations(run: Path) -> list[str]:
 
 
 def final_bytes(run: Path) -> dict[str, bytes]:
-    """Weights and moments of the latest checkpoint."""
+    """Return weights and moments of the latest checkpoint."""
     return bytes_of(load_checkpoint(run))
 
 
 def bytes_of(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Weights and moments of a checkpoint that a training wrote."""
+    """Return weights and moments of a checkpoint that a training wrote."""
     assert checkpoint.training is not None
     return {
         name: values.tobytes() for name, values in {**checkpoint.model.weights, **checkpoint.training.moments}.items()

@@ -1,4 +1,4 @@
-"""AdamW: the row of seven numbers, in both conventions, and what is refused."""
+"""AdamW: the seven hyperparameters of a step, with and without bias correction, and wrong settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_with_bias_correction_the_factors_are_1_over_1_minus_beta_to_the_step(
 
 
 def test_with_bias_correction_the_first_step_uses_the_gradient_itself() -> None:
-    """m = (1-beta1) g times s5 is g, v = (1-beta2) g^2 times s6 is g^2."""
+    """m = (1-beta1) g, and m times factor s5 is g; v = (1-beta2) g^2, and v times factor s6 is g^2."""
     row = AdamW(bias_correct=True).hp(1)[0].astype(float)
     assert (1 - row[1]) * row[5] == pytest.approx(1.0, rel=1e-6)
     assert (1 - row[2]) * row[6] == pytest.approx(1.0, rel=1e-6)

@@ -1,4 +1,4 @@
-"""TrainingBatch: what it owns after a fill, and that a refused fill leaves it as it was."""
+"""TrainingBatch: its arrays after a fill, and a refused fill that changes nothing."""
 
 from __future__ import annotations
 

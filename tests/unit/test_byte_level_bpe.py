@@ -1,4 +1,4 @@
-"""Tokenizers for GGUF: one that llama.cpp would apply otherwise is refused by name, others come back as they were."""
+"""Tokenizers in GGUF files: round trips, and errors for tokenizers that llama.cpp would apply differently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def described(pre: str = "gpt-2") -> dict[str, Any]:
 
 
 def changed(**changes: Any) -> bytes:
-    """The usual tokenizer with other values; a__b is b within a."""
+    """Return the usual tokenizer with changed values; a__b stands for the key b inside a."""
     content = described()
     for key, value in changes.items():
         where, _, inner = key.partition("__")
@@ -51,7 +51,7 @@ def test_a_tokenizer_gives_the_same_ids_after_a_round_trip(pre: str) -> None:
         ids = ours.encode(text, add_special_tokens=False).ids
         assert theirs.encode(text, add_special_tokens=False).ids == ids
         assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids, skip_special_tokens=False)
-        assert theirs.decode(ids) == ours.decode(ids), "special tokens are the same ones"
+        assert theirs.decode(ids) == ours.decode(ids), "both must treat the same tokens as special"
     assert read_tokenizer(back, VOCAB) == bpe
 
 

@@ -1,4 +1,4 @@
-"""The calls of csrc/tinynn.h as C sees them: what Python's functions never pass on, or stop before it gets there."""
+"""The C calls of csrc/tinynn.h with arguments that the Python functions never pass, because they check them first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_A_SESSION = [
     and ffi.typeof(getattr(lib, name)).kind == "function"
     and (arguments := ffi.typeof(getattr(lib, name)).args)
     and arguments[0] is ffi.typeof("tnn_session *")
-    and name not in ("tnn_session_free", "tnn_last_error", "tnn_last_error_code")  # which take NULL
+    and name not in ("tnn_session_free", "tnn_last_error", "tnn_last_error_code")  # these accept NULL
 ]
 
 
@@ -43,7 +43,7 @@ def test_a_null_session_is_refused(name: str) -> None:
     result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
     assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; create one with tnn_session_new"
-    if kind.result is ffi.typeof("tnn_tensor"):  # int64_t too, whose failures are negative
+    if kind.result is ffi.typeof("tnn_tensor"):  # and other int64_t results: an error is negative
         assert result <= 0
     elif kind.result.kind == "pointer":
         assert result == ffi.NULL
@@ -111,7 +111,7 @@ def test_a_profile_without_an_output_array_is_refused(session: Any) -> None:
 
 
 class Training:
-    """A training graph of one weight and one step, as C builds it: rows are the weight's own."""
+    """A training graph of one weight, built with C calls; its input rows are those of the weight."""
 
     def __init__(self, session: Any, outputs: bool = True, loss_is_output: bool = False) -> None:
         self.s = session
@@ -121,13 +121,13 @@ class Training:
         lib.tnn_finalize_weights(session)
         self.targets = lib.tnn_input_1d_i32(session, 4)
         self.hp, self.clip = lib.tnn_input_1d_f32(session, 7), lib.tnn_input_1d_f32(session, 2)
-        self.unused = lib.tnn_input_1d_f32(session, 7)  # in no graph: it never gets memory
+        self.unused = lib.tnn_input_1d_f32(session, 7)  # not in a graph, so it never gets memory
         rows = lib.tnn_get_rows(session, self.w, self.ids)
         product = lib.tnn_fused_linear(session, rows, ffi.new("tnn_tensor[]", [self.w]), ffi.NULL, 1, 0)
         self.loss = lib.tnn_fused_cross_entropy(session, product, self.targets, -1)
         self.other_loss = lib.tnn_fused_cross_entropy(session, self.m, self.targets, -1)
         lib.tnn_set_loss(session, self.loss)
-        lib.tnn_set_loss(session, self.other_loss)  # which is in no graph
+        lib.tnn_set_loss(session, self.other_loss)  # it is not in the graph
         lib.tnn_build_forward_only(session, self.loss)
         lib.tnn_build_backward(session)
         grads = ffi.new("tnn_tensor[]", [lib.tnn_tensor_grad(session, self.w)])
@@ -145,7 +145,7 @@ class Training:
         lib.tnn_upload_from_float_array(session, self.clip, ffi.new("float[]", [0.0, 1.0]), 2)
 
     def step(self, **changes: Any) -> int:
-        """tnn_train_step with arguments, or fields of its tnn_step, replaced."""
+        """Call tnn_train_step with some arguments or fields of its tnn_step replaced."""
         fields = {"ids": self.ids, "targets": self.targets, "hp": self.hp, "loss": self.loss, "norm": self.norm}
         step = ffi.new("tnn_step *", {**fields, **{k[2:]: v for k, v in changes.items() if k.startswith("t_")}})
         given: dict[str, Any] = {
@@ -189,7 +189,7 @@ def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
         assert f"step.{field} = -5 is not a tensor handle" in text(lib.tnn_last_error(session))
     assert training.step(n=3) == lib.TNN_E_VALUE
     assert training.step(n_hp=6) == lib.TNN_E_VALUE
-    assert training.step(mode=2) == lib.TNN_E_STATE  # no gradient is kept
+    assert training.step(mode=2) == lib.TNN_E_STATE  # because gradients are not kept
     assert training.step(ids=ffi.new("int32_t[]", [0, 1, 2, 4])) == lib.TNN_E_VALUE
     refused(session, "[3] = 4 is not a row")
     assert training.step(targets=ffi.new("int32_t[]", [-1] * 4)) == lib.TNN_E_VALUE
@@ -231,7 +231,7 @@ def test_an_unknown_stream_and_null_pointers_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7, -1, -104729, -104730, -(2**40), -(2**63), 2**63 - 1])
 def test_a_stream_starts_as_exact_integer_arithmetic_says_for_any_seed(seed: int) -> None:
-    """((seed + 104729) * 2654435761) mod (2^31 - 1), then eight draws; Python's % is the mathematical remainder."""
+    """The start is ((seed + 104729) * 2654435761) mod (2^31 - 1), then eight draws, as exact Python integers."""
     state = ffi.new("uint64_t *")
     assert lib.tnn_random_seed(lib.TNN_RANDOM_LCG31, seed, state) == lib.TNN_OK
     s = (seed + 104729) * 2654435761 % (2**31 - 1) or seed + 104729
@@ -260,7 +260,7 @@ def test_a_session_without_weights_can_compute_graphs(session: Any) -> None:
 
 
 def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> None:
-    """Its generation has 22 bits: one more would let handles of the first graph come alive again."""
+    """A generation has 22 bits. With one more rebuild, handles of the first graph would be valid again."""
     lib.tnn_finalize_weights(session)
     rebuild = lib.tnn_reset_for_rebuild
     for _ in range(2**22 - 2):
@@ -274,7 +274,7 @@ def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> No
 
 
 def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> None:
-    """Python's own check is by process id; this one is C's. The child ends as any process does."""
+    """Python checks the process id itself, so this test calls C directly. The child exits normally."""
     out = run_with_toynn("""
         import sys
         from toynn.tinynn.native import ffi, lib, text

@@ -1,4 +1,4 @@
-"""SmolLM2Config and RopeScaling: their values, their refusals, and llama3's factors against the definition."""
+"""SmolLM2Config and RopeScaling: values, errors, and the factors of llama3 scaling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_mha_sets_n_kv_to_n_heads_and_accepts_other_fields_by_name() -> None:
 def test_the_head_size_is_derived_unless_given() -> None:
     assert SmolLM2Config(**GOOD).head_dim == 6
     assert SmolLM2Config(**GOOD, head_dim=10).head_dim == 10
-    assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10  # 4 need not divide 25 then
+    assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10  # then n_heads = 4 need not divide 25
 
 
 def test_replace_keeps_the_head_size_unless_told_to_derive_it() -> None:
@@ -110,7 +110,7 @@ def test_no_scaling_is_the_default_and_has_no_factors() -> None:
 
 
 def llama3_factor(i: int, d_head: int, base: float, factor: float, low: float, high: float, orig: int) -> float:
-    """The definition, for one pair."""
+    """Return the factor of one pair by its definition."""
     wavelength = 2.0 * math.pi * base ** (2.0 * i / d_head)
     if wavelength < orig / high:
         return 1.0
@@ -137,7 +137,7 @@ def test_llama3_factors_equal_their_definition(
     assert factors.dtype == np.float32
     expected = [llama3_factor(i, 2 * half, base, factor, low, low + wider, orig) for i in range(half)]
     np.testing.assert_allclose(factors, np.array(expected, dtype=np.float32), rtol=2e-7)
-    assert (np.diff(factors) >= 0).all()  # the longer the wavelength, the slower it gets
+    assert (np.diff(factors) >= 0).all()  # longer wavelengths have larger factors
     assert factors.min() >= 1.0 - 1e-6
     assert factors.max() <= np.float32(factor) * (1 + 1e-6)
 
@@ -159,7 +159,7 @@ def test_llama3_hf_interpolates_frequencies_and_llama3_their_divisors(
     for i, found in enumerate(factors):
         wavelength = 2.0 * math.pi * base ** (2.0 * i / (2 * half))
         s = min(max((orig / wavelength - low) / wider, 0.0), 1.0)
-        frequency = 1.0 / wavelength  # in turns
+        frequency = 1.0 / wavelength  # in turns per position
         wanted = (1.0 - s) * frequency / factor + s * frequency
         assert frequency / float(found) == pytest.approx(wanted, rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""The corpus is what its script writes, its stories differ, and its English keeps the rules that can be checked."""
+"""The corpus: it equals the output of its script, the stories differ, and the English follows checkable rules."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_the_corpus_has_at_least_20_schemas_and_40_handwritten_stories() -> None
 
 
 def runs(story: str) -> set[str]:
-    """All runs of eight words, counted here and not by the script."""
+    """Return all sequences of eight words, computed here and not by the script."""
     words = story.split()
     return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
 
 
 def nearest(stories: list[str]) -> float:
-    """The largest share of a story's runs that one other story has too; of two, the shorter one's."""
+    """Return the largest share of eight-word sequences that two stories have in common, relative to the shorter one."""
     found_in: dict[str, list[int]] = defaultdict(list)
     sizes: list[int] = []
     for i, story in enumerate(stories):
@@ -96,7 +96,7 @@ def test_a_story_with_other_names_or_one_more_sentence_counts_as_similar(i: int)
 
 
 def test_at_least_a_seventh_of_every_story_and_half_on_average_is_unique() -> None:
-    """So a held-out story is a new combination: a model that knows the others by heart does not know it."""
+    """A held-out story is then a new combination, which a model that memorized the others does not know."""
     times = Counter(run for story in STORIES for run in runs(story))
     own = [sum(times[run] == 1 for run in runs(story)) / len(runs(story)) for story in STORIES]
     assert min(own) >= 1 / 7
@@ -114,7 +114,7 @@ def test_a_schema_with_too_few_variants_is_refused(monkeypatch: pytest.MonkeyPat
 
 # ---- English ----
 
-# Words whose sound is not what their first letter says.
+# Words whose first sound differs from their first letter, for "a" and "an".
 AN_BEFORE = {"hour", "honest", "heir"}
 A_BEFORE = {"one", "once", "use", "useful", "used", "unicorn", "uniform", "union"}
 FAULTS = {
@@ -133,7 +133,7 @@ FAULTS = {
     "was and were": re.compile(r"\b(?:they|we|you) was\b|(?<!if )\b(?:he|she|it) were\b", re.IGNORECASE),
     "has and have": re.compile(r"\b(?:they|we|you) has\b|\b(?:he|she|it) have\b", re.IGNORECASE),
 }
-# Speech that goes on after "said Tom," is meant to begin small.
+# Speech that continues after "said Tom," starts with a small letter.
 GOES_ON = re.compile(r',"[^"]*, "[a-z]')
 
 
@@ -202,13 +202,13 @@ def test_the_words_are_those_of_a_small_child() -> None:
 
 HE = re.compile(r"\b(?:he|him|his|himself)\b", re.IGNORECASE)
 SHE = re.compile(r"\b(?:she|her|hers|herself)\b", re.IGNORECASE)
-# Who may be meant without a name. Nouns of no sex (doctor, teacher) are not referred to by pronouns in the schemas.
+# Nouns that a pronoun may refer to. The schemas use no pronouns for nouns without a sex (doctor, teacher).
 MALE = re.compile(r"\b(?:man|men|father|brothers?|uncle|boy|king|postman|baker|snowman|Mr)\b")
 FEMALE = re.compile(r"\b(?:woman|women|mother|sisters?|aunt|girl|baker|owl|cow|hen|Mrs|Miss)\b")
 
 
 def pronouns_without_somebody(story: str, cast: list[Person]) -> list[str]:
-    """ "he" where nobody in the story is male, "she" where nobody is female."""
+    """Return each "he" in a story without a male character, and each "she" without a female one."""
     females = any(person.female for person in cast) or FEMALE.search(story)
     males = any(not person.female for person in cast) or MALE.search(story)
     return ([] if males else HE.findall(story)) + ([] if females else SHE.findall(story))
@@ -227,7 +227,7 @@ def test_every_pronoun_refers_to_a_character() -> None:
     told = told_with_cast()
     assert all(pronouns_without_somebody(story, cast) == [] for story, cast in told)
     one_sex = [story for story, cast in told if len({person.female for person in cast}) == 1]
-    assert len(one_sex) > 100  # so that the line above says something
+    assert len(one_sex) > 100  # otherwise the line above would prove little
 
 
 def test_the_check_finds_a_wrong_pronoun() -> None:
@@ -299,16 +299,16 @@ MIA, ANNA, TOM = Person("Mia", True, "girl"), Person("Anna", True, "girl"), Pers
         ("Mia sat down. Mia thought.", "Mia sat down. She thought."),
         ("Mia met Tom. Tom was sad. Mia saw it.", "Mia met Tom. He was sad. She saw it."),
         ('Mia sat down. "Why?" asked Mia.', 'Mia sat down. "Why?" she asked.'),
-        # who is meant would not be plain
+        # the reference would not be clear
         ("Mia met Anna. Mia sat down.", "Mia met Anna. Mia sat down."),
         ("Mia met a woman. Mia sat down.", "Mia met a woman. Mia sat down."),
         ('"Hello, Anna!" Tom heard Mia. Mia sat down.', '"Hello, Anna!" Tom heard Mia. Mia sat down.'),
-        # not the subject, or not alone
+        # not the subject, or not the only subject
         ("Mia sat down. Tom saw Mia.", "Mia sat down. Tom saw Mia."),
         ("Mia sat down. Mia's cat slept.", "Mia sat down. Mia's cat slept."),
         ("Mia met Tom. Mia and Tom sang.", "Mia met Tom. Mia and Tom sang."),
         ('Mia sat down. "Mia is here," said Tom.', 'Mia sat down. "Mia is here," said Tom.'),
-        # the name comes back after two pronouns
+        # the name is repeated after two pronouns
         ("Mia sat. Mia ate. Mia read. Mia slept.", "Mia sat. She ate. She read. Mia slept."),
     ],
 )

@@ -1,4 +1,4 @@
-"""Data: what is packed is the text, every window is visited once, and what is damaged is refused."""
+"""Data: packed tokens decode to the text, an epoch visits every window once, and damaged data is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, texts: list[str]) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder of 20 documents."""
+    """Return a data folder of 20 documents."""
     prepare([write(tmp_path / "stories.txt", documents(20))], tmp_path / "data", vocab_size=300, validation=0.2)
     return tmp_path / "data"
 
@@ -55,7 +55,7 @@ def text_of(folder: Path, split: str) -> str:
 @pytest.mark.quick
 def test_every_document_is_in_one_split_and_decodes_to_its_text(folder: Path) -> None:
     parts = {split: text_of(folder, split).split(END_OF_TEXT) for split in ("train", "validation")}
-    assert parts["train"].pop() == parts["validation"].pop() == "", "each document ends with eos"
+    assert parts["train"].pop() == parts["validation"].pop() == "", "each document must end with eos"
     assert len(parts["validation"]) == 4
     assert sorted(parts["train"] + parts["validation"]) == sorted(documents(20))
 
@@ -91,7 +91,7 @@ any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=2
 def test_any_text_in_any_pieces_decodes_to_itself(
     texts: list[str], size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Line ends of all kinds, bytes of no encoding's meaning, empty documents; pieces far smaller than the usual."""
+    """All kinds of line ends, bytes without a meaning in any encoding, empty documents, and very small pieces."""
     tmp_path = tmp_path_factory.mktemp("any")
     texts = [text for text in texts if text.strip() != END_OF_TEXT and END_OF_TEXT not in text]
     path = tmp_path / "text.txt"
@@ -111,7 +111,7 @@ def test_any_text_in_any_pieces_decodes_to_itself(
 
 def test_a_very_long_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(preparing, "_READ", 33)  # cuts characters in two
+    monkeypatch.setattr(preparing, "_READ", 33)  # so small that characters are cut in two
     text = "añ€😀" * 300
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     prepare([tmp_path / "long.txt"], tmp_path / "data", vocab_size=257, validation=0)
@@ -139,7 +139,7 @@ def test_the_end_of_a_long_line_is_not_taken_for_a_separator(tmp_path: Path, mon
 
 
 def test_batches_of_pieces_have_a_limit_on_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 lines of a megabyte each were encoded together: gigabytes."""
+    """Encoding 64 lines of one megabyte together would need gigabytes."""
     batches: list[int] = []
 
     def watched(model: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -336,10 +336,10 @@ def test_an_epoch_visits_every_window_once_and_no_token_twice(shape: tuple[int, 
     for i in range(epoch * per_epoch, (epoch + 1) * per_epoch):
         ids, targets = batcher.window(i)
         assert ids.dtype == targets.dtype == np.int32
-        assert (targets == ids + 1).all(), "the token after each"
+        assert (targets == ids + 1).all(), "each target must be the next token"
         seen += ids.tolist()
     assert len(seen) == len(set(seen)) == per_epoch * t
-    assert sorted(seen) == list(range(min(seen), min(seen) + per_epoch * t)), "windows lie side by side"
+    assert sorted(seen) == list(range(min(seen), min(seen) + per_epoch * t)), "windows must be adjacent"
 
 
 @settings(max_examples=50, deadline=None)
@@ -392,7 +392,7 @@ def test_a_batch_equals_its_windows_across_any_number_of_epochs() -> None:
 
 
 def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It took 27 times as much: two arrays and a tuple a window."""
+    """An earlier version needed 27 times as much: two arrays and a tuple for each window."""
     import tracemalloc
     from contextlib import contextmanager
 
@@ -417,7 +417,7 @@ def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.M
 
 
 def test_a_failed_draw_of_an_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The offset of the new epoch stayed, with the order of the old one."""
+    """An earlier version kept the offset of the new epoch with the order of the old one."""
     from contextlib import contextmanager
 
     tokens = np.arange(1009, dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""Files and folders that take the place of others when they are whole, and not before."""
+"""Files and folders that replace others only when they are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toynn.storage.durable_files import replacing_file, replacing_folder
 
 
 class BrokenError(Exception):
-    """What goes wrong while something is written."""
+    """An error while something is written."""
 
 
 def write_and_break(path: Path) -> None:
@@ -126,6 +126,6 @@ def test_a_kill_at_any_time_leaves_the_old_or_the_new_folder_complete(tmp_path: 
         assert done.returncode == -signal.SIGKILL
     else:
         raise AssertionError("it never came to an end")
-    assert call > 6, "there were moments to die at"
+    assert call > 6, "the test must kill at several places"
     assert [entry.name for entry in folder.iterdir()] == ["hf"]
     assert True in ends

@@ -1,4 +1,4 @@
-"""The kernels of the matrix product: which there are, how one is chosen, and that all of them give the same bits."""
+"""The kernels of the matrix product: which exist, how one is chosen, and their equal bits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FUSED = [curve for curve in CURVES if curve.opts.layout == "fused"]
 
 
 def kernels() -> list[str]:
-    """The names of the kernels that this CPU can run, the fastest first."""
+    """Return the names of the kernels that this CPU can run, the fastest first."""
     names: list[str] = []
     while (name := nn.tnn_gemm_kernel_at(len(names))) is not None:
         names.append(name)
@@ -32,7 +32,7 @@ def kernels() -> list[str]:
 
 @contextmanager
 def kernel(name: str) -> Iterator[None]:
-    """Products are computed by that kernel, and afterwards by the one before."""
+    """Use a kernel inside the block, and the previous one afterwards."""
     before = nn.tnn_gemm_kernel()
     nn.tnn_gemm_use_kernel(name)
     try:
@@ -97,7 +97,7 @@ def test_an_unknown_kernel_is_refused_by_name() -> None:
 
 
 def products(rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed: int) -> list[bytes]:
-    """All that products of these sizes give, with operands in every orientation.
+    """Return the results of all products of these sizes, with operands in every orientation.
 
     Forward: x W^T (+ bias) (+ add). Backward: dy W, one chain through all weights, and dy^T x, added to what is there
     where a weight is used twice.
@@ -160,7 +160,7 @@ def test_products_of_any_shape_have_the_same_bits_under_every_kernel(
 @several
 @pytest.mark.parametrize("width", [8, 16, 24, 32, 40])
 def test_tiles_of_every_height_and_width_have_the_same_bits_under_every_kernel_from_start_to_end(width: int) -> None:
-    """Rows from 1 to beyond two tiles, whole vectors of columns, with bias and addend and with several blocks of k."""
+    """From 1 row to more than two tiles, whole vectors of columns, with bias and addend, and several blocks of k."""
     for rows in range(1, 27):
         results = {}
         for name in kernels():

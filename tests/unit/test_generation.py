@@ -1,4 +1,4 @@
-"""LlamaDecoder and sampling: the cache changes no bit, and each cut is what its name says."""
+"""LlamaDecoder and sampling: the cache changes no bit, and each filter keeps the tokens that it should."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decoder(variant: Variant, n_threads: int = 1, n_ctx: int | None = None) -> L
 
 @contextmanager
 def full_forward(variant: Variant, t_seq: int) -> Iterator[LlamaSeqEngine]:
-    """An engine without a cache over sequences of t_seq, with the same weights."""
+    """Return an engine without a cache, for sequences of t_seq, with the same weights."""
     with realized(variant.cfg, t_seq=t_seq, untied=variant.untied, qkv_bias=variant.qkv_bias) as engine:
         for name, values in fused_weights(variant).items():
             engine.upload_weight(name, values)
@@ -63,16 +63,16 @@ def test_cached_logits_equal_those_of_a_full_forward_bit_for_bit(variant: Varian
 
 @pytest.mark.quick
 def test_a_long_greedy_text_is_the_same_with_the_cache_and_with_full_forwards() -> None:
-    """300 tokens, beyond a block of queries and many cuts of the softmax's vectors."""
+    """300 tokens are more than a block of queries and end at many positions of the vectors in the softmax."""
     variant = Variant(SmolLM2Config(61, 32, 4, 2, 48, 2, 320, 10000.0, 1e-5), 1, untied=True)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6]
     with decoder(variant) as d:
         cached = list(generate(d, prompt, Sampling.greedy(), 300))
     assert len(cached) == 300
-    assert len(set(cached)) > 5, "a text of one token would prove little"
+    assert len(set(cached)) > 5, "the text must have several different tokens"
     text = prompt + cached
     with full_forward(variant, len(text)) as engine:
-        logits = engine.forward(text)  # causal: row i is what a forward over text[: i + 1] gives last
+        logits = engine.forward(text)  # causal: row i equals the last row of a forward over text[: i + 1]
     assert [int(row.argmax()) for row in logits[len(prompt) - 1 : -1]] == cached
 
 
@@ -99,7 +99,7 @@ def test_scores_equal_the_losses_of_a_full_forward(variant: Variant) -> None:
         assert d.n_past == 0
         np.testing.assert_allclose(losses, -log_softmax[np.arange(11), ids[1:]], rtol=1e-5, atol=1e-6)
         assert d.score(ids[:5]).tobytes() == losses[:4].tobytes()
-        assert d.feed(ids[:4]).tobytes() == logits[3].astype(np.float32).tobytes(), "and feeding goes on as ever"
+        assert d.feed(ids[:4]).tobytes() == logits[3].astype(np.float32).tobytes(), "feeding must continue as before"
 
 
 def test_rewinding_drops_the_later_tokens() -> None:
@@ -184,9 +184,9 @@ def test_the_possible_tokens_are_those_that_all_filters_keep(
     assert (np.diff(p) <= 0).all()
     kept = np.asarray(logits)[tokens]
     assert kept[0] == max(logits)
-    assert (np.diff(kept) <= 0).all(), "the likeliest first"
+    assert (np.diff(kept) <= 0).all(), "the most likely tokens must come first"
     assert top_k == 0 or tokens.size <= top_k
-    # by the definition, slowly
+    # the slow definition
     x = np.asarray(logits, dtype=np.float64)
     order = sorted(range(x.size), key=lambda i: (-x[i], i))
     order = order[:top_k] if top_k else order
@@ -196,7 +196,7 @@ def test_the_possible_tokens_are_those_that_all_filters_keep(
     for i in order:
         nucleus.append(i)
         reached += weight[i] / total
-        near = near or abs(reached - sampling.top_p) < 1e-9  # one rounding more or less decides
+        near = near or abs(reached - sampling.top_p) < 1e-9  # rounding may decide either way
         if sampling.top_p < 1 and reached >= sampling.top_p * (1 + 1e-12):
             break
     least = sampling.min_p * weight[order[0]]
@@ -212,7 +212,7 @@ def test_greedy_sampling_takes_the_first_of_equal_logits() -> None:
 
 
 def test_samples_follow_the_probabilities_and_depend_on_the_seed() -> None:
-    """20,000 draws from the model's own distribution: within five standard deviations of it."""
+    """20,000 samples must lie within five standard deviations of the probabilities."""
     variant = CACHED["tied"]
     with decoder(variant) as d:
         logits = d.feed([1, 2, 3]).astype(np.float64)
@@ -235,7 +235,7 @@ def test_generation_ends_before_a_stop_token_and_when_the_cache_is_full() -> Non
     variant = CACHED["gqa"]
     with decoder(variant, n_ctx=9) as d:
         whole = list(generate(d, [1, 2, 3], Sampling.greedy(), 100))
-        assert len(whole) == 7, "the last one was not read back"
+        assert len(whole) == 7, "the last token must not be fed"
         d.rewind()
         stop = whole[3]
         assert list(generate(d, [1, 2, 3], Sampling.greedy(), 100, {stop})) == whole[: whole.index(stop)]

@@ -1,4 +1,4 @@
-"""Which graphs can be differentiated, stepped and computed, and what is said of those that cannot."""
+"""Which graphs can be differentiated, trained and computed, and the errors of those that cannot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F32 = npt.NDArray[np.float32]
 
 
 class Desk:
-    """Two parameters, and constants of several shapes, in a session whose graph is to be built."""
+    """A session before its graph is built, with two parameters and constants of several shapes."""
 
     def __init__(self) -> None:
         self.s = s = Session(n_threads=2, oversubscribe=True)
@@ -43,7 +43,7 @@ class Desk:
         nn.upload_int_array(s, self.ids, [3, 1, 2, 0])
 
     def huge(self, n: int) -> Tensor:
-        """A parameter of n numbers, in a graph that never gets the memory for them."""
+        """Return a parameter of n numbers in a graph that is never realized, so it needs no memory."""
         given = nn.tnn_input_1d_f32(self.s, n)
         nn.tnn_set_param(self.s, given)
         return given
@@ -113,7 +113,7 @@ def test_operators_without_a_ggml_derivative_are_refused_by_name(name: str, desk
         desk.backward(nn.tnn_sum(desk.s, build(desk.s, desk)))
 
 
-# Of the sum of what is built, by each row of w.
+# The gradient of the sum of each result with respect to each row of w.
 DERIVED: dict[str, tuple[Build, list[float]]] = {
     "a cast to what it is": (lambda s, d: nn.tnn_cast(s, d.w, nn.TNN_F32), [1, 1, 1, 1]),
     "a cast of a constant beside it": (
@@ -216,7 +216,7 @@ def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
 
 
 def test_a_graph_too_long_to_be_grouped_has_the_same_losses(desk: Desk) -> None:
-    """A chain of norms, each of gain 1: the second changes nothing within rounding."""
+    """A chain of norms with gain 1: after the first, each changes its input only within rounding."""
     s = desk.s
     losses = []
     for norms in (1, 1500):

@@ -1,4 +1,4 @@
-"""Labels against their definition, position by position."""
+"""Labels compared with their definition, position by position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAKERS = [next_token, next_token_guarded]
 
 
 def defined(ids: list[int], vocab: int, context: int, batch: int) -> np.ndarray:
-    """The definition; a target outside the vocabulary gives no 1."""
+    """Return labels by their definition; a target outside the vocabulary gives a row of zeros."""
     rows = np.zeros((context * batch, vocab), dtype=np.float32)
     for b in range(batch):
         for t in range(context):
@@ -29,7 +29,7 @@ def defined(ids: list[int], vocab: int, context: int, batch: int) -> np.ndarray:
 
 @st.composite
 def sequences(draw: st.DrawFn, least: int, beyond: int) -> tuple[list[int], int, int, int]:
-    """ids, vocab, context, batch; ids from `least` to vocab - 1 + `beyond`."""
+    """Draw ids, vocab, context and batch; ids range from `least` to vocab - 1 + `beyond`."""
     vocab, context, batch = draw(st.integers(1, 12)), draw(st.integers(1, 7)), draw(st.integers(1, 4))
     ids = draw(st.lists(st.integers(least, vocab - 1 + beyond), min_size=context * batch, max_size=context * batch))
     return ids, vocab, context, batch

@@ -1,4 +1,4 @@
-"""RecipeOptions: defaults, refusals, and the sequence length that must be set."""
+"""RecipeOptions: defaults, errors, and the sequence length that must be set."""
 
 from __future__ import annotations
 

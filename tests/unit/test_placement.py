@@ -1,4 +1,4 @@
-"""Where the tensors of a graph lie: sharing memory changes no number."""
+"""Memory shared by the tensors of a graph does not change results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_node_does_not_overwrite_an_operand_it_reads_through_a_view(name: str)
 
 
 def test_an_operator_never_writes_to_memory_it_reads() -> None:
-    """Its threads would read what others have written already."""
+    """Otherwise its threads would read what other threads have already written."""
     with Session(n_threads=1) as s:
         w, m, v = (nn.tnn_input_1d_f32_persistent(s, 64) for _ in range(3))
         hp, cache = nn.tnn_input_1d_f32_persistent(s, 7), nn.tnn_input_2d_f32_persistent(s, 8, 6)

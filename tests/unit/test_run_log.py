@@ -1,4 +1,4 @@
-"""The log, the report and the TensorBoard files of a run: what happened, once, to the bit."""
+"""The log, the report and the TensorBoard files of a run: every event once, with exact numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_log_of_a_killed_and_resumed_run_reads_like_an_uninterrupted_one(dat
     log = run / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     ahead = [line.replace('"step": 4', '"step": 5') for line in lines if '"stepped"' in line and '"step": 4' in line]
-    log.write_text("".join(lines[:-1] + ahead) + '{"v": 1, "event": "step')  # killed in the middle of a line
+    log.write_text("".join(lines[:-1] + ahead) + '{"v": 1, "event": "step')  # killed while a line was written
     assert [event["step"] for event in read_log(log) if event["event"] == "stepped"] == [1, 2, 3, 4, 5]
     train(TrainArgs(data, run, resume=True))
     assert losses(run) == losses(tmp_path / "whole")
@@ -76,7 +76,7 @@ def test_a_report_is_one_page_with_plots_and_figures(data: Path, tmp_path: Path)
         assert width > 600 and height > 300
     page = written[3].read_text(encoding="utf-8")
     assert "<h1>a &lt;run&gt; &amp; more</h1>" in page
-    assert not re.search(r'(src|href)="(?!data:)', page), "nothing from elsewhere"
+    assert not re.search(r'(src|href)="(?!data:)', page), "the page must not refer to other files"
     last = [event for event in read_log(run / "log.jsonl") if event["event"] == "evaluated"][-1]
     assert f"{last['loss']:.4f}" in page
     assert page.count("data:image/png;base64,") == 3
@@ -99,7 +99,7 @@ def test_tensorboard_files_contain_every_figure(data: Path, tmp_path: Path) -> N
         train(TrainArgs(data, tmp_path / "run", config(5)), [view, seen.append])
     (file,) = (tmp_path / "tb").iterdir()
     content, records = file.read_bytes(), []
-    while content:  # a TFRecord: length u64, its checksum u32, the record, its checksum u32
+    while content:  # a TFRecord: u64 length, u32 checksum of it, record, u32 checksum of the record
         (length,) = struct.unpack("<Q", content[:8])
         records.append(Record.FromString(content[12 : 12 + length]))
         content = content[16 + length :]

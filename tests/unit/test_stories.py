@@ -1,4 +1,4 @@
-"""The tokens in the repository are what the script makes of the stories, and its window is what the rule says."""
+"""The tokens in the repository: the script reproduces them from the stories, and its window follows the rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tokens() -> dict[str, Any]:
 def test_the_script_reproduces_the_files_in_the_repository(script: ModuleType) -> None:
     for name, content in script.make().items():
         made, stored = json.loads(content), json.loads((EXAMPLES / "data" / name).read_text(encoding="utf-8"))
-        made.pop("tokenizer", None), stored.pop("tokenizer", None)  # the version that made it: a fact, not a result
+        made.pop("tokenizer", None), stored.pop("tokenizer", None)  # the library version may differ
         assert made == stored
 
 

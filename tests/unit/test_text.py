@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_streamed_pieces_join_to_the_decoded_text(run: Path) -> None:
-    """An untrained model writes bytes at random: many are parts of characters, or none at all."""
+    """An untrained model samples random bytes; many are parts of characters or invalid."""
     with load(run, n_threads=1) as model:
         for seed in range(5):
             sampling = Sampling(1.5, 0, 1.0, 0.0, seed)
@@ -130,7 +130,7 @@ def test_text_that_is_not_valid_unicode_is_refused(run: Path, text: str) -> None
 
 
 def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Path) -> None:
-    """The second prompt is as long as what the decoder had read of the first: only its turns tell."""
+    """The second prompt has as many tokens as the decoder had read of the first, so counts do not show the change."""
     with load(run, n_threads=1) as model:
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
@@ -138,7 +138,7 @@ def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Pat
         next(other)
         with pytest.raises(SessionError, match="has read something else since"):
             list(pieces)
-        assert "".join(other), "the second text continues"
+        assert "".join(other), "the second text must continue"
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
         model.evaluate(TEXT)
@@ -147,7 +147,7 @@ def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Pat
 
 
 def test_truncation_and_padding_of_the_tokenizer_are_ignored(run: Path, tmp_path: Path) -> None:
-    """An imported model's bits per byte were a tenth of what they are: most of the text was not read."""
+    """With truncation, bits per byte were a tenth of the right value, because most of the text was not read."""
     described = Tokenizer.from_str(tokenizer().decode())
     described.enable_truncation(10)
     described.enable_padding(length=50, pad_id=3)
@@ -157,7 +157,7 @@ def test_truncation_and_padding_of_the_tokenizer_are_ignored(run: Path, tmp_path
         with load(other, n_threads=1) as model:
             assert model.evaluate(TEXT) == plain.evaluate(TEXT)
     kept = load_checkpoint(other).model.tokenizer
-    assert kept == content, "the file stays as it came"
+    assert kept == content, "the file must not change"
 
 
 def test_a_tokenizer_with_dropout_is_refused(tmp_path: Path) -> None:

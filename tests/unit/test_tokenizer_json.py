@@ -1,4 +1,4 @@
-"""tokenizer.json of any kind: a tokenizer or a TinyNNValueError, and vocabularies that hold every id."""
+"""Any tokenizer.json gives a tokenizer or a TinyNNValueError, and the vocabulary contains every id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def panicking() -> bytes:
 
 
 def with_holes(last: int) -> bytes:
-    """One whose last token has this id, far behind the others."""
+    """Return a tokenizer whose last token has the id `last`, far above the others."""
     described = json.loads(tokenizer())
     described["model"]["vocab"]["zz"] = last
     described["model"]["merges"].append(["z", "z"])
@@ -52,7 +52,7 @@ def test_an_invalid_tokenizer_json_is_refused_everywhere(content: bytes, tmp_pat
 
 
 def test_the_vocabulary_size_includes_the_highest_id(tmp_path: Path) -> None:
-    """393 tokens, one of them with the id 70000: counted, they would be packed into 16 bits."""
+    """There are 393 tokens, one with the id 70000. Packing by their count would use 16 bits."""
     content = with_holes(70000)
     assert ids_needed(parsed_tokenizer(content)) == 70001
     (tmp_path / "tokenizer.json").write_bytes(content)

@@ -1,4 +1,4 @@
-"""TrainConfig: TOML and back, unknown keys named, each value checked by its key."""
+"""TrainConfig: round trips through TOML, errors that name keys, and checks of values."""
 
 from __future__ import annotations
 

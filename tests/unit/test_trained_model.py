@@ -1,4 +1,4 @@
-"""TrainedModel: exactly the weights that an engine has, and nothing that no model could have."""
+"""TrainedModel: the weights of an engine, and errors for inconsistent fields and weights."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def _fmaf() -> ctypes._NamedFuncPointer:
 
 
 def linear(x: F32, ws: list[F32], biases: list[F32] | None = None, add: F32 | None = None, n_threads: int = 1) -> F32:
-    """tnn_fused_linear on numpy arrays: x (rows, k), ws (m, k) -> (rows, sum of m)."""
+    """Return tnn_fused_linear of numpy arrays: x (rows, k), ws (m, k) -> (rows, sum of m)."""
     with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
         arrays = [x, *ws, *(biases or []), *([add] if add is not None else [])]
         tensors = [
@@ -97,7 +97,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
 
 @pytest.mark.threads
 def test_a_larger_model_has_the_same_bits_with_any_number_of_threads() -> None:
-    """Products larger than one block of any dimension, several blocks of queries."""
+    """Products are larger than one block in each dimension, and there are several blocks of queries."""
     cfg = SmolLM2Config(600, 400, 6, 3, 530, 1, 256, 10000.0, 1e-5, head_dim=64)
     variant = Variant(cfg, 130, t_batch=2)
     runs = []
@@ -158,7 +158,7 @@ def test_adamw_equals_that_of_ggml_bit_for_bit() -> None:
             nn.upload_int_array(s, ids, range(5))
             nn.tnn_set_param(s, tw)
             hp = nn.tnn_input_1d_f32(s, 7)
-            tg = nn.tnn_get_rows(s, table, ids)  # g, as a computed tensor
+            tg = nn.tnn_get_rows(s, table, ids)  # g as the result of an operator
             if layout == "fused":
                 x = nn.tnn_input_2d_f32(s, 37, 1)
                 targets = nn.tnn_input_1d_i32(s, 1)

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.quick
 
 
 def cached(s: nn.Session, table: nn.Tensor, cache: nn.Tensor, n_past: nn.Tensor) -> nn.Tensor:
-    """A cached attention of one head of 8 over five tokens."""
+    """Return a cached attention with one head of size 8 over five tokens."""
     return nn.tnn_fused_attention_cached(s, nn.tnn_input_2d_f32(s, 24, 5), table, cache, n_past, 1, 1)
 
 
 def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
-    """A parameter (6, 8), an input (5, 8) and targets, before any graph."""
+    """Return a parameter (6, 8), an input (5, 8) and targets; the graph is still empty."""
     w = nn.tnn_input_2d_f32_persistent(s, 8, 6)
     nn.tnn_finalize_weights(s)
     nn.upload_row_major(s, w, np.linspace(-1, 1, 48).reshape(6, 8))
@@ -34,7 +34,7 @@ def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
 
 
 def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None:
-    """y = x W^T feeds two SwiGLUs, an add of itself with itself and a linear; checked against finite differences."""
+    """Two SwiGLUs, an add of y with itself and a linear read y = x W^T. The oracle is finite differences."""
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         y = nn.tnn_fused_linear(s, x, [w])  # ne=[6, 5]
@@ -179,7 +179,7 @@ def test_operands_that_do_not_fit_are_refused_by_name(build: Any, error: type[Ex
         w, x, t = small_graph(s)
         with pytest.raises(error, match=mentions):
             build(s, w, x, t)
-        y = nn.tnn_fused_linear(s, x, [w])  # and the graph can be gone on with
+        y = nn.tnn_fused_linear(s, x, [w])  # the graph must still be usable
         nn.tnn_set_output(s, y)
         nn.tnn_realize(s, y)
         nn.upload_row_major(s, x, np.ones((5, 8)))
@@ -231,7 +231,7 @@ def test_only_a_fused_cross_entropy_can_be_the_loss_of_a_fused_graph(kind: str) 
 
 
 def two_weights_as_one(s: nn.Session, *, outputs: bool = True) -> tuple[list[nn.Tensor], nn.Tensor, nn.Tensor]:
-    """logits = (x W^T) (W + V)^T; the two parameters, the targets and the loss, realized."""
+    """Realize logits = (x W^T) (W + V)^T, and return the two parameters, the targets and the loss."""
     rng = np.random.default_rng(0)
     w, v, x = (nn.tnn_input_2d_f32_persistent(s, 4, rows) for rows in (4, 4, 3))
     nn.tnn_finalize_weights(s)
@@ -271,7 +271,7 @@ def test_parameters_that_are_added_get_separate_gradients() -> None:
 
 
 def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
-    """P is an addend: its gradient is another tensor's, written anew in each step."""
+    """P is an addend, so its gradient is that of another tensor and is overwritten in each step."""
     with nn.Session(n_threads=1) as s:
         p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))
@@ -318,10 +318,10 @@ def test_loss_and_norm_of_a_step_must_be_outputs() -> None:
 
 
 def test_a_list_with_a_wrong_length_is_read_item_by_item_to_its_end() -> None:
-    class Liar(list):  # type: ignore[type-arg]
+    class WrongLength(list):  # type: ignore[type-arg]
         def __len__(self) -> int:
             return 3
 
     with nn.Session(n_threads=1) as s:
         w, x, _ = small_graph(s)
-        assert nn.tnn_tensor_ne0(s, nn.tnn_fused_linear(s, x, Liar([w]))) == 6
+        assert nn.tnn_tensor_ne0(s, nn.tnn_fused_linear(s, x, WrongLength([w]))) == 6

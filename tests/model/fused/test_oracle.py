@@ -56,7 +56,7 @@ def test_three_adamw_steps_agree_with_the_float64_oracle(variant: Variant) -> No
 
 
 def slopes_are_the_gradients(e: LlamaSeqEngine, variant: Variant, wanted: npt.NDArray[np.int32]) -> None:
-    """Finite differences of the engine itself, along each parameter's gradient."""
+    """Compare each gradient with finite differences of the engine along it."""
 
     def loss() -> float:
         return e.train_step(variant.ids(), wanted, HP.hp(1), update=False)[0]
@@ -91,7 +91,7 @@ def test_with_ignored_targets_a_gradient_equals_the_finite_difference_of_the_los
 
 
 def test_several_query_blocks_and_partial_tiles_agree_with_the_oracle() -> None:
-    """T beyond a block of queries, d_head that is no multiple of the vector, rows that fill no tile."""
+    """T exceeds a block of queries, d_head is not a multiple of the vector size, and rows do not fill a tile."""
     llama = pytest.importorskip("oracle.llama")
     cfg = SmolLM2Config(37, 33, 4, 2, 50, 1, 256, 10000.0, 1e-5, head_dim=22)
     variant = Variant(cfg, 211, t_batch=2, untied=True, qkv_bias=True)
@@ -144,8 +144,8 @@ def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
 
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.t_batch == 1])
 def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(name: str) -> None:
-    """The embedding is a copy and has the same bits. The norm adds its squares in f32 lanes where ggml adds them in
-    f64, and a matrix product is one chain where tinyBLAS has eight: from there on they agree within rounding."""
+    """The embedding is a copy and has the same bits. The norm sums squares in f32 lanes, but ggml sums them in
+    f64. A matrix product is one chain, but tinyBLAS uses eight. From there on both agree within rounding."""
     variant = VARIANTS[name]
     taps, logits = {}, {}
     for layout in ("per_head", "fused"):

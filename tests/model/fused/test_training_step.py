@@ -50,7 +50,7 @@ def test_the_loss_is_the_mean_over_the_rows_with_a_target(rows: int, vocab: int,
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((rows, vocab))).astype(np.float32)
     wanted = rng.integers(-1, vocab, rows)
-    wanted[rng.integers(rows)] = rng.integers(vocab)  # one at least
+    wanted[rng.integers(rows)] = rng.integers(vocab)  # at least one target
     x = logits.astype(np.float64)
     top = x.max(axis=1)
     log_sum = np.log(np.exp(x - top[:, None]).sum(axis=1)) + top
@@ -76,7 +76,7 @@ def test_clipping_scales_all_gradients_to_the_maximum_norm() -> None:
         start = {name: e.download_weight(name) for name in e.param_names()}
         sgd = np.array(
             [[0.1, 0.0, 0.0, 1e6, 0.0, 1e6, 0.0]], dtype=np.float32
-        )  # w - 0.1 g: m = g, eps swallows the root
+        )  # the update is w - 0.1 g: m = g, and eps is much larger than the root of v
         _, norm = e.train_step(variant.ids(), targets(variant), sgd, reset_moments=True, max_norm=0.25)
         squares = sum(float((e.gradient(name).astype(np.float64) ** 2).sum()) for name in start)
         assert norm is not None
@@ -129,7 +129,7 @@ def test_accumulated_gradients_sum_to_those_of_the_whole_batch() -> None:
         for i, part in enumerate(ids.reshape(3, 7)):
             wanted = labels.targets(part, cfg.vocab, 7, 1)
             if i == 2:
-                assert all_weights(e) == before, "update=False leaves the weights"
+                assert all_weights(e) == before, "update=False must not change the weights"
             _, norm = e.train_step(
                 part, wanted, HP.hp(1), accumulate=i > 0, update=i == 2, gradient_scale=1 / 3 if i == 2 else 1.0
             )
@@ -141,7 +141,9 @@ def test_accumulated_gradients_sum_to_those_of_the_whole_batch() -> None:
 
 def test_norms_and_biases_can_be_updated_without_weight_decay() -> None:
     variant = VARIANTS["qkv_bias"]
-    decay_only = np.array([[0.5, 0.9, 0.9, 1e6, 0.2, 0.0, 0.0]], dtype=np.float32)  # no gradient gets through
+    decay_only = np.array(
+        [[0.5, 0.9, 0.9, 1e6, 0.2, 0.0, 0.0]], dtype=np.float32
+    )  # both factors are 0, so gradients have no effect
     for decay_vectors in (True, False):
         with engine(variant, decay_vectors=decay_vectors) as e:
             load(e, variant)

@@ -1,1 +1,1 @@
-"""Oracles: second implementations in float64, deliberately plain, that the tests compare toynn with."""
+"""Oracles: simple second implementations in float64 with which the tests compare toynn."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 
 def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float) -> npt.NDArray[np.float32]:
-    """n values: the cosine first, then the sine; an odd n drops the last sine, and no pair is carried over."""
+    """Return n values: the cosine, then the sine of each pair. An odd n drops the last sine."""
     values: list[float] = []
     while len(values) < n:
         u1 = uniform()

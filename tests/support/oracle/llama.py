@@ -116,7 +116,7 @@ def loss_and_grads(
     t_seq: int,
     t_batch: int,
 ) -> Result:
-    """Logits, loss and the gradient of every trainable weight.
+    """Return logits, loss and the gradient of every trainable weight.
 
     The gradient is the one ggml defines, (softmax - labels) / rows at the logits. Where a row of labels sums to 1
     that is the derivative of the loss; for the row of zeros of a guarded label it is not (the derivative would be
@@ -169,7 +169,7 @@ def adamw_steps(
     t_seq: int,
     t_batch: int,
 ) -> Training:
-    """One step for each row of hyperparameters, on one batch, moments zero at the start. The weights given stay."""
+    """Make one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change."""
     w = {name: np.array(value, dtype=np.float64) for name, value in weights.items()}
     m: Weights = {}
     v: Weights = {}

@@ -20,7 +20,7 @@ F64 = npt.NDArray[np.float64]
 
 
 def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
-    """What RoPE's angle of one pair is divided by."""
+    """Return the divisor of the RoPE angle of one pair."""
     if wavelength < scaling.orig_max_pos / scaling.high_freq:
         return 1.0
     if wavelength > scaling.orig_max_pos / scaling.low_freq:
@@ -30,7 +30,7 @@ def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
 
 
 def freq_factors(cfg: SmolLM2Config) -> F64:
-    """(d/2,): one factor a pair, rounded to float32 as they are uploaded."""
+    """Return one factor for each pair, shape (d/2,), rounded to float32 like the uploaded ones."""
     factors = []
     for i in range(cfg.head_dim // 2):
         wavelength = 2.0 * np.pi * cfg.rope_base ** (2.0 * i / cfg.head_dim)
@@ -40,7 +40,7 @@ def freq_factors(cfg: SmolLM2Config) -> F64:
 
 
 def rope(x: F64, positions: F64, cfg: SmolLM2Config) -> F64:
-    """x (B, T, heads, d), positions (B, T): pair (i, i + d/2) is turned by position * base^(-2i/d) / factor_i."""
+    """Rotate each pair (i, i + d/2) of x (B, T, heads, d) by position * base^(-2i/d) / factor_i; positions (B, T)."""
     half = cfg.head_dim // 2
     speed = cfg.rope_base ** (-2.0 * np.arange(half) / cfg.head_dim) / freq_factors(cfg) * cfg.rope_scaling.freq_scale
     turn = np.exp(1j * positions[:, :, None, None] * speed) * cfg.rope_scaling.attn_factor  # (B, T, 1, d/2)
@@ -58,7 +58,7 @@ def softmax(x: F64) -> F64:
 
 
 def stacked(weights: Weights, stem: str, n: int, kind: str) -> F64:
-    """The n heads of one projection as one array."""
+    """Return the n heads of one projection as one array."""
     return np.stack([weights[f"{stem}.head_{h}.{kind}"] for h in range(n)])
 
 
@@ -103,7 +103,7 @@ def forward(
 
 
 def cross_entropy(logits: F64, labels: npt.ArrayLike) -> float:
-    """Mean over the rows of -sum(labels * log_softmax(logits))."""
+    """Return the mean over the rows of -sum(labels * log_softmax(logits))."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return float(-(np.asarray(labels, dtype=np.float64) * log_p).sum(axis=-1).mean())

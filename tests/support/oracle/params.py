@@ -1,4 +1,4 @@
-"""The weights of a model as the specification lists them: names, shapes, order, and which are trained."""
+"""The weights of a model as listed in the specification: names, shapes, order, and which are trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Weights = dict[str, npt.NDArray[np.float64]]
 
 
 def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, tuple[int, ...]]:
-    """Every weight by name, in declaration order; shapes are row-major (d_out, d_in)."""
+    """Return the shape of every weight by name, in declaration order; shapes are row-major (d_out, d_in)."""
     shapes: dict[str, tuple[int, ...]] = {}
     if cfg.donor_d_in > 0:
         shapes["token_embd.weight"] = (cfg.vocab, cfg.donor_d_in)
@@ -48,13 +48,13 @@ def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, 
 
 
 def trainable_names(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> list[str]:
-    """The same without the embedding that a projection lens keeps frozen."""
+    """Return the names without the embedding that a projection lens keeps frozen."""
     frozen = {"token_embd.weight"} if cfg.donor_d_in > 0 else set()
     return [name for name in param_shapes(cfg, untied, qkv_bias) if name not in frozen]
 
 
 def random_weights(cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int) -> Weights:
-    """Weights for tests, all of them away from 0 and 1 (norms and biases too), every value a float32 exactly."""
+    """Return random weights. Norms and biases are not 0 or 1 either; every value is exact in float32."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
     for name, shape in param_shapes(cfg, untied, qkv_bias).items():
@@ -68,7 +68,7 @@ def random_weights(cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int) 
 def initial_weights(
     cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int, init_scale: float, init_stream: str
 ) -> Weights:
-    """The specification's random initialisation, drawn value by value. Slow: for small models."""
+    """Return the initial weights of the specification, drawn value by value (slow, for small models)."""
     from oracle.init_streams import STREAMS
 
     stream = STREAMS[init_stream](seed)

@@ -1,4 +1,4 @@
-"""The model variants that every comparison runs over: small, but each with all its sizes different."""
+"""The model variants of all comparisons: small, with different values for all sizes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Variant:
         return {"t_seq": self.t_seq, "t_batch": self.t_batch, "untied": self.untied, "qkv_bias": self.qkv_bias}
 
     def ids(self, seed: int = 0) -> npt.NDArray[np.int32]:
-        """(T*B,); some ids repeat, so that gradients of the embedding add up."""
+        """Return ids (T*B,). Some repeat, so that gradients of the embedding are summed."""
         return np.random.default_rng(seed).integers(0, self.cfg.vocab, self.t_seq * self.t_batch).astype(np.int32)
 
     def positions(self) -> npt.NDArray[np.int32]:
         return np.tile(np.arange(self.t_seq, dtype=np.int32), self.t_batch)
 
     def labels(self, seed: int = 0) -> npt.NDArray[np.float32]:
-        """(T*B, vocab): next id, the last position of a sequence targets itself."""
+        """Return labels (T*B, vocab): the next id; the last position of a sequence has itself as target."""
         ids = self.ids(seed).reshape(self.t_batch, self.t_seq)
         labels = np.zeros((self.t_batch * self.t_seq, self.cfg.vocab), dtype=np.float32)
         for b in range(self.t_batch):
@@ -42,7 +42,7 @@ class Variant:
         return labels
 
 
-# Wavelengths on both sides of orig/high = 4 and orig/low = 16, and between them (d = 10, base 100).
+# Wavelengths below orig/high = 4, above orig/low = 16, and between them (d = 10, base 100).
 LLAMA3 = RopeScaling.llama3(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
 
 VARIANTS = {

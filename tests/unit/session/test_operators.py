@@ -21,7 +21,7 @@ rng = np.random.default_rng(7)
 
 
 def normal(*shape: int) -> Array:
-    """f64 numbers that f32 holds exactly, so that toynn and the oracle start from the same ones."""
+    """Return f64 numbers that are exact in f32, so that toynn and the oracle start from equal values."""
     return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
@@ -33,7 +33,7 @@ Reference = Callable[..., Array]
 
 @dataclass
 class Case:
-    """An operator, the same in numpy (row-major), and operands; those of integers are ids or positions."""
+    """An operator, its definition in numpy (row-major) and operands; integer operands are ids or positions."""
 
     name: str
     build: Build
@@ -53,7 +53,7 @@ def masked(x: Array, closed: float) -> Array:
 
 
 def rope(x: Array, positions: Ids, base: float, neox: bool, factors: Array | None = None) -> Array:
-    """x (T, heads, d)."""
+    """Return x (T, heads, d) rotated by its positions."""
     d = x.shape[-1]
     speed = base ** (-2.0 * np.arange(d // 2) / d) / (1.0 if factors is None else factors)
     turn = np.exp(1j * positions[:, None, None] * speed)
@@ -82,7 +82,7 @@ def gelu(x: Array) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array) -> Array:
-    """q (h, T, d), k (h_kv, S, d), v (h_kv, S, dv) -> (T, h, dv)."""
+    """Return the attention of q (h, T, d), k (h_kv, S, d), v (h_kv, S, dv): shape (T, h, dv)."""
     group = q.shape[0] // k.shape[0]
     k, v = np.repeat(k, group, axis=0), np.repeat(v, group, axis=0)
     return np.asarray((softmax(q @ k.transpose(0, 2, 1) * 0.5) @ v).transpose(1, 0, 2))
@@ -274,7 +274,7 @@ def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
 
 
 def test_every_operator_has_a_case() -> None:
-    """An operator that is added wants its float64 definition above; the optimizers' steps have tests of their own."""
+    """A new operator needs its float64 definition above. The optimizer steps have separate tests."""
     called = {name for case in CASES for name in (case.build.__name__, *case.build.__code__.co_names)}
     named = {name for name in vars(operators) if name.startswith("tnn_")}
     assert named - called == {"tnn_opt_step_adamw", "tnn_opt_step_sgd"}
@@ -368,7 +368,7 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
 
 @pytest.mark.threads
 def test_flash_attention_of_one_query_has_the_same_bits_with_any_number_of_threads() -> None:
-    """ggml splits the keys by the number of threads there; the shim asks for its reference kernel."""
+    """ggml would split the keys by the number of threads, so the shim selects its reference kernel."""
     rng = np.random.default_rng(1)
     q, k, v = (rng.standard_normal(64 * n).astype(np.float32) for n in (2, 600, 600))
     results = []

@@ -133,7 +133,7 @@ def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPa
         assert calls == shape
         nn.tnn_reset_for_rebuild(s)
         calls.clear()
-        assert w.ne == (3, 2, 1, 1)  # read again: it might be a handle of the dropped graph
+        assert w.ne == (3, 2, 1, 1)  # read again, because it could be a handle of the dropped graph
         assert calls == shape
 
 
@@ -181,9 +181,12 @@ def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
         out = parts[0]
         for part in parts[1:]:
             out = nn.tnn_add(s, out, part)
-        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml flags what is viewed, too
+        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml also flags the tensor behind a view
             with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
                 nn.tnn_realize(s, asked)
-            assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [0, 0]  # no output, as it is not computed
+            assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [
+                0,
+                0,
+            ]  # not flagged as outputs, because they were not realized
         small = nn.tnn_scale(s, nn.tnn_input_1d_f32(s, 3), 2.0)
-        nn.tnn_realize(s, small)  # as if never asked
+        nn.tnn_realize(s, small)  # works as if nothing had happened
