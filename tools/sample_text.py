@@ -12,7 +12,7 @@ import io
 import random
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from paths import ROOT
@@ -129,12 +129,12 @@ def sentences() -> Iterator[Text]:
                     yield path.relative_to(ROOT).as_posix(), sentence
 
 
-KINDS = {
-    "error": lambda: [*python_errors(), *c_errors()],
-    "help": lambda: [*help_texts()],
-    "docstring": lambda: [*docstrings()],
-    "comment": lambda: [*comments()],
-    "documentation": lambda: [*sentences()],
+KINDS: dict[str, tuple[Callable[[], Iterator[Text]], ...]] = {
+    "error": (python_errors, c_errors),
+    "help": (help_texts,),
+    "docstring": (docstrings,),
+    "comment": (comments,),
+    "documentation": (sentences,),
 }
 
 
@@ -144,8 +144,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="Texts of each kind.")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
-    for kind, texts in KINDS.items():
-        found = texts()
+    for kind, sources in KINDS.items():
+        found = [text for source in sources for text in source()]
         drawn = rng.sample(found, min(arguments.count, len(found)))
         print(f"\n=== {kind}: {len(drawn)} of {len(found)}")
         for i, (where, text) in enumerate(drawn, 1):
