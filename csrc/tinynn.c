@@ -223,7 +223,7 @@ int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe)
     const int32_t limit = oversubscribe != 0 ? TNN_MAX_THREADS : cores;
     if (n < 1 || n > limit) {
         return tnn__fail(s, TNN_E_VALUE, "n_threads = %d must be between 1 and %d (%s)", (int) n, (int) limit,
-                         oversubscribe != 0 ? "ggml's limit" : "the cores this process may use: more would only wait");
+                         oversubscribe != 0 ? "ggml's limit" : "the cores that this process may use");
     }
     if (n != s->n_threads) {
         tnn__release_pool(s);
@@ -252,7 +252,7 @@ int tnn_reset_for_rebuild(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage == TNN_STAGE_DECLARE) {
-        return tnn__fail_stage(s, "a graph can be rebuilt after tnn_finalize_weights");
+        return tnn__fail_stage(s, "a graph can be rebuilt only after tnn_finalize_weights");
     }
     if (s->generation == TNN_BITS(TNN_GENERATION_BITS)) {
         return tnn__fail(s, TNN_E_STATE, "this session was rebuilt %llu times, its limit; create a new session",

@@ -11,7 +11,7 @@ static bool want_memory(tnn_session * s, const struct ggml_tensor * t) {
         return true;
     }
     if (tnn__is_persistent(t)) {
-        tnn__fail_stage(s, "a persistent tensor has memory after tnn_finalize_weights");
+        tnn__fail_stage(s, "a persistent tensor has memory only after tnn_finalize_weights");
     } else {
         tnn__fail(s, TNN_E_STATE, "t (%s) has no memory: it is not in a realized graph", ggml_get_name(t));
     }

@@ -94,7 +94,7 @@ tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
         return 0;
     }
     if (s->gb == NULL) {
-        tnn__fail_stage(s, "a gradient exists after tnn_build_backward");
+        tnn__fail_stage(s, "a gradient exists only after tnn_build_backward");
         return 0;
     }
     struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
@@ -111,7 +111,7 @@ int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node) {
         return tnn_last_error_code(s);
     }
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
-        return tnn__fail_stage(s, "graph b can be extended between tnn_build_backward and tnn_realize_backward");
+        return tnn__fail_stage(s, "graph b can be extended only between tnn_build_backward and tnn_realize_backward");
     }
     if (t->op == GGML_OP_NONE) {
         return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input, so there is nothing to compute", ggml_get_name(t));
@@ -124,7 +124,7 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
-        return tnn__fail_stage(s, "graph b can be pinned between tnn_build_backward and tnn_realize_backward");
+        return tnn__fail_stage(s, "graph b can be pinned only between tnn_build_backward and tnn_realize_backward");
     }
     for (int i = 0; i < s->gb->n_nodes; i++) {
         ggml_set_output(s->gb->nodes[i]);

@@ -173,7 +173,7 @@ static bool open_compute_context(tnn_session * s) {
 
 bool tnn__reserve_nodes(tnn_session * s, int n) {
     if (s->stage == TNN_STAGE_DECLARE) {
-        tnn__fail_stage(s, "a graph can be built after tnn_finalize_weights");
+        tnn__fail_stage(s, "a graph can be built only after tnn_finalize_weights");
         return false;
     }
     if (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED) {

@@ -38,7 +38,7 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return tnn__fail(s, TNN_E_VALUE, "step, ids, targets, hp and loss must not be NULL");
     }
     if ((mode & ~(TNN_STEP_RESET_MOMENTS | TNN_STEP_ACCUMULATE | TNN_STEP_NO_UPDATE)) != 0) {
-        return tnn__fail(s, TNN_E_VALUE, "mode = %d has unknown bits", (int) mode);
+        return tnn__fail(s, TNN_E_VALUE, "mode = %d has unknown bits; it is a sum of values of enum tnn_step_mode", (int) mode);
     }
     struct ggml_tensor * t_ids     = step_input(s, "step.ids", step->ids, GGML_TYPE_I32, n);
     struct ggml_tensor * t_targets = t_ids != NULL ? step_input(s, "step.targets", step->targets, GGML_TYPE_I32, n) : NULL;

@@ -53,7 +53,7 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
     const double   gib       = (double) size / (1024.0 * 1024.0 * 1024.0);
     const uint64_t available = tnn__memory_available();
     if (size > available) {
-        tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), %" PRIu64 " are available", what, size, gib, available);
+        tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), but %" PRIu64 " are available", what, size, gib, available);
         return NULL;
     }
     struct tnn_reserve reserve = { 0 }; /* for the buffer's header, and for the buffer itself if it is small */
