@@ -136,7 +136,7 @@ def test_a_train_args_holds_all_but_callbacks_and_progress(data: Path, tmp_path:
     result = toynn.train(args, [seen.append])
     assert (result.reason, len(seen) > 3) == ("done", True)
     for wrong in ({"steps": 3}, {"init": data}, {"resume": True}, {"n_threads": 1}):
-        with pytest.raises(toynn.TinyNNTypeError, match=f"{next(iter(wrong))} cannot be given beside a TrainArgs"):
+        with pytest.raises(toynn.TinyNNTypeError, match=f"{next(iter(wrong))} cannot be combined with a TrainArgs"):
             toynn.train(args, **wrong)
     with pytest.raises(toynn.TinyNNTypeError, match="callbacks are given twice"):
         toynn.train(args, [seen.append], callbacks=[seen.append])  # type: ignore[call-overload]

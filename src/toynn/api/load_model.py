@@ -48,7 +48,7 @@ def read_model(path: str | os.PathLike[str], which: str = "latest") -> Checkpoin
             raise FileFormatError(f"{path} is not a GGUF file; name a run, a GGUF file or a Hugging Face folder")
         return load_checkpoint(path, which)
     if which != "latest":
-        raise TinyNNValueError(f"which = {which!r} needs a run: {path} holds one model only")
+        raise TinyNNValueError(f"which = {which!r} needs a run: {path} holds one model only; leave it out")
     from toynn.interop import import_gguf, import_hf  # they need the extra toynn[interop]
 
     model = import_gguf(path) if kind == "gguf" else import_hf(path)

@@ -207,7 +207,7 @@ class TextModel:
         ids = token_ids(self.tokenizer, [prompt], "prompt")[0]
         if not ids:
             if self.start_id is None:
-                raise TinyNNValueError("the prompt is empty, and the model has no token that starts a text")
+                raise TinyNNValueError("the prompt is empty, but the model has no token that starts a text; give a prompt")
             ids = [self.start_id]
         if len(ids) > self.n_ctx:
             raise TinyNNValueError(
@@ -269,7 +269,7 @@ class TextModel:
         if self.start_id is not None:
             ids = [self.start_id, *ids]
         if len(ids) < 2:
-            raise TinyNNValueError("the text is too short: it has no token that could be predicted")
+            raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
         return ids, [self.decoder.score(ids[at : at + window + 1]) for at in range(0, len(ids) - 1, window)]
 
     # ---- saving ----

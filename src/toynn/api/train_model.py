@@ -135,7 +135,7 @@ def train(
         given = {"init": init, "config": config, "resume_from": resume_from, "n_threads": n_threads, **settings}
         wrong = [name for name, value in given.items() if value is not None] + (["resume"] if resume else [])
         if wrong:
-            raise TinyNNTypeError(f"{wrong[0]} cannot be given beside a TrainArgs; set it there")
+            raise TinyNNTypeError(f"{wrong[0]} cannot be combined with a TrainArgs; set it in the TrainArgs")
         if out is not None and callbacks:
             raise TinyNNTypeError("callbacks are given twice: once by position and once by name")
         args, callbacks = data, callbacks if out is None else cast("Sequence[Callback]", out)

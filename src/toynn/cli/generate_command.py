@@ -71,7 +71,7 @@ def command(
             return
         click.echo(prompt or "", nl=False)
         for piece in pieces:
-            click.echo(piece, nl=False)  # and flushes
+            click.echo(piece, nl=False)  # echo flushes stdout too
         click.echo()
 
 

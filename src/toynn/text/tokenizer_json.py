@@ -63,7 +63,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
                 f"{name} is not Unicode text: {error.reason} at character {error.start}, {text[error.start]!r}"
             ) from None
     with _library_errors(f"{name}: the tokenizer fails on it"):
-        if len(texts) == 1:  # needs no threads, which a process that forks later would be warned of
+        if len(texts) == 1:  # without threads: after using some, the library prints a warning at every fork
             return [tokenizer.encode(texts[0], add_special_tokens=False).ids]
         return [encoded.ids for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
