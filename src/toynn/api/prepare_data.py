@@ -70,7 +70,8 @@ def prepare(
     Args:
         paths: one or several text files in UTF-8. A document is a file, or a part of one between separator lines.
         out: the folder to make. It must not exist, or be empty.
-        documents: the documents themselves, as strings, instead of paths. Each ends with a line feed: one is added if it is missing.
+        documents: the documents themselves, as strings, instead of paths. A line feed is added to the end of each if it
+            is missing.
         vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. Short
             texts give fewer.
         tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json, a loaded model, or a path

@@ -207,7 +207,9 @@ class TextModel:
         ids = token_ids(self.tokenizer, [prompt], "prompt")[0]
         if not ids:
             if self.start_id is None:
-                raise TinyNNValueError("the prompt is empty, but the model has no token that starts a text; give a prompt")
+                raise TinyNNValueError(
+                    "the prompt is empty, but the model has no token that starts a text; give a prompt"
+                )
             ids = [self.start_id]
         if len(ids) > self.n_ctx:
             raise TinyNNValueError(

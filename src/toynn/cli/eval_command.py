@@ -17,7 +17,7 @@ from toynn.storage.regular_files import read_regular
 @click.argument("model", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
-              help="Tokens in a window; each window is predicted on its own. [default: the context length]")  # fmt: skip
+              help="Tokens of a window; each window is predicted alone. [default: the context length]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: the cores this process may use]")  # fmt: skip
