@@ -62,7 +62,7 @@ def test_a_signal_handler_can_close_the_session_that_its_thread_computes_with() 
     """)
     first, closed, second = out.splitlines()
     assert first.startswith("tnn_compute: ids")
-    assert "names row" in first
+    assert "contains row" in first
     assert closed == "True"
     assert second == "the session is closed"
 
