@@ -300,10 +300,8 @@ def say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--lock", type=Path, default=VENDOR / "ggml.lock", help="lock file (default: beside this script)"
-    )
-    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder for ggml/ (default: that of this script)")
+    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="lock file (default: vendor/ggml.lock)")
+    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder that gets ggml/ (default: vendor/)")
     arguments = parser.parse_args(argv)
     try:
         lock = Lock.read(arguments.lock)
