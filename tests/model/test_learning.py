@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from paths import CORPUS
 from processes import run_with_toynn
 from toynn import TinyNNMemoryError
 from toynn.data import load_meta
 from toynn.data.bpe_process import LONGEST_WORD, WORDS
 from toynn.data.learning import learned_bpe
 from toynn.data.prepare import END_OF_TEXT, prepare
-
-CORPUS = Path(__file__).parents[2] / "examples/data/corpus.txt"
 
 
 def words_of(text: str) -> list[str]:

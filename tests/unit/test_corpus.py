@@ -16,8 +16,8 @@ from grammar.person import Person
 from grammar.pronouns import with_pronouns
 from grammar.schemas import SCHEMAS
 from grammar.telling import Draw, Teller, finished
+from paths import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TEXT = (EXAMPLES / "data" / "corpus.txt").read_bytes().decode("ascii")
 STORIES = TEXT.split("\n<|endoftext|>\n")[:-1]
 

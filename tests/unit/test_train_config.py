@@ -15,6 +15,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paths import EXAMPLES, ROOT
 from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
 from toynn.extras import EXTRA_OF
 from toynn.model.config import RopeScaling
@@ -127,15 +128,13 @@ def test_sections_of_a_wrong_type_are_refused() -> None:
 
 
 def test_the_quickstart_model_has_about_a_million_parameters() -> None:
-    config = read_config(Path(__file__).parents[2] / "examples" / "quickstart.toml")
+    config = read_config(EXAMPLES / "quickstart.toml")
     assert config.model is not None
     shapes = weight_shapes(config.model.shape(vocab=2048))
     assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
 
 
 # ---- what the keys mean, in one place ----
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(key: Key) -> str:
