@@ -20,7 +20,10 @@ from commands import toynn
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.data import PackedTokens, WindowBatcher, load_meta
 from toynn.data import prepare as preparing
-from toynn.data.prepare import END_OF_TEXT, prepare
+from toynn.data.prepare import prepare
+from toynn.storage import text_files
+from toynn.text import documents as dividing
+from toynn.text.documents import END_OF_TEXT
 from toynn.text.tokenizer_json import token_ids
 
 STORY = "The cat sat on the mat. It was a warm day, and the cat was glad.\n"
@@ -96,8 +99,8 @@ def test_any_text_in_any_pieces_decodes_to_itself(
     texts = [text for text in texts if text.strip() != END_OF_TEXT and END_OF_TEXT not in text]
     path = tmp_path / "text.txt"
     path.write_bytes("".join(f"{text}\n{END_OF_TEXT}\n" for text in texts).encode("utf-8"))
-    usual = preparing._PIECE
-    preparing._PIECE = size
+    usual = preparing.PIECE
+    preparing.PIECE = size
     try:
         if not texts:
             with pytest.raises(TinyNNValueError, match="no text"):
@@ -105,13 +108,13 @@ def test_any_text_in_any_pieces_decodes_to_itself(
             return
         prepare([path], tmp_path / "data", vocab_size=257, validation=0)
     finally:
-        preparing._PIECE = usual
+        preparing.PIECE = usual
     assert text_of(tmp_path / "data", "train") == "".join(f"{text}\n{END_OF_TEXT}" for text in texts)
 
 
 def test_a_very_long_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(preparing, "_READ", 33)  # so small that characters are cut in two
+    monkeypatch.setattr(dividing, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(text_files, "_READ", 33)  # so small that characters are cut in two
     text = "añ€😀" * 300
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     prepare([tmp_path / "long.txt"], tmp_path / "data", vocab_size=257, validation=0)
@@ -123,15 +126,15 @@ def test_cutting_a_long_line_between_words_gives_the_same_tokens(
 ) -> None:
     (tmp_path / "long.txt").write_text(STORY.replace("\n", " ") * 50, encoding="utf-8")
     prepare([tmp_path / "long.txt"], tmp_path / "whole", vocab_size=300, validation=0)
-    monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(preparing, "_READ", 33)
+    monkeypatch.setattr(dividing, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(text_files, "_READ", 33)
     prepare([tmp_path / "long.txt"], tmp_path / "cut", tokenizer=tmp_path / "whole/tokenizer.json", validation=0)
     assert (tmp_path / "whole/train.bin").read_bytes() == (tmp_path / "cut/train.bin").read_bytes()
 
 
 def test_the_end_of_a_long_line_is_not_taken_for_a_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(preparing, "_READ", 100)
+    monkeypatch.setattr(dividing, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(text_files, "_READ", 100)
     text = "x" * 100 + "---\nmore\n"
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     prepare([tmp_path / "long.txt"], tmp_path / "data", vocab_size=257, validation=0, separator="---", eos="")
@@ -142,12 +145,12 @@ def test_batches_of_pieces_have_a_limit_on_their_text(tmp_path: Path, monkeypatc
     """Encoding 64 lines of one megabyte together would need gigabytes."""
     batches: list[int] = []
 
-    def watched(model: Tokenizer, texts: list[str]) -> list[list[int]]:
+    def watched(model: Tokenizer, texts: list[str], name: str) -> list[list[int]]:
         batches.append(sum(map(len, texts)))
-        return token_ids(model, texts)
+        return token_ids(model, texts, name)
 
-    monkeypatch.setattr(preparing, "token_ids", watched)
-    monkeypatch.setattr(preparing, "_BATCH_TEXT", 10_000)
+    monkeypatch.setattr(dividing, "token_ids", watched)
+    monkeypatch.setattr(dividing, "_BATCH_TEXT", 10_000)
     (tmp_path / "t.txt").write_text(("word " * 800 + "\n") * 30)
     prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300)
     assert max(batches) < 20_000

@@ -12,11 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from commands import toynn
 from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate, load
-from toynn.data.prepare import END_OF_TEXT
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+from toynn.text.documents import END_OF_TEXT
 
 VOCAB = 300
 CFG = SmolLM2Config(VOCAB, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)

@@ -16,10 +16,10 @@ from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
 from toynn.arguments import boolean
 from toynn.data import DataMeta
-from toynn.data.prepare import END_OF_TEXT
 from toynn.data.prepare import prepare as prepare_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.storage.regular_files import path_of
+from toynn.text.documents import END_OF_TEXT, separators_of
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -99,7 +99,12 @@ def prepare(
     size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))
-        files = _given(paths) if documents is None else [_written(documents, scratch, separator or eos)]
+        if documents is None:
+            files = _given(paths)
+        else:
+            if not (lines := separators_of(separator, eos)):
+                lines = (separator := "<|toynn-document|>",)  # no line of the documents separates them
+            files = [_written(documents, scratch, lines[0])]
         given = None if tokenizer is None else _given_tokenizer(tokenizer)
         meta = prepare_files(
             files,
@@ -142,7 +147,7 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
                 raise TinyNNValueError(
                     f"documents[{i}] is not Unicode text: {error.reason} at character {error.start}"
                 ) from None
-            if i > 0 and separator:
+            if i > 0:
                 file.write(separator.encode("utf-8") + b"\n")
             file.write(content if content.endswith(b"\n") else content + b"\n")
     return path

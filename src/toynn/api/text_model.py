@@ -19,6 +19,7 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
+from toynn.text.documents import packed_ids, prompt_ids, separators_of
 from toynn.text.sampling import Sampling, generate
 from toynn.text.tokenizer_json import ids_needed, load_tokenizer, text_of, token_ids
 
@@ -204,7 +205,7 @@ class TextModel:
         if boolean("greedy", greedy):
             sampling = Sampling.greedy()
         max_tokens = integer("max_tokens", max_tokens, 0)
-        ids = token_ids(self.tokenizer, [prompt], "prompt")[0]
+        ids = prompt_ids(self.tokenizer, prompt, self._separators(), self.end_id)
         if not ids:
             if self.start_id is None:
                 raise TinyNNValueError(
@@ -236,43 +237,55 @@ class TextModel:
 
     # ---- scoring ----
 
-    def score(self, text: str, window: int | None = None) -> list[TokenScore]:
+    def score(self, text: str, window: int | None = None, *, separator: str | None = None) -> list[TokenScore]:
         """Return each predicted token of a text with the logarithm of its probability.
 
-        The sum of the `log_prob` is the log-likelihood of the text. window and errors: as for `evaluate`, which gives
-        the figures for the whole text.
+        The sum of the `log_prob` is the log-likelihood of the text. Arguments and errors: as for `evaluate`, which
+        gives the figures for the whole text.
         """
-        ids, losses = self._losses(text, window)
+        ids, _, losses = self._losses(text, window, separator)
         return [
             TokenScore(token, text_of(self.tokenizer, [token]), -float(loss))
             for token, loss in zip(ids[1:], np.concatenate(losses), strict=True)
         ]
 
-    def evaluate(self, text: str, window: int | None = None) -> Evaluation:
+    def evaluate(self, text: str, window: int | None = None, *, separator: str | None = None) -> Evaluation:
         """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
+
+        A text with separator lines is a list of documents, as `toynn.prepare` reads a file: a separator line is not
+        scored, and the token that ends a document is predicted after each. Default of separator: <|endoftext|>, and the
+        text of the model's end token. "": none.
 
         Each window is predicted on its own, and consecutive windows share one token, so that every token but the first
         is predicted once. If the model has a token that starts a document, it stands in front of the text, and the
         first token is predicted too. Default of window: the context length.
 
-        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window out
-        of 1 to n_ctx; TinyNNTypeError; SessionError if the model is closed.
+        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, a window out
+        of 1 to n_ctx, or lines of a known separator such as </s> that is not the separator; TinyNNTypeError;
+        SessionError if the model is closed.
         """
-        ids, losses = self._losses(text, window)
+        ids, text_bytes, losses = self._losses(text, window, separator)
         nats = 0.0
         for one in losses:
             nats += float(np.sum(one, dtype=np.float64))
-        return Evaluation(len(ids) - 1, len(text.encode("utf-8")), nats)
+        return Evaluation(len(ids) - 1, text_bytes, nats)
 
-    def _losses(self, text: str, window: int | None) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
-        """Return the ids of the text, the start token included, and the losses of each window."""
+    def _losses(
+        self, text: str, window: int | None, separator: str | None
+    ) -> tuple[list[int], int, list[npt.NDArray[np.float32]]]:
+        """Return the ids of the text, the start token included, the bytes of its documents and each window's losses."""
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
-        ids = self.encode(text)
+        ids, text_bytes = packed_ids(self.tokenizer, text, self._separators(separator), self.end_id)
         if self.start_id is not None:
             ids = [self.start_id, *ids]
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
-        return ids, [self.decoder.score(ids[at : at + window + 1]) for at in range(0, len(ids) - 1, window)]
+        losses = [self.decoder.score(ids[at : at + window + 1]) for at in range(0, len(ids) - 1, window)]
+        return ids, text_bytes, losses
+
+    def _separators(self, separator: str | None = None) -> tuple[str, ...]:
+        """Return the lines that separate documents: the given one, or the default ones."""
+        return separators_of(separator, None if self.end_id is None else self.tokenizer.id_to_token(self.end_id))
 
     # ---- saving ----
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from toynn.api.load_model import load
-from toynn.errors import FileFormatError
 from toynn.storage.json_files import number_or_null
-from toynn.storage.regular_files import read_regular
+from toynn.storage.text_files import read_text
 
 
 @click.command()
@@ -18,22 +17,29 @@ from toynn.storage.regular_files import read_regular
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
               help="Tokens of a window; each window is predicted alone. [default: the context length]")  # fmt: skip
+@click.option("--separator", default=None, metavar="LINE",
+              help="Line that separates documents. [default: <|endoftext|>, and the model's end token]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: the cores this process may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(model: Path, text: Path, window: int | None, best: bool, threads: int | None, as_json: bool) -> None:
+def command(
+    model: Path,
+    text: Path,
+    window: int | None,
+    separator: str | None,
+    best: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Measure the loss, perplexity and bits per byte of MODEL on the file TEXT.
 
     MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is in
     UTF-8.
     """
-    try:
-        content = read_regular(text).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{text} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+    content = read_text(text)
     with load(model, which="best" if best else "latest", n_threads=threads) as text_model:
-        result = text_model.evaluate(content, window)
+        result = text_model.evaluate(content, window, separator=separator)
         step = text_model.step
     figures = {
         "step": step,

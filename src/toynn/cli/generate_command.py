@@ -10,6 +10,7 @@ import click
 
 from toynn.api.load_model import load
 from toynn.errors import TinyNNValueError
+from toynn.storage.text_files import BYTE_ORDER_MARK
 
 
 @click.command()
@@ -79,6 +80,6 @@ def _from_stdin() -> str:
     if sys.stdin is None:
         raise TinyNNValueError("--prompt - reads stdin, which is closed")
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise TinyNNValueError(f"stdin is not {error.encoding}: byte {error.object[error.start]:#04x}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from toynn.api.prepare_data import VOCAB_SIZE, prepare
-from toynn.data.prepare import END_OF_TEXT
+from toynn.text.documents import END_OF_TEXT
 
 
 @click.command()

@@ -5,50 +5,36 @@ Needs the library tokenizers (extra toynn[cli]).
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import heapq
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from toynn.arguments import INT31_MAX, integer, label, real
+from toynn.arguments import INT31_MAX, integer, real
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import make_folder, replace_file, sha256_of, sync
-from toynn.storage.regular_files import naming_file, open_regular, path_of, read_regular
+from toynn.storage.regular_files import naming_file, path_of, read_regular
+from toynn.storage.text_files import text_parts
+from toynn.text.documents import END_OF_TEXT, PIECE, Piece, encoded, one_line, pieces, separators_of
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer, token_ids
 
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-END_OF_TEXT = "<|endoftext|>"
+__all__ = ["END_OF_TEXT", "PIECE", "prepare"]
+
 _LEAST_VOCAB = 257  # all bytes, and the end-of-text token
-_PIECE = 1 << 16  # approximate bytes of text per call of the tokenizer; pieces end at line ends
-_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each encoded in about a second
-_READ = 1 << 20  # bytes
-_BATCH = 64  # most pieces encoded together
-_BATCH_TEXT = 1 << 20  # most characters encoded together: about a second, for which Ctrl-C waits
 _CHECKED_PIECES = 64  # pieces of each file that are encoded and decoded to check the tokenizer
 
 Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Part of a document: one or more lines, or a part of a very long line."""
-
-    document: int
-    start: int  # bytes of text before it, over all files
-    text: str
-    ends_document: bool
 
 
 def prepare(
@@ -92,7 +78,7 @@ def prepare(
     paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
     _check_eos(eos)
-    cut = eos if separator is None else _line("separator", separator)
+    cut = separators_of(separator, eos)
     if (vocab_size is None) == (tokenizer is None):
         raise TinyNNValueError("give exactly one of vocab_size and tokenizer")
     if vocab_size is not None:
@@ -105,14 +91,14 @@ def prepare(
     sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     file_bytes = sum(source.bytes for source in sources)
     n_documents, text_bytes = _counted(paths, cut)
-    size = _PIECE if n_documents > 1 else max(min(_PIECE, text_bytes // 100), 1)
+    size = PIECE if n_documents > 1 else max(min(PIECE, text_bytes // 100), 1)
 
     if given is not None:
         model = _loaded(given, eos)
         _check_decoding(model, paths, cut)
     elif vocab_size is not None:
-        pieces = _reported(_pieces(paths, cut, _PIECE), report, file_bytes)
-        model = learned_bpe((piece.text for piece in pieces), text_bytes, vocab_size, eos)
+        all_pieces = _reported(pieces(_texts_of(paths), cut, PIECE), report, file_bytes)
+        model = learned_bpe((piece.text for piece in all_pieces), text_bytes, vocab_size, eos)
     vocab = ids_needed(model)
     eos_id = model.token_to_id(eos) if eos else None
 
@@ -120,12 +106,10 @@ def prepare(
     with _folder_made(out):
         writers = {name: _Writer(out / f"{name}.bin", "uint16" if vocab <= 1 << 16 else "uint32") for name in SPLITS}
         try:
-            for batch in _batches(_pieces(paths, cut, size)):
-                encoded = token_ids(model, [piece.text for piece in batch])
-                for piece, ids in zip(batch, encoded, strict=True):
-                    end = [eos_id] if piece.ends_document and eos_id is not None else []
-                    writers[split_of(piece)].add(ids + end, len(piece.text.encode("utf-8")))
-                report("encoding", batch[-1].start, text_bytes)
+            for piece, ids in encoded(model, pieces(_texts_of(paths), cut, size)):
+                end = [eos_id] if piece.ends_document and eos_id is not None else []
+                writers[split_of(piece)].add(ids + end, len(piece.text.encode("utf-8")))
+                report("encoding", piece.start, text_bytes)
             report("encoding", text_bytes, text_bytes)
             splits = {name: writer.finished() for name, writer in writers.items()}
         except BaseException:
@@ -151,14 +135,6 @@ def prepare(
 
 
 # ---- arguments ----
-
-
-def _line(name: str, value: object) -> str:
-    """Return a str of one line that UTF-8 can encode. Raises TinyNNTypeError, TinyNNValueError."""
-    line = label(name, value).decode("utf-8")
-    if "\n" in line:
-        raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
-    return line
 
 
 def _paths(texts: object) -> list[Path]:
@@ -200,7 +176,7 @@ def _folder_made(out: Path) -> Iterator[None]:
 
 def _check_eos(eos: object) -> None:
     """Refuse an eos that texts are likely to contain: each occurrence would end a document."""
-    end = _line("eos", eos)
+    end = one_line("eos", eos)
     if end and (len(end) == 1 or all(char.isalnum() or char.isspace() for char in end)):
         raise TinyNNValueError(f"eos: {end!r} looks like text; use a token that no text contains, like {END_OF_TEXT}")
 
@@ -214,91 +190,25 @@ def _checked_progress(progress: Progress | None) -> Progress:
 # ---- reading ----
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the lines of a UTF-8 file with their ends, and whether each is complete: very long lines are split.
-
-    Raises FileFormatError with the position of a byte that is not UTF-8.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    held, begins, at, chunk = "", True, 0, b"-"
-    with open_regular(path) as file:
-        while chunk:
-            chunk = file.read(_READ)
-            try:
-                held += decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                byte = at - (len(error.object) - len(chunk)) + error.start
-                raise FileFormatError(f"{path} is not UTF-8: byte {byte} is {error.object[error.start]:#04x}") from None
-            at += len(chunk)
-            *lines, held = held.split("\n")
-            for line in lines:
-                yield line + "\n", begins
-                begins = True
-            while len(held) > _LONGEST_LINE:
-                space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # a word ends at a space in any case
-                end = space if space > 0 else _LONGEST_LINE
-                yield held[:end], False
-                held, begins = held[end:], False
-    if held:
-        yield held, begins
+def _texts_of(paths: Sequence[Path]) -> Iterator[Iterator[str]]:
+    return (text_parts(path) for path in paths)
 
 
-def _pieces(paths: Sequence[Path], separator: str, size: int) -> Iterator[_Piece]:
-    """Yield the documents of all files in pieces of about `size` bytes, cut at line ends. Skip empty documents."""
-    document, start = 0, 0
-    for path in paths:
-        held: list[str] = []
-        length = 0
-        began = False  # a piece of the document was yielded
-        for line, is_whole in _lines(path):
-            if separator and is_whole and line.rstrip("\r\n") == separator:
-                if held or began:
-                    text = "".join(held)
-                    yield _Piece(document, start, text, True)
-                    start += length
-                    document += 1
-                held, length, began = [], 0, False
-                continue
-            if length >= size:  # this line continues the document, so the held text does not end it
-                yield _Piece(document, start, "".join(held), False)
-                start += length
-                held, length, began = [], 0, True
-            held.append(line)
-            length += len(line.encode("utf-8"))
-        if held or began:
-            yield _Piece(document, start, "".join(held), True)
-            start += length
-            document += 1
-
-
-def _reported(pieces: Iterator[_Piece], report: Progress, file_bytes: int) -> Iterator[_Piece]:
-    for piece in pieces:
+def _reported(all_pieces: Iterator[Piece], report: Progress, file_bytes: int) -> Iterator[Piece]:
+    for piece in all_pieces:
         report("learning", piece.start, file_bytes)
         yield piece
 
 
-def _counted(paths: Sequence[Path], separator: str) -> tuple[int, int]:
+def _counted(paths: Sequence[Path], separators: Sequence[str]) -> tuple[int, int]:
     """Return the numbers of documents and bytes of text in all files. Raises TinyNNValueError if there is no text."""
     n_documents, text_bytes = 0, 0
-    for piece in _pieces(paths, separator, _PIECE):
+    for piece in pieces(_texts_of(paths), separators, PIECE):
         n_documents = max(n_documents, piece.document + 1)
         text_bytes += len(piece.text.encode("utf-8"))
     if text_bytes == 0:
         raise TinyNNValueError("texts: the files contain no text")
     return n_documents, text_bytes
-
-
-def _batches(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
-    batch: list[_Piece] = []
-    characters = 0
-    for piece in pieces:
-        batch.append(piece)
-        characters += len(piece.text)
-        if len(batch) == _BATCH or characters >= _BATCH_TEXT:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 # ---- the tokenizer ----
@@ -319,10 +229,10 @@ def _loaded(given: Path | bytes, eos: str) -> Tokenizer:
     return model
 
 
-def _check_decoding(model: Tokenizer, paths: Sequence[Path], separator: str) -> None:
+def _check_decoding(model: Tokenizer, paths: Sequence[Path], separators: Sequence[str]) -> None:
     """Raise FileFormatError if decoding does not return the text that was encoded."""
     for path in paths:
-        for i, piece in enumerate(_pieces([path], separator, _PIECE)):
+        for i, piece in enumerate(pieces(_texts_of([path]), separators, PIECE)):
             if i == _CHECKED_PIECES:
                 break
             back = model.decode(token_ids(model, [piece.text])[0], skip_special_tokens=False)
@@ -337,7 +247,7 @@ def _check_decoding(model: Tokenizer, paths: Sequence[Path], separator: str) -> 
 # ---- writing ----
 
 
-def _split_rule(n_documents: int, text_bytes: int, share: float, seed: int) -> Callable[[_Piece], str]:
+def _split_rule(n_documents: int, text_bytes: int, share: float, seed: int) -> Callable[[Piece], str]:
     """Return the function that says which split a piece belongs to.
 
     Validation gets the documents with the lowest hashes; with two or more documents, each split gets at least one. A

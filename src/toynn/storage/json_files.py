@@ -19,7 +19,7 @@ def read_json(path: Path) -> Any:
     Raises FileNotFoundError, and FileFormatError with the reason for any other failure.
     """
     try:
-        return json.loads(read_regular(path, _LARGEST).decode("utf-8"))
+        return json.loads(read_regular(path, _LARGEST).decode("utf-8-sig"))
     except (FileNotFoundError, FileFormatError):
         raise
     except (OSError, ValueError, RecursionError) as error:  # also: not UTF-8, a number of thousands of digits

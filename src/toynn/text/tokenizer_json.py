@@ -22,7 +22,7 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     """
     try:
         with _library_errors("it is not a tokenizer.json"):
-            tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+            tokenizer = Tokenizer.from_str(content.decode("utf-8-sig"))
     except TinyNNValueError as error:
         raise FileFormatError(str(error)) from None
     tokenizer.no_truncation()
@@ -47,6 +47,18 @@ def ids_needed(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
+def check_text(text: object, name: str = "text") -> None:
+    """Raise TinyNNTypeError for a value that is not a str, TinyNNValueError for a str that UTF-8 cannot encode."""
+    if not isinstance(text, str):
+        raise TinyNNTypeError(f"{name} must be a str, got {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TinyNNValueError(
+            f"{name} is not Unicode text: {error.reason} at character {error.start}, {text[error.start]!r}"
+        ) from None
+
+
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[list[int]]:
     """Return the token ids of each text, without special tokens around them.
 
@@ -54,14 +66,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
     that the tokenizer fails on. Both messages start with `name`.
     """
     for text in texts:
-        if not isinstance(text, str):
-            raise TinyNNTypeError(f"{name} must be a str, got {type(text).__name__}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TinyNNValueError(
-                f"{name} is not Unicode text: {error.reason} at character {error.start}, {text[error.start]!r}"
-            ) from None
+        check_text(text, name)
     with _library_errors(f"{name}: the tokenizer fails on it"):
         if len(texts) == 1:  # without threads: after using some, the library prints a warning at every fork
             return [tokenizer.encode(texts[0], add_special_tokens=False).ids]

@@ -15,7 +15,8 @@ import tomli_w
 from toynn.documented_fields import meaning_of
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
-from toynn.storage.regular_files import path_of, read_regular
+from toynn.storage.regular_files import path_of
+from toynn.storage.text_files import read_text
 from toynn.training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -103,11 +104,7 @@ def from_toml(content: str, where: str = "the configuration", overrides: Iterabl
 def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """Return the configuration in a file. Raises as `from_toml`, FileFormatError and OSError."""
     path = path_of("path", path)
-    try:
-        content = read_regular(path, _LARGEST).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} must be UTF-8, byte {error.start} is not") from None
-    return from_toml(content, str(path), overrides)
+    return from_toml(read_text(path, _LARGEST), str(path), overrides)
 
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:

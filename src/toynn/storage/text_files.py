@@ -1,0 +1,112 @@
+"""Text files in UTF-8: read whole or in parts, without a leading byte-order mark.
+
+Every text that toynn reads comes through this module, so that a file in another encoding, or one that is compressed,
+is refused with the same message everywhere.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from toynn.errors import FileFormatError
+from toynn.storage.regular_files import open_regular, read_regular
+
+BYTE_ORDER_MARK = "\ufeff"
+_READ = 1 << 20  # bytes
+# A text in UTF-16 or UTF-32 without a byte-order mark is found by its NUL bytes: as many as this at least, which is
+# this share of the bytes at least, and nearly all of them at the same places of each character.
+_FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
+
+# How files begin that are often taken for texts.
+_STARTS = (
+    (b"\xff\xfe\0\0", "it is UTF-32: save it as UTF-8"),
+    (b"\0\0\xfe\xff", "it is UTF-32: save it as UTF-8"),
+    (b"\xff\xfe", "it is UTF-16: save it as UTF-8"),
+    (b"\xfe\xff", "it is UTF-16: save it as UTF-8"),
+    (b"\x1f\x8b", "it is a gzip file: unpack it first"),
+    (b"BZh", "it is a bzip2 file: unpack it first"),
+    (b"\xfd7zXZ\0", "it is an xz file: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "it is a Zstandard file: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "it is a 7z archive: unpack it first"),
+    (b"PK\x03\x04", "it is a zip archive, or a document stored as one: unpack it, or save it as plain text in UTF-8"),
+    (b"PAR1", "it is a Parquet file: write its texts to a UTF-8 file"),
+    (b"%PDF-", "it is a PDF file: save it as plain text in UTF-8"),
+)
+_START = max(len(start) for start, _ in _STARTS)
+
+
+def read_text(path: Path, largest: int | None = None) -> str:
+    """Return the text of a file, without a leading byte-order mark.
+
+    Raises OSError; FileFormatError for a file that is not UTF-8, not regular, or larger than `largest` bytes.
+    """
+    return decoded(read_regular(path, largest), str(path))
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Return UTF-8 as text, without a leading byte-order mark. Raises FileFormatError with `name` and the reason."""
+    _refuse_wide_characters(content[:_READ], name)
+    try:
+        return content.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error, name, 0, content) from None
+
+
+def text_parts(path: Path) -> Iterator[str]:
+    """Yield the text of a file in parts of about a megabyte, without a leading byte-order mark.
+
+    Raises as `read_text` does, but after the parts before the damage.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    at, chunk, start = 0, b"-", b""
+    with open_regular(path) as file:
+        while chunk:
+            chunk = file.read(_READ)
+            if at == 0:
+                start = chunk[:_START]
+                _refuse_wide_characters(chunk, str(path))
+            try:
+                part = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(error, str(path), at - (len(error.object) - len(chunk)), start) from None
+            if part:
+                yield part.removeprefix(BYTE_ORDER_MARK) if at == 0 else part
+            at += len(chunk)
+
+
+def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> FileFormatError:
+    """Return the exception for bytes that begin at `at` of the file. content: how the file begins."""
+    byte = error.object[error.start]
+    hints = (hint for start, hint in _STARTS if content.startswith(start))
+    return FileFormatError(
+        f"{name} is not UTF-8: byte {at + error.start} is {byte:#04x}; {next(hints, 'save it as UTF-8')}"
+    )
+
+
+def _refuse_wide_characters(head: bytes, name: str) -> None:
+    """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark, whose bytes may all be valid UTF-8."""
+    for width, what in ((4, "UTF-32"), (2, "UTF-16")):
+        if _has_wide_characters(head, width):
+            raise FileFormatError(
+                f"{name} is not UTF-8: {head.count(0)} of its first {len(head)} bytes are NUL, as in {what} without a "
+                "byte-order mark; save it as UTF-8"
+            )
+
+
+def _has_wide_characters(head: bytes, width: int) -> bool:
+    """Return whether the NUL bytes are those of a text with `width` bytes per character, of which most are Latin.
+
+    In UTF-16 nearly all NULs are at even places (or nearly all at odd ones). In UTF-32 the two upper bytes of each
+    character are NUL, and the lowest is not.
+    """
+    nuls = [head[place::width].count(0) for place in range(width)]
+    in_all = sum(nuls)
+    if in_all < max(_FEWEST_NULS, _LEAST_SHARE * len(head)):
+        return False
+    if width == 2:
+        return max(nuls) >= _AT_THEIR_PLACE * in_all
+    per_place = len(head) / 4
+    upper = min(nuls[2:]) if nuls[0] < nuls[3] else min(nuls[:2])
+    return upper >= _AT_THEIR_PLACE * per_place and min(nuls) <= (1 - _AT_THEIR_PLACE) * per_place

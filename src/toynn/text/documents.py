@@ -1,0 +1,246 @@
+"""Texts divided into documents: the one place that says what a document, a separator line and a line end are.
+
+`toynn prepare`, `toynn eval` and the prompts of `toynn generate` all divide their texts here, so that a separator is
+never scored as text and bytes are counted in the same way everywhere.
+
+- A line ends with LF, CR LF or CR.
+- A separator is a line that has only the separator's text. It and its line end belong to no document.
+- A document is what is between two separators, or the start and end of a file. Empty documents do not count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from toynn.arguments import label
+from toynn.errors import TinyNNValueError
+from toynn.extras import naming_the_extra
+from toynn.storage.text_files import BYTE_ORDER_MARK
+from toynn.text.tokenizer_json import check_text, token_ids
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+# Lines that other tools write between documents.
+KNOWN_MARKERS = (
+    END_OF_TEXT, "</s>", "<eos>", "<EOS>", "[EOS]", "<|eos|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>",
+    "<|end|>", "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|endofdocument|>", "<eod>", "<|eod|>",
+    "[SEP]",
+)  # fmt: skip
+PIECE = 1 << 16  # approximate bytes of text that are encoded at once; pieces end at line ends
+_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each encoded in about a second
+_BATCH = 64  # most pieces encoded together
+_BATCH_TEXT = 1 << 20  # most characters encoded together: about a second, for which Ctrl-C waits
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a document: one or more lines, or a part of a very long line. start: bytes of text before it."""
+
+    document: int
+    start: int
+    text: str
+    ends_document: bool
+
+
+def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
+    """Return the lines that separate documents: the given one, or by default the text of eos and <|endoftext|>.
+
+    "": no line. Raises TinyNNTypeError, and TinyNNValueError for a text that cannot be a line.
+    """
+    if separator is None:
+        return tuple(dict.fromkeys([eos, END_OF_TEXT] if eos else [END_OF_TEXT]))
+    line = one_line("separator", separator)
+    return (line,) if line else ()
+
+
+def one_line(name: str, value: object) -> str:
+    """Return a str of one line that UTF-8 can encode. Raises TinyNNTypeError, TinyNNValueError."""
+    line = label(name, value).decode("utf-8")
+    if "\n" in line or "\r" in line:
+        raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
+    return line
+
+
+def documents_of(text: str, separators: Sequence[str]) -> list[str]:
+    """Return the documents of a text, without the separator lines and a leading byte-order mark."""
+    documents: dict[int, list[str]] = {}
+    for piece in pieces([[text]], separators):
+        documents.setdefault(piece.document, []).append(piece.text)
+    return ["".join(parts) for parts in documents.values()]
+
+
+def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
+    """Return how many lines of a text are equal to each of the markers, for those that occur."""
+    if not any(marker in text for marker in markers):
+        return Counter()
+    found = (marker_in(line, markers) for line, is_whole in lines([text]) if is_whole)
+    return Counter(marker for marker in found if marker is not None)
+
+
+def marker_in(line: str, markers: Collection[str]) -> str | None:
+    """Return the marker that a whole line is equal to, or None. A byte-order mark before it, from joined files, counts
+    as nothing.
+    """
+    content = line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK)
+    return content if content in markers else None
+
+
+def pieces(files: Iterable[Iterable[str]], separators: Sequence[str], size: int = PIECE) -> Iterator[Piece]:
+    """Yield the documents of all files in pieces of about `size` bytes, cut at line ends. Skip empty documents.
+
+    files: the text of each file, in parts of any size.
+    """
+    document, start = 0, 0
+    for parts in files:
+        held: list[str] = []
+        length = 0
+        began = False  # a piece of the document was yielded
+        for line, is_whole in lines(parts):
+            if is_whole and marker_in(line, separators) is not None:
+                if held or began:
+                    yield Piece(document, start, "".join(held), True)
+                    start += length
+                    document += 1
+                held, length, began = [], 0, False
+                continue
+            if length >= size:  # this line continues the document, so the held text does not end it
+                yield Piece(document, start, "".join(held), False)
+                start += length
+                held, length, began = [], 0, True
+            held.append(line)
+            length += len(line.encode("utf-8", "surrogatepass"))
+        if held or began:
+            yield Piece(document, start, "".join(held), True)
+            start += length
+            document += 1
+
+
+def lines(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of a text with their ends, and whether each is complete: very long lines are split.
+
+    CRs directly before an LF are part of its line end.
+    """
+    held, begins, first = "", True, True
+    for part in parts:
+        held += part.removeprefix(BYTE_ORDER_MARK) if first else part
+        first = first and not part
+        *ended, held = held.split("\n")
+        for line in ended:
+            if "\r" in line:
+                yield from _at_each_cr(line + "\n", begins)
+            else:
+                yield line + "\n", begins
+            begins = True
+        # A CR at the very end may belong to a line end that is not yet read.
+        if (cut := held.rstrip("\r").rfind("\r") + 1) > 0:
+            yield from _at_each_cr(held[:cut], begins)
+            held, begins = held[cut:], True
+        while len(held) > _LONGEST_LINE:
+            space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # a word ends at a space in any case
+            end = space if space > 0 else _LONGEST_LINE
+            yield held[:end], False
+            held, begins = held[end:], False
+    if held:
+        yield from _at_each_cr(held, begins)
+
+
+def _at_each_cr(text: str, begins: bool) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of a text that has no LF but at its end. begins: the first line is complete."""
+    body = text.rstrip("\r\n")
+    end = text[len(body) :]
+    if "\r" in body:
+        *ended, body = body.split("\r")
+        for line in ended:
+            yield line + "\r", begins
+            begins = True
+    if end.endswith("\n") or len(end) <= 1:
+        yield body + end, begins
+        return
+    yield body + "\r", begins  # each CR that no LF follows ends a line
+    for _ in end[1:]:
+        yield "\r", True
+
+
+def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces in lists that are encoded together."""
+    batch: list[Piece] = []
+    characters = 0
+    for piece in all_pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if len(batch) == _BATCH or characters >= _BATCH_TEXT:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text") -> Iterator[tuple[Piece, list[int]]]:
+    """Yield each piece with its token ids, without a token at the end of a document. Raises as `token_ids` does."""
+    for batch in batches(all_pieces):
+        yield from zip(batch, token_ids(tokenizer, [piece.text for piece in batch], name), strict=True)
+
+
+def packed_ids(
+    tokenizer: Tokenizer, text: str, separators: Sequence[str], end_id: int | None, name: str = "text"
+) -> tuple[list[int], int]:
+    """Return the token ids of a text, and the bytes of its documents, as `toynn prepare` packs them.
+
+    In a text with separator lines, `end_id` follows each document, the last one too. A text without separator lines may
+    be a part of a document, and gets no end.
+
+    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text, and for lines that are known to end
+    documents but are neither separators nor tokens of the tokenizer: they would be taken for text.
+    """
+    check_text(text, name)
+    markers = marker_lines(text, (*KNOWN_MARKERS, *separators))
+    refuse_other_markers(markers, separators, tokenizer, name)
+    end = [end_id] if end_id is not None and any(marker in separators for marker in markers) else []
+    ids: list[int] = []
+    text_bytes = 0
+    for piece, of_piece in encoded(tokenizer, pieces([[text]], separators), name):
+        ids += of_piece + end if piece.ends_document else of_piece
+        text_bytes += len(piece.text.encode("utf-8"))
+    return ids, text_bytes
+
+
+def prompt_ids(
+    tokenizer: Tokenizer, prompt: str, separators: Sequence[str], end_id: int | None, name: str = "prompt"
+) -> list[int]:
+    """Return the token ids of a prompt. A separator line becomes `end_id`; the last document is to be continued.
+
+    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text.
+    """
+    check_text(prompt, name)
+    if not marker_lines(prompt, separators):
+        return token_ids(tokenizer, [prompt.removeprefix(BYTE_ORDER_MARK)], name)[0]
+    all_lines = [line for line, _ in lines([prompt])]
+    end = [] if end_id is None else [end_id]
+    ids = list(end) if marker_in(all_lines[0], separators) else []
+    for piece, of_piece in encoded(tokenizer, pieces([[prompt]], separators), name):
+        ids += of_piece + end if piece.ends_document else of_piece
+    return ids if marker_in(all_lines[-1], separators) or not end else ids[:-1]
+
+
+def refuse_other_markers(
+    found: Mapping[str, int], separators: Sequence[str], tokenizer: Tokenizer | None, name: str
+) -> None:
+    """Raise TinyNNValueError if lines that are known to end documents would be taken for text."""
+    if other := other_markers(found, separators, tokenizer):
+        marker = max(other, key=lambda one: other[one])
+        now = " or ".join(map(repr, separators)) or "none"
+        raise TinyNNValueError(
+            f"{name} has {other[marker]} lines {marker!r}, which would be taken for text, because the separator is "
+            f"{now}: set separator to {marker!r} if they end documents, or to {separators[0] if separators else ''!r} "
+            "if they are text"
+        )
+
+
+def other_markers(found: Mapping[str, int], separators: Sequence[str], tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Return the known markers that are neither separators nor tokens of their own, with the number of their lines."""
+    known = set() if tokenizer is None else {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return {one: n for one, n in found.items() if one in KNOWN_MARKERS and one not in separators and one not in known}
