@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.errors import TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -44,7 +43,7 @@ def shown(value: object) -> str:
     return f"{text:.60} ({kind_of(value)})"
 
 
-def _shown_integer(number: int) -> str:
+def shown_integer(number: int) -> str:
     """Return the number, or its length: Python refuses to print more than 4300 digits."""
     return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
@@ -61,7 +60,7 @@ def integer(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
     except Exception as error:
         raise TinyNNTypeError(f"{name} must be an integer, got {shown(value)}") from error
     if not least <= number <= most:
-        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {_shown_integer(number)}")
+        raise TinyNNValueError(f"{name} must be an integer from {least} to {most}, got {shown_integer(number)}")
     return number
 
 
@@ -150,63 +149,6 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
     if not (isinstance(value, str) and str.__str__(value) in allowed):
         raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
     return str.__str__(value)
-
-
-# ---- arrays ----
-
-
-def array_of(name: str, value: object) -> npt.NDArray[Any]:
-    """Return the value as an array of any dtype. Memory that cannot be allocated is a TinyNNMemoryError."""
-    if value is None or isinstance(value, str | bytes | dict | set | frozenset):
-        raise TinyNNTypeError(f"{name} must be an array or a sequence of numbers, got {kind_of(value)}")
-    try:
-        return np.asarray(value)
-    except MemoryError as error:
-        raise TinyNNMemoryError(f"{name}: out of memory while making an array of it") from error
-    except (ValueError, OverflowError) as error:
-        raise TinyNNValueError(f"{name} is not a regular array: {error}") from error
-    except Exception as error:
-        raise TinyNNTypeError(f"{name} is not an array: {kind_of(error)}: {error}") from error
-
-
-def real_array(name: str, value: object) -> npt.NDArray[Any]:
-    """Return the value as an array of floating or integer dtype. bool, complex and object are refused."""
-    array = array_of(name, value)
-    if array.dtype.kind not in "fiu":
-        raise TinyNNTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array
-
-
-def integer_array(name: str, value: object) -> npt.NDArray[Any]:
-    """Return the value as an array of integer dtype. An empty sequence has no dtype of its own and is accepted."""
-    array = array_of(name, value)
-    if array.size == 0:
-        return array.astype(np.int32)
-    # Python integers beyond 64 bits arrive as objects: they are integers, but too large.
-    if array.dtype.kind == "O" and all(type(item) is int for item in array.flat):
-        raise TinyNNValueError(f"{name} must hold integers of 64 bits, got {_shown_integer(max(array.flat, key=abs))}")
-    if array.dtype.kind not in "iu":
-        raise TinyNNTypeError(f"{name} must hold integers, got dtype {array.dtype}")
-    return array
-
-
-def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
-    """Return n integers in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
-    ids = array_of(name, value)
-    if ids.ndim != 1 or ids.size != n:
-        raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
-    ids = integer_array(name, ids)
-    if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
-        raise TinyNNValueError(f"{name} must hold ids of 31 bits, got {int(ids.max())}")
-    return ids.astype(np.int64)
-
-
-def ids_in_vocab(name: str, ids: npt.NDArray[np.int64], vocab: int) -> None:
-    """Raise TinyNNValueError for the first id outside of the vocabulary."""
-    wrong = np.flatnonzero((ids < 0) | (ids >= vocab))
-    if wrong.size:
-        at = int(wrong[0])
-        raise TinyNNValueError(f"{name}[{at}] must be an id of the vocabulary, 0 to {vocab - 1}, got {int(ids[at])}")
 
 
 # ---- weights by name ----

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, flat_ids, ids_in_vocab, integer, real_array
+from toynn.arguments import INT31_MAX, integer
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm import labels
 from toynn.llm.adamw import AdamW
+from toynn.tinynn.arrays import flat_ids, ids_in_vocab, real_array
 from toynn.tinynn.memory import memory_for
 
 
@@ -39,10 +40,12 @@ class TrainingBatch:
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
         """Set the ids and make their labels. m_hp: a row of `AdamW.hp`; None keeps the current one."""
-        ids = flat_ids("seq_ids", seq_ids, self.context * self.batch, "context * batch")
-        ids_in_vocab("seq_ids", ids, self.vocab)
-        hp = self.m_hp if m_hp is None else _hp_row(m_hp)
-        targets = labels.shifted(ids, self.batch).astype(np.int32)
+        n = self.context * self.batch
+        with memory_for("seq_ids", labels.BYTES_OF_ID * n, f"{n} ids and their targets"):
+            ids = flat_ids("seq_ids", seq_ids, n, "context * batch")
+            ids_in_vocab("seq_ids", ids, self.vocab)
+            hp = self.m_hp if m_hp is None else _hp_row(m_hp)
+            targets = labels.shifted(ids, self.batch).astype(np.int32)
         self._seq_ids, self._targets, self._m_labels, self.m_hp = ids.astype(np.int32), targets, None, hp
 
     @property
@@ -68,7 +71,7 @@ class TrainingBatch:
 
 
 def _hp_row(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    row = real_array("m_hp", value)
+    row = real_array("m_hp", value, 7)
     if row.size != 7:
         raise TinyNNValueError(f"m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape {row.shape}")
     with np.errstate(over="ignore"):

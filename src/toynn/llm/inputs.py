@@ -8,7 +8,8 @@ import numpy.typing as npt
 from toynn.arguments import FloatArray, IntArray, float32
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORE_ID
-from toynn.tinynn.memory import float_array, int_array, memory_for
+from toynn.tinynn.arrays import float_array, int_array
+from toynn.tinynn.memory import memory_for
 
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 
@@ -25,7 +26,7 @@ def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
 
 def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
     """Return m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
-    array = float_array("m_labels", m_labels)
+    array = float_array("m_labels", m_labels, n * vocab)
     if array.shape != (n, vocab):
         raise TinyNNValueError(f"m_labels must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
     low, high = float(array.min()), float(array.max())
@@ -39,7 +40,7 @@ def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
-    array = int_array("targets", targets)
+    array = int_array("targets", targets, n)
     if array.shape != (n,):
         raise TinyNNValueError(
             f"targets must have shape ({n},), one token id for each of the t_seq * t_batch positions (the fused layout "
@@ -74,7 +75,7 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
-    array = float_array("m_hp", m_hp)
+    array = float_array("m_hp", m_hp, len(_HP))
     if array.shape != (1, len(_HP)):
         raise TinyNNValueError(f"m_hp must have shape (1, 7): {', '.join(_HP)}; got {array.shape}")
     for name, value in zip(_HP, array[0].tolist(), strict=True):
@@ -102,7 +103,7 @@ def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
 
 
 def _checked_integers(name: str, value: npt.ArrayLike, n: int, limit: int, limit_is: str) -> IntArray:
-    array = int_array(name, value)
+    array = int_array(name, value, n)
     if array.shape != (n,):
         raise TinyNNValueError(f"{name} must have shape ({n},), t_seq * t_batch integers, got shape {array.shape}")
     wrong = array.view(np.uint32) >= limit  # as an unsigned number, a negative one is large

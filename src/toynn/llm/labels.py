@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import flat_ids, ids_in_vocab, integer
+from toynn.arguments import INT31_MAX, integer
+from toynn.tinynn.arrays import flat_ids, ids_in_vocab
 from toynn.tinynn.memory import memory_for
 
 IGNORE_ID = -1  # the target of a position that adds nothing to the loss
+BYTES_OF_ID = 32  # largest memory for one id while its target is made: three arrays of int64 and their checks
 
 
 def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
@@ -19,29 +22,40 @@ def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt
     Raises TinyNNValueError for a target outside the vocabulary.
     """
     vocab = integer("vocab", vocab, 1)
-    ids = _targets(seq_ids, context, batch)
-    ids_in_vocab("the target of seq_ids", ids, vocab)
-    return ids.astype(np.int32)
+    with _memory_of_targets(context, batch):
+        ids = _targets(seq_ids, context, batch)
+        ids_in_vocab("the target of seq_ids", ids, vocab)
+        return ids.astype(np.int32)
 
 
 def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
     """Return targets as `targets` does, with IGNORE_ID for an id outside the vocabulary."""
     vocab = integer("vocab", vocab, 1)
-    ids = _targets(seq_ids, context, batch)
-    return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)
+    with _memory_of_targets(context, batch):
+        ids = _targets(seq_ids, context, batch)
+        return np.where((ids >= 0) & (ids < vocab), ids, IGNORE_ID).astype(np.int32)
 
 
 def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
     """Return one-hot rows float32 (T*B, vocab) of the targets that `targets` returns. Raises TinyNNValueError."""
     vocab = integer("vocab", vocab, 1)
-    targets = _targets(seq_ids, context, batch)
-    ids_in_vocab("the target of seq_ids", targets, vocab)
-    return rows_of(targets, vocab)
+    with _memory_of_targets(context, batch):
+        targets = _targets(seq_ids, context, batch)
+        ids_in_vocab("the target of seq_ids", targets, vocab)
+        return rows_of(targets, vocab)
 
 
 def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
     """Return one-hot rows as `next_token` does, with a row of zeros for an id outside the vocabulary."""
-    return rows_of(_targets(seq_ids, context, batch), integer("vocab", vocab, 1))
+    vocab = integer("vocab", vocab, 1)
+    with _memory_of_targets(context, batch):
+        return rows_of(_targets(seq_ids, context, batch), vocab)
+
+
+def _memory_of_targets(context: object, batch: object) -> AbstractContextManager[None]:
+    """Guard the conversion of context * batch ids: TinyNNMemoryError, before it, if its memory is not available."""
+    n = integer("context", context, 1) * integer("batch", batch, 1)
+    return memory_for("seq_ids", BYTES_OF_ID * n if n <= INT31_MAX else 0, f"the targets of {n} ids")
 
 
 def _targets(seq_ids: npt.ArrayLike, context: int, batch: int) -> npt.NDArray[np.int64]:

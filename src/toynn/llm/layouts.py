@@ -5,6 +5,7 @@ Nothing is computed in a conversion: the heads of a weight are its rows, stacked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,8 +16,8 @@ from toynn.llm.fused.layout import FusedLayout
 from toynn.llm.layout import Layout
 from toynn.llm.per_head.layout import PerHeadLayout
 from toynn.model.config import SmolLM2Config
-from toynn.model.weights import HeadName, head_name
-from toynn.tinynn.memory import float_array
+from toynn.model.weights import GLOBAL_ROWS, LAYER_ROWS, HeadName, head_name
+from toynn.tinynn.arrays import float_array
 
 BY_NAME: dict[str, type[Layout]] = {layout.name: layout for layout in (PerHeadLayout, FusedLayout)}
 
@@ -28,16 +29,16 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
 
     Raises TinyNNValueError if a head is missing, unknown or of another shape, and TinyNNTypeError for other types.
     """
-    _check(weights, cfg)
+    most = _check(weights, cfg)
     fused: dict[str, FloatArray] = {}
     heads: dict[HeadName, dict[int, FloatArray]] = {}
     for name, values in weights.items():
         found = head_name(name)
         if found is None or found.head is None:
-            fused[name] = float_array(name, values)
+            fused[name] = float_array(name, values, most)
             continue
         fused.setdefault(found.whole, np.zeros(0, dtype=np.float32))  # keeps the order of the names
-        heads.setdefault(found.without_head, {})[found.head] = float_array(name, values)
+        heads.setdefault(found.without_head, {})[found.head] = float_array(name, values, most)
     for whole, parts in heads.items():
         n, size = whole.heads(cfg)
         if sorted(parts) != list(range(n)):
@@ -54,11 +55,11 @@ def to_per_head(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[s
 
     Raises TinyNNValueError if a weight with heads has another shape, and TinyNNTypeError for other types.
     """
-    _check(weights, cfg)
+    most = _check(weights, cfg)
     per_head: dict[str, FloatArray] = {}
     for name, values in weights.items():
         found = head_name(name)
-        array = float_array(name, values)
+        array = float_array(name, values, most)
         if found is None or found.head is not None:
             per_head[name] = array
             continue
@@ -71,10 +72,12 @@ def to_per_head(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[s
     return per_head
 
 
-def _check(weights: object, cfg: object) -> None:
+def _check(weights: object, cfg: object) -> int:
+    """Return the number of elements of the largest weight that the model can have."""
     if not isinstance(weights, Mapping):
         raise TinyNNTypeError(f"weights must be a mapping of names to arrays, got {kind_of(weights)}")
     if not isinstance(cfg, SmolLM2Config):
         raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {kind_of(cfg)}")
     for name in weights:
         text("a name of weights", name)
+    return max(math.prod(row.size(cfg)) for row in (*GLOBAL_ROWS, *LAYER_ROWS))

@@ -27,7 +27,7 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     tnn_upload_from_float_array,
 )
-from toynn.tinynn.memory import float_array
+from toynn.tinynn.arrays import float_array
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Parameters:
     def upload(self, name: str, values: npt.ArrayLike) -> None:
         """Set the weight or moment from an array of its size. Raises TinyNNValueError or TinyNNTypeError."""
         tensor, size = self.tensor(name)
-        array = float_array("values", values)
+        array = float_array("values", values, math.prod(size))
         if array.shape != size:
             raise TinyNNValueError(f"values for {name} must have shape {size}, got {array.shape}")
         if not np.isfinite(array).all():

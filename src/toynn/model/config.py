@@ -11,6 +11,7 @@ import numpy.typing as npt
 from toynn.arguments import INT31_MAX, integer, one_of, positive, real
 from toynn.documented_fields import documented, required
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.memory import memory_for
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,17 @@ class RopeScaling:
         return cls("llama3_hf", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
-        """Return the divisors of the d_head/2 angles, float32, computed in float64. None: nothing is scaled."""
+        """Return the divisors of the d_head/2 angles, float32, computed in float64. None: nothing is scaled.
+
+        Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
+        """
+        d_head, rope_base = integer("d_head", d_head, 1), positive("rope_base", rope_base)
         if self.kind == "none":
             return None
+        with memory_for("d_head", 40 * d_head, f"the factors of {d_head // 2} angles"):
+            return self._freq_factors(d_head, rope_base)
+
+    def _freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32]:
         pair = np.arange(d_head // 2, dtype=np.float64)
         wavelength = 2.0 * math.pi * rope_base ** (2.0 * pair / d_head)
         smooth = (self.orig_max_pos / wavelength - self.low_freq) / (self.high_freq - self.low_freq)

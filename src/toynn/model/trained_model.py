@@ -11,6 +11,7 @@ from toynn.arguments import integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weight_shapes
+from toynn.tinynn.memory import want_memory
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:
         raise TinyNNTypeError(f"{name} must be an array of float32, got {kind}")
     if values.shape != shape:
         raise TinyNNValueError(f"{name} must have shape {shape}, got {values.shape}")
+    want_memory(name, values.size, f"a check of {values.size} numbers")
     if not np.isfinite(values).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise TinyNNValueError(f"{name} holds {values[at]} at {list(at)}")

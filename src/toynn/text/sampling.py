@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import array_of, integer, not_negative, real
-from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.arguments import INT31_MAX, integer, kind_of, not_negative, real
+from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
+from toynn.tinynn.arrays import array_of
+from toynn.tinynn.memory import memory_for
+
+_BYTES_OF_LOGIT = 64  # float64 logits, their negatives and probabilities, the order, and what sorting needs
+_FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment, however small the vocabulary
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,14 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
     logits: (vocab,), without NaN, the largest of them finite. Raises TinyNNValueError, TinyNNTypeError.
     """
     _want_sampling(sampling)
-    x = array_of("logits", logits)
+    x = array_of("logits", logits, INT31_MAX, deepest=1)
     if x.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"logits must be real numbers, got dtype {x.dtype}")
+    with memory_for("logits", _BYTES_OF_LOGIT * x.size, f"the order of {x.size} tokens"):
+        return _choices(x, sampling)
+
+
+def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     x = x.astype(np.float64)
     if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
         raise TinyNNValueError(
@@ -94,9 +106,7 @@ def generate(
     if not isinstance(decoder, LlamaDecoder):
         raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
     _want_sampling(sampling)
-    if not isinstance(stop, Collection):
-        raise TinyNNTypeError(f"stop must be a collection of token ids, got {type(stop).__name__}")
-    ends = {integer("a token of stop", token, 0) for token in stop}
+    ends = _end_tokens(stop, decoder.cfg.vocab)
     max_tokens = integer("max_tokens", max_tokens, 0)
     rng = np.random.Generator(np.random.PCG64(sampling.seed))
     logits = decoder.feed(prompt)
@@ -116,6 +126,27 @@ def generate(
         if decoder.n_past == decoder.n_ctx:
             return
         logits = decoder.feed([token])
+
+
+def _end_tokens(stop: object, vocab: int) -> Container[int]:
+    """Return the tokens of `stop`, checked. A range is not copied; other collections have at most a vocabulary."""
+    if isinstance(stop, range):
+        for token in (stop[0], stop[-1]) if stop else ():
+            integer("a token of stop", token, 0)
+        return stop
+    if not isinstance(stop, Collection):
+        raise TinyNNTypeError(f"stop must be a collection of token ids, got {kind_of(stop)}")
+    most = max(vocab, _FEW_TOKENS)
+    try:
+        n = len(stop)
+        if n > most:
+            raise TinyNNValueError(f"stop must hold at most {most} tokens, got {n}")
+        given = list(islice(iter(stop), n))
+    except TinyNNError:
+        raise
+    except Exception as error:
+        raise TinyNNTypeError(f"stop must be a collection of token ids: {kind_of(error)}: {error}") from error
+    return frozenset(integer("a token of stop", token, 0) for token in given)
 
 
 def _want_sampling(sampling: object) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray, int64
-from toynn.errors import TinyNNValueError
-from toynn.tinynn.memory import float_array, int_array, new_array
+from toynn.errors import SessionError, TinyNNValueError
+from toynn.tinynn.arrays import float_array, int_array
+from toynn.tinynn.memory import new_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
 
@@ -36,7 +37,7 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> N
         SessionError: the handle is stale or foreign, or the tensor has no memory yet.
     """
     t_handle = handle(s, "t", t)
-    buffer = ffi.from_buffer("float[]", float_array("data", data))
+    buffer = ffi.from_buffer("float[]", float_array("data", data, size_of(t)))
     status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
 
@@ -55,7 +56,7 @@ def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
 
 def _upload_integers(s: Session, t: Tensor, name: str, values: npt.ArrayLike) -> None:
     t_handle = handle(s, "t", t)
-    buffer = ffi.from_buffer("int32_t[]", int_array(name, values))
+    buffer = ffi.from_buffer("int32_t[]", int_array(name, values, size_of(t)))
     status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
 
 
@@ -93,7 +94,7 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
         TinyNNTypeError: m does not have a real floating or integer dtype, or the tensor is i32.
     """
     t_handle = handle(s, "t", t)
-    array = float_array("m", m)
+    array = float_array("m", m, size_of(t))
     rows, cols = _rows_cols(t)
     if array.shape != (rows, cols) and not (rows == 1 and array.shape == (cols,)):
         raise TinyNNValueError(f"m has shape {array.shape}, but {t!r} takes ({rows}, {cols})")
@@ -115,6 +116,14 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
         wrong = "rows" if want[0] != have[0] else "cols"
         raise TinyNNValueError(f"{wrong}: asked for {want}, but {t!r} has {have}")
     return tnn_download(s, t).reshape(want)
+
+
+def size_of(t: Tensor) -> int:
+    """Return the number of elements; 0 for a stale handle, which the call of C then reports."""
+    try:
+        return math.prod(t.ne)
+    except SessionError:
+        return 0
 
 
 def _rows_cols(t: Tensor) -> tuple[int, int]:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from toynn.arguments import boolean, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arrays import float_array, int_array
 from toynn.tinynn.calls.introspection import tnn_graph_n_nodes
-from toynn.tinynn.memory import float_array, int_array
+from toynn.tinynn.data import size_of
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, optional_handle, status
 
@@ -70,9 +71,9 @@ def tnn_train_step(
         ],
     )
     # Sizes are those of the buffers: the __array__ of one argument may change the dtype, and so the size, of another.
-    c_ids = ffi.from_buffer("int32_t[]", int_array("ids", ids))
-    c_targets = ffi.from_buffer("int32_t[]", int_array("targets", targets))
-    c_hp = ffi.from_buffer("float[]", float_array("hp", hp))
+    c_ids = ffi.from_buffer("int32_t[]", int_array("ids", ids, size_of(step.ids)))
+    c_targets = ffi.from_buffer("int32_t[]", int_array("targets", targets, size_of(step.targets)))
+    c_hp = ffi.from_buffer("float[]", float_array("hp", hp, size_of(step.hp)))
     if len(c_targets) != len(c_ids):
         raise TinyNNValueError(f"targets must be as many as ids, {len(c_ids)}, got {len(c_targets)}")
     mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0

@@ -37,7 +37,7 @@ from toynn.tinynn import (
     tnn_tensor_src,
     upload_int_array,
 )
-from toynn.tinynn.memory import int_array
+from toynn.tinynn.arrays import int_array
 
 _CHUNK = 512  # tokens read at once, to limit the memory of activations
 
@@ -197,7 +197,7 @@ class LlamaDecoder:
         return np.concatenate(losses)
 
     def _checked(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        array = int_array("ids", ids)
+        array = int_array("ids", ids, self.n_ctx + 1)
         if array.ndim != 1 or array.size == 0:
             raise TinyNNValueError(
                 f"ids must be a one-dimensional sequence of at least one token, got shape {array.shape}"

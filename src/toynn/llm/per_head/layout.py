@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, IntArray, array_of
+from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNValueError
 from toynn.llm import labels as one_hot
 from toynn.llm.inputs import block_causal_mask, checked_labels, checked_targets
@@ -23,6 +23,7 @@ from toynn.tinynn import (
     tnn_tensor_set_name,
     upload_row_major,
 )
+from toynn.tinynn.arrays import array_of
 
 
 class PerHeadLayout(Layout):
@@ -83,7 +84,7 @@ class PerHeadLayout(Layout):
         return tnn_opt_step_adamw(self.session, w, grad, m, v, hp)
 
     def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
-        array = array_of("m_labels", labels)
+        array = array_of("m_labels", labels, self.n * self.shape.vocab)
         if array.ndim == 1 and array.dtype.kind in "iu":
             return one_hot.rows_of(checked_targets(array, self.n, self.shape.vocab), self.shape.vocab)
         return checked_labels(array, self.n, self.shape.vocab)

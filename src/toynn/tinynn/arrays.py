@@ -1,0 +1,212 @@
+"""Arrays from a caller's values: of bounded length, and in the form that C reads, contiguous float32 or int32.
+
+Each function takes the largest number of elements that the caller can use. A value that has more is refused before any
+of them is read: an array of a few bytes may have 2^40 elements (`numpy.broadcast_to`), and so may a range.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import INT31_MAX, FloatArray, IntArray, kind_of, shown_integer
+from toynn.errors import TinyNNError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.memory import want_memory
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+_FEW = 1 << 16  # elements that are converted in milliseconds: their shape is left to the caller's check
+_DEEPEST = 64  # numpy's largest number of dimensions
+_BYTES_OF_ITEM = 16  # of a list: a pointer, and the number in the array
+_BYTES_OF_NEW_ITEM = 48  # of another sequence: also the object that its iterator makes
+_NOT_NUMBERS = (str, bytes, dict, set, frozenset)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+
+
+# ---- arrays of any dtype ----
+
+
+def array_of(name: str, value: object, most: int, deepest: int = _DEEPEST) -> npt.NDArray[Any]:
+    """Return the value as an array of any dtype.
+
+    Raises:
+        TinyNNValueError: more than `most` elements (a value of few elements may have more), sequences nested more than
+            `deepest` times, or rows of different lengths.
+        TinyNNTypeError: a value that is not an array or a sequence.
+        TinyNNMemoryError: the memory cannot be allocated.
+    """
+    if value is None or isinstance(value, _NOT_NUMBERS):
+        raise TinyNNTypeError(f"{name} must be an array or a sequence of numbers, got {kind_of(value)}")
+    try:
+        array = (
+            value if type(value) is np.ndarray else np.asarray(_Sequences(name, most, deepest).without_excess(value))
+        )
+    except TinyNNError:
+        raise
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: out of memory while making an array of it") from error
+    except (ValueError, OverflowError) as error:
+        raise TinyNNValueError(f"{name} is not a regular array: {error}") from error
+    except Exception as error:
+        raise TinyNNTypeError(f"{name} is not an array: {kind_of(error)}: {error}") from error
+    if array.size > max(most, _FEW):
+        raise TinyNNValueError(f"{name} must hold at most {most} numbers, got shape {array.shape}")
+    return array
+
+
+class _Sequences:
+    """Counts the elements of nested sequences before numpy reads them."""
+
+    def __init__(self, name: str, most: int, deepest: int) -> None:
+        self._name, self._most, self._deepest = name, most, deepest
+        self._room = 4 * max(most, _FEW)  # rows are counted too; `array_of` checks the exact number
+
+    def without_excess(self, value: object, depth: int = 0) -> object:
+        """Return the value, or lists and arrays with its elements, of which numpy reads no more than were counted.
+
+        numpy iterates over sequences other than lists and tuples, whatever their length.
+        """
+        if isinstance(value, np.ndarray):
+            return self._counted(np.asarray(value))
+        if isinstance(value, list | tuple):
+            kind: Any = list if isinstance(value, list) else tuple  # without what a subclass changes
+            self._count(kind.__len__(value), _BYTES_OF_ITEM)
+            items: list[object] = list(kind.__iter__(value))
+            if all(issubclass(one, _SCALARS) for one in set(map(type, items))):
+                return items
+            if depth + 1 >= self._deepest:
+                raise TinyNNValueError(f"{self._name} must have at most {self._deepest} dimension(s), got more")
+            return [item if isinstance(item, _SCALARS) else self.without_excess(item, depth + 1) for item in items]
+        if isinstance(value, range):
+            self._count(max(0, -((value.start - value.stop) // value.step)), _BYTES_OF_NEW_ITEM)  # len() may overflow
+            return value
+        if _is_buffer(value) or any(hasattr(value, protocol) for protocol in _ARRAY_PROTOCOLS):
+            return self._counted(np.asarray(value))
+        if isinstance(value, _NOT_NUMBERS) or not (hasattr(type(value), "__getitem__") and hasattr(value, "__len__")):
+            return value
+        n = len(value)
+        self._count(n, _BYTES_OF_NEW_ITEM)
+        return self.without_excess(list(islice(iter(value), n)), depth)  # type: ignore[call-overload]
+
+    def _count(self, n: int, bytes_of_item: int) -> None:
+        if n > self._room:
+            raise TinyNNValueError(
+                f"{self._name} must hold at most {self._most} numbers, got a sequence of {shown_integer(n)}"
+            )
+        self._room -= n
+        want_memory(self._name, bytes_of_item * n, f"an array of {n} numbers")
+
+    def _counted(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if array.size > self._room:
+            raise TinyNNValueError(f"{self._name} must hold at most {self._most} numbers, got shape {array.shape}")
+        self._room -= array.size
+        return array
+
+
+def _is_buffer(value: object) -> bool:
+    try:
+        memoryview(value).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+def real_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
+    """Return the value as an array of floating or integer dtype. bool, complex and object are refused."""
+    array = array_of(name, value, most)
+    if array.dtype.kind not in "fiu":
+        raise TinyNNTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def integer_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
+    """Return the value as an array of integer dtype. An empty sequence has no dtype of its own and is accepted."""
+    array = array_of(name, value, most)
+    if array.size == 0:
+        return array.astype(np.int32)
+    # Python integers beyond 64 bits arrive as objects: they are integers, but too large.
+    if array.dtype.kind == "O" and all(type(item) is int for item in array.flat):
+        raise TinyNNValueError(f"{name} must hold integers of 64 bits, got {shown_integer(max(array.flat, key=abs))}")
+    if array.dtype.kind not in "iu":
+        raise TinyNNTypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    return array
+
+
+# ---- token ids ----
+
+
+def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
+    """Return n integers in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
+    ids = array_of(name, value, n)
+    if ids.ndim != 1 or ids.size != n:
+        raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
+    ids = integer_array(name, ids, n)
+    if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
+        raise TinyNNValueError(f"{name} must hold ids of 31 bits, got {int(ids.max())}")
+    return ids.astype(np.int64)
+
+
+def ids_in_vocab(name: str, ids: npt.NDArray[np.int64], vocab: int) -> None:
+    """Raise TinyNNValueError for the first id outside of the vocabulary."""
+    wrong = np.flatnonzero((ids < 0) | (ids >= vocab))
+    if wrong.size:
+        at = int(wrong[0])
+        raise TinyNNValueError(f"{name}[{at}] must be an id of the vocabulary, 0 to {vocab - 1}, got {int(ids[at])}")
+
+
+# ---- arrays that C reads ----
+
+
+def float_array(name: str, value: object, most: int) -> FloatArray:
+    """Return a C-contiguous float32 array of at least one dimension, copied only if needed.
+
+    Floating and integer dtypes of any byte order and layout are rounded to float32. Raises TinyNNTypeError for other
+    dtypes, TinyNNValueError if a finite number overflows float32, and what `array_of` raises.
+    """
+    if is_ready(value, np.float32):
+        return value
+    array = real_array(name, value, most)
+    if array.dtype == np.float32:
+        return _contiguous(name, array, np.float32)
+    want_memory(name, 6 * array.size, "its numbers as float32, and a check of them,")
+    with np.errstate(over="ignore"):
+        result = _contiguous(name, array, np.float32)
+    if array.dtype.kind == "f" and bool(np.any(np.isinf(result) & np.isfinite(array))):
+        raise TinyNNValueError(f"{name} holds a number out of the range of a 32-bit float (dtype {array.dtype})")
+    return result
+
+
+def int_array(name: str, value: object, most: int) -> IntArray:
+    """Return a C-contiguous int32 array of at least one dimension, copied only if needed.
+
+    Raises TinyNNTypeError unless the dtype is an integer one, TinyNNValueError if a number does not fit int32, and what
+    `array_of` raises.
+    """
+    if is_ready(value, np.int32):
+        return value
+    array = integer_array(name, value, most)
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int32)
+    if not np.can_cast(array.dtype, np.int32):
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise TinyNNValueError(f"{name} must fit 32-bit integers, got values from {low} to {high}")
+    return _contiguous(name, array, np.int32)
+
+
+def is_ready(value: object, dtype: type[_Number]) -> TypeGuard[npt.NDArray[_Number]]:
+    """Return whether C can read the value as it is, the usual case in a training step."""
+    return type(value) is np.ndarray and value.dtype == dtype and value.ndim > 0 and value.flags.c_contiguous
+
+
+def _contiguous(name: str, array: npt.NDArray[Any], dtype: type[_Number]) -> npt.NDArray[_Number]:
+    want_memory(name, math.prod(array.shape) * np.dtype(dtype).itemsize, f"a copy of {array.size} numbers")
+    try:
+        return np.ascontiguousarray(array, dtype=dtype)
+    except MemoryError as error:
+        raise TinyNNMemoryError(f"{name}: out of memory while converting {array.size} numbers") from error
