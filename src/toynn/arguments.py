@@ -22,6 +22,7 @@ INT31_MAX = 2**31 - 1  # ggml's ids, positions and row counts are C ints
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _BOOLS = (bool, np.bool_)
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # though float() takes some of them
 _NAME = type.__dict__["__name__"]  # the type's own attribute, whatever a caller's metaclass defines
 
@@ -114,6 +115,15 @@ def positive(name: str, value: object) -> float:
 def not_negative(name: str, value: object) -> float:
     """Return a finite number of at least 0; see `real`."""
     return real(name, value, lambda x: x >= 0, "a finite number, 0 or above")
+
+
+def sha256_digest(name: str, value: object) -> str:
+    """Return a SHA-256 as a str of 64 lower-case hexadecimal digits."""
+    if not isinstance(value, str):
+        raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
+    if len(value) != 64 or not set(value) <= _HEX_DIGITS:
+        raise TinyNNValueError(f"{name} must be a SHA-256 of 64 digits from 0 to f, got {value!r:.80}")
+    return value
 
 
 def boolean(name: str, value: object) -> bool:

@@ -51,13 +51,36 @@ def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_writing_a_step_again_always_keeps_a_latest_checkpoint(tmp_path: Path) -> None:
-    first = write_checkpoint(tmp_path / "run", random_model(seed=0))
-    second = write_checkpoint(tmp_path / "run", random_model(seed=1))
-    assert first != second
-    assert load_checkpoint(tmp_path / "run").path == second
     with RunFolder(tmp_path / "run") as run:
+        first = run.save(0, random_model(seed=0), None)
+        second = run.save(0, random_model(seed=1), None)
+        assert first != second
+        assert load_checkpoint(run.path).path == second
         run.keep(1, best=True)
-    assert checkpoint_names(tmp_path / "run") == [second.name]
+        assert checkpoint_names(run.path) == [second.name]
+
+
+@pytest.mark.quick
+def test_an_existing_checkpoint_is_replaced_only_on_request(tmp_path: Path) -> None:
+    run, (old, new) = tmp_path / "run", (random_model(seed=0), random_model(seed=1))
+    first = write_checkpoint(run, old, step=3)
+    with pytest.raises(TinyNNValueError, match=r"already has a checkpoint of step 3, step-00000003; .*replace=True"):
+        write_checkpoint(run, new, step=3)
+    assert [load_checkpoint(run).path, *(run / "checkpoints").iterdir()] == [first, first]
+    second = write_checkpoint(run, new, step=3, replace=True)
+    assert [load_checkpoint(run).path, *(run / "checkpoints").iterdir()] == [second, second]
+    assert (load_checkpoint(run).model.weights["output_norm.weight"] == new.weights["output_norm.weight"]).all()
+    write_checkpoint(run, old, step=4)
+    assert checkpoint_names(run) == [second.name, "step-00000004"]
+    with pytest.raises(TinyNNTypeError, match="replace must be"):
+        write_checkpoint(run, new, step=4, replace=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.quick
+def test_a_dangling_link_is_refused_as_a_run_by_name(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(TinyNNValueError, match="link is a link to nowhere, which does not exist; use another name"):
+        write_checkpoint(tmp_path / "link", random_model())
 
 
 def test_a_failed_save_leaves_the_run_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +200,23 @@ def test_a_wrong_meta_json_is_refused(trained: Path, tmp_path: Path, change: dic
             {"bytes": -1},
             r"files\.weights\.safetensors: bytes must be an integer from 0",
         ),
+        (
+            ["files", "weights.safetensors"],
+            {"sha256": "0" * 63},
+            r"files\.weights\.safetensors: sha256 must be a SHA",
+        ),
+        (
+            ["files", "weights.safetensors"],
+            {"sha256": "G" * 64},
+            r"files\.weights\.safetensors: sha256 must be a SHA",
+        ),
+        (
+            ["training", "data"],
+            {"tokenizer": ""},
+            r"training\.data: tokenizer must be a SHA-256 of 64 .* got ''",
+        ),
+        ([], {"eos_id": 280}, "eos_id must be an integer from 0 to 279, got 280"),
+        ([], {"bos_id": -1}, "bos_id must be an integer from 0 to 279, got -1"),
     ],
 )
 def test_each_key_of_a_meta_is_checked_and_named(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from small_runs import config, losses
-from toynn import TinyNNValueError, TrainArgs, train
+from toynn import FileFormatError, TinyNNValueError, TrainArgs, train
 from toynn.training import EvaluationArgs, Event, Stepped, StopTraining
 from toynn.training.report import write_report
 from toynn.training.run_log import read_log
@@ -62,6 +62,83 @@ def test_a_damaged_log_or_one_of_another_version_is_refused(data: Path, tmp_path
     log.write_text("".join(lines).replace('"v": 1', '"v": 2'))
     with pytest.raises(TinyNNValueError, match="line 1 must have version 1, got 2"):
         read_log(log)
+
+
+LINES: dict[str, dict[str, object]] = {
+    "started": {
+        "run": "r", "data": "d", "step": 0, "steps": 9, "parameters": 1, "batch_tokens": 1, "train_tokens": 1,
+        "validation_tokens": 0, "resumes": None, "inits": None, "config": "",
+    },
+    "stepped": {
+        "step": 1, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": 1, "tokens": 1, "seconds": 1.0,
+        "tokens_per_second": 1.0,
+    },
+    "evaluated": {
+        "step": 1, "loss": 1.0, "perplexity": None, "bits_per_byte": 1.0, "tokens": 1, "seconds": 1.0, "best": True,
+    },
+    "saved": {"step": 1, "path": "p", "bytes": 1, "seconds": 1.0},
+    "ended": {
+        "step": 1, "reason": "done", "checkpoint": "p", "loss": 1.0, "best_loss": None, "best_step": None,
+        "seconds": 1.0,
+    },
+}  # fmt: skip
+
+
+def write_lines(path: Path, **changed: object) -> Path:
+    """Write a log of one line for each event. changed: event_field=value; a value of ... removes the field."""
+    lines = []
+    for name, fields in LINES.items():
+        line = {"v": 1, "event": name, "time": "2026-01-01T00:00:00.000+00:00", **fields}
+        line |= {key.partition("_")[2]: value for key, value in changed.items() if key.partition("_")[0] == name}
+        lines.append(json.dumps({key: value for key, value in line.items() if value is not ...}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.quick
+def test_a_log_without_later_fields_is_read(tmp_path: Path) -> None:
+    assert [event["event"] for event in read_log(write_lines(tmp_path / "log.jsonl"))] == list(LINES)
+    write_report(tmp_path)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"stepped_loss": ...}, "line 2 is damaged: the field 'loss' is missing"),
+        ({"stepped_step": ...}, "line 2 is damaged: the field 'step' is missing"),
+        ({"stepped_step": True}, "line 2 is damaged: step must be an integer, 0 or above, got True"),
+        ({"stepped_step": -1}, "line 2 is damaged: step must be an integer, 0 or above, got -1"),
+        ({"stepped_step": 1.0}, "line 2 is damaged: step must be an integer, 0 or above, got 1.0"),
+        ({"stepped_loss": "low"}, "line 2 is damaged: loss must be a finite number, got 'low'"),
+        ({"stepped_loss": float("nan")}, "line 2 is damaged: loss must be a finite number, got nan"),
+        ({"stepped_loss": 10**400}, "line 2 is damaged: loss must be a finite number, got 1000"),
+        ({"stepped_loss": [1]}, r"line 2 is damaged: loss must be a finite number, got \[1\]"),
+        ({"evaluated_perplexity": {}}, "line 3 is damaged: perplexity must be a finite number or null, got {}"),
+        ({"evaluated_best": 1}, "line 3 is damaged: best must be true or false, got 1"),
+        ({"ended_reason": None}, "line 5 is damaged: reason must be a string, got None"),
+        ({"started_steps": "9"}, "line 1 is damaged: steps must be an integer, 0 or above, got '9'"),
+        ({"started_resumes": 3}, "line 1 is damaged: resumes must be a path or null, got 3"),
+        ({"saved_path": 5}, "line 4 is damaged: path must be a path, got 5"),
+        ({"saved_event": "salved"}, "line 4: event must be one of started, stepped, .*, got 'salved'"),
+        ({"saved_v": 2}, "line 4 must have version 1, got 2"),
+    ],
+)
+def test_each_field_of_a_log_is_checked_and_named(changed: dict[str, object], says: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "log.jsonl", **changed)
+    for read in (read_log, write_report):
+        with pytest.raises(FileFormatError, match=rf"{path}: {says}"):
+            read(tmp_path)
+
+
+@pytest.mark.quick
+def test_a_log_without_line_ends_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "log.jsonl")
+    with path.open("ab") as file:
+        file.truncate(1 << 40)  # a sparse file, which takes no space on the disk
+    for read in (read_log, write_report):
+        with pytest.raises(FileFormatError, match=r"log\.jsonl: line 6 is longer than 1048576 bytes, the limit"):
+            read(tmp_path)
 
 
 def test_a_report_is_one_page_with_plots_and_figures(data: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def write_model(
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} exists already; name another path, or pass overwrite=True")
     if kind == "run":
-        folder = write_checkpoint(path, model, step=step)
+        folder = write_checkpoint(path, model, step=step, replace=overwrite)
         return SavedModel(path, kind, "f32", _size_of(folder), ())
     from toynn.interop import export_gguf, export_hf  # they need the extra toynn[interop]
 

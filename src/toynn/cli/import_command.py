@@ -16,7 +16,7 @@ from toynn.storage.checkpoint import write_checkpoint
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run to create.")
-@click.option("--force", is_flag=True, help="Add the model to a run that was imported before; its checkpoints stay.")
+@click.option("--force", is_flag=True, help="Replace the model of a run that was imported before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
     """Make a run from SOURCE, to train it further.
@@ -26,10 +26,10 @@ def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
     """
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
         raise TinyNNValueError(
-            f"{out} exists already; name a new folder, or use --force to add to a run that was imported before"
+            f"{out} exists already; name a new folder, or use --force to replace a model that was imported before"
         )
     model = import_hf(source) if source.is_dir() else import_gguf(source)
-    checkpoint = write_checkpoint(out, model)
+    checkpoint = write_checkpoint(out, model, replace=force)
     parameters = sum(math.prod(values.shape) for values in model.weights.values())
     if as_json:
         content = {"out": str(out), "checkpoint": str(checkpoint), "parameters": parameters,

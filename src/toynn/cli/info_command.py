@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import click
 
 import toynn
 from toynn.data.meta import META, load_meta
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.storage.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.training.run_log import read_log
+from toynn.training.start import config_source
 from toynn.training.toml_config import from_toml
 
 COLUMNS = 80
@@ -27,17 +29,26 @@ COLUMNS = 80
 def command(path: Path | None, as_json: bool) -> None:
     """Describe PATH: a data folder, a run or a checkpoint. All its files are checked.
 
-    Without PATH, describe this build of toynn: versions, compiler, profile.
+    Without PATH, describe this build of toynn: versions, compiler, profile. If a
+    run's log or best checkpoint is damaged, the rest is described, and the exit
+    code is 2.
     """
+    damage: list[str] = []
     if path is None:
         info: dict[str, Any] = {"toynn": toynn.__version__, **toynn.build_info()}
     elif (path / META).exists() and not (path / "weights.safetensors").exists():
         info = _data(path)
     else:
-        info = _model(path)
+        info = _model(path, damage)
     if as_json:
         click.echo(json.dumps(info))
-        return
+    else:
+        _print(info)
+    if damage:
+        raise FileFormatError(damage[0])
+
+
+def _print(info: dict[str, Any]) -> None:
     width = max(map(len, info))
     for key, value in info.items():
         shown = ", ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
@@ -61,7 +72,7 @@ def _data(path: Path) -> dict[str, Any]:
     }
 
 
-def _model(path: Path) -> dict[str, Any]:
+def _model(path: Path, damage: list[str]) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
     is_run = checkpoint.path != path
     model, state = checkpoint.model, checkpoint.training
@@ -81,34 +92,34 @@ def _model(path: Path) -> dict[str, Any]:
     if state is not None:
         info["windows"] = state.progress.windows
         info["best loss"], info["best step"] = state.progress.best_loss, state.progress.best_step
-    return {"run": str(path), **_of_run(path), **info} if is_run else info
+    return {"run": str(path), **_of_run(path, damage), **info} if is_run else info
 
 
 def _planned(config: str, path: Path) -> int:
-    return from_toml(config, f"the configuration in {path}").train.steps
+    return from_toml(config, config_source(path)).train.steps
 
 
 def _how_it_ended(path: Path) -> str:
-    try:
-        events = read_log(path)
-    except TinyNNValueError as error:  # the checkpoints can be used without the log
-        return f"unknown: {error}"
-    reasons = [str(event["reason"]) for event in events if event["event"] == "ended"]
+    reasons = [str(event["reason"]) for event in read_log(path) if event["event"] == "ended"]
     return reasons[-1] if reasons else "not yet, or the process was killed"
 
 
-def _best(run: Path) -> str:
-    try:
-        return load_checkpoint(run, BEST).path.name
-    except TinyNNValueError as error:  # the latest checkpoint can be used without it
-        return f"unknown: {error}"
+def _of_run(path: Path, damage: list[str]) -> dict[str, Any]:
+    """Return what the folder of a run holds besides its latest checkpoint, which can be used without it.
 
-
-def _of_run(path: Path) -> dict[str, Any]:
-    """Return what the folder of a run holds besides its latest checkpoint."""
+    damage: gets a message for each part that cannot be read.
+    """
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
-    if (path / BEST).exists():
-        info["best checkpoint"] = _best(path)
-    if (path / LOG).exists():
-        info["ended"] = _how_it_ended(path)
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "best checkpoint": (BEST, lambda: load_checkpoint(path, BEST).path.name),
+        "ended": (LOG, lambda: _how_it_ended(path)),
+    }
+    for key, (name, read) in parts.items():
+        if not (path / name).exists():
+            continue
+        try:
+            info[key] = read()
+        except TinyNNValueError as error:
+            info[key] = f"unknown: {error}"
+            damage.append(str(error))
     return info

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX, integer, one_of
+from toynn.arguments import INT31_MAX, integer, one_of, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.formats import Format
 from toynn.storage.regular_files import folder_of
@@ -30,6 +30,7 @@ class Split:
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
             integer(name, getattr(self, name), 0, _LARGEST)
+        sha256_digest("sha256", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Source:
 
     def __post_init__(self) -> None:
         integer("bytes", self.bytes, 0, _LARGEST)
+        sha256_digest("sha256", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TokenizerFile:
 
     def __post_init__(self) -> None:
         one_of("file", self.file, (TOKENIZER,))
+        sha256_digest("sha256", self.sha256)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from toynn.storage.regular_files import open_regular
 
@@ -55,10 +56,17 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a regular file, read in chunks. Raises OSError, FileFormatError."""
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        while piece := file.read(_CHUNK):
-            digest.update(piece)
+        return sha256_of_file(file)
+
+
+def sha256_of_file(file: BinaryIO) -> str:
+    """Return the hexadecimal SHA-256 of a file from its start, read in chunks, and go back to the start."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(_CHUNK):
+        digest.update(piece)
+    file.seek(0)
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """log.jsonl: the events of a run, one per line. Lines are only appended.
 
 Each line is an object with "v" (1), "event" (started, stepped, evaluated, saved, ended), "time" (UTC, ISO 8601) and the
-fields of the event's class in `toynn.training.events`; paths are strings. Numbers are written so that reading them
-gives the same bits. NaN and infinities occur only in perplexity, which is then null.
+fields of the event's class in `toynn.training.events`; paths are strings. A field with a default may be missing.
+Numbers are written so that reading them gives the same bits. NaN and infinities occur only in
+perplexity, which is then null.
 
 A resumed run appends to the existing log, so steps after the last checkpoint of a killed process appear twice.
 `read_log` returns the events as if the run had never been interrupted.
@@ -13,7 +14,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import math
 import os
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +30,8 @@ from toynn.storage.regular_files import naming_file, open_regular, open_regular_
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 VERSION = 1
+_LONGEST = 1 << 20  # bytes of a line
+_LARGEST = 2**63 - 1
 NAMES: dict[type[Event], str] = {
     Started: "started",
     Stepped: "stepped",
@@ -81,32 +88,101 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Steps that were repeated after a resume appear once. A line that is not JSON is skipped at the end and before a
     "started" event: a killed process left it incomplete.
 
-    Raises FileFormatError for a log that is damaged otherwise, of another version or not a regular file; OSError.
+    Raises FileFormatError, with the line and the field, for a log that is damaged otherwise, of another version or not
+    a regular file; OSError.
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None
     path = path_of("path", path)
     if path.is_dir():
         path = path / LOG
-    with open_regular(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                event = None
-            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-                broken = broken or number
-                continue
-            if event.get("v") != VERSION:
-                raise FileFormatError(f"{path}: line {number} must have version {VERSION}, got {event.get('v')!r:.20}")
-            if event["event"] == "started":
-                broken = None
-                resumed, step = event.get("resumes") is not None, event.get("step", 0)
-                events = [one for one in events if resumed and one.get("step", 0) <= step and one["event"] != "ended"]
-            elif broken is not None:
-                raise FileFormatError(f"{path}: line {broken} is damaged")
-            events.append(event)
+    for number, line in _lines(path):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            broken = broken or number
+            continue
+        if broken is not None and event["event"] != "started":
+            raise FileFormatError(f"{path}: line {broken} is damaged")
+        _check(event, f"{path}: line {number}")
+        if event["event"] == "started":
+            broken = None
+            resumed, step = event["resumes"] is not None, event["step"]
+            events = [one for one in events if resumed and one["step"] <= step and one["event"] != "ended"]
+        events.append(event)
     return events
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a log with their numbers. Raises FileFormatError for a line that is too long to be one."""
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(_LONGEST + 1):
+            number += 1
+            if len(line) > _LONGEST:
+                raise FileFormatError(f"{path}: line {number} is longer than {_LONGEST} bytes, the limit for an event")
+            yield number, line
+
+
+def _check(event: dict[str, Any], place: str) -> None:
+    """Raise FileFormatError unless an event has every field of its class, with a value of its type."""
+    if event.get("v") != VERSION:
+        raise FileFormatError(f"{place} must have version {VERSION}, got {event.get('v')!r:.20}")
+    fields = _FIELDS.get(event["event"])
+    if fields is None:
+        raise FileFormatError(f"{place}: event must be one of {', '.join(_FIELDS)}, got {event['event']!r:.40}")
+    for name, field in fields.items():
+        if name not in event:
+            if field.required:
+                raise FileFormatError(f"{place} is damaged: the field {name!r} is missing")
+            continue
+        if not field.holds(event[name]):
+            raise FileFormatError(f"{place} is damaged: {name} must be {field.expected}, got {event[name]!r:.40}")
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A field of an event as JSON. kinds: the types of its value, from the annotation in the event's class."""
+
+    kinds: tuple[Any, ...]
+    required: bool
+
+    @property
+    def expected(self) -> str:
+        return " or ".join(_MEANING[kind] for kind in self.kinds)
+
+    def holds(self, value: object) -> bool:
+        if isinstance(value, bool) or value is None:
+            return type(value) in self.kinds
+        if isinstance(value, int):
+            least = 0 if int in self.kinds else -_LARGEST
+            return (int in self.kinds or float in self.kinds) and least <= value <= _LARGEST
+        if isinstance(value, float):
+            return float in self.kinds and math.isfinite(value)
+        return isinstance(value, str) and (str in self.kinds or Path in self.kinds)
+
+
+def _fields_of(kind: type[Event]) -> dict[str, _Field]:
+    hints, nullable = typing.get_type_hints(kind), {"perplexity"}
+    fields = {}
+    for field in dataclasses.fields(kind):
+        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        kinds = (*kinds, type(None)) if field.name in nullable else kinds
+        fields[field.name] = _Field(kinds, field.default is dataclasses.MISSING)
+    return fields
+
+
+_MEANING: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer, 0 or above",
+    float: "a finite number",
+    str: "a string",
+    Path: "a path",
+    type(None): "null",
+}
+_FIELDS = {name: _fields_of(kind) for kind, name in NAMES.items()}
 
 
 def _plain(value: object) -> object:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from toynn.data import DataFolder, DataMeta
@@ -14,7 +15,7 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
-from toynn.storage.checkpoint.meta import DataIdentity
+from toynn.storage.checkpoint.meta import META, DataIdentity
 from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
 from toynn.training.toml_config import differences, from_toml
 
@@ -132,13 +133,18 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
     return Start(config.explicit(shape), model.shape, 0, init, None)
 
 
+def config_source(checkpoint: Path) -> str:
+    """Return where the configuration of a checkpoint is, for messages."""
+    return f"training.config in {checkpoint / META}"
+
+
 def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainConfig:
     """Return the configuration of the run that wrote a checkpoint, without None. overrides: as for `from_toml`.
 
     Raises TinyNNValueError if the checkpoint was not written by training, ConfigurationError for an override.
     """
     training = _training(checkpoint)
-    own = from_toml(training.progress.config, f"the configuration in {checkpoint.path}", overrides)
+    own = from_toml(training.progress.config, config_source(checkpoint.path), overrides)
     return own.explicit(shape_of(checkpoint))
 
 

@@ -1,10 +1,18 @@
-"""Write and read the folder of one checkpoint."""
+"""Write and read the folder of one checkpoint.
+
+A run removes its old checkpoints while other processes read them. Reading opens all files first, because an open file
+can be read to its end although it was removed. If the folder disappeared before that, `CheckpointRemovedError` says so:
+only damaged files are called damaged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,8 +33,8 @@ from toynn.storage.checkpoint.meta import (
     read_checkpoint_meta,
     versions_now,
 )
-from toynn.storage.durable_files import sha256_of, sync, write_synced
-from toynn.storage.regular_files import read_regular
+from toynn.storage.durable_files import sha256_of, sha256_of_file, sync, write_synced
+from toynn.storage.regular_files import open_regular
 from toynn.storage.tensor_files import write_tensors
 
 
@@ -77,35 +85,69 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
     sync(folder)
 
 
+class CheckpointRemovedError(FileFormatError):
+    """A checkpoint was removed while it was read. A run removes old ones, see `CheckpointArgs.keep_last`."""
+
+
 def read_folder(folder: Path) -> Checkpoint:
     """Read a checkpoint and check it: meta.json, size and sha256 of each file, name, dtype and shape of each tensor.
 
-    Raises FileFormatError with the reason.
+    Raises FileFormatError with the reason; CheckpointRemovedError if the folder was removed or replaced meanwhile.
     """
+    before = _identity(folder)
+    try:
+        return _read(folder)
+    except FileFormatError:
+        if before is None or _identity(folder) == before:
+            raise
+        raise CheckpointRemovedError(
+            f"{folder} was removed while it was read; a run in training keeps only its newest checkpoints "
+            "(checkpoint.keep_last): name the run instead to read its latest checkpoint"
+        ) from None
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return a value that tells this folder from a later one with the same name; None if there is no folder."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read(folder: Path) -> Checkpoint:
     meta = read_checkpoint_meta(folder)
-    for name, stored in meta.files.items():
-        path = folder / name
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise FileFormatError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
-        if size != stored.bytes:
-            raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, it has {size}")
-        if sha256_of(path) != stored.sha256:
-            raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
-    tokenizer = read_regular(folder / TOKENIZER) if TOKENIZER in meta.files else None
-    weights = _load(folder / WEIGHTS)
+    with _opened(folder, meta) as files:
+        for name, stored in meta.files.items():
+            size = os.fstat(files[name].fileno()).st_size
+            if size != stored.bytes:
+                raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, it has {size}")
+            if sha256_of_file(files[name]) != stored.sha256:
+                raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
+        tokenizer = files[TOKENIZER].read() if TOKENIZER in files else None
+        weights = _load(folder / WEIGHTS, files[WEIGHTS])
+        moments = _load(folder / MOMENTS, files[MOMENTS]) if meta.training is not None and MOMENTS in files else {}
     try:
         model = TrainedModel(meta.model, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
     except TinyNNValueError as error:
         raise FileFormatError(f"{folder} is damaged: {error}") from None
-    training = None
-    if meta.training is not None:
-        moments = _load(folder / MOMENTS) if MOMENTS in meta.files else {}
-        if moments:
-            _check_moments(folder, model, moments)
-        training = TrainingState(meta.training, moments)
+    if moments:
+        _check_moments(folder, model, moments)
+    training = None if meta.training is None else TrainingState(meta.training, moments)
     return Checkpoint(folder, meta.step, model, training, meta.versions)
+
+
+@contextmanager
+def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]:
+    """Open all files of a checkpoint at once, so that they stay readable if the checkpoint is removed meanwhile."""
+    with ExitStack() as stack:
+        files = {}
+        for name in meta.files:
+            try:
+                files[name] = stack.enter_context(open_regular(folder / name))
+            except OSError as error:  # noqa: PERF203 (three files)
+                raise FileFormatError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
+        yield files
 
 
 def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, FloatArray]) -> None:
@@ -122,9 +164,12 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
             raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, its minimum is {values.min()}")
 
 
-def _load(path: Path) -> dict[str, FloatArray]:
+def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
+    """Return the tensors of an open file. path: its name, for messages."""
+    # The library takes only a path. This one leads to the open file, also after it was removed.
+    opened = Path(f"/dev/fd/{file.fileno()}")
     try:
-        tensors = load_file(path)
+        tensors = load_file(opened if opened.exists() else path)
     except AttributeError as error:  # the library reports a dtype that numpy does not have this way
         raise FileFormatError(f"{path}: all tensors must be float32, one has an unsupported type ({error})") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX, integer
+from toynn.arguments import INT31_MAX, integer, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint.migrations import CHECKPOINT
@@ -29,6 +29,7 @@ class StoredFile:
 
     def __post_init__(self) -> None:
         integer("bytes", self.bytes, 0, _LARGEST)
+        sha256_digest("sha256", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class DataIdentity:
     train: str
     validation: str
     tokenizer: str
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            sha256_digest(field.name, getattr(self, field.name))
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class CheckpointMeta:
     files: dict[str, StoredFile]
 
     def __post_init__(self) -> None:
+        for name in ("eos_id", "bos_id"):
+            if (token := getattr(self, name)) is not None:
+                integer(name, token, 0, self.model.vocab - 1)
         integer("step", self.step, 0, _LARGEST if self.training is None else INT31_MAX)
         if self.training is not None:
             integer("training.bad_evaluations", self.training.bad_evaluations, 0, self.step)

@@ -19,10 +19,16 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from toynn.arguments import integer, one_of
+from toynn.arguments import boolean, integer, one_of
 from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
 from toynn.model.trained_model import TrainedModel
-from toynn.storage.checkpoint.folder import Checkpoint, TrainingState, read_folder, write_folder
+from toynn.storage.checkpoint.folder import (
+    Checkpoint,
+    CheckpointRemovedError,
+    TrainingState,
+    read_folder,
+    write_folder,
+)
 from toynn.storage.checkpoint.foreign import what_it_is
 from toynn.storage.checkpoint.meta import META, read_checkpoint_meta
 from toynn.storage.durable_files import make_folder, replace_file, sync
@@ -236,6 +242,8 @@ class RunFolder:
 def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     """Read and check a checkpoint. path: its folder, or a run, of which `which` selects the "latest" or "best" one.
 
+    A run may be read while it trains: if its checkpoint was removed meanwhile, the one that replaced it is read.
+
     Raises FileFormatError with the reason if there is no checkpoint, or it is damaged or of a newer version;
     TinyNNTypeError or TinyNNValueError for an invalid path.
     """
@@ -247,15 +255,28 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
         raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, and is not a folder")
     if (path / META).exists():
         return read_folder(path)
-    if not (path / which).exists():
-        raise FileFormatError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
-    name = _pointer(path, which)
-    try:
-        return read_folder(path / CHECKPOINTS / name)
-    except FileFormatError as error:
-        others = [str(path / CHECKPOINTS / other) for other in checkpoint_names(path) if other != name]
-        hint = f"; other checkpoints: {', '.join(others[-3:])}" if others else ""
-        raise FileFormatError(f"{error}{hint}") from None
+    read = None
+    while True:
+        if not (path / which).exists():
+            raise FileFormatError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
+        name = _pointer(path, which)
+        place = path / CHECKPOINTS / name
+        if name == read and not place.exists():
+            raise FileFormatError(f"{path / which} is damaged: it names {name}, which does not exist{_others(path)}")
+        read = name
+        try:
+            return read_folder(place)
+        except CheckpointRemovedError:
+            continue  # a run removes a checkpoint only after `latest` and `best` name others
+        except FileFormatError as error:
+            if place.exists():
+                raise FileFormatError(f"{error}{_others(path, name)}") from None
+
+
+def _others(run: Path, name: str = "") -> str:
+    """Return the end of a message, which lists the newest checkpoints besides the one with that name."""
+    others = [str(run / CHECKPOINTS / other) for other in checkpoint_names(run) if other != name]
+    return f"; other checkpoints: {', '.join(others[-3:])}" if others else ""
 
 
 def named_checkpoint(run: Path, name: str) -> Checkpoint:
@@ -267,19 +288,34 @@ def named_checkpoint(run: Path, name: str) -> Checkpoint:
     return read_folder(run / CHECKPOINTS / name)
 
 
-def write_checkpoint(run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None) -> Path:
+def write_checkpoint(
+    run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None, replace: bool = False
+) -> Path:
     """Write a checkpoint into a run, which is made if needed, and return the checkpoint's folder.
 
-    Raises TinyNNValueError if the folder is not a run, or if it is a run that was trained and `training` is None: then
-    `best` would name another model, and the training could not be resumed. RunFolderError if another process is writing
-    the run. OSError.
+    replace: remove the checkpoints that the run already has of this step, when the new one is complete and the latest.
+        The name of its folder then differs from theirs: step-00000000-1 after step-00000000.
+
+    Raises TinyNNValueError if the folder is not a run; if it has a checkpoint of this step already and `replace` is
+    false; if it is a run that was trained and `training` is None: then `best` would name another model, and the
+    training could not be resumed. RunFolderError if another process is writing the run. OSError.
     """
+    step, replace = integer("step", step, 0, 2**62), boolean("replace", replace)
     with RunFolder(run) as folder:
         if training is None and (found := _training_in(folder.path)) is not None:
             raise TinyNNValueError(
                 f"{folder.path} is a run that was trained (it has {found}); write another model to a new folder"
             )
-        return folder.save(step, model, training)
+        same = [name for name in checkpoint_names(folder.path) if _order(name)[0] == step]
+        if same and not replace:
+            raise TinyNNValueError(
+                f"{folder.path} already has a checkpoint of step {step}, {same[-1]}; write to another folder or as "
+                "another step, or pass replace=True"
+            )
+        place = folder.save(step, model, training)
+        for name in same:
+            _remove(folder.path / CHECKPOINTS / name)
+        return place
 
 
 def checkpoint_names(run: Path) -> list[str]:
@@ -316,6 +352,8 @@ def _trained(checkpoint: Path) -> bool:
 
 
 def _refuse_foreign(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise TinyNNValueError(f"{path} is a link to {path.readlink()}, which does not exist; use another name")
     if not path.exists():
         return
     if not path.is_dir():
