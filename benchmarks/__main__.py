@@ -31,8 +31,8 @@ def arguments() -> argparse.Namespace:
         "--programs", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
         help=f"Programs to compare (default: {' '.join(LABELS)}); {REFERENCE} is always measured.",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=positive, help="Turns of each program (default: 6 to 10, by shape).")
-    parser.add_argument("--steps", type=positive, help="Timed steps per turn (default: 2 to 100, by shape).")
+    parser.add_argument("--rounds", type=positive, help="Number of turns of each program (default: 6 to 10).")
+    parser.add_argument("--steps", type=positive, help="Timed steps per turn (default: 2 to 100).")
     parser.add_argument("--quick", action="store_true", help="Run 2 rounds of 2 steps, to check that it works.")
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()

@@ -113,7 +113,7 @@ bool tnn__enter(tnn_session * s, const char * call);
 __attribute__((format(printf, 3, 4)))
 #endif
 int tnn__fail(tnn_session * s, int code, const char * fmt, ...);
-/* Records the error of a call in the wrong stage: what the call needs, and how far the session is. */
+/* Records the error of a call in the wrong stage: what the call needs, and which stage the session is in. */
 int tnn__fail_stage(tnn_session * s, const char * needs);
 
 #endif

@@ -24,11 +24,11 @@
  *     the child gets TNN_E_STATE.
  *
  * `make generate` (tools/generate_tinynn.py) writes Python's functions from this file. Their documentation is the
- * comment in front of a call, or behind it on its line:
+ * comment before a call, or after it on its line:
  *   - A heading "---- name ----" begins a group of calls: the module toynn.tinynn.calls.name.
  *   - If the first sentence ends with ", or none", the call may return none: None in Python, 0 or NULL without an error
  *     code in C.
- *   - The comment behind an argument describes it. If it starts with "optional", the tensor may be none as well.
+ *   - The comment after an argument describes it. If it starts with "optional", the tensor may be left out (0 or None).
  *   - Lines that start with an error code are the call's errors, besides those that the heading states.
  */
 #ifndef TINYNN_H
@@ -189,10 +189,10 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     float         beta_slow);   /* of YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
-/* Return a and b one after the other along dimension dim. The bits are those of ggml's CONCAT, which has no
+/* Return the concatenation of a and b along dimension dim. The bits are those of ggml's CONCAT, which has no
  * derivative; this call, made of two SETs, has one. */
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
-/* Return one or more tensors one after the other along dimension dim, as tnn_concat does. */
+/* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
 /* Return the transpose of a [m, n] as a contiguous tensor [n, m]. */
 TNN_API tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a);
@@ -202,9 +202,9 @@ TNN_API tnn_tensor tnn_cont_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64
 TNN_API tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1);
 /* Return a view of a, which must be contiguous, as [ne0, ne1, ne2]. */
 TNN_API tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t ne2);
-/* Return a view of ne0 elements of a, which must be contiguous, from an offset in bytes on. */
+/* Return a view of ne0 elements of a, which must be contiguous, that starts at an offset in bytes. */
 TNN_API tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offset);
-/* Return a view [ne0, ne1] of a, from an offset in bytes on. A row begins nb1 bytes after the row before it. */
+/* Return a view [ne0, ne1] of a that starts at an offset in bytes. A row begins nb1 bytes after the row before it. */
 TNN_API tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset);
 /* Write a into b, converted to its floating dtype, and return a view of b. */
 TNN_API tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b);

@@ -23,7 +23,7 @@ SESSION_TYPES = ("tnn_session *", "const tnn_session *")
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a call: its C type as written, and the comment behind it."""
+    """An argument of a call: its C type as written, and the comment after it."""
 
     name: str
     type: str
@@ -31,13 +31,13 @@ class Argument:
 
     @property
     def optional(self) -> bool:
-        """Return whether a tensor may be none."""
+        """Return whether the argument is a tensor that may be left out."""
         return self.type == "tnn_tensor" and self.comment.startswith("optional")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function of the header, with the comment in front of it or behind it."""
+    """A function of the header, with the comment before or after it."""
 
     name: str
     result: str
@@ -119,7 +119,7 @@ class _Comment:
     first: int  # line
     last: int
     text: str
-    alone: bool  # nothing is in front of it on its line
+    alone: bool  # nothing is before it on its line
 
 
 _HEADING = re.compile(r"---- (\w+) ----\s*(.*)", re.DOTALL)
@@ -142,7 +142,7 @@ def read_header(text: str) -> Header:
         end = headings[i + 1][0] if i + 1 < len(headings) else len(lines) + 1
         groups.append(Group(name, comment, tuple(call for at, call in calls.items() if line < at < end)))
     if outside := [call.name for line, call in calls.items() if not headings or line < headings[0][0]]:
-        raise ValueError(f"{outside[0]} is in front of the first heading")
+        raise ValueError(f"{outside[0]} is before the first heading")
     return Header(tuple(groups), tuple(constants))
 
 
@@ -182,7 +182,7 @@ def _call(node: c_ast.Decl, lines: list[str], comments: list[_Comment]) -> Call:
     documents = [c for c in comments if c.alone and c.last == first - 1 and not _HEADING.fullmatch(c.text)]
     documents += [c for c in comments if not c.alone and c.first == first == last]
     if len(documents) != 1:
-        raise ValueError(f"{node.name} must have one comment, in front of it or behind it: it has {len(documents)}")
+        raise ValueError(f"{node.name} must have one comment, before or after it: it has {len(documents)}")
     behind = {c.first: c.text for c in comments if not c.alone and first <= c.first <= last != first}
     parameters = [one for one in node.type.args.params if getattr(one, "name", None)]
     arguments = [Argument(one.name, _spelled(one.type), behind.get(one.coord.line, "")) for one in parameters]

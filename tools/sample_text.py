@@ -141,7 +141,7 @@ KINDS: dict[str, tuple[Callable[[], Iterator[Text]], ...]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, required=True, help="Random seed of the sample.")
-    parser.add_argument("--count", type=int, default=40, help="Texts of each kind.")
+    parser.add_argument("--count", type=int, default=40, help="Number of texts of each kind.")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     for kind, sources in KINDS.items():

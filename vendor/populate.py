@@ -185,9 +185,9 @@ def download(lock: Lock, workdir: Path) -> Path:
 
 
 def _own_environment() -> dict[str, str]:
-    """Return the environment without the variables that the pip that builds toynn sets for the build backend.
+    """Return the environment without the variables that pip sets for a build backend.
 
-    The pip that is started here would use them too.
+    The second pip, which downloads ggml, would use them too.
     """
     return {key: value for key, value in os.environ.items() if not key.startswith(("PEP517_", "_PYPROJECT_HOOKS_"))}
 
@@ -301,7 +301,7 @@ def say(text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="lock file (default: vendor/ggml.lock)")
-    parser.add_argument("--vendor", type=Path, default=VENDOR, help="folder that gets ggml/ (default: vendor/)")
+    parser.add_argument("--vendor", type=Path, default=VENDOR, help="where to create ggml/ (default: vendor/)")
     arguments = parser.parse_args(argv)
     try:
         lock = Lock.read(arguments.lock)

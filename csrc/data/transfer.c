@@ -114,7 +114,7 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
             return NULL;
         }
         if (!input->uploaded) {
-            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded", ggml_get_name(root));
+            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded, so it has no values to download", ggml_get_name(root));
             return NULL;
         }
         return t;

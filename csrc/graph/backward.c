@@ -94,7 +94,7 @@ tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
         return 0;
     }
     if (s->gb == NULL) {
-        tnn__fail_stage(s, "a gradient exists only after tnn_build_backward");
+        tnn__fail_stage(s, "there is no gradient yet; call tnn_build_backward first");
         return 0;
     }
     struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;

@@ -79,7 +79,7 @@ int tnn__check_differentiable(tnn_session * s, const struct ggml_cgraph * gf) {
 static int check_uploaded(tnn_session * s, const struct ggml_tensor * t) {
     const struct tnn_entry * e = tnn__entry_of(s, t);
     if (e != NULL && e->is_input && !e->uploaded) {
-        return tnn__fail(s, TNN_E_STATE, "input %s of shape %s was never uploaded", ggml_get_name(t), tnn__shape(t));
+        return tnn__fail(s, TNN_E_STATE, "input %s of shape %s was never uploaded; upload it first", ggml_get_name(t), tnn__shape(t));
     }
     return TNN_OK;
 }

@@ -64,7 +64,7 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     return (row->differentiable & TNN_OPERAND(j)) != 0;
 }
 
-/* Returns needed[slot]: the tensor depends on a parameter, or is one. For free(); NULL with an error. */
+/* Returns needed[slot]: the tensor depends on a parameter, or is one. Free it with free(). NULL with an error. */
 static bool * find_needed(tnn_session * s, const struct ggml_cgraph * graph) {
     bool * needed = calloc(graph->visited_hash_set.size, sizeof(bool));
     if (needed == NULL) {
@@ -95,12 +95,13 @@ static int check_node(tnn_session * s, const struct ggml_cgraph * gf, const bool
                          k != NULL ? k->type->name : ggml_op_desc(t));
     }
     if (row->is_loss && !(t->flags & GGML_TENSOR_FLAG_LOSS)) {
-        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but it is not the loss", ggml_get_name(t));
+        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but it is not the loss; a fused graph "
+                         "can have only one", ggml_get_name(t));
     }
     for (int j = 0; j < tnn__n_operands(t); j++) {
         if (needed[ggml_hash_find(&gf->visited_hash_set, t->src[j])] && !gradient_flows(row, t, j)) {
-            return tnn__fail(s, TNN_E_VALUE, "operand %d of node %s depends on a parameter, but no gradient flows to it", j,
-                             ggml_get_name(t));
+            return tnn__fail(s, TNN_E_VALUE, "operand %d of node %s depends on a parameter, but no gradient flows to it; "
+                             "use an operand that depends on no parameter", j, ggml_get_name(t));
         }
     }
     return TNN_OK;

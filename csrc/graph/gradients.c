@@ -37,7 +37,7 @@ struct start {
     bool has_add, continues;
 };
 
-/* Appends a kernel node that computes a gradient of t: of t's shape, or in the place of args[0]. NULL: out of memory. */
+/* Appends a kernel node that computes a gradient of t: a new tensor or, if start.continues, args[0] itself. NULL: out of memory. */
 static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_tensor * t, const struct tnn_kernel_type * type,
                                  const void * params, struct start start, struct ggml_tensor ** args, int n_args) {
     const int64_t        ne0  = start.continues ? 0 : t->ne[0];

@@ -6,7 +6,7 @@
  * changes: every node computes the same.
  *
  * Groups could be longer if products were divided by rows, because a thread would find its own rows done. That costs more than it
- * saves: each core would read the whole of each weight, half of which the other core has just stepped.
+ * saves: each core would read the whole of each weight, half of which the other core has just updated.
  */
 #include "graph/schedule.h"
 

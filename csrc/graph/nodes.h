@@ -1,4 +1,4 @@
-/* graph/nodes.h - small questions about a tensor of ggml. */
+/* graph/nodes.h - small functions that inspect a tensor of ggml. */
 #ifndef TNN_NODES_H
 #define TNN_NODES_H
 
@@ -11,7 +11,7 @@
 /* The tensor that owns the memory of t: what t is a view of, or t itself. A macro, so that it keeps const. */
 #define tnn__root(t) ((t)->view_src != NULL ? (t)->view_src : (t))
 
-/* The number of operands: they are side by side from src[0] on. */
+/* The number of operands: they are side by side, starting at src[0]. */
 static inline int tnn__n_operands(const struct ggml_tensor * t) {
     int n = 0;
     while (n < GGML_MAX_SRC && t->src[n] != NULL) {

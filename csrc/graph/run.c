@@ -75,7 +75,8 @@ static int compute(tnn_session * s, struct ggml_cgraph * graph) {
     plan.work_data = s->work;
     const enum ggml_status status = ggml_graph_compute(graph, &plan);
     return status == GGML_STATUS_SUCCESS ? TNN_OK
-                                         : tnn__fail(s, TNN_E_INTERNAL, "ggml_graph_compute: %s", ggml_status_to_string(status));
+                                         : tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: ggml_graph_compute failed: %s; please report it",
+                                                     ggml_status_to_string(status));
 }
 
 static double now(void) {
@@ -87,7 +88,7 @@ static double now(void) {
 static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     int rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
-    if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have stepped a weight */
+    if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have updated a weight */
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }
     if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context and frees it */

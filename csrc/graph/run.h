@@ -6,7 +6,7 @@
 
 /* Checks the inputs and runs the graph. seconds: NULL, or one value for each node; then the nodes run one by one and are timed. */
 int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
-/* The same for a caller that has checked the inputs already, with tnn__check_inputs. */
+/* Runs the graph like tnn__run, but the caller must have checked the inputs with tnn__check_inputs. */
 int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
 
 #endif

@@ -1,6 +1,6 @@
-/* graph/schedule.c - when the optimizer steps.
+/* graph/schedule.c - decides when each weight is updated.
  *
- * A weight is stepped as soon as no later node reads it, so that the memory of its gradient is free for the next one: a step needs the
+ * A weight is updated as soon as no later node reads it, so that the memory of its gradient is free for the next one: a step needs the
  * memory of one gradient instead of all. No bit changes: each step reads the same gradient and writes only w, m and v. */
 #include "graph/schedule.h"
 
@@ -34,7 +34,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
         }
         for (int j = 0; j < tnn__n_operands(t); j++) {
             if (tnn__is_optimizer_step(t->src[j])) {
-                goto done; /* a node reads a stepped weight: the caller's order stays */
+                goto done; /* a node reads an updated weight: the caller's order stays */
             }
         }
         last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t))] = i;
@@ -68,7 +68,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     if (n_order == n) {
         memcpy(graph->nodes, order, (size_t) n * sizeof(*order));
     } else {
-        rc = tnn__fail(s, TNN_E_INTERNAL, "only %d of %d nodes could be ordered", n_order, n);
+        rc = tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: only %d of %d nodes were ordered; please report it", n_order, n);
     }
 done:
     free(last);

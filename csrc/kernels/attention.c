@@ -12,7 +12,7 @@
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
-#define QUERIES 96 /* in a block */
+#define QUERIES 96 /* queries in one block */
 
 struct attention {
     int32_t d_head, n_heads, n_kv;

@@ -27,7 +27,7 @@ struct tnn_gemm {
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
 
-/* One of the kernels that compute the same bits (kernels/gemm_blocks.h, once for each width of vector). */
+/* One of the kernels that compute the same bits (kernels/gemm_blocks.h, once for each vector width). */
 struct tnn_gemm_kernel {
     const char * name;
     int64_t      rows, columns; /* of a tile */
@@ -44,7 +44,7 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512;
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
-#define TNN_GEMM_PAD  16  /* behind a copied row, so that rows do not collide in the cache */
+#define TNN_GEMM_PAD  16  /* after a copied row, so that rows do not collide in the cache */
 #define TNN_GEMM_TILE (12 * 32)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */

@@ -1,11 +1,11 @@
-/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each width of vector. kernels/gemm.h states which bits it gives.
+/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each vector width. kernels/gemm.h defines the bits of the result.
  *
  * The file that includes this defines
  *   vec, LANES              a vector of f32 and its lanes: 8 or 16
  *   vec_load, vec_store, vec_set1, vec_fma
- *   MR, ROWS(X)             the most rows of a tile, and X(0) ... X(MR - 1)
- *   KC                      the most of k that a packed panel spans
- * Everything here is static: the linker must not use code for one instruction set in the place of code for another.
+ *   MR, ROWS(X)             the largest number of rows of a tile, and X(0) ... X(MR - 1)
+ *   KC                      the largest part of k in one packed panel
+ * Everything here is static: the linker must not use code for one instruction set instead of code for another.
  *
  * The scheme is Goto's: B is packed into panels of NR columns, a KC x NC block at a time; a tile of up to MR x NR elements of C
  * stays in registers during the loop over k. An operand that is small or has a suitable layout is read in place. Unlike a BLAS, it
@@ -127,7 +127,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
     const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;
     const int64_t a_row = along_k ? t->a_row : 1, a_col = along_k ? 1 : t->a_col;
     const float * b     = t->b;
-    /* three rows to a base register: row, row + stride, row + 2 strides are addresses of one instruction */
+    /* one base register for three rows: an instruction can address row, row + stride and row + 2 * stride */
     const float * a0 = t->a, * a3 = a0 + 3 * a_row, * a6 = a3 + 3 * a_row, * a9 = a6 + 3 * a_row;
 #define DECLARE(r) vec lo##r = vec_set1(0.0f), hi##r = lo##r;
     ROWS(DECLARE)

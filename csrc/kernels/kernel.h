@@ -22,7 +22,7 @@ enum tnn_gradient_sum {
     TNN_SUM_IN_PLACE /* a parameter's gradient: the earlier part is operand 0, and the result is written over it: k->continues */
 };
 
-/* The row of a kernel. Fields that are not set: no, none, nothing. Masks are made of TNN_OPERAND(i). */
+/* The row of a kernel. Fields that are not set are false, 0 or NULL. Masks are made of TNN_OPERAND(i). */
 struct tnn_kernel_type {
     const char * name; /* as tnn_tensor_op_name returns it */
     /* Thread ith of nth computes its part of dst. scratch belongs to this thread. */
@@ -38,7 +38,7 @@ struct tnn_kernel_type {
     /* What run reads and writes, besides all operands and its result. */
     uint32_t in_place;    /* operands whose memory may become the result's: each element is read before it is written */
     uint32_t writes;      /* operands that it writes */
-    uint32_t order_only;  /* operands that it does not read: they only come first */
+    uint32_t order_only;  /* operands that it does not read, but that must be computed before it */
     /* More tensors that it reads: the one after previous (NULL: the first), or NULL. */
     const struct ggml_tensor * (*also_reads)(const struct ggml_tensor * node, const struct ggml_tensor * previous);
 
@@ -52,8 +52,8 @@ struct tnn_kernel_type {
     bool optimizer_step; /* writes a parameter and its moments, which are the operands in writes */
     bool for_optimizer;  /* only the optimizer waits for its result */
 
-    size_t params_size; /* of what the session call gives to the node, k->params */
-    size_t state_size;  /* of what run keeps for other nodes, k->state */
+    size_t params_size; /* bytes of k->params, which the session call gives to the node */
+    size_t state_size;  /* bytes of k->state, which run keeps for other nodes */
 };
 
 /* A kernel node. */

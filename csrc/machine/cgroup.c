@@ -70,7 +70,7 @@ static bool read_file(const struct group * g, const char * name, char * text, si
     return tnn__read_start(path, text, size);
 }
 
-/* The number behind prefix in a file of the group, or UINT64_MAX. */
+/* The number after prefix in a file of the group, or UINT64_MAX. */
 static uint64_t number(const struct group * g, const char * name, const char * prefix) {
     char text[2048];
     return read_file(g, name, text, sizeof(text)) ? tnn__number_behind(text, prefix) : UINT64_MAX;

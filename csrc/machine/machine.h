@@ -13,7 +13,7 @@
 /* ---- files of the system (files.c) ---- */
 /* Reads the first size - 1 bytes of a file as a string, without allocating memory. */
 bool tnn__read_start(const char * path, char * text, size_t size);
-/* Returns the first number behind the first prefix in a text, or UINT64_MAX. */
+/* Returns the first number after the first prefix in a text, or UINT64_MAX. */
 uint64_t tnn__number_behind(const char * text, const char * prefix);
 
 /* ---- limits of this process's control groups (cgroup.c) ---- */

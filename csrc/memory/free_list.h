@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* holes is sorted by offset, and for free(). A list starts as all zeros. */
+/* holes is sorted by offset, and must be freed with free(). A list starts as all zeros. */
 struct tnn_hole {
     size_t offset, size;
 };

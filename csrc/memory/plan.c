@@ -5,7 +5,7 @@
  * must be known, and refused, before any memory is allocated.
  *
  * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place is free again
- * after its last reader, unless the node is an output; an element-wise node takes over its operand's place.
+ * after the last node that reads it, unless the node is an output; an element-wise node takes over its operand's place.
  */
 #include "memory/plan.h"
 

@@ -2,7 +2,7 @@
  *
  * ggml aborts, or writes to NULL, if a small allocation of its own or the start of a thread fails. It stays unmodified, so the shim
  * asks the system first: whatever a call into ggml will need is allocated before the call, where a refusal is an error like any
- * other, and lent to ggml when ggml asks. The linker sends the extension's calls of malloc and related functions, of C++'s new and
+ * other, and lent to ggml when ggml requests it. The linker sends the extension's calls of malloc and related functions, of C++'s new and
  * delete, of fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
  * A lent block is an ordinary block: free treats it like any other. A lent thread is one that the shim started and that has waited

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What a call into ggml asks of the system. */
+/* What a call into ggml requests from the system. */
 struct tnn_needs {
     int                  small;    /* blocks of at most TNN_RESERVE_SMALL bytes, by malloc and related functions or by C++'s new */
     size_t               large[2]; /* bytes of two larger ones, or 0 */
@@ -28,9 +28,9 @@ struct tnn_reserve {
 /* Allocates what r, at first all zeros, does not hold already, and lends it to this thread's calls of ggml from now on. False: out of
  * memory, and r is empty. */
 bool tnn__reserve_open(struct tnn_reserve * r, struct tnn_needs needs);
-/* Lends no more. Lent blocks belong to ggml; the others stay for the next tnn__reserve_open. */
+/* Stops lending. Lent blocks belong to ggml; the others stay for the next tnn__reserve_open. */
 void tnn__reserve_leave(struct tnn_reserve * r);
-/* Lends no more, and frees the blocks that are not lent. */
+/* Stops lending, and frees the blocks that are not lent. */
 void tnn__reserve_close(struct tnn_reserve * r);
 
 /* Starts n threads that wait for ggml's pool to take them. NULL: the system refused. */

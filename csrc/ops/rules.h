@@ -19,7 +19,7 @@ static inline bool tnn__grad_needed(const struct tnn_grad_needs * g, const struc
     return t != NULL && g->needed[ggml_hash_find(&g->graph->visited_hash_set, t)];
 }
 
-/* Fields that are not set: no, none. Masks are made of TNN_OPERAND(i). */
+/* Fields that are not set are false, 0 or NULL. Masks are made of TNN_OPERAND(i). */
 struct tnn_op_rule {
     enum ggml_op op;
     bool         differentiable; /* ggml's CPU backend has a derivative, ... */

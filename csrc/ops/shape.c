@@ -184,7 +184,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
                   (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
         return NULL;
     }
-    /* ggml requires ne0 * ne1 elements behind the offset even if the rows are strided: they exist, because nb1 >= ne0. */
+    /* ggml requires ne0 * ne1 elements after the offset even if the rows are strided: they exist, because nb1 >= ne0. */
     return tnn__reserve_nodes(s, 1) ? t : NULL;
 }
 

@@ -30,7 +30,7 @@ ASKED = "from toynn import tinynn as nn; print(nn.tnn_available_memory(), nn.tnn
 
 
 def shown(folder: Path, groups: str, files: dict[str, str], command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process that sees those groups, with a tree of those files."""
+    """Run the command in a process whose /proc/self/cgroup is `groups` and whose /sys/fs/cgroup contains `files`."""
     (folder / "tree").mkdir()
     (folder / "groups").write_text(groups)
     for name, text in files.items():

@@ -166,7 +166,7 @@ def test_taps_contain_the_activations(engine: LlamaSeqEngine) -> None:
         engine.download_tap("nonsense")
 
 
-# ---- life ----
+# ---- lifetime ----
 
 
 def test_every_use_before_realize_and_after_close_is_an_error(engine: LlamaSeqEngine) -> None:

@@ -176,7 +176,7 @@ def test_uploaded_inputs_stay_from_step_to_step(recipe: FromScratch) -> None:
         assert nn.tnn_download(s, recipe.fs_t_loss)[0] == loss
 
 
-# ---- life ----
+# ---- lifetime ----
 
 
 def test_attributes_before_and_after_realize(recipe: FromScratch) -> None:

@@ -117,7 +117,7 @@ def test_shifting_all_positions_does_not_change_the_logits() -> None:
 
 
 def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
-    """At the logits, ggml gives such a row softmax/rows. The derivative of its loss would be 0."""
+    """The gradient of the logits of such a row is softmax / rows in ggml, although its loss is constant (0)."""
     variant = VARIANTS["tied"]
     labels = variant.labels()
     labels[3] = 0.0

@@ -158,7 +158,7 @@ def test_schedules_rise_hold_and_fall_as_configured() -> None:
     assert rates(kind="cosine", warmup=20)[-1] == 2.0
 
 
-# ---- stopping and going on ----
+# ---- stopping and resuming ----
 
 
 @pytest.mark.parametrize("stops", [[1], [4], [7], [2, 5, 9]])

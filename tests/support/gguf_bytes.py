@@ -29,8 +29,11 @@ def array(of: int, values: list[int] | list[float] | list[str], count: int | Non
 
 @dataclass
 class GgufBytes:
-    """values: key and what `scalar` or `array` made, in order. tensors: name, ne, type, offset (None: behind the one
-    before), data."""
+    """The content of a GGUF file.
+
+    values: pairs of a key and the bytes of `scalar` or `array`. tensors: name, ne, type, offset (None: directly after
+    the previous tensor), data.
+    """
 
     values: list[tuple[str | bytes, bytes]] = field(default_factory=list)
     tensors: list[tuple[str, list[int], int, int | None, bytes]] = field(default_factory=list)

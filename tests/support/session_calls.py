@@ -53,7 +53,7 @@ class Desk:
         return nn.tnn_tensor_grad(self.s, self.m)
 
     def strange(self) -> list[tuple[str, Tensor]]:
-        """Return tensors that are almost never valid operands. They have no memory yet, so huge ones are free."""
+        """Return tensors that are almost never valid operands. Even huge ones have no memory yet."""
         s = self.s
         foreign = Session(n_threads=1)
         other = nn.tnn_input_2d_f32_persistent(foreign, 4, 4)

@@ -166,7 +166,7 @@ def test_weights_that_do_not_fit_the_model_are_refused_by_name() -> None:
         LlamaDecoder(variant.cfg, weights, untied=False, n_ctx=17)
 
 
-# ---- choosing ----
+# ---- sampling ----
 
 rows = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
 

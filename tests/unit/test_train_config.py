@@ -134,7 +134,7 @@ def test_the_quickstart_model_has_about_a_million_parameters() -> None:
     assert 0.9e6 < sum(math.prod(shape) for shape in shapes.values()) < 1.2e6
 
 
-# ---- what the keys mean, in one place ----
+# ---- the documentation of the keys ----
 
 
 def row(key: Key) -> str:

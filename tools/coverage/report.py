@@ -61,8 +61,8 @@ def counted(lines: list[dict[str, Any]]) -> Counts:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("json", type=Path, help="JSON output of gcovr.")
-    parser.add_argument("--lines", type=float, default=0.0, help="Least percentage of reached lines.")
-    parser.add_argument("--branches", type=float, default=0.0, help="Least percentage of reached branches.")
+    parser.add_argument("--lines", type=float, default=0.0, help="Minimum percentage of lines that tests reach.")
+    parser.add_argument("--branches", type=float, default=0.0, help="Minimum percentage of branches that tests reach.")
     options = parser.parse_args()
     files = {entry["file"]: counted(entry["lines"]) for entry in json.loads(options.json.read_text())["files"]}
     total = Counts()

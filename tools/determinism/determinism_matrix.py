@@ -181,11 +181,11 @@ def put(page: str, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", type=Path, action="append", default=[], help="Other interpreter; can be repeated.")
+    parser.add_argument("--python", type=Path, action="append", default=[], help="Another Python; can be repeated.")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="Folder for the builds.")
     parser.add_argument("--table", action="append", help="Run only the table with this title; can be repeated.")
-    parser.add_argument("--rerun", action="store_true", help="Run again the cells that already ran on this source.")
-    parser.add_argument("--print", action="store_true", help="Print the tables instead of writing them to the page.")
+    parser.add_argument("--rerun", action="store_true", help="Also run the cells that already ran on this source.")
+    parser.add_argument("--print", action="store_true", help="Print the tables, do not write docs/determinism.md.")
     options = parser.parse_args()
     recorded: dict[str, Any] = json.loads(fixture_path().read_text(encoding="utf-8"))["curves"]
     builds = Builds(options.folder.resolve())

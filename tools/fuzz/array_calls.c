@@ -13,7 +13,7 @@ static int64_t length_for(struct decoder * d, tnn_tensor t) {
     return k < 224 ? n : int64_of(d);
 }
 
-/* A missing array must not be announced with a length. */
+/* Returns n, or 0 if there is no array: a call with a NULL array must not state a positive length. */
 static int64_t length_of(const void * data, int64_t n) {
     return data != NULL || n < 0 ? n : 0;
 }

@@ -55,13 +55,13 @@ int64_t  int64_of(struct decoder * d);
 int32_t  int32_of(struct decoder * d);
 float    float_of(struct decoder * d);
 double   double_of(struct decoder * d);
-/* A string in memory of exactly its size, or NULL; for free(). */
+/* A string in memory of exactly its size, or NULL. Free it with free(). */
 char * text_of(struct decoder * d);
 /* A handle: usually live, sometimes 0, stale, foreign or random. */
 tnn_tensor tensor_of(struct decoder * d);
-/* n handles in memory of exactly their size; for free(). */
+/* n handles in memory of exactly their size. Free it with free(). */
 tnn_tensor * tensors_of(struct decoder * d, int32_t n);
-/* n numbers in memory of exactly their size; NULL if n is negative or too large. For free(). */
+/* n numbers in memory of exactly their size; NULL if n is negative or too large. Free it with free(). */
 float   * floats_of(struct decoder * d, int64_t n);
 int32_t * ints_of(struct decoder * d, int64_t n);
 
@@ -73,7 +73,7 @@ void end_status(struct decoder * d, int code);            /* returns TNN_OK or t
 void end_count(struct decoder * d, int64_t n);            /* returns a count or a negative code */
 void end_text(struct decoder * d, const char * text);     /* returns a string, or NULL on failure */
 void end_tensor(struct decoder * d, tnn_tensor t);        /* returns a tensor, or 0 on failure; a new one is live from now on */
-void end_maybe_tensor(struct decoder * d, tnn_tensor t);  /* 0 without an error is allowed */
+void end_maybe_tensor(struct decoder * d, tnn_tensor t);  /* like end_tensor, but 0 without an error is allowed */
 /* Finalizes the weights and computes a small graph in the session, and checks the result. */
 void check_usable(struct decoder * d, struct slot * slot);
 /* Would the realized graph compute for long? Such computes find no bugs. */

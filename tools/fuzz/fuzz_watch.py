@@ -31,12 +31,12 @@ PLURALS = {"round": "rounds", "batch": "batches"}
 def add_options(parser: argparse.ArgumentParser, unit: str, *, patience: float) -> None:
     """Add the options that all fuzzers share. unit: what the fuzzer counts, a key of PLURALS."""
     units = PLURALS[unit]
-    parser.add_argument("--seconds", type=float, default=60.0, help="Stop after this time (default: %(default)g).")
+    parser.add_argument("--seconds", type=float, default=60.0, help="Stop after this time (default: %(default)g s).")
     parser.add_argument(
         f"--{units}", dest="most", metavar="N", type=int, default=10**9, help=f"Stop after this number of {units}."
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help=f"Seed of the first {unit}; each later {unit} adds one (default: 0)."
+        "--seed", type=int, default=0, help=f"Seed of the first {unit}; it grows by one with each {unit} (default: 0)."
     )
     parser.add_argument(
         "--patience", type=float, default=patience,
@@ -54,7 +54,8 @@ def watch(script: str, arguments: list[str], patience: float) -> Outcome:
 
     A child that needs more than `patience` seconds for a round is killed.
     """
-    asan = os.environ.get("ASAN_OPTIONS")  # AddressSanitizer reserves terabytes of addresses and has its own limit
+    # AddressSanitizer reserves terabytes of address space, so the memory limit is an option of its own.
+    asan = os.environ.get("ASAN_OPTIONS")
     child = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", script, "--child", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",

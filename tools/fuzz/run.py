@@ -74,7 +74,7 @@ def replay(seconds: int, seed: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60, help="Stop after this time (default: %(default)s).")
+    parser.add_argument("--seconds", type=int, default=60, help="Stop after this time (default: %(default)s s).")
     parser.add_argument("--seed", type=int, default=1, help="Random seed of the inputs (default: %(default)s).")
     parser.add_argument("--clang", metavar="PATH", help="A clang with libFuzzer (default: the newest clang on PATH).")
     options = parser.parse_args()

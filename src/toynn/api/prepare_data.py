@@ -95,7 +95,7 @@ def prepare(
     if (paths is None) == (documents is None):
         raise TinyNNTypeError("give either paths or documents")
     if vocab_size is not None and tokenizer is not None:
-        raise TinyNNValueError("give either vocab_size, which learns a tokenizer, or tokenizer")
+        raise TinyNNValueError("give either vocab_size, to train a new tokenizer, or tokenizer, to use an existing one")
     size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))

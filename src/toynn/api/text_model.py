@@ -321,7 +321,7 @@ class TextModel:
         model = self.trained_model()
         return save_model(model, path, step=self.step, kind=format, dtype=dtype, overwrite=overwrite).path
 
-    # ---- life ----
+    # ---- lifetime ----
 
     def close(self) -> None:
         """Free the model's memory. Closing twice is harmless."""

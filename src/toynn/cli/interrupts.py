@@ -1,4 +1,4 @@
-"""Ctrl-C while modules load, and the exit code of an interrupted command. This module imports little itself."""
+"""Ctrl-C while modules load, and the exit code of an interrupted command. This module imports few others."""
 
 from __future__ import annotations
 

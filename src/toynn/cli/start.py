@@ -1,6 +1,6 @@
 """The start and the end of the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
 
-Whatever goes wrong there is one line on stderr too. This module imports little itself: until `main` runs, Ctrl-C shows
+Whatever goes wrong there is one line on stderr too. This module imports few others: until `main` runs, Ctrl-C shows
 Python's traceback.
 """
 

@@ -32,7 +32,7 @@ with naming_the_extra():
 @click.argument("data", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="TOML file with settings; the others have their defaults.")  # fmt: skip
+              help="TOML file with settings. Keys that it lacks have their defaults.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Set one key, for example optimizer.lr=1e-3. Can be repeated.")  # fmt: skip
 @click.option("--init", type=click.Path(exists=True, path_type=Path), default=None,

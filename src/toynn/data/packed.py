@@ -54,7 +54,7 @@ class PackedTokens:
 
 
 def _checked(file: BinaryIO, path: Path, entry: Split, meta: DataMeta) -> npt.NDArray[Any]:
-    """Return the tokens of an open file, checked and mapped. The path, which may lead elsewhere by now, is not used."""
+    """Return the tokens of an open file, checked and memory-mapped. path is used only in messages."""
     dtype = np.dtype(meta.dtype).newbyteorder("<")
     size = os.fstat(file.fileno()).st_size
     if size != entry.tokens * dtype.itemsize:

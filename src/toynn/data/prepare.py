@@ -161,7 +161,7 @@ def _refuse_used(out: Path) -> None:
 
 @contextmanager
 def _folder_made(out: Path) -> Iterator[None]:
-    """Make the folder for the block to fill. After an error, also one of the block, remove what was made."""
+    """Make the folder, which the block fills. If that or the block fails, remove what was made."""
     folders = make_folder(out)
     try:
         yield

@@ -67,18 +67,19 @@ def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) 
     for i, (token, kind) in known.items():
         if not token or (kind == TokenType.NORMAL and not _ALPHABET.issuperset(token)):
             raise TinyNNValueError(f"its token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
-    texts = {token for token, _ in known.values()}
-    if len(texts) < len(known):
-        raise TinyNNValueError("two of its ids have the same token")
+    ids: dict[str, int] = {}
+    for i, (token, _) in known.items():
+        if (other := ids.setdefault(token, i)) != i:
+            raise TinyNNValueError(f"its ids {other} and {i} are both {token!r:.60}; each token must have one id")
     tokens, kinds = [], []
     for i in range(vocab):
-        token, kind = known.get(i) or (_filler(i, texts), TokenType.UNUSED)
+        token, kind = known.get(i) or (_filler(i, ids), TokenType.UNUSED)
         tokens.append(token)
         kinds.append(int(kind))
     return tokens, kinds
 
 
-def _filler(i: int, taken: set[str]) -> str:
+def _filler(i: int, taken: dict[str, int]) -> str:
     """Return the name that the converter of llama.cpp gives to an id without a token."""
     filler = f"[PAD{i}]"
     while filler in taken:

@@ -147,7 +147,7 @@ def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
     found = [key for key in ("rope_scaling", "rope_parameters") if content.get(key) is not None]
     rules = content[found[0]] if found else {}
     if len(found) > 1 and content[found[1]] != rules:
-        raise FileFormatError("rope_scaling and rope_parameters contradict each other")
+        raise FileFormatError("rope_scaling and rope_parameters contradict each other; remove one of them")
     where = found[0] if found else "rope_scaling"
     if not isinstance(rules, dict):
         raise FileFormatError(f"{where} must be a JSON object, got {_shown(rules)}")

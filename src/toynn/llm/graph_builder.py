@@ -12,7 +12,7 @@ from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_tensor_set_name
 class GraphBuilder:
     """Adds nodes to the graph of a session.
 
-    taps: activations worth looking at, by name and in the order of computation.
+    taps: activations that can be downloaded, by name and in the order of computation.
     """
 
     def __init__(self, session: Session) -> None:
@@ -22,7 +22,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Put `name` and a dot in front of the names that are given inside."""
+        """Prefix the names that are given inside the block with `name` and a dot."""
         before, self._scope = self._scope, f"{self._scope}{name}."
         try:
             yield
@@ -35,7 +35,7 @@ class GraphBuilder:
         return node
 
     def tap(self, name: str, node: Tensor) -> Tensor:
-        """Return the node, named and remembered as an activation worth looking at."""
+        """Return the node, named and remembered as a tap."""
         self.taps[self._scope + name] = node
         return self.named(name, node)
 

@@ -71,7 +71,7 @@ def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatAr
 
 
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
-    """Return m_hp as float32 (1, 7): lr, beta1, beta2, eps, weight_decay, s5, s6, in the ranges of AdamW.
+    """Return m_hp as float32 (1, 7): the values that `AdamW` makes, each checked for its range.
 
     Raises TinyNNValueError or TinyNNTypeError.
     """

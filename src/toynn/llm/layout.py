@@ -1,4 +1,4 @@
-"""Layout: a model declared on a session. Each layout is a subclass; no code outside asks which one it has."""
+"""Layout: a model declared on a session. Each layout is a subclass; other code does not depend on which one it is."""
 
 from __future__ import annotations
 
@@ -173,11 +173,11 @@ class Layout(ABC):
 
     @abstractmethod
     def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
-        """Return the labels as the labels' input takes them. Raises TinyNNValueError or TinyNNTypeError."""
+        """Return labels with the shape and dtype of their input tensor. Raises TinyNNValueError or TinyNNTypeError."""
 
     @abstractmethod
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
-        """Set the labels' input."""
+        """Upload labels to their input tensor."""
 
     @abstractmethod
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:

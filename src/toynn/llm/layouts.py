@@ -25,7 +25,8 @@ BY_NAME: dict[str, type[Layout]] = {layout.name: layout for layout in (PerHeadLa
 def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str, FloatArray]:
     """Return weights and moments of the per_head layout by their names in the fused layout.
 
-    Head h of a weight becomes its rows from h * d_head on. Weights without heads keep their names and values.
+    Head h of a weight becomes the d_head rows that start at row h * d_head. Weights without heads keep their names and
+    values.
 
     Raises TinyNNValueError if a head is missing, unknown or of another shape, and TinyNNTypeError for other types.
     """

@@ -22,16 +22,16 @@ class RopeScaling:
     freq_scale to beta_slow are arguments of ggml's rope_ext. factor to orig_max_pos are those of llama3.
     """
 
-    kind: str = documented("none", "none, llama3_hf (as Llama 3) or llama3")
+    kind: str = documented("none", "none, llama3_hf (as in Llama 3) or llama3 (a variant of it)")
     freq_scale: float = documented(1.0, "ggml's rope_ext: factor of the angles")
     ext_factor: float = documented(0.0, "ggml's rope_ext: must be 0 (no YaRN)")
     attn_factor: float = documented(1.0, "ggml's rope_ext: factor of q and k")
-    beta_fast: float = documented(32.0, "ggml's rope_ext: for YaRN, unused")
-    beta_slow: float = documented(1.0, "ggml's rope_ext: for YaRN, unused")
-    factor: float = documented(1.0, "llama3: factor by which long waves are slowed down")
-    low_freq: float = documented(1.0, "llama3: waves longer than orig / this are slowed down")
-    high_freq: float = documented(4.0, "llama3: waves shorter than orig / this are unchanged")
-    orig_max_pos: int = documented(8192, "llama3: orig, the context length before scaling")
+    beta_fast: float = documented(32.0, "ggml's rope_ext: for YaRN, which is not supported")
+    beta_slow: float = documented(1.0, "ggml's rope_ext: for YaRN, which is not supported")
+    factor: float = documented(1.0, "llama3, llama3_hf: divisor of the low frequencies")
+    low_freq: float = documented(1.0, "llama3, llama3_hf: above orig_max_pos / low_freq, wavelengths grow by factor")
+    high_freq: float = documented(4.0, "llama3, llama3_hf: below orig_max_pos / high_freq, they are unchanged")
+    orig_max_pos: int = documented(8192, "llama3, llama3_hf: context length before scaling")
 
     def __post_init__(self) -> None:
         one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))
@@ -106,7 +106,7 @@ class SmolLM2Config:
     rope_base: float = required("base of the rotary embedding")
     rms_eps: float = required("epsilon of the norms")
     head_dim: int = documented(0, "size of a head; 0: d_model / n_heads")
-    donor_d_in: int = documented(0, "width of a frozen embedding under a lens; 0: none")
+    donor_d_in: int = documented(0, "width of a frozen embedding before a projection lens; 0: none")
     rope_scaling: RopeScaling = RopeScaling()
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""ModelShape: all that decides which weights a model has and how they are computed with."""
+"""ModelShape: the sizes and variants that define the weights of a model and its computation."""
 
 from __future__ import annotations
 

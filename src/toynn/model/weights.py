@@ -113,7 +113,7 @@ class Weight:
     """A weight of one model.
 
     size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
-    whole: the name of the weight in the fused layout, of which this one is a head or which it is.
+    whole: the name of the weight in the fused layout that contains this one, or its own name if it is whole.
     """
 
     row: Row

@@ -74,7 +74,7 @@ def sha256_of_file(file: BinaryIO) -> str:
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path for the block to write; afterwards that file replaces `path` in one step.
 
-    Raises OSError. After an error, also one of the block, `path` has its old content.
+    Raises OSError. If this or the block raises an error, `path` has its old content.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
@@ -93,10 +93,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder for the block to fill; afterwards it replaces the folder `path`.
 
     The files of the new folder are synced. The old folder is renamed away just before the new one is renamed into its
-    place. A kill between these two renames leaves nothing at `path`; both folders are then beside it, complete, with
-    the prefixes .old- and .tmp-.
+    place. A process killed between these two renames leaves nothing at `path`; both folders are then beside it,
+    complete, with the prefixes .old- and .tmp-.
 
-    Raises OSError. After an error, also one of the block, `path` is the old folder.
+    Raises OSError. If this or the block raises an error, `path` is the old folder.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = path.with_name(f".old-{os.getpid()}-{path.name}")

@@ -22,7 +22,7 @@ def read_json(path: Path) -> Any:
         return json.loads(read_regular(path, _LARGEST).decode("utf-8-sig"))
     except (FileNotFoundError, FileFormatError):
         raise
-    except (OSError, ValueError, RecursionError) as error:  # also: not UTF-8, a number of thousands of digits
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: also not UTF-8, or a huge number
         raise FileFormatError(f"{path} cannot be read: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Choose tokens from logits, greedily or by sampling with the usual cuts, and continue a sequence of tokens."""
+"""Choose tokens from logits, greedily or by sampling with the usual filters, and continue a sequence of tokens."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment,
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is sampled. The cuts apply in this order, to the probabilities after the temperature.
+    """How the next token is sampled. The filters apply in this order, to the probabilities after the temperature.
 
     temperature: divides the logits; 0 takes the most likely token (the first of equals) without sampling.
     top_k: keep the k most likely tokens; 0 keeps all.
     top_p: of those, keep the fewest whose probabilities add up to top_p or more; 1 keeps all.
     min_p: of those, drop tokens less likely than min_p times the most likely one; 0 drops none.
-    seed: random seed. The same seed and logits give the same tokens on machines on which numpy's exp rounds alike.
+    seed: random seed. The same seed and logits give the same tokens where numpy's exp gives the same bits.
 
     Raises TinyNNTypeError or TinyNNValueError naming the field.
     """

@@ -199,7 +199,7 @@ def _native(s: object) -> NativeSession:
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     native: NativeSession | None = getattr(s, "_native", None)
     if native is None:
-        raise SessionError("this session was never opened: its __init__ did not run")
+        raise SessionError("this session was never opened; its class must call Session.__init__")
     if os.getpid() != native.pid:
         raise SessionError("this session belongs to the process that made it: make a new one after fork()")
     return native
@@ -235,7 +235,7 @@ def handles(s: Session, name: str, tensors: object) -> tuple[TensorPointer, int]
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
     try:
         items = list(tensors)
-    except Exception as error:  # from a subclass's __iter__
+    except Exception as error:  # a subclass's __iter__ can raise anything
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors: {kind_of(error)}: {error}") from error
     found = [handle(s, f"{name}[{i}]", tensor) for i, tensor in enumerate(items)]
     return ffi.new("tnn_tensor[]", found), int32(f"len({name})", len(found))
@@ -263,7 +263,7 @@ def _called(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "but other calls must wait until the call returns"
             )
-        native.busy = True  # before the pointer is read: close() then leaves the freeing to settle()
+        native.busy = True  # before the pointer is read: close() then does not free the session, settle() does
         try:
             pointer = native.live()
             result = function(pointer, *arguments)
@@ -395,5 +395,5 @@ def tnn_reset_for_rebuild(s: Session) -> None:
     """Drop all graphs and their tensors; the handles of these become stale. Weights stay."""
     native = _native(s)
     with native.lock:
-        native.rebuilds += 1  # first: from now on a tensor's shape is read from C again
+        native.rebuilds += 1  # before the call, so that a cached shape of a tensor is not used from now on
         status(s, lib.tnn_reset_for_rebuild)

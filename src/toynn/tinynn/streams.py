@@ -70,4 +70,4 @@ def _kind(name: str, value: object) -> int:
 
 def _check(code: int) -> None:
     if code != lib.TNN_OK:
-        raise InternalError(f"the random stream refused arguments that Python had checked, with code {code}")
+        raise InternalError(f"bug in toynn: checked arguments were refused with code {code}; please report it")

@@ -19,7 +19,7 @@ class ModelArgs(ModelShape):
     """The shape of a new model, whose vocabulary is the data's: see `ModelShape` for the fields.
 
     vocab: only a placeholder; `shape` sets it. head_dim: 0 stays 0 until then.
-    init_scale: a factor of the initial weights' standard deviation. It is no part of the shape.
+    init_scale: a factor of the initial weights' standard deviation. It is not part of the shape.
     """
 
     vocab: int = field(default=1, init=False, repr=False, compare=False)
@@ -139,7 +139,7 @@ class EvaluationArgs:
 
     every: int = documented(100, "steps between evaluations; 0: only at the end")
     windows: int = documented(0, "windows of the validation split to evaluate; 0: all")
-    patience: int = documented(0, "stop after this many without improvement; 0: never")
+    patience: int = documented(0, "stop after this many evaluations without improvement; 0: never")
     min_delta: float = documented(0.0, "smallest decrease of the loss that is an improvement")
 
     def __post_init__(self) -> None:

@@ -139,7 +139,9 @@ def config_source(checkpoint: Path) -> str:
 
 
 def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Return the configuration of the run that wrote a checkpoint, without None. overrides: as for `from_toml`.
+    """Return the configuration of the run that wrote a checkpoint, with a value for every key.
+
+    overrides: as for `from_toml`.
 
     Raises TinyNNValueError if the checkpoint was not written by training, ConfigurationError for an override.
     """

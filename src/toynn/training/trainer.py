@@ -111,7 +111,7 @@ class _Trainer:
         return ended
 
     def _loop(self) -> str:
-        """Take steps, evaluate and save until the run ends. Return the reason of the end."""
+        """Take steps, evaluate and save until the run ends. Return the reason why it ended."""
         steps, evaluation, checkpoint = self._config.train.steps, self._config.evaluation, self._config.checkpoint
         while self._step < steps:
             if evaluation.patience and self._best.bad >= evaluation.patience:

@@ -271,7 +271,7 @@ def test_parameters_that_are_added_get_separate_gradients() -> None:
 
 
 def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
-    """P is an addend, so its gradient is that of another tensor and is overwritten in each step."""
+    """p is an addend: its gradient is the gradient tensor of the sum, which each step overwrites."""
     with nn.Session(n_threads=1) as s:
         p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))

@@ -1,4 +1,4 @@
-"""The model in PyTorch float64, head by head as the specification words it, with autograd's gradients, and AdamW.
+"""The model in PyTorch float64, head by head as the specification describes it, with autograd's gradients, and AdamW.
 
 Activations are (T*B, features): the transpose of the specification's ne = [features, T*B].
 """

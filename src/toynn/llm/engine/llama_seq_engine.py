@@ -38,7 +38,7 @@ class LlamaSeqEngine(RealizedModel):
     again.
     """
 
-    # ---- life ----
+    # ---- lifetime ----
 
     def realize_for_random_init(
         self,

@@ -25,7 +25,7 @@ class RealizedModel:
         self._layout: Layout | None = None
         self._graph: ForwardGraph | None = None
 
-    # ---- life ----
+    # ---- lifetime ----
 
     @property
     def realized(self) -> bool:

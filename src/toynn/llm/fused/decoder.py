@@ -164,7 +164,7 @@ class LlamaDecoder:
                 self._n_past = before
                 raise
             if graph.logits is None:
-                raise AssertionError("the graph has no logits")
+                raise AssertionError("bug in toynn: the decoder's graph has no logits")
             return tnn_download(s, graph.logits)
 
     def score(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -242,7 +242,7 @@ class LlamaDecoder:
         """Return every weight by name, float32 of its row-major shape. Raises SessionError after close."""
         return {name: self._parameters.download(name) for name in self._parameters.by_name}
 
-    # ---- life ----
+    # ---- lifetime ----
 
     def close(self) -> None:
         """Free the session. A second call does nothing."""

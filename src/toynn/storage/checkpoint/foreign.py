@@ -20,7 +20,7 @@ def kind_of_path(path: Path) -> str | None:
             return "gguf" if file.read(len(_GGUF)) == _GGUF else None
     if (path / META).is_file() and (path / _DATA).exists():
         return "data"
-    weights = ("*.safetensors", "*.bin")  # the second are pickles, which `import_hf` refuses with a hint
+    weights = ("*.safetensors", "*.bin")  # *.bin are pickles: `import_hf` refuses them with a hint
     if (path / "config.json").is_file() and any(next(path.glob(pattern), None) for pattern in weights):
         return "hf"
     return None

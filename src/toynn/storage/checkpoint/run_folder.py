@@ -252,7 +252,7 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     if (other := what_it_is(path)) is not None:
         raise FileFormatError(other)
     if not path.is_dir():
-        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, and is not a folder")
+        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, but it is not a folder")
     if (path / META).exists():
         return read_folder(path)
     read = None

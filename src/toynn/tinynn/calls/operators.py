@@ -183,7 +183,7 @@ def tnn_get_rows(s: Session, table: Tensor, ids: Tensor) -> Tensor:
 
 
 def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Return a and b one after the other along dimension dim.
+    """Return the concatenation of a and b along dimension dim.
 
     The bits are those of ggml's CONCAT, which has no derivative; this call, made of two SETs, has one.
     """
@@ -191,7 +191,7 @@ def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
 
 
 def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Return one or more tensors one after the other along dimension dim, as `tnn_concat` does."""
+    """Return the concatenation of one or more tensors along dimension dim; see `tnn_concat`."""
     parts_array, n = handles(s, "parts", parts)
     return built(s, lib.tnn_concat_n, parts_array, n, int32("dim", dim))
 
@@ -217,12 +217,12 @@ def tnn_reshape_3d(s: Session, a: Tensor, ne0: int, ne1: int, ne2: int) -> Tenso
 
 
 def tnn_view_1d(s: Session, a: Tensor, ne0: int, offset: int) -> Tensor:
-    """Return a view of ne0 elements of a, which must be contiguous, from an offset in bytes on."""
+    """Return a view of ne0 elements of a, which must be contiguous, that starts at an offset in bytes."""
     return built(s, lib.tnn_view_1d, handle(s, "a", a), int64("ne0", ne0), int64("offset", offset))
 
 
 def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int) -> Tensor:
-    """Return a view [ne0, ne1] of a, from an offset in bytes on.
+    """Return a view [ne0, ne1] of a that starts at an offset in bytes.
 
     A row begins nb1 bytes after the row before it.
     """
