@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 from engines import realized
 from oracle.params import random_weights
 from oracle.variants import VARIANTS, Variant
-from toynn import LlamaDecoder, LlamaSeqEngine, Sampling, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate
+from toynn import (
+    LlamaDecoder,
+    LlamaSeqEngine,
+    Sampling,
+    SmolLM2Config,
+    TinyNNTypeError,
+    TinyNNValueError,
+    generate,
+)
 from toynn.llm.layouts import to_fused
 from toynn.text.sampling import choices
 
@@ -241,6 +250,126 @@ def test_generation_ends_before_a_stop_token_and_when_the_cache_is_full() -> Non
         assert list(generate(d, [1, 2, 3], Sampling.greedy(), 100, {stop})) == whole[: whole.index(stop)]
         d.rewind()
         assert list(generate(d, [1, 2, 3], Sampling.greedy(), 0)) == []
+
+
+def test_the_reason_why_tokens_end_is_known_when_they_have_ended() -> None:
+    with decoder(CACHED["gqa"], n_ctx=9) as d:
+        whole = generate(d, [1, 2, 3], Sampling.greedy(), 100)
+        first = next(whole)
+        assert whole.finish_reason is None
+        tokens = [first, *whole]
+        assert whole.finish_reason == "context_full"
+        for max_tokens, stop, reason in (
+            (0, (), "max_tokens"),
+            (6, (), "max_tokens"),
+            (7, (), "max_tokens"),
+            (8, (), "context_full"),
+            (8, {tokens[2]}, "stop_token"),
+            (8, range(23), "stop_token"),
+        ):
+            d.rewind()
+            made = generate(d, [1, 2, 3], Sampling.greedy(), max_tokens, stop)
+            list(made)
+            assert made.finish_reason == reason
+            assert list(made) == []
+            assert made.finish_reason == reason
+
+
+@pytest.mark.parametrize(("n_ctx", "keep"), [(9, 0), (8, 0), (9, 2), (9, 4), (9, 30), (1, 0), (2, 1), (3, 1)])
+def test_a_rolling_context_reads_its_last_half_again(n_ctx: int, keep: int) -> None:
+    """Each token equals the most likely one of a fresh decoder that reads what the rolling context should hold."""
+    prompt = [1, 2, 3][: min(n_ctx, 3)]
+    half = max(n_ctx // 2, 1)
+    kept = keep if keep < half else 0
+    with decoder(CACHED["gqa"], n_ctx=n_ctx) as d, decoder(CACHED["gqa"], n_ctx=n_ctx) as fresh:
+        made = generate(d, prompt, Sampling.greedy(), 40, rolling=True, keep=keep)
+        context = list(prompt)
+        for token in made:
+            fresh.rewind()
+            assert token == fresh.feed(context).argmax()
+            if len(context) == n_ctx:
+                context = context[:kept] + [*context, token][len(context) + 1 - (half - kept) :]
+            else:
+                context.append(token)
+        assert made.finish_reason == "max_tokens"
+        d.rewind()
+        plain = list(generate(d, prompt, Sampling.greedy(), 40))
+        d.rewind()
+        rolled = list(generate(d, prompt, Sampling.greedy(), 40, rolling=True, keep=keep))
+    assert rolled[: len(plain)] == plain, "until the context is full, rolling changes nothing"
+    assert len(rolled) == 40
+
+
+def test_a_rolling_context_ends_at_a_stop_token_too() -> None:
+    with decoder(CACHED["gqa"], n_ctx=9) as d:
+        tokens = list(generate(d, [1, 2, 3], Sampling(seed=3), 60, rolling=True))
+        late = next(i for i in range(10, 60) if tokens.index(tokens[i]) == i)
+        d.rewind()
+        made = generate(d, [1, 2, 3], Sampling(seed=3), 60, {tokens[late]}, rolling=True)
+        assert list(made) == tokens[:late]
+        assert made.finish_reason == "stop_token"
+
+
+def test_text_that_was_read_before_the_prompt_is_forgotten_first() -> None:
+    with decoder(CACHED["gqa"], n_ctx=9) as d:
+        d.feed([7, 7, 7, 7])
+        tokens = list(generate(d, [1, 2], Sampling.greedy(), 6, rolling=True))
+        assert len(tokens) == 6
+        d.rewind()
+        assert d.feed([*tokens][:4]).argmax() == tokens[4], "4 of 9 tokens are read again after the cache was full"
+
+
+def test_tokens_that_must_never_be_sampled_are_not() -> None:
+    never = [i for i in range(23) if i not in (4, 9, 11)]
+    with decoder(CACHED["tied"]) as d:
+        for sampling in (Sampling.greedy(), Sampling(5.0, 0, 1.0, 0.0, 1), Sampling(5.0, 5, 0.9, 0.1, 2)):
+            d.rewind()
+            assert set(generate(d, [1, 2, 3], sampling, 12, never=never)) <= {4, 9, 11}
+        for wrong, mentions in (
+            ([23], "never must hold ids from 0 to 22"),
+            ([-1], "never must hold ids from 0 to 22"),
+            ([[1]], "never must be flat"),
+            (range(23), "never must leave at least one token"),
+            (np.broadcast_to(np.int64(1), 2**40), "never must hold at most 23"),
+        ):
+            with pytest.raises(TinyNNValueError, match=mentions):
+                next(generate(d, [1], Sampling(), 3, never=wrong))
+
+
+def test_a_token_with_the_logit_minus_infinity_cannot_be_sampled() -> None:
+    for sampling in (Sampling.greedy(), Sampling(1.0, 0, 1.0, 0.0), Sampling(1.0, 3, 1.0, 0.0)):
+        tokens, p = choices([-np.inf, 0.0, -np.inf, 1.0], sampling)
+        assert set(tokens.tolist()) <= {1, 3}
+        assert (p > 0).all()
+
+
+def test_the_most_likely_tokens_of_many_equals_are_those_of_a_stable_sort() -> None:
+    logits = np.random.default_rng(4).integers(0, 9, 500).astype(np.float32)
+    order = np.argsort(-logits, kind="stable")
+    for top_k in (1, 2, 50, 56, 499, 500, 501, 0):
+        tokens, _ = choices(logits, Sampling(1.0, top_k, 1.0, 0.0))
+        assert tokens.tolist() == order[: top_k or 500].tolist()
+    assert choices(logits, Sampling.greedy())[0].tolist() == order[:1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("stop", "mentions"),
+    [
+        (np.broadcast_to(np.int64(1), 2**40), "stop must hold at most"),
+        (range(-1, 5), "a token of stop must be an integer from 0"),
+        (range(5, -2, -1), "a token of stop must be an integer from 0"),
+    ],
+)
+def test_stop_tokens_out_of_range_are_refused_at_once(stop: Any, mentions: str) -> None:
+    with decoder(CACHED["tied"]) as d, pytest.raises(TinyNNValueError, match=mentions):
+        next(generate(d, [1], Sampling(), 3, stop))
+
+
+def test_a_range_of_stop_tokens_is_not_copied() -> None:
+    with decoder(CACHED["tied"]) as d:
+        assert list(generate(d, [1], Sampling(), 3, range(10**9))) == []
+        d.rewind()
+        assert len(list(generate(d, [1], Sampling(), 3, range(0)))) == 3
 
 
 @pytest.mark.parametrize(

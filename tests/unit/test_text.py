@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from commands import toynn
-from toynn import LlamaDecoder, Sampling, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, generate, load
+from commands import TOYNN, assert_refused, toynn
+from toynn import (
+    Evaluation,
+    LlamaDecoder,
+    Sampling,
+    SessionError,
+    SmolLM2Config,
+    TinyNNTypeError,
+    TinyNNValueError,
+    generate,
+    load,
+)
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.documents import END_OF_TEXT
+from toynn.text.tokenizer_json import ids_needed, ids_without_token
 
 VOCAB = 300
 CFG = SmolLM2Config(VOCAB, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
@@ -65,7 +79,8 @@ def test_streamed_pieces_join_to_the_decoded_text(run: Path) -> None:
             pieces = list(model.stream("The cat", temperature=1.5, top_k=0, top_p=1.0, seed=seed, max_tokens=40))
             model.decoder.rewind()
             stop = () if model.end_id is None else (model.end_id,)
-            tokens = list(generate(model.decoder, model.encode("The cat"), sampling, 40, stop))
+            never = ids_without_token(model.tokenizer, VOCAB)
+            tokens = list(generate(model.decoder, model.encode("The cat"), sampling, 40, stop, never=never))
             assert "".join(pieces) == model.tokenizer.decode(tokens, skip_special_tokens=False)
             assert all(pieces)
 
@@ -96,6 +111,103 @@ def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
             assert result.bits_per_byte == pytest.approx(nats / math.log(2) / len(TEXT.encode()))
 
 
+@pytest.mark.parametrize(("window", "stride"), [(7, 1), (7, 3), (7, 7), (64, 10), (None, 32), (9, 5)])
+def test_sliding_windows_count_the_last_tokens_of_each(run: Path, window: int | None, stride: int) -> None:
+    """The direct computation is that of transformers' guide to perplexity: a window of inputs, and targets to count.
+
+    There a window of L tokens predicts L - 1 of them; here a window predicts as many tokens as it reads.
+    """
+    with load(run, n_threads=1) as model:
+        assert model.start_id is not None
+        ids = [model.start_id, *model.encode(TEXT)]
+        longest = (window or CFG.ctx) + 1
+        want: list[float] = []
+        counted_to = 1  # the first token has nothing before it
+        for begin in range(0, len(ids), stride):
+            end = min(begin + longest, len(ids))
+            want += model.decoder.score(ids[begin:end])[-(end - counted_to) :].tolist()
+            counted_to = end
+            if end == len(ids):
+                break
+        scores = model.score(TEXT, window, stride)
+        assert [one.token for one in scores] == ids[1:]
+        assert [-one.log_prob for one in scores] == want
+        result = model.evaluate(TEXT, window, stride)
+        assert result.tokens == len(ids) - 1
+        assert result.nats == pytest.approx(math.fsum(want))
+        if stride == window:
+            assert result == model.evaluate(TEXT, window)
+
+
+def test_the_text_of_an_evaluation_shows_its_figures() -> None:
+    shown = repr(Evaluation(4, 10, 8.0))
+    assert shown == "Evaluation(loss=2.0000, perplexity=7.3891, bits_per_byte=1.1542, tokens=4, text_bytes=10)"
+    assert str(Evaluation(4, 10, 8.0)) == shown
+
+
+def test_the_end_of_a_text_has_a_reason(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with load(run, n_threads=1) as model:
+        cut = model.stream("The cat", max_tokens=3, greedy=True)
+        assert cut.finish_reason is None
+        next(cut)
+        assert cut.finish_reason is None, "the text has not ended yet"
+        rest = "".join(cut)
+        assert cut.finish_reason == "max_tokens"
+        assert next(cut, None) is None
+        assert cut.finish_reason == "max_tokens", "asking again must not change the reason"
+        assert rest
+        for settings, reason in (
+            ({"max_tokens": 0}, "max_tokens"),
+            ({"max_tokens": 5}, "max_tokens"),
+            ({"max_tokens": 500}, "context_full"),
+            ({"max_tokens": 500, "rolling": True}, "max_tokens"),
+        ):
+            text = model.generate("The cat", greedy=True, **settings)  # type: ignore[arg-type]
+            assert text.finish_reason == reason
+            assert isinstance(text, str)
+        # Both limits are reached with the same token: prompt and text have n_ctx + 1 tokens, the last one unread.
+        last = CFG.ctx + 1 - len(model.encode("The cat"))
+        assert model.generate("The cat", greedy=True, max_tokens=last).finish_reason == "max_tokens"
+        assert model.generate("The cat", greedy=True, max_tokens=last + 1).finish_reason == "context_full"
+        model.decoder.rewind()
+        first = next(
+            generate(model.decoder, [5], Sampling.greedy(), 1, never=range(ids_needed(model.tokenizer), VOCAB))
+        )
+        monkeypatch.setattr(model, "end_ids", (0, first))
+        monkeypatch.setattr(model, "_prompt_ids", lambda _: [5])
+        ended = model.generate("x", greedy=True)
+        assert (ended, ended.finish_reason) == ("", "end_of_text")
+
+
+def test_an_interrupted_stream_has_no_reason(run: Path) -> None:
+    with load(run, n_threads=1) as model:
+        pieces = model.stream("The cat", greedy=True)
+        next(pieces)
+        model.evaluate(TEXT)
+        with pytest.raises(SessionError):
+            list(pieces)
+        assert pieces.finish_reason is None
+
+
+def test_ids_without_a_token_are_never_sampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vocabulary is padded; an untrained model gives all ids about the same probability."""
+    with load(run, n_threads=1) as model:
+        known = ids_needed(model.tokenizer)
+        assert known < VOCAB - 5
+        read: list[int] = []
+        feed = model.decoder.feed
+
+        def recorded(ids: list[int]) -> object:
+            read.extend(ids)
+            return feed(ids)
+
+        monkeypatch.setattr(model.decoder, "feed", recorded)
+        for seed in range(8):
+            model.generate("The cat", temperature=9.0, top_k=0, top_p=1.0, max_tokens=60, seed=seed)
+        assert len(read) > 300
+        assert max(read) < known
+
+
 def test_wrong_texts_are_refused_by_generate_and_evaluate(run: Path) -> None:
     with load(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the context length 64"):
@@ -106,6 +218,11 @@ def test_wrong_texts_are_refused_by_generate_and_evaluate(run: Path) -> None:
             model.evaluate("")
         with pytest.raises(TinyNNValueError, match="window"):
             model.evaluate(TEXT, 65)
+        for stride in (0, 8):
+            with pytest.raises(TinyNNValueError, match=r"^stride must be an integer from 1 to 7"):
+                model.evaluate(TEXT, 7, stride)
+        with pytest.raises(TinyNNTypeError, match=r"^stride"):
+            model.score(TEXT, stride=2.0)  # type: ignore[arg-type]
 
 
 def test_an_empty_prompt_starts_with_the_separator(run: Path, tmp_path: Path) -> None:
@@ -197,6 +314,73 @@ def test_toynn_generate_prints_the_prompt_and_its_continuation(run: Path) -> Non
     assert toynn("generate", run, "-p", "The cat", "-n", "12", "--greedy").returncode == 0
 
 
+def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
+    def told(*options: str) -> tuple[str, str]:
+        done = toynn("generate", run, "-p", "The cat", "--greedy", *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    assert told("-n", "5")[1] == ""
+    full, note = told("-n", "500")
+    assert note == ("toynn: the text ends here because the context of 64 tokens is full; --rolling continues it\n")
+    rolled, note = told("-n", "500", "--rolling")
+    assert note == ""
+    assert rolled.startswith(full.removesuffix("\n"))
+    assert len(rolled) > len(full)
+    note = told("--rolling")[1]
+    assert note == "toynn: the text ends here after 200 tokens; --max-tokens changes this\n"
+    out, note = told("--json", "-n", "500")
+    assert (json.loads(out)["finish_reason"], note) == ("context_full", "")
+
+
+def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path) -> None:
+    """Whatever token comes first becomes the model's end token."""
+    checkpoint = load_checkpoint(run)
+    with load(run) as model:
+        never = ids_without_token(model.tokenizer, VOCAB)
+        first = next(generate(model.decoder, model.encode("The cat"), Sampling.greedy(), 1, never=never))
+    write_checkpoint(tmp_path / "ends", replace(checkpoint.model, eos_id=first))
+    done = toynn("generate", tmp_path / "ends", "-p", "The cat", "--greedy", "--json")
+    assert json.loads(done.stdout)["finish_reason"] == "end_of_text"
+    done = toynn("generate", tmp_path / "ends", "-p", "The cat", "--greedy")
+    assert (done.stdout, done.stderr) == ("The cat\n", "")
+
+
+def test_one_newline_at_the_end_of_stdin_is_dropped(run: Path) -> None:
+    def prompt(given: str, *options: str) -> object:
+        done = toynn("generate", run, "-p", "-", "-n", "3", "--greedy", "--json", *options, stdin=given)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["prompt"]
+
+    assert prompt("The cat\n") == "The cat"
+    assert prompt("The cat\r\n") == "The cat"
+    assert prompt(" The\ncat\n\n") == " The\ncat\n"
+    assert prompt("\ufeffThe cat") == "The cat"
+    assert prompt("The cat\n", "--keep-newline") == "The cat\n"
+    assert_refused(toynn("generate", run, "-p", "x", "--keep-newline"), "--keep-newline is for a prompt from stdin")
+
+
+def test_nothing_is_printed_before_a_prompt_is_refused(run: Path) -> None:
+    assert_refused(toynn("generate", run, "-p", TEXT * 9), "more than the context length 64")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii:surrogateescape"])
+def test_a_stdout_that_is_not_utf_8_gets_the_whole_text(run: Path, encoding: str) -> None:
+    """What it cannot encode is replaced. An untrained model writes many such characters."""
+    options = ["-p", "x\u20acy", "-n", "60", "--rolling", "--temperature", "3", "--top-k", "0", "--seed", "1"]
+    with load(run) as model:
+        text = model.generate("x\u20acy", max_tokens=60, rolling=True, temperature=3.0, top_k=0, seed=1)
+    done = subprocess.run(
+        [*TOYNN, "generate", run, *options], capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    if encoding == "latin-1":
+        assert done.stdout == f"x?y{text}\n".encode("latin-1", "replace")
+    else:  # click takes ASCII for a wrong setting, and writes UTF-8
+        assert done.stdout == f"x\u20acy{text}\n".encode()
+
+
 def test_toynn_eval_reports_loss_perplexity_and_bits_per_byte(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
@@ -205,6 +389,9 @@ def test_toynn_eval_reports_loss_perplexity_and_bits_per_byte(run: Path, tmp_pat
         result = model.evaluate(TEXT)
     assert told["loss"] == result.loss
     assert told["bits_per_byte"] == result.bits_per_byte
+    told = json.loads(toynn("eval", run, path, "--json", "--window", "20", "--stride", "6").stdout)
+    with load(run) as model:
+        assert told["loss"] == model.evaluate(TEXT, 20, 6).loss != result.loss
     plain = toynn("eval", run, path)
     assert f"{result.perplexity:.2f}" in plain.stdout
     assert max(map(len, plain.stdout.splitlines())) <= 80
@@ -216,6 +403,7 @@ def test_toynn_eval_reports_loss_perplexity_and_bits_per_byte(run: Path, tmp_pat
         (["generate", "NOWHERE"], "NOWHERE"),
         (["generate", "RUN", "--temperature", "-1"], "temperature"),
         (["generate", "EMPTY"], "toynn: "),
+        (["eval", "RUN", "TEXT", "--stride", "65"], "stride must be an integer from 1 to 64"),
         (["eval", "RUN", "BINARY"], "not UTF-8: byte 0 is 0xff"),
         (["eval", "RUN", "NOWHERE"], "NOWHERE"),
     ],
@@ -223,7 +411,8 @@ def test_toynn_eval_reports_loss_perplexity_and_bits_per_byte(run: Path, tmp_pat
 def test_wrong_input_gives_one_line_and_exit_status_2(words: list[str], says: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    places = {"RUN": run, "EMPTY": tmp_path / "empty", "BINARY": tmp_path / "binary"}
+    (tmp_path / "text").write_text(TEXT, encoding="utf-8")
+    places = {"TEXT": tmp_path / "text", "RUN": run, "EMPTY": tmp_path / "empty", "BINARY": tmp_path / "binary"}
     done = toynn(*(places.get(word, word) for word in words))
     assert done.returncode == 2
     assert says in done.stderr

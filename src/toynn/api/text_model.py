@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.api.save_model import save_model
+from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
@@ -21,9 +22,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.documents import packed_ids, prompt_ids, separators_of
 from toynn.text.sampling import Sampling, generate
-from toynn.text.tokenizer_json import ids_needed, load_tokenizer, text_of, token_ids
-
-_REPLACEMENT = "\ufffd"  # how the tokenizers library decodes a part of a character
+from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,6 +79,7 @@ class TextModel:
         tokenizer: the tokenizer, an object of the tokenizers library. tokenizer_json: the bytes of its file.
         decoder: the engine below, a `toynn.LlamaDecoder`.
         start_id: the token that a document may start with. end_id: the token that ends one. None: there is none.
+        end_ids: all tokens before which generation ends, end_id first.
 
     One text is continued at a time: `generate`, `stream`, `score` and `evaluate` forget what was read before, and a
     `stream` that another call interrupts raises SessionError. `close` frees the memory; every later call then raises
@@ -106,6 +106,9 @@ class TextModel:
             )
         self.start_id = model.bos_id
         self.end_id = model.eos_id
+        self.end_ids: tuple[int, ...] = () if model.eos_id is None else (model.eos_id,)
+        without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
+        self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
         self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
 
     @property
@@ -154,16 +157,21 @@ class TextModel:
         min_p: float = 0.0,
         seed: int = 0,
         greedy: bool = False,
-    ) -> str:
+        rolling: bool = False,
+    ) -> GeneratedText:
         """Return a continuation of the prompt, without the prompt itself. The same arguments give the same text.
 
-        It ends before the token that ends a document, after max_tokens, or when the context is full. An empty prompt
-        starts a new text.
+        It ends before a token that ends a document (`end_ids`), after max_tokens, or when the context is full. The
+        result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An empty
+        prompt starts a new text. Ids for which the tokenizer has no token are never sampled.
 
         Args:
             max_tokens: the largest number of new tokens.
             temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
             greedy: always take the most likely token; the sampling settings then have no effect.
+            rolling: go on when the context is full: the last half of it (n_ctx // 2 tokens, of which the first is the
+                token that starts a text if the prompt began with it) is read again as the new context. The model then
+                no longer knows what stood before.
 
         Raises:
             TinyNNValueError: a setting that is out of range; a prompt that is longer than the context or is not Unicode
@@ -171,18 +179,18 @@ class TextModel:
             TinyNNTypeError: an argument of the wrong type.
             SessionError: the model is closed.
         """
-        return "".join(
-            self.stream(
-                prompt,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                seed=seed,
-                greedy=greedy,
-            )
+        pieces = self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            greedy=greedy,
+            rolling=rolling,
         )
+        return GeneratedText("".join(pieces), pieces.finish_reason)
 
     def stream(
         self,
@@ -195,16 +203,26 @@ class TextModel:
         min_p: float = 0.0,
         seed: int = 0,
         greedy: bool = False,
-    ) -> Iterator[str]:
+        rolling: bool = False,
+    ) -> TextStream:
         """Return an iterator over the text of `generate`, in pieces of whole characters, as the tokens are computed.
 
-        The arguments and errors are those of `generate`. SessionError is also raised if the model was used for another
-        text between two pieces.
+        When it has ended, its attribute `finish_reason` says why. The arguments and errors are those of `generate`.
+        SessionError is also raised if the model was used for another text between two pieces.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
         if boolean("greedy", greedy):
             sampling = Sampling.greedy()
-        max_tokens = integer("max_tokens", max_tokens, 0)
+        max_tokens, rolling = integer("max_tokens", max_tokens, 0), boolean("rolling", rolling)
+        ids = self._prompt_ids(prompt)
+        keep = 1 if ids[0] == self.start_id else 0
+        tokens = generate(
+            self.decoder, ids, sampling, max_tokens, self.end_ids, rolling=rolling, keep=keep, never=self._never
+        )
+        return TextStream(self.decoder, tokens, self.tokenizer)
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        """Return what the model reads before it generates: at least one token, and at most n_ctx."""
         ids = prompt_ids(self.tokenizer, prompt, self._separators(), self.end_id)
         if not ids:
             if self.start_id is None:
@@ -216,71 +234,75 @@ class TextModel:
             raise TinyNNValueError(
                 f"the prompt has {len(ids)} tokens, more than the context length {self.n_ctx}; shorten it"
             )
-        return self._pieces(ids, sampling, max_tokens)
-
-    def _pieces(self, ids: list[int], sampling: Sampling, max_tokens: int) -> Iterator[str]:
-        self.decoder.rewind()
-        stop = () if self.end_id is None else (self.end_id,)
-        made: list[int] = []
-        shown = ""
-        for token in generate(self.decoder, ids, sampling, max_tokens, stop):
-            made.append(token)
-            text = text_of(self.tokenizer, made)
-            if text.endswith(_REPLACEMENT):  # the last bytes of a character are still to come
-                continue
-            if text != shown:
-                yield text[len(shown) :]
-                shown = text
-        rest = text_of(self.tokenizer, made)
-        if rest != shown:
-            yield rest[len(shown) :]
+        return ids
 
     # ---- scoring ----
 
-    def score(self, text: str, window: int | None = None, *, separator: str | None = None) -> list[TokenScore]:
+    def score(
+        self, text: str, window: int | None = None, stride: int | None = None, *, separator: str | None = None
+    ) -> list[TokenScore]:
         """Return each predicted token of a text with the logarithm of its probability.
 
-        The sum of the `log_prob` is the log-likelihood of the text. Arguments and errors: as for `evaluate`, which
-        gives the figures for the whole text.
+        The sum of the `log_prob` is the log-likelihood of the text. The arguments and errors are those of `evaluate`,
+        which gives the figures for the whole text.
         """
-        ids, _, losses = self._losses(text, window, separator)
+        ids, _, losses = self._losses(text, window, stride, separator)
         return [
             TokenScore(token, text_of(self.tokenizer, [token]), -float(loss))
             for token, loss in zip(ids[1:], np.concatenate(losses), strict=True)
         ]
 
-    def evaluate(self, text: str, window: int | None = None, *, separator: str | None = None) -> Evaluation:
+    def evaluate(
+        self, text: str, window: int | None = None, stride: int | None = None, *, separator: str | None = None
+    ) -> Evaluation:
         """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
 
         A text with separator lines is a list of documents, as `toynn.prepare` reads a file: a separator line is not
-        scored, and the token that ends a document is predicted after each. Default of separator: <|endoftext|>, and the
-        text of the model's end token. "": none.
+        scored, and the token that ends a document is predicted after each.
 
-        Each window is predicted on its own, and consecutive windows share one token, so that every token but the first
-        is predicted once. If the model has a token that starts a document, it stands in front of the text, and the
-        first token is predicted too. Default of window: the context length.
+        Each window is predicted on its own, and every token but the first is counted once. If the model has a token
+        that starts a document, it stands in front of the text, and the first token is counted too.
 
-        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, a window out
-        of 1 to n_ctx, or lines of a known separator such as </s> that is not the separator; TinyNNTypeError;
+        Args:
+            window: tokens of a window, 1 to n_ctx. Default: n_ctx.
+            stride: tokens by which a window begins after the one before it, 1 to window. Of all windows but the first,
+                only the last `stride` tokens count, so that each is predicted from at least window - stride tokens
+                before it. A smaller stride takes window / stride times as long, and normally gives a lower loss.
+                Default: window, so that windows do not overlap.
+            separator: the line that separates documents; "": none. Default: <|endoftext|>, and the text of the model's
+                end token.
+
+        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, a window or
+        stride out of range, or lines of a known separator such as </s> that is not the separator; TinyNNTypeError;
         SessionError if the model is closed.
         """
-        ids, text_bytes, losses = self._losses(text, window, separator)
+        ids, text_bytes, losses = self._losses(text, window, stride, separator)
         nats = 0.0
         for one in losses:
             nats += float(np.sum(one, dtype=np.float64))
         return Evaluation(len(ids) - 1, text_bytes, nats)
 
     def _losses(
-        self, text: str, window: int | None, separator: str | None
+        self, text: str, window: int | None, stride: int | None, separator: str | None
     ) -> tuple[list[int], int, list[npt.NDArray[np.float32]]]:
-        """Return the ids of the text, the start token included, the bytes of its documents and each window's losses."""
+        """Return the ids of the text, the start token included, the bytes of its documents, and the losses that count.
+
+        The losses are a list with an array for each window.
+        """
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
+        stride = window if stride is None else integer("stride", stride, 1, window)
         ids, text_bytes = packed_ids(self.tokenizer, text, self._separators(separator), self.end_id)
         if self.start_id is not None:
             ids = [self.start_id, *ids]
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
-        losses = [self.decoder.score(ids[at : at + window + 1]) for at in range(0, len(ids) - 1, window)]
+        losses, counted = [], 0
+        for start in range(0, len(ids), stride):
+            of_window = self.decoder.score(ids[start : start + window + 1])
+            losses.append(of_window[counted - start :])
+            counted = start + of_window.size
+            if counted == len(ids) - 1:
+                break
         return ids, text_bytes, losses
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:

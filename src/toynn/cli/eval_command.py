@@ -17,6 +17,9 @@ from toynn.storage.text_files import read_text
 @click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
               help="Tokens of a window; each window is predicted alone. [default: the context length]")  # fmt: skip
+@click.option("--stride", type=click.IntRange(1), default=None,
+              help="Begin a window every S tokens, and count only its last S. [default: the window]",
+              metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
               help="Line that separates documents. [default: <|endoftext|>, and the model's end token]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
@@ -27,6 +30,7 @@ def command(
     model: Path,
     text: Path,
     window: int | None,
+    stride: int | None,
     separator: str | None,
     best: bool,
     threads: int | None,
@@ -39,7 +43,7 @@ def command(
     """
     content = read_text(text)
     with load(model, which="best" if best else "latest", n_threads=threads) as text_model:
-        result = text_model.evaluate(content, window, separator=separator)
+        result = text_model.evaluate(content, window, stride, separator=separator)
         step = text_model.step
     figures = {
         "step": step,

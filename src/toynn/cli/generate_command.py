@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from toynn.api.load_model import load
 from toynn.errors import TinyNNValueError
@@ -28,11 +30,17 @@ from toynn.storage.text_files import BYTE_ORDER_MARK
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Drop tokens less likely than P times the most likely one.", metavar="P")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
+@click.option("--rolling", is_flag=True,
+              help="When the context is full, keep its last half and go on, instead of ending.")  # fmt: skip
+@click.option("--keep-newline", is_flag=True,
+              help="Keep a newline at the end of stdin; normally one is dropped.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: the cores this process may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.pass_context
 def command(
+    context: click.Context,
     model: Path,
     prompt: str | None,
     max_tokens: int,
@@ -42,6 +50,8 @@ def command(
     top_p: float,
     min_p: float,
     seed: int,
+    rolling: bool,
+    keep_newline: bool,
     best: bool,
     threads: int | None,
     as_json: bool,
@@ -50,13 +60,16 @@ def command(
     Face folder.
 
     The prompt and then its continuation are printed as they are generated. The
-    same MODEL, prompt and options give the same text.
+    same MODEL, prompt and options give the same text. The text ends when the
+    model ends it, after --max-tokens, or when the context is full; a note on
+    stderr, or "finish_reason" of --json, says if it is cut off.
     """
-    if prompt == "-":
-        prompt = _from_stdin()
+    if keep_newline and prompt != "-":
+        raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
+    given = _from_stdin(keep_newline) if prompt == "-" else prompt or ""
     with load(model, which="best" if best else "latest", n_threads=threads) as text_model:
         pieces = text_model.stream(
-            prompt or "",
+            given,
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -64,22 +77,36 @@ def command(
             min_p=min_p,
             seed=seed,
             greedy=greedy,
+            rolling=rolling,
         )
         if as_json:
             text = "".join(pieces)
-            content = {"step": text_model.step, "prompt": prompt or "", "text": text, "seed": seed}
+            reason = pieces.finish_reason
+            content = {"step": text_model.step, "prompt": given, "text": text, "seed": seed, "finish_reason": reason}
             click.echo(json.dumps(content, allow_nan=False))
             return
-        click.echo(prompt or "", nl=False)
-        for piece in pieces:
+        first = next(pieces, "")  # before anything is printed, so that an error stands alone
+        for piece in itertools.chain((given, first), pieces):
             click.echo(piece, nl=False)  # echo flushes stdout too
         click.echo()
+        limit_is_default = context.get_parameter_source("max_tokens") is ParameterSource.DEFAULT
+        if pieces.finish_reason == "context_full":
+            click.echo(f"toynn: the text ends here because the context of {text_model.n_ctx} tokens is full; "
+                       "--rolling continues it", err=True)  # fmt: skip
+        elif pieces.finish_reason == "max_tokens" and limit_is_default:
+            click.echo(f"toynn: the text ends here after {max_tokens} tokens; --max-tokens changes this", err=True)
 
 
-def _from_stdin() -> str:
+def _from_stdin(keep_newline: bool) -> str:
+    """Return the text on stdin without a byte-order mark, and without one newline at the end unless it is kept.
+
+    A shell's echo adds this newline, which would begin a new line after the prompt.
+    """
     if sys.stdin is None:
         raise TinyNNValueError("--prompt - reads stdin, which is closed")
     try:
-        return sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
+        text = sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise TinyNNValueError(f"stdin is not {error.encoding}: byte {error.object[error.start]:#04x}") from None
+    end = next((end for end in ("\r\n", "\n", "\r") if text.endswith(end)), "")
+    return text if keep_newline else text.removesuffix(end)

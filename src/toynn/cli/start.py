@@ -6,6 +6,7 @@ Python's traceback.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import signal
@@ -44,5 +45,17 @@ def _check_streams() -> None:
     if sys.stdout is None:
         print("toynn: stdout is closed, so there is nowhere to write the output", file=sys.stderr)
         sys.exit(1)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path may not be UTF-8: its bytes go out unchanged
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        codecs.register_error("toynn.printable", _printable)
+        sys.stdout.reconfigure(errors="toynn.printable")
+
+
+def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is printed for a character that stdout cannot encode, and the position after it.
+
+    A byte of a path that is not UTF-8 goes out unchanged, as with "surrogateescape"; another character becomes "?".
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code = ord(error.object[error.start])
+    return bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else "?", error.start + 1

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, integer, kind_of, not_negative, real
+from toynn.arguments import INT31_MAX, boolean, integer, kind_of, not_negative, real
 from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
-from toynn.tinynn.arrays import array_of
+from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
+FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
 _BYTES_OF_LOGIT = 64  # float64 logits, their negatives and probabilities, the order, and what sorting needs
 _FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment, however small the vocabulary
 
@@ -55,7 +56,9 @@ class Sampling:
 def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the tokens that can be sampled, the most likely first (of equals the lower id), and their probabilities.
 
-    logits: (vocab,), without NaN, the largest of them finite. Raises TinyNNValueError, TinyNNTypeError.
+    logits: (vocab,), without NaN, the largest of them finite. A token with the logit -inf cannot be sampled.
+
+    Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
     """
     _want_sampling(sampling)
     x = array_of("logits", logits, INT31_MAX, deepest=1)
@@ -71,11 +74,9 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
         raise TinyNNValueError(
             "logits must be a flat array without NaN, the largest value finite: the model may have diverged"
         )
-    order = np.argsort(-x, kind="stable")
     if sampling.temperature == 0:
-        return order[:1], np.ones(1)
-    if sampling.top_k > 0:
-        order = order[: sampling.top_k]
+        return np.array([x.argmax()]), np.ones(1)
+    order = _most_likely(x, sampling.top_k)
     with np.errstate(over="ignore"):  # a difference beyond f64 is -inf, and its probability 0
         p = np.exp((x[order] - x[order[0]]) / sampling.temperature)
     p /= p.sum()
@@ -87,45 +88,147 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
     return order, p / p.sum()
 
 
+def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
+    """Return the ids of the n largest values (0: of all), the largest first, of equals the lower id, without -inf."""
+    least = -np.inf
+    if 0 < n < x.size:
+        least = np.partition(x, x.size - n)[x.size - n]
+    ids = np.flatnonzero((x >= least) & (x != -np.inf))  # sorting these few costs less than sorting all
+    order: npt.NDArray[np.int64] = ids[np.argsort(-x[ids], kind="stable")]
+    return order[:n] if n > 0 else order
+
+
+class TokenStream(Iterator[int]):
+    """The tokens of `generate`, one at a time, and why they ended.
+
+    finish_reason: None until the tokens have ended by themselves, then one of
+
+    - "stop_token": the next token is one of `stop`.
+    - "max_tokens": max_tokens tokens were generated.
+    - "context_full": the decoder's cache is full.
+    """
+
+    finish_reason: FinishReason | None = None
+    _tokens: Iterator[int] = iter(())
+
+    def __init__(self, tokens: Iterator[int]) -> None:
+        self._tokens = tokens
+
+    def __next__(self) -> int:
+        try:
+            return next(self._tokens)
+        except StopIteration as end:
+            if end.value is not None:
+                self.finish_reason = end.value
+            raise StopIteration from None
+
+
 def generate(
     decoder: LlamaDecoder,
     prompt: npt.ArrayLike,
     sampling: Sampling,
     max_tokens: int,
     stop: Collection[int] = (),
-) -> Iterator[int]:
-    """Yield tokens that continue a prompt of token ids. For text, use `toynn.load(path).stream(text)`.
+    *,
+    rolling: bool = False,
+    keep: int = 0,
+    never: npt.ArrayLike = (),
+) -> TokenStream:
+    """Return an iterator over tokens that continue a prompt of token ids.
 
-    It ends after max_tokens, before a token of `stop`, or when the decoder's cache is full. What the decoder has read
-    before stays in front of the prompt. The decoder must not be used for anything else between two tokens.
+    For text, use `toynn.load(path).stream(text)`. The iterator ends after max_tokens, before a token of `stop`, or when
+    the decoder's cache is full; its `finish_reason` says which. What the decoder has read before stays in front of the
+    prompt. The decoder must not be used for anything else between two tokens.
+
+    Args:
+        stop: token ids; the text ends before any of them. A range is looked up without a copy.
+        rolling: when the cache is full, forget all but the last half of its tokens (n_ctx // 2, at least 1), read
+            those again from position 0, and go on. The result depends only on the arguments, as without rolling.
+        keep: with rolling, the number of tokens at the start of the prompt that stay in front of the last tokens. They
+            count as part of the half, and are not kept if they leave no room in it.
+        never: token ids that are never sampled, such as rows of the vocabulary for which the tokenizer has no token.
 
     Raises SessionError if the decoder was used meanwhile; TinyNNValueError for a prompt that is empty, has an id
     outside the vocabulary, or is longer than the free part of the cache; TinyNNTypeError for an argument of the wrong
     type. All of them are raised when the first token is requested.
     """
+    return TokenStream(_tokens(decoder, prompt, sampling, max_tokens, stop, rolling, keep, never))
+
+
+def _tokens(
+    decoder: LlamaDecoder,
+    prompt: npt.ArrayLike,
+    sampling: Sampling,
+    max_tokens: int,
+    stop: Collection[int],
+    rolling: bool,
+    keep: int,
+    never: npt.ArrayLike,
+) -> Generator[int, None, FinishReason]:
     if not isinstance(decoder, LlamaDecoder):
         raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
     _want_sampling(sampling)
-    ends = _end_tokens(stop, decoder.cfg.vocab)
+    vocab, n_ctx = decoder.cfg.vocab, decoder.n_ctx
+    ends = _end_tokens(stop, vocab)
     max_tokens = integer("max_tokens", max_tokens, 0)
+    rolling = boolean("rolling", rolling)
+    keep = integer("keep", keep, 0)
+    hidden = _checked_never(never, vocab)
     rng = np.random.Generator(np.random.PCG64(sampling.seed))
+    if rolling:
+        prompt = integer_array("prompt", prompt, n_ctx)
     logits = decoder.feed(prompt)
+    read: list[int] = np.asarray(prompt).tolist() if rolling else []  # what a full cache is reduced to
     for made in range(max_tokens):
-        tokens, p = choices(logits, sampling)
-        token = int(tokens[0])
-        if tokens.size > 1:
-            token = int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
+        logits[hidden] = -np.inf
+        token = _sampled(*choices(logits, sampling), rng)
         if token in ends:
-            return
+            return "stop_token"
         turns = decoder.turns
         yield token
         if made + 1 == max_tokens:
-            return
+            break
         if decoder.turns != turns:
             raise SessionError("the decoder has read something else since the last token, so this text cannot continue")
-        if decoder.n_past == decoder.n_ctx:
-            return
-        logits = decoder.feed([token])
+        unread = [token]
+        if rolling:
+            read.append(token)
+        if decoder.n_past == n_ctx:
+            if not rolling:
+                return "context_full"
+            unread = read = _last_half(read, n_ctx, keep)
+            decoder.rewind()
+        logits = decoder.feed(unread)
+    return "max_tokens"
+
+
+def _sampled(tokens: npt.NDArray[np.int64], p: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
+    """Return one of the tokens, at random by their probabilities. A single token needs no random number."""
+    if tokens.size == 1:
+        return int(tokens[0])
+    return int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
+
+
+def _last_half(read: list[int], n_ctx: int, keep: int) -> list[int]:
+    """Return the first `keep` tokens and the last ones after them: half a context together, at least one token."""
+    half = max(n_ctx // 2, 1)
+    if keep >= half:
+        keep = 0
+    return read[:keep] + read[max(len(read) - (half - keep), keep) :]
+
+
+def _checked_never(never: npt.ArrayLike, vocab: int) -> npt.NDArray[np.int64]:
+    given = integer_array("never", never, vocab)
+    if given.ndim != 1:
+        raise TinyNNValueError(f"never must be flat, got shape {given.shape}")
+    if given.size and not (int(given.min()) >= 0 and int(given.max()) < vocab):
+        raise TinyNNValueError(
+            f"never must hold ids from 0 to {vocab - 1}, got values from {given.min()} to {given.max()}"
+        )
+    ids = np.unique(given).astype(np.int64)
+    if ids.size == vocab:
+        raise TinyNNValueError("never must leave at least one token that can be sampled, got the whole vocabulary")
+    return ids
 
 
 def _end_tokens(stop: object, vocab: int) -> Container[int]:

@@ -47,6 +47,11 @@ def ids_needed(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
+def ids_without_token(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """Return the ids below `vocab` that stand for no token: gaps, and rows that pad a model's vocabulary."""
+    return sorted(set(range(vocab)).difference(tokenizer.get_vocab(with_added_tokens=True).values()))
+
+
 def check_text(text: object, name: str = "text") -> None:
     """Raise TinyNNTypeError for a value that is not a str, TinyNNValueError for a str that UTF-8 cannot encode."""
     if not isinstance(text, str):

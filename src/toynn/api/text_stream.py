@@ -1,0 +1,75 @@
+"""Generated text: a stream of its pieces, and the whole of it, each with the reason why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toynn.extras import naming_the_extra
+from toynn.llm.engine import LlamaDecoder
+from toynn.text.sampling import FinishReason, TokenStream
+from toynn.text.tokenizer_json import text_of
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
+
+_REPLACEMENT = "\ufffd"  # how the tokenizers library decodes a part of a character
+
+
+class TextStream(Iterator[str]):
+    """The pieces of a text that `TextModel.stream` generates, each of whole characters, and why the text ended.
+
+    finish_reason: None until the text has ended by itself, then one of
+
+    - "end_of_text": the model ended the text: its next token is one of its end tokens (`TextModel.end_ids`).
+    - "max_tokens": max_tokens tokens were generated.
+    - "context_full": prompt and text fill the context, so the model cannot continue; `rolling=True` does not end there.
+    """
+
+    finish_reason: FinishReason | None = None
+    _tokens: TokenStream = TokenStream(iter(()))
+    _pieces: Iterator[str] = iter(())
+
+    def __init__(self, decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer) -> None:
+        self._tokens = tokens
+        self._pieces = _pieces(decoder, tokens, tokenizer)
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            reason = self._tokens.finish_reason
+            self.finish_reason = "end_of_text" if reason == "stop_token" else reason
+            raise
+
+
+class GeneratedText(str):
+    """The text that `TextModel.generate` returns: a str that also says why it ended.
+
+    finish_reason: as for `TextStream`.
+    """
+
+    __slots__ = ("finish_reason",)
+
+    finish_reason: FinishReason | None
+
+    def __new__(cls, text: str = "", finish_reason: FinishReason | None = None) -> GeneratedText:
+        made = super().__new__(cls, text)
+        made.finish_reason = finish_reason
+        return made
+
+
+def _pieces(decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer) -> Iterator[str]:
+    decoder.rewind()  # not before the first piece is requested: until then another text may be read
+    made: list[int] = []
+    shown = ""
+    for token in tokens:
+        made.append(token)
+        text = text_of(tokenizer, made)
+        if text.endswith(_REPLACEMENT):  # the last bytes of a character are still to come
+            continue
+        if text != shown:
+            yield text[len(shown) :]
+            shown = text
+    rest = text_of(tokenizer, made)
+    if rest != shown:
+        yield rest[len(shown) :]
