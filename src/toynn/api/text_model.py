@@ -21,7 +21,9 @@ from toynn.llm.engine import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.documents import packed_ids, prompt_ids, separators_of
+from toynn.text.incremental_decoder import token_texts
 from toynn.text.sampling import Sampling, generate
+from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
 
 
@@ -104,6 +106,7 @@ class TextModel:
             raise TinyNNValueError(
                 f"the tokenizer of {source.path} needs {needed} ids, but the model's vocabulary has {model.shape.vocab}"
             )
+        self._around = tokens_around(self.tokenizer)
         self.start_id = model.bos_id
         self.end_id = model.eos_id
         self.end_ids: tuple[int, ...] = () if model.eos_id is None else (model.eos_id,)
@@ -125,12 +128,16 @@ class TextModel:
 
     # ---- tokens ----
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens around them.
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """Return the token ids of a text.
+
+        special_tokens: with the tokens that the tokenizer's own rules put around a text, for example a token that
+            begins it. `generate` reads its prompt with them, as transformers and llama.cpp do.
 
         Raises TinyNNTypeError, and TinyNNValueError for a str that is not Unicode text (it has lone surrogates).
         """
-        return token_ids(self.tokenizer, [text])[0]
+        ids = token_ids(self.tokenizer, [text])[0]
+        return [*self._around.before, *ids, *self._around.after] if boolean("special_tokens", special_tokens) else ids
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Return the text of token ids, special tokens included.
@@ -164,6 +171,9 @@ class TextModel:
         It ends before a token that ends a document (`end_ids`), after max_tokens, or when the context is full. The
         result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An empty
         prompt starts a new text. Ids for which the tokenizer has no token are never sampled.
+
+        The tokens that the tokenizer's own rules put around a text are added to the prompt, as in transformers and
+        llama.cpp.
 
         Args:
             max_tokens: the largest number of new tokens.
@@ -215,15 +225,16 @@ class TextModel:
             sampling = Sampling.greedy()
         max_tokens, rolling = integer("max_tokens", max_tokens, 0), boolean("rolling", rolling)
         ids = self._prompt_ids(prompt)
-        keep = 1 if ids[0] == self.start_id else 0
+        keep = len(self._around.before) or int(ids[0] == self.start_id)
         tokens = generate(
             self.decoder, ids, sampling, max_tokens, self.end_ids, rolling=rolling, keep=keep, never=self._never
         )
-        return TextStream(self.decoder, tokens, self.tokenizer)
+        return TextStream(self.decoder, tokens, self.tokenizer, ids)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         """Return what the model reads before it generates: at least one token, and at most n_ctx."""
         ids = prompt_ids(self.tokenizer, prompt, self._separators(), self.end_id)
+        ids = [*self._around.before, *ids, *(self._around.after if ids else ())]
         if not ids:
             if self.start_id is None:
                 raise TinyNNValueError(
@@ -248,8 +259,10 @@ class TextModel:
         """
         ids, _, losses = self._losses(text, window, stride, separator)
         return [
-            TokenScore(token, text_of(self.tokenizer, [token]), -float(loss))
-            for token, loss in zip(ids[1:], np.concatenate(losses), strict=True)
+            TokenScore(token, text, -float(loss))
+            for token, text, loss in zip(
+                ids[1:], token_texts(self.tokenizer, ids)[1:], np.concatenate(losses), strict=True
+            )
         ]
 
     def evaluate(
@@ -260,8 +273,9 @@ class TextModel:
         A text with separator lines is a list of documents, as `toynn.prepare` reads a file: a separator line is not
         scored, and the token that ends a document is predicted after each.
 
-        Each window is predicted on its own, and every token but the first is counted once. If the model has a token
-        that starts a document, it stands in front of the text, and the first token is counted too.
+        Each window is predicted on its own, and every token but the first is counted once. The tokens that the
+        tokenizer's own rules put around a text are added. If they put none in front, the token that starts a document
+        stands there if the model has one, and the first token is counted too.
 
         Args:
             window: tokens of a window, 1 to n_ctx. Default: n_ctx.
@@ -292,8 +306,12 @@ class TextModel:
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
         stride = window if stride is None else integer("stride", stride, 1, window)
         ids, text_bytes = packed_ids(self.tokenizer, text, self._separators(separator), self.end_id)
-        if self.start_id is not None:
+        if self._around.before:
+            ids = [*self._around.before, *ids]
+        elif self.start_id is not None:
             ids = [self.start_id, *ids]
+        if self._around.after and ids[-len(self._around.after) :] != self._around.after:
+            ids += self._around.after
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
         losses, counted = [], 0

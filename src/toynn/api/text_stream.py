@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from toynn.extras import naming_the_extra
 from toynn.llm.engine import LlamaDecoder
+from toynn.text.incremental_decoder import IncrementalDecoder
 from toynn.text.sampling import FinishReason, TokenStream
-from toynn.text.tokenizer_json import text_of
 
 with naming_the_extra():
     from tokenizers import Tokenizer
-
-_REPLACEMENT = "\ufffd"  # how the tokenizers library decodes a part of a character
 
 
 class TextStream(Iterator[str]):
@@ -29,9 +27,9 @@ class TextStream(Iterator[str]):
     _tokens: TokenStream = TokenStream(iter(()))
     _pieces: Iterator[str] = iter(())
 
-    def __init__(self, decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer) -> None:
+    def __init__(self, decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokens = tokens
-        self._pieces = _pieces(decoder, tokens, tokenizer)
+        self._pieces = _pieces(decoder, tokens, IncrementalDecoder(tokenizer, prompt))
 
     def __next__(self) -> str:
         try:
@@ -58,18 +56,10 @@ class GeneratedText(str):
         return made
 
 
-def _pieces(decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer) -> Iterator[str]:
+def _pieces(decoder: LlamaDecoder, tokens: TokenStream, texts: IncrementalDecoder) -> Iterator[str]:
     decoder.rewind()  # not before the first piece is requested: until then another text may be read
-    made: list[int] = []
-    shown = ""
     for token in tokens:
-        made.append(token)
-        text = text_of(tokenizer, made)
-        if text.endswith(_REPLACEMENT):  # the last bytes of a character are still to come
-            continue
-        if text != shown:
-            yield text[len(shown) :]
-            shown = text
-    rest = text_of(tokenizer, made)
-    if rest != shown:
-        yield rest[len(shown) :]
+        if piece := texts.add(token):
+            yield piece
+    if rest := texts.finish():
+        yield rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gguf import TokenType
@@ -11,6 +11,7 @@ from tokenizers import pre_tokenizers
 
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
+from toynn.text.token_rules import template, tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
 _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # one character for each byte
@@ -22,12 +23,15 @@ class ByteLevelBpe:
 
     tokens: text of each token, by id. kinds: gguf.TokenType of each token; UNUSED for an id that never occurs in text.
     merges: "left right", in order of priority. pre: the pre-tokenizer, by its name in llama.cpp.
+    before, after: the tokens that the tokenizer's rules put around a text.
     """
 
     tokens: list[str]
     kinds: list[int]
     merges: list[str]
     pre: str
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
 
 
 def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
@@ -35,7 +39,8 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
 
     Raises TinyNNValueError if llama.cpp would tokenize differently; the message names the option and a remedy.
     """
-    described = json.loads(parsed_tokenizer(content).to_str())
+    tokenizer = parsed_tokenizer(content)
+    described = json.loads(tokenizer.to_str())
     model = described["model"]
     if model["type"] != "BPE":
         raise TinyNNValueError(
@@ -51,7 +56,7 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
     if not merges:
         raise TinyNNValueError("it has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens")
     tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
-    return ByteLevelBpe(tokens, kinds, merges, pre)
+    return ByteLevelBpe(tokens, kinds, merges, pre, *tokens_around(tokenizer))
 
 
 def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) -> tuple[list[str], list[int]]:
@@ -117,7 +122,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         "added_tokens": added,
         "normalizer": rules.normalizer,
         "pre_tokenizer": rules.rules,
-        "post_processor": None,
+        "post_processor": template(*([(bpe.tokens[i], i) for i in ids] for ids in (bpe.before, bpe.after))),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",

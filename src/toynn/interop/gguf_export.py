@@ -134,14 +134,32 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
     writer.add_token_list(bpe.tokens)
     writer.add_token_types(bpe.kinds)
     writer.add_token_merges(bpe.merges)
-    eos = _end(model, bpe, notes)
-    if eos is not None:  # in training, a text begins after the end token of the text before it
-        writer.add_eos_token_id(eos)
-        writer.add_bos_token_id(eos if model.bos_id is None else model.bos_id)
-    writer.add_add_bos_token(False)  # training puts no such token in front of a document
+    _write_special_tokens(writer, model, bpe, notes)
     if json.loads(model.tokenizer).get("normalizer") is not None:
         notes.append(
             "the tokenizer normalizes text to NFC, but llama.cpp does not: other text gets different tokens there"
+        )
+
+
+def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> None:
+    """Write the tokens that begin and end a text, and whether llama.cpp adds them to a prompt."""
+    eos, bos = _end(model, bpe, notes), model.bos_id
+    adds_bos, adds_eos = len(bpe.before) == 1, bpe.after != [] and bpe.after == [eos]
+    if adds_bos:
+        bos = bpe.before[0]
+    elif bos is None:  # in training, a text begins after the end token of the text before it
+        bos = eos
+    if eos is not None:
+        writer.add_eos_token_id(eos)
+    if bos is not None:
+        writer.add_bos_token_id(bos)
+    writer.add_add_bos_token(adds_bos)
+    if adds_eos:
+        writer.add_add_eos_token(True)
+    if (bpe.before and not adds_bos) or (bpe.after and not adds_eos):
+        notes.append(
+            f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add only "
+            f"one bos token before it and the eos token after it, so prompts get other tokens there"
         )
 
 

@@ -18,6 +18,7 @@ from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
+from toynn.interop.pre_tokenizers import adds_bos
 from toynn.interop.rope_order import to_halves
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -49,6 +50,7 @@ _ONLY = {
     "llama.use_parallel_residual": False,
     "llama.tensor_data_layout": "Meta AI original pth",
 }
+_DEFAULT_ID = 11  # of the bos and the eos token in llama.cpp, for a file without the key
 _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -188,9 +190,20 @@ def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
         )
     merges = values.texts("tokenizer.ggml.merges")
     try:
-        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, values.text("tokenizer.ggml.pre")))
+        pre = values.text("tokenizer.ggml.pre")
+        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, pre, *_tokens_around(values, vocab, pre)))
     except TinyNNValueError as error:
         raise FileFormatError(f"the tokenizer cannot be read: {error}") from None
+
+
+def _tokens_around(values: GgufValues, vocab: int, pre: str) -> tuple[list[int], list[int]]:
+    """Return the tokens that llama.cpp puts before and after a prompt."""
+    around: list[list[int]] = []
+    for name, default in (("bos", adds_bos(pre)), ("eos", False)):
+        added = values.flag(f"tokenizer.ggml.add_{name}_token", default)
+        key = f"tokenizer.ggml.{name}_token_id"
+        around.append([integer(key, values.whole(key, _DEFAULT_ID), 0, vocab - 1)] if added else [])
+    return around[0], around[1]
 
 
 def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:

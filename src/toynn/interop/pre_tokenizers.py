@@ -35,11 +35,13 @@ class PreTokenizer:
 
     rules: "pre_tokenizer" in tokenizer.json. ignore_merges: a word that is itself a token is not built from merges.
     normalizer: "normalizer" in tokenizer.json, or None if the family has none (llama.cpp never applies one).
+    adds_bos: what llama.cpp does with a file that does not say whether a prompt begins with the bos token.
     """
 
     rules: dict[str, Any]
     ignore_merges: bool = False
     normalizer: dict[str, Any] | None = None
+    adds_bos: bool = False
 
 
 PRE_TOKENIZERS = {
@@ -53,6 +55,7 @@ PRE_TOKENIZERS = {
     "llama-bpe": PreTokenizer(
         _split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
         ignore_merges=True,
+        adds_bos=True,
     ),
     # Qwen 2: the rules of Llama 3 with single digits, and a normalizer.
     "qwen2": PreTokenizer(_split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
@@ -70,6 +73,12 @@ def by_name(name: str) -> PreTokenizer:
             "the Hugging Face folder of the model instead, which contains the rules themselves"
         )
     return known
+
+
+def adds_bos(name: str) -> bool:
+    """Return whether llama.cpp puts the bos token before a prompt if the file has no tokenizer.ggml.add_bos_token."""
+    known = PRE_TOKENIZERS.get(_OTHER_NAMES.get(name, name))
+    return known is not None and known.adds_bos
 
 
 def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:

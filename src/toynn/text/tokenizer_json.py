@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
+from toynn.text.token_rules import tokens_around
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -43,8 +44,12 @@ def load_tokenizer(content: bytes, where: str) -> Tokenizer:
 
 
 def ids_needed(tokenizer: Tokenizer) -> int:
-    """Return the size a vocabulary must have to hold the tokenizer's ids: the highest one plus 1, gaps included."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    """Return the size a vocabulary must have to hold the tokenizer's ids: the highest one plus 1, gaps included.
+
+    Ids that only the rules around a text contain count too.
+    """
+    around = tokens_around(tokenizer)
+    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around.before, *around.after], default=-1) + 1
 
 
 def ids_without_token(tokenizer: Tokenizer, vocab: int) -> list[int]:
@@ -80,6 +85,8 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Return the text of token ids, special tokens included. Raises TinyNNValueError if the tokenizer fails on them."""
+    if not ids:  # some decoders fail on an empty sequence
+        return ""
     with _library_errors("ids: the tokenizer fails on them"):
         text: str = tokenizer.decode(ids, skip_special_tokens=False)
     return text

@@ -1,0 +1,150 @@
+"""Special tokens of imported models: around a prompt, at the end of generation, and after a round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from tokenizers import Tokenizer
+
+from interop_models import VOCAB, make, tokenizer
+from llama_cpp import LlamaCpp
+from toynn import load
+from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import write_checkpoint
+from toynn.text.token_rules import TokensAround, template, tokens_around
+from toynn.text.tokenizer_json import parsed_tokenizer
+
+pytestmark = pytest.mark.other_programs
+PROMPT = "The cat sat"
+
+
+def with_begin(before: bool = True, after: bool = False, **changes: Any) -> TrainedModel:
+    """Return a model with the tokens <s> (500) and </s> (501), whose rules put them around a text."""
+    described = json.loads(tokenizer())
+    for i, text in ((500, "<s>"), (501, "</s>")):
+        described["added_tokens"].append({**described["added_tokens"][0], "id": i, "content": text})
+        described["model"]["vocab"][text] = i
+    described["post_processor"] = template([("<s>", 500)] * before, [("</s>", 501)] * after)
+    content = json.dumps(described).encode()
+    return dataclasses.replace(make("untied", tokens=content), bos_id=500, eos_id=501, **changes)
+
+
+def changed_gguf(source: Path, out: Path, **values: Any) -> Path:
+    """Copy a GGUF file with other values of tokenizer.ggml keys; None leaves a key out."""
+    reader, writer = GGUFReader(source), GGUFWriter(out, "llama")
+    for field in reader.fields.values():
+        name = field.name.removeprefix("tokenizer.ggml.")
+        if field.name.startswith("GGUF.") or field.name == "general.architecture" or name in values:
+            continue
+        kind = field.types[0]
+        sub_type = field.types[-1] if kind == GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, sub_type=sub_type)
+    for name, value in values.items():
+        if value is not None:
+            kind = GGUFValueType.BOOL if isinstance(value, bool) else GGUFValueType.UINT32
+            writer.add_key_value(f"tokenizer.ggml.{name}", value, kind)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (True, True), (False, True), (False, False)])
+def test_prompts_get_the_tokens_of_the_models_own_rules_as_in_llama_cpp(
+    before: bool, after: bool, tmp_path: Path
+) -> None:
+    model = with_begin(before, after)
+    export_gguf(model, tmp_path / "m.gguf")
+    back = import_gguf(tmp_path / "m.gguf")
+    assert back.tokenizer is not None
+    assert tokens_around(parsed_tokenizer(back.tokenizer)) == TokensAround([500] * before, [501] * after)
+    with LlamaCpp(tmp_path / "m.gguf") as theirs, load(tmp_path / "m.gguf", n_threads=1) as ours:
+        ids = theirs.tokenize(PROMPT)
+        assert (ids[0] == 500, ids[-1] == 501) == (before, after)
+        assert ours.encode(PROMPT, special_tokens=True) == ids
+        logits = theirs.feed(ids)[-1]
+        assert int(ours.decoder.feed(ids).argmax()) == int(logits.argmax())
+    export_gguf(back, tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "m.gguf").read_bytes()
+
+
+def test_generate_and_evaluate_use_the_rules(tmp_path: Path) -> None:
+    model = with_begin()
+    bare = dataclasses.replace(model, tokenizer=tokenizer(), bos_id=None)
+    write_checkpoint(tmp_path / "run", model)
+    write_checkpoint(tmp_path / "bare", bare)
+    with load(tmp_path / "run", n_threads=1) as ours, load(tmp_path / "bare", n_threads=1) as plain:
+        ids = [500, *plain.encode(PROMPT)]
+        expected: list[int] = []
+        for _ in range(8):
+            plain.decoder.rewind()
+            expected.append(int(plain.decoder.feed(ids + expected)[:500].argmax()))
+        assert ours.generate(PROMPT, greedy=True, max_tokens=8) == ours.decode(ids + expected)[len("<s>" + PROMPT) :]
+        assert ours.evaluate(PROMPT).nats == pytest.approx(float(np.sum(plain.decoder.score(ids))), rel=1e-6)
+        assert ours.evaluate(PROMPT).tokens == len(ids) - 1, "the begin token is put in front once"
+
+
+@pytest.mark.parametrize(("pre", "says"), [("llama-bpe", True), ("gpt-2", False)])
+def test_a_gguf_file_without_add_bos_token_is_read_as_llama_cpp_reads_it(pre: str, says: bool, tmp_path: Path) -> None:
+    export_gguf(make("tied", tokens=tokenizer(pre)), tmp_path / "m.gguf")
+    changed = changed_gguf(tmp_path / "m.gguf", tmp_path / "n.gguf", add_bos_token=None)
+    with LlamaCpp(changed) as theirs, load(changed, n_threads=1) as ours:
+        assert theirs.adds_bos is says
+        assert ours.encode("cat", special_tokens=True) == theirs.tokenize("cat")
+
+
+def test_rules_that_llama_cpp_does_not_have_are_noted(tmp_path: Path) -> None:
+    model = with_begin(after=True)
+    described = json.loads(model.tokenizer or b"")
+    described["post_processor"] = template([("<s>", 500), ("</s>", 501)], [])
+    odd = dataclasses.replace(model, tokenizer=json.dumps(described).encode())
+    (note,) = export_gguf(odd, tmp_path / "m.gguf").notes
+    assert "puts the tokens [500, 501] before and [] after a text" in note
+
+
+@pytest.mark.oracle_torch
+@pytest.mark.parametrize("flags", [{"add_bos_token": True}, {"add_bos_token": False}, {"add_eos_token": True}, {}])
+@pytest.mark.parametrize("before", [False, True])
+def test_flags_of_tokenizer_config_have_the_effect_they_have_in_transformers(
+    flags: dict[str, bool], before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5 takes the rules from tokenizer.json and ignores the flags, and so does toynn."""
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    from transformers import AutoTokenizer
+
+    export_hf(with_begin(before), tmp_path / "hf")
+    path = tmp_path / "hf" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **flags}))
+    theirs = AutoTokenizer.from_pretrained(str(tmp_path / "hf"))(PROMPT)["input_ids"]
+    with load(tmp_path / "hf", n_threads=1) as ours:
+        assert ours.encode(PROMPT, special_tokens=True) == theirs
+    export_hf(import_hf(tmp_path / "hf"), tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(str(tmp_path / "again"))(PROMPT)["input_ids"] == theirs
+
+
+def test_a_rule_with_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    described = json.loads(tokenizer())
+    described["post_processor"] = template([("x", 4_000_000)], [])
+    write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=json.dumps(described).encode()))
+    with pytest.raises(ValueError, match=f"needs 4000001 ids, but the model's vocabulary has {VOCAB}"):
+        load(tmp_path / "run", n_threads=1)
+
+
+def test_the_tokenizer_is_the_one_of_the_library(tmp_path: Path) -> None:
+    """The rules are read from the post-processor, so they must agree with what the library does."""
+    for before, after in ((True, False), (True, True), (False, False)):
+        model = Tokenizer.from_str((with_begin(before, after).tokenizer or b"").decode())
+        around = tokens_around(model)
+        plain = model.encode("cat", add_special_tokens=False).ids
+        assert model.encode("cat").ids == [*around.before, *plain, *around.after]
