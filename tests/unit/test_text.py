@@ -24,6 +24,7 @@ from toynn import (
     TinyNNValueError,
     generate,
     load,
+    prepare,
 )
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -206,6 +207,37 @@ def test_ids_without_a_token_are_never_sampled(run: Path, monkeypatch: pytest.Mo
             model.generate("The cat", temperature=9.0, top_k=0, top_p=1.0, max_tokens=60, seed=seed)
         assert len(read) > 300
         assert max(read) < known
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The cat.\nIt saw.\n<|endoftext|>\nThe hen.\n<|endoftext|>\nThe hen saw.",
+        "The cat.\r\n<|endoftext|>\r\nThe hen.\r\n",
+        "The cat.\r<|endoftext|>\rThe hen.\r",
+        "\ufeff<|endoftext|>\nThe cat.\n<|endoftext|>\n<|endoftext|>\nThe hen.\n<|endoftext|>\n",
+    ],
+    ids=["LF", "CR LF", "CR", "byte-order mark"],
+)
+def test_a_text_of_documents_is_evaluated_as_prepare_packs_it(run: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(text.encode())
+    with load(run, n_threads=1) as model:
+        data = prepare(path, tmp_path / "data", tokenizer=model, validation=0, progress=False)
+        split = data.meta.splits["train"]
+        packed = np.fromfile(data.path / split.file, "<u2").tolist()
+        assert packed.count(model.end_id) == text.count("The cat.") + text.count("The hen")
+        assert model.start_id is not None
+        ids = [model.start_id, *packed]
+        want = sum(float(model.decoder.score(ids[at : at + 9]).sum()) for at in range(0, len(ids) - 1, 8))
+        result = model.evaluate(text, 8)
+        assert (result.tokens, result.text_bytes) == (split.tokens, split.bytes)
+        assert result.nats == pytest.approx(want)
+        scores = model.score(text, 8)
+        assert [one.token for one in scores] == packed
+    told = json.loads(toynn("eval", run, path, "--window", "8", "--json").stdout)
+    assert (told["loss"], told["bits_per_byte"]) == (result.loss, result.bits_per_byte)
+    assert told["bytes"] == result.text_bytes
 
 
 def test_wrong_texts_are_refused_by_generate_and_evaluate(run: Path) -> None:
