@@ -100,7 +100,7 @@ tnn_tensor tnn_graph_node(tnn_session * s, int64_t i) {
     const struct ggml_cgraph * graph = current_graph(s);
     const int64_t n = graph != NULL ? graph->n_nodes : 0;
     if (i < 0 || i >= n) {
-        tnn__fail(s, TNN_E_VALUE, "i = %lld is not a node; the graph has %lld", (long long) i, (long long) n);
+        tnn__fail(s, TNN_E_VALUE, "i = %lld must be at least 0 and below %lld, the number of nodes", (long long) i, (long long) n);
         return 0;
     }
     return tnn__handle(s, graph->nodes[i]);

@@ -54,8 +54,8 @@ static int pool_ready(tnn_session * s) {
     return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml cannot create a pool of %d threads", (int) s->n_threads);
 }
 
-/* ggml divides FLASH_ATTN_EXT by the number of threads, with a single query along the keys, and its bits depend on that. Those of its
- * reference kernel do not. */
+/* ggml splits FLASH_ATTN_EXT between the threads (for a single query, it splits the keys), so the bits depend on the number of
+ * threads. The bits of its reference kernel do not. */
 static bool needs_reference_kernels(const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) {

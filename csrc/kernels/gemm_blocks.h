@@ -73,7 +73,7 @@ static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
     return rows * s / strips;
 }
 
-/* Rows of A, contiguous down its columns, over kc of k, as strips [kc][height]. */
+/* Packs rows of A as strips [kc][height]. The elements of a column of A are contiguous. */
 static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t rows, int64_t strips, float * out) {
     for (int64_t p = 0; p < kc; p++, a += a_col) {
         for (int64_t s = 0, i = 0; s < strips; s++) {

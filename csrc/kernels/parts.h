@@ -8,7 +8,7 @@ static inline int64_t tnn__min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-/* Part ith of nth nearly equal parts of 0..n, whose ends are multiples of unit. */
+/* Divides 0..n into nth nearly equal parts at multiples of unit, and returns the ends of part ith. */
 static inline void tnn__part(int64_t n, int64_t unit, int ith, int nth, int64_t * begin, int64_t * end) {
     const int64_t units = (n + unit - 1) / unit;
     *begin = units * ith / nth * unit;

@@ -12,7 +12,7 @@ struct group {
     size_t top; /* length of the tree's own folder */
 };
 
-/* Is the name in a list separated by commas? "" is in "". */
+/* Is the name in the comma-separated list? The empty list contains the empty name. */
 static bool among(const char * names, const char * name) {
     for (;;) {
         const size_t n = strcspn(names, ",");

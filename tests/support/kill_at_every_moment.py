@@ -69,7 +69,7 @@ def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
     return in_a_process(armed)
 
 
-def go_on(data: Path, run: Path) -> None:
+def start_or_resume(data: Path, run: Path) -> None:
     resume = (run / "latest").exists()
     train(TrainArgs(data, run, None if resume else CONFIG, resume=resume, n_threads=1))
 
@@ -93,34 +93,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="only each N-th moment")
-    words = parser.parse_args()
-    whole, run = words.folder / "whole", words.folder / "run"
-    if in_a_process(lambda: go_on(words.data, whole)) != 0:
+    parser.add_argument("--every", type=int, default=1, help="kill only at every N-th moment")
+    options = parser.parse_args()
+    whole, run = options.folder / "whole", options.folder / "run"
+    if in_a_process(lambda: start_or_resume(options.data, whole)) != 0:
         raise SystemExit("the training itself failed")
     expected = outcome(whole)
     if load_checkpoint(whole, "best").step != BEST_STEP:
         raise SystemExit(f"the best must be that of step {BEST_STEP}, or nothing can be said of losing it")
     kills = moment = 0
     while True:
-        moment += words.every
+        moment += options.every
         shutil.rmtree(run, ignore_errors=True)
-        code = killed_at(moment, run, lambda: go_on(words.data, run))
+        code = killed_at(moment, run, lambda: start_or_resume(options.data, run))
         if code == 0:
             break
         if code != -signal.SIGKILL:
             raise SystemExit(f"moment {moment}: exit code {code}")
         kills += 1
         require_whole(run)
-        second = killed_at(1 + moment * 7 % 41, run, lambda: go_on(words.data, run))
+        second = killed_at(1 + moment * 7 % 41, run, lambda: start_or_resume(options.data, run))
         if second not in (0, -signal.SIGKILL):
             raise SystemExit(f"moment {moment}: the second process ended with {second}")
         kills += second != 0
-        if in_a_process(lambda: go_on(words.data, run)) != 0:
+        if in_a_process(lambda: start_or_resume(options.data, run)) != 0:
             raise SystemExit(f"moment {moment}: the third process failed")
         if outcome(run) != expected:
             raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other files")
-    print(f"{kills} kills at {moment - words.every} moments")
+    print(f"{kills} kills at {moment - options.every} moments")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class TrainedModel:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
-        if self.shape.n_layers > len(self.weights):  # before the names of all layers are made
+        if self.shape.n_layers > len(self.weights):  # checked first: it limits how many names are made below
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
         shapes = weight_shapes(self.shape)
         same_weights(self.weights, shapes)
