@@ -392,6 +392,17 @@ def test_one_newline_at_the_end_of_stdin_is_dropped(run: Path) -> None:
     assert_refused(toynn("generate", run, "-p", "x", "--keep-newline"), "--keep-newline is for a prompt from stdin")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("The cat".encode("utf-16"), "it is UTF-16: save it as UTF-8"), (b"The c\xe4t", "byte 5 is 0xe4")],
+)
+def test_a_prompt_on_stdin_that_is_not_utf_8_is_refused(run: Path, given: bytes, says: str) -> None:
+    done = subprocess.run([*TOYNN, "generate", run, "-p", "-"], capture_output=True, check=False, input=given)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"toynn: stdin is not UTF-8")
+    assert says in done.stderr.decode()
+
+
 def test_nothing_is_printed_before_a_prompt_is_refused(run: Path) -> None:
     assert_refused(toynn("generate", run, "-p", TEXT * 9), "more than the context length 64")
 

@@ -179,9 +179,10 @@ class TextModel:
             max_tokens: the largest number of new tokens.
             temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
             greedy: always take the most likely token; the sampling settings then have no effect.
-            rolling: go on when the context is full: the last half of it (n_ctx // 2 tokens, of which the first is the
-                token that starts a text if the prompt began with it) is read again as the new context. The model then
-                no longer knows what stood before.
+            rolling: go on when the context is full: the last half of it (n_ctx // 2 tokens) is read again as the new
+                context, and the model no longer knows what stood before. The tokens that the tokenizer puts in front
+                of a prompt, or the token that starts a text if the prompt begins with it, stay in front of the half
+                and count as a part of it.
 
         Raises:
             TinyNNValueError: a setting that is out of range; a prompt that is longer than the context or is not Unicode

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from toynn.api.load_model import load
 from toynn.errors import TinyNNValueError
-from toynn.storage.text_files import BYTE_ORDER_MARK
+from toynn.storage.text_files import decoded
 
 
 @click.command()
@@ -98,15 +98,12 @@ def command(
 
 
 def _from_stdin(keep_newline: bool) -> str:
-    """Return the text on stdin without a byte-order mark, and without one newline at the end unless it is kept.
+    """Return the UTF-8 on stdin as text, without one newline at the end unless it is kept.
 
-    A shell's echo adds this newline, which would begin a new line after the prompt.
+    A shell's echo adds this newline, and a model would take it for the end of a line.
     """
     if sys.stdin is None:
         raise TinyNNValueError("--prompt - reads stdin, which is closed")
-    try:
-        text = sys.stdin.read().removeprefix(BYTE_ORDER_MARK)
-    except UnicodeDecodeError as error:
-        raise TinyNNValueError(f"stdin is not {error.encoding}: byte {error.object[error.start]:#04x}") from None
+    text = decoded(sys.stdin.buffer.read(), "stdin")
     end = next((end for end in ("\r\n", "\n", "\r") if text.endswith(end)), "")
     return text if keep_newline else text.removesuffix(end)
