@@ -14,12 +14,17 @@ size_t tnn__gemm_scratch(void) {
 
 /* The kernels that this CPU can run, the fastest first. */
 static const struct tnn_gemm_kernel * kernel_at(int i) {
-#ifdef TNN_GEMM_AVX512
+    const struct tnn_gemm_kernel * kernels[2];
+    int n = 0;
+#if defined(TNN_GEMM_AVX512)
     if (tnn__cpu_has_avx512()) {
-        return i == 0 ? &tnn__gemm_avx512 : i == 1 ? &tnn__gemm_v8 : NULL;
+        kernels[n++] = &tnn__gemm_avx512;
     }
+#elif defined(TNN_GEMM_NEON)
+    kernels[n++] = &tnn__gemm_neon;
 #endif
-    return i == 0 ? &tnn__gemm_v8 : NULL;
+    kernels[n++] = &tnn__gemm_v8;
+    return i < n ? kernels[i] : NULL;
 }
 
 static _Atomic(const struct tnn_gemm_kernel *) in_use; /* NULL: not chosen yet */

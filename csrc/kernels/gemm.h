@@ -38,6 +38,9 @@ extern const struct tnn_gemm_kernel tnn__gemm_v8;
 #if defined(__x86_64__)
 #define TNN_GEMM_AVX512
 extern const struct tnn_gemm_kernel tnn__gemm_avx512;
+#elif defined(__aarch64__)
+#define TNN_GEMM_NEON
+extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #endif
 
 /* Limits of what any kernel packs at once: k and columns of B, rows of A; and elements of a tile. */

@@ -1,7 +1,7 @@
 /* kernels/gemm_blocks.h - the matrix product itself, compiled once for each vector width. kernels/gemm.h defines the bits of the result.
  *
  * The file that includes this defines
- *   vec, LANES              a vector of f32 and its lanes: 8 or 16
+ *   vec, LANES              a vector of f32 and its lanes: 4, 8 or 16
  *   vec_load, vec_store, vec_set1, vec_fma
  *   MR, ROWS(X)             the largest number of rows of a tile, and X(0) ... X(MR - 1)
  *   KC                      the largest part of k in one packed panel

@@ -12,6 +12,8 @@
 
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define V8_LANES 8
@@ -33,10 +35,27 @@ static inline v8f v8_set1(float x) {
     return (v8f) { x, x, x, x, x, x, x, x };
 }
 
+#if defined(__aarch64__)
+/* The halves of a vector, for instructions that gcc does not generate from vectors of eight. */
+static inline float32x4_t v8_low(v8f v) {
+    return (float32x4_t) { v[0], v[1], v[2], v[3] };
+}
+
+static inline float32x4_t v8_high(v8f v) {
+    return (float32x4_t) { v[4], v[5], v[6], v[7] };
+}
+
+static inline v8f v8_join(float32x4_t low, float32x4_t high) {
+    return (v8f) { low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3] };
+}
+#endif
+
 /* a * b + c, rounded once */
 static inline v8f v8_fma(v8f a, v8f b, v8f c) {
 #if defined(__AVX2__) && defined(__FMA__)
     return (v8f) _mm256_fmadd_ps((__m256) a, (__m256) b, (__m256) c);
+#elif defined(__aarch64__)
+    return v8_join(vfmaq_f32(v8_low(c), v8_low(a), v8_low(b)), vfmaq_f32(v8_high(c), v8_high(a), v8_high(b)));
 #else
     for (int i = 0; i < V8_LANES; i++) {
         c[i] = fmaf(a[i], b[i], c[i]);
@@ -57,6 +76,8 @@ static inline v8f v8_max(v8f a, v8f b) {
 static inline v8f v8_sqrt(v8f v) {
 #if defined(__AVX2__)
     return (v8f) _mm256_sqrt_ps((__m256) v);
+#elif defined(__aarch64__)
+    return v8_join(vsqrtq_f32(v8_low(v)), vsqrtq_f32(v8_high(v)));
 #else
     for (int i = 0; i < V8_LANES; i++) {
         v[i] = sqrtf(v[i]);

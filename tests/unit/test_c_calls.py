@@ -294,3 +294,9 @@ def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> Non
         lib.tnn_session_free(s)
     """)
     assert out == "tnn_compute: this session belongs to the parent process; after fork() create a new session\n"
+
+
+def test_the_options_of_the_build_are_separated_by_one_space_each() -> None:
+    """A profile without options of its own, such as aarch64, left two."""
+    options = text(lib.tnn_build_options())
+    assert options == " ".join(options.split())

@@ -1,0 +1,23 @@
+/* kernels/gemm_neon.c - the matrix product in vectors of four, the width of NEON's registers: every aarch64 CPU has them.
+ *
+ * gcc keeps vectors of eight in memory on aarch64, not in pairs of registers, so kernels/gemm_v8.c spends most of its time on loads and
+ * stores there. A lane is a column of the result and lanes never mix, so the bits are the same. */
+#include "kernels/gemm.h"
+
+#ifdef TNN_GEMM_NEON
+#include <arm_neon.h>
+
+#define vec       float32x4_t
+#define LANES     4
+#define vec_load  vld1q_f32
+#define vec_store vst1q_f32
+#define vec_set1  vdupq_n_f32
+#define vec_fma(a, b, c) vfmaq_f32((c), (a), (b))
+#define MR        8 /* 8 x 2 accumulators, two columns and a row are 19 registers of 32 */
+#define KC        384 /* a panel of B: 12 KiB */
+#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+
+#include "kernels/gemm_blocks.h"
+
+const struct tnn_gemm_kernel tnn__gemm_neon = { .name = "neon", .rows = MR, .columns = NR, .run = run };
+#endif
