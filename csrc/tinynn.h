@@ -135,7 +135,7 @@ TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0);
 TNN_API int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * data, int64_t n);
 /* Upload integers to an i32 tensor. */
 TNN_API int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * data, int64_t n);
-/* Download an f32, f16 or bf16 tensor. */
+/* Download an f32, f16 or bf16 tensor. Each NaN arrives as the same bits, 0x7fc00000, on every processor. */
 TNN_API int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n);
 /* Download an i32 tensor. */
 TNN_API int tnn_download_to_int_array(tnn_session * s, tnn_tensor t, int32_t * data, int64_t n);

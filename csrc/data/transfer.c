@@ -1,4 +1,5 @@
 /* data/transfer.c - uploads and downloads. */
+#include "data/canonical_nan.h"
 #include "graph/handles.h"
 #include "graph/nodes.h"
 #include "machine/machine.h"
@@ -131,6 +132,13 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     return t;
 }
 
+/* from may be to. */
+static void copy_results(float * to, const float * from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = tnn__canonical_nan(from[i]);
+    }
+}
+
 int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
     const struct ggml_tensor * x = readable(s, __func__, t);
     if (x == NULL || !want_count(s, x, data, n)) {
@@ -139,15 +147,17 @@ int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
     fenv_t callers;
     switch (x->type) {
         case GGML_TYPE_F32:
-            memcpy(data, x->data, (size_t) n * sizeof(float));
+            copy_results(data, x->data, n);
             break;
         case GGML_TYPE_F16:
             tnn__arithmetic_begin(&callers);
             ggml_fp16_to_fp32_row(x->data, data, n);
             tnn__arithmetic_end(&callers);
+            copy_results(data, data, n);
             break;
         case GGML_TYPE_BF16:
             ggml_bf16_to_fp32_row(x->data, data, n);
+            copy_results(data, data, n);
             break;
         default:
             return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array", ggml_get_name(x), ggml_type_name(x->type));

@@ -1,4 +1,5 @@
 /* graph/step.c - a training step in one call, and the time of each node. */
+#include "data/canonical_nan.h"
 #include "graph/backward.h"
 #include "graph/check.h"
 #include "graph/handles.h"
@@ -79,9 +80,9 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     }
     s->reset_done = false;
     if (rc == TNN_OK) {
-        *loss = *(const float *) t_loss->data;
+        *loss = tnn__canonical_nan(*(const float *) t_loss->data);
         if (t_norm != NULL) {
-            *norm = *(const float *) t_norm->data;
+            *norm = tnn__canonical_nan(*(const float *) t_norm->data);
         }
     }
     return rc;

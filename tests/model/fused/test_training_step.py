@@ -68,6 +68,16 @@ def test_a_nan_logit_makes_the_loss_nan() -> None:
     assert cross_entropy(logits, [0, 1, 2]) == pytest.approx((2 * math.log(20) + math.log(19)) / 3, rel=1e-6)
 
 
+def test_the_loss_and_the_norm_of_a_diverged_model_are_the_same_nan_on_every_processor() -> None:
+    variant = VARIANTS["tied"]
+    with engine(variant, clip=True) as e:
+        load(e, variant)
+        e.upload_weight("output_norm.weight", np.full(variant.cfg.d_model, 3e38, dtype=np.float32))
+        loss, norm = e.train_step(variant.ids(), targets(variant), HP.hp(1))
+    for value in (loss, norm):
+        assert np.float32(value).view(np.uint32) == 0x7FC00000
+
+
 @pytest.mark.quick
 def test_clipping_scales_all_gradients_to_the_maximum_norm() -> None:
     variant = VARIANTS["everything at once"]

@@ -37,6 +37,37 @@ def test_any_array_of_real_numbers_is_uploaded_in_row_major_order(given: npt.Arr
     np.testing.assert_array_equal(got, np.asarray(given, dtype=np.float64))
 
 
+@pytest.mark.parametrize("dtype", [None, nn.TNN_F16, nn.TNN_BF16], ids=["f32", "f16", "bf16"])
+def test_every_nan_is_downloaded_as_the_same_bits(dtype: int | None) -> None:
+    """The sign of a NaN that an operator makes is set on x86-64, and not on aarch64."""
+    bits = np.array([0x7FC00000, 0xFFC00000, 0x7FA00000, 0xFF800001, 0x7FFFFFFF, 0x7F800000, 0xFF800000, 0], np.uint32)
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_f32_persistent(s, 8)
+        nn.tnn_finalize_weights(s)
+        if dtype is not None:
+            t, given = nn.tnn_cast(s, t, dtype), t
+            nn.tnn_set_output(s, t)
+            nn.tnn_realize(s, t)
+            nn.tnn_upload_from_float_array(s, given, bits.view(np.float32))
+            nn.tnn_compute(s)
+        else:
+            nn.tnn_upload_from_float_array(s, t, bits.view(np.float32))
+        got = nn.tnn_download(s, t).view(np.uint32).tolist()
+    assert got == [0x7FC00000] * 5 + [0x7F800000, 0xFF800000, 0]
+
+
+def test_the_nan_of_an_operator_is_downloaded_as_the_same_bits() -> None:
+    with Session(n_threads=1) as s:
+        t = nn.tnn_input_1d_f32_persistent(s, 5)
+        nn.tnn_finalize_weights(s)
+        product = nn.tnn_mul(s, t, nn.tnn_scale(s, t, 0.0))
+        nn.tnn_set_output(s, product)
+        nn.tnn_realize(s, product)
+        nn.tnn_upload_from_float_array(s, t, [np.inf, -np.inf, np.nan, -np.nan, 1.0])
+        nn.tnn_compute(s)
+        assert nn.tnn_download(s, product).view(np.uint32).tolist() == [0x7FC00000] * 4 + [0]
+
+
 def test_ids_of_any_integer_type_can_be_uploaded_and_downloaded() -> None:
     with Session(n_threads=1) as s:
         t = nn.tnn_input_1d_i32_persistent(s, 3)
