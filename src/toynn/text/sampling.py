@@ -13,11 +13,12 @@ import numpy.typing as npt
 from toynn.arguments import INT31_MAX, boolean, integer, kind_of, not_negative, real
 from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
+from toynn.text.exponential import exp
 from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
-_BYTES_OF_LOGIT = 64  # float64 logits, their negatives and probabilities, the order, and what sorting needs
+_BYTES_OF_LOGIT = 160  # float64 logits, their negatives and probabilities, the order, what sorting and exp need
 _FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment, however small the vocabulary
 
 
@@ -29,7 +30,7 @@ class Sampling:
     top_k: keep the k most likely tokens; 0 keeps all.
     top_p: of those, keep the fewest whose probabilities add up to top_p or more; 1 keeps all.
     min_p: of those, drop tokens less likely than min_p times the most likely one; 0 drops none.
-    seed: random seed. The same seed and logits give the same tokens where numpy's exp gives the same bits.
+    seed: random seed. The same seed and logits give the same tokens on every machine.
 
     Raises TinyNNTypeError or TinyNNValueError naming the field.
     """
@@ -78,14 +79,20 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
         return np.array([x.argmax()]), np.ones(1)
     order = _most_likely(x, sampling.top_k)
     with np.errstate(over="ignore"):  # a difference beyond f64 is -inf, and its probability 0
-        p = np.exp((x[order] - x[order[0]]) / sampling.temperature)
-    p /= p.sum()
+        p = exp((x[order] - x[order[0]]) / sampling.temperature)
+    p = _normalized(p)
     keep = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1 if sampling.top_p < 1 else p.size
     order, p = order[:keep], p[:keep]
     if sampling.min_p > 0:
         keep = int(np.count_nonzero(p >= sampling.min_p * p[0]))
         order, p = order[:keep], p[:keep]
-    return order, p / p.sum()
+    return order, _normalized(p)
+
+
+def _normalized(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return p divided by its sum, added from the first to the last; the order in which np.sum adds is not defined."""
+    total: np.float64 = np.cumsum(p)[-1]
+    return p / total
 
 
 def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
