@@ -13,6 +13,7 @@
 #   make corpus     Write the stories of tools/corpus to examples/data/corpus.txt (one second).
 #   make fixtures   Record the golden curves of this build's instruction-set profile.
 #   make determinism-matrix   Compare the bits of compilers, Pythons, thread counts; write docs/determinism.md (15 minutes).
+#   make aarch64    Build for aarch64, and compare its bits in an emulator with those of x86-64 (about ten minutes).
 #   make sanitize   Run the tests under AddressSanitizer and UndefinedBehaviorSanitizer, leaks included.
 #   make sanitize-threads  Run the tests that use threads under ThreadSanitizer.
 #   make coverage   Measure which lines and branches of csrc the tests reach; fail below the limits.
@@ -25,6 +26,7 @@
 #   FUZZ="--seconds 60" make fuzz  Arguments for each fuzzer: --seconds, --seed.
 #   CLANG=clang-19 make fuzz       The clang with libFuzzer (default: the newest one on the path).
 #   MATRIX="--python PATH" make determinism-matrix    Arguments for the matrix.
+#   AARCH64="--record" make aarch64    Record the golden curves of aarch64 in the emulator.
 
 PYTHON ?= python3
 PYTEST ?=
@@ -32,6 +34,7 @@ BENCH  ?=
 FUZZ   ?= --seconds 600
 CLANG  ?=
 MATRIX ?=
+AARCH64 ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
@@ -41,7 +44,7 @@ NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wi
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart check quick-tests test test-all lint dev bench fuzz generate corpus fixtures \
-        determinism-matrix sanitize sanitize-threads coverage soak clean
+        determinism-matrix aarch64 sanitize sanitize-threads coverage soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -96,6 +99,10 @@ corpus: $(VENV)/.created
 
 determinism-matrix: $(VENV)/.installed-dev
 	$(PY) tools/determinism/determinism_matrix.py $(MATRIX)
+
+# It also needs programs of the system: qemu-user-static gcc-aarch64-linux-gnu g++-aarch64-linux-gnu mmdebstrap.
+aarch64: $(VENV)/.installed-dev
+	$(PY) tools/aarch64/check_aarch64.py $(AARCH64)
 
 fixtures: $(VENV)/.installed
 	$(PY) tools/determinism/record_fixtures.py

@@ -12,12 +12,13 @@ import pytest
 
 import toynn
 from curves import CORRECTED, CURVES, SMOKE_IDS, VOCAB, Curve, losses, run, weights_sha256
+from paths import FIXTURES
 from record_fixtures import compute, fixture_path
 from toynn import FromScratch, RecipeOptions, SmolLM2Config
 from toynn.tinynn import tnn_session_compute_nbytes
 
 # For these profiles a missing fixture is a failure. For others, `make fixtures` records one.
-PROFILES_WITH_FIXTURES = {"x86-64-v3"}
+PROFILES_WITH_FIXTURES = {"aarch64", "x86-64-v3"}
 
 # The curve that the reference published (aarch64, its own token sequence): seed 0 of its older init stream.
 PUBLISHED = [6.440947532653809, 6.390329360961914, 6.321597576141357, 6.240766525268555, 6.151132583618164]
@@ -40,6 +41,16 @@ def test_the_fixture_contains_exactly_the_defined_curves(recorded: dict[str, Any
     assert list(recorded["curves"]) == [curve.name for curve in CURVES]
     assert recorded["profile"] == toynn.build_info()["profile"]
     assert recorded["ggml_version"] == toynn.build_info()["ggml_version"]
+
+
+@pytest.mark.quick
+def test_the_fused_curves_are_the_same_bytes_in_the_fixtures_of_all_profiles() -> None:
+    fixtures = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FIXTURES.glob("curves.*.json"))}
+    assert {fixture["profile"] for fixture in fixtures.values()} >= PROFILES_WITH_FIXTURES
+    fused = [curve.name for curve in CURVES if curve.opts.layout == "fused"]
+    assert len(fused) == 8
+    first, *others = ({name: fixture["curves"][name] for name in fused} for fixture in fixtures.values())
+    assert all(curves == first for curves in others)
 
 
 @pytest.mark.parametrize(

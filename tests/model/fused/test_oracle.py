@@ -14,6 +14,7 @@ from toynn import (
     LlamaSeqEngine,
     SmolLM2Config,
     TinyNNValueError,
+    build_info,
 )
 from toynn.llm.layouts import to_fused, to_per_head
 
@@ -145,8 +146,10 @@ def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.t_batch == 1])
 def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(name: str) -> None:
     """The embedding is a copy and has the same bits. The norm sums squares in f32 lanes, but ggml sums them in
-    f64. A matrix product is one chain, but tinyBLAS uses eight. From there on both agree within rounding."""
+    f64. A matrix product is one chain, but tinyBLAS has one for each lane. From there on both agree within rounding."""
     variant = VARIANTS[name]
+    # The largest difference is 2.0e-6 with tinyBLAS's eight lanes of AVX2, and 4.1e-6 with its four of NEON.
+    bound = 6e-6 if build_info()["profile"] == "aarch64" else 3e-6
     taps, logits = {}, {}
     for layout in ("per_head", "fused"):
         with engine(variant, layout) as e:
@@ -156,5 +159,5 @@ def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(
     assert set(taps["per_head"]) - set(taps["fused"]) == {f"blk.{i}.ffn" for i in range(variant.cfg.n_layers)}
     for tap, values in taps["fused"].items():
         want = taps["per_head"][tap]
-        np.testing.assert_allclose(values, want, rtol=0, atol=3e-6 * np.abs(want).max(), err_msg=tap)
+        np.testing.assert_allclose(values, want, rtol=0, atol=bound * np.abs(want).max(), err_msg=tap)
     np.testing.assert_allclose(logits["fused"], logits["per_head"], rtol=0, atol=1e-6)

@@ -1,0 +1,156 @@
+"""Compare toynn on aarch64, in an emulator, with the bytes recorded on x86-64; `make aarch64` runs this script.
+
+It builds the wheel for aarch64 and compares the recorded curves, the initial weights, sampling, and training that is
+resumed on the other processor, in both directions. It also runs tests of the session API and of the kernels. The exit
+status is 1 unless everything is equal and every test passes. All files are written below build/aarch64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "determinism"))
+
+import toynn
+from curves import CURVES
+from emulated_build import AArch64Error, EmulatedBuild, emulated_build
+from paths import FIXTURES, ROOT
+from record_fixtures import compute
+from record_run import ALL_STEPS, RUNS, outcome, record
+
+FOLDER = ROOT / "build" / "aarch64"
+VALUES = Path(__file__).with_name("values.py")
+TESTS = [
+    "tests/unit/session",
+    "tests/unit/test_c_calls.py",
+    "tests/unit/test_exponential.py",
+    "tests/unit/test_gemm_kernels.py",
+    "tests/unit/test_generation.py",
+    "tests/model/fused",
+    "tests/model/test_batch_invariance.py",
+]
+# Tests that cannot pass in the emulator, with the reason. On an aarch64 machine they run.
+NOT_EMULATED: dict[str, str] = {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--record", action="store_true", help="Record the golden curves of aarch64, and compare nothing."
+    )
+    options = parser.parse_args()
+    try:
+        build = emulated_build(FOLDER)
+    except AArch64Error as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    if options.record:
+        recorder = ROOT / "tools" / "determinism" / "record_fixtures.py"
+        subprocess.run([build.python, recorder], cwd=ROOT, check=True)
+        return
+    checks: dict[str, Callable[[EmulatedBuild], str | None]] = {
+        "initial weights, exp and sampling": different_values,
+        "recorded curves": different_curves,
+        "training resumed on the other processor": different_runs,
+        "tests": failing_tests,
+    }
+    print(f"comparing {toynn.build_info()['profile']} with aarch64", flush=True)
+    failed = False
+    for name, check in checks.items():
+        start = time.monotonic()
+        problem = check(build)
+        failed = failed or problem is not None
+        print(f"{'equal' if problem is None else 'DIFFERENT'}: {name}, {time.monotonic() - start:.0f} s", flush=True)
+        if problem is not None:
+            print(problem, flush=True)
+    sys.exit(failed)
+
+
+# A check returns what differs, or None.
+
+
+def different_values(build: EmulatedBuild) -> str | None:
+    here, there = (
+        json.loads(subprocess.run([python, VALUES], check=True, capture_output=True).stdout)
+        for python in (sys.executable, build.python)
+    )
+    print(f"  {len(here)} digests")
+    return _names({name for name in here | there if here.get(name) != there.get(name)})
+
+
+def different_curves(build: EmulatedBuild) -> str | None:
+    own, other = (_curves(profile) for profile in ("aarch64", "x86-64-v3"))
+    wanted = {**own, **{curve.name: other[curve.name] for curve in CURVES if curve.opts.layout == "fused"}}
+    different: set[str] = set()
+    for n_threads in (1, 3):
+        curves = compute(n_threads, python=build.python)
+        print(f"  {len(curves)} curves with {n_threads} threads")
+        different |= {f"{name}, {n_threads} threads" for name in wanted if curves.get(name) != wanted[name]}
+    return _names(different)
+
+
+def different_runs(build: EmulatedBuild) -> str | None:
+    """Compare runs of 12 steps: started on x86-64, on aarch64, and resumed on the other one after 6."""
+    work = FOLDER / "runs"
+    shutil.rmtree(work, ignore_errors=True)
+    recorded, made = work / "x86-64", work / "aarch64"
+    formats = sorted((FIXTURES / "runs").iterdir(), key=lambda folder: int(folder.name.removeprefix("format-")))
+    for folder in formats:  # each contains only the files that differ from those of the format before
+        shutil.copytree(folder, recorded, dirs_exist_ok=True)
+    made.mkdir()
+    shutil.copy(recorded / "stories.txt", made)
+    record(made, str(build.toynn))
+    expected, whole = (
+        json.loads((folder / "expected.json").read_text(encoding="utf-8")) for folder in (recorded, made)
+    )
+    here = str(Path(sys.executable).with_name("toynn"))
+    results = {
+        "from aarch64 to aarch64": whole,
+        "from x86-64 to aarch64": {name: _resumed(recorded, name, str(build.toynn)) for name in RUNS},
+        "from aarch64 to x86-64": {name: _resumed(made, name, here) for name in RUNS},
+    }
+    print(f"  {len(results) * len(RUNS)} runs of {ALL_STEPS} steps")
+    return _names({f"{name} {way}" for way, runs in results.items() for name in RUNS if runs[name] != expected[name]})
+
+
+def failing_tests(build: EmulatedBuild) -> str | None:
+    deselected = [argument for test in NOT_EMULATED for argument in ("--deselect", test)]
+    for test, reason in NOT_EMULATED.items():
+        print(f"  not run: {test}: {reason}")
+    command = [str(build.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *deselected, *TESTS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(f"  {(done.stdout.strip().splitlines() or ['no output'])[-1]}")
+    return None if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _curves(profile: str) -> dict[str, Any]:
+    fixture: dict[str, Any] = json.loads((FIXTURES / f"curves.{profile}.json").read_text(encoding="utf-8"))
+    curves: dict[str, Any] = fixture["curves"]
+    return curves
+
+
+def _resumed(folder: Path, name: str, command: str) -> dict[str, object]:
+    """Return the result of a run that is resumed to its last step. The run itself stays as it is."""
+    run = folder / f"{name} resumed"
+    shutil.copytree(folder / name, run)
+    steps = f"train.steps={ALL_STEPS}"
+    resume = [command, "train", str(folder / "data"), "--out", str(run), "--quiet", "--resume", "--set", steps]
+    subprocess.run(resume, check=True, stdout=subprocess.DEVNULL)
+    return outcome(run)
+
+
+def _names(different: set[str]) -> str | None:
+    return "\n".join(f"  {name}" for name in sorted(different)) or None
+
+
+if __name__ == "__main__":
+    main()
