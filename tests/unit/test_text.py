@@ -240,6 +240,21 @@ def test_a_text_of_documents_is_evaluated_as_prepare_packs_it(run: Path, tmp_pat
     assert told["bytes"] == result.text_bytes
 
 
+def test_lines_of_another_separator_are_refused_unless_the_separator_is_named(run: Path) -> None:
+    text = "The cat.\n</s>\nThe hen.\n</s>\n"
+    with load(run, n_threads=1) as model:
+        with pytest.raises(TinyNNValueError, match=r"text has 2 lines '</s>', which would be taken for text"):
+            model.evaluate(text)
+        with pytest.raises(TinyNNValueError, match=r"text has 2 lines '</s>', which would be taken for text"):
+            model.score(text)
+        divided = model.evaluate(text, separator="</s>")
+        assert divided.text_bytes == len("The cat.\nThe hen.\n")
+        assert divided == model.evaluate(text.replace("</s>", END_OF_TEXT))
+        for separator in (END_OF_TEXT, ""):
+            whole = model.evaluate(text, separator=separator)
+            assert (whole.text_bytes, whole.tokens) == (len(text), len(model.encode(text)))
+
+
 def test_wrong_texts_are_refused_by_generate_and_evaluate(run: Path) -> None:
     with load(run, n_threads=1) as model:
         with pytest.raises(TinyNNValueError, match=r"the prompt has .* tokens, more than the context length 64"):

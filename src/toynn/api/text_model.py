@@ -284,12 +284,12 @@ class TextModel:
                 only the last `stride` tokens count, so that each is predicted from at least window - stride tokens
                 before it. A smaller stride takes window / stride times as long, and normally gives a lower loss.
                 Default: window, so that windows do not overlap.
-            separator: the line that separates documents; "": none. Default: <|endoftext|>, and the text of the model's
-                end token.
+            separator: the line that separates documents; "": none. Lines of other separators are then text. Default:
+                <|endoftext|>, and the text of the model's end token.
 
         Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, a window or
-        stride out of range, or lines of a known separator such as </s> that is not the separator; TinyNNTypeError;
-        SessionError if the model is closed.
+        stride out of range, or, without a separator argument, lines of a known separator such as </s> that would be
+        taken for text; TinyNNTypeError; SessionError if the model is closed.
         """
         ids, text_bytes, losses = self._losses(text, window, stride, separator)
         nats = 0.0
@@ -306,7 +306,8 @@ class TextModel:
         """
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
         stride = window if stride is None else integer("stride", stride, 1, window)
-        ids, text_bytes = packed_ids(self.tokenizer, text, self._separators(separator), self.end_id)
+        separators = self._separators(separator)
+        ids, text_bytes = packed_ids(self.tokenizer, text, separators, self.end_id, chosen=separator is not None)
         if self._around.before:
             ids = [*self._around.before, *ids]
         elif self.start_id is not None:

@@ -186,19 +186,28 @@ def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text
 
 
 def packed_ids(
-    tokenizer: Tokenizer, text: str, separators: Sequence[str], end_id: int | None, name: str = "text"
+    tokenizer: Tokenizer,
+    text: str,
+    separators: Sequence[str],
+    end_id: int | None,
+    name: str = "text",
+    *,
+    chosen: bool = False,
 ) -> tuple[list[int], int]:
     """Return the token ids of a text, and the bytes of its documents, as `toynn prepare` packs them.
+
+    chosen: the user named the separators, so that lines of another known marker are text.
 
     In a text with separator lines, `end_id` follows each document, the last one too. A text without separator lines may
     be a part of a document, and gets no end.
 
-    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text, and for lines that are known to end
-    documents but are neither separators nor tokens of the tokenizer: they would be taken for text.
+    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text, and unless chosen, for lines that are
+    known to end documents but are neither separators nor tokens of the tokenizer: they would be taken for text.
     """
     check_text(text, name)
     markers = marker_lines(text, (*KNOWN_MARKERS, *separators))
-    refuse_other_markers(markers, separators, tokenizer, name)
+    if not chosen:
+        refuse_other_markers(markers, separators, tokenizer, name)
     end = [end_id] if end_id is not None and any(marker in separators for marker in markers) else []
     ids: list[int] = []
     text_bytes = 0
