@@ -330,6 +330,17 @@ def test_errors_of_generate_name_the_argument() -> None:
         ):
             with pytest.raises(TinyNNTypeError, match=f"^{name}"):
                 list(generate(*wrong))
+        for arguments, error in (
+            ({"rolling": 1}, TinyNNTypeError),
+            ({"keep": 1.0}, TinyNNTypeError),
+            ({"keep": -1}, TinyNNValueError),
+            ({"never": "abc"}, TinyNNTypeError),
+            ({"never": [0.5]}, TinyNNTypeError),
+            ({"never": None}, TinyNNTypeError),
+        ):
+            (name,) = arguments
+            with pytest.raises(error, match=f"^{name}"):
+                list(generate(d, [1], Sampling(), 3, **arguments))
         assert d.n_past == 0
 
 

@@ -116,6 +116,8 @@ ENTRIES = {
     "score": lambda v: decoder.score(v),
     "choices": lambda v: choices(v, Sampling()),
     "generate": lambda v: list(generate(decoder, v, Sampling(), 3)),
+    "generate, rolling": lambda v: list(generate(decoder, v, Sampling(), 3, rolling=True)),
+    "generate, never": lambda v: list(generate(decoder, [1], Sampling(), 3, never=v)),
     "to_fused": lambda v: layouts.to_fused({name: v}, CFG),
     "to_per_head": lambda v: layouts.to_per_head({name: v}, CFG),
     "profile": lambda v: profile(fused, v, range(4), IDS, hp, True),
@@ -128,7 +130,7 @@ assert fused.forward([1, 2, 3, 4]).shape == (4, 11)
 print(len(ENTRIES) * len(VALUES), "calls")
 """
     )
-    assert output.splitlines() == ["768 calls"]
+    assert output.splitlines() == ["816 calls"]
 
 
 def test_memory_is_asked_for_before_it_is_used() -> None:

@@ -212,6 +212,7 @@ def test_wrong_arguments_of_generate_are_errors_at_the_call(run: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"greedy": 1}, "greedy"),
+        ({"rolling": None}, "rolling"),
         ({"prompt": b"x"}, "prompt"),
         ({"prompt": "\ud800"}, "prompt"),
     ]
