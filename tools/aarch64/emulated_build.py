@@ -99,7 +99,9 @@ def run(what: str, *command: str | Path, env: dict[str, str] | None = None) -> N
 def _want_programs() -> None:
     packages = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
     if packages:
-        raise AArch64Error(f"make aarch64 needs programs that are not installed: apt-get install {' '.join(packages)}")
+        raise AArch64Error(
+            f"make aarch64 needs programs that are not installed; run: apt-get install {' '.join(packages)}"
+        )
 
 
 def _sysroot(folder: Path) -> Path:
