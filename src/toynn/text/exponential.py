@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-_STEPS = 32  # exp(x) = 2^(k / 32) exp(r), with k whole and |r| <= ln 2 / 64
+_LOG2_STEPS = 5
+_STEPS = 2**_LOG2_STEPS  # exp(x) = 2^(k / 32) exp(r), with k whole and |r| <= ln 2 / 64
+_BLOCK = 4096  # elements computed at once: more would need new memory for each of the operations
 _SMALLEST = -708.0  # exp of less is 0: it would not be a normal number
 
 _STEPS_PER_E = float.fromhex("0x1.71547652b82fep+5")  # 32 / ln 2
@@ -27,7 +29,7 @@ def _powers_of_two() -> tuple[FloatArray, FloatArray]:
     high, rest = [], []
     for j in range(_STEPS):
         power = 2**j * unit**_STEPS
-        for _ in range(5):  # five square roots are the 32nd root
+        for _ in range(_LOG2_STEPS):  # five square roots are the 32nd root
             power = math.isqrt(power)
         nearest = power / unit  # a quotient of integers is rounded correctly
         numerator, denominator = nearest.as_integer_ratio()
@@ -40,14 +42,22 @@ _HIGH, _REST = _powers_of_two()
 
 
 def exp(x: FloatArray) -> FloatArray:
-    """Return exp of each element, within 0.6 ulp; x must be at most 0, without NaN. Below -708 the result is 0."""
+    """Return exp of each element, within 0.6 ulp; x must be flat and at most 0, without NaN. Below -708 it is 0."""
+    result = np.empty_like(x)
+    for start in range(0, x.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        result[block] = _exp(x[block])
+    return result
+
+
+def _exp(x: FloatArray) -> FloatArray:
     at = np.maximum(x, _SMALLEST)
     k = np.rint(at * _STEPS_PER_E)
     r = (at - k * _LOG_STEP) - k * _LOG_STEP_REST
     # exp(r) - 1, the Taylor polynomial of degree 6; the next term is below 2^-58
     p = r + r * r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720)))))
     whole = k.astype(np.int32)
-    j = whole % _STEPS
+    j = whole & (_STEPS - 1)
     y = _HIGH[j] + (_REST[j] + _HIGH[j] * p)
-    result: FloatArray = np.where(x < _SMALLEST, 0.0, np.ldexp(y, whole // _STEPS))
+    result: FloatArray = np.where(x < _SMALLEST, 0.0, np.ldexp(y, whole >> _LOG2_STEPS))
     return result

@@ -18,7 +18,7 @@ from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
-_BYTES_OF_LOGIT = 160  # float64 logits, their negatives and probabilities, the order, what sorting and exp need
+_BYTES_OF_LOGIT = 64  # float64 logits, their negatives and probabilities, the order, and what sorting needs
 _FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment, however small the vocabulary
 
 
