@@ -222,6 +222,10 @@ HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
     ("changes", "base", "scaling"),
     [
         ({"rope_theta": ..., "rope_scaling": ..., "rope_parameters": PARAMETERS}, 100.0, HF_LLAMA3),
+        ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "rope_theta": 100}, "rope_parameters": PARAMETERS}, 100.0,
+         HF_LLAMA3),
+        ({"rope_theta": ..., "rope_scaling": {"type": "llama3", **{key: value for key, value in PARAMETERS.items()
+          if not key.startswith("rope")}}, "rope_parameters": PARAMETERS}, 100.0, HF_LLAMA3),
         ({"rope_scaling": None, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "rope_theta": ...}, 5e5,
          RopeScaling.none()),
         ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "type": "llama3"}}, 100.0, HF_LLAMA3),
@@ -242,9 +246,10 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
     change(tmp_path / "hf" / "config.json", num_key_value_heads=..., head_dim=..., hidden_act=..., rms_norm_eps=...,
            max_position_embeddings=..., rope_theta=..., rope_scaling=..., attention_bias=..., mlp_bias=...,
            tie_word_embeddings=..., bos_token_id=..., eos_token_id=[0, 5])  # fmt: skip
+    (tmp_path / "hf" / "generation_config.json").unlink()
     model = import_hf(tmp_path / "hf")
     assert model.shape == ModelShape(512, 64, 4, 4, 96, 2, 2048, 10000.0, 1e-6, untied=True)
-    assert (model.bos_id, model.eos_id) == (None, 0), "the first of several end tokens is used"
+    assert (model.bos_id, model.end_ids) == (None, (0, 5))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,7 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
             "factor must be a finite number, 1 or above",
         ),
         ({"rope_scaling": PARAMETERS}, "rope_theta is 10000.0, but rope_scaling.rope_theta is 100.0"),
-        ({"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "llama3"}}, "contradict each other"),
+        ({"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "llama3"}}, "must agree: rope_type is"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"vocab_size": ...}, "the key vocab_size is missing"),
         ({"hidden_size": 64.0}, "d_model must be an integer"),
@@ -311,6 +316,13 @@ def test_a_config_that_is_not_valid_json_is_refused(content: bytes, folder: Path
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json"])
+def test_a_git_lfs_pointer_is_named(name: str, folder: Path) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(TinyNNValueError, match=f"{name}.*Git LFS pointer; fetch its content with `git lfs pull`"):
+        import_hf(folder)
+
+
 def test_weights_that_do_not_fit_are_refused_by_name(folder: Path) -> None:
     bias = "model__layers__0__self_attn__o_proj__bias"
     change_weights(folder, **{bias: np.zeros(64, dtype=np.float32)})
@@ -434,3 +446,10 @@ def test_a_folder_without_a_model_is_refused_with_the_reason(folder: Path, tmp_p
     (folder / "config.json").unlink()
     with pytest.raises(TinyNNValueError, match=r"is not a Hugging Face folder: it contains no config\.json"):
         import_hf(folder)
+
+
+def test_an_output_matrix_that_is_missing_is_explained(tmp_path: Path) -> None:
+    export_hf(make("untied"), tmp_path / "hf")
+    change_weights(tmp_path / "hf", lm_head__weight=None)
+    with pytest.raises(TinyNNValueError, match=r"'lm_head\.weight' is missing; .* set tie_word_embeddings to true"):
+        import_hf(tmp_path / "hf")

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 
 from interop_models import VOCAB, make, tokenizer
 from llama_cpp import LlamaCpp
-from toynn import load
+from toynn import load, prepare, train
 from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
+from toynn.model.foreign_settings import ForeignSettings
 from toynn.model.trained_model import TrainedModel
-from toynn.storage.checkpoint import write_checkpoint
+from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.token_rules import TokensAround, template, tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
@@ -149,3 +150,100 @@ def test_the_tokenizer_is_the_one_of_the_library(tmp_path: Path) -> None:
         around = tokens_around(model)
         plain = model.encode("cat", add_special_tokens=False).ids
         assert model.encode("cat").ids == [*around.before, *plain, *around.after]
+
+
+# ---- what a round trip keeps ----
+
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+FOREIGN = ForeignSettings(
+    name="Tiny Cat",
+    license="apache-2.0",
+    chat_template=TEMPLATE,
+    pad_id=3,
+    tokenizer_config=json.dumps({"model_max_length": 99, "padding_side": "left"}),
+    generation_config=json.dumps({"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
+)
+
+
+def test_a_gguf_file_keeps_all_settings_of_an_imported_model(tmp_path: Path) -> None:
+    model = with_begin(other_eos_ids=(7, 9), foreign=FOREIGN)
+    export_gguf(model, tmp_path / "m.gguf")
+    back = import_gguf(tmp_path / "m.gguf")
+    assert (back.end_ids, back.bos_id, back.foreign) == ((501, 7, 9), 500, FOREIGN)
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert all(theirs.is_end(token) for token in (7, 9, 501))
+    more = dataclasses.replace(model, other_eos_ids=(7, 9, 11))
+    assert "[11] are left out" in export_gguf(more, tmp_path / "n.gguf").notes[0]
+
+
+def test_a_gguf_file_says_its_name_size_and_license(tmp_path: Path) -> None:
+    export_gguf(with_begin(), tmp_path / "cat.gguf")
+    fields = GGUFReader(tmp_path / "cat.gguf").fields
+    assert fields["general.name"].contents() == "cat"
+    assert fields["general.size_label"].contents() == "135K"
+    assert "general.license" not in fields
+    export_gguf(with_begin(foreign=FOREIGN), tmp_path / "named.gguf", name="Other")
+    fields = GGUFReader(tmp_path / "named.gguf").fields
+    assert (fields["general.name"].contents(), fields["general.license"].contents()) == ("Other", "apache-2.0")
+
+
+def test_a_hugging_face_folder_keeps_all_settings_through_a_run(tmp_path: Path) -> None:
+    export_hf(with_begin(other_eos_ids=(7,), foreign=FOREIGN), tmp_path / "Tiny Cat")
+    (tmp_path / "Tiny Cat" / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Cat\n")
+    imported = import_hf(tmp_path / "Tiny Cat")
+    write_checkpoint(tmp_path / "run", imported)
+    kept = load_checkpoint(tmp_path / "run").model
+    assert kept.foreign.license == "apache-2.0"
+    assert (kept.end_ids, kept.foreign) == (imported.end_ids, imported.foreign)
+    export_hf(kept, tmp_path / "again")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "Tiny Cat" / name).read_text(), name
+    generation = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    assert generation == {
+        "temperature": 0.6, "top_p": 0.9, "do_sample": True,
+        "bos_token_id": 500, "eos_token_id": [501, 7], "pad_token_id": 3,
+    }  # fmt: skip
+    tokens = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    assert tokens["chat_template"] == TEMPLATE
+    assert (tokens["bos_token"], tokens["eos_token"], tokens["add_bos_token"]) == ("<s>", "</s>", True)
+    with load(tmp_path / "run", n_threads=1) as model:
+        assert model.end_ids == (501, 7)
+        model.save(tmp_path / "saved", format="hf")
+    assert (tmp_path / "saved" / "config.json").read_text() == (tmp_path / "again" / "config.json").read_text()
+
+
+def test_the_template_in_its_own_file_and_end_tokens_only_for_generation_are_read(tmp_path: Path) -> None:
+    export_hf(with_begin(), tmp_path / "hf")
+    (tmp_path / "hf" / "chat_template.jinja").write_text(TEMPLATE)
+    path = tmp_path / "hf" / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [7, 501]}))
+    model = import_hf(tmp_path / "hf")
+    assert (model.foreign.chat_template, model.end_ids) == (TEMPLATE, (501, 7))
+    path.write_text(json.dumps({"eos_token_id": 512}))
+    with pytest.raises(ValueError, match=r"generation_config\.json: eos_token_id must be an integer from 0 to 511"):
+        import_hf(tmp_path / "hf")
+
+
+# ---- what training keeps ----
+
+
+def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Path) -> None:
+    model = with_begin(other_eos_ids=(7,), foreign=FOREIGN)
+    write_checkpoint(tmp_path / "base", model)
+    (tmp_path / "t.txt").write_text("".join(f"The cat sat on mat {i}.\n<|endoftext|>\n" for i in range(400)))
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_without_rules(model))
+    for eos, ends in (("</s>", (501, 7)), ("<|endoftext|>", (501, 7, 0))):
+        data, run = tmp_path / f"data{len(ends)}", tmp_path / f"run{len(ends)}"
+        prepare([tmp_path / "t.txt"], data, tokenizer=tmp_path / "tokenizer.json", eos=eos,
+                separator="<|endoftext|>")  # fmt: skip
+        train(data, run, init=tmp_path / "base", steps=1, batch=1, t_seq=16, progress=False)
+        trained = load_checkpoint(run).model
+        assert (trained.bos_id, trained.eos_id, trained.end_ids) == (500, 501, ends)
+        assert trained.tokenizer == model.tokenizer
+        assert trained.foreign == dataclasses.replace(FOREIGN, name="")
+        train(data, run, resume=True, steps=2, progress=False)
+        assert load_checkpoint(run).model.end_ids == ends
+
+
+def tokenizer_without_rules(model: TrainedModel) -> bytes:
+    return json.dumps({**json.loads(model.tokenizer or b""), "post_processor": None}).encode()

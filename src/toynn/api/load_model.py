@@ -9,7 +9,7 @@ from toynn.arguments import one_of
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
-from toynn.storage.regular_files import path_of
+from toynn.storage.regular_files import path_of, refuse_lfs_pointer
 
 WHICH = ("latest", "best")
 
@@ -45,6 +45,8 @@ def read_model(path: str | os.PathLike[str], which: str = "latest") -> Checkpoin
     kind = kind_of_path(path)
     if kind not in ("gguf", "hf"):
         if path.is_file():
+            with path.open("rb") as file:
+                refuse_lfs_pointer(file.read(256), str(path))
             raise FileFormatError(f"{path} is not a GGUF file; name a run, a GGUF file or a Hugging Face folder")
         return load_checkpoint(path, which)
     if which != "latest":

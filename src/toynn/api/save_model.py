@@ -11,6 +11,7 @@ from toynn.arguments import boolean, one_of
 from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import write_checkpoint
+from toynn.storage.checkpoint.run_folder import CHECKPOINTS
 from toynn.storage.regular_files import path_of
 
 FORMATS = ("run", "gguf", "hf")
@@ -45,9 +46,16 @@ def format_of(path: Path, given: str | None, folder_format: str) -> str:
 
 
 def write_model(
-    model: TrainedModel, path: Path, *, step: int, kind: str, dtype: str | None, overwrite: bool
+    model: TrainedModel,
+    path: Path,
+    *,
+    step: int,
+    kind: str,
+    dtype: str | None,
+    overwrite: bool,
+    name: str | None = None,
 ) -> SavedModel:
-    """Write the model in the format `kind`, one of FORMATS. dtype: as for `export_gguf`; None is "f32".
+    """Write the model in the format `kind`, one of FORMATS. dtype, name: as for `export_gguf`; None is "f32".
 
     Raises TinyNNValueError for a path that is there already, unless overwrite is true, or a dtype other than f32 for a
     folder; what `write_checkpoint`, `export_gguf` and `export_hf` raise.
@@ -62,10 +70,18 @@ def write_model(
     from toynn.interop import export_gguf, export_hf  # they need the extra toynn[interop]
 
     if kind == "gguf":
-        written = export_gguf(model, path, dtype or "f32", overwrite=overwrite)
+        written = export_gguf(model, path, dtype or "f32", name=name, overwrite=overwrite)
         return SavedModel(path, kind, dtype or "f32", written.bytes, written.notes)
     folder = export_hf(model, path, overwrite=overwrite)
     return SavedModel(path, kind, "f32", _size_of(folder), ())
+
+
+def model_name(model: TrainedModel, source: Path) -> str:
+    """Return the name of a model: that of the imported model, or of the run or file it is read from."""
+    place = source.resolve()
+    if place.parent.name == CHECKPOINTS:
+        place = place.parent.parent
+    return model.foreign.name or (place.stem if place.suffix == ".gguf" else place.name)
 
 
 def exists(path: Path) -> bool:
@@ -81,11 +97,14 @@ def save_model(
     kind: str | None,
     dtype: str | None,
     overwrite: bool,
+    name: str,
 ) -> SavedModel:
     """Write the model as `TextModel.save` documents it, with a warning for each note."""
     path = path_of("path", path)
     chosen = format_of(path, kind, "run")
-    saved = write_model(model, path, step=step, kind=chosen, dtype=dtype, overwrite=boolean("overwrite", overwrite))
+    saved = write_model(
+        model, path, step=step, kind=chosen, dtype=dtype, overwrite=boolean("overwrite", overwrite), name=name
+    )
     for note in saved.notes:
         warnings.warn(note, stacklevel=3)
     return saved

@@ -13,7 +13,7 @@ from typing import NamedTuple, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from toynn.api.save_model import save_model
+from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -109,7 +109,8 @@ class TextModel:
         self._around = tokens_around(self.tokenizer)
         self.start_id = model.bos_id
         self.end_id = model.eos_id
-        self.end_ids: tuple[int, ...] = () if model.eos_id is None else (model.eos_id,)
+        self.end_ids = model.end_ids
+        self._foreign, self._other_eos_ids = model.foreign, model.other_eos_ids
         without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
         self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
         self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
@@ -334,7 +335,13 @@ class TextModel:
     def trained_model(self) -> TrainedModel:
         """Return the model as plain values: shape, weights and tokenizer. Raises SessionError if it is closed."""
         return TrainedModel(
-            self.shape, self.decoder.download_weights(), self.tokenizer_json, eos_id=self.end_id, bos_id=self.start_id
+            self.shape,
+            self.decoder.download_weights(),
+            self.tokenizer_json,
+            eos_id=self.end_id,
+            bos_id=self.start_id,
+            other_eos_ids=self._other_eos_ids,
+            foreign=self._foreign,
         )
 
     def save(
@@ -361,7 +368,8 @@ class TextModel:
             TinyNNTypeError, SessionError (the model is closed, or another process writes the run), OSError.
         """
         model = self.trained_model()
-        return save_model(model, path, step=self.step, kind=format, dtype=dtype, overwrite=overwrite).path
+        name = model_name(model, self.path)
+        return save_model(model, path, step=self.step, kind=format, dtype=dtype, overwrite=overwrite, name=name).path
 
     # ---- lifetime ----
 

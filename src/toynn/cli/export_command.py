@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from toynn.api.save_model import exists, format_of, write_model
+from toynn.api.save_model import exists, format_of, model_name, write_model
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES
 from toynn.storage.checkpoint import load_checkpoint
@@ -20,10 +20,21 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
               help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
+@click.option("--name", default=None,
+              help="Name of the model in a GGUF file. [default: of the imported model, or of RUN]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--force", is_flag=True, help="Replace OUT when the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(run: Path, out: Path, form: str | None, dtype: str | None, best: bool, force: bool, as_json: bool) -> None:
+def command(
+    run: Path,
+    out: Path,
+    form: str | None,
+    dtype: str | None,
+    name: str | None,
+    best: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write the model of RUN (a run or a checkpoint) for other programs.
 
     OUT is a GGUF file for llama.cpp, or a folder for Hugging Face's transformers
@@ -35,7 +46,11 @@ def command(run: Path, out: Path, form: str | None, dtype: str | None, best: boo
     if not force and exists(out):
         raise TinyNNValueError(f"{out} exists already; --force replaces it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")
-    written = write_model(checkpoint.model, out, step=checkpoint.step, kind=form, dtype=dtype, overwrite=force)
+    if name is None:
+        name = model_name(checkpoint.model, checkpoint.path)
+    written = write_model(
+        checkpoint.model, out, step=checkpoint.step, kind=form, dtype=dtype, overwrite=force, name=name
+    )
     if as_json:
         result = {"out": str(out), "format": form, "step": checkpoint.step, "dtype": written.dtype}
         click.echo(json.dumps({**result, "bytes": written.bytes, "notes": list(written.notes)}))

@@ -86,6 +86,7 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
         "model": {**shape, "rope_scaling": scaling["kind"]},
         "tokenizer": "none" if model.tokenizer is None else f"{len(model.tokenizer)} bytes",
         "eos_id": model.eos_id,
+        **({"other_eos_ids": list(model.other_eos_ids)} if model.other_eos_ids else {}),
         "bos_id": model.bos_id,
         "written by": checkpoint.versions,
     }

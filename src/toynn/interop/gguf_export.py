@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, size_label
 from gguf.quants import dequantize, quantize
 
-from toynn.arguments import boolean, one_of
+from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
@@ -44,7 +44,9 @@ class GgufExport:
     notes: tuple[str, ...]
 
 
-def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrite: bool = False) -> GgufExport:
+def export_gguf(
+    model: TrainedModel, path: Path, dtype: str = "f32", *, name: str | None = None, overwrite: bool = False
+) -> GgufExport:
     """Write a model and its tokenizer as a GGUF file of the `llama` architecture.
 
     Matrices are stored in `dtype`; norms and biases stay f32. With q8_0, a matrix whose row length is not a multiple
@@ -53,6 +55,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
 
     Args:
         dtype: "f32", "f16", "bf16" or "q8_0".
+        name: the name of the model in the file. Default: the name of the imported model, or that of the file.
         overwrite: replace an existing file.
 
     Raises:
@@ -78,6 +81,7 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
     with naming_file(path), replacing_file(path) as temporary:
         writer = GGUFWriter(temporary, "llama")
         try:
+            _write_description(writer, plain, _name_of(model, path, name))
             _write_config(writer, plain, file_type)
             _write_tokenizer(writer, plain, notes)
             factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
@@ -99,6 +103,26 @@ def export_gguf(model: TrainedModel, path: Path, dtype: str = "f32", *, overwrit
             f"32 (the first is {other[0]})"
         )
     return GgufExport(path, path.stat().st_size, tensors, tuple(notes))
+
+
+def _name_of(model: TrainedModel, path: Path, name: str | None) -> str:
+    if name is not None:
+        return label("name", name).decode("utf-8")
+    return model.foreign.name or path.stem
+
+
+def _write_description(writer: GGUFWriter, model: TrainedModel, name: str) -> None:
+    """Write what programs show to a user, and the settings of an imported model."""
+    foreign = model.foreign
+    writer.add_type("model")
+    writer.add_name(name)
+    parameters = sum(values.size for values in model.weights.values())
+    writer.add_size_label(size_label(parameters, parameters, 0, 0))
+    if foreign.license:
+        writer.add_license(foreign.license)
+    for key in ("tokenizer_config", "generation_config"):
+        if text := getattr(foreign, key):
+            writer.add_string(f"toynn.{key}", text)
 
 
 def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileType) -> None:
@@ -149,10 +173,7 @@ def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLeve
         bos = bpe.before[0]
     elif bos is None:  # in training, a text begins after the end token of the text before it
         bos = eos
-    if eos is not None:
-        writer.add_eos_token_id(eos)
-    if bos is not None:
-        writer.add_bos_token_id(bos)
+    _write_ids(writer, model, bos, eos, notes)
     writer.add_add_bos_token(adds_bos)
     if adds_eos:
         writer.add_add_eos_token(True)
@@ -161,6 +182,21 @@ def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLeve
             f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add only "
             f"one bos token before it and the eos token after it, so prompts get other tokens there"
         )
+
+
+def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: int | None, notes: list[str]) -> None:
+    if eos is not None:
+        writer.add_eos_token_id(eos)
+    if bos is not None:
+        writer.add_bos_token_id(bos)
+    for add, token in zip((writer.add_eot_token_id, writer.add_eom_token_id), model.other_eos_ids, strict=False):
+        add(token)
+    if len(model.other_eos_ids) > 2:
+        notes.append(f"a GGUF file has room for three end tokens: {list(model.other_eos_ids[2:])} are left out")
+    if model.foreign.pad_id is not None:
+        writer.add_pad_token_id(model.foreign.pad_id)
+    if model.foreign.chat_template:
+        writer.add_chat_template(model.foreign.chat_template)
 
 
 def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:

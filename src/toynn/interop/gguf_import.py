@@ -20,6 +20,7 @@ from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_h
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.pre_tokenizers import adds_bos
 from toynn.interop.rope_order import to_halves
+from toynn.model.foreign_settings import ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import (
@@ -30,7 +31,7 @@ from toynn.model.weights import (
     weight_shapes,
     weights_of,
 )
-from toynn.storage.regular_files import open_regular, path_of
+from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
 
 # Keys that change what the `llama` architecture of llama.cpp computes, with the only value that toynn supports.
 _ONLY = {
@@ -72,6 +73,8 @@ def import_gguf(path: Path) -> TrainedModel:
     """
     path = path_of("path", path)
     with open_regular(path) as file, naming(path):
+        refuse_lfs_pointer(file.read(256))
+        file.seek(0)
         header = read_header(file, os.fstat(file.fileno()).st_size)
         values = header.values
         if (arch := values.text("general.architecture")) != "llama":
@@ -84,7 +87,8 @@ def import_gguf(path: Path) -> TrainedModel:
         cfg = _config(values, header.tensors)
         zeros = _checked_names(header, cfg)
         tokenizer = _tokenizer(values, cfg.vocab)
-        bos_id, eos_id = (None, None) if tokenizer is None else _ends(values, cfg.vocab)
+        bos_id, ends = (None, []) if tokenizer is None else _special_tokens(values, cfg.vocab)
+        foreign = _foreign(values, cfg.vocab)
         factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
         scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
         for name in zeros:
@@ -98,8 +102,10 @@ def import_gguf(path: Path) -> TrainedModel:
             dataclasses.replace(cfg, rope_scaling=scaling),
             weights,
             tokenizer,
-            eos_id=eos_id,
+            eos_id=ends[0] if ends else None,
             bos_id=bos_id,
+            other_eos_ids=tuple(ends[1:]),
+            foreign=foreign,
         )
 
 
@@ -206,14 +212,29 @@ def _tokens_around(values: GgufValues, vocab: int, pre: str) -> tuple[list[int],
     return around[0], around[1]
 
 
-def _ends(values: GgufValues, vocab: int) -> tuple[int | None, int | None]:
-    """Return (bos_id, eos_id). An unused token is only a placeholder, and counts as None."""
+def _special_tokens(values: GgufValues, vocab: int) -> tuple[int | None, list[int]]:
+    """Return the bos token and the end tokens: eos, eot and eom. Placeholders (unused tokens) are left out."""
     kinds = values.wholes("tokenizer.ggml.token_type")
-    ids: list[int | None] = []
-    for key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
-        token = integer(key, values.whole(key), 0, vocab - 1) if key in values else None
-        ids.append(None if token is None or kinds[token] == TokenType.UNUSED else token)
-    return ids[0], ids[1]
+
+    def tokens(*names: str) -> list[int]:
+        keys = [key for name in names if (key := f"tokenizer.ggml.{name}_token_id") in values]
+        ids = [integer(key, values.whole(key), 0, vocab - 1) for key in keys]
+        return [token for token in ids if kinds[token] != TokenType.UNUSED]
+
+    return next(iter(tokens("bos")), None), tokens("eos", "eot", "eom")
+
+
+def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
+    """Return the settings that an export writes back."""
+    pad = "tokenizer.ggml.padding_token_id"
+    return ForeignSettings(
+        name=values.text("general.name", ""),
+        license=values.text("general.license", ""),
+        chat_template=values.text("tokenizer.chat_template", ""),
+        pad_id=integer(pad, values.whole(pad), 0, vocab - 1) if pad in values else None,
+        tokenizer_config=values.text("toynn.tokenizer_config", ""),
+        generation_config=values.text("toynn.generation_config", ""),
+    )
 
 
 def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:

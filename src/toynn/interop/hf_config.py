@@ -66,11 +66,17 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "tie_word_embeddings": not model.shape.untied,
-        "bos_token_id": model.bos_id,
-        "eos_token_id": model.eos_id,
+        **ids_of(model),
         "torch_dtype": "float32",
         "use_cache": True,
     }
+
+
+def ids_of(model: TrainedModel) -> dict[str, Any]:
+    """Return the ids of special tokens, as in config.json and generation_config.json: several end tokens are a list."""
+    ends = list(model.end_ids)
+    ids: dict[str, Any] = {"bos_token_id": model.bos_id, "eos_token_id": ends if len(ends) > 1 else model.eos_id}
+    return ids if model.foreign.pad_id is None else {**ids, "pad_token_id": model.foreign.pad_id}
 
 
 def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
@@ -128,36 +134,30 @@ def shape_of(content: Any) -> ModelShape:
     )
 
 
-def token_ids_of(content: dict[str, Any], vocab: int) -> tuple[int | None, int | None]:
-    """Return (bos_id, eos_id) of a config.json: the first one if there is a list.
+def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
+    """Return the ids of `key`, for example eos_token_id, in a config.json or generation_config.json: none or several.
 
     Raises TinyNNError for an id outside the vocabulary.
     """
-    ids: list[int | None] = []
-    for key in ("bos_token_id", "eos_token_id"):
-        value = content.get(key)
-        if isinstance(value, list):
-            value = value[0] if value else None
-        ids.append(None if value is None else integer(key, value, 0, vocab - 1))
-    return ids[0], ids[1]
+    value = content.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    return [integer(key, token, 0, vocab - 1) for token in ids]
 
 
 def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
-    """Return base and scaling of RoPE: rope_theta and rope_scaling, or both in rope_parameters (transformers 5)."""
-    found = [key for key in ("rope_scaling", "rope_parameters") if content.get(key) is not None]
-    rules = content[found[0]] if found else {}
-    if len(found) > 1 and content[found[1]] != rules:
-        raise FileFormatError("rope_scaling and rope_parameters contradict each other; remove one of them")
-    where = found[0] if found else "rope_scaling"
-    if not isinstance(rules, dict):
-        raise FileFormatError(f"{where} must be a JSON object, got {_shown(rules)}")
+    """Return base and scaling of RoPE: rope_theta and rope_scaling, or both in rope_parameters (transformers 5).
+
+    A config.json may have both forms, if they agree in every key that both of them have.
+    """
+    found, rules = _rope_rules(content)
+    where = found or "rope_scaling"
     bases = [value for value in (rules.get("rope_theta"), content.get("rope_theta")) if value is not None]
     if len(bases) > 1 and bases[0] != bases[1]:
         raise FileFormatError(f"rope_theta is {_shown(bases[1])}, but {where}.rope_theta is {_shown(bases[0])}")
     base = bases[0] if bases else _ROPE_THETA
     if (part := rules.get("partial_rotary_factor", 1.0)) != 1.0:
         raise FileFormatError(f"{where}.partial_rotary_factor is {_shown(part)}, but toynn supports only 1.0")
-    kind = rules.get("rope_type", rules.get("type", "default"))
+    kind = rules.get("rope_type", "default")
     if kind == "default":
         return base, RopeScaling.none()
     if kind != "llama3":
@@ -167,6 +167,26 @@ def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
         if rules.get(key) is None:
             raise FileFormatError(f"the key {where}.{key} is missing")
     return base, RopeScaling.llama3_hf(*(rules[key] for key in keys))
+
+
+def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the form that config.json has ("" for none), and the keys of both forms together."""
+    found = [key for key in ("rope_parameters", "rope_scaling") if content.get(key) is not None]
+    for key in found:
+        if not isinstance(content[key], dict):
+            raise FileFormatError(f"{key} must be a JSON object, got {_shown(content[key])}")
+    rules: dict[str, Any] = {}
+    for key in found:
+        own = dict(content[key])
+        if "type" in own:  # the old name of rope_type
+            own.setdefault("rope_type", own.pop("type"))
+        for name, value in own.items():
+            if rules.setdefault(name, value) != value:
+                raise FileFormatError(
+                    f"rope_scaling and rope_parameters must agree: {name} is {_shown(rules[name])} in rope_parameters "
+                    f"and {_shown(value)} in rope_scaling"
+                )
+    return found[0] if found else "", rules
 
 
 def _given(content: dict[str, Any], key: str, default: Any) -> Any:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from toynn.arguments import boolean
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.hf_config import config_of
+from toynn.interop.hf_settings import GENERATION_CONFIG, TOKENIZER_CONFIG, generation_config, tokenizer_config
 from toynn.interop.lens import folded
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import foreign_weights_of, weights_of
@@ -20,7 +20,7 @@ from toynn.storage.regular_files import path_of
 from toynn.storage.tensor_files import write_tensors
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+FILES = ("config.json", GENERATION_CONFIG, "model.safetensors", "tokenizer.json", TOKENIZER_CONFIG)
 
 
 def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
@@ -53,11 +53,10 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     with replacing_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)
-        ends = {"bos_token_id": plain.bos_id, "eos_token_id": plain.eos_id}
-        _write(temporary / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
+        _write(temporary / GENERATION_CONFIG, generation_config(plain))
         if plain.tokenizer is not None and tokenizer is not None:
             (temporary / "tokenizer.json").write_bytes(plain.tokenizer)
-            _write(temporary / "tokenizer_config.json", _tokenizer_config(plain, tokenizer))
+            _write(temporary / TOKENIZER_CONFIG, tokenizer_config(plain, tokenizer))
     return folder
 
 
@@ -73,18 +72,6 @@ def _may_be_written(folder: Path, overwrite: bool) -> None:
         raise TinyNNValueError(f"folder: {folder} contains other files ({others[0]!r:.60}); give another path")
     if not overwrite and any(folder.iterdir()):
         raise TinyNNValueError(f"folder: {folder} already exists; overwrite=True replaces it")
-
-
-def _tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.shape.ctx,
-        "clean_up_tokenization_spaces": False,
-    }
-    for key, token in (("bos_token", model.bos_id), ("eos_token", model.eos_id)):
-        if token is not None and (text := tokenizer.id_to_token(token)) is not None:
-            content[key] = text
-    return content
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
-from toynn.interop.hf_config import shape_of, token_ids_of
+from toynn.interop.hf_config import shape_of
+from toynn.interop.hf_settings import read_settings
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -27,7 +28,8 @@ _LARGEST_TOKENIZER = 1 << 28  # bytes
 def import_hf(folder: Path) -> TrainedModel:
     """Return the model in a folder of LlamaForCausalLM.
 
-    Reads config.json, the weights (one safetensors file, or several with an index) and tokenizer.json if it exists.
+    Reads config.json, the weights (one safetensors file, or several with an index) and, if they exist, tokenizer.json,
+    tokenizer_config.json, generation_config.json, chat_template.jinja and the license in README.md.
     Weights in F32, F16 and BF16 become f32.
 
     Raises:
@@ -43,7 +45,7 @@ def import_hf(folder: Path) -> TrainedModel:
     config = read_json(folder / CONFIG)
     with naming(folder / CONFIG):
         shape = shape_of(config)
-        bos_id, eos_id = token_ids_of(config, shape.vocab)
+    begins, ends, settings = read_settings(folder, config, shape.vocab)
     stored = _stored(folder)
     with naming(folder / CONFIG):
         if shape.n_layers > len(stored) // FEWEST_PER_LAYER:
@@ -66,7 +68,15 @@ def import_hf(folder: Path) -> TrainedModel:
         )
     with naming(folder):
         tokenizer = _tokenizer(folder, shape.vocab)
-        return TrainedModel(shape, weights, tokenizer, eos_id=eos_id, bos_id=bos_id)
+        return TrainedModel(
+            shape,
+            weights,
+            tokenizer,
+            eos_id=ends[0] if ends else None,
+            bos_id=begins[0] if begins else None,
+            other_eos_ids=tuple(ends[1:]),
+            foreign=settings,
+        )
 
 
 def _stored(folder: Path) -> dict[str, StoredTensor]:
@@ -117,7 +127,8 @@ def _check(stored: dict[str, StoredTensor], foreign: dict[str, tuple[int, ...]],
     expected = {weight.hf_name: weight.size for weight in weights_of(shape)}
     for name in expected:
         if name not in stored:
-            raise FileFormatError(f"the tensor {name!r} is missing")
+            tied = "; if the model uses its embedding for the output, set tie_word_embeddings to true in config.json"
+            raise FileFormatError(f"the tensor {name!r} is missing{tied if name == HF_OUTPUT else ''}")
     expected.update(foreign)
     if not shape.untied:
         expected[HF_OUTPUT] = (shape.vocab, shape.d_model)  # some programs store the embedding twice

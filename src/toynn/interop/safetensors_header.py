@@ -23,7 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from toynn.errors import FileFormatError
-from toynn.storage.regular_files import open_regular
+from toynn.storage.regular_files import open_regular, refuse_lfs_pointer
 
 _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -62,6 +62,8 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     Raises FileFormatError (without the name of the file) if it is damaged or has another format, and OSError.
     """
     with open_regular(path) as raw:
+        refuse_lfs_pointer(raw.read(256))
+        raw.seek(0)
         try:
             with safe_open(path, framework="np") as file:
                 names = list(file.keys())

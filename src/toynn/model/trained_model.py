@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from toynn.arguments import integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weight_shapes
 from toynn.tinynn.memory import want_memory
@@ -21,6 +23,7 @@ class TrainedModel:
     weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
     tokenizer: the content of a tokenizer.json, or None.
     eos_id: the token that ends a document. bos_id: the token that may start one. None: there is no such token.
+    other_eos_ids: more tokens at which generation ends. foreign: settings of an imported model that exports write back.
 
     Raises TinyNNTypeError or TinyNNValueError that names the field or the weight: missing, unknown, of another shape
     or dtype, or with a number that is not finite.
@@ -31,6 +34,8 @@ class TrainedModel:
     tokenizer: bytes | None
     eos_id: int | None = None
     bos_id: int | None = None
+    other_eos_ids: tuple[int, ...] = ()
+    foreign: ForeignSettings = NO_SETTINGS
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, ModelShape):
@@ -45,6 +50,13 @@ class TrainedModel:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
+        if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
+            raise TinyNNTypeError(f"other_eos_ids must be token ids, got {type(self.other_eos_ids).__name__}")
+        others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
+        unique = dict.fromkeys(token for token in others if token != self.eos_id)
+        object.__setattr__(self, "other_eos_ids", tuple(unique))
+        if not isinstance(self.foreign, ForeignSettings):
+            raise TinyNNTypeError(f"foreign must be ForeignSettings, got {type(self.foreign).__name__}")
         if self.shape.n_layers > len(self.weights):  # checked first: it limits how many names are made below
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
         shapes = weight_shapes(self.shape)
@@ -52,6 +64,11 @@ class TrainedModel:
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)
         object.__setattr__(self, "weights", {name: self.weights[name] for name in shapes})
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All tokens at which generation ends, `eos_id` first."""
+        return self.other_eos_ids if self.eos_id is None else (self.eos_id, *self.other_eos_ids)
 
 
 def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toynn.errors import FileFormatError
-from toynn.storage.regular_files import read_regular
+from toynn.storage.regular_files import read_regular, refuse_lfs_pointer
 
 _LARGEST = 1 << 24  # bytes
 
@@ -19,7 +19,9 @@ def read_json(path: Path) -> Any:
     Raises FileNotFoundError, and FileFormatError with the reason for any other failure.
     """
     try:
-        return json.loads(read_regular(path, _LARGEST).decode("utf-8-sig"))
+        content = read_regular(path, _LARGEST)
+        refuse_lfs_pointer(content, str(path))
+        return json.loads(content.decode("utf-8-sig"))
     except (FileNotFoundError, FileFormatError):
         raise
     except (OSError, ValueError, RecursionError) as error:  # ValueError: also not UTF-8, or a huge number

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def folder_of(folder: object) -> Path:
     """Return a folder as a Path. Raises TinyNNTypeError."""
@@ -87,3 +89,9 @@ def naming_file(path: Path) -> Iterator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def refuse_lfs_pointer(content: bytes, what: str = "the file") -> None:
+    """Raise FileFormatError if content is the start of the short text that Git LFS keeps in place of a large file."""
+    if content.startswith(_LFS_POINTER):
+        raise FileFormatError(f"{what} is only a Git LFS pointer; fetch its content with `git lfs pull`")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
+from toynn.storage.regular_files import refuse_lfs_pointer
 from toynn.text.token_rules import tokens_around
 
 with naming_the_extra():
@@ -21,6 +22,7 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
 
     Raises FileFormatError with the library's reason, and for dropout, which gives a text other tokens every time.
     """
+    refuse_lfs_pointer(content)
     try:
         with _library_errors("it is not a tokenizer.json"):
             tokenizer = Tokenizer.from_str(content.decode("utf-8-sig"))

@@ -14,6 +14,7 @@ from toynn.storage.checkpoint.meta import TrainingProgress
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
 from toynn.training.events import Saved
+from toynn.training.special_tokens import special_tokens
 from toynn.training.start import Start, data_identity
 from toynn.training.toml_config import to_toml
 
@@ -24,6 +25,8 @@ class Saver:
     def __init__(self, run: RunFolder, engine: LlamaSeqEngine, start: Start, data: DataFolder) -> None:
         self._run, self._engine, self._start, self._data = run, engine, start, data
         self._config = start.config
+        model = None if start.checkpoint is None else start.checkpoint.model
+        self._tokens = special_tokens(model, start.state is not None, data)
         self._saved_step = None if start.state is None else start.step
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
@@ -57,8 +60,16 @@ class Saver:
         weights = {name: self._engine.download_weight(name) for name in self._engine.weights}
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(step, "weights are not finite after it", name)
-        meta = self._data.meta
-        return TrainedModel(self._start.shape, weights, self._data.tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
+        tokens = self._tokens
+        return TrainedModel(
+            self._start.shape,
+            weights,
+            tokens.tokenizer,
+            eos_id=tokens.eos_id,
+            bos_id=tokens.bos_id,
+            other_eos_ids=tokens.other_eos_ids,
+            foreign=tokens.foreign,
+        )
 
     def _moments(self) -> dict[str, FloatArray]:
         return {name: self._engine.download_weight(name) for name in moment_names(self._start.shape)}

@@ -80,6 +80,8 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
         None if training is None else training.progress,
         versions_now(),
         files,
+        list(model.other_eos_ids),
+        model.foreign,
     )
     write_synced(folder / META, meta.to_json().encode("utf-8"))
     sync(folder)
@@ -128,7 +130,15 @@ def _read(folder: Path) -> Checkpoint:
         weights = _load(folder / WEIGHTS, files[WEIGHTS])
         moments = _load(folder / MOMENTS, files[MOMENTS]) if meta.training is not None and MOMENTS in files else {}
     try:
-        model = TrainedModel(meta.model, weights, tokenizer, eos_id=meta.eos_id, bos_id=meta.bos_id)
+        model = TrainedModel(
+            meta.model,
+            weights,
+            tokenizer,
+            eos_id=meta.eos_id,
+            bos_id=meta.bos_id,
+            other_eos_ids=tuple(meta.other_eos_ids),
+            foreign=meta.foreign,
+        )
     except TinyNNValueError as error:
         raise FileFormatError(f"{folder} is damaged: {error}") from None
     if moments:

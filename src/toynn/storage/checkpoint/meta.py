@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toynn.arguments import INT31_MAX, integer, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint.migrations import CHECKPOINT
 from toynn.tinynn import build_info, ggml_version
@@ -74,7 +75,8 @@ class CheckpointMeta:
     """The keys of meta.json.
 
     step: optimizer steps taken. training: None if the model was imported. versions: what wrote the checkpoint, for
-    people. files: the other files of the checkpoint.
+    people. files: the other files of the checkpoint. other_eos_ids, foreign: see `TrainedModel`; a file without them
+    has the defaults.
     """
 
     step: int
@@ -84,6 +86,8 @@ class CheckpointMeta:
     training: TrainingProgress | None
     versions: dict[str, str]
     files: dict[str, StoredFile]
+    other_eos_ids: list[int] = dataclasses.field(default_factory=list)
+    foreign: ForeignSettings = NO_SETTINGS
 
     def __post_init__(self) -> None:
         for name in ("eos_id", "bos_id"):
@@ -103,7 +107,12 @@ class CheckpointMeta:
 
     def to_json(self) -> str:
         """Return the content of meta.json."""
-        return CHECKPOINT.text(dataclasses.asdict(self))
+        content = dataclasses.asdict(self)
+        if not self.other_eos_ids:  # so that an older toynn reads the file too
+            del content["other_eos_ids"]
+        if self.foreign == NO_SETTINGS:
+            del content["foreign"]
+        return CHECKPOINT.text(content)
 
 
 def versions_now() -> dict[str, str]:

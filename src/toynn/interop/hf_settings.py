@@ -1,0 +1,129 @@
+"""tokenizer_config.json and generation_config.json: special tokens, chat template and sampling defaults.
+
+toynn uses only the tokens that end a text. The rest is kept with the model, and an export writes it back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from toynn.errors import FileFormatError
+from toynn.interop.file_errors import naming
+from toynn.interop.hf_config import ids_of, token_ids_of
+from toynn.model.foreign_settings import ForeignSettings, json_object
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.json_files import read_json
+from toynn.storage.regular_files import read_regular
+from toynn.text.token_rules import tokens_around
+
+TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
+TEMPLATE, README = "chat_template.jinja", "README.md"
+_LARGEST = 1 << 20  # bytes of a setting that is kept
+# Not kept: what tokenizer.json says too, the place of files, and code that transformers would run.
+_DERIVED = ("added_tokens_decoder", "auto_map", "name_or_path", "tokenizer_file", "chat_template")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config")
+_LICENSE = re.compile(r"^license: *[\"']?([A-Za-z0-9._-]+)[\"']? *$", re.MULTILINE)
+
+
+def read_settings(folder: Path, config: dict[str, Any], vocab: int) -> tuple[list[int], list[int], ForeignSettings]:
+    """Return the begin tokens, the end tokens, and the other settings of a Hugging Face folder.
+
+    End tokens are those of config.json, then those that only generation_config.json has. Raises FileFormatError.
+    """
+    generation, tokenizer = _object(folder / GENERATION_CONFIG), _object(folder / TOKENIZER_CONFIG)
+    with naming(folder / "config.json"):
+        begins, ends, pads = (token_ids_of(config, vocab, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+    with naming(folder / GENERATION_CONFIG):
+        ends = list(dict.fromkeys([*ends, *token_ids_of(generation, vocab, "eos_token_id")]))
+        begins = begins or token_ids_of(generation, vocab, "bos_token_id")
+        pads = pads or token_ids_of(generation, vocab, "pad_token_id")
+    template = _template(folder, tokenizer)
+    kept = {key: value for key, value in tokenizer.items() if key not in _DERIVED}
+    rest = {key: value for key, value in generation.items() if key not in _IDS}
+    foreign = ForeignSettings(
+        name=folder.resolve().name,
+        license=_license(folder / README),
+        chat_template=template,
+        pad_id=pads[0] if pads else None,
+        tokenizer_config=_text(folder / TOKENIZER_CONFIG, kept),
+        generation_config=_text(folder / GENERATION_CONFIG, rest),
+    )
+    return begins, ends, foreign
+
+
+def generation_config(model: TrainedModel) -> dict[str, Any]:
+    """Return generation_config.json: the kept settings and the ids of the model."""
+    ids = {key: value for key, value in ids_of(model).items() if value is not None}
+    return {**json_object("generation_config", model.foreign.generation_config), **ids}
+
+
+def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return tokenizer_config.json: the kept settings, or those of a model of toynn."""
+    content: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.shape.ctx,
+        "clean_up_tokenization_spaces": False,
+        **json_object("tokenizer_config", model.foreign.tokenizer_config),
+    }
+    ids = (("bos_token", model.bos_id), ("eos_token", model.eos_id), ("pad_token", model.foreign.pad_id))
+    for key, token in ids:
+        if content.get(key) is None and token is not None and (text := tokenizer.id_to_token(token)) is not None:
+            content[key] = text
+    around = tokens_around(tokenizer)
+    for key, added, token in (("add_bos_token", around.before, model.bos_id),
+                              ("add_eos_token", around.after, model.eos_id)):  # fmt: skip
+        if added and added == [token]:  # transformers reads tokenizer.json; the converter of llama.cpp reads this
+            content[key] = True
+    if model.foreign.chat_template:
+        content["chat_template"] = model.foreign.chat_template
+    return content
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path}: the content must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _text(path: Path, content: dict[str, Any]) -> str:
+    text = json.dumps(content) if content else ""
+    if len(text) > _LARGEST:
+        raise FileFormatError(f"{path} has {len(text)} bytes of settings, but the limit is {_LARGEST}")
+    return text
+
+
+def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
+    """Return the chat template: that of its own file, or of tokenizer_config.json. Of several, the default one."""
+    path = folder / TEMPLATE
+    if path.is_file():
+        try:
+            return read_regular(path, _LARGEST).decode("utf-8")
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{path} is not UTF-8") from None
+    template = tokenizer.get("chat_template")
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise FileFormatError(f"{folder / TOKENIZER_CONFIG}: chat_template must be a string, got {template!r:.60}")
+    return template or ""
+
+
+def _license(readme: Path) -> str:
+    """Return the license that the model card names in its first lines (YAML between two lines "---"); "" if none."""
+    if not readme.is_file():
+        return ""
+    with readme.open("rb") as file:
+        start = file.read(1 << 16).decode("utf-8", "replace")
+    if not start.startswith("---"):
+        return ""
+    found = _LICENSE.search(start.replace("\r\n", "\n").split("\n---", 1)[0])
+    return found[1] if found else ""

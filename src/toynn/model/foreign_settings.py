@@ -1,0 +1,54 @@
+"""Settings of an imported model that toynn does not use, but that an export writes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from toynn.arguments import integer
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+
+
+@dataclass(frozen=True)
+class ForeignSettings:
+    """What an imported model came with. Empty for a model that toynn trained from random weights.
+
+    name, license: of the model. chat_template: how a conversation becomes text, in Jinja. pad_id: the token that fills
+    up batches. tokenizer_config, generation_config: the files of Hugging Face with these names, as the text of a JSON
+    object, without the tokens and ids that the model itself describes; "" for none.
+
+    Raises TinyNNTypeError or TinyNNValueError naming the field.
+    """
+
+    name: str = ""
+    license: str = ""
+    chat_template: str = ""
+    pad_id: int | None = None
+    tokenizer_config: str = ""
+    generation_config: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "license", "chat_template", "tokenizer_config", "generation_config"):
+            if not isinstance(value := getattr(self, name), str):
+                raise TinyNNTypeError(f"{name} must be a str, got {type(value).__name__}")
+        if self.pad_id is not None:
+            object.__setattr__(self, "pad_id", integer("pad_id", self.pad_id, 0, 2**31 - 1))
+        for name in ("tokenizer_config", "generation_config"):
+            json_object(name, getattr(self, name))
+
+
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """Return the JSON object in a text; {} for "". Raises TinyNNValueError naming the field."""
+    if not text:
+        return {}
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TinyNNValueError(f"{name} must be the text of a JSON object: {error}") from None
+    if not isinstance(content, dict):
+        raise TinyNNValueError(f"{name} must be the text of a JSON object, got {type(content).__name__}")
+    return content
+
+
+NO_SETTINGS = ForeignSettings()
