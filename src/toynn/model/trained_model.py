@@ -52,6 +52,10 @@ class TrainedModel:
                 object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
         if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
             raise TinyNNTypeError(f"other_eos_ids must be token ids, got {type(self.other_eos_ids).__name__}")
+        if len(self.other_eos_ids) > self.shape.vocab:
+            raise TinyNNValueError(
+                f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
+            )
         others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
         unique = dict.fromkeys(token for token in others if token != self.eos_id)
         object.__setattr__(self, "other_eos_ids", tuple(unique))
