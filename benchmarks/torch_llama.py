@@ -77,7 +77,7 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def load(self, weight: Callable[[str], npt.NDArray[np.float32]]) -> None:
-        """Copy the weights of toynn's fused layout. weight: returns the array of a name."""
+        """Copy the weights of toynn's fused layout. weight: a function that returns a weight by its name."""
 
         def put(parameter: Any, *names: str) -> None:
             parameter.copy_(torch.from_numpy(np.concatenate([weight(f"{name}.weight") for name in names])))

@@ -45,7 +45,7 @@ enum tnn_stage {
 struct tnn_entry {
     struct ggml_tensor * tensor;
     bool is_input; /* declared by the caller, not the result of an operator */
-    bool uploaded; /* has the caller's data (persistent tensors: always, they start as zeros) */
+    bool uploaded; /* has values; always true for persistent tensors, which start as zeros */
 };
 
 struct tnn_table {
@@ -56,7 +56,7 @@ struct tnn_table {
 struct tnn_session {
     /* identity */
     uint64_t serial;
-    uint64_t generation; /* of the compute context; 0 stands for the weights */
+    uint64_t generation; /* counts the compute contexts from 1; handles of weights have 0 */
     uint64_t fork_epoch;
     enum tnn_stage stage;
 
@@ -70,36 +70,36 @@ struct tnn_session {
     ggml_backend_buffer_t buf_w;
     struct tnn_table      weights;
 
-    /* compute context: made for the first per-graph tensor, dropped by tnn_reset_for_rebuild */
+    /* compute context: it is created with the first per-graph tensor, and tnn_reset_for_rebuild drops it */
     int64_t               capacity;
     struct ggml_context * ctx_c;
     void                * mem_c;
     ggml_backend_buffer_t buf_c; /* kept across generations while it is large enough */
     size_t                nbytes_c;
-    int64_t               n_tensors_c; /* in ctx_c, at most capacity */
+    int64_t               n_tensors_c; /* number of tensors in ctx_c, at most capacity */
     struct tnn_table      nodes;
     struct tnn_block    * blocks_c; /* other memory of this generation: tnn__graph_alloc */
     struct ggml_cgraph  * gf;
     struct ggml_cgraph  * gb;
-    struct ggml_cgraph  * gb_unfinished; /* left by a tnn_build_backward that ran out of memory, for the next call */
-    bool                  reset_done; /* since the last compute_backward */
+    struct ggml_cgraph  * gb_unfinished; /* a tnn_build_backward that ran out of memory left it; the next call uses it again */
+    bool                  reset_done; /* the gradients were reset after the last tnn_compute_backward */
     bool                  computed;
     int                 * group_end;  /* by node of gb: the last node of its group; NULL: each node runs alone */
-    struct ggml_tensor ** leaders;    /* gb as ggml runs it: the last node of each group */
+    struct ggml_tensor ** leaders;    /* the nodes that ggml runs: the last node of each group */
     int                   n_leaders;
     bool                  in_groups;  /* this compute runs groups */
 
     /* compute */
     int32_t              n_threads;
     ggml_threadpool_t    pool;
-    struct tnn_threads * threads; /* of the pool, started before it */
-    struct tnn_reserve   reserve; /* what ggml allocates in a compute, and frees */
+    struct tnn_threads * threads; /* the threads of the pool, which are started before it */
+    struct tnn_reserve   reserve; /* for the blocks that ggml allocates and frees in a compute */
     int32_t              pool_threads;
     void               * work;
     size_t               work_size;
-    void               * scratch; /* of the kernels: scratch_per_thread bytes for each thread */
+    void               * scratch; /* scratch memory of the kernels: scratch_per_thread bytes for each thread */
     size_t               scratch_size, scratch_per_thread;
-    bool                 accumulate;     /* this compute adds to the gradients of the last one */
+    bool                 accumulate;     /* this compute adds to the gradients of the compute before */
     bool                 update;         /* this compute runs the optimizer steps of a fused graph */
     bool                 gradients_kept; /* in the realized graph b the gradient of each parameter is an output */
 };

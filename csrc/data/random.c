@@ -29,12 +29,12 @@ static double uniform(int32_t kind, uint64_t * s) {
 /* ((seed + 104729) * 2654435761) mod 2147483647, the mathematical remainder; 8 draws are discarded. */
 static uint64_t lcg31_seed(int64_t seed) {
     const int64_t modulus = 2147483647;
-    /* (seed + 104729) mod m first: the product then fits 62 bits */
+    /* The sum is reduced mod m before the multiplication, so that the product fits 62 bits. */
     const int64_t sum = (seed % modulus + 104729) % modulus;
     const int64_t residue = sum < 0 ? sum + modulus : sum;
     uint64_t s = ((uint64_t) residue * (UINT64_C(2654435761) % (uint64_t) modulus)) % (uint64_t) modulus;
     if (s == 0) {
-        s = (uint64_t) seed + 104729; /* reduced mod 2^31 by the first draw */
+        s = (uint64_t) seed + 104729; /* the first draw reduces it mod 2^31 */
     }
     for (int i = 0; i < 8; i++) {
         lcg31_uniform(&s);

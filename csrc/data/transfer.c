@@ -58,7 +58,7 @@ int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * dat
             memcpy(x->data, data, (size_t) n * sizeof(float));
             break;
         case GGML_TYPE_F16:
-            tnn__arithmetic_begin(&callers); /* a caller that traps overflow must not be ended by a rounding to infinity */
+            tnn__arithmetic_begin(&callers); /* rounding to infinity must not trap, even if the caller traps overflow */
             ggml_fp32_to_fp16_row(data, x->data, n);
             tnn__arithmetic_end(&callers);
             break;

@@ -1,4 +1,4 @@
-/* graph/backward.c - graph b: the forward graph, its backward and the optimizer steps. */
+/* graph/backward.c - builds and runs graph b, the training graph: the forward graph, its backward and the optimizer steps. */
 #include "graph/backward.h"
 
 #include "graph/check.h"
@@ -58,11 +58,11 @@ int tnn_build_backward(tnn_session * s) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, but the capacity is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) limit, (long long) s->capacity);
     }
-    struct tnn_reserve reserve = { 0 }; /* where ggml marks the tensors that need a gradient */
+    struct tnn_reserve reserve = { 0 }; /* memory in which ggml marks the tensors that need a gradient */
     if (!fused && !tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }
-    if (s->gb_unfinished != NULL) { /* the context has room for one copy */
+    if (s->gb_unfinished != NULL) { /* use it again, because the context has room for one copy only */
         s->gb = s->gb_unfinished;
         ggml_graph_clear(s->gb);
         memset(s->gb->grads, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grads));
@@ -156,7 +156,7 @@ int tnn_realize_backward(tnn_session * s) {
     int rc = fused ? tnn__schedule_steps(s, s->gb) : TNN_OK;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
-    if (rc == TNN_OK) { /* the last step that can fail, because tensors are not placed twice */
+    if (rc == TNN_OK) { /* This step comes last: a step that failed after it could not be repeated, because tensors are placed once. */
         s->gradients_kept = gradients_kept(s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
@@ -179,7 +179,7 @@ static void zero_moments(const struct ggml_tensor * step) {
 
 int tnn__reset(tnn_session * s, bool moments) {
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
-        return tnn__fail_stage(s, "a reset needs tnn_realize_backward");
+        return tnn__fail_stage(s, "the gradients can be reset only after tnn_realize_backward");
     }
     for (int i = 0; i < s->gb->n_nodes; i++) {
         struct ggml_tensor * node = s->gb->nodes[i];
@@ -187,7 +187,7 @@ int tnn__reset(tnn_session * s, bool moments) {
             zero_moments(node);
         }
         struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
-        if (accumulator != NULL) { /* ggml makes one for each loss only: gradients of parameters are overwritten, not added to */
+        if (accumulator != NULL) { /* only a loss has one: ggml overwrites the gradients of parameters, so they need no reset */
             *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
         }
     }

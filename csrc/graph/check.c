@@ -16,7 +16,7 @@ static const char * op_label(const struct ggml_tensor * t) {
     return k != NULL ? k->type->name : t->op == GGML_OP_UNARY ? ggml_unary_op_name(ggml_get_unary_op(t)) : ggml_op_desc(t);
 }
 
-/* Why ggml's CPU backend cannot pass the gradient of t on to the operands that need one, or NULL if it can. */
+/* Returns why ggml's CPU backend cannot pass the gradient of t on to the operands that need one, or NULL if it can. */
 static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule = tnn__rule_of(t);
     if (t->type != GGML_TYPE_F32) {
@@ -34,7 +34,7 @@ static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_t
     return rule->refuses != NULL ? rule->refuses(g, t) : NULL;
 }
 
-/* Does t pass a gradient on to an operand? The same rule as that of ggml_build_backward_expand. */
+/* Does t pass a gradient on to an operand? ggml_build_backward_expand decides it by the same rule. */
 static bool passes_on(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule  = tnn__rule_of(t);
     const uint32_t             skips = rule != NULL ? rule->skips : 0;

@@ -34,7 +34,7 @@ int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor 
             }
         }
         if (src == NULL) {
-            ggml_build_forward_expand(graph, top->t); /* its operands are in the graph: one level deep */
+            ggml_build_forward_expand(graph, top->t); /* the operands are in the graph already: ggml recurses one level only */
             depth--;
             continue;
         }
@@ -64,7 +64,7 @@ int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
     if (tnn__is_persistent(t) || t->op == GGML_OP_NONE) {
         return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input, so there is nothing to compute", arg, ggml_get_name(t));
     }
-    if (s->gf == NULL) { /* else: the graph of an earlier call that ran out of memory; the context has room for one */
+    if (s->gf == NULL) { /* An earlier call that ran out of memory has left its graph here; the context has room for one graph. */
         s->gf = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
     }
     const int rc = tnn__expand(s, s->gf, t);
@@ -83,7 +83,7 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
         return rc;
     }
     struct ggml_tensor * t          = tnn__tensor(s, "out", out);
-    struct ggml_tensor * root       = tnn__root(t); /* ggml flags it, too */
+    struct ggml_tensor * root       = tnn__root(t); /* ggml_set_output flags it too */
     const int32_t        flags      = t->flags;
     const int32_t        root_flags = root->flags;
     ggml_set_output(t);

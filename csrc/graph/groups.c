@@ -5,8 +5,9 @@
  * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one node. No bit
  * changes: every node computes the same.
  *
- * Groups could be longer if products were divided by rows, because a thread would find its own rows done. That costs more than it
- * saves: each core would read the whole of each weight, half of which the other core has just updated.
+ * Groups could be longer if each thread computed the same rows in every product: then it would read only rows that it has computed
+ * itself. But this costs more than it saves, because each core would read the whole of each weight, half of which another core has
+ * just updated.
  */
 #include "graph/schedule.h"
 
@@ -27,14 +28,14 @@
 /* ------------------------------------------------------------------ which node waits for which */
 
 struct edge {
-    int next; /* of the same node, -1 at the end */
-    int from;
+    int next; /* the next edge of the same node; -1: this is the last one */
+    int from; /* the node that must run before it */
 };
 
-/* The nodes that read or wrote a tensor last, by the slot of the tensor. */
+/* The node that wrote a tensor last, and the nodes that have read it since. */
 struct touch {
-    int writer;       /* node, or -1 */
-    int first_reader; /* since it was written: start of a list in readers, or -1 */
+    int writer;       /* a node, or -1 */
+    int first_reader; /* index in readers, where the list of these nodes starts, or -1 */
 };
 
 struct reader {
@@ -46,11 +47,11 @@ struct order {
     struct ggml_cgraph * graph;
     struct edge   * edges;
     int             n_edges, size;
-    int           * first_edge; /* by node */
-    struct touch  * touched;
+    int           * first_edge; /* by node: index in edges, or -1 */
+    struct touch  * touched;    /* by slot of the tensor in the graph's hash set */
     struct reader * readers;
     int             n_readers;
-    int           * group;      /* by node: when it runs, or -1 */
+    int           * group;      /* by node: the number of its group, or -1 while it has none */
 };
 
 static bool wait_for(struct order * o, int i, int from) {
@@ -144,8 +145,9 @@ static bool may_join(const struct order * o, int i, int group) {
     return true;
 }
 
-/* Numbers the groups from 1; group 0 has the nodes that compute nothing, parameters and views. A group takes what is ready of the
- * chain from the ids to the loss and back, then everything else that is ready. */
+/* Numbers the groups from 1; group 0 has the nodes that compute nothing: parameters and views. A node is ready if all nodes that it
+ * waits for are in earlier groups. A group takes the ready nodes of the chain from the ids to the loss and back to the gradients, and
+ * then all other ready nodes. */
 static void form_groups(const struct order * o) {
     const int n = o->graph->n_nodes;
     int first = 0;
@@ -201,7 +203,8 @@ static bool apply(const struct order * o) {
             start[g + 1] += start[g];
         }
         int at = 0;
-        for (int g = 0; g < n_groups; g++) { /* start[g]: where the next node of the group goes; in the end, where the group ends */
+        /* start[g] is the place of the next node of group g. After the last loop it is the end of the group. */
+        for (int g = 0; g < n_groups; g++) {
             for (; at < start[g + 1]; at++) {
                 end[at] = start[g + 1] - 1;
             }
@@ -254,7 +257,7 @@ int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
 
 /* ------------------------------------------------------------------ running them */
 
-/* The graph as ggml runs it: of each group its last node, which runs the others. */
+/* Makes the graph that ggml runs. It has only the last node of each group, and this node runs the whole group. */
 int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph) {
     if (s->group_end == NULL) {
         return TNN_OK;

@@ -15,7 +15,7 @@
 int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
     int * last  = malloc(graph->visited_hash_set.size * sizeof(*last)); /* by slot: the last node that reads or writes this memory */
-    int * after = malloc((size_t) n * 3 * sizeof(*after));              /* of each optimizer step: the node it follows */
+    int * after = malloc((size_t) n * 3 * sizeof(*after));              /* by optimizer step: the node after which it can run */
     struct ggml_tensor ** order = malloc((size_t) n * sizeof(*order));
     int rc = TNN_OK;
     if (last == NULL || after == NULL || order == NULL) {
@@ -34,7 +34,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
         }
         for (int j = 0; j < tnn__n_operands(t); j++) {
             if (tnn__is_optimizer_step(t->src[j])) {
-                goto done; /* a node reads an updated weight: the caller's order stays */
+                goto done; /* a node reads an updated weight, so the caller's order must be kept */
             }
         }
         last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t))] = i;
@@ -50,7 +50,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
             after[i] = at > after[i] ? at : after[i];
         }
     }
-    for (int k = n - 1; k >= 0; k--) { /* lists of the steps that follow each node, in their order */
+    for (int k = n - 1; k >= 0; k--) { /* makes a list for each node: the steps that follow it, in the caller's order */
         if (after[k] >= 0) {
             next[k]         = first[after[k]];
             first[after[k]] = k;

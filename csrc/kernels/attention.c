@@ -101,7 +101,7 @@ static struct shape shape_of(const struct attention * p) {
     };
 }
 
-/* Scores of rows queries, rotated into b->q, against n_keys keys (n_keys, d_head), rotated, into b->p. */
+/* Rotates queries (rows, d_head) into b->q, and writes their scores against the rotated keys (n_keys, d_head) to b->p. */
 static void block_scores(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
                          const float * keys, int64_t key_row, int64_t n_keys) {
     tnn__rotate(queries, h->qkv_row, table, rows, h->d, false, h->scale, b->q, h->d);

@@ -102,7 +102,7 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .params_size = sizeof(int32_t),
 };
 
-/* From the loss through its rows to the logits, at once. */
+/* One node computes the gradient of the logits directly from the loss; the node with the losses of the rows has no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     struct ggml_tensor * logits = node->src[0]->src[0];
     struct ggml_tensor * args[] = { logits, node->src[1] };

@@ -27,10 +27,10 @@ struct tnn_gemm {
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
 
-/* One of the kernels that compute the same bits (kernels/gemm_blocks.h, once for each vector width). */
+/* A kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same bits. */
 struct tnn_gemm_kernel {
     const char * name;
-    int64_t      rows, columns; /* of a tile */
+    int64_t      rows, columns; /* the size of a tile */
     void (*run)(const struct tnn_gemm * g, void * scratch);
 };
 

@@ -25,7 +25,7 @@
 
 /* ------------------------------------------------------------------ packing */
 
-/* A panel: columns of B, width of them at most NR, over kc of k, as [kc][NR]. Columns beyond width are 0. */
+/* Packs a panel, out [kc][NR]: kc elements of each of width <= NR columns of B. Columns of the panel beyond width are 0. */
 static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t width, float * out) {
     if (b_col == 1) {
         if (width == NR) {
@@ -90,13 +90,14 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t row
     }
 }
 
-/* Rows that are a multiple of a page apart use the same few lines of L1, and evict each other if they are more than its ways. */
+/* Do rows at this distance evict each other from L1? If the distance is a multiple of a page, all rows are in the same cache set, which
+ * holds only a few of them. */
 static bool rows_collide(int64_t a_row) {
     const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
     return bytes < 64 || bytes > 4096 - 64;
 }
 
-/* Rows of A, contiguous along k, over kc of k, as rows of kc + TNN_GEMM_PAD. */
+/* Copies kc elements of each row of A, which is contiguous along k, to rows of kc + TNN_GEMM_PAD elements. */
 static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, float * out) {
     for (int64_t i = 0; i < rows; i++) {
         memcpy(out + i * (kc + TNN_GEMM_PAD), a + i * a_row, (size_t) kc * sizeof(float));
@@ -121,7 +122,8 @@ struct tile {
     int64_t       out_row;
 };
 
-/* A tile of rows x (vectors * LANES). The last three arguments are constants where it is inlined, so code for other rows is left out. */
+/* Computes a tile of rows x (vectors * LANES) elements. The last three arguments are constants where the function is inlined, so the
+ * compiler leaves out the code for other values. */
 static inline __attribute__((always_inline)) void run_tile(const struct tile * t, const bool along_k, const int rows, const int vectors) {
     const bool    two   = vectors > 1;
     const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;
@@ -155,7 +157,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         a9 += a_col;
         b  += b_row;
     }
-    if (along_k && t->bias != NULL) { /* down the columns: cut_tile adds them */
+    if (along_k && t->bias != NULL) { /* if A is read down its columns, cut_tile adds bias and add */
         const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
 #define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
         ROWS(BIAS)
@@ -173,7 +175,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
 #undef STORE
 }
 
-/* A function for each height and width, and for A along k or down its columns. */
+/* Defines a function for each height and width of a tile, for A that is read along k and for A that is read down its columns. */
 #define TILES(r)                                                                             \
     static void along_##r##_1(const struct tile * t) { run_tile(t, true, r + 1, 1); }        \
     static void along_##r##_2(const struct tile * t) { run_tile(t, true, r + 1, 2); }        \
@@ -235,7 +237,8 @@ static void run(const struct tnn_gemm * g, void * scratch) {
             const int64_t kc   = tnn__min(kc_even, g->k - p0);
             const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
             const float * b    = g->b + p0 * g->b_row + j0 * g->b_col;
-            for (int64_t j = 0; j < cols; j += NR) { /* a panel at the edge is always packed: in place, reads would go beyond its rows */
+            /* A panel at the edge is always packed, because reading it in place would go beyond its rows. */
+            for (int64_t j = 0; j < cols; j += NR) {
                 const int64_t width = tnn__min(NR, cols - j);
                 if (pack_b || width % LANES != 0) {
                     pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, width, b_block + j * kc);

@@ -13,7 +13,7 @@
 /* The state of a GRAD_SQUARES node. */
 struct squares {
     double                 partial[PARTS];
-    const struct squares * next; /* that of the next gradient */
+    const struct squares * next; /* the state for the next gradient, or NULL */
 };
 
 /* Computes the sum of squares of a gradient, in f64, in PARTS parts whose ends do not depend on the number of threads. They stay in

@@ -9,7 +9,7 @@
 
 struct group {
     char   folder[1024];
-    size_t top; /* length of the tree's own folder */
+    size_t top; /* length of the path of the tree's top folder */
 };
 
 /* Is the name in the comma-separated list? The empty list contains the empty name. */
@@ -26,7 +26,8 @@ static bool among(const char * names, const char * name) {
     }
 }
 
-/* The process's group in the tree of a controller of version 1, or for "" in that of version 2. The top if it is not reported. */
+/* Returns the process's group in the tree of a controller of version 1, or in the tree of version 2 if controller is "". If the system
+ * does not report the group, it is the top of the tree. */
 static struct group own_group(const char * controller) {
     struct group g = { .folder = "/sys/fs/cgroup" };
     char         text[4096];
@@ -88,7 +89,7 @@ uint64_t tnn__cgroup_memory(void) {
         struct group g = own_group(versions[i].controller);
         do {
             const uint64_t limit = number(&g, versions[i].limit, ""), used = number(&g, versions[i].used, "");
-            if (limit != UINT64_MAX && used != UINT64_MAX) { /* "max" reads as no number */
+            if (limit != UINT64_MAX && used != UINT64_MAX) { /* a limit of "max" is not a number, so it is read as UINT64_MAX */
                 const uint64_t cache = number(&g, "memory.stat", versions[i].cache); /* pages of files, which the system reclaims first */
                 const uint64_t held  = cache == UINT64_MAX ? used : used - (cache < used ? cache : used);
                 const uint64_t rest  = limit > held ? limit - held : 0;
@@ -99,7 +100,7 @@ uint64_t tnn__cgroup_memory(void) {
     return least;
 }
 
-/* The cores that a quota of time in each period equals, rounded up; 0 if there is no limit. */
+/* Returns the number of cores, rounded up, whose time in each period equals the quota; 0 if there is no limit. */
 static int64_t cores_of(long long quota, long long period) {
     return quota > 0 && period > 0 ? (quota - 1) / period + 1 : 0;
 }

@@ -36,7 +36,7 @@ const char * tnn_cpu_features(void) {
 }
 
 const char * tnn_cpu_missing(void) {
-    return ""; /* aarch64: the profile is the baseline; native: built on this very machine */
+    return ""; /* nothing is missing: on aarch64 the profile is the baseline, and a native build runs on the machine that built it */
 }
 #endif
 

@@ -17,13 +17,14 @@ struct tnn_block {
     struct tnn_block * next;
 };
 
-/* The thread pool. */
+/* Frees the thread pool. */
 void tnn__release_pool(tnn_session * s);
-/* The order in which the nodes of graph b run. */
+/* Frees the groups, which are the order in which the nodes of graph b run. */
 void tnn__release_groups(tnn_session * s);
-/* Everything that belongs to the current generation of graphs, except the buffer of their tensors: the next one may fit it. */
+/* Frees everything that belongs to the current generation of graphs, except the buffer of their tensors, which the next generation may
+ * use again. */
 void tnn__release_graphs(tnn_session * s);
-/* The weights, the buffers and the session itself. */
+/* Frees the weights, the buffers and the session itself. */
 void tnn__release_session(tnn_session * s);
 
 #endif

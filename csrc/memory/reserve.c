@@ -35,7 +35,7 @@ struct tnn_threads {
         struct tnn_threads * all;
         pthread_t         thread;
         bool              go;
-        void * (*run)(void *); /* NULL: end at once */
+        void * (*run)(void *); /* NULL: the thread has nothing to run and ends */
         void            * argument;
     } members[];
 };
@@ -233,7 +233,7 @@ int __wrap_posix_memalign(void ** out, size_t alignment, size_t size) {
 
 void * __wrap__Znwm(size_t size) {
     void * block = __wrap_malloc(size > 0 ? size : 1);
-    return block != NULL ? block : __real__Znwm(size); /* which throws or aborts as C++ requires */
+    return block != NULL ? block : __real__Znwm(size); /* the original throws or aborts, as C++ requires */
 }
 
 void __wrap_free(void * block) {

@@ -7,9 +7,9 @@
 
 /* What a call into ggml requests from the system. */
 struct tnn_needs {
-    int                  small;    /* blocks of at most TNN_RESERVE_SMALL bytes, by malloc and related functions or by C++'s new */
-    size_t               large[2]; /* bytes of two larger ones, or 0 */
-    struct tnn_threads * threads;  /* or NULL */
+    int                  small;    /* number of blocks of at most TNN_RESERVE_SMALL bytes, from functions like malloc or C++'s new */
+    size_t               large[2]; /* sizes in bytes of two larger blocks; 0: no such block */
+    struct tnn_threads * threads;  /* from tnn__threads_start, or NULL */
 };
 
 #define TNN_RESERVE_SMALL  ((size_t) 256)
@@ -19,23 +19,23 @@ struct tnn_reserve {
     struct tnn_reserve_block {
         void * block;
         size_t size;
-        bool   lent; /* ggml has it; what it frees before the reserve is closed can be lent again */
+        bool   lent; /* ggml uses the block; if ggml frees it before the reserve is closed, it can be lent again */
     } blocks[TNN_RESERVE_BLOCKS];
     int                  n;
     struct tnn_threads * threads;
 };
 
-/* Allocates what r, at first all zeros, does not hold already, and lends it to this thread's calls of ggml from now on. False: out of
- * memory, and r is empty. */
+/* Allocates the needs that r does not hold already, and from now on lends them to this thread's calls of ggml. A new r must be all
+ * zeros. Returns false if memory runs out; r is then empty. */
 bool tnn__reserve_open(struct tnn_reserve * r, struct tnn_needs needs);
 /* Stops lending. Lent blocks belong to ggml; the others stay for the next tnn__reserve_open. */
 void tnn__reserve_leave(struct tnn_reserve * r);
 /* Stops lending, and frees the blocks that are not lent. */
 void tnn__reserve_close(struct tnn_reserve * r);
 
-/* Starts n threads that wait for ggml's pool to take them. NULL: the system refused. */
+/* Starts n threads that wait until ggml's pool takes them. Returns NULL if the system refuses. */
 struct tnn_threads * tnn__threads_start(int n);
-/* After the pool that took them was freed: ends the threads that it did not take, and frees the rest. */
+/* Ends the threads that the pool did not take, and frees the list. Call it after the pool was freed. */
 void tnn__threads_free(struct tnn_threads * threads);
 
 #endif

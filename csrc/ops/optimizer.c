@@ -51,7 +51,8 @@ bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_ten
     if (th == NULL || !want_input(s, "m", tm) || !want_input(s, "v", tv)) {
         return false;
     }
-    /* What a step reads must not be what its threads write at the same time. */
+    /* The threads of a step write w, m and v. If these shared memory with each other or with another operand, a thread could read
+     * values that another thread has already changed. */
     struct ggml_tensor * const written[] = { tw, tm, tv };
     if (!tnn__want_apart(s, "m", tm, written, 1) || !tnn__want_apart(s, "v", tv, written, 2)
         || !tnn__want_apart(s, "grad", tg, written, 3) || !tnn__want_apart(s, "hp", th, written, 3)) {

@@ -8,7 +8,7 @@ Public names are imported when they are first used, so that `import toynn` loads
 
 from toynn import _interpreter  # noqa: F401  first of all imports: it refuses a sub-interpreter
 
-TYPE_CHECKING = False  # a type checker takes it as true; importing it from typing would double the import time
+TYPE_CHECKING = False  # type checkers assume that it is True; importing typing would double the import time
 
 # The module of each public name. A name that ends its module's path is the module itself.
 _MODULES = {

@@ -16,7 +16,7 @@ def _refuse_sub_interpreter() -> None:
     except ImportError as error:
         if "subinterpreter" in str(error):  # Python 3.12's ctypes refuses sub-interpreters too
             raise _refusal() from None
-        return  # a Python without libffi has no way to ask
+        return  # without libffi the id of the interpreter cannot be read
     python.PyInterpreterState_Get.restype = ctypes.c_void_p
     python.PyInterpreterState_GetID.argtypes = [ctypes.c_void_p]
     python.PyInterpreterState_GetID.restype = ctypes.c_int64

@@ -23,8 +23,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _BOOLS = (bool, np.bool_)
 _HEX_DIGITS = frozenset("0123456789abcdef")
-_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # though float() takes some of them
-_NAME = type.__dict__["__name__"]  # the type's own attribute, whatever a caller's metaclass defines
+_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # float() accepts some
+_NAME = type.__dict__["__name__"]  # reads the name of a type even if its metaclass defines __name__
 
 
 # ---- showing values in messages ----
@@ -39,7 +39,7 @@ def shown(value: object) -> str:
     """Return the value and its type, at most 60 characters of the value; only its type if it cannot be printed."""
     try:
         text = repr(value)
-    except Exception:  # it holds a number too long to print, or its own __repr__ raises
+    except Exception:  # a number in it is too long to print, or its __repr__ raises
         return f"a value of type {kind_of(value)}"
     return f"{text:.60} ({kind_of(value)})"
 
@@ -140,7 +140,7 @@ def text(name: str, value: object) -> str:
     """Return a plain str."""
     if not isinstance(value, str):
         raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
-    return str.__str__(value)  # without what a subclass changes
+    return str.__str__(value)  # the method of str, even if a subclass overrides it
 
 
 def label(name: str, value: object) -> bytes:

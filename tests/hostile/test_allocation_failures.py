@@ -87,5 +87,5 @@ def test_creating_the_first_session_of_a_process_can_be_repeated(injector: Path,
     swept = run(injector, [FIRST_SESSION], mode, library=extension())
     assert not failures(swept), failures(swept)
     result = swept[FIRST_SESSION]
-    assert result.allocations >= 7  # those of ggml's setup and of the session
+    assert result.allocations >= 7  # for ggml's setup and for the session
     assert result.refused == result.allocations

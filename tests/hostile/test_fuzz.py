@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_watcher_at_once(tmp_path: Path) -> None:
 
 
 def test_a_result_that_depends_on_the_number_of_threads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The changed download behaves like a kernel with a race."""
+    """The test replaces the download by one whose numbers depend on the number of threads, as after a race."""
     honest = nn.tnn_download
 
     def dishonest(s: nn.Session, t: nn.Tensor) -> Any:

@@ -44,7 +44,7 @@ def test_the_machine_knows_every_call_and_reports_an_argument_that_it_cannot_mak
     with (tmp_path / "journal").open("w") as journal:
         played = fuzz_machine.Played(journal, Counter())
         with pytest.raises(NotImplementedError, match="colour: complex"):
-            _ = [played.call(strange) for _ in range(100)]  # one in 25 arguments is any object, without an error
+            _ = [played.call(strange) for _ in range(100)]  # for 1 of 25 arguments any object is passed instead
         played.session.close()
         played.other.close()
 

@@ -74,7 +74,7 @@ def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -
 
 
 def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path) -> None:
-    """So the target does not link until array_calls.c defines it."""
+    """The generated code calls such a call, so the target does not link until array_calls.c defines it."""
     more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n); /* Take memory. */\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def write_calls_end() -> str:
 
 
 def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) -> None:
-    """Except downloads of tensors that are not outputs, which the journeys try on purpose."""
+    """Only downloads of tensors that are not outputs are refused; the journeys try these on purpose."""
     assert len(seeds) == len(write_seeds.SEEDS) > 10
     for seed in seeds:
         played = play(programs[0], "--say", seed)
@@ -147,7 +147,7 @@ def test_a_named_clang_without_libfuzzer_is_an_error(tmp_path: Path) -> None:
 def test_a_signal_prints_the_command_that_repeats_the_input(
     programs: list[Path], seeds: list[str], end: signal.Signals
 ) -> None:
-    """A sanitizer turns the signal into an abort."""
+    """The program prints the command before it ends, also if a sanitizer handles the signal and then aborts."""
     # Its report must go to stderr, because `make sanitize` counts the reports in its own folder as failures.
     env = {**os.environ, "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:log_path=stderr"}
     with subprocess.Popen(

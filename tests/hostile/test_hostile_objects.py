@@ -269,7 +269,7 @@ def test_a_random_stream_with_an_invalid_state_is_refused_by_name(name: str, val
 
 
 def test_more_memory_than_the_machine_has_is_refused_before_it_is_allocated() -> None:
-    """The kernel would promise this memory to numpy, and would end the process when it is filled."""
+    """Linux would let numpy allocate this memory, and would kill the process when the memory is filled."""
     much = nn.tnn_available_memory() + (1 << 30)
     with pytest.raises(TinyNNMemoryError, match=r"^n: .* are available"):
         nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, much // 4)

@@ -216,7 +216,7 @@ def test_the_error_for_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: p
 
 
 class Array:
-    """Compares element by element, like numpy's arrays."""
+    """An object whose == returns an array, because it compares each element, as numpy's arrays do."""
 
     def __eq__(self, other: object) -> Any:
         return np.array([True, False])

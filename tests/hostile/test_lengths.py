@@ -134,7 +134,7 @@ print(len(ENTRIES) * len(VALUES), "calls")
 
 
 def test_memory_is_asked_for_before_it_is_used() -> None:
-    """The lengths fit, but the results would need more memory than there is."""
+    """The arguments have the right lengths, but the results would need more memory than the machine has."""
     output = run_with_toynn(
         LIMITS
         + """

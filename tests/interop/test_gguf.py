@@ -45,7 +45,7 @@ def test_a_model_exported_as_f32_is_imported_unchanged(name: str, tmp_path: Path
 @each_shape
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
 def test_an_imported_model_is_exported_with_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
-    """Values are rounded only once: rounding a rounded value does not change it."""
+    """The second export rounds values that are rounded already, which does not change them."""
     export_gguf(make(name), tmp_path / "a.gguf", dtype)
     export_gguf(import_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf", dtype)
     assert stored(tmp_path / "a.gguf") == stored(tmp_path / "b.gguf")
@@ -188,7 +188,7 @@ def test_a_file_is_replaced_only_on_request_and_only_by_a_complete_file(tmp_path
     with pytest.raises(TinyNNValueError, match="already exists"):
         export_gguf(make("tied"), path)
     broken = make("tied")
-    broken.weights["output_norm.weight"][0] = np.nan  # found only while the file is written
+    broken.weights["output_norm.weight"][0] = np.nan  # the export notices it only while it writes the file
     with pytest.raises(TinyNNValueError, match=r"output_norm\.weight"):
         export_gguf(broken, path, overwrite=True)
     assert path.read_bytes() == b"precious"
@@ -252,7 +252,7 @@ def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any]
     ],
 )
 def test_llama3_scaling_is_recognised_by_its_factors(scaling: RopeScaling, tmp_path: Path) -> None:
-    """With head_dim 16 and base 100 some factors are 1, some are the largest, and some lie between."""
+    """With head_dim 16 and base 100, some factors are 1, some are the largest one, and some are between these two."""
     model = make("tied", tokens=None, rope_base=100.0)
     factors = scaling.freq_factors(16, 100.0)
     write_foreign(tmp_path / "m.gguf", model, factors)
@@ -262,7 +262,7 @@ def test_llama3_scaling_is_recognised_by_its_factors(scaling: RopeScaling, tmp_p
 
 
 def test_the_scaling_of_llama_3_2_is_recognised(tmp_path: Path) -> None:
-    """Factor 32, original context 8192, base 500000, head_dim 64."""
+    """The model has factor 32, original context 8192, base 500000 and head_dim 64."""
     scaling = RopeScaling.llama3_hf(32.0, 1.0, 4.0, 8192)
     model = make("tied", tokens=None, rope_base=500000.0, n_heads=1, n_kv=1, head_dim=64)
     write_foreign(tmp_path / "m.gguf", model, scaling.freq_factors(64, 500000.0))
@@ -307,7 +307,7 @@ def test_the_small_file_used_by_the_tests_of_refusals_is_valid(tmp_path: Path) -
 Q = "blk.0.attn_q.weight"
 KEYS = {
     "general.architecture": (scalar(STRING, "qwen2"), "architecture is 'qwen2', but toynn supports only 'llama'"),
-    "llama.block_count": (scalar(U32, 2**31), "block_count is 2147483648, but the file has only 11 tensors"),
+    "llama.block_count": (scalar(U32, 2**31), "block_count is 2147483648, but the file has only 11 tensors; "),
     "llama.context_length": (scalar(U32, 0), "ctx must be an integer from 1"),
     "llama.embedding_length": (scalar(STRING, "4"), "embedding_length must be one integer, got '4'"),
     "llama.feed_forward_length": (
@@ -395,7 +395,7 @@ def test_an_invalid_tensor_is_refused_by_name(
 
 
 def test_a_zero_bias_of_the_output_projection_is_ignored(tmp_path: Path) -> None:
-    """attention_bias of Hugging Face adds such a bias."""
+    """Files have such a bias if the model was trained with attention_bias of Hugging Face."""
     model = read(tmp_path / "m.gguf", tiny().with_tensor("blk.0.attn_output.bias", [4], 0, None, b"\0" * 16).build())
     assert "blk.0.attn_output.bias" not in model.weights
 

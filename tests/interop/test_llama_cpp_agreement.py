@@ -85,7 +85,7 @@ def test_logits_of_smaller_dtypes_are_close(name: str, dtype: str, tmp_path: Pat
 
 
 def test_without_the_permutation_of_q_and_k_the_logits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So the bounds above would detect a missing permutation, although llama.cpp loads the file."""
+    """llama.cpp loads a file without the permutation, so only the bounds above can detect that it is missing."""
     monkeypatch.setattr("toynn.interop.gguf_export.to_interleaved", lambda rows, n_heads: rows)
     model = make("qkv_bias")
     export_gguf(model, tmp_path / "m.gguf")

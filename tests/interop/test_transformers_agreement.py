@@ -102,7 +102,7 @@ def test_half_precision_weights_of_transformers_are_read_exactly(dtype: str, tmp
 
 
 def test_llama3_scaling_of_the_reference_differs_from_that_of_transformers() -> None:
-    """So it is refused by the export, because the angles would be wrong by this much."""
+    """The export refuses this scaling, because in transformers the angles would differ by more than 20 percent."""
     theirs = RopeScaling.llama3_hf(**LLAMA3).freq_factors(10, 100.0)
     ours = RopeScaling.llama3(**LLAMA3).freq_factors(10, 100.0)
     assert theirs is not None

@@ -26,7 +26,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
 
-# ---- there and back ----
+# ---- round trips ----
 
 
 @pytest.mark.quick
@@ -296,7 +296,7 @@ def test_a_changed_byte_anywhere_is_refused_or_harmless(trained: Path, tmp_path:
     path.write_bytes(changed)
     try:
         back = load_checkpoint(run)
-        assert {**back.model.weights}.keys() <= good.keys()  # at most versions or configuration in meta.json changed
+        assert {**back.model.weights}.keys() <= good.keys()  # versions or config may have changed
         assert all(values.tobytes() == good[name] for name, values in back.model.weights.items())
     except TinyNNError:
         assert changed != content

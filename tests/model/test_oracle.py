@@ -117,7 +117,7 @@ def test_shifting_all_positions_does_not_change_the_logits() -> None:
 
 
 def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
-    """The gradient of the logits of such a row is softmax / rows in ggml, although its loss is constant (0)."""
+    """In ggml the gradient of the logits of such a row is softmax / rows, although the loss of the row is always 0."""
     variant = VARIANTS["tied"]
     labels = variant.labels()
     labels[3] = 0.0
@@ -190,10 +190,10 @@ def test_training_changes_neither_the_given_weights_nor_a_frozen_embedding() -> 
 
 
 def test_float64_training_follows_the_published_curve_of_the_reference() -> None:
-    """Section 7 of the specification, on our own window with as many distinct labels as the sequence of the reference.
+    """Train as in section 7 of the specification, on a window of our own with the same number of distinct labels.
 
-    All positions are alike at seed 0 of the old stream, so only rounding noise, which Adam amplifies, tells sequences
-    apart, and float64 has next to none of it: only the number of distinct labels matters.
+    With seed 0 of the old stream all rows of the embedding are equal. So the losses of two sequences with the same
+    number of distinct labels differ only by rounding errors, which Adam amplifies, and in float64 these are tiny.
     """
     cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=128)
     window = json.loads(TOKENS.read_text(encoding="utf-8"))["smoke_window"]["ids"]

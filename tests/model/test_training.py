@@ -448,7 +448,7 @@ def test_a_nan_loss_names_the_tensor_and_keeps_the_checkpoints(data: Path, tmp_p
 
 
 def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_path: Path) -> None:
-    """All tokens are equal, the head is huge and its norm tiny: logits are finite, the gradient of the norm is not."""
+    """The head is huge and the norm before it tiny, so the logits are finite, but the gradient of the norm is not."""
     train(TrainArgs(data, tmp_path / "first", config(1, model=dataclasses.replace(MODEL, untied=True))))
     model = load_checkpoint(tmp_path / "first").model
     weights = {name: values.copy() for name, values in model.weights.items()}

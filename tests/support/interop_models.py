@@ -25,7 +25,7 @@ LLAMA3: dict[str, Any] = {
     "low_freq": 1.0,
     "high_freq": 4.0,
     "orig_max_pos": 64,
-}  # with d_head 10 and base 100, all three ranges occur
+}  # with d_head 10 and base 100, the model has short, medium and long wavelengths
 
 TRAINED_ON = [
     "The cat sat on the mat. It's a warm day, isn't it? They're glad, we've seen them, I'll go, I'd say I'm done.\n",
@@ -33,7 +33,7 @@ TRAINED_ON = [
     "def f(x):\n    return x**2 + 10 * x - 7  # \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442\n",
 ]
 
-# Texts that byte-level tokenizers of different programs split differently when one of them is wrong.
+# If one of two programs splits texts into words wrongly, these texts show it.
 TEXTS = [
     *TRAINED_ON,
     "", " ", "  ", "\n", "\r\n \r\n", "\t\ttab", "a  b   c    d", " leading", "trailing   ", "\n\n\nx\n \n y",
@@ -132,8 +132,10 @@ def decoder_of(model: TrainedModel) -> LlamaDecoder:
 
 @functools.cache
 def split_revealing(pre: str) -> tuple[bytes, int]:
-    """A tokenizer.json and its size: its merges join any byte with an a, a 1 or a space beside it, and so tell whether
-    the two were in one word."""
+    """Return a tokenizer.json whose ids show where a text is split into words, and the size of its vocabulary.
+
+    Its merges join any byte with an a, a 1 or a space beside it, but only if both are in the same word.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [(left, byte) for left in "a\u0120" for byte in alphabet] + [(b, right) for b in alphabet for right in "a1"]
     pairs = list(dict.fromkeys(pairs))

@@ -2,11 +2,12 @@
 
     python tests/support/kill_at_every_moment.py DATA FOLDER [--every N]
 
-For each moment a process of its own trains and sends itself SIGKILL just before its k-th opening for writing, renaming,
-removal or making of a folder (Python's audit events). Then the run must hold a checkpoint that loads, if it had one
-before, and a second process, killed too at some moment, and a third that is not, must end with the bytes of a training
-that nobody killed, with its best model and its checkpoints: the best is neither the first that was nor the last. Prints
-the number of kills; raises on the first difference.
+A change is a file that is opened for writing, a rename, a removal or a new folder (Python's audit events report them).
+For each k, a child process trains and kills itself with SIGKILL just before change k. If the run had a checkpoint
+before, it must still have one that can be loaded. Then a second child resumes the run and is killed too, and a third
+one resumes it and finishes. The result must have the bytes of a training that was never killed, and the same best model
+and checkpoints. The best model is neither the first nor the last one. The script prints the number of kills, and raises
+an error at the first difference.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BEST_STEP = 4
 
 
 def in_a_process(work: Callable[[], None]) -> int:
-    """Run it in a forked child, and return the exit code of the child, negative for a signal."""
+    """Run `work` in a forked child, and return the child's exit code; it is negative if a signal ended the child."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -50,7 +51,10 @@ def in_a_process(work: Callable[[], None]) -> int:
 
 
 def killed_at(moment: int, run: Path, work: Callable[[], None]) -> int:
-    """Do the same, killed just before the moment-th change under `run`; return 0 if there are fewer changes."""
+    """Run `work` in a child that is killed just before change number `moment` under `run`, and return its exit code.
+
+    The exit code is 0 if there are fewer changes.
+    """
 
     def armed() -> None:
         seen = 0

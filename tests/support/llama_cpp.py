@@ -118,8 +118,10 @@ def _library() -> Any:
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp, on one thread, as exact as it can be: keys and values are cached in f32 (f16 is its
-    default), attention is not its flash attention, weights are not repacked. With f32 weights all of it is then f32.
+    """A GGUF file that is loaded in llama.cpp and computed on one thread, as exactly as llama.cpp can.
+
+    Keys and values are cached in f32 instead of f16, flash attention is off, and weights are not repacked. So if the
+    weights are f32, everything is computed in f32.
     """
 
     def __init__(self, path: Path, n_ctx: int = 512) -> None:

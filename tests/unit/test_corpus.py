@@ -96,7 +96,7 @@ def test_a_story_with_other_names_or_one_more_sentence_counts_as_similar(i: int)
 
 
 def test_at_least_a_seventh_of_every_story_and_half_on_average_is_unique() -> None:
-    """A held-out story is then a new combination, which a model that memorized the others does not know."""
+    """A model that has memorized the other stories then cannot predict a held-out story, which is a new combination."""
     times = Counter(run for story in STORIES for run in runs(story))
     own = [sum(times[run] == 1 for run in runs(story)) / len(runs(story)) for story in STORIES]
     assert min(own) >= 1 / 7

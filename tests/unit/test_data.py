@@ -94,7 +94,7 @@ any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=2
 def test_any_text_in_any_pieces_decodes_to_itself(
     texts: list[str], size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """All kinds of line ends, bytes without a meaning in any encoding, empty documents, and very small pieces."""
+    """The texts have all kinds of line ends, odd characters and empty documents, and are read in very small pieces."""
     tmp_path = tmp_path_factory.mktemp("any")
     texts = [text for text in texts if text.strip() != END_OF_TEXT and END_OF_TEXT not in text]
     path = tmp_path / "text.txt"
@@ -395,7 +395,7 @@ def test_a_batch_equals_its_windows_across_any_number_of_epochs() -> None:
 
 
 def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier version needed 27 times as much: two arrays and a tuple for each window."""
+    """An earlier version made two arrays and a tuple for each window, and needed 27 times as much memory."""
     import tracemalloc
     from contextlib import contextmanager
 
@@ -420,7 +420,7 @@ def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.M
 
 
 def test_a_failed_draw_of_an_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier version kept the offset of the new epoch with the order of the old one."""
+    """In an earlier version the batcher then had the offset of the new epoch, but still the order of the old one."""
     from contextlib import contextmanager
 
     tokens = np.arange(1009, dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""What tools/generate_tinynn.py writes is what git has, and what it does with a header that changed."""
+"""The files in git are those that tools/generate_tinynn.py writes, and it handles changes of the header."""
 
 from __future__ import annotations
 

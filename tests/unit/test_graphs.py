@@ -216,7 +216,7 @@ def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
 
 
 def test_a_graph_too_long_to_be_grouped_has_the_same_losses(desk: Desk) -> None:
-    """A chain of norms with gain 1: after the first, each changes its input only within rounding."""
+    """The graph is a chain of norms with weight 1. Only the first norm changes its input by more than rounding."""
     s = desk.s
     losses = []
     for norms in (1, 1500):

@@ -114,9 +114,9 @@ def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
 
 @pytest.mark.parametrize(("window", "stride"), [(7, 1), (7, 3), (7, 7), (64, 10), (None, 32), (9, 5)])
 def test_sliding_windows_count_the_last_tokens_of_each(run: Path, window: int | None, stride: int) -> None:
-    """The direct computation is that of transformers' guide to perplexity: a window of inputs, and targets to count.
+    """The test computes the losses directly, as transformers' guide to perplexity does, and compares the sums.
 
-    There a window of L tokens predicts L - 1 of them; here a window predicts as many tokens as it reads.
+    In the guide a window of L tokens predicts L - 1 of them; here a window predicts as many tokens as it reads.
     """
     with load(run, n_threads=1) as model:
         assert model.start_id is not None
@@ -191,7 +191,7 @@ def test_an_interrupted_stream_has_no_reason(run: Path) -> None:
 
 
 def test_ids_without_a_token_are_never_sampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vocabulary is padded; an untrained model gives all ids about the same probability."""
+    """The model has more ids than the tokenizer has tokens. When it is untrained, all ids are about equally likely."""
     with load(run, n_threads=1) as model:
         known = ids_needed(model.tokenizer)
         assert known < VOCAB - 5
@@ -294,7 +294,7 @@ def test_text_that_is_not_valid_unicode_is_refused(run: Path, text: str) -> None
 
 
 def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Path) -> None:
-    """The second prompt has as many tokens as the decoder had read of the first, so counts do not show the change."""
+    """The second text is as long as the first one, so the number of tokens read does not show the change."""
     with load(run, n_threads=1) as model:
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
@@ -381,7 +381,7 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
 
 def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path) -> None:
-    """Whatever token comes first becomes the model's end token."""
+    """The test makes the first generated token the model's end token, so that the model ends its text at once."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
         never = ids_without_token(model.tokenizer, VOCAB)
@@ -424,7 +424,7 @@ def test_nothing_is_printed_before_a_prompt_is_refused(run: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii:surrogateescape"])
 def test_a_stdout_that_is_not_utf_8_gets_the_whole_text(run: Path, encoding: str) -> None:
-    """What it cannot encode is replaced. An untrained model writes many such characters."""
+    """Characters that stdout cannot encode are replaced; an untrained model writes many of them."""
     options = ["-p", "x\u20acy", "-n", "60", "--rolling", "--temperature", "3", "--top-k", "0", "--seed", "1"]
     with load(run) as model:
         text = model.generate("x\u20acy", max_tokens=60, rolling=True, temperature=3.0, top_k=0, seed=1)

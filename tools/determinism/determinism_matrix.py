@@ -181,7 +181,7 @@ def put(page: str, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", type=Path, action="append", default=[], help="Another Python; can be repeated.")
+    parser.add_argument("--python", type=Path, action="append", default=[], help="Also test this Python; repeatable.")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="Folder for the builds.")
     parser.add_argument("--table", action="append", help="Run only the table with this title; can be repeated.")
     parser.add_argument("--rerun", action="store_true", help="Also run the cells that already ran on this source.")

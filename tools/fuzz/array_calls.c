@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 0..223: the number of elements of t. Else: any number. */
+/* Decodes a length. A byte of 0..223 means the number of elements of t; after a larger byte, eight bytes give any number. */
 static int64_t length_for(struct decoder * d, tnn_tensor t) {
     const uint8_t k = byte_of(d);
     const int64_t n = d->here->s != NULL ? tnn_tensor_nelements(d->here->s, t) : 3;
@@ -155,7 +155,7 @@ void call_tnn_train_step(struct decoder * d) {
     int32_t      * ids  = ints_of(d, n), * targets = ints_of(d, n);
     float        * hp   = floats_of(d, n_hp);
     const int32_t  mode = int32_of(d);
-    const uint8_t  null = byte_of(d); /* which of the pointers are NULL */
+    const uint8_t  null = byte_of(d); /* selects the pointers that are NULL */
     float        * loss = malloc(sizeof(*loss)), * norm = malloc(sizeof(*norm));
     if (!takes_long(d)) {
         end_status(d, tnn_train_step(s, null == 255 ? NULL : &step, ids, targets, ids != NULL && targets != NULL ? n : 0, hp,

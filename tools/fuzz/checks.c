@@ -13,7 +13,7 @@ _Noreturn void broken(const struct decoder * d, const char * promise) {
     abort();
 }
 
-/* flags: those of the newest tensors, which calls use more often than others. */
+/* Returns the state of a session. The flags are those of the newest tensors only, because calls use them most often. */
 static struct standing standing(const struct slot * slot) {
     tnn_session * s     = slot->s;
     int64_t       flags = 0;
@@ -49,7 +49,7 @@ static int end(struct decoder * d, bool failed) {
     tnn_session * s    = d->here->s;
     const int     code = tnn_last_error_code(s);
     const char  * text = tnn_last_error(s);
-    if (s == NULL) { /* the error of the thread stays until the next one */
+    if (s == NULL) { /* without a session, the error is that of the thread, which is kept until the next error */
         HOLDS(failed && code == TNN_E_STATE);
         say(d, code, text);
         d->refused++;
@@ -88,7 +88,7 @@ static void keep(struct slot * slot, tnn_tensor t) {
             return;
         }
     }
-    if (slot->n_live == MAX_LIVE) { /* the first ones stay: they are the weights */
+    if (slot->n_live == MAX_LIVE) { /* the first half is kept, because it has the weights */
         memmove(slot->live + MAX_LIVE / 2, slot->live + MAX_LIVE / 2 + 1, (MAX_LIVE / 2 - 1) * sizeof(t));
         slot->n_live--;
     }
@@ -146,7 +146,7 @@ void check_usable(struct decoder * d, struct slot * slot) {
     const tnn_tensor y = tnn_scale(s, tnn_add(s, x, x), 0.75f);
     HOLDS(y > 0 && tnn_last_error_code(s) == TNN_OK);
     HOLDS(tnn_realize(s, y) == TNN_OK);
-    HOLDS(tnn_compute(s) == TNN_E_STATE); /* x is not uploaded */
+    HOLDS(tnn_compute(s) == TNN_E_STATE); /* refused, because x is not uploaded yet */
     for (int i = 0; i < 6; i++) {
         data[i] = (float) i - 2.5f;
     }

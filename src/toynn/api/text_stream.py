@@ -57,7 +57,7 @@ class GeneratedText(str):
 
 
 def _pieces(decoder: LlamaDecoder, tokens: TokenStream, texts: IncrementalDecoder) -> Iterator[str]:
-    decoder.rewind()  # not before the first piece is requested: until then another text may be read
+    decoder.rewind()  # only when the first piece is requested, so that another text can be read until then
     for token in tokens:
         if piece := texts.add(token):
             yield piece

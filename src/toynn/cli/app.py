@@ -59,7 +59,7 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what click would write, without importing every command for its help."""
+        """Write the list of commands that click would write, but do not import each command to get its help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
@@ -114,7 +114,7 @@ def _one_line(error: BaseException) -> str:
 
 def _exit_code(error: BaseException) -> int:
     """Return 2 if other input would help, 1 otherwise."""
-    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # a wrong TOYNN_GEMM_KERNEL
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # TOYNN_GEMM_KERNEL is wrong
         return 2
     bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
     return 2 if isinstance(error, bad_input) else 1

@@ -35,9 +35,9 @@ def main() -> None:
 
 
 def _check_streams() -> None:
-    """Make up for what a caller may have done to stdin, stdout and stderr; exit if stdout is closed."""
+    """Open stdin and stderr if the caller has closed them, make stdout print any text, and exit if stdout is closed."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # one of the three was closed: a file opened later, like the log, would be written to in its place
+        pass  # one of the three is closed; without this, a file opened later, like the log, would get its number
     if sys.stderr is None:
         sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8")
     else:

@@ -45,7 +45,10 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
     most = min(vocab_size, text_bytes + 257)
     want_memory("vocab_size", _BYTES_PER_TOKEN * most, f"{vocab_size} tokens, {most} of them from these texts,")
     if not sys.executable:
-        raise OSError("a tokenizer is learned in a Python process, but sys.executable is empty")
+        raise OSError(
+            "sys.executable is empty, but a tokenizer is learned in a new Python process: "
+            "set sys.executable to the path of the Python interpreter"
+        )
     ours, theirs = Pipe()
     with ours, tempfile.TemporaryFile() as messages:
         with theirs:
@@ -60,7 +63,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
         try:
             content = _answer(ours, most, eos, texts)
             if content is None:
-                child.wait()  # it has closed its end: its own exit status says why
+                child.wait()  # the child has closed its end of the pipe; its exit status says why
         finally:
             child.kill()
             status = child.wait()

@@ -127,7 +127,10 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
     d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
     n_layers = values.whole("llama.block_count")
     if not 1 <= n_layers <= len(tensors) // FEWEST_PER_LAYER:
-        raise FileFormatError(f"llama.block_count is {n_layers}, but the file has only {len(tensors)} tensors")
+        raise FileFormatError(
+            f"llama.block_count is {n_layers}, but the file has only {len(tensors)} tensors; "
+            f"there must be at least one layer, and each needs {FEWEST_PER_LAYER} tensors"
+        )
     if n_heads < 1:
         raise FileFormatError(f"llama.attention.head_count must be at least 1, got {n_heads}")
     head_dim = values.whole("llama.attention.key_length", d_model // n_heads)

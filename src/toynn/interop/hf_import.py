@@ -50,7 +50,8 @@ def import_hf(folder: Path) -> TrainedModel:
     with naming(folder / CONFIG):
         if shape.n_layers > len(stored) // FEWEST_PER_LAYER:
             raise FileFormatError(
-                f"num_hidden_layers is {shape.n_layers}, but the folder contains only {len(stored)} tensors"
+                f"num_hidden_layers is {shape.n_layers}, but the folder contains only {len(stored)} tensors; "
+                f"each layer needs at least {FEWEST_PER_LAYER}"
             )
     foreign = {weight.hf_name: weight.size for weight in foreign_weights_of(shape) if shape.qkv_bias}
     with naming(folder):

@@ -124,13 +124,13 @@ class Layout(ABC):
         """Build one step of AdamW on a weight. norm: from `tnn_fused_grad_norm`, if gradients are clipped."""
 
     def forward_graph(self, keep_taps: bool) -> ForwardGraph:
-        """Drop the current graph and build one for `tnn_compute`."""
+        """Drop the current graph and build one with which `tnn_compute` computes the logits."""
         graph = self._rebuilt(keep_taps)
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
     def loss_graph(self) -> LossGraph:
-        """Drop the current graph and build one for `tnn_compute`."""
+        """Drop the current graph and build one with which `tnn_compute` computes the loss."""
         graph = self._rebuilt(keep_taps=False)
         t_labels, t_loss = self.loss(graph.taps["logits"])
         tnn_set_output(self.session, t_loss)

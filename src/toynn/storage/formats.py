@@ -40,7 +40,7 @@ class Format:
         return 1 + len(self.migrations)
 
     def text(self, content: dict[str, Any]) -> str:
-        """Return the file with that content."""
+        """Return the text of a file that has the header of this format and then these keys."""
         header = dataclasses.asdict(_Header(self.name, self.version))
         return json.dumps({**header, **content}, indent=1, allow_nan=False) + "\n"
 

@@ -84,7 +84,7 @@ def _converted(hint: Any, value: object, name: str) -> Any:
         if not isinstance(value, list):
             raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
         return [_converted(arguments[0], one, f"{name}[{i}]") for i, one in enumerate(value)]
-    # A bool is an int for Python, but not for a reader of the file. A whole number is a number.
+    # A bool is refused where a number is expected, although it is an int in Python. An int is accepted as a float.
     fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise TinyNNTypeError(f"{name} must be {_TYPE_NAMES[kind]}, got {_REPR.repr(value)}")

@@ -24,7 +24,7 @@ def write_tensors(
     mode = path.stat().st_mode & 0o7777  # the mode that the umask gives any file
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path, metadata=metadata)
-    except SafetensorError as error:  # the library reports a full disk this way
+    except SafetensorError as error:  # the library raises it if the disk is full
         raise OSError(f"{path} could not be written: {error}") from None
     path.chmod(mode)  # the library replaces the file by one that only its owner may read
     sync(path)

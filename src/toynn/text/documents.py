@@ -82,8 +82,9 @@ def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
 
 
 def marker_in(line: str, markers: Collection[str]) -> str | None:
-    """Return the marker that a whole line is equal to, or None. A byte-order mark before it, from joined files, counts
-    as nothing.
+    """Return the marker that a whole line is equal to, or None.
+
+    A byte-order mark before it, which is left when files are joined, is ignored.
     """
     content = line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK)
     return content if content in markers else None

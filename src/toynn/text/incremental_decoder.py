@@ -88,7 +88,7 @@ class IncrementalDecoder:
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds to the text of the tokens before it. They join to the text of all.
+    """Return the text that each token adds to the text of the tokens before it. Joined, they are the whole text.
 
     The text of a character stands at the token that completes it. Raises TinyNNValueError if the tokenizer fails.
     """

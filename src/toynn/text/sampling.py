@@ -185,7 +185,7 @@ def _tokens(
     if rolling:
         prompt = integer_array("prompt", prompt, n_ctx)
     logits = decoder.feed(prompt)
-    read: list[int] = np.asarray(prompt).tolist() if rolling else []  # what a full cache is reduced to
+    read: list[int] = np.asarray(prompt).tolist() if rolling else []  # the tokens that are in the cache
     for made in range(max_tokens):
         logits[hidden] = -np.inf
         token = _sampled(*choices(logits, sampling), rng)
@@ -217,7 +217,7 @@ def _sampled(tokens: npt.NDArray[np.int64], p: npt.NDArray[np.float64], rng: np.
 
 
 def _last_half(read: list[int], n_ctx: int, keep: int) -> list[int]:
-    """Return the first `keep` tokens and the last ones after them: half a context together, at least one token."""
+    """Return the first `keep` tokens, then the last ones: half a context in all, and at least one token."""
     half = max(n_ctx // 2, 1)
     if keep >= half:
         keep = 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokensAround(NamedTuple):
-    """The ids that stand before and after a text, for example a token that begins it. Both are empty for most."""
+    """The ids that stand before and after a text, for example a token that begins it. Most tokenizers have none."""
 
     before: list[int]
     after: list[int]

@@ -19,10 +19,10 @@ from toynn.tinynn.memory import want_memory
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_FEW = 1 << 16  # elements that are converted in milliseconds: their shape is left to the caller's check
+_FEW = 1 << 16  # so few elements are converted in milliseconds, so only the caller checks their shape
 _DEEPEST = 64  # numpy's largest number of dimensions
-_BYTES_OF_ITEM = 16  # of a list: a pointer, and the number in the array
-_BYTES_OF_NEW_ITEM = 48  # of another sequence: also the object that its iterator makes
+_BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and the number in the array
+_BYTES_OF_NEW_ITEM = 48  # bytes for an item of another sequence, whose iterator also makes an object
 _NOT_NUMBERS = (str, bytes, dict, set, frozenset)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
@@ -67,14 +67,14 @@ class _Sequences:
         self._room = 4 * max(most, _FEW)  # rows are counted too; `array_of` checks the exact number
 
     def without_excess(self, value: object, depth: int = 0) -> object:
-        """Return the value, or lists and arrays with its elements, of which numpy reads no more than were counted.
+        """Return a value with the same elements that is safe to give to numpy: arrays, and lists of counted length.
 
-        numpy iterates over sequences other than lists and tuples, whatever their length.
+        numpy reads other sequences until their iterator ends, whatever their len() is.
         """
         if isinstance(value, np.ndarray):
             return self._counted(np.asarray(value))
         if isinstance(value, list | tuple):
-            kind: Any = list if isinstance(value, list) else tuple  # without what a subclass changes
+            kind: Any = list if isinstance(value, list) else tuple  # even if a subclass overrides its methods
             self._count(kind.__len__(value), _BYTES_OF_ITEM)
             items: list[object] = list(kind.__iter__(value))
             if all(issubclass(one, _SCALARS) for one in set(map(type, items))):

@@ -1,4 +1,4 @@
-"""Memory is asked for before it is used."""
+"""Check that memory is available before it is used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _WORTH_ASKING = 1 << 24  # bytes
 def want_memory(name: str, nbytes: int, what: str) -> None:
     """Raise TinyNNMemoryError if fewer than `nbytes` bytes are available.
 
-    The kernel promises memory that it does not have. If it breaks the promise later, while an array is filled, it
-    kills the process.
+    Linux lets a process allocate more memory than there is. When the process then fills an array and no memory is left,
+    Linux kills it.
     """
     if nbytes < _WORTH_ASKING:
         return

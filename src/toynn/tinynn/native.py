@@ -9,7 +9,7 @@ from toynn import _tinynn
 if TYPE_CHECKING:
     from toynn._tinynn import CharPointer
 
-__all__: list[str] = []  # nothing for the users of toynn.tinynn
+__all__: list[str] = []  # users of toynn.tinynn need nothing from here
 
 ffi = _tinynn.ffi
 lib = _tinynn.lib

@@ -20,7 +20,7 @@ from toynn.tinynn.native import ffi, lib, text
 if TYPE_CHECKING:
     from toynn._tinynn import SessionPointer
 
-__all__: list[str] = []  # nothing for the users of toynn.tinynn
+__all__: list[str] = []  # users of toynn.tinynn need nothing from here
 
 _EXCEPTIONS: dict[int, type[TinyNNError]] = {
     lib.TNN_E_VALUE: TinyNNValueError,

@@ -69,10 +69,10 @@ class Session:
             raise failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._native = NativeSession(pointer)
         if ending.is_set() and threading.current_thread() is not threading.main_thread():
-            self._native.free()  # the sessions are closed already: none would close this one
+            self._native.free()  # all sessions are closed already, so this one would never be closed
             raise SessionError("a daemon thread cannot make a session while the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._native.free)
-        self._finalizer.atexit = False  # NativeSession.leave does it
+        self._finalizer.atexit = False  # because NativeSession.leave frees it
         try:
             status(self, lib.tnn_session_set_n_threads, threads, int(over))
         except BaseException:
@@ -141,7 +141,7 @@ class Tensor:
 
     session: Session
     handle: TensorHandle
-    _known_ne: tuple[int, tuple[int, int, int, int]]  # the session's `rebuilds` when ne was read from C, and ne
+    _known_ne: tuple[int, tuple[int, int, int, int]]  # the session's `rebuilds` at the time when ne was read, and ne
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise TinyNNTypeError(f"a Tensor is a handle and never changes: its {name} cannot be set")
@@ -253,7 +253,8 @@ def _called(
 ) -> Any:
     """Call a C function on the native session and return its result, converted before the session can be freed.
 
-    A result that may mean a failure does so if the call left an error code in the session: its exception is raised.
+    may_have_failed: returns whether a result can mean a failure. If so, the error code that the call left in the
+        session decides: the exception for it is raised, and TNN_OK means success.
     """
     native = _native(s)
     with native.lock:
@@ -263,7 +264,7 @@ def _called(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "but other calls must wait until the call returns"
             )
-        native.busy = True  # before the pointer is read: close() then does not free the session, settle() does
+        native.busy = True  # set before the pointer is read: from now on settle() frees the session, not close()
         try:
             pointer = native.live()
             result = function(pointer, *arguments)

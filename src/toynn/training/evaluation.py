@@ -56,7 +56,7 @@ class BestEvaluation:
 
     @classmethod
     def of(cls, state: TrainingState | None) -> BestEvaluation:
-        """Return that of a run that is resumed from `state`, or of a new run."""
+        """Return the best evaluation of a run that is resumed from `state`. None: of a new run, which has none yet."""
         if state is None:
             return cls()
         progress = state.progress

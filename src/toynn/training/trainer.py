@@ -67,7 +67,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
 
 
 class _Trainer:
-    """The loop of one run."""
+    """The training loop of one run: its engine, its data, and what happens after each step."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
 
 
 def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None:
-    """Two SwiGLUs, an add of y with itself and a linear read y = x W^T. The oracle is finite differences."""
+    """y = x W^T is read by two SwiGLUs, by an add of y to itself and by a linear. The oracle is finite differences."""
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         y = nn.tnn_fused_linear(s, x, [w])  # ne=[6, 5]
@@ -271,7 +271,7 @@ def test_parameters_that_are_added_get_separate_gradients() -> None:
 
 
 def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
-    """p is an addend: its gradient is the gradient tensor of the sum, which each step overwrites."""
+    """p is an addend, so its gradient is the tensor of the gradient of the sum, which each step overwrites."""
     with nn.Session(n_threads=1) as s:
         p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))

@@ -275,7 +275,7 @@ def test_positions_of_a_recipe_step_do_not_affect_the_next_step() -> None:
 
 
 def test_drawing_the_weights_of_many_layers_reads_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work, not the seconds: the time to realize a model must grow linearly with its layers."""
+    """The time to realize a model must grow linearly with its layers. The test counts the work, not the seconds."""
     from toynn.llm import parameters
     from toynn.model.weights import weights_by_head_of
 

@@ -1,7 +1,7 @@
 """The two random streams of the initial weights, one value at a time.
 
-Python's math.log, math.cos and math.sin are the C library's f64 functions (numpy's vectorised ones are not), its
-floats are f64 and its integers have no end, so this is the definition itself, to be compared bit for bit.
+This is the definition of the streams, so toynn must give the same bits: Python's floats are f64, its integers have no
+limit, and math.log, math.cos and math.sin are the functions of the C library, unlike numpy's vectorised functions.
 """
 
 from __future__ import annotations

@@ -118,9 +118,9 @@ def loss_and_grads(
 ) -> Result:
     """Return logits, loss and the gradient of every trainable weight.
 
-    The gradient is the one ggml defines, (softmax - labels) / rows at the logits. Where a row of labels sums to 1
-    that is the derivative of the loss; for the row of zeros of a guarded label it is not (the derivative would be
-    0), and ggml's is what trains the model. Hence the second expression below, which has that gradient everywhere.
+    At the logits, ggml's gradient is (softmax - labels) / rows. If a row of labels sums to 1, that is the derivative of
+    the loss. For a row of zeros (a guarded label) the derivative would be 0, but ggml's gradient is not, and it is the
+    one that trains the model. The second expression below therefore has ggml's gradient for every row.
     """
     w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
     for name, tensor in w.items():

@@ -30,7 +30,7 @@ def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
 
 
 def freq_factors(cfg: SmolLM2Config) -> F64:
-    """Return one factor for each pair, shape (d/2,), rounded to float32 like the uploaded ones."""
+    """Return one factor for each pair, shape (d/2,), rounded to float32 because toynn uploads them as float32."""
     factors = []
     for i in range(cfg.head_dim // 2):
         wavelength = 2.0 * np.pi * cfg.rope_base ** (2.0 * i / cfg.head_dim)

@@ -19,7 +19,7 @@ Self = TypeVar("Self", bound="RealizedModel")
 
 
 class RealizedModel:
-    """A model in one of the layouts, and its current graph. Both are None until an engine makes them."""
+    """A model in one of the layouts, and its current graph. Layout and graph are None until an engine makes them."""
 
     def __init__(self) -> None:
         self._layout: Layout | None = None

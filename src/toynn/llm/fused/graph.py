@@ -51,7 +51,7 @@ class FusedGraph(GraphBuilder):
     def attention_cached(
         self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
     ) -> Tensor:
-        """Return the same for the last n tokens of one sequence, whose earlier keys and values are in the cache."""
+        """Return the attention of the last n tokens of one sequence; the cache has the keys and values before them."""
         node = tnn_fused_attention_cached(self.session, qkv, table, cache, n_past, n_heads, n_kv)
         return self.named("attention", node)
 

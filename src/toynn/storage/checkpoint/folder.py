@@ -170,7 +170,7 @@ def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, Floa
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
             raise FileFormatError(f"{folder} is damaged: {name} must be finite and have shape {shape}")
-        if name.endswith(".v") and (values < 0).any():  # a mean of squares
+        if name.endswith(".v") and (values < 0).any():  # v is a mean of squares
             raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, its minimum is {values.min()}")
 
 
@@ -180,7 +180,7 @@ def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
     opened = Path(f"/dev/fd/{file.fileno()}")
     try:
         tensors = load_file(opened if opened.exists() else path)
-    except AttributeError as error:  # the library reports a dtype that numpy does not have this way
+    except AttributeError as error:  # the library raises it for a dtype that numpy does not have
         raise FileFormatError(f"{path}: all tensors must be float32, one has an unsupported type ({error})") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from None

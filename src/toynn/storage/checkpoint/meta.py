@@ -74,9 +74,9 @@ class TrainingProgress:
 class CheckpointMeta:
     """The keys of meta.json.
 
-    step: optimizer steps taken. training: None if the model was imported. versions: what wrote the checkpoint, for
-    people. files: the other files of the checkpoint. other_eos_ids, foreign: see `TrainedModel`; a file without them
-    has the defaults.
+    step: optimizer steps taken. training: None if the model was imported. versions: of the software that wrote the
+    checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign: see
+    `TrainedModel`; a file without them has the defaults.
     """
 
     step: int

@@ -17,7 +17,7 @@ def _describe_the_whole_shape_in_model(meta: dict[str, Any]) -> None:
     """Version 1 to 2: move "untied" and "qkv_bias" into "model", which then is a `ModelShape`."""
     model = meta.get("model")
     if not isinstance(model, dict):
-        return  # an error of version 2 too
+        return  # version 2 reports this error when it reads the result
     for key in ("untied", "qkv_bias"):
         if key not in meta:
             raise TinyNNValueError(f"the key {key!r} is missing")

@@ -92,9 +92,10 @@ class RunFolder:
         return named_checkpoint(self.path, name)
 
     def go_back(self, name: str, best_step: int | None) -> None:
-        """Make an older checkpoint the latest one, and the best one of that time the best, if it still exists.
+        """Make an older checkpoint the latest one.
 
-        Newer checkpoints stay; `keep` removes them when the latest checkpoint has passed their step. Raises OSError.
+        `best` then names the checkpoint that was the best at that time, if it still exists. Newer checkpoints stay;
+        `keep` removes them when the latest checkpoint has passed their step. Raises OSError.
         """
         if (self.path / BEST).exists() and not self._is_best_until(name):
             best = [other for other in checkpoint_names(self.path) if _order(other)[0] == best_step]
@@ -112,7 +113,10 @@ class RunFolder:
             return False
 
     def before_latest(self) -> str | None:
-        """Return the name of the newest checkpoint before the latest, or of all if `latest` cannot be read; or None."""
+        """Return the name of the newest checkpoint that is older than the latest one, or None.
+
+        If `latest` cannot be read, return the name of the newest checkpoint.
+        """
         names = checkpoint_names(self.path)
         try:
             latest = _order(_pointer(self.path, LATEST))
