@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from interop_models import END_OF_TEXT, LLAMA3, SHAPES, TEXTS, VOCAB, logits_of, make, tokenizer
-from toynn import RopeScaling
+from toynn import RopeScaling, load
 from toynn.interop import export_hf, import_hf
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
@@ -120,3 +120,30 @@ def test_auto_tokenizer_gives_the_same_ids_and_text(pre: str, tmp_path: Path) ->
         ids = ours.encode(text, add_special_tokens=False).ids
         assert theirs.encode(text) == ids, text
         assert theirs.decode(ids) == text
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(33, 8), (65, 64), (129, 50)])
+def test_a_sliding_window_gives_the_loss_of_transformers_guide_to_perplexity(
+    max_length: int, stride: int, tmp_path: Path
+) -> None:
+    """The guide masks the labels of the tokens that an earlier window has counted."""
+    export_hf(make("untied", tokens=tokenizer()), tmp_path / "hf")
+    model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    text = "The cat sat on the mat. It's a warm day, isn't it?\n" * 20
+    with load(tmp_path / "hf") as ours:
+        assert ours.start_id is not None
+        ids = torch.tensor([[ours.start_id, *ours.encode(text)]])
+        result = ours.evaluate(text, window=max_length - 1, stride=stride)
+    nats, counted, end = 0.0, 0, 0
+    for begin in range(0, ids.shape[1], stride):
+        before, end = end, min(begin + max_length, ids.shape[1])
+        labels = ids[:, begin:end].clone()
+        labels[:, : before - begin] = -100
+        n = int((labels[:, 1:] != -100).sum())  # the first token of a window has no prediction
+        with torch.no_grad():
+            nats += n * model(ids[:, begin:end], labels=labels).loss.item()
+        counted += n
+        if end == ids.shape[1]:
+            break
+    assert result.tokens == counted
+    assert result.loss == pytest.approx(nats / counted, abs=1e-5)
