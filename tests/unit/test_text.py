@@ -8,6 +8,7 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -380,17 +381,22 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
     assert (json.loads(out)["finish_reason"], note) == ("context_full", "")
 
 
-def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path) -> None:
-    """The test makes the first generated token the model's end token, so that the model ends its text at once."""
+@pytest.mark.parametrize("change", ["eos_id", "other_eos_ids"])
+def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path, change: str) -> None:
+    """The test makes the second generated token an end token of the model, as its only one or as one of several."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
         never = ids_without_token(model.tokenizer, VOCAB)
-        first = next(generate(model.decoder, model.encode("The cat"), Sampling.greedy(), 1, never=never))
-    write_checkpoint(tmp_path / "ends", replace(checkpoint.model, eos_id=first))
-    done = toynn("generate", tmp_path / "ends", "-p", "The cat", "--greedy", "--json")
-    assert json.loads(done.stdout)["finish_reason"] == "end_of_text"
+        prompt = model.encode("The cat")
+        tokens = list(generate(model.decoder, prompt, Sampling.greedy(), 2, never=never))
+        assert tokens[0] != tokens[1]
+        text = model.decode(prompt + tokens[:1])
+    ends: dict[str, Any] = {change: tokens[1] if change == "eos_id" else (1, tokens[1])}
+    write_checkpoint(tmp_path / "ends", replace(checkpoint.model, **ends))
+    told = json.loads(toynn("generate", tmp_path / "ends", "-p", "The cat", "--greedy", "--json").stdout)
+    assert ("The cat" + told["text"], told["finish_reason"]) == (text, "end_of_text")
     done = toynn("generate", tmp_path / "ends", "-p", "The cat", "--greedy")
-    assert (done.stdout, done.stderr) == ("The cat\n", "")
+    assert (done.stdout, done.stderr) == (f"{text}\n", "")
 
 
 def test_one_newline_at_the_end_of_stdin_is_dropped(run: Path) -> None:
