@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from toynn.data import DataMeta
 from toynn.data.prepare import prepare as prepare_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.storage.regular_files import path_of
+from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -30,10 +32,19 @@ _STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the text
 
 @dataclass(frozen=True, repr=False)
 class PreparedData:
-    """A data folder and the description of its content (meta.json). It can be used as the path of the folder."""
+    """A data folder and the description of its content (meta.json). It can be used as the path of the folder.
+
+    notes: sentences about what may be a mistake in the texts.
+    """
 
     path: Path
     meta: DataMeta
+    notes: tuple[str, ...] = ()
+
+    @property
+    def documents(self) -> int | None:
+        """The number of documents in the texts."""
+        return self.meta.documents
 
     @property
     def vocab_size(self) -> int:
@@ -49,7 +60,8 @@ class PreparedData:
 
     def __repr__(self) -> str:
         tokens = ", ".join(f"{n} {name} tokens" for name, n in self.tokens.items())
-        return f"<toynn.PreparedData {str(self.path)!r}: {tokens}, vocabulary {self.vocab_size}>"
+        documents = "" if self.documents is None else f"{self.documents} documents, "
+        return f"<toynn.PreparedData {str(self.path)!r}: {documents}{tokens}, vocabulary {self.vocab_size}>"
 
 
 def prepare(
@@ -69,7 +81,7 @@ def prepare(
 
     Args:
         paths: one or several text files in UTF-8. A document is a file, or a part of one between separator lines.
-        out: the folder to make. It must not exist, or be empty.
+        out: the folder to make. It must not exist, or be empty, or have nothing but what a killed `prepare` left.
         documents: the documents themselves, as strings, instead of paths. A line feed is added to the end of each if it
             is missing.
         vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. Short
@@ -79,13 +91,17 @@ def prepare(
         validation: share of the documents that is held out for validation, from 0 to below 1. Of a single document the
             end is held out.
         eos: the token that ends each document. A given tokenizer must have it as a special token. "" ends none.
-        separator: a line that separates two documents of a file. Default: the text of eos.
+        separator: a line that separates two documents of a file. Default: both <|endoftext|> and the text of eos; a
+            text with lines of another known separator, like </s>, is then refused. "": no line.
         seed: random seed for choosing the documents for validation.
         progress: show the progress in a terminal, or a function that is called with the stage ("learning" or
             "encoding"), the bytes done and the bytes in all.
 
+    Warns (UserWarning) about what may be a mistake in the texts, like JSON lines, or a separator inside of lines.
+
     Raises:
-        TinyNNValueError: a wrong argument, by name; a folder that is there already; a file that is not UTF-8, with the
+        TinyNNValueError: a wrong argument, by name; a folder that is there already, or that another process is writing;
+            lines of a known separator that would be taken for text; a file that is not UTF-8, with the
             position; no text at all; a tokenizer that changes the text. Nothing is left in `out` then.
         TinyNNTypeError: an argument of the wrong type. OSError: a file cannot be read or written.
     """
@@ -97,6 +113,7 @@ def prepare(
     if vocab_size is not None and tokenizer is not None:
         raise TinyNNValueError("give either vocab_size, to train a new tokenizer, or tokenizer, to use an existing one")
     size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
+    notes: list[str] = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))
         if documents is None:
@@ -116,8 +133,12 @@ def prepare(
             separator=separator,
             seed=seed,
             progress=stack.enter_context(_shown(progress)),
+            note=notes.append,
+            name=None if documents is None else "documents",
         )
-    return PreparedData(folder, meta)
+    for sentence in notes:
+        warnings.warn(sentence, stacklevel=2)
+    return PreparedData(folder, meta, tuple(notes))
 
 
 def _given(paths: object) -> list[Path]:
@@ -142,7 +163,7 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
             if not isinstance(document, str):
                 raise TinyNNTypeError(f"documents[{i}] must be a str, got {type(document).__name__}")
             try:
-                content = document.encode("utf-8")
+                content = document.removeprefix(BYTE_ORDER_MARK).encode("utf-8")
             except UnicodeEncodeError as error:
                 raise TinyNNValueError(
                     f"documents[{i}] is not Unicode text: {error.reason} at character {error.start}"

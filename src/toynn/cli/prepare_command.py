@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import click
@@ -22,7 +23,11 @@ from toynn.text.documents import END_OF_TEXT
 @click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
               help="Share of the documents held out for validation.")  # fmt: skip
 @click.option("--eos", default=END_OF_TEXT, show_default=True, help="Token that ends each document.")
-@click.option("--separator", default=None, help="Line that separates documents in a file. [default: the text of --eos]")
+@click.option(
+    "--separator",
+    default=None,
+    help="Line that separates documents in a file. [default: <|endoftext|>, and the text of --eos]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Random seed for choosing the documents for validation.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -40,25 +45,32 @@ def command(
     """Turn text files (UTF-8) into packed tokens and a tokenizer, for `toynn train`."""
     if tokenizer is not None and vocab_size is not None:
         raise click.UsageError("--vocab-size learns a tokenizer and --tokenizer names one: give one of the two")
-    meta = prepare(
-        texts,
-        out,
-        vocab_size=vocab_size,
-        tokenizer=tokenizer,
-        validation=validation,
-        eos=eos,
-        separator=separator,
-        seed=seed,
-    ).meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are printed as notes
+        prepared = prepare(
+            texts,
+            out,
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            validation=validation,
+            eos=eos,
+            separator=separator,
+            seed=seed,
+        )
+    meta, notes = prepared.meta, list(prepared.notes)
     wanted = vocab_size or VOCAB_SIZE
     if tokenizer is None and meta.vocab_size < wanted:
-        click.echo(f"note: the texts are too short for {wanted} tokens; the vocabulary has {meta.vocab_size}", err=True)
+        notes.append(f"the texts are too short for {wanted} tokens; the vocabulary has {meta.vocab_size}")
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         splits = {name: dataclasses.asdict(split) for name, split in meta.splits.items()}
-        click.echo(json.dumps({"out": str(out), "vocab_size": meta.vocab_size, "dtype": meta.dtype, "splits": splits}))
+        content = {"out": str(out), "vocab_size": meta.vocab_size, "dtype": meta.dtype, "documents": meta.documents}
+        click.echo(json.dumps({**content, "splits": splits, "notes": notes}))
         return
     for name, split in meta.splits.items():
         ratio = f", {split.bytes / split.tokens:.2f} bytes per token" if split.tokens else ""
         click.echo(f"{name:<11}{split.tokens} tokens{ratio}")
+    click.echo(f"documents  {meta.documents}")
     click.echo(f"vocabulary {meta.vocab_size}")
     click.echo(f"written to {out}")

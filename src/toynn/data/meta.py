@@ -20,17 +20,23 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Split:
-    """A token file: little-endian, no header. bytes: the size of its text in UTF-8."""
+    """A token file: little-endian, no header. bytes: the size of its text in UTF-8.
+
+    documents: how many documents begin in it. None: written by a version that did not count them.
+    """
 
     file: str
     tokens: int
     bytes: int
     sha256: str
+    documents: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
             integer(name, getattr(self, name), 0, _LARGEST)
         sha256_digest("sha256", self.sha256)
+        if self.documents is not None:
+            integer("documents", self.documents, 0, _LARGEST)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,12 @@ class DataMeta:
             raise TinyNNValueError(f"splits must have the keys {' and '.join(SPLITS)}, got {found:.80}")
         for name in SPLITS:
             one_of(f"splits.{name}.file", self.splits[name].file, (f"{name}.bin",))
+
+    @property
+    def documents(self) -> int | None:
+        """The number of documents in the texts. None: written by a version that did not count them."""
+        counts = [split.documents for split in self.splits.values()]
+        return None if None in counts else sum(count or 0 for count in counts)
 
     def to_json(self) -> str:
         """Return the content of meta.json."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from toynn.errors import TinyNNValueError
 from toynn.storage.regular_files import open_regular
 
 _CHUNK = 1 << 20
@@ -21,9 +22,14 @@ _CHUNK = 1 << 20
 def make_folder(path: Path) -> list[Path]:
     """Make a folder and its missing parents. Return the folders that were made, the innermost first.
 
-    Raises OSError.
+    Raises TinyNNValueError if the path leads through a link to a place that does not exist; OSError.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in missing:
+        if folder.is_symlink():
+            raise TinyNNValueError(
+                f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder or remove the link"
+            )
     path.mkdir(parents=True, exist_ok=True)
     return missing
 

@@ -19,6 +19,7 @@ _READ = 1 << 20  # bytes
 # this share of the bytes at least, and nearly all of them at the same places of each character.
 _FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
 
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 # How files begin that are often taken for texts.
 _STARTS = (
     (b"\xff\xfe\0\0", "it is UTF-32: save it as UTF-8"),
@@ -87,6 +88,8 @@ def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> 
 
 def _refuse_wide_characters(head: bytes, name: str) -> None:
     """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark, whose bytes may all be valid UTF-8."""
+    if head.startswith(_WIDE_MARKS):
+        return  # decoding fails at the mark, and says what it is
     for width, what in ((4, "UTF-32"), (2, "UTF-16")):
         if _has_wide_characters(head, width):
             raise FileFormatError(

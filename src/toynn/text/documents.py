@@ -18,7 +18,7 @@ from toynn.arguments import label
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.text_files import BYTE_ORDER_MARK
-from toynn.text.tokenizer_json import check_text, token_ids
+from toynn.text.tokenizer_json import added_tokens, check_text, token_ids
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -208,7 +208,7 @@ def packed_ids(
     check_text(text, name)
     markers = marker_lines(text, (*KNOWN_MARKERS, *separators))
     if not chosen:
-        refuse_other_markers(markers, separators, tokenizer, name)
+        refuse_other_markers(markers, separators, added_tokens(tokenizer), name)
     end = [end_id] if end_id is not None and any(marker in separators for marker in markers) else []
     ids: list[int] = []
     text_bytes = 0
@@ -237,10 +237,13 @@ def prompt_ids(
 
 
 def refuse_other_markers(
-    found: Mapping[str, int], separators: Sequence[str], tokenizer: Tokenizer | None, name: str
+    found: Mapping[str, int], separators: Sequence[str], tokens: Collection[str], name: str
 ) -> None:
-    """Raise TinyNNValueError if lines that are known to end documents would be taken for text."""
-    if other := other_markers(found, separators, tokenizer):
+    """Raise TinyNNValueError if lines that are known to end documents would be taken for text.
+
+    found, tokens: as for `other_markers`. name: of the text, for the message.
+    """
+    if other := other_markers(found, separators, tokens):
         marker = max(other, key=lambda one: other[one])
         now = " or ".join(map(repr, separators)) or "none"
         raise TinyNNValueError(
@@ -250,7 +253,9 @@ def refuse_other_markers(
         )
 
 
-def other_markers(found: Mapping[str, int], separators: Sequence[str], tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Return the known markers that are neither separators nor tokens of their own, with the number of their lines."""
-    known = set() if tokenizer is None else {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    return {one: n for one, n in found.items() if one in KNOWN_MARKERS and one not in separators and one not in known}
+def other_markers(found: Mapping[str, int], separators: Sequence[str], tokens: Collection[str]) -> dict[str, int]:
+    """Return the known markers that are neither separators nor tokens, with the number of their lines.
+
+    found: lines that are equal to a marker. tokens: the tokenizer's added tokens, which are no text.
+    """
+    return {one: n for one, n in found.items() if one in KNOWN_MARKERS and one not in separators and one not in tokens}

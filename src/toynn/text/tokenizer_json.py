@@ -59,6 +59,11 @@ def ids_without_token(tokenizer: Tokenizer, vocab: int) -> list[int]:
     return sorted(set(range(vocab)).difference(tokenizer.get_vocab(with_added_tokens=True).values()))
 
 
+def added_tokens(tokenizer: Tokenizer) -> set[str]:
+    """Return the texts of the tokens that are not parts of words, such as the end of a document."""
+    return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+
+
 def check_text(text: object, name: str = "text") -> None:
     """Raise TinyNNTypeError for a value that is not a str, TinyNNValueError for a str that UTF-8 cannot encode."""
     if not isinstance(text, str):

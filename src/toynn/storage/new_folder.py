@@ -1,0 +1,129 @@
+"""A new folder that one process fills: complete, or without the file that completes it.
+
+The files are first written into a subfolder of the new folder, which also has a lock. When all are complete they are
+moved into their places, the one that completes the folder last. A killed process leaves the subfolder behind. That
+marks the folder as unfinished: the next process that locks it removes what is left and starts again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from toynn.errors import TinyNNValueError
+from toynn.storage.durable_files import make_folder, sync
+from toynn.storage.regular_files import naming_file, open_regular_to_append
+
+UNFINISHED = ".unfinished"
+_LOCK = ".lock"
+_TRIES = 20  # to lock a folder while other processes finish or remove theirs
+
+
+@contextlib.contextmanager
+def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder for the block to write `files` into; afterwards they are in the new folder `path`.
+
+    Only one process at a time writes `path`. The last of `files` is moved there last, after the others are on the disk.
+    After an error, also one of the block, everything that was made here is removed, and nothing else.
+
+    name: the argument that the path comes from, for messages.
+
+    Raises TinyNNValueError if `path` exists and is not an empty folder, or if another process is filling it; OSError.
+    """
+    made, lock = _locked(name, path, files)
+    work = path / UNFINISHED
+    moved: list[Path] = []
+    try:
+        _remove_remains(path, files)
+        yield work
+        with naming_file(path):
+            for file in files:
+                sync(work / file)
+            sync(work)
+            for file in files:
+                if file == files[-1]:
+                    sync(path)
+                if os.path.lexists(path / file):
+                    raise TinyNNValueError(f"{name}: another program has made {path / file}, which is not replaced")
+                (work / file).rename(path / file)
+                moved.append(path / file)
+            sync(path)
+    except BaseException as error:
+        if isinstance(error, OSError) and isinstance(error.filename, str) and Path(error.filename).parent == work:
+            error.filename = str(path / Path(error.filename).name)  # the place that the user knows
+        for place in (*moved, *(work / file for file in files)):
+            with contextlib.suppress(OSError):
+                place.unlink()
+        _unlock(work, lock)
+        for folder in made:
+            with contextlib.suppress(OSError):  # another process has put something into it
+                folder.rmdir()
+        raise
+    _unlock(work, lock)
+
+
+def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], BinaryIO]:
+    """Make the folder and lock it. Return the folders that were made, the innermost first, and the locked file."""
+    made: list[Path] = []
+    for _ in range(_TRIES):
+        _refuse_used(name, path, files)
+        made = made or make_folder(path)
+        work = path / UNFINISHED
+        try:
+            work.mkdir(exist_ok=True)
+            lock = open_regular_to_append(work / _LOCK)
+        except FileNotFoundError:  # another process has just removed what it had made
+            made = []
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), (work / _LOCK).stat()):
+                _refuse_used(name, path, files)
+                return made, lock
+        except BlockingIOError:
+            lock.close()
+            raise TinyNNValueError(
+                f"{name}: another process is writing {path}; wait for its end, or use another name"
+            ) from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
+    raise TinyNNValueError(f"{name}: other processes are writing {path}; wait for their end, or use another name")
+
+
+def _unlock(work: Path, lock: BinaryIO) -> None:
+    """Remove the lock and the folder with it."""
+    with contextlib.suppress(OSError):
+        (work / _LOCK).unlink()
+        work.rmdir()
+    lock.close()
+
+
+def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
+    """Raise TinyNNValueError unless the path is free, an empty folder, or one that a killed process left unfinished."""
+    if not path.exists():
+        return
+    if path.is_dir():
+        found = {entry.name for entry in path.iterdir()}
+        if not found or (UNFINISHED in found and found <= {UNFINISHED, *files[:-1]}):
+            return
+    names = (Path(f"{path}-{n}") for n in itertools.count(2))
+    free = next(one for one in names if not os.path.lexists(one))
+    raise TinyNNValueError(f"{name}: {path} exists and is not an empty folder; use another name, like {free}")
+
+
+def _remove_remains(path: Path, files: Sequence[str]) -> None:
+    """Remove what a killed process left in a folder that this process has locked."""
+    for entry in (path / UNFINISHED).iterdir():
+        if entry.name != _LOCK:
+            entry.unlink()
+    for file in files[:-1]:
+        (path / file).unlink(missing_ok=True)
