@@ -1,0 +1,169 @@
+"""Texts are divided into documents in one way, wherever they enter."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from toynn import TinyNNValueError
+from toynn.errors import FileFormatError
+from toynn.storage.json_files import read_json
+from toynn.storage.text_files import decoded, read_text, text_parts
+from toynn.text.documents import (
+    END_OF_TEXT,
+    documents_of,
+    lines,
+    packed_ids,
+    pieces,
+    prompt_ids,
+    separators_of,
+)
+from toynn.training.toml_config import read_config
+
+pytestmark = pytest.mark.quick
+
+LATIN = "".join(f"The lamp in room {i} is lit at dusk.\n" for i in range(200))
+CYRILLIC = "".join(f"\u041b\u0430\u043c\u043f\u0430 {i} \u0433\u043e\u0440\u0438\u0442.\n" for i in range(200))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_documents_are_the_same_with_every_line_end(end: str) -> None:
+    text = end.join(["<|endoftext|>", "a", "b", "<|endoftext|>", "<|endoftext|>", "", "c", "<|endoftext|>"])
+    assert documents_of(text, [END_OF_TEXT]) == [f"a{end}b{end}", f"{end}c{end}"]
+
+
+def test_a_byte_order_mark_is_no_text_and_hides_no_separator() -> None:
+    assert documents_of("\ufeff<|endoftext|>\na\n", [END_OF_TEXT]) == ["a\n"]
+    assert documents_of("a\n\ufeff<|endoftext|>\nb\n", [END_OF_TEXT]) == ["a\n", "b\n"]
+
+
+def test_lines_do_not_depend_on_the_parts_that_a_text_is_read_in() -> None:
+    rng = random.Random(0)
+    for _ in range(2000):
+        text = "".join(rng.choice("ab\r\n ") for _ in range(rng.randint(0, 12)))
+        cuts = sorted(rng.randint(0, len(text)) for _ in range(3))
+        parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        whole = list(lines([text]))
+        assert list(lines(parts)) == whole
+        assert "".join(line for line, _ in whole) == text
+
+
+def test_pieces_count_bytes_without_separators() -> None:
+    found = list(pieces([["\u00e9\n<|endoftext|>\nb\n"], ["c"]], [END_OF_TEXT]))
+    assert [(piece.document, piece.start, piece.text) for piece in found] == [
+        (0, 0, "\u00e9\n"),
+        (1, 3, "b\n"),
+        (2, 5, "c"),
+    ]
+
+
+def test_the_separator_and_the_end_token_are_two_settings() -> None:
+    assert separators_of(None, END_OF_TEXT) == (END_OF_TEXT,)
+    assert separators_of(None, "</s>") == ("</s>", END_OF_TEXT)
+    assert separators_of(None, "") == (END_OF_TEXT,)
+    assert separators_of("---", "</s>") == ("---",)
+    assert separators_of("", "</s>") == ()
+    for wrong in ("a\nb", "a\rb"):
+        with pytest.raises(TinyNNValueError, match="separator must be one line"):
+            separators_of(wrong, None)
+
+
+@pytest.fixture
+def letters() -> Tokenizer:
+    """Return a tokenizer whose ids are bytes, with <|endoftext|> as 256."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer
+
+
+def text_of(tokenizer: Tokenizer, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False)
+    return text
+
+
+def test_a_text_with_separators_is_packed_as_documents(letters: Tokenizer) -> None:
+    ids, n_bytes = packed_ids(letters, "one\n<|endoftext|>\ntwo\n", [END_OF_TEXT], 256)
+    assert text_of(letters, ids) == "one\n<|endoftext|>two\n<|endoftext|>"
+    assert n_bytes == len("one\ntwo\n")
+    ids, n_bytes = packed_ids(letters, "one\ntwo", [END_OF_TEXT], 256)
+    assert text_of(letters, ids) == "one\ntwo", "a text without separators may be a part of a document"
+    ids, _ = packed_ids(letters, "one\n---\ntwo\n", ["---"], None)
+    assert text_of(letters, ids) == "one\ntwo\n", "there is no end token"
+
+
+def test_lines_of_another_known_separator_are_not_scored_as_text(letters: Tokenizer) -> None:
+    with pytest.raises(TinyNNValueError, match=r"text has 1 lines '</s>', which would be taken for text.*separator"):
+        packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
+    letters.add_special_tokens(["</s>"])
+    ids, _ = packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
+    assert 257 in ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("one", "one"),
+        ("one\n<|endoftext|>\ntwo", "one\n<|endoftext|>two"),
+        ("one\n<|endoftext|>\n", "one\n<|endoftext|>"),
+        ("<|endoftext|>\none", "<|endoftext|>one"),
+        ("\ufeffone", "one"),
+        ("<|endoftext|>", "<|endoftext|>"),
+    ],
+)
+def test_separator_lines_of_a_prompt_become_the_end_token(letters: Tokenizer, prompt: str, text: str) -> None:
+    assert text_of(letters, prompt_ids(letters, prompt, [END_OF_TEXT], 256)) == text
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("text", [LATIN, CYRILLIC])
+@pytest.mark.parametrize(
+    ("encoding", "hint"),
+    [
+        ("utf-16", "it is UTF-16"),
+        ("utf-16-le", "as in UTF-16"),
+        ("utf-16-be", "as in UTF-16"),
+        ("utf-32", "it is UTF-32"),
+        ("utf-32-le", "as in UTF-32"),
+        ("utf-32-be", "as in UTF-32"),
+    ],
+)
+def test_other_unicode_encodings_are_named(text: str, encoding: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(text.encode(encoding))
+    for read in (read_text, lambda path: list(text_parts(path))):
+        with pytest.raises(FileFormatError, match=f"is not UTF-8: .*{hint}.*save it as UTF-8"):
+            read(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("start", "hint"),
+    [(b"\x1f\x8b\x08\0", "a gzip file: unpack it first"), (b"PK\x03\x04\xff", "a zip archive"), (b"BZh9\xff", "bzip2")],
+)
+def test_compressed_files_are_named(start: bytes, hint: str) -> None:
+    with pytest.raises(FileFormatError, match=hint):
+        decoded(start, "t")
+
+
+def test_texts_that_only_resemble_other_formats_are_read() -> None:
+    for text in ("BZh is how bzip2 files begin", "PK\x03\x04", "a\0b\0" * 3, "\0" * 500):
+        assert decoded(text.encode(), "t") == text
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [("[train]\nsteps = 5\n", read_config), ('{"a": 1}', read_json), ("text", read_text)],
+)
+def test_every_text_file_drops_a_leading_byte_order_mark(
+    content: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    (tmp_path / "plain").write_text(content, encoding="utf-8")
+    (tmp_path / "marked").write_text(content, encoding="utf-8-sig")
+    assert read(tmp_path / "marked") == read(tmp_path / "plain")
