@@ -166,7 +166,7 @@ def _comments(text: str) -> list[_Comment]:
 
 def _parsed(plain: str) -> list[c_ast.Node]:
     types = "".join(f"typedef int {name}; " for name in ("int32_t", "int64_t", "uint64_t"))
-    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext  # on the first line: numbers stay right
+    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext  # keeps line numbers
     return nodes
 
 

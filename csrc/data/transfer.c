@@ -132,7 +132,7 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     return t;
 }
 
-/* from may be to. */
+/* from and to may be the same array. */
 static void copy_results(float * to, const float * from, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         to[i] = tnn__canonical_nan(from[i]);

@@ -64,8 +64,11 @@ int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
     if (x == NULL) {
         return tnn_last_error_code(s);
     }
-    if (name == NULL || strlen(name) >= GGML_MAX_NAME) {
-        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes", GGML_MAX_NAME - 1);
+    if (name == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "name must be a string, got NULL");
+    }
+    if (strlen(name) >= GGML_MAX_NAME) {
+        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes, got %zu", GGML_MAX_NAME - 1, strlen(name));
     }
     ggml_set_name(x, name);
     return TNN_OK;

@@ -122,7 +122,7 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
 
 int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     fenv_t callers;
-    tnn__arithmetic_begin(&callers); /* before the pool's threads start */
+    tnn__arithmetic_begin(&callers); /* set up before the threads of the pool start */
     const int rc = run(s, graph, seconds);
     tnn__arithmetic_end(&callers);
     return rc;

@@ -47,7 +47,7 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
-#define TNN_GEMM_PAD  16  /* after a copied row, so that rows do not collide in the cache */
+#define TNN_GEMM_PAD  16  /* unused elements after each copied row, so that rows do not collide in the cache */
 #define TNN_GEMM_TILE (12 * 32)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */

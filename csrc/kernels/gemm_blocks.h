@@ -246,7 +246,7 @@ static void run(const struct tnn_gemm * g, void * scratch) {
             }
             for (int64_t i0 = 0; i0 < g->m; i0 += MC) {
                 const int64_t rows   = tnn__min(MC, g->m - i0);
-                const int64_t strips = (rows + MR - 1) / MR; /* of nearly equal heights */
+                const int64_t strips = (rows + MR - 1) / MR; /* the strips have nearly equal heights */
                 if (pack_a) {
                     pack_columns(g->a + i0 + p0 * g->a_col, g->a_col, kc, rows, strips, a_block);
                 } else if (copy_a) {

@@ -17,7 +17,7 @@ struct tnn_kernel;
 
 /* How a kernel that computes a gradient adds it to an earlier part of the same gradient. */
 enum tnn_gradient_sum {
-    TNN_SUM_BY_NODE, /* not at all: a node of ggml adds the two */
+    TNN_SUM_BY_NODE, /* it does not add: a node of ggml adds the two parts */
     TNN_SUM_OPERAND, /* the earlier part is its last operand, which it adds: k->has_add */
     TNN_SUM_IN_PLACE /* a parameter's gradient: the earlier part is operand 0, and the result is written over it: k->continues */
 };
@@ -65,7 +65,7 @@ struct tnn_kernel {
     bool          has_add;                 /* TNN_SUM_OPERAND: the last operand is added to the result */
     bool          continues;               /* TNN_SUM_IN_PLACE: operand 0 is the sum so far; the other operands follow it */
     const struct ggml_tensor * gradient_of; /* the tensor whose gradient it computes, if type->sum is TNN_SUM_IN_PLACE */
-    struct ggml_tensor ** members;         /* of the last node of a group: the nodes that run with it, itself the last */
+    struct ggml_tensor ** members;         /* for the last node of a group: the nodes of the group, which run with it */
     int           n_members;
 };
 

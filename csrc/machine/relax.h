@@ -37,7 +37,7 @@ static inline void tnn__pause_or_yield(void) {
     }
 }
 
-#define TNN_RELAX_void                    tnn__relax_of_ggml(void) /* the definition, which nothing calls */
+#define TNN_RELAX_void                    tnn__relax_of_ggml(void) /* renames ggml's definition, which is then not called */
 #define TNN_RELAX_                        tnn__pause_or_yield()
 #define ggml_thread_cpu_relax(parameters) TNN_RELAX_##parameters
 

@@ -189,7 +189,7 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
         return;
     }
     if (t->view_src != NULL) {
-        attach(p, buffer, t->view_src); /* at most one level deep: ggml resolves views of views */
+        attach(p, buffer, t->view_src); /* this recursion has one level at most, because ggml makes no views of views */
         t->data = NULL;
         ggml_backend_view_init(t);
     } else {

@@ -16,7 +16,7 @@ tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (tnn__same_memory(from, to)) {
-        tnn__fail(s, TNN_E_VALUE, "a and b share memory: the copy could overlap itself");
+        tnn__fail(s, TNN_E_VALUE, "a and b share memory, so values could be overwritten before they are copied; use another b");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;

@@ -41,7 +41,7 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
         return 0;
     }
     if (tnn__same_memory(d, r)) {
-        tnn__fail(s, TNN_E_VALUE, "rows and dst share memory: what is read would depend on what is written first");
+        tnn__fail(s, TNN_E_VALUE, "rows and dst share memory, so rows could be overwritten before they are read; copy rows first");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;

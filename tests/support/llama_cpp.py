@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from cffi import FFI
 
-VERSION = "2026.10.11549"  # of the wheel, and in pyproject.toml; its llama.cpp is build 11549
+VERSION = "2026.10.11549"  # version of the wheel, also in pyproject.toml; it contains llama.cpp build 11549
 
 _F32, _NO_FLASH_ATTENTION = 0, 0
 _DECLARATIONS = """

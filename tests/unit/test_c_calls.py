@@ -43,7 +43,7 @@ def test_a_null_session_is_refused(name: str) -> None:
     result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
     assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; create one with tnn_session_new"
-    if kind.result is ffi.typeof("tnn_tensor"):  # and other int64_t results: an error is negative
+    if kind.result is ffi.typeof("tnn_tensor"):  # int64_t is the same type, and in it an error is 0 or negative
         assert result <= 0
     elif kind.result.kind == "pointer":
         assert result == ffi.NULL

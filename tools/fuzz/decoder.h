@@ -15,7 +15,7 @@
 #define MAX_SESSIONS 3
 #define MAX_LIVE     96
 #define MAX_STALE    8
-#define MAX_CALLS    300 /* of one input; longer ones would only take longer */
+#define MAX_CALLS    300 /* limit for one input; more calls would only take longer */
 
 /* A session and its handles: those of the current graph, and some that tnn_reset_for_rebuild dropped. */
 struct slot {
@@ -35,7 +35,7 @@ struct decoder {
     struct slot   * here;
     const char    * call;
     struct standing before;
-    int64_t         ne0, nelements; /* of the last operand of this call */
+    int64_t         ne0, nelements; /* size of the last operand of this call */
     int             calls, refused;
 };
 

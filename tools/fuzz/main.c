@@ -139,7 +139,7 @@ static void play_random(uint64_t number, struct tally * tally) {
     for (size_t i = 0, n = 1 + below(&state, 12); i < n; i++) {
         size = change(input, size, &state);
     }
-    uint8_t * exact = malloc(size > 0 ? size : 1); /* so that reads beyond its end are detected */
+    uint8_t * exact = malloc(size > 0 ? size : 1); /* a block of exactly this size, so that reads beyond its end are detected */
     if (exact == NULL) {
         abort();
     }

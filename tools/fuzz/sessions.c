@@ -35,7 +35,7 @@ void forget_the_graph(struct decoder * d) {
 void play(const uint8_t * data, size_t size, struct tally * tally) {
     struct decoder decoder = { .at = data, .end = data + size, .call = "the beginning" }, * d = &decoder;
     d->here = &d->slots[0];
-    tnn_gemm_use_kernel(tnn_gemm_kernel_at(0)); /* an earlier input may have chosen another one for the process */
+    tnn_gemm_use_kernel(tnn_gemm_kernel_at(0)); /* an earlier input may have chosen another kernel for the process */
     open_slot(d, &d->slots[0]);
     open_slot(d, &d->slots[1]);
     while (d->at < d->end && d->calls < MAX_CALLS) {

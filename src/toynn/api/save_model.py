@@ -21,7 +21,7 @@ _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggm
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What was written. bytes: size of the files. notes: how they differ from what was asked for, a sentence each."""
+    """What was written. bytes: size of the files. notes: sentences about what differs from the request."""
 
     path: Path
     format: str

@@ -21,7 +21,7 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
               help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
-              help="Name of the model in a GGUF file. [default: of the imported model, or of RUN]")  # fmt: skip
+              help="Name of the model in a GGUF file. [default: that of an imported model, or RUN's]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--force", is_flag=True, help="Replace OUT when the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

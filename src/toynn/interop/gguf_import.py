@@ -51,7 +51,7 @@ _ONLY = {
     "llama.use_parallel_residual": False,
     "llama.tensor_data_layout": "Meta AI original pth",
 }
-_DEFAULT_ID = 11  # of the bos and the eos token in llama.cpp, for a file without the key
+_DEFAULT_ID = 11  # ids of the bos and the eos token that llama.cpp uses for a file without the key
 _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -195,7 +195,8 @@ def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
     kinds = values.wholes("tokenizer.ggml.token_type")
     if not len(tokens) == len(kinds) == vocab:
         raise FileFormatError(
-            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but {EMBEDDING} has {vocab} rows"
+            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but {EMBEDDING} has {vocab} rows; "
+            "these numbers must be equal"
         )
     merges = values.texts("tokenizer.ggml.merges")
     try:

@@ -134,7 +134,7 @@ def _check(stored: dict[str, StoredTensor], foreign: dict[str, tuple[int, ...]],
     if not shape.untied:
         expected[HF_OUTPUT] = (shape.vocab, shape.d_model)  # some programs store the embedding twice
     for name, tensor in stored.items():
-        if name.endswith(".rotary_emb.inv_freq"):  # in old files; toynn computes these values itself
+        if name.endswith(".rotary_emb.inv_freq"):  # old files contain it; toynn computes these values itself
             continue
         if name not in expected:
             raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")

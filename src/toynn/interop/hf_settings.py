@@ -101,7 +101,7 @@ def _text(path: Path, content: dict[str, Any]) -> str:
 
 
 def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
-    """Return the chat template: that of its own file, or of tokenizer_config.json. Of several, the default one."""
+    """Return the chat template: that of its own file, or of tokenizer_config.json. From a list, the default one."""
     path = folder / TEMPLATE
     if path.is_file():
         try:

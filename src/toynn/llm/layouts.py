@@ -1,6 +1,7 @@
 """The layouts by name, and the conversion of weights between them.
 
-Nothing is computed in a conversion: the heads of a weight are its rows, stacked in one layout and cut in the other.
+A conversion computes nothing. In the per_head layout each head is a weight; in the fused layout one weight holds the
+rows of all heads.
 """
 
 from __future__ import annotations

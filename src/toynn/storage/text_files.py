@@ -15,8 +15,9 @@ from toynn.storage.regular_files import open_regular, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 _READ = 1 << 20  # bytes
-# A text in UTF-16 or UTF-32 without a byte-order mark is found by its NUL bytes: as many as this at least, which is
-# this share of the bytes at least, and nearly all of them at the same places of each character.
+# A text in UTF-16 or UTF-32 without a byte-order mark is recognised by its NUL bytes. It has at least _FEWEST_NULS of
+# them, they are at least the share _LEAST_SHARE of all bytes, and at least the share _AT_THEIR_PLACE of them stand at
+# the same place in their characters.
 _FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
 
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")

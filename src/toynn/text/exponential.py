@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 _LOG2_STEPS = 5
 _STEPS = 2**_LOG2_STEPS  # exp(x) = 2^(k / 32) exp(r), with k whole and |r| <= ln 2 / 64
 _BLOCK = 4096  # elements computed at once: more would need new memory for each of the operations
-_SMALLEST = -708.0  # exp of less is 0: it would not be a normal number
+_SMALLEST = -708.0  # for a smaller x, exp(x) would not be a normal number, and 0 is returned
 
 _STEPS_PER_E = float.fromhex("0x1.71547652b82fep+5")  # 32 / ln 2
 # ln 2 / 32. The first part has 36 bits, so its product with k (15 bits) is exact.

@@ -120,7 +120,7 @@ def _is_local(kinds: list[dict[str, Any]]) -> bool:
 
 
 def _is_local_kind(kind: dict[str, Any]) -> bool:
-    if kind.get("type") == "Replace":  # of one character: it cannot match across tokens
+    if kind.get("type") == "Replace":  # a pattern of one character cannot match across tokens
         return len(kind.get("pattern", {}).get("String", "")) == 1
     if kind.get("type") == "Strip":
         return bool(kind.get("start", 0) <= 1 and kind.get("stop", 0) == 0)

@@ -73,7 +73,7 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
     x = x.astype(np.float64)
     if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
         raise TinyNNValueError(
-            "logits must be a flat array without NaN, the largest value finite: the model may have diverged"
+            "logits must be a flat array without NaN whose largest value is finite; the model may have diverged"
         )
     if sampling.temperature == 0:
         return np.array([x.argmax()]), np.ones(1)

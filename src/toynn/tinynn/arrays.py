@@ -19,7 +19,7 @@ from toynn.tinynn.memory import want_memory
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_FEW = 1 << 16  # so few elements are converted in milliseconds, so only the caller checks their shape
+_FEW = 1 << 16  # fewer elements are converted in milliseconds, so only the caller checks their shape
 _DEEPEST = 64  # numpy's largest number of dimensions
 _BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and the number in the array
 _BYTES_OF_NEW_ITEM = 48  # bytes for an item of another sequence, whose iterator also makes an object

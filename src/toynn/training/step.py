@@ -86,7 +86,7 @@ class TrainingSteps:
         return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
 
     def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
-        """Return the error for a step that is not finite, with the first tensor that is not."""
+        """Return the error for a step with NaN or infinity. It names the first tensor that contains one."""
         self._built = False
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
         found = (first_not_finite(self._engine, ids, targets, values) for ids, targets in batches)

@@ -40,7 +40,7 @@ from toynn.storage.tensor_files import write_tensors
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs to resume, apart from the model.
+    """The state that a run needs to resume, apart from the model.
 
     moments: the moments of AdamW by weight name + ".m" or ".v", with the shape of the weight; empty before the first
     step.
