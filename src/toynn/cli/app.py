@@ -17,6 +17,7 @@ import click
 
 from toynn.cli.interrupts import INTERRUPTED, loading_modules
 from toynn.extras import naming_the_extra
+from toynn.text.panic_text import hide_panics
 
 COMMANDS = {
     "prepare": "Turn text files into packed tokens and a tokenizer.",
@@ -127,3 +128,4 @@ def _exit_code(error: BaseException) -> int:
 def app(ctx: click.Context, verbose: bool) -> None:
     """Train small llama-family models on an ordinary CPU, and run them elsewhere."""
     ctx.obj = verbose
+    hide_panics()

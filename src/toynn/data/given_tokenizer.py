@@ -9,7 +9,7 @@ from toynn.data.texts import Texts
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.regular_files import read_regular
-from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer, token_ids
+from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer, text_of, token_ids
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -46,7 +46,7 @@ def check_decoding(model: Tokenizer, texts: Texts) -> None:
         for i, piece in enumerate(Texts([path], texts.separators).pieces()):
             if i == _CHECKED_PIECES:
                 break
-            back = model.decode(token_ids(model, [piece.text])[0], skip_special_tokens=False)
+            back = text_of(model, token_ids(model, [piece.text])[0])
             if back != piece.text:
                 raise FileFormatError(_what_changes(model, texts.called or str(path), piece.text, back))
 

@@ -50,15 +50,7 @@ class TrainedModel:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
-        if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
-            raise TinyNNTypeError(f"other_eos_ids must be token ids, got {type(self.other_eos_ids).__name__}")
-        if len(self.other_eos_ids) > self.shape.vocab:
-            raise TinyNNValueError(
-                f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
-            )
-        others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
-        unique = dict.fromkeys(token for token in others if token != self.eos_id)
-        object.__setattr__(self, "other_eos_ids", tuple(unique))
+        object.__setattr__(self, "other_eos_ids", self._checked_others())
         if not isinstance(self.foreign, ForeignSettings):
             raise TinyNNTypeError(f"foreign must be ForeignSettings, got {type(self.foreign).__name__}")
         if self.shape.n_layers > len(self.weights):  # checked first: it limits how many names are made below
@@ -68,6 +60,16 @@ class TrainedModel:
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)
         object.__setattr__(self, "weights", {name: self.weights[name] for name in shapes})
+
+    def _checked_others(self) -> tuple[int, ...]:
+        if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
+            raise TinyNNTypeError(f"other_eos_ids must be token ids, got {type(self.other_eos_ids).__name__}")
+        if len(self.other_eos_ids) > self.shape.vocab:
+            raise TinyNNValueError(
+                f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
+            )
+        others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
+        return tuple(dict.fromkeys(token for token in others if token != self.eos_id))
 
     @property
     def end_ids(self) -> tuple[int, ...]:

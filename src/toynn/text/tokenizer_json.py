@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.regular_files import refuse_lfs_pointer
+from toynn.text.panic_text import panics_hidden
 from toynn.text.token_rules import tokens_around
+from toynn.text.tokenizer_checks import check_tokenizer
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -23,6 +25,7 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     Raises FileFormatError with the library's reason, and for dropout, which gives a text other tokens every time.
     """
     refuse_lfs_pointer(content)
+    check_tokenizer(content)
     try:
         with _library_errors("it is not a tokenizer.json"):
             tokenizer = Tokenizer.from_str(content.decode("utf-8-sig"))
@@ -103,7 +106,8 @@ def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 def _library_errors(what: str) -> Iterator[None]:
     """Turn an error of the library inside the block into a TinyNNValueError that starts with `what`."""
     try:
-        yield
+        with panics_hidden():
+            yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # plain Exceptions, and a BaseException if the library's Rust code panics

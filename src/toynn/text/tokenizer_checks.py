@@ -1,0 +1,148 @@
+"""Check a tokenizer.json before the tokenizers library reads it.
+
+The library trusts its input in places: it reserves the memory that a length in the file asks for, and Rust aborts the
+process if there is none; and it makes a text as long as rules ask for, when rules that lengthen it follow each other.
+What would abort or never end is refused here. What makes the library panic at worst is caught where it is called.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.errors import FileFormatError
+
+LARGEST_ID = (1 << 24) - 1  # the library makes lists of all ids up to the highest one
+_LONGEST_RULE = 1 << 16  # characters of a text or pattern in a rule; real ones have at most a few hundred
+_MOST_RULES = 64  # rules in all sequences together; real tokenizers have at most a dozen
+_MOST_GROWTH = 1 << 10  # times that rules may lengthen a text
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+def check_tokenizer(content: bytes) -> None:
+    """Raise FileFormatError if the library would abort or run endlessly on this tokenizer.json.
+
+    Content that is not a JSON object passes: the library refuses it with its own reason.
+    """
+    try:
+        described = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(described, dict):
+        return
+    for part in _PARTS:
+        rules: list[dict[str, Any]] = []
+        _collect(described.get(part), rules)
+        if len(rules) > _MOST_RULES:
+            raise FileFormatError(f"its {part} has {len(rules)} rules, but the limit is {_MOST_RULES}")
+        growth = 1.0
+        for rule in rules:
+            _check_rule(part, rule)
+            growth *= _growth(rule)
+        if growth > _MOST_GROWTH:
+            raise FileFormatError(
+                f"its {part} can make a text {growth:.3g} times as long, but the limit is {_MOST_GROWTH}"
+            )
+    _check_ids(described)
+
+
+def _collect(value: Any, found: list[dict[str, Any]]) -> None:
+    """Add the rules in a described part to `found`, those of sequences included, in order."""
+    if isinstance(value, list):
+        for one in value:
+            _collect(one, found)
+    elif isinstance(value, dict):
+        nested = [one for key in ("normalizers", "pretokenizers", "processors", "decoders") if (one := value.get(key))]
+        if not nested:
+            found.append(value)
+        for one in nested:
+            _collect(one, found)
+
+
+def _check_rule(part: str, rule: dict[str, Any]) -> None:
+    kind = rule.get("type")
+    for key, value in rule.items():
+        texts = [value, *value.values()] if isinstance(value, dict) and key == "pattern" else [value]
+        for text in texts:
+            if isinstance(text, str) and len(text) > _LONGEST_RULE and key != "precompiled_charsmap":
+                raise FileFormatError(f"its {part} {kind!s:.40} has a {key} of {len(text)} characters, more than "
+                                      f"{_LONGEST_RULE}")  # fmt: skip
+    if "precompiled_charsmap" in rule:
+        _check_charsmap(rule["precompiled_charsmap"])
+    if kind == "FixedLength" and rule.get("length") == 0:
+        raise FileFormatError(f"its {part} FixedLength must have a length of at least 1, got 0")
+
+
+def _growth(rule: dict[str, Any]) -> float:
+    """Return how many times as long a rule can make a text."""
+    content = rule.get("content")
+    if "pattern" not in rule or not isinstance(content, str):
+        return 1.0
+    pattern = rule["pattern"]
+    shortest = len(pattern["String"]) if isinstance(pattern, dict) and isinstance(pattern.get("String"), str) else 1
+    return len(content) + 1 if shortest == 0 else max(1.0, len(content) / shortest)
+
+
+def _check_ids(described: dict[str, Any]) -> None:
+    model, added = described.get("model"), described.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = [i for i in vocabulary.values() if type(i) is int] if isinstance(vocabulary, dict) else []
+    if isinstance(added, list):
+        ids += [i for one in added if isinstance(one, dict) and type(i := one.get("id")) is int]
+    if ids and max(ids) > LARGEST_ID:
+        raise FileFormatError(f"its largest token id is {max(ids)}, but the limit is {LARGEST_ID}")
+
+
+# ---- the table of a Precompiled normalizer: u32 length of a trie in bytes, the trie, texts that end with NUL ----
+
+
+def _check_charsmap(encoded: Any) -> None:
+    """Raise FileFormatError for a table whose length or positions point outside of it."""
+    if not isinstance(encoded, str):
+        return  # the library refuses it
+    what = "its precompiled_charsmap"
+    try:
+        content = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FileFormatError(f"{what} is not base64: {error}") from None
+    size = struct.unpack_from("<I", content)[0] if len(content) >= 4 else 1
+    if size % 4 or size > len(content) - 4 or size == 0:
+        raise FileFormatError(f"{what} is damaged: it names a table of {size} bytes, but has {len(content)} bytes")
+    try:
+        content[4 + size :].decode("utf-8")
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{what} is damaged: its texts are not UTF-8") from None
+    _check_trie(np.frombuffer(content, "<u4", size // 4, 4).astype(np.int64), content[4 + size :], what)
+
+
+def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
+    """Follow the double array from its root as the library does, and check each position that it reads."""
+    bytes_of_keys = np.arange(1, 256)
+    places = _children(units, np.array([0]))
+    seen = np.zeros(units.size, dtype=bool)
+    while places.size:
+        if (places | 0xFF).max() >= units.size:
+            raise FileFormatError(f"{what} is damaged: it points outside of its table of {units.size} entries")
+        found = (places[:, None] ^ bytes_of_keys).ravel()
+        labels = np.tile(bytes_of_keys, places.size)
+        found = np.unique(found[(units[found] & 0x800000FF) == labels])
+        found = found[~seen[found]]
+        seen[found] = True
+        leaves = found[(units[found] >> 8) & 1 == 1]
+        starts = units[_children(units, leaves)] & 0x7FFFFFFF if leaves.size else np.array([], dtype=np.int64)
+        if starts.size and (starts.max() >= len(texts) or not texts.endswith(b"\0")):
+            raise FileFormatError(f"{what} is damaged: it points outside of its {len(texts)} bytes of texts")
+        places = np.unique(_children(units, found))
+
+
+def _children(units: npt.NDArray[np.int64], nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the place that the children of each node are found from."""
+    value = units[nodes]
+    places: npt.NDArray[np.int64] = nodes ^ ((value >> 10) << ((value & 0x200) >> 6))
+    return places
