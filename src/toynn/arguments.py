@@ -133,6 +133,15 @@ def boolean(name: str, value: object) -> bool:
     return bool(value)
 
 
+# ---- objects ----
+
+
+def instance_of(name: str, value: object, kind: type) -> None:
+    """Raise TinyNNTypeError unless the value is an object of that class."""
+    if not isinstance(value, kind):
+        raise TinyNNTypeError(f"{name} must be a {kind.__name__}, got {kind_of(value)}")
+
+
 # ---- text ----
 
 

@@ -11,6 +11,10 @@ class SessionError(TinyNNError, RuntimeError):
     """A call in the wrong state or order: after close or fork, before realize, or with a stale or foreign handle."""
 
 
+class UninitialisedError(SessionError, AttributeError):
+    """An object whose `__init__` did not run was used, for example one that `cls.__new__(cls)` made."""
+
+
 class TinyNNValueError(TinyNNError, ValueError):
     """An argument of the right type with a wrong value: a shape, a length, a range, a number that is not finite."""
 

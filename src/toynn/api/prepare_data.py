@@ -19,6 +19,7 @@ from toynn.arguments import boolean
 from toynn.data import DataMeta
 from toynn.data.prepare import prepare as prepare_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
@@ -31,7 +32,7 @@ _STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the text
 
 
 @dataclass(frozen=True, repr=False)
-class PreparedData:
+class PreparedData(Initialised):
     """A data folder and the description of its content (meta.json). It can be used as the path of the folder.
 
     notes: sentences about what may be a mistake in the texts.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from toynn.arguments import boolean, one_of
 from toynn.errors import TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import write_checkpoint
 from toynn.storage.checkpoint.run_folder import CHECKPOINTS
@@ -20,7 +21,7 @@ _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggm
 
 
 @dataclass(frozen=True)
-class SavedModel:
+class SavedModel(Initialised):
     """What was written. bytes: size of the files. notes: sentences about what differs from the request."""
 
     path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
-from toynn.arguments import boolean, integer
-from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.arguments import boolean, integer, kind_of
+from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
@@ -25,10 +26,13 @@ from toynn.text.incremental_decoder import token_texts
 from toynn.text.sampling import Sampling, generate
 from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
+from toynn.tinynn.memory import want_memory
+
+_BYTES_OF_ID = 48  # a Python integer in a list, and the copy that the tokenizers library makes
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(Initialised):
     """How well a model predicts a text.
 
     tokens: number of predicted tokens, each from those before it. text_bytes: length of the text in UTF-8.
@@ -67,7 +71,7 @@ class TokenScore(NamedTuple):
     log_prob: float
 
 
-class TextModel:
+class TextModel(Initialised):
     """A trained model with its tokenizer. `toynn.load` makes one from a path.
 
     Args:
@@ -143,14 +147,18 @@ class TextModel:
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Return the text of token ids, special tokens included.
 
-        Raises TinyNNTypeError, and TinyNNValueError for an id outside the vocabulary.
+        Raises TinyNNTypeError, TinyNNMemoryError, and TinyNNValueError for an id outside the vocabulary.
         """
-        try:
-            given = list(ids)
-        except TypeError:
-            raise TinyNNTypeError(f"ids must be a sequence of token ids, got {type(ids).__name__}") from None
         vocab = self.shape.vocab
-        return text_of(self.tokenizer, [integer(f"ids[{i}]", token, 0, vocab - 1) for i, token in enumerate(given)])
+        try:
+            if isinstance(ids, Sized):
+                want_memory("ids", _BYTES_OF_ID * len(ids), f"{len(ids)} token ids")
+            given = [integer(f"ids[{i}]", token, 0, vocab - 1) for i, token in enumerate(ids)]
+        except TinyNNError:
+            raise
+        except Exception as error:  # not iterable, or what its methods raise
+            raise TinyNNTypeError(f"ids must be a sequence of token ids, got {kind_of(ids)}") from error
+        return text_of(self.tokenizer, given)
 
     # ---- writing ----
 

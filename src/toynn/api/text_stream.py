@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from toynn.arguments import instance_of
+from toynn.arguments import text as checked_text
 from toynn.extras import naming_the_extra
 from toynn.llm.engine import LlamaDecoder
 from toynn.text.incremental_decoder import IncrementalDecoder
@@ -28,6 +30,9 @@ class TextStream(Iterator[str]):
     _pieces: Iterator[str] = iter(())
 
     def __init__(self, decoder: LlamaDecoder, tokens: TokenStream, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        instance_of("decoder", decoder, LlamaDecoder)
+        instance_of("tokens", tokens, TokenStream)
+        instance_of("tokenizer", tokenizer, Tokenizer)
         self._tokens = tokens
         self._pieces = _pieces(decoder, tokens, IncrementalDecoder(tokenizer, prompt))
 
@@ -51,7 +56,7 @@ class GeneratedText(str):
     finish_reason: FinishReason | None
 
     def __new__(cls, text: str = "", finish_reason: FinishReason | None = None) -> GeneratedText:
-        made = super().__new__(cls, text)
+        made = super().__new__(cls, checked_text("text", text))
         made.finish_reason = finish_reason
         return made
 

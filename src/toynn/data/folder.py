@@ -8,12 +8,13 @@ from pathlib import Path
 from toynn.data.meta import TOKENIZER, DataMeta
 from toynn.data.packed import PackedTokens
 from toynn.errors import FileFormatError
+from toynn.initialised import Initialised
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.regular_files import folder_of, read_regular
 
 
 @dataclass(frozen=True)
-class DataFolder:
+class DataFolder(Initialised):
     """Both splits of a data folder, and the content of its tokenizer.json."""
 
     train: PackedTokens

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toynn.arguments import INT31_MAX, integer, one_of, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.storage.formats import Format
 from toynn.storage.regular_files import folder_of
 
@@ -19,7 +20,7 @@ _LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Initialised):
     """A token file: little-endian, no header. bytes: the size of its text in UTF-8.
 
     documents: how many documents begin in it. None: written by a version that did not count them.
@@ -40,7 +41,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Initialised):
     """A text file that the data was made from."""
 
     name: str
@@ -53,7 +54,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class TokenizerFile:
+class TokenizerFile(Initialised):
     """The tokenizer that the texts were encoded with."""
 
     file: str
@@ -65,7 +66,7 @@ class TokenizerFile:
 
 
 @dataclass(frozen=True)
-class DataMeta:
+class DataMeta(Initialised):
     """The keys of meta.json.
 
     dtype: of the token files. eos_id: the token that ends each document. bos_id: the token that a text may start with.

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from toynn.data.meta import SPLITS, DataMeta, Split, load_meta
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.storage.regular_files import folder_of, open_regular
 
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class PackedTokens:
+class PackedTokens(Initialised):
     """tokens: (n,) of meta.dtype, read-only. The file is mapped: its pages are read from the disk when they are used.
 
     The file must not shrink while it is mapped: the system ends a process that reads beyond the new end (SIGBUS). It

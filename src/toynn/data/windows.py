@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from toynn.arguments import INT31_MAX, integer
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn.memory import memory_for
 
 IntArray = npt.NDArray[np.int32]
@@ -24,7 +25,7 @@ class _Epoch:
     starts: npt.NDArray[np.int64]
 
 
-class WindowBatcher:
+class WindowBatcher(Initialised):
     """Windows of t_seq tokens, with the same window shifted by one token as targets.
 
     Each epoch cuts the tokens into windows that do not overlap, beginning at a random offset, and visits each window

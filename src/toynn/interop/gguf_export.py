@@ -13,6 +13,7 @@ from gguf.quants import dequantize, quantize
 
 from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
@@ -32,7 +33,7 @@ _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml
 
 
 @dataclass(frozen=True)
-class GgufExport:
+class GgufExport(Initialised):
     """What was written.
 
     tensors: type of each tensor, by name. notes: sentences about what differs from the request.

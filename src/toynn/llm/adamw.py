@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, boolean, integer, not_negative, positive, real
+from toynn.initialised import Initialised
 
 
 @dataclass(slots=True)
-class AdamW:
+class AdamW(Initialised):
     """Hyperparameters of AdamW. They may be assigned between steps, for example by a schedule; `hp` checks them again.
 
     A step multiplies the first moment by s5 and the second by s6, then divides the first by the root of the second:

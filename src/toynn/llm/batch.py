@@ -7,13 +7,14 @@ import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, integer
 from toynn.errors import SessionError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.llm import labels
 from toynn.llm.adamw import AdamW
 from toynn.tinynn.arrays import flat_ids, ids_in_vocab, real_array
 from toynn.tinynn.memory import memory_for
 
 
-class TrainingBatch:
+class TrainingBatch(Initialised):
     """Fill it with ids, then pass its arrays to a recipe. In the fused layout, pass targets instead of m_labels.
 
         batch = TrainingBatch(vocab, context=32, batch=1)

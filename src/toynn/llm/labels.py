@@ -12,6 +12,8 @@ from toynn.arguments import INT31_MAX, integer
 from toynn.tinynn.arrays import flat_ids, ids_in_vocab
 from toynn.tinynn.memory import memory_for
 
+__all__ = ["IGNORE_ID", "next_token", "next_token_guarded", "targets", "targets_guarded"]
+
 IGNORE_ID = -1  # the target of a position that adds nothing to the loss
 BYTES_OF_ID = 32  # largest memory for one id while its target is made: three arrays of int64 and their checks
 

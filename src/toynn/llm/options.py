@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from toynn.arguments import INT31_MAX, boolean, integer, one_of, positive
 from toynn.errors import TinyNNValueError
+from toynn.initialised import Initialised
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
 INIT_STREAMS = ("lcg31", "xorshift64")
@@ -13,7 +14,7 @@ LAYOUTS = ("per_head", "fused")
 
 
 @dataclass(slots=True)
-class RecipeOptions:
+class RecipeOptions(Initialised):
     """Options of `FromScratch.realize`. They may be assigned one by one; `validate` is called when they are used.
 
     t_seq: length of a sequence; 0: not set yet.

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from toynn.arguments import boolean, kind_of
 from toynn.errors import TinyNNTypeError
+from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.layout import NodeTimes
 from toynn.llm.recipes import FromScratch
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTime:
+class NodeTime(Initialised):
     """One node of the graph: its operator by ggml's or the shim's name, the tensor's name, its wall-clock seconds."""
 
     op: str
@@ -25,7 +26,7 @@ class NodeTime:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Initialised):
     """The nodes of one step in order of computation. `print` it to see all operators and the ten longest tensors.
 
     The time of a node includes its start and a barrier of the threads, some microseconds each. Without a profile the

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toynn.arguments import instance_of
+from toynn.initialised import Initialised
 from toynn.model.config import RopeScaling
 from toynn.model.shape import ModelShape
 from toynn.tinynn import Session, Tensor, tnn_input_1d_f32_persistent, tnn_tensor_set_name, upload_row_major
 
 
 @dataclass(frozen=True)
-class Rope:
+class Rope(Initialised):
     """How to rotate n tokens.
 
     positions: i32 (n,). d_head: size of a head. base, scaling: as in `SmolLM2Config`.
@@ -22,6 +24,9 @@ class Rope:
     base: float
     scaling: RopeScaling
     freq_factors: Tensor | None
+
+    def __post_init__(self) -> None:
+        instance_of("scaling", self.scaling, RopeScaling)
 
 
 class RopeOfModel:

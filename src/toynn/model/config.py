@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, integer, one_of, positive, real
+from toynn.arguments import INT31_MAX, integer, one_of, positive, real, shown
 from toynn.documented_fields import documented, required
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn.memory import memory_for
 
 
 @dataclass(frozen=True)
-class RopeScaling:
+class RopeScaling(Initialised):
     """The scaling of RoPE's angles. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
     `RopeScaling.llama3_hf(...)`.
 
@@ -88,7 +89,7 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class SmolLM2Config:
+class SmolLM2Config(Initialised):
     """The sizes of a model of the llama family.
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
@@ -117,7 +118,7 @@ class SmolLM2Config:
         for name in ("rope_base", "rms_eps"):
             object.__setattr__(self, name, positive(name, getattr(self, name)))
         if not isinstance(self.rope_scaling, RopeScaling):
-            raise TinyNNTypeError(f"rope_scaling must be a RopeScaling, got {self.rope_scaling!r}")
+            raise TinyNNTypeError(f"rope_scaling must be a RopeScaling, got {shown(self.rope_scaling)}")
         if self.n_heads % self.n_kv:
             raise TinyNNValueError(f"n_kv must divide n_heads = {self.n_heads}, got {self.n_kv}")
         if self.head_dim == 0:
@@ -137,15 +138,23 @@ class SmolLM2Config:
         rms_eps: float, *, head_dim: int = 0, donor_d_in: int = 0, rope_scaling: RopeScaling = RopeScaling(),
     ) -> SmolLM2Config:  # fmt: skip
         """Return the sizes of a model with multi-head attention: n_kv = n_heads."""
+        cls._require_vocab("mha")
         return cls(
             vocab, d_model, n_heads, n_heads, d_ff, n_layers, ctx, rope_base, rms_eps,
             head_dim=head_dim, donor_d_in=donor_d_in, rope_scaling=rope_scaling,
         )  # fmt: skip
 
     @classmethod
+    def _require_vocab(cls, name: str) -> None:
+        if not cls.__dataclass_fields__["vocab"].init:
+            raise TinyNNTypeError(f"{cls.__name__} takes its vocabulary from the data: call SmolLM2Config.{name}")
+
+    @classmethod
     def tiny(cls) -> SmolLM2Config:
+        cls._require_vocab("tiny")
         return cls(627, 64, 4, 4, 128, 2, 32, 10000.0, 1e-5)
 
     @classmethod
     def smollm2_135m(cls) -> SmolLM2Config:
+        cls._require_vocab("smollm2_135m")
         return cls(49152, 576, 9, 3, 1536, 30, 8192, 100000.0, 1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toynn.arguments import FloatArray, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn import (
     TNN_RANDOM_LCG31,
     TNN_RANDOM_XORSHIFT64,
@@ -12,7 +13,7 @@ from toynn.tinynn import (
 )
 
 
-class GaussianStream:
+class GaussianStream(Initialised):
     """A stream of normally distributed numbers, drawn in order."""
 
     def __init__(self, kind: int, seed: int) -> None:

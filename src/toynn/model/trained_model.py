@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import integer, same_weights
+from toynn.arguments import instance_of, integer, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weight_shapes
@@ -17,7 +18,7 @@ from toynn.tinynn.memory import want_memory
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(Initialised):
     """A model's shape, weights and tokenizer, without a session or moments.
 
     weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
@@ -38,10 +39,8 @@ class TrainedModel:
     foreign: ForeignSettings = NO_SETTINGS
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shape, ModelShape):
-            raise TinyNNTypeError(f"shape must be a ModelShape, got {type(self.shape).__name__}")
-        if not isinstance(self.weights, dict):
-            raise TinyNNTypeError(f"weights must be a dict, got {type(self.weights).__name__}")
+        instance_of("shape", self.shape, ModelShape)
+        instance_of("weights", self.weights, dict)
         if not isinstance(self.tokenizer, bytes | None):
             raise TinyNNTypeError(
                 f"tokenizer must be the bytes of a tokenizer.json, or None, got {type(self.tokenizer).__name__}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from toynn.arguments import kind_of
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -18,16 +19,16 @@ def folder_of(folder: object) -> Path:
     """Return a folder as a Path. Raises TinyNNTypeError."""
     try:
         return Path(folder)  # type: ignore[arg-type]
-    except TypeError:
-        raise TinyNNTypeError(f"folder must be a path, got {type(folder).__name__}") from None
+    except Exception as error:  # a TypeError, or what its __fspath__ raises
+        raise TinyNNTypeError(f"folder must be a path, got {kind_of(folder)}") from error
 
 
 def path_of(name: str, value: object) -> Path:
     """Return an argument as a Path. Raises TinyNNTypeError or TinyNNValueError with the name of the argument."""
     try:
         path = Path(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TinyNNTypeError(f"{name} must be a path, got {type(value).__name__}") from None
+    except Exception as error:  # a TypeError, or what its __fspath__ raises
+        raise TinyNNTypeError(f"{name} must be a path, got {kind_of(value)}") from error
     if "\0" in str(path):
         raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(path)!r:.80}")
     try:

@@ -119,6 +119,8 @@ class TokenStream(Iterator[int]):
     _tokens: Iterator[int] = iter(())
 
     def __init__(self, tokens: Iterator[int]) -> None:
+        if not isinstance(tokens, Iterator):
+            raise TinyNNTypeError(f"tokens must be an iterator over token ids, got {kind_of(tokens)}")
         self._tokens = tokens
 
     def __next__(self) -> int:

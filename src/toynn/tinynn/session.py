@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from toynn.arguments import boolean, int32, int64, kind_of
 from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn.calls.build import tnn_available_cores
 from toynn.tinynn.native import ffi, lib, text
 from toynn.tinynn.native_session import NativeSession, ending, failure
@@ -124,7 +125,7 @@ class Session:
             yield
 
 
-class Tensor:
+class Tensor(Initialised):
     """Handle of a tensor in a session: cheap, hashable, equal to any other handle of the same tensor.
 
     It keeps its session alive. After `tnn_reset_for_rebuild` the handles of the dropped graph are stale, and using one

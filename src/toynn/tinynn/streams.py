@@ -6,6 +6,7 @@ import numpy as np
 
 from toynn.arguments import FloatArray, float64, int32, int64, integer, kind_of
 from toynn.errors import InternalError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn.memory import new_array
 from toynn.tinynn.native import ffi, lib
 
@@ -15,7 +16,7 @@ TNN_RANDOM_LCG31 = lib.TNN_RANDOM_LCG31
 TNN_RANDOM_XORSHIFT64 = lib.TNN_RANDOM_XORSHIFT64
 
 
-class RandomState:
+class RandomState(Initialised):
     """The state of one stream, which `tnn_random_gaussian` moves on."""
 
     __slots__ = ("kind", "state")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from toynn.arguments import boolean, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.tinynn.arrays import float_array, int_array
 from toynn.tinynn.calls.introspection import tnn_graph_n_nodes
 from toynn.tinynn.data import size_of
@@ -19,7 +20,7 @@ __all__ = ["TrainStep", "tnn_compute_profiled", "tnn_train_step"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainStep:
+class TrainStep(Initialised):
     """The tensors of a training graph that `tnn_train_step` uploads to and downloads from.
 
     ids and targets are i32 [n], hp holds the optimizer's numbers, loss is [1], norm is of `tnn_fused_grad_norm`.

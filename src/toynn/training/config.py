@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from toynn.arguments import boolean, integer, not_negative, one_of, positive, real
+from toynn.arguments import boolean, instance_of, integer, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
 
@@ -52,7 +53,8 @@ class ModelArgs(ModelShape):
 
     @classmethod
     def of_shape(cls, shape: ModelShape) -> ModelArgs:
-        """Return the arguments that describe an existing model."""
+        """Return the arguments that describe an existing model. Raises TinyNNTypeError."""
+        instance_of("shape", shape, ModelShape)
         return cls(**{one.name: getattr(shape, one.name) for one in fields(shape) if one.name != "vocab"})
 
     def first_difference(self, other: ModelArgs) -> str | None:
@@ -60,6 +62,7 @@ class ModelArgs(ModelShape):
 
         init_scale is not compared, and a head_dim that is derived equals the same one that is given.
         """
+        instance_of("other", other, ModelArgs)
         one, two = self.shape(vocab=1), other.shape(vocab=1)
         return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
 
@@ -125,7 +128,8 @@ class ScheduleArgs:
         object.__setattr__(self, "min_ratio", ratio)
 
     def warmup_of(self, steps: int) -> int:
-        """Return the number of warm-up steps in a run of `steps` steps."""
+        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
+        steps = integer("steps", steps, 1)
         return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
@@ -202,6 +206,8 @@ class TrainConfig:
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
         """Return a copy without None: with the shape of the model (default: `ModelArgs()`) and the warm-up steps."""
+        if model is not None:
+            instance_of("model", model, ModelArgs)
         schedule = replace(self.schedule, warmup=self.schedule.warmup_of(self.train.steps))
         return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
 
@@ -219,7 +225,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TrainArgs:
+class TrainArgs(Initialised):
     """The arguments of `toynn.train`.
 
     data: a data folder made by `toynn prepare`.

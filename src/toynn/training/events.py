@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from toynn.initialised import Initialised
+
 
 @dataclass(frozen=True)
-class Started:
+class Started(Initialised):
     """A run starts or is resumed.
 
     step: steps taken before. steps: of the whole run. parameters: number of trained parameters. batch_tokens: tokens
@@ -31,7 +33,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class Stepped(Initialised):
     """A step was taken.
 
     loss: mean over the batch before the update, in nats per token. gradient_norm: before clipping. tokens: read so far
@@ -48,7 +50,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(Initialised):
     """The model was evaluated on the validation split.
 
     loss: nats per token. bits_per_byte: of the text. best: whether it is the best evaluation so far.
@@ -64,7 +66,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Saved:
+class Saved(Initialised):
     """A checkpoint was written and is on the disk. bytes: the size of its files."""
 
     step: int
@@ -74,7 +76,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Ended(Initialised):
     """The run ended.
 
     reason: "done", "early stop", "stopped" (by a callback) or "interrupted". checkpoint: the latest one. loss: of the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from toynn.arguments import instance_of
+from toynn.initialised import Initialised
 from toynn.llm.parameters import Parameter, Parameters
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.per_head.model import llama
@@ -12,10 +14,12 @@ from toynn.tinynn import Session, Tensor
 __all__ = ["LlamaArch"]
 
 
-class LlamaArch:
+class LlamaArch(Initialised):
     """A model's forward graph over weights that are declared in the per_head layout."""
 
     def __init__(self, parameters: Parameters, shape: ModelShape) -> None:
+        instance_of("parameters", parameters, Parameters)
+        instance_of("shape", shape, ModelShape)
         self._parameters, self._shape = parameters, shape
 
     def trainable(self) -> list[Parameter]:
@@ -28,6 +32,7 @@ class LlamaArch:
         Returns activations by name in the order of computation: embed, lens (if any), blk.N.attn_norm, blk.N.ffn,
         blk.N.residual, final_norm, each with T*B columns, and last the logits, ne=[vocab, T*B].
         """
+        instance_of("r", r, Rope)
         g = PerHeadGraph(s)
         llama(g, self._parameters.tree, token_ids, r, mask, self._shape.rms_eps)
         return g.taps

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, weights_by_name
+from toynn.arguments import FloatArray, boolean, instance_of, weights_by_name
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.realized_model import RealizedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
@@ -119,6 +119,7 @@ class LlamaSeqEngine(RealizedModel):
             raise SessionError("the engine is already realized: close() it first, or make a new one")
         if weights is not None:
             weights = weights_by_name(weights)
+        instance_of("options", options, RecipeOptions)
         options.validate()
         shape = ModelShape.of(cfg, untied=options.untied or None, qkv_bias=options.qkv_bias or None)
         if options.t_seq > shape.ctx:
@@ -232,6 +233,8 @@ class LlamaSeqEngine(RealizedModel):
         adds, updates = boolean("accumulate", accumulate), boolean("update", update)
         if adds and not graph.gradients_kept:
             raise SessionError("accumulate needs gradients that are kept: build_training_step(keep_gradients=True)")
+        if node_times is not None:
+            instance_of("node_times", node_times, list)
         layout.check_step(adds, updates, node_times is not None)
         with layout.session.exclusive():
             if self._graph is not graph:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, text
 from toynn.errors import SessionError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.llm.graphs import ForwardGraph, TrainingGraph
 from toynn.llm.layout import Layout
 from toynn.model.shape import ModelShape
@@ -18,7 +19,7 @@ from toynn.tinynn import Session, Tensor, download_row_major, tnn_tensor_grad, t
 Self = TypeVar("Self", bound="RealizedModel")
 
 
-class RealizedModel:
+class RealizedModel(Initialised):
     """A model in one of the layouts, and its current graph. Layout and graph are None until an engine makes them."""
 
     def __init__(self) -> None:

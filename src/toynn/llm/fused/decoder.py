@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, integer, weights_by_name
 from toynn.errors import TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.llm.fused.graph import FusedGraph
 from toynn.llm.fused.model import Continuation, llama
 from toynn.llm.inputs import checked_token_ids
@@ -56,7 +57,7 @@ class _Graph:
         self.row_losses: Tensor | None = None
 
 
-class LlamaDecoder:
+class LlamaDecoder(Initialised):
     """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
     The bits are those of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, however the tokens are
@@ -246,8 +247,8 @@ class LlamaDecoder:
 
     def close(self) -> None:
         """Free the session. A second call does nothing."""
-        self._graph = None
-        self._session.close()
+        session, self._graph = self._session, None
+        session.close()
 
     def __enter__(self) -> LlamaDecoder:
         return self

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toynn.arguments import instance_of, kind_of
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.llm.parameters import Affine
 from toynn.llm.per_head import model
 from toynn.llm.per_head.graph import PerHeadGraph
@@ -14,7 +17,7 @@ __all__ = ["GqaWeights", "Rope", "gqa", "rms_norm", "rope", "swiglu"]
 
 
 @dataclass(frozen=True)
-class GqaWeights:
+class GqaWeights(Initialised):
     """For each query head w_q, for each KV head w_k and w_v, all ne=[d_model, d_head], with biases ne=[d_head] or None.
 
     w_o: ne=[n_heads*d_head, d_model].
@@ -28,6 +31,23 @@ class GqaWeights:
     b_v: list[Tensor] | None
     w_o: Tensor
 
+    def __post_init__(self) -> None:
+        for name in ("w_q", "w_k", "w_v", "b_q", "b_k", "b_v"):
+            value = getattr(self, name)
+            if not (isinstance(value, list | tuple) or (value is None and name.startswith("b_"))):
+                raise TinyNNTypeError(f"{name} must be a list of Tensors, one for each head, got {kind_of(value)}")
+        for name in ("q", "k", "v"):
+            weights, biases = getattr(self, f"w_{name}"), getattr(self, f"b_{name}")
+            if biases is not None and len(biases) != len(weights):
+                raise TinyNNValueError(
+                    f"b_{name} must have one bias for each of the {len(weights)} heads, got {len(biases)}"
+                )
+        if len(self.w_k) != len(self.w_v) or not self.w_k or len(self.w_q) % len(self.w_k):
+            raise TinyNNValueError(
+                "w_k and w_v must have the same number of heads, which divides that of w_q, got "
+                f"{len(self.w_q)}, {len(self.w_k)} and {len(self.w_v)}"
+            )
+
 
 def rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
     """Return gamma * x / sqrt(mean(x^2) + eps), column by column. x: ne=[d, T*B], gamma: ne=[d] -> ne=[d, T*B]."""
@@ -36,11 +56,14 @@ def rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
 
 def rope(s: Session, x: Tensor, r: Rope) -> Tensor:
     """Return x rotated by the position of each column. x: ne=[d_head, T*B] -> ne=[d_head, T*B]."""
+    instance_of("r", r, Rope)
     return PerHeadGraph(s).rope(x, r)
 
 
 def gqa(s: Session, h: Tensor, w: GqaWeights, r: Rope, mask: Tensor | None) -> Tensor:
     """Return causal attention over the columns of h ne=[d_model, T*B], as `model.attention` does: ne=[d_model, T*B]."""
+    instance_of("w", w, GqaWeights)
+    instance_of("r", r, Rope)
     q, k, v = _params(w.w_q, w.b_q), _params(w.w_k, w.b_k), _params(w.w_v, w.b_v)
     return model.attention(PerHeadGraph(s), h, q, k, v, Affine("w_o", w.w_o), r, mask)
 

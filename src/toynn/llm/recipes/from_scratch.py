@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from toynn.arguments import boolean, kind_of
 from toynn.errors import SessionError, TinyNNTypeError
+from toynn.initialised import Initialised
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
 from toynn.llm.layout import require_trainable
 from toynn.llm.options import RecipeOptions
@@ -15,7 +16,7 @@ from toynn.model.config import SmolLM2Config
 from toynn.tinynn import Tensor
 
 
-class FromScratch:
+class FromScratch(Initialised):
     """Realize it once, then step it. Close it, or use it as a context manager.
 
     Attributes:
@@ -92,8 +93,8 @@ class FromScratch:
 
     def close(self) -> None:
         """Free the model and everything it holds. A second call does nothing. The recipe can then be realized again."""
-        self.fs_t_loss = self.fs_t_labels = self.fs_t_hp = None
-        self.fs_cache.close()
+        engine, self.fs_t_loss, self.fs_t_labels, self.fs_t_hp = self.fs_cache, None, None, None
+        engine.close()
 
     def __enter__(self) -> FromScratch:
         return self

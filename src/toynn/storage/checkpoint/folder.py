@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import moment_names, weight_shapes
 from toynn.storage.checkpoint.meta import (
@@ -39,7 +40,7 @@ from toynn.storage.tensor_files import write_tensors
 
 
 @dataclass(frozen=True)
-class TrainingState:
+class TrainingState(Initialised):
     """The state that a run needs to resume, apart from the model.
 
     moments: the moments of AdamW by weight name + ".m" or ".v", with the shape of the weight; empty before the first
@@ -51,7 +52,7 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Initialised):
     """A checkpoint in memory. path: its folder. training: None if the model was imported."""
 
     path: Path

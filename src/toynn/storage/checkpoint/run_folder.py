@@ -19,8 +19,9 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from toynn.arguments import boolean, integer, one_of
+from toynn.arguments import boolean, integer, one_of, text
 from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint.folder import (
     Checkpoint,
@@ -56,7 +57,7 @@ def _free_name(checkpoints: Path, step: int) -> str:
     return name
 
 
-class RunFolder:
+class RunFolder(Initialised):
     """A run folder that only this process may write, until `close`.
 
     The folder is made if needed, and removed by `close` if nothing was written.
@@ -95,8 +96,13 @@ class RunFolder:
         """Make an older checkpoint the latest one.
 
         `best` then names the checkpoint that was the best at that time, if it still exists. Newer checkpoints stay;
-        `keep` removes them when the latest checkpoint has passed their step. Raises OSError.
+        `keep` removes them when the latest checkpoint has passed their step.
+
+        Raises TinyNNTypeError or TinyNNValueError for a name without a checkpoint, RunFolderError after `close`,
+        OSError.
         """
+        self._require_open()
+        _require_checkpoint(self.path, name)
         if (self.path / BEST).exists() and not self._is_best_until(name):
             best = [other for other in checkpoint_names(self.path) if _order(other)[0] == best_step]
             if best:
@@ -285,11 +291,15 @@ def _others(run: Path, name: str = "") -> str:
 
 def named_checkpoint(run: Path, name: str) -> Checkpoint:
     """Read one checkpoint of a run. Raises TinyNNValueError for an unknown name, FileFormatError if it is damaged."""
+    _require_checkpoint(run, name)
+    return read_folder(run / CHECKPOINTS / name)
+
+
+def _require_checkpoint(run: Path, name: str) -> None:
     names = checkpoint_names(run)
-    if name not in names:
+    if text("name", name) not in names:
         there = f"its checkpoints are {', '.join(names)}" if names else "it has no checkpoints"
         raise TinyNNValueError(f"{run} has no checkpoint {name!r:.60}; {there}")
-    return read_folder(run / CHECKPOINTS / name)
 
 
 def write_checkpoint(
