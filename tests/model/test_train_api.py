@@ -74,8 +74,8 @@ def test_a_run_is_resumed_with_its_own_configuration(data: Path, tmp_path: Path)
     assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
     older = toynn.train(data, stopped, resume=True, resume_from="step-00000005", steps=6, progress=False)
     assert older.step == 6
-    with pytest.raises(toynn.TinyNNValueError, match=r"optimizer\.lr is 1\.0, but the run has 0\.01"):
-        toynn.train(data, stopped, resume=True, lr=1.0, progress=False)
+    with pytest.raises(toynn.TinyNNValueError, match=r"train\.batch is 4, but the run has 2"):
+        toynn.train(data, stopped, resume=True, batch=4, progress=False)
 
 
 def test_progress_is_a_few_lines_on_stderr(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +83,11 @@ def test_progress_is_a_few_lines_on_stderr(data: Path, tmp_path: Path, capfd: py
     out, err = capfd.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert 20 < len(lines) < 40
-    assert any(line.startswith("step 48/50: loss ") for line in lines)
+    assert 20 < len(lines) < 50
+    assert [line.split("/")[0] for line in lines if "/50: loss " in line] == [
+        f"step {i}" for i in (1, *range(3, 51, 3), 50)
+    ]
+    assert any(line.startswith("step 48/50: loss ") and ", epoch 0.66, " in line for line in lines)
     assert lines[-1] == f"ended after step 50 (done): {tmp_path / 'run/checkpoints/step-00000050'}"
     toynn.train(data, tmp_path / "quiet", steps=3, **SMALL)
     toynn.train(toynn.TrainArgs(data, tmp_path / "as before", config(2)))

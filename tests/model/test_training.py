@@ -397,7 +397,6 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
         (TrainArgs(data, tmp_path / "d", config(train=StepArgs(t_seq=17))), r"train\.t_seq must be at most"),
         (TrainArgs(tmp_path, tmp_path / "e", chosen), "is not a data folder"),
         (TrainArgs(data, data, chosen), "exists and is not a run"),
-        (TrainArgs(data, tmp_path / "f", chosen, init=tmp_path / "nowhere"), "is not a folder"),
     ]
     before = final_bytes(run)
     for args, says in refused:
@@ -407,6 +406,8 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, (
         "a failed command must leave no files"
     )
+    with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*nowhere"):
+        train(TrainArgs(data, tmp_path / "f", chosen, init=tmp_path / "nowhere"))
     with pytest.raises(TinyNNTypeError, match="out must be a path, got NoneType"):
         train(data)  # type: ignore[call-overload]
     with pytest.raises(TinyNNValueError, match="init and resume cannot be combined"):

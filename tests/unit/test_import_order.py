@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 PACKAGE = ROOT / "src" / "toynn"
 # From the bottom to the top, as in docs/architecture.md. A module imports from its own line and from lines above it.
 LAYERS = (
-    ("errors", "_interpreter", "_tinynn", "documented_fields", "extras", "initialised"),
+    ("errors", "_interpreter", "_tinynn", "documented_fields", "extras", "initialised", "wording"),
     ("arguments",),
     ("tinynn",),
     ("model",),

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paths import EXAMPLES, ROOT
-from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
+from toynn import ConfigurationError, TinyNNError, TinyNNTypeError, TinyNNValueError, TrainConfig
 from toynn.extras import EXTRA_OF
 from toynn.model.config import RopeScaling
 from toynn.model.weights import weight_shapes
 from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
+from toynn.training.key_names import SYNONYMS
 from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
 
 pytestmark = pytest.mark.quick
@@ -138,7 +139,8 @@ def test_the_quickstart_model_has_about_a_million_parameters() -> None:
 
 
 def row(key: Key) -> str:
-    default = "steps / 10, at most 100" if key.default is None else tomli_w.dumps({"x": key.default})[4:].strip()
+    computed = {"schedule.warmup": "steps / 10, at most 100", "train.epochs": "none"}
+    default = computed[key.name] if key.default is None else tomli_w.dumps({"x": key.default})[4:].strip()
     return f"| `{key.name}` | {default} | {key.meaning} |"
 
 
@@ -158,7 +160,66 @@ def test_comments_do_not_change_the_configuration(config: TrainConfig) -> None:
 
 
 def test_a_resolved_configuration_has_every_key() -> None:
-    assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [key.name for key in keys()]
+    assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [
+        key.name for key in keys() if key.name != "train.epochs"
+    ]
+
+
+@pytest.mark.parametrize(("epochs", "windows", "steps"), [(1.0, 80, 10), (0.5, 80, 5), (3.0, 81, 31), (0.1, 10, 1)])
+def test_epochs_become_the_steps_that_read_them(epochs: float, windows: int, steps: int) -> None:
+    config = TrainConfig(train=StepArgs(batch=4, accumulate=2, epochs=epochs))
+    assert from_toml(to_toml(config)) == config
+    assert "steps" not in tomllib.loads(to_toml(config))["train"]
+    made = config.with_steps(windows)
+    assert (made.train.steps, made.train.epochs) == (steps, None)
+    assert made.explicit().schedule.warmup == steps // 10
+
+
+def test_steps_and_epochs_exclude_each_other() -> None:
+    for make in (lambda: StepArgs(steps=5, epochs=2.0), lambda: from_toml("[train]\nsteps = 1000\nepochs = 2\n")):
+        with pytest.raises(ConfigurationError, match=r"train\.steps.* and train\.epochs.* cannot both be given"):
+            make()
+    assert from_toml("[train]\nsteps = 7\n", overrides=["train.epochs=2"]).train == StepArgs(epochs=2.0)
+    assert from_toml("[train]\nepochs = 7\n", overrides=["train.steps=2"]).train == StepArgs(steps=2)
+    with pytest.raises(ConfigurationError, match=r"cannot both be given"):
+        from_toml("", overrides=["train.epochs=2", "train.steps=2"])
+    with pytest.raises(ConfigurationError, match=r"train\.epochs = 1000000000000\.0 is too large"):
+        TrainConfig(train=StepArgs(epochs=1e12)).with_steps(100)
+    with pytest.raises(TinyNNError, match=r"train\.epochs must be a finite number above 0"):
+        StepArgs(epochs=0.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("optimizer.learning_rate=1", "'optimizer.lr'"),
+        ("optimizer.max_grad_norm=1", "'optimizer.clip'"),
+        ("train.batch_size=1", "'train.batch'"),
+        ("train.max_steps=1", "'train.steps'"),
+        ("train.num_train_epochs=1", "'train.epochs'"),
+        ("train.lr=1", "'optimizer.lr'"),
+        ("optimizer.warmup=1", "'schedule.warmup'"),
+        ("optimizer.weight-decay=1", "'optimizer.weight_decay'"),
+        ("schedule.warmup_steps=1", "'schedule.warmup'"),
+        ("model.hidden_size=1", "'model.d_model'"),
+        ("model.rope_scaling.factr=1", "'model.rope_scaling.factor'"),
+        ("optimizr.lr=1", "'optimizer'"),
+        ("batch_size=1", "train.batch=1"),
+        ("Weight-Decay=0.1", "optimizer.weight_decay=0.1"),
+        ("lr=1", "optimizer.lr=1"),
+    ],
+)
+def test_a_name_of_another_program_suggests_the_key(override: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"did you mean {re.escape(meant)}\?"):
+        from_toml("", overrides=[override])
+
+
+def test_every_synonym_belongs_to_an_existing_key_and_to_one_only() -> None:
+    names = [name for synonyms in SYNONYMS.values() for name in synonyms.split()]
+    assert len(names) == len(set(names))
+    known = {key.name for key in keys()}
+    assert SYNONYMS.keys() <= known
+    assert not set(names) & {name.rpartition(".")[2] for name in known if name.count(".") == 1}
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> list[str]:

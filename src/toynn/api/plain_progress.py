@@ -1,38 +1,59 @@
-"""The progress of training as a few lines of plain text, for notebooks, log files and pipes."""
+"""The progress of training as lines of plain text, for notebooks, log files and pipes."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
 
-from toynn.training.events import Ended, Evaluated, Event, Started, Stepped
-
-_LINES = 20  # largest number of step lines
+from toynn.arguments import integer
+from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 
 class PlainProgress:
-    """A callback that prints to stderr: the start, about every twentieth of the steps, each evaluation, and the end."""
+    """A callback that prints to stderr: the start, some steps, each evaluation, some checkpoints, and the end.
 
-    def __init__(self) -> None:
-        self._steps = 0
-        self._every = 1
+    The first step, the last one and every `every` steps are printed, and a checkpoint if none was printed in the last
+    `every` steps. lines: largest number of step lines besides the first and the last one; it decides if `every` is
+    None. ending: whether the end is printed.
+    """
+
+    def __init__(self, every: int | None = None, *, lines: int = 20, ending: bool = True) -> None:
+        self._given = every if every is None else integer("every", every, 1)
+        self._lines, self._ending = lines, ending
+        self._steps, self._every, self._first = 0, 1, 1
+        self._saved: int | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._steps = event.steps
-            self._every = max(1, -(-(event.steps - event.step) // _LINES))
-            resumed = f", resumed after step {event.step}" if event.resumes is not None else ""
-            _print(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} training tokens{resumed}")
+            self._start(event)
         elif isinstance(event, Stepped):
-            if event.step % self._every == 0 or event.step == self._steps:
+            if event.step % self._every == 0 or event.step in (self._first, self._steps):
                 _print(
-                    f"step {event.step}/{self._steps}: loss {event.loss:.4f}, {event.tokens_per_second:.0f} tokens/s"
+                    f"step {event.step}/{self._steps}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
+                    f"epoch {event.epoch:.2f}, {event.tokens_per_second:.0f} tokens/s"
                 )
         elif isinstance(event, Evaluated):
             best = ", best" if event.best else ""
-            _print(f"step {event.step}: validation loss {event.loss:.4f}, {event.bits_per_byte:.3f} bits/byte{best}")
-        elif isinstance(event, Ended):
+            _print(
+                f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}, "
+                f"{event.bits_per_byte:.3f} bits/byte{best}"
+            )
+        elif isinstance(event, Saved):
+            if self._saved is None or event.step >= self._saved + self._every or event.step == self._steps:
+                self._saved = event.step
+                _print(f"step {event.step}: saved {event.bytes / 1e6:.1f} MB in {event.seconds:.2f} s")
+        elif isinstance(event, Ended) and self._ending:
             _print(f"ended after step {event.step} ({event.reason}): {event.checkpoint}")
+
+    def _start(self, event: Started) -> None:
+        self._steps, self._first = event.steps, event.step + 1
+        self._every = self._given or max(1, -(-(event.steps - event.step) // self._lines))
+        validation = f"{event.validation_tokens} validation tokens" if event.validation_tokens else "no validation text"
+        _print(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} training tokens, {validation}")
+        if event.resumes is not None:
+            _print(f"resumed after step {event.step}")
+        for note in event.notes:
+            _print(f"note: {note}")
 
     def __enter__(self) -> PlainProgress:
         return self

@@ -16,7 +16,7 @@ from typing import TypeAlias, cast, overload
 from toynn.api.load_model import load, read_model
 from toynn.api.plain_progress import PlainProgress
 from toynn.api.text_model import TextModel
-from toynn.api.train_settings import config_of, overrides_of
+from toynn.api.train_settings import changes_of, config_of, overrides_of
 from toynn.arguments import boolean
 from toynn.errors import TinyNNTypeError
 from toynn.extras import naming_the_extra
@@ -109,8 +109,9 @@ def train(
         init: the model to start from instead of random weights: a loaded model, or a path that `toynn.load` accepts.
             Its tokenizer must be that of the data.
         config: a `toynn.TrainConfig`, or the path of a TOML file. Default: the default of each setting.
-        resume: continue the run in `out`. Its configuration is kept; only steps, evaluation.* and checkpoint.* can
-            be changed.
+        resume: continue the run in `out`. Its configuration is kept; steps, epochs, evaluation.* and checkpoint.* can
+            be changed. Settings of optimizer.* and schedule.* can be changed too, if they are given in this call, but
+            then the result no longer has the bytes of a run that never stopped; the run notes this.
         resume_from: the checkpoint of the run to continue from, like "step-00000070". Default: the latest.
         n_threads: threads to compute with. Default: the number of cores that this process may use.
         progress: show the progress on stderr: a bar in a terminal, a few lines elsewhere. Default: true.
@@ -139,6 +140,8 @@ def train(
         if out is not None and callbacks:
             raise TinyNNTypeError("callbacks are given twice: once by position and once by name")
         args, callbacks = data, callbacks if out is None else cast("Sequence[Callback]", out)
+        if isinstance(args.init, Path):
+            args = dataclasses.replace(args, init=read_model(args.init))
         shown = False if progress is None else boolean("progress", progress)
     else:
         folder, run = path_of("data", data), path_of("out", out)
@@ -146,8 +149,10 @@ def train(
         resumed = run if boolean("resume", resume) else None
         if config is not None and not isinstance(config, TrainConfig):
             config = path_of("config", config)
-        wanted = config_of(config, overrides_of(settings), resumed=resumed, resume_from=resume_from)
-        args = TrainArgs(folder, run, wanted, _initial(init), resume, n_threads, resume_from)
+        overrides = overrides_of(settings)
+        wanted = config_of(config, overrides, resumed=resumed, resume_from=resume_from)
+        changes = changes_of(overrides) if resume else ()
+        args = TrainArgs(folder, run, wanted, _initial(init), resume, n_threads, resume_from, changes)
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown else []
         ended = trainer.train(args, [*view, *checked_callbacks(callbacks)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from toynn.errors import ConfigurationError, ConfigurationTypeError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.run_folder import named_checkpoint
-from toynn.training.config import TrainConfig
+from toynn.training.config import CHANGEABLE, TrainConfig
+from toynn.training.key_names import similar_key
 from toynn.training.start import own_config
-from toynn.training.toml_config import from_toml, keys, read_config, to_toml
+from toynn.training.toml_config import from_toml, key_set, keys, read_config, to_toml
 
 with naming_the_extra():
     import tomli_w
@@ -48,6 +48,11 @@ def config_of(
     return from_toml("", where, overrides)
 
 
+def changes_of(overrides: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys of the overrides that a resumed run may change only on request: see `TrainArgs.changes`."""
+    return tuple(sorted({key_set(override) for override in overrides} & set(CHANGEABLE)))
+
+
 def checkpoint_to_resume(run: Path, resume_from: str | None) -> Checkpoint:
     """Return the checkpoint that a run continues from: the named one, or the latest.
 
@@ -77,6 +82,8 @@ def _flat(settings: Mapping[str, object], known: list[str]) -> Iterator[tuple[st
         section = value
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             section = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+            if section.get("epochs") is not None:
+                del section["steps"]  # train.epochs decides
         if not isinstance(section, Mapping):
             raise ConfigurationTypeError(
                 f"{name} is a section: its value must be a mapping of its keys, got {value!r:.60}"
@@ -96,9 +103,11 @@ def _key_of(name: str, known: list[str]) -> str:
             f"{name} is ambiguous: it could be {' or '.join(found)}; write for example "
             f"{found[0].partition('.')[0]}={{{name!r}: ...}}"
         )
-    short = {key.rpartition(".")[2]: key for key in known}
-    close = difflib.get_close_matches(name, [*short, *known], n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "; `toynn train --show-config` lists all settings"
+    meant = similar_key(name, known)
+    if meant is not None and "." not in name:
+        short = meant.rpartition(".")[2]
+        meant = short if sum(key.count(".") == 1 and key.endswith(f".{short}") for key in known) == 1 else meant
+    hint = "; `toynn train --show-config` lists all settings" if meant is None else f"; did you mean {meant!r}?"
     raise ConfigurationError(f"there is no setting {name!r:.60}{hint}")
 
 

@@ -18,6 +18,7 @@ import click
 from toynn.cli.interrupts import INTERRUPTED, loading_modules
 from toynn.extras import naming_the_extra
 from toynn.text.panic_text import hide_panics
+from toynn.wording import on_the_command_line
 
 COMMANDS = {
     "prepare": "Turn text files into packed tokens and a tokenizer.",
@@ -84,7 +85,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with on_the_command_line():
+                return super().invoke(ctx)
         except click.UsageError as error:
             raise _in_one_line(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException):

@@ -6,23 +6,25 @@ import contextlib
 import json
 import shlex
 import sys
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from toynn.api.load_model import read_model
+from toynn.api.plain_progress import PlainProgress
 from toynn.api.train_model import TrainingResult, train
-from toynn.api.train_settings import checkpoint_to_resume, config_of
+from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
-from toynn.training.config import TrainConfig
-from toynn.training.events import Callback
+from toynn.training.config import TrainArgs, TrainConfig
+from toynn.training.events import Callback, Event, Started
 from toynn.training.progress import ProgressView
 from toynn.training.run_log import as_json
-from toynn.training.start import own_config, shape_of
-from toynn.training.toml_config import commented_toml
+from toynn.training.start import initial_config, own_config
+from toynn.training.toml_config import commented_toml, to_plain
 
 with naming_the_extra():
     from rich.console import Console
@@ -43,8 +45,11 @@ with naming_the_extra():
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: the cores this process may use]")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Also write event files to RUN/tensorboard.")
-@click.option("--show-config", is_flag=True, help="Print every key as TOML with its meaning, and exit.")
-@click.option("--quiet", is_flag=True, help="Print only errors and one line at the end.")
+@click.option("--show-config", is_flag=True,
+              help="Print every key as TOML with its meaning, or with --json as JSON, and exit.")  # fmt: skip
+@click.option("--log-every", type=click.IntRange(1), default=None, metavar="N",
+              help="Without a terminal, print every Nth step. [default: about 100 steps of the run]")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Print only errors, notes, and one line with the losses at the end.")
 @click.option("--json", "as_json_", is_flag=True, help="Print one JSON object at the end.")
 def command(
     data: Path | None,
@@ -57,6 +62,7 @@ def command(
     threads: int | None,
     tensorboard: bool,
     show_config: bool,
+    log_every: int | None,
     quiet: bool,
     as_json_: bool,
 ) -> None:
@@ -69,7 +75,8 @@ def command(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
     if show_config:
-        click.echo(commented_toml(_shown(config, overrides, init, out if resume else None, resume_from)), nl=False)
+        shown = _shown(config, overrides, init, out if resume else None, resume_from)
+        click.echo(json.dumps(to_plain(shown)) if as_json_ else commented_toml(shown), nl=as_json_)
         return
     if data is None:
         raise click.UsageError("Missing argument 'DATA'", click.get_current_context())
@@ -79,28 +86,20 @@ def command(
     settings = config_of(config, overrides, "--set", resumed=resumed, resume_from=resume_from)
     callbacks: list[Callback] = []
     with contextlib.ExitStack() as stack:
-        if not quiet:
-            callbacks.append(stack.enter_context(ProgressView(Console(stderr=True))))
+        callbacks.append(_notes if quiet else stack.enter_context(_progress_view(log_every)))
         if tensorboard:
             from toynn.training.tensorboard import TensorBoardView
 
             callbacks.append(stack.enter_context(TensorBoardView(out / "tensorboard")))
-        result = train(
-            data,
-            out,
-            init=init,
-            config=settings,
-            resume=resume,
-            resume_from=resume_from,
-            n_threads=threads,
-            progress=False,
-            callbacks=callbacks,
+        args = TrainArgs(
+            data, out, settings, init, resume, threads, resume_from, changes_of(overrides) if resume else ()
         )
+        result = train(args, callbacks=callbacks)
     report = _report(result)
     if as_json_:
         click.echo(json.dumps({**as_json(result.event), "report": report}))
     elif quiet:
-        click.echo(_outcome(result))
+        click.echo(f"{_outcome(result)}{_losses(result)}")
     else:
         _print_summary(result, report, _resume_command(data, out, threads, tensorboard))
     if result.reason == "interrupted":
@@ -118,7 +117,20 @@ def _shown(
     if resumed is not None and path is None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
     config = config_of(path, overrides, "--set") or TrainConfig()
-    return config.explicit(None if init is None else shape_of(read_model(init)))
+    return config.explicit() if init is None else initial_config(config, read_model(init))[0]
+
+
+def _progress_view(log_every: int | None) -> AbstractContextManager[Callback]:
+    """Return a bar for a terminal, and lines otherwise."""
+    console = Console(stderr=True)
+    return ProgressView(console) if console.is_terminal else PlainProgress(log_every, lines=100, ending=False)
+
+
+def _notes(event: Event) -> None:
+    """Print only the notes of a run."""
+    if isinstance(event, Started):
+        for note in event.notes:
+            click.echo(f"note: {note}", err=True)
 
 
 def _report(result: TrainingResult) -> str | None:
@@ -146,6 +158,15 @@ def _outcome(result: TrainingResult) -> str:
         "stopped": f"stopped after {result.step} steps",
         "interrupted": f"interrupted after {result.step} steps, saved",
     }[result.reason]
+
+
+def _losses(result: TrainingResult) -> str:
+    """Return the losses of a run for the end of a line."""
+    loss = "" if result.loss is None else f", training loss {result.loss:.4f}"
+    best = (
+        "" if result.best_loss is None else f", best validation loss {result.best_loss:.4f} at step {result.best_step}"
+    )
+    return loss + best
 
 
 def _print_summary(result: TrainingResult, report: str | None, resume_command: str) -> None:

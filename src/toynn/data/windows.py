@@ -25,6 +25,11 @@ class _Epoch:
     starts: npt.NDArray[np.int64]
 
 
+def windows_per_epoch(tokens: int, t_seq: int) -> int:
+    """Return how many windows of t_seq tokens, each with its targets, an epoch of that many tokens has."""
+    return max(tokens - 1, 0) // t_seq
+
+
 class WindowBatcher(Initialised):
     """Windows of t_seq tokens, with the same window shifted by one token as targets.
 
@@ -56,7 +61,7 @@ class WindowBatcher(Initialised):
             )
         self._tokens: npt.NDArray[Any] = np.asarray(tokens)
         # The last token is only a target. With offsets up to slack every epoch has the same number of windows.
-        self.windows_per_epoch = (int(tokens.size) - 1) // self.t_seq
+        self.windows_per_epoch = windows_per_epoch(int(tokens.size), self.t_seq)
         self._slack = (int(tokens.size) - 1) % self.t_seq
         self._drawn = _Epoch(-1, np.zeros(0, dtype=np.int64))
 

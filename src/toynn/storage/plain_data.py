@@ -11,24 +11,26 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Collection
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias, TypeVar
 
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 T = TypeVar("T")
+Similar: TypeAlias = Callable[[str], str | None]
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 _REPR.maxlevel = 2
 
 
-def from_plain(kind: type[T], content: object, name: str = "") -> T:
+def from_plain(kind: type[T], content: object, name: str = "", similar: Similar | None = None) -> T:
     """Return a `kind` with the values of `content`, a dict of plain data.
 
     kind: a dataclass whose fields are bool, int, float, str, dataclasses, `list[X]`, `dict[str, X]`, or one of these
         with None.
     name: the key that holds `content` in its file, for messages; "" for the whole file.
+    similar: returns the full name of a key that an unknown key probably means, or None.
 
     Raises:
         TinyNNTypeError: a value of the wrong type. TinyNNValueError: an unknown or a missing key.
@@ -40,8 +42,8 @@ def from_plain(kind: type[T], content: object, name: str = "") -> T:
     hints, known = typing.get_type_hints(kind), keys_of(kind)
     for key in content:
         if key not in known:
-            raise TinyNNValueError(f"unknown key {prefix + key!r:.80}{_suggestion(key, prefix, known)}")
-    values = {key: _converted(hints[key], value, prefix + key) for key, value in content.items()}
+            raise TinyNNValueError(f"unknown key {prefix + key!r:.80}{_suggestion(key, prefix, known, similar)}")
+    values = {key: _converted(hints[key], value, prefix + key, similar) for key, value in content.items()}
     for key, field in known.items():
         if key not in values and not _has_default(field):
             raise TinyNNValueError(f"the key {prefix + key!r} is missing")
@@ -68,22 +70,22 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def _converted(hint: Any, value: object, name: str) -> Any:
+def _converted(hint: Any, value: object, name: str, similar: Similar | None) -> Any:
     options = _options(hint)
     if value is None and type(None) in options:
         return None
     kind = options[0]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return from_plain(typing.cast("type[Any]", kind), value, name)
+        return from_plain(typing.cast("type[Any]", kind), value, name, similar)
     if origin is dict:
         if not isinstance(value, dict):
             raise TinyNNTypeError(f"{name} must be a section, got {_REPR.repr(value)}")
-        return {key: _converted(arguments[1], one, f"{name}.{key:.60}") for key, one in value.items()}
+        return {key: _converted(arguments[1], one, f"{name}.{key:.60}", similar) for key, one in value.items()}
     if origin is list:
         if not isinstance(value, list):
             raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
-        return [_converted(arguments[0], one, f"{name}[{i}]") for i, one in enumerate(value)]
+        return [_converted(arguments[0], one, f"{name}[{i}]", similar) for i, one in enumerate(value)]
     # A bool is refused where a number is expected, although it is an int in Python. An int is accepted as a float.
     fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
@@ -101,7 +103,9 @@ def _named(error: Exception, name: str) -> str:
     return message if not name or message.startswith(name) else f"{name}: {message}"
 
 
-def _suggestion(key: str, prefix: str, known: Collection[str]) -> str:
+def _suggestion(key: str, prefix: str, known: Collection[str], similar: Similar | None) -> str:
+    if similar is not None and (meant := similar(prefix + key)) is not None:
+        return f"; did you mean {meant!r}?"
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"; did you mean {prefix + close[0]!r}?"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from pathlib import Path
 
-from toynn.arguments import boolean, instance_of, integer, not_negative, one_of, positive, real
+from toynn.arguments import INT31_MAX, boolean, instance_of, integer, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
+from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
+DEFAULT_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,26 @@ class ModelArgs(ModelShape):
 class StepArgs:
     """The number of steps, and the data of a step: batch * accumulate windows of t_seq tokens.
 
-    accumulate: the memory is that of one batch, the gradient is the mean over all of them.
+    accumulate: the memory is that of one batch, the gradient is the mean over all of them. epochs: None, or the number
+    of passes over the training tokens; `steps` then keeps its default, and is computed when the data is known.
     """
 
-    steps: int = documented(1000, "optimizer steps of the whole run")
-    t_seq: int = documented(0, "tokens per window; 0: the context length of the model")
+    steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
+    t_seq: int = documented(0, "tokens per window; 0: ctx, with --init at most 1024")
     batch: int = documented(8, "windows computed together")
     accumulate: int = documented(1, "batches per optimizer step")
     seed: int = documented(0, "seed of the initial weights and the data order")
+    epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
+        if self.epochs is not None:
+            object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
+            if self.steps != DEFAULT_STEPS:
+                raise ConfigurationError(
+                    f"train.steps = {self.steps} and train.epochs = {self.epochs} cannot both be given; leave one out"
+                )
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,8 @@ class TrainConfig:
                 raise TinyNNTypeError(f"{name} must be {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.model is not None and not isinstance(self.model, ModelArgs):
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
+        if self.train.epochs is not None:
+            return  # the number of steps is not known yet
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(
@@ -205,11 +219,31 @@ class TrainConfig:
             )
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
-        """Return a copy without None: with the shape of the model (default: `ModelArgs()`) and the warm-up steps."""
+        """Return a copy with the shape of the model (default: `ModelArgs()`) and the warm-up steps.
+
+        With train.epochs, the warm-up steps are not known before `with_steps`.
+        """
         if model is not None:
             instance_of("model", model, ModelArgs)
-        schedule = replace(self.schedule, warmup=self.schedule.warmup_of(self.train.steps))
+        schedule = self.schedule
+        if self.train.epochs is None:
+            schedule = replace(schedule, warmup=schedule.warmup_of(self.train.steps))
         return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
+
+    def with_steps(self, windows_per_epoch: int) -> TrainConfig:
+        """Return a copy with train.steps instead of train.epochs, rounded up to whole steps.
+
+        Raises ConfigurationError if that is more steps than a run can have.
+        """
+        if self.train.epochs is None:
+            return self
+        windows = Fraction(repr(self.train.epochs)) * windows_per_epoch
+        steps = max(math.ceil(windows / (self.train.batch * self.train.accumulate)), 1)
+        if steps > INT31_MAX:
+            raise ConfigurationError(
+                f"train.epochs = {self.train.epochs} is too large: it is {steps} steps, a run can have {INT31_MAX}"
+            )
+        return replace(self, train=replace(self.train, steps=steps, epochs=None))
 
     def check_warmup(self) -> None:
         """Raise ConfigurationError if the warm-up takes all steps, so that the learning rate never decreases.
@@ -224,6 +258,14 @@ class TrainConfig:
             )
 
 
+# The keys that a resumed run may change on request: all that decide how a gradient becomes a step.
+CHANGEABLE = tuple(
+    f"{section}.{one.name}"
+    for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
+    for one in fields(kind)
+)
+
+
 @dataclass(frozen=True)
 class TrainArgs(Initialised):
     """The arguments of `toynn.train`.
@@ -233,7 +275,9 @@ class TrainArgs(Initialised):
     config: None for the defaults, or for the configuration of the run that is resumed.
     init: a run or checkpoint whose weights training starts from, as a path or in memory; None for random weights.
     resume: continue the run in `out` from its latest checkpoint. A given config may differ from that of the run only in
-        train.steps, evaluation and checkpoint.
+        train.steps, evaluation and checkpoint, and in the keys of `changes`.
+    changes: keys of optimizer and schedule, like "optimizer.lr", that a resumed run takes from config. The bytes of the
+        run then differ from those of a run that never stopped.
     resume_from: the name of the checkpoint to resume from instead of the latest one ("step-00000070"). It becomes the
         latest; newer checkpoints stay until training reaches their step again.
     n_threads: default: the cores this process may use. The results do not depend on it.
@@ -246,6 +290,7 @@ class TrainArgs(Initialised):
     resume: bool = False
     n_threads: int | None = None
     resume_from: str | None = None
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "init"):
@@ -259,10 +304,25 @@ class TrainArgs(Initialised):
             raise TinyNNTypeError(f"config must be a TrainConfig or None, got {type(self.config).__name__}")
         object.__setattr__(self, "resume", boolean("resume", self.resume))
         if self.resume and self.init is not None:
-            raise TinyNNValueError("init and resume cannot be combined: a resumed run starts from its own checkpoint")
+            raise TinyNNValueError(
+                f"{spelled('init', '--init')} and {spelled('resume', '--resume')} cannot be combined: a resumed run "
+                "starts from its own checkpoint"
+            )
         if not isinstance(self.resume_from, str | None):
             raise TinyNNTypeError(f"resume_from must be a checkpoint name, got {type(self.resume_from).__name__}")
         if self.resume_from is not None and not self.resume:
-            raise TinyNNValueError(f"resume_from = {self.resume_from!r:.60} needs resume=True")
+            name, needed = spelled("resume_from=", "--from "), spelled("resume=True", "--resume")
+            raise TinyNNValueError(f"{name}{self.resume_from!r:.60} needs {needed}")
+        object.__setattr__(self, "changes", self._checked_changes())
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))
+
+    def _checked_changes(self) -> tuple[str, ...]:
+        changes: object = self.changes
+        if not isinstance(changes, tuple | list):
+            raise TinyNNTypeError(f"changes must be a tuple of keys, got {type(changes).__name__}")
+        for i, key in enumerate(changes):
+            one_of(f"changes[{i}]", key, CHANGEABLE)
+        if changes and (self.config is None or not self.resume):
+            raise TinyNNValueError(f"changes = {list(changes)!r:.80} needs resume=True and a config with new values")
+        return tuple(changes)

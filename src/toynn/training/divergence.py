@@ -9,21 +9,38 @@ import numpy as np
 from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.training.config import TrainConfig
 
 
 class DivergedError(TinyNNError, ArithmeticError):
     """A loss, gradient or weight is NaN or infinite. step: the step; tensor: the first tensor that is not finite.
 
+    config: the configuration of the run, for advice that fits it.
+
     The latest checkpoint of the run was written before and is complete.
     """
 
-    def __init__(self, step: int, what: str, tensor: str) -> None:
+    def __init__(self, step: int, what: str, tensor: str, config: TrainConfig) -> None:
         super().__init__(
             f"step {step}: the {what}; the first tensor that is not finite is {tensor}. The latest checkpoint is "
-            "complete; a lower optimizer.lr, a longer schedule.warmup or a lower optimizer.clip may help"
+            f"complete; {_advice(config)} may help"
         )
         self.step = step
         self.tensor = tensor
+
+
+def _advice(config: TrainConfig) -> str:
+    """Return the settings that may prevent a divergence, with their present values."""
+    optimizer, steps = config.optimizer, config.train.steps
+    changes = [f"a lower optimizer.lr (now {optimizer.lr:g})"]
+    warmup = config.schedule.warmup_of(steps)
+    if warmup < steps // 2:
+        changes.append(f"a longer schedule.warmup (now {warmup})")
+    if optimizer.clip == 0:
+        changes.append("clipping (optimizer.clip = 1.0; now 0, which is off)")
+    else:
+        changes.append(f"a lower optimizer.clip (now {optimizer.clip:g})")
+    return f"{', '.join(changes[:-1])} or {changes[-1]}"
 
 
 SQUARES = "none: all gradients are finite, but the sum of their squares is not"

@@ -1,4 +1,7 @@
-"""The events of a training run. A callback is a function of one event; the log and the progress bar are callbacks."""
+"""The events of a training run. A callback is a function of one event; the log and the progress bar are callbacks.
+
+Fields with a default are missing in the logs of older versions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ class Started(Initialised):
 
     step: steps taken before. steps: of the whole run. parameters: number of trained parameters. batch_tokens: tokens
     per step. resumes: the checkpoint that the run is resumed from. inits: the checkpoint with the initial weights.
-    config: as TOML.
+    config: as TOML. epochs: passes over the training tokens in the whole run. notes: sentences for the user about what
+    was chosen or changed.
     """
 
     run: Path
@@ -30,6 +34,8 @@ class Started(Initialised):
     resumes: Path | None
     inits: Path | None
     config: str
+    epochs: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Stepped(Initialised):
     """A step was taken.
 
     loss: mean over the batch before the update, in nats per token. gradient_norm: before clipping. tokens: read so far
-    by the run. seconds: for this step.
+    by the run. seconds: for this step. epoch: passes over the training tokens so far.
     """
 
     step: int
@@ -47,6 +53,7 @@ class Stepped(Initialised):
     tokens: int
     seconds: float
     tokens_per_second: float
+    epoch: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Show the progress of a run: a bar in a terminal, one line per step elsewhere. Needs rich (extra toynn[cli])."""
+"""Show the progress of a run as a bar in a terminal. Needs rich (extra toynn[cli])."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Bar(Progress):
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
         self._width = max(console.width - 3, 1)
-        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        super().__init__(*columns, console=console, disable=False)
 
     def get_renderable(self) -> RenderableType:
         return Constrain(super().get_renderable(), self._width)
@@ -49,7 +49,6 @@ class ProgressView:
             console=console,
         )
         self._task: TaskID | None = None
-        self._steps = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -68,25 +67,21 @@ class ProgressView:
             self._bar.stop()
 
     def _start(self, event: Started) -> None:
-        self._steps = event.steps
         validation = f"{event.validation_tokens} validation tokens" if event.validation_tokens else "no validation text"
         self._line(f"{event.parameters / 1e6:.2f} M parameters, {event.train_tokens} training tokens, {validation}")
         if event.resumes is not None:
             self._line(f"resumed after step {event.step}")
+        for note in event.notes:
+            self._line(f"note: {note}")
         self._task = self._bar.add_task("training", total=event.steps, completed=event.step, figures="")
 
     def _step(self, event: Stepped) -> None:
-        if self._console.is_terminal and self._task is not None:
-            figures = f"loss {event.loss:.3f} lr {event.learning_rate:.1e} {event.tokens_per_second:.0f} tok/s"
+        if self._task is not None:
+            figures = f"epoch {event.epoch:.2f} loss {event.loss:.3f} {event.tokens_per_second:.0f} tok/s"
             self._bar.update(self._task, completed=event.step, figures=figures)
-            return
-        self._line(
-            f"step {event.step}/{self._steps}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
-            f"norm {event.gradient_norm:.3f}, {event.tokens_per_second:.0f} tokens/s"
-        )
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=False)
 
     def __enter__(self) -> ProgressView:
         self._bar.start()

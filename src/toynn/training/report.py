@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,18 +81,23 @@ def _curve(label: str, events: Sequence[Mapping[str, Any]], field: str, marker: 
 def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[_Curve]:
     curves = [_curve("training, per step", steps, "loss")]
     if len(steps) >= 100:
-        curves.append(_smooth(curves[0], len(steps) // 50))
+        curves.append(_smooth(curves[0], len(steps) // 50 * 2 + 1))
     if evaluations:
         curves.append(_curve("validation", evaluations, "loss", "o"))
     return curves
 
 
 def _smooth(curve: _Curve, width: int) -> _Curve:
-    """Return the mean over each step and up to `width` - 1 steps before it."""
-    values, total = [], 0.0
-    for i, value in enumerate(curve.values):
-        total += value - (curve.values[i - width] if i >= width else 0.0)
-        values.append(total / min(i + 1, width))
+    """Return the mean over a window of up to `width` steps around each step.
+
+    The window has as many steps before as after the step, so fewer at both ends: a mean over the past only would lag
+    behind a falling loss, most of all at the start.
+    """
+    sums = [0.0, *itertools.accumulate(curve.values)]
+    values, last = [], len(curve.values) - 1
+    for i in range(len(curve.values)):
+        reach = min((width - 1) // 2, i, last - i)
+        values.append((sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1))
     return _Curve(f"training, mean of {width} steps", curve.steps, values)
 
 

@@ -161,6 +161,8 @@ class _Field:
             return (int in self.kinds or float in self.kinds) and least <= value <= _LARGEST
         if isinstance(value, float):
             return float in self.kinds and math.isfinite(value)
+        if isinstance(value, list):
+            return list in self.kinds and all(isinstance(one, str) for one in value)
         return isinstance(value, str) and (str in self.kinds or Path in self.kinds)
 
 
@@ -168,7 +170,8 @@ def _fields_of(kind: type[Event]) -> dict[str, _Field]:
     hints, nullable = typing.get_type_hints(kind), {"perplexity"}
     fields = {}
     for field in dataclasses.fields(kind):
-        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        hint = hints[field.name]
+        kinds = (list,) if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
         kinds = (*kinds, type(None)) if field.name in nullable else kinds
         fields[field.name] = _Field(kinds, field.default is dataclasses.MISSING)
     return fields
@@ -180,6 +183,7 @@ _MEANING: dict[Any, str] = {
     float: "a finite number",
     str: "a string",
     Path: "a path",
+    list: "a list of strings",
     type(None): "null",
 }
 _FIELDS = {name: _fields_of(kind) for kind, name in NAMES.items()}

@@ -59,7 +59,7 @@ class Saver:
     def _model(self, step: int) -> TrainedModel:
         weights = {name: self._engine.download_weight(name) for name in self._engine.weights}
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
-            raise DivergedError(step, "weights are not finite after it", name)
+            raise DivergedError(step, "weights are not finite after it", name, self._config)
         tokens = self._tokens
         return TrainedModel(
             self._start.shape,

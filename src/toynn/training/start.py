@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toynn.arguments import INT31_MAX
 from toynn.data import DataFolder, DataMeta
+from toynn.data.windows import windows_per_epoch
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, DataIdentity
-from toynn.training.config import ModelArgs, TrainArgs, TrainConfig
+from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
+from toynn.training.optimizer import Optimizer
 from toynn.training.toml_config import differences, from_toml
+from toynn.wording import spelled
 
-# A resumed run may change its length, its evaluations and its checkpoints. Any other change would make another run.
+# A resumed run may change its length, its evaluations and its checkpoints. The settings of the optimizer and of the
+# schedule change only on request (`TrainArgs.changes`). Any other change would make another run.
 _MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
+LONGEST_CHOSEN_WINDOW = 1024  # tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Start:
     """Where a run starts.
 
     step: steps taken before. checkpoint: gives the weights; None for random ones. state: of a resumed run, otherwise
-    None.
+    None. notes: sentences for the user about what was chosen or changed.
     """
 
     config: TrainConfig
@@ -36,6 +42,7 @@ class Start:
     step: int
     checkpoint: Checkpoint | None
     state: TrainingState | None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.t_seq > self.shape.ctx:
@@ -65,20 +72,23 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
     held = _checkpoint_in(args, run)
     if args.resume:
         if held is None:
-            raise TinyNNValueError(f"resume: {args.out} has no checkpoint to resume from; start the run without resume")
-        return _resumed(args, held, data.meta)
+            raise TinyNNValueError(
+                f"resume: {args.out} has no checkpoint to resume from; start the run without "
+                f"{spelled('resume', '--resume')}"
+            )
+        return _resumed(args, held, data)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
-            f"out: {args.out} is a run of {held.step} steps; resume it (--resume), or use another folder"
+            f"out: {args.out} is a run of {held.step} steps; resume it ({spelled('resume=True', '--resume')}), or use "
+            "another folder"
         )
     if held is not None and args.init is not None:
         raise TinyNNValueError(f"out: {args.out} already has a model, so init cannot be used; use a new folder")
     config = args.config or TrainConfig()
-    config.check_warmup()
     init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
-        config, model = config.explicit(), config.model or ModelArgs()
-        return Start(config, model.shape(data.meta.vocab_size), 0, None, None)
+        shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
+        return Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None)
     return _initialized(args, config, init, data)
 
 
@@ -93,6 +103,10 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None
         n_threads=n_threads,
         layout="fused",
     )
+    if start.t_seq * train.batch > INT31_MAX:
+        raise ConfigurationError(
+            f"train.batch = {train.batch} is too large: train.batch * {start.t_seq} tokens must be at most {INT31_MAX}"
+        )
     engine.realize(start.shape, options, None if start.checkpoint is None else start.checkpoint.model.weights)
     if start.state is not None:
         for name, values in start.state.moments.items():
@@ -107,7 +121,8 @@ def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
         return run.latest()
     except FileFormatError as error:
         before = run.before_latest() if args.resume else None
-        hint = "" if before is None else f". To resume from an older one: --resume --from {before} (resume_from)"
+        option = spelled(f"resume=True, resume_from={before!r}", f"--resume --from {before}")
+        hint = "" if before is None else f". To resume from an older one: {option}"
         raise FileFormatError(f"{error}{hint}") from None
 
 
@@ -121,16 +136,50 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
             "leave out the section [model]"
         )
     if model.tokenizer is None or not same_tokenizer(model.tokenizer, data.tokenizer):
-        raise TinyNNValueError(
-            f"data: {args.data} has another tokenizer than {init.path}; prepare it with the tokenizer of {init.path} "
-            "(--tokenizer)"
-        )
+        raise TinyNNValueError(f"data: {args.data} has another tokenizer than {init.path}; {_remedy(init)}")
     if data.meta.vocab_size > model.shape.vocab:
         raise TinyNNValueError(
             f"data: {args.data} has a vocabulary of {data.meta.vocab_size} tokens, {init.path} has only "
-            f"{model.shape.vocab}"
+            f"{model.shape.vocab}; {_remedy(init)}"
         )
-    return Start(config.explicit(shape), model.shape, 0, init, None)
+    config, notes = initial_config(config, init)
+    return Start(_complete(config, model.shape, args, data).explicit(shape), model.shape, 0, init, None, notes)
+
+
+def _remedy(init: Checkpoint) -> str:
+    """Return how to make data that fits the model that training starts from."""
+    command = f"toynn prepare TEXT --tokenizer {init.path} --out DATA"
+    python = f"toynn.prepare(texts, data, tokenizer={str(init.path)!r})"
+    return f"prepare the texts with the model's tokenizer: {spelled(python, command)}"
+
+
+def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Return the configuration of a run that starts from another model, and notes for the user.
+
+    A model that was made for long texts is trained on shorter windows, unless train.t_seq says otherwise: the memory of
+    a step grows with the window, and most texts are shorter.
+    """
+    shape = shape_of(init)
+    notes: tuple[str, ...] = ()
+    if config.train.t_seq == 0 and shape.ctx > LONGEST_CHOSEN_WINDOW:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, t_seq=LONGEST_CHOSEN_WINDOW))
+        note = f"train.t_seq is {LONGEST_CHOSEN_WINDOW} tokens, the context length of the model is {shape.ctx}"
+        notes = (f"{note}; set train.t_seq to train on other windows",)
+    return config.explicit(shape), notes
+
+
+def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: DataFolder) -> TrainConfig:
+    """Return the configuration of a new run with the number of steps, after checks that need the model and the data."""
+    t_seq, tokens = config.train.t_seq or shape.ctx, len(data.train)
+    if tokens < t_seq + 1:
+        given = f"train.t_seq = {t_seq}" if config.train.t_seq else f"train.t_seq = 0 (the context length, {t_seq})"
+        raise ConfigurationError(
+            f"{given} is too large: {args.data} has {tokens} training tokens, a window needs {t_seq + 1}; "
+            + (f"set train.t_seq to at most {min(tokens - 1, shape.ctx)}, or add text" if tokens > 1 else "add text")
+        )
+    config = config.with_steps(windows_per_epoch(tokens, t_seq))
+    config.check_warmup()
+    return config
 
 
 def config_source(checkpoint: Path) -> str:
@@ -152,25 +201,29 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
 
 def _training(checkpoint: Checkpoint) -> TrainingState:
     if checkpoint.training is None:
-        raise TinyNNValueError(f"resume: {checkpoint.path} was not written by training; start without resume")
+        raise TinyNNValueError(
+            f"resume: {checkpoint.path} was not written by training; start without {spelled('resume', '--resume')}"
+        )
     return checkpoint.training
 
 
-def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
+def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a run that is resumed from its checkpoint `held`."""
     state, own = _training(held), own_config(held)
-    config = _resumed_config(args.config, own, held)
+    t_seq = own.train.t_seq or held.model.shape.ctx
+    config = _resumed_config(args, own, held, windows_per_epoch(len(data.train), t_seq))
     if config.train.steps < held.step:
         raise ConfigurationError(
             f"train.steps must be at least {held.step}, the steps that the run has taken, got {config.train.steps}"
         )
-    if config.train.steps != own.train.steps:
+    if config.train.steps != own.train.steps or config.schedule != own.schedule:
         config.check_warmup()
-    now, before = data_identity(meta), state.progress.data
+    now, before = data_identity(data.meta), state.progress.data
     for name in (field.name for field in dataclasses.fields(DataIdentity)):
         if getattr(now, name) != getattr(before, name):
             raise TinyNNValueError(
-                f"data: {args.data} differs from the data that {held.path} was trained on, in its {name}"
+                f"data: {args.data} differs from the data that {held.path} was trained on, in its {name}; resume with "
+                f"the same data, or start a new run from this model ({spelled('init', '--init')} {args.out})"
             )
     windows = held.step * config.train.batch * config.train.accumulate
     if state.progress.windows != windows:
@@ -178,13 +231,16 @@ def _resumed(args: TrainArgs, held: Checkpoint, meta: DataMeta) -> Start:
             f"{held.path} is damaged: training.windows must be {windows} after {held.step} steps, "
             f"got {state.progress.windows}"
         )
-    return Start(config, held.model.shape, held.step, held, state)
+    return Start(config, held.model.shape, held.step, held, state, changes_of_course(own, config, held.step))
 
 
-def _resumed_config(given: TrainConfig | None, own: TrainConfig, held: Checkpoint) -> TrainConfig:
-    """Return the configuration of a resumed run. Raises ConfigurationError for a change that is not allowed."""
+def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: int) -> TrainConfig:
+    """Return the configuration of a resumed run. epoch: windows of an epoch.
+
+    Raises ConfigurationError for a change that is not allowed.
+    """
     shape = own.model or shape_of(held)
-    config = own if given is None else given
+    config = own if args.config is None else args.config.with_steps(epoch)
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
@@ -192,13 +248,32 @@ def _resumed_config(given: TrainConfig | None, own: TrainConfig, held: Checkpoin
     if config.model is not None and config.model.first_difference(shape) is None:  # head_dim may be derived or given
         model = dataclasses.replace(config.model, head_dim=shape.head_dim)
         config = dataclasses.replace(config, model=model)
-    changed = {key: values for key, values in differences(own, config).items() if not key.startswith(_MAY_CHANGE)}
-    for key, (was, now) in changed.items():
+    for key, (was, now) in differences(own, config).items():
+        if key.startswith(_MAY_CHANGE) or key in args.changes:
+            continue
+        last = key.rpartition(".")[2]
+        request = spelled(f"train(..., {last}={now!r}) or TrainArgs(changes=({key!r},))", f"--set {key}={now}")
+        hint = f"; to change it on purpose: {request}" if key in CHANGEABLE else ""
         raise ConfigurationError(
             f"{key} is {now!r}, but the run has {was!r}; a resumed run may change only train.steps, evaluation and "
-            "checkpoint"
+            f"checkpoint{hint}"
         )
     return config
+
+
+def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple[str, ...]:
+    """Return notes for the user: what a resumed run computes differently from the run that never stopped."""
+    changed = {key: pair for key, pair in differences(own, config).items() if key in CHANGEABLE}
+    notes = [f"{key} changes from {was!r} to {now!r} after step {step}" for key, (was, now) in changed.items()]
+    if changed:
+        notes[-1] += ": the run no longer has the bytes of a run that never stopped"
+    expected, before = (Optimizer(own).learning_rate(at) for at in (step + 1, step))
+    after = Optimizer(config).learning_rate(step + 1)
+    if step > 0 and after != expected and step < config.train.steps:
+        longer = f"with {config.train.steps} steps instead of {own.train.steps}, "
+        why = longer if config.train.steps != own.train.steps else ""
+        notes.append(f"{why}the learning rate is {before:.3g} in step {step} and {after:.3g} in step {step + 1}")
+    return tuple(notes)
 
 
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:

@@ -11,7 +11,8 @@ from toynn.data import WindowBatcher
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
-from toynn.training.optimizer import DECAY_VECTORS, Optimizer
+from toynn.training.memory_need import build_graph
+from toynn.training.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrainingSteps:
     def __init__(
         self, engine: LlamaSeqEngine, windows: WindowBatcher, config: TrainConfig, interrupted: Callable[[], bool]
     ) -> None:
-        self._engine, self._windows, self._train = engine, windows, config.train
+        self._engine, self._windows, self._config, self._train = engine, windows, config, config.train
         self._interrupted = interrupted
         self._optimizer = Optimizer(config)
         self._built = False
@@ -42,7 +43,7 @@ class TrainingSteps:
 
         Raises DivergedError if the loss or the gradient norm is not finite; no weight changed then.
         """
-        self._build_graph()
+        self.build_graph()
         values = self._optimizer.values(step)
         n = self._train.accumulate
         losses = []
@@ -74,10 +75,10 @@ class TrainingSteps:
         """Must be called after the engine has built another graph: the next step builds the training graph again."""
         self._built = False
 
-    def _build_graph(self) -> None:
+    def build_graph(self) -> None:
+        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            keep = self._train.accumulate > 1
-            self._engine.build_training_step(clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=keep)
+            build_graph(self._engine, keep_gradients=self._train.accumulate > 1)
             self._built = True
 
     def _batch(self, step: int, i: int) -> tuple[IntArray, IntArray]:
@@ -91,4 +92,4 @@ class TrainingSteps:
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
         found = (first_not_finite(self._engine, ids, targets, values) for ids, targets in batches)
         tensor = next((name for name in found if name is not None), SQUARES)
-        return DivergedError(step, what, tensor)
+        return DivergedError(step, what, tensor, self._config)

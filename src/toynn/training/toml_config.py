@@ -18,6 +18,7 @@ from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
 from toynn.training.config import TrainConfig
+from toynn.training.key_names import similar_key
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +27,7 @@ else:
 
 
 _LARGEST = 1 << 24  # bytes
+_LENGTHS = {"steps", "epochs"}  # keys of [train], of which one decides how long a run is
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,25 @@ def _table(value: Any) -> dict[str, Any]:
     return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in table.items()}
 
 
+def to_plain(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration as a table of its sections, with every key that is not None."""
+    table = _without_none(_table(config))
+    if config.train.epochs is not None:
+        del table["train"]["steps"]
+    return table
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
 def to_toml(config: TrainConfig) -> str:
     """Return the configuration as TOML, with every key that is not None; `from_toml` returns an equal one."""
-    table = _table(config)
-    if config.model is None:
-        del table["model"]
-    if config.schedule.warmup is None:
-        del table["schedule"]["warmup"]
-    return tomli_w.dumps(table)
+    return tomli_w.dumps(to_plain(config))
 
 
 def commented_toml(config: TrainConfig) -> str:
@@ -91,10 +104,16 @@ def from_toml(content: str, where: str = "the configuration", overrides: Iterabl
         table = _parsed(content)
     except ValueError as error:
         raise ConfigurationError(f"{where} is not valid TOML: {error}") from None
+    overrides = tuple(overrides)
+    _leave_out_the_other_length(table, overrides)
     for override in overrides:
         _override(table, override)
+    train = table.get("train")
+    if isinstance(train, dict) and train.keys() >= _LENGTHS:
+        raise ConfigurationError(f"{where}: train.steps and train.epochs cannot both be given; leave one out")
+    known = [key.name for key in keys()]
     try:
-        return from_plain(TrainConfig, table)
+        return from_plain(TrainConfig, table, similar=lambda key: similar_key(key, known))
     except TinyNNTypeError as error:
         raise ConfigurationTypeError(f"{where}: {error}") from None
     except TinyNNValueError as error:
@@ -132,13 +151,31 @@ def _parsed(content: str) -> dict[str, Any]:
     return table
 
 
+def _leave_out_the_other_length(table: dict[str, Any], overrides: Iterable[object]) -> None:
+    """Remove train.steps from the table if an override sets only train.epochs, and the other way round."""
+    set_keys = {key_set(override) for override in overrides if isinstance(override, str)}
+    lengths = {name for name in _LENGTHS if f"train.{name}" in set_keys}
+    if len(lengths) == 1 and isinstance(train := table.get("train"), dict):
+        for name in _LENGTHS - lengths:
+            train.pop(name, None)
+
+
+def key_set(override: str) -> str:
+    """Return the key that a setting "section.key=VALUE" sets."""
+    return override.partition("=")[0].strip()
+
+
 def _override(table: dict[str, Any], override: object) -> None:
     if not isinstance(override, str):
         raise TinyNNTypeError(f"an override must be a str like 'optimizer.lr=1e-3', got {type(override).__name__}")
     key, sign, value = override.partition("=")
     names = key.strip().split(".")
     if not sign or len(names) < 2 or not all(names):
-        raise ConfigurationError(f"a setting must be section.key=VALUE, like optimizer.lr=1e-3, got {override!r:.80}")
+        meant = similar_key(key, [one.name for one in keys()]) if sign else None
+        hint = "" if meant is None else f"; did you mean {meant}={value.strip():.40}?"
+        raise ConfigurationError(
+            f"a setting must be section.key=VALUE, like optimizer.lr=1e-3, got {override!r:.80}{hint}"
+        )
     for name in names[:-1]:
         inner = table.setdefault(name, {})
         if not isinstance(inner, dict):

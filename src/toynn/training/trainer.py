@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from toynn.data import DataFolder, WindowBatcher
-from toynn.errors import TinyNNTypeError
+from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
 from toynn.storage.checkpoint.run_folder import CONFIG, LOG
@@ -26,6 +26,7 @@ from toynn.training.divergence import DivergedError, weight_not_finite
 from toynn.training.evaluation import BestEvaluation, Validation
 from toynn.training.events import Callback, Ended, Evaluated, Started, Stepped
 from toynn.training.interrupts import Interrupts
+from toynn.training.memory_need import naming_the_batch
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
 from toynn.training.start import Start, find_start, realize
@@ -58,8 +59,12 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
         start = find_start(args, run, data)
         trainer = _Trainer(args, start, run, engine, data, interrupts)
-        # Nothing was written yet: if the model does not fit into memory, no trace is left.
-        realize(engine, start, args.n_threads)
+        # Nothing was written yet: if the model or a step does not fit into memory, no trace is left.
+        train = start.config.train
+        with naming_the_batch(engine, start.shape, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
+            realize(engine, start, args.n_threads)
+        with naming_the_batch(engine, start.shape, start.t_seq, train):
+            trainer.build_graph()
         if args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
         with RunLog(args.out / LOG) as log:
@@ -83,6 +88,7 @@ class _Trainer:
         self._interrupts = interrupts
         self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
         windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed)
+        self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
         self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
         self._validation = Validation(data.validation, start.t_seq, config.train.batch, config.evaluation.windows)
         self._saver = Saver(run, engine, start, data)
@@ -91,6 +97,11 @@ class _Trainer:
         self._best = BestEvaluation.of(start.state)
         self._callbacks = Callbacks(())
         self._began = time.perf_counter()
+
+    def build_graph(self) -> None:
+        """Build the training graph of the realized model, if the run takes steps. Raises TinyNNMemoryError."""
+        if self._step < self._config.train.steps:
+            self._steps.build_graph()
 
     def run(self, callbacks: Sequence[Callback]) -> Ended:
         """Train the realized model to the end of the run."""
@@ -144,6 +155,7 @@ class _Trainer:
                 tokens=self._step * self._batch_tokens,
                 seconds=seconds,
                 tokens_per_second=self._batch_tokens / max(seconds, 1e-9),
+                epoch=self._step * self._epochs_per_step,
             )
         )
         return True
@@ -157,7 +169,7 @@ class _Trainer:
         self._steps.graph_dropped()
         if not math.isfinite(loss):
             tensor = weight_not_finite(self._engine) or "an activation"
-            raise DivergedError(self._step, f"validation loss is {loss}", tensor)
+            raise DivergedError(self._step, f"validation loss is {loss}", tensor, self._config)
         best = self._best.update(self._step, loss, self._config.evaluation.min_delta)
         self._callbacks.send(
             Evaluated(
@@ -193,6 +205,8 @@ class _Trainer:
             resumes=None if start.state is None else checkpoint,
             inits=checkpoint if start.state is None else None,
             config=to_toml(self._config),
+            epochs=self._config.train.steps * self._epochs_per_step,
+            notes=start.notes,
         )
 
     def _ended(self, reason: str) -> Ended:

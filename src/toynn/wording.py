@@ -1,0 +1,24 @@
+"""Names of arguments in messages: as in a Python call, or as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_COMMAND_LINE = ContextVar("_COMMAND_LINE", default=False)
+
+
+@contextmanager
+def on_the_command_line() -> Iterator[None]:
+    """Make messages of the block name the options of the `toynn` command."""
+    token = _COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND_LINE.reset(token)
+
+
+def spelled(python: str, command: str) -> str:
+    """Return how an argument is given: `command` while the `toynn` command runs, otherwise `python`."""
+    return command if _COMMAND_LINE.get() else python
