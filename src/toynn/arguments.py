@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ def kind_of(value: object) -> str:
 def shown(value: object) -> str:
     """Return the value and its type, at most 60 characters of the value; only its type if it cannot be printed."""
     try:
-        text = repr(value)
+        text = repr(str(value) if isinstance(value, PurePath) else value)
     except Exception:  # a number in it is too long to print, or its __repr__ raises
         return f"a value of type {kind_of(value)}"
     return f"{text:.60} ({kind_of(value)})"

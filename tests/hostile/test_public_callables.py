@@ -11,7 +11,7 @@ from public_callables import public_names
 
 LIMITED = """
 import warnings
-from public_callables import faults, faults_of_uninitialised_objects
+from public_callables import faults, faults_of_settings, faults_of_uninitialised_objects
 warnings.simplefilter("ignore")
 os.chdir({folder!r})
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
@@ -36,6 +36,10 @@ def test_the_walk_reaches_the_public_names() -> None:
 
 def test_a_hostile_argument_raises_a_documented_exception_at_once(tmp_path: Path) -> None:
     assert lines(tmp_path, "faults()") == []
+
+
+def test_a_hostile_setting_raises_a_documented_exception_at_once(tmp_path: Path) -> None:
+    assert lines(tmp_path, "faults_of_settings()") == []
 
 
 @pytest.mark.quick

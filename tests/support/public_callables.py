@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+import toynn
 from engines import realized
 from toynn import (
     AdamW,
@@ -137,6 +138,7 @@ def hostile_values() -> dict[str, Any]:
         "NUL": "a\0b",
         "long name": "x" * 5000,
         "bytes": b"a\0b",
+        "path": Path("nothing"),
         "list": [],
         "list of None": [None],
         "dict": {},
@@ -292,6 +294,16 @@ def faults(rounds: int = 0, seed: int = 0) -> Iterator[str]:
             yield from _fault(f"{name}({shown})", function, {key: value for key, (_, value) in chosen.items()})
 
 
+def faults_of_settings() -> Iterator[str]:
+    """Call `toynn.train` with hostile settings, which it takes as keyword arguments; describe as `faults` does."""
+    for key in ("lr", "model", "unknown"):
+        for what, value in hostile_values().items():
+            settings = {key: value, "progress": False}
+            yield from _fault(f"train({key} = {what})", partial(toynn.train, data="data", out="out"), settings)
+            inside = {"train": {"steps": value}, "optimizer": {key: value}, "progress": False}
+            yield from _fault(f"train(sections, {what})", partial(toynn.train, data="data", out="out"), inside)
+
+
 def faults_of_uninitialised_objects() -> Iterator[str]:
     """Use every method and property of objects whose __init__ did not run; describe as `faults` does."""
     for name, kind in public_names().items():
@@ -349,10 +361,11 @@ def _fault(what: str, function: Callable[..., Any], values: dict[str, Any]) -> I
         result = function(**values)
         if isinstance(result, Iterator):
             list(islice(result, 3))
-    except TinyNNError:
-        pass
+    except TinyNNError as error:
+        if "PosixPath(" in str(error):
+            yield f"{what} shows a path as Python does: {error!s:.90}"
     except BaseException as error:
-        if not (isinstance(error, OSError) and PATHS & values.keys()):
+        if not (isinstance(error, OSError) and PATHS & inspect.signature(function).parameters.keys()):
             at = traceback.extract_tb(error.__traceback__)[-1]
             yield f"{what}: {type(error).__name__} in {Path(at.filename).name}:{at.lineno}: {error!s:.90}"
     seconds = time.monotonic() - start

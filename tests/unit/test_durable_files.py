@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from toynn.storage.durable_files import replacing_file, replacing_folder
+from toynn.storage.durable_files import replace_file, replacing_file, replacing_folder
 
 
 class BrokenError(Exception):
@@ -29,6 +31,19 @@ def test_a_file_appears_when_its_block_is_done(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_error_that_names_no_file_gets_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "old").mkdir()
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a'"):
+        replace_file(tmp_path / "a", b"new")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/b'"), replacing_folder(tmp_path / "b"):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -20,7 +20,7 @@ from toynn.data import DataMeta
 from toynn.data.prepare import prepare as prepare_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.storage.regular_files import path_of
+from toynn.storage.regular_files import naming_file, path_of
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
 
@@ -159,7 +159,7 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
     if isinstance(documents, str) or not isinstance(documents, Iterable):
         raise TinyNNTypeError(f"documents must be an iterable of str, got {type(documents).__name__}")
     path = folder / "documents.txt"
-    with path.open("wb") as file:
+    with naming_file(path), path.open("wb") as file:
         for i, document in enumerate(documents):
             if not isinstance(document, str):
                 raise TinyNNTypeError(f"documents[{i}] must be a str, got {type(document).__name__}")

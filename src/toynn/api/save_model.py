@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from toynn.arguments import boolean, one_of
+from toynn.arguments import boolean, one_of, text
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.trained_model import TrainedModel
@@ -61,6 +61,7 @@ def write_model(
     Raises TinyNNValueError for a path that is there already, unless overwrite is true, or a dtype other than f32 for a
     folder; what `write_checkpoint`, `export_gguf` and `export_hf` raise.
     """
+    dtype = None if dtype is None else text("dtype", dtype)
     if kind != "gguf" and dtype not in (None, "f32"):
         raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only; a folder is written in f32")
     if not overwrite and exists(path):

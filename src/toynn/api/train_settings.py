@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toynn.arguments import shown
 from toynn.errors import ConfigurationError, ConfigurationTypeError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
@@ -86,7 +87,7 @@ def _flat(settings: Mapping[str, object], known: list[str]) -> Iterator[tuple[st
                 del section["steps"]  # train.epochs decides
         if not isinstance(section, Mapping):
             raise ConfigurationTypeError(
-                f"{name} is a section: its value must be a mapping of its keys, got {value!r:.60}"
+                f"{name} is a section: its value must be a mapping of its keys, got {shown(value)}"
             )
         yield from _flat({f"{name}.{key}": one for key, one in section.items()}, known)
 
@@ -116,4 +117,7 @@ def _toml_value(name: str, value: object) -> str:
         value = value.item()
     if not isinstance(value, bool | int | float | str):
         raise ConfigurationTypeError(f"{name} must be a number, a bool or a str, got {type(value).__name__}")
-    return tomli_w.dumps({"x": value}).partition("=")[2].strip()
+    try:
+        return tomli_w.dumps({"x": value}).partition("=")[2].strip()
+    except ValueError:  # a number with more digits than Python prints
+        raise ConfigurationError(f"{name} has too many digits, got {shown(value)}") from None

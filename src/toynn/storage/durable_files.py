@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from toynn.errors import TinyNNValueError
-from toynn.storage.regular_files import open_regular
+from toynn.storage.regular_files import naming_file, open_regular
 
 _CHUNK = 1 << 20
 
@@ -84,8 +84,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        sync(temporary)
+        with naming_file(path):
+            yield temporary
+            sync(temporary)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -109,10 +110,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
     temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
+        with naming_file(path):
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
         if path.exists() and any(path.iterdir()):
             path.rename(old)
             try:
