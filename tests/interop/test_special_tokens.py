@@ -22,6 +22,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.token_rules import TokensAround, template, tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
+from toynn.training.events import Event, Started
 
 pytestmark = pytest.mark.other_programs
 PROMPT = "The cat sat"
@@ -236,13 +237,41 @@ def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Pat
         data, run = tmp_path / f"data{len(ends)}", tmp_path / f"run{len(ends)}"
         prepare([tmp_path / "t.txt"], data, tokenizer=tmp_path / "tokenizer.json", eos=eos,
                 separator="<|endoftext|>")  # fmt: skip
-        train(data, run, init=tmp_path / "base", steps=1, batch=1, t_seq=16, progress=False)
+        events: list[Event] = []
+        train(data, run, init=tmp_path / "base", steps=1, batch=1, t_seq=16, progress=False, callbacks=[events.append])
+        notes = " ".join(next(event for event in events if isinstance(event, Started)).notes)
+        assert ("generation will stop at both" in notes) is (len(ends) == 3)
+        assert "puts '<s>' before a prompt, but the documents of the data do not begin with it" in notes
+        assert "the name 'Tiny Cat' of the model is not kept" in notes
         trained = load_checkpoint(run).model
         assert (trained.bos_id, trained.eos_id, trained.end_ids) == (500, 501, ends)
         assert trained.tokenizer == model.tokenizer
         assert trained.foreign == dataclasses.replace(FOREIGN, name="")
         train(data, run, resume=True, steps=2, progress=False)
         assert load_checkpoint(run).model.end_ids == ends
+
+
+def test_tokens_that_the_tokenizer_of_the_data_adds_enlarge_the_model(tmp_path: Path) -> None:
+    larger = Tokenizer.from_str(tokenizer().decode())
+    size = larger.get_vocab_size()
+    larger.add_special_tokens(["<|new0|>", "<|new1|>"])
+    larger.save(str(tmp_path / "tokenizer.json"))
+    described = json.loads(tokenizer())
+    described["post_processor"] = template([("<|endoftext|>", 0)], [])
+    model = make("untied", tokens=json.dumps(described).encode(), vocab=size)
+    write_checkpoint(tmp_path / "base", model)
+    (tmp_path / "t.txt").write_text("The cat sat <|new1|> on the mat.\n" * 300)
+    prepare([tmp_path / "t.txt"], tmp_path / "data", tokenizer=tmp_path / "tokenizer.json")
+    events: list[Event] = []
+    train(tmp_path / "data", tmp_path / "run", init=tmp_path / "base", steps=1, batch=1, t_seq=16, progress=False,
+          callbacks=[events.append])  # fmt: skip
+    notes = " ".join(next(event for event in events if isinstance(event, Started)).notes)
+    assert "adds 2 tokens to that of the model ('<|new0|>', '<|new1|>')" in notes
+    assert f"the vocabulary grows from {size} to {size + 2}, each new row is the mean of the others" in notes
+    with load(tmp_path / "run", n_threads=1) as trained:
+        assert trained.shape.vocab == size + 2
+        assert trained.encode("<|new1|>", special_tokens=True) == [0, size + 1]
+    train(tmp_path / "data", tmp_path / "run", resume=True, steps=2, progress=False)
 
 
 def tokenizer_without_rules(model: TrainedModel) -> bytes:

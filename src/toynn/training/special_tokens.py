@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from toynn.data import DataFolder
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
+from toynn.model.resize import resized
 from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import Checkpoint
 from toynn.text.token_rules import tokens_around
-from toynn.text.tokenizer_json import parsed_tokenizer
+from toynn.text.tokenizer_json import ids_needed, load_tokenizer, parsed_tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,40 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
             "do not begin with it"
         )
     return dataclasses.replace(kept, notes=tuple(notes))
+
+
+def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return the model that training starts from, with the tokens that the tokenizer of the data adds, and notes.
+
+    If the tokenizer of the data is that of the model with more added tokens, the model gets them, and its vocabulary
+    grows if they need it (`resized`). Otherwise the model is returned unchanged.
+    """
+    model = init.model
+    if model.tokenizer is None or same_tokenizer(model.tokenizer, data.tokenizer):
+        return init, ()
+    before, now = _normal(model.tokenizer), _normal(data.tokenizer)
+    known = [token["content"] for token in before["added_tokens"]]
+    new = [token for token in now["added_tokens"] if token["content"] not in known]
+    now["added_tokens"] = [token for token in now["added_tokens"] if token["content"] in known]
+    if not new or now != before:
+        return init, ()
+    described = json.loads(model.tokenizer)
+    described["added_tokens"] = sorted([*described["added_tokens"], *new], key=lambda token: int(token["id"]))
+    tokenizer = json.dumps(described, ensure_ascii=False, indent=2).encode("utf-8")
+    vocab = max(model.shape.vocab, ids_needed(parsed_tokenizer(tokenizer)))
+    texts = ", ".join(repr(token["content"]) for token in new[:3]) + (", ..." if len(new) > 3 else "")
+    note = f"the tokenizer of the data adds {len(new)} tokens to that of the model ({texts})"
+    if vocab > model.shape.vocab:
+        note += f": the vocabulary grows from {model.shape.vocab} to {vocab}, each new row is the mean of the others"
+    return dataclasses.replace(init, model=resized(model, vocab, tokenizer)), (note,)
+
+
+def same_tokenizer(a: bytes, b: bytes) -> bool:
+    """Return whether two tokenizer.json give a text the same tokens, apart from those that they put around it."""
+    return a == b or _normal(a) == _normal(b)
+
+
+def _normal(tokenizer: bytes) -> Any:
+    content = json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
+    content["post_processor"] = None  # a data folder has the tokens of texts without it
+    return content

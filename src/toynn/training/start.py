@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toynn.arguments import INT31_MAX
 from toynn.data import DataFolder, DataMeta
@@ -20,6 +18,7 @@ from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_
 from toynn.storage.checkpoint.meta import META, DataIdentity
 from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
 from toynn.training.optimizer import Optimizer
+from toynn.training.special_tokens import same_tokenizer, special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
 from toynn.wording import spelled
 
@@ -128,6 +127,7 @@ def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
 
 def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a new run with the weights of a checkpoint."""
+    init, added = with_added_tokens(init, data)
     model = init.model
     shape = shape_of(init)
     if config.model is not None and (key := config.model.first_difference(shape)) is not None:
@@ -143,7 +143,15 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
             f"{model.shape.vocab}; {_remedy(init)}"
         )
     config, notes = initial_config(config, init)
-    return Start(_complete(config, model.shape, args, data).explicit(shape), model.shape, 0, init, None, notes)
+    tokens = special_tokens(model, False, data)
+    return Start(
+        _complete(config, model.shape, args, data).explicit(shape),
+        model.shape,
+        0,
+        init,
+        None,
+        (*notes, *added, *tokens.notes),
+    )
 
 
 def _remedy(init: Checkpoint) -> str:
@@ -279,16 +287,3 @@ def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:
     """Return the shape of a checkpoint's model as a section of the configuration."""
     return ModelArgs.of_shape(checkpoint.model.shape)
-
-
-def same_tokenizer(a: bytes, b: bytes) -> bool:
-    """Return whether two tokenizer.json give a text the same tokens, apart from those that they put around it."""
-    return a == b or _normal(a) == _normal(b)
-
-
-def _normal(tokenizer: bytes) -> Any:
-    from toynn.text.tokenizer_json import load_tokenizer
-
-    content = json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
-    content["post_processor"] = None  # a data folder has the tokens of texts without it
-    return content
