@@ -26,7 +26,7 @@
 #   FUZZ="--seconds 60" make fuzz  Arguments for each fuzzer: --seconds, --seed.
 #   CLANG=clang-19 make fuzz       The clang with libFuzzer (default: the newest one on the path).
 #   MATRIX="--python PATH" make determinism-matrix    Arguments for the matrix.
-#   AARCH64="--record" make aarch64    Record the golden curves of aarch64 in the emulator.
+#   AARCH64="--record" make aarch64    Record the golden curves of aarch64; "--only curves runs" selects checks.
 
 PYTHON ?= python3
 PYTEST ?=
