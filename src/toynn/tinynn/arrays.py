@@ -76,7 +76,7 @@ class _Sequences:
         if isinstance(value, list | tuple):
             kind: Any = list if isinstance(value, list) else tuple  # even if a subclass overrides its methods
             self._count(kind.__len__(value), _BYTES_OF_ITEM)
-            items: list[object] = list(kind.__iter__(value))
+            items: Any = value if type(value) is kind else list(kind.__iter__(value))
             if all(issubclass(one, _SCALARS) for one in set(map(type, items))):
                 return items
             if depth + 1 >= self._deepest:
