@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # type checkers assume that it is True; importing typing 
 _MODULES = {
     "AdamW": "toynn.llm.adamw",
     "ConfigurationError": "toynn.errors",
-    "Evaluation": "toynn.api.text_model",
+    "Evaluation": "toynn.api.evaluation",
     "FileFormatError": "toynn.errors",
     "FromScratch": "toynn.llm.recipes",
     "InternalError": "toynn.errors",
@@ -51,10 +51,10 @@ _MODULES = {
 _PACKAGES = ("api", "cli", "data", "interop", "llm", "model", "storage", "text", "tinynn", "training")
 
 if TYPE_CHECKING:
+    from toynn.api.evaluation import Evaluation as Evaluation
     from toynn.api.load_model import load as load
     from toynn.api.prepare_data import PreparedData as PreparedData
     from toynn.api.prepare_data import prepare as prepare
-    from toynn.api.text_model import Evaluation as Evaluation
     from toynn.api.text_model import TextModel as TextModel
     from toynn.api.train_model import TrainingResult as TrainingResult
     from toynn.api.train_model import train as train

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
+from toynn.api.evaluation import Evaluation, TokenScore, window_losses
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
@@ -29,46 +28,6 @@ from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokeni
 from toynn.tinynn.memory import want_memory
 
 _BYTES_OF_ID = 48  # a Python integer in a list, and the copy that the tokenizers library makes
-
-
-@dataclass(frozen=True, repr=False)
-class Evaluation(Initialised):
-    """How well a model predicts a text.
-
-    tokens: number of predicted tokens, each from those before it. text_bytes: length of the text in UTF-8.
-    nats: sum of -log p over the tokens.
-    """
-
-    tokens: int
-    text_bytes: int
-    nats: float
-
-    @property
-    def loss(self) -> float:
-        """Mean of -log p over the tokens, in nats."""
-        return self.nats / self.tokens
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf
-
-    @property
-    def bits_per_byte(self) -> float:
-        return self.nats / math.log(2) / self.text_bytes
-
-    def __repr__(self) -> str:
-        return (
-            f"Evaluation(loss={self.loss:.4f}, perplexity={self.perplexity:.5g}, "
-            f"bits_per_byte={self.bits_per_byte:.4f}, tokens={self.tokens}, text_bytes={self.text_bytes})"
-        )
-
-
-class TokenScore(NamedTuple):
-    """A token of a text, and the natural logarithm of its probability given the tokens before it."""
-
-    token: int
-    text: str
-    log_prob: float
 
 
 class TextModel(Initialised):
@@ -325,14 +284,7 @@ class TextModel(Initialised):
             ids += self._around.after
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
-        losses, counted = [], 0
-        for start in range(0, len(ids), stride):
-            of_window = self.decoder.score(ids[start : start + window + 1])
-            losses.append(of_window[counted - start :])
-            counted = start + of_window.size
-            if counted == len(ids) - 1:
-                break
-        return ids, text_bytes, losses
+        return ids, text_bytes, window_losses(self.decoder, ids, window, stride)
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
         """Return the lines that separate documents: the given one, or the default ones."""
