@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from toynn.storage.durable_files import replace_file, replacing_file, replacing_folder
+from toynn import TinyNNValueError
+from toynn.storage.durable_files import replacing_file, replacing_folder
 
 
 class BrokenError(Exception):
@@ -57,6 +59,45 @@ def test_after_an_error_the_old_file_is_unchanged(there: bool, tmp_path: Path) -
     with pytest.raises(FileNotFoundError), replacing_file(path):
         pass  # nothing was written
     assert path.exists() == there
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_another_process_made_is_kept(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(self: Path, target: Path) -> None:
+        raise PermissionError(self, target)
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", no_links)
+    path = tmp_path / "a"
+    with replacing_file(path, replace=False) as temporary:
+        temporary.write_text("ours")
+    assert path.read_text() == "ours"
+    path.unlink()
+
+    def write() -> None:
+        with replacing_file(path, replace=False) as temporary:
+            temporary.write_text("ours")
+            path.write_text("theirs")
+
+    with pytest.raises(TinyNNValueError, match="a was made by another process"):
+        write()
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"a": "theirs"}
+
+
+def test_a_folder_that_must_not_be_replaced_is_kept(tmp_path: Path) -> None:
+    def check() -> None:
+        raise TinyNNValueError("kept")
+
+    def write() -> None:
+        with replacing_folder(tmp_path / "a", check=check) as temporary:
+            (temporary / "b").write_text("ours")
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "b").write_text("theirs")
+
+    with pytest.raises(TinyNNValueError, match="kept"):
+        write()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "b").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "a folder"])

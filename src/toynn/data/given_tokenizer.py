@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from toynn.arguments import INT31_MAX
@@ -9,7 +10,8 @@ from toynn.data.texts import Texts
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.regular_files import read_regular
-from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer, text_of, token_ids
+from toynn.text.documents import encoded
+from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer, text_of
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -43,10 +45,9 @@ def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:
 def check_decoding(model: Tokenizer, texts: Texts) -> None:
     """Raise FileFormatError if decoding does not return the text that was encoded."""
     for path in texts.paths:
-        for i, piece in enumerate(Texts([path], texts.separators).pieces()):
-            if i == _CHECKED_PIECES:
-                break
-            back = text_of(model, token_ids(model, [piece.text])[0])
+        checked = itertools.islice(Texts([path], texts.separators).pieces(), _CHECKED_PIECES)
+        for piece, ids in encoded(model, checked):
+            back = text_of(model, ids)
             if back != piece.text:
                 raise FileFormatError(_what_changes(model, texts.called or str(path), piece.text, back))
 

@@ -14,7 +14,7 @@ from toynn.data.given_tokenizer import check_decoding, given_tokenizer
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
 from toynn.data.splits import TRAIN, divided
-from toynn.data.texts import notes_on, survey
+from toynn.data.texts import Texts, notes_on, survey
 from toynn.data.token_writer import TokenWriter
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
@@ -23,6 +23,7 @@ from toynn.storage.new_folder import new_folder
 from toynn.storage.regular_files import naming_file, path_of
 from toynn.text.documents import END_OF_TEXT, PIECE, Piece, encoded, one_line, separators_of
 from toynn.text.tokenizer_json import added_tokens, ids_needed
+from toynn.text.word_borders import BETWEEN_WORDS, parts_of
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -30,6 +31,8 @@ with naming_the_extra():
 __all__ = ["END_OF_TEXT", "PIECE", "prepare"]
 
 FILES = (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META)
+_LEARNED = 1 << 28  # bytes of text at most that a tokenizer is learned from
+_LONGEST_PART = 1 << 17  # characters that a tokenizer is learned from at once; a multiple of the longest word
 _LEAST_VOCAB = 257  # all bytes, and the end-of-text token
 
 Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
@@ -103,7 +106,7 @@ def prepare(
         if model is not None:
             check_decoding(model, found)
         else:
-            to_learn = _reported(found.pieces(), report, sum(source.bytes for source in sources))
+            to_learn = _to_learn(found, report, sum(source.bytes for source in sources))
             model = learned_bpe(to_learn, found.text_bytes, vocab_size or _LEAST_VOCAB, eos)
         vocab = ids_needed(model)
         dtype = "uint16" if vocab <= 1 << 16 else "uint32"
@@ -152,10 +155,18 @@ def _packed(
         raise
 
 
-def _reported(all_pieces: Iterator[Piece], report: Progress, file_bytes: int) -> Iterator[str]:
-    for piece in all_pieces:
+def _to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
+    """Yield the texts that a tokenizer is learned from, in parts that end between words.
+
+    Of more text than _LEARNED bytes, evenly spread pieces of about that size: the memory for the different words would
+    grow with the text.
+    """
+    taken = 0
+    for piece in texts.pieces():
         report("learning", piece.start, file_bytes)
-        yield piece.text
+        if taken * texts.text_bytes <= piece.start * _LEARNED or texts.text_bytes <= _LEARNED:
+            taken += len(piece.text.encode("utf-8"))
+            yield from parts_of(piece.text, PIECE, BETWEEN_WORDS, longest=_LONGEST_PART)
 
 
 # ---- arguments ----

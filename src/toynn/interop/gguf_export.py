@@ -79,7 +79,7 @@ def export_gguf(
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}
-    with naming_file(path), replacing_file(path) as temporary:
+    with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
         writer = GGUFWriter(temporary, "llama")
         try:
             _write_description(writer, plain, _name_of(model, path, name))

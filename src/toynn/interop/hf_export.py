@@ -50,7 +50,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     if plain.shape.qkv_bias:  # with attention_bias, transformers expects these too
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, check=lambda: _may_be_written(folder, overwrite)) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
         _write(temporary / "config.json", config)
         _write(temporary / GENERATION_CONFIG, generation_config(plain))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,17 +78,23 @@ def sha256_of_file(file: BinaryIO) -> str:
 
 
 @contextlib.contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path for the block to write; afterwards that file replaces `path` in one step.
 
-    Raises OSError. If this or the block raises an error, `path` has its old content.
+    replace: False keeps a file that another process has made at `path` in the meantime.
+
+    Raises OSError; TinyNNValueError if a file is kept. If this or the block raises an error, `path` has its old
+    content.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = _beside(path, ".tmp")
     try:
         with naming_file(path):
             yield temporary
             sync(temporary)
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            _rename_to_new(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -96,18 +103,19 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """Yield an empty temporary folder for the block to fill; afterwards it replaces the folder `path`.
 
     The files of the new folder are synced. The old folder is renamed away just before the new one is renamed into its
     place. A process killed between these two renames leaves nothing at `path`; both folders are then beside it,
     complete, with the prefixes .old- and .tmp-.
 
+    check: called when the new folder is complete. It raises an error if the old folder must not be replaced, which
+    another process may have made in the meantime.
+
     Raises OSError. If this or the block raises an error, `path` is the old folder.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    old = path.with_name(f".old-{os.getpid()}-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
+    temporary, old = _beside(path, ".tmp"), _beside(path, ".old")
     temporary.mkdir()
     try:
         with naming_file(path):
@@ -115,6 +123,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             for file in temporary.iterdir():
                 sync(file)
             sync(temporary)
+        if check is not None:
+            check()
         if path.exists() and any(path.iterdir()):
             path.rename(old)
             try:
@@ -130,3 +140,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     sync(path.parent)
     if old.exists():
         shutil.rmtree(old)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """Return an unused name beside `path`. Processes in different containers may have the same id, so it is random."""
+    return path.with_name(f"{kind}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename a file to a path that does not exist. Raises TinyNNValueError if it does, OSError."""
+    try:
+        path.hardlink_to(temporary)  # unlike a rename, it never replaces a file
+    except FileExistsError:
+        raise TinyNNValueError(f"{path} was made by another process in the meantime, and is not replaced") from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise TinyNNValueError(f"{path} was made by another process in the meantime, and is not replaced") from None
+        temporary.rename(path)
+    else:
+        temporary.unlink()

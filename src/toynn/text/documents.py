@@ -10,6 +10,7 @@ never scored as text and bytes are counted in the same way everywhere.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.tokenizer_json import added_tokens, check_text, token_ids
+from toynn.text.word_borders import BEFORE_SPACE, parts_of, separates_words_as_gpt2
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -32,6 +34,7 @@ KNOWN_MARKERS = (
 )  # fmt: skip
 PIECE = 1 << 16  # approximate bytes of text that are encoded at once; pieces end at line ends
 _LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each encoded in about a second
+_CUT = 1 << 17  # characters; longer pieces are encoded in parts if that changes no token, because it needs less memory
 _BATCH = 64  # most pieces encoded together
 _BATCH_TEXT = 1 << 20  # most characters encoded together: about a second, for which Ctrl-C waits
 
@@ -182,8 +185,18 @@ def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text") -> Iterator[tuple[Piece, list[int]]]:
     """Yield each piece with its token ids, without a token at the end of a document. Raises as `token_ids` does."""
+    can_be_cut = None
     for batch in batches(all_pieces):
-        yield from zip(batch, token_ids(tokenizer, [piece.text for piece in batch], name), strict=True)
+        parts = [[piece.text] for piece in batch]
+        for i, piece in enumerate(batch):
+            if len(piece.text) > _CUT:
+                if can_be_cut is None:
+                    can_be_cut = separates_words_as_gpt2(tokenizer)
+                if can_be_cut:
+                    parts[i] = list(parts_of(piece.text, PIECE, BEFORE_SPACE))
+        ids = iter(token_ids(tokenizer, [text for texts in parts for text in texts], name))
+        for piece, texts in zip(batch, parts, strict=True):
+            yield piece, list(itertools.chain.from_iterable(itertools.islice(ids, len(texts))))
 
 
 def packed_ids(
