@@ -7,21 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from toynn import TinyNNValueError
+from toynn.data import prepare as preparing
+from toynn.data.bpe_process import WORDS
+from toynn.data.texts import survey
 from toynn.errors import FileFormatError
 from toynn.storage.json_files import read_json
 from toynn.storage.text_files import decoded, read_text, text_parts
+from toynn.text import documents as dividing
 from toynn.text.documents import (
     END_OF_TEXT,
+    Piece,
     documents_of,
+    encoded,
     lines,
     packed_ids,
     pieces,
     prompt_ids,
     separators_of,
 )
+from toynn.text.tokenizer_json import token_ids
+from toynn.text.word_borders import BETWEEN_WORDS, parts_of, separates_words_as_gpt2
 from toynn.training.toml_config import read_config
 
 pytestmark = pytest.mark.quick
@@ -167,3 +175,69 @@ def test_every_text_file_drops_a_leading_byte_order_mark(
     (tmp_path / "plain").write_text(content, encoding="utf-8")
     (tmp_path / "marked").write_text(content, encoding="utf-8-sig")
     assert read(tmp_path / "marked") == read(tmp_path / "plain")
+
+
+# ---- long lines ----
+
+
+def test_a_long_line_is_encoded_in_parts_to_the_same_tokens(
+    letters: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "The  lamp is\tlit, at \u4f60\u597d\uff0c 12 o'clock. " * 40
+    (whole,) = encoded(letters, [Piece(0, 0, text, True)])
+    given: list[int] = []
+
+    def watched(tokenizer: Tokenizer, texts: list[str], name: str) -> list[list[int]]:
+        given.extend(map(len, texts))
+        return token_ids(tokenizer, texts, name)
+
+    monkeypatch.setattr(dividing, "token_ids", watched)
+    monkeypatch.setattr(dividing, "PIECE", 50)
+    monkeypatch.setattr(dividing, "_CUT", 100)
+    (cut,) = encoded(letters, [Piece(0, 0, text, True)])
+    assert cut == whole
+    assert len(given) > 10
+    assert max(given) < 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.add_special_tokens(["two words"]),
+        lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.Metaspace()),
+        lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        lambda t: setattr(t, "normalizer", normalizers.NFC()),
+    ],
+)
+def test_a_text_is_not_cut_for_a_tokenizer_with_other_words(
+    letters: Tokenizer, change: Callable[[Tokenizer], object]
+) -> None:
+    assert separates_words_as_gpt2(letters)
+    change(letters)
+    assert not separates_words_as_gpt2(letters)
+
+
+def test_parts_between_words_have_the_words_of_the_whole_text() -> None:
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    rng = random.Random(3)
+    for _ in range(300):
+        alphabet = "aB1 '.,\n\t-\u4f60\u3042\uff0c\u00e9"
+        text = "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 80)))
+        parts = list(parts_of(text, 5, BETWEEN_WORDS))
+        assert "".join(parts) == text
+        of_parts = [word for part in parts for word, _ in words.pre_tokenize_str(part)]
+        assert of_parts == [word for word, _ in words.pre_tokenize_str(text)], parts
+    assert [len(part) for part in parts_of("a" * 1000, 100, BETWEEN_WORDS, longest=300)] == [300, 300, 300, 100]
+
+
+def test_a_tokenizer_is_learned_from_a_limited_part_of_a_large_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"Line {i} of the text.\n" for i in range(40_000)))
+    texts = survey([tmp_path / "t.txt"], [END_OF_TEXT], END_OF_TEXT)
+    assert "".join(preparing._to_learn(texts, lambda *_: None, 1)) == (tmp_path / "t.txt").read_text()
+    monkeypatch.setattr(preparing, "_LEARNED", texts.text_bytes // 4)
+    some = "".join(preparing._to_learn(texts, lambda *_: None, 1))
+    assert len(some) == pytest.approx(texts.text_bytes / 4, rel=0.35)
+    assert "Line 1 of" in some
+    assert "Line 39" in some, "not only the beginning"

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from toynn.storage.durable_files import replace_file, replacing_file, replacing_folder
 from toynn import TinyNNValueError
-from toynn.storage.durable_files import replacing_file, replacing_folder
+from toynn.storage.durable_files import replace_file, replacing_file, replacing_folder
 
 
 class BrokenError(Exception):
