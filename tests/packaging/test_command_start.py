@@ -98,6 +98,13 @@ def test_a_closed_stdout_is_an_error(trained: Path) -> None:
         )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_named(trained: Path) -> None:
+    for words in (["info"], ["generate", str(trained), "-n", "3", "--json"]):
+        done = in_a_shell(">/dev/full", *words)
+        assert (done.returncode, done.stderr) == (1, "toynn: cannot write to stdout: No space left on device\n")
+
+
 def test_a_closed_stdin_is_an_error_only_if_it_is_read(trained: Path) -> None:
     done = in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "-")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "toynn: --prompt - reads stdin, which is closed\n")

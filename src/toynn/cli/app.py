@@ -111,8 +111,15 @@ def _in_one_line(error: click.UsageError) -> click.ClickException:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) and not str(error):
         return "out of memory"
+    if isinstance(error, OSError) and error.filename is None and _comes_from_printing(error):
+        return f"cannot write to stdout: {error.strerror}"
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+def _comes_from_printing(error: BaseException) -> bool:
+    """Return whether the error was raised inside click.echo: an OSError of a full disk does not name the file."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _exit_code(error: BaseException) -> int:
