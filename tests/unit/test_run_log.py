@@ -113,6 +113,7 @@ def test_a_log_without_later_fields_is_read(tmp_path: Path) -> None:
         ({"stepped_loss": "low"}, "line 2 is damaged: loss must be a finite number, got 'low'"),
         ({"stepped_loss": float("nan")}, "line 2 is damaged: loss must be a finite number, got nan"),
         ({"stepped_loss": 10**400}, "line 2 is damaged: loss must be a finite number, got 1000"),
+        ({"stepped_loss": -1e308}, r"line 2 is damaged: loss must be a finite number, got -1e\+308"),
         ({"stepped_loss": [1]}, r"line 2 is damaged: loss must be a finite number, got \[1\]"),
         ({"evaluated_perplexity": {}}, "line 3 is damaged: perplexity must be a finite number or null, got {}"),
         ({"evaluated_best": 1}, "line 3 is damaged: best must be true or false, got 1"),

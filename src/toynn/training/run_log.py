@@ -32,6 +32,7 @@ from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepp
 VERSION = 1
 _LONGEST = 1 << 20  # bytes of a line
 _LARGEST = 2**63 - 1
+_LARGEST_FLOAT = 1e300  # a plot of larger numbers overflows; a perplexity, which may be null, may be larger
 NAMES: dict[type[Event], str] = {
     Started: "started",
     Stepped: "stepped",
@@ -160,7 +161,8 @@ class _Field:
             least = 0 if int in self.kinds else -_LARGEST
             return (int in self.kinds or float in self.kinds) and least <= value <= _LARGEST
         if isinstance(value, float):
-            return float in self.kinds and math.isfinite(value)
+            plausible = abs(value) <= _LARGEST_FLOAT or (type(None) in self.kinds and math.isfinite(value))
+            return float in self.kinds and plausible
         if isinstance(value, list):
             return list in self.kinds and all(isinstance(one, str) for one in value)
         return isinstance(value, str) and (str in self.kinds or Path in self.kinds)

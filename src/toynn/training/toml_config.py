@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ else:
 
 
 _LARGEST = 1 << 24  # bytes
+_COLUMNS = 80
 _LENGTHS = {"steps", "epochs"}  # keys of [train], of which one decides how long a run is
 
 
@@ -80,14 +82,19 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def commented_toml(config: TrainConfig) -> str:
-    """Return the configuration as TOML, with a comment after each key that describes it."""
+    """Return the configuration as TOML, with a comment after each key that describes it, in lines of 80 columns."""
     meanings = {key.name: key.meaning for key in keys()}
     section, lines = "", []
     for line in to_toml(config).splitlines():
         key, sign, _ = line.partition(" = ")
         if line.startswith("["):
             section = line.strip("[]")
-        lines.append(f"{line:<22}  # {meanings[f'{section}.{key}']}" if sign else line)
+        if not sign:
+            lines.append(line)
+            continue
+        first = max(len(line), 22)
+        comment = textwrap.wrap(meanings[f"{section}.{key}"], max(_COLUMNS - first - 4, 30))
+        lines += [f"{start:<{first}}  # {part}" for start, part in zip((line, *[""] * len(comment)), comment, strict=False)]
     return "\n".join(lines) + "\n"
 
 
