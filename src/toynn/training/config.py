@@ -80,7 +80,7 @@ class StepArgs:
     """
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
-    t_seq: int = documented(0, "tokens per window; 0: ctx, with --init at most 1024")
+    t_seq: int = documented(0, "tokens per window; 0: the context length of the model, with --init at most 1024")
     batch: int = documented(8, "windows computed together")
     accumulate: int = documented(1, "batches per optimizer step")
     seed: int = documented(0, "seed of the initial weights and the data order")

@@ -94,7 +94,9 @@ def commented_toml(config: TrainConfig) -> str:
             continue
         first = max(len(line), 22)
         comment = textwrap.wrap(meanings[f"{section}.{key}"], max(_COLUMNS - first - 4, 30))
-        lines += [f"{start:<{first}}  # {part}" for start, part in zip((line, *[""] * len(comment)), comment, strict=False)]
+        lines += [
+            f"{start:<{first}}  # {part}" for start, part in zip((line, *[""] * len(comment)), comment, strict=False)
+        ]
     return "\n".join(lines) + "\n"
 
 
