@@ -54,6 +54,10 @@ REFUSED = {
     "a long text": (
         {"normalizer": {"type": "Prepend", "prepend": "x" * 100_000}}, "has a prepend of 100000 characters",
     ),
+    "a template without the text": (
+        {"post_processor": {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}},
+        "its post_processor must contain a text once, but its template contains it 0 times",
+    ),
     "a chunk of length 0": ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "must have a length of at least"),
     "an id of 4 billion": (
         {"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "its largest token id is 4294967295",

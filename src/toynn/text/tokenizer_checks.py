@@ -68,13 +68,17 @@ def _collect(value: Any, found: list[dict[str, Any]]) -> None:
 def _check_rule(part: str, rule: dict[str, Any]) -> None:
     kind = rule.get("type")
     for key, value in rule.items():
-        texts = [value, *value.values()] if isinstance(value, dict) and key == "pattern" else [value]
-        for text in texts:
+        parts = [value, *value.values()] if isinstance(value, dict) and key == "pattern" else [value]
+        for text in parts:
             if isinstance(text, str) and len(text) > _LONGEST_RULE and key != "precompiled_charsmap":
                 raise FileFormatError(f"its {part} {kind!s:.40} has a {key} of {len(text)} characters, more than "
                                       f"{_LONGEST_RULE}")  # fmt: skip
     if "precompiled_charsmap" in rule:
         _check_charsmap(rule["precompiled_charsmap"])
+    if kind == "TemplateProcessing" and isinstance(pieces := rule.get("single"), list):
+        texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
+        if texts != 1:
+            raise FileFormatError(f"its {part} must contain a text once, but its template contains it {texts} times")
     if kind == "FixedLength" and rule.get("length") == 0:
         raise FileFormatError(f"its {part} FixedLength must have a length of at least 1, got 0")
 
