@@ -239,10 +239,10 @@ def test_the_suggested_checkpoint_is_older_than_the_damaged_one(data: Path, tmp_
     train(TrainArgs(data, run, config(8, checkpoint=CheckpointArgs(every=2, keep_last=9))))
     (run / "latest").write_text("step-00000004\n")
     (run / "checkpoints/step-00000004/weights.safetensors").write_bytes(b"x")
-    with pytest.raises(TinyNNValueError, match="--resume --from step-00000002"):
+    with pytest.raises(TinyNNValueError, match="resume=True, resume_from='step-00000002'"):
         train(TrainArgs(data, run, resume=True))
     (run / "latest").write_text("junk\n")
-    with pytest.raises(TinyNNValueError, match="--resume --from step-00000008"):
+    with pytest.raises(TinyNNValueError, match="resume=True, resume_from='step-00000008'"):
         train(TrainArgs(data, run, resume=True))
 
 
@@ -279,7 +279,7 @@ def test_resuming_before_a_damaged_checkpoint_gives_the_same_bytes(data: Path, t
     assert (older, latest) == ("step-00000008", "step-00000009")
     moments = run / "checkpoints" / latest / "moments.safetensors"
     moments.write_bytes(moments.read_bytes()[:-1])
-    with pytest.raises(TinyNNValueError, match=f"is damaged: .* --resume --from {older}"):
+    with pytest.raises(TinyNNValueError, match=f"is damaged: .* resume=True, resume_from='{older}'"):
         train(TrainArgs(data, run, resume=True))
     with pytest.raises(KeyboardInterrupt):  # killed before the first save: now the older checkpoint is the latest
         train(TrainArgs(data, run, resume=True, resume_from=older), [Collector(9, KeyboardInterrupt())])
