@@ -125,7 +125,7 @@ def test_json_lines_and_nul_characters_are_reported(tmp_path: Path) -> None:
 
 
 def test_documents_given_as_strings_are_called_documents(tmp_path: Path) -> None:
-    with pytest.raises(TinyNNValueError, match=r"^documents has 1 lines '</s>'"):
+    with pytest.raises(TinyNNValueError, match=r"^documents has 1 line '</s>'"):
         toynn.prepare(documents=["a\n</s>\nb", "c"], out=tmp_path / "a", vocab_size=270)
     assert toynn.prepare(documents=["\ufeffa b", "c"], out=tmp_path / "b", vocab_size=270, separator="").documents == 2
 

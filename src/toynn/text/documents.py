@@ -258,10 +258,11 @@ def refuse_other_markers(
     """
     if other := other_markers(found, separators, tokens):
         marker = max(other, key=lambda one: other[one])
+        n_lines = f"{other[marker]} {'line' if other[marker] == 1 else 'lines'}"
         now = " or ".join(map(repr, separators)) or "none"
         raise TinyNNValueError(
-            f"{name} has {other[marker]} lines {marker!r}, which would be taken for text, because the separator is "
-            f"{now}: set separator to {marker!r} if they end documents, or to {separators[0] if separators else ''!r} "
+            f"{name} has {n_lines} {marker!r}, which would be taken for text, because the separator is {now}: set "
+            f"separator to {marker!r} if they end documents, or to {separators[0] if separators else ''!r} "
             "if they are text"
         )
 
