@@ -12,6 +12,7 @@ import pytest
 
 import toynn
 from commands import toynn as command
+from small_runs import config, make_data
 from toynn import TinyNNValueError
 from toynn.data import PackedTokens, load_meta
 from toynn.data.prepare import FILES, prepare
@@ -223,3 +224,21 @@ def test_prepare_can_be_repeated_after_a_kill_at_every_moment(tmp_path: Path) ->
         if status == 0:
             break
     assert moment > 10
+
+
+# ---- the same documents in eval ----
+
+
+def test_a_text_is_evaluated_as_prepare_packs_it(tmp_path: Path) -> None:
+    run = toynn.train(toynn.TrainArgs(data=make_data(tmp_path / "seed"), out=tmp_path / "run", config=config(2))).run
+    text = "".join(f"{END_OF_TEXT}\nthe cat saw {WORDS[i % 17]}.\n" for i in range(30))
+    (tmp_path / "t.txt").write_text(text)
+    with toynn.load(run) as model:
+        data = toynn.prepare(tmp_path / "t.txt", tmp_path / "data", tokenizer=model, validation=0)
+        packed = [model.start_id, *PackedTokens.open(data.path, "train").tokens.tolist()]
+        scores = model.score(text)
+        evaluation = model.evaluate(text)
+    assert [score.token for score in scores] == packed[1:]
+    assert (evaluation.tokens, evaluation.text_bytes) == (data.tokens["train"], data.meta.splits["train"].bytes)
+    told = json.loads(command("eval", run, tmp_path / "t.txt", "--json").stdout)
+    assert (told["loss"], told["bytes"]) == (evaluation.loss, evaluation.text_bytes)
