@@ -20,7 +20,7 @@ from toynn.api.plain_progress import PlainProgress
 from toynn.data import PackedTokens
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
-from toynn.training import Event, OptimizerArgs, ScheduleArgs, Started, StepArgs, Stepped, train
+from toynn.training import CheckpointArgs, Event, OptimizerArgs, ScheduleArgs, Started, StepArgs, Stepped, train
 from toynn.training.divergence import DivergedError
 from toynn.training.report import _Curve, _smooth
 from toynn.training.run_log import read_log
@@ -108,6 +108,15 @@ def test_resuming_with_a_constant_rate_and_more_steps_has_no_note(data: Path, tm
     train(TrainArgs(data, tmp_path / "run", config(4, schedule=constant)))
     train(TrainArgs(data, tmp_path / "run", config(6, schedule=constant), resume=True))
     assert started(tmp_path / "run")["notes"] == []
+
+
+def test_a_run_that_has_taken_no_step_is_resumed(data: Path, tmp_path: Path) -> None:
+    train(TrainArgs(data, tmp_path / "run", config(4)))
+    train(TrainArgs(data, tmp_path / "run", resume=True))
+    train(TrainArgs(data, tmp_path / "other", config(4, checkpoint=CheckpointArgs(every=0, keep_last=9))))
+    train(TrainArgs(data, tmp_path / "other", resume=True, resume_from="step-00000000"))
+    assert started(tmp_path / "other")["notes"] == []
+    assert final_bytes(tmp_path / "other") == final_bytes(tmp_path / "run")
 
 
 # ---- advice ----

@@ -275,9 +275,11 @@ def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple
     notes = [f"{key} changes from {was!r} to {now!r} after step {step}" for key, (was, now) in changed.items()]
     if changed:
         notes[-1] += ": the run no longer has the bytes of a run that never stopped"
-    expected, before = (Optimizer(own).learning_rate(at) for at in (step + 1, step))
+    if not 0 < step < config.train.steps:
+        return tuple(notes)
+    before, expected = (Optimizer(own).learning_rate(at) for at in (step, step + 1))
     after = Optimizer(config).learning_rate(step + 1)
-    if step > 0 and after != expected and step < config.train.steps:
+    if after != expected:
         longer = f"with {config.train.steps} steps instead of {own.train.steps}, "
         why = longer if config.train.steps != own.train.steps else ""
         notes.append(f"{why}the learning rate is {before:.3g} in step {step} and {after:.3g} in step {step + 1}")
