@@ -18,6 +18,7 @@
 #   make sanitize-threads  Run the tests that use threads under ThreadSanitizer.
 #   make coverage   Measure which lines and branches of csrc the tests reach; fail below the limits.
 #   make soak       Train the tiny model for ten thousand steps in each layout, and check memory and losses.
+#   make power-loss Check what a power loss at any moment leaves of a run, a data folder or an export (needs strace).
 #   make clean      Remove what was built (.venv, build, dist, vendor/ggml).
 #
 #   PYTHON=python3.12 make run     Use another interpreter than python3 (after make clean).
@@ -44,7 +45,7 @@ NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wi
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart check quick-tests test test-all lint dev bench fuzz generate corpus fixtures \
-        determinism-matrix aarch64 sanitize sanitize-threads coverage soak clean
+        determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
 help:
@@ -121,6 +122,9 @@ coverage:
 
 soak: $(VENV)/.installed
 	$(PY) tools/soak.py
+
+power-loss: $(VENV)/.installed-dev
+	$(PY) tools/power_loss/check_power_loss.py
 
 clean:
 	rm -rf .venv .venv-sanitize .venv-sanitize-threads .venv-coverage build dist vendor/ggml .mypy_cache .ruff_cache .pytest_cache

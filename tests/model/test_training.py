@@ -55,6 +55,21 @@ class Collector:
 # ---- what it computes ----
 
 
+def test_a_run_that_ended_before_its_first_step_is_resumed(data: Path, tmp_path: Path) -> None:
+    train(TrainArgs(data, tmp_path / "whole", config(3)))
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Saved):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainArgs(data, tmp_path / "run", config(3)), [kill])
+    assert load_checkpoint(tmp_path / "run").step == 0
+    train(TrainArgs(data, tmp_path / "run", resume=True))
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
 @pytest.mark.quick
 def test_training_equals_engine_steps_called_by_hand(data: Path, tmp_path: Path) -> None:
     chosen = config(6, optimizer=OptimizerArgs(lr=1e-2, clip=0.5, weight_decay=0.2))

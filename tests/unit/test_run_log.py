@@ -52,6 +52,25 @@ def test_the_log_of_a_killed_and_resumed_run_reads_like_an_uninterrupted_one(dat
     assert [event["event"] for event in read_log(log)].count("ended") == 1
 
 
+def test_zeros_of_a_power_loss_cost_only_events_that_are_repeated(data: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    train(TrainArgs(data, run, config(9)), [stop_at(4)])  # type: ignore[list-item]
+    whole = read_log(run)
+    first = log.read_bytes().splitlines(keepends=True)
+    lost = bytes(len(first[3]) + 20) + first[4][20:]  # step 4 is complete but comes after the zeros
+    log.write_bytes(b"".join(first[:3]) + lost + b"".join(first[5:]))
+    assert read_log(run) == whole[:3]
+    log.write_bytes(log.read_bytes() + bytes(3 << 20))  # longer than any event
+    assert read_log(run) == whole[:3]
+    again = b"".join(line for line in first if b'"started"' in line)
+    resumed = again.replace(b'"resumes": null', b'"resumes": "checkpoint"')
+    log.write_bytes(log.read_bytes() + b"\n" + resumed + b"".join(first[1:]))
+    assert [event["event"] for event in read_log(run)][-len(whole) :] == [event["event"] for event in whole]
+    log.write_bytes(b"".join(first[:3]) + lost + resumed.replace(b'"step": 0', b'"step": 4'))
+    with pytest.raises(FileFormatError, match="line 4 is damaged: steps up to 4 are missing"):
+        read_log(run)
+
+
 def test_a_damaged_log_or_one_of_another_version_is_refused(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "run", config(3)))
     log = tmp_path / "run" / "log.jsonl"

@@ -21,9 +21,10 @@ _CHUNK = 1 << 20
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a folder and its missing parents. Return the folders that were made, the innermost first.
+    """Make a folder and its missing parents, and wait until their names are on the disk.
 
-    Raises TinyNNValueError if the path leads through a link to a place that does not exist; OSError.
+    Return the folders that were made, the innermost first. Raises TinyNNValueError if the path leads through a link to
+    a place that does not exist; OSError.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in missing:
@@ -32,6 +33,8 @@ def make_folder(path: Path) -> list[Path]:
                 f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder or remove the link"
             )
     path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
     return missing
 
 

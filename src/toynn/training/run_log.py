@@ -7,6 +7,9 @@ perplexity, which is then null.
 
 A resumed run appends to the existing log, so steps after the last checkpoint of a killed process appear twice.
 `read_log` returns the events as if the run had never been interrupted.
+
+The log is synced before each checkpoint and after it. So a power loss only costs events that the resumed run repeats;
+they may be missing, or be zeros in the file.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from toynn.errors import FileFormatError
 from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.durable_files import sync
 from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
@@ -43,7 +47,7 @@ NAMES: dict[type[Event], str] = {
 
 
 class RunLog:
-    """The callback that writes the log. Each line is in the file when the call returns, and synced at each checkpoint.
+    """The callback that writes the log. Each line is in the file when the call returns. `sync` brings it to the disk.
 
     Raises OSError, FileFormatError if the path is not a regular file.
     """
@@ -51,6 +55,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_regular_to_append(path)
+        sync(path.parent)  # a new file gets its name
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # an incomplete line of a killed process
@@ -62,7 +67,12 @@ class RunLog:
             self._file.write(line)
             self._file.flush()
             if isinstance(event, Saved | Ended):
-                os.fsync(self._file.fileno())
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk. Raises OSError."""
+        with naming_file(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -87,13 +97,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the events of a run in order, as if it had never been interrupted. path: its folder or its log.jsonl.
 
     Steps that were repeated after a resume appear once. A line that is not JSON is skipped at the end and before a
-    "started" event: a killed process left it incomplete.
+    "started" event: a killed process left it incomplete. From a line with zeros, which a power loss left, to the next
+    "started" event, all lines are skipped.
 
     Raises FileFormatError, with the line and the field, for a log that is damaged otherwise, of another version or not
     a regular file; OSError.
     """
     events: list[dict[str, Any]] = []
-    broken: int | None = None
+    broken: int | None = None  # the first line that is not an event, since the last "started"
+    zeros = False  # whether that line contains zeros
     path = path_of("path", path)
     if path.is_dir():
         path = path / LOG
@@ -103,17 +115,26 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            broken = broken or number
+            if broken is None:
+                broken, zeros = number, b"\0" in line
             continue
         if broken is not None and event["event"] != "started":
+            if zeros:
+                continue
             raise FileFormatError(f"{path}: line {broken} is damaged")
         _check(event, f"{path}: line {number}")
         if event["event"] == "started":
-            broken = None
             resumed, step = event["resumes"] is not None, event["step"]
+            if broken is not None and zeros and resumed and _last_step(events) < step:
+                raise FileFormatError(f"{path}: line {broken} is damaged: steps up to {step} are missing")
+            broken = None
             events = [one for one in events if resumed and one["step"] <= step and one["event"] != "ended"]
         events.append(event)
     return events
+
+
+def _last_step(events: list[dict[str, Any]]) -> int:
+    return max((event["step"] for event in events if event["event"] in ("started", "stepped")), default=0)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -122,9 +143,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         number = 0
         while line := file.readline(_LONGEST + 1):
             number += 1
+            if b"\0" in line:
+                line = _shortened(line, file)
             if len(line) > _LONGEST:
                 raise FileFormatError(f"{path}: line {number} is longer than {_LONGEST} bytes, the limit for an event")
             yield number, line
+
+
+def _shortened(line: bytes, file: BinaryIO) -> bytes:
+    """Read the rest of a line with zeros, which may be longer than any event. Return a line with a zero."""
+    while line and not line.endswith(b"\n"):
+        line = file.readline(_LONGEST)
+    return b"\0\n"
 
 
 def _check(event: dict[str, Any], place: str) -> None:

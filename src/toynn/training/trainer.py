@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from toynn.data import DataFolder, WindowBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError
@@ -68,7 +68,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
         if args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
         with RunLog(args.out / LOG) as log:
-            return trainer.run((log, *callbacks))
+            return trainer.run(log, callbacks)
 
 
 class _Trainer:
@@ -95,6 +95,7 @@ class _Trainer:
         self._step = start.step
         self._last_loss: float | None = None
         self._best = BestEvaluation.of(start.state)
+        self._sync_log: Callable[[], None] = lambda: None
         self._callbacks = Callbacks(())
         self._began = time.perf_counter()
 
@@ -103,9 +104,9 @@ class _Trainer:
         if self._step < self._config.train.steps:
             self._steps.build_graph()
 
-    def run(self, callbacks: Sequence[Callback]) -> Ended:
+    def run(self, log: RunLog, callbacks: Sequence[Callback]) -> Ended:
         """Train the realized model to the end of the run."""
-        self._callbacks = Callbacks(callbacks)
+        self._sync_log, self._callbacks = log.sync, Callbacks((log, *callbacks))
         with naming_file(self._args.out / CONFIG):
             replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._callbacks.send(self._started())
@@ -186,6 +187,7 @@ class _Trainer:
 
     def _save(self, *, best: bool = False) -> None:
         """Save this step, unless that was done before."""
+        self._sync_log()  # a resumed run does not repeat the steps before a checkpoint, so they must not be lost
         saved = self._saver.save(self._step, self._best, best=best)
         if saved is not None:
             self._callbacks.send(saved)

@@ -5,8 +5,13 @@
     RUN/run.toml, log.jsonl       configuration and log of the training
 
 A checkpoint is written under a temporary name, synced and renamed. Then `best`, if the checkpoint is the best, and
-`latest` are replaced, also by renames. The process may die at any moment: `latest` and `best` name complete
-checkpoints. If it dies between the two renames, `best` is newer than `latest`; `settle` corrects that.
+`latest` are replaced, also by renames. The process may die at any moment, and the computer may lose its power: `latest`
+and `best` name complete checkpoints. If this happens between the two renames, `best` is newer than `latest`; `settle`
+corrects that.
+
+After a power loss, changes of a folder that was not synced may be missing in any combination. So a folder is synced
+before anything is done that relies on its names: `latest` never names a checkpoint whose name is not on the disk, and
+no file of an old checkpoint is removed before its new name and the pointers that named it are.
 """
 
 from __future__ import annotations
@@ -80,9 +85,16 @@ class RunFolder(Initialised):
             raise RunFolderError(
                 f"{self.path} is being written by another process: wait for its end, or use another folder"
             ) from None
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        """Remove what a killed process left. Other processes may be writing other temporary files, like a report."""
         for entry in (self.path / CHECKPOINTS).iterdir():
-            if entry.name.startswith(_TEMPORARY):  # left by a killed process
+            if entry.name.startswith(_TEMPORARY):
                 shutil.rmtree(entry)
+        for entry in self.path.iterdir():
+            if entry.name.startswith(_TEMPORARY) and entry.name.endswith((f"-{LATEST}", f"-{BEST}", f"-{CONFIG}")):
+                entry.unlink()
 
     def latest(self) -> Checkpoint | None:
         """Return the latest checkpoint, or None before the first one. Raises FileFormatError if it is damaged."""
@@ -108,7 +120,7 @@ class RunFolder(Initialised):
             if best:
                 replace_file(self.path / BEST, f"{best[-1]}\n".encode())
             else:
-                (self.path / BEST).unlink()
+                self._remove_best()
         replace_file(self.path / LATEST, f"{name}\n".encode())
 
     def _is_best_until(self, name: str) -> bool:
@@ -186,7 +198,7 @@ class RunFolder(Initialised):
         self._require_open()
         pointer = self.path / BEST
         if best_step is None:
-            pointer.unlink(missing_ok=True)
+            self._remove_best()
             return
         with contextlib.suppress(FileFormatError):  # if it is damaged or missing, it is replaced
             if _order(_pointer(self.path, BEST))[0] == best_step:
@@ -211,10 +223,12 @@ class RunFolder(Initialised):
             if best:
                 kept.add(name)
             elif name not in kept:
-                (self.path / BEST).unlink()  # its checkpoint is removed
-        for name in names:
-            if name not in kept:
-                _remove(self.path / CHECKPOINTS / name)
+                self._remove_best()  # before its checkpoint is removed
+        _remove(self.path / CHECKPOINTS, [name for name in names if name not in kept])
+
+    def _remove_best(self) -> None:
+        (self.path / BEST).unlink(missing_ok=True)
+        sync(self.path)
 
     def close(self) -> None:
         """Allow other processes to write the run. A second call does nothing."""
@@ -327,8 +341,7 @@ def write_checkpoint(
                 "another step, or pass replace=True"
             )
         place = folder.save(step, model, training)
-        for name in same:
-            _remove(folder.path / CHECKPOINTS / name)
+        _remove(folder.path / CHECKPOINTS, same)
         return place
 
 
@@ -377,8 +390,12 @@ def _refuse_foreign(path: Path) -> None:
         raise TinyNNValueError(f"{path} exists and is not a run; use a new or an empty folder")
 
 
-def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint. It is renamed first, so that no incomplete checkpoint is ever seen under its name."""
-    removed = checkpoint.with_name(f"{_TEMPORARY}{os.getpid()}-{checkpoint.name}")
-    checkpoint.rename(removed)
-    shutil.rmtree(removed)
+def _remove(checkpoints: Path, names: list[str]) -> None:
+    """Remove checkpoints. They are renamed first, so that no incomplete checkpoint is ever seen under its name."""
+    removed = [(checkpoints / name, checkpoints / f"{_TEMPORARY}{os.getpid()}-{name}") for name in names]
+    for checkpoint, temporary in removed:
+        checkpoint.rename(temporary)
+    if removed:
+        sync(checkpoints)
+    for _, temporary in removed:
+        shutil.rmtree(temporary)

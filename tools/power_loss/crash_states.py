@@ -1,0 +1,196 @@
+"""The states in which a power loss may leave a disk.
+
+Between two syncs the set of pending changes only grows, so the states just before a sync include those of all earlier
+moments. They are therefore built just before each sync that makes a change durable, and at the end.
+
+A state is a choice of the pending changes. If a moment has few choices, all are built. Otherwise:
+
+- the changes of names: each prefix of their order (what ext4 allows, which writes them in order to its journal), each
+  choice that leaves out or contains one or two of them, and random ones;
+- the changes of each file: all, none, each prefix, each choice that leaves out or contains one, zeros for all pieces,
+  and random ones;
+- combinations of these: each of the first with all, none and zeros for every file, each of the second with all and
+  none of the names, and random ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from disk_model import Change, Disk, Names, Size, Tree, content_after
+from file_operations import Operation, Sync
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many states are built.
+
+    Attributes:
+        exhaustive: most choices of one moment that are all built.
+        random: number of random choices of names, of each file, and of combinations, of a larger moment.
+        every: build states only at each N-th moment.
+    """
+
+    exhaustive: int = 2048
+    random: int = 64
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class CrashState:
+    """What the disk holds after a power loss, and what the user was told before it."""
+
+    moment: int
+    tree: Tree
+    reports: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of the tree and of the number of reports."""
+        return digest_of(self.tree) + len(self.reports).to_bytes(4, "little")
+
+
+@dataclass
+class Counts:
+    """Numbers of moments and states.
+
+    Attributes:
+        moments: moments at which states were built.
+        exhaustive: those of them at which all states were built.
+        built: choices of pending changes.
+        distinct: different trees among them.
+    """
+
+    moments: int = 0
+    exhaustive: int = 0
+    built: int = 0
+    distinct: int = 0
+
+
+def digest_of(tree: Tree) -> bytes:
+    """Return a digest of paths and contents."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(tree):
+        content = tree[path]
+        digest.update(path.encode() + b"\0" + (b"/" if content is None else _hashed(content)))
+    return digest.digest()
+
+
+@lru_cache(4096)
+def _hashed(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def write_tree(tree: Tree, folder: Path) -> None:
+    """Make a folder with these files and folders."""
+    folder.mkdir()
+    for path in sorted(tree):
+        content = tree[path]
+        if content is None:
+            (folder / path).mkdir()
+        else:
+            (folder / path).write_bytes(content)
+
+
+def tree_in(folder: Path) -> Tree:
+    """Return the files and folders in a folder."""
+    return {
+        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")
+    }
+
+
+def crash_states(
+    operations: Iterable[Operation], counts: Counts, limits: Limits, seed: int = 0
+) -> Iterator[CrashState]:
+    """Yield each distinct state in which a power loss may leave the disk. Each is yielded once, and counted."""
+    disk, moment, seen = Disk(), 0, set[bytes]()
+    for operation in (*operations, None):
+        if operation is None or (isinstance(operation, Sync) and disk.changed_by(operation)):
+            moment += 1
+            if operation is None or moment % limits.every == 0:
+                for tree in _trees(disk, counts, limits, random.Random(seed * 1_000_003 + moment)):
+                    counts.built += 1
+                    state = CrashState(moment, tree, tuple(disk.reports))
+                    if state.digest not in seen:
+                        seen.add(state.digest)
+                        counts.distinct += 1
+                        yield state
+        if operation is not None:
+            disk.apply(operation)
+
+
+def _trees(disk: Disk, counts: Counts, limits: Limits, draws: random.Random) -> Iterator[Tree]:
+    """Yield the trees of one moment."""
+    counts.moments += 1
+    by_file: dict[int, list[Change]] = defaultdict(list)
+    names: list[Change] = []
+    for change in disk.pending:
+        (names if isinstance(change, Names) else by_file[change.node]).append(change)
+    axes = [names, *by_file.values()]
+    total = 1 << sum(map(len, axes))
+    if total <= limits.exhaustive:
+        counts.exhaustive += 1
+        choices: Iterable[Sequence[Sequence[Change]]] = itertools.product(*map(_subsets, axes))
+    else:
+        choices = _combinations(axes, limits, draws)
+    known: dict[tuple[Change, ...], bytes] = {}  # by the chosen changes of a file; its first change names the file
+    for names_chosen, *chosen in choices:
+        contents: dict[int, bytes] = {}
+        for node, changes in zip(by_file, chosen, strict=True):
+            key = (by_file[node][0], *changes)
+            if key not in known:
+                known[key] = content_after(disk.files[node], changes)
+            contents[node] = known[key]
+        yield disk.tree(names_chosen, contents)
+
+
+def _subsets(changes: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
+    for chosen in itertools.product((True, False), repeat=len(changes)):
+        yield tuple(itertools.compress(changes, chosen))
+
+
+def _combinations(
+    axes: Sequence[Sequence[Change]], limits: Limits, draws: random.Random
+) -> Iterator[Sequence[Sequence[Change]]]:
+    """Yield some choices of a moment that has too many of them."""
+    names, *files = axes
+    of_names = _some(names, limits, draws, pairs=True)
+    of_files = [_some(changes, limits, draws, pairs=False) for changes in files]
+    defaults: list[list[Sequence[Change]]] = [files, [() for _ in files], [_sizes(changes) for changes in files]]
+    for chosen in of_names:
+        for default in defaults:
+            yield (chosen, *default)
+    for i, choices in enumerate(of_files):
+        for default in defaults[:2]:
+            for chosen in choices:
+                for some_names in (names, ()):
+                    yield (some_names, *default[:i], chosen, *default[i + 1 :])
+    for _ in range(limits.random):
+        yield tuple(draws.choice(choices) for choices in (of_names, *of_files))
+
+
+def _sizes(changes: Iterable[Change]) -> tuple[Change, ...]:
+    return tuple(change for change in changes if isinstance(change, Size))
+
+
+def _some(changes: Sequence[Change], limits: Limits, draws: random.Random, *, pairs: bool) -> list[tuple[Change, ...]]:
+    """Return some choices of the changes of one kind, or all if there are few."""
+    if 1 << len(changes) <= limits.random:
+        return list(_subsets(changes))
+    n = len(changes)
+    chosen: set[frozenset[int]] = {frozenset(range(end)) for end in range(n + 1)}
+    chosen.add(frozenset(i for i, change in enumerate(changes) if isinstance(change, Size)))
+    for size in (1, 2) if pairs else (1,):
+        for some in itertools.combinations(range(n), size):
+            chosen |= {frozenset(some), frozenset(range(n)) - frozenset(some)}
+    for _ in range(limits.random):
+        share = draws.random()
+        chosen.add(frozenset(i for i in range(n) if draws.random() < share))
+    return [tuple(change for i, change in enumerate(changes) if i in some) for some in sorted(chosen, key=sorted)]

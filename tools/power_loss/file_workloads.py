@@ -1,0 +1,163 @@
+"""Prepare, import and export as workloads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from small_runs import config, make_data
+from toynn import FileFormatError, TinyNNError, TinyNNValueError, TrainArgs, train
+from toynn.data import DataFolder
+from toynn.data.meta import META, DataMeta, load_meta
+from toynn.data.prepare import prepare
+from toynn.interop import export_gguf, export_hf, import_hf
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+from workload import FaultError
+
+DATA = Path("made") / "data"
+RUN = Path("models") / "run"
+
+
+class Prepare:
+    """Make a data folder with an existing tokenizer."""
+
+    name = "prepare"
+
+    def make_inputs(self, given: Path) -> None:
+        make_data(given / "data")  # beside it is data.txt
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        _prepared(given, files)
+        report("prepared")
+
+    def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
+        try:
+            meta = DataFolder.open(files / DATA).meta
+        except (FileFormatError, FileNotFoundError) as error:
+            if reports:
+                raise FaultError(f"prepare ended, but the data cannot be used: {error}") from error
+            if (files / DATA / META).exists():
+                raise FaultError(f"an unfinished folder has {META}: {error}") from error
+            return
+        if _content(meta) != _content(load_meta(given / "data")):
+            raise FaultError("an unfinished folder is read as whole")
+
+    def go_on(self, given: Path, files: Path) -> None:
+        try:
+            _prepared(given, files)
+        except TinyNNValueError as error:  # a folder that is not empty is never changed
+            if "out:" not in str(error):
+                raise FaultError(f"cannot go on: {error}") from error
+        else:
+            self.check(given, files, ["prepared"])
+
+
+class Import:
+    """Make a run from a Hugging Face folder."""
+
+    name = "import"
+
+    def make_inputs(self, given: Path) -> None:
+        export_hf(_trained(given), given / "hf")
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        write_checkpoint(files / RUN, import_hf(given / "hf"))
+        report("imported")
+
+    def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
+        try:
+            model = load_checkpoint(files / RUN).model
+        except FileFormatError as error:
+            if reports:
+                raise FaultError(f"import ended, but the model cannot be loaded: {error}") from error
+            if (files / RUN / "latest").exists():
+                raise FaultError(f"an unfinished run has latest: {error}") from error
+            return
+        wanted = import_hf(given / "hf")
+        if model.tokenizer != wanted.tokenizer or _weights(model) != _weights(wanted):
+            raise FaultError("an unfinished run is read as whole")
+
+    def go_on(self, given: Path, files: Path) -> None:
+        try:
+            write_checkpoint(files / RUN, import_hf(given / "hf"), replace=True)
+        except (TinyNNError, OSError) as error:
+            raise FaultError(f"cannot go on: {error}") from error
+        self.check(given, files, ["imported"])
+
+
+class Export:
+    """Write a model to a new path, then another model to the same path."""
+
+    def __init__(self, name: str, write: Callable[[TrainedModel, Path, bool], object]) -> None:
+        self.name, self._write = name, write
+
+    def make_inputs(self, given: Path) -> None:
+        first = _trained(given)
+        for name, model in (("first", first), ("second", _other(first))):
+            (given / name).mkdir()
+            self._write(model, given / name / "model", False)  # the name of the file may be part of its content
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        first = load_checkpoint(given / "run").model
+        self._write(first, files / "model", False)
+        report("first")
+        self._write(_other(first), files / "model", True)
+        report("second")
+
+    def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
+        written = {name: _bytes(given / name / "model") for name in ("first", "second")}
+        found = _bytes(files / "model")
+        if not found and len(reports) == 1 and any(path.name.startswith(".old-") for path in files.iterdir()):
+            # Between the renames of a folder and its successor, the old folder has another name, and is whole.
+            found = next(_bytes(path) for path in files.iterdir() if path.name.startswith(".old-"))
+        allowed = [{}, written["first"]] if not reports else [written[reports[-1]], written["second"]]
+        if found not in allowed:
+            told = f"{reports[-1]} was written" if reports else "nothing was written"
+            names = {name: len(content) for name, content in found.items()}
+            raise FaultError(f"the user was told that {told}, but the files and their sizes are {names}")
+
+    def go_on(self, given: Path, files: Path) -> None:
+        try:
+            self._write(_other(load_checkpoint(given / "run").model), files / "model", True)
+        except (TinyNNError, OSError) as error:
+            raise FaultError(f"cannot go on: {error}") from error
+        self.check(given, files, ["first", "second"])
+
+
+EXPORTS = (
+    Export("export to GGUF", lambda model, path, overwrite: export_gguf(model, path, overwrite=overwrite)),
+    Export("export to Hugging Face", lambda model, path, overwrite: export_hf(model, path, overwrite=overwrite)),
+)
+
+
+def _prepared(given: Path, files: Path) -> None:
+    prepare([given / "data.txt"], files / DATA, tokenizer=given / "data" / "tokenizer.json", validation=0.1)
+
+
+def _content(meta: DataMeta) -> dict[str, object]:
+    return {name: split.sha256 for name, split in meta.splits.items()}
+
+
+def _trained(given: Path) -> TrainedModel:
+    """Train a small model and return it."""
+    make_data(given / "data")
+    train(TrainArgs(given / "data", given / "run", config(1), n_threads=1))
+    return load_checkpoint(given / "run").model
+
+
+def _other(model: TrainedModel) -> TrainedModel:
+    """Return a model with other weights."""
+    return dataclasses.replace(model, weights={name: values * 2 for name, values in model.weights.items()})
+
+
+def _weights(model: TrainedModel) -> dict[str, bytes]:
+    return {name: values.tobytes() for name, values in model.weights.items()}
+
+
+def _bytes(path: Path) -> dict[str, bytes]:
+    """Return the contents of a file or of the files in a folder; nothing if it does not exist."""
+    if path.is_dir():
+        return {entry.name: entry.read_bytes() for entry in path.iterdir()}
+    return {"": path.read_bytes()} if path.exists() else {}

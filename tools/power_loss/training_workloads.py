@@ -1,0 +1,160 @@
+"""Training as workloads: save, evaluate, remove old checkpoints, stop, resume, go back to an older checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kill_at_every_moment import CONFIG, outcome
+from small_runs import bytes_of, make_data
+from toynn import TinyNNError, TrainArgs, train
+from toynn.storage.checkpoint import Checkpoint, load_checkpoint
+from toynn.storage.checkpoint.run_folder import CONFIG as CONFIG_FILE
+from toynn.storage.checkpoint.run_folder import LOG, checkpoint_names, named_checkpoint
+from toynn.training import CheckpointArgs, StopTraining, TrainConfig, toml_config
+from toynn.training.events import Event, Saved, Stepped
+from toynn.training.run_log import read_log
+from workload import FaultError
+
+RUN = Path("runs") / "run"  # the folder above does not exist either
+STOP_STEP = 3
+KEEPS_ALL = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=100))
+BACK_STEP = 2  # at that time, the best evaluation was an earlier one than at the end
+
+
+def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
+    """Resume a run, or start it if it has no checkpoint."""
+    resume = (run / "latest").exists()
+    train(TrainArgs(given / "data", run, None if resume else config, resume=resume, n_threads=1))
+
+
+@cache
+def _expected(given: Path, config: TrainConfig) -> tuple[object, ...]:
+    """Return the outcome of a run that nothing interrupted."""
+    run = given / f"uninterrupted-{config.checkpoint.keep_last}"
+    _resumed(given, run, config)
+    return outcome(run)
+
+
+@cache
+def _bytes_by_step(given: Path) -> dict[int, dict[str, bytes]]:
+    """Return the weights and moments after each step."""
+    run = given / "every_step"
+    _resumed(given, run, dataclasses.replace(KEEPS_ALL, checkpoint=CheckpointArgs(every=1, keep_last=100)))
+    checkpoints = [named_checkpoint(run, name) for name in checkpoint_names(run)]
+    return {checkpoint.step: bytes_of(checkpoint) for checkpoint in checkpoints}
+
+
+class Training:
+    """A run that is stopped after step 3 and resumed to its end, with evaluations and checkpoints after each second."""
+
+    name, config = "training", CONFIG
+
+    def make_inputs(self, given: Path) -> None:
+        make_data(given / "data")
+        _expected(given, self.config)
+        _bytes_by_step(given)
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        def stop(event: Event) -> None:
+            if isinstance(event, Stepped) and event.step == STOP_STEP:
+                raise StopTraining
+
+        saved = _reporting(report)
+        train(TrainArgs(given / "data", files / RUN, self.config, n_threads=1), [saved, stop])
+        train(TrainArgs(given / "data", files / RUN, resume=True, n_threads=1), [saved])
+
+    def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
+        run = files / RUN
+        told = int(reports[-1].split()[-1]) if reports else None
+        latest = self._checkpoint(given, run, "latest")
+        if told is not None and (latest is None or latest.step < told):
+            raise FaultError(f"the user was told {reports[-1]!r}, but latest is {latest and latest.path.name}")
+        self._checkpoint(given, run, "best")
+        for name in checkpoint_names(run):
+            _require_right(given, lambda name=name: named_checkpoint(run, name), name)  # type: ignore[misc]
+        config = run / CONFIG_FILE
+        if config.exists() and config.read_text(encoding="utf-8") != toml_config.to_toml(self.config.explicit()):
+            raise FaultError(f"{CONFIG_FILE} is not whole")
+        went_back = bool(reports) and reports[-1].startswith("goes back")  # the log says so only later
+        _check_log(run, latest, _expected(given, self.config)[0], went_back=went_back)
+
+    def go_on(self, given: Path, files: Path) -> None:
+        run = files / RUN
+        try:
+            _resumed(given, run, self.config)
+            found = outcome(run)
+        except (TinyNNError, OSError) as error:
+            raise FaultError(f"cannot go on: {error}") from error
+        names = ("losses", "evaluations", "last weights", "best step", "best weights", "checkpoints", "temporary files")
+        for name, one, other in zip(names, found, _expected(given, self.config), strict=True):
+            if one != other:
+                shown = f": {one!r:.200}, not {other!r:.200}" if "weights" not in name else ""
+                raise FaultError(f"the resumed run has other {name} than one without interruption{shown}")
+        if left := [entry.name for entry in run.iterdir() if entry.name.startswith(".tmp-")]:
+            raise FaultError(f"the resumed run leaves {left[0]}")
+
+    def _checkpoint(self, given: Path, run: Path, which: str) -> Checkpoint | None:
+        if not (run / which).exists():
+            return None
+        return _require_right(given, lambda: load_checkpoint(run, which), which)
+
+
+class GoingBack(Training):
+    """A run that goes back to an older checkpoint than the latest and the best one, and ends again."""
+
+    name, config = "going back", KEEPS_ALL
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        saved = _reporting(report)
+        train(TrainArgs(given / "data", files / RUN, self.config, n_threads=1), [saved])
+        report(f"goes back to {BACK_STEP}")
+        name = f"step-{BACK_STEP:08d}"
+        train(TrainArgs(given / "data", files / RUN, resume=True, resume_from=name, n_threads=1), [saved])
+
+
+def _reporting(report: Callable[[str], None]) -> Callable[[Event], None]:
+    def callback(event: Event) -> None:
+        if isinstance(event, Saved):
+            report(f"saved {event.step}")
+
+    return callback
+
+
+def _require_right(given: Path, read: Callable[[], Checkpoint], name: str) -> Checkpoint:
+    """Return a checkpoint. Raise FaultError if it cannot be read, or differs from what that step must give."""
+    try:
+        checkpoint = read()
+    except (TinyNNError, OSError) as error:
+        raise FaultError(f"{name} cannot be read: {error}") from error
+    if bytes_of(checkpoint) != _bytes_by_step(given)[checkpoint.step]:
+        raise FaultError(f"{name} is read as whole but has other weights")
+    return checkpoint
+
+
+def _check_log(run: Path, latest: Checkpoint | None, losses: object, *, went_back: bool) -> None:
+    """Raise FaultError unless the log can be read and has every step before the latest checkpoint, with its loss."""
+    if not (run / LOG).exists():
+        if latest is not None:
+            raise FaultError(f"there is a checkpoint but no {LOG}")
+        return
+    try:
+        events = read_log(run)
+    except (TinyNNError, OSError) as error:
+        raise FaultError(f"the log cannot be read: {error}") from error
+    last = 0 if latest is None else latest.step
+    steps = _of(events, "stepped", "step")
+    if steps != list(range(1, len(steps) + 1)) or len(steps) < last:
+        raise FaultError(f"the log has the steps {steps}, latest is that of step {last}")
+    found = [float(loss).hex() for loss in _of(events, "stepped", "loss")]
+    if not isinstance(losses, list) or found != losses[: len(found)]:
+        raise FaultError("the log has other losses")
+    if latest is not None and not went_back and any(step > last for step in _of(events, "saved", "step")):
+        raise FaultError(f"the log says that a later checkpoint than that of step {last} was saved")
+
+
+def _of(events: list[dict[str, Any]], kind: str, key: str) -> list[Any]:
+    return [event[key] for event in events if event["event"] == kind]
