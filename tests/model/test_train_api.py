@@ -171,7 +171,7 @@ def test_a_file_several_files_and_documents_give_the_same_tokens(tmp_path: Path)
         assert one.tokens[split] == len(PackedTokens.open(tmp_path / "a", split))
     assert (one.path, one.vocab_size) == (tmp_path / "a", 300)
     assert repr(one) == (
-        f"<toynn.PreparedData '{tmp_path / 'a'}': {one.tokens['train']} train tokens, "
+        f"<toynn.PreparedData '{tmp_path / 'a'}': {one.documents} documents, {one.tokens['train']} train tokens, "
         f"{one.tokens['validation']} validation tokens, vocabulary 300>"
     )
 
