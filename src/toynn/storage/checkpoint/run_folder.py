@@ -28,13 +28,7 @@ from toynn.arguments import boolean, integer, one_of, text
 from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.trained_model import TrainedModel
-from toynn.storage.checkpoint.folder import (
-    Checkpoint,
-    CheckpointRemovedError,
-    TrainingState,
-    read_folder,
-    write_folder,
-)
+from toynn.storage.checkpoint.folder import Checkpoint, CheckpointRemovedError, TrainingState, read_folder, write_folder
 from toynn.storage.checkpoint.foreign import what_it_is
 from toynn.storage.checkpoint.meta import META, read_checkpoint_meta
 from toynn.storage.durable_files import make_folder, replace_file, sync
