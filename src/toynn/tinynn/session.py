@@ -51,7 +51,7 @@ class Session:
         kind: 0, the CPU.
         n_threads: number of threads that compute. Default: the environment variable TOYNN_N_THREADS, else the number of
             cores that this process may use. Results do not depend on it.
-        oversubscribe: allow more threads than cores, as TOYNN_OVERSUBSCRIBE=1 does: slow, for tests of determinism only.
+        oversubscribe: allow more threads than cores, as TOYNN_OVERSUBSCRIBE=1 does: slow, only for determinism tests.
 
     Raises:
         TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
