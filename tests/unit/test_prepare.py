@@ -176,6 +176,24 @@ def test_files_that_a_killed_prepare_did_not_make_are_not_taken_over(tmp_path: P
     assert (tmp_path / "data" / "train.bin").read_bytes() == b"theirs"
 
 
+@pytest.mark.parametrize("entry", ["story.txt", "folder", "link"])
+def test_a_subfolder_with_other_files_is_not_taken_over(entry: str, tmp_path: Path) -> None:
+    text, work = tmp_path / "t.txt", tmp_path / "out" / UNFINISHED
+    work.mkdir(parents=True)
+    text.write_text(prose(50))
+    if entry == "folder":
+        (work / FILES[0]).mkdir()
+    elif entry == "link":
+        (work / FILES[0]).symlink_to(text)
+    else:
+        text = text.rename(work / entry)
+    before = sorted(work.iterdir())
+    with pytest.raises(TinyNNValueError, match=r"out: .*out exists and is not an empty folder; use another name"):
+        prepare([text], tmp_path / "out", vocab_size=270)
+    assert sorted(work.iterdir()) == before
+    assert text.read_text() == prose(50)
+
+
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(prose(500))
     (tmp_path / "data").symlink_to("nowhere")

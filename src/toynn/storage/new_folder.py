@@ -54,7 +54,7 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
                 moved.append(path / file)
             sync(path)
     except BaseException as error:
-        if isinstance(error, OSError) and isinstance(error.filename, str) and Path(error.filename).parent == work:
+        if isinstance(error, OSError) and error.filename in [str(work / file) for file in files]:
             error.filename = str(path / Path(error.filename).name)  # the place that the user knows
         for place in (*moved, *(work / file for file in files)):
             with contextlib.suppress(OSError):
@@ -113,17 +113,23 @@ def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
         return
     if path.is_dir():
         found = {entry.name for entry in path.iterdir()}
-        if not found or (UNFINISHED in found and found <= {UNFINISHED, *files[:-1]}):
+        if not found or (found <= {UNFINISHED, *files[:-1]} and _is_ours(path / UNFINISHED, files)):
             return
     names = (Path(f"{path}-{n}") for n in itertools.count(2))
     free = next(one for one in names if not os.path.lexists(one))
     raise TinyNNValueError(f"{name}: {path} exists and is not an empty folder; use another name, like {free}")
 
 
+def _is_ours(work: Path, files: Sequence[str]) -> bool:
+    """Return whether the subfolder exists and holds only files that this module writes into one."""
+    if work.is_symlink() or not work.is_dir():
+        return False
+    return all(entry.name in (_LOCK, *files) and entry.is_file(follow_symlinks=False) for entry in os.scandir(work))
+
+
 def _remove_remains(path: Path, files: Sequence[str]) -> None:
     """Remove what a killed process left in a folder that this process has locked."""
-    for entry in (path / UNFINISHED).iterdir():
-        if entry.name != _LOCK:
-            entry.unlink()
+    for file in files:
+        (path / UNFINISHED / file).unlink(missing_ok=True)
     for file in files[:-1]:
         (path / file).unlink(missing_ok=True)

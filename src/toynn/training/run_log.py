@@ -35,6 +35,7 @@ from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepp
 
 VERSION = 1
 _LONGEST = 1 << 20  # bytes of a line
+_MOST_ZEROS = 1 << 26  # bytes in one line
 _LARGEST = 2**63 - 1
 _LARGEST_FLOAT = 1e300  # a plot of larger numbers overflows; a perplexity, which may be null, may be larger
 NAMES: dict[type[Event], str] = {
@@ -151,9 +152,16 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _shortened(line: bytes, file: BinaryIO) -> bytes:
-    """Read the rest of a line with zeros, which may be longer than any event. Return a line with a zero."""
+    """Read the rest of a line with zeros, and return a short line with a zero.
+
+    A power loss can leave as many zeros as the log grew since it was last synced, so the line may be longer than any
+    event. One that is longer than _MOST_ZEROS is returned as it is read: too long.
+    """
+    end = file.tell() + _MOST_ZEROS
     while line and not line.endswith(b"\n"):
-        line = file.readline(_LONGEST)
+        if file.tell() > end:
+            return line
+        line = file.readline(_LONGEST + 1)
     return b"\0\n"
 
 
