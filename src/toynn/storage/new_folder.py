@@ -113,7 +113,8 @@ def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
         return
     if path.is_dir():
         found = {entry.name for entry in path.iterdir()}
-        if not found or (found <= {UNFINISHED, *files[:-1]} and _is_ours(path / UNFINISHED, files)):
+        unfinished = UNFINISHED in found and found <= {UNFINISHED, *files[:-1]}
+        if not found or (unfinished and _is_ours(path / UNFINISHED, files)):
             return
     names = (Path(f"{path}-{n}") for n in itertools.count(2))
     free = next(one for one in names if not os.path.lexists(one))
@@ -121,10 +122,19 @@ def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
 
 
 def _is_ours(work: Path, files: Sequence[str]) -> bool:
-    """Return whether the subfolder exists and holds only files that this module writes into one."""
-    if work.is_symlink() or not work.is_dir():
+    """Return whether the subfolder holds only files that this module writes into one.
+
+    A subfolder that another process has just removed is no obstacle: the next look at the folder decides.
+    """
+    if work.is_symlink():
         return False
-    return all(entry.name in (_LOCK, *files) and entry.is_file(follow_symlinks=False) for entry in os.scandir(work))
+    try:
+        with os.scandir(work) as entries:
+            return all(entry.name in (_LOCK, *files) and entry.is_file(follow_symlinks=False) for entry in entries)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
 
 
 def _remove_remains(path: Path, files: Sequence[str]) -> None:
