@@ -194,7 +194,7 @@ def test_a_dtype_changed_during_the_call_does_not_change_the_checked_length() ->
                 return np.zeros(16, dtype=np.int32)
 
         tensors = nn.TrainStep(ids, targets, hp, loss)
-        with pytest.raises(TinyNNValueError, match="targets must be as many as ids, 4, got 16"):
+        with pytest.raises(TinyNNValueError, match="targets must hold 4 numbers, as many as ids, got 16"):
             nn.tnn_train_step(s, tensors, four, Changing(), np.zeros(7))
 
 

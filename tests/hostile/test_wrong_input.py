@@ -274,7 +274,7 @@ CASES = [
     call("download of ids as floats", "nn.tnn_download(s, ids)", "TypeError", "t "),
     call("download with other rows", "nn.download_row_major(s, w, 4, 4)", "ValueError", "rows"),
     call("download with other columns", "nn.download_row_major(s, w, 3, 3)", "ValueError", "cols"),
-    call("upload of a transposed matrix", "nn.upload_row_major(s, w, np.ones((4, 3)))", "ValueError", "m has shape (4, 3)"),
+    call("upload of a transposed matrix", "nn.upload_row_major(s, w, np.ones((4, 3)))", "ValueError", "m must have shape (3, 4)"),
     call("upload of complex numbers", "nn.upload_row_major(s, w, np.ones((3, 4), dtype=complex))", "TypeError", "m "),
     call("upload of numbers beyond f32", "nn.upload_row_major(s, w, np.full((3, 4), 1e39))", "ValueError", "m "),
     call("upload of a matrix as ids", "nn.upload_int_array(s, w, np.ones((3, 4), dtype=int))", "TypeError", "t "),

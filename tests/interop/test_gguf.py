@@ -378,7 +378,7 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
         ((Q, [4, 4], 0, 2**63, b"\0" * 64), "needs [0-9]+ bytes, but the file has"),
         ((Q, [4, 4], 0, 33, b"\0" * 64), "has offset 33, which is not a multiple of the alignment 32"),
         ((Q, [4, 4], 0, 0, b"\0" * 64), "overlap"),
-        ((Q, [4, 4], 0, None, struct.pack("<16f", *[1.0] * 15, float("inf"))), r"holds inf at \[3, 3\]"),
+        ((Q, [4, 4], 0, None, struct.pack("<16f", *[1.0] * 15, float("inf"))), r"got inf at \[3, 3\]"),
         (("blk.0.attn_q.bias", [3], 0, None, b"\0" * 12), r"the tensor 'blk\.0\.attn_k\.bias' is missing"),
         (("blk.0.attn_qkv.weight", [4, 4], 0, None, b"\0" * 64), "'blk.0.attn_qkv.weight' is not part of a model"),
         (("blk.1.attn_q.weight", [4, 4], 0, None, b"\0" * 64), "'blk.1.attn_q.weight' is not part of a model"),

@@ -111,7 +111,7 @@ def test_a_str_is_compared_by_its_value_whatever_its_class_does() -> None:
 @pytest.mark.parametrize("check", [float_array, int_array])
 @pytest.mark.parametrize("value", [None, "12", b"12", {1: 2}, {1}, [True], [1j], [object()], [[1], [1, 2]], [10**30]])
 def test_an_array_must_contain_numbers(check: Callable[[str, object, int], Any], value: Any) -> None:
-    with pytest.raises(TinyNNError, match=r"^a (must (be an array|hold)|is not a regular array)"):
+    with pytest.raises(TinyNNError, match=r"^a must (be an array|be a regular array|hold)"):
         check("a", value, 9)
 
 

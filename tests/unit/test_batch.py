@@ -68,8 +68,8 @@ def test_reading_an_empty_batch_is_an_error() -> None:
     ("seq_ids", "m_hp", "error", "says"),
     [
         ([1, 2], None, ValueError, "seq_ids must be flat with context * batch = 3 ids, got shape (2,)"),
-        ([5, 1, 2], None, ValueError, "seq_ids[0] must be an id of the vocabulary, 0 to 4, got 5"),
-        ([1, -1, 2], None, ValueError, "seq_ids[1] must be an id of the vocabulary, 0 to 4, got -1"),
+        ([5, 1, 2], None, ValueError, "seq_ids[0] must be an id of the vocabulary, from 0 to 4, got 5"),
+        ([1, -1, 2], None, ValueError, "seq_ids[1] must be an id of the vocabulary, from 0 to 4, got -1"),
         ([1.0, 2.0, 3.0], None, TypeError, "seq_ids must hold integers"),
         ([1, 2, 3], [1.0] * 6, ValueError, "m_hp must be the seven numbers of AdamW.hp, shape (1, 7), got shape (6,)"),
         ([1, 2, 3], [math.nan] * 7, ValueError, "m_hp must be finite numbers"),
@@ -96,7 +96,7 @@ def test_a_fill_with_a_wrong_argument_names_it_and_changes_nothing(
         ((0, 2, 1), "vocab must be an integer from 1"),
         ((5, 0, 1), "context must be an integer from 1"),
         ((5, 2, 0), "batch must be an integer from 1"),
-        ((5, 2**16, 2**16), "context * batch must fit in 31 bits, got 65536 * 65536"),
+        ((5, 2**16, 2**16), "context * batch must be below 2^31, got 65536 * 65536"),
     ],
 )
 def test_sizes_are_checked_before_anything_is_allocated(args: tuple[int, int, int], says: str) -> None:

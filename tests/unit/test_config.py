@@ -78,7 +78,7 @@ def test_numpy_numbers_become_python_numbers() -> None:
         ("n_heads", 8, ValueError, "head_dim must be even, because RoPE rotates pairs, got 3"),
         ("head_dim", 5, ValueError, "head_dim must be even, because RoPE rotates pairs, got 5"),
         ("head_dim", -2, ValueError, "head_dim must be an integer from 0"),
-        ("head_dim", 2**30, ValueError, "n_heads * head_dim must fit in 31 bits, got 4 * 1073741824"),
+        ("head_dim", 2**30, ValueError, "n_heads * head_dim must be below 2^31, got 4 * 1073741824"),
         ("donor_d_in", -1, ValueError, "donor_d_in must be an integer from 0"),
         ("rope_base", 0.0, ValueError, "rope_base must be a finite number above 0 (as a float32), got 0.0"),
         ("rope_base", -1.0, ValueError, "rope_base"),

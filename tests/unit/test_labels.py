@@ -77,7 +77,7 @@ def test_no_target_crosses_the_end_of_a_sequence() -> None:
 def test_the_error_gives_position_id_and_range() -> None:
     with pytest.raises(ValueError) as caught:
         next_token([0, 1, 7, 3], 5, 4, 1)
-    assert "the target of seq_ids[1] must be an id of the vocabulary, 0 to 4, got 7" in str(caught.value)
+    assert "the target of seq_ids[1] must be an id of the vocabulary, from 0 to 4, got 7" in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [*MAKERS, targets, targets_guarded])
@@ -95,11 +95,11 @@ def test_the_error_gives_position_id_and_range() -> None:
         (([True, False], 5, 2, 1), TypeError, "seq_ids must hold integers, got dtype bool"),
         ((["a", "b"], 5, 2, 1), TypeError, "seq_ids must hold integers"),
         (([None, 1], 5, 2, 1), TypeError, "seq_ids must hold integers"),
-        (([2**70, 1], 5, 2, 1), ValueError, "seq_ids must hold integers of 64 bits, got"),
+        (([2**70, 1], 5, 2, 1), ValueError, "seq_ids must hold integers that fit int64, got"),
         (
             (np.array([2**64 - 1, 1], dtype=np.uint64), 5, 2, 1),
             ValueError,
-            "seq_ids must hold ids of 31 bits, got 18446744073709551615",
+            "seq_ids must hold ids below 2^31, got 18446744073709551615",
         ),
         (([1, 2], 0, 2, 1), ValueError, "vocab must be an integer from 1"),
         (([1, 2], 5, 0, 1), ValueError, "context must be an integer from 1"),

@@ -1,4 +1,5 @@
-"""Models of the llama family: engines and recipes, over two layouts of the weights (`per_head` and `fused`).
+"""Models of the llama family: engines and recipes for two layouts of the weights, `per_head` and `fused`.
 
-The layers of the reference are archs, blocks and primitives; they build with the code of the per_head layout.
+The modules archs, blocks and primitives have the names of the reference's layers. They use the code of the per_head
+layout.
 """

@@ -1,4 +1,4 @@
-"""The settings of AdamW, and the row of seven numbers that an optimizer step reads."""
+"""The hyperparameters of AdamW, and the row of seven numbers that an optimizer step reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from toynn.initialised import Initialised
 
 @dataclass(slots=True)
 class AdamW(Initialised):
-    """Hyperparameters of AdamW. They may be assigned between steps, for example by a schedule; `hp` checks them again.
+    """The hyperparameters of AdamW. They may be assigned between steps, for example by a schedule. `hp` checks them
+    again.
 
     A step multiplies the first moment by s5 and the second by s6, then divides the first by the root of the second:
 

@@ -15,7 +15,9 @@ from toynn.tinynn.memory import memory_for
 
 
 class TrainingBatch(Initialised):
-    """Fill it with ids, then pass its arrays to a recipe. In the fused layout, pass targets instead of m_labels.
+    """The inputs of one training step.
+
+    Fill a batch with ids, then pass its arrays to a recipe. In the fused layout, pass targets instead of m_labels:
 
         batch = TrainingBatch(vocab, context=32, batch=1)
         batch.fill(seq_ids, AdamW().hp(1))
@@ -30,7 +32,7 @@ class TrainingBatch(Initialised):
         self.context = integer("context", context, 1)
         self.batch = integer("batch", batch, 1)
         if self.context * self.batch > INT31_MAX:
-            raise TinyNNValueError(f"context * batch must fit in 31 bits, got {self.context} * {self.batch}")
+            raise TinyNNValueError(f"context * batch must be below 2^31, got {self.context} * {self.batch}")
         with memory_for("context", 8 * self.context * self.batch, f"positions of {self.context} * {self.batch} tokens"):
             positions = np.tile(np.arange(self.context, dtype=np.int32), self.batch)
         self.positions: npt.NDArray[np.int32] = positions  # (B*T,)
@@ -38,9 +40,10 @@ class TrainingBatch(Initialised):
         self._seq_ids: npt.NDArray[np.int32] | None = None
         self._targets: npt.NDArray[np.int32] | None = None
         self._m_labels: npt.NDArray[np.float32] | None = None  # made on first use, because it is vocab times as large
+        # as the targets
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
-        """Set the ids and make their labels. m_hp: a row of `AdamW.hp`; None keeps the current one."""
+        """Set the ids, and make their labels. m_hp: a row of `AdamW.hp`; None keeps the current row."""
         n = self.context * self.batch
         with memory_for("seq_ids", labels.BYTES_OF_ID * n, f"{n} ids and their targets"):
             ids = flat_ids("seq_ids", seq_ids, n, "context * batch")
@@ -51,7 +54,7 @@ class TrainingBatch(Initialised):
 
     @property
     def seq_ids(self) -> npt.NDArray[np.int32]:
-        """The ids, int32 (T*B,). Raises SessionError before the first fill."""
+        """The token ids, int32 (T*B,). Raises SessionError before the first fill."""
         if self._seq_ids is None:
             raise SessionError("the batch is empty: call fill(seq_ids) first")
         return self._seq_ids
@@ -65,7 +68,7 @@ class TrainingBatch(Initialised):
 
     @property
     def targets(self) -> npt.NDArray[np.int32]:
-        """The next ids, int32 (T*B,), for the fused layout."""
+        """The id that follows each token, int32 (T*B,), for the fused layout."""
         if self._targets is None:
             raise SessionError("the batch is empty: call fill(seq_ids) first")
         return self._targets

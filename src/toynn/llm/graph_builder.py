@@ -1,4 +1,4 @@
-"""GraphBuilder: what the graph builders of both layouts share. It holds the session, names nodes and collects taps."""
+"""GraphBuilder: the base of both layouts' graph builders. It holds the session, names nodes and collects taps."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class GraphBuilder:
             self._scope = before
 
     def named(self, name: str, node: Tensor) -> Tensor:
-        """Return the node, which is now called `name` in the current scope."""
+        """Name the node `name` in the current scope, and return it."""
         tnn_tensor_set_name(self.session, node, self._scope + name)
         return node
 
     def tap(self, name: str, node: Tensor) -> Tensor:
-        """Return the node, named and remembered as a tap."""
+        """Name the node, record it as a tap, and return it."""
         self.taps[self._scope + name] = node
         return self.named(name, node)
 
     def rows(self, table: Affine, ids: Tensor) -> Tensor:
-        """Return rows of a table (vocab, d) by ids i32 (n,): (n, d)."""
+        """Return the rows of a table (vocab, d) at ids i32 (n,): (n, d)."""
         return tnn_get_rows(self.session, table.weight, ids)

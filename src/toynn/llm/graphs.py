@@ -1,4 +1,4 @@
-"""What a graph over whole sequences consists of: its inputs, its activations, its loss and its optimizer.
+"""The parts of a graph over whole sequences: its inputs, activations, loss and optimizer.
 
 A session holds one graph at a time: building the next one makes the handles of the previous one stale.
 """
@@ -13,7 +13,8 @@ from toynn.tinynn import Tensor
 
 @dataclass
 class ForwardGraph:
-    """positions: i32 (T*B,). taps: activations by name, the logits last. keep_taps: whether they can be downloaded."""
+    """A forward graph. positions: i32 (T*B,). taps: activations by name, the logits last. keep_taps: taps can be
+    read."""
 
     positions: Tensor
     taps: dict[str, Tensor]
@@ -22,7 +23,7 @@ class ForwardGraph:
 
 @dataclass
 class LossGraph(ForwardGraph):
-    """The loss on labels, without a backward part."""
+    """A forward graph with the loss on labels, but without a backward pass."""
 
     t_labels: Tensor
     t_loss: Tensor
@@ -30,7 +31,7 @@ class LossGraph(ForwardGraph):
 
 @dataclass
 class TrainingGraph(LossGraph):
-    """Forward, loss, backward and one AdamW step for each trained weight."""
+    """A graph with forward pass, loss, backward pass and one AdamW step for each trained weight."""
 
     optimizer: Optimizer
     gradients_kept: bool

@@ -1,4 +1,4 @@
-"""Checks of the inputs of a graph, made before anything changes. n is T*B: the tokens of all sequences in one array."""
+"""Check the inputs of a graph before anything changes. n is T*B: the tokens of all sequences are in one array."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
     if array.shape != (n, vocab):
         raise TinyNNValueError(f"m_labels must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high < float("inf")):  # NaN fails the first
+    if not (low >= 0.0 and high < float("inf")):  # a NaN makes the first comparison false
         raise TinyNNValueError(f"m_labels must be finite and at least 0, got values from {low} to {high}")
     return array
 
 
 def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
-    """Return targets as int32 (n,): token ids, or IGNORE_ID for some.
+    """Return targets as int32 (n,). Each is a token id or IGNORE_ID, and at least one is a token id.
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
@@ -46,7 +46,8 @@ def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
             f"targets must have shape ({n},), one token id for each of the t_seq * t_batch positions (the fused layout "
             f"takes no one-hot labels), got shape {array.shape}"
         )
-    # As unsigned numbers, IGNORE_ID + 1 is 0 and smaller numbers are large.
+    # One comparison checks both bounds: as unsigned numbers, IGNORE_ID + 1 is 0, and numbers below IGNORE_ID + 1 are
+    # large.
     wrong = array.view(np.uint32) + np.uint32(-IGNORE_ID) > vocab
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
@@ -71,7 +72,7 @@ def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatAr
 
 
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
-    """Return m_hp as float32 (1, 7): the values that `AdamW` makes, each checked for its range.
+    """Return m_hp as float32 (1, 7), the values that `AdamW.hp` makes. The range of each value is checked.
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
@@ -89,9 +90,9 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
 
 
 def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
-    """Return float32 (T*B queries, T*B keys): 0 for keys that a query sees, in its own sequence and not after it.
+    """Return the attention mask float32 (T*B queries, T*B keys): 0 for keys that a query sees, -1e30 for all others.
 
-    All others are -1e30.
+    A query sees the keys of its own sequence up to its own position.
     """
     with memory_for("t_batch", 4 * (t_batch * t_seq) ** 2 + 2 * t_seq**2, "the rows of the block-causal mask"):
         causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
@@ -106,7 +107,7 @@ def _checked_integers(name: str, value: npt.ArrayLike, n: int, limit: int, limit
     array = int_array(name, value, n)
     if array.shape != (n,):
         raise TinyNNValueError(f"{name} must have shape ({n},), t_seq * t_batch integers, got shape {array.shape}")
-    wrong = array.view(np.uint32) >= limit  # as an unsigned number, a negative one is large
+    wrong = array.view(np.uint32) >= limit  # as an unsigned number, a negative number is large
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(f"{name}[{at}] is {array[at]}, but must be from 0 to {limit - 1} ({limit_is} = {limit})")

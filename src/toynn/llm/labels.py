@@ -1,4 +1,4 @@
-"""Labels of next-token prediction: for each position the next token id, or a one-hot row of the vocabulary."""
+"""The labels of next-token prediction: for each position the next token id, or a one-hot row of the vocabulary."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from toynn.tinynn.memory import memory_for
 
 __all__ = ["IGNORE_ID", "next_token", "next_token_guarded", "targets", "targets_guarded"]
 
-IGNORE_ID = -1  # the target of a position that adds nothing to the loss
-BYTES_OF_ID = 32  # largest memory for one id while its target is made: three arrays of int64 and their checks
+IGNORE_ID = -1  # the target of a position that does not count for the loss
+BYTES_OF_ID = 32  # bytes of memory for one id while its target is made, at most: three int64 arrays and their checks
 
 
 def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
@@ -31,7 +31,7 @@ def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt
 
 
 def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:
-    """Return targets as `targets` does, with IGNORE_ID for an id outside the vocabulary."""
+    """Return the next id at each position as `targets` does, but IGNORE_ID for an id outside the vocabulary."""
     vocab = integer("vocab", vocab, 1)
     with _memory_of_targets(context, batch):
         ids = _targets(seq_ids, context, batch)
@@ -48,14 +48,14 @@ def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> 
 
 
 def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
-    """Return one-hot rows as `next_token` does, with a row of zeros for an id outside the vocabulary."""
+    """Return one-hot rows as `next_token` does, but a row of zeros for an id outside the vocabulary."""
     vocab = integer("vocab", vocab, 1)
     with _memory_of_targets(context, batch):
         return rows_of(_targets(seq_ids, context, batch), vocab)
 
 
 def _memory_of_targets(context: object, batch: object) -> AbstractContextManager[None]:
-    """Guard the conversion of context * batch ids: TinyNNMemoryError, before it, if its memory is not available."""
+    """Raise TinyNNMemoryError before context * batch ids are converted, if the memory for it is not available."""
     n = integer("context", context, 1) * integer("batch", batch, 1)
     return memory_for("seq_ids", BYTES_OF_ID * n if n <= INT31_MAX else 0, f"the targets of {n} ids")
 

@@ -1,4 +1,4 @@
-"""Layout: a model declared on a session. Each layout is a subclass; other code does not depend on which one it is."""
+"""Layout: a model declared on a session. Each layout is a subclass, and other code works with any of them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ MAX_GRAPH_NODES = 1 << 21
 class Layout(ABC):
     """A model declared on a session, with the inputs that outlive a graph.
 
-    name: as in `RecipeOptions.layout`. keeps_taps: whether graphs keep their activations by default.
-    labels_name: the name of the labels' tensor.
-    parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 for each sequence.
+    name: the layout's name in `RecipeOptions.layout`. keeps_taps: True if graphs keep their activations by default.
+    labels_name: the name of the tensor with the labels.
+    parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 in each sequence.
     """
 
     name: ClassVar[str]
@@ -63,7 +63,7 @@ class Layout(ABC):
     labels_name: ClassVar[str]
 
     def __init__(self, session: Session, shape: ModelShape, options: RecipeOptions) -> None:
-        """Declare the weights and inputs, allocate them and fill the inputs. options: validated."""
+        """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated."""
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
         weights = self.weights_of(shape)
@@ -93,44 +93,44 @@ class Layout(ABC):
     @classmethod
     @abstractmethod
     def check_weight_dtype(cls, weight_dtype: int) -> None:
-        """Raise TinyNNValueError for a type of the weights that the layout cannot compute with."""
+        """Raise TinyNNValueError if the layout cannot compute with weights of this type."""
 
     def declare_mask(self) -> Tensor | None:
-        """Return the attention mask as a tensor of the session; None for a layout or a batch that needs none."""
+        """Return the attention mask as a tensor of the session, or None if the layout or the batch needs no mask."""
         return None
 
     def fill_mask(self) -> None:  # noqa: B027 (most layouts have no mask)
-        """Fill the mask, once the weights are finalized."""
+        """Upload the values of the mask. Call it after the weights are finalized."""
 
     def rope_at(self, positions: Tensor) -> Rope:
-        """Return how to rotate tokens at these positions."""
+        """Return the parameters of RoPE for tokens at these positions."""
         return self._rope.at(positions)
 
     # ---- build ----
 
     @abstractmethod
     def forward(self, positions: Tensor) -> dict[str, Tensor]:
-        """Build the graph from token_ids to the logits (n, vocab). Returns activations by name, the logits last."""
+        """Build the graph from token_ids to the logits (n, vocab). Return the activations by name, the logits last."""
 
     @abstractmethod
     def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Build the mean loss (1,) over labels. Returns the labels' input and the loss."""
+        """Build the mean loss (1,) over labels. Return the input for the labels, and the loss."""
 
     def check_optimizer(self, options: OptimizerOptions) -> None:  # noqa: B027 (a layout may have all options)
-        """Raise TinyNNValueError, naming the option, for one that the layout does not have."""
+        """Raise TinyNNValueError, naming the option, if the layout does not support an option."""
 
     @abstractmethod
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
-        """Build one step of AdamW on a weight. norm: from `tnn_fused_grad_norm`, if gradients are clipped."""
+        """Build one AdamW step on a weight. norm: the result of `tnn_fused_grad_norm`, or None without clipping."""
 
     def forward_graph(self, keep_taps: bool) -> ForwardGraph:
-        """Drop the current graph and build one with which `tnn_compute` computes the logits."""
+        """Drop the current graph, and build one that computes the logits with `tnn_compute`."""
         graph = self._rebuilt(keep_taps)
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
     def loss_graph(self) -> LossGraph:
-        """Drop the current graph and build one with which `tnn_compute` computes the loss."""
+        """Drop the current graph, and build one that computes the loss with `tnn_compute`."""
         graph = self._rebuilt(keep_taps=False)
         t_labels, t_loss = self.loss(graph.taps["logits"])
         tnn_set_output(self.session, t_loss)
@@ -138,7 +138,7 @@ class Layout(ABC):
         return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
 
     def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
-        """Drop the current graph and build the one that trains; see `LlamaSeqEngine.build_training_step`."""
+        """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s, graph = self.session, self._rebuilt(keep_taps)
         t_labels, t_loss = self.loss(graph.taps["logits"])
         tnn_tensor_set_name(s, t_labels, self.labels_name)
@@ -158,7 +158,7 @@ class Layout(ABC):
         return TrainingGraph(graph.positions, graph.taps, keep_taps, t_labels, t_loss, optimizer, gradients_kept=kept)
 
     def _rebuilt(self, keep_taps: bool) -> ForwardGraph:
-        """Drop the current graph and build the forward part of the next one."""
+        """Drop the current graph, and build the forward part of a new one."""
         s = self.session
         tnn_reset_for_rebuild(s)
         positions = tnn_input_1d_i32(s, self.n)
@@ -195,9 +195,9 @@ class Layout(ABC):
         update: bool,  # noqa: ARG002
         node_times: NodeTimes | None,
     ) -> tuple[float, float | None]:
-        """Take one step: forward, backward and optimizer. Returns the loss and the norm, None without one.
+        """Take one step: forward, backward and optimizer. Return the loss, and the norm or None.
 
-        All arguments are checked. node_times: filled with the time of each node, if given.
+        The caller has checked all arguments. node_times: a list to which the time of each node is added, or None.
         """
         s = self.session
         if reset_moments:
@@ -223,7 +223,7 @@ def _timed(s: Session) -> NodeTimes:
 
 
 def require_trainable(weight_dtype: int) -> None:
-    """Raise TinyNNValueError for weights that cannot be trained."""
+    """Raise TinyNNValueError if weights of this type cannot be trained."""
     if weight_dtype != TNN_F32:
         raise TinyNNValueError(
             f"weight_dtype {weight_dtype}: ggml's CPU backward cannot train F16/BF16 tensors; use 0 (F32)"

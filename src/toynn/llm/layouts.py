@@ -1,6 +1,6 @@
 """The layouts by name, and the conversion of weights between them.
 
-A conversion computes nothing. In the per_head layout each head is a weight; in the fused layout one weight holds the
+A conversion only moves rows. In the per_head layout each head is a weight, and in the fused layout one weight holds the
 rows of all heads.
 """
 
@@ -24,7 +24,7 @@ BY_NAME: dict[str, type[Layout]] = {layout.name: layout for layout in (PerHeadLa
 
 
 def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str, FloatArray]:
-    """Return weights and moments of the per_head layout by their names in the fused layout.
+    """Convert weights and moments of the per_head layout. Return them by their names in the fused layout.
 
     Head h of a weight becomes the d_head rows that start at row h * d_head. Weights without heads keep their names and
     values.
@@ -39,12 +39,12 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
         if found is None or found.head is None:
             fused[name] = float_array(name, values, most)
             continue
-        fused.setdefault(found.whole, np.zeros(0, dtype=np.float32))  # keeps the order of the names
+        fused.setdefault(found.whole, np.zeros(0, dtype=np.float32))  # inserted now, to keep the order of the names
         heads.setdefault(found.without_head, {})[found.head] = float_array(name, values, most)
     for whole, parts in heads.items():
         n, size = whole.heads(cfg)
         if sorted(parts) != list(range(n)):
-            raise TinyNNValueError(f"{whole.whole} needs the heads 0 to {n - 1}, got {sorted(parts)}")
+            raise TinyNNValueError(f"{whole.whole} must have the heads 0 to {n - 1}, got {sorted(parts)}")
         for head, values in parts.items():
             if values.shape != size:
                 raise TinyNNValueError(f"head {head} of {whole.whole} must have shape {size}, got {values.shape}")
@@ -53,7 +53,8 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
 
 
 def to_per_head(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str, FloatArray]:
-    """Return weights and moments of the fused layout by their names in the per_head layout: the inverse of `to_fused`.
+    """Convert weights and moments of the fused layout, the inverse of `to_fused`. Return them by their names in the
+    per_head layout.
 
     Raises TinyNNValueError if a weight with heads has another shape, and TinyNNTypeError for other types.
     """

@@ -1,8 +1,7 @@
 """AdamW in a training graph: which weights it steps, in which order, and to which of them weight decay applies.
 
-Each trained weight gets one node, the weights of the layers first. Weight decay applies to matrices. Norms and biases
-are excluded with decay_vectors=False, as `toynn.train` does; with True, which is what the reference does, it applies to
-them too.
+Each trained weight gets one node, the weights of the layers first. Weight decay always applies to matrices.
+With decay_vectors=True, as in the reference, it applies to norms and biases too; `toynn.train` uses False.
 """
 
 from __future__ import annotations
@@ -28,17 +27,20 @@ from toynn.tinynn import (
     tnn_view_1d,
 )
 
-# Builds the step of one weight: its tensor, gradient, moments m and v, hp, and the norm if gradients are clipped.
+# Builds the step of one weight from its tensor, gradient, moments m and v, hp, and the norm if gradients are clipped.
 AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
-HP = 7  # numbers of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6
-_WEIGHT_DECAY = 4  # the index of weight_decay among them
+HP = 7  # the length of a row of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6
+_WEIGHT_DECAY = 4  # the index of weight_decay in a row
 
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """keep_gradients: gradients can be read and added to. clip: gradients are clipped by their norm, which is computed.
-    decay_vectors: weight decay applies to norms and biases too."""
+    """Options of the optimizer steps in a training graph.
+
+    keep_gradients: keep the gradients, to read them or to add to them. clip: clip the gradients to a norm.
+    decay_vectors: apply weight decay to norms and biases too.
+    """
 
     keep_gradients: bool = False
     clip: bool = False
@@ -47,7 +49,10 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The tensors of the optimizer. hp: f32 (7,), or (14,) without decay_vectors. clip, norm: f32 (2,), or None."""
+    """The tensors of the optimizer.
+
+    t_hp: f32 (7,), or (14,) without decay_vectors. t_clip, t_norm: f32 (2,), or None without clip.
+    """
 
     options: OptimizerOptions
     t_hp: Tensor
@@ -55,7 +60,10 @@ class Optimizer:
     t_norm: Tensor | None
 
     def values_of_hp(self, row: FloatArray) -> FloatArray:
-        """Return what t_hp holds for a row (1, 7) of `AdamW.hp`: a second row without decay for norms and biases."""
+        """Return the values of t_hp for a row (1, 7) of `AdamW.hp`.
+
+        Without decay_vectors, a second row with weight decay 0 follows.
+        """
         if self.options.decay_vectors:
             return row
         rows = np.concatenate([row, row], axis=1)  # (1, 14)
@@ -73,7 +81,7 @@ def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
 def append_optimizer(
     s: Session, trained: Iterable[Parameter], adamw_step: AdamWStep, t_hp: Tensor, options: OptimizerOptions
 ) -> Optimizer:
-    """Append one AdamW step for each trained weight, in this order, to a graph that has its backward part."""
+    """Append one AdamW step for each trained weight, in the given order, to a graph with a backward pass."""
     trained = list(trained)
     grads = [tnn_tensor_grad(s, one.tensor) for one in trained]
     if options.keep_gradients:
@@ -91,7 +99,7 @@ def append_optimizer(
         t_hp_decay, t_hp_no_decay = tnn_view_1d(s, t_hp, HP, 0), tnn_view_1d(s, t_hp, HP, HP * 4)
     for one, grad in zip(trained, grads, strict=True):
         if one.m is None or one.v is None:
-            raise SessionError(f"{one.weight.name} is frozen")
+            raise SessionError(f"the weight {one.weight.name} is frozen, so it must not get an optimizer step")
         t_hp_of_one = t_hp_decay if one.weight.decays else t_hp_no_decay
         tnn_extend_backward_graph(s, adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm))
     return Optimizer(options, t_hp, t_clip, t_norm)

@@ -1,4 +1,4 @@
-"""The options of a recipe: sequence length, batch, type of the weights, seed, threads, layout."""
+"""RecipeOptions: sequence length, batch size, type of the weights, seed, threads and layout of a recipe."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ LAYOUTS = ("per_head", "fused")
 
 @dataclass(slots=True)
 class RecipeOptions(Initialised):
-    """Options of `FromScratch.realize`. They may be assigned one by one; `validate` is called when they are used.
+    """The options of `FromScratch.realize`. They may be assigned one by one; `validate` checks them on use.
 
-    t_seq: length of a sequence; 0: not set yet.
+    t_seq: length of a sequence in tokens. It must be set: the default 0 is refused.
     t_batch: number of sequences in a step.
     weight_dtype: type of the matrices, 0 = F32, 1 = F16, 30 = BF16.
-    untied: the head has its own weights instead of the embedding's. qkv_bias: biases on q, k and v.
-    seed, init_scale: of the initial weights.
-    init_stream: the generator of the initial weights; "xorshift64" is that of the reference's older curves.
-    n_threads: None: the session's default, the cores this process may use. Results never depend on it.
+    untied: the output matrix is a weight of its own, not the embedding.
+    qkv_bias: the projections q, k and v have biases.
+    seed, init_scale: random seed of the initial weights, and the factor of their standard deviation.
+    init_stream: the random generator of the initial weights. "xorshift64" is that of the reference's older curves.
+    n_threads: number of threads. None: the number of cores that this process may use. Results never depend on it.
     layout: "per_head" is the reference's graph, with one weight and one attention for each head, on ggml's operators.
-        "fused" is the same model with one weight for each projection, on the shim's kernels; use it to train. Both
-        start from the same bits and compute the same numbers within rounding.
+        "fused" is the same model with one weight for each projection, on the shim's kernels. Use it to train. Both
+        layouts start from the same bits and compute the same numbers within rounding.
     """
 
     t_seq: int = 0
@@ -49,7 +50,7 @@ class RecipeOptions(Initialised):
         if self.t_seq == 0:
             raise TinyNNValueError("t_seq must be at least 1, got 0: set it to the length of a sequence")
         if self.t_seq * self.t_batch > INT31_MAX:
-            raise TinyNNValueError(f"t_seq * t_batch must fit in 31 bits, got {self.t_seq} * {self.t_batch}")
+            raise TinyNNValueError(f"t_seq * t_batch must be below 2^31, got {self.t_seq} * {self.t_batch}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)

@@ -32,7 +32,7 @@ from toynn.tinynn.arrays import float_array
 
 @dataclass(frozen=True)
 class Affine:
-    """A weight and its bias, ready for graph code. name: that of the weight without its layer, like "attn_norm"."""
+    """A weight and its bias, as graph code uses them. name: the weight's name without its layer, like "attn_norm"."""
 
     name: str
     weight: Tensor
@@ -40,9 +40,10 @@ class Affine:
 
 
 class WeightsByKey:
-    """The weights of a layer, or of the model, by their keys in the table of weights: `layer.gate`, `layer.heads("q")`.
+    """The weights of a layer or of the model by their keys in the table of weights, for example `layer.gate` and
+    `layer.heads("q")`.
 
-    layers: one object for each layer; empty in a layer.
+    layers: in the object of the model, one object for each layer; empty in the object of a layer.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class WeightsByKey:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A weight on a session. m, v: AdamW's moments, of the weight's size; None if it is not trained."""
+    """A weight on a session. m, v: AdamW's moments, of the weight's size, or None if the weight is not trained."""
 
     weight: Weight
     tensor: Tensor
@@ -90,11 +91,12 @@ class Parameter:
 class Parameters:
     """Declares weights, each followed by its moments, and finds them by name.
 
-    weight_dtype: the type of the matrices; vectors and moments are always F32. Other types than F32 cannot be trained,
-    because ggml's CPU backward supports no other: then no weight is a parameter and none has moments.
-    trains: False declares no moments either.
+    weight_dtype: the type of the matrices. Vectors and moments are always F32. Only F32 matrices can be trained,
+    because ggml's CPU backward pass supports no other type. With another type, no weight is a parameter and none has
+    moments.
+    trains: if False, no moments are declared.
 
-    by_name: all weights in the order of declaration. tree: the same by layer and key.
+    by_name: all weights in the order of declaration. tree: the same weights by layer and key.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Parameters:
         self._s = session
         self._shape = shape
         self._weight_dtype = weight_dtype
-        self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # of weights and moments
+        self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # by the name of a weight or moment
         self.by_name: dict[str, Parameter] = {}
         self.tree = WeightsByKey()
         self.tree.layers += [WeightsByKey() for _ in range(shape.n_layers)]
@@ -131,7 +133,10 @@ class Parameters:
         return tensor
 
     def draw(self, stream: GaussianStream, init_scale: float) -> None:
-        """Upload the initial values, drawn from one stream head by head: both layouts start from the same values."""
+        """Upload the initial values.
+
+        They are drawn from one stream, head by head, so that both layouts start from the same values.
+        """
         drawn: defaultdict[str, list[FloatArray]] = defaultdict(list)
         missing = {name: math.prod(one.weight.size) for name, one in self.by_name.items()}
         for part in weights_by_head_of(self._shape):
@@ -143,24 +148,25 @@ class Parameters:
                 values = stream.gaussian(n, part.row.std(self._shape, init_scale))
             drawn[name].append(values)
             missing[name] -= n
-            if missing[name] == 0:  # upload it now, so that only a few weights are in memory twice
+            if missing[name] == 0:  # uploaded at once, so that only a few weights are in memory twice
                 parts = drawn.pop(name)
                 whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 tnn_upload_from_float_array(self._s, self.by_name[name].tensor, whole)
 
     def in_step_order(self) -> list[Parameter]:
-        """Return the trained weights in the order in which the optimizer steps them: those of the layers come first."""
+        """Return the trained weights in the order of their optimizer steps: the weights of the layers come first."""
         trained = [one for one in self.by_name.values() if one.trainable]
-        return sorted(trained, key=lambda one: one.weight.layer is None)  # the sort is stable
+        return sorted(trained, key=lambda one: one.weight.layer is None)  # the sort is stable: the order of declaration
+        # stays within each group
 
     def tensor(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
-        """Return the weight or moment and its size. Raises TinyNNValueError for an unknown name."""
+        """Return the tensor of a weight or moment, and its size. Raises TinyNNValueError for an unknown name."""
         if text("name", name) not in self._sizes:
-            raise TinyNNValueError(f"name: the model has no weight called {name!r}")
+            raise TinyNNValueError(f"name must be the name of a weight or of its moment, got {name!r}")
         return self._sizes[name]
 
     def download(self, name: str) -> FloatArray:
-        """Return the weight or moment as float32 of its size."""
+        """Return the values of a weight or moment as float32 in its size."""
         tensor, size = self.tensor(name)
         return download_row_major(self._s, tensor, math.prod(size[:-1]), size[-1]).reshape(size)
 
@@ -171,7 +177,7 @@ class Parameters:
             self.upload(name, weights[name])
 
     def upload(self, name: str, values: npt.ArrayLike) -> None:
-        """Set the weight or moment from an array of its size. Raises TinyNNValueError or TinyNNTypeError."""
+        """Set a weight or moment to the values of an array of its size. Raises TinyNNValueError or TinyNNTypeError."""
         tensor, size = self.tensor(name)
         array = float_array("values", values, math.prod(size))
         if array.shape != size:

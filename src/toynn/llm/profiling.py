@@ -1,4 +1,4 @@
-"""The time of a training step, by operator and by tensor."""
+"""Measure the time of a training step by operator and by tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toynn.llm.recipes import FromScratch
 
 @dataclass(frozen=True, slots=True)
 class NodeTime(Initialised):
-    """One node of the graph: its operator by ggml's or the shim's name, the tensor's name, its wall-clock seconds."""
+    """One node of the graph: the name of its operator, the name of its tensor, and its wall-clock time in seconds."""
 
     op: str
     name: str
@@ -27,10 +27,11 @@ class NodeTime(Initialised):
 
 @dataclass(frozen=True)
 class Profile(Initialised):
-    """The nodes of one step in order of computation. `print` it to see all operators and the ten longest tensors.
+    """The nodes of one step in order of computation. `print` shows the time of all operators and of the ten slowest
+    tensors.
 
-    The time of a node includes its start and a barrier of the threads, some microseconds each. Without a profile the
-    nodes of a small model share barriers, so the sum is more than such a step takes.
+    The time of a node includes its start and a barrier of the threads, some microseconds each. In a step that is not
+    profiled, nodes of a small model share barriers, so such a step takes less time than the sum.
     """
 
     loss: float
@@ -38,7 +39,7 @@ class Profile(Initialised):
 
     @property
     def seconds(self) -> float:
-        """The sum over all nodes."""
+        """The seconds of all nodes together."""
         return sum(node.seconds for node in self.nodes)
 
     def by_op(self) -> dict[str, float]:
@@ -46,7 +47,10 @@ class Profile(Initialised):
         return _sums((node.op, node.seconds) for node in self.nodes)
 
     def by_name(self) -> dict[str, float]:
-        """Return the seconds of each tensor name, the longest first. Nodes without a name are listed by operator."""
+        """Return the seconds of each tensor name, the longest first.
+
+        The name of the operator stands for a tensor without a name.
+        """
         return _sums((node.name or f"({node.op})", node.seconds) for node in self.nodes)
 
     def __str__(self) -> str:
@@ -70,12 +74,14 @@ def profile(
     max_norm: float = 0.0,
     gradient_scale: float = 1.0,
 ) -> Profile:
-    """Take one training step, with the bits of any other step, and return the time of each node of its graph.
+    """Take one training step, and return the time of each node of its graph.
+
+    Profiling does not change the bits of the step.
 
     Args:
         model: a recipe, or an engine with a training graph, such as the one that `toynn.train` uses.
         seq_ids, positions, m_labels, m_hp, is_first: as for `FromScratch.step`.
-        max_norm, gradient_scale: as for `LlamaSeqEngine.train_step`, for an engine whose graph clips.
+        max_norm, gradient_scale: as for `LlamaSeqEngine.train_step`, for an engine whose graph was built with clip.
 
     Raises what `FromScratch.step` and `LlamaSeqEngine.train_step` raise, and TinyNNTypeError for another model.
     """

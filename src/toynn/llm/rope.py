@@ -1,4 +1,4 @@
-"""What rotary position embedding needs in a graph: positions, and the factors of RoPE scaling."""
+"""Rotary position embedding (RoPE) in a graph: its positions, and the factors of RoPE scaling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toynn.tinynn import Session, Tensor, tnn_input_1d_f32_persistent, tnn_tenso
 
 @dataclass(frozen=True)
 class Rope(Initialised):
-    """How to rotate n tokens.
+    """The parameters of the rotation of n tokens.
 
     positions: i32 (n,). d_head: size of a head. base, scaling: as in `SmolLM2Config`.
     freq_factors: f32 (d_head/2,), or None if nothing is scaled.
@@ -30,7 +30,7 @@ class Rope(Initialised):
 
 
 class RopeOfModel:
-    """The part of `Rope` that is the same in all graphs of a model. Make it before the weights are finalized."""
+    """The part of `Rope` that is the same in all graphs of a model. Make it before `tnn_finalize_weights`."""
 
     def __init__(self, session: Session, shape: ModelShape) -> None:
         self._session, self._shape = session, shape
@@ -41,11 +41,11 @@ class RopeOfModel:
             tnn_tensor_set_name(session, self._tensor, "rope_freq_factors")
 
     def upload(self) -> None:
-        """Fill the tensor, once the weights are finalized."""
+        """Upload the values of the tensor. Call it after `tnn_finalize_weights`."""
         if self._tensor is not None and self._factors is not None:
             upload_row_major(self._session, self._tensor, self._factors)
 
     def at(self, positions: Tensor) -> Rope:
-        """Return how to rotate tokens at these positions, i32 (n,)."""
+        """Return the parameters of the rotation for tokens at these positions, i32 (n,)."""
         shape = self._shape
         return Rope(positions, shape.head_dim, shape.rope_base, shape.rope_scaling, self._tensor)

@@ -1,1 +1,1 @@
-"""The description of a model: its shape, its table of weights, their initial values, and a trained model."""
+"""What a model is: its shape, its table of weights, their initial values, and the values of a trained model."""

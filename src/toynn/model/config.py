@@ -1,4 +1,4 @@
-"""The sizes of a model: SmolLM2Config, and the scaling of its rotary embedding: RopeScaling."""
+"""SmolLM2Config, the sizes of a model, and RopeScaling, the scaling of its rotary position embedding (RoPE)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ class RopeScaling(Initialised):
     """The scaling of RoPE's angles. Make one with `RopeScaling.none()`, `RopeScaling.llama3(...)` or
     `RopeScaling.llama3_hf(...)`.
 
-    freq_scale to beta_slow are arguments of ggml's rope_ext. factor to orig_max_pos are those of llama3.
+    The fields from freq_scale to beta_slow are arguments of ggml's operator rope_ext. The fields from factor to
+    orig_max_pos are the parameters of Llama 3's scaling.
     """
 
-    kind: str = documented("none", "none, llama3_hf (as in Llama 3) or llama3 (a variant of it)")
-    freq_scale: float = documented(1.0, "ggml's rope_ext: factor of the angles")
-    ext_factor: float = documented(0.0, "ggml's rope_ext: must be 0 (no YaRN)")
-    attn_factor: float = documented(1.0, "ggml's rope_ext: factor of q and k")
-    beta_fast: float = documented(32.0, "ggml's rope_ext: no effect, because YaRN is not supported")
-    beta_slow: float = documented(1.0, "ggml's rope_ext: no effect, because YaRN is not supported")
-    factor: float = documented(1.0, "llama3, llama3_hf: divisor of the low frequencies")
-    low_freq: float = documented(1.0, "llama3, llama3_hf: above orig_max_pos / low_freq, wavelengths grow by factor")
-    high_freq: float = documented(4.0, "llama3, llama3_hf: below orig_max_pos / high_freq, they are unchanged")
-    orig_max_pos: int = documented(8192, "llama3, llama3_hf: context length before scaling")
+    kind: str = documented("none", "rule of the scaling: none, llama3_hf (as in Llama 3) or llama3 (a variant of it)")
+    freq_scale: float = documented(1.0, "factor of all angles (ggml's rope_ext)")
+    ext_factor: float = documented(0.0, "must be 0: YaRN is not supported (ggml's rope_ext)")
+    attn_factor: float = documented(1.0, "factor of the queries and keys (ggml's rope_ext)")
+    beta_fast: float = documented(32.0, "has no effect, because YaRN is not supported (ggml's rope_ext)")
+    beta_slow: float = documented(1.0, "has no effect, because YaRN is not supported (ggml's rope_ext)")
+    factor: float = documented(1.0, "divisor of the low frequencies (llama3, llama3_hf)")
+    low_freq: float = documented(
+        1.0, "wavelengths above orig_max_pos / low_freq are multiplied by factor (llama3, llama3_hf)"
+    )
+    high_freq: float = documented(4.0, "wavelengths below orig_max_pos / high_freq stay unchanged (llama3, llama3_hf)")
+    orig_max_pos: int = documented(8192, "context length of the model before scaling (llama3, llama3_hf)")
 
     def __post_init__(self) -> None:
         one_of("RopeScaling.kind", self.kind, ("none", "llama3", "llama3_hf"))
         for name in ("freq_scale", "attn_factor", "beta_fast", "beta_slow", "low_freq", "high_freq"):
             object.__setattr__(self, name, positive(f"RopeScaling.{name}", getattr(self, name)))
-        # YaRN's extrapolation needs the original context length, which this model family passes as 0.
+        # YaRN's extrapolation needs the original context length, but models of this family pass 0 to ggml.
         real("RopeScaling.ext_factor", self.ext_factor, lambda x: x == 0, "0: YaRN extrapolation is not supported")
         factor = real("RopeScaling.factor", self.factor, lambda x: x >= 1, "a finite number, 1 or above")
         object.__setattr__(self, "factor", factor)
@@ -54,18 +57,24 @@ class RopeScaling(Initialised):
 
     @classmethod
     def llama3(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
-        """Return Llama 3's scaling as in the reference: short wavelengths keep their frequency, and long ones are
-        slowed down by factor. Between them, the divisor of the frequency goes linearly from 1 to factor."""
+        """Return Llama 3's scaling as in the reference.
+
+        Short wavelengths keep their frequency, and the frequency of long wavelengths is divided by factor. Between
+        them, the divisor of the frequency rises linearly from 1 to factor.
+        """
         return cls("llama3", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     @classmethod
     def llama3_hf(cls, factor: float, low_freq: float, high_freq: float, orig_max_pos: int) -> RopeScaling:
-        """Return Llama 3's scaling as in Llama 3, Hugging Face (rope_type "llama3") and llama.cpp: between short and
-        long wavelengths, the frequency itself goes linearly from its own value to that value divided by factor."""
+        """Return Llama 3's scaling as in Llama 3, Hugging Face (rope_type "llama3") and llama.cpp.
+
+        Between short and long wavelengths, the frequency falls linearly from its unscaled value to that value divided
+        by factor.
+        """
         return cls("llama3_hf", factor=factor, low_freq=low_freq, high_freq=high_freq, orig_max_pos=orig_max_pos)
 
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
-        """Return the divisors of the d_head/2 angles, float32, computed in float64. None: nothing is scaled.
+        """Return the divisors of the d_head/2 angles, float32, computed in float64, or None if no angle is scaled.
 
         Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
         """
@@ -94,7 +103,8 @@ class SmolLM2Config(Initialised):
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
     head size; pass `head_dim=0` too to derive it again.
-    donor_d_in: above 0, the embedding is frozen and has this width, and a projection lens brings it to d_model.
+    donor_d_in: if above 0, the embedding is frozen and has this width, and a trained matrix, the lens, projects it to
+    d_model.
     """
 
     vocab: int = required("tokens of the vocabulary")
@@ -106,8 +116,10 @@ class SmolLM2Config(Initialised):
     ctx: int = required("context length in tokens")
     rope_base: float = required("base of the rotary embedding")
     rms_eps: float = required("epsilon of the norms")
-    head_dim: int = documented(0, "size of a head; 0: d_model / n_heads")
-    donor_d_in: int = documented(0, "width of a frozen embedding before a projection lens; 0: none")
+    head_dim: int = documented(0, "size of one attention head; 0 means d_model / n_heads")
+    donor_d_in: int = documented(
+        0, "width of a frozen embedding that a trained matrix (the lens) projects to d_model; 0: no such embedding"
+    )
     rope_scaling: RopeScaling = RopeScaling()
 
     def __post_init__(self) -> None:
@@ -130,7 +142,7 @@ class SmolLM2Config(Initialised):
         if self.head_dim % 2:
             raise TinyNNValueError(f"head_dim must be even, because RoPE rotates pairs, got {self.head_dim}")
         if self.n_heads * self.head_dim > INT31_MAX:
-            raise TinyNNValueError(f"n_heads * head_dim must fit in 31 bits, got {self.n_heads} * {self.head_dim}")
+            raise TinyNNValueError(f"n_heads * head_dim must be below 2^31, got {self.n_heads} * {self.head_dim}")
 
     @classmethod
     def mha(
@@ -147,7 +159,10 @@ class SmolLM2Config(Initialised):
     @classmethod
     def _require_vocab(cls, name: str) -> None:
         if not cls.__dataclass_fields__["vocab"].init:
-            raise TinyNNTypeError(f"{cls.__name__} takes its vocabulary from the data: call SmolLM2Config.{name}")
+            raise TinyNNTypeError(
+                f"{cls.__name__} has no {name}(), because its vocabulary comes from the data: call "
+                f"SmolLM2Config.{name}()"
+            )
 
     @classmethod
     def tiny(cls) -> SmolLM2Config:

@@ -12,13 +12,15 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 @dataclass(frozen=True)
 class ForeignSettings:
-    """What an imported model came with. Empty for a model that toynn trained from random weights.
+    """The settings that an imported model brought with it. They are empty for a model that toynn trained from random
+    weights.
 
-    name, license: of the model. chat_template: how a conversation becomes text, in Jinja. pad_id: the token that fills
-    up batches. tokenizer_config, generation_config: the files of Hugging Face with these names, as the text of a JSON
-    object, without the tokens and ids that the model itself describes; "" for none.
+    name, license: those of the model. chat_template: the Jinja template that turns a conversation into text. pad_id:
+    the token that fills up short sequences of a batch. tokenizer_config, generation_config: the content of the Hugging
+    Face files with these names, as the text of a JSON object; "" if there is no such file. Tokens and ids that
+    `TrainedModel` contains are left out.
 
-    Raises TinyNNTypeError or TinyNNValueError naming the field.
+    Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """
 
     name: str = ""
@@ -39,7 +41,7 @@ class ForeignSettings:
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """Return the JSON object in a text; {} for "". Raises TinyNNValueError naming the field."""
+    """Return the JSON object that a text contains; {} for "". Raises TinyNNValueError, which names the field."""
     if not text:
         return {}
     try:

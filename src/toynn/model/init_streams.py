@@ -25,14 +25,17 @@ class GaussianStream(Initialised):
 
 
 class Lcg31Stream(GaussianStream):
-    """The reference's generator: s <- (s*1103515245 + 12345) mod 2^31, uniform (s+1)/2^31."""
+    """The reference's generator: s becomes (s*1103515245 + 12345) mod 2^31, and (s+1)/2^31 is a uniform number."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(TNN_RANDOM_LCG31, seed)
 
 
 class XorShift64Stream(GaussianStream):
-    """The older generator, for the reference's recorded curves. Seed 0 is its fixed point."""
+    """The older generator, with which the reference's published curves were recorded.
+
+    With seed 0 it never changes its state.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(TNN_RANDOM_XORSHIFT64, seed)
@@ -45,7 +48,7 @@ STREAMS: dict[str, type[Lcg31Stream] | type[XorShift64Stream]] = {
 
 
 def make_stream(name: str, seed: int) -> Lcg31Stream | XorShift64Stream:
-    """Return the stream called "lcg31" or "xorshift64". Raises TinyNNValueError for another name."""
+    """Return the class of the stream called "lcg31" or "xorshift64". Raises TinyNNValueError for any other name."""
     if not isinstance(name, str):
         raise TinyNNTypeError(f"init_stream must be a str, got {kind_of(name)}")
     if name not in STREAMS:

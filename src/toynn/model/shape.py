@@ -17,14 +17,14 @@ ARCHITECTURES = ("llama",)
 class ModelShape(SmolLM2Config):
     """The sizes of a model, as in `SmolLM2Config`, and its variants. It is the one value passed between modules.
 
-    A field added here is a key of the section [model] and a field of a checkpoint without further changes.
+    A field that is added here becomes a key of the section [model] and a field of checkpoints without further changes.
 
-    Raises TinyNNTypeError or TinyNNValueError naming the field.
+    Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """
 
-    untied: bool = documented(False, "the head has its own weights, not the embedding's")
-    qkv_bias: bool = documented(False, "biases on q, k and v")
-    architecture: str = documented("llama", "family of the model: llama")
+    untied: bool = documented(False, "the output matrix is a weight of its own, not the embedding")
+    qkv_bias: bool = documented(False, "the projections q, k and v have biases")
+    architecture: str = documented("llama", "family of the model; only llama is supported")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,15 +33,17 @@ class ModelShape(SmolLM2Config):
         one_of("architecture", self.architecture, ARCHITECTURES)
         if self.donor_d_in > 0 and not self.untied:
             raise TinyNNValueError(
-                f"donor_d_in = {self.donor_d_in} needs untied = True: a donor's embedding cannot be the head"
+                f"donor_d_in = {self.donor_d_in} needs untied = True, because a frozen embedding cannot be the "
+                "output matrix too"
             )
 
     @classmethod
     def of(cls, cfg: SmolLM2Config, *, untied: bool | None = None, qkv_bias: bool | None = None) -> ModelShape:
-        """Return the shape of `cfg` with these variants. None takes that of a ModelShape, otherwise False.
+        """Return the shape of `cfg` with these variants. None means the variant of `cfg` if it is a ModelShape,
+        otherwise False.
 
         All checks run again, because the fields of `cfg` may have been changed after its construction. Raises
-        TinyNNValueError for a variant that differs from the one of a ModelShape.
+        TinyNNValueError for a variant that differs from that of `cfg`.
         """
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {type(cfg).__name__}")
@@ -50,5 +52,8 @@ class ModelShape(SmolLM2Config):
         given = {name: boolean(name, value) for name, value in variants.items() if value is not None}
         for name, value in given.items():
             if values.get(name, value) != value:
-                raise TinyNNValueError(f"{name} = {value} contradicts cfg, which has {name} = {values[name]}")
+                raise TinyNNValueError(
+                    f"{name} = {value} contradicts cfg, which has {name} = {values[name]}; leave {name} out or "
+                    "give both the same value"
+                )
         return ModelShape(**{**values, **given})

@@ -1,4 +1,4 @@
-"""TrainedModel: a model as plain values, as it is saved, exported and imported."""
+"""TrainedModel: a model as plain values, in the form in which it is saved, exported and imported."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class TrainedModel(Initialised):
 
     weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
     tokenizer: the content of a tokenizer.json, or None.
-    eos_id: the token that ends a document. bos_id: the token that may start one. None: there is no such token.
-    other_eos_ids: more tokens at which generation ends. foreign: settings of an imported model that exports write back.
+    eos_id: the token that ends a document. bos_id: the token that may start a document. None: there is no such token.
+    other_eos_ids: other tokens at which generation ends. foreign: settings of an imported model that exports write
+    back.
 
-    Raises TinyNNTypeError or TinyNNValueError that names the field or the weight: missing, unknown, of another shape
-    or dtype, or with a number that is not finite.
+    Raises TinyNNTypeError or TinyNNValueError, which name the field or the weight. A weight is refused if it is missing
+    or unknown, has another shape or dtype, or contains a number that is not finite.
     """
 
     shape: ModelShape
@@ -51,8 +52,9 @@ class TrainedModel(Initialised):
                 object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
         object.__setattr__(self, "other_eos_ids", self._checked_others())
         if not isinstance(self.foreign, ForeignSettings):
-            raise TinyNNTypeError(f"foreign must be ForeignSettings, got {type(self.foreign).__name__}")
-        if self.shape.n_layers > len(self.weights):  # checked first: it limits how many names are made below
+            raise TinyNNTypeError(f"foreign must be a ForeignSettings, got {type(self.foreign).__name__}")
+        if self.shape.n_layers > len(self.weights):  # checked before weight_shapes() makes a name for each weight of
+            # n_layers layers
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
         shapes = weight_shapes(self.shape)
         same_weights(self.weights, shapes)
@@ -62,7 +64,9 @@ class TrainedModel(Initialised):
 
     def _checked_others(self) -> tuple[int, ...]:
         if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
-            raise TinyNNTypeError(f"other_eos_ids must be token ids, got {type(self.other_eos_ids).__name__}")
+            raise TinyNNTypeError(
+                f"other_eos_ids must be a sequence of token ids, got {type(self.other_eos_ids).__name__}"
+            )
         if len(self.other_eos_ids) > self.shape.vocab:
             raise TinyNNValueError(
                 f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
@@ -85,4 +89,4 @@ def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:
     want_memory(name, values.size, f"a check of {values.size} numbers")
     if not np.isfinite(values).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise TinyNNValueError(f"{name} holds {values[at]} at {list(at)}")
+        raise TinyNNValueError(f"{name} must hold only finite numbers, got {values[at]} at {list(at)}")

@@ -1,6 +1,7 @@
-"""The table of weights: each weight of a model is one row here, and everything else about weights follows from it.
+"""The table of weights. Each weight of a model is one row here, and everything else about weights is derived from the
+rows.
 
-A new architecture is more rows, with flags of `ModelShape` that say which models have them. A model of the fused layout
+A new architecture adds rows, with flags of `ModelShape` that say which models have them. A model of the fused layout
 has one weight for each row; the per_head layout cuts the rows with heads into one weight for each head.
 """
 
@@ -17,7 +18,7 @@ from toynn.errors import TinyNNValueError
 from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 
-MAX_LAYERS = 4096  # declaring more takes minutes
+MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
 MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v
 
 
@@ -25,14 +26,16 @@ MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v
 class Row:
     """One row of the table.
 
-    key: the name in the model code; a weight and its bias have the same one.
+    key: the name in the model code. A weight and its bias have the same key.
     name: llama.cpp's name, without "blk.N." for the weights of a layer.
     size: (rows, cols), or (n,) for a norm or a bias.
-    hf: Hugging Face's name, without "model.layers.N."; "": it has none.
-    std: standard deviation of the initial values, of the shape and init_scale. None: all values start at `fill`.
-    heads: number of heads that the rows belong to. None: the weight has no heads.
+    hf: Hugging Face's name, without "model.layers.N."; "" if there is none.
+    std: a function of the shape and init_scale that returns the standard deviation of the initial values. None: all
+    values start at `fill`.
+    heads: a function that returns the number of heads that share the rows. None: the rows do not belong to heads.
     rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
-    takes_turns: neighbouring rows with the same value are declared and drawn head by head in turn.
+    takes_turns: neighbouring rows of the table with the same value are declared and drawn in turn: head 0 of each, then
+    head 1 of each, and so on.
     flag: the field of `ModelShape` that must not be 0 or False in a model that has the weight. "": all models have it.
     frozen_by: the field of `ModelShape` that freezes the weight unless it is 0 or False. "": it is always trained.
     """
@@ -70,7 +73,7 @@ def _kv_heads(c: SmolLM2Config) -> int:
     return c.n_kv
 
 
-# Rows stand in the order in which weights are declared and initial values are drawn.
+# The order of the rows is the order in which weights are declared and their initial values are drawn.
 GLOBAL_ROWS = (
     Row("embedding", "token_embd.weight", lambda c: (c.vocab, c.donor_d_in or c.d_model), "model.embed_tokens.weight",
         _std, frozen_by="donor_d_in"),
@@ -102,7 +105,7 @@ LAYER_ROWS = (
         heads=_kv_heads, takes_turns="kv biases", flag="qkv_bias"),
 )  # fmt: skip
 
-# Weights that toynn does not have, but files of other programs may. They must be zero.
+# Weights that files of other programs may contain, but toynn's models do not have. Their values must be zero.
 FOREIGN_ROWS = (Row("o", "attn_output.bias", lambda c: (c.d_model,), "self_attn.o_proj.bias"),)
 
 FEWEST_PER_LAYER = sum(not row.flag for row in LAYER_ROWS)
@@ -130,19 +133,21 @@ class Weight:
 
     @property
     def decays(self) -> bool:
-        """Whether AdamW's weight decay is for this weight: for matrices, and not for norms and biases."""
+        """True if AdamW's weight decay applies to this weight: it is for matrices, not for norms and biases."""
         return len(self.size) > 1
 
     @property
     def rotated_heads(self) -> int:
-        """The number of heads whose rows RoPE rotates, or 0."""
+        """The number of heads whose rows RoPE rotates; 0 if it rotates none."""
         return self.row.heads(self.shape) if self.row.rotated and self.row.heads is not None else 0
 
     @property
     def hf_name(self) -> str:
-        """Hugging Face's name. Raises TinyNNValueError if there is none."""
+        """The weight's name in Hugging Face's format. Raises TinyNNValueError if there is none."""
         if not self.row.hf:
-            raise TinyNNValueError(f"the weight {self.name} has no name in the Hugging Face format")
+            raise TinyNNValueError(
+                f"the weight {self.name} has no name in the Hugging Face format, so it cannot be exported"
+            )
         return self.row.hf if self.layer is None else f"model.layers.{self.layer}.{self.row.hf}"
 
 
@@ -155,7 +160,7 @@ def weights_of(shape: ModelShape) -> list[Weight]:
 
 
 def weights_by_head_of(shape: ModelShape) -> list[Weight]:
-    """Return the weights of the per_head layout in the order of declaration, in which initial values are drawn.
+    """Return the weights of the per_head layout in the order in which they are declared and initial values are drawn.
 
     Raises TinyNNValueError for more layers than MAX_LAYERS.
     """
@@ -168,7 +173,7 @@ def weights_by_head_of(shape: ModelShape) -> list[Weight]:
 
 
 def foreign_weights_of(shape: ModelShape) -> list[Weight]:
-    """Return the weights that files of other programs may have and that must then be zero."""
+    """Return the weights that files of other programs may contain, if all their values are zero."""
     own = {row.name for row in LAYER_ROWS if row.is_in(shape)}
     return [_whole(row, shape, i) for i in range(shape.n_layers) for row in FOREIGN_ROWS if row.name not in own]
 
@@ -196,21 +201,21 @@ def _heads(row: Row, shape: ModelShape, layer: int | None) -> list[Weight]:
     return [replace(whole, name=f"{stem}.head_{head}.{end}", size=size, head=head) for head in range(n)]
 
 
-# ---- what follows from the weights ----
+# ---- values derived from the weights ----
 
 
 def weight_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Return the size (rows, cols) or (n,) of each weight of the fused layout by name, in the order of declaration."""
+    """Return the size of each weight of the fused layout by name, (rows, cols) or (n,), in the order of declaration."""
     return {weight.name: weight.size for weight in weights_of(shape)}
 
 
 def moment_names(shape: ModelShape) -> list[str]:
-    """Return the names of the moments that training a model in the fused layout keeps."""
+    """Return the names of the moments that AdamW keeps for a model in the fused layout."""
     return [weight.name + moment for weight in weights_of(shape) if weight.trainable for moment in MOMENTS]
 
 
 def variants_in(names: Collection[str]) -> dict[str, Any]:
-    """Return the flags of `ModelShape` that follow from the names of a file's weights."""
+    """Return the flags of `ModelShape`, each True if a file contains a weight that only models with this flag have."""
     found: dict[str, bool] = {}
     for row in (*GLOBAL_ROWS, *LAYER_ROWS):
         if row.flag and row.hf:
@@ -219,7 +224,7 @@ def variants_in(names: Collection[str]) -> dict[str, Any]:
     return found
 
 
-# ---- one weight among names of either layout ----
+# ---- names of weights with heads, in either layout ----
 
 _STEMS = "|".join(re.escape(row.name.rsplit(".", 1)[0]) for row in LAYER_ROWS if row.heads)
 _NAME = re.compile(
@@ -230,7 +235,7 @@ _ROWS = {row.name: row for row in LAYER_ROWS}
 
 @dataclass(frozen=True)
 class HeadName:
-    """A name of a weight with heads, or of a moment of one. head: None in the fused layout."""
+    """The name of a weight with heads, or of its moment, in parts. head: its number; None in the fused layout."""
 
     row: Row
     stem: str
@@ -239,27 +244,27 @@ class HeadName:
 
     @property
     def whole(self) -> str:
-        """The name in the fused layout."""
+        """The weight's name in the fused layout."""
         return f"{self.stem}.{self.end}"
 
     @property
     def without_head(self) -> HeadName:
-        """The name of the whole weight, in the same form."""
+        """The name of the whole weight, which contains all heads, in parts."""
         return replace(self, head=None)
 
     def heads(self, cfg: SmolLM2Config) -> tuple[int, tuple[int, ...]]:
-        """Return the number of heads and the size of one."""
+        """Return the number of heads and the size of one head's part of the weight."""
         size = self.row.size(cfg)
         n = 1 if self.row.heads is None else self.row.heads(cfg)
         return n, (size[0] // n, *size[1:])
 
     def of_head(self, head: int) -> str:
-        """Return the name of one head in the per_head layout."""
+        """Return the name of one head's part in the per_head layout."""
         return f"{self.stem}.head_{head}.{self.end}"
 
 
 def head_name(name: str) -> HeadName | None:
-    """Return the parts of the name, or None if it is not the name of a weight with heads."""
+    """Return a name in parts, or None if it is not the name of a weight with heads."""
     match = _NAME.match(name)
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""Arrays from a caller's values: of bounded length, and in the form that C reads, contiguous float32 or int32.
+"""Convert a caller's values to arrays of bounded length, in the form that C reads: contiguous float32 or int32.
 
-Each function takes the largest number of elements that the caller can use. A value that has more is refused before any
-of them is read: an array of a few bytes may have 2^40 elements (`numpy.broadcast_to`), and so may a range.
+Each function takes the largest number of elements that the caller can use. A value with more elements is refused before
+any element is read, because an array of a few bytes (`numpy.broadcast_to`) or a range may have 2^40 elements.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from toynn.tinynn.memory import want_memory
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_FEW = 1 << 16  # fewer elements are converted in milliseconds, so only the caller checks their shape
+_FEW = 1 << 16  # so few elements are converted in milliseconds, so that the caller can check their exact number
+# afterwards
 _DEEPEST = 64  # numpy's largest number of dimensions
-_BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and the number in the array
-_BYTES_OF_NEW_ITEM = 48  # bytes for an item of another sequence, whose iterator also makes an object
+_BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and a number in the array
+_BYTES_OF_NEW_ITEM = 48  # bytes for an item of any other sequence, whose iterator also makes an object
 _NOT_NUMBERS = (str, bytes, dict, set, frozenset)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
@@ -35,9 +36,9 @@ def array_of(name: str, value: object, most: int, deepest: int = _DEEPEST) -> np
     """Return the value as an array of any dtype.
 
     Raises:
-        TinyNNValueError: more than `most` elements (a value of few elements may have more), sequences nested more than
-            `deepest` times, or rows of different lengths.
-        TinyNNTypeError: a value that is not an array or a sequence.
+        TinyNNValueError: the value has more than `most` elements (values of at most _FEW elements are always accepted),
+            or sequences are nested more than `deepest` times, or rows have different lengths.
+        TinyNNTypeError: the value is not an array or a sequence.
         TinyNNMemoryError: the memory cannot be allocated.
     """
     if value is None or isinstance(value, _NOT_NUMBERS):
@@ -49,11 +50,13 @@ def array_of(name: str, value: object, most: int, deepest: int = _DEEPEST) -> np
     except TinyNNError:
         raise
     except MemoryError as error:
-        raise TinyNNMemoryError(f"{name}: out of memory while making an array of it") from error
+        raise TinyNNMemoryError(f"{name}: out of memory while converting the value to an array") from error
     except (ValueError, OverflowError) as error:
-        raise TinyNNValueError(f"{name} is not a regular array: {error}") from error
+        raise TinyNNValueError(f"{name} must be a regular array, but numpy cannot convert it: {error}") from error
     except Exception as error:
-        raise TinyNNTypeError(f"{name} is not an array: {kind_of(error)}: {error}") from error
+        raise TinyNNTypeError(
+            f"{name} must be an array or a sequence of numbers, but converting it failed: {kind_of(error)}: {error}"
+        ) from error
     if array.size > max(most, _FEW):
         raise TinyNNValueError(f"{name} must hold at most {most} numbers, got shape {array.shape}")
     return array
@@ -64,17 +67,19 @@ class _Sequences:
 
     def __init__(self, name: str, most: int, deepest: int) -> None:
         self._name, self._most, self._deepest = name, most, deepest
-        self._room = 4 * max(most, _FEW)  # rows are counted too; `array_of` checks the exact number
+        self._room = 4 * max(most, _FEW)  # counts nested sequences too, so it may be above the number of elements,
+        # which `array_of` checks
 
     def without_excess(self, value: object, depth: int = 0) -> object:
-        """Return a value with the same elements that is safe to give to numpy: arrays, and lists of counted length.
+        """Return a value with the same elements that is safe to give to numpy: an array, or a list of counted length.
 
-        numpy reads other sequences until their iterator ends, whatever their len() is.
+        Other sequences are not safe, because numpy reads them until their iterator ends, whatever their len() is.
         """
         if isinstance(value, np.ndarray):
             return self._counted(np.asarray(value))
         if isinstance(value, list | tuple):
-            kind: Any = list if isinstance(value, list) else tuple  # even if a subclass overrides its methods
+            kind: Any = list if isinstance(value, list) else tuple  # list's own methods, even if a subclass overrides
+            # them
             self._count(kind.__len__(value), _BYTES_OF_ITEM)
             items: Any = value if type(value) is kind else list(kind.__iter__(value))
             if all(issubclass(one, _SCALARS) for one in set(map(type, items))):
@@ -83,7 +88,8 @@ class _Sequences:
                 raise TinyNNValueError(f"{self._name} must have at most {self._deepest} dimension(s), got more")
             return [item if isinstance(item, _SCALARS) else self.without_excess(item, depth + 1) for item in items]
         if isinstance(value, range):
-            self._count(max(0, -((value.start - value.stop) // value.step)), _BYTES_OF_NEW_ITEM)  # len() may overflow
+            self._count(max(0, -((value.start - value.stop) // value.step)), _BYTES_OF_NEW_ITEM)  # len() may raise
+            # OverflowError
             return value
         if _is_buffer(value) or any(hasattr(value, protocol) for protocol in _ARRAY_PROTOCOLS):
             return self._counted(np.asarray(value))
@@ -117,7 +123,7 @@ def _is_buffer(value: object) -> bool:
 
 
 def real_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
-    """Return the value as an array of floating or integer dtype. bool, complex and object are refused."""
+    """Return the value as an array of floating or integer dtype. The dtypes bool, complex and object are refused."""
     array = array_of(name, value, most)
     if array.dtype.kind not in "fiu":
         raise TinyNNTypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
@@ -125,13 +131,18 @@ def real_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
 
 
 def integer_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
-    """Return the value as an array of integer dtype. An empty sequence has no dtype of its own and is accepted."""
+    """Return the value as an array of integer dtype.
+
+    An empty sequence is accepted, because it has no dtype of its own.
+    """
     array = array_of(name, value, most)
     if array.size == 0:
         return array.astype(np.int32)
     # Python integers beyond 64 bits arrive as objects: they are integers, but too large.
     if array.dtype.kind == "O" and all(type(item) is int for item in array.flat):
-        raise TinyNNValueError(f"{name} must hold integers of 64 bits, got {shown_integer(max(array.flat, key=abs))}")
+        raise TinyNNValueError(
+            f"{name} must hold integers that fit int64, got {shown_integer(max(array.flat, key=abs))}"
+        )
     if array.dtype.kind not in "iu":
         raise TinyNNTypeError(f"{name} must hold integers, got dtype {array.dtype}")
     return array
@@ -141,22 +152,24 @@ def integer_array(name: str, value: object, most: int) -> npt.NDArray[Any]:
 
 
 def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[np.int64]:
-    """Return n integers in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
+    """Return n ids in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
     ids = array_of(name, value, n)
     if ids.ndim != 1 or ids.size != n:
         raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
     ids = integer_array(name, ids, n)
     if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
-        raise TinyNNValueError(f"{name} must hold ids of 31 bits, got {int(ids.max())}")
+        raise TinyNNValueError(f"{name} must hold ids below 2^31, got {int(ids.max())}")
     return ids.astype(np.int64)
 
 
 def ids_in_vocab(name: str, ids: npt.NDArray[np.int64], vocab: int) -> None:
-    """Raise TinyNNValueError for the first id outside of the vocabulary."""
+    """Raise TinyNNValueError, which names the first id outside the vocabulary, if there is one."""
     wrong = np.flatnonzero((ids < 0) | (ids >= vocab))
     if wrong.size:
         at = int(wrong[0])
-        raise TinyNNValueError(f"{name}[{at}] must be an id of the vocabulary, 0 to {vocab - 1}, got {int(ids[at])}")
+        raise TinyNNValueError(
+            f"{name}[{at}] must be an id of the vocabulary, from 0 to {vocab - 1}, got {int(ids[at])}"
+        )
 
 
 # ---- arrays that C reads ----
@@ -165,7 +178,8 @@ def ids_in_vocab(name: str, ids: npt.NDArray[np.int64], vocab: int) -> None:
 def float_array(name: str, value: object, most: int) -> FloatArray:
     """Return a C-contiguous float32 array of at least one dimension, copied only if needed.
 
-    Floating and integer dtypes of any byte order and layout are rounded to float32. Raises TinyNNTypeError for other
+    Numbers of any floating or integer dtype, byte order and layout are rounded to float32. Raises TinyNNTypeError for
+    other
     dtypes, TinyNNValueError if a finite number overflows float32, and what `array_of` raises.
     """
     if is_ready(value, np.float32):
@@ -200,7 +214,7 @@ def int_array(name: str, value: object, most: int) -> IntArray:
 
 
 def is_ready(value: object, dtype: type[_Number]) -> TypeGuard[npt.NDArray[_Number]]:
-    """Return whether C can read the value as it is, the usual case in a training step."""
+    """Return whether C can read the value without a conversion, as is usual in a training step."""
     return type(value) is np.ndarray and value.dtype == dtype and value.ndim > 0 and value.flags.c_contiguous
 
 

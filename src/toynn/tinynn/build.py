@@ -1,4 +1,4 @@
-"""What this build is, and which of its kernels computes matrix products."""
+"""Describe this build, and choose the kernel that computes matrix products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ggml_version() -> str:
 
 
 def tnn_gemm_use_kernel(name: str) -> None:
-    """Use the named kernel for all products of this process from now on. All kernels give the same bits.
+    """Use the named kernel for all matrix products of this process from now on. All kernels give the same bits.
 
     Raises:
         TinyNNValueError: this CPU, or this build, has no kernel of that name.
@@ -31,7 +31,7 @@ def tnn_gemm_use_kernel(name: str) -> None:
 
 
 def _gemm_kernels() -> list[str]:
-    """Return the names of the kernels that this CPU can run, the fastest first."""
+    """Return the names of the matrix product kernels that this CPU can run, the fastest first."""
     names: list[str] = []
     while (name := build.tnn_gemm_kernel_at(len(names))) is not None:
         names.append(name)
@@ -52,7 +52,7 @@ _choose_gemm_kernel()
 
 
 def build_info() -> dict[str, str]:
-    """Return what the extension was built from and for.
+    """Return what the extension was built from, and for which machines.
 
     The keys are ggml_version, ggml_commit, profile, compiler, build_type, options, cpu_features (separated by spaces),
     and gemm_kernel, the kernel in use.

@@ -1,4 +1,4 @@
-"""Copying data between numpy arrays and tensors. A row-major (rows, cols) matrix is a tensor of shape [cols, rows]."""
+"""Copy data between numpy arrays and tensors. A row-major (rows, cols) matrix is a tensor of shape [cols, rows]."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
 
 
 def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
-    """Upload real numbers, ne0 fastest, to an f32, f16 or bf16 tensor with the same number of elements.
+    """Upload real numbers to an f32, f16 or bf16 tensor with the same number of elements. Dimension ne0 varies fastest.
 
     `data` is any array-like of floating or integer dtype, of any shape. It is rounded to f32 and then to the tensor's
     dtype.
 
     Raises:
-        TinyNNValueError: the number of elements differs, or a number does not fit f32.
+        TinyNNValueError: `data` has another number of elements than the tensor, or a number that does not fit f32.
         TinyNNTypeError: `data` or the tensor has another dtype.
         SessionError: the handle is stale or foreign, or the tensor has no memory yet.
     """
@@ -42,7 +42,7 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> N
 
 
 def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
-    """Upload integers, ne0 fastest, to an i32 tensor with the same number of elements.
+    """Upload integers to an i32 tensor with the same number of elements. Dimension ne0 varies fastest.
 
     Raises as `tnn_upload_from_float_array` does.
     """
@@ -61,12 +61,12 @@ def _upload_integers(s: Session, t: Tensor, name: str, values: npt.ArrayLike) ->
 
 
 def tnn_download(s: Session, t: Tensor) -> FloatArray:
-    """Return the elements of an f32, f16 or bf16 tensor as float32 (n,), ne0 fastest.
+    """Return the elements of an f32, f16 or bf16 tensor as float32 (n,). Dimension ne0 varies fastest.
 
     Raises:
         TinyNNTypeError: the tensor is i32.
-        SessionError: the handle is stale or foreign, the tensor has no memory yet, or it is a computed one that was not
-            flagged as output.
+        SessionError: the handle is stale or foreign, the tensor has no memory yet, or it is the result of an operator
+            and was not flagged with `tnn_set_output`.
     """
     t_handle = handle(s, "t", t)
     n = math.prod(t.ne)
@@ -90,20 +90,21 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
     If the tensor has more dimensions, rows is ne1 * ne2 * ne3. A tensor of one row accepts m of shape (cols,) as well.
 
     Raises:
-        TinyNNValueError: another shape, or a number that does not fit f32.
+        TinyNNValueError: m has another shape, or contains a number that does not fit f32.
         TinyNNTypeError: m does not have a real floating or integer dtype, or the tensor is i32.
     """
     t_handle = handle(s, "t", t)
     array = float_array("m", m, size_of(t))
     rows, cols = _rows_cols(t)
     if array.shape != (rows, cols) and not (rows == 1 and array.shape == (cols,)):
-        raise TinyNNValueError(f"m has shape {array.shape}, but {t!r} takes ({rows}, {cols})")
+        raise TinyNNValueError(f"m must have shape ({rows}, {cols}), that of {t!r}, got {array.shape}")
     buffer = ffi.from_buffer("float[]", array)
     status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
 
 def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:
-    """Return a tensor of shape [cols, rows] as float32 (rows, cols). For more dimensions rows is ne1 * ne2 * ne3.
+    """Return a tensor of shape [cols, rows] as float32 (rows, cols). If it has more dimensions, rows is ne1 * ne2 *
+    ne3.
 
     Raises:
         TinyNNValueError: rows or cols differ from the tensor's.
@@ -114,12 +115,12 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
     have = _rows_cols(t)
     if want != have:
         wrong = "rows" if want[0] != have[0] else "cols"
-        raise TinyNNValueError(f"{wrong}: asked for {want}, but {t!r} has {have}")
+        raise TinyNNValueError(f"{wrong}: rows and cols must be {have}, those of {t!r}, got {want}")
     return tnn_download(s, t).reshape(want)
 
 
 def size_of(t: Tensor) -> int:
-    """Return the number of elements; 0 for a stale handle, which the call of C then reports."""
+    """Return the number of elements, or 0 for a stale handle: the C call that follows reports it."""
     try:
         return math.prod(t.ne)
     except SessionError:

@@ -29,5 +29,5 @@ def tnn_fused_linear(
     w, n = handles(s, "weights", weights)
     b, n_biases = (ffi.NULL, n) if biases is None else handles(s, "biases", biases)
     if n_biases != n:
-        raise TinyNNValueError(f"biases must have one tensor for each of the {n} weights, got {n_biases}")
+        raise TinyNNValueError(f"biases must have one tensor for each of the {n} weights, got {n_biases} tensors")
     return built(s, lib.tnn_fused_linear, handle(s, "x", x), w, b, n, optional_handle(s, "add", add))

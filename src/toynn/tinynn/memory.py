@@ -20,19 +20,19 @@ _WORTH_ASKING = 1 << 24  # bytes
 def want_memory(name: str, nbytes: int, what: str) -> None:
     """Raise TinyNNMemoryError if fewer than `nbytes` bytes are available.
 
-    Linux lets a process allocate more memory than there is. When the process then fills an array and no memory is left,
-    Linux kills it.
+    Without this check Linux would let the process allocate more memory than the machine has, and kill it when it fills
+    the array.
     """
     if nbytes < _WORTH_ASKING:
         return
     available = int(_tinynn.lib.tnn_available_memory())
     if nbytes > available:
-        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, {available} are available")
+        raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, but only {available} are available")
 
 
 @contextmanager
 def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
-    """Guard code that allocates `nbytes` bytes: TinyNNMemoryError, naming `name`, if they cannot be allocated."""
+    """Guard code that allocates `nbytes` bytes: raise TinyNNMemoryError, naming `name`, if they cannot be allocated."""
     want_memory(name, nbytes, what)
     try:
         yield
@@ -43,10 +43,10 @@ def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
 
 
 def new_array(name: str, n: int, dtype: type[_Number], what: str) -> npt.NDArray[_Number]:
-    """Return an uninitialised array of shape (n,). Raises TinyNNMemoryError, naming `name`, without the memory."""
+    """Return an uninitialised array of shape (n,). Raises TinyNNMemoryError, naming `name`, if memory is lacking."""
     nbytes = n * np.dtype(dtype).itemsize
     want_memory(name, nbytes, what)
     try:
         return np.empty(n, dtype=dtype)
-    except (MemoryError, ValueError) as error:  # ValueError: more than numpy's largest array
+    except (MemoryError, ValueError) as error:  # numpy raises ValueError for an array above its largest size
         raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error

@@ -9,7 +9,7 @@ from toynn import _tinynn
 if TYPE_CHECKING:
     from toynn._tinynn import CharPointer
 
-__all__: list[str] = []  # users of toynn.tinynn need nothing from here
+__all__: list[str] = []  # nothing in this module is for users of toynn.tinynn
 
 ffi = _tinynn.ffi
 lib = _tinynn.lib
@@ -26,7 +26,7 @@ def optional_text(pointer: CharPointer) -> str | None:
 
 
 def _refuse_unfit_cpu() -> None:
-    """Raise ImportError if this CPU lacks instructions of the profile: they would end the process with SIGILL.
+    """Raise ImportError if this CPU lacks instructions of the build's profile, which would end the process with SIGILL.
 
     `tnn_cpu_missing` itself runs on any CPU of the architecture.
     """
@@ -40,5 +40,6 @@ def _refuse_unfit_cpu() -> None:
 
 
 _refuse_unfit_cpu()
-# The first session sets up the process (ggml's tables, the fork handlers): now, before other threads make sessions.
+# The first session sets up the process (ggml's tables, the fork handlers). Make it now, before other threads make
+# sessions.
 lib.tnn_session_free(lib.tnn_session_new(0))

@@ -1,4 +1,4 @@
-"""The native session and what guards it: a lock, the process that made it, and when its memory is freed."""
+"""NativeSession: the C session with its lock, the process that made it, and the moment when its memory is freed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toynn.tinynn.native import ffi, lib, text
 if TYPE_CHECKING:
     from toynn._tinynn import SessionPointer
 
-__all__: list[str] = []  # users of toynn.tinynn need nothing from here
+__all__: list[str] = []  # nothing in this module is for users of toynn.tinynn
 
 _EXCEPTIONS: dict[int, type[TinyNNError]] = {
     lib.TNN_E_VALUE: TinyNNValueError,
@@ -31,12 +31,15 @@ _EXCEPTIONS: dict[int, type[TinyNNError]] = {
 
 
 def failure(pointer: SessionPointer, code: int) -> TinyNNError:
-    """Return the exception for an error code, with the message that C left in the session (for NULL: in the thread)."""
+    """Return the exception for an error code, with the message of the session's last call, or the thread's for NULL."""
     return _EXCEPTIONS.get(code, InternalError)(text(lib.tnn_last_error(pointer)))
 
 
 class NativeSession:
-    """The native session and the state that guards it. It outlives its `Session` until its memory is freed."""
+    """The C session and the state that guards it.
+
+    It exists until its memory is freed, which may be after its `Session`.
+    """
 
     __slots__ = ("busy", "closed", "lock", "pid", "pointer", "rebuilds")
 
@@ -46,20 +49,21 @@ class NativeSession:
         self.pid = os.getpid()
         self.busy = False  # the thread that holds the lock is inside a C call
         self.closed = False
-        self.rebuilds = 0  # how often the graph was dropped: handles that were made before may be stale
+        self.rebuilds = 0  # the number of times the graph was dropped; handles of earlier graphs are stale
         _unfreed[id(self)] = self
 
     def live(self) -> SessionPointer:
-        """Return the native session; the caller holds the lock. Raises SessionError after close."""
+        """Return the C session. The caller holds the lock. Raises SessionError after close."""
         if self.closed:
             raise SessionError("the session is closed")
         return self.pointer
 
     def free(self) -> None:
-        """Close the session and free its memory once, after any call in progress.
+        """Close the session, and free its memory once no call is in progress.
 
-        A signal handler may close the session that its own thread is computing with. A forked child leaves the memory
-        to the end of the process: the session's threads do not exist there, and its lock may be held forever.
+        A signal handler may close the session that its own thread is computing with. A forked child does not free the
+        memory before the process ends, because the session's threads do not exist there and its lock may be held
+        forever.
         """
         if os.getpid() != self.pid:
             return
@@ -75,22 +79,22 @@ class NativeSession:
             _unfreed.pop(id(self), None)
 
     def leave(self) -> None:
-        """Close the session while the interpreter ends.
+        """Close the session, because the interpreter is ending.
 
-        Wait for a call in progress in a daemon thread, because its code must not run while it is unloaded. Do not wait
-        for a thread that holds the lock between two calls: it may sleep forever.
+        Wait for a call that runs in a daemon thread, because its code must not be unloaded while it runs. Do not wait
+        for a thread that holds the lock between two calls, because it may sleep forever.
         """
         if os.getpid() != self.pid:
             return
-        self.closed = True  # the thread that holds the lock makes no further call
+        self.closed = True  # from now on, a thread that holds the lock can make no further call
         while not self.lock.acquire(timeout=0.1):
             if not self.busy:
-                return  # the memory is left to the end of the process
+                return  # a thread holds the lock between two calls: the memory stays allocated until the process ends
         self.settle()
         self.lock.release()
 
 
-# Finalizers do not run while the interpreter ends, so the sessions that are collected then are found here.
+# Finalizers do not run while the interpreter ends, so this set finds the sessions that are still open then.
 _unfreed: dict[int, NativeSession] = {}
 ending = threading.Event()
 
@@ -98,5 +102,6 @@ ending = threading.Event()
 @atexit.register
 def _leave_all() -> None:
     ending.set()
-    for session in _unfreed.copy().values():  # a copy: a daemon thread may be making a session
+    for session in _unfreed.copy().values():  # iterates over a copy, because a daemon thread may add a session
+        # meanwhile
         session.leave()

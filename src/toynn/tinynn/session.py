@@ -1,4 +1,4 @@
-"""Session and Tensor: native memory with a Python lifetime, and the one path that every session call takes."""
+"""Session and Tensor, which tie native memory to Python objects, and the functions through which every C call goes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from toynn._tinynn import CharPointer, SessionPointer, TensorHandle, TensorPointer
 
-    # The arguments of a C call after its session: mypy compares them with those of the header.
+    # The arguments of a C call, except its session. mypy compares their types with the header's.
     _Arguments = TypeVarTuple("_Arguments")
 
 __all__ = [
@@ -44,20 +44,22 @@ _NO_TENSOR: TensorHandle = 0  # type: ignore[assignment]  # the one number that 
 class Session:
     """A ggml session: persistent weights, and one graph at a time over them.
 
-    Use it as a context manager, or call `close()`; otherwise garbage collection or the end of the interpreter frees it.
-    A lock serialises calls from several threads; computing releases the GIL. A forked child cannot use the session.
+    Use the session as a context manager, or call `close()`. Otherwise garbage collection or the end of the interpreter
+    frees its memory.
+    A lock lets one thread at a time make a call. Computing releases the GIL. A forked child cannot use the session.
 
     Args:
         kind: 0, the CPU.
         n_threads: number of threads that compute. Default: the environment variable TOYNN_N_THREADS, else the number of
-            cores that this process may use. Results do not depend on it.
-        oversubscribe: allow more threads than cores, as TOYNN_OVERSUBSCRIBE=1 does: slow, only for determinism tests.
+            cores that this process may use. Results do not depend on this number.
+        oversubscribe: allow more threads than cores, as TOYNN_OVERSUBSCRIBE=1 does. This is slow and only for
+            determinism tests.
 
     Raises:
         TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
         TinyNNTypeError: an argument of the wrong type.
         TinyNNMemoryError: the memory of a session cannot be allocated.
-        SessionError: called in a daemon thread while the interpreter ends, after it closed all sessions.
+        SessionError: a daemon thread makes a session while the interpreter is ending and has closed all sessions.
     """
 
     __slots__ = ("__weakref__", "_finalizer", "_native")
@@ -69,7 +71,7 @@ class Session:
             raise failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._native = NativeSession(pointer)
         if ending.is_set() and threading.current_thread() is not threading.main_thread():
-            self._native.free()  # all sessions are closed already, so this one would never be closed
+            self._native.free()  # the interpreter has closed all sessions already, so a new one would never be closed
             raise SessionError("a daemon thread cannot make a session while the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._native.free)
         self._finalizer.atexit = False  # because NativeSession.leave frees it
@@ -81,14 +83,14 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """True once the session is closed, and if it was never opened."""
+        """True if the session was closed or never opened."""
         native = getattr(self, "_native", None)
         return native is None or native.closed
 
     def close(self) -> None:
         """Free the weights and the graph now, after any call in progress in another thread. Closing twice is harmless.
 
-        If Ctrl-C ends the wait, a second call or garbage collection frees them.
+        If Ctrl-C interrupts the wait, a second call or garbage collection frees the memory.
         """
         native = getattr(self, "_native", None)
         if native is not None:
@@ -113,7 +115,7 @@ class Session:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the session's lock, so that no other thread's call comes between the calls of this thread.
+        """Hold the session's lock, so that no other thread can make a call between the calls of this thread.
 
         Raises:
             SessionError: the session is closed, or belongs to the parent of this process.
@@ -125,7 +127,7 @@ class Session:
 
 
 class Tensor(Initialised):
-    """Handle of a tensor in a session: cheap, hashable, equal to any other handle of the same tensor.
+    """The handle of a tensor in a session. It is cheap and hashable, and equals any other handle of the same tensor.
 
     It keeps its session alive. After `tnn_reset_for_rebuild` the handles of the dropped graph are stale, and using one
     raises SessionError.
@@ -141,29 +143,33 @@ class Tensor(Initialised):
 
     session: Session
     handle: TensorHandle
-    _known_ne: tuple[int, tuple[int, int, int, int]]  # the session's `rebuilds` at the time when ne was read, and ne
+    _known_ne: tuple[int, tuple[int, int, int, int]]  # the session's `rebuilds` when the shape was read, and the shape
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise TinyNNTypeError(f"a Tensor is a handle and never changes: its {name} cannot be set")
+        raise TinyNNTypeError(f"a Tensor is a handle and cannot be changed: its attribute {name} cannot be set")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise TinyNNTypeError(f"a Tensor is a handle and never changes: its {name} cannot be deleted")
+        raise TinyNNTypeError(f"a Tensor is a handle and cannot be changed: its attribute {name} cannot be deleted")
 
     def __copy__(self) -> Tensor:
         return self
 
     @property
     def ne(self) -> tuple[int, int, int, int]:
-        """ggml's shape, the fastest-varying dimension first. Raises SessionError for a stale handle."""
+        """The shape in ggml's order, with the fastest-varying dimension first.
+
+        Raises SessionError for a stale handle.
+        """
         s, t = self.session, self.handle
         native = _native(s)
         rebuilds = native.rebuilds
         try:
             known = self._known_ne
             if known[0] == rebuilds and not (native.closed or native.busy):
-                return known[1]  # a shape never changes, and no graph was dropped since: the handle is not stale
+                return known[1]  # A shape never changes. No graph was dropped since it was read, so the handle is not
+                # stale.
         except AttributeError:
-            pass  # not read yet
+            pass  # the shape was not read yet
         ne = (
             number(s, lib.tnn_tensor_ne0, t),
             number(s, lib.tnn_tensor_ne1, t),
@@ -194,7 +200,7 @@ class Tensor(Initialised):
 
 
 def _native(s: object) -> NativeSession:
-    """Return the native session of `s`, not locked. Raises TinyNNTypeError, or SessionError after fork."""
+    """Return the native session of `s` without locking it. Raises TinyNNTypeError, or SessionError after fork."""
     if not isinstance(s, Session):
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     native: NativeSession | None = getattr(s, "_native", None)
@@ -209,7 +215,7 @@ def _native(s: object) -> NativeSession:
 
 
 def handle(s: Session, name: str, tensor: object) -> TensorHandle:
-    """Return the number by which C knows the tensor.
+    """Return the number that identifies the tensor in C.
 
     Raises:
         TinyNNTypeError: `s` is not a Session, or `tensor` not a Tensor.
@@ -219,18 +225,18 @@ def handle(s: Session, name: str, tensor: object) -> TensorHandle:
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     if not isinstance(tensor, Tensor):
         raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
-    if getattr(tensor, "session", None) is not s:  # None: its __init__ did not run
-        raise SessionError(f"{name} is a tensor of another session")
+    if getattr(tensor, "session", None) is not s:  # None, because the __init__ of the tensor did not run
+        raise SessionError(f"{name} is a tensor of another session; pass a tensor of this session")
     return tensor.handle
 
 
 def optional_handle(s: Session, name: str, tensor: object) -> TensorHandle:
-    """Return what `handle` does, or 0 for None."""
+    """Return the number that identifies the tensor in C, or 0 for None. Raises as `handle` does."""
     return _NO_TENSOR if tensor is None else handle(s, name, tensor)
 
 
 def handles(s: Session, name: str, tensors: object) -> tuple[TensorPointer, int]:
-    """Return a C array of the handles of a list or tuple of tensors, and its length. Raises as `handle` does."""
+    """Return a C array with the handles of a list or tuple of tensors, and its length. Raises as `handle` does."""
     if not isinstance(tensors, (list, tuple)):
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
     try:
@@ -253,18 +259,19 @@ def _called(
 ) -> Any:
     """Call a C function on the native session and return its result, converted before the session can be freed.
 
-    may_have_failed: returns whether a result can mean a failure. If so, the error code that the call left in the
-        session decides: the exception for it is raised, and TNN_OK means success.
+    may_have_failed: a function that returns whether a result can mean a failure. If it can, the error code that the
+        call left in the session decides: TNN_OK means success, any other code raises its exception.
     """
     native = _native(s)
     with native.lock:
-        if native.busy:  # a signal handler or a finalizer runs inside a call of its own thread
+        if native.busy:  # this is a signal handler or a finalizer that interrupted a call of its own thread
             native.live()
             raise SessionError(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "but other calls must wait until the call returns"
             )
-        native.busy = True  # set before the pointer is read: from now on settle() frees the session, not close()
+        native.busy = True  # Set before the pointer is read, so that from now on settle() frees a closed session, not
+        # close().
         try:
             pointer = native.live()
             result = function(pointer, *arguments)
@@ -299,7 +306,7 @@ def built(
 def maybe(
     s: Session, function: Callable[[SessionPointer, Unpack[_Arguments]], TensorHandle], *arguments: Unpack[_Arguments]
 ) -> Tensor | None:
-    """Call a C function that returns a tensor, or 0 for none as well as on failure."""
+    """Call a C function that returns a tensor, or 0 if there is none or on failure. Return None if there is none."""
     result: int = _called(s, function, arguments, operator.not_)
     return Tensor(s, result) if result != 0 else None
 
@@ -320,7 +327,7 @@ def string(
     return result
 
 
-# ---- the header's calls that do not follow the pattern of the generated ones ----
+# ---- calls of the header that cannot be generated ----
 
 
 def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
@@ -335,7 +342,9 @@ def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
     if not (value.isascii() and value.isdecimal()):
         raise TinyNNValueError(f"{name} must be an integer, got {value!r:.60}")
     if len(value.lstrip("0")) > 9:
-        raise TinyNNValueError(f"{name} is {value:.60}, but this process may use {tnn_available_cores()} core(s)")
+        raise TinyNNValueError(
+            f"{name} must be at most {tnn_available_cores()}, the number of cores for this process, got {value:.60}"
+        )
     return _checked_thread_count(name, int(value[-9:]), over), over
 
 
@@ -344,9 +353,7 @@ def _checked_thread_count(name: str, count: int, oversubscribe: bool) -> int:
     if count < 1:
         raise TinyNNValueError(f"{name} must be at least 1, got {count}")
     if count > cores and not oversubscribe:
-        raise TinyNNValueError(
-            f"{name} is {count}, but this process may use {cores} core(s); more threads only wait for each other"
-        )
+        raise TinyNNValueError(f"{name} must be at most {cores}, the number of cores for this process, got {count}")
     return count
 
 
@@ -358,7 +365,7 @@ def _oversubscribe_from_environment() -> bool:
 
 
 def tnn_session_new(kind: int = 0, *, n_threads: int | None = None, oversubscribe: bool = False) -> Session:
-    """Return a new session; see `Session`."""
+    """Return a new session; `Session` describes the arguments."""
     return Session(kind, n_threads, oversubscribe)
 
 
@@ -370,14 +377,14 @@ def tnn_session_free(s: Session) -> None:
 
 
 def tnn_last_error(s: Session) -> str:
-    """Return the message of the last call on `s` if it failed, else ""."""
+    """Return the message of the last call on `s` if the call failed, else ""."""
     native = _native(s)
     with native.lock:
         return text(lib.tnn_last_error(native.live()))
 
 
 def tnn_last_error_code(s: Session) -> int:
-    """Return the error code of the last call on `s`, 0 if it succeeded."""
+    """Return the error code of the last call on `s`, or 0 if the call succeeded."""
     native = _native(s)
     with native.lock:
         return lib.tnn_last_error_code(native.live())
@@ -393,8 +400,8 @@ def tnn_session_set_n_threads(s: Session, n: int, oversubscribe: bool = False) -
 
 
 def tnn_reset_for_rebuild(s: Session) -> None:
-    """Drop all graphs and their tensors; the handles of these become stale. Weights stay."""
+    """Drop all graphs and their tensors, whose handles become stale. The weights stay."""
     native = _native(s)
     with native.lock:
-        native.rebuilds += 1  # before the call, so that a cached shape of a tensor is not used from now on
+        native.rebuilds += 1  # counted before the call, so that from now on no cached shape of a tensor is used
         status(s, lib.tnn_reset_for_rebuild)

@@ -1,4 +1,4 @@
-"""The random streams of the reference's initialisation. They need no session."""
+"""The random streams from which the reference draws initial weights. They need no session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TNN_RANDOM_XORSHIFT64 = lib.TNN_RANDOM_XORSHIFT64
 
 
 class RandomState(Initialised):
-    """The state of one stream, which `tnn_random_gaussian` moves on."""
+    """The state of one random stream. `tnn_random_gaussian` advances it."""
 
     __slots__ = ("kind", "state")
 
@@ -37,9 +37,10 @@ def tnn_random_seed(kind: int, seed: int) -> RandomState:
 
 
 def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
-    """Return n values of N(0, std^2) as float32 (n,), and move the stream on.
+    """Return n values of N(0, std^2) as float32 (n,), and advance the stream.
 
-    Each call starts a fresh Box-Muller pair, and an odd n drops the last sine. Raises TinyNNValueError for a negative n
+    Each call starts a new Box-Muller pair of a cosine and a sine, and an odd n drops the last sine. Raises
+    TinyNNValueError for a negative n
     or a std that is negative or not finite, TinyNNMemoryError if the memory cannot be allocated.
     """
     if not isinstance(stream, RandomState):

@@ -1,4 +1,4 @@
-"""A training step in one call, and a compute that measures its nodes."""
+"""Run a training step in one C call, or run a graph and measure the time of each node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ __all__ = ["TrainStep", "tnn_compute_profiled", "tnn_train_step"]
 class TrainStep(Initialised):
     """The tensors of a training graph that `tnn_train_step` uploads to and downloads from.
 
-    ids and targets are i32 [n], hp holds the optimizer's numbers, loss is [1], norm is of `tnn_fused_grad_norm`.
+    ids and targets are i32 [n], hp holds the hyperparameters, loss is [1], and norm is a result of
+    `tnn_fused_grad_norm` or None.
     """
 
     ids: Tensor
@@ -44,7 +45,7 @@ def tnn_train_step(
     accumulate: bool = False,
     update: bool = True,
 ) -> tuple[float, float | None]:
-    """Reset, upload, run forward, backward and optimizer in one C call; return the loss and the norm, or None for it.
+    """Reset, upload, and run forward, backward and optimizer in one C call. Return the loss, and the norm or None.
 
     Args:
         step: the tensors of the training graph.
@@ -52,12 +53,12 @@ def tnn_train_step(
         targets: integers, as many as ids.
         hp: real numbers, as many as the tensor holds.
         reset_moments: set the optimizers' moments to zero first.
-        accumulate: add to the gradients of the step before; each must be flagged with `tnn_set_output`.
+        accumulate: add to the gradients of the previous step. Each gradient must be flagged with `tnn_set_output`.
         update: False leaves weights and moments as they are (`tnn_fused_adamw` steps do nothing).
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument, by name, or an id or a target out of range.
-        SessionError: no training graph is realized, or there are no gradients to accumulate on.
+        SessionError: no training graph is realized, or there are no gradients yet to add to.
     """
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")
@@ -71,12 +72,13 @@ def tnn_train_step(
             optional_handle(s, "step.norm", step.norm),
         ],
     )
-    # Sizes are those of the buffers: the __array__ of one argument may change the dtype, and so the size, of another.
+    # Take the sizes from the buffers, because the __array__ method of one argument may change the size of another
+    # argument.
     c_ids = ffi.from_buffer("int32_t[]", int_array("ids", ids, size_of(step.ids)))
     c_targets = ffi.from_buffer("int32_t[]", int_array("targets", targets, size_of(step.targets)))
     c_hp = ffi.from_buffer("float[]", float_array("hp", hp, size_of(step.hp)))
     if len(c_targets) != len(c_ids):
-        raise TinyNNValueError(f"targets must be as many as ids, {len(c_ids)}, got {len(c_targets)}")
+        raise TinyNNValueError(f"targets must hold {len(c_ids)} numbers, as many as ids, got {len(c_targets)}")
     mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0
     mode |= lib.TNN_STEP_ACCUMULATE if boolean("accumulate", accumulate) else 0
     mode |= 0 if boolean("update", update) else lib.TNN_STEP_NO_UPDATE
@@ -86,10 +88,11 @@ def tnn_train_step(
 
 
 def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:
-    """Run the realized graph node by node; return the seconds of each node, float64 (n,), in `tnn_graph_node`'s order.
+    """Run the realized graph node by node. Return the seconds of each node, float64 (n,), in the order of
+    `tnn_graph_node`.
 
-    It computes what `tnn_compute` or `tnn_compute_backward` (which needs a reset before it) does, with the same
-    results, but slower.
+    The results are those of `tnn_compute`, or of `tnn_compute_backward`, which needs a reset first. It is slower than
+    these.
     """
     seconds = np.empty(tnn_graph_n_nodes(s), dtype=np.float64)
     status(s, lib.tnn_compute_profiled, ffi.from_buffer("double[]", seconds, require_writable=True), seconds.size)

@@ -134,7 +134,7 @@ def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
     with engine(variant, "per_head") as e:
         weights = weights_of(e)
     missing = {name: values for name, values in weights.items() if name != "blk.1.attn_k.head_1.weight"}
-    with pytest.raises(TinyNNValueError, match=r"blk\.1\.attn_k\.weight needs the heads 0 to 1"):
+    with pytest.raises(TinyNNValueError, match=r"blk\.1\.attn_k\.weight must have the heads 0 to 1"):
         to_fused(missing, variant.cfg)
     bent = {**weights, "blk.0.attn_q.head_2.weight": np.zeros((3, 3), dtype=np.float32)}
     with pytest.raises(TinyNNValueError, match=r"head 2 of blk\.0\.attn_q\.weight must have shape \(4, 24\)"):

@@ -1,4 +1,4 @@
-"""L3: the reference's model, from token ids to logits, over the per_head layout's code."""
+"""L3: the reference's model, from token ids to logits, built with the code of the per_head layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LlamaArch"]
 
 
 class LlamaArch(Initialised):
-    """A model's forward graph over weights that are declared in the per_head layout."""
+    """The forward graph of a model whose weights are declared in the per_head layout."""
 
     def __init__(self, parameters: Parameters, shape: ModelShape) -> None:
         instance_of("parameters", parameters, Parameters)
@@ -27,10 +27,11 @@ class LlamaArch(Initialised):
         return self._parameters.in_step_order()
 
     def build(self, s: Session, token_ids: Tensor, r: Rope, mask: Tensor | None) -> dict[str, Tensor]:
-        """Build the graph of token ids i32 ne=[T*B]. r, mask: as for `toynn.llm.primitives.gqa`.
+        """Build the graph that computes logits from token ids, i32 ne=[T*B]. r, mask: as for
+        `toynn.llm.primitives.gqa`.
 
         Returns activations by name in the order of computation: embed, lens (if any), blk.N.attn_norm, blk.N.ffn,
-        blk.N.residual, final_norm, each with T*B columns, and last the logits, ne=[vocab, T*B].
+        blk.N.residual and final_norm, each with T*B columns, and at the end logits, ne=[vocab, T*B].
         """
         instance_of("r", r, Rope)
         g = PerHeadGraph(s)

@@ -1,4 +1,4 @@
-"""L2: the reference's transformer block, over the per_head layout's code."""
+"""L2: the reference's transformer block, built with the code of the per_head layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BlockTaps", "TransformerBlock"]
 
 @dataclass(frozen=True)
 class BlockTaps(Initialised):
-    """Activations of a block, each ne=[d_model, T*B]. residual is the block's result."""
+    """The activations of a block, each ne=[d_model, T*B]. `residual` is the block's result."""
 
     attn_norm: Tensor
     ffn: Tensor
@@ -37,7 +37,7 @@ class TransformerBlock(Initialised):
         self._params, self._shape = params, shape
 
     def build(self, s: Session, x: Tensor, r: Rope, mask: Tensor | None) -> BlockTaps:
-        """Build the graph of the layer. x: ne=[d_model, T*B]. r, mask: as for `toynn.llm.primitives.gqa`."""
+        """Build the layer's graph for its input x, ne=[d_model, T*B]. r, mask: as for `toynn.llm.primitives.gqa`."""
         instance_of("r", r, Rope)
         g = PerHeadGraph(s)
         block(g, self._params, x, r, mask, self._shape.rms_eps)

@@ -1,4 +1,4 @@
-"""Engines: a model on a session, with its graphs and their inputs."""
+"""Engines: each holds a model on a session, with its graphs and their inputs."""
 
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
 from toynn.llm.fused.decoder import LlamaDecoder

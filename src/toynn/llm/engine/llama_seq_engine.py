@@ -31,11 +31,11 @@ from toynn.tinynn import (
 
 
 class LlamaSeqEngine(RealizedModel):
-    """A model on a session: realize it, build and run its graphs as often as needed, then close it (or use `with`).
+    """A model on a session. Realize it, build and run its graphs as often as needed, then close it, or use `with`.
 
-    `build_training_step` and `forward` build different graphs over the same weights and moments, and the engine holds
-    one at a time: each drops the other's, handles included. After `forward`, training needs `build_training_step`
-    again.
+    `build_training_step` and `forward` build different graphs over the same weights and moments. The engine holds one
+    graph at a time, so each of the two drops the graph of the other, and its handles become stale. After `forward`,
+    call `build_training_step` again to train.
     """
 
     # ---- lifetime ----
@@ -56,22 +56,23 @@ class LlamaSeqEngine(RealizedModel):
         oversubscribe: bool = False,
         layout: str = "per_head",
     ) -> None:
-        """Declare the model on a new session and draw its weights. All weights but a donor's embedding are trained.
+        """Declare the model on a new session and draw its weights. All weights are trained, except a frozen embedding.
 
         Args:
             cfg: the model's shape.
-            t_seq, t_batch: length and number of the sequences of one step; t_seq at most cfg.ctx.
-            weight_dtype: 0 = F32, 1 = F16, 30 = BF16 for the matrices. Only F32 can be trained.
-            untied: the head has its own weights instead of the embedding's.
-            qkv_bias: biases on q, k and v.
+            t_seq, t_batch: length and number of the sequences of one step. t_seq is at most cfg.ctx.
+            weight_dtype: type of the matrices, 0 = F32, 1 = F16, 30 = BF16. Only F32 can be trained.
+            untied: the output matrix is a weight of its own, not the embedding.
+            qkv_bias: the projections q, k and v have biases.
             seed, init_scale, init_stream: how the initial weights are drawn.
             n_threads, oversubscribe: as for `Session`.
-            layout: "per_head" or "fused", see `RecipeOptions`; fused takes only weight_dtype 0.
+            layout: "per_head" or "fused", see `RecipeOptions`. "fused" supports only weight_dtype 0.
 
         Raises:
-            ValueError, TypeError: an argument, by name. SessionError: already realized.
+            ValueError, TypeError: an argument is wrong; the message names it.
+            SessionError: the engine is already realized, and stays as it is.
             TinyNNMemoryError: there is not enough memory.
-            After any of them the engine is closed and can be realized again.
+            After any other error than SessionError the engine is closed and can be realized again.
         """
         options = RecipeOptions(
             t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
@@ -94,9 +95,9 @@ class LlamaSeqEngine(RealizedModel):
         """Declare the model as `realize_for_random_init` does, in float32, with the given weights. Moments are zero.
 
         Args:
-            weights: every weight of the layout by name, finite numbers of its shape.
+            weights: every weight of the layout by name, an array of finite numbers in the weight's shape.
 
-        Raises as `realize_for_random_init` does, and ValueError, by name, for a weight that is missing or unknown.
+        Raises as `realize_for_random_init` does, and ValueError, which names the weight, if one is missing or unknown.
         """
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
         self.realize(cfg, options, weights_by_name(weights), oversubscribe=oversubscribe)
@@ -109,14 +110,14 @@ class LlamaSeqEngine(RealizedModel):
         *,
         oversubscribe: bool = False,
     ) -> None:
-        """Declare the model on a new session, with these weights or, without any, with weights drawn as options say.
+        """Declare the model on a new session, with the given weights. If weights is None, draw them as options say.
 
-        cfg: a ModelShape keeps its variants (untied, qkv_bias) unless options set them to True.
+        If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
 
         Raises as `realize_for_random_init` does.
         """
         if self._layout is not None:
-            raise SessionError("the engine is already realized: close() it first, or make a new one")
+            raise SessionError("the engine is already realized: call close() first, or make a new engine")
         if weights is not None:
             weights = weights_by_name(weights)
         instance_of("options", options, RecipeOptions)
@@ -149,22 +150,24 @@ class LlamaSeqEngine(RealizedModel):
         clip: bool = False,
         decay_vectors: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Build the training graph: forward, loss, backward, and one AdamW step for each trained weight.
+        """Build the training graph: forward, loss, backward and one AdamW step for each trained weight.
 
         Args:
-            pin: keep the memory of every node, so that `gradient` can read them afterwards. It changes no bit.
-            taps: keep the activations for `download_tap`. Default: the per_head layout keeps them, fused does not.
-            keep_gradients: keep only the gradients; `train_step(accumulate=True)` adds to them. Fused only, as are:
-            clip: `train_step` returns the norm of the gradients and clips them. All gradients then exist at once.
-            decay_vectors: False excludes norms and biases from weight decay.
+            pin: keep the memory of every node, so that `gradient` can read the gradients. Results do not change.
+            taps: keep the activations for `download_tap`. Default: True in the per_head layout, False in the fused one.
+            keep_gradients: keep the gradients, so that `train_step(accumulate=True)` can add to them. Fused layout
+                only.
+            clip: `train_step` returns the norm of the gradients and clips them. This needs memory for all gradients at
+                once. Fused layout only.
+            decay_vectors: False excludes norms and biases from weight decay. Fused layout only.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
             fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors).
 
         Raises:
-            TinyNNValueError: the weights are not F32, or the layout does not have an option.
-            SessionError: not realized, or the graph exceeds its capacity.
+            TinyNNValueError: the weights are not F32, or the layout does not support an option.
+            SessionError: the engine is not realized, or the graph exceeds the session's capacity.
             TinyNNMemoryError: there is not enough memory.
             The weights stay unchanged in all of these cases.
         """
@@ -196,28 +199,30 @@ class LlamaSeqEngine(RealizedModel):
         gradient_scale: float = 1.0,
         node_times: NodeTimes | None = None,
     ) -> tuple[float, float | None]:
-        """Take one optimizer step. Returns the loss before it and the norm of the gradients.
+        """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
 
-        All arguments are checked before anything changes. The norm is that of all gradients together times
-        gradient_scale, before clipping; None unless the graph was built with clip. A loss that is not finite is
-        returned as it is. A norm that is not finite leaves weights and moments as they are.
+        All arguments are checked before anything changes. The norm is that of all gradients together, multiplied by
+        gradient_scale, before clipping. It is None if the graph was built without clip. A loss that is not finite is
+        returned unchanged. If the norm is not finite, weights and moments stay unchanged.
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
             targets: integers (T*B,), the next token at each position, or -1 for a position without one. The per_head
-                layout also takes one-hot labels (T*B, vocab), and counts a position without a token as a loss of 0.
-            hp: (1, 7), as `AdamW.hp` makes it.
+                layout also accepts one-hot labels (T*B, vocab), and counts a position without a next token as a loss of
+                0.
+            hp: (1, 7), as `AdamW.hp` returns it.
             positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
-            reset_moments: clear the moments first, for the first step of a run.
-            accumulate: add to the gradients of the step before (needs keep_gradients).
-            update: False computes loss and gradients only. Fused only.
+            reset_moments: set the moments to zero before the step, as the first step of a run needs.
+            accumulate: add to the gradients of the previous step. Needs a graph built with keep_gradients.
+            update: False computes the loss and the gradients, and changes no weight. Fused layout only.
             max_norm: clip gradients to this norm; 0: do not clip.
-            gradient_scale: a factor of the gradients, 1/n for n accumulated steps. Both need clip.
-            node_times: a list to which operator, tensor name and seconds of each node are added; `toynn.profile`
-                shows them. The results have the same bits. Not with accumulate or without update.
+            gradient_scale: a factor of the gradients, 1/n for n accumulated steps. It and max_norm need a graph built
+                with clip.
+            node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
+                shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
 
         Raises:
-            TinyNNValueError, TinyNNTypeError: an argument, by name.
+            TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
             SessionError: there is no training graph.
         """
         layout, graph = self._require_layout(), self._require_graph()
@@ -232,7 +237,9 @@ class LlamaSeqEngine(RealizedModel):
         first = boolean("reset_moments", reset_moments)
         adds, updates = boolean("accumulate", accumulate), boolean("update", update)
         if adds and not graph.gradients_kept:
-            raise SessionError("accumulate needs gradients that are kept: build_training_step(keep_gradients=True)")
+            raise SessionError(
+                "accumulate needs kept gradients: build the graph with build_training_step(keep_gradients=True)"
+            )
         if node_times is not None:
             instance_of("node_times", node_times, list)
         layout.check_step(adds, updates, node_times is not None)
@@ -250,17 +257,18 @@ class LlamaSeqEngine(RealizedModel):
     def forward(
         self, seq_ids: npt.ArrayLike, positions: npt.ArrayLike | None = None, *, taps: bool | None = None
     ) -> FloatArray:
-        """Return the logits float32 (T*B, vocab) of the current weights. Drops a training graph.
+        """Return the logits of the current weights, float32 (T*B, vocab). A training graph is dropped.
 
-        The graph is kept for the next call.
+        The graph that computes the logits is kept for the next call.
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
             positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
-            taps: keep the activations for `download_tap`. Default: the per_head layout keeps them, fused does not.
+            taps: keep the activations for `download_tap`. Default: True in the per_head layout, False in the fused one.
 
         Raises:
-            TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized.
+            TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
+            SessionError: the engine is not realized.
         """
         layout = self._require_layout()
         s, n, shape = layout.session, layout.n, layout.shape
@@ -280,13 +288,14 @@ class LlamaSeqEngine(RealizedModel):
     def mean_loss(self, seq_ids: npt.ArrayLike, targets: npt.ArrayLike) -> float:
         """Return the loss that `train_step` would return, without gradients and without a step.
 
-        Drops a training graph, as `forward` does. The graph is kept for the next call.
+        A training graph is dropped, as by `forward`. The graph that computes the loss is kept for the next call.
 
         Args:
             seq_ids, targets: as for `train_step`.
 
         Raises:
-            TinyNNValueError, TinyNNTypeError: an argument, by name. SessionError: not realized.
+            TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
+            SessionError: the engine is not realized.
         """
         layout = self._require_layout()
         s = layout.session

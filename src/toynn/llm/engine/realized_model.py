@@ -1,4 +1,4 @@
-"""RealizedModel: what an engine holds, read by name: session, shape, tensors of the current graph, weights, taps."""
+"""RealizedModel: access to what an engine holds: session, shape, tensors of the current graph, weights and taps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Self = TypeVar("Self", bound="RealizedModel")
 
 
 class RealizedModel(Initialised):
-    """A model in one of the layouts, and its current graph. Layout and graph are None until an engine makes them."""
+    """A model in one of the layouts, and its current graph. Both are None until an engine makes them."""
 
     def __init__(self) -> None:
         self._layout: Layout | None = None
@@ -30,15 +30,18 @@ class RealizedModel(Initialised):
 
     @property
     def realized(self) -> bool:
-        """Whether the engine has a model: from `realize` until `close`."""
+        """True if the engine has a model: after it was realized, and until `close`."""
         return self._layout is not None
 
     def close(self) -> None:
-        """Free the session and everything it holds. The engine can be realized again. A second call does nothing."""
+        """Free the session and everything that it holds.
+
+        The engine can then be realized again. A second call does nothing.
+        """
         layout, self._layout, self._graph = self._layout, None, None
         if layout is not None:
             layout.session.close()
-            self._graph = None  # a thread that held the session until now may have set it
+            self._graph = None  # a thread that held the session until now may have set the graph
 
     def __enter__(self: Self) -> Self:
         return self
@@ -52,7 +55,10 @@ class RealizedModel(Initialised):
 
     @property
     def sess(self) -> Session:
-        """The session. This and the properties below raise SessionError before realize and after close."""
+        """The session.
+
+        This property and those below raise SessionError before the engine is realized and after close.
+        """
         return self._require_layout().session
 
     @property
@@ -102,7 +108,7 @@ class RealizedModel(Initialised):
 
     @property
     def training_loss(self) -> Tensor | None:
-        """The loss of the current graph; None if it is not a training graph."""
+        """The loss of the current graph; None if the graph is not a training graph."""
         return self._graph.t_loss if isinstance(self._graph, TrainingGraph) else None
 
     # ---- weights by name ----
@@ -122,15 +128,18 @@ class RealizedModel(Initialised):
         return list(self.params())
 
     def download_weight(self, name: str) -> FloatArray:
-        """Return a weight, or a moment (name + ".m" or ".v"), as float32 of its shape. Raises TinyNNValueError."""
+        """Return a weight, or a moment (name + ".m" or ".v"), as float32 in its shape.
+
+        Raises TinyNNValueError for an unknown name.
+        """
         return self._require_layout().parameters.download(name)
 
     def upload_weight(self, name: str, values: npt.ArrayLike) -> None:
-        """Set a weight or a moment from finite numbers of its shape. Raises TinyNNValueError or TinyNNTypeError."""
+        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError."""
         self._require_layout().parameters.upload(name, values)
 
     def gradient(self, name: str) -> FloatArray:
-        """Return the gradient of a trained weight in the last step, as float32 of the weight's shape.
+        """Return the gradient of a trained weight in the last step, as float32 in the weight's shape.
 
         Raises:
             TinyNNValueError: there is no trained weight of that name.
@@ -139,24 +148,24 @@ class RealizedModel(Initialised):
         layout, graph = self._require_layout(), self._require_graph()
         found = layout.parameters.by_name.get(text("name", name))
         if found is None or not found.trainable:
-            raise TinyNNValueError(f"name: the model has no trained weight called {name!r}")
+            raise TinyNNValueError(f"name must be the name of a trained weight, got {name!r}")
         if not isinstance(graph, TrainingGraph) or not graph.gradients_kept:
             raise SessionError(
-                "gradients are kept only by build_training_step(pin=True) or build_training_step(keep_gradients=True)"
+                "the graph keeps no gradients: build it with build_training_step(pin=True) or (keep_gradients=True)"
             )
         size = found.weight.size
         grad = tnn_tensor_grad(layout.session, found.tensor)
         return download_row_major(layout.session, grad, math.prod(size[:-1]), size[-1]).reshape(size)
 
     def download_tap(self, name: str) -> FloatArray:
-        """Return an activation of the last compute, by its name in `taps`, as float32 (T*B, width).
+        """Return the activation that is called `name` in `taps`, from the last compute, as float32 (T*B, width).
 
         Raises TinyNNValueError for an unknown name, SessionError before a graph is built.
         """
         layout, graph = self._require_layout(), self._require_graph()
         tensor = graph.taps.get(text("name", name))
         if tensor is None:
-            raise TinyNNValueError(f"name: the graph has no activation called {name!r}")
+            raise TinyNNValueError(f"name must be the name of an activation in taps, got {name!r}")
         if not graph.keep_taps:
             raise SessionError("the graph keeps no activations: build it with taps=True")
         return download_row_major(layout.session, tensor, layout.n, tnn_tensor_ne0(layout.session, tensor))

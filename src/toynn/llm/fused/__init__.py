@@ -1,1 +1,1 @@
-"""The layout to train with: one weight for each projection, on the shim's own kernels."""
+"""The fused layout, the one to train with: one weight for each projection, computed by the shim's own kernels."""

@@ -1,4 +1,4 @@
-"""LlamaDecoder: a model that reads one sequence in parts and keeps the keys and values of the tokens it has read."""
+"""LlamaDecoder: a model that reads one sequence in parts, and keeps the keys and values of the tokens it has read."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from toynn.tinynn import (
 )
 from toynn.tinynn.arrays import int_array
 
-_CHUNK = 512  # tokens read at once, to limit the memory of activations
+_CHUNK = 512  # number of tokens read at once; it limits the memory of the activations
 
 
 class _Graph:
-    """A forward graph over n tokens. It gives either the logits of the row `last`, or the losses of all rows."""
+    """A forward graph over n tokens. It computes either the logits of the row `last`, or the losses of all rows."""
 
     def __init__(self, n: int, ids: Tensor, positions: Tensor, n_past: Tensor) -> None:
         self.n = n
@@ -60,19 +60,20 @@ class _Graph:
 class LlamaDecoder(Initialised):
     """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
-    The bits are those of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, however the tokens are
-    divided into calls of `feed`.
+    The results have the bits of `LlamaSeqEngine.forward` in the fused layout over the whole sequence. How the tokens
+    are divided into calls of `feed` does not change them.
 
     Args:
         cfg: the model's shape.
-        weights: every weight of the fused layout by name, float32. `toynn.llm.layouts.to_fused` converts those of the
-            other layout.
-        untied, qkv_bias: as for `LlamaSeqEngine`. Default: as in cfg if that is a ModelShape, otherwise False.
+        weights: every weight of the fused layout by name, float32. `toynn.llm.layouts.to_fused` converts weights of the
+            per_head layout.
+        untied, qkv_bias: as for `LlamaSeqEngine`. Default: as in cfg if cfg is a ModelShape, otherwise False.
         n_ctx: number of tokens that the cache holds. Default: cfg.ctx.
         n_threads, oversubscribe: as for `Session`.
 
     Raises:
-        ValueError, TypeError: an argument, or a weight that is missing, unknown or of another shape, by name.
+        ValueError, TypeError: an argument is wrong, or a weight is missing, unknown or of another shape. The message
+            names it.
         TinyNNMemoryError: there is not enough memory.
     """
 
@@ -125,26 +126,28 @@ class LlamaDecoder(Initialised):
 
     @property
     def turns(self) -> int:
-        """A number that grows with every `feed`, `rewind` and `score`, so that a change of the text read is noticed."""
+        """A counter of the calls of `feed`, `rewind` and `score`. If it has changed, so has the text that was read."""
         return self._turns
 
     def rewind(self, n_past: int = 0) -> None:
-        """Forget all but the first n_past tokens.
+        """Forget all tokens except the first n_past.
 
-        Raises TinyNNValueError if fewer were read, SessionError after close.
+        Raises TinyNNValueError if fewer tokens were read, SessionError after close.
         """
         n_past = integer("n_past", n_past, 0)
         with self._session.exclusive():
             if n_past > self._n_past:
-                raise TinyNNValueError(f"n_past must be at most the {self._n_past} tokens read, got {n_past}")
+                raise TinyNNValueError(
+                    f"n_past must be at most {self._n_past}, the number of tokens read, got {n_past}"
+                )
             self._n_past = n_past
             self._turns += 1
 
     def feed(self, ids: npt.ArrayLike) -> FloatArray:
-        """Read tokens after those read before. Returns the logits float32 (vocab,) of the next token.
+        """Read more tokens. Return the logits of the token that follows them, float32 (vocab,).
 
-        Raises TinyNNValueError for an id outside the vocabulary, no ids, or more ids than the cache has room for. Then
-        nothing is read.
+        Raises TinyNNValueError for an id outside the vocabulary, for no ids, and for more ids than fit into the cache.
+        After an error no token was read.
         """
         array = self._checked(ids)
         s = self._session
@@ -152,7 +155,8 @@ class LlamaDecoder(Initialised):
             before = self._n_past
             if before + array.size > self.n_ctx:
                 raise TinyNNValueError(
-                    f"ids: {before} tokens were read and n_ctx is {self.n_ctx}: no room for {array.size} more"
+                    f"ids must hold at most {self.n_ctx - before} tokens, because {before} of n_ctx = {self.n_ctx} "
+                    f"were read, got {array.size}"
                 )
             self._turns += 1
             try:
@@ -169,11 +173,12 @@ class LlamaDecoder(Initialised):
             return tnn_download(s, graph.logits)
 
     def score(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Return -log of the probability of each token except the first, given those before it: float32 (n - 1,).
+        """Return -log of the probability of each token except the first, given the tokens before it: float32 (n - 1,).
 
-        The ids are a text of their own: tokens read before are forgotten, and so is this text afterwards.
+        The ids are a separate text: tokens read before are forgotten, and after the call this text is forgotten too.
 
-        Raises TinyNNValueError for an id outside the vocabulary, fewer than two ids, or more than n_ctx + 1.
+        Raises TinyNNValueError for an id outside the vocabulary, for fewer than two ids, and for more than n_ctx + 1
+        ids.
         """
         array = self._checked(ids)
         if not 2 <= array.size <= self.n_ctx + 1:
@@ -188,7 +193,7 @@ class LlamaDecoder(Initialised):
                     part = array[start : min(start + _CHUNK, array.size - 1)]
                     graph = self._graph_of(part.size, scores=True)
                     if graph.targets is None or graph.row_losses is None:
-                        raise AssertionError("the graph has no losses")
+                        raise AssertionError("bug in toynn: the decoder's graph has no losses")
                     upload_int_array(s, graph.targets, array[start + 1 : start + 1 + part.size])
                     self._run(graph, part)
                     self._n_past += part.size
@@ -213,7 +218,7 @@ class LlamaDecoder(Initialised):
         tnn_compute(s)
 
     def _graph_of(self, n: int, scores: bool) -> _Graph:
-        """Return the graph over n tokens. It is built unless it is the one used last."""
+        """Return the graph over n tokens. Build it, unless the graph used last has the same size and purpose."""
         graph = self._graph
         if graph is not None and graph.n == n and (graph.targets is not None) == scores:
             return graph
@@ -231,7 +236,7 @@ class LlamaDecoder(Initialised):
             result = tnn_fused_cross_entropy(s, logits, graph.targets, IGNORE_ID)
             graph.row_losses = tnn_tensor_src(s, result, 0)
             if graph.row_losses is None:
-                raise AssertionError("a cross entropy node has no losses of rows")
+                raise AssertionError("bug in toynn: the decoder's cross entropy has no losses of rows")
             tnn_set_output(s, graph.row_losses)
         tnn_realize(s, result)
         if graph.last is not None:
@@ -240,7 +245,7 @@ class LlamaDecoder(Initialised):
         return graph
 
     def download_weights(self) -> dict[str, FloatArray]:
-        """Return every weight by name, float32 of its row-major shape. Raises SessionError after close."""
+        """Return every weight by name, float32 in its row-major shape. Raises SessionError after close."""
         return {name: self._parameters.download(name) for name in self._parameters.by_name}
 
     # ---- lifetime ----

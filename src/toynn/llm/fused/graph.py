@@ -1,4 +1,4 @@
-"""The graph builder of the fused layout: the shim's own kernels.
+"""The graph builder of the fused layout. It uses the shim's own kernels.
 
 Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes as ne=[d, n].
 """
@@ -21,7 +21,7 @@ from toynn.tinynn import (
 
 
 class FusedGraph(GraphBuilder):
-    """Operators by the names that the model's file uses. A node is named after its weights."""
+    """The operators, under the names that the model's file uses. A node is named after its weights."""
 
     def linear(self, x: Tensor, *ws: Affine, add: Tensor | None = None) -> Tensor:
         """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out)."""
@@ -51,17 +51,23 @@ class FusedGraph(GraphBuilder):
     def attention_cached(
         self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
     ) -> Tensor:
-        """Return the attention of the last n tokens of one sequence; the cache has the keys and values before them."""
+        """Return the attention of the last n tokens of one sequence.
+
+        The cache has the keys and values of the tokens before them.
+        """
         node = tnn_fused_attention_cached(self.session, qkv, table, cache, n_past, n_heads, n_kv)
         return self.named("attention", node)
 
     def pick(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Return rows of x by their numbers, i32 (m,): (n, d) -> (m, d)."""
+        """Return the rows of x with the given numbers, i32 (m,): (n, d) -> (m, d)."""
         return tnn_get_rows(self.session, x, rows)
 
 
 def _joined(names: list[str]) -> str:
-    """Return one name for several weights: "x_q", "x_k", "x_v" become "x_qkv", and "y_a1", "y_b1" become "y_a1_b1"."""
+    """Return one name for several weights.
+
+    For example, "x_q", "x_k", "x_v" give "x_qkv", and "y_a1", "y_b1" give "y_a1_b1".
+    """
     stem = names[0].rpartition("_")[0]
     ends = [name.rpartition("_")[2] for name in names]
     return f"{stem}_{('' if all(len(end) == 1 for end in ends) else '_').join(ends)}" if stem else names[0]

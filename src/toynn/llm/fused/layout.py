@@ -1,4 +1,4 @@
-"""FusedLayout: a model declared with one weight for each projection, computed by the shim's own kernels."""
+"""FusedLayout: a model with one weight for each projection, computed by the shim's own kernels."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from toynn.tinynn import (
 
 
 class FusedLayout(Layout):
-    """Takes targets (n,). The loss is the mean over the rows whose target is not -1.
+    """The fused layout. Labels are targets (n,). The loss is the mean over the rows whose target is not -1.
 
-    A step that is not profiled is one call of C.
+    A step that is not profiled is one C call.
     """
 
     name = "fused"
@@ -74,7 +74,7 @@ class FusedLayout(Layout):
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
         if profiled and (accumulate or not update):
             what = "accumulate" if accumulate else "update=False"
-            raise TinyNNValueError(f"{what}: train_step supports it only without node_times")
+            raise TinyNNValueError(f"train_step must be called without node_times if {what} is given")
 
     def step(
         self,
@@ -88,7 +88,7 @@ class FusedLayout(Layout):
         update: bool,
         node_times: NodeTimes | None,
     ) -> tuple[float, float | None]:
-        """As in `Layout`, in one call of C unless it is profiled."""
+        """Take one step as `Layout.step` does, in one C call unless it is profiled."""
         flags = {"reset_moments": reset_moments, "accumulate": accumulate, "update": update}
         if node_times is not None:
             return super().step(graph, ids, labels, hp, **flags, node_times=node_times)

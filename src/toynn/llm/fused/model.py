@@ -16,7 +16,7 @@ from toynn.tinynn import Tensor
 
 
 class Context(Protocol):
-    """Which other tokens a token sees."""
+    """Decides which other tokens a token sees."""
 
     def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
         """Return the attention of a layer: qkv (n, (H + 2 H_kv) d_head), table (n, d_head) -> (n, H d_head)."""
@@ -25,7 +25,7 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class Sequences:
-    """Whole sequences of t_seq tokens: each token sees itself and the tokens before it in its sequence."""
+    """Attention in whole sequences of t_seq tokens: each token sees itself and the tokens before it in its sequence."""
 
     t_seq: int
 
@@ -35,9 +35,10 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Continuation:
-    """The last tokens of one sequence, after n_past i32 (1,) others whose keys and values are in the layers' caches.
+    """Attention of the last tokens of one sequence: each token sees itself and all tokens before it.
 
-    caches: one f32 (n_ctx, 2 H_kv d_head) for each layer. Each token sees itself and all before it.
+    caches: the keys and values of the first n_past tokens, one f32 (n_ctx, 2 H_kv d_head) for each layer.
+    n_past: i32 (1,).
     """
 
     caches: list[Tensor]
@@ -51,7 +52,7 @@ def llama(
     g: FusedGraph, w: WeightsByKey, shape: ModelShape, token_ids: Tensor, rope: Rope, context: Context,
     last: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return the logits (n, vocab) of token ids i32 (n,). last: i32, the rows that get logits; None: all."""
+    """Return the logits (n, vocab) of token ids i32 (n,). last: the rows that get logits, i32; None: all rows."""
     table = g.rope_table(rope)  # (n, d_head)
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:

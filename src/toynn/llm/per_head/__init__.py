@@ -1,1 +1,1 @@
-"""The layout of the reference: one weight and one attention for each head, on ggml's own operators."""
+"""The per_head layout, as in the reference: one weight and one attention for each head, on ggml's operators."""

@@ -1,4 +1,4 @@
-"""The graph builder of the per_head layout: ggml's own operators.
+"""The graph builder of the per_head layout. It uses ggml's own operators.
 
 Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes as ne=[d, n].
 """
@@ -30,12 +30,12 @@ from toynn.tinynn import (
     tnn_transpose,
 )
 
-_NEOX = 2  # element i of a head turns with element i + d_head/2
+_NEOX = 2  # element i of a head is paired with element i + d_head/2
 _N_CTX_ORIG = 0
 
 
 class PerHeadGraph(GraphBuilder):
-    """Operators by the names that the model's file uses."""
+    """The operators, under the names that the model's file uses."""
 
     def linear(self, x: Tensor, w: Affine) -> Tensor:
         """Return x W^T + b: (n, d_in) -> (n, d_out)."""
@@ -59,11 +59,11 @@ class PerHeadGraph(GraphBuilder):
         return tnn_silu(self.session, a)
 
     def transpose(self, a: Tensor) -> Tensor:
-        """Return the transposed matrix, materialised: (n, m) -> (m, n)."""
+        """Return the transpose as a contiguous tensor: (n, m) -> (m, n)."""
         return tnn_transpose(self.session, a)
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the rows side by side: H of (n, d) -> (n, H d)."""
+        """Return the matrices side by side: H matrices (n, d) -> (n, H d)."""
         return tnn_concat_n(self.session, list(parts), 0)
 
     def rms_norm(self, x: Tensor, gamma: Affine, eps: float) -> Tensor:
@@ -81,9 +81,10 @@ class PerHeadGraph(GraphBuilder):
         return tnn_reshape_2d(s, x, r.d_head, n)  # (n, d_head)
 
     def causal_softmax(self, scores: Tensor, d_head: int, mask: Tensor | None) -> Tensor:
-        """Return the softmax of scores / sqrt(d_head) over the keys that a query sees: (queries, keys) -> the same.
+        """Return the softmax of scores / sqrt(d_head) over the keys that a query sees. Scores and result: (queries,
+        keys).
 
-        mask: f32 (queries, keys), added to the scores; None: a query sees its own key and those before it.
+        mask: f32 (queries, keys), added to the scores. None: a query sees its own key and the keys before it.
         """
         scale = 1.0 / math.sqrt(d_head)
         if mask is not None:

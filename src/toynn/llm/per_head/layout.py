@@ -1,4 +1,4 @@
-"""PerHeadLayout: a model declared with one weight for each head, computed by ggml's own operators."""
+"""PerHeadLayout: a model with one weight for each head, computed by ggml's own operators."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from toynn.tinynn.arrays import array_of
 
 
 class PerHeadLayout(Layout):
-    """Takes one-hot labels (n, vocab), or targets (n,), which become one-hot labels.
+    """The per_head layout. Labels are one-hot rows (n, vocab), or targets (n,), which it converts to one-hot rows.
 
-    The loss is the mean over all n rows. So a target of -1, whose row is zero, adds nothing to it but counts.
-    It has no clipping, no accumulated gradients, and weight decay applies to all weights.
+    The loss is the mean over all n rows. A row whose target is -1 is all zeros: its loss is 0, and it counts in the
+    mean.
+    Clipping and accumulated gradients are not supported, and weight decay applies to all weights.
     """
 
     name = "per_head"
@@ -78,7 +79,7 @@ class PerHeadLayout(Layout):
         }
         for name, is_asked in asked.items():
             if is_asked:
-                raise TinyNNValueError(f"{name}: only the fused layout supports it")
+                raise TinyNNValueError(f"{name} needs the fused layout, got a model in the per_head layout")
 
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
         return tnn_opt_step_adamw(self.session, w, grad, m, v, hp)
@@ -92,7 +93,7 @@ class PerHeadLayout(Layout):
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:  # noqa: ARG002
         if accumulate or not update:
             what = "accumulate" if accumulate else "update=False"
-            raise TinyNNValueError(f"{what}: only the fused layout supports it")
+            raise TinyNNValueError(f"{what} needs the fused layout, got a model in the per_head layout")
 
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
         upload_row_major(self.session, t_labels, labels)

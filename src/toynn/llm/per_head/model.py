@@ -26,7 +26,7 @@ def llama(g: PerHeadGraph, w: WeightsByKey, token_ids: Tensor, rope: Rope, mask:
 
 
 def block(g: PerHeadGraph, w: WeightsByKey, x: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
-    """Return a layer's result: attention, then a gated feed-forward network, each added to its input x (n, d_model)."""
+    """Return a layer's result for x (n, d_model): attention, then a feed-forward network, each added to its input."""
     h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, eps))  # (n, d_model)
     x = g.add(x, attention(g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask))  # (n, d_model)
     h = g.rms_norm(x, w.ffn_norm, eps)  # (n, d_model)

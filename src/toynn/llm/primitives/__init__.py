@@ -1,4 +1,4 @@
-"""L1: the reference's graph functions, with a session as first argument. They build with the per_head layout's code."""
+"""L1: the reference's graph functions, with a session as first argument, built with the code of the per_head layout."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["GqaWeights", "Rope", "gqa", "rms_norm", "rope", "swiglu"]
 
 @dataclass(frozen=True)
 class GqaWeights(Initialised):
-    """For each query head w_q, for each KV head w_k and w_v, all ne=[d_model, d_head], with biases ne=[d_head] or None.
+    """The weights of grouped-query attention.
 
-    w_o: ne=[n_heads*d_head, d_model].
+    w_q: one matrix ne=[d_model, d_head] for each query head. w_k, w_v: one for each KV head.
+    b_q, b_k, b_v: their biases, ne=[d_head] each, or None. w_o: ne=[n_heads*d_head, d_model].
     """
 
     w_q: list[Tensor]
@@ -44,7 +45,7 @@ class GqaWeights(Initialised):
                 )
         if len(self.w_k) != len(self.w_v) or not self.w_k or len(self.w_q) % len(self.w_k):
             raise TinyNNValueError(
-                "w_k and w_v must have the same number of heads, which divides that of w_q, got "
+                "w_k and w_v must have equally many heads, and their number must divide that of w_q, got "
                 f"{len(self.w_q)}, {len(self.w_k)} and {len(self.w_v)}"
             )
 

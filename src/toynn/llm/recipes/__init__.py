@@ -1,4 +1,4 @@
-"""L4: recipes, which a training script uses."""
+"""L4: recipes. A training script uses one of them."""
 
 from toynn.llm.recipes.from_scratch import FromScratch
 
