@@ -77,7 +77,7 @@ def test_a_weight_with_wrong_type_shape_or_values_is_refused(
 
 
 def test_a_donor_embedding_needs_an_untied_head() -> None:
-    with pytest.raises(TinyNNValueError, match=r"donor_d_in = 5 needs untied = True: .* cannot be the head"):
+    with pytest.raises(TinyNNValueError, match=r"donor_d_in = 5 needs untied = True, because"):
         dataclasses.replace(SHAPE, donor_d_in=5, untied=False)
 
 
