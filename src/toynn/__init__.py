@@ -35,6 +35,7 @@ _MODULES = {
     "TinyNNMemoryError": "toynn.errors",
     "TinyNNTypeError": "toynn.errors",
     "TinyNNValueError": "toynn.errors",
+    "ToyLR": "toynn.llm.learning_rates",
     "TrainArgs": "toynn.training",
     "TrainConfig": "toynn.training",
     "TrainingBatch": "toynn.llm.batch",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from toynn.llm.batch import TrainingBatch as TrainingBatch
     from toynn.llm.engine import LlamaDecoder as LlamaDecoder
     from toynn.llm.engine import LlamaSeqEngine as LlamaSeqEngine
+    from toynn.llm.learning_rates import ToyLR as ToyLR
     from toynn.llm.options import RecipeOptions as RecipeOptions
     from toynn.llm.profiling import Profile as Profile
     from toynn.llm.profiling import profile as profile

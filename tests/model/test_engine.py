@@ -177,6 +177,8 @@ def test_every_use_before_realize_and_after_close_is_an_error(engine: LlamaSeqEn
             lambda: engine.cfg,
             lambda: engine.t_seq_token_ids,
             lambda: engine.t_seq_logits,
+            lambda: engine.seq_vocab_size,
+            lambda: engine.seq_blocks_ffi,
             lambda: engine.param_names(),
             lambda: engine.forward([0]),
             lambda: engine.build_training_step(),
@@ -185,7 +187,7 @@ def test_every_use_before_realize_and_after_close_is_an_error(engine: LlamaSeqEn
                 use()
         realize_variant(engine, VARIANTS["tied"])
         with pytest.raises(SessionError, match="build_training_step or forward"):
-            engine.t_seq_positions  # noqa: B018
+            engine.download_tap("logits")
         engine.close()
         engine.close()
 

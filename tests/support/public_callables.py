@@ -32,6 +32,7 @@ from toynn import (
     SmolLM2Config,
     TextModel,
     TinyNNError,
+    ToyLR,
     TrainConfig,
     TrainingBatch,
 )
@@ -195,6 +196,7 @@ class Samples:
             ScheduleArgs: ScheduleArgs,
             SmolLM2Config: lambda: cfg,
             TextModel: lambda: TextModel(self.checkpoint, n_threads=1),
+            ToyLR: ToyLR,
             TrainConfig: TrainConfig,
             TrainingBatch: self._batch,
             WindowBatcher: lambda: WindowBatcher(np.arange(99), 4, 0),

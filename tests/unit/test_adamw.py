@@ -87,7 +87,28 @@ def test_a_wrong_setting_is_an_error_at_construction_and_at_assignment(
     assert str(assigned.value) == str(given_.value)
 
 
-@pytest.mark.parametrize(("step", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
-def test_a_step_number_must_be_an_integer_of_at_least_1(step: object, error: type[Exception]) -> None:
+def test_step_0_is_legal_without_bias_correction() -> None:
+    assert AdamW().hp(0).tobytes() == AdamW().hp(1).tobytes()
+    with pytest.raises(ValueError, match="step must be an integer from 1 to 2147483647, got 0"):
+        AdamW(bias_correct=True).hp(0)
+
+
+def test_a_step_index_counts_from_0() -> None:
+    adamw = AdamW(bias_correct=True)
+    for index in (0, 1, 7):
+        assert np.array_equal(adamw.hp_for_step(index), adamw.hp(index + 1))
+    for wrong in (-1, 2**31 - 1):
+        with pytest.raises(ValueError, match="step_index must be an integer from 0"):
+            adamw.hp_for_step(wrong)
+
+
+def test_the_factories_have_the_settings_of_the_references_recipes() -> None:
+    assert AdamW.for_from_scratch() == AdamW()
+    assert AdamW.for_lora() == AdamW(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, bias_correct=True)
+    assert AdamW.for_lora(0.0005).lr == AdamW.for_from_scratch(lr=0.0005).lr == 0.0005
+
+
+@pytest.mark.parametrize(("step", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_a_step_number_must_be_an_integer_that_is_not_negative(step: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="step must be an integer"):
         AdamW().hp(step)  # type: ignore[arg-type]

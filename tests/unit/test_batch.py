@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn import AdamW, SessionError, TrainingBatch
-from toynn.llm.labels import next_token
+from toynn.llm.labels import fixed_target, next_token
 
 pytestmark = pytest.mark.quick
 
@@ -56,12 +56,55 @@ def test_fill_does_not_change_arrays_returned_earlier() -> None:
     assert labels.argmax(axis=1).tolist() == [2, 2]
 
 
-def test_reading_an_empty_batch_is_an_error() -> None:
+def test_an_empty_batch_has_no_ids_and_zeros_as_in_the_reference() -> None:
     b = TrainingBatch(5, 2)
-    with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
-        _ = b.seq_ids
-    with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
-        _ = b.m_labels
+    assert b.seq_ids.shape == (0,)
+    assert b.labels.shape == (2, 5)
+    assert b.hp.shape == (1, 7)
+    assert not b.labels.any()
+    assert not b.hp.any()
+    b = TrainingBatch(5, 2)
+    for name in ("m_labels", "targets"):
+        with pytest.raises(SessionError, match=r"call fill\(seq_ids\) first"):
+            getattr(b, name)
+
+
+def test_hp_and_labels_may_be_assigned() -> None:
+    b = TrainingBatch(3, 2)
+    b.hp = AdamW(lr=0.5).hp(0)
+    b.fill([1, 2])
+    assert b.hp[0, 0] == b.m_hp[0, 0] == 0.5
+    assert b.labels.argmax(axis=1).tolist() == b.targets.tolist() == [2, 2]
+    b.labels = [[0.5, 0.5, 0], [0, 0, 1]]  # type: ignore[assignment]
+    assert b.m_labels.tolist() == [[0.5, 0.5, 0], [0, 0, 1]]
+    assert b.m_labels.dtype == np.float32
+    with pytest.raises(SessionError, match="the batch has no targets"):
+        _ = b.targets
+    b.labels[1, 2] = 0.25
+    assert b.m_labels[1, 2] == 0.25
+    for name, value, says in (
+        ("hp", [1.0] * 6, "hp must be the seven numbers of AdamW.hp"),
+        ("labels", [[1, 0, 0]], "labels must have shape"),
+        ("labels", [[1, 0, 0], [-1, 0, 0]], "labels must be finite and at least 0"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            setattr(b, name, value)
+    assert b.m_labels[1, 2] == 0.25
+    b.fill([1, 2])
+    assert b.targets.tolist() == [2, 2]
+
+
+def test_a_batch_with_a_fixed_target() -> None:
+    b = TrainingBatch(7, 2, 2)
+    b.hp = AdamW(lr=0.5).hp(0)
+    b.fill_fixed_target([1, 2, 3, 4], 6)
+    assert b.seq_ids.tolist() == [1, 2, 3, 4]
+    assert b.targets.tolist() == [6] * 4
+    assert np.array_equal(b.labels, fixed_target(7, 4, 6))
+    assert b.hp[0, 0] == 0.5
+    for ids, target, says in (([1, 2, 3], 6, "seq_ids"), ([1, 2, 3, 4], 7, "target_id must be an integer from 0 to 6")):
+        with pytest.raises(ValueError, match=says):
+            b.fill_fixed_target(ids, target)
 
 
 @pytest.mark.parametrize(

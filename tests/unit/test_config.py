@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toynn import RopeScaling, SmolLM2Config, TinyNNError
+from toynn.model.shape import ModelShape
 
 pytestmark = pytest.mark.quick
 
@@ -52,7 +53,32 @@ def test_a_config_is_frozen_and_hashable() -> None:
     cfg = SmolLM2Config.tiny()
     with pytest.raises(dataclasses.FrozenInstanceError):
         cfg.vocab = 3  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del cfg.head_dim
     assert {cfg: 1}[SmolLM2Config.tiny()] == 1
+
+
+def test_mid_and_gqa_have_the_sizes_of_the_reference() -> None:
+    assert SmolLM2Config.mid() == SmolLM2Config(4096, 256, 8, 8, 1024, 8, 256, 1e4, 1e-5)
+    gqa = SmolLM2Config.gqa(49152, 576, 9, 3, 1536, 30, 8192, 1e5, 1e-5)
+    assert gqa == SmolLM2Config.smollm2_135m()
+    assert SmolLM2Config.gqa(23, 24, 6, 2, 20, 2, 16, 1e4, 1e-5, head_dim=8).head_dim == 8
+
+
+def test_three_fields_may_be_assigned_and_are_checked() -> None:
+    cfg: Any = SmolLM2Config(**GOOD)
+    cfg.head_dim, cfg.donor_d_in, cfg.rope_scaling = np.int64(10), 7, RopeScaling.linear(2.0)
+    assert cfg == SmolLM2Config(**GOOD, head_dim=10, donor_d_in=7, rope_scaling=RopeScaling.linear(2.0))
+    assert type(cfg.head_dim) is int
+    cfg.head_dim = 0
+    assert cfg.head_dim == 6  # d_model / n_heads
+    for field, value in (("head_dim", 5), ("donor_d_in", -1), ("rope_scaling", None), ("head_dim", "8")):
+        with pytest.raises(TinyNNError, match=field):
+            setattr(cfg, field, value)
+    assert cfg == SmolLM2Config(**GOOD, donor_d_in=7, rope_scaling=RopeScaling.linear(2.0))
+    shape: Any = ModelShape.of(cfg, untied=True)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        shape.head_dim = 8
 
 
 def test_numpy_numbers_become_python_numbers() -> None:
@@ -106,6 +132,8 @@ def test_no_scaling_is_the_default_and_has_no_factors() -> None:
     none = RopeScaling.none()
     assert SmolLM2Config.tiny().rope_scaling == none == RopeScaling()
     assert (none.freq_scale, none.ext_factor, none.attn_factor, none.beta_fast, none.beta_slow) == (1, 0, 1, 32, 1)
+    assert (none.orig_max_pos, none.factor, none.low_freq_factor, none.high_freq_factor) == (0, 1, 1, 4)
+    assert RopeScaling(orig_max_pos=8192) == none  # what files of older versions have
     assert none.freq_factors(16, 10000.0) is None
 
 
@@ -173,6 +201,80 @@ def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
     assert ((factors > 1.0) & (factors < 8.0)).sum() == 6
 
 
+def test_the_fields_of_a_scaling_have_the_order_and_the_names_of_the_reference() -> None:
+    scaling = RopeScaling("llama3", 1.0, 8192, 8.0, 1.5, 4.5, 0.0, 1.25, 31.0, 2.0)
+    assert [field.name for field in dataclasses.fields(scaling)] == [
+        "kind", "freq_scale", "orig_max_pos", "factor", "low_freq", "high_freq", "ext_factor", "attn_factor",
+        "beta_fast", "beta_slow",
+    ]  # fmt: skip
+    assert dataclasses.astuple(scaling) == ("llama3", 1.0, 8192, 8.0, 1.5, 4.5, 0.0, 1.25, 31.0, 2.0)
+    assert (scaling.low_freq_factor, scaling.high_freq_factor) == (1.5, 4.5)
+    named = RopeScaling.llama3(8.0, low_freq_factor=1.5, high_freq_factor=4.5, orig_max_pos=8192)
+    assert named == RopeScaling.llama3(8.0, 1.5, 4.5, 8192)
+    assert dataclasses.replace(named, low_freq=2.0).low_freq_factor == 2.0
+    assert RopeScaling() == RopeScaling.none()
+    defaults = {field.name: field.default for field in dataclasses.fields(RopeScaling)}
+    assert {name: getattr(RopeScaling(), name) for name in defaults} == defaults
+
+
+def test_compute_llama3_freq_factors_has_the_arguments_of_the_reference() -> None:
+    factors = RopeScaling.compute_llama3_freq_factors(128, 500000.0, 8192, 8.0, 1.0, 4.0)
+    expected = RopeScaling.llama3(8.0, 1.0, 4.0, 8192).freq_factors(128, 500000.0)
+    np.testing.assert_array_equal(factors, expected)
+
+
+def test_linear_scaling_divides_all_angles_by_factor() -> None:
+    scaling = RopeScaling.linear(8.0)
+    assert (scaling.kind, scaling.freq_scale, scaling.factor, scaling.orig_max_pos) == ("linear", 0.125, 8.0, 0)
+    assert (scaling.angle_scale, scaling.amplitude) == (0.125, 1.0)
+    assert scaling.freq_factors(16, 1e4) is None
+    assert RopeScaling("linear", 0.125) == scaling
+    assert RopeScaling("linear", 0.125, factor=8.0) == scaling
+    assert dataclasses.replace(RopeScaling.linear(4.0), factor=8.0, freq_scale=1.0) == scaling
+
+
+def yarn_speed(i: int, d_head: int, base: float, scaling: RopeScaling) -> float:
+    """Return the turn of one pair from one position to the next: ggml's rope_yarn and its corr_dims, in float64."""
+    extrapolated = base ** (-2.0 * i / d_head)
+    dims = [
+        d_head * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(base))
+        for beta in (scaling.beta_fast, scaling.beta_slow)
+    ]
+    low, high = max(0.0, math.floor(dims[0])), min(d_head - 1.0, math.ceil(dims[1]))
+    ramp = 1 - min(1.0, max(0.0, (i - low) / max(0.001, high - low)))
+    mix = ramp * scaling.ext_factor
+    return float(scaling.freq_scale * extrapolated * (1 - mix) + extrapolated * mix)
+
+
+@settings(deadline=None)
+@given(
+    half=st.integers(1, 64),
+    base=st.floats(2.0, 1e6),
+    factor=st.floats(1.0, 64.0),
+    orig=st.integers(1, 2**17),
+    ext_factor=st.floats(0.01, 1.0),
+    attn_factor=st.floats(0.5, 2.0),
+    slow=st.floats(0.25, 8.0),
+    faster=st.floats(0.5, 64.0),
+)
+def test_yarn_factors_give_the_angles_of_ggml(
+    half: int, base: float, factor: float, orig: int, ext_factor: float, attn_factor: float, slow: float, faster: float
+) -> None:
+    scaling = RopeScaling.yarn(factor, orig, ext_factor, attn_factor, slow + faster, slow)
+    factors = scaling.freq_factors(2 * half, base)
+    assert factors is not None
+    assert factors.dtype == np.float32
+    found = [base ** (-i / half) * scaling.angle_scale / float(one) for i, one in enumerate(factors)]
+    expected = [yarn_speed(i, 2 * half, base, scaling) for i in range(half)]
+    np.testing.assert_allclose(found, expected, rtol=2e-7)
+    assert scaling.amplitude == pytest.approx(attn_factor * (1 + 0.1 * math.log(1 / scaling.freq_scale)), rel=1e-6)
+
+
+def test_yarn_needs_a_base_above_1() -> None:
+    with pytest.raises(TinyNNError, match="rope_base must be above 1 with yarn scaling, got 1"):
+        RopeScaling.yarn(4.0, 32).freq_factors(16, 1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -180,12 +282,27 @@ def test_llama3_factors_of_a_published_model_touch_all_three_ranges() -> None:
         ({"factor": math.nan}, ValueError, "RopeScaling.factor"),
         ({"low_freq": 0.0}, ValueError, "RopeScaling.low_freq must be a finite number above 0"),
         ({"high_freq": 1.0}, ValueError, "RopeScaling.high_freq must be above low_freq = 1.0, got 1.0"),
-        ({"orig_max_pos": 0}, ValueError, "RopeScaling.orig_max_pos must be an integer from 1"),
+        ({"orig_max_pos": -1}, ValueError, "RopeScaling.orig_max_pos must be an integer from 0"),
         ({"orig_max_pos": 8192.0}, TypeError, "RopeScaling.orig_max_pos must be an integer, got 8192.0"),
-        ({"ext_factor": 1.0}, ValueError, "YaRN extrapolation is not supported"),
+        ({"ext_factor": 1.0}, ValueError, "RopeScaling.ext_factor must be 0 with kind 'llama3'"),
+        ({"ext_factor": 1.5}, ValueError, "RopeScaling.ext_factor must be from 0 to 1"),
+        ({"low_freq_factor": 1.0}, TypeError, "RopeScaling.low_freq and low_freq_factor are the same field"),
+        ({"high_freq_factor": 2.0}, TypeError, "RopeScaling.high_freq and high_freq_factor are the same field"),
         ({"freq_scale": 0.0}, ValueError, "RopeScaling.freq_scale must be"),
         ({"attn_factor": math.inf}, ValueError, "RopeScaling.attn_factor must be"),
-        ({"kind": "yarn"}, ValueError, "RopeScaling.kind must be one of 'none', 'llama3', 'llama3_hf', got 'yarn'"),
+        ({"kind": "longrope"}, ValueError, "RopeScaling.kind must be one of 'none', 'linear', 'yarn', 'llama3', "),
+        ({"kind": "linear", "freq_scale": 0.5}, ValueError, "RopeScaling.freq_scale must be 1 / factor = 0.125"),
+        ({"kind": "linear", "factor": 1.0, "freq_scale": 2.0}, ValueError, "must be 1 / factor = 1.0"),
+        (
+            {"kind": "yarn", "orig_max_pos": 0},
+            ValueError,
+            "RopeScaling.orig_max_pos must be at least 1 with kind 'yarn'",
+        ),
+        (
+            {"kind": "yarn", "beta_fast": 1.0},
+            ValueError,
+            "RopeScaling.beta_fast must be above beta_slow = 1.0, got 1.0",
+        ),
     ],
 )
 def test_a_wrong_rope_scaling_is_refused_by_name(change: dict[str, object], error: type[Exception], says: str) -> None:

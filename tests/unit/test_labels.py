@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toynn.llm.labels import next_token, next_token_guarded, targets, targets_guarded
+from toynn.llm.labels import (
+    fixed_target,
+    next_token,
+    next_token_guarded,
+    one_hot_class,
+    targets,
+    targets_guarded,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -72,6 +79,23 @@ def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
 def test_no_target_crosses_the_end_of_a_sequence() -> None:
     rows = next_token([0, 1, 2, 3, 4, 5], 6, 3, 2)
     assert rows.argmax(axis=1).tolist() == [1, 2, 2, 4, 5, 5]
+
+
+def test_a_fixed_target_is_the_target_of_every_row() -> None:
+    rows = fixed_target(5, 3, 2)
+    assert rows.dtype == np.float32
+    assert rows.tolist() == [[0, 0, 1, 0, 0]] * 3
+    assert one_hot_class(3, 1).tolist() == [[0, 1, 0]]
+    calls: list[tuple[Callable[[], np.ndarray], str]] = [
+        (lambda: fixed_target(5, 3, 5), "target_id must be an integer from 0 to 4, got 5"),
+        (lambda: fixed_target(5, 0, 1), "context must be an integer from 1"),
+        (lambda: fixed_target(0, 1, 1), "vocab must be an integer from 1"),
+        (lambda: one_hot_class(3, -1), "label must be an integer from 0 to 2, got -1"),
+        (lambda: one_hot_class(0, 0), "num_classes must be an integer from 1"),
+    ]
+    for call, name in calls:
+        with pytest.raises(ValueError, match=name):
+            call()
 
 
 def test_the_error_gives_position_id_and_range() -> None:

@@ -29,6 +29,8 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
 
     Raises TinyNNValueError for a scaling that llama.cpp does not support.
     """
+    if scaling.kind in ("linear", "yarn"):
+        raise TinyNNValueError(f"rope_scaling.kind = {scaling.kind!r} cannot be exported")
     for name in ("freq_scale", "attn_factor"):
         if (value := getattr(scaling, name)) != 1.0:
             raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")

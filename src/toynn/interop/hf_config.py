@@ -81,6 +81,8 @@ def ids_of(model: TrainedModel) -> dict[str, Any]:
 
 def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
     scaling = cfg.rope_scaling
+    if scaling.kind in ("linear", "yarn"):
+        raise TinyNNValueError(f"rope_scaling.kind = {scaling.kind!r} cannot be exported")
     for name in ("freq_scale", "attn_factor"):
         if (value := getattr(scaling, name)) != 1.0:
             raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")

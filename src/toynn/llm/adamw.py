@@ -35,15 +35,32 @@ class AdamW(Initialised):
     def __post_init__(self) -> None:
         self._check_each()
 
+    @classmethod
+    def for_from_scratch(cls, lr: float = 0.001) -> AdamW:
+        """Return the settings of the reference's recipe `FromScratch`: beta2 0.95, without bias correction."""
+        return cls(lr=lr)
+
+    @classmethod
+    def for_lora(cls, lr: float = 0.001) -> AdamW:
+        """Return the settings of the reference's recipe `LoRA`: beta2 0.999, with bias correction."""
+        return cls(lr=lr, beta2=0.999, bias_correct=True)
+
     def hp(self, step: int) -> npt.NDArray[np.float32]:
-        """Return [[lr, beta1, beta2, eps, weight_decay, s5, s6]] for this step, counted from 1: float32 (1, 7)."""
+        """Return [[lr, beta1, beta2, eps, weight_decay, s5, s6]] for this step: float32 (1, 7).
+
+        step: counted from 1. Without bias correction it has no effect and may be 0, as in the reference.
+        """
         self._check_each()
-        step = integer("step", step, 1, INT31_MAX)
+        step = integer("step", step, int(self.bias_correct), INT31_MAX)
         s5, s6 = self.beta1, self.beta2
         if self.bias_correct:
             s5, s6 = 1.0 / (1.0 - self.beta1**step), 1.0 / (1.0 - self.beta2**step)
         row = [self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, s5, s6]
         return np.array([row], dtype=np.float32)  # (1, 7)
+
+    def hp_for_step(self, step_index: int) -> npt.NDArray[np.float32]:
+        """Return `hp` for a step that is counted from 0: hp(step_index + 1)."""
+        return self.hp(integer("step_index", step_index, 0, INT31_MAX - 1) + 1)
 
     def _check_each(self) -> None:
         self.lr = not_negative("lr", self.lr)

@@ -24,14 +24,14 @@ def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
     return _checked_integers("positions", positions, n, ctx, "ctx")
 
 
-def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int) -> FloatArray:
+def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "m_labels") -> FloatArray:
     """Return m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
-    array = float_array("m_labels", m_labels, n * vocab)
+    array = float_array(name, m_labels, n * vocab)
     if array.shape != (n, vocab):
-        raise TinyNNValueError(f"m_labels must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
+        raise TinyNNValueError(f"{name} must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0.0 and high < float("inf")):  # a NaN makes the first comparison false
-        raise TinyNNValueError(f"m_labels must be finite and at least 0, got values from {low} to {high}")
+        raise TinyNNValueError(f"{name} must be finite and at least 0, got values from {low} to {high}")
     return array
 
 

@@ -12,7 +12,15 @@ from toynn.arguments import INT31_MAX, integer
 from toynn.tinynn.arrays import flat_ids, ids_in_vocab
 from toynn.tinynn.memory import memory_for
 
-__all__ = ["IGNORE_ID", "next_token", "next_token_guarded", "targets", "targets_guarded"]
+__all__ = [
+    "IGNORE_ID",
+    "fixed_target",
+    "next_token",
+    "next_token_guarded",
+    "one_hot_class",
+    "targets",
+    "targets_guarded",
+]
 
 IGNORE_ID = -1  # the target of a position that does not count for the loss
 BYTES_OF_ID = 32  # bytes of memory for one id while its target is made, at most: three int64 arrays and their checks
@@ -52,6 +60,21 @@ def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: 
     vocab = integer("vocab", vocab, 1)
     with _memory_of_targets(context, batch):
         return rows_of(_targets(seq_ids, context, batch), vocab)
+
+
+def fixed_target(vocab: int, context: int, target_id: int) -> npt.NDArray[np.float32]:
+    """Return rows float32 (context, vocab), each one-hot at target_id. Raises TinyNNValueError or TinyNNTypeError."""
+    vocab, context = integer("vocab", vocab, 1), integer("context", context, 1)
+    target = integer("target_id", target_id, 0, vocab - 1)
+    with memory_for("context", 4 * context, f"the targets of {context} positions"):
+        targets = np.full(context, target, dtype=np.int32)
+    return rows_of(targets, vocab)
+
+
+def one_hot_class(num_classes: int, label: int) -> npt.NDArray[np.float32]:
+    """Return a row float32 (1, num_classes), one-hot at label. Raises TinyNNValueError or TinyNNTypeError."""
+    num_classes = integer("num_classes", num_classes, 1)
+    return rows_of(np.array([integer("label", label, 0, num_classes - 1)]), num_classes)
 
 
 def _memory_of_targets(context: object, batch: object) -> AbstractContextManager[None]:

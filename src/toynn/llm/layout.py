@@ -106,6 +106,11 @@ class Layout(ABC):
         """Return the parameters of RoPE for tokens at these positions."""
         return self._rope.at(positions)
 
+    @property
+    def rope_freq_factors(self) -> Tensor | None:
+        """The divisors of RoPE's angles, f32 (d_head/2,); None for a scaling without them."""
+        return self._rope.tensor
+
     # ---- build ----
 
     @abstractmethod

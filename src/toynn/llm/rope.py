@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toynn.arguments import instance_of
+from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.config import RopeScaling
 from toynn.model.shape import ModelShape
@@ -16,7 +17,9 @@ class Rope(Initialised):
     """The parameters of the rotation of n tokens.
 
     positions: i32 (n,). d_head: size of a head. base, scaling: as in `SmolLM2Config`.
-    freq_factors: f32 (d_head/2,), or None if nothing is scaled.
+    freq_factors: f32 (d_head/2,), or None for a scaling without factors (`RopeScaling.has_freq_factors`).
+
+    Raises TinyNNTypeError for another scaling, TinyNNValueError for missing freq_factors.
     """
 
     positions: Tensor
@@ -27,6 +30,10 @@ class Rope(Initialised):
 
     def __post_init__(self) -> None:
         instance_of("scaling", self.scaling, RopeScaling)
+        if self.freq_factors is None and self.scaling.has_freq_factors:
+            raise TinyNNValueError(
+                f"freq_factors must be a tensor of `RopeScaling.freq_factors` for {self.scaling.kind} scaling, got None"
+            )
 
 
 class RopeOfModel:
@@ -39,6 +46,11 @@ class RopeOfModel:
         if self._factors is not None:
             self._tensor = tnn_input_1d_f32_persistent(session, shape.head_dim // 2)
             tnn_tensor_set_name(session, self._tensor, "rope_freq_factors")
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The frequency factors, f32 (d_head/2,), on the session; None for a scaling without factors."""
+        return self._tensor
 
     def upload(self) -> None:
         """Upload the values of the tensor. Call it after `tnn_finalize_weights`."""

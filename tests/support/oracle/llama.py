@@ -42,7 +42,18 @@ def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
                 scaling.high_freq - scaling.low_freq
             )
             frequency /= float(np.float32((1 - s) * scaling.factor + s))
-        speeds.append(frequency * scaling.freq_scale)
+        if scaling.kind == "yarn":
+            # low, high: the pairs that turn beta_fast and beta_slow times in orig_max_pos tokens; as in transformers
+            low, high = (
+                d * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(cfg.rope_base))
+                for beta in (scaling.beta_fast, scaling.beta_slow)
+            )
+            low, high = max(math.floor(low), 0), min(math.ceil(high), d - 1)
+            ramp = min(max((i - low) / (high - low + 0.001 * (high == low)), 0), 1)
+            frequency /= float(np.float32(1 / (ramp / scaling.factor + 1 - ramp)))
+        else:
+            frequency *= scaling.freq_scale
+        speeds.append(frequency)
     return torch.outer(positions, torch.tensor(speeds, dtype=torch.float64))
 
 
@@ -77,6 +88,8 @@ def attention(cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, ang
         return out if bias is None else out + bias
 
     attn_factor = cfg.rope_scaling.attn_factor
+    if cfg.rope_scaling.kind == "yarn":
+        attn_factor *= 1 + 0.1 * math.log(cfg.rope_scaling.factor)
     keys = [rope(project(f"attn_k.head_{g}"), angles, attn_factor) for g in range(cfg.n_kv)]
     values = [project(f"attn_v.head_{g}") for g in range(cfg.n_kv)]
     heads = []

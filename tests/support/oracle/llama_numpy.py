@@ -29,21 +29,40 @@ def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
     return (1.0 - s) * scaling.factor + s
 
 
+def yarn_factor(cfg: SmolLM2Config, i: int) -> float:
+    """Return the divisor of the RoPE angle of pair i: ggml's rope_yarn, as one division of the unscaled angle."""
+    scaling = cfg.rope_scaling
+    turns = np.array([scaling.beta_fast, scaling.beta_slow])
+    dims = cfg.head_dim * np.log(scaling.orig_max_pos / (turns * 2 * np.pi)) / (2 * np.log(cfg.rope_base))
+    low, high = max(0.0, np.floor(dims[0])), min(cfg.head_dim - 1.0, np.ceil(dims[1]))
+    mix = scaling.ext_factor * (1 - np.clip((i - low) / max(0.001, high - low), 0, 1))
+    return float(1 / (scaling.freq_scale * (1 - mix) + mix))
+
+
 def freq_factors(cfg: SmolLM2Config) -> F64:
     """Return one factor for each pair, shape (d/2,), rounded to float32 because toynn uploads them as float32."""
     factors = []
     for i in range(cfg.head_dim // 2):
         wavelength = 2.0 * np.pi * cfg.rope_base ** (2.0 * i / cfg.head_dim)
-        scaled = cfg.rope_scaling.kind == "llama3"
-        factors.append(llama3_factor(cfg.rope_scaling, wavelength) if scaled else 1.0)
+        if cfg.rope_scaling.kind == "yarn":
+            factors.append(yarn_factor(cfg, i))
+        else:
+            scaled = cfg.rope_scaling.kind == "llama3"
+            factors.append(llama3_factor(cfg.rope_scaling, wavelength) if scaled else 1.0)
     return np.array(factors, dtype=np.float32).astype(np.float64)
 
 
 def rope(x: F64, positions: F64, cfg: SmolLM2Config) -> F64:
     """Rotate each pair (i, i + d/2) of x (B, T, heads, d) by position * base^(-2i/d) / factor_i; positions (B, T)."""
     half = cfg.head_dim // 2
-    speed = cfg.rope_base ** (-2.0 * np.arange(half) / cfg.head_dim) / freq_factors(cfg) * cfg.rope_scaling.freq_scale
-    turn = np.exp(1j * positions[:, :, None, None] * speed) * cfg.rope_scaling.attn_factor  # (B, T, 1, d/2)
+    scaling = cfg.rope_scaling
+    speed = cfg.rope_base ** (-2.0 * np.arange(half) / cfg.head_dim) / freq_factors(cfg)
+    size = scaling.attn_factor
+    if scaling.kind == "yarn":
+        size *= 1 + 0.1 * np.log(1 / scaling.freq_scale)
+    else:
+        speed = speed * scaling.freq_scale
+    turn = np.exp(1j * positions[:, :, None, None] * speed) * size  # (B, T, 1, d/2)
     turned = (x[..., :half] + 1j * x[..., half:]) * turn
     return np.concatenate([turned.real, turned.imag], axis=-1)
 

@@ -45,6 +45,9 @@ class Variant:
 # Wavelengths below orig/high = 4, above orig/low = 16, and between them (d = 10, base 100).
 LLAMA3 = RopeScaling.llama3(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
 
+# Of the five pairs, the first keeps its speed, the last turns four times slower, and the others are between them.
+YARN = RopeScaling.yarn(factor=4.0, orig_max_pos=64, attn_factor=0.9, beta_fast=8.0, beta_slow=0.5)
+
 VARIANTS = {
     "tied": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 7),
     "untied": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 7, untied=True),
@@ -55,6 +58,12 @@ VARIANTS = {
     "batch of 3": Variant(SmolLM2Config(23, 12, 3, 3, 20, 2, 16, 10000.0, 1e-5), 5, t_batch=3),
     "llama3 rope": Variant(
         SmolLM2Config(23, 20, 2, 1, 18, 2, 64, 100.0, 1e-5, head_dim=10, rope_scaling=LLAMA3), 9, untied=True
+    ),
+    "linear rope": Variant(
+        SmolLM2Config(23, 20, 2, 1, 18, 2, 64, 100.0, 1e-5, head_dim=10, rope_scaling=RopeScaling.linear(4.0)), 9
+    ),
+    "yarn rope": Variant(
+        SmolLM2Config(23, 20, 2, 1, 18, 2, 64, 100.0, 1e-5, head_dim=10, rope_scaling=YARN), 9, t_batch=2
     ),
     "everything at once": Variant(
         SmolLM2Config(29, 14, 4, 2, 20, 3, 64, 100.0, 1e-4, head_dim=10, donor_d_in=17, rope_scaling=LLAMA3),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, boolean, instance_of, weights_by_name
 from toynn.errors import SessionError, TinyNNValueError
-from toynn.llm.engine.realized_model import RealizedModel
+from toynn.llm.engine.seq_names import SeqNames
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.inputs import checked_clip, checked_hp, checked_positions, checked_token_ids
 from toynn.llm.layout import Layout, NodeTimes, require_trainable
@@ -30,7 +30,7 @@ from toynn.tinynn import (
 )
 
 
-class LlamaSeqEngine(RealizedModel):
+class LlamaSeqEngine(SeqNames):
     """A model on a session. Realize it, build and run its graphs as often as needed, then close it, or use `with`.
 
     `build_training_step` and `forward` build different graphs over the same weights and moments. The engine holds one

@@ -93,18 +93,18 @@ class RealizedModel(Initialised):
 
     @property
     def t_seq_positions(self) -> Tensor:
-        """Positions, i32 ne=[T*B], an input of the current graph. Raises SessionError before a graph is built."""
-        return self._require_graph().positions
+        """Positions, i32 ne=[T*B], an input of the current graph. Without a graph, it builds the forward graph."""
+        return self._built_graph().positions
 
     @property
     def t_seq_logits(self) -> Tensor:
-        """Logits, ne=[vocab, T*B], of the current graph. Raises SessionError before a graph is built."""
-        return self._require_graph().taps["logits"]
+        """Logits, ne=[vocab, T*B], of the current graph. Without a graph, it builds the forward graph."""
+        return self._built_graph().taps["logits"]
 
     @property
     def taps(self) -> dict[str, Tensor]:
-        """Activations of the current graph by name. Raises SessionError before a graph is built."""
-        return dict(self._require_graph().taps)
+        """Activations of the current graph by name. Without a graph, it builds the forward graph."""
+        return dict(self._built_graph().taps)
 
     @property
     def training_loss(self) -> Tensor | None:
@@ -176,6 +176,14 @@ class RealizedModel(Initialised):
         if self._layout is None:
             raise SessionError("the engine is not realized: call realize_for_random_init first")
         return self._layout
+
+    def _built_graph(self) -> ForwardGraph:
+        """Return the current graph. If there is none, build the forward graph, as the reference's realize does."""
+        layout = self._require_layout()
+        with layout.session.exclusive():
+            if self._graph is None:
+                self._graph = layout.forward_graph(layout.keeps_taps)
+            return self._graph
 
     def _require_graph(self) -> ForwardGraph:
         self._require_layout()

@@ -40,7 +40,7 @@ class FusedGraph(GraphBuilder):
     def rope_table(self, r: Rope) -> Tensor:
         """Return the cosines and sines of all angles: (n, d_head)."""
         node = tnn_fused_rope_table(
-            self.session, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.freq_scale, r.scaling.attn_factor
+            self.session, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.angle_scale, r.scaling.amplitude
         )
         return self.named("rope_table", node)
 
