@@ -15,7 +15,7 @@ from scikit_build_core import build as skbuild
 
 
 def __getattr__(hook: str) -> Any:
-    """Return any other hook of scikit-build-core; pyproject.toml decides which hooks exist."""
+    """Return any other hook of PEP 517 from scikit-build-core."""
     return getattr(skbuild, hook)
 
 

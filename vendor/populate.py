@@ -3,9 +3,9 @@
     python vendor/populate.py            # does nothing if vendor/ggml is complete
     TOYNN_GGML_SDIST=libggml_python-0.20.2.post1.tar.gz python vendor/populate.py      # without a network
 
-The build runs this script. It uses the standard library and, only to download, `python -m pip`. The tree is created by
-one rename, so it exists completely or not at all. Its stamp file lists every file with its sha256, so a second run
-only compares. The tree is never edited: csrc/ adds what ggml lacks.
+The build runs this script. It uses the standard library, and `python -m pip` for the download. The tree is created by
+one rename, so it is complete or does not exist. A stamp file lists every file of the tree with its sha256, so a second
+run only compares. The tree is never edited: csrc/ adds what ggml lacks.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ VENDOR = Path(__file__).resolve().parent
 SDIST_ENV = "TOYNN_GGML_SDIST"
 STAMP = ".toynn-stamp"
 
-# What the CPU build needs of ggml/: whole folders, single files, and the files (not folders) directly in src/.
+# The parts of ggml/ that the CPU build needs: whole folders, single files, and the files (not folders) directly in
+# src/.
 KEPT_FOLDERS = ("include", "src/ggml-cpu", "cmake")
 KEPT_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS", "ggml.pc.in")
 KEPT_TOP_LEVEL = "src"
-# An archive without these files is not a ggml tree.
+# Every ggml tree has these files, so an archive without them is refused.
 REQUIRED = ("CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c", "src/ggml-cpu/ggml-cpu.c")
 
 
 class PopulateError(Exception):
-    """The source of ggml cannot be provided. The message says what is wrong and what to do."""
+    """The source of ggml cannot be provided. The message says why, and what to do."""
 
 
 def pairs_of(path: Path) -> dict[str, str]:
-    """Return the values of the lock file by key. It consists of `key = value` lines; `#` starts a comment."""
+    """Return the values of the lock file by key. The file consists of lines `key = value`, and `#` starts a comment."""
     lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in lines if "=" in line)
 
@@ -70,7 +71,7 @@ class Lock:
 
 
 def damage(tree: Path, lock: Lock) -> str:
-    """Return what is wrong with the tree, or "" if it is complete and as pinned.
+    """Return a description of what is wrong with the tree, or "" if it is complete and equals the pinned source.
 
     Raises PopulateError if a file was edited or added.
     """
@@ -87,14 +88,14 @@ def damage(tree: Path, lock: Lock) -> str:
     if absent:
         return f"it is incomplete: {len(absent)} of {len(recorded)} files are missing, for example {absent[0]}"
     changed = [name for name, digest in recorded.items() if file_sha256(tree / name) != digest]
-    if changed:  # perhaps a change that the user wants to keep, so it is not overwritten
+    if changed:  # not overwritten, because the user may want to keep the change
         raise PopulateError(
             f"{len(changed)} files of {tree} were changed after unpacking, for example {changed[0]}. ggml is built "
             "unmodified: additions belong in csrc/. Save your change if you need it, then remove the folder "
             f"{tree} and build again."
         )
     strange = sorted(names_of(tree) - recorded.keys())
-    if strange:  # an added header would be compiled in
+    if strange:  # the build would include an added header
         raise PopulateError(
             f"{tree} contains {len(strange)} files that do not belong to ggml, for example {strange[0]}. ggml is built "
             f"unmodified. Move them away if you need them, then remove the folder {tree} and build again."
@@ -187,7 +188,7 @@ def download(lock: Lock, workdir: Path) -> Path:
 def _own_environment() -> dict[str, str]:
     """Return the environment without the variables that pip sets for a build backend.
 
-    The second pip, which downloads ggml, would use them too.
+    The pip that downloads ggml runs inside that build, and would use them too.
     """
     return {key: value for key, value in os.environ.items() if not key.startswith(("PEP517_", "_PYPROJECT_HOOKS_"))}
 
@@ -229,7 +230,7 @@ def unpack(sdist: Path, lock: Lock, tree: Path) -> None:
                 if not member.isfile() or prefix not in path.parents or not is_kept(path.relative_to(prefix)):
                     continue
                 source = archive.extractfile(member)
-                assert source is not None  # a regular file
+                assert source is not None  # None only if the member is not a regular file
                 target = tree / path.relative_to(prefix)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source, target.open("wb") as out:
@@ -263,7 +264,7 @@ def refuse_unsafe(member: tarfile.TarInfo) -> None:
 
 
 def populate(vendor: Path, lock: Lock) -> bool:
-    """Make vendor/ggml complete. Return False if it was complete already."""
+    """Make vendor/ggml complete. Return False if it was already complete."""
     tree = vendor / "ggml"
     wrong = damage(tree, lock)
     if not wrong:
@@ -288,7 +289,7 @@ def populate(vendor: Path, lock: Lock) -> bool:
 
 def move_into_place(fresh: Path, tree: Path, old: Path, lock: Lock) -> None:
     if not damage(tree, lock):
-        return  # another build created it meanwhile
+        return  # another build created the tree meanwhile
     with contextlib.suppress(FileNotFoundError):
         tree.rename(old)
     fresh.rename(tree)
@@ -300,8 +301,12 @@ def say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--lock", type=Path, default=VENDOR / "ggml.lock", help="lock file (default: vendor/ggml.lock)")
-    parser.add_argument("--vendor", type=Path, default=VENDOR, help="where to create ggml/ (default: vendor/)")
+    parser.add_argument(
+        "--lock", type=Path, default=VENDOR / "ggml.lock", help="path of the lock file (default: vendor/ggml.lock)"
+    )
+    parser.add_argument(
+        "--vendor", type=Path, default=VENDOR, help="folder in which ggml/ is created (default: vendor/)"
+    )
     arguments = parser.parse_args(argv)
     try:
         lock = Lock.read(arguments.lock)

@@ -1,9 +1,9 @@
-"""Write the bill of materials of the wheel, CycloneDX 1.6 in JSON: what is compiled in besides toynn's own code.
+"""Write the wheel's bill of materials, CycloneDX 1.6 in JSON, which lists the compiled code that is not toynn's own.
 
 python vendor/sbom.py 0.1.0 toynn.cdx.json        (CMake runs it; the file is in dist-info/sboms of the wheel, PEP 770)
 
-All data about ggml comes from vendor/ggml.lock. The document contains neither a time nor a random serial number, so the
-same source gives the same bytes.
+All data about ggml comes from vendor/ggml.lock. The document contains no time and no random serial number, so the same
+source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from populate import Lock, pairs_of
 VENDOR = Path(__file__).resolve().parent
 
 MIT = [{"license": {"id": "MIT"}}]
-# Parts of ggml that are compiled in and have other copyright holders; NOTICE lists them too.
+# Parts of ggml that are compiled in and have other copyright holders. NOTICE lists them too.
 PARTS = (
     ("ggml-cpu/llamafile", "Copyright 2024 Mozilla Foundation"),
     ("ggml-cpu/ops.cpp (YaRN)", "Copyright (c) 2023 Jeffrey Quesnelle and Bowen Peng"),
@@ -25,7 +25,7 @@ PARTS = (
 
 
 def bill(version: str, lock_file: Path) -> dict[str, object]:
-    """Return the document for this version of toynn and the ggml in the lock file."""
+    """Return the document for this version of toynn and the version of ggml in the lock file."""
     lock, pairs = Lock.read(lock_file), pairs_of(lock_file)
     toynn, ggml = f"pkg:pypi/toynn@{version}", f"pkg:github/ggml-org/ggml@{pairs['ggml_tag']}"
     source = {

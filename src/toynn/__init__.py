@@ -1,16 +1,17 @@
 """Train small llama-family models on the real ggml, with losses that have the same bytes every time.
 
 For text, three functions are enough: `prepare` turns text files into training data, `train` trains a model on it, and
-`load` opens a model that reads, writes and scores text. The other names are the engine below them.
+`load` opens a model that continues and scores text. The other names are the engine on which these functions are built.
 
 Public names are imported when they are first used, so that `import toynn` loads neither numpy nor ggml.
 """
 
 from toynn import _interpreter  # noqa: F401  first of all imports: it refuses a sub-interpreter
 
-TYPE_CHECKING = False  # type checkers assume that it is True; importing typing would double the import time
+# Type checkers assume that this name is True. Importing it from typing would double the import time.
+TYPE_CHECKING = False
 
-# The module of each public name. A name that ends its module's path is the module itself.
+# The module of each public name. A name that is the last part of its module's path is the module itself.
 _MODULES = {
     "AdamW": "toynn.llm.adamw",
     "ConfigurationError": "toynn.errors",

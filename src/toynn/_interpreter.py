@@ -6,17 +6,18 @@ from __future__ import annotations
 def _refuse_sub_interpreter() -> None:
     """Raise ImportError in a sub-interpreter, because numpy and cffi keep state that belongs to a single interpreter.
 
-    This runs before any other import. numpy's own error does not say what to do, and is only a warning on Python 3.11
-    and earlier; and Python 3.12.1 crashes later if its own extensions were refused in a sub-interpreter.
+    This runs before any other import, for two reasons. numpy's own error does not say what to do, and it is only a
+    warning on Python 3.11 and earlier. Python 3.12.1 crashes later if its own extensions were refused in a
+    sub-interpreter.
     """
     try:
         import ctypes
 
         python = ctypes.pythonapi
     except ImportError as error:
-        if "subinterpreter" in str(error):  # Python 3.12's ctypes refuses sub-interpreters too
+        if "subinterpreter" in str(error):  # ctypes of Python 3.12 refuses to be imported in a sub-interpreter
             raise _refusal() from None
-        return  # without libffi the id of the interpreter cannot be read
+        return  # ctypes needs libffi; without it the id of the interpreter cannot be read
     python.PyInterpreterState_Get.restype = ctypes.c_void_p
     python.PyInterpreterState_GetID.argtypes = [ctypes.c_void_p]
     python.PyInterpreterState_GetID.restype = ctypes.c_int64

@@ -1,8 +1,9 @@
-"""Checks of single values: each returns the value in the type that toynn computes with, or raises naming it.
+"""Check single values. Each function returns the value in the type that toynn computes with, or raises an error that
+names it.
 
-A value of the wrong kind (a bool or a float instead of an integer) is a TinyNNTypeError, a value out of range a
-TinyNNValueError. A caller's object may misbehave in any of its methods: its exception becomes the cause of an error
-that names the argument. This module is below everything else: it imports only the error classes and numpy.
+A value of the wrong type (a bool or a float instead of an integer) raises TinyNNTypeError, and a value out of range
+raises TinyNNValueError. A method of a caller's object may raise anything: that exception becomes the cause of an error
+that names the argument. Every other module may import this one, because it imports only the error classes and numpy.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
-INT31_MAX = 2**31 - 1  # ggml's ids, positions and row counts are C ints
+INT31_MAX = 2**31 - 1  # ids, positions and row counts are C ints in ggml
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _BOOLS = (bool, np.bool_)
 _HEX_DIGITS = frozenset("0123456789abcdef")
-_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # float() accepts some
-_NAME = type.__dict__["__name__"]  # reads the name of a type even if its metaclass defines __name__
+_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # float() accepts some of these types
+_NAME = type.__dict__["__name__"]  # reads the name of a type correctly even if its metaclass defines __name__
 
 
 # ---- showing values in messages ----
@@ -37,16 +38,22 @@ def kind_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Return the value and its type, at most 60 characters of the value; only its type if it cannot be printed."""
+    """Return the first 60 characters of the value, and its type.
+
+    If the value cannot be printed, return only its type.
+    """
     try:
         text = repr(str(value) if isinstance(value, PurePath) else value)
-    except Exception:  # a number in it is too long to print, or its __repr__ raises
+    except Exception:  # __repr__ raised, or the value contains a number with too many digits to print
         return f"a value of type {kind_of(value)}"
     return f"{text:.60} ({kind_of(value)})"
 
 
 def shown_integer(number: int) -> str:
-    """Return the number, or its length: Python refuses to print more than 4300 digits."""
+    """Return the digits of the number.
+
+    If there are too many for Python to print (more than 4300), return its length.
+    """
     return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
 
@@ -54,7 +61,7 @@ def shown_integer(number: int) -> str:
 
 
 def integer(name: str, value: object, least: int, most: int = INT31_MAX) -> int:
-    """Return an integer from least to most. Accepts Python's and numpy's integers, but no bool."""
+    """Return an integer from least to most. Python's and numpy's integers are accepted, a bool is not."""
     if isinstance(value, _BOOLS):
         raise TinyNNTypeError(f"{name} must be an integer, got {shown(value)}")
     try:
@@ -97,12 +104,12 @@ def float32(name: str, value: object) -> float:
 
 
 def real(name: str, value: object, fits: Callable[[float], bool], expected: str) -> float:
-    """Return a finite number for which fits() is true after rounding to float32, which is what ggml computes with.
+    """Return a finite number for which fits() is true after rounding to float32, the type that ggml computes with.
 
-    `expected` describes such numbers in the message, for example "from 0 to 1".
+    `expected` describes the accepted numbers in the message, for example "from 0 to 1".
     """
     number = float64(name, value)
-    in_range = abs(number) <= FLOAT32_MAX  # False for NaN too
+    in_range = abs(number) <= FLOAT32_MAX  # also False for NaN
     if not (in_range and fits(float(np.float32(number)))):
         raise TinyNNValueError(f"{name} must be {expected} (as a float32), got {number!r}")
     return number
@@ -123,12 +130,12 @@ def sha256_digest(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
     if len(value) != 64 or not set(value) <= _HEX_DIGITS:
-        raise TinyNNValueError(f"{name} must be a SHA-256 of 64 digits from 0 to f, got {value!r:.80}")
+        raise TinyNNValueError(f"{name} must be a SHA-256 of 64 lower-case hexadecimal digits, got {value!r:.80}")
     return value
 
 
 def boolean(name: str, value: object) -> bool:
-    """Return a bool, given as Python's or numpy's."""
+    """Return a bool. Python's and numpy's bools are accepted."""
     if not isinstance(value, _BOOLS):
         raise TinyNNTypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
@@ -147,10 +154,10 @@ def instance_of(name: str, value: object, kind: type) -> None:
 
 
 def text(name: str, value: object) -> str:
-    """Return a plain str."""
+    """Return the value as a plain str, even if it is an object of a subclass of str."""
     if not isinstance(value, str):
         raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
-    return str.__str__(value)  # the method of str, even if a subclass overrides it
+    return str.__str__(value)  # str's own method, even if a subclass overrides it
 
 
 def label(name: str, value: object) -> bytes:
@@ -165,7 +172,7 @@ def label(name: str, value: object) -> bytes:
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    """Return a str that is one of the allowed ones. Anything else, of any type, is a TinyNNValueError."""
+    """Return a str that is one of the allowed strings. Any other value, of any type, raises TinyNNValueError."""
     if not (isinstance(value, str) and str.__str__(value) in allowed):
         raise TinyNNValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
     return str.__str__(value)

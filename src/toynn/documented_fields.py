@@ -1,4 +1,7 @@
-"""Dataclass fields with a description, used by the docs, the command-line help and the comments in TOML files."""
+"""Dataclass fields with a description.
+
+The documentation, the command-line help and the comments in TOML files use it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def required(meaning: str) -> Any:
 def meaning_of(kind: type[Any], name: str) -> str:
     """Return the description of the field `name` of the dataclass `kind`, from the class or its nearest base.
 
-    So a subclass can give a field another default without repeating the description. Raises KeyError if there is none.
+    A subclass can therefore give a field another default without repeating the description. Raises KeyError if there is
+    no description.
     """
     for base in kind.__mro__:
         field = base.__dict__.get("__dataclass_fields__", {}).get(name)

@@ -1,4 +1,7 @@
-"""All exceptions of toynn: each is a `TinyNNError` and also the built-in class that a caller would expect."""
+"""All exceptions of toynn.
+
+Each is a `TinyNNError`, and also an instance of the built-in class that a caller would expect.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ class TinyNNError(Exception):
 
 
 class SessionError(TinyNNError, RuntimeError):
-    """A call in the wrong state or order: after close or fork, before realize, or with a stale or foreign handle."""
+    """A call was made in the wrong state or order: after close or fork, before realize, or with a stale handle."""
 
 
 class UninitialisedError(SessionError, AttributeError):
@@ -16,27 +19,27 @@ class UninitialisedError(SessionError, AttributeError):
 
 
 class TinyNNValueError(TinyNNError, ValueError):
-    """An argument of the right type with a wrong value: a shape, a length, a range, a number that is not finite."""
+    """An argument of the right type has a wrong value: a wrong shape or length, or a number out of range."""
 
 
 class ConfigurationError(TinyNNValueError):
-    """A configuration that cannot be used: an unknown key, a wrong value, or keys that contradict each other."""
+    """A configuration cannot be used: it has an unknown key, a wrong value, or keys that contradict each other."""
 
 
 class FileFormatError(TinyNNValueError):
-    """A file or folder that is damaged, has another format, or was written by a newer version."""
+    """A file or folder is damaged, has another format, or was written by a newer version of toynn."""
 
 
 class RunFolderError(SessionError):
-    """A run folder that cannot be written: another process is writing it, or it was closed or removed."""
+    """A run folder cannot be written: another process is writing it, or it was closed or removed."""
 
 
 class TinyNNTypeError(TinyNNError, TypeError):
-    """An argument of the wrong type or dtype."""
+    """An argument has the wrong type or dtype."""
 
 
 class ConfigurationTypeError(ConfigurationError, TinyNNTypeError):
-    """A value of the wrong type in a configuration file or in a `section.key=VALUE` setting."""
+    """A value in a configuration file, or in a `section.key=VALUE` setting, has the wrong type."""
 
 
 class TinyNNMemoryError(TinyNNError, MemoryError):
@@ -44,4 +47,4 @@ class TinyNNMemoryError(TinyNNError, MemoryError):
 
 
 class InternalError(TinyNNError, RuntimeError):
-    """ggml reported a failure that the checks of toynn did not foresee: a bug in toynn, please report it."""
+    """ggml reported a failure that toynn's checks did not foresee. This is a bug in toynn; please report it."""

@@ -1,11 +1,11 @@
-"""The extra that installs each optional library, so that the error for a missing library says what to install."""
+"""The table of optional libraries and the extras that install them. The error for a missing library names the extra."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# By module name. A test compares this table with the extras in pyproject.toml.
+# The keys are module names. A test compares this table with the extras in pyproject.toml.
 EXTRA_OF = {
     "click": "cli",
     "rich": "cli",
@@ -21,9 +21,9 @@ EXTRA_OF = {
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """Make a ModuleNotFoundError of the block say which extra of toynn installs the missing library.
+    """Add to a ModuleNotFoundError that the block raises the name of the extra that installs the missing library.
 
-    extra: the extra to name, if several install it. Other errors pass unchanged.
+    extra: the extra to name, if several extras install the library. Other errors pass unchanged.
     """
     try:
         yield

@@ -8,21 +8,24 @@ from toynn.errors import UninitialisedError
 
 
 class Initialised:
-    """Makes an attribute that is missing because `__init__` did not run an UninitialisedError.
+    """Base class: reading an attribute that is missing because `__init__` did not run raises UninitialisedError.
 
     Such an object comes from `cls.__new__(cls)`, or from a subclass that does not call `super().__init__()`. Python
-    calls `__getattr__` only for a missing attribute, so others are as fast as before.
+    calls `__getattr__` only for a missing attribute, so access to other attributes stays fast.
     """
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # a type checker would accept every attribute
+    if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept every attribute
 
         def __getattr__(self, name: str) -> Any:
             """Raise UninitialisedError, or AttributeError if `__init__` ran or Python asks for a special method."""
             kind = type(self)
             if not name.startswith("__") and not _has_values(self):
-                raise UninitialisedError(f"{name} cannot be read: __init__ of this {kind.__name__} did not run")
+                raise UninitialisedError(
+                    f"{name} cannot be read, because __init__ of this {kind.__name__} did not run; create the "
+                    f"object with {kind.__name__}(...)"
+                )
             raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 

@@ -1,4 +1,4 @@
-"""Names of arguments in messages: as in a Python call, or as on the command line."""
+"""How messages name an argument: as in a Python call, or as on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMMAND_LINE = ContextVar("_COMMAND_LINE", default=False)
 
 @contextmanager
 def on_the_command_line() -> Iterator[None]:
-    """Make messages of the block name the options of the `toynn` command."""
+    """Let the messages of the block name options of the `toynn` command instead of Python arguments."""
     token = _COMMAND_LINE.set(True)
     try:
         yield
@@ -20,5 +20,5 @@ def on_the_command_line() -> Iterator[None]:
 
 
 def spelled(python: str, command: str) -> str:
-    """Return how an argument is given: `command` while the `toynn` command runs, otherwise `python`."""
+    """Return the name of an argument for a message: `command` while the `toynn` command runs, otherwise `python`."""
     return command if _COMMAND_LINE.get() else python

@@ -66,7 +66,7 @@ def test_a_pipe_or_device_in_a_run_folder_is_refused_at_once(
 
 def test_an_export_does_not_replace_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TinyNNValueError, match="is not a regular file and cannot be replaced"):
+    with pytest.raises(TinyNNValueError, match="is not a regular file"):
         export_gguf(random_model(), tmp_path / "pipe", overwrite=True)
     assert (tmp_path / "pipe").is_fifo()
 

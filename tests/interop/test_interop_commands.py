@@ -126,7 +126,7 @@ def test_wrong_input_gives_exit_status_2_and_one_line(run: Path, tmp_path: Path)
     assert_refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")
     assert_refused(toynn("export", run, tmp_path / "no" / "hf"), f"the folder {tmp_path / 'no'} does not exist")
     write_checkpoint(tmp_path / "other", make("llama3 rope"))
-    assert_refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export GGUF instead")
+    assert_refused(toynn("export", tmp_path / "other", tmp_path / "hf"), "export a GGUF file instead")
     assert not (tmp_path / "hf").exists()
 
     (tmp_path / "x.gguf").write_text("no gguf")

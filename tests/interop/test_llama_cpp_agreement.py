@@ -203,7 +203,7 @@ def test_without_an_end_of_text_an_unused_token_is_exported_or_a_note_names_the_
     with LlamaCpp(tmp_path / "a.gguf") as theirs:
         assert [token for token in range(n + 3) if theirs.is_end(token)] == [n]
     notes = export_gguf(make("tied", tokens=content, vocab=n), tmp_path / "b.gguf").notes
-    assert notes == ("the model has no end-of-text token: llama.cpp will use token 11 instead, ','",)
+    assert notes == ("the model has no end-of-text token, so llama.cpp will use token 11, ','",)
     with LlamaCpp(tmp_path / "b.gguf") as theirs:
         assert [token for token in range(n) if theirs.is_end(token)] == [11]
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quick
 )
 def test_the_error_names_the_class_and_is_a_session_error_and_an_attribute_error(kind: type, name: str) -> None:
     empty: object = object.__new__(kind)
-    with pytest.raises(UninitialisedError, match=f": __init__ of this {kind.__name__} did not run") as raised:
+    with pytest.raises(UninitialisedError, match=f" because __init__ of this {kind.__name__} did not run") as raised:
         getattr(empty, name)
     assert isinstance(raised.value, SessionError)
     assert not hasattr(empty, name)

@@ -14,16 +14,17 @@ from toynn.interop.pre_tokenizers import by_name, name_of
 from toynn.text.token_rules import template, tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
-_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # one character for each byte
+_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # the alphabet has one character for each byte
 
 
 @dataclass(frozen=True)
 class ByteLevelBpe:
-    """The tokenizer as GGUF describes it.
+    """A byte-level BPE tokenizer in the form of a GGUF file.
 
-    tokens: text of each token, by id. kinds: gguf.TokenType of each token; UNUSED for an id that never occurs in text.
-    merges: "left right", in order of priority. pre: the pre-tokenizer, by its name in llama.cpp.
-    before, after: the tokens that the tokenizer's rules put around a text.
+    tokens: the text of each token, by id. kinds: the gguf.TokenType of each token; UNUSED for an id that never occurs
+    in text.
+    merges: pairs "left right" in order of priority. pre: the name of the pre-tokenizer in llama.cpp.
+    before, after: the tokens that the tokenizer puts before and after a text.
     """
 
     tokens: list[str]
@@ -44,17 +45,22 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
     model = described["model"]
     if model["type"] != "BPE":
         raise TinyNNValueError(
-            f"its model is {model['type']}, but only byte-level BPE can be exported; `toynn prepare` trains one"
+            f"the tokenizer's model is {model['type']}, but only byte-level BPE can be exported; `toynn prepare` "
+            "trains one"
         )
     for option in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
-            raise TinyNNValueError(f"its {option} is {model[option]!r:.60}, which llama.cpp does not support")
+            raise TinyNNValueError(
+                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support"
+            )
     if (decoder := (described["decoder"] or {}).get("type")) != "ByteLevel":
-        raise TinyNNValueError(f"its decoder is {decoder}, but llama.cpp supports only ByteLevel")
+        raise TinyNNValueError(f"the tokenizer's decoder is {decoder}, but llama.cpp supports only ByteLevel")
     pre = name_of(described["pre_tokenizer"], bool(model.get("ignore_merges")), described["normalizer"])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     if not merges:
-        raise TinyNNValueError("it has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens")
+        raise TinyNNValueError(
+            "the tokenizer has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens"
+        )
     tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
     return ByteLevelBpe(tokens, kinds, merges, pre, *tokens_around(tokenizer))
 
@@ -65,17 +71,21 @@ def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) 
         token = entry["content"]
         for option in ("lstrip", "rstrip", "single_word"):
             if entry[option]:
-                raise TinyNNValueError(f"its token {token!r:.60} sets {option}, which llama.cpp does not support")
+                raise TinyNNValueError(f"the token {token!r:.60} sets {option}, which llama.cpp does not support")
         known[entry["id"]] = (token, TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
     if known and max(known) >= vocab:
-        raise TinyNNValueError(f"its largest token id is {max(known)}, but the model has only {vocab} tokens")
+        raise TinyNNValueError(
+            f"the tokenizer's largest token id is {max(known)}, but the model has only {vocab} tokens"
+        )
     for i, (token, kind) in known.items():
         if not token or (kind == TokenType.NORMAL and not _ALPHABET.issuperset(token)):
-            raise TinyNNValueError(f"its token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
+            raise TinyNNValueError(f"the token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
     ids: dict[str, int] = {}
     for i, (token, _) in known.items():
         if (other := ids.setdefault(token, i)) != i:
-            raise TinyNNValueError(f"its ids {other} and {i} are both {token!r:.60}; each token must have one id")
+            raise TinyNNValueError(
+                f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
+            )
     tokens, kinds = [], []
     for i in range(vocab):
         token, kind = known.get(i) or (_filler(i, ids), TokenType.UNUSED)
@@ -104,9 +114,11 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         if kind == TokenType.UNUSED:
             continue
         if kind not in (TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED):
-            raise FileFormatError(f"token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
+            raise FileFormatError(f"the token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
         if token in vocabulary:
-            raise FileFormatError(f"the tokens {vocabulary[token]} and {i} are both {token!r:.60}")
+            raise FileFormatError(
+                f"the ids {vocabulary[token]} and {i} are both the token {token!r:.60}; each token must have one id"
+            )
         vocabulary[token] = i
         if kind != TokenType.NORMAL:
             added.append({"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
@@ -114,7 +126,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
     merges = [merge.split(" ") for merge in bpe.merges]
     for i, merge in enumerate(merges):
         if len(merge) != 2:
-            raise FileFormatError(f"merge {i}, {bpe.merges[i]!r:.60}, must consist of two tokens")
+            raise FileFormatError(f"the merge {i} must consist of two tokens, got {bpe.merges[i]!r:.60}")
     described = {
         "version": "1.0",
         "truncation": None,

@@ -1,4 +1,4 @@
-"""Put the name of the file in front of an error about its content."""
+"""Put the path of a file in front of errors about its content."""
 
 from __future__ import annotations
 

@@ -29,14 +29,15 @@ GGUF_DTYPES = {
     "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
-_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION of ggml
+_QUANTIZATION_VERSION = 2  # ggml's constant GGML_QNT_VERSION
 
 
 @dataclass(frozen=True)
 class GgufExport(Initialised):
-    """What was written.
+    """The result of an export: what the file contains.
 
-    tensors: type of each tensor, by name. notes: sentences about what differs from the request.
+    tensors: the type of each tensor, by name. notes: sentences for the user about differences from the requested
+    export.
     """
 
     path: Path
@@ -51,8 +52,8 @@ def export_gguf(
     """Write a model and its tokenizer as a GGUF file of the `llama` architecture.
 
     Matrices are stored in `dtype`; norms and biases stay f32. With q8_0, a matrix whose row length is not a multiple
-    of 32 is stored as f16, as the converter of llama.cpp does. A projection lens is folded into the embedding. The
-    file is written under another name and renamed when it is complete; until then an old file stays unchanged.
+    of 32 is stored as f16, as the converter of llama.cpp does. A projection lens is folded into the embedding. The file
+    is written under another name and renamed when it is complete, so an old file stays unchanged until then.
 
     Args:
         dtype: "f32", "f16", "bf16" or "q8_0".
@@ -60,8 +61,8 @@ def export_gguf(
         overwrite: replace an existing file.
 
     Raises:
-        TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or llama.cpp
-            does not support the tokenizer, the RoPE scaling or the size of a weight.
+        TinyNNValueError: the file exists and `overwrite` is False; the path is a pipe or a device; or llama.cpp does
+            not support the tokenizer, the RoPE scaling or the size of a weight.
         OSError: the file cannot be written.
     """
     if not isinstance(model, TrainedModel):
@@ -71,11 +72,11 @@ def export_gguf(
     if path.is_dir():
         raise TinyNNValueError(f"path: {path} is a folder; give the path of a file")
     if path.exists() and not path.is_file():
-        raise TinyNNValueError(f"path: {path} is not a regular file and cannot be replaced; give another path")
+        raise TinyNNValueError(f"path: {path} is not a regular file, so it cannot be replaced; give another path")
     if not path.parent.is_dir():
         raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
     if path.exists() and not boolean("overwrite", overwrite):
-        raise TinyNNValueError(f"path: {path} already exists; overwrite=True replaces it")
+        raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}
@@ -113,7 +114,7 @@ def _name_of(model: TrainedModel, path: Path, name: str | None) -> str:
 
 
 def _write_description(writer: GGUFWriter, model: TrainedModel, name: str) -> None:
-    """Write what programs show to a user, and the settings of an imported model."""
+    """Write the values that programs show to users, and the settings of an imported model."""
     foreign = model.foreign
     writer.add_type("model")
     writer.add_name(name)
@@ -172,7 +173,7 @@ def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLeve
     adds_bos, adds_eos = len(bpe.before) == 1, bpe.after != [] and bpe.after == [eos]
     if adds_bos:
         bos = bpe.before[0]
-    elif bos is None:  # in training, a text begins after the end token of the text before it
+    elif bos is None:  # in training, the token before a text is the end token of the previous text
         bos = eos
     _write_ids(writer, model, bos, eos, notes)
     writer.add_add_bos_token(adds_bos)
@@ -203,21 +204,21 @@ def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: in
 def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:
     """Return the id of the token that ends a text.
 
-    For a model without such a token, llama.cpp would take id 11, whatever it is. An unused token is better, because it
-    never occurs in a text.
+    If a file names no such token, llama.cpp uses id 11, which may be any token. So an unused token is written for a
+    model without one, because it never occurs in a text.
     """
     if model.eos_id is not None:
         return model.eos_id
     if TokenType.UNUSED in bpe.kinds:
         return bpe.kinds.index(TokenType.UNUSED)
-    notes.append(f"the model has no end-of-text token: llama.cpp will use token 11 instead, {bpe.tokens[11]!r}")
+    notes.append(f"the model has no end-of-text token, so llama.cpp will use token 11, {bpe.tokens[11]!r}")
     return None
 
 
 def _add_tensor(
     writer: GGUFWriter, name: str, values: npt.NDArray[np.float32], kind: GGMLQuantizationType
 ) -> GGMLQuantizationType:
-    """Add a tensor and return the type it is stored in; `export_gguf` describes the choice."""
+    """Add a tensor to the file, and return the type in which it is stored; `export_gguf` describes the choice."""
     if values.ndim == 1:
         kind = GGMLQuantizationType.F32
     elif values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
@@ -227,6 +228,6 @@ def _add_tensor(
         fits = bool(np.isfinite(dequantize(stored, kind)).all())
     if not fits:
         largest = float(np.abs(values).max())
-        raise TinyNNValueError(f"{name} contains values up to {largest:g}, too large for {kind.name}; use dtype f32")
+        raise TinyNNValueError(f"{name} contains values up to {largest:g}, which do not fit {kind.name}; use dtype f32")
     writer.add_tensor(name, stored, raw_dtype=kind)
     return kind

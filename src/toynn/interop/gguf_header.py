@@ -1,11 +1,11 @@
 """Read the header of a GGUF file that may be damaged or hostile.
 
-The reader of the gguf library trusts its input: it maps the file, allocates what the counts say and follows the
-offsets. A damaged file then causes an IndexError, a loop over 2**60 entries, or views of the wrong bytes. The library
-parses in its constructor, so checks cannot be added from outside. Therefore this module reads the header itself and
-compares each count and size with the size of the file before it allocates anything. It uses the library's tables of
-types. The format: the magic "GGUF", the version, the counts of tensors and values; then the values and the
-descriptions of the tensors; the data starts at the next multiple of the alignment.
+The reader of the gguf library trusts its input: it maps the file, allocates as many bytes as the counts say and follows
+the offsets. A damaged file then causes an IndexError, a loop over 2**60 entries, or views of the wrong bytes. The
+library parses in its constructor, so checks cannot be added from outside. Therefore this module reads the header
+itself, and compares each count and size with the size of the file before it allocates anything. It uses the library's
+tables of types. The format is: the magic "GGUF", the version and the counts of tensors and values; then the values and
+the descriptions of the tensors; then the data, which starts at the next multiple of the alignment.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ READ_TYPES = (
     GGMLQuantizationType.BF16,
     GGMLQuantizationType.Q8_0,
 )
-_VERSIONS = (2, 3)  # both have the same layout; version 1 had 32-bit counts
-_LONGEST_NAME = 65535  # bytes of a key or a tensor name: the limit of the format
-_MOST_DIMENSIONS = 4  # the limit of ggml
+_VERSIONS = (2, 3)  # versions 2 and 3 have the same layout, but version 1 had 32-bit counts
+_LONGEST_NAME = 65535  # the largest length of a key or a tensor name in bytes, as the format defines it
+_MOST_DIMENSIONS = 4  # the largest number of dimensions in ggml
 _LARGEST_ALIGNMENT = 1 << 20
-_LEAST_VALUE = 8 + 4 + 1  # bytes: length of the key, type, value
-_LEAST_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes: length of the name, number of dimensions, one dimension, type, offset
+_LEAST_VALUE = 8 + 4 + 1  # bytes of the smallest key-value pair: length of the key, type, value
+# Bytes of the smallest description of a tensor: length of the name, number of dimensions, one dimension, type, offset.
+_LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
 
 _SCALARS = {
     GGUFValueType.UINT8: "<u1",
@@ -51,7 +52,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor in a GGUF file. shape: row-major. offset: position of its first byte in the file."""
+    """A tensor in a GGUF file. shape: row-major. offset: position of the tensor's first byte in the file."""
 
     shape: tuple[int, ...]
     type: GGMLQuantizationType
@@ -60,9 +61,9 @@ class GgufTensor:
 
 
 class GgufValues:
-    """The key-value pairs of a header, read by key and type.
+    """The key-value pairs of a header. Each method reads a key whose value must have a certain type.
 
-    Each method raises FileFormatError if the key is missing (and there is no default) or has another type.
+    Each method raises FileFormatError if the value has another type, or if the key is missing and there is no default.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ def _described(value: Any) -> str:
 
 
 class _Bytes:
-    """The unread part of a file. No read goes beyond its end."""
+    """The part of a file that was not read yet. No read goes beyond the end of the file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -177,10 +178,10 @@ class _Bytes:
 
 
 def read_header(file: BinaryIO, size: int) -> GgufHeader:
-    """Return the header of a GGUF file of `size` bytes, open for reading at its start. Reads no tensor data.
+    """Return the header of an open GGUF file of `size` bytes, which is read from its start. No tensor data is read.
 
-    Raises FileFormatError (without the name of the file) for everything that violates the format: damage, duplicate
-    names, tensors that overlap or lie beyond the end of the file; and for tensor types that toynn cannot read.
+    Raises FileFormatError (without the name of the file) if the file violates the format: it is damaged, a name occurs
+    twice, or tensors overlap or lie beyond the end of the file. Raises it for tensor types that toynn cannot read, too.
     """
     left = _Bytes(file, size)
     if left.size < 4 or left.take(4, "the magic") != MAGIC:
@@ -240,7 +241,7 @@ def _scalars(left: _Bytes, key: str, kind: int, n: int) -> np.ndarray[Any, Any]:
 
 
 def _tensor(left: _Bytes, name: str, alignment: int) -> GgufTensor:
-    """Return the description of a tensor. Its offset is still relative to the start of the data."""
+    """Return the description of a tensor. Its offset is relative to the start of the data, not of the file."""
     n_dimensions = left.u32(f"the number of dimensions of {name!r:.80}")
     if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
         raise FileFormatError(

@@ -33,7 +33,7 @@ from toynn.model.weights import (
 )
 from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
 
-# Keys that change what the `llama` architecture of llama.cpp computes, with the only value that toynn supports.
+# Keys that change what llama.cpp computes for the architecture `llama`, each with the only value that toynn supports.
 _ONLY = {
     "llama.expert_count": 0,
     "llama.expert_used_count": 0,
@@ -51,7 +51,7 @@ _ONLY = {
     "llama.use_parallel_residual": False,
     "llama.tensor_data_layout": "Meta AI original pth",
 }
-_DEFAULT_ID = 11  # ids of the bos and the eos token that llama.cpp uses for a file without the key
+_DEFAULT_ID = 11  # ids that llama.cpp uses for the bos and the eos token if the file does not have their key
 _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -61,9 +61,10 @@ _READ = (
 
 
 def import_gguf(path: Path) -> TrainedModel:
-    """Return the model in a GGUF file of the `llama` architecture, with a byte-level BPE tokenizer or without one.
+    """Return the model in a GGUF file of the `llama` architecture, with a byte-level BPE tokenizer or without a
+    tokenizer.
 
-    All weights become f32; F32, F16, BF16 and Q8_0 can be read.
+    All weights become f32. Tensors of the types F32, F16, BF16 and Q8_0 can be read.
 
     Raises:
         FileFormatError: the file is damaged, or toynn does not support it: another architecture, a missing key, a key
@@ -114,14 +115,17 @@ def _refuse_what_is_not_computed(values: GgufValues) -> None:
         if not key.startswith("llama.") or key.removeprefix("llama.") in _READ:
             continue
         if key not in _ONLY:
-            raise FileFormatError(f"the key {key!r:.80} is unknown to toynn, and may change what the model computes")
+            raise FileFormatError(
+                f"toynn does not know the key {key!r:.80}, which may change what the model computes, so it cannot "
+                "import the file"
+            )
         only, taken = _ONLY[key], values.any(key)
         if isinstance(taken, str) != isinstance(only, str) or taken != only:
             raise FileFormatError(f"{key} is {taken!r:.60}, but toynn supports only {only!r}")
 
 
 def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
-    """Return the shape without RoPE scaling. Refuses more layers than the number of tensors allows."""
+    """Return the shape without RoPE scaling. Refuse a number of layers for which the file has too few tensors."""
     if EMBEDDING not in tensors:
         raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
     d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
@@ -156,12 +160,12 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
 
 
 def _shortest(number: float) -> float:
-    """Return the shortest decimal number that is the same float32: 1e-05 for 9.99999974737875e-06."""
+    """Return the shortest decimal number that rounds to the same float32: 1e-05 for 9.99999974737875e-06."""
     return float(str(np.float32(number)))
 
 
 def _checked_names(header: GgufHeader, cfg: ModelShape) -> list[str]:
-    """Check names and shapes, and return the tensors that toynn does not have and that must therefore be zero.
+    """Check names and shapes. Return the tensors that toynn's models do not have and that must therefore be zero.
 
     These are the biases that Hugging Face's attention_bias adds to those of toynn. Raises FileFormatError if a tensor
     is missing or unknown, or has another shape.
@@ -176,7 +180,7 @@ def _checked_names(header: GgufHeader, cfg: ModelShape) -> list[str]:
             raise FileFormatError(f"the tensor {name!r} is missing")
     for name, tensor in header.tensors.items():
         if name not in expected:
-            raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")
+            raise FileFormatError(f"the tensor {name!r:.80} is not part of any model that toynn supports")
         if tensor.shape != expected[name]:
             raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
     return list(foreign)
@@ -217,7 +221,10 @@ def _tokens_around(values: GgufValues, vocab: int, pre: str) -> tuple[list[int],
 
 
 def _special_tokens(values: GgufValues, vocab: int) -> tuple[int | None, list[int]]:
-    """Return the bos token and the end tokens: eos, eot and eom. Placeholders (unused tokens) are left out."""
+    """Return the bos token and the end tokens eos, eot and eom.
+
+    Unused tokens, which are only placeholders, are left out.
+    """
     kinds = values.wholes("tokenizer.ggml.token_type")
 
     def tokens(*names: str) -> list[int]:
@@ -247,6 +254,6 @@ def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:
     file.seek(tensor.offset)
     if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
         raise FileFormatError("the file became shorter while it was read")
-    with np.errstate(all="ignore"):  # TrainedModel refuses what is not finite
+    with np.errstate(all="ignore"):  # TrainedModel refuses numbers that are not finite
         values = dequantize(stored.reshape(*tensor.shape[:-1], -1), tensor.type)
     return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)

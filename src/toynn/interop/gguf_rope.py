@@ -1,7 +1,7 @@
 """RoPE scaling in GGUF files.
 
-llama.cpp reads the frequency factors themselves from the tensor `rope_freqs.weight`. toynn computes the factors from
-the four numbers of llama3 scaling, so an export also writes these numbers, under keys that llama.cpp ignores.
+llama.cpp reads the frequency factors from the tensor `rope_freqs.weight`. toynn computes the factors from the four
+numbers of llama3 scaling. So an export also writes these numbers, under keys that llama.cpp ignores.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from toynn.model.config import RopeScaling
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."
-_CLOSE = 1e-5  # relative tolerance, for factors that another program computed in float32
+_CLOSE = 1e-5  # relative tolerance, because another program may have computed the factors in float32
 
 # Llama 3.1 and later use low_freq_factor 1, high_freq_factor 4 and original_max_position_embeddings 8192. Small models
-# are made with smaller original contexts, so these are tried too.
+# may have smaller original contexts, so these are tried too.
 _LOW, _HIGH = 1.0, 4.0
 _ORIGINALS = [8192, *(1 << n for n in range(4, 18) if n != 13)]
 
 
 def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
-    """Write the numbers from which the factors are computed.
+    """Write the scaling: the numbers from which the factors are computed, under toynn's keys.
 
     Raises TinyNNValueError for a scaling that llama.cpp does not support.
     """
@@ -45,7 +45,8 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
 def read_scaling(
     values: GgufValues, factors: npt.NDArray[np.float32] | None, d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the scaling that gives the factors of the file: from the keys of toynn, or else the matching llama3 one.
+    """Return the scaling that gives the factors of the file: that of toynn's keys, or else a llama3 scaling that
+    matches.
 
     Raises FileFormatError if no scaling gives these factors.
     """
@@ -62,7 +63,7 @@ def read_scaling(
             orig_max_pos=values.whole(f"{_KEY}orig_max_pos"),
         )
         if not _gives(scaling, factors, d_head, rope_base):
-            raise FileFormatError(f"the values of {ROPE_FREQS} contradict the keys {_KEY}*")
+            raise FileFormatError(f"the values of {ROPE_FREQS} contradict the keys {_KEY}*; export the model again")
         return scaling
     if (factors == 1).all():
         return RopeScaling.none()

@@ -12,8 +12,10 @@ from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
-# Keys that change what LlamaForCausalLM computes, with the only value that toynn supports. Keys that matter only for
-# training or initialisation (attention_dropout, initializer_range) or not at all (use_cache, torch_dtype) are ignored.
+# Keys that change what LlamaForCausalLM computes, each with the only value that toynn supports. Ignored are keys that
+# matter only for
+# training or initialisation (attention_dropout, initializer_range), and keys that do not change results (use_cache,
+# torch_dtype).
 _ONLY = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -44,8 +46,8 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
     cfg = model.shape
     if cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
         raise TinyNNValueError(
-            f"d_model = {cfg.d_model} is not a multiple of n_heads = {cfg.n_heads}, as transformers requires; export "
-            "GGUF instead"
+            f"d_model = {cfg.d_model} must be a multiple of n_heads = {cfg.n_heads} for transformers; export a "
+            "GGUF file instead"
         )
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -73,7 +75,10 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
 
 
 def ids_of(model: TrainedModel) -> dict[str, Any]:
-    """Return the ids of special tokens, as in config.json and generation_config.json: several end tokens are a list."""
+    """Return the ids of special tokens as config.json and generation_config.json contain them.
+
+    Several end tokens are a list.
+    """
     ends = list(model.end_ids)
     ids: dict[str, Any] = {"bos_token_id": model.bos_id, "eos_token_id": ends if len(ends) > 1 else model.eos_id}
     return ids if model.foreign.pad_id is None else {**ids, "pad_token_id": model.foreign.pad_id}
@@ -93,7 +98,7 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
     if not np.array_equal(factors, theirs.freq_factors(cfg.head_dim, cfg.rope_base)):  # type: ignore[arg-type]
         raise TinyNNValueError(
             "rope_scaling.kind = 'llama3' cannot be exported: for medium wavelengths transformers supports only "
-            "'llama3_hf'; export GGUF instead, which contains the factors themselves"
+            "'llama3_hf'; export a GGUF file instead, which contains the factors"
         )
     return {
         "rope_type": "llama3",
@@ -107,7 +112,7 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
 def shape_of(content: Any) -> ModelShape:
     """Return the shape that a config.json describes.
 
-    Raises TinyNNError if a key is missing, has another type, or changes what the model computes.
+    Raises TinyNNError if a key is missing, has another type, or has a value that toynn does not support.
     """
     if not isinstance(content, dict):
         raise FileFormatError(f"the content must be a JSON object, got {type(content).__name__}")
@@ -137,7 +142,8 @@ def shape_of(content: Any) -> ModelShape:
 
 
 def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
-    """Return the ids of `key`, for example eos_token_id, in a config.json or generation_config.json: none or several.
+    """Return the ids, none or several, that `key` (for example eos_token_id) has in a config.json or
+    generation_config.json.
 
     Raises TinyNNError for an id outside the vocabulary.
     """
@@ -147,9 +153,10 @@ def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
 
 
 def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
-    """Return base and scaling of RoPE: rope_theta and rope_scaling, or both in rope_parameters (transformers 5).
+    """Return the base and the scaling of RoPE. They are in rope_theta and rope_scaling, or both in rope_parameters
+    (transformers 5).
 
-    A config.json may have both forms, if they agree in every key that both of them have.
+    A config.json may have both forms if they agree in every key that they share.
     """
     found, rules = _rope_rules(content)
     where = found or "rope_scaling"
@@ -172,7 +179,7 @@ def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
 
 
 def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of the form that config.json has ("" for none), and the keys of both forms together."""
+    """Return the name of the form that config.json uses ("" for none), and the keys of both forms together."""
     found = [key for key in ("rope_parameters", "rope_scaling") if content.get(key) is not None]
     for key in found:
         if not isinstance(content[key], dict):

@@ -26,15 +26,15 @@ FILES = ("config.json", GENERATION_CONFIG, "model.safetensors", "tokenizer.json"
 def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
     """Write a model as a folder for `transformers.LlamaForCausalLM.from_pretrained`, and return its path.
 
-    Weights are f32 and tokenizer.json is copied unchanged. A projection lens is folded into the embedding. The folder
-    is written under another name and renamed when it is complete; until then an old folder stays unchanged.
+    Weights are f32, and tokenizer.json is copied unchanged. A projection lens is folded into the embedding. The folder
+    is written under another name and renamed when it is complete, so an old folder stays unchanged until then.
 
     Args:
         overwrite: replace an existing folder. A folder that contains any other file is never changed.
 
     Raises:
-        TinyNNValueError: the folder exists; transformers does not support the RoPE scaling or the width; or the
-            tokenizer has more tokens than the model.
+        TinyNNValueError: the folder exists and `overwrite` is False; transformers does not support the RoPE scaling or
+            the width; or the tokenizer has more tokens than the model.
         OSError: the folder cannot be written.
     """
     if not isinstance(model, TrainedModel):
@@ -47,7 +47,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = config_of(plain)
     weights = {weight.hf_name: plain.weights[weight.name] for weight in weights_of(plain.shape)}
-    if plain.shape.qkv_bias:  # with attention_bias, transformers expects these too
+    if plain.shape.qkv_bias:  # with attention_bias, transformers expects these biases too
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
     with replacing_folder(folder, check=lambda: _may_be_written(folder, overwrite)) as temporary:
@@ -71,7 +71,7 @@ def _may_be_written(folder: Path, overwrite: bool) -> None:
     if others:
         raise TinyNNValueError(f"folder: {folder} contains other files ({others[0]!r:.60}); give another path")
     if not overwrite and any(folder.iterdir()):
-        raise TinyNNValueError(f"folder: {folder} already exists; overwrite=True replaces it")
+        raise TinyNNValueError(f"folder: {folder} already exists; pass overwrite=True to replace it")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -26,14 +26,15 @@ _LARGEST_TOKENIZER = 1 << 28  # bytes
 
 
 def import_hf(folder: Path) -> TrainedModel:
-    """Return the model in a folder of LlamaForCausalLM.
+    """Return the model in a Hugging Face folder of the class LlamaForCausalLM.
 
     Reads config.json, the weights (one safetensors file, or several with an index) and, if they exist, tokenizer.json,
     tokenizer_config.json, generation_config.json, chat_template.jinja and the license in README.md.
     Weights in F32, F16 and BF16 become f32.
 
     Raises:
-        FileFormatError: toynn cannot read a file, or does not support the model. The message names file and reason.
+        FileFormatError: toynn cannot read a file, or does not support the model. The message names the file and the
+            reason.
         TinyNNMemoryError: there is not enough memory for the weights.
         OSError: a file cannot be read.
     """
@@ -65,7 +66,7 @@ def import_hf(folder: Path) -> TrainedModel:
     head = HF_OUTPUT
     if not shape.untied and head in stored and not np.array_equal(_read(stored, head), weights[EMBEDDING]):
         raise FileFormatError(
-            f"{stored[head].path}: {head} differs from the embedding, although config.json sets tie_word_embeddings"
+            f"{stored[head].path}: {head} must equal the embedding, because config.json sets tie_word_embeddings"
         )
     with naming(folder):
         tokenizer = _tokenizer(folder, shape.vocab)
@@ -81,7 +82,7 @@ def import_hf(folder: Path) -> TrainedModel:
 
 
 def _stored(folder: Path) -> dict[str, StoredTensor]:
-    """Return the tensors of model.safetensors, or of the shards in the index."""
+    """Return the tensors of model.safetensors, or of all files that the index names."""
     if (folder / WEIGHTS).exists():
         with naming(folder / WEIGHTS):
             return stored_tensors(folder / WEIGHTS)
@@ -109,14 +110,17 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _places(folder: Path, index: Any) -> dict[str, str]:
-    """Return the shard of each tensor by name. Each must be an existing file of this folder."""
+    """Return the name of the file (the shard) that holds each tensor, by the tensor's name.
+
+    Each must exist in the folder.
+    """
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
-        raise FileFormatError("the key weight_map is missing or empty")
+        raise FileFormatError("the key weight_map must assign each tensor to a file, but it is missing or empty")
     for name, shard in places.items():
         if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
             raise FileFormatError(
-                f"weight_map assigns {name!r:.80} to {shard!r:.80}, which is not a .safetensors file name"
+                f"weight_map assigns {name!r:.80} to {shard!r:.80}, which is not the name of a .safetensors file"
             )
         if not (folder / shard).is_file():
             raise FileFormatError(f"weight_map names the file {shard!r:.80}, which does not exist")
@@ -132,12 +136,13 @@ def _check(stored: dict[str, StoredTensor], foreign: dict[str, tuple[int, ...]],
             raise FileFormatError(f"the tensor {name!r} is missing{tied if name == HF_OUTPUT else ''}")
     expected.update(foreign)
     if not shape.untied:
-        expected[HF_OUTPUT] = (shape.vocab, shape.d_model)  # some programs store the embedding twice
+        # Some programs store the embedding a second time, as the output matrix.
+        expected[HF_OUTPUT] = (shape.vocab, shape.d_model)
     for name, tensor in stored.items():
-        if name.endswith(".rotary_emb.inv_freq"):  # old files contain it; toynn computes these values itself
+        if name.endswith(".rotary_emb.inv_freq"):  # old files contain these values, but toynn computes them itself
             continue
         if name not in expected:
-            raise FileFormatError(f"the tensor {name!r:.80} is not part of a model that toynn supports")
+            raise FileFormatError(f"the tensor {name!r:.80} is not part of any model that toynn supports")
         if tensor.shape != expected[name]:
             raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
 

@@ -1,6 +1,6 @@
 """tokenizer_config.json and generation_config.json: special tokens, chat template and sampling defaults.
 
-toynn uses only the tokens that end a text. The rest is kept with the model, and an export writes it back.
+toynn uses only the tokens that end a text. The other settings are kept with the model, and an export writes them back.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from toynn.text.token_rules import tokens_around
 
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
 TEMPLATE, README = "chat_template.jinja", "README.md"
-_LARGEST = 1 << 20  # bytes of a setting that is kept
-# Not kept: what tokenizer.json says too, the place of files, and code that transformers would run.
+_LARGEST = 1 << 20  # the largest size of a kept setting in bytes
+# Keys that are not kept: tokenizer.json contains them too, or they name files, or code that transformers would run.
 _DERIVED = ("added_tokens_decoder", "auto_map", "name_or_path", "tokenizer_file", "chat_template")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config")
 _LICENSE = re.compile(r"^license: *[\"']?([A-Za-z0-9._-]+)[\"']? *$", re.MULTILINE)
@@ -57,13 +57,13 @@ def read_settings(folder: Path, config: dict[str, Any], vocab: int) -> tuple[lis
 
 
 def generation_config(model: TrainedModel) -> dict[str, Any]:
-    """Return generation_config.json: the kept settings and the ids of the model."""
+    """Return the content of generation_config.json: the kept settings, and the token ids of the model."""
     ids = {key: value for key, value in ids_of(model).items() if value is not None}
     return {**json_object("generation_config", model.foreign.generation_config), **ids}
 
 
 def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return tokenizer_config.json: the kept settings, or those of a model of toynn."""
+    """Return the content of tokenizer_config.json: the kept settings, and defaults for those that are missing."""
     content: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.shape.ctx,
@@ -77,7 +77,8 @@ def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any
     around = tokens_around(tokenizer)
     for key, added, token in (("add_bos_token", around.before, model.bos_id),
                               ("add_eos_token", around.after, model.eos_id)):  # fmt: skip
-        if added and added == [token]:  # transformers reads tokenizer.json; the converter of llama.cpp reads this
+        # transformers reads this from tokenizer.json, but the converter of llama.cpp reads it from this file.
+        if added and added == [token]:
             content[key] = True
     if model.foreign.chat_template:
         content["chat_template"] = model.foreign.chat_template
@@ -101,13 +102,16 @@ def _text(path: Path, content: dict[str, Any]) -> str:
 
 
 def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
-    """Return the chat template: that of its own file, or of tokenizer_config.json. From a list, the default one."""
+    """Return the chat template: from its own file, or else from tokenizer_config.json.
+
+    If that has a list of templates, return the default one.
+    """
     path = folder / TEMPLATE
     if path.is_file():
         try:
             return read_regular(path, _LARGEST).decode("utf-8")
         except UnicodeDecodeError:
-            raise FileFormatError(f"{path} is not UTF-8") from None
+            raise FileFormatError(f"{path} must be UTF-8 text") from None
     template = tokenizer.get("chat_template")
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
@@ -118,7 +122,7 @@ def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
 
 
 def _license(readme: Path) -> str:
-    """Return the license that the model card names in its first lines (YAML between two lines "---"); "" if none."""
+    """Return the license that the model card names in its YAML header (between two lines "---"), or ""."""
     if not readme.is_file():
         return ""
     with readme.open("rb") as file:

@@ -10,7 +10,7 @@ from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import EMBEDDING, LENS
 
-_ROWS = 4096  # rows of the embedding per step; limits the memory for the float64 copies
+_ROWS = 4096  # number of rows of the embedding that are converted at once; it limits the memory for the float64 copies
 
 
 def folded(model: TrainedModel) -> TrainedModel:
@@ -31,6 +31,8 @@ def folded(model: TrainedModel) -> TrainedModel:
         with np.errstate(over="ignore"):
             embedding[start : start + _ROWS] = product
     if not np.isfinite(embedding).all():
-        raise TinyNNValueError("the product of embedding and lens contains values that do not fit into f32")
+        raise TinyNNValueError(
+            "the model cannot be exported: the product of embedding and lens contains values that do not fit f32"
+        )
     weights[EMBEDDING] = embedding
     return dataclasses.replace(model, shape=dataclasses.replace(model.shape, donor_d_in=0), weights=weights)

@@ -1,7 +1,7 @@
 """The pre-tokenizers that llama.cpp knows by name, as tokenizer.json describes them.
 
-A GGUF file contains only the name; the rules are in the code of llama.cpp. So a tokenizer can be exported only if its
-rules are exactly those of a known name, and an import creates the rules from the name.
+A GGUF file contains only the name of a pre-tokenizer, and the code of llama.cpp contains its rules. So a tokenizer can
+be exported only if its rules are exactly those of a known name, and an import creates the rules from the name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from toynn.errors import FileFormatError, TinyNNValueError
 
-# These fields do not affect token ids, because offsets are not used.
+# Fields that do not affect token ids: they change only the offsets of tokens, which are not used.
 _IGNORED = ("trim_offsets",)
 
 
@@ -31,11 +31,12 @@ _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """The rules behind a name.
+    """The rules that belong to a name.
 
-    rules: "pre_tokenizer" in tokenizer.json. ignore_merges: a word that is itself a token is not built from merges.
-    normalizer: "normalizer" in tokenizer.json, or None if the family has none (llama.cpp never applies one).
-    adds_bos: what llama.cpp does with a file that does not say whether a prompt begins with the bos token.
+    rules: the value of "pre_tokenizer" in tokenizer.json. ignore_merges: if a word is a token itself, no merges are
+    applied.
+    normalizer: the value of "normalizer" in tokenizer.json, or None. llama.cpp never applies a normalizer.
+    adds_bos: True if llama.cpp begins a prompt with the bos token when the file does not say whether to do so.
     """
 
     rules: dict[str, Any]
@@ -45,19 +46,19 @@ class PreTokenizer:
 
 
 PRE_TOKENIZERS = {
-    # The regular expression of GPT-2; `toynn prepare` trains such tokenizers.
+    # The regular expression of GPT-2, which the tokenizers that `toynn prepare` trains use.
     "gpt-2": PreTokenizer(_byte_level(True)),
-    # SmolLM and SmolLM2: single digits, then the rules of GPT-2.
+    # SmolLM and SmolLM2: digits are split one by one, then the rules of GPT-2 apply.
     "smollm": PreTokenizer(
         {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _byte_level(True)]}
     ),
-    # Llama 3: groups of up to three digits.
+    # Llama 3: digits are split into groups of up to three.
     "llama-bpe": PreTokenizer(
         _split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
         ignore_merges=True,
         adds_bos=True,
     ),
-    # Qwen 2: the rules of Llama 3 with single digits, and a normalizer.
+    # Qwen 2: the rules of Llama 3, but digits are split one by one and there is a normalizer.
     "qwen2": PreTokenizer(_split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
 }
 
@@ -76,29 +77,32 @@ def by_name(name: str) -> PreTokenizer:
 
 
 def adds_bos(name: str) -> bool:
-    """Return whether llama.cpp puts the bos token before a prompt if the file has no tokenizer.ggml.add_bos_token."""
+    """Return whether llama.cpp begins a prompt with the bos token if the file has no tokenizer.ggml.add_bos_token."""
     known = PRE_TOKENIZERS.get(_OTHER_NAMES.get(name, name))
     return known is not None and known.adds_bos
 
 
 def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:
-    """Return the name of these rules in llama.cpp. Raises TinyNNValueError if they have no name there."""
+    """Return the name of the rules in llama.cpp. Raises TinyNNValueError if llama.cpp has no name for them."""
     wanted = _without_ignored(rules)
     for name, known in PRE_TOKENIZERS.items():
         if _without_ignored(known.rules) != wanted:
             continue
         if known.ignore_merges != ignore_merges:
             raise TinyNNValueError(
-                f"its pre-tokenizer is {name!r}, for which llama.cpp uses ignore_merges = {known.ignore_merges}, but "
+                f"the tokenizer's pre-tokenizer is {name!r}, for which llama.cpp uses ignore_merges = "
+                f"{known.ignore_merges}, but "
                 f"the tokenizer has ignore_merges = {ignore_merges}"
             )
         if normalizer not in (None, known.normalizer):
             raise TinyNNValueError(
-                f"it has a normalizer ({_kind(normalizer)}), but llama.cpp applies none; train one without a normalizer"
+                f"the tokenizer has a normalizer ({_kind(normalizer)}), but llama.cpp applies none; train a "
+                "tokenizer without one"
             )
         return name
     raise TinyNNValueError(
-        f"its pre-tokenizer ({_kind(rules)}) has no name in llama.cpp (toynn knows {', '.join(PRE_TOKENIZERS)}); "
+        f"the tokenizer's pre-tokenizer ({_kind(rules)}) has no name in llama.cpp (toynn knows "
+        f"{', '.join(PRE_TOKENIZERS)}); "
         "export a Hugging Face folder instead, which contains the rules themselves"
     )
 

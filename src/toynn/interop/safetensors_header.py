@@ -1,11 +1,11 @@
 """Read the tensors of a safetensors file that may be damaged or hostile.
 
-The safetensors library checks the header against the file (lengths, offsets, gaps, overlaps), so it opens the file
-first. The values are then read here, from the offsets in the checked header, for two reasons. The library returns BF16
-to numpy only if ml_dtypes is installed, and converting BF16 is one line. And it maps the file by default: if another
-program makes the file shorter during the import, reading the map ends the process with SIGBUS (measured with
-safetensors 0.8.0), while a read gives an error. The format: a u64 with the length of the header; the header, JSON;
-then the data.
+The safetensors library opens the file first, because it checks the header against the file (lengths, offsets, gaps,
+overlaps). The values are then read here, from the offsets in the checked header, for two reasons. First, the library
+can return BF16 tensors as numpy arrays only if ml_dtypes is installed, and converting BF16 is one line. Second, the
+library maps the file. If another program makes the file shorter during the import, reading the map ends the process
+with SIGBUS (measured with safetensors 0.8.0), while a read call reports an error. The format is: the length of the
+header as a u64, the header as JSON, then the data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a checked file. offset: position of its first byte in the file."""
+    """A tensor in a checked file. offset: position of the tensor's first byte in the file."""
 
     path: Path
     dtype: str
@@ -39,7 +39,10 @@ class StoredTensor:
     nbytes: int
 
     def read(self) -> npt.NDArray[np.float32]:
-        """Return the values as f32. Raises FileFormatError for another dtype, and if the file became shorter."""
+        """Return the values as f32.
+
+        Raises FileFormatError for a dtype that toynn cannot read, and if the file became shorter.
+        """
         if self.dtype not in _ITEM_SIZES:
             raise FileFormatError(f"the dtype is {self.dtype}, but toynn reads only {', '.join(_ITEM_SIZES)}")
         stored = np.empty(self.nbytes, dtype=np.uint8)
@@ -73,10 +76,13 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         length = struct.unpack("<Q", raw.read(8))[0]
         if length > size - 8:
             raise FileFormatError("the file changed while it was read")
-        header = json.loads(raw.read(length))  # valid JSON: the library has just parsed it
+        header = json.loads(raw.read(length))  # the header is valid JSON, because the library has just parsed it
     header.pop("__metadata__", None)
     if sorted(header) != sorted(names):
-        raise FileFormatError("the header does not contain the tensors that the safetensors library found")
+        raise FileFormatError(
+            "the file changed while it was read: its header does not have the tensors that the safetensors library "
+            "found"
+        )
     return {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
 
 

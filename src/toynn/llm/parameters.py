@@ -156,8 +156,8 @@ class Parameters:
     def in_step_order(self) -> list[Parameter]:
         """Return the trained weights in the order of their optimizer steps: the weights of the layers come first."""
         trained = [one for one in self.by_name.values() if one.trainable]
-        return sorted(trained, key=lambda one: one.weight.layer is None)  # the sort is stable: the order of declaration
-        # stays within each group
+        # The sort is stable: the order of declaration stays within each group.
+        return sorted(trained, key=lambda one: one.weight.layer is None)
 
     def tensor(self, name: str) -> tuple[Tensor, tuple[int, ...]]:
         """Return the tensor of a weight or moment, and its size. Raises TinyNNValueError for an unknown name."""

@@ -19,8 +19,8 @@ from toynn.tinynn.memory import want_memory
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-_FEW = 1 << 16  # so few elements are converted in milliseconds, so that the caller can check their exact number
-# afterwards
+# This many elements are converted in milliseconds, so smaller limits are not checked here: the caller checks the shape.
+_FEW = 1 << 16
 _DEEPEST = 64  # numpy's largest number of dimensions
 _BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and a number in the array
 _BYTES_OF_NEW_ITEM = 48  # bytes for an item of any other sequence, whose iterator also makes an object
@@ -67,8 +67,8 @@ class _Sequences:
 
     def __init__(self, name: str, most: int, deepest: int) -> None:
         self._name, self._most, self._deepest = name, most, deepest
-        self._room = 4 * max(most, _FEW)  # counts nested sequences too, so it may be above the number of elements,
-        # which `array_of` checks
+        # Counts nested sequences too, so it may be above the number of elements, which `array_of` checks.
+        self._room = 4 * max(most, _FEW)
 
     def without_excess(self, value: object, depth: int = 0) -> object:
         """Return a value with the same elements that is safe to give to numpy: an array, or a list of counted length.
@@ -78,8 +78,8 @@ class _Sequences:
         if isinstance(value, np.ndarray):
             return self._counted(np.asarray(value))
         if isinstance(value, list | tuple):
-            kind: Any = list if isinstance(value, list) else tuple  # list's own methods, even if a subclass overrides
-            # them
+            # Call the methods of list or tuple itself, even if a subclass overrides them.
+            kind: Any = list if isinstance(value, list) else tuple
             self._count(kind.__len__(value), _BYTES_OF_ITEM)
             items: Any = value if type(value) is kind else list(kind.__iter__(value))
             if all(issubclass(one, _SCALARS) for one in set(map(type, items))):

@@ -102,6 +102,6 @@ ending = threading.Event()
 @atexit.register
 def _leave_all() -> None:
     ending.set()
-    for session in _unfreed.copy().values():  # iterates over a copy, because a daemon thread may add a session
-        # meanwhile
+    # Iterates over a copy, because a daemon thread may add a session meanwhile.
+    for session in _unfreed.copy().values():
         session.leave()

@@ -166,8 +166,8 @@ class Tensor(Initialised):
         try:
             known = self._known_ne
             if known[0] == rebuilds and not (native.closed or native.busy):
-                return known[1]  # A shape never changes. No graph was dropped since it was read, so the handle is not
-                # stale.
+                # A shape never changes. No graph was dropped since it was read, so the handle is not stale.
+                return known[1]
         except AttributeError:
             pass  # the shape was not read yet
         ne = (
@@ -270,8 +270,8 @@ def _called(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "but other calls must wait until the call returns"
             )
-        native.busy = True  # Set before the pointer is read, so that from now on settle() frees a closed session, not
-        # close().
+        # Set before the pointer is read, so that from now on settle() frees a closed session, not close().
+        native.busy = True
         try:
             pointer = native.live()
             result = function(pointer, *arguments)
