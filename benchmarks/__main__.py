@@ -1,4 +1,4 @@
-"""Measure toynn and PyTorch, and write docs/performance.md, its figure and the raw samples: `python -m benchmarks`."""
+"""Measure toynn and PyTorch, and write docs/performance.md, its plot and all samples: `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--rounds", type=positive, help="Number of turns of each program (default: 6 to 10).")
     parser.add_argument("--steps", type=positive, help="Timed steps per turn (default: 2 to 100).")
-    parser.add_argument("--quick", action="store_true", help="Run 2 rounds of 2 steps, to check that it works.")
+    parser.add_argument(
+        "--quick", action="store_true", help="Run 2 rounds of 2 steps, only to check that the benchmark works."
+    )
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()
 

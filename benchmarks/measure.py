@@ -1,4 +1,4 @@
-"""Measure a shape with a number of threads: the programs take turns."""
+"""Measure a shape with a number of threads. The programs take turns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = {
 }
 MATMULS = {"toynn-matmul": "tnn_fused_linear", "torch-matmul": "torch.matmul"}
 
-_PAUSE_S = 0.05  # until idle threads stop spinning and sleep
+_PAUSE_S = 0.05  # the time after which idle threads stop spinning and sleep
 _CHECKED_STEPS = 3
 _TOLERANCE = 1e-3
 
@@ -92,7 +92,8 @@ def measure_peak(threads: int, rounds: int) -> dict[str, float]:
 def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps: int) -> list[Row]:
     """Measure one shape and return its rows. `names` starts with the reference.
 
-    All programs are in memory together and take turns. If they do not fit, each is started again for each turn.
+    All programs are in memory at the same time and take turns. If they do not fit in memory together, each program is
+    started again for each of its turns.
 
     Raises:
         ProgramError: a program failed, or its losses differ. If torch.compile fails, its row gets a note instead.
@@ -116,7 +117,7 @@ def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps
 
 
 class _Check:
-    """A check that every program computes the same losses from the initial weights of the reference."""
+    """Check that every program computes the same losses from the initial weights of the reference."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -134,7 +135,7 @@ class _Check:
 
 
 def _turns(rows: list[Row], check: _Check, rounds: int, steps: int) -> None:
-    """Start the programs, check them, and add rounds to their rows."""
+    """Start the programs, check their losses, and add rounds to their rows."""
     with ExitStack() as stack:
         children = []
         for row in rows:

@@ -1,7 +1,7 @@
 """Run one benchmarked program: `python -m benchmarks.program NAME SHAPE THREADS`; `program_process` starts it.
 
-It imports its library, builds its model, takes a step and reports that. Then it reads commands as JSON lines and
-answers each with one. All other output, such as a compiler's, goes to standard error.
+The program imports its library, builds its model, takes a step and reports it. Then it reads commands as JSON lines
+and answers each command with a JSON line. All other output, for example that of a compiler, goes to standard error.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
             loss = program.step()
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds, "loss": loss}
-    if command["do"] == "peak":  # after two more steps, when all memory is allocated
+    if command["do"] == "peak":  # the peak is read after two more steps, when all memory is allocated
         program.step()
         program.step()
         return {"peak_rss": peak_rss()}

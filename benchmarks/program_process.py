@@ -1,4 +1,4 @@
-"""The process of a benchmarked program, as the measuring process sees it."""
+"""Start the process of a benchmarked program, and send commands to it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ProgramError(Exception):
-    """A benchmarked program failed; it wrote the reason to standard error."""
+    """A benchmarked program failed. It wrote the reason to standard error."""
 
 
 class ProgramProcess:
-    """A running program, which has taken its first step when the constructor returns. Use it as a context manager.
+    """A running program. It has taken its first step when the constructor returns. The class is a context manager.
 
     Attributes:
         import_s: seconds to import the library.
@@ -31,7 +31,7 @@ class ProgramProcess:
     """
 
     def __init__(self, name: str, shape: Shape, threads: int, scratch: Path) -> None:
-        """Start the program. scratch: an empty folder for the cache of torch.compile, so that it finds no old code."""
+        """Start the program. scratch: an empty folder for the cache of torch.compile, so that no old code is used."""
         n = str(threads)
         settings = {"OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n}
         settings |= {"TORCHINDUCTOR_COMPILE_THREADS": n, "TORCHINDUCTOR_CACHE_DIR": str(scratch / f"{shape.name}-{n}")}

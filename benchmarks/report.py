@@ -16,7 +16,7 @@ END = "<!-- bench: end -->"
 
 @dataclass
 class Run:
-    """The results of one run.
+    """The results of one benchmark run.
 
     Attributes:
         peaks: GFLOP/s by the number of threads and by the names of MATMULS.
@@ -28,7 +28,7 @@ class Run:
     load: float
 
     def see_peak(self, threads: int, gflops: dict[str, float]) -> None:
-        """Add a measurement of the peak, and keep the best of each library."""
+        """Add a measurement of the peak, and keep the best value of each library."""
         so_far = self.peaks.setdefault(threads, gflops)
         self.peaks[threads] = {name: max(value, so_far[name]) for name, value in gflops.items()}
 

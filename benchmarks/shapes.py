@@ -1,4 +1,4 @@
-"""Define the models to measure, the cost of a training step, and the ids. Imports neither toynn nor torch."""
+"""Define the measured models, the cost of a training step, and the ids. This module imports neither toynn nor torch."""
 
 from __future__ import annotations
 
@@ -40,28 +40,29 @@ class Shape:
 
     @property
     def matmul_params(self) -> int:
-        """Number of weights that multiply a token: the projections and the head, not the embedding."""
+        """Return the number of weights in matrix products: the projections and the head, without the embedding."""
         d_attn, d_kv = self.n_heads * self.head_dim, self.n_kv * self.head_dim
         block = self.d_model * (2 * d_attn + 2 * d_kv) + 3 * self.d_model * self.d_ff
         return self.n_layers * block + self.vocab * self.d_model
 
     @property
     def params(self) -> int:
-        """Number of all weights."""
+        """Return the number of all weights."""
         return self.matmul_params + self.untied * self.vocab * self.d_model + (2 * self.n_layers + 1) * self.d_model
 
     @property
     def step_flop(self) -> int:
-        """Operations of one step.
+        """Return the number of floating-point operations of one step.
 
-        6 per weight and token (2 forward, 4 backward), and 12 per head dimension and pair of a query and a visible key.
+        A step needs 6 operations per weight and token (2 forward, 4 backward), and 12 operations per head dimension and
+        pair of a query and a visible key.
         """
         pairs = self.t_batch * self.t_seq * (self.t_seq + 1) // 2
         return 6 * self.matmul_params * self.tokens + 12 * self.n_layers * self.n_heads * self.head_dim * pairs
 
     @property
     def expected_bytes(self) -> int:
-        """Estimate of the memory of one program: weights, gradients, two moments, activations, the framework."""
+        """Estimate the memory of one program: weights, gradients, two moments, activations, and the framework."""
         activations = 4 * self.tokens * (4 * self.vocab + 24 * self.n_layers * (self.d_model + self.d_ff))
         return int(1.2 * 16 * self.params) + activations + 600 * 2**20
 

@@ -19,7 +19,7 @@ from benchmarks.shapes import RMS_EPS, Shape
 
 
 class RMSNorm(nn.Module):
-    """RMSNorm from basic operators, because F.rms_norm of eager PyTorch is slower on CPUs at these sizes."""
+    """RMSNorm made of basic operators, because F.rms_norm of eager PyTorch is slower on CPUs at these sizes."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Block(nn.Module):
         B, T, _ = x.shape  # noqa: N806
         qkv = self.qkv(self.attn_norm(x)).view(B, T, -1, self.d).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
         qk, v = torch.split(qkv, [self.heads + self.kv, self.kv], dim=1)
-        first, second = qk.chunk(2, dim=-1)  # NEOX pairs (i, i + d/2)
+        first, second = qk.chunk(2, dim=-1)  # rotates element i with element i + d/2, as the mode NEOX of ggml does
         qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
         q, k = torch.split(qk, [self.heads, self.kv], dim=1)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv)
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """A Llama model. Takes ids (B, T) and targets (B*T,), returns the mean cross entropy."""
+    """A Llama model. It takes ids (B, T) and targets (B*T,), and returns the mean cross entropy."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def _drawn(rows: int, cols: int) -> Tensor:
 def _linear(n_in: int, n_out: int) -> nn.Linear:
     """Return a layer with random weights.
 
-    nn.Linear's own initialisation is skipped, because it would count in the time to the first loss.
+    The initialization of nn.Linear is skipped, because it would increase the time to the first loss.
     """
     linear = nn.Linear(n_in, n_out, bias=False, device="meta")
     linear.weight = nn.Parameter(_drawn(n_out, n_in))

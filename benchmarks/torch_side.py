@@ -64,4 +64,4 @@ class Matmul:
         return 0.0
 
     def restart(self, folder: Path) -> None:
-        raise NotImplementedError(f"a matrix product has no weights to read from {folder.name}")
+        raise NotImplementedError(f"a matrix product cannot restart from the weights in {folder.name}")

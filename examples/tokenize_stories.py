@@ -3,8 +3,8 @@
     python examples/tokenize_stories.py            # writes data/tokenizer.json and data/tokens.json
     python examples/tokenize_stories.py --check    # only compares; exit code 1 if they are out of date
 
-It needs the `tokenizers` package, from the extra toynn[cli]; tokens.json records the version that wrote it. The
-vocabulary has 627 tokens: the end-of-story token, the 256 bytes, and 370 merges.
+The script needs the package `tokenizers`, which the extra toynn[cli] installs. tokens.json contains the version of this
+package. The vocabulary has 627 tokens: the end-of-story token, the 256 bytes, and 370 merges.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 DATA = Path(__file__).resolve().parent / "data"
-VOCAB = 627  # as in SmolLM2Config.tiny
+VOCAB = 627  # the vocabulary size of SmolLM2Config.tiny
 END_OF_STORY = "<|endofstory|>"
-WINDOW = 32  # tokens in the smoke example's sequence
-WINDOW_LABELS = 26  # distinct labels in it, as in the sequence behind the reference's published curve
+WINDOW = 32  # number of tokens in the sequence of examples/smoke_projection_lens.py
+WINDOW_LABELS = 26  # number of distinct labels in the sequence, as in the curve that the reference published
 
 
 def stories_of(text: str) -> list[str]:
-    """Return the stories, each a paragraph of the text."""
+    """Return the stories. Each paragraph of the text is a story."""
     return [story.strip() for story in text.split("\n\n") if story.strip()]
 
 
@@ -50,7 +50,7 @@ def train(stories: list[str]) -> Tokenizer:
 
 
 def next_ids(window: list[int]) -> list[int]:
-    """Return the labels of a sequence: the next id of each position; the last position has its own id."""
+    """Return the labels of a sequence: the next id for each position, and the last id itself for the last position."""
     return window[1:] + window[-1:]
 
 
@@ -63,7 +63,10 @@ def smoke_window(stream: list[int]) -> int:
 
 
 def tokens_of(text: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the content of tokens.json. Its stream holds all stories in order, END_OF_STORY after each."""
+    """Return the content of tokens.json.
+
+    Its stream contains all stories in order, with END_OF_STORY after each story.
+    """
     end: int = tokenizer.get_vocab()[END_OF_STORY]
     ids = [tokenizer.encode(story).ids for story in stories_of(text)]
     stream = [i for story in ids for i in [*story, end]]
@@ -105,7 +108,7 @@ def as_json(tokens: dict[str, Any]) -> str:
 
 
 def make() -> dict[str, str]:
-    """Return the content of each file by its name."""
+    """Return the contents of the two files by their names."""
     text = (DATA / "stories.txt").read_text(encoding="utf-8")
     tokenizer = train(stories_of(text))
     return {

@@ -1,4 +1,4 @@
-"""Train a model from Python, watch it with a callback, and let it write.
+"""Train a model from Python, observe the training with a callback, and generate text.
 
     python examples/train_from_python.py
 

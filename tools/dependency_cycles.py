@@ -1,10 +1,10 @@
 """Find cycles of dependencies between the C files of csrc and between the Python modules of src/toynn.
 
-    python tools/dependency_cycles.py        prints each cycle; the exit status is 1 if there is one
+    python tools/dependency_cycles.py        prints each cycle; the exit status is 1 if there is a cycle
 
-A C file depends on the headers it includes, and on the C files that define what it calls. A Python module depends on
-the modules that it imports when it is imported itself: imports inside functions and under `if TYPE_CHECKING` do not
-count.
+A C file depends on the headers that it includes, and on the C files that define the functions that it calls. A Python
+module depends on the modules that are imported when the module itself is imported, so imports inside functions and
+under `if TYPE_CHECKING` do not count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Graph = dict[str, set[str]]
 def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Return the sets of nodes that depend on each other, each sorted.
 
-    They are the strongly connected components of more than one node, and the nodes that depend on themselves.
+    These sets are the strongly connected components with more than one node, and the nodes that depend on themselves.
     """
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -59,11 +59,11 @@ def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 # ---------------------------------------------------------------- C
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-SYMBOL = re.compile(r"([A-Za-z]) _?(tnn_\w+)$")  # every name that a file shares with others begins with tnn_
+SYMBOL = re.compile(r"([A-Za-z]) _?(tnn_\w+)$")  # every name that is used in more than one C file begins with tnn_
 
 
 def c_includes(folder: Path = CSRC) -> Graph:
-    """Return the files of a folder of C sources that each of its files includes."""
+    """Return, for each file in a folder of C sources, the files of this folder that it includes."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.[ch]"))}
     return {
         name: {
@@ -77,7 +77,7 @@ def c_includes(folder: Path = CSRC) -> Graph:
 
 
 def c_objects(build: Path = BUILD) -> dict[str, Path]:
-    """Return the object file of each C file of csrc that a build folder has."""
+    """Return the object files in a build folder, by the C file of csrc."""
     return {
         source.relative_to(CSRC).as_posix(): path
         for source in sorted(CSRC.rglob("*.c"))
@@ -86,7 +86,10 @@ def c_objects(build: Path = BUILD) -> dict[str, Path]:
 
 
 def c_calls(objects: Mapping[str, Path]) -> Graph:
-    """Return the C files whose functions and variables each C file uses, as nm lists them of the object files."""
+    """Return, for each C file, the C files whose functions and variables it uses.
+
+    nm reads this from the object files.
+    """
     uses: dict[str, set[str]] = {}
     owner: dict[str, str] = {}
     for name, path in objects.items():
@@ -117,7 +120,10 @@ def imports_at_load(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFro
 
 
 def python_imports(folder: Path = PACKAGE) -> Graph:
-    """Return the modules of a package that each of its modules imports. folder: that of the package."""
+    """Return, for each module of a package, the modules of the package that it imports.
+
+    folder: the package's folder.
+    """
     paths = {}
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder.parent).with_suffix("").parts
@@ -142,7 +148,10 @@ def python_imports(folder: Path = PACKAGE) -> Graph:
 
 
 def all_cycles() -> dict[str, list[list[str]]]:
-    """Return the cycles of this repository by kind. Calls between C files are read from the editable build."""
+    """Return the cycles of this repository by kind of dependency.
+
+    The editable build shows the calls between C files.
+    """
     return {
         "C includes": cycles(c_includes()),
         "C calls": cycles(c_calls(c_objects())),

@@ -1,12 +1,12 @@
-"""Writes what follows from csrc/tinynn.h into src/toynn: python tools/generate_tinynn.py (`make generate` runs it).
+"""Generate Python files in src/toynn from csrc/tinynn.h: python tools/generate_tinynn.py (`make generate` runs it).
 
 - tinynn/calls/: a module for each group of the header, with a function for each call that takes a session, tensors and
-  numbers. Arguments are checked, errors raised; the docstring is the call's comment.
-- tinynn/__init__.py: the public names, those of the hand-written modules included.
+  numbers. The function checks its arguments and raises errors. Its docstring is the comment of the call.
+- tinynn/__init__.py: the public names, including those of the hand-written modules.
 - _tinynn.pyi: the types of the compiled extension, by which mypy checks each call into C.
 
-A call that a module of tinynn/ lists in its `__all__` is hand-written and is left out. Any other call that does not
-follow the pattern is an error. Writes no file that is up to date.
+A call that a module of tinynn/ lists in its `__all__` is written by hand and is not generated. Any other call whose
+types the generator does not know is an error. A file that is up to date is not written again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ERRORS = {
     "TNN_E_MEMORY": "TinyNNMemoryError",
     "TNN_E_INTERNAL": "InternalError",
 }
-# C type of an argument: its type in Python, and the check in toynn.arguments that makes one of the other.
+# For each C type of an argument: the type in Python, and the check in toynn.arguments that converts the value.
 CHECKS = {
     "int32_t": ("int", "int32"),
     "int64_t": ("int", "int64"),
@@ -43,7 +43,7 @@ CHECKS = {
     "double": ("float", "float64"),
     "const char *": ("str", "label"),
 }
-# C type of a session's result: its type in Python, and the function in toynn.tinynn.session that makes the call.
+# For each C type of a result: the type in Python, and the function in toynn.tinynn.session that makes the call.
 RESULTS = {
     "int": ("None", "status"),
     "int64_t": ("int", "number"),
@@ -56,11 +56,11 @@ class NoPatternError(Exception):
     """A call that cannot be generated."""
 
 
-# ---- layout: what ruff format would make of it ----
+# ---- layout: the code is formatted as `ruff format` would format it ----
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: int = 0) -> str:
-    """Return head, items and tail in one line if they fit, else the items in one line, else one item in a line."""
+    """Return head, items and tail on one line if they fit, else the items on one line, else each item on a line."""
     pad, inner = " " * indent, " " * (indent + 4)
     one_line = f"{pad}{head}{', '.join(items)}{tail}"
     if len(one_line) <= WIDTH:
@@ -97,7 +97,7 @@ def by_kind(name: str) -> tuple[int, str]:
 
 
 def in_python(text: str) -> str:
-    """Return a comment in Python's terms: exceptions instead of codes, None instead of NULL, calls in backticks."""
+    """Translate a C comment for Python: exceptions instead of error codes, None instead of NULL, calls in backticks."""
     for code, error in ERRORS.items():
         text = text.replace(code, error)
     text = re.sub(r"\bNULL\b|\bnone\b", "None", text)
@@ -123,7 +123,7 @@ def docstring(call: Call) -> str:
 
 
 def _described(comment: str) -> str:
-    """Return an argument's comment; "optional, X: Y" becomes "X, or none: Y"."""
+    """Return the comment of an argument. A comment "optional, X: Y" becomes "X, or none: Y"."""
     if not comment.startswith("optional"):
         return comment
     what, colon, rest = comment.removeprefix("optional, ").partition(":")
@@ -148,7 +148,7 @@ def wrapped_text(text: str, width: int = WIDTH - 4, hang: int = 0, indent: int =
 class Source:
     """The source of the function of a call: its parameters, the values that it passes on, and the names that it uses.
 
-    Raises NoPatternError if the types of the call do not follow the pattern.
+    Raises NoPatternError if the generator does not know a type of the call.
     """
 
     def __init__(self, call: Call) -> None:
@@ -172,7 +172,7 @@ class Source:
         return self._use("toynn.tinynn.session", name)
 
     def _add(self, one: Argument, following: list[Argument]) -> None:
-        """Add an argument; a list of tensors takes its length from the following ones."""
+        """Add an argument. If it is a list of tensors, take its length from the following arguments."""
         name = one.name
         if one.optional:
             default = " = None" if all(other.optional for other in following) else ""
@@ -214,7 +214,7 @@ class Source:
 
 
 def module(group: Group, functions: list[Source]) -> str:
-    """Return the module of a group."""
+    """Return the source of the module of a group."""
     paragraphs = [
         wrapped_text(in_python(one), WIDTH) for one in re.split(r"\n\s*\n", group.comment.replace("\n ", "\n"))
     ]
@@ -241,7 +241,7 @@ def by_hand() -> dict[str, list[str]]:
 
 
 def package(names: dict[str, list[str]]) -> str:
-    """Return tinynn/__init__.py, which has all public names, by module."""
+    """Return the source of tinynn/__init__.py, which imports all public names, sorted by module."""
     every = sorted((name for found in names.values() for name in found), key=by_kind)
     listed = "\n".join(f'    "{name}",' for name in every)
     imports = "\n".join(imported((where, name) for name in found) for where, found in sorted(names.items()) if found)
@@ -269,7 +269,7 @@ ARRAYS = {"int32_t": "np.int32", "float": "np.float32", "double": "np.float64"}
 
 
 def typed(c_type: str, *, optional: bool = False) -> str:
-    """Return the type in the stub of a value of that C type."""
+    """Return the type in the stub for a value of a C type."""
     if optional:
         return "TensorHandle | Literal[0]"
     plain = c_type.removeprefix("const ")
@@ -279,7 +279,7 @@ def typed(c_type: str, *, optional: bool = False) -> str:
 
 
 def stub(header: Header) -> str:
-    """Return _tinynn.pyi."""
+    """Return the source of _tinynn.pyi."""
     pointers = [
         f"class {name}Pointer(_Pointer[{ELEMENTS.get(c_type, 'object')}]): ..." for c_type, name in POINTERS.items()
     ]
@@ -345,7 +345,7 @@ lib: _Lib
 
 
 def generated(header: Header) -> dict[Path, str]:
-    """Return what each generated file must contain."""
+    """Return the content of each generated file."""
     names = by_hand()
     known = {name for found in names.values() for name in found}
     files = {

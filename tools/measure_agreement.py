@@ -28,7 +28,7 @@ GREEDY = 150
 
 
 def relative(theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> float:
-    """Return the root mean square of the difference, divided by the root mean square of our logits."""
+    """Return the root mean square of the difference, divided by the root mean square of toynn's logits."""
     return float(np.sqrt(np.mean((theirs.astype(np.float64) - ours) ** 2) / np.mean(ours.astype(np.float64) ** 2)))
 
 
@@ -39,7 +39,7 @@ def llama_cpp_logits(path: Path) -> npt.NDArray[np.float32]:
 
 
 def transformers_difference(name: str, folder: Path) -> str:
-    """Return the largest difference between the logits of transformers and ours, or "-" if the export is refused."""
+    """Return the largest difference between the logits of transformers and toynn, or "-" if the export is refused."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     model = make(name)
     try:

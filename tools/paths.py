@@ -1,4 +1,7 @@
-"""The files and folders of the repository that tools and tests use. No other module derives them from its own place."""
+"""The files and folders of the repository that tools and tests use.
+
+Other modules import these paths instead of deriving paths from their own location.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads csrc/tinynn.h: its groups of calls, each with its arguments, types and comments, and its constants."""
+"""Read csrc/tinynn.h: the groups of calls with arguments, types and comments, and the constants."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Call:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether it takes only floats and tensors named a and b, which may be f32 matrices of one shape."""
+        """Return whether all arguments are floats or tensors named a and b, which may be f32 matrices of one shape."""
         plain = {("tnn_tensor", "a"), ("tnn_tensor", "b")}
         return self.of_session and all(
             one.type == "float" or (one.type, one.name) in plain for one in self.arguments[1:]
@@ -59,7 +59,7 @@ class Call:
 
     @property
     def may_be_none(self) -> bool:
-        """Return whether a result of none (0 or NULL) is not a failure."""
+        """Return whether the result 0 or NULL means "none" and is not a failure."""
         return self.summary.endswith(", or none.")
 
     @property
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def errors(self) -> list[str]:
-        """Return the lines about errors, with which the comment ends."""
+        """Return the lines about errors at the end of the comment."""
         return self.comment.split("\n")[self._lines_of_prose :]
 
     @property
@@ -98,7 +98,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header declares, in its order."""
+    """The declarations of the header, in the order of the header."""
 
     groups: tuple[Group, ...]
     constants: tuple[str, ...]
@@ -109,7 +109,7 @@ class Header:
 
     @property
     def plain_operators(self) -> list[Call]:
-        """Return the operators that tests can call without being told how."""
+        """Return the operators whose arguments tests can choose without a table of arguments."""
         groups = [group for group in self.groups if group.name in ("operators", "fused")]
         return [call for group in groups for call in group.calls if call.is_plain]
 
@@ -119,7 +119,7 @@ class _Comment:
     first: int  # line
     last: int
     text: str
-    alone: bool  # nothing is before it on its line
+    alone: bool  # only spaces are before the comment on its line
 
 
 _HEADING = re.compile(r"---- (\w+) ----\s*(.*)", re.DOTALL)
@@ -147,7 +147,7 @@ def read_header(text: str) -> Header:
 
 
 def _without_comments(text: str) -> list[str]:
-    """Return the lines that cffi reads, at their places in the file, without comments and the export macro."""
+    """Return the lines that cffi reads, with the same line numbers, without comments and the export macro."""
     plain = re.sub(r"/\*.*?\*/|\bTNN_API\b", lambda found: re.sub(r"[^\n]", " ", found[0]), text, flags=re.DOTALL)
     begin, end = text.index(BEGIN), text.index(END)
     return ("\n" * text.count("\n", 0, begin) + plain[begin:end]).split("\n")
@@ -166,7 +166,7 @@ def _comments(text: str) -> list[_Comment]:
 
 def _parsed(plain: str) -> list[c_ast.Node]:
     types = "".join(f"typedef int {name}; " for name in ("int32_t", "int64_t", "uint64_t"))
-    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext  # keeps line numbers
+    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext  # keeps the line numbers
     return nodes
 
 

@@ -1,6 +1,6 @@
-"""Print a random sample of the project's English, for a reader who judges it: python tools/sample_text.py --seed 1.
+"""Print a random sample of the project's English texts, which a reader judges: python tools/sample_text.py --seed 1.
 
-Five kinds of text, 40 of each: error messages, help texts, docstrings, comments, and sentences of the documentation.
+The sample has 40 texts of each kind: error messages, help texts, docstrings, comments, documentation sentences.
 A reader marks each text that must be read twice, and each error that does not say what to do.
 """
 
@@ -18,9 +18,10 @@ from pathlib import Path
 from paths import ROOT
 
 PYTHON = ("src/toynn", "tests", "tools", "benchmarks", "examples", "csrc", "vendor", "build_backend")
-LEFT_OUT = ("vendor/ggml", "tools/corpus/grammar", "src/toynn/_tinynn.pyi")  # others' source, stories, generated
+# source code of ggml, the stories, and a generated file
+LEFT_OUT = ("vendor/ggml", "tools/corpus/grammar", "src/toynn/_tinynn.pyi")
 
-Text = tuple[str, str]  # where, what
+Text = tuple[str, str]  # the place of a text, and the text
 
 
 def python_files() -> Iterator[Path]:
@@ -41,7 +42,7 @@ def place(path: Path, line: int) -> str:
 
 
 def literal(node: ast.expr) -> str | None:
-    """Return the text of a string or f-string, with its expressions in braces; None for anything else."""
+    """Return the text of a string or f-string, with expressions in braces, or None for another kind of expression."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -55,7 +56,7 @@ def literal(node: ast.expr) -> str | None:
 
 
 def python_errors() -> Iterator[Text]:
-    """Yield the messages of exceptions that the package raises."""
+    """Yield the messages of the exceptions that toynn raises."""
     for path in python_files():
         if not path.is_relative_to(ROOT / "src"):
             continue

@@ -2,8 +2,9 @@
 
     python tools/soak.py [--steps 10000]
 
-Every hundred steps use a new session. The script prints the least, the largest and the slope of the resident memory
-after each session is closed. The exit status is 1 if memory grows, or if the losses of two sessions differ in any byte.
+A new session is used for every hundred steps, and the resident memory is measured after each session is closed. The
+script prints the minimum, the maximum and the slope of these values. The exit status is 1 if memory grows, or if the
+losses of two sessions differ in any byte.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatch, labels
 
 STEPS_PER_SESSION = 100
-WARM_UP = 10  # sessions that are not measured, while the allocators' own caches fill
+WARM_UP = 10  # number of sessions before the measurement, in which the caches of the allocators fill
 MOST_SPREAD = 1 << 20  # largest difference of resident bytes after the warm-up
 MOST_SLOPE = 40.0  # largest growth in bytes per step, less than one page of 4 KiB per session
 
@@ -42,12 +43,12 @@ class Soak:
 
     @property
     def settled(self) -> list[int]:
-        """Resident bytes after the warm-up."""
+        """Return the resident bytes after each session that follows the warm-up."""
         return self.resident[WARM_UP:]
 
     @property
     def slope(self) -> float:
-        """Growth in bytes per step, by least squares."""
+        """Return the growth of the resident memory in bytes per step, by least squares."""
         steps = np.arange(len(self.settled)) * float(STEPS_PER_SESSION)
         return float(np.polyfit(steps, np.array(self.settled, float), 1)[0])
 

@@ -1,8 +1,8 @@
 """Compare toynn on aarch64, in an emulator, with the bytes recorded on x86-64; `make aarch64` runs this script.
 
-It builds the wheel for aarch64 and compares the recorded curves, the initial weights, sampling, and training that is
-resumed on the other processor, in both directions. It also runs tests of the session API and of the kernels. The exit
-status is 1 unless everything is equal and every test passes. All files are written below build/aarch64.
+The script builds the wheel for aarch64 and compares the recorded curves, the initial weights, sampling, and training
+that is resumed on the other processor, in both directions. It also runs tests of the session API and of the kernels.
+The exit status is 1 if any result differs or any test fails. All files are written below build/aarch64.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TESTS = [
     "tests/model/fused",
     "tests/model/test_batch_invariance.py",
 ]
-# Tests that take too long in the emulator. On an aarch64 machine they run.
+# Tests that take too long in the emulator. They are run only on a real aarch64 machine.
 NOT_EMULATED = [
     "tests/unit/test_gemm_kernels.py::test_products_of_any_shape_have_the_same_bits_under_every_kernel",
     "tests/unit/test_generation.py::test_samples_follow_the_probabilities_and_depend_on_the_seed",
@@ -48,7 +48,7 @@ NOT_EMULATED = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--record", action="store_true", help="Record the golden curves of aarch64, and compare nothing."
+        "--record", action="store_true", help="Record the golden curves of aarch64 instead of comparing."
     )
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="Checks to run (default: all).")
     options = parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> None:
     sys.exit(failed)
 
 
-# A check returns what differs, or None.
+# A check returns a description of the difference, or None if all results are equal.
 
 
 def different_values(build: EmulatedBuild) -> str | None:
@@ -87,7 +87,7 @@ def different_values(build: EmulatedBuild) -> str | None:
 
 
 def different_curves(build: EmulatedBuild) -> str | None:
-    """Compare the recorded curves: all with the fixture of aarch64, the fused ones also with that of x86-64-v3."""
+    """Compare all curves with the fixture of aarch64, and the fused curves also with the fixture of x86-64-v3."""
     own, other = (_curves(profile) for profile in ("aarch64", "x86-64-v3"))
     wanted = {**own, **{curve.name: other[curve.name] for curve in CURVES if curve.opts.layout == "fused"}}
     different: set[str] = set()
@@ -99,12 +99,12 @@ def different_curves(build: EmulatedBuild) -> str | None:
 
 
 def different_runs(build: EmulatedBuild) -> str | None:
-    """Compare runs of 12 steps: started on x86-64, on aarch64, and resumed on the other one after 6."""
+    """Compare runs of 12 steps that stay on one processor with runs that change the processor after 6 steps."""
     work = FOLDER / "runs"
     shutil.rmtree(work, ignore_errors=True)
     recorded, made = work / "x86-64", work / "aarch64"
     formats = sorted((FIXTURES / "runs").iterdir(), key=lambda folder: int(folder.name.removeprefix("format-")))
-    for folder in formats:  # each contains only the files that differ from those of the format before
+    for folder in formats:  # the folder of a format contains only the files that differ from the previous format
         shutil.copytree(folder, recorded, dirs_exist_ok=True)
     made.mkdir()
     shutil.copy(recorded / "stories.txt", made)
@@ -140,7 +140,7 @@ def _curves(profile: str) -> dict[str, Any]:
 
 
 def _resumed(folder: Path, name: str, command: str) -> dict[str, object]:
-    """Return the result of a run that is resumed to its last step. The run itself stays as it is."""
+    """Return the result of a run that is resumed to its last step. The recorded run is not changed."""
     run = folder / f"{name} resumed"
     shutil.copytree(folder / name, run)
     steps = f"train.steps={ALL_STEPS}"
@@ -153,7 +153,7 @@ def _names(different: set[str]) -> str | None:
     return "\n".join(f"  {name}" for name in sorted(different)) or None
 
 
-# By the name that --only takes.
+# Checks by the name that is given to --only.
 CHECKS: dict[str, Callable[[EmulatedBuild], str | None]] = {
     "values": different_values,
     "curves": different_curves,

@@ -1,8 +1,8 @@
-"""Build toynn for aarch64 on an x86-64 machine, and run it there by emulation (qemu-user).
+"""Build toynn for aarch64 on an x86-64 machine, and run it there in an emulator (qemu-user).
 
 Everything is written below one folder: a root file system with the system's own distribution for arm64, the wheel, the
 Python packages, and two commands that run in the emulator. Packages come from the package sources that apt and pip of
-this machine are configured with. What exists already is used again.
+this machine are configured with. Files that exist already are used again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from paths import ROOT
 
-# The programs that this needs, and the Debian package of each.
+# The necessary programs, and the Debian package of each program.
 PROGRAMS = {
     "qemu-aarch64-static": "qemu-user-static",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
@@ -37,7 +37,7 @@ set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 """
 
-# -0 makes the script itself sys.executable, so a child process of Python runs in the emulator too.
+# With -0, sys.executable is this script, so a child process of Python also runs in the emulator.
 COMMAND = """\
 #!/bin/sh
 export PYTHONPATH="{packages}:{toynn}" PYTHONDONTWRITEBYTECODE=1 PYTHONHOME=/usr
@@ -47,7 +47,7 @@ RUN_TOYNN = "-c 'from toynn.cli.start import main; main()' "
 
 
 class AArch64Error(Exception):
-    """The build for aarch64 is not possible here; the message is one line that says what to do."""
+    """The build for aarch64 is not possible on this machine. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _want_programs() -> None:
 
 
 def _sysroot(folder: Path) -> Path:
-    """Return the root file system: the distribution of this machine, for arm64. No program of it runs meanwhile."""
+    """Make and return the root file system: the distribution of this machine, for arm64. No arm64 program is run."""
     sysroot = folder / "sysroot"
     if sysroot.exists():
         return sysroot

@@ -1,4 +1,4 @@
-"""Print digests of values that must be the same bytes on every processor, as JSON: initial weights, and sampling.
+"""Print, as JSON, digests of values that must have the same bytes on every processor: initial weights and sampling.
 
 `check_aarch64.py` runs this on both processors and compares the output.
 """
@@ -36,7 +36,7 @@ def main() -> None:
     }
     part = np.arange(VALUES) / VALUES
     result["exp"] = digest(exp(-708 * part * part * part))
-    # Logits of whole eighths: many are equal, so ties are compared as well.
+    # The logits are multiples of 1/8, so many logits are equal and the order of equal logits is compared as well.
     noise = STREAMS["lcg31"](5).gaussian(200 * 1000, 1.0).reshape(200, 1000)
     for logits in (noise, np.round(noise * 8) / 8):
         for sampling in (Sampling(), Sampling(0.3, 0, 0.9, 0.05), Sampling(1.7, 0, 1.0, 0.0)):

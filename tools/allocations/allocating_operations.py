@@ -1,6 +1,7 @@
 """The operations of sweep_allocations.py: every kind of call that allocates, on models with a few hundred weights.
 
-Each act can be called again after a MemoryError and continues where it stopped, as a user's program would.
+The function `act` of each operation can be called again after a MemoryError. It then continues with the first call that
+has not succeeded yet, as the program of a user would.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Declaring:
 
     def act(self) -> bytes:
         s = self.session
-        while len(self.tensors) < 1100:  # more than one ggml context or the first table of handles can hold
+        while len(self.tensors) < 1100:  # more tensors than fit in one ggml context or in the first table of handles
             self.tensors.append(nn.tnn_input_1d_f32_persistent(s, 4))
         if not self.finalized:
             nn.tnn_finalize_weights(s)
@@ -56,7 +57,7 @@ def session_act(_: object) -> bytes:
 
 
 def in_a_new_thread(act: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Return an act that runs the given one in a thread that has never called toynn."""
+    """Return a function that runs the given function in a thread that has never called toynn."""
 
     def started(state: Any) -> bytes:
         results: list[bytes | MemoryError] = []
@@ -99,7 +100,7 @@ class Chain:
     def act(self) -> bytes:
         s = self.session
         x = self.w
-        for i in range(300):  # more than the first table of handles can hold, and enough to make a stack grow
+        for i in range(300):  # more tensors than fit in the first table of handles, and enough to make a stack grow
             x = self.once(f"x{i}", partial(nn.tnn_scale, s, x, 1.0))
         out = self.once("sum", lambda: nn.tnn_sum(s, x))
         if self.kind == "forward":
@@ -142,7 +143,7 @@ class Rows(Chain):
 
 
 class Calling:
-    """Make each call of session_calls.py as it should be made, so that a new call is tested here too."""
+    """Make each call of session_calls.py with valid arguments, so that a new call is tested here too."""
 
     def __init__(self) -> None:
         self.plain, self.trained = Desk(), Desk()
@@ -181,7 +182,10 @@ def opened(layout: str, n_threads: int, dtype: int = 0) -> Callable[[], LlamaSeq
 
 
 def trained(layout: str, n_threads: int, **options: bool) -> Callable[[], LlamaSeqEngine]:
-    """Return a maker of a realized training graph that has not computed, so its threads and scratch do not exist."""
+    """Return a function that makes a realized training graph.
+
+    It has not computed yet, so it has no threads and scratch.
+    """
 
     def make() -> LlamaSeqEngine:
         engine = opened(layout, n_threads)()

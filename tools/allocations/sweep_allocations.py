@@ -1,13 +1,14 @@
-"""Let each allocation of the extension fail, one at a time, during every kind of operation.
+"""Make each allocation of the extension fail, one at a time, during every kind of operation.
 
     python tools/allocations/sweep_allocations.py                      # every operation, every allocation
     python tools/allocations/sweep_allocations.py --only step --stride 3
 
 A child process with native/allocation_faults.c in LD_PRELOAD counts the allocations of an operation. Then it runs the
 operation again for each n, and the nth allocation fails: only that one ("once"), or it and all later ones ("from then
-on"). The operation must return the same bytes as always, or raise a MemoryError. In that case it must return the same
-bytes when it is repeated on the same objects with memory available. After it is closed, no block and no thread may
-remain. In the mode "each call" only the C call that failed is repeated, in the middle of the operation.
+on"). The operation must return the usual bytes or raise a MemoryError. After a MemoryError, the operation is repeated
+on the same objects with memory available, and must then return the usual bytes. After the objects are closed, no block
+and no thread of the target may remain. In the mode "each call" only the C call that failed is repeated, in the middle
+of the operation.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from operation import Operation
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # for the table of session calls
+sys.path.insert(0, str(TESTS_SUPPORT))  # to import the table of session calls
 
 FIRST_SESSION = "first session of a process"
-MOST_FAILURES = 20  # of one operation in one mode; the sweep then continues with the next operation
+MOST_FAILURES = 20  # in one mode of one operation; after that, the sweep continues with the next operation
 MODES = ("once", "from then on", "each call")
 NATIVE = Path(__file__).with_name("native")
 
@@ -47,7 +48,7 @@ NATIVE = Path(__file__).with_name("native")
 
 
 class Faults:
-    """The preloaded library, which lets allocations of one shared object (the target) fail."""
+    """The preloaded library, which makes allocations of one shared object (the target) fail."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -115,9 +116,10 @@ def point(faults: Faults, operation: Operation, n: int, mode: str, wanted: bytes
 
 
 def sweep(faults: Faults, operation: Operation, mode: str, first: int, stride: int) -> None:
-    """Let every stride-th allocation fail. Print a line before each, and a last line with the totals."""
+    """Make every stride-th allocation fail. Print a line before each failure, and at the end a line with the totals."""
     results = []
-    for _ in range(2):  # the second run is counted, without the allocations that happen once per process
+    # only the second run is counted, because the first run also makes the allocations that happen once per process
+    for _ in range(2):
         state = operation.make()
         faults.arm(-1, False)
         results.append(operation.act(state))
@@ -158,7 +160,7 @@ def call_again() -> None:
 
 
 def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
-    """Sweep the first call in a process, which sets up ggml. Each n gets a fork that has only loaded the extension."""
+    """Sweep the first call in a process, which sets up ggml. Each n is tested in a fork that has made no call yet."""
     loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
     spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
     assert spec is not None
@@ -220,7 +222,7 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
 
 
 def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
-    """Sweep operations. first: the first n of the first operation; 0 chooses one by the name, as for the others."""
+    """Sweep operations. first: the first n of the first operation; 0 derives it from the name, as for the others."""
     faulthandler.enable()
     for name in names:
         print(f"operation {name}", flush=True)
@@ -258,7 +260,7 @@ class Swept:
     """The result of one operation in one mode.
 
     Attributes:
-        allocations: their number in a run in which none fails.
+        allocations: number of allocations in a run without a failure.
         injected: number of allocations that failed.
         refused: number of runs that raised a MemoryError.
         failures: a message for each n that ended the process or failed a check.
@@ -281,9 +283,9 @@ def compiled(folder: Path, name: str) -> Path:
 def run(
     injector: Path, names: list[str], mode: str, *, first: int = 1, stride: int = 1, library: Path | None = None
 ) -> dict[str, Swept]:
-    """Sweep operations in a child process. If it ends, continue in a new one after the n that ended it.
+    """Sweep operations in a child process. If an n ends this process, continue after this n in a new process.
 
-    first: the first n of the first operation; 0 chooses one by the name, as for the other operations.
+    first: the first n of the first operation; 0 derives it from the name, as for the other operations.
     """
     swept = {name: Swept() for name in names}
     while names:
@@ -320,7 +322,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="Sweep only operations whose name contains TEXT.")
-    parser.add_argument("--stride", type=int, default=1, metavar="N", help="Let only every Nth allocation fail.")
+    parser.add_argument("--stride", type=int, default=1, metavar="N", help="Make only every Nth allocation fail.")
     options = parser.parse_args()
     names = [name for name in OPERATIONS if options.only in name]
     if not names and options.only not in FIRST_SESSION:

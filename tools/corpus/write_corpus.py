@@ -20,13 +20,13 @@ from grammar.telling import Teller
 from paths import CORPUS
 
 HANDWRITTEN = Path(__file__).with_name("handwritten.txt")
-SEPARATOR = "<|endoftext|>"  # what `toynn prepare` takes for the end of a document
+SEPARATOR = "<|endoftext|>"  # the line at which `toynn prepare` ends a document
 
 STORIES_PER_SCHEMA = 25
 SHINGLE = 8  # words
-# Largest share of the shingles of a story that may also occur in another story; the smaller set counts.
+# Largest share of the shingles of a story that may also occur in another story, relative to the smaller set.
 MOST_SHARED = 0.25
-_ATTEMPTS = 60  # per story; a schema that needs more has too few choices
+_ATTEMPTS = 60  # attempts per story; a schema that needs more has too few choices
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
@@ -36,7 +36,7 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
 
 
 def shared(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
-    """Return the share of the smaller set that is also in the other set."""
+    """Return which share of the smaller set is also in the larger set."""
     return len(a & b) / min(len(a), len(b))
 
 
@@ -78,7 +78,7 @@ def corpus() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="Do not write; compare with the existing file.")
+    parser.add_argument("--check", action="store_true", help="Compare with the existing file instead of writing it.")
     text = corpus().encode("ascii")
     if not parser.parse_args().check:
         CORPUS.write_bytes(text)

@@ -2,7 +2,8 @@
 
     python tools/coverage/report.py csrc.json [--lines 97] [--branches 95]
 
-The input is the JSON output of gcovr. The exit status is 1 if the percentage of lines or branches is below its floor.
+The input is the JSON output of gcovr. The exit status is 1 if the percentage of reached lines or branches is below the
+required minimum.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any
 
 @dataclass
 class Counts:
-    """Reached lines and all lines, reached branches and all branches. missed: branches not reached, by line number."""
+    """The coverage of a file: numbers of reached and of all lines and branches.
+
+    missed: missed branches by line number.
+    """
 
     lines: int = 0
     all_lines: int = 0
@@ -43,7 +47,7 @@ def percent(part: int, whole: int) -> float:
 
 
 def counted(lines: list[dict[str, Any]]) -> Counts:
-    """Count the lines of a file. If a line is compiled several times, it is reached if any copy is reached."""
+    """Count the lines of a file. A line that is compiled several times counts as reached if any copy is reached."""
     hit: dict[int, bool] = {}
     taken: dict[tuple[int, int], bool] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""The conditions under which the golden curves must keep every bit: memory, repetition and load of a process."""
+"""The conditions of a process under which the golden curves must have the same bits: memory, repetition and load."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Condition:
 
     Attributes:
         env: environment variables to add.
-        prefix: a command that runs the command after it, with its arguments.
-        times: how often the curves run in one process; the last run is compared.
+        prefix: a command and its arguments, which runs the command that follows it.
+        times: number of runs of the curves in one process; the last run is compared.
         busy: number of processes that compute at the same time.
     """
 
@@ -30,7 +30,7 @@ class Condition:
     busy: int = 0
 
     def unavailable(self) -> str:
-        """Return why this machine cannot provide the condition, or ""."""
+        """Return why this machine cannot provide the condition, or "" if it can."""
         if not self.prefix:
             return ""
         if shutil.which(self.prefix[0]) is None:

@@ -1,7 +1,7 @@
-"""The training runs whose losses must be the same bytes in every build, and a command that runs them.
+"""The golden curves: training runs whose losses must have the same bytes in every build. A command computes them.
 
-`python tools/determinism/curves.py` runs all of them and prints a JSON object. The fixture recorder and the tests start
-it as a separate process, with the number of threads in the environment.
+`python tools/determinism/curves.py` computes all curves and prints a JSON object. The fixture recorder and the tests
+start this script as a separate process, with the number of threads in an environment variable.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ _TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
 SMOKE_IDS: list[int] = _TOKENS["smoke_window"]["ids"]
 STREAM: list[int] = _TOKENS["stream"]
 
-# With the usual bias correction. The other curves use the constants of the reference, which are the defaults of AdamW.
+# This optimizer uses the usual bias correction. The other curves use the constants of the reference, which are the
+# defaults of AdamW.
 CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: a model, its options, an optimizer, and `steps` steps on the start of the token stream."""
+    """A training run: a model, its options, an optimizer, and `steps` steps on the beginning of the token stream."""
 
     name: str
     cfg: SmolLM2Config
@@ -42,7 +43,7 @@ class Curve:
     ids: tuple[int, ...] = ()
 
     def seq_ids(self) -> list[int]:
-        """Return the ids (t_seq * t_batch,): the curve's own ids, or the start of the stream."""
+        """Return the ids (t_seq * t_batch,): the curve's own ids, or the beginning of the token stream."""
         return list(self.ids) or STREAM[: self.opts.t_seq * self.opts.t_batch]
 
 
@@ -81,7 +82,8 @@ CURVES = [
 CURVES += [
     replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
     for curve in CURVES
-    if curve.name != "smoke_xorshift64"  # the init stream does not depend on the layout
+    # both layouts have the same initial weights, so one curve tests the random stream
+    if curve.name != "smoke_xorshift64"
 ]
 
 
@@ -127,8 +129,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run the golden curves and print the fixture entry of each as JSON.")
     names, most_steps = [curve.name for curve in CURVES], max(curve.steps for curve in CURVES)
     parser.add_argument("--only", nargs="+", metavar="CURVE", choices=names, help="Curves to run (default: all).")
-    parser.add_argument("--max-steps", type=int, default=most_steps, help="Upper limit for the steps of each curve.")
-    parser.add_argument("--times", type=int, default=1, help="Number of repetitions; the last one is printed.")
+    parser.add_argument(
+        "--max-steps", type=int, default=most_steps, help="Run at most this number of steps of each curve."
+    )
+    parser.add_argument(
+        "--times", type=int, default=1, help="Number of repetitions; the result of the last repetition is printed."
+    )
     options = parser.parse_args()
     curves = [curve for curve in CURVES if options.only is None or curve.name in options.only]
     for _ in range(options.times):

@@ -60,7 +60,7 @@ def installed(python: Path) -> Installed:
 
 @dataclass
 class Builds:
-    """Make each build once. The build folders are kept, so a later run compiles only what changed."""
+    """Make each build once. The build folders are kept, so a later run compiles only changed files."""
 
     folder: Path
     _made: dict[str, Installed | NotRunError] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Builds:
         return installed(Path(sys.executable))
 
     def of(self, compiler: str, build_type: str, python: Path | None = None, from_sdist: bool = False) -> Installed:
-        """Build a wheel with that compiler and install it for that interpreter (default: this one)."""
+        """Build a wheel with a compiler and install it for an interpreter (default: the running one)."""
         python = python or Path(sys.executable)
         name = f"{compiler}-{build_type}{'-sdist' if from_sdist else ''}"
         key = f"{name}-{interpreter_version(python)}"
@@ -100,7 +100,7 @@ class Builds:
         cc, cxx = found_compiler(compiler)
         folder = self.folder / name
         shutil.rmtree(folder / "wheel", ignore_errors=True)
-        if from_sdist:  # all files of an sdist have the same old date, so ninja would see no change
+        if from_sdist:  # all files of an sdist have the same old date, so ninja would not detect a change
             shutil.rmtree(folder / "build", ignore_errors=True)
         source = self._unpacked_sdist() if from_sdist else ROOT
         settings = [f"build-dir={folder / 'build'}", f"cmake.build-type={build_type}", "install.strip=true"]
@@ -145,14 +145,14 @@ def interpreter_version(python: Path) -> str:
 
 
 def found_pythons(named: Iterable[Path]) -> dict[str, Path]:
-    """Return interpreters by version: this one, the named ones, and the ones on PATH that start."""
+    """Return interpreters by version: the running one, the named ones, and all on PATH that can be started."""
     on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST_MINOR, NEWEST_MINOR))
     found: dict[str, Path] = {}
     for python in [Path(sys.executable), *named, *(Path(path) for path in on_path if path)]:
         try:
             version = interpreter_version(python)
         except NotRunError:
-            continue  # version managers put names on PATH for versions that are not installed
+            continue  # a version manager may put commands on PATH for versions that are not installed
         minor = ".".join(version.split(".")[:2])
         if int(minor.split(".")[1]) >= OLDEST_MINOR and not any(v.startswith(f"{minor}.") for v in found):
             found[version] = python

@@ -24,7 +24,7 @@ class Outcome:
         total: number of curves that were compared.
         differ: names of the curves that differ from the fixture.
         not_run: why the cell was not run, or "".
-        compiler: the compiler of the build.
+        compiler: name and version of the compiler of the build.
         broken: the cell was not run because toynn does not build, which counts as a failure.
     """
 
@@ -57,14 +57,14 @@ def source_digest() -> str:
 class Journal:
     """A file with one JSON object per line.
 
-    Entries of another source are ignored, and cells that were not run are not added.
+    Entries that another version of the source code wrote are ignored, and cells that were not run are not added.
     """
 
     def __init__(self, path: Path, source: str) -> None:
         self._path, self._source = path, source
 
     def read(self, table: str, row: str, column: str) -> Outcome | None:
-        """Return the last outcome of that cell, or None."""
+        """Return the latest outcome of a cell, or None if the cell was not run."""
         if not self._path.exists():
             return None
         found = None

@@ -1,8 +1,9 @@
 """Compare the golden curves between builds, Python versions, thread counts and process conditions, bit for bit.
 
 Every cell of the matrix runs all golden curves in a separate process and compares each loss and the sha256 of the
-weights with the fixture. The tables are written to docs/determinism.md. A cell that this machine cannot compute gives
-the reason and is not counted. A cell that already ran on the same source is not run again, unless `--rerun` is given.
+weights with the fixture. The tables are written to docs/determinism.md. If this machine cannot compute a cell, the
+table shows the reason, and the cell is not counted. A cell that already ran with the same source code is not run
+again, unless `--rerun` is given.
 The exit status is 1 if a promised cell differs, or if toynn does not build with an installed compiler.
 `make determinism-matrix` runs this script.
 """
@@ -35,13 +36,14 @@ PAGE = DOCS / "determinism.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 PLAIN = CONDITIONS[0]
-# glibc selects variants of its functions by the CPU. This variable selects those for a CPU without FMA and AVX2.
+# glibc has variants of its functions for different CPUs. This environment variable selects the variants for a CPU
+# without FMA and AVX2.
 OTHER_LIBM = Condition("C library functions without FMA", {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-AVX2"})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of all curves.
+    """A cell of a table: one run of all curves.
 
     Attributes:
         build: returns the build; called when the cell is run.
@@ -98,7 +100,7 @@ def kernels() -> list[str]:
 
 
 def cells(builds: Builds, pythons: dict[str, Path]) -> dict[str, list[Cell]]:
-    """Return the cells by table."""
+    """Return all cells, by the title of their table."""
     tables: dict[str, list[Cell]] = {}
     compiled = [(c, t) for t in ("Release", "Debug") for c in ("gcc", "clang")]
     gcc_release = partial(builds.of, "gcc", "Release")
@@ -181,11 +183,15 @@ def put(page: str, part: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", type=Path, action="append", default=[], help="Also test this Python; repeatable.")
+    parser.add_argument(
+        "--python", type=Path, action="append", default=[], help="Path of another Python to test; can be repeated."
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="Folder for the builds.")
     parser.add_argument("--table", action="append", help="Run only the table with this title; can be repeated.")
-    parser.add_argument("--rerun", action="store_true", help="Also run the cells that already ran on this source.")
-    parser.add_argument("--print", action="store_true", help="Print the tables, do not write docs/determinism.md.")
+    parser.add_argument(
+        "--rerun", action="store_true", help="Also run the cells that already ran with the same source code."
+    )
+    parser.add_argument("--print", action="store_true", help="Print the tables instead of writing docs/determinism.md.")
     options = parser.parse_args()
     recorded: dict[str, Any] = json.loads(fixture_path().read_text(encoding="utf-8"))["curves"]
     builds = Builds(options.folder.resolve())

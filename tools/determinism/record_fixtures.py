@@ -34,7 +34,7 @@ def compute(
 
     Args:
         arguments: command-line arguments for curves.py.
-        prefix: a command that runs the command after it.
+        prefix: a command and its arguments, which runs the command that follows it.
         env: environment variables to add to those of this process.
     """
     environment = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1", **(env or {})}

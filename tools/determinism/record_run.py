@@ -6,8 +6,8 @@
 
 The script uses only the command line, so it works with any version of toynn. Each run trains one window per step
 (`train.batch = 1`), so the order of sums over windows does not matter. The training text is stories.txt in the folder.
-The folder gets the data, each run as it was after its first steps, and expected.json with the result that each resumed
-run must reach.
+The script writes to the folder: the data, each run after its first steps, and expected.json with the results that the
+resumed runs must reach.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def sha256(path: Path) -> str:
 
 
 def outcome(run: Path) -> dict[str, object]:
-    """Return what decides whether two runs are equal: losses, and the digests of the latest tensors."""
+    """Return the values that are equal in equal runs: the losses, and digests of the latest tensors."""
     latest = run / "checkpoints" / (run / "latest").read_text(encoding="ascii").strip()
     events = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = {event["step"]: event["loss"] for event in events if event["event"] == "stepped"}

@@ -49,7 +49,7 @@ static int end(struct decoder * d, bool failed) {
     tnn_session * s    = d->here->s;
     const int     code = tnn_last_error_code(s);
     const char  * text = tnn_last_error(s);
-    if (s == NULL) { /* without a session, the error is that of the thread, which is kept until the next error */
+    if (s == NULL) { /* without a session, the error belongs to the thread, which keeps it until its next error */
         HOLDS(failed && code == TNN_E_STATE);
         say(d, code, text);
         d->refused++;
@@ -88,7 +88,7 @@ static void keep(struct slot * slot, tnn_tensor t) {
             return;
         }
     }
-    if (slot->n_live == MAX_LIVE) { /* the first half is kept, because it has the weights */
+    if (slot->n_live == MAX_LIVE) { /* the handles in the first half of the list are kept, because they include the weights */
         memmove(slot->live + MAX_LIVE / 2, slot->live + MAX_LIVE / 2 + 1, (MAX_LIVE / 2 - 1) * sizeof(t));
         slot->n_live--;
     }
@@ -113,7 +113,7 @@ void end_tensor(struct decoder * d, tnn_tensor t) {
     end_maybe_tensor(d, t);
 }
 
-/* The approximate number of multiplications. */
+/* Returns the approximate number of multiplications of a node. */
 #define A_MOMENT (INT64_C(1) << 23)
 
 bool takes_long(struct decoder * d) {
@@ -137,7 +137,7 @@ void check_usable(struct decoder * d, struct slot * slot) {
     d->here = slot;
     d->call = "the end";
     tnn_finalize_weights(s);
-    if (tnn_last_error_code(s) == TNN_E_MEMORY) { /* weights that are too large for any machine */
+    if (tnn_last_error_code(s) == TNN_E_MEMORY) { /* the weights may be too large for any machine */
         return;
     }
     HOLDS(tnn_reset_for_rebuild(s) == TNN_OK);

@@ -1,4 +1,5 @@
-/* decoder.c - makes arguments from the input's bytes: most of them valid, some of them such that the call must be refused. */
+/* decoder.c - makes arguments from the input's bytes. Most arguments are valid, and some are wrong, so that the call must be
+ * refused. */
 #include "decoder.h"
 
 #include <float.h>
@@ -21,7 +22,8 @@ uint64_t word_of(struct decoder * d) {
     return word;
 }
 
-/* Decodes an integer from one byte. 0..191: that number. 192..247: a number at a limit. Other values: the eight bytes after it. */
+/* Decodes an integer from one byte. 0..191: the byte itself. 192..247: a number at a limit of an integer type. Other values: the
+ * eight bytes after it. */
 int64_t int64_of(struct decoder * d) {
     static const int64_t LIMITS[] = {
         -1, -2, INT64_MIN, INT64_MAX, INT32_MIN, INT32_MAX, INT64_C(1) << 31, INT64_C(1) << 32, INT64_C(1) << 62, -(INT64_C(1) << 31),
@@ -40,7 +42,8 @@ static const double NUMBERS[] = {
     0.0, 1.0, -1.0, 0.5, 1e-5, 10000.0, 2.0, 1e-8, 0.9, 0.1, -0.0, 32.0, 8.0, 1e-45, 3e38, 1e30, -3e38, FLT_MAX, -1e-45, 1e-38,
 };
 
-/* Decodes a number from one byte. 0..127: a useful number. 128..191: not finite. Other values: the bytes after it are its bits. */
+/* Decodes a number from one byte. 0..127: a useful number. 128..191: an infinity or NaN. Other values: the four bytes after it
+ * are the bits of the number. */
 double double_of(struct decoder * d) {
     const uint8_t k = byte_of(d);
     if (k < 128) {
@@ -75,8 +78,8 @@ static void * copy_of(const void * data, size_t size) {
     return copy;
 }
 
-/* Decodes a string from one byte. 0..127: a string of that many letters. 128..191: a name with a meaning. 192..199: NULL. Other values:
- * the next byte is the length, and the bytes after it are the string. */
+/* Decodes a string from one byte. 0..127: a string of that many letters. 128..191: a name with a meaning. 192..199: NULL. Other
+ * values: the next byte is the length, and the bytes after it are the string. */
 char * text_of(struct decoder * d) {
     static const char * const NAMES[] = { "v8", "avx512", "", "token_embd.weight", "%s%n%d", "blk.0.attn_q.weight" };
     char          text[256];
@@ -101,8 +104,8 @@ static tnn_tensor live(const struct slot * slot, int i) {
     return slot->n_live > 0 ? slot->live[i % slot->n_live] : 0;
 }
 
-/* Returns a live tensor of this dtype that has as many elements as the last operand (alike) or its ne0 (not alike). Returns any live
- * tensor if there is none. */
+/* Returns a live tensor of this dtype that fits the last operand: it has the same number of elements (if alike) or the same ne0
+ * (if not). Returns any live tensor if there is none. */
 static tnn_tensor matching(const struct decoder * d, int nth, bool alike, int64_t dtype) {
     const struct slot * slot = d->here;
     tnn_tensor          found[MAX_LIVE];
@@ -142,8 +145,8 @@ static tnn_tensor hostile(struct decoder * d, int k) {
     }
 }
 
-/* Decodes a tensor from one byte. 0..95: the tensor of that number. 96..159: a tensor counted back from the newest. 160..223: a tensor
- * that fits the last operand. Other values: an invalid handle. */
+/* Decodes a tensor from one byte. 0..95: the live tensor with this number. 96..159: a tensor counted back from the newest.
+ * 160..223: a tensor that fits the last operand. Other values: an invalid handle. */
 tnn_tensor tensor_of(struct decoder * d) {
     const struct slot * here = d->here;
     const uint8_t       k    = byte_of(d);
@@ -174,7 +177,8 @@ tnn_tensor * tensors_of(struct decoder * d, int32_t n) {
     return tensors;
 }
 
-/* Returns the next number of an array's random stream. The first state is the style of the array, which is one byte of the input. */
+/* Returns the next number of an array's random stream. The stream starts from the style of the array, which is one byte of the
+ * input. */
 static uint32_t next(uint32_t * state) {
     *state = *state * UINT32_C(1664525) + UINT32_C(1013904223);
     return *state >> 8;
@@ -202,8 +206,8 @@ float * floats_of(struct decoder * d, int64_t n) {
     return data;
 }
 
-/* Styles of integers. 0..127: random below style % 16 + 1. 128..191: 0, 1, 2, ... 192..223: 0, 1, 2, ... but one number is arbitrary.
- * Other values: each number is decoded from the input. */
+/* Styles of integers. 0..127: random below style % 16 + 1. 128..191: 0, 1, 2, ... 192..223: 0, 1, 2, ... but one number is
+ * arbitrary. Other values: each number is decoded from the input. */
 int32_t * ints_of(struct decoder * d, int64_t n) {
     int32_t     * data  = array_of(n, sizeof(int32_t));
     const uint8_t style = byte_of(d);

@@ -1,6 +1,7 @@
 /* decoder.h - shared by the files of the fuzz target: the bytes of the input, the sessions, the checks after each call.
  *
- * An input is a list of calls: a byte that names the call, then a byte or more for each argument. Missing bytes are zero.
+ * An input is a list of calls. A call is one byte that selects the function, followed by one or more bytes for each argument.
+ * Missing bytes are zero.
  * tools/fuzz/encoder.py writes the same format.
  */
 #ifndef TOYNN_FUZZ_DECODER_H
@@ -15,7 +16,7 @@
 #define MAX_SESSIONS 3
 #define MAX_LIVE     96
 #define MAX_STALE    8
-#define MAX_CALLS    300 /* limit for one input; more calls would only take longer */
+#define MAX_CALLS    300 /* maximum number of calls of one input; more calls find no other faults */
 
 /* A session and its handles: those of the current graph, and some that tnn_reset_for_rebuild dropped. */
 struct slot {
@@ -31,7 +32,7 @@ struct standing {
 
 struct decoder {
     const uint8_t * at, * end;
-    struct slot     slots[MAX_SESSIONS + 1]; /* the last has no session: NULL */
+    struct slot     slots[MAX_SESSIONS + 1]; /* the last entry has no session, so its calls get NULL */
     struct slot   * here;
     const char    * call;
     struct standing before;
@@ -57,7 +58,7 @@ float    float_of(struct decoder * d);
 double   double_of(struct decoder * d);
 /* A string in memory of exactly its size, or NULL. Free it with free(). */
 char * text_of(struct decoder * d);
-/* A handle: usually live, sometimes 0, stale, foreign or random. */
+/* Returns a handle, which is usually live, and sometimes 0, stale, of another session, or random. */
 tnn_tensor tensor_of(struct decoder * d);
 /* n handles in memory of exactly their size. Free it with free(). */
 tnn_tensor * tensors_of(struct decoder * d, int32_t n);
@@ -69,19 +70,20 @@ int32_t * ints_of(struct decoder * d, int64_t n);
 #define HOLDS(condition) ((condition) ? (void) 0 : broken(d, #condition))
 _Noreturn void broken(const struct decoder * d, const char * promise);
 void begin(struct decoder * d, const char * call);
-void end_status(struct decoder * d, int code);            /* returns TNN_OK or the code */
-void end_count(struct decoder * d, int64_t n);            /* returns a count or a negative code */
-void end_text(struct decoder * d, const char * text);     /* returns a string, or NULL on failure */
-void end_tensor(struct decoder * d, tnn_tensor t);        /* returns a tensor, or 0 on failure; a new one is live from now on */
+void end_status(struct decoder * d, int code);            /* for a call that returns TNN_OK or the error code */
+void end_count(struct decoder * d, int64_t n);            /* for a call that returns a count or a negative error code */
+void end_text(struct decoder * d, const char * text);     /* for a call that returns a string, or NULL on failure */
+/* for a call that returns a tensor, or 0 on failure; a new tensor is live from now on */
+void end_tensor(struct decoder * d, tnn_tensor t);
 void end_maybe_tensor(struct decoder * d, tnn_tensor t);  /* like end_tensor, but 0 without an error is allowed */
 /* Finalizes the weights and computes a small graph in the session, and checks the result. */
 void check_usable(struct decoder * d, struct slot * slot);
-/* Would the realized graph compute for long? Such computes find no bugs. */
+/* Returns whether computing the realized graph would take long. Such graphs are not computed, because they find no other faults. */
 bool takes_long(struct decoder * d);
 
 /* ---- sessions (sessions.c) ---- */
 void open_slot(struct decoder * d, struct slot * slot);
 void close_slot(struct slot * slot);
-void forget_the_graph(struct decoder * d); /* after a tnn_reset_for_rebuild */
+void forget_the_graph(struct decoder * d); /* call this after tnn_reset_for_rebuild */
 
 #endif

@@ -13,11 +13,11 @@ _DECLARED = HEADER.read_text(encoding="utf-8")
 CALLS = {call.name: call for call in calls_of(_DECLARED)}
 NUMBERS = {name: number for number, name in enumerate(table(_DECLARED))}
 
-_SMALL = 192  # smaller integers are one byte with their value
-_WORD = 255  # eight bytes with the value follow
-_TENSORS = 96  # smaller bytes choose a live handle by its position
-_NO_TENSOR = 224  # the handle 0
-_AS_MANY = 0  # an array as long as its tensor
+_SMALL = 192  # a smaller integer is encoded as one byte
+_WORD = 255  # the next eight bytes are the value
+_TENSORS = 96  # a smaller byte selects a live handle by its position
+_NO_TENSOR = 224  # this byte encodes the handle 0
+_AS_MANY = 0  # this byte encodes an array that is as long as its tensor
 
 # Styles of arrays; see floats_of and ints_of in decoder.c.
 RANDOM, HYPER_PARAMETERS, COUNTING = 5, 192, 128

@@ -25,7 +25,7 @@ OTHER_OBJECTS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.flo
 # fmt: on
 
 
-ARRAYS = {"npt.ArrayLike"}  # annotations of parameters that take an array
+ARRAYS = {"npt.ArrayLike"}  # annotations of the parameters that accept an array
 
 
 class Arguments:

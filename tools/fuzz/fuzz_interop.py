@@ -2,9 +2,9 @@
 
     python tools/fuzz/fuzz_interop.py [--seconds 60] [--rounds N] [--seed S]
 
-A round depends only on its seed. It damages one file and reads it: the reader must return a model or raise a
-TinyNNError, and must not use much more memory than the file has bytes. A failure prints the seed; `--seed S --rounds 1`
-repeats the round. `make fuzz` runs this script.
+A round depends only on its seed. A round damages one file and reads it. The reader must return a model or raise a
+TinyNNError, and must not use much more memory than the size of the file. After a failure the script prints the seed;
+`--seed S --rounds 1` repeats the round. `make fuzz` runs this script.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
-MOST_MEMORY = 1 << 26  # bytes that a reader can hold at one time; the files have less than 1 MB
+MOST_MEMORY = 1 << 26  # maximum memory of a reader in bytes; each file has less than 1 MB
 HOSTILE_INTEGERS = [0, 1, 2, 7, 8, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 HOSTILE_JSON: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**40, 1e308, -1e-320, 0.5, "", "llama", "x" * 1000, [], {},
@@ -66,7 +66,7 @@ def good_ggufs() -> list[bytes]:
 
 @functools.cache
 def good_folders() -> list[Files]:
-    """Return undamaged folders; the second has its weights in shards."""
+    """Return undamaged folders; the weights of the second folder are in shards."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in ("qkv_bias", "llama3_hf rope"):
@@ -84,7 +84,7 @@ def good_folders() -> list[Files]:
 
 
 def damaged(content: bytes, pick: random.Random, header: int = 4000) -> bytes:
-    """Return the bytes with a few faults, most of them in the header."""
+    """Return the bytes with a few random changes, most of them in the header."""
     for _ in range(pick.choice([1, 1, 1, 2, 5])):
         at = pick.randrange(min(len(content), header if pick.random() < 0.9 else len(content)) or 1)
         before, after = content[:at], content[at:]
@@ -194,14 +194,14 @@ def result_of(read: Callable[[], TrainedModel]) -> str:
 
 
 def read_gguf(content: bytes, folder: Path) -> str:
-    """Write a GGUF file to the folder and read it. Return "read" or "refused"."""
+    """Write a GGUF file to the folder and read the file. Return "read" or "refused"."""
     path = folder / "m.gguf"
     path.write_bytes(content)
     return result_of(lambda: import_gguf(path))
 
 
 def read_folder(files: Files, folder: Path) -> str:
-    """Write a Hugging Face folder into the folder and read it. Return "read" or "refused"."""
+    """Write the files of a Hugging Face folder into the folder and read them. Return "read" or "refused"."""
     inside = folder / "hf"
     inside.mkdir(exist_ok=True)
     for old in inside.iterdir():

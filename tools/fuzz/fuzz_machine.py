@@ -2,12 +2,12 @@
 
     python tools/fuzz/fuzz_machine.py [--seconds 60] [--batches N] [--seed S]
 
-A crash, a hang, a wrong number or an exception of another library ends the script with exit status 1. It prints the
-calls of the failing example, shrunk by hypothesis unless the process crashed, and the seed of its batch;
-`--seed S --batches 1` repeats the batch.
+If a call crashes, hangs, returns a wrong number or raises an exception of another library, the script ends with exit
+status 1. It prints the calls of the failing example, shrunk by hypothesis unless the process crashed, and the seed of
+its batch; `--seed S --batches 1` repeats the batch.
 
-Here hypothesis chooses each call among all calls of the module, and on which of several sessions (open, closed, with
-another graph). fuzz_rounds.py is faster and compares bytes between variants. Both choose arguments with
+Hypothesis chooses each call among all calls of the module, and chooses for each call one of several sessions (open,
+closed, or with another graph). fuzz_rounds.py is faster and compares bytes between variants. Both choose arguments with
 tools/fuzz/fuzz_arguments.py.
 """
 
@@ -48,17 +48,18 @@ def public_calls() -> dict[str, Callable[..., Any]]:
 
 
 CALLS = public_calls()
-# Valid values for arguments of that name, which are preferred.
+# Valid values of arguments by name. They are chosen more often than other values.
 LIKELY: dict[str, list[Any]] = {
     "kind": [0, 0, 1], "dtype": [nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16], "mode": [0, 2], "i": [0, 1], "dim": [0, 1],
     "name": ["v8", "blk.0.attn_q.weight"], "n_threads": [None, 1, 2],
 }  # fmt: skip
-# A random.Random that hypothesis seeds. If hypothesis chose each number, extreme values would make most calls fail.
+# A random.Random that hypothesis seeds. Hypothesis does not choose each number itself, because it prefers extreme
+# values, which would make most calls fail.
 PICKS = st.randoms(use_true_random=True)
 
 
 class Played(Round):
-    """A round on several sessions, with a journal of its calls that remains after a crash."""
+    """A round on several sessions. It writes its calls to a journal, which still exists after a crash."""
 
     def __init__(self, journal: TextIO, counts: Counter[str]) -> None:
         super().__init__(0)
@@ -70,7 +71,7 @@ class Played(Round):
         journal.truncate()
 
     def switch_to(self, session: Session, *, foreign: bool = False) -> None:
-        """Continue on that session, with its own tensors or, if foreign, with those of the previous session."""
+        """Continue on another session, with its own tensors or, if foreign, those of the previous session."""
         self.tensors_of[self.session] = self.tensors
         self.session = session
         if not foreign:
@@ -120,7 +121,7 @@ def _shown(value: Any) -> str:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Any call can follow any other, and another session (the witness) still computes correctly after each step."""
+    """Calls in any order. After each step, a separate session (the witness) must still compute correctly."""
 
     journal: TextIO
     counts: ClassVar[Counter[str]] = Counter()
@@ -209,7 +210,7 @@ class SessionMachine(RuleBasedStateMachine):
             played.switch_to(pick.choice(played.sessions), foreign=pick.random() < 0.2)
 
     def _keep(self, session: Session) -> None:
-        """Add a session. If there are too many, close the oldest."""
+        """Add a session. If there are too many sessions, close the oldest session."""
         played = self.played
         played.sessions.append(session)
         if len(played.sessions) > MOST_SESSIONS:
@@ -257,7 +258,7 @@ def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, 
 
 
 def _sabotage(what: str) -> None:
-    """Make a call abort, raise, or return a wrong number, to test that the fuzzer notices it."""
+    """Make a call abort, raise, or return a wrong number, to test that the fuzzer detects such faults."""
     honest = nn.tnn_scale
 
     def tnn_silu(s: Session, a: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Choose a call of a plain operator whose operands fit each other, for a fuzz round."""
+"""Choose a call of a ggml operator with operands whose shapes fit each other, for a fuzz round."""
 
 # ruff: noqa: E501 (related operators on one line are easier to compare)
 
@@ -22,7 +22,10 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     floats = [(t, ne) for t, ne, dtype in known if dtype == nn.TNN_F32]
 
     def late(some: list[Any]) -> Any:
-        """Prefer one of the last three: if no later node reads an operand, its memory is reused, which needs testing."""
+        """Prefer one of the three newest tensors.
+
+        If no later node reads an operand, its memory is reused, which needs testing.
+        """
         return pick.choice(some[-3:] if pick.random() < 0.6 else some)
 
     a, ne = late(floats)

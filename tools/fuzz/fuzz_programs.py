@@ -13,11 +13,14 @@ from paths import ROOT
 
 
 class BuildError(Exception):
-    """The build failed; the message is the output of CMake or the compiler."""
+    """The build failed. The message is the output of CMake or of the compiler."""
 
 
 def _tool(name: str) -> str:
-    """Return the program in the folder of this Python, or the one on PATH. Raise BuildError if there is none."""
+    """Return a program from the folder of this Python, or else from PATH.
+
+    Raise BuildError if it is in neither place.
+    """
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -26,7 +29,7 @@ def _tool(name: str) -> str:
 
 
 def _run(command: Sequence[str]) -> None:
-    # `make sanitize` sets LD_PRELOAD for the programs that its tests start, which must not affect the compiler.
+    # `make sanitize` sets LD_PRELOAD for the programs that its tests start. The compiler must run without it.
     env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(
         command, check=False, cwd=ROOT, env=env, capture_output=True, text=True, errors="backslashreplace"
@@ -36,7 +39,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 def build(folder: Path, programs: Sequence[str], options: Sequence[str] = ()) -> list[Path]:
-    """Build the programs and return their paths. Raise BuildError if that fails.
+    """Build the programs and return their paths. Raise BuildError if the build fails.
 
     options: arguments for CMake's configuration (-D...).
     """

@@ -2,8 +2,9 @@
 
     python tools/fuzz/fuzz_rounds.py [--seconds 60] [--rounds N] [--seed S]
 
-A crash, a hang, a wrong number or an exception of another library ends the script with exit status 1 and the seed of
-the round; `--seed S --rounds 1` repeats that round. tools/fuzz/fuzz_session.py defines a round.
+If a call crashes, hangs, returns a wrong number or raises an exception of another library, the script prints the seed
+of the round and ends with exit status 1. `--seed S --rounds 1` repeats the round. tools/fuzz/fuzz_session.py defines a
+round.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 from fuzz_session import functions, run
 from fuzz_watch import END, LIMIT, add_options, passed_on, watch
 
-_WARM_UP = 150  # rounds after which memory must not grow; before that, the allocators' own caches fill
+_WARM_UP = 150  # after this number of rounds, memory must not grow; before that, the caches of the allocators fill
 _GROWTH = 64 << 20  # bytes
-_kept: list[bytes] = []  # memory that `--sabotage grow` never frees
+_kept: list[bytes] = []  # blocks of memory that `--sabotage grow` allocates and never frees
 
 
 def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
@@ -59,7 +60,7 @@ def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
 
 
 def _resident() -> int:
-    """Return the resident bytes of this process; on a system without /proc, their maximum so far."""
+    """Return the resident bytes of this process; on a system without /proc, the maximum so far."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:

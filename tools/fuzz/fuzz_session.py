@@ -1,9 +1,9 @@
 """Run one fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
 
-A round depends only on its seed. A call can raise only toynn's own exceptions; afterwards the session must still
-compute, or be closed. Results must have the same bytes with other thread counts, with every node kept, and computed
-node by node: `run` plays the round twice, the second time in another variant, and compares. fuzz_rounds.py runs many
-rounds in a child process, so that it can report a crash.
+A round depends only on its seed. A call must raise only toynn's own exceptions. After a round the session must be
+closed or still able to compute. Results must have the same bytes with any number of threads, with every node kept, and
+if the graph is computed node by node. `run` plays each round in two such variants and compares the results.
+fuzz_rounds.py runs many rounds in a child process, so that it can report a crash.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from fuzz_operators import LARGEST, fitting_call
 from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
 
-# Functions that create or free a session, or take none.
+# Functions that create or free a session, and functions without a session argument.
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
 HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # for AdamW
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a round is played. No bit of a result depends on it."""
+    """How a round is played. The bits of the results must not depend on the variant."""
 
     n_threads: int = 1
-    pinned: bool = False  # every node of the last graph is an output
-    profiled: bool = False  # the last graph is computed node by node
+    pinned: bool = False  # whether every node of the last graph is an output
+    profiled: bool = False  # whether the last graph is computed node by node
 
 
 PLAIN = Variant()
@@ -45,7 +45,7 @@ class DifferenceError(Exception):
 
 
 class Round(Arguments):
-    """One sequence of calls: a session, the tensors it has created so far, and a stream of random choices."""
+    """A sequence of calls: a session, the tensors created so far, and a stream of random choices."""
 
     def __init__(self, seed: int, variant: Variant = PLAIN) -> None:
         super().__init__(random.Random(seed), Session(n_threads=variant.n_threads, oversubscribe=True))
@@ -56,10 +56,10 @@ class Round(Arguments):
         self.computed = 0
         self.kept = False  # whether the gradients of the graph are outputs
         self.succeeded: set[str] = set()  # names of functions
-        self.numbers: list[Any] = []  # results, for the comparison of variants
+        self.numbers: list[Any] = []  # all results, to compare the variants
         nn.tnn_session_set_graph_capacity(self.session, self.random.choice([40, 100, 512, 512, 2000]))
 
-    # ---- a valid beginning, so that the round can build graphs ----
+    # ---- valid first calls, so that the round can build graphs ----
 
     def start(self) -> None:
         """Declare some weights and inputs."""
@@ -124,7 +124,7 @@ class Round(Arguments):
         return w
 
     def grow(self) -> None:
-        """Add a node of a plain operator to operands of fitting shapes."""
+        """Add a node of a ggml operator whose operands have fitting shapes."""
         s = self.session
         known = [(t, t.ne, nn.tnn_tensor_dtype(s, t)) for t in self.tensors if self.alive(t)]
         small = [(t, ne, dtype) for t, ne, dtype in known if math.prod(ne) <= LARGEST]
@@ -144,7 +144,10 @@ class Round(Arguments):
     # ---- calls ----
 
     def call(self, function: Callable[..., Any]) -> Any:
-        """Call a function with random arguments and keep the tensor it returns. Exceptions of other libraries pass."""
+        """Call a function with random arguments and keep the returned tensor.
+
+        Raise any exception that is not toynn's.
+        """
         arguments, options = self.arguments(function)
         result = self.attempt(function, *arguments, **options)
         if isinstance(result, nn.Tensor) and result.session is self.session:
@@ -182,7 +185,7 @@ class Round(Arguments):
         for _ in range(pick.choice([1, 2])):
             attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
             whole = nn.tnn_compute_backward if backward else nn.tnn_compute
-            # tnn_compute_profiled accepts both kinds of graph, so it must not replace a call that is refused.
+            # tnn_compute_profiled accepts both kinds of graph, so it would accept a graph that the other call refuses.
             profiled = self.variant.profiled and realized is None
             done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
             self.computed += not isinstance(done, TinyNNError)
@@ -209,13 +212,17 @@ class Round(Arguments):
         pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
         ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-        options["accumulate"] &= self.kept  # otherwise only a variant that pins all nodes would accept it
+        # without kept gradients, only a variant that pins all nodes would accept accumulate
+        options["accumulate"] &= self.kept
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
             self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
 
     def optimizers(self) -> None:
-        """Add an optimizer step for most parameters, of any kind, with or without a norm. Keep some gradients."""
+        """Add an optimizer step of any kind for most parameters, with or without a gradient norm.
+
+        Keep some gradients.
+        """
         s, pick, attempt = self.session, self.random, self.attempt
         grads = [(w, attempt(nn.tnn_tensor_grad, s, w), m, v) for w, m, v in self.parameters]
         grads = [one for one in grads if isinstance(one[1], nn.Tensor)]
@@ -240,7 +247,7 @@ class Round(Arguments):
         self.tensors += [t for t in (hp, clip, norm, *(grad for _, grad, _, _ in grads)) if isinstance(t, nn.Tensor)]
 
     def feed(self) -> None:
-        """Upload values to every input, mostly valid ones."""
+        """Upload values to every input. Most of the values are valid."""
         s = self.session
         numbers = np.random.default_rng(self.random.randrange(2**32))
         for tensor in self.tensors:
@@ -274,7 +281,7 @@ class Round(Arguments):
             return None
 
     def finish(self) -> None:
-        """Check that the session still computes, unless it is closed; then close both sessions."""
+        """Check that the session still computes if it is open. Then close both sessions."""
         if not self.session.closed:
             finalized = self.attempt(nn.tnn_finalize_weights, self.session)
             if not isinstance(finalized, TinyNNMemoryError):
@@ -286,7 +293,7 @@ class Round(Arguments):
 
 
 def computes(s: Session) -> None:
-    """Check a small computation on a finalized session."""
+    """Check the result of a small computation on a finalized session."""
     x = nn.tnn_input_2d_f32(s, 4, 3)
     y = nn.tnn_scale(s, x, 2.0)
     nn.tnn_set_output(s, y)
@@ -310,7 +317,7 @@ def functions() -> list[Callable[..., Any]]:
 
 
 def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
-    """Play one round in one variant.
+    """Play one round in one variant, and return its results.
 
     Raises:
         Exception: a call raised an exception that is not a TinyNNError, or a session computes wrong numbers.
@@ -335,7 +342,7 @@ def play(seed: int, variant: Variant, every: list[Callable[..., Any]]) -> Round:
 
 
 def run(seed: int, every: list[Callable[..., Any]]) -> Round:
-    """Play one round in the plain variant and in another. Raise DifferenceError if the numbers differ."""
+    """Play one round in the plain variant and in another variant. Raise DifferenceError if the numbers differ."""
     variant = VARIANTS[random.Random(f"variant of {seed}").randrange(len(VARIANTS))]
     one, two = play(seed, PLAIN, every), play(seed, variant, every)
     for place, (a, b) in enumerate(zip(one.numbers, two.numbers, strict=variant.pinned is False)):

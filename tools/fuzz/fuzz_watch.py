@@ -1,4 +1,4 @@
-"""Run a fuzzer as a child process and report what it printed, and in which round it crashed, hung or raised."""
+"""Run a fuzzer as a child process. Report its output, and in which round it crashed, hung or raised an exception."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import threading
 from dataclasses import dataclass
 
-END = "end of the rounds"  # the last line of a child, because a call that ends the process with status 0 is a failure
-LIMIT = 4 << 30  # bytes that a round can allocate; toynn must refuse larger requests before it fills any memory
+# the last line of a successful child; without it, a call that ends the process with status 0 would look like success
+END = "end of the rounds"
+LIMIT = 4 << 30  # memory limit of a round in bytes; toynn must refuse larger requests before it fills any memory
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ def add_options(parser: argparse.ArgumentParser, unit: str, *, patience: float) 
 
 
 def passed_on(options: argparse.Namespace, unit: str) -> list[str]:
-    """Return the command-line arguments that give a child the same seconds, rounds and seed."""
+    """Return the command-line arguments that pass the seconds, the rounds and the seed to a child process."""
     return ["--seed", str(options.seed), f"--{PLURALS[unit]}", str(options.most), "--seconds", str(options.seconds)]
 
 
 def watch(script: str, arguments: list[str], patience: float) -> Outcome:
     """Run `script --child arguments`. The child prints "seed N" before each round and END as its last line.
 
-    A child that needs more than `patience` seconds for a round is killed.
+    If the child needs more than `patience` seconds for a round, it is killed.
     """
     # AddressSanitizer reserves terabytes of address space, so the memory limit is an option of its own.
     asan = os.environ.get("ASAN_OPTIONS")

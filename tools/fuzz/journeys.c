@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGEST (1 << 16) /* the largest number of elements that are filled one by one */
+#define LARGEST (1 << 16) /* number of elements; larger inputs are filled with zeros */
 
 /* A call of the session with the checks of calls.c: TRY(status, tnn_set_output, s, t). */
 #define TRY(kind, function, ...) (begin(d, #function), end_##kind(d, function(__VA_ARGS__)))

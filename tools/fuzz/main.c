@@ -1,10 +1,11 @@
-/* main.c - the fuzz target without libFuzzer, for compilers that lack it: plays files, and inputs made from them by random changes.
+/* main.c - the fuzz target without libFuzzer, for compilers that lack libFuzzer. It plays files, and inputs
+ * made from these files by random changes.
  *
  *   fuzz_replay [--inputs N] [--seconds N] [--seed S] [--only I] [--say] FILE...
  *
- * Plays every FILE and prints what it called; then plays inputs 0 to N - 1 of the seed, or as many as the seconds allow. Each depends
- * only on the files, the seed and its number. --only plays a single one; --say prints each call. If an input ends the process or takes
- * minutes, the program prints how to play it again.
+ * Plays every FILE and prints what it called; then plays inputs 0 to N - 1 of the seed, or as many as the seconds allow. An
+ * input depends only on the files, the seed and its number. --only plays only input I; --say prints each call. If an
+ * input ends the process or takes minutes, the program prints the command that plays this input again.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "sessions.h"
@@ -17,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LARGEST   (1 << 14) /* bytes of an input */
+#define LARGEST   (1 << 14) /* maximum size of an input in bytes */
 #define MOST      1024      /* files */
 #define PATIENCE  300       /* seconds after which an input hangs */
 
@@ -33,7 +34,7 @@ static const char * program;
 static uint64_t     seed, playing;
 static const char * file_playing;
 
-static void on_end(int signal_number) { /* the process is ending, so calls that are unsafe in a handler are tried anyway */
+static void on_end(int signal_number) { /* these calls are not safe in a signal handler, but the process ends anyway */
     if (signal_number == SIGALRM) {
         fprintf(stderr, "fuzz: an input takes longer than %d seconds\n", PATIENCE);
     }
@@ -47,7 +48,7 @@ static void on_end(int signal_number) { /* the process is ending, so calls that 
     raise(signal_number);
 }
 
-/* A sanitizer has its own handler, which prints more and aborts. */
+/* If a sanitizer is active, its own handler is kept, because it prints more and aborts. */
 static void say_where_it_ends(int signal_number) {
     struct sigaction there;
     if (sigaction(signal_number, NULL, &there) == 0 && there.sa_handler == SIG_DFL) {
@@ -74,7 +75,7 @@ static int read_file(const char * name) {
     return failed ? unreadable(name) : 0;
 }
 
-/* SplitMix64: a random stream for each input. */
+/* Returns the next number of a random stream (SplitMix64). Each input has its own stream. */
 static uint64_t next(uint64_t * state) {
     uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -104,22 +105,22 @@ static size_t change(uint8_t * input, size_t size, uint64_t * state) {
                 input[at] = (uint8_t) next(state);
             }
             return size;
-        case 1: /* some new bytes */
+        case 1: /* inserts some new bytes */
             for (size_t i = 0; i < sizeof(fresh); i++) {
                 fresh[i] = (uint8_t) next(state);
             }
             return insert(input, size, at, fresh, 1 + below(state, sizeof(fresh)));
-        case 2: { /* some bytes are removed */
+        case 2: { /* removes some bytes */
             const size_t n = below(state, size - at < 16 ? size - at + 1 : 17);
             memmove(input + at, input + at + n, size - at - n);
             return size - n;
         }
-        case 3: { /* some bytes of a file */
+        case 3: { /* inserts some bytes of a file */
             const struct file * from = &files[below(state, (size_t) n_files)];
             const size_t        begin = n_files > 0 ? below(state, from->size + 1) : 0;
             return n_files > 0 ? insert(input, size, at, from->data + begin, below(state, from->size - begin + 1)) : size;
         }
-        default: /* a little more or less */
+        default: /* adds a small number to a byte */
             if (at < size) {
                 input[at] = (uint8_t) (input[at] + (below(state, 2) == 0 ? 1 : 255));
             }
@@ -139,7 +140,8 @@ static void play_random(uint64_t number, struct tally * tally) {
     for (size_t i = 0, n = 1 + below(&state, 12); i < n; i++) {
         size = change(input, size, &state);
     }
-    uint8_t * exact = malloc(size > 0 ? size : 1); /* a block of exactly this size, so that reads beyond its end are detected */
+    /* the block has exactly the size of the input, so that a read beyond its end is detected */
+    uint8_t * exact = malloc(size > 0 ? size : 1);
     if (exact == NULL) {
         abort();
     }

@@ -5,10 +5,11 @@
 SEEN const char * __asan_default_options(void);
 SEEN const char * __ubsan_default_options(void);
 
-/* Allocations of more than 64 MiB are refused: this tests missing memory, and keeps inputs short. */
+/* Allocations of more than 64 MiB fail. This tests how toynn handles missing memory, and keeps the time of an input short. */
 const char * __asan_default_options(void) {
     return "max_allocation_size_mb=64:allocator_may_return_null=1:abort_on_error=1:detect_leaks=1"
-           ":alloc_dealloc_mismatch=0"  /* libFuzzer frees strings of libstdc++ by the delete of csrc/memory/reserve.c */
+           /* libFuzzer frees strings of libstdc++ with the replaced delete of csrc/memory/reserve.c, which calls free */
+           ":alloc_dealloc_mismatch=0"
            ":intercept_tls_get_addr=0"; /* with gcc 12 the leak check would crash on glibc's thread-local storage */
 }
 

@@ -2,10 +2,10 @@
 
     python tools/fuzz/run.py [--seconds 60] [--seed S]
 
-With clang the fuzzer is libFuzzer: it keeps inputs that reached new code in build/fuzz-corpus, and starts from them the
-next time. Without clang it is a program of our own that changes the seeds at random. Both run under AddressSanitizer
-and UndefinedBehaviorSanitizer. A failure ends the script with exit status 1 and prints the command that repeats the
-input. `make fuzz` runs this script; see docs/fuzzing.md.
+With clang, the fuzzer is libFuzzer. It keeps inputs that reached new code in build/fuzz-corpus, and starts from these
+inputs the next time. Without clang, the fuzzer is toynn's program fuzz_replay, which changes the seeds at random. Both
+run under AddressSanitizer and UndefinedBehaviorSanitizer. After a failure, the script prints the command that repeats
+the input, and ends with exit status 1. `make fuzz` runs this script; see docs/fuzzing.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paths import ROOT
 
 SANITIZED = ["-DTOYNN_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=None"]
 SEEDS, CORPUS, FAILURES = (ROOT / "build" / name for name in ("fuzz-seeds", "fuzz-corpus", "fuzz-failures"))
-SEEDS_OF_LIBFUZZER = 2**32 - 1  # seeds from 1; with 0 libFuzzer would choose its own
+SEEDS_OF_LIBFUZZER = 2**32 - 1  # seeds start at 1, because with seed 0 libFuzzer chooses a random seed
 NO_CLANG = (
     "fuzz: no clang with libFuzzer was found, so the inputs are changed without coverage feedback. To install it on "
     "Debian or Ubuntu: apt install clang libclang-rt-dev (or clang-19 libclang-rt-19-dev). To use another clang: make "
@@ -34,7 +34,7 @@ NO_CLANG = (
 
 
 def clang(named: str | None) -> str | None:
-    """Return a clang that links libFuzzer: the named one, or the newest on PATH. Return None if there is none."""
+    """Return a clang that can link libFuzzer: the named clang, or the newest on PATH. Return None if none is found."""
     names = [named] if named else ["clang", *(f"clang-{version}" for version in range(25, 13, -1))]
     for path in filter(None, map(shutil.which, names)):
         probe = "int LLVMFuzzerTestOneInput(const unsigned char * d, unsigned long n) { return d == 0 && n == 1; }"
@@ -64,7 +64,7 @@ def libfuzzer(compiler: str, seconds: int, seed: int) -> int:
 
 
 def replay(seconds: int, seed: int) -> int:
-    """Run our own program, which prints how to repeat a failure, and return its exit status."""
+    """Run fuzz_replay, which prints how to repeat a failure, and return its exit status."""
     sanitize = ROOT / "build" / "sanitize"  # if `make sanitize` ran before, ggml is already compiled there
     folder = sanitize if (sanitize / "CMakeCache.txt").exists() else ROOT / "build" / "fuzz-replay"
     (program,) = build(folder, ["fuzz_replay"], SANITIZED)
@@ -76,7 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="Stop after this time (default: %(default)s s).")
     parser.add_argument("--seed", type=int, default=1, help="Random seed of the inputs (default: %(default)s).")
-    parser.add_argument("--clang", metavar="PATH", help="A clang with libFuzzer (default: the newest clang on PATH).")
+    parser.add_argument("--clang", metavar="PATH", help="Path of a clang with libFuzzer (default: the newest on PATH).")
     options = parser.parse_args()
     if options.seed < 0:
         parser.error(f"--seed must be at least 0, got {options.seed}")

@@ -1,4 +1,4 @@
-/* sessions.c - plays one input: creates its sessions, makes its calls, frees the sessions. */
+/* sessions.c - plays one input: creates sessions, makes the calls of the input, and frees the sessions. */
 #include "sessions.h"
 
 #include "decoder.h"
@@ -7,7 +7,7 @@ void open_slot(struct decoder * d, struct slot * slot) {
     slot->n_live = slot->n_stale = 0;
     slot->s = tnn_session_new(0);
     HOLDS(slot->s != NULL);
-    /* One thread and a small graph are fast and reach the limit of the graph soon. Inputs may change both. */
+    /* With one thread and a small graph, an input is fast and soon reaches the limit of the graph. The input may change both values. */
     HOLDS(tnn_session_set_n_threads(slot->s, 1, 0) == TNN_OK);
     HOLDS(tnn_session_set_graph_capacity(slot->s, 512) == TNN_OK);
 }

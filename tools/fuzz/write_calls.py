@@ -4,7 +4,7 @@
 
 For each call that takes only numbers and handles, calls.c contains the C code that decodes the arguments, makes the
 call and checks the result. array_calls.h declares the other calls, which array_calls.c must define, otherwise the
-target does not link. So a call that is added to the header is fuzzed, or the build fails.
+target does not link. So a new call in the header is either fuzzed or makes the build fail.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANSWERS = {
     "int32_t": "HOLDS({call} >= 1)",
     "int64_t": "HOLDS({call} >= 0)",
 }
-# Calls whose arguments could be generated, but which tools/fuzz/array_calls.c makes.
+# Calls that are written by hand in tools/fuzz/array_calls.c, although their arguments could be generated.
 BY_HAND = {
     "tnn_session_new", "tnn_session_free", "tnn_session_set_n_threads", "tnn_reset_for_rebuild", "tnn_last_error",
     "tnn_last_error_code", "tnn_gemm_kernel_at",
@@ -59,7 +59,7 @@ def is_generated(call: Call) -> bool:
 
 
 def _decoded(call: Call) -> list[Argument]:
-    """Return the arguments that an input's bytes choose: all but the session."""
+    """Return the arguments that are decoded from the input: all arguments except the session."""
     return list(call.arguments[call.of_session :])
 
 

@@ -2,8 +2,9 @@
 
     python tools/fuzz/write_seeds.py FOLDER
 
-All calls of a seed succeed (tests/hostile/test_fuzz_target.py checks it); the fuzzers change them. The files are
-generated and not kept in git, because an input numbers the calls by their order in tinynn.h.
+All calls of a seed succeed, which tests/hostile/test_fuzz_target.py checks. The fuzzers start from the seeds and
+change them. The files are generated and not kept in git, because an input refers to a call by its position in
+tinynn.h.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from encoder import COUNTING, HYPER_PARAMETERS, RANDOM, Handle, Program, integer
 from read_header import HEADER, read_header
 
-_ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # n_ctx_orig to beta_slow
+_ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # the values of the arguments from n_ctx_orig to beta_slow
 F16, BF16 = 1, 30
 PLAIN = read_header(HEADER.read_text(encoding="utf-8")).plain_operators
 
 
 def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
-    """Declare a parameter, followed by its moments, where the journeys expect them."""
+    """Declare a parameter and then its moments, in the order that tools/fuzz/journeys.c expects."""
     name = "tnn_input_1d_f32_persistent" if len(ne) == 1 else "tnn_input_2d_f32_persistent"
     w = p.call(name, *ne)
     if moments:

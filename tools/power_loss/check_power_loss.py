@@ -1,12 +1,12 @@
-"""Check what a power loss at any moment leaves of a training, a prepare, an import or an export.
+"""Check what a power loss at any moment leaves of a training run, a data folder, an import or an export.
 
     python tools/power_loss/check_power_loss.py                    # every workload
     python tools/power_loss/check_power_loss.py --only training --every 5
 
-Each workload runs under strace, which records its changes to files. From the record, every state is built in which a
-power loss may leave the disk: see disk_model.py and crash_states.py. Each different state is written to a folder and
-checked. From each state the workload also goes on; states that differ only in temporary files go on once. The exit
-status is 1 if a check failed.
+Each workload runs under strace, which records its changes to files. From this record, the script builds every state in
+which a power loss may leave the disk: see disk_model.py and crash_states.py. Each different state is written to a
+folder and checked. Then the workload is continued from this state. If several states differ only in temporary files,
+the workload is continued from one of them. The exit status is 1 if a check failed.
 
 Needs the program strace (Linux).
 """
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # for the small runs
+sys.path.insert(0, str(TESTS_SUPPORT))  # to import small_runs
 
 import file_workloads
 import training_workloads
@@ -56,7 +56,7 @@ class Result:
     """The result of one workload.
 
     Attributes:
-        went_on: number of states from which the workload went on.
+        went_on: number of states from which the workload was continued.
         faults: for each kind of fault, the number of states that have it, and a description of the first one.
     """
 
@@ -67,7 +67,7 @@ class Result:
     seconds: float = 0.0
 
     def add(self, fault: FaultError, state: CrashState, place: Path) -> None:
-        """Count a fault of a state that was written to a folder."""
+        """Count a fault that was found in a state."""
         text = str(fault).replace(str(place), "")
         kind = re.sub(r"[0-9]+|[0-9a-f]{12,}", "N", text)[:100]
         files = ", ".join(f"{path} {'' if content is None else len(content)}" for path, content in state.tree.items())
@@ -77,9 +77,9 @@ class Result:
 
 
 def recorded(workload: Workload, folder: Path) -> list[Operation]:
-    """Run a workload under strace in an existing empty folder, and return what it did.
+    """Run a workload under strace in an existing empty folder, and return its operations on files.
 
-    Raises RuntimeError if it fails, or if the operations do not lead to the files that it left.
+    Raises RuntimeError if the workload fails, or if the recorded operations do not give the files that it left.
     """
     given, files, log = folder / "given", folder / "files", folder / "strace.log"
     given.mkdir()
@@ -105,7 +105,7 @@ def checked(
 ) -> Result:
     """Check every state in which a power loss may leave the disk during the operations.
 
-    folder: that of `recorded`. most_resumed: go on from at most this number of states, evenly spread.
+    folder: the folder of `recorded`. most_resumed: continue from at most this number of states, evenly spread.
     """
     began = time.perf_counter()
     result = Result(len(operations))
@@ -141,7 +141,7 @@ def _failed(result: Result, state: CrashState, place: Path, check: Callable[[], 
 
 
 def essential(tree: Tree) -> Tree:
-    """Return a tree without the contents of temporary files and folders, which nothing reads."""
+    """Return a tree without the contents of temporary files and folders, because no program reads them."""
     parts = {path: path.split("/") for path in tree}
     temporary = {path: [part.startswith((".tmp-", ".old-")) for part in names] for path, names in parts.items()}
     return {
@@ -154,7 +154,7 @@ def essential(tree: Tree) -> Tree:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="Check only workloads whose name contains TEXT.")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="Build states only at each N-th moment.")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="Build states only at every Nth moment.")
     parser.add_argument("--perform", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.perform:
@@ -183,7 +183,7 @@ def main() -> int:
 
 
 def perform(workload: Workload, folder: Path) -> None:
-    """Run a workload, as strace's child."""
+    """Run a workload, in the process that strace has started."""
     with (folder / "reports").open("ab", buffering=0) as reports:
         workload.perform(folder / "given", folder / "files", lambda text: _write_line(reports, text))
 

@@ -1,9 +1,9 @@
 """The states in which a power loss may leave a disk.
 
-Between two syncs the set of pending changes only grows, so the states just before a sync include those of all earlier
-moments. They are therefore built just before each sync that makes a change durable, and at the end.
+Between two syncs the set of pending changes only grows, so the states just before a sync include the states of all
+earlier moments. Therefore states are built only just before each sync that makes a change durable, and at the end.
 
-A state is a choice of the pending changes. If a moment has few choices, all are built. Otherwise:
+A state is a choice of the pending changes. If a moment has few choices, all are built. Otherwise these are built:
 
 - the changes of names: each prefix of their order (what ext4 allows, which writes them in order to its journal), each
   choice that leaves out or contains one or two of them, and random ones;
@@ -30,12 +30,12 @@ from file_operations import Operation, Sync
 
 @dataclass(frozen=True)
 class Limits:
-    """How many states are built.
+    """Limits for the number of states that are built.
 
     Attributes:
-        exhaustive: most choices of one moment that are all built.
+        exhaustive: if a moment has at most this number of choices, all of them are built.
         random: number of random choices of names, of each file, and of combinations, of a larger moment.
-        every: build states only at each N-th moment.
+        every: build states only at every Nth moment.
     """
 
     exhaustive: int = 2048
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class CrashState:
-    """What the disk holds after a power loss, and what the user was told before it."""
+    """The content of the disk after a power loss, and the reports that the user got before the power loss."""
 
     moment: int
     tree: Tree
@@ -53,17 +53,17 @@ class CrashState:
 
     @cached_property
     def digest(self) -> bytes:
-        """A digest of the tree and of the number of reports."""
+        """Return a digest of the tree and of the number of reports."""
         return digest_of(self.tree) + len(self.reports).to_bytes(4, "little")
 
 
 @dataclass
 class Counts:
-    """Numbers of moments and states.
+    """The numbers of moments and states of a workload.
 
     Attributes:
         moments: moments at which states were built.
-        exhaustive: those of them at which all states were built.
+        exhaustive: number of moments at which all states were built.
         built: choices of pending changes.
         distinct: different trees among them.
     """
@@ -89,7 +89,7 @@ def _hashed(content: bytes) -> bytes:
 
 
 def write_tree(tree: Tree, folder: Path) -> None:
-    """Make a folder with these files and folders."""
+    """Make a folder with the files and folders of a tree."""
     folder.mkdir()
     for path in sorted(tree):
         content = tree[path]
@@ -109,7 +109,7 @@ def tree_in(folder: Path) -> Tree:
 def crash_states(
     operations: Iterable[Operation], counts: Counts, limits: Limits, seed: int = 0
 ) -> Iterator[CrashState]:
-    """Yield each distinct state in which a power loss may leave the disk. Each is yielded once, and counted."""
+    """Yield each distinct state in which a power loss may leave the disk, once, and count it."""
     disk, moment, seen = Disk(), 0, set[bytes]()
     for operation in (*operations, None):
         if operation is None or (isinstance(operation, Sync) and disk.changed_by(operation)):
@@ -159,7 +159,7 @@ def _subsets(changes: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
 def _combinations(
     axes: Sequence[Sequence[Change]], limits: Limits, draws: random.Random
 ) -> Iterator[Sequence[Sequence[Change]]]:
-    """Yield some choices of a moment that has too many of them."""
+    """Yield some of the choices of a moment that has too many choices."""
     names, *files = axes
     of_names = _some(names, limits, draws, pairs=True)
     of_files = [_some(changes, limits, draws, pairs=False) for changes in files]
@@ -181,7 +181,7 @@ def _sizes(changes: Iterable[Change]) -> tuple[Change, ...]:
 
 
 def _some(changes: Sequence[Change], limits: Limits, draws: random.Random, *, pairs: bool) -> list[tuple[Change, ...]]:
-    """Return some choices of the changes of one kind, or all if there are few."""
+    """Return some of the choices of the changes of one kind, or all choices if there are few."""
     if 1 << len(changes) <= limits.random:
         return list(_subsets(changes))
     n = len(changes)

@@ -1,13 +1,13 @@
-"""A disk during a power loss: what it holds for certain, and the changes that may or may not have reached it.
+"""A disk during a power loss: the content that is certainly durable, and changes that may or may not have reached it.
 
-The model promises what POSIX promises, and what all common file systems do in addition:
+The model assumes what POSIX promises, and what all common file systems promise in addition:
 
 - Syncing a file makes its content and its size durable, but not its name.
 - Syncing a folder makes the names in it durable, but not the content of the files.
 - Making, renaming and removing a name is atomic. A rename to another name in the same folder is one change; to
   another folder it is two changes, the new name and the removal of the old one.
-- Of everything else any part may reach the disk, in any order: names without contents, contents without sizes, sizes
-  without contents (then there are zeros), and of a content some pieces but not others.
+- Any other change may reach the disk or not, in any order: a name without its content, a content without its size, a
+  size without its content (the file then contains zeros), and only some pieces of a content.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TypeAlias
 
 from file_operations import ROOT, Link, Make, Operation, Remove, Rename, Report, Resize, Sync, Write
 
-_SECTOR, _PAGE = 512, 4096  # the pieces in which small and large contents reach the disk
+_SECTOR, _PAGE = 512, 4096  # sizes of the pieces in which small and large contents reach the disk
 
-Tree: TypeAlias = Mapping[str, bytes | None]  # the content of each path, None for a folder
+Tree: TypeAlias = Mapping[str, bytes | None]  # the content of the file at each path, or None for a folder
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names of a folder get other nodes, None if they are removed."""
+    """A change of names in a folder: each name gets another node, or None if the name is removed."""
 
     node: int  # the folder
     entries: tuple[tuple[str, int | None], ...]
@@ -33,7 +33,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Size:
-    """A file gets another size."""
+    """A change of the size of a file."""
 
     node: int
     size: int
@@ -41,7 +41,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a file gets another content. It does not change the size."""
+    """A change of the content of a piece of a file, without a change of the file's size."""
 
     node: int
     offset: int
@@ -53,23 +53,23 @@ Change: TypeAlias = Names | Size | Piece
 
 @dataclass
 class Disk:
-    """What is durable, and the pending changes in their order.
+    """The durable content of the disk, and the pending changes in their order.
 
     Attributes:
         folders: the durable entries of each folder, by name.
         files: the durable content of each file.
-        reports: what the user was told so far.
+        reports: the reports that the user got so far.
     """
 
     folders: dict[int, dict[str, int]] = field(default_factory=lambda: {ROOT: {}})
     files: dict[int, bytes] = field(default_factory=dict)
     pending: list[Change] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
-    _paths: dict[str, int] = field(default_factory=lambda: {"": ROOT})  # as the program sees them
+    _paths: dict[str, int] = field(default_factory=lambda: {"": ROOT})  # folders and files as the program sees them
     _sizes: dict[int, int] = field(default_factory=dict)
 
     def apply(self, operation: Operation) -> None:
-        """Do what the program did."""
+        """Apply an operation of the program to the disk."""
         match operation:
             case Make():
                 self._make(operation)
@@ -91,11 +91,11 @@ class Disk:
                 self.reports.append(text)
 
     def changed_by(self, sync: Sync) -> bool:
-        """Return whether syncing makes any pending change durable."""
+        """Return whether this sync makes any pending change durable."""
         return any(change.node == sync.node for change in self.pending)
 
     def tree(self, names: Collection[Change], contents: Mapping[int, bytes]) -> Tree:
-        """Return what the disk holds if some pending changes of names, and other contents of files, reached it."""
+        """Return the content of the disk if the given pending changes of names and contents have reached it."""
         tree: dict[str, bytes | None] = {}
 
         def add(folder: int, path: str) -> None:
@@ -109,7 +109,7 @@ class Disk:
         return tree
 
     def tree_without_loss(self) -> Tree:
-        """Return what the program sees."""
+        """Return the files and folders that the program sees."""
         contents = {
             node: content_after(content, [change for change in self.pending if change.node == node])
             for node, content in self.files.items()
@@ -135,7 +135,7 @@ class Disk:
             self._paths[target + old[len(path) :]] = inside
 
     def _name(self, *changes: tuple[str, int | None]) -> None:
-        """Give paths of one folder other nodes."""
+        """Assign other nodes to paths of one folder."""
         folder = changes[0][0].rpartition("/")[0]
         self.pending.append(
             Names(self._paths[folder], tuple((path.rpartition("/")[2], node) for path, node in changes))
@@ -160,7 +160,7 @@ class Disk:
         self._forget_unreachable()
 
     def _forget_unreachable(self) -> None:
-        """Drop the pending changes of files and folders that have no name any more, whatever reaches the disk."""
+        """Drop the pending changes of files and folders that cannot have a name any more in any state."""
         reachable, found = {ROOT}, [ROOT]
         while found:
             folder = found.pop()
@@ -178,7 +178,7 @@ class Disk:
 
 
 def _pieces(node: int, offset: int, content: bytes) -> list[Piece]:
-    """Cut a content at the multiples of a page, or of a sector if it is not larger than a page."""
+    """Divide a content into pages, or into sectors if the content is not larger than a page."""
     size = _SECTOR if len(content) <= _PAGE else _PAGE
     ends = [*range((offset // size + 1) * size, offset + len(content), size), offset + len(content)]
     begins = [offset, *ends[:-1]]
@@ -193,7 +193,8 @@ def content_after(content: bytes, changes: Collection[Change]) -> bytes:
             if change.size < size:
                 del result[change.size :]
             size = change.size
-        elif isinstance(change, Piece):  # beyond the size it is kept, because the size may follow later
+        # content beyond the size is kept, because the new size may reach the disk later
+        elif isinstance(change, Piece):
             end = change.offset + len(change.content)
             result += bytes(max(end - len(result), 0))
             result[change.offset : end] = change.content

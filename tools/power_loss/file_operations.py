@@ -1,6 +1,6 @@
-"""The changes that a program makes to a folder, in the order in which it makes them.
+"""Operations: the changes that a program makes to the files and folders in one folder.
 
-Paths are relative to the folder. A file or folder has a number, because a path may name one file after another.
+Paths are relative to the folder. Each file or folder has a number, because a path may name different files over time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Rename:
-    """Give a file or folder another path. What had that path before loses it in the same step."""
+    """Give a file or folder another path. A file or folder that had this path loses it in the same step."""
 
     path: str
     target: str
@@ -62,7 +62,7 @@ class Remove:
 
 @dataclass(frozen=True)
 class Sync:
-    """Wait until the content of a file, or the entries of a folder, are on the disk. path: its path at that time."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk. path: the path at that time."""
 
     node: int
     path: str
@@ -70,7 +70,7 @@ class Sync:
 
 @dataclass(frozen=True)
 class Report:
-    """Tell the user something. What was told must still be true after a power loss."""
+    """Report something to the user. The report must still be true after a power loss."""
 
     text: str
 

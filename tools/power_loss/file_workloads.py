@@ -1,4 +1,4 @@
-"""Prepare, import and export as workloads."""
+"""The workloads for `toynn prepare`, `toynn import` and `toynn export`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prepare:
     name = "prepare"
 
     def make_inputs(self, given: Path) -> None:
-        make_data(given / "data")  # beside it is data.txt
+        make_data(given / "data")  # the text, data.txt, is beside this folder
 
     def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
         _prepared(given, files)
@@ -97,7 +97,7 @@ class Export:
         first = _trained(given)
         for name, model in (("first", first), ("second", _other(first))):
             (given / name).mkdir()
-            self._write(model, given / name / "model", False)  # the name of the file may be part of its content
+            self._write(model, given / name / "model", False)  # the content of a file may include the file's name
 
     def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
         first = load_checkpoint(given / "run").model
@@ -110,7 +110,7 @@ class Export:
         written = {name: _bytes(given / name / "model") for name in ("first", "second")}
         found = _bytes(files / "model")
         if not found and len(reports) == 1 and any(path.name.startswith(".old-") for path in files.iterdir()):
-            # Between the renames of a folder and its successor, the old folder has another name, and is whole.
+            # Between the two renames that replace a folder, the old folder is complete under another name.
             found = next(_bytes(path) for path in files.iterdir() if path.name.startswith(".old-"))
         allowed = [{}, written["first"]] if not reports else [written[reports[-1]], written["second"]]
         if found not in allowed:
@@ -157,7 +157,7 @@ def _weights(model: TrainedModel) -> dict[str, bytes]:
 
 
 def _bytes(path: Path) -> dict[str, bytes]:
-    """Return the contents of a file or of the files in a folder; nothing if it does not exist."""
+    """Return the contents of a file, or of the files in a folder; return nothing if the path does not exist."""
     if path.is_dir():
         return {entry.name: entry.read_bytes() for entry in path.iterdir()}
     return {"": path.read_bytes()} if path.exists() else {}

@@ -1,4 +1,4 @@
-"""Read the log of strace: from system calls to operations on the files of one folder."""
+"""Read the log of strace: translate system calls into operations on the files of one folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from file_operations import ROOT, Link, Make, Operation, Remove, Rename, Report,
 # -xx: paths and contents in hexadecimal, so that no byte of them can look like something else; -y: the path of each
 # descriptor.
 OPTIONS = ("-f", "--seccomp-bpf", "-qq", "-y", "-xx", "-s", str(1 << 26), "-e", "signal=none")
-# Calls that change files in a way that is not modelled. They are refused if they name a path of the folder.
+# Calls that change files in a way that the model of the disk does not cover. They are refused if they name a path of
+# the folder.
 REFUSED = (
     "openat2", "pwritev", "pwritev2", "symlink", "symlinkat", "mknod", "mknodat", "fallocate",
     "sendfile", "copy_file_range", "splice", "sync_file_range", "syncfs", "sync", "msync", "io_uring_setup", "mmap",
@@ -29,7 +30,7 @@ def _bytes(hexadecimal: str) -> bytes:
 
 
 def _text(argument: str) -> str:
-    """Return a path: of a quoted argument, or of a descriptor in angle brackets."""
+    """Return the path in an argument: a quoted path, or the path of a descriptor in angle brackets."""
     return os.fsdecode(
         _HEX.sub(lambda match: _bytes(match[0]).decode("latin-1"), argument.strip('"')).encode("latin-1")
     )
@@ -37,7 +38,7 @@ def _text(argument: str) -> str:
 
 @dataclass
 class _Open:
-    """An open file. Each opening has its own position."""
+    """An open file. A file that is opened twice has two positions."""
 
     node: int
     position: int
@@ -45,7 +46,7 @@ class _Open:
 
 
 class _Reader:
-    """Translates one call after another. It follows which number each path and each descriptor has."""
+    """Translate one call after another. Keep the number of each path and of each descriptor."""
 
     def __init__(self, folder: Path, reports: Path) -> None:
         self._folder, self._reports = str(folder), str(reports)
@@ -69,7 +70,7 @@ class _Reader:
 
     @staticmethod
     def _absolute(first: str, second: str | None = None) -> str:
-        """Return a path. first: a path or a descriptor; with `second`, the folder that `second` is relative to."""
+        """Return a path. first: a path or a descriptor. If `second` is given, it is relative to the folder `first`."""
         match = _DESCRIPTOR.match(first)
         path = _text(match["path"] if match else first)
         if second is not None:
@@ -89,7 +90,7 @@ class _Reader:
         return match["number"] if match else argument
 
     def _file(self, argument: str) -> _Open | None:
-        """Return the open file of a descriptor; None if it is outside of the folder."""
+        """Return the open file of a descriptor, or None if the file is outside the folder."""
         path = self._path(argument)
         if path is None:
             return None
@@ -146,7 +147,7 @@ class _Reader:
         self._open[number] = _Open(self._nodes[path], 0, "O_APPEND" in flags)
 
     def _copied(self, name: str, arguments: list[str], result: int) -> Iterator[Operation]:
-        """Give a copy of a descriptor the same open file: both share its position."""
+        """Record a copy of a descriptor. It has the same open file, so both descriptors share one position."""
         if name != "fcntl" or arguments[1].startswith("F_DUPFD"):
             self._open.pop(str(result), None)
             if (file := self._open.get(self._number(arguments[0]))) is not None:
@@ -213,22 +214,22 @@ _READERS: dict[str, Callable[[_Reader, str, list[str], int], Iterator[Operation]
     **dict.fromkeys(("link", "linkat"), _Reader._linked),
     "lseek": _Reader._moved,
 }
-# Some calls do not exist on each architecture; "?" makes strace ignore an unknown name.
+# Some calls do not exist on every architecture. With "?", strace ignores an unknown name.
 TRACE = ("-e", "trace=" + ",".join(f"?{name}" for name in (*_READERS, *REFUSED)))
 
 
 def operations_of(lines: Iterable[str], folder: Path, reports: Path) -> list[Operation]:
-    """Return the operations on a folder that a log of strace describes, which was empty before.
+    """Return the operations that a log of strace describes, on a folder that was empty before.
 
     reports: a file elsewhere; each line that the program writes to it is a Report.
 
-    Raises NotImplementedError for a call that is not modelled.
+    Raises NotImplementedError for a call that the model of the disk does not cover.
     """
     reader = _Reader(folder, reports)
     operations: list[Operation] = []
     for call in _whole_calls(lines):
         match = _CALL.match(call)
-        if match is None or int(match["result"]) < 0:  # it failed, or the process ended during the call
+        if match is None or int(match["result"]) < 0:  # the call failed, or the process ended during the call
             continue
         # Paths and contents are hexadecimal, so each comma that is followed by a space separates two arguments.
         operations += reader.operations(match["name"], match["arguments"].split(", "), int(match["result"]))
@@ -238,7 +239,7 @@ def operations_of(lines: Iterable[str], folder: Path, reports: Path) -> list[Ope
 def _whole_calls(lines: Iterable[str]) -> Iterator[str]:
     """Yield each call as one line, without the id of its thread.
 
-    A call during which another thread makes a call has two lines.
+    The log has two lines for a call during which another thread makes a call.
     """
     begun: dict[str, str] = {}
     for line in lines:

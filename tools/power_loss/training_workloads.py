@@ -1,4 +1,4 @@
-"""Training as workloads: save, evaluate, remove old checkpoints, stop, resume, go back to an older checkpoint."""
+"""Workloads of training: save, evaluate, remove old checkpoints, stop, resume, return to an older checkpoint."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from toynn.training.events import Event, Saved, Stepped
 from toynn.training.run_log import read_log
 from workload import FaultError
 
-RUN = Path("runs") / "run"  # the folder above does not exist either
+RUN = Path("runs") / "run"  # the parent folder of the run does not exist either
 STOP_STEP = 3
 KEEPS_ALL = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=100))
-BACK_STEP = 2  # at that time, the best evaluation was an earlier one than at the end
+BACK_STEP = 2  # at this step, the best evaluation is an earlier one than at the end
 
 
 def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
@@ -33,7 +33,7 @@ def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
 
 @cache
 def _expected(given: Path, config: TrainConfig) -> tuple[object, ...]:
-    """Return the outcome of a run that nothing interrupted."""
+    """Return the outcome of an uninterrupted run."""
     run = given / f"uninterrupted-{config.checkpoint.keep_last}"
     _resumed(given, run, config)
     return outcome(run)
@@ -49,7 +49,7 @@ def _bytes_by_step(given: Path) -> dict[int, dict[str, bytes]]:
 
 
 class Training:
-    """A run that is stopped after step 3 and resumed to its end, with evaluations and checkpoints after each second."""
+    """A run that is stopped after step 3 and resumed to its end. It saves and evaluates after every second step."""
 
     name, config = "training", CONFIG
 
@@ -79,7 +79,8 @@ class Training:
         config = run / CONFIG_FILE
         if config.exists() and config.read_text(encoding="utf-8") != toml_config.to_toml(self.config.explicit()):
             raise FaultError(f"{CONFIG_FILE} is not whole")
-        went_back = bool(reports) and reports[-1].startswith("goes back")  # the log says so only later
+        # the log gets the event of this checkpoint only later
+        went_back = bool(reports) and reports[-1].startswith("goes back")
         _check_log(run, latest, _expected(given, self.config)[0], went_back=went_back)
 
     def go_on(self, given: Path, files: Path) -> None:
@@ -104,7 +105,7 @@ class Training:
 
 
 class GoingBack(Training):
-    """A run that goes back to an older checkpoint than the latest and the best one, and ends again."""
+    """A run that is resumed from a checkpoint older than the latest and the best checkpoint, and trained to its end."""
 
     name, config = "going back", KEEPS_ALL
 
@@ -125,7 +126,10 @@ def _reporting(report: Callable[[str], None]) -> Callable[[Event], None]:
 
 
 def _require_right(given: Path, read: Callable[[], Checkpoint], name: str) -> Checkpoint:
-    """Return a checkpoint. Raise FaultError if it cannot be read, or differs from what that step must give."""
+    """Return a checkpoint.
+
+    Raise FaultError if it cannot be read, or if its weights are not those of an uninterrupted run.
+    """
     try:
         checkpoint = read()
     except (TinyNNError, OSError) as error:

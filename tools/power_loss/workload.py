@@ -1,4 +1,4 @@
-"""What is recorded and checked: the interface of a workload, and the error of its checks."""
+"""The interface of a workload, which is recorded and checked, and the error of its checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class FaultError(Exception):
-    """What is wrong in a folder after a power loss."""
+    """A folder is wrong after a power loss. The message says what is wrong."""
 
 
 class Workload(Protocol):
@@ -17,13 +17,13 @@ class Workload(Protocol):
     name: str
 
     def make_inputs(self, given: Path) -> None:
-        """Write what the program reads into an empty folder. It is on the disk before the program starts."""
+        """Write the input files of the program into an empty folder. They are on the disk before the program starts."""
 
     def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
-        """Change files in the folder `files`, and report what the user is told."""
+        """Change files in the folder `files`, and pass each message for the user to `report`."""
 
     def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
-        """Raise FaultError if `files` shows what the user must not see after these reports. Do not change it."""
+        """Raise FaultError if `files` contradicts these reports or is damaged. Do not change `files`."""
 
     def go_on(self, given: Path, files: Path) -> None:
-        """Do what the user does next with `files`. Raise FaultError if this does not have the right result."""
+        """Continue the work in `files` as a user would. Raise FaultError if the result is wrong."""

@@ -1,4 +1,5 @@
-/* allocation_faults.c - a library for LD_PRELOAD that lets the nth allocation of one shared object fail, and counts its blocks.
+/* allocation_faults.c - a library for LD_PRELOAD. It makes the nth allocation of one shared object (the target)
+ * fail, and counts the memory blocks of the target.
  *
  * An allocation belongs to the target if the target's code is the first on the stack, from the innermost frame outwards. Frames of the
  * C and C++ runtime and of the dynamic loader are skipped, because they work for their caller. Allocations by Python, cffi or numpy do

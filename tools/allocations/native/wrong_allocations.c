@@ -1,5 +1,5 @@
-/* wrong_allocations.c - functions with deliberate errors, and one correct function: tests/hostile/test_allocation_failures.py checks
- * that the sweep notices the errors. */
+/* wrong_allocations.c - functions with deliberate errors, and one correct function.
+ * tests/hostile/test_allocation_failures.py checks that the sweep detects the errors. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
