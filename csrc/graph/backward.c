@@ -4,6 +4,7 @@
 #include "graph/check.h"
 #include "graph/forward.h"
 #include "graph/fused_backward.h"
+#include "graph/half_products.h"
 #include "graph/handles.h"
 #include "graph/run.h"
 #include "graph/schedule.h"
@@ -53,7 +54,8 @@ int tnn_build_backward(tnn_session * s) {
     if (rc != TNN_OK) {
         return rc;
     }
-    const int64_t limit = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes;
+    const int64_t limit = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes
+                        + (fused ? 0 : tnn__half_product_tensors(s->gf));
     if (limit > s->capacity) {
         return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, but the capacity is %lld; "
                          "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) limit, (long long) s->capacity);
@@ -75,7 +77,7 @@ int tnn_build_backward(tnn_session * s) {
     if (fused) {
         rc = tnn__fused_backward(s);
     } else {
-        ggml_build_backward_expand(s->ctx_c, s->gb, NULL);
+        tnn__backward_expand(s, s->gb);
         tnn__reserve_close(&reserve);
     }
     s->n_tensors_c = count_tensors(s);

@@ -1,6 +1,7 @@
 /* graph/check.c - problems that ggml would abort on, found before it is called. */
 #include "graph/check.h"
 
+#include "graph/half_products.h"
 #include "graph/handles.h"
 #include "kernels/kernel.h"
 #include "ops/rules.h"
@@ -19,7 +20,7 @@ static const char * op_label(const struct ggml_tensor * t) {
 /* Returns why ggml's CPU backend cannot pass the gradient of t on to the operands that need one, or NULL if it can. */
 static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule = tnn__rule_of(t);
-    if (t->type != GGML_TYPE_F32) {
+    if (t->type != GGML_TYPE_F32 && !tnn__is_half_cast(t)) {
         return "its dtype is not f32: ggml's CPU backend trains f32 only";
     }
     if (t->op == GGML_OP_NONE) {

@@ -107,9 +107,6 @@ static const char * refuses_sub(const struct tnn_grad_needs * g, const struct gg
 
 static const char * refuses_mul_mat(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct ggml_tensor * a = t->src[0], * b = t->src[1];
-    if (tnn__grad_needed(g, b) && a->type != GGML_TYPE_F32) {
-        return "its a is not f32: ggml's CPU backend has no gradient through f16 or bf16 weights";
-    }
     if (tnn__grad_needed(g, a) && (a->ne[2] != b->ne[2] || a->ne[3] != b->ne[3]) && b->ne[3] != 1) {
         return "ggml has no derivative for an a that is repeated over ne3";
     }

@@ -21,6 +21,7 @@ _MODULES = {
     "InternalError": "toynn.errors",
     "LlamaDecoder": "toynn.llm.engine",
     "LlamaSeqEngine": "toynn.llm.engine",
+    "LoRA": "toynn.llm.recipes",
     "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from toynn.llm.profiling import Profile as Profile
     from toynn.llm.profiling import profile as profile
     from toynn.llm.recipes import FromScratch as FromScratch
+    from toynn.llm.recipes import LoRA as LoRA
     from toynn.model.config import RopeScaling as RopeScaling
     from toynn.model.config import SmolLM2Config as SmolLM2Config
     from toynn.text.sampling import Sampling as Sampling

@@ -19,6 +19,7 @@ from small_models import random_model
 from small_runs import config
 from toynn import LlamaSeqEngine, RunFolderError, SmolLM2Config, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.interop import export_gguf, import_gguf, import_hf
+from toynn.llm.options import RecipeOptions
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
 from toynn.training import Event, Stepped
@@ -304,7 +305,7 @@ def test_invalid_callbacks_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("weights", [None, 5, b"x", [[1]]])
+@pytest.mark.parametrize("weights", [5, b"x", [[1]]])
 def test_weights_for_fine_tuning_that_are_not_a_mapping_are_refused(weights: Any) -> None:
     with pytest.raises(TinyNNTypeError, match="weights must be a mapping of names to arrays"):
-        LlamaSeqEngine().realize_for_full_finetune(SmolLM2Config.tiny(), weights, 4, 1, False, False)
+        LlamaSeqEngine().realize(SmolLM2Config.tiny(), RecipeOptions(4), weights)

@@ -197,7 +197,7 @@ CASES = [
     option("a batch whose mask is too large", "t_seq=16, t_batch=2**20", "ValueError", "2^31"),
     option("a batch beyond 31 bits", "t_seq=16, t_batch=2**30", "ValueError", "t_batch"),
     option("weight_dtype unknown", "t_seq=4, weight_dtype=2", "ValueError", "weight_dtype"),
-    option("weight_dtype F16", "t_seq=4, weight_dtype=1", "ValueError", "weight_dtype"),
+    option("weight_dtype F16 in the fused layout", "t_seq=4, weight_dtype=1, layout='fused'", "ValueError", "F32 only"),
     option("untied an int", "t_seq=4, untied=1", "TypeError", "untied"),
     option("seed a float", "t_seq=4, seed=0.5", "TypeError", "seed"),
     option("seed beyond int64", "t_seq=4, seed=2**63", "ValueError", "seed"),

@@ -129,25 +129,6 @@ def test_forward_keeps_its_graph_and_other_positions_change_the_logits(engine: L
     np.testing.assert_array_equal(first, engine.forward(variant.ids()))
 
 
-@pytest.mark.parametrize(("weight_dtype", "atol"), [(1, 5e-3), (30, 5e-2)], ids=["f16", "bf16"])
-@pytest.mark.parametrize("name", ["tied", "everything at once"])
-def test_forward_runs_on_half_precision_weights(
-    engine: LlamaSeqEngine, name: str, weight_dtype: int, atol: float
-) -> None:
-    variant = VARIANTS[name]
-    realize_variant(engine, variant, weight_dtype=weight_dtype)
-    assert engine.params() == {}
-    weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed=5)
-    for key, values in weights.items():
-        engine.upload_weight(key, values)
-    want = llama_numpy.forward(variant.cfg, weights, variant.ids(), variant.positions(), variant.t_seq, variant.t_batch)
-    logits = engine.forward(variant.ids())
-    np.testing.assert_allclose(logits, want, rtol=0, atol=atol * float(np.abs(want).max()))
-    with pytest.raises(TinyNNValueError, match="weight_dtype"):
-        engine.build_training_step()
-    np.testing.assert_array_equal(logits, engine.forward(variant.ids()))
-
-
 def test_taps_contain_the_activations(engine: LlamaSeqEngine) -> None:
     variant = VARIANTS["projection lens"]
     realize_variant(engine, variant)

@@ -230,14 +230,6 @@ def test_a_second_realize_is_refused_and_training_continues(recipe: FromScratch)
     assert len(steps(recipe, variant, 2)) == 2
 
 
-@pytest.mark.parametrize("weight_dtype", [1, 30])
-def test_half_precision_weights_cannot_be_trained(recipe: FromScratch, weight_dtype: int) -> None:
-    variant = VARIANTS["tied"]
-    with pytest.raises(TinyNNValueError, match=f"weight_dtype {weight_dtype}"):
-        recipe.realize(variant.cfg, options(variant, weight_dtype=weight_dtype))
-    recipe.realize(variant.cfg, options(variant))
-
-
 def test_after_a_failed_realize_the_recipe_can_be_realized(
     recipe: FromScratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

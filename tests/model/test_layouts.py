@@ -136,7 +136,7 @@ N = 5
 def built(shape: ModelShape, build: str) -> bytes:
     """Return the bytes of the logits, or of a layer's result, computed with the reference's classes and functions."""
     with Session(n_threads=1) as s:
-        parameters = Parameters(s, shape, weights_by_head_of(shape), 0)
+        parameters = Parameters(s, shape, weights_by_head_of(shape))
         ids, positions = tnn_input_1d_i32_persistent(s, N), tnn_input_1d_i32_persistent(s, N)
         x = tnn_input_2d_f32_persistent(s, shape.d_model, N)
         tnn_finalize_weights(s)

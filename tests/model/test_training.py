@@ -17,6 +17,7 @@ from engines import realized
 from small_runs import MODEL, config, evaluations, final_bytes, losses, make_data
 from toynn import AdamW, LlamaSeqEngine, RunFolderError, TinyNNTypeError, TinyNNValueError, TrainArgs, train
 from toynn.data import PackedTokens, WindowBatcher
+from toynn.llm.options import RecipeOptions
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.run_folder import checkpoint_names
 from toynn.training import (
@@ -108,7 +109,7 @@ def test_evaluation_is_the_mean_loss_of_every_token_for_any_batch(data: Path, tm
     assert float.fromhex(evaluations(run)[-1]) == pytest.approx(expected, abs=1e-6)
     for batch in (1, 2, 5):
         with LlamaSeqEngine() as engine:
-            engine.realize_for_full_finetune(model.shape, model.weights, 16, batch, False, False)
+            engine.realize(model.shape, RecipeOptions(16, batch, layout="fused"), model.weights)
             assert Validation(split, 16, batch, 0).loss(engine) == pytest.approx(expected, abs=1e-6)
             two = Validation(split, 16, batch, 2)
             assert two.tokens == 32

@@ -16,7 +16,7 @@ import numpy as np
 from engines import realize, realized, weights_of
 from operation import Operation
 from session_calls import CALLS, OTHERS, STEPS, Desk
-from toynn import AdamW, LlamaSeqEngine, Session, SmolLM2Config, Tensor
+from toynn import AdamW, LlamaSeqEngine, RecipeOptions, Session, SmolLM2Config, Tensor
 from toynn import tinynn as nn
 from toynn.llm.engine import LlamaDecoder
 
@@ -207,7 +207,7 @@ def realize_act(layout: str) -> Callable[[LlamaSeqEngine], bytes]:
 def finetune_act(state: tuple[LlamaSeqEngine, dict[str, Any]]) -> bytes:
     engine, given = state
     if not engine.realized:
-        engine.realize_for_full_finetune(CFG, given, T, B, False, True, n_threads=1)
+        engine.realize(CFG, RecipeOptions(T, B, qkv_bias=True, n_threads=1, layout="fused"), given)
     return weights(engine)
 
 

@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
-from toynn.errors import TinyNNValueError
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
 from toynn.llm.options import RecipeOptions
 from toynn.llm.parameters import Parameters
 from toynn.llm.rope import Rope, RopeOfModel
+from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.shape import ModelShape
 from toynn.model.weights import Weight
 from toynn.tinynn import (
-    TNN_F32,
     Session,
     Tensor,
     download_row_major,
@@ -62,13 +61,15 @@ class Layout(ABC):
     keeps_taps: ClassVar[bool]
     labels_name: ClassVar[str]
 
-    def __init__(self, session: Session, shape: ModelShape, options: RecipeOptions) -> None:
+    def __init__(
+        self, session: Session, shape: ModelShape, options: RecipeOptions, tuning: Tuning = EVERYTHING
+    ) -> None:
         """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated."""
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
         weights = self.weights_of(shape)
         tnn_session_set_graph_capacity(session, min(self.capacity(shape), MAX_GRAPH_NODES))
-        self.parameters = Parameters(session, shape, weights, options.weight_dtype)
+        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
         tnn_tensor_set_name(session, self.token_ids, "token_ids")
         self.mask = self.declare_mask()
@@ -225,11 +226,3 @@ def _timed(s: Session) -> NodeTimes:
     seconds = tnn_compute_profiled(s).tolist()
     nodes = [tnn_graph_node(s, i) for i in range(len(seconds))]
     return [(tnn_tensor_op_name(s, node), node.name, one) for node, one in zip(nodes, seconds, strict=True)]
-
-
-def require_trainable(weight_dtype: int) -> None:
-    """Raise TinyNNValueError if weights of this type cannot be trained."""
-    if weight_dtype != TNN_F32:
-        raise TinyNNValueError(
-            f"weight_dtype {weight_dtype}: ggml's CPU backward cannot train F16/BF16 tensors; use 0 (F32)"
-        )

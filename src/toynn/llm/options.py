@@ -19,7 +19,8 @@ class RecipeOptions(Initialised):
 
     t_seq: length of a sequence in tokens. It must be set: the default 0 is refused.
     t_batch: number of sequences in a step.
-    weight_dtype: type of the matrices, 0 = F32, 1 = F16, 30 = BF16.
+    weight_dtype: type to which the matrices of the layers are rounded where the graph uses them: 0 = F32 (unchanged),
+        1 = F16, 30 = BF16. The weights themselves stay F32.
     untied: the output matrix is a weight of its own, not the embedding.
     qkv_bias: the projections q, k and v have biases.
     seed, init_scale: random seed of the initial weights, and the factor of their standard deviation.

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, same_weights, text
 from toynn.errors import TinyNNValueError
+from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.init_streams import GaussianStream
 from toynn.model.shape import ModelShape
-from toynn.model.weights import MOMENTS, Weight, weights_by_head_of
+from toynn.model.weights import ADAPTER_A, MOMENTS, Weight, weights_by_head_of
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -22,7 +23,6 @@ from toynn.tinynn import (
     download_row_major,
     tnn_input_1d_f32_persistent,
     tnn_input_2d_f32_persistent,
-    tnn_input_2d_persistent,
     tnn_set_param,
     tnn_tensor_set_name,
     tnn_upload_from_float_array,
@@ -32,11 +32,18 @@ from toynn.tinynn.arrays import float_array
 
 @dataclass(frozen=True)
 class Affine:
-    """A weight and its bias, as graph code uses them. name: the weight's name without its layer, like "attn_norm"."""
+    """A weight and its bias, as graph code uses them. name: the weight's name without its layer, like "attn_norm".
+
+    dtype: the weight is rounded to this dtype where it is used. None: it is used as it is.
+    lora_a, lora_b: the adapter (rank, d_in) and (d_out, rank), whose product is added to the weight. None: none.
+    """
 
     name: str
     weight: Tensor
     bias: Tensor | None = None
+    dtype: int | None = None
+    lora_a: Tensor | None = None
+    lora_b: Tensor | None = None
 
 
 class WeightsByKey:
@@ -63,15 +70,18 @@ class WeightsByKey:
         """Return the weights of the heads, in the per_head layout."""
         return self._by_key[key]
 
-    def add(self, weight: Weight, tensor: Tensor) -> None:
-        """Add a weight, or the bias of a weight that was added before."""
-        of_key = self._by_key.setdefault(weight.row.key, [])
+    def add(self, weight: Weight, tensor: Tensor, dtype: int | None = None) -> None:
+        """Add a weight; or the bias, or a matrix of the adapter, of a weight that was added before."""
+        of_key, head = self._by_key.setdefault(weight.row.key, []), weight.head or 0
         stem, _, end = weight.row.name.rpartition(".")
-        if end == "weight":
-            of_key.append(Affine(stem, tensor))
+        if weight.adapter == ADAPTER_A:
+            of_key[head] = replace(of_key[head], lora_a=tensor)
+        elif weight.adapter:
+            of_key[head] = replace(of_key[head], lora_b=tensor)
+        elif end == "weight":
+            of_key.append(Affine(stem, tensor, dtype=dtype))
         else:
-            head = weight.head or 0
-            of_key[head] = Affine(stem, of_key[head].weight, tensor)
+            of_key[head] = replace(of_key[head], bias=tensor)
 
 
 @dataclass(frozen=True)
@@ -89,45 +99,51 @@ class Parameter:
 
 
 class Parameters:
-    """Declares weights, each followed by its moments, and finds them by name.
+    """Declares weights in F32, each trained one followed by its moments, and finds them by name.
 
-    weight_dtype: the type of the matrices. Vectors and moments are always F32. Only F32 matrices can be trained,
-    because ggml's CPU backward pass supports no other type. With another type, no weight is a parameter and none has
-    moments.
-    trains: if False, no moments are declared.
+    tuning: which weights are trained, and which adapters the model has.
+    weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
+        weights themselves stay F32.
 
     by_name: all weights in the order of declaration. tree: the same weights by layer and key.
     """
 
     def __init__(
-        self, session: Session, shape: ModelShape, weights: Iterable[Weight], weight_dtype: int, trains: bool = True
+        self,
+        session: Session,
+        shape: ModelShape,
+        weights: Iterable[Weight],
+        tuning: Tuning = EVERYTHING,
+        weight_dtype: int = TNN_F32,
     ) -> None:
         self._s = session
         self._shape = shape
-        self._weight_dtype = weight_dtype
+        self._rounded_to = None if weight_dtype == TNN_F32 else weight_dtype
         self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # by the name of a weight or moment
         self.by_name: dict[str, Parameter] = {}
         self.tree = WeightsByKey()
         self.tree.layers += [WeightsByKey() for _ in range(shape.n_layers)]
-        for weight in weights:
-            self._declare(weight, trains and weight_dtype == TNN_F32 and weight.trainable)
+        for weight in tuning.with_adapters(weights):
+            self._declare(weight, tuning.trains(weight))
 
     def _declare(self, weight: Weight, trained: bool) -> None:
-        tensor = self._named(weight.name, weight.size, self._weight_dtype)
+        tensor = self._named(weight.name, weight.size)
         m = v = None
         if trained:
             tnn_set_param(self._s, tensor)
-            m, v = (self._named(weight.name + moment, weight.size, TNN_F32) for moment in MOMENTS)
+            m, v = (self._named(weight.name + moment, weight.size) for moment in MOMENTS)
         self.by_name[weight.name] = Parameter(weight, tensor, m, v)
-        (self.tree if weight.layer is None else self.tree.layers[weight.layer]).add(weight, tensor)
+        if weight.layer is None:
+            self.tree.add(weight, tensor)
+        else:
+            rounded = len(weight.size) == 2 and not weight.adapter
+            self.tree.layers[weight.layer].add(weight, tensor, self._rounded_to if rounded else None)
 
-    def _named(self, name: str, size: tuple[int, ...], dtype: int) -> Tensor:
+    def _named(self, name: str, size: tuple[int, ...]) -> Tensor:
         if len(size) == 1:
             tensor = tnn_input_1d_f32_persistent(self._s, size[0])
-        elif dtype == TNN_F32:
-            tensor = tnn_input_2d_f32_persistent(self._s, size[1], size[0])
         else:
-            tensor = tnn_input_2d_persistent(self._s, dtype, size[1], size[0])
+            tensor = tnn_input_2d_f32_persistent(self._s, size[1], size[0])
         tnn_tensor_set_name(self._s, tensor, name)
         self._sizes[name] = (tensor, size)
         return tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -117,6 +117,7 @@ class Weight:
 
     size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
     whole: the name of the weight in the fused layout that contains this one, or its own name if it is whole.
+    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, whose row is that of the adapted weight; else "".
     """
 
     row: Row
@@ -126,6 +127,7 @@ class Weight:
     layer: int | None
     head: int | None
     whole: str
+    adapter: str = ""
 
     @property
     def trainable(self) -> bool:
@@ -199,6 +201,33 @@ def _heads(row: Row, shape: ModelShape, layer: int | None) -> list[Weight]:
     n, (stem, end) = row.heads(shape), whole.name.rsplit(".", 1)
     size = (whole.size[0] // n, *whole.size[1:])
     return [replace(whole, name=f"{stem}.head_{head}.{end}", size=size, head=head) for head in range(n)]
+
+
+# ---- low-rank adapters ----
+
+ADAPTER_A, ADAPTER_B = "lora_a", "lora_b"
+
+
+def adapter_of(weight: Weight, rank: int) -> tuple[Weight, Weight]:
+    """Return the two matrices of the adapter of a weight (d_out, d_in): A (rank, d_in) and B (d_out, rank)."""
+    d_out, d_in = weight.size
+    stem, end = weight.name.rsplit(".", 1)
+
+    def part(adapter: str, size: tuple[int, int]) -> Weight:
+        name = f"{stem}.{adapter}.{end}"
+        return replace(weight, name=name, size=size, whole=name, adapter=adapter)
+
+    return part(ADAPTER_A, (rank, d_in)), part(ADAPTER_B, (d_out, rank))
+
+
+def with_q_adapters(weights: Iterable[Weight], rank: int) -> list[Weight]:
+    """Return the weights with the adapter of each q weight after it: A, then B."""
+    result = []
+    for weight in weights:
+        result.append(weight)
+        if weight.row.key == "q" and len(weight.size) == 2:
+            result += adapter_of(weight, rank)
+    return result
 
 
 # ---- values derived from the weights ----

@@ -6,9 +6,9 @@ Activations are (T*B, features): the transpose of the specification's ne = [feat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,11 +79,39 @@ def causal_mask(t_seq: int, t_batch: int) -> Tensor:
     return mask
 
 
-def attention(cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
+class RoundedProduct(torch.autograd.Function):
+    """x W^T as ggml computes it for a W that is cast to f16 or bf16.
+
+    x is rounded too, and so is the gradient of the product for the gradient of x. The gradient of W is that of f32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, dtype: torch.dtype) -> Tensor:
+        rounded = w.to(dtype).double()
+        ctx.save_for_backward(x, rounded)
+        ctx.dtype = dtype
+        return x.to(dtype).double() @ rounded.T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (x, rounded), (grad,) = ctx.saved_tensors, grads
+        return grad.to(ctx.dtype).double() @ rounded, grad.T @ x, None
+
+
+def product(x: Tensor, w: Tensor, rounded: torch.dtype | None) -> Tensor:
+    return x @ w.T if rounded is None else RoundedProduct.apply(x, w, rounded)  # type: ignore[no-untyped-call]
+
+
+def attention(
+    cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, angles: Tensor, mask: Tensor,
+    rounded: torch.dtype | None,
+) -> Tensor:  # fmt: skip
     """h (T*B, d_model) -> (T*B, n_heads*d)"""
 
     def project(head: str) -> Tensor:  # (T*B, d)
-        out = h @ w[f"{blk}{head}.weight"].T
+        out = product(h, w[f"{blk}{head}.weight"], rounded)
+        if f"{blk}{head}.lora_a.weight" in w:
+            out = out + h @ w[f"{blk}{head}.lora_a.weight"].T @ w[f"{blk}{head}.lora_b.weight"].T
         bias = w.get(f"{blk}{head}.bias")
         return out if bias is None else out + bias
 
@@ -102,8 +130,9 @@ def attention(cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, ang
 
 
 def logits_of(
-    cfg: SmolLM2Config, w: dict[str, Tensor], ids: Tensor, positions: Tensor, t_seq: int, t_batch: int
-) -> Tensor:
+    cfg: SmolLM2Config, w: dict[str, Tensor], ids: Tensor, positions: Tensor, t_seq: int, t_batch: int,
+    rounded: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
     """(T*B, vocab)"""
     angles, mask = rope_angles(cfg, positions), causal_mask(t_seq, t_batch)
     x = w["token_embd.weight"][ids]
@@ -112,10 +141,12 @@ def logits_of(
     for n in range(cfg.n_layers):
         blk = f"blk.{n}."
         h = rms_norm(x, w[blk + "attn_norm.weight"], cfg.rms_eps)
-        x = x + attention(cfg, w, blk, h, angles, mask) @ w[blk + "attn_output.weight"].T
+        heads = attention(cfg, w, blk, h, angles, mask, rounded)
+        x = x + product(heads, w[blk + "attn_output.weight"], rounded)
         h2 = rms_norm(x, w[blk + "ffn_norm.weight"], cfg.rms_eps)
-        gate, up = h2 @ w[blk + "ffn_gate.weight"].T, h2 @ w[blk + "ffn_up.weight"].T
-        x = x + (torch.nn.functional.silu(gate) * up) @ w[blk + "ffn_down.weight"].T
+        gate = product(h2, w[blk + "ffn_gate.weight"], rounded)
+        up = product(h2, w[blk + "ffn_up.weight"], rounded)
+        x = x + product(torch.nn.functional.silu(gate) * up, w[blk + "ffn_down.weight"], rounded)
     head = w.get("output.weight", w["token_embd.weight"])
     return rms_norm(x, w["output_norm.weight"], cfg.rms_eps) @ head.T
 
@@ -128,8 +159,13 @@ def loss_and_grads(
     labels: npt.ArrayLike,
     t_seq: int,
     t_batch: int,
+    trained: Collection[str] | None = None,
+    rounded: torch.dtype | None = None,
 ) -> Result:
-    """Return logits, loss and the gradient of every trainable weight.
+    """Return logits, loss and the gradient of every trained weight, by default of all but a donor's embedding.
+
+    rounded: what the matrices of the layers are cast to. Weights called X.lora_a.weight and X.lora_b.weight are the
+    adapter of X.
 
     At the logits, ggml's gradient is (softmax - labels) / rows. If a row of labels sums to 1, that is the derivative of
     the loss. For a row of zeros (a guarded label) the derivative would be 0, but ggml's gradient is not, and it is the
@@ -137,12 +173,13 @@ def loss_and_grads(
     """
     w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
     for name, tensor in w.items():
-        tensor.requires_grad_(not (name == "token_embd.weight" and cfg.donor_d_in > 0))
+        frozen = name == "token_embd.weight" and cfg.donor_d_in > 0
+        tensor.requires_grad_(name in trained if trained is not None else not frozen)
     t_ids = torch.tensor(np.asarray(ids), dtype=torch.int64)
     t_positions = torch.tensor(np.asarray(positions), dtype=torch.float64)
     t_labels = torch.tensor(np.asarray(labels), dtype=torch.float64)
 
-    logits = logits_of(cfg, w, t_ids, t_positions, t_seq, t_batch)
+    logits = logits_of(cfg, w, t_ids, t_positions, t_seq, t_batch, rounded)
     loss = -(t_labels * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
     has_ggml_gradient = (torch.logsumexp(logits, dim=1) - (t_labels * logits).sum(dim=1)).mean()
     has_ggml_gradient.backward()  # type: ignore[no-untyped-call]
@@ -181,14 +218,19 @@ def adamw_steps(
     hps: Sequence[npt.ArrayLike],
     t_seq: int,
     t_batch: int,
+    trained: Collection[str] | None = None,
+    rounded: torch.dtype | None = None,
 ) -> Training:
-    """Make one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change."""
+    """Make one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change.
+
+    trained, rounded: as for `loss_and_grads`.
+    """
     w = {name: np.array(value, dtype=np.float64) for name, value in weights.items()}
     m: Weights = {}
     v: Weights = {}
     losses = []
     for hp in hps:
-        result = loss_and_grads(cfg, w, ids, positions, labels, t_seq, t_batch)
+        result = loss_and_grads(cfg, w, ids, positions, labels, t_seq, t_batch, trained, rounded)
         losses.append(result.loss)
         for name, grad in result.grads.items():
             m.setdefault(name, np.zeros_like(grad))

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, instance_of, weights_by_name
+from toynn.arguments import FloatArray, boolean, instance_of
 from toynn.errors import SessionError, TinyNNValueError
-from toynn.llm.engine.seq_names import SeqNames
+from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.inputs import checked_clip, checked_hp, checked_positions, checked_token_ids
-from toynn.llm.layout import Layout, NodeTimes, require_trainable
-from toynn.llm.layouts import BY_NAME
+from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
-from toynn.llm.options import RecipeOptions
-from toynn.model.config import SmolLM2Config
-from toynn.model.init_streams import make_stream
-from toynn.model.shape import ModelShape
 from toynn.tinynn import (
-    TNN_F32,
-    Session,
     Tensor,
     download_row_major,
     tnn_compute,
@@ -30,114 +20,13 @@ from toynn.tinynn import (
 )
 
 
-class LlamaSeqEngine(SeqNames):
+class LlamaSeqEngine(TunedModel):
     """A model on a session. Realize it, build and run its graphs as often as needed, then close it, or use `with`.
 
     `build_training_step` and `forward` build different graphs over the same weights and moments. The engine holds one
     graph at a time, so each of the two drops the graph of the other, and its handles become stale. After `forward`,
     call `build_training_step` again to train.
     """
-
-    # ---- lifetime ----
-
-    def realize_for_random_init(
-        self,
-        cfg: SmolLM2Config,
-        t_seq: int,
-        t_batch: int,
-        weight_dtype: int,
-        untied: bool,
-        qkv_bias: bool,
-        seed: int,
-        init_scale: float,
-        *,
-        init_stream: str = "lcg31",
-        n_threads: int | None = None,
-        oversubscribe: bool = False,
-        layout: str = "per_head",
-    ) -> None:
-        """Declare the model on a new session and draw its weights. All weights are trained, except a frozen embedding.
-
-        Args:
-            cfg: the model's shape.
-            t_seq, t_batch: length and number of the sequences of one step. t_seq is at most cfg.ctx.
-            weight_dtype: type of the matrices, 0 = F32, 1 = F16, 30 = BF16. Only F32 can be trained.
-            untied: the output matrix is a weight of its own, not the embedding.
-            qkv_bias: the projections q, k and v have biases.
-            seed, init_scale, init_stream: how the initial weights are drawn.
-            n_threads, oversubscribe: as for `Session`.
-            layout: "per_head" or "fused", see `RecipeOptions`. "fused" supports only weight_dtype 0.
-
-        Raises:
-            ValueError, TypeError: an argument is wrong; the message names it.
-            SessionError: the engine is already realized, and stays as it is.
-            TinyNNMemoryError: there is not enough memory.
-            After any other error than SessionError the engine is closed and can be realized again.
-        """
-        options = RecipeOptions(
-            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
-        )
-        self.realize(cfg, options, oversubscribe=oversubscribe)
-
-    def realize_for_full_finetune(
-        self,
-        cfg: SmolLM2Config,
-        weights: Mapping[str, npt.ArrayLike],
-        t_seq: int,
-        t_batch: int,
-        untied: bool,
-        qkv_bias: bool,
-        *,
-        n_threads: int | None = None,
-        oversubscribe: bool = False,
-        layout: str = "fused",
-    ) -> None:
-        """Declare the model as `realize_for_random_init` does, in float32, with the given weights. Moments are zero.
-
-        Args:
-            weights: every weight of the layout by name, an array of finite numbers in the weight's shape.
-
-        Raises as `realize_for_random_init` does, and ValueError, which names the weight, if one is missing or unknown.
-        """
-        options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
-        self.realize(cfg, options, weights_by_name(weights), oversubscribe=oversubscribe)
-
-    def realize(
-        self,
-        cfg: SmolLM2Config,
-        options: RecipeOptions,
-        weights: Mapping[str, npt.ArrayLike] | None = None,
-        *,
-        oversubscribe: bool = False,
-    ) -> None:
-        """Declare the model on a new session, with the given weights. If weights is None, draw them as options say.
-
-        If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
-
-        Raises as `realize_for_random_init` does.
-        """
-        if self._layout is not None:
-            raise SessionError("the engine is already realized: call close() first, or make a new engine")
-        if weights is not None:
-            weights = weights_by_name(weights)
-        instance_of("options", options, RecipeOptions)
-        options.validate()
-        shape = ModelShape.of(cfg, untied=options.untied or None, qkv_bias=options.qkv_bias or None)
-        if options.t_seq > shape.ctx:
-            raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {shape.ctx}, got {options.t_seq}")
-        layout = BY_NAME[options.layout]
-        layout.check_weight_dtype(options.weight_dtype)
-        session = Session(0, options.n_threads, oversubscribe)
-        try:
-            self._layout = layout(session, shape, replace(options))
-            if weights is None:
-                self._layout.parameters.draw(make_stream(options.init_stream, options.seed), options.init_scale)
-            else:
-                self._layout.parameters.upload_all(weights)
-        except BaseException:
-            self._layout = None
-            session.close()
-            raise
 
     # ---- graphs ----
 
@@ -166,13 +55,14 @@ class LlamaSeqEngine(SeqNames):
             fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors).
 
         Raises:
-            TinyNNValueError: the weights are not F32, or the layout does not support an option.
+            TinyNNValueError: no weight is trained, or the layout does not support an option.
             SessionError: the engine is not realized, or the graph exceeds the session's capacity.
             TinyNNMemoryError: there is not enough memory.
             The weights stay unchanged in all of these cases.
         """
         layout = self._require_layout()
-        require_trainable(layout.options.weight_dtype)
+        if not self.params():
+            raise TinyNNValueError(f"no weight of the model is trained: {HOW_TO_TRAIN}")
         options = OptimizerOptions(
             keep_gradients=boolean("keep_gradients", keep_gradients),
             clip=boolean("clip", clip),

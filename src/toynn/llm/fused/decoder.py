@@ -17,11 +17,11 @@ from toynn.llm.inputs import checked_token_ids
 from toynn.llm.labels import IGNORE_ID
 from toynn.llm.parameters import Parameters
 from toynn.llm.rope import RopeOfModel
+from toynn.llm.tuning import NOTHING
 from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weights_of
 from toynn.tinynn import (
-    TNN_F32,
     Session,
     Tensor,
     tnn_compute,
@@ -107,7 +107,7 @@ class LlamaDecoder(Initialised):
     def _declare(self) -> None:
         s, cfg, weights = self._session, self.cfg, weights_of(self.cfg)
         tnn_session_set_graph_capacity(s, 64 * cfg.n_layers + 256)
-        self._parameters = Parameters(s, cfg, weights, TNN_F32, trains=False)
+        self._parameters = Parameters(s, cfg, weights, NOTHING)
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
             cache = tnn_input_2d_f32_persistent(s, 2 * cfg.n_kv * cfg.head_dim, self.n_ctx)

@@ -14,6 +14,7 @@ from toynn.llm.rope import Rope
 from toynn.tinynn import (
     Tensor,
     tnn_add,
+    tnn_cast,
     tnn_concat_n,
     tnn_diag_mask_inf,
     tnn_matmul,
@@ -39,9 +40,16 @@ class PerHeadGraph(GraphBuilder):
     """The operators, under the names that the model's file uses."""
 
     def linear(self, x: Tensor, w: Affine) -> Tensor:
-        """Return x W^T + b: (n, d_in) -> (n, d_out)."""
-        y = tnn_matmul(self.session, w.weight, x)
-        return y if w.bias is None else tnn_add(self.session, y, w.bias)
+        """Return x W^T + (x A^T) B^T + b, of which a weight may lack its adapter and its bias: (n, d_in) -> (n, d_out).
+
+        A weight with another dtype than F32 is rounded to it first.
+        """
+        s = self.session
+        weight = w.weight if w.dtype is None else tnn_cast(s, w.weight, w.dtype)
+        y = tnn_matmul(s, weight, x)
+        if w.lora_a is not None and w.lora_b is not None:
+            y = tnn_add(s, y, tnn_matmul(s, w.lora_b, tnn_matmul(s, w.lora_a, x)))
+        return y if w.bias is None else tnn_add(s, y, w.bias)
 
     def matmul_t(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a b^T: (n, d), (m, d) -> (n, m)."""

@@ -1,5 +1,6 @@
 """L4: recipes. A training script uses one of them."""
 
 from toynn.llm.recipes.from_scratch import FromScratch
+from toynn.llm.recipes.lora import LoRA
 
-__all__ = ["FromScratch"]
+__all__ = ["FromScratch", "LoRA"]

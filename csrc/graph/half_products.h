@@ -1,0 +1,16 @@
+/* graph/half_products.h - the backward of products with f16 and bf16 matrices. */
+#ifndef TNN_HALF_PRODUCTS_H
+#define TNN_HALF_PRODUCTS_H
+
+#include "session.h"
+
+#include "ggml-impl.h"
+
+/* Is t an f32 tensor rounded to f16 or bf16 by tnn_cast? */
+bool tnn__is_half_cast(const struct ggml_tensor * t);
+/* The number of tensors that tnn__backward_expand may add to those of ggml for a graph. */
+int64_t tnn__half_product_tensors(const struct ggml_cgraph * graph);
+/* ggml_build_backward_expand, for graphs that tnn__check_differentiable accepts. */
+void tnn__backward_expand(tnn_session * s, struct ggml_cgraph * graph);
+
+#endif

@@ -1,0 +1,274 @@
+"""TunedModel: how an engine gets its model, and which of its weights are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy.typing as npt
+
+from toynn.arguments import instance_of, integer, weights_by_name
+from toynn.errors import SessionError, TinyNNValueError
+from toynn.llm.adapters.lora import initial_adapters
+from toynn.llm.base import Base, base_of, checked_shape
+from toynn.llm.engine.seq_names import SeqNames
+from toynn.llm.layouts import BY_NAME
+from toynn.llm.options import RecipeOptions
+from toynn.llm.parameters import Parameters
+from toynn.llm.tuning import EVERYTHING, NOTHING, Tuning
+from toynn.model.config import SmolLM2Config
+from toynn.model.init_streams import make_stream
+from toynn.model.shape import ModelShape
+from toynn.model.weights import EMBEDDING
+from toynn.tinynn import TNN_F32, Session
+from toynn.tinynn.arrays import float_array
+
+HOW_TO_TRAIN = "before the model is realized, call enable_full_finetune, or enable_lora_q and enable_lora_q_adamw"
+
+
+class TunedModel(SeqNames):
+    """A model that is realized once, in one of these ways:
+
+    - `realize_for_random_init`, `realize`: new weights, or given ones. All are trained but a donor's embedding.
+    - `realize_for_full_finetune`: the weights of another model, after `enable_full_finetune`. Those of the layers are
+      trained; `enable_full_finetune_embeddings` adds the others.
+    - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
+
+    The enable_* calls come before. What they choose stays chosen after `close`, for the next model on a base.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tuning = NOTHING
+
+    # ---- what is trained ----
+
+    def enable_lora_q(self, rank: int) -> None:
+        """Give each query head an adapter: q = W h + B (A h), with A (rank, d_model) and B (d_head, rank).
+
+        Raises TinyNNValueError or TinyNNTypeError for a rank below 1 (above d_head: when the model is realized), and
+        SessionError after realize, as the other enable_* calls do.
+        """
+        self._enable("enable_lora_q", lambda old: replace(old, q_rank=integer("rank", rank, 1)))
+
+    def enable_lora_q_adamw(self) -> None:
+        """Train the adapters of `enable_lora_q`: they get gradients and moments."""
+        self._enable("enable_lora_q_adamw", lambda old: replace(old, trains_adapters=True))
+
+    def enable_full_finetune(self) -> None:
+        """Train the weights of the layers of a model that `realize_for_full_finetune` realizes."""
+        self._enable("enable_full_finetune", lambda old: replace(old, layers=True))
+
+    def enable_full_finetune_embeddings(self) -> None:
+        """Train the embedding, the output norm and the output matrix too."""
+        self._enable("enable_full_finetune_embeddings", lambda old: replace(old, globals_too=True))
+
+    def _enable(self, call: str, change: Callable[[Tuning], Tuning]) -> None:
+        if self.realized:
+            raise SessionError(f"{call} must be called before the model is realized")
+        self._tuning = change(self._tuning)
+
+    # ---- new weights ----
+
+    def realize_for_random_init(
+        self,
+        cfg: SmolLM2Config,
+        t_seq: int,
+        t_batch: int,
+        weight_dtype: int,
+        untied: bool,
+        qkv_bias: bool,
+        seed: int,
+        init_scale: float,
+        *,
+        init_stream: str = "lcg31",
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+        layout: str = "per_head",
+    ) -> None:
+        """Declare the model on a new session and draw its weights. All weights are trained, except a frozen embedding.
+
+        Args:
+            cfg: the model's shape.
+            t_seq, t_batch: length and number of the sequences of one step. t_seq is at most cfg.ctx.
+            weight_dtype: the type to which the matrices of the layers are rounded where the graph uses them: 0 = F32,
+                1 = F16, 30 = BF16. The weights themselves stay F32.
+            untied: the output matrix is a weight of its own, not the embedding.
+            qkv_bias: the projections q, k and v have biases.
+            seed, init_scale, init_stream: how the initial weights are drawn.
+            n_threads, oversubscribe: as for `Session`.
+            layout: "per_head" or "fused", see `RecipeOptions`. "fused" supports only weight_dtype 0.
+
+        Raises:
+            ValueError, TypeError: an argument is wrong; the message names it.
+            SessionError: the engine is already realized, and stays as it is.
+            TinyNNMemoryError: there is not enough memory.
+            After any other error than SessionError the engine is closed and can be realized again.
+        """
+        options = RecipeOptions(
+            t_seq, t_batch, weight_dtype, untied, qkv_bias, seed, init_scale, init_stream, n_threads, layout
+        )
+        self.realize(cfg, options, oversubscribe=oversubscribe)
+
+    def realize(
+        self,
+        cfg: SmolLM2Config,
+        options: RecipeOptions,
+        weights: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        oversubscribe: bool = False,
+    ) -> None:
+        """Declare the model on a new session, with the given weights. If weights is None, draw them as options say.
+
+        If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
+
+        Raises as `realize_for_random_init` does.
+        """
+        self._require_unrealized()
+        if weights is not None:
+            weights = weights_by_name(weights)
+        shape = _checked(cfg, options)
+
+        def fill(parameters: Parameters) -> None:
+            if weights is None:
+                parameters.draw(make_stream(options.init_stream, options.seed), options.init_scale)
+            else:
+                parameters.upload_all(weights)
+
+        self._declare(shape, options, EVERYTHING, fill, oversubscribe)
+
+    # ---- on a base ----
+
+    def realize_for_full_finetune(
+        self,
+        gguf: object,
+        cfg: SmolLM2Config,
+        t_seq: int,
+        untied: bool,
+        qkv_bias: bool,
+        *,
+        t_batch: int = 1,
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+        layout: str = "per_head",
+    ) -> None:
+        """Declare the model with the weights of a base, as F32. Needs `enable_full_finetune`.
+
+        Args:
+            gguf: the base, a TrainedModel.
+            cfg, untied, qkv_bias: the shape of the base; only cfg.ctx may differ from it.
+            t_seq, t_batch, n_threads, oversubscribe, layout: as for `realize_for_random_init`.
+
+        Raises as `realize_for_random_init` does, and SessionError without `enable_full_finetune`.
+        """
+        self._require_unrealized()
+        if not self._tuning.layers:
+            raise SessionError("full fine-tuning is not enabled: call enable_full_finetune() first")
+        if self._tuning.q_rank:
+            raise SessionError("full fine-tuning has no adapters: enable_lora_q is for realize_for_mmap")
+        options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
+        base = base_of(gguf)
+        shape = checked_shape(base, _checked(cfg, options))
+        self._declare(shape, options, self._tuning, base.upload_to, oversubscribe)
+
+    def realize_for_q8_copy(
+        self,
+        gguf: object,
+        cfg: SmolLM2Config,
+        t_seq: int,
+        untied: bool,
+        qkv_bias: bool,
+        *,
+        t_batch: int = 1,
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+    ) -> None:
+        """Declare the model on a copy of a base, whose weights keep their types and are frozen.
+
+        Args, Raises: as for `realize_for_full_finetune`; SessionError with `enable_full_finetune`.
+        """
+        self._require_unrealized()
+        self._require_frozen_base("realize_for_q8_copy")
+        options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
+        base = base_of(gguf)
+        self._realize_adapted(base, checked_shape(base, _checked(cfg, options)), options, oversubscribe)
+
+    def _realize_adapted(self, base: Base, shape: ModelShape, options: RecipeOptions, oversubscribe: bool) -> None:
+        rank = self._tuning.q_rank
+        if rank > shape.head_dim:
+            raise TinyNNValueError(f"rank must be from 1 to head_dim = {shape.head_dim}, got {rank}")
+        self._declare(shape, options, self._tuning, base.upload_to, oversubscribe)
+
+    def _require_frozen_base(self, call: str) -> None:
+        if self._tuning.layers or self._tuning.globals_too:
+            raise SessionError(f"{call} freezes the base: full fine-tuning needs realize_for_full_finetune")
+
+    # ---- what is uploaded after realize ----
+
+    def upload_lora_q_init(self, seed: int, init_scale: float) -> None:
+        """Set the adapters to their initial values: A to normally distributed numbers, B to 0.
+
+        seed: of the stream of all A, layer by layer and head by head. init_scale: their standard deviation.
+
+        Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without adapters.
+        """
+        parameters = self._require_layout().parameters
+        adapters = [one for one in parameters.by_name.values() if one.weight.adapter]
+        if not adapters:
+            raise SessionError("the model has no adapters: call enable_lora_q before it is realized")
+        values = initial_adapters(seed, init_scale)
+        for one in adapters:
+            parameters.upload(one.weight.name, values(one.weight))
+
+    def upload_donor(self, buf: npt.ArrayLike, n: int) -> None:
+        """Set the frozen embedding of a projection lens.
+
+        buf: n = vocab * donor_d_in finite numbers, row after row.
+
+        Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without a lens.
+        """
+        layout = self._require_layout()
+        vocab, width = layout.shape.vocab, layout.shape.donor_d_in
+        if not width:
+            raise SessionError("the model has no projection lens: donor_d_in is 0")
+        if integer("n", n, 0) != vocab * width:
+            raise TinyNNValueError(f"n must be vocab * donor_d_in = {vocab} * {width} = {vocab * width}, got {n}")
+        values = float_array("buf", buf, vocab * width)
+        if values.size != n:
+            raise TinyNNValueError(f"buf must have n = {n} numbers, got {values.size}")
+        layout.parameters.upload(EMBEDDING, values.reshape(vocab, width))
+
+    # ---- the common part ----
+
+    def _require_unrealized(self) -> None:
+        if self.realized:
+            raise SessionError("the engine is already realized: call close() first, or make a new engine")
+
+    def _declare(
+        self,
+        shape: ModelShape,
+        options: RecipeOptions,
+        tuning: Tuning,
+        fill: Callable[[Parameters], None],
+        oversubscribe: bool,
+    ) -> None:
+        """Declare the model on a new session and fill its weights. An error leaves the engine closed."""
+        session = Session(0, options.n_threads, oversubscribe)
+        try:
+            self._layout = BY_NAME[options.layout](session, shape, replace(options), tuning)
+            fill(self._layout.parameters)
+        except BaseException:
+            self._layout = None
+            session.close()
+            raise
+
+
+def _checked(cfg: SmolLM2Config, options: RecipeOptions) -> ModelShape:
+    """Return the shape of the model, after all checks of options."""
+    instance_of("options", options, RecipeOptions)
+    options.validate()
+    shape = ModelShape.of(cfg, untied=options.untied or None, qkv_bias=options.qkv_bias or None)
+    if options.t_seq > shape.ctx:
+        raise TinyNNValueError(f"t_seq must be at most cfg.ctx = {shape.ctx}, got {options.t_seq}")
+    BY_NAME[options.layout].check_weight_dtype(options.weight_dtype)
+    return shape

@@ -1,0 +1,38 @@
+"""Tuning: which weights of a model are trained, and which adapters it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from toynn.model.weights import Weight, with_q_adapters
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is trained; everything else is frozen: it is no parameter, and has neither a gradient nor moments.
+
+    layers: the weights of the layers.
+    globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. The embedding of
+        a donor stays frozen.
+    q_rank: rank of the adapters, one for each query head; 0: none. trains_adapters: whether they are trained.
+    """
+
+    layers: bool = False
+    globals_too: bool = False
+    q_rank: int = 0
+    trains_adapters: bool = False
+
+    def with_adapters(self, weights: Iterable[Weight]) -> list[Weight]:
+        """Return the weights of a model, and those of its adapters."""
+        return with_q_adapters(weights, self.q_rank) if self.q_rank else list(weights)
+
+    def trains(self, weight: Weight) -> bool:
+        """Return whether a weight is trained."""
+        if weight.adapter:
+            return self.trains_adapters
+        return weight.trainable and (self.globals_too if weight.layer is None else self.layers)
+
+
+EVERYTHING = Tuning(layers=True, globals_too=True)
+NOTHING = Tuning()
