@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-# A background job of a shell ignores Ctrl-C, and the processes that the tests start would inherit that.
+# A background job of a shell ignores Ctrl-C. The processes that the tests start would inherit this setting.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip modules without quick tests when only those run, because some of them import PyTorch."""
+    """Skip modules without quick tests if only quick tests run, because some of these modules import PyTorch."""
     if config.option.markexpr != "quick" or collection_path.suffix != ".py":
         return None
     return "mark.quick" not in collection_path.read_text(encoding="utf-8") or None

@@ -1,4 +1,7 @@
-"""`make aarch64` says what is missing. What it compares needs an emulator and minutes, so it is not run here."""
+"""`make aarch64` reports missing programs and differences.
+
+The comparison itself needs an emulator and is not run here.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def test_missing_programs_are_named_with_their_packages_in_one_line(installed: s
 
 
 def test_a_difference_in_any_check_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The other processor is a Python script that prints the values of this one with one digest changed."""
+    """A Python script stands for the other processor.
+
+    It prints the values of this processor with one digest changed.
+    """
     values = tmp_path / "values.json"
     values.write_text(json.dumps({"weights": "1", "exp": "2"}), encoding="utf-8")
     monkeypatch.setattr(check_aarch64, "VALUES", tmp_path / "print.py")

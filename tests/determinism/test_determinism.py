@@ -1,4 +1,4 @@
-"""The losses do not depend on the conditions of the process, and the determinism matrix reports its cells correctly.
+"""The losses do not depend on the conditions of the process, and the determinism matrix reports results correctly.
 
 `make determinism-matrix` checks the same conditions with more builds.
 """
@@ -29,7 +29,7 @@ from record_fixtures import compute, fixture_path
 SHORT = ["smoke_lcg31", "batch_2", "fused_gqa_head_dim", "fused_all_at_once"]
 
 
-# The condition with a loaded machine takes long, so only the matrix runs it.
+# The condition with a loaded machine takes long, so only `make determinism-matrix` runs it.
 @pytest.mark.parametrize("condition", [one for one in CONDITIONS if not one.busy], ids=lambda condition: condition.name)
 def test_a_condition_of_the_process_changes_no_bit(condition: Condition) -> None:
     if why := condition.unavailable():
@@ -45,7 +45,7 @@ def test_a_condition_of_the_process_changes_no_bit(condition: Condition) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="gcc combines sin and cos only with glibc or musl")
 @pytest.mark.parametrize(("suffix", "real"), [("f", ctypes.c_float), ("", ctypes.c_double)])
 def test_sincos_of_the_c_library_equals_its_sin_and_cos(suffix: str, real: Any) -> None:
-    """gcc calls sincos, clang calls sin and cos: their builds have the same bits only if the results are equal."""
+    """gcc calls sincos, and clang calls sin and cos. Their builds give the same bits only if these functions agree."""
     libm = ctypes.CDLL(ctypes.util.find_library("m"))
     sin, cos, both = (getattr(libm, name + suffix) for name in ("sin", "cos", "sincos"))
     sin.restype = cos.restype = real
@@ -144,7 +144,7 @@ def test_a_journal_returns_the_last_outcome_for_the_same_source_only(tmp_path: P
 
 
 def test_a_build_of_the_sdist_starts_with_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files of an sdist have the same date, so ninja would not compile a changed file again."""
+    """All files of an sdist have the same date, so in an old build folder ninja would not compile a changed file."""
     before = tmp_path / "gcc-Release-sdist" / "build" / "arithmetic.c.o"
     before.parent.mkdir(parents=True)
     before.touch()

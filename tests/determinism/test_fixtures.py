@@ -17,7 +17,7 @@ from record_fixtures import compute, fixture_path
 from toynn import FromScratch, RecipeOptions, SmolLM2Config
 from toynn.tinynn import tnn_session_compute_nbytes
 
-# For these profiles a missing fixture is a failure. For others, `make fixtures` records one.
+# For these profiles, a missing fixture is a failure. For other profiles, `make fixtures` records a fixture.
 PROFILES_WITH_FIXTURES = {"aarch64", "x86-64-v3"}
 
 # The curve that the reference published (aarch64, its own token sequence): seed 0 of its older init stream.

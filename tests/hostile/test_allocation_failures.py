@@ -1,4 +1,4 @@
-"""Any allocation of csrc or ggml that fails becomes a MemoryError, without damage and without a leak."""
+"""Every failed allocation of csrc or ggml becomes a MemoryError, without damage and without a leak."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
     ),
 ]
 
-QUIET = ["upload and download of weights"]  # operations without an allocation in C
+QUIET = ["upload and download of weights"]  # these operations make no allocation in C
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +87,5 @@ def test_creating_the_first_session_of_a_process_can_be_repeated(injector: Path,
     swept = run(injector, [FIRST_SESSION], mode, library=extension())
     assert not failures(swept), failures(swept)
     result = swept[FIRST_SESSION]
-    assert result.allocations >= 7  # for ggml's setup and for the session
+    assert result.allocations >= 7  # the setup of ggml and the session make at least this number of allocations
     assert result.refused == result.allocations

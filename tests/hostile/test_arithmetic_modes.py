@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-# C's constants for the rounding modes, and the word and bits of glibc's fenv_t that make a thread flush denormals.
+# The rounding modes of C, and the word and the bits in glibc's fenv_t that make a thread flush denormals.
 MACHINES = {
     "x86_64": {"up": 0x800, "down": 0x400, "zero": 0xC00, "flush": (7, 0x8040)},
     "aarch64": {"up": 0x400000, "down": 0x800000, "zero": 0xC00000, "flush": (0, 1 << 24)},
@@ -134,8 +134,8 @@ print(enabled, np.isneginf(halves).all(), np.isnan(roots).all())
     reason="other CPUs may have no traps, other systems no feenableexcept",
 )
 def test_floating_point_traps_of_the_caller_do_not_end_the_process() -> None:
-    """Some numerical programs trap infinities and NaN to find where they are created."""
-    trapped = 0x1D  # invalid, division by zero, overflow, underflow
+    """Some numerical programs enable traps for infinities and NaN, to find the operations that create them."""
+    trapped = 0x1D  # the traps are: invalid operation, division by zero, overflow, underflow
     script = TRAPS.replace("TRAPPED", str(trapped))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"

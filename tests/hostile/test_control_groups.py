@@ -1,6 +1,6 @@
 """The available memory and cores respect the limits of the process's control groups and their parent groups.
 
-A mount namespace shows a child process other groups than its own. If none can be created, these tests are skipped.
+A mount namespace shows other control groups to a child process. If this is not possible, the tests are skipped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def shown(folder: Path, groups: str, files: dict[str, str], command: list[str]) 
 
 @cache
 def why_not() -> str:
-    """Return why this machine cannot show other groups to a process, or ""."""
+    """Return why this machine cannot show other groups to a process, or "" if it can."""
     if sys.platform != "linux":
         return "only Linux has control groups"
     if shutil.which(NAMESPACE[0]) is None:
@@ -54,7 +54,7 @@ def why_not() -> str:
 
 
 def left(folder: Path, groups: str, files: dict[str, str]) -> tuple[int, int]:
-    """Return the memory and the cores that toynn finds available in those groups."""
+    """Return the memory and the number of cores that toynn finds available in the given groups."""
     if why := why_not():
         pytest.skip(why)
     done = shown(folder, groups, files, [sys.executable, "-c", ASKED])

@@ -1,4 +1,4 @@
-"""Every session call accepts or refuses each argument that is replaced by an extreme or wrong value.
+"""Every session call accepts or refuses extreme and wrong values of each argument.
 
 A call either succeeds or raises one of toynn's errors, which names the call, and the session remains usable. The
 replacements are generated, so new calls and checks are covered without a new test. Other tests check the messages.
@@ -23,8 +23,8 @@ INTEGERS = [-(2**31), -1, 0, 1, 2, 3, 4, 5, 8, 9, 16, 2**28, 2**31 - 1]
 FLOATS = [math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 2.0]
 
 
-# Calls without a tensor argument, calls on the whole graph, and variants of calls that are tested here. Other tests
-# cover each of them.
+# Calls that this file does not test: calls without a tensor argument, calls on the whole graph, and variants of tested
+# calls. Other tests cover them.
 ELSEWHERE = {
     "tnn_input_1d_f32", "tnn_input_1d_f32_persistent", "tnn_input_1d_i32", "tnn_input_1d_i32_ctx",
     "tnn_input_1d_i32_persistent", "tnn_input_2d_f32", "tnn_input_2d_f32_persistent", "tnn_input_2d_persistent",
@@ -34,7 +34,7 @@ ELSEWHERE = {
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
     "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",
     "tnn_realize_backward", "tnn_train_step",
-    "tnn_build_forward_only", "tnn_realize",  # they accept a tensor only once
+    "tnn_build_forward_only", "tnn_realize",  # these calls accept a tensor only once
     "tnn_tensor_name", "tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3",
     "tnn_download_to_int_array", "download_row_major", "upload_int_array", "upload_row_major",
 }  # fmt: skip
@@ -52,7 +52,7 @@ def test_every_session_call_is_tested_here_or_listed_as_tested_elsewhere() -> No
 
 
 def instead_of(argument: Any, strange: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield a description and a value for each replacement of an argument; in a list, each item is replaced."""
+    """Yield a description and a value for each replacement of an argument. In a list, each item is replaced."""
     if isinstance(argument, float):
         yield from ((str(value), value) for value in FLOATS)
     elif isinstance(argument, int):

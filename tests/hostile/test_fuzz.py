@@ -1,4 +1,4 @@
-"""The fuzzers of the session API and of the readers find no failure, and they notice every kind of failure."""
+"""The fuzzers of the session API and of the file readers find no failure, and they detect every kind of failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOVERS = {
 
 
 def test_random_rounds_find_no_failure_and_every_call_succeeds_at_least_once() -> None:
-    """If a new call never succeeds, fuzz_operators.py needs a line with operands that fit it."""
+    """If a new call never succeeds, tools/fuzz/fuzz_operators.py needs a line with valid operands for it."""
     never: list[set[str]] = []
     for first in (0, 100_000):
         outcome = watch(SESSION, ["--seed", str(first), "--rounds", str(ROUNDS), "--seconds", "1e9"], patience=300)
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_the_watcher_at_once(tmp_path: Path) -> None:
     try:
         while not begun.exists():
             assert watcher.poll() is None
-        os.killpg(watcher.pid, signal.SIGINT)  # a shell also sends it to the child
+        os.killpg(watcher.pid, signal.SIGINT)  # in a shell, Ctrl-C also sends the signal to the child process
         assert watcher.wait(60) != 0
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_watcher_at_once(tmp_path: Path) -> None:
 
 
 def test_a_result_that_depends_on_the_number_of_threads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test replaces the download by one whose numbers depend on the number of threads, as after a race."""
+    """The test replaces the download by a function whose numbers depend on the number of threads, as in a race."""
     honest = nn.tnn_download
 
     def dishonest(s: nn.Session, t: nn.Tensor) -> Any:

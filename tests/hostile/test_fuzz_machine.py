@@ -1,4 +1,4 @@
-"""The hypothesis machine finds no failure, makes every call, and notices every kind of failure."""
+"""The hypothesis machine finds no failure, makes every call, and detects every kind of failure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def test_the_machine_knows_every_call_and_reports_an_argument_that_it_cannot_mak
     with (tmp_path / "journal").open("w") as journal:
         played = fuzz_machine.Played(journal, Counter())
         with pytest.raises(NotImplementedError, match="colour: complex"):
-            _ = [played.call(strange) for _ in range(100)]  # for 1 of 25 arguments any object is passed instead
+            # for 1 of 25 arguments, any object is passed instead of a valid value
+            _ = [played.call(strange) for _ in range(100)]
         played.session.close()
         played.other.close()
 

@@ -1,6 +1,7 @@
-"""The fuzz target covers every call of the C shim, finds no failure, and notices a shim that breaks its contract.
+"""The fuzz target covers every call of the C shim, finds no failure, and detects a shim that breaks its contract.
 
-It is built from the objects of the installed build, so with the sanitizers if the extension is.
+The target is built from the objects of the installed build. If the extension is built with sanitizers, so is the
+target.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -
 
 
 def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path) -> None:
-    """The generated code calls such a call, so the target does not link until array_calls.c defines it."""
+    """The generated code calls a function for this call, so the target does not link until array_calls.c defines it."""
     more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n); /* Take memory. */\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path)
 
 
 def write_calls_end() -> str:
-    """Return the mark after the last declaration of the header."""
+    """Return the text that follows the last declaration of the header."""
     return "/* cffi: end */"
 
 
@@ -91,7 +92,10 @@ def write_calls_end() -> str:
 
 
 def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) -> None:
-    """Only downloads of tensors that are not outputs are refused; the journeys try these on purpose."""
+    """Only downloads of tensors that are not outputs are refused.
+
+    tools/fuzz/journeys.c tries such downloads on purpose.
+    """
     assert len(seeds) == len(write_seeds.SEEDS) > 10
     for seed in seeds:
         played = play(programs[0], "--say", seed)
@@ -102,7 +106,7 @@ def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) 
 
 
 def test_the_seeds_make_every_call(programs: list[Path], seeds: list[str]) -> None:
-    """Only calls with a session are checked, because --say prints no others."""
+    """Only calls with a session are checked, because --say does not print other calls."""
     made = set(re.findall(r"session \d: (\w+)$", play(programs[0], "--say", *seeds).stderr, flags=re.MULTILINE))
     of_session = {call.name for call in write_calls.calls_of(HEADER) if call.of_session}
     silent = {"tnn_session_free", "tnn_last_error", "tnn_last_error_code"}
@@ -147,8 +151,8 @@ def test_a_named_clang_without_libfuzzer_is_an_error(tmp_path: Path) -> None:
 def test_a_signal_prints_the_command_that_repeats_the_input(
     programs: list[Path], seeds: list[str], end: signal.Signals
 ) -> None:
-    """The program prints the command before it ends, also if a sanitizer handles the signal and then aborts."""
-    # Its report must go to stderr, because `make sanitize` counts the reports in its own folder as failures.
+    """The program prints the command before it ends, even if a sanitizer handles the signal and then aborts."""
+    # The report of the sanitizer must go to stderr, because `make sanitize` counts reports in its folder as failures.
     env = {**os.environ, "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:log_path=stderr"}
     with subprocess.Popen(
         [programs[0], "--say", "--seconds", "600", *seeds],

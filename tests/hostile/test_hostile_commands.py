@@ -1,4 +1,4 @@
-"""Commands with wrong input, as processes: the correct exit status, an error of one line, and valid JSON."""
+"""Commands with wrong input, as processes, end with the correct exit status, one line of error, and valid JSON."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_run_with_a_name_that_is_not_utf_8_can_be_trained_and_used(data: Path,
 
 # ---- interrupts ----
 
-ENDLESS = ["--set", f"train.accumulate={2**31 - 1}", "--quiet"]  # a step that never ends
+ENDLESS = ["--set", f"train.accumulate={2**31 - 1}", "--quiet"]  # a step with so many batches that it never ends
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -113,7 +113,7 @@ def test_a_run_that_was_stopped_within_a_step_resumes_with_the_same_bytes(data: 
     def interrupting(self: LlamaSeqEngine, *args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 8:  # the second batch of the third step
+        if calls == 8:  # the signal arrives in the second batch of the third step
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, *args, **options)
 

@@ -1,4 +1,4 @@
-"""Damaged or hostile data folders are refused with the reason, without waiting and without reading endless files."""
+"""Damaged or hostile data folders are refused with the reason. toynn does not wait for them or read endless files."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_open_tokens_do_not_change_when_their_file_is_replaced(folder: Path) -> 
 
 
 def test_a_file_that_changes_while_it_is_opened_does_not_crash_the_process(folder: Path) -> None:
-    """The file grows and shrinks all the time. It is either opened in a complete state or refused."""
+    """The file grows and shrinks all the time. toynn either opens it in a complete state or refuses it."""
     meta = json.loads((folder / "meta.json").read_text())
     raw = np.zeros(400_000, dtype="<u2").tobytes()
     meta["splits"]["train"].update(tokens=400_000, sha256=hashlib.sha256(raw).hexdigest())

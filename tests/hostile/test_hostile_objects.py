@@ -171,7 +171,7 @@ def test_an_upload_whose_array_closes_the_session_is_refused() -> None:
 
 
 def test_a_dtype_changed_during_the_call_does_not_change_the_checked_length() -> None:
-    """Four integers become sixteen bytes during the call; C must still read only four integers."""
+    """During the call, an array of four int32 becomes sixteen int8. C must still read only four integers."""
     with Session(n_threads=1) as s:
         table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 1, 4) for _ in range(4))
         nn.tnn_set_param(s, table)
@@ -269,7 +269,7 @@ def test_a_random_stream_with_an_invalid_state_is_refused_by_name(name: str, val
 
 
 def test_more_memory_than_the_machine_has_is_refused_before_it_is_allocated() -> None:
-    """Linux would let numpy allocate this memory, and would kill the process when the memory is filled."""
+    """Linux would let numpy allocate this memory, and would kill the process when numpy fills the memory."""
     much = nn.tnn_available_memory() + (1 << 30)
     with pytest.raises(TinyNNMemoryError, match=r"^n: .* are available"):
         nn.tnn_random_gaussian(nn.tnn_random_seed(0, 0), 1.0, much // 4)

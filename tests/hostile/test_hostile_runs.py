@@ -1,4 +1,4 @@
-"""Damaged or hostile runs, checkpoints and configurations, and wrong arguments, are refused with the reason."""
+"""Damaged or hostile runs, checkpoints and configurations are refused with the reason, and so are wrong arguments."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_weights_with_another_dtype_are_refused(run: Path, dtype: str) -> None:
 
 
 def test_a_best_checkpoint_after_latest_is_reset_when_the_run_resumes(data: Path, tmp_path: Path) -> None:
-    """A process that was killed between writing best and latest leaves this state."""
+    """A process that was killed after it wrote `best` and before it wrote `latest` leaves this state."""
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(5)))
     best = load_checkpoint(run, "best")
@@ -217,7 +217,7 @@ def test_the_error_for_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: p
 
 
 class Array:
-    """An object whose == returns an array, because it compares each element, as numpy's arrays do."""
+    """An object whose == compares each element and returns an array, like == of numpy's arrays."""
 
     def __eq__(self, other: object) -> Any:
         return np.array([True, False])

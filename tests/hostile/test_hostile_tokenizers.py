@@ -1,4 +1,4 @@
-"""Tokenizer files that make the tokenizers library abort, panic or run endlessly, in each place that uses it."""
+"""Tokenizer files that would make the tokenizers library abort, panic or run endlessly, wherever toynn reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readers return a model or raise a TinyNNError for any damaged file, and use little memory."""
+"""For any damaged file, the readers return a model or raise a TinyNNError, and use little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At the end of the interpreter and in sub-interpreters, toynn works or raises an error, and never crashes."""
+"""When the interpreter ends, and in sub-interpreters, toynn works or raises an error, and never crashes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SUB_INTERPRETER = """
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("first", ["", "import toynn"])
 def test_a_sub_interpreter_cannot_import_toynn_and_the_main_interpreter_still_works(first: str, isolated: bool) -> None:
-    """The sub-interpreter has its own GIL or a shared one (as in mod_wsgi), with and without toynn already imported."""
+    """The sub-interpreter has its own GIL or shares it (as in mod_wsgi), and toynn is already imported or not."""
     if sys.version_info >= (3, 13):
         arguments = "'isolated'" if isolated else "'legacy'"
     else:
@@ -61,7 +61,7 @@ def test_a_sub_interpreter_cannot_import_toynn_and_the_main_interpreter_still_wo
 
 
 def test_the_interpreter_can_end_while_daemon_threads_compute() -> None:
-    """When the interpreter ends, each thread is in the middle of a compute that uses ggml's threads."""
+    """When the interpreter ends, each thread is in the middle of a computation that uses ggml's threads."""
     for _ in range(3):
         run_with_toynn("""
             import sys, time
@@ -114,7 +114,10 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_sleeping_thread_that_hol
 
 
 def test_the_interpreter_can_end_while_threads_create_sessions() -> None:
-    """All sessions are closed although new ones appear meanwhile. Python's weakref module can print its own errors."""
+    """All sessions are closed, although threads create new sessions.
+
+    Python's weakref module may print its own errors.
+    """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import sys, threading, time

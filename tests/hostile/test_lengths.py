@@ -1,4 +1,4 @@
-"""Arguments of a few bytes that have 2^40 elements: they are refused by their length, before they are read."""
+"""Arguments of a few bytes that have 2^40 elements are refused because of their length, before they are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toynn import LlamaDecoder, Sampling, SmolLM2Config, TinyNNTypeError, TinyNN
 
 pytestmark = pytest.mark.quick
 
-# A reply that takes long, or that reads the elements, ends the process: KeyboardInterrupt would not stop numpy.
+# A call that takes long, or that reads the elements, ends the process, because KeyboardInterrupt does not stop numpy.
 LIMITS = """
 import faulthandler, time
 from itertools import repeat
@@ -134,7 +134,7 @@ print(len(ENTRIES) * len(VALUES), "calls")
 
 
 def test_memory_is_asked_for_before_it_is_used() -> None:
-    """The arguments have the right lengths, but the results would need more memory than the machine has."""
+    """The arguments have the right lengths, but the results need more memory than the machine has."""
     output = run_with_toynn(
         LIMITS
         + """

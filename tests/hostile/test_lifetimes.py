@@ -8,10 +8,10 @@ import pytest
 
 from processes import run_with_toynn
 
-# AddressSanitizer delays freeing memory, ends a process if its own allocations fail, and finds leaks itself.
+# AddressSanitizer delays freeing memory, ends a process if AddressSanitizer's own allocations fail, and finds leaks.
 without_asan = pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer changes the memory use")
 
-# does_not_grow compares the resident memory after `few` repetitions, when caches are full, with that after `many` more.
+# does_not_grow compares the resident memory after `few` repetitions, when caches are full, and after `many` more.
 GROWTH = """
 import gc
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_memory_does_not_grow_with_repetitions(name: str) -> None:
 
 @pytest.mark.threads
 def test_a_call_during_another_call_is_refused_and_does_not_replace_its_error() -> None:
-    """A signal handler runs when the compute of its thread returns, before the error of that compute is read."""
+    """A signal handler runs when a computation of its thread returns, before the error of the computation is read."""
     out = run_with_toynn("""
         s = slowly_refused()
         def handler(*_):
@@ -180,7 +180,7 @@ def test_a_keyboard_interrupt_during_a_compute_is_raised_and_the_session_remains
 @without_asan
 @pytest.mark.threads
 def test_memory_of_an_interrupted_close_is_freed_by_the_next_close_or_with_the_session() -> None:
-    """The interrupt arrives while close() waits for a compute of another thread, in the middle of its work."""
+    """The interrupt arrives in the middle of close(), which waits for a computation of another thread."""
     run_with_toynn(
         GROWTH
         + """
@@ -207,7 +207,7 @@ does_not_grow(interrupted, 3, 20)
 
 @pytest.mark.threads
 def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
-    """The memory of the closed session is overwritten, and no call reads it."""
+    """The memory of the closed session is overwritten, so a call that read it would be detected."""
     out = run_with_toynn("""
         import sys
         junk = []
@@ -329,7 +329,7 @@ def test_a_decoder_fed_by_threads_loses_no_token() -> None:
 @without_asan
 @pytest.mark.parametrize("what", ["plain", "per_head", "fused"])
 def test_a_process_with_too_little_memory_gets_a_memory_error_and_no_signal(what: str) -> None:
-    """The limits reach from almost no memory to enough. The MemoryError can be toynn's or Python's."""
+    """The memory limits range from almost no memory to enough memory. The MemoryError can be toynn's or Python's."""
     script = """
         import sys
         CFG = SmolLM2Config.mha(300, 32, 4, 64, 3, 16, 1e4, 1e-5)

@@ -1,4 +1,4 @@
-"""Every public callable raises only documented exceptions, whatever its arguments are, and takes no long time."""
+"""Every public callable raises only documented exceptions, whatever its arguments are, and ends soon."""
 
 from __future__ import annotations
 

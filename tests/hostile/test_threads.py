@@ -1,4 +1,4 @@
-"""Sessions in many threads: one per thread, one shared by mistake, and one that is closed while a thread computes.
+"""Sessions in many threads: one session per thread, a session shared by mistake, and a session closed during a call.
 
 `make sanitize-threads` runs this file with ThreadSanitizer.
 """
@@ -27,7 +27,7 @@ LAYOUTS = ("per_head", "fused")
 
 
 def in_threads(works: list[Callable[[], Any]]) -> list[Any]:
-    """Run the works in parallel threads that start together. Return their results, or raise the first exception."""
+    """Run the functions in parallel threads that start together. Return their results, or raise the first exception."""
     results: list[Any] = [None] * len(works)
     failed: list[BaseException] = []
     gate = threading.Barrier(len(works))
@@ -59,7 +59,7 @@ def training(layout: str, seed: int, steps: int) -> list[float]:
 
 
 def refused_or_done(work: Callable[[], object]) -> str:
-    """Return the message of the SessionError, or "" if the work succeeded."""
+    """Return the message of the SessionError that a function raises, or "" if the function succeeds."""
     try:
         work()
     except SessionError as error:
@@ -128,7 +128,7 @@ def test_the_matrix_product_kernel_can_be_changed_while_other_threads_compute() 
 
 
 def test_threads_that_train_one_engine_take_turns_and_lose_no_step() -> None:
-    """With the same batch and hyperparameters, the losses are those of one thread, in any order of the steps."""
+    """All threads use the same batch and hyperparameters, so the losses equal those of a single thread."""
 
     def steps(own: LlamaSeqEngine, n: int) -> list[float]:
         wanted = labels.targets(IDS, 61, 8, 1)
@@ -246,7 +246,7 @@ def test_an_engine_that_was_closed_during_a_graph_build_can_be_realized_again() 
             taps = True
             while not refused_or_done(partial(opened.forward, IDS, taps=taps)):
                 begun.set()
-                taps = not taps  # so that forward() drops the graph and builds another
+                taps = not taps  # another value makes forward() drop the graph and build a new one
 
         def close(begun: threading.Event = begun) -> None:
             assert begun.wait(60)
@@ -261,9 +261,9 @@ def test_an_engine_that_was_closed_during_a_graph_build_can_be_realized_again() 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a thread to a core")
 def test_threads_that_wait_give_their_core_to_the_thread_that_they_wait_for() -> None:
-    """Without that, each of the barriers between nodes costs whole time slices, 1 to 4 ms: seconds for a step."""
+    """Otherwise each barrier between nodes would take whole time slices of 1 to 4 ms, and a step would take seconds."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})  # the threads of a session inherit it
+    os.sched_setaffinity(0, {min(cores)})  # the threads of a session inherit the core to which this thread is bound
     try:
         with realized(CFG, t_seq=8, untied=True, n_threads=4) as engine:
             engine.forward(IDS)

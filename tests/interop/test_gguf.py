@@ -45,7 +45,7 @@ def test_a_model_exported_as_f32_is_imported_unchanged(name: str, tmp_path: Path
 @each_shape
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
 def test_an_imported_model_is_exported_with_the_same_bytes(name: str, dtype: str, tmp_path: Path) -> None:
-    """The second export rounds values that are rounded already, which does not change them."""
+    """The second export rounds values that are already rounded, which does not change them."""
     export_gguf(make(name), tmp_path / "a.gguf", dtype)
     export_gguf(import_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf", dtype)
     assert stored(tmp_path / "a.gguf") == stored(tmp_path / "b.gguf")
@@ -94,7 +94,7 @@ def test_settings_that_gguf_rounds_to_f32_are_imported_unchanged(
 @settings(max_examples=50, deadline=None)
 @given(n_heads=st.integers(1, 5), half=st.integers(1, 6), cols=st.integers(0, 4))
 def test_to_halves_is_the_inverse_of_to_interleaved(n_heads: int, half: int, cols: int) -> None:
-    """Row i of a head moves to 2i and row i + half to 2i + 1, for weights and for biases (cols = 0)."""
+    """Row i of a head moves to row 2i, and row i + half to row 2i + 1, for weights and for biases (cols = 0)."""
     shape = (n_heads * 2 * half, cols) if cols else (n_heads * 2 * half,)
     rows = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     turned = to_interleaved(rows, n_heads)
@@ -188,7 +188,7 @@ def test_a_file_is_replaced_only_on_request_and_only_by_a_complete_file(tmp_path
     with pytest.raises(TinyNNValueError, match="already exists"):
         export_gguf(make("tied"), path)
     broken = make("tied")
-    broken.weights["output_norm.weight"][0] = np.nan  # the export notices it only while it writes the file
+    broken.weights["output_norm.weight"][0] = np.nan  # the export finds the wrong value only while it writes the file
     with pytest.raises(TinyNNValueError, match=r"output_norm\.weight"):
         export_gguf(broken, path, overwrite=True)
     assert path.read_bytes() == b"precious"
@@ -217,7 +217,7 @@ def test_wrong_arguments_of_an_export_are_refused_by_name(tmp_path: Path) -> Non
 
 
 def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any] | None, **changes: Any) -> None:
-    """Write the model like another converter: without vocab_size, key_length and toynn's own keys."""
+    """Write the model as another converter would: without vocab_size, key_length and toynn's own keys."""
     writer = GGUFWriter(path, "llama")
     cfg = model.shape
     writer.add_context_length(cfg.ctx)
@@ -252,7 +252,7 @@ def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any]
     ],
 )
 def test_llama3_scaling_is_recognised_by_its_factors(scaling: RopeScaling, tmp_path: Path) -> None:
-    """With head_dim 16 and base 100, some factors are 1, some are the largest one, and some are between these two."""
+    """With head_dim 16 and base 100, some factors are 1, some have the largest value, and some are between."""
     model = make("tied", tokens=None, rope_base=100.0)
     factors = scaling.freq_factors(16, 100.0)
     write_foreign(tmp_path / "m.gguf", model, factors)
@@ -395,14 +395,15 @@ def test_an_invalid_tensor_is_refused_by_name(
 
 
 def test_a_zero_bias_of_the_output_projection_is_ignored(tmp_path: Path) -> None:
-    """Files have such a bias if the model was trained with attention_bias of Hugging Face."""
+    """Files have a zero bias of the output projection if the model has attention_bias of Hugging Face."""
     model = read(tmp_path / "m.gguf", tiny().with_tensor("blk.0.attn_output.bias", [4], 0, None, b"\0" * 16).build())
     assert "blk.0.attn_output.bias" not in model.weights
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"])
 def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
-    extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)  # so that there are enough tensors for one layer
+    # with one more tensor, the file still has enough tensors for one layer
+    extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)
     with pytest.raises(TinyNNValueError, match=f"the tensor '{name}' is missing"):
         read(tmp_path / "m.gguf", tiny().without_tensor(name).with_tensor(*extra).build())
 

@@ -158,7 +158,7 @@ def test_llama3_scaling_of_the_reference_is_exported_only_if_it_equals_that_of_h
     with pytest.raises(TinyNNValueError, match=r"'llama3' cannot be exported.*export a GGUF file instead"):
         export_hf(make("llama3 rope"), tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
-    # With head_dim 4 and base 10000 the wavelengths are 6.3 and 628, so no wavelength lies between 16 and 64.
+    # With head_dim 4 and base 10000 the wavelengths are 6.3 and 628, so no wavelength is between 16 and 64.
     apart = make("tied", n_heads=16, n_kv=16, rope_scaling=RopeScaling.llama3(**LLAMA3))
     export_hf(apart, tmp_path / "hf")
     back = import_hf(tmp_path / "hf").shape.rope_scaling

@@ -1,4 +1,4 @@
-"""`toynn export` and `toynn import`, as processes: runs are exported and imported, and wrong input is refused."""
+"""`toynn export` and `toynn import` as processes export and import runs, and refuse wrong input."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
         try:
             while piece := os.read(read_end, 1 << 16):
                 shown += piece
-        except OSError:  # Linux raises it when the other end is closed
+        except OSError:  # on Linux, reading raises this error when the other end is closed
             pass
         os.close(read_end)
         assert process.wait() == 0

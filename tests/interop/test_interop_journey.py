@@ -70,7 +70,7 @@ def test_a_trained_model_generates_the_same_text_in_other_programs_and_can_be_tr
         losses.append(first_loss(out))
     assert losses[0] == losses[1] == losses[2]
 
-    # A quantized export can be loaded, and its weights are close to the trained ones.
+    # A quantized export can be loaded, and its weights are close to the trained weights.
     output_of("export", run, tmp_path / "q8.gguf", "--dtype", "q8_0")
     rounded = import_gguf(tmp_path / "q8.gguf")
     away = max(float(np.abs(rounded.weights[name] - values).max()) for name, values in trained.weights.items())

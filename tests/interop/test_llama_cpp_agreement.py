@@ -35,12 +35,13 @@ from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
 pytestmark = pytest.mark.other_programs
 
-F32_BOUND = 5e-4  # largest difference of logits; measured: 1.6e-4
+F32_BOUND = 5e-4  # allowed difference of logits; the largest measured difference is 1.6e-4
 # With f16, bf16 and q8_0 weights llama.cpp also rounds the activations before each product, and random weights magnify
-# the error. The bounds are for the root mean square of the difference, divided by that of the logits; measured: 0.0032,
-# 0.026 and 0.094.
+# the error. The bounds are for the root mean square of the difference, divided by the root mean square of the logits.
+# The largest measured values are 0.0032, 0.026 and 0.094.
 BOUNDS = {"f16": 0.01, "bf16": 0.08, "q8_0": 0.25}
-IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()  # beyond the 64 positions of llama3 scaling
+# longer than the 64 positions of the original context in llama3 scaling
+IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
 
 each_shape = pytest.mark.parametrize("name", SHAPES)
 each_pre = pytest.mark.parametrize("pre", PRE_TOKENIZERS)
@@ -85,7 +86,7 @@ def test_logits_of_smaller_dtypes_are_close(name: str, dtype: str, tmp_path: Pat
 
 
 def test_without_the_permutation_of_q_and_k_the_logits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """llama.cpp loads a file without the permutation, so only the bounds above can detect that it is missing."""
+    """llama.cpp also loads a file without the permutation, so only the logits show that it is missing."""
     monkeypatch.setattr("toynn.interop.gguf_export.to_interleaved", lambda rows, n_heads: rows)
     model = make("qkv_bias")
     export_gguf(model, tmp_path / "m.gguf")
@@ -101,7 +102,7 @@ Both = tuple[Tokenizer, LlamaCpp]
 
 @pytest.fixture(scope="module", params=[f"{kind} {pre}" for pre in PRE_TOKENIZERS for kind in ("trained", "revealing")])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """Return a tokenizer here and in llama.cpp: a trained one, or one whose ids show where words are split."""
+    """Return a tokenizer in toynn and in llama.cpp. It is trained, or its ids show where words are separated."""
     kind, pre = request.param.split()
     content, vocab = (tokenizer(pre), VOCAB) if kind == "trained" else split_revealing(pre)
     path = tmp_path_factory.mktemp("both") / "m.gguf"
@@ -123,7 +124,10 @@ def test_the_example_texts_have_the_same_tokens(both: Both) -> None:
 
 
 def test_bytes_that_are_missing_in_the_vocabulary_are_dropped_by_both(tmp_path: Path) -> None:
-    """Real vocabularies lack bytes that UTF-8 never contains. This one also lacks a letter, a space and a newline."""
+    """Real vocabularies lack bytes that UTF-8 never contains.
+
+    This vocabulary also lacks a letter, a space and a newline.
+    """
     described = json.loads(tokenizer())
     lacking = ("\u00c3", "z", "\u0120", "\u010a")
     tokens = [token for token in described["model"]["vocab"] if not any(byte in token for byte in lacking)]
@@ -161,7 +165,8 @@ NEWEST = {0x897, 0x1C89, 0x1C8A, *range(0xA7CB, 0xA7CE), *range(0xA7DA, 0xA7DD)}
 def test_every_character_splits_words_in_the_same_way(pre: str, tmp_path: Path) -> None:
     """The vocabulary joins any two bytes next to a letter, a digit or a space, so the ids show where words end.
 
-    The characters are emoji and those of the basic plane that NFC does not change, without most of the large alphabets.
+    The characters are emoji and the characters of the basic plane that NFC does not change, with only a part of the
+    large alphabets.
     """
     content, vocab = split_revealing(pre)
     model = make("tied", tokens=content, vocab=vocab)

@@ -40,7 +40,7 @@ def with_begin(before: bool = True, after: bool = False, **changes: Any) -> Trai
 
 
 def changed_gguf(source: Path, out: Path, **values: Any) -> Path:
-    """Copy a GGUF file with other values of tokenizer.ggml keys; None leaves a key out."""
+    """Copy a GGUF file with other values of tokenizer.ggml keys. A key with the value None is left out."""
     reader, writer = GGUFReader(source), GGUFWriter(out, "llama")
     for field in reader.fields.values():
         name = field.name.removeprefix("tokenizer.ggml.")
@@ -122,7 +122,7 @@ def test_rules_that_llama_cpp_does_not_have_are_noted(tmp_path: Path) -> None:
 def test_flags_of_tokenizer_config_have_the_effect_they_have_in_transformers(
     flags: dict[str, bool], before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers 5 takes the rules from tokenizer.json and ignores the flags, and so does toynn."""
+    """Like transformers 5, toynn takes the rules from tokenizer.json and ignores the flags."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     from transformers import AutoTokenizer
 
@@ -145,7 +145,7 @@ def test_a_rule_with_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> 
 
 
 def test_the_tokenizer_is_the_one_of_the_library(tmp_path: Path) -> None:
-    """The rules are read from the post-processor, so they must agree with what the library does."""
+    """toynn reads the rules from the post-processor, so they must give the same tokens as the tokenizers library."""
     for before, after in ((True, False), (True, True), (False, False)):
         model = Tokenizer.from_str((with_begin(before, after).tokenizer or b"").decode())
         around = tokens_around(model)
@@ -153,7 +153,7 @@ def test_the_tokenizer_is_the_one_of_the_library(tmp_path: Path) -> None:
         assert model.encode("cat").ids == [*around.before, *plain, *around.after]
 
 
-# ---- what a round trip keeps ----
+# ---- settings that a round trip keeps ----
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 FOREIGN = ForeignSettings(
@@ -225,7 +225,7 @@ def test_the_template_in_its_own_file_and_end_tokens_only_for_generation_are_rea
         import_hf(tmp_path / "hf")
 
 
-# ---- what training keeps ----
+# ---- settings that training keeps ----
 
 
 def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Path) -> None:

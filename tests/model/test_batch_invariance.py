@@ -1,4 +1,4 @@
-"""A sequence alone and in a batch: same bits in the fused layout, and the operators of ggml that break this."""
+"""A sequence has the same bits alone and in a batch in the fused layout; some operators of ggml break this rule."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ F32 = npt.NDArray[np.float32]
 BATCH = 4
 # The f32 lanes of the vectors in ggml's softmax and in tinyBLAS: AVX2 has eight, NEON four.
 LANES = 4 if build_info()["profile"].endswith(("aarch64", "arm64")) else 8
-NOT_WHOLE = 3 * LANES // 2  # a sequence of this length, the second of a batch, starts in the middle of a vector
-# 12 is a multiple of the four rows of tinyBLAS, 10 is not.
+NOT_WHOLE = 3 * LANES // 2  # with this length, the second sequence of a batch starts in the middle of a vector
+# tinyBLAS computes four rows together: 12 is a multiple of four, and 10 is not.
 MODELS = {
     "heads of 16": SmolLM2Config(127, 64, 4, 4, 96, 2, 256, 10000.0, 1e-5),
     "gqa, heads of 12": SmolLM2Config(
@@ -55,7 +55,10 @@ def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tupl
 @each_model
 @pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 31, 33, 64, 97, 130])
 def test_fused_logits_have_the_same_bits_alone_and_anywhere_in_a_batch(cfg: SmolLM2Config, t: int) -> None:
-    """Lengths below and above the size of vectors, tiles and blocks of queries; two threads compared with one."""
+    """The lengths are below and above the size of vectors, tiles and blocks of queries.
+
+    Two threads are compared with one.
+    """
     for alone, together in alone_and_in_the_batch(cfg, t, "fused"):
         assert alone.tobytes() == together.tobytes()
 
@@ -90,7 +93,7 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
 def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
-    """A gradient is one chain of sums over the rows. Accumulation continues it, and factors 1/2 and 1/4 are exact."""
+    """A gradient is one chain of sums over the rows. Accumulation continues this chain, and 1/2 and 1/4 are exact."""
     ids, hp = sequences(cfg, t, batch), AdamW(lr=0.01, weight_decay=0.1, bias_correct=True).hp(1)
 
     def step(parts: list[npt.NDArray[np.int64]]) -> dict[str, bytes]:
@@ -160,9 +163,10 @@ def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
 def test_masked_softmax_and_product_with_values_depend_on_the_batch(
     t: int, d_head: int, softmax_holds: bool, product_holds: bool
 ) -> None:
-    """ggml sums a softmax row in vectors from the first column of the batch. The sum over the keys has the lanes of one
-    vector in tinyBLAS (if d_head is a multiple of 4), otherwise four times as many, and a rest that is added one by
-    one. A sequence that starts within a vector is divided differently."""
+    """ggml sums a softmax row in vectors from the first column of the batch. The sum over the keys has as many lanes
+    as a vector in tinyBLAS (if d_head is a multiple of 4). Otherwise it has four times as many lanes, and the
+    remaining products are added one by one. If a sequence starts within a vector, its keys are divided among the lanes
+    differently."""
     draw, n = np.random.default_rng(0), t * BATCH
     scores = draw.standard_normal((n, n), dtype=np.float32)
     values = draw.standard_normal((n, d_head), dtype=np.float32)

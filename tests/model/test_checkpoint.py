@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, errors for damaged and foreign files, and kills that lose nothing."""
+"""Checkpoints: round trips, errors for damaged files and files of another format, and kills that do not lose data."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_kill_at_any_file_system_call_loses_nothing(data: Path, tmp_path: Path
     assert kills > moments
 
 
-# ---- what is refused ----
+# ---- refused files and arguments ----
 
 
 def damaged(run: Path, to: Path) -> Path:

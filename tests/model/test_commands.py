@@ -1,4 +1,4 @@
-"""The commands as processes: from text to generated text, exit codes, terminal, Ctrl-C, kill -9."""
+"""The commands as processes: from a text to generated text, exit codes, output in a terminal, Ctrl-C, and kill -9."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_usage_error_is_one_line_that_says_what_to_do(
     done = toynn(*(places.get(word, word) for word in words))
     assert done.returncode == code, done.stderr
     for word, place in places.items():
-        if word != "RUN":  # "RUN" also occurs in messages
+        if word != "RUN":  # RUN is not replaced, because "RUN" also occurs in messages
             says = re.sub(rf"\b{word}\b", str(place), says)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -180,7 +180,8 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     assert json.loads(done.stdout)["step"] == 3
     own = tmp_path / "run" / "run.toml"
     assert read_config(own) == read_config(path)
-    own.write_text(own.read_text().replace("steps = 3", "steps = 9"))  # like after a resume that was killed
+    # the state of a run that was killed while it was resumed
+    own.write_text(own.read_text().replace("steps = 3", "steps = 9"))
     resumed: list[str | Path] = ["train", data, "--out", tmp_path / "run", "--resume"]
     assert toynn(*resumed, "--show-config").stdout == shown.stdout, (
         "--resume must use the configuration of the checkpoint"
@@ -296,7 +297,8 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_an_uninterrupted_run(dat
     while not (run / "latest").exists() or load_checkpoint(run).step < steps:
         process = start_training(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
         wait_for_a_step(process)
-        time.sleep(0.01 * (kills % 6) * (1 + kills // 12))  # during any of the next steps or saves, on any machine
+        # the kill hits any of the next steps or saves, on a fast or slow machine
+        time.sleep(0.01 * (kills % 6) * (1 + kills // 12))
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
@@ -369,7 +371,7 @@ def test_progress_lines_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def seen(written: str, columns: int) -> list[str]:
-    """Return the lines that a terminal of this width shows after the output `written`."""
+    """Return the lines that a terminal of this width shows after the output `written` was written to it."""
     lines, row, column = [""], 0, 0
     for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.|\n", written):
         if piece == "\n":

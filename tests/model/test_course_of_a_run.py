@@ -1,4 +1,4 @@
-"""What a run says about its course: epochs, notes, changed settings, advice, progress lines."""
+"""The messages of a run about its progress: epochs, notes, changed settings, advice, progress lines."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_messages_name_python_arguments_in_python_and_options_in_the_command(dat
     assert_refused(run_toynn("train", data, "--out", run, "--resume"), "older one: --resume --from step-00000002")
 
 
-# ---- what is printed ----
+# ---- printed lines ----
 
 
 def steps_of(lines: list[str]) -> list[int]:

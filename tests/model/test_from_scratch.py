@@ -1,4 +1,4 @@
-"""FromScratch: gradients and steps compared with the float64 oracle, its states, and what a step does not change."""
+"""FromScratch: gradients and steps compared with the float64 oracle, states, and values that a step must not change."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_pinning_changes_no_bit(variant: Variant) -> None:
     assert float.fromhex(curves[0][-1]) < float.fromhex(curves[0][0])
 
 
-# ---- what a step does ----
+# ---- the effects of a step ----
 
 
 def test_only_the_first_step_clears_the_moments(recipe: FromScratch) -> None:

@@ -1,4 +1,4 @@
-"""What both layouts offer through one interface, and the reference's names over the per_head layout."""
+"""The common interface of both layouts, and the reference's names for the per_head layout."""
 
 from __future__ import annotations
 
@@ -134,7 +134,10 @@ N = 5
 
 
 def built(shape: ModelShape, build: str) -> bytes:
-    """Return the bytes of the logits, or of a layer's result, computed with the reference's classes and functions."""
+    """Return the bytes of the logits or of a layer's result.
+
+    Compute them with the classes and functions of the reference.
+    """
     with Session(n_threads=1) as s:
         parameters = Parameters(s, shape, weights_by_head_of(shape))
         ids, positions = tnn_input_1d_i32_persistent(s, N), tnn_input_1d_i32_persistent(s, N)

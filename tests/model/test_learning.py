@@ -1,4 +1,4 @@
-"""Learning a tokenizer: splitting into words, very long words, limits on memory, and a process that can be stopped."""
+"""Training a tokenizer: division into words, very long words, limits on memory, and a process that can be stopped."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def learner(tmp_path: Path) -> subprocess.Popen[str]:
-    """Return a process that has started to learn and leads its own process group."""
+    """Return a process that has started to train a tokenizer and leads its own process group."""
     rng = random.Random(0)
     text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6_000_000))
     (tmp_path / "text").write_text(text)

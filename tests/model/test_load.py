@@ -1,4 +1,4 @@
-"""toynn.load: a model from any path that holds one, which reads, writes, scores and saves text."""
+"""toynn.load opens a model from any kind of path; the model generates and scores text and can be saved."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_run_that_was_trained_is_not_added_to(data: Path, tmp_path: Path) -> N
         model.save(tmp_path / "run", overwrite=True)
 
 
-# ---- what cannot be loaded ----
+# ---- paths that cannot be loaded ----
 
 
 def test_what_is_not_a_model_is_refused_with_its_name(data: Path, run: Path, tmp_path: Path) -> None:

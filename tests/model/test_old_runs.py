@@ -1,8 +1,8 @@
 """Runs that older versions recorded can be loaded, and resuming them gives the recorded bytes.
 
-tests/fixtures/runs/format-N contains what `tools/determinism/record_run.py` recorded with the version that introduced
-checkpoint format N. These folders are never recorded again, because they represent the runs that users have. A folder
-contains only the files that differ from those of the format before, which keeps the sdist small.
+tests/fixtures/runs/format-N contains runs that `tools/determinism/record_run.py` recorded with the version that
+introduced checkpoint format N. These folders are never recorded again, because they represent the runs that users
+have. A folder contains only the files that differ from the previous format, which keeps the sdist small.
 """
 
 from __future__ import annotations

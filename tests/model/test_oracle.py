@@ -61,7 +61,8 @@ def test_exactly_the_trainable_weights_have_a_gradient(variant: Variant) -> None
     grads = torch_result(variant, weights_of(variant)).grads
     assert list(grads) == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
     assert {name: grad.shape for name, grad in grads.items()} == {name: shapes[name] for name in grads}
-    # Without RoPE, a bias of k would shift all scores of a row equally and have no gradient. With RoPE it has one.
+    # Without RoPE, a bias of k would shift all scores of a row equally, so its gradient would be 0. With RoPE it is
+    # not.
     assert all(np.abs(grad).max() > 1e-6 for grad in grads.values())
 
 
@@ -72,7 +73,7 @@ def test_gradients_equal_central_differences_of_the_other_oracle(variant: Varian
     rng = np.random.default_rng(2)
     step = 1e-5
     for name, grad in grads.items():
-        # the direction of the whole gradient, and its largest entry
+        # two directions are tested: the whole gradient, and its largest entry
         direction = rng.choice([-1.0, 1.0], grad.shape)
         entry = np.zeros(grad.shape)
         entry[np.unravel_index(np.abs(grad).argmax(), grad.shape)] = 1.0
@@ -117,7 +118,7 @@ def test_shifting_all_positions_does_not_change_the_logits() -> None:
 
 
 def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
-    """In ggml the gradient of the logits of such a row is softmax / rows, although the loss of the row is always 0."""
+    """If all labels of a row are 0, ggml's gradient of its logits is softmax / rows, although its loss is always 0."""
     variant = VARIANTS["tied"]
     labels = variant.labels()
     labels[3] = 0.0
@@ -126,7 +127,7 @@ def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
     rows = variant.t_seq
     guarded = llama.loss_and_grads(*args, labels, rows, 1)
     probability = llama_numpy.softmax(guarded.logits)[3]
-    # The gradient of ggml is linear in the labels, so the part of this row remains when the label is subtracted.
+    # The gradient of ggml is linear in the labels, so without its label the row still has the part softmax / rows.
     soft = variant.labels()
     soft[3] = probability
     nothing_from_row_3 = llama.loss_and_grads(*args, soft, rows, 1)
@@ -138,7 +139,7 @@ def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
 
 
 def scalar_adamw(w: float, grads: list[float], hp: list[float]) -> float:
-    """Return one number after the AdamW update of Loshchilov and Hutter, with the two factors of ggml."""
+    """Return a weight after an AdamW update as in the paper of Loshchilov and Hutter, with the two factors of ggml."""
     alpha, beta1, beta2, eps, decay, s5, s6 = hp
     m = v = 0.0
     for g in grads:
@@ -190,10 +191,11 @@ def test_training_changes_neither_the_given_weights_nor_a_frozen_embedding() -> 
 
 
 def test_float64_training_follows_the_published_curve_of_the_reference() -> None:
-    """Train as in section 7 of the specification, on a window of our own with the same number of distinct labels.
+    """Train as for the published curve, on 32 tokens of toynn's stories with the same number of distinct labels.
 
     With seed 0 of the old stream all rows of the embedding are equal. So the losses of two sequences with the same
-    number of distinct labels differ only by rounding errors, which Adam amplifies, and in float64 these are tiny.
+    number of distinct labels differ only by rounding errors. Adam amplifies rounding errors, but in float64 they are
+    tiny.
     """
     cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=128)
     window = json.loads(TOKENS.read_text(encoding="utf-8"))["smoke_window"]["ids"]
@@ -211,7 +213,7 @@ def test_float64_training_follows_the_published_curve_of_the_reference() -> None
     unseen = next(i for i in range(627) if i not in window)
     one_more = window.copy()
     repeat = next(at for at in range(2, 32) if window[at] in window[1:at])
-    one_more[repeat] = unseen  # replaces a repeated label by a new one
+    one_more[repeat] = unseen  # replace a repeated label by a new label, so that there is one more distinct label
     assert len(set(one_more[1:])) == len(set(window[1:])) + 1 == 27
     assert (curve(one_more) - PUBLISHED)[4] > 4e-4
     single = next(at for at in range(2, 31) if window[1:].count(window[at]) == 1)

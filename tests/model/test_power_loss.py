@@ -1,4 +1,4 @@
-"""A power loss at any moment: what is left of a run, a data folder, an import or an export.
+"""A power loss at any moment does not damage a run, a data folder, an import or an export.
 
 tools/power_loss/check_power_loss.py records the changes to files and builds the states that a power loss may leave.
 """
@@ -20,7 +20,8 @@ from file_operations import Operation, Sync
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs the program strace")
 
 FEW = Limits(exhaustive=64, random=4)
-SLOW = {"training", "going back"}  # all states at all moments take a minute
+# testing all states at all moments takes a minute, so the quick test uses a part of them
+SLOW = {"training", "going back"}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A run can be read while it trains: its checkpoints come and go, and no reader calls a whole file damaged."""
+"""A run can be read while it trains. Its checkpoints come and go, and no reader reports a complete file as damaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rotate(run: Path, step: int) -> None:
 
 
 def while_it_is_read(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None], times: int = 1) -> None:
-    """Call `act` before each of the first calls of a function that reading a checkpoint uses."""
+    """Call `act` before each of the first calls of a function that is used to read a checkpoint."""
     original = getattr(folder, name)
     left = [times]
 
@@ -122,7 +122,8 @@ def test_every_reader_succeeds_beside_a_training_that_saves_every_step(data: Pat
     run, text, busy = tmp_path / "run", tmp_path / "t.txt", tmp_path / "busy"
     text.write_text("the cat saw a hen.\n")
     sets = [word for key in ("checkpoint.keep_last=1", "evaluation.every=3") for word in ("--set", key)]
-    output_of("train", data, "--out", run, *SMALL, "--set", "train.steps=3", "--quiet")  # readers need their modules
+    # a run of three steps is copied and resumed, so that the readers always find a checkpoint
+    output_of("train", data, "--out", run, *SMALL, "--set", "train.steps=3", "--quiet")
     shutil.copytree(run, busy)
     commands: list[list[str]] = [
         ["generate", str(busy), "-p", "the", "-n", "1", "--best"], ["eval", str(busy), str(text)],

@@ -1,4 +1,4 @@
-"""toynn.prepare and toynn.train: settings by keyword, starts from any model, progress, and how the training ended."""
+"""toynn.prepare and toynn.train: settings by keyword, training from any model, progress, and the reason of the end."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_model_whose_tokenizer_cannot_be_used_is_refused(tmp_path: Path) -> No
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A text stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""toynn.train: results, stopping and resuming without changes, how a run ends, and errors."""
+"""toynn.train: results, stopping and resuming with the same bytes, the end of a run, and errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Collector:
             raise self._error
 
 
-# ---- what it computes ----
+# ---- the results of training ----
 
 
 def test_a_run_that_ended_before_its_first_step_is_resumed(data: Path, tmp_path: Path) -> None:
@@ -297,7 +297,8 @@ def test_resuming_before_a_damaged_checkpoint_gives_the_same_bytes(data: Path, t
     moments.write_bytes(moments.read_bytes()[:-1])
     with pytest.raises(TinyNNValueError, match=f"is damaged: .* resume=True, resume_from='{older}'"):
         train(TrainArgs(data, run, resume=True))
-    with pytest.raises(KeyboardInterrupt):  # killed before the first save: now the older checkpoint is the latest
+    # as after a kill before the first save: now the older checkpoint is the latest
+    with pytest.raises(KeyboardInterrupt):
         train(TrainArgs(data, run, resume=True, resume_from=older), [Collector(9, KeyboardInterrupt())])
     assert load_checkpoint(run).path.name == older
     ended = train(TrainArgs(data, run, resume=True))
@@ -378,7 +379,7 @@ def test_an_imported_model_can_be_trained_in_its_own_folder(data: Path, tmp_path
     assert final_bytes(tmp_path / "imported") == final_bytes(tmp_path / "second")
 
 
-# ---- what is refused ----
+# ---- refused settings and data ----
 
 
 def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
@@ -465,7 +466,7 @@ def test_a_nan_loss_names_the_tensor_and_keeps_the_checkpoints(data: Path, tmp_p
 
 
 def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_path: Path) -> None:
-    """The head is huge and the norm before it tiny, so the logits are finite, but the gradient of the norm is not."""
+    """The output head is huge and the norm before it is tiny, so logits are finite, but the norm's gradient is not."""
     train(TrainArgs(data, tmp_path / "first", config(1, model=dataclasses.replace(MODEL, untied=True))))
     model = load_checkpoint(tmp_path / "first").model
     weights = {name: values.copy() for name, values in model.weights.items()}

@@ -1,7 +1,7 @@
 """The contents and properties of the sdist, and of the wheel that is built from it without a network.
 
-One wheel is built here, in about a minute on two cores, and a second one in the slow tests. The build requirements come
-from the virtual environment of the tests, which `make test` creates.
+These tests build one wheel, in about a minute on two cores, and the slow tests build a second wheel. The build
+requirements come from the virtual environment of the tests, which `make test` creates.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_the_sdist_contains_exactly_the_files_that_git_tracks(packages: Packages
     packed = {name for name in packed if not name.startswith("vendor/ggml/")} - {"PKG-INFO"}
     assert not {name for name in tracked - packed if not name.startswith(".ci/")}
     untracked = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines())
-    assert packed - tracked <= untracked  # new files that are not committed yet
+    assert packed - tracked <= untracked  # new files that are not committed yet also belong into the sdist
 
 
 def test_the_sdist_is_small(packages: Packages) -> None:
@@ -194,7 +194,7 @@ def test_order_times_and_permissions_in_the_wheel_do_not_depend_on_the_day_or_th
 
 @pytest.mark.slow
 def test_a_wheel_built_in_another_folder_at_another_time_has_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
-    """The folder, umask, time zone, language and folder for temporary files (in memory, if possible) differ."""
+    """The two builds differ in folder, umask, time zone, language, and folder for temporary files."""
     in_memory = Path("/dev/shm")
     temporary = in_memory if in_memory.is_dir() else tmp_path
     source = tmp_path / "a folder with another name"
@@ -237,16 +237,16 @@ def test_the_extension_is_hardened(packages: Packages) -> None:
         dynamic = {tag.entry.d_tag: tag.entry.d_val for tag in tags.iter_tags()}
         imported = {symbol.name for symbol in symbols.iter_symbols()}
         mapped = [segment["p_flags"] for segment in elf.iter_segments("PT_LOAD")]
-    writable, executable = 2, 1  # PF_W, PF_X
+    writable, executable = 2, 1  # no segment has both flags, PF_W (writable) and PF_X (executable)
     assert not segments["PT_GNU_STACK"] & executable
     assert not [flags for flags in mapped if flags & writable and flags & executable]
-    # All relocations are resolved at load time and then read-only, and none is in the code.
+    # All relocations are resolved at load time and are read-only afterwards, and no relocation is in the code.
     assert "PT_GNU_RELRO" in segments
     assert dynamic["DT_FLAGS"] & 8  # DF_BIND_NOW
     assert "DT_TEXTREL" not in dynamic
     assert not dynamic["DT_FLAGS"] & 4  # DF_TEXTREL
     assert not {"DT_RPATH", "DT_RUNPATH"} & set(dynamic)
-    # The compiler's checks of the stack and of sizes are present.
+    # The extension contains the compiler's checks of the stack and of sizes.
     assert "__stack_chk_fail" in imported
     assert {"__snprintf_chk", "__memcpy_chk"} & imported
 
@@ -280,7 +280,8 @@ def test_auditwheel_finds_nothing_to_repair(packages: Packages) -> None:
     tag = re.search(r'is consistent with the following platform tag: "(\w+)"', said)
     assert tag, said
     assert tag[1].startswith(("manylinux_2_", "musllinux_1_")), said
-    assert "external shared libraries are required" not in said, said  # auditwheel would list the libraries to bundle
+    # a library to bundle would be listed in the output of auditwheel
+    assert "external shared libraries are required" not in said, said
 
 
 def test_the_extension_contains_no_path_of_the_build_machine(packages: Packages) -> None:
@@ -292,7 +293,7 @@ def test_the_extension_contains_no_path_of_the_build_machine(packages: Packages)
 @on_linux("objdump and the names of object files differ on other systems")
 def test_code_that_runs_before_the_cpu_check_contains_no_avx(packages: Packages) -> None:
     def vex(path: Path) -> int:
-        """Count the instructions that the baseline x86-64 does not have."""
+        """Count the instructions that are not part of baseline x86-64."""
         return len(re.findall(r"\t(?:v[a-z]\w+|mulx|[sr][ah][lr]x|rorx|pdep|pext|bzhi)\s", run("objdump", "-d", path)))
 
     if os.uname().machine != "x86_64":
@@ -336,7 +337,7 @@ def test_the_wheel_works_in_a_new_virtual_environment(packages: Packages, tmp_pa
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", packages.wheel, env=offline())
-    # numpy and cffi come from the virtual environment of the tests; the toynn of the wheel hides the one there.
+    # numpy and cffi come from the virtual environment of the tests. The toynn of the wheel hides the toynn there.
     site = Path(pytest.__file__).parents[1]
     code = f"import sys; sys.path.append({str(site)!r}); import toynn; print(toynn.__file__, toynn.build_info())"
     said = run(python, "-I", "-c", code, cwd=tmp_path)

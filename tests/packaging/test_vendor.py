@@ -1,4 +1,4 @@
-"""vendor/populate.py creates the ggml tree, or its error says what to do. No test here needs a network."""
+"""vendor/populate.py creates the ggml tree, or its error says what to do. These tests do not need a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paths import ROOT
 POPULATE = ROOT / "vendor" / "populate.py"
 TOP = "libggml_python-1.0/"
 
-# The smallest ggml tree that populate.py accepts, and some files that it must not keep.
+# The smallest ggml tree that populate.py accepts, and some files that populate.py must not keep.
 TREE = {
     "ggml/CMakeLists.txt": "project(ggml)",
     "ggml/LICENSE": "MIT",
@@ -93,7 +93,7 @@ class Vendor:
         return {path.relative_to(self.tree).as_posix(): path.read_text() for path in paths}
 
     def leftovers(self) -> set[str]:
-        """Return the names in the vendor folder, except the lock and the tree."""
+        """Return the names of all files in the vendor folder, except the lock and the tree."""
         return {path.name for path in self.folder.iterdir()} - {"ggml.lock", "ggml"}
 
 
@@ -259,7 +259,7 @@ def test_the_error_without_pip_says_what_to_do(vendor: Vendor, tmp_path: Path) -
 
 
 def test_the_environment_of_the_download_does_not_contain_our_build_backend(vendor: Vendor, tmp_path: Path) -> None:
-    """The pip that builds toynn sets these variables, and the pip that downloads ggml would use them."""
+    """The pip that builds toynn sets these variables. The pip that downloads ggml must not inherit them."""
     (tmp_path / "pip.py").write_text(
         "import os, sys\n"
         "if '--version' not in sys.argv:\n"

@@ -15,7 +15,7 @@ SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={valu
 
 
 def toynn(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command, and return how it ended."""
+    """Run the command, and return the completed process."""
     return subprocess.run(
         [*TOYNN, *map(str, arguments)],
         capture_output=True,
@@ -48,7 +48,7 @@ def start_training(data: Path, run: Path, steps: int, *arguments: str) -> subpro
 
 
 def wait_for_a_step(process: subprocess.Popen[str]) -> None:
-    """Return when the process has reported a step."""
+    """Wait until the process has reported a step."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step ") and "/" in line:

@@ -48,7 +48,7 @@ def realize(
 
 
 def realized(cfg: SmolLM2Config, **options: Any) -> LlamaSeqEngine:
-    """Return a new realized engine; the options are those of `realize`. Use it in a `with` statement."""
+    """Return a new realized engine, for a `with` statement. The options are those of `realize`."""
     engine = LlamaSeqEngine()
     realize(engine, cfg, **options)
     return engine

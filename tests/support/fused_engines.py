@@ -1,4 +1,4 @@
-"""Engines of either layout with a training graph, for tests of the fused layout."""
+"""Engines of both layouts with a training graph, for tests of the fused layout."""
 
 from __future__ import annotations
 

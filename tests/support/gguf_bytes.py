@@ -43,14 +43,14 @@ class GgufBytes:
     alignment: int = 32
 
     def set(self, key: str, value: bytes | None) -> GgufBytes:
-        """Return a copy with another value, or with None without the key."""
+        """Return a copy with another value of a key. If the value is None, the copy does not have the key."""
         kept = [(k, value if k == key and value is not None else v) for k, v in self.values if k != key or value]
         if value is not None and key not in dict(self.values):
             kept.append((key, value))
         return GgufBytes(kept, self.tensors, self.version, self.n_values, self.n_tensors, self.alignment)
 
     def with_tensor(self, name: str, ne: list[int], kind: int, offset: int | None, data: bytes) -> GgufBytes:
-        """Return a copy in which this tensor replaces the one of its name, or is appended."""
+        """Return a copy with this tensor, which replaces the tensor of the same name or is appended."""
         one = (name, ne, kind, offset, data)
         tensors = [one if tensor[0] == name else tensor for tensor in self.tensors]
         if one not in tensors:
@@ -75,7 +75,7 @@ class GgufBytes:
 
 
 def tiny(n_layers: int = 1) -> GgufBytes:
-    """Return a small llama without a tokenizer: vocab 6, d_model 4, 2 heads of size 2, d_ff 8."""
+    """Return a small llama model without a tokenizer: vocab 6, d_model 4, 2 heads of size 2, d_ff 8."""
     good = GgufBytes()
     for key, value in {
         "general.architecture": scalar(STRING, "llama"),

@@ -33,7 +33,7 @@ TRAINED_ON = [
     "def f(x):\n    return x**2 + 10 * x - 7  # \u4f60\u597d\u4e16\u754c \u041f\u0440\u0438\u0432\u0435\u0442\n",
 ]
 
-# If one of two programs splits texts into words wrongly, these texts show it.
+# These texts show whether two programs divide texts into words in the same way.
 TEXTS = [
     *TRAINED_ON,
     "", " ", "  ", "\n", "\r\n \r\n", "\t\ttab", "a  b   c    d", " leading", "trailing   ", "\n\n\nx\n \n y",
@@ -51,7 +51,10 @@ TEXTS = [
 
 @functools.cache
 def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT) -> bytes:
-    """Return a byte-level BPE like that of `toynn prepare`; `pre` is the pre-tokenizer's name in llama.cpp."""
+    """Return a byte-level BPE tokenizer like that of `toynn prepare`.
+
+    pre: the name of its pre-tokenizer in llama.cpp.
+    """
     rules = PRE_TOKENIZERS[pre]
     model = Tokenizer(models.BPE(ignore_merges=rules.ignore_merges))
     described = json.loads(model.to_str())
@@ -118,7 +121,7 @@ def logits_of(model: TrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
 
 
 def assert_same_model(a: TrainedModel, b: TrainedModel) -> None:
-    """Check that two models are equal to the bit, tokenizers included."""
+    """Check that two models have the same bits and the same tokenizer."""
     assert (a.shape, a.eos_id, a.bos_id) == (b.shape, b.eos_id, b.bos_id)
     assert list(a.weights) == list(b.weights)
     for name, values in a.weights.items():
@@ -134,7 +137,7 @@ def decoder_of(model: TrainedModel) -> LlamaDecoder:
 def split_revealing(pre: str) -> tuple[bytes, int]:
     """Return a tokenizer.json whose ids show where a text is split into words, and the size of its vocabulary.
 
-    Its merges join any byte with an a, a 1 or a space beside it, but only if both are in the same word.
+    The merges join any byte with an adjacent "a", "1" or space, but only if both are in the same word.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [(left, byte) for left in "a\u0120" for byte in alphabet] + [(b, right) for b in alphabet for right in "a1"]

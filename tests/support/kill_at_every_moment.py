@@ -1,13 +1,13 @@
-"""Kill a small training at each of its changes to the file system in turn, and resume what is left.
+"""Kill a small training run at each of its changes to the file system, one at a time, and resume the run.
 
     python tests/support/kill_at_every_moment.py DATA FOLDER [--every N]
 
 A change is a file that is opened for writing, a rename, a removal or a new folder (Python's audit events report them).
 For each k, a child process trains and kills itself with SIGKILL just before change k. If the run had a checkpoint
-before, it must still have one that can be loaded. Then a second child resumes the run and is killed too, and a third
-one resumes it and finishes. The result must have the bytes of a training that was never killed, and the same best model
-and checkpoints. The best model is neither the first nor the last one. The script prints the number of kills, and raises
-an error at the first difference.
+before, it must still have a checkpoint that can be loaded. Then a second child process resumes the run and is killed
+too, and a third child process resumes the run and finishes it. The result must have the bytes of a run that was never
+killed, and the same best model and checkpoints. The best model is neither the first nor the last model. The script
+prints the number of kills, and raises an error at the first difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from toynn.training import CheckpointArgs, EvaluationArgs, OptimizerArgs, Schedu
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 CONFIG = config(
     6,
-    optimizer=OptimizerArgs(lr=0.5, clip=0.0),  # so high that the evaluation loss rises again after step 4
+    # the learning rate is so high that the evaluation loss rises again after step 4
+    optimizer=OptimizerArgs(lr=0.5, clip=0.0),
     schedule=ScheduleArgs(kind="constant", warmup=0),
     evaluation=EvaluationArgs(every=2),
     checkpoint=CheckpointArgs(every=2, keep_last=1),
@@ -86,9 +87,10 @@ def require_whole(run: Path) -> None:
 
 
 def outcome(run: Path) -> tuple[object, ...]:
-    """Return everything that must be equal in a killed run and an uninterrupted one."""
+    """Return all results that must be equal in a killed run and an uninterrupted run."""
     best = load_checkpoint(run, "best")
-    kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}  # a step may have been written twice
+    # the checkpoint of a step may have been written twice
+    kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}
     left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
     return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept, left_behind
 
@@ -97,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="kill only at every N-th moment")
+    parser.add_argument("--every", type=int, default=1, help="Kill only at every Nth moment.")
     options = parser.parse_args()
     whole, run = options.folder / "whole", options.folder / "run"
     if in_a_process(lambda: start_or_resume(options.data, whole)) != 0:

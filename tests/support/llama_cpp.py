@@ -1,9 +1,9 @@
-"""The real llama.cpp, as the wheel xllamacpp ships it: its C interface, called through cffi.
+"""The C interface of the real llama.cpp in the wheel xllamacpp, called through cffi.
 
-The wheel's extension is linked with the whole of llama.cpp and exports `llama.h`; its Python classes give no logits, so
-they are not used. The declarations below are those of the llama.cpp build that the pinned version carries. Structs are
-passed by value: `_checked` compares the defaults with what the header promises, so that another version fails here
-and not by reading the wrong bytes.
+The wheel's extension contains all of llama.cpp and exports the functions of `llama.h`. Its Python classes are not
+used, because they do not return logits. The declarations below belong to the build of llama.cpp in the pinned version
+of the wheel. Structs are passed by value, so a wrong declaration would read wrong bytes. Therefore `_checked` compares
+the default values with those of the header, and fails with another version.
 """
 
 from __future__ import annotations
@@ -189,14 +189,14 @@ class LlamaCpp:
         return result
 
     def greedy(self, prompt: list[int], n: int) -> list[int]:
-        """Return n tokens, each the most likely one."""
+        """Return the next n tokens, each of them the most likely token."""
         made = [int(self.feed(prompt)[-1].argmax())]
         while len(made) < n:
             made.append(int(self.feed([made[-1]])[-1].argmax()))
         return made
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the ids of a text; the text of a special token becomes that token."""
+        """Return the ids of a text. The text of a special token becomes the id of this token."""
         content = text.encode("utf-8")
         room = len(content) + 8
         tokens = _ffi.new("llama_token[]", room)

@@ -39,7 +39,7 @@ def run_with_toynn(script: str, timeout: float = 120) -> str:
 
 
 def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as it is, with changes to the environment, and return how it ended."""
+    """Run a script without PRELUDE, with changes to the environment, and return the completed process."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},

@@ -43,7 +43,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint, RunFolder
 from toynn.training import ModelArgs, ScheduleArgs
 
-# Modules whose names users may call. Other modules are code behind them, with arguments that were checked before.
+# Modules with public names. Other modules are called only by these modules, with arguments that are already checked.
 MODULES = (
     "toynn",
     "toynn.api.text_model",
@@ -73,7 +73,7 @@ MODULES = (
 
 
 def public_names() -> dict[str, Any]:
-    """Return the functions and classes of MODULES by module and name, each once."""
+    """Return the functions and classes of MODULES, by module and name. Each function or class is returned once."""
     found: dict[int, tuple[str, Any]] = {}
     for module_name in MODULES:
         module = importlib.import_module(module_name)
@@ -90,7 +90,7 @@ def public_names() -> dict[str, Any]:
 
 
 class Raising:
-    """Its methods raise."""
+    """An object whose methods raise an exception."""
 
     def _raise(self, *_: object, **__: object) -> Any:
         raise ZeroDivisionError("hostile")
@@ -164,11 +164,11 @@ def hostile_values() -> dict[str, Any]:
     }
 
 
-# ---- good values, so that a call comes as far as the argument that is replaced ----
+# ---- valid values for all other arguments, so that a call reaches the check of the replaced argument ----
 
 
 class Samples:
-    """Makes an initialised object of a class, and a good value for the name of a parameter."""
+    """Makes valid objects of a class, and valid values for a parameter, by its name."""
 
     def __init__(self) -> None:
         self._numbers = count()
@@ -225,7 +225,10 @@ class Samples:
         return tensor
 
     def good_values(self) -> dict[str, Any]:
-        """Return a value for each parameter name that has the same meaning everywhere, with a new session."""
+        """Return a valid value for each parameter name that has the same meaning in all functions.
+
+        It has a new session.
+        """
         tensor = self._tensor()
         return {
             **dict.fromkeys(("a", "b", "t", "x", "w", "h", "k", "v", "q", "gamma"), tensor),
@@ -261,7 +264,7 @@ class Samples:
 
 # ---- calls ----
 
-SECONDS = 5.0  # longest time of a call, on a machine that does other work too
+SECONDS = 5.0  # time limit of a call in seconds, on a machine that also runs other programs
 PATHS = {
     "path",
     "paths",
@@ -271,14 +274,14 @@ PATHS = {
     "init",
     "run",
     "tokenizer",
-}  # with one of them, OSError is documented
+}  # a function with one of these parameters may raise OSError
 
 
 def faults(rounds: int = 0, seed: int = 0) -> Iterator[str]:
-    """Call every public callable with hostile arguments, and describe each call that fails in an undocumented way.
+    """Call every public callable with hostile arguments. Yield a line for each undocumented failure.
 
-    Each argument in turn is replaced by each hostile value. In each of `rounds` more calls of a callable, every
-    argument is a random good or hostile value.
+    Each argument in turn is replaced by each hostile value. After that, each callable is called `rounds` times, and
+    every argument is a random valid or hostile value.
     """
     samples, hostile, draw = Samples(), hostile_values(), random.Random(seed)
     for name, make in _callables(samples):
@@ -297,7 +300,7 @@ def faults(rounds: int = 0, seed: int = 0) -> Iterator[str]:
 
 
 def faults_of_settings() -> Iterator[str]:
-    """Call `toynn.train` with hostile settings, which it takes as keyword arguments; describe as `faults` does."""
+    """Call `toynn.train` with hostile settings as keyword arguments. Yield descriptions as `faults` does."""
     for key in ("lr", "model", "unknown"):
         for what, value in hostile_values().items():
             settings = {key: value, "progress": False}
@@ -307,9 +310,13 @@ def faults_of_settings() -> Iterator[str]:
 
 
 def faults_of_uninitialised_objects() -> Iterator[str]:
-    """Use every method and property of objects whose __init__ did not run; describe as `faults` does."""
+    """Use all methods and properties of objects whose __init__ did not run.
+
+    Yield descriptions as `faults` does.
+    """
     for name, kind in public_names().items():
-        if not inspect.isclass(kind) or issubclass(kind, BaseException | str | tuple):  # they need no __init__
+        # these methods do not need __init__
+        if not inspect.isclass(kind) or issubclass(kind, BaseException | str | tuple):
             continue
         for attribute in [one for one in dir(kind) if not one.startswith("_")] + list(OPERATIONS):
             if not hasattr(kind, attribute) and attribute in OPERATIONS:
@@ -328,7 +335,7 @@ OPERATIONS = ("__repr__", "__len__", "__fspath__", "__enter__", "__exit__")
 
 
 def _callables(samples: Samples) -> Iterator[tuple[str, Callable[[], Callable[..., Any]]]]:
-    """Yield every public function, class and method by name, with a function that returns it, of a new object."""
+    """Yield the name of every public function, class and method, and a function that returns it (of a new object)."""
     for name, value in public_names().items():
         if inspect.isclass(value) and issubclass(value, BaseException):
             continue
@@ -350,14 +357,15 @@ def _method_of_new(maker: Callable[[], Any], method: str) -> Any:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters that can be given, without self and without *args."""
+    """Return the parameters of a callable, without self and without *args."""
     given = inspect.signature(function).parameters.values()
     return [one for one in given if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 
 
 def _fault(what: str, function: Callable[..., Any], values: dict[str, Any]) -> Iterator[str]:
-    """Make one call. Yield a line if it raises an undocumented exception, or takes long."""
-    faulthandler.dump_traceback_later(12 * SECONDS, exit=True)  # KeyboardInterrupt would not stop numpy
+    """Make one call. Yield a line if the call raises an undocumented exception or takes too long."""
+    # exit=True ends the process after a time, because KeyboardInterrupt would not stop numpy
+    faulthandler.dump_traceback_later(12 * SECONDS, exit=True)
     start = time.monotonic()
     try:
         result = function(**values)

@@ -1,7 +1,7 @@
-"""The calls of the session API as a table: each with a function and arguments that it accepts.
+"""A table of the calls of the session API, with valid arguments for each call.
 
-Tests replace one argument at a time, or let each call run out of memory. A new operator is one line of CALLS, or none
-if it is a plain one (tools/read_header.py).
+Tests replace one argument at a time, or make an allocation of a call fail. A new operator needs one line in CALLS. A
+plain operator needs no line; `is_plain` in tools/read_header.py defines which operators are plain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Desk:
         self.m2 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.m3 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.fourth = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.wide = nn.tnn_input_2d_f32_persistent(s, 12, 4)  # qkv of 2 + 2*2 heads of 2
+        self.wide = nn.tnn_input_2d_f32_persistent(s, 12, 4)  # q, k and v together: 2 + 2*2 heads of size 2
         self.cache = nn.tnn_input_2d_f32_persistent(s, 8, 16)
         self.table = nn.tnn_input_2d_f32_persistent(s, 2, 4)
         self.small = nn.tnn_input_2d_f32_persistent(s, 8, 2)
@@ -42,7 +42,7 @@ class Desk:
         nn.tnn_finalize_weights(s)
 
     def train(self) -> None:
-        """Build the backward of a fused graph."""
+        """Build the backward graph of a fused graph."""
         s = self.s
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, self.m2, [self.m]), self.ids, -1)
         nn.tnn_set_loss(s, loss)
@@ -53,7 +53,10 @@ class Desk:
         return nn.tnn_tensor_grad(self.s, self.m)
 
     def strange(self) -> list[tuple[str, Tensor]]:
-        """Return tensors that are almost never valid operands. Even huge ones have no memory yet."""
+        """Return tensors that are almost never valid operands.
+
+        No memory is allocated for them, even if they are huge.
+        """
         s = self.s
         foreign = Session(n_threads=1)
         other = nn.tnn_input_2d_f32_persistent(foreign, 4, 4)
@@ -151,7 +154,7 @@ CALLS: dict[str, Call] = {
 
 
 def _plain(call: HeaderCall) -> Call:
-    """Return the call of a plain operator: its tensors are matrices of one shape."""
+    """Return the call of a plain operator, with tensors that are matrices of one shape."""
     function = getattr(nn, call.name)
     names = [one.name for one in call.arguments[1:]]
     return lambda d: (function, [{"a": d.m, "b": d.m2}.get(name, 0.5) for name in names])
@@ -162,7 +165,7 @@ CALLS |= {
     for call in read_header(HEADER.read_text(encoding="utf-8")).plain_operators
     if call.name.removeprefix("tnn_") not in CALLS
 }
-# Operators that are appended after the backward of a fused graph is built.
+# Operators that are appended after the backward graph of a fused graph is built.
 STEPS: dict[str, Call] = {
     "fused_grad_norm": lambda d: (nn.tnn_fused_grad_norm, [[d.grad(), d.grad()], d.two]),
     "fused_adamw": lambda d: (nn.tnn_fused_adamw, [d.m, d.grad(), d.m3, d.fourth, d.hp, None]),
@@ -174,7 +177,7 @@ STEPS: dict[str, Call] = {
     "extend_backward_graph": lambda d: (nn.tnn_extend_backward_graph, [nn.tnn_scale(d.s, d.grad(), 1.0)]),
 }
 
-# Calls that append nothing to the graph.
+# Calls that do not append nodes to the graph.
 OTHERS: dict[str, Call] = {
     "set_param": lambda d: (nn.tnn_set_param, [d.m]),
     "set_loss": lambda d: (nn.tnn_set_loss, [nn.tnn_sum(d.s, d.m)]),

@@ -1,4 +1,4 @@
-"""Models of random weights, to be written to checkpoints."""
+"""Small models with random weights, which tests write to checkpoints."""
 
 from __future__ import annotations
 

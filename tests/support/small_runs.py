@@ -1,4 +1,4 @@
-"""Data and configurations so small that a test can train a model."""
+"""Data and configurations that are so small that a test can train a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdamW: the seven hyperparameters of a step, with and without bias correction, and wrong settings."""
+"""AdamW: the seven hyperparameters of a step, with and without bias correction, and the errors for wrong settings."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_with_bias_correction_the_factors_are_1_over_1_minus_beta_to_the_step(
 ) -> None:
     row = AdamW(beta1=beta1, beta2=beta2, bias_correct=True).hp(step)[0]
     for s, beta in ((row[5], beta1), (row[6], beta2)):
-        exact = 1 / (1 - Fraction(beta) ** step)  # without any rounding
+        exact = 1 / (1 - Fraction(beta) ** step)  # the result is exact, without rounding
         assert float(s) == pytest.approx(float(exact), rel=1e-6)
 
 
 def test_with_bias_correction_the_first_step_uses_the_gradient_itself() -> None:
-    """m = (1-beta1) g, and m times factor s5 is g; v = (1-beta2) g^2, and v times factor s6 is g^2."""
+    """At the first step m = (1-beta1) g and v = (1-beta2) g^2. The factor s5 times m is g, and s6 times v is g^2."""
     row = AdamW(bias_correct=True).hp(1)[0].astype(float)
     assert (1 - row[1]) * row[5] == pytest.approx(1.0, rel=1e-6)
     assert (1 - row[2]) * row[6] == pytest.approx(1.0, rel=1e-6)

@@ -1,4 +1,4 @@
-"""The checks of values: what each accepts, in which type it returns it, and which error names a wrong value."""
+"""The checks of values: the accepted values, the type of the returned value, and the errors that name a wrong value."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def described(pre: str = "gpt-2") -> dict[str, Any]:
 
 
 def changed(**changes: Any) -> bytes:
-    """Return the usual tokenizer with changed values; a__b stands for the key b inside a."""
+    """Return the usual tokenizer with changed values. A keyword a__b changes the key b inside a."""
     content = described()
     for key, value in changes.items():
         where, _, inner = key.partition("__")

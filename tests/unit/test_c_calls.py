@@ -1,4 +1,4 @@
-"""The C calls of csrc/tinynn.h with arguments that the Python functions never pass, because they check them first."""
+"""The C calls of csrc/tinynn.h with arguments that the Python functions never pass, because they refuse them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_A_SESSION = [
     and ffi.typeof(getattr(lib, name)).kind == "function"
     and (arguments := ffi.typeof(getattr(lib, name)).args)
     and arguments[0] is ffi.typeof("tnn_session *")
-    and name not in ("tnn_session_free", "tnn_last_error", "tnn_last_error_code")  # these accept NULL
+    and name not in ("tnn_session_free", "tnn_last_error", "tnn_last_error_code")  # these calls accept NULL
 ]
 
 
@@ -43,7 +43,7 @@ def test_a_null_session_is_refused(name: str) -> None:
     result = function(ffi.NULL, *[nothing(argument) for argument in kind.args[1:]])
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
     assert text(lib.tnn_last_error(ffi.NULL)) == f"{name}: session is NULL; create one with tnn_session_new"
-    if kind.result is ffi.typeof("tnn_tensor"):  # int64_t is the same type, and in it an error is 0 or negative
+    if kind.result is ffi.typeof("tnn_tensor"):  # the result may be an int64_t, in which an error is 0 or negative
         assert result <= 0
     elif kind.result.kind == "pointer":
         assert result == ffi.NULL
@@ -111,7 +111,7 @@ def test_a_profile_without_an_output_array_is_refused(session: Any) -> None:
 
 
 class Training:
-    """A training graph of one weight, built with C calls; its input rows are those of the weight."""
+    """A training graph with one weight, built with C calls. The input has the same number of rows as the weight."""
 
     def __init__(self, session: Any, outputs: bool = True, loss_is_output: bool = False) -> None:
         self.s = session
@@ -121,13 +121,13 @@ class Training:
         lib.tnn_finalize_weights(session)
         self.targets = lib.tnn_input_1d_i32(session, 4)
         self.hp, self.clip = lib.tnn_input_1d_f32(session, 7), lib.tnn_input_1d_f32(session, 2)
-        self.unused = lib.tnn_input_1d_f32(session, 7)  # not in a graph, so it never gets memory
+        self.unused = lib.tnn_input_1d_f32(session, 7)  # this tensor is in no graph, so it never gets memory
         rows = lib.tnn_get_rows(session, self.w, self.ids)
         product = lib.tnn_fused_linear(session, rows, ffi.new("tnn_tensor[]", [self.w]), ffi.NULL, 1, 0)
         self.loss = lib.tnn_fused_cross_entropy(session, product, self.targets, -1)
         self.other_loss = lib.tnn_fused_cross_entropy(session, self.m, self.targets, -1)
         lib.tnn_set_loss(session, self.loss)
-        lib.tnn_set_loss(session, self.other_loss)  # it is not in the graph
+        lib.tnn_set_loss(session, self.other_loss)  # this tensor is not in the graph
         lib.tnn_build_forward_only(session, self.loss)
         lib.tnn_build_backward(session)
         grads = ffi.new("tnn_tensor[]", [lib.tnn_tensor_grad(session, self.w)])
@@ -145,7 +145,7 @@ class Training:
         lib.tnn_upload_from_float_array(session, self.clip, ffi.new("float[]", [0.0, 1.0]), 2)
 
     def step(self, **changes: Any) -> int:
-        """Call tnn_train_step with some arguments or fields of its tnn_step replaced."""
+        """Call tnn_train_step with valid arguments, of which some arguments or fields of the tnn_step are replaced."""
         fields = {"ids": self.ids, "targets": self.targets, "hp": self.hp, "loss": self.loss, "norm": self.norm}
         step = ffi.new("tnn_step *", {**fields, **{k[2:]: v for k, v in changes.items() if k.startswith("t_")}})
         given: dict[str, Any] = {
@@ -189,7 +189,7 @@ def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
         assert f"step.{field} = -5 is not a tensor handle" in text(lib.tnn_last_error(session))
     assert training.step(n=3) == lib.TNN_E_VALUE
     assert training.step(n_hp=6) == lib.TNN_E_VALUE
-    assert training.step(mode=2) == lib.TNN_E_STATE  # because gradients are not kept
+    assert training.step(mode=2) == lib.TNN_E_STATE  # accumulation is refused, because gradients are not kept
     assert training.step(ids=ffi.new("int32_t[]", [0, 1, 2, 4])) == lib.TNN_E_VALUE
     refused(session, "[3] = 4 is not a row")
     assert training.step(targets=ffi.new("int32_t[]", [-1] * 4)) == lib.TNN_E_VALUE
@@ -260,7 +260,10 @@ def test_a_session_without_weights_can_compute_graphs(session: Any) -> None:
 
 
 def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> None:
-    """A generation has 22 bits. With one more rebuild, handles of the first graph would be valid again."""
+    """The number of a generation has 22 bits.
+
+    With one more rebuild, handles of the first graph would be valid again.
+    """
     lib.tnn_finalize_weights(session)
     rebuild = lib.tnn_reset_for_rebuild
     for _ in range(2**22 - 2):
@@ -274,7 +277,10 @@ def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> No
 
 
 def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> None:
-    """Python checks the process id itself, so this test calls C directly. The child exits normally."""
+    """The Python functions check the process id themselves, so this test calls C directly.
+
+    The child must exit normally.
+    """
     out = run_with_toynn("""
         import sys
         from toynn.tinynn.native import ffi, lib, text
@@ -297,6 +303,6 @@ def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> Non
 
 
 def test_the_options_of_the_build_are_separated_by_one_space_each() -> None:
-    """A profile without options of its own, such as aarch64, left two."""
+    """With a profile without its own options, such as aarch64, two spaces were left in an earlier version."""
     options = text(lib.tnn_build_options())
     assert options == " ".join(options.split())

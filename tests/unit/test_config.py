@@ -40,7 +40,8 @@ def test_mha_sets_n_kv_to_n_heads_and_accepts_other_fields_by_name() -> None:
 def test_the_head_size_is_derived_unless_given() -> None:
     assert SmolLM2Config(**GOOD).head_dim == 6
     assert SmolLM2Config(**GOOD, head_dim=10).head_dim == 10
-    assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10  # then n_heads = 4 need not divide 25
+    # with a given head_dim, n_heads = 4 need not divide d_model = 25
+    assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10
 
 
 def test_replace_keeps_the_head_size_unless_told_to_derive_it() -> None:
@@ -138,7 +139,7 @@ def test_no_scaling_is_the_default_and_has_no_factors() -> None:
 
 
 def llama3_factor(i: int, d_head: int, base: float, factor: float, low: float, high: float, orig: int) -> float:
-    """Return the factor of one pair by its definition."""
+    """Return the factor of one pair, computed by the definition of llama3 scaling."""
     wavelength = 2.0 * math.pi * base ** (2.0 * i / d_head)
     if wavelength < orig / high:
         return 1.0
@@ -187,7 +188,7 @@ def test_llama3_hf_interpolates_frequencies_and_llama3_their_divisors(
     for i, found in enumerate(factors):
         wavelength = 2.0 * math.pi * base ** (2.0 * i / (2 * half))
         s = min(max((orig / wavelength - low) / wider, 0.0), 1.0)
-        frequency = 1.0 / wavelength  # in turns per position
+        frequency = 1.0 / wavelength  # frequencies, in turns per position
         wanted = (1.0 - s) * frequency / factor + s * frequency
         assert frequency / float(found) == pytest.approx(wanted, rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""The corpus: it equals the output of its script, the stories differ, and the English follows checkable rules."""
+"""The corpus equals the output of its script, its stories differ, and its English follows rules that can be checked."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def test_the_corpus_has_at_least_20_schemas_and_40_handwritten_stories() -> None
     assert all(STORIES.count(story) == 1 for story in by_hand)
 
 
-# ---- no story is another, or nearly ----
+# ---- no two stories are equal or similar ----
 
 
 def runs(story: str) -> set[str]:
-    """Return all sequences of eight words, computed here and not by the script."""
+    """Return all sequences of eight words of a story. This does not use the code of the script."""
     words = story.split()
     return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
 
 
 def nearest(stories: list[str]) -> float:
-    """Return the largest share of eight-word sequences that two stories have in common, relative to the shorter one."""
+    """Return the largest share of eight-word sequences that a story has in common with a longer story."""
     found_in: dict[str, list[int]] = defaultdict(list)
     sizes: list[int] = []
     for i, story in enumerate(stories):
@@ -96,7 +96,7 @@ def test_a_story_with_other_names_or_one_more_sentence_counts_as_similar(i: int)
 
 
 def test_at_least_a_seventh_of_every_story_and_half_on_average_is_unique() -> None:
-    """A model that has memorized the other stories then cannot predict a held-out story, which is a new combination."""
+    """So a model that has memorized the training stories cannot predict a story of the validation split."""
     times = Counter(run for story in STORIES for run in runs(story))
     own = [sum(times[run] == 1 for run in runs(story)) / len(runs(story)) for story in STORIES]
     assert min(own) >= 1 / 7
@@ -114,7 +114,7 @@ def test_a_schema_with_too_few_variants_is_refused(monkeypatch: pytest.MonkeyPat
 
 # ---- English ----
 
-# Words whose first sound differs from their first letter, for "a" and "an".
+# Words that need "a" or "an" against the rule for their first letter, because of their first sound.
 AN_BEFORE = {"hour", "honest", "heir"}
 A_BEFORE = {"one", "once", "use", "useful", "used", "unicorn", "uniform", "union"}
 FAULTS = {
@@ -133,7 +133,7 @@ FAULTS = {
     "was and were": re.compile(r"\b(?:they|we|you) was\b|(?<!if )\b(?:he|she|it) were\b", re.IGNORECASE),
     "has and have": re.compile(r"\b(?:they|we|you) has\b|\b(?:he|she|it) have\b", re.IGNORECASE),
 }
-# Speech that continues after "said Tom," starts with a small letter.
+# Direct speech that continues after "said Tom," starts with a small letter.
 GOES_ON = re.compile(r',"[^"]*, "[a-z]')
 
 
@@ -227,7 +227,7 @@ def test_every_pronoun_refers_to_a_character() -> None:
     told = told_with_cast()
     assert all(pronouns_without_somebody(story, cast) == [] for story, cast in told)
     one_sex = [story for story, cast in told if len({person.female for person in cast}) == 1]
-    assert len(one_sex) > 100  # otherwise the line above would prove little
+    assert len(one_sex) > 100  # the stories must contain many pronouns, otherwise the check above would find nothing
 
 
 def test_the_check_finds_a_wrong_pronoun() -> None:
@@ -299,11 +299,11 @@ MIA, ANNA, TOM = Person("Mia", True, "girl"), Person("Anna", True, "girl"), Pers
         ("Mia sat down. Mia thought.", "Mia sat down. She thought."),
         ("Mia met Tom. Tom was sad. Mia saw it.", "Mia met Tom. He was sad. She saw it."),
         ('Mia sat down. "Why?" asked Mia.', 'Mia sat down. "Why?" she asked.'),
-        # the reference would not be clear
+        # a pronoun would not be clear, so the name is repeated
         ("Mia met Anna. Mia sat down.", "Mia met Anna. Mia sat down."),
         ("Mia met a woman. Mia sat down.", "Mia met a woman. Mia sat down."),
         ('"Hello, Anna!" Tom heard Mia. Mia sat down.', '"Hello, Anna!" Tom heard Mia. Mia sat down.'),
-        # not the subject, or not the only subject
+        # the name is not the subject, or not the only subject
         ("Mia sat down. Tom saw Mia.", "Mia sat down. Tom saw Mia."),
         ("Mia sat down. Mia's cat slept.", "Mia sat down. Mia's cat slept."),
         ("Mia met Tom. Mia and Tom sang.", "Mia met Tom. Mia and Tom sang."),

@@ -1,4 +1,4 @@
-"""The model of a disk that loses its power, in tools/power_loss."""
+"""Tests of tools/power_loss: the model of a disk during a power loss, and the states of the disk after it."""
 
 from __future__ import annotations
 

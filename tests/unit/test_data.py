@@ -1,4 +1,4 @@
-"""Data: packed tokens decode to the text, an epoch visits every window once, and damaged data is refused."""
+"""Packed tokens decode to the text, an epoch visits every window once, and damaged data is refused."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_any_text_in_any_pieces_decodes_to_itself(
 
 def test_a_very_long_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dividing, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(text_files, "_READ", 33)  # so small that characters are cut in two
+    monkeypatch.setattr(text_files, "_READ", 33)  # the pieces are so small that characters are cut in two
     text = "añ€😀" * 300
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     prepare([tmp_path / "long.txt"], tmp_path / "data", vocab_size=257, validation=0)
@@ -395,7 +395,7 @@ def test_a_batch_equals_its_windows_across_any_number_of_epochs() -> None:
 
 
 def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier version made two arrays and a tuple for each window, and needed 27 times as much memory."""
+    """An earlier version made two arrays and a tuple for each window, and needed 27 times the checked memory."""
     import tracemalloc
     from contextlib import contextmanager
 
@@ -420,7 +420,7 @@ def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.M
 
 
 def test_a_failed_draw_of_an_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an earlier version the batcher then had the offset of the new epoch, but still the order of the old one."""
+    """In an earlier version the batcher then had the offset of the new epoch, but still the order of the old epoch."""
     from contextlib import contextmanager
 
     tokens = np.arange(1009, dtype=np.uint16)

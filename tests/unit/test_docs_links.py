@@ -18,7 +18,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "vendor/*.md", "tools/**/*.md", "benchmarks/*.md", "examples/*.md")
     for path in ROOT.glob(pattern)
 )
-# The changelog also names modules, files and targets of earlier versions.
+# The changelog is not checked for names, because it also names modules, files and targets of earlier versions.
 CURRENT = [page for page in PAGES if page != "CHANGELOG.md"]
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -27,7 +27,7 @@ HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 FOLDERS = ("src/", "csrc/", "tests/", "tools/", "docs/", "vendor/", "examples/", "benchmarks/", "build_backend/")
 SOURCE = re.compile(r"[\w./*-]+\.(py|pyi|c|h|md|toml|map|lock)")
-CREATED = ("vendor/ggml/", "ggml/", "run.toml")  # created by the build or by a command
+CREATED = ("vendor/ggml/", "ggml/", "run.toml")  # these paths are created by the build or by a command
 
 
 def text_of(page: str) -> str:
@@ -50,7 +50,7 @@ def is_path(code: str) -> bool:
 def exists(path: str, page: str) -> bool:
     """Return whether a path exists: from the root, src/toynn, csrc, the page, or (a bare file name) anywhere.
 
-    A word in capitals is a placeholder: `curves.PROFILE.json`, `format-N`.
+    A word in capitals is a placeholder for any text, as in `curves.PROFILE.json` and `format-N`.
     """
     pattern = path if path.endswith(".md") else re.sub(r"(?<![A-Za-z])[A-Z]+(?![A-Za-z])", "*", path)
     bases = [ROOT, ROOT / "src" / "toynn", ROOT / "csrc", (ROOT / page).parent]

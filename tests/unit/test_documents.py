@@ -1,4 +1,4 @@
-"""Texts are divided into documents in one way, wherever they enter."""
+"""All commands and functions divide texts into documents in the same way."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from toynn.storage.durable_files import replace_file, replacing_file, replacing_
 
 
 class BrokenError(Exception):
-    """An error while something is written."""
+    """An error that a test raises while it writes a file or folder."""
 
 
 def write_and_break(path: Path) -> None:
@@ -56,7 +56,7 @@ def test_after_an_error_the_old_file_is_unchanged(there: bool, tmp_path: Path) -
         write_and_break(temporary)
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == ({"a": "old"} if there else {})
     with pytest.raises(FileNotFoundError), replacing_file(path):
-        pass  # nothing was written
+        pass  # no file was written
     assert path.exists() == there
 
 

@@ -24,14 +24,17 @@ def spread(n: int) -> Values:
 
 
 def ulps(x: float, y: float) -> float:
-    """Return the error of y as exp(x), in units of the last place of y. Decimal's exp is rounded correctly."""
+    """Return the difference between y and the exact exp(x), in units of the last place of y.
+
+    Decimal's exp is exact enough.
+    """
     exact = Context(prec=50).exp(Decimal(x))
     return float(abs(Decimal(y) - exact) / Decimal(math.ulp(y)))
 
 
 def test_the_error_is_at_most_0_6_ulp() -> None:
     tiny = -(2.0 ** -np.arange(1, 80))
-    at_ties = -(np.arange(1, 3000) + 0.5) * math.log(2) / 32  # where the reduced argument is largest
+    at_ties = -(np.arange(1, 3000) + 0.5) * math.log(2) / 32  # the arguments at which the reduced argument is largest
     x = np.concatenate([spread(20_000), tiny, at_ties, [-708.0]])
     errors = [ulps(a, b) for a, b in zip(x.tolist(), exp(x).tolist(), strict=True)]
     assert max(errors) < 0.6

@@ -1,4 +1,4 @@
-"""Settings of an imported model are checked, also in a checkpoint that was changed by hand."""
+"""The settings of an imported model are checked, also if a checkpoint with such settings was changed by hand."""
 
 from __future__ import annotations
 

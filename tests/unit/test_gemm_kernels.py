@@ -1,4 +1,4 @@
-"""The kernels of the matrix product: which exist, how one is chosen, and their equal bits."""
+"""The kernels of the matrix product: their names, the choice of a kernel, and the equality of their bits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kernels() -> list[str]:
 
 @contextmanager
 def kernel(name: str) -> Iterator[None]:
-    """Use a kernel inside the block, and the previous one afterwards."""
+    """Use a kernel inside the `with` block, and the previous kernel afterwards."""
     before = nn.tnn_gemm_kernel()
     nn.tnn_gemm_use_kernel(name)
     try:
@@ -102,8 +102,8 @@ def test_an_unknown_kernel_is_refused_by_name() -> None:
 def products(rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed: int) -> list[bytes]:
     """Return the results of all products of these sizes, with operands in every orientation.
 
-    Forward: x W^T (+ bias) (+ add). Backward: dy W, one chain through all weights, and dy^T x, added to what is there
-    where a weight is used twice.
+    The forward product is x W^T (+ bias) (+ add). The backward products are dy W, as one chain through all weights,
+    and dy^T x, which is added to the existing gradient if a weight is used twice.
     """
     draw = np.random.default_rng(seed)
 
@@ -163,7 +163,7 @@ def test_products_of_any_shape_have_the_same_bits_under_every_kernel(
 @several
 @pytest.mark.parametrize("width", [4, 8, 12, 16, 24, 32, 40])
 def test_tiles_of_every_height_and_width_have_the_same_bits_under_every_kernel_from_start_to_end(width: int) -> None:
-    """From 1 row to more than two tiles, with bias and addend, and several blocks of k."""
+    """The products have from 1 row to more than two tiles of rows, with bias and addend, and several blocks of k."""
     for rows in range(1, 27):
         results = {}
         for name in kernels():

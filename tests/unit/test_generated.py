@@ -1,4 +1,4 @@
-"""The files in git are those that tools/generate_tinynn.py writes, and it handles changes of the header."""
+"""The files in git equal the output of tools/generate_tinynn.py, and the generator handles changes of the header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LlamaDecoder and sampling: the cache changes no bit, and each filter keeps the tokens that it should."""
+"""LlamaDecoder and sampling: the cache does not change any bit, and each filter keeps the right tokens."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_cached_logits_equal_those_of_a_full_forward_bit_for_bit(variant: Varian
 
 @pytest.mark.quick
 def test_a_long_greedy_text_is_the_same_with_the_cache_and_with_full_forwards() -> None:
-    """300 tokens are more than a block of queries and end at many positions of the vectors in the softmax."""
+    """The text of 300 tokens is longer than a block of queries, and the softmax ends at many vector positions."""
     variant = Variant(SmolLM2Config(61, 32, 4, 2, 48, 2, 320, 10000.0, 1e-5), 1, untied=True)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6]
     with decoder(variant) as d:
@@ -195,7 +195,7 @@ def test_the_possible_tokens_are_those_that_all_filters_keep(
     assert kept[0] == max(logits)
     assert (np.diff(kept) <= 0).all(), "the most likely tokens must come first"
     assert top_k == 0 or tokens.size <= top_k
-    # the slow definition
+    # the filters by their definition, which is slow
     x = np.asarray(logits, dtype=np.float64)
     order = sorted(range(x.size), key=lambda i: (-x[i], i))
     order = order[:top_k] if top_k else order
@@ -205,7 +205,8 @@ def test_the_possible_tokens_are_those_that_all_filters_keep(
     for i in order:
         nucleus.append(i)
         reached += weight[i] / total
-        near = near or abs(reached - sampling.top_p) < 1e-9  # rounding may decide either way
+        # at the limit itself, rounding decides whether the token is kept
+        near = near or abs(reached - sampling.top_p) < 1e-9
         if sampling.top_p < 1 and reached >= sampling.top_p * (1 + 1e-12):
             break
     least = sampling.min_p * weight[order[0]]

@@ -1,4 +1,4 @@
-"""Which graphs can be differentiated, trained and computed, and the errors of those that cannot."""
+"""Graphs that can be differentiated, trained and computed, and the errors for graphs that cannot."""
 
 from __future__ import annotations
 
@@ -241,7 +241,10 @@ def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
 
 
 def test_a_graph_too_long_to_be_grouped_has_the_same_losses(desk: Desk) -> None:
-    """The graph is a chain of norms with weight 1. Only the first norm changes its input by more than rounding."""
+    """The graph is a chain of norms with weight 1.
+
+    After the first norm, each norm changes its input only by rounding.
+    """
     s = desk.s
     losses = []
     for norms in (1, 1500):
@@ -294,7 +297,7 @@ def test_a_graph_with_too_many_gradients_for_the_norm_is_refused() -> None:
     assert nn.tnn_fused_grad_norm(s, [grad], desk.sgd).ne == (2, 1, 1, 1)
 
 
-# ---- what is checked at each compute ----
+# ---- checks before each computation ----
 
 
 @pytest.mark.parametrize("wrong", [[3, 1, 2, 4], [3, 1, 2, -1]])

@@ -13,7 +13,8 @@ from paths import ROOT
 pytestmark = pytest.mark.quick
 
 PACKAGE = ROOT / "src" / "toynn"
-# From the bottom to the top, as in docs/architecture.md. A module imports from its own line and from lines above it.
+# The layers from the lowest to the highest, as in docs/architecture.md. A module imports only from its own line and
+# from lines above it.
 LAYERS = (
     ("errors", "_interpreter", "_tinynn", "documented_fields", "extras", "initialised", "wording"),
     ("arguments",),
@@ -50,7 +51,8 @@ def imports_of(tree: ast.AST, module: str, modules: set[str]) -> set[str]:
                 found.add(inner if inner in modules else base)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "toynn"}
-    # `import toynn` and names of toynn itself are looked up when they are used: its __init__ imports nothing at once.
+    # `import toynn` does not count as an import of other modules, because names of toynn are imported only when they
+    # are used.
     return {name for name in found if name not in ("toynn", module)}
 
 

@@ -1,4 +1,4 @@
-"""Initialised: an object whose `__init__` did not run raises UninitialisedError, and others behave as usual."""
+"""Initialised: an object whose `__init__` did not run raises UninitialisedError. Other objects behave as usual."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MAKERS = [next_token, next_token_guarded]
 
 
 def defined(ids: list[int], vocab: int, context: int, batch: int) -> np.ndarray:
-    """Return labels by their definition; a target outside the vocabulary gives a row of zeros."""
+    """Return labels, computed by their definition. A target outside the vocabulary gives a row of zeros."""
     rows = np.zeros((context * batch, vocab), dtype=np.float32)
     for b in range(batch):
         for t in range(context):

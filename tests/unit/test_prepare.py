@@ -1,4 +1,4 @@
-"""toynn prepare: what is reported, what is refused, and folders that other processes write."""
+"""toynn prepare: its reports, the texts and options that it refuses, and folders that other processes write."""
 
 from __future__ import annotations
 
@@ -227,7 +227,8 @@ def test_prepare_can_be_repeated_after_a_kill_at_every_moment(tmp_path: Path) ->
         moment += 1
         status = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(moment)], check=False).returncode
         data = tmp_path / "data"
-        if (data / "meta.json").exists():  # killed after the last file was in its place, or not at all
+        # the process was killed after the last file was moved to its place, or not killed at all
+        if (data / "meta.json").exists():
             assert {name: (data / name).read_bytes() for name in FILES} == wanted
         else:
             assert status == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The Python code of the README and the example of the API run, the README's with fewer training steps."""
+"""The Python code of the README and the example of the API can be run. The README's code uses fewer steps here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New rows of a resized vocabulary are the mean of the existing ones, which do not change."""
+"""New rows of a resized vocabulary are the mean of the existing rows, and the existing rows do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log, the report and the TensorBoard files of a run: every event once, with exact numbers."""
+"""The log, the report and the TensorBoard files of a run contain every event once, with exact numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_log_of_a_killed_and_resumed_run_reads_like_an_uninterrupted_one(dat
     log = run / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     ahead = [line.replace('"step": 4', '"step": 5') for line in lines if '"stepped"' in line and '"step": 4' in line]
-    log.write_text("".join(lines[:-1] + ahead) + '{"v": 1, "event": "step')  # killed while a line was written
+    log.write_text("".join(lines[:-1] + ahead) + '{"v": 1, "event": "step')  # the run was killed while it wrote a line
     assert [event["step"] for event in read_log(log) if event["event"] == "stepped"] == [1, 2, 3, 4, 5]
     train(TrainArgs(data, run, resume=True))
     assert losses(run) == losses(tmp_path / "whole")
@@ -57,10 +57,10 @@ def test_zeros_of_a_power_loss_cost_only_events_that_are_repeated(data: Path, tm
     train(TrainArgs(data, run, config(9)), [stop_at(4)])  # type: ignore[list-item]
     whole = read_log(run)
     first = log.read_bytes().splitlines(keepends=True)
-    lost = bytes(len(first[3]) + 20) + first[4][20:]  # step 4 is complete but comes after the zeros
+    lost = bytes(len(first[3]) + 20) + first[4][20:]  # the event of step 4 is complete, but it is after the zeros
     log.write_bytes(b"".join(first[:3]) + lost + b"".join(first[5:]))
     assert read_log(run) == whole[:3]
-    log.write_bytes(log.read_bytes() + bytes(3 << 20))  # longer than any event
+    log.write_bytes(log.read_bytes() + bytes(3 << 20))  # the zeros are longer than any event
     assert read_log(run) == whole[:3]
     again = b"".join(line for line in first if b'"started"' in line)
     resumed = again.replace(b'"resumes": null', b'"resumes": "checkpoint"')
@@ -104,7 +104,10 @@ LINES: dict[str, dict[str, object]] = {
 
 
 def write_lines(path: Path, **changed: object) -> Path:
-    """Write a log of one line for each event. changed: event_field=value; a value of ... removes the field."""
+    """Write a log with one line for each event.
+
+    changed: a keyword event_field=value changes a field; ... removes it.
+    """
     lines = []
     for name, fields in LINES.items():
         line = {"v": 1, "event": name, "time": "2026-01-01T00:00:00.000+00:00", **fields}
@@ -196,7 +199,8 @@ def test_tensorboard_files_contain_every_figure(data: Path, tmp_path: Path) -> N
         train(TrainArgs(data, tmp_path / "run", config(5)), [view, seen.append])
     (file,) = (tmp_path / "tb").iterdir()
     content, records = file.read_bytes(), []
-    while content:  # a TFRecord: u64 length, u32 checksum of it, record, u32 checksum of the record
+    # a TFRecord consists of u64 length, u32 checksum of the length, the record, u32 checksum of the record
+    while content:
         (length,) = struct.unpack("<Q", content[:8])
         records.append(Record.FromString(content[12 : 12 + length]))
         content = content[16 + length :]

@@ -1,4 +1,4 @@
-"""TextModel and its commands: they read and write text, and the figures are those of the model."""
+"""TextModel and its commands read and generate text, and report the losses of the model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_streamed_pieces_join_to_the_decoded_text(run: Path) -> None:
-    """An untrained model samples random bytes; many are parts of characters or invalid."""
+    """An untrained model samples random bytes. Many of the bytes are invalid or only parts of characters."""
     with load(run, n_threads=1) as model:
         for seed in range(5):
             sampling = Sampling(1.5, 0, 1.0, 0.0, seed)
@@ -115,7 +115,7 @@ def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
 
 @pytest.mark.parametrize(("window", "stride"), [(7, 1), (7, 3), (7, 7), (64, 10), (None, 32), (9, 5)])
 def test_sliding_windows_count_the_last_tokens_of_each(run: Path, window: int | None, stride: int) -> None:
-    """The test computes the losses directly, as transformers' guide to perplexity does, and compares the sums.
+    """The test computes the losses directly, like the guide to perplexity of transformers, and compares the sums.
 
     In the guide a window of L tokens predicts L - 1 of them; here a window predicts as many tokens as it reads.
     """
@@ -124,7 +124,7 @@ def test_sliding_windows_count_the_last_tokens_of_each(run: Path, window: int | 
         ids = [model.start_id, *model.encode(TEXT)]
         longest = (window or CFG.ctx) + 1
         want: list[float] = []
-        counted_to = 1  # the first token has nothing before it
+        counted_to = 1  # the first token has no preceding token
         for begin in range(0, len(ids), stride):
             end = min(begin + longest, len(ids))
             want += model.decoder.score(ids[begin:end])[-(end - counted_to) :].tolist()
@@ -167,7 +167,8 @@ def test_the_end_of_a_text_has_a_reason(run: Path, monkeypatch: pytest.MonkeyPat
             text = model.generate("The cat", greedy=True, **settings)  # type: ignore[arg-type]
             assert text.finish_reason == reason
             assert isinstance(text, str)
-        # Both limits are reached with the same token: prompt and text have n_ctx + 1 tokens, the last one unread.
+        # One token reaches both limits: prompt and text have n_ctx + 1 tokens, and the model does not read the last
+        # token.
         last = CFG.ctx + 1 - len(model.encode("The cat"))
         assert model.generate("The cat", greedy=True, max_tokens=last).finish_reason == "max_tokens"
         assert model.generate("The cat", greedy=True, max_tokens=last + 1).finish_reason == "context_full"
@@ -192,7 +193,7 @@ def test_an_interrupted_stream_has_no_reason(run: Path) -> None:
 
 
 def test_ids_without_a_token_are_never_sampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model has more ids than the tokenizer has tokens. When it is untrained, all ids are about equally likely."""
+    """The model has more ids than the tokenizer has tokens. In an untrained model, all ids are about equally likely."""
     with load(run, n_threads=1) as model:
         known = ids_needed(model.tokenizer)
         assert known < VOCAB - 5
@@ -295,7 +296,7 @@ def test_text_that_is_not_valid_unicode_is_refused(run: Path, text: str) -> None
 
 
 def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Path) -> None:
-    """The second text is as long as the first one, so the number of tokens read does not show the change."""
+    """The second text is as long as the first text, so the number of tokens read does not show the change."""
     with load(run, n_threads=1) as model:
         pieces = model.stream("The cat", greedy=True, max_tokens=20)
         next(pieces)
@@ -312,7 +313,7 @@ def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Pat
 
 
 def test_truncation_and_padding_of_the_tokenizer_are_ignored(run: Path, tmp_path: Path) -> None:
-    """With truncation, bits per byte were a tenth of the right value, because most of the text was not read."""
+    """In an earlier version, truncation made bits per byte ten times too small, because most text was not read."""
     described = Tokenizer.from_str(tokenizer().decode())
     described.enable_truncation(10)
     described.enable_padding(length=50, pad_id=3)
@@ -383,7 +384,7 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
 @pytest.mark.parametrize("change", ["eos_id", "other_eos_ids"])
 def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path, change: str) -> None:
-    """The test makes the second generated token an end token of the model, as its only one or as one of several."""
+    """The test makes the second generated token an end token of the model, as the only one or as one of several."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
         never = ids_without_token(model.tokenizer, VOCAB)
@@ -441,7 +442,7 @@ def test_a_stdout_that_is_not_utf_8_gets_the_whole_text(run: Path, encoding: str
     assert (done.returncode, done.stderr) == (0, b"")
     if encoding == "latin-1":
         assert done.stdout == f"x?y{text}\n".encode("latin-1", "replace")
-    else:  # click takes ASCII for a wrong setting, and writes UTF-8
+    else:  # click treats ASCII as a wrong setting of the system, and writes UTF-8
         assert done.stdout == f"x\u20acy{text}\n".encode()
 
 

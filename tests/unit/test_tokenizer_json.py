@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quick
 
 
 def panicking() -> bytes:
-    """Return a tokenizer.json that makes the library's Rust code panic; the exception is not an Exception."""
+    """Return a tokenizer.json that makes the library's Rust code panic. Python then raises a BaseException."""
     described = json.loads(tokenizer())
     described["model"]["continuing_subword_prefix"] = "#" * 100
     return json.dumps(described).encode()
@@ -52,7 +52,7 @@ def test_an_invalid_tokenizer_json_is_refused_everywhere(content: bytes, tmp_pat
 
 
 def test_the_vocabulary_size_includes_the_highest_id(tmp_path: Path) -> None:
-    """There are 393 tokens, one with the id 70000. Packing by their count would use 16 bits."""
+    """The tokenizer has 393 tokens, one of them with the id 70000, so 16 bits are not enough for packed tokens."""
     content = with_holes(70000)
     assert ids_needed(parsed_tokenizer(content)) == 70001
     (tmp_path / "tokenizer.json").write_bytes(content)

@@ -1,4 +1,4 @@
-"""What the fused layout promises about bits: order of sums, threads, options, ggml's AdamW."""
+"""The promises of the fused layout about bits: the order of sums, threads, options, and the AdamW of ggml."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_adamw_equals_that_of_ggml_bit_for_bit() -> None:
             nn.upload_int_array(s, ids, range(5))
             nn.tnn_set_param(s, tw)
             hp = nn.tnn_input_1d_f32(s, 7)
-            tg = nn.tnn_get_rows(s, table, ids)  # g as the result of an operator
+            tg = nn.tnn_get_rows(s, table, ids)  # the gradient g is the result of an operator
             if layout == "fused":
                 x = nn.tnn_input_2d_f32(s, 37, 1)
                 targets = nn.tnn_input_1d_i32(s, 1)

@@ -179,7 +179,7 @@ def test_operands_that_do_not_fit_are_refused_by_name(build: Any, error: type[Ex
         w, x, t = small_graph(s)
         with pytest.raises(error, match=mentions):
             build(s, w, x, t)
-        y = nn.tnn_fused_linear(s, x, [w])  # the graph must still be usable
+        y = nn.tnn_fused_linear(s, x, [w])  # after the error, the graph must still be usable
         nn.tnn_set_output(s, y)
         nn.tnn_realize(s, y)
         nn.upload_row_major(s, x, np.ones((5, 8)))
@@ -271,7 +271,7 @@ def test_parameters_that_are_added_get_separate_gradients() -> None:
 
 
 def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
-    """p is an addend, so its gradient is the tensor of the gradient of the sum, which each step overwrites."""
+    """The parameter p is an addend, so its gradient is the gradient of the sum, a tensor that each step overwrites."""
     with nn.Session(n_threads=1) as s:
         p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
         w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))

@@ -57,7 +57,7 @@ def test_three_adamw_steps_agree_with_the_float64_oracle(variant: Variant) -> No
 
 
 def slopes_are_the_gradients(e: LlamaSeqEngine, variant: Variant, wanted: npt.NDArray[np.int32]) -> None:
-    """Compare each gradient with finite differences of the engine along it."""
+    """Compare each gradient with the finite difference of the engine's loss in the direction of the gradient."""
 
     def loss() -> float:
         return e.train_step(variant.ids(), wanted, HP.hp(1), update=False)[0]
@@ -92,7 +92,7 @@ def test_with_ignored_targets_a_gradient_equals_the_finite_difference_of_the_los
 
 
 def test_several_query_blocks_and_partial_tiles_agree_with_the_oracle() -> None:
-    """T exceeds a block of queries, d_head is not a multiple of the vector size, and rows do not fill a tile."""
+    """T is larger than a block of queries, d_head is no multiple of the vector size, and rows do not fill a tile."""
     llama = pytest.importorskip("oracle.llama")
     cfg = SmolLM2Config(37, 33, 4, 2, 50, 1, 256, 10000.0, 1e-5, head_dim=22)
     variant = Variant(cfg, 211, t_batch=2, untied=True, qkv_bias=True)
@@ -145,10 +145,11 @@ def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
 
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.t_batch == 1])
 def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(name: str) -> None:
-    """The embedding is a copy and has the same bits. The norm sums squares in f32 lanes, but ggml sums them in
-    f64. A matrix product is one chain, but tinyBLAS has one for each lane. From there on both agree within rounding."""
+    """The embedding is a copy and has the same bits. The fused norm sums squares in f32 lanes, and ggml sums them in
+    f64. A fused matrix product is one chain, and tinyBLAS has one chain for each lane. So after the first norm the
+    layouts agree only within rounding."""
     variant = VARIANTS[name]
-    # The largest difference is 2.0e-6 with tinyBLAS's eight lanes of AVX2, and 4.1e-6 with its four of NEON.
+    # The largest difference is 2.0e-6 with the eight lanes of AVX2 in tinyBLAS, and 4.1e-6 with the four lanes of NEON.
     bound = 6e-6 if build_info()["profile"] == "aarch64" else 3e-6
     taps, logits = {}, {}
     for layout in ("per_head", "fused"):

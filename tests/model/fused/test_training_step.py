@@ -1,4 +1,4 @@
-"""A training step of the fused layout: loss, gradient norm, accumulation, decay, recipe, profile, and its errors."""
+"""A training step of the fused layout: loss, gradient norm, accumulation, decay, recipe, profile, and errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_loss_is_the_mean_over_the_rows_with_a_target(rows: int, vocab: int,
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((rows, vocab))).astype(np.float32)
     wanted = rng.integers(-1, vocab, rows)
-    wanted[rng.integers(rows)] = rng.integers(vocab)  # at least one target
+    wanted[rng.integers(rows)] = rng.integers(vocab)  # at least one position has a target
     x = logits.astype(np.float64)
     top = x.max(axis=1)
     log_sum = np.log(np.exp(x - top[:, None]).sum(axis=1)) + top
@@ -153,7 +153,7 @@ def test_norms_and_biases_can_be_updated_without_weight_decay() -> None:
     variant = VARIANTS["qkv_bias"]
     decay_only = np.array(
         [[0.5, 0.9, 0.9, 1e6, 0.2, 0.0, 0.0]], dtype=np.float32
-    )  # both factors are 0, so gradients have no effect
+    )  # the factors of m and v are 0, so gradients have no effect
     for decay_vectors in (True, False):
         with engine(variant, decay_vectors=decay_vectors) as e:
             load(e, variant)

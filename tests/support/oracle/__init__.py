@@ -1,1 +1,1 @@
-"""Oracles: simple second implementations in float64 with which the tests compare toynn."""
+"""Oracles: simple implementations of the model in float64, with which the tests compare toynn."""

@@ -1,7 +1,8 @@
 """The two random streams of the initial weights, one value at a time.
 
-This is the definition of the streams, so toynn must give the same bits: Python's floats are f64, its integers have no
-limit, and math.log, math.cos and math.sin are the functions of the C library, unlike numpy's vectorised functions.
+This module defines the streams, and toynn must give the same bits. It uses Python's numbers, because Python's floats
+are f64, its integers have no limit, and math.log, math.cos and math.sin are the functions of the C library. numpy's
+vectorized functions may give other bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 
 def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float) -> npt.NDArray[np.float32]:
-    """Return n values: the cosine, then the sine of each pair. An odd n drops the last sine."""
+    """Return n values: for each pair of numbers the cosine, then the sine. If n is odd, the last sine is dropped."""
     values: list[float] = []
     while len(values) < n:
         u1 = uniform()
@@ -30,7 +31,7 @@ def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float
 
 
 class Lcg31Stream:
-    """s <- (s*1103515245 + 12345) mod 2^31, uniform (s+1)/2^31: above 0 and at most 1."""
+    """Return a uniform number (s+1)/2^31, above 0 and at most 1, with s <- (s*1103515245 + 12345) mod 2^31."""
 
     def __init__(self, seed: int) -> None:
         s = ((seed + 104729) * 2654435761) % 2147483647
@@ -49,7 +50,7 @@ class Lcg31Stream:
 
 
 class XorShift64Stream:
-    """Marsaglia's xorshift, shifts 13, 7, 17. Seed 0 is its fixed point."""
+    """The xorshift generator of Marsaglia with the shifts 13, 7 and 17. The state 0 never changes."""
 
     def __init__(self, seed: int) -> None:
         self.state = seed % 2**64

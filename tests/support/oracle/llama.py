@@ -1,4 +1,4 @@
-"""The model in PyTorch float64, head by head as the specification describes it, with autograd's gradients, and AdamW.
+"""The model in PyTorch float64, computed head by head as in the specification, with gradients by autograd, and AdamW.
 
 Activations are (T*B, features): the transpose of the specification's ne = [features, T*B].
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Result:
     logits: npt.NDArray[np.float64]  # (T*B, vocab)
     loss: float
-    grads: Weights  # of every trainable weight
+    grads: Weights  # the gradient of every trainable weight
 
 
 def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
@@ -37,13 +37,13 @@ def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
         if scaling.kind == "llama3":
             wavelength = 2 * math.pi / frequency
             short, long = scaling.orig_max_pos / scaling.high_freq, scaling.orig_max_pos / scaling.low_freq
-            # s falls from 1 at the wavelength `short` to 0 at `long`; beyond them it is held there
+            # s falls from 1 at the wavelength `short` to 0 at `long`; outside this range it is 1 or 0
             s = (scaling.orig_max_pos / min(max(wavelength, short), long) - scaling.low_freq) / (
                 scaling.high_freq - scaling.low_freq
             )
             frequency /= float(np.float32((1 - s) * scaling.factor + s))
         if scaling.kind == "yarn":
-            # low, high: the pairs that turn beta_fast and beta_slow times in orig_max_pos tokens; as in transformers
+            # low, high: the pairs that turn beta_fast and beta_slow times in orig_max_pos tokens, as in transformers
             low, high = (
                 d * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(cfg.rope_base))
                 for beta in (scaling.beta_fast, scaling.beta_slow)
@@ -58,7 +58,7 @@ def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
 
 
 def rope(x: Tensor, angles: Tensor, attn_factor: float) -> Tensor:
-    """x (T*B, d): NEOX pairs (i, i + d/2)."""
+    """Rotate the pairs (i, i + d/2) of x (T*B, d), as the mode NEOX of ggml does."""
     first, second = x.chunk(2, dim=1)
     cos, sin = angles.cos() * attn_factor, angles.sin() * attn_factor
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=1)
@@ -69,20 +69,21 @@ def rms_norm(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
 
 
 def causal_mask(t_seq: int, t_batch: int) -> Tensor:
-    """(T*B queries, T*B keys): 0 where a query may look, else -1e30, or -inf for a single sequence."""
+    """Return the mask (T*B queries, T*B keys): 0 if the query sees the key, else -1e30, or -inf if B is 1."""
     n = t_seq * t_batch
     closed = -math.inf if t_batch == 1 else -1e30
     mask = torch.full((n, n), closed, dtype=torch.float64)
     for query in range(n):
-        start = query // t_seq * t_seq  # of the query's own sequence
+        start = query // t_seq * t_seq  # keys of the query's own sequence
         mask[query, start : query + 1] = 0.0
     return mask
 
 
 class RoundedProduct(torch.autograd.Function):
-    """x W^T as ggml computes it for a W that is cast to f16 or bf16.
+    """The product x W^T as ggml computes it for a W that is cast to f16 or bf16.
 
-    x is rounded too, and so is the gradient of the product for the gradient of x. The gradient of W is that of f32.
+    ggml also rounds x, and it rounds the gradient of the product before it computes the gradient of x. The gradient
+    of W is computed in f32.
     """
 
     @staticmethod
@@ -106,7 +107,7 @@ def attention(
     cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, angles: Tensor, mask: Tensor,
     rounded: torch.dtype | None,
 ) -> Tensor:  # fmt: skip
-    """h (T*B, d_model) -> (T*B, n_heads*d)"""
+    """Return the attention (T*B, n_heads*d) of h (T*B, d_model)."""
 
     def project(head: str) -> Tensor:  # (T*B, d)
         out = product(h, w[f"{blk}{head}.weight"], rounded)
@@ -167,9 +168,9 @@ def loss_and_grads(
     rounded: what the matrices of the layers are cast to. Weights called X.lora_a.weight and X.lora_b.weight are the
     adapter of X.
 
-    At the logits, ggml's gradient is (softmax - labels) / rows. If a row of labels sums to 1, that is the derivative of
-    the loss. For a row of zeros (a guarded label) the derivative would be 0, but ggml's gradient is not, and it is the
-    one that trains the model. The second expression below therefore has ggml's gradient for every row.
+    ggml's gradient of the logits is (softmax - labels) / rows. If a row of labels sums to 1, this is the derivative of
+    the loss. For a row of zeros (a guarded label) the derivative is 0, but ggml's gradient is not 0, and the model is
+    trained with ggml's gradient. Therefore the second expression below has ggml's gradient for every row.
     """
     w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
     for name, tensor in w.items():
@@ -194,7 +195,10 @@ def adamw_update(
     v: npt.NDArray[np.float64],
     hp: npt.ArrayLike,
 ) -> None:
-    """ggml's opt_step_adamw, in place. hp = [alpha, beta1, beta2, eps, wd, factor of m, factor of v]."""
+    """Update w, m and v in place, like ggml's opt_step_adamw.
+
+    hp: [alpha, beta1, beta2, eps, wd, factor of m, factor of v].
+    """
     alpha, beta1, beta2, eps, wd, s5, s6 = (float(x) for x in np.asarray(hp).ravel())
     m[...] = m * beta1 + grad * (1.0 - beta1)
     v[...] = v * beta2 + grad * grad * (1.0 - beta2)
@@ -203,7 +207,7 @@ def adamw_update(
 
 @dataclass
 class Training:
-    losses: list[float]  # before each step
+    losses: list[float]  # the loss before each step
     weights: Weights
     m: Weights
     v: Weights

@@ -1,7 +1,7 @@
 """Forward and loss of the model in numpy float64, all heads and sequences at once.
 
-It is written unlike toynn and unlike oracle.llama on purpose: arrays of (B, T, heads, d), attention inside each
-sequence only, RoPE as a product of complex numbers.
+This oracle is deliberately written differently from toynn and from oracle.llama: it uses arrays (B, T, heads, d),
+computes attention inside each sequence only, and computes RoPE as a product of complex numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
 
 
 def yarn_factor(cfg: SmolLM2Config, i: int) -> float:
-    """Return the divisor of the RoPE angle of pair i: ggml's rope_yarn, as one division of the unscaled angle."""
+    """Return the divisor of the RoPE angle of pair i, so that one division gives the result of ggml's rope_yarn."""
     scaling = cfg.rope_scaling
     turns = np.array([scaling.beta_fast, scaling.beta_slow])
     dims = cfg.head_dim * np.log(scaling.orig_max_pos / (turns * 2 * np.pi)) / (2 * np.log(cfg.rope_base))
@@ -82,7 +82,7 @@ def stacked(weights: Weights, stem: str, n: int, kind: str) -> F64:
 
 
 def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk: str) -> F64:
-    """h (B, T, d_model) -> (B, T, n_heads*d)"""
+    """Return the attention (B, T, n_heads*d) of h (B, T, d_model)."""
 
     def project(which: str, n: int) -> F64:  # (B, T, n, d)
         out = np.einsum("btm,ndm->btnd", h, stacked(weights, f"{blk}attn_{which}", n, "weight"))
@@ -103,7 +103,7 @@ def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk:
 def forward(
     cfg: SmolLM2Config, weights: Weights, ids: npt.ArrayLike, positions: npt.ArrayLike, t_seq: int, t_batch: int
 ) -> F64:
-    """Logits (T*B, vocab)"""
+    """Return the logits (T*B, vocab)"""
     pos = np.asarray(positions, dtype=np.float64).reshape(t_batch, t_seq)
     x = weights["token_embd.weight"][np.asarray(ids).reshape(t_batch, t_seq)]  # (B, T, d_model or donor_d_in)
     if cfg.donor_d_in > 0:

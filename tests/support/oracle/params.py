@@ -1,4 +1,4 @@
-"""The weights of a model as listed in the specification: names, shapes, order, and which are trained."""
+"""The weights of a model as the specification lists them: names, shapes, order, and which weights are trained."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def trainable_names(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> list[st
 
 
 def random_weights(cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int) -> Weights:
-    """Return random weights. Norms and biases are not 0 or 1 either; every value is exact in float32."""
+    """Return random weights. Norms and biases are random too, not 1 and 0. Every value is exact in float32."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
     for name, shape in param_shapes(cfg, untied, qkv_bias).items():

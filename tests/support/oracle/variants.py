@@ -22,7 +22,7 @@ class Variant:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All fields but cfg, as keyword arguments of RecipeOptions and of `engines.realize`."""
+        """Return all fields except cfg, as keyword arguments of RecipeOptions and of `engines.realize`."""
         return {"t_seq": self.t_seq, "t_batch": self.t_batch, "untied": self.untied, "qkv_bias": self.qkv_bias}
 
     def ids(self, seed: int = 0) -> npt.NDArray[np.int32]:
@@ -33,7 +33,7 @@ class Variant:
         return np.tile(np.arange(self.t_seq, dtype=np.int32), self.t_batch)
 
     def labels(self, seed: int = 0) -> npt.NDArray[np.float32]:
-        """Return labels (T*B, vocab): the next id; the last position of a sequence has itself as target."""
+        """Return labels (T*B, vocab): the next id, or for the last position of a sequence its own id."""
         ids = self.ids(seed).reshape(self.t_batch, self.t_seq)
         labels = np.zeros((self.t_batch * self.t_seq, self.cfg.vocab), dtype=np.float32)
         for b in range(self.t_batch):
@@ -42,10 +42,11 @@ class Variant:
         return labels
 
 
-# Wavelengths below orig/high = 4, above orig/low = 16, and between them (d = 10, base 100).
+# With d = 10 and base 100 there are wavelengths below orig/high = 4, above orig/low = 16, and between these limits.
 LLAMA3 = RopeScaling.llama3(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
 
-# Of the five pairs, the first keeps its speed, the last turns four times slower, and the others are between them.
+# There are five pairs. The first pair keeps its speed, the last pair turns four times slower, and the others are
+# between.
 YARN = RopeScaling.yarn(factor=4.0, orig_max_pos=64, attn_factor=0.9, beta_fast=8.0, beta_slow=0.5)
 
 VARIANTS = {

@@ -21,7 +21,7 @@ rng = np.random.default_rng(7)
 
 
 def normal(*shape: int) -> Array:
-    """Return f64 numbers that are exact in f32, so that toynn and the oracle start from equal values."""
+    """Return random f64 numbers that are exact in f32, so that toynn and the oracle start from equal values."""
     return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
 
@@ -33,7 +33,10 @@ Reference = Callable[..., Array]
 
 @dataclass
 class Case:
-    """An operator, its definition in numpy (row-major) and operands; integer operands are ids or positions."""
+    """A test case: an operator, its definition in numpy (row-major), and operands.
+
+    Integer operands are ids or positions.
+    """
 
     name: str
     build: Build
@@ -274,7 +277,7 @@ def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
 
 
 def test_every_operator_has_a_case() -> None:
-    """A new operator needs its float64 definition above. The optimizer steps have separate tests."""
+    """A new operator needs a case with its float64 definition in CASES. The optimizer steps have separate tests."""
     called = {name for case in CASES for name in (case.build.__name__, *case.build.__code__.co_names)}
     named = {name for name in vars(operators) if name.startswith("tnn_")}
     assert named - called == {"tnn_opt_step_adamw", "tnn_opt_step_sgd"}
@@ -368,7 +371,7 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
 
 @pytest.mark.threads
 def test_flash_attention_of_one_query_has_the_same_bits_with_any_number_of_threads() -> None:
-    """ggml would split the keys by the number of threads, so the shim selects its reference kernel."""
+    """ggml's default kernel divides the keys among the threads, so the shim selects ggml's reference kernel."""
     rng = np.random.default_rng(1)
     q, k, v = (rng.standard_normal(64 * n).astype(np.float32) for n in (2, 600, 600))
     results = []

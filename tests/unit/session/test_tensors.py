@@ -39,7 +39,7 @@ def test_any_array_of_real_numbers_is_uploaded_in_row_major_order(given: npt.Arr
 
 @pytest.mark.parametrize("dtype", [None, nn.TNN_F16, nn.TNN_BF16], ids=["f32", "f16", "bf16"])
 def test_every_nan_is_downloaded_as_the_same_bits(dtype: int | None) -> None:
-    """The sign of a NaN that an operator makes is set on x86-64, and not on aarch64."""
+    """If an operator makes a NaN, the sign bit of the NaN is set on x86-64, and not on aarch64."""
     bits = np.array([0x7FC00000, 0xFFC00000, 0x7FA00000, 0xFF800001, 0x7FFFFFFF, 0x7F800000, 0xFF800000, 0], np.uint32)
     with Session(n_threads=1) as s:
         t = nn.tnn_input_1d_f32_persistent(s, 8)
@@ -164,7 +164,8 @@ def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPa
         assert calls == shape
         nn.tnn_reset_for_rebuild(s)
         calls.clear()
-        assert w.ne == (3, 2, 1, 1)  # read again, because it could be a handle of the dropped graph
+        # the shape is read from C again, because this could be a handle of the dropped graph
+        assert w.ne == (3, 2, 1, 1)
         assert calls == shape
 
 
@@ -208,7 +209,7 @@ def test_a_tensor_needs_a_session_and_an_integer_handle(number: Any) -> None:
 def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
     with Session(n_threads=1) as s:
         nn.tnn_finalize_weights(s)
-        parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # 8 GiB each
+        parts = [nn.tnn_input_1d_f32(s, 2**31 - 1) for _ in range(256)]  # each tensor needs 8 GiB
         out = parts[0]
         for part in parts[1:]:
             out = nn.tnn_add(s, out, part)
@@ -218,6 +219,6 @@ def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
             assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [
                 0,
                 0,
-            ]  # not flagged as outputs, because they were not realized
+            ]  # these tensors are not flagged as outputs, because they were not realized
         small = nn.tnn_scale(s, nn.tnn_input_1d_f32(s, 3), 2.0)
-        nn.tnn_realize(s, small)  # works as if nothing had happened
+        nn.tnn_realize(s, small)  # the failed calls have not changed the graph
