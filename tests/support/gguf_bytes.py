@@ -99,3 +99,13 @@ def tiny(n_layers: int = 1) -> GgufBytes:
         n = ne[0] * (ne[1] if len(ne) > 1 else 1)
         good.tensors.append((name, ne, 0, None, struct.pack(f"<{n}f", *[(i % 7 - 3) / 8 for i in range(n)])))
     return good
+
+
+def of_toy(*, by_head: bool) -> GgufBytes:
+    """Return `tiny` as a file of the reference: without a tokenizer, with one tensor for each head if by_head."""
+    file = tiny().set("tokenizer.ggml.model", None).set("toy.ggml_native", scalar(BOOL, 1))
+    for name in ("attn_q", "attn_k", "attn_v") if by_head else ():
+        file = file.without_tensor(f"blk.0.{name}.weight")
+        for head in range(2):
+            file = file.with_tensor(f"blk.0.{name}.head_{head}.weight", [4, 2], 0, None, struct.pack("<8f", *range(8)))
+    return file

@@ -29,10 +29,10 @@ from paths import TESTS_SUPPORT
 sys.path.insert(0, str(TESTS_SUPPORT))
 
 from fuzz_watch import END, add_options, passed_on, watch
-from gguf_bytes import GgufBytes, array, scalar, tiny
+from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
 from toynn import TinyNNError, TinyNNMemoryError
-from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
+from toynn.interop import export_gguf, export_hf, export_toy, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
@@ -49,8 +49,8 @@ HOSTILE_JSON: list[Any] = [
 
 @functools.cache
 def good_ggufs() -> list[bytes]:
-    """Return undamaged files with each type of tensor, with and without a tokenizer."""
-    found = [tiny().build()]
+    """Return undamaged files with each type of tensor, with and without a tokenizer, and files of the reference."""
+    found = [tiny().build(), of_toy(by_head=True).build()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.gguf"
         for name, dtype in (
@@ -61,6 +61,8 @@ def good_ggufs() -> list[bytes]:
         ):
             export_gguf(make(name), path, dtype, overwrite=True)
             found.append(path.read_bytes())
+        export_toy(make("llama3 rope"), path, overwrite=True)
+        found.append(path.read_bytes())
     return found
 
 
@@ -108,15 +110,17 @@ def damaged(content: bytes, pick: random.Random, header: int = 4000) -> bytes:
 
 def hostile_gguf(pick: random.Random) -> bytes:
     """Return a file that has the correct form, with some wrong values."""
-    file: GgufBytes = tiny(pick.choice([1, 2]))
+    file: GgufBytes = pick.choice([tiny(), tiny(2), of_toy(by_head=False), of_toy(by_head=True)])
     for _ in range(pick.choice([1, 1, 2, 4])):
         key = pick.choice([*(str(key) for key, _ in file.values), "llama.attention.head_count_kv", "general.alignment",
                            "llama.vocab_size", "llama.attention.key_length", "tokenizer.ggml.tokens", "split.count",
-                           "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre"])  # fmt: skip
+                           "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre",
+                           "toy.ggml_native", "toy.checkpoint_format", "llama.rope.scaling.type",
+                           "llama.rope.scaling.factor"])  # fmt: skip
         word = pick.choice(HOSTILE_INTEGERS)
         value = pick.choice([
             None, scalar(10, word), scalar(4, word % 2**32), scalar(5, word % 2**31), scalar(6, float(word)),
-            scalar(7, True), scalar(8, pick.choice(["llama", "gpt2", "gpt-2", "", "\0", "x" * 300])),
+            scalar(7, True), scalar(8, pick.choice(["llama", "gpt2", "gpt-2", "linear", "", "\0", "x" * 300])),
             array(8, ["a", "b", "", "a"]), array(5, [1, 2, 3]), array(8, ["a b", "c"], word), array(9, [], 3),
             array(pick.randrange(13), [], word),
         ])  # fmt: skip
@@ -127,7 +131,9 @@ def hostile_gguf(pick: random.Random) -> bytes:
             ne = [pick.choice([*ne, word]) for _ in ne] if pick.random() < 0.5 else [word] * pick.randrange(6)
             kind = pick.choice([kind, 0, 1, 8, 30, 31, 12, word % 2**32])
             offset = pick.choice([offset, None, word, word - word % 32])
-            file = file.with_tensor(pick.choice([name, "x", "", "blk.0.attn_q.bias"]), ne, kind, offset, data)
+            file = file.with_tensor(
+                pick.choice([name, "x", "", "blk.0.attn_q.bias", "blk.0.attn_q.head_1.weight"]), ne, kind, offset, data
+            )
     file.n_tensors = pick.choice([None, None, None, pick.choice(HOSTILE_INTEGERS)])
     file.n_values = pick.choice([None, None, None, pick.choice(HOSTILE_INTEGERS)])
     return file.build()

@@ -15,7 +15,7 @@ from toynn.storage.checkpoint import write_checkpoint
 from toynn.storage.checkpoint.run_folder import CHECKPOINTS
 from toynn.storage.regular_files import path_of
 
-FORMATS = ("run", "gguf", "hf")
+FORMATS = ("run", "gguf", "hf", "toy")
 # A path with one of these suffixes is meant as a file of a format that toynn does not write.
 _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggml", ".npz", ".json")
 
@@ -63,19 +63,26 @@ def write_model(
     """
     dtype = None if dtype is None else text("dtype", dtype)
     if kind != "gguf" and dtype not in (None, "f32"):
-        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only; a folder is written in f32")
+        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only; {_f32_only(kind)}")
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} exists already; name another path, or pass overwrite=True")
     if kind == "run":
         folder = write_checkpoint(path, model, step=step, replace=overwrite)
         return SavedModel(path, kind, "f32", _size_of(folder), ())
-    from toynn.interop import export_gguf, export_hf  # they need the extra toynn[interop]
+    from toynn.interop import export_gguf, export_hf, export_toy  # they need the extra toynn[interop]
 
     if kind == "gguf":
         written = export_gguf(model, path, dtype or "f32", name=name, overwrite=overwrite)
         return SavedModel(path, kind, dtype or "f32", written.bytes, written.notes)
+    if kind == "toy":
+        written = export_toy(model, path, run_id=name or "", step=step, overwrite=overwrite)
+        return SavedModel(path, kind, "f32", written.bytes, written.notes)
     folder = export_hf(model, path, overwrite=overwrite)
     return SavedModel(path, kind, "f32", _size_of(folder), ())
+
+
+def _f32_only(kind: str) -> str:
+    return f"{'a file for toy' if kind == 'toy' else 'a folder'} is written in f32"
 
 
 def model_name(model: TrainedModel, source: Path) -> str:

@@ -316,7 +316,8 @@ class TextModel(Initialised):
 
         Args:
             format: "run" for a run of toynn, which `toynn.load` and `toynn.train(init=...)` take; "gguf" for llama.cpp;
-                "hf" for transformers. Default: "gguf" if the path ends in .gguf, otherwise "run".
+                "hf" for transformers; "toy" for a GGUF file of the reference, the Ruby project toy. Default: "gguf" if
+                the path ends in .gguf, otherwise "run".
             dtype: type of the weights in a GGUF file: "f32", "f16", "bf16" or "q8_0". Default: "f32".
             overwrite: replace a file or Hugging Face folder of that path, or add a checkpoint to a run.
 

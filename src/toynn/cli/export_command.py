@@ -18,10 +18,13 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["gguf", "hf"]), default=None,
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
+@click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
+              help="Program that reads a GGUF file; toy is the reference, in Ruby. [default: llama.cpp]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
               help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
-              help="Name of the model in a GGUF file. [default: that of an imported model, or RUN's]")  # fmt: skip
+              help="Name of the model in a GGUF file, with --for toy of the run. "
+                   "[default: that of an imported model, or RUN's]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
 @click.option("--force", is_flag=True, help="Replace OUT when the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -29,6 +32,7 @@ def command(
     run: Path,
     out: Path,
     form: str | None,
+    program: str | None,
     dtype: str | None,
     name: str | None,
     best: bool,
@@ -37,12 +41,19 @@ def command(
 ) -> None:
     """Write the model of RUN (a run or a checkpoint) for other programs.
 
-    OUT is a GGUF file for llama.cpp, or a folder for Hugging Face's transformers
-    (weights in f32).
+    OUT is a GGUF file for llama.cpp or for toy, or a folder for Hugging Face's
+    transformers (weights in f32).
     """
-    form = format_of(out, form, "hf")
-    if form == "hf" and dtype not in (None, "f32"):
-        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files only; a Hugging Face folder is written in f32")
+    form = format_of(out, form, "hf" if program is None else "gguf")
+    if form == "hf" and program is not None:
+        raise TinyNNValueError(
+            f"--for {program} writes a GGUF file; name a file that ends in .gguf, or leave out --for"
+        )
+    if program == "toy":
+        form = "toy"
+    if form != "gguf" and dtype not in (None, "f32"):
+        written_as = "a file for toy" if form == "toy" else "a Hugging Face folder"
+        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files of llama.cpp only; {written_as} is written in f32")
     if not force and exists(out):
         raise TinyNNValueError(f"{out} exists already; --force replaces it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")

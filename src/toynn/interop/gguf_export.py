@@ -68,15 +68,7 @@ def export_gguf(
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
     kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
-    path = path_of("path", path)
-    if path.is_dir():
-        raise TinyNNValueError(f"path: {path} is a folder; give the path of a file")
-    if path.exists() and not path.is_file():
-        raise TinyNNValueError(f"path: {path} is not a regular file, so it cannot be replaced; give another path")
-    if not path.parent.is_dir():
-        raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
-    if path.exists() and not boolean("overwrite", overwrite):
-        raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
+    path = new_path(path, overwrite)
     plain = folded(model)
     notes: list[str] = []
     tensors: dict[str, str] = {}
@@ -105,6 +97,20 @@ def export_gguf(
             f"32 (the first is {other[0]})"
         )
     return GgufExport(path, path.stat().st_size, tensors, tuple(notes))
+
+
+def new_path(path: Path, overwrite: bool) -> Path:
+    """Return the path of a file to write. Raises TinyNNValueError if it cannot be written, or not without overwrite."""
+    path = path_of("path", path)
+    if path.is_dir():
+        raise TinyNNValueError(f"path: {path} is a folder; give the path of a file")
+    if path.exists() and not path.is_file():
+        raise TinyNNValueError(f"path: {path} is not a regular file, so it cannot be replaced; give another path")
+    if not path.parent.is_dir():
+        raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
+    if path.exists() and not boolean("overwrite", overwrite):
+        raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
+    return path
 
 
 def _name_of(model: TrainedModel, path: Path, name: str | None) -> str:

@@ -117,6 +117,11 @@ class GgufValues:
         return result
 
 
+def shortest(number: float) -> float:
+    """Return the shortest decimal number that rounds to the same float32: 1e-05 for 9.99999974737875e-06."""
+    return float(str(np.float32(number)))
+
+
 @dataclass(frozen=True)
 class GgufHeader:
     """The parsed header: key-value pairs, and the tensors by name."""

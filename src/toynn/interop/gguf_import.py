@@ -16,10 +16,19 @@ from toynn.arguments import integer
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
-from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header
+from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header, shortest
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.pre_tokenizers import adds_bos
 from toynn.interop.rope_order import to_halves
+from toynn.interop.toy_format import (
+    SCALING_KEYS,
+    check_heads,
+    is_toy_file,
+    read_toy_scaling,
+    stored_names,
+    stored_sizes,
+    whole_names,
+)
 from toynn.model.foreign_settings import ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -28,7 +37,6 @@ from toynn.model.weights import (
     FEWEST_PER_LAYER,
     foreign_weights_of,
     variants_in,
-    weight_shapes,
     weights_of,
 )
 from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
@@ -84,21 +92,26 @@ def import_gguf(path: Path) -> TrainedModel:
             raise FileFormatError(
                 f"the file is one of {parts} parts of a model; join them first with `llama-gguf-split --merge`"
             )
-        _refuse_what_is_not_computed(values)
+        toy = is_toy_file(values, header.tensors)
+        _refuse_what_is_not_computed(values, SCALING_KEYS if toy else ())
         cfg = _config(values, header.tensors)
-        zeros = _checked_names(header, cfg)
-        tokenizer = _tokenizer(values, cfg.vocab)
+        zeros = _checked_names(header, cfg, toy)
+        tokenizer = _tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
         bos_id, ends = (None, []) if tokenizer is None else _special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
-        factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
-        scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
+        if toy:
+            scaling = read_toy_scaling(values)
+        else:
+            factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
+            scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
         for name in zeros:
             if _read(file, header.tensors[name]).any():
                 raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for weight in weights_of(cfg):
-            stored, n_heads = _read(file, header.tensors[weight.name]), weight.rotated_heads
-            weights[weight.name] = to_halves(stored, n_heads) if n_heads else stored
+            stored = _read_rows(file, header, stored_names(weight, header.tensors))
+            interleaved = weight.rotated_heads > 0 and not toy
+            weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
         return TrainedModel(
             dataclasses.replace(cfg, rope_scaling=scaling),
             weights,
@@ -110,9 +123,9 @@ def import_gguf(path: Path) -> TrainedModel:
         )
 
 
-def _refuse_what_is_not_computed(values: GgufValues) -> None:
+def _refuse_what_is_not_computed(values: GgufValues, also_read: tuple[str, ...]) -> None:
     for key in values.keys():  # noqa: SIM118 (not a dict)
-        if not key.startswith("llama.") or key.removeprefix("llama.") in _READ:
+        if not key.startswith("llama.") or key.removeprefix("llama.") in _READ or key in also_read:
             continue
         if key not in _ONLY:
             raise FileFormatError(
@@ -137,6 +150,7 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
         )
     if n_heads < 1:
         raise FileFormatError(f"llama.attention.head_count must be at least 1, got {n_heads}")
+    check_heads(n_layers * n_heads, tensors)
     head_dim = values.whole("llama.attention.key_length", d_model // n_heads)
     for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
@@ -152,26 +166,21 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
         d_ff=values.whole("llama.feed_forward_length"),
         n_layers=n_layers,
         ctx=values.whole("llama.context_length"),
-        rope_base=_shortest(values.number("llama.rope.freq_base", 10000.0)),
-        rms_eps=_shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
+        rope_base=shortest(values.number("llama.rope.freq_base", 10000.0)),
+        rms_eps=shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
         head_dim=head_dim,
-        **variants_in(tensors),
+        **variants_in(whole_names(tensors)),
     )
 
 
-def _shortest(number: float) -> float:
-    """Return the shortest decimal number that rounds to the same float32: 1e-05 for 9.99999974737875e-06."""
-    return float(str(np.float32(number)))
-
-
-def _checked_names(header: GgufHeader, cfg: ModelShape) -> list[str]:
+def _checked_names(header: GgufHeader, cfg: ModelShape, toy: bool) -> list[str]:
     """Check names and shapes. Return the tensors that toynn's models do not have and that must therefore be zero.
 
     These are the biases that Hugging Face's attention_bias adds to those of toynn. Raises FileFormatError if a tensor
     is missing or unknown, or has another shape.
     """
-    expected = weight_shapes(cfg)
-    if ROPE_FREQS in header.tensors:
+    expected = stored_sizes(cfg, header.tensors)
+    if ROPE_FREQS in header.tensors and not toy:
         expected[ROPE_FREQS] = (cfg.head_dim // 2,)
     foreign = {weight.name: weight.size for weight in foreign_weights_of(cfg) if weight.name in header.tensors}
     expected.update(foreign)
@@ -182,12 +191,16 @@ def _checked_names(header: GgufHeader, cfg: ModelShape) -> list[str]:
         if name not in expected:
             raise FileFormatError(f"the tensor {name!r:.80} is not part of any model that toynn supports")
         if tensor.shape != expected[name]:
-            raise FileFormatError(f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}")
+            turned = tensor.shape == expected[name][::-1]
+            raise FileFormatError(
+                f"the tensor {name!r} must have shape {expected[name]}, got {tensor.shape}"
+                f"{'; the old layout of toy, with transposed matrices, cannot be read' if turned else ''}"
+            )
     return list(foreign)
 
 
-def _tokenizer(values: GgufValues, vocab: int) -> bytes | None:
-    kind = values.text("tokenizer.ggml.model")
+def _tokenizer(values: GgufValues, vocab: int, default: str | None) -> bytes | None:
+    kind = values.text("tokenizer.ggml.model", default)
     if kind in ("no_vocab", "none"):
         return None
     if kind != "gpt2":
@@ -246,6 +259,12 @@ def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
         tokenizer_config=values.text("toynn.tokenizer_config", ""),
         generation_config=values.text("toynn.generation_config", ""),
     )
+
+
+def _read_rows(file: BinaryIO, header: GgufHeader, names: list[str]) -> npt.NDArray[np.float32]:
+    """Return the rows of one or several tensors, one after the other, as f32."""
+    parts = [_read(file, header.tensors[name]) for name in names]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:

@@ -1,0 +1,88 @@
+"""Export a model as a GGUF file for the reference, the Ruby project toy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gguf import GGUFWriter
+
+from toynn.arguments import instance_of, integer, label
+from toynn.interop.gguf_export import GgufExport, new_path
+from toynn.interop.lens import folded
+from toynn.interop.toy_format import FORMAT, FORMAT_1, N_PARAMS, NAME, NATIVE, toy_scaling
+from toynn.model.shape import ModelShape
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weights_of
+from toynn.storage.durable_files import replacing_file
+from toynn.storage.regular_files import naming_file
+
+_UINT32_MAX = 2**32 - 1
+
+
+def export_toy(
+    model: TrainedModel, path: Path, *, run_id: str = "", step: int = 0, overwrite: bool = False
+) -> GgufExport:
+    """Write a model as a GGUF file for toy: float32, rows of q and k in halves, without a tokenizer.
+
+    The keys and tensors are those of toy's own checkpoints, in the same order. A size of the heads other than
+    d_model / n_heads and RoPE scaling add the keys that toy's reader knows. A projection lens is folded into the
+    embedding in float64. Other programs, such as llama.cpp, expect another order of the rows: the file has no
+    tokenizer, without which they refuse it.
+
+    Args:
+        run_id, step: the run that the model is from and its training step, as `general.run_id` and `general.step`.
+        overwrite: replace an existing file.
+
+    Raises:
+        TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or toy does not
+            have the RoPE scaling of the model.
+        TinyNNTypeError: an argument of the wrong type. OSError: the file cannot be written.
+    """
+    instance_of("model", model, TrainedModel)
+    run = label("run_id", run_id).decode("utf-8")
+    step = integer("step", step, 0, _UINT32_MAX)
+    path = new_path(path, overwrite)
+    plain = folded(model)
+    scaling = toy_scaling(plain.shape.rope_scaling)
+    weights = weights_of(plain.shape)
+    with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
+        writer = GGUFWriter(temporary, "llama")
+        try:
+            writer.add_string("general.name", NAME)
+            writer.add_string("general.run_id", run)
+            writer.add_uint32("general.step", step)
+            _write_sizes(writer, plain.shape)
+            for key, value in scaling.items():
+                if isinstance(value, str):
+                    writer.add_string(key, value)
+                elif isinstance(value, int):
+                    writer.add_uint32(key, value)
+                else:
+                    writer.add_float32(key, value)
+            writer.add_string(FORMAT, FORMAT_1)
+            writer.add_uint32(N_PARAMS, len(weights))
+            writer.add_bool(NATIVE, True)
+            for weight in weights:
+                writer.add_tensor(weight.name, plain.weights[weight.name])
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+    notes = [] if model.tokenizer is None else ["a file for toy has no tokenizer: give toy token ids"]
+    return GgufExport(path, path.stat().st_size, {weight.name: "F32" for weight in weights}, tuple(notes))
+
+
+def _write_sizes(writer: GGUFWriter, shape: ModelShape) -> None:
+    writer.add_vocab_size(shape.vocab)
+    writer.add_embedding_length(shape.d_model)
+    writer.add_feed_forward_length(shape.d_ff)
+    writer.add_block_count(shape.n_layers)
+    writer.add_head_count(shape.n_heads)
+    writer.add_head_count_kv(shape.n_kv)
+    writer.add_context_length(shape.ctx)
+    writer.add_layer_norm_rms_eps(shape.rms_eps)
+    writer.add_rope_freq_base(shape.rope_base)
+    if shape.head_dim * shape.n_heads != shape.d_model:
+        writer.add_key_length(shape.head_dim)
+        writer.add_value_length(shape.head_dim)
