@@ -1,4 +1,5 @@
-"""Writes the C source of the extension module: what tinynn.h declares between its cffi marks, by cffi's API mode.
+"""Write the C source of the extension module, in cffi's API mode, for the declarations between the cffi marks of
+tinynn.h.
 
 python csrc/build_cffi.py csrc/tinynn.h build/_tinynn.c        (CMake runs it)
 """
@@ -14,7 +15,7 @@ MODULE = "toynn._tinynn"
 
 
 def declarations(header: str) -> str:
-    """The part of the header that cffi reads: plain C, without the export macro."""
+    """Return the part of the header that cffi reads: plain C, without the export macro."""
     if header.count(BEGIN) != 1 or header.count(END) != 1 or header.index(BEGIN) > header.index(END):
         raise SystemExit(f"the header must hold {BEGIN!r} and then {END!r}, once each")
     between = header.split(BEGIN, 1)[1].split(END, 1)[0]

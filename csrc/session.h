@@ -1,4 +1,4 @@
-/* session.h - what the C files share: the session, the error path and the stages of a graph.
+/* session.h - shared by all C files: the session, the error path and the stages of a graph.
  *
  * Every call of tinynn.h begins with tnn__enter, checks its arguments and reports a problem with tnn__fail. */
 #ifndef TNN_SESSION_H
@@ -31,17 +31,17 @@
 #define TNN_INDEX_BITS      22
 #define TNN_BITS(n)         ((UINT64_C(1) << (n)) - 1)
 
-/* How far the graph of this generation is. Each call states the stages in which it may run. */
+/* The stage of the current generation's graph. Each call checks the stages in which it may run. */
 enum tnn_stage {
-    TNN_STAGE_DECLARE,           /* persistent tensors are being declared */
-    TNN_STAGE_BUILD,             /* weights are allocated; nodes are being appended */
+    TNN_STAGE_DECLARE,           /* persistent tensors can be declared */
+    TNN_STAGE_BUILD,             /* the weights are allocated, and nodes can be appended */
     TNN_STAGE_FORWARD_BUILT,     /* after tnn_build_forward_only */
     TNN_STAGE_BACKWARD_BUILT,    /* after tnn_build_backward; optimizer nodes may follow */
     TNN_STAGE_FORWARD_REALIZED,
     TNN_STAGE_BACKWARD_REALIZED
 };
 
-/* One handle: the tensor, and what the session knows about it that ggml does not. */
+/* The entry of one handle: its tensor, and what the session knows about the tensor that ggml does not. */
 struct tnn_entry {
     struct ggml_tensor * tensor;
     bool is_input; /* declared by the caller, not the result of an operator */
@@ -56,7 +56,7 @@ struct tnn_table {
 struct tnn_session {
     /* identity */
     uint64_t serial;
-    uint64_t generation; /* counts the compute contexts from 1; handles of weights have 0 */
+    uint64_t generation; /* number of the compute context, counted from 1; handles of weights have 0 */
     uint64_t fork_epoch;
     enum tnn_stage stage;
 
@@ -74,17 +74,18 @@ struct tnn_session {
     int64_t               capacity;
     struct ggml_context * ctx_c;
     void                * mem_c;
-    ggml_backend_buffer_t buf_c; /* kept across generations while it is large enough */
+    ggml_backend_buffer_t buf_c; /* kept for later generations as long as it is large enough */
     size_t                nbytes_c;
     int64_t               n_tensors_c; /* number of tensors in ctx_c, at most capacity */
     struct tnn_table      nodes;
-    struct tnn_block    * blocks_c; /* other memory of this generation: tnn__graph_alloc */
+    struct tnn_block    * blocks_c; /* other memory of this generation, from tnn__graph_alloc */
     struct ggml_cgraph  * gf;
     struct ggml_cgraph  * gb;
-    struct ggml_cgraph  * gb_unfinished; /* a tnn_build_backward that ran out of memory left it; the next call uses it again */
+    /* Left by a tnn_build_backward that ran out of memory; the next call uses it again. */
+    struct ggml_cgraph  * gb_unfinished;
     bool                  reset_done; /* the gradients were reset after the last tnn_compute_backward */
     bool                  computed;
-    int                 * group_end;  /* by node of gb: the last node of its group; NULL: each node runs alone */
+    int                 * group_end;  /* by node of gb: the last node of its group; NULL if each node runs alone */
     struct ggml_tensor ** leaders;    /* the nodes that ggml runs: the last node of each group */
     int                   n_leaders;
     bool                  in_groups;  /* this compute runs groups */
@@ -93,7 +94,7 @@ struct tnn_session {
     int32_t              n_threads;
     ggml_threadpool_t    pool;
     struct tnn_threads * threads; /* the threads of the pool, which are started before it */
-    struct tnn_reserve   reserve; /* for the blocks that ggml allocates and frees in a compute */
+    struct tnn_reserve   reserve; /* the reserve for blocks that ggml allocates and frees in a compute */
     int32_t              pool_threads;
     void               * work;
     size_t               work_size;
@@ -106,14 +107,16 @@ struct tnn_session {
 
 /* ---- error path (tinynn.c) ---- */
 
-/* Starts a call: clears the error and checks the session's process. False: the call is refused and the error is set. */
+/* Starts a call: clears the error, and checks that the session belongs to this process. If not, sets the error and
+ * returns false. */
 bool tnn__enter(tnn_session * s, const char * call);
-/* Records an error, of the session or (s NULL) of the thread, and returns its code. */
+/* Records an error of the session, or of the thread if s is NULL, and returns its code. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
 int tnn__fail(tnn_session * s, int code, const char * fmt, ...);
-/* Records the error of a call in the wrong stage: what the call needs, and which stage the session is in. */
+/* Records the error of a call in the wrong stage. The message says what the call needs and in which stage the session
+ * is. */
 int tnn__fail_stage(tnn_session * s, const char * needs);
 
 #endif

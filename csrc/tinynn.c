@@ -1,7 +1,8 @@
-/* tinynn.c - sessions and the error path: start reading here.
+/* tinynn.c - sessions and the error path. Start reading here.
  *
- * The folders: graph/ (tensors, handles, building, running and differentiating graphs), ops/ (ggml's operators),
- * kernels/ (the shim's own operators, one file each), memory/, machine/ (what the CPU and the system offer), data/ (values). */
+ * The folders are graph/ (tensors and handles; builds, runs and differentiates graphs), ops/ (ggml's operators),
+ * kernels/ (the shim's own operators, one file each), memory/, machine/ (the CPU and the system) and data/ (values of
+ * tensors). */
 #define _GNU_SOURCE
 #include "machine/machine.h"
 #include "memory/release.h"
@@ -19,12 +20,13 @@
 
 /* ------------------------------------------------------------------ error path */
 
-/* Static thread-local storage (CMakeLists.txt), which is scarce: dynamic storage would end the process if it cannot be allocated. */
+/* CMakeLists.txt makes this storage static, which is scarce, because dynamic thread-local storage ends the process if
+ * it cannot be allocated. */
 static _Thread_local char         t_message[TNN_THREAD_MESSAGE_SIZE]; /* errors of calls without a session */
 static _Thread_local int          t_code;
 static _Thread_local const char * t_call = "none";
 
-static atomic_uint_fast64_t g_fork_epoch; /* how many forks lie between this process and the first */
+static atomic_uint_fast64_t g_fork_epoch; /* number of forks between the first process and this one */
 
 static void format_message(char * out, int size, const char * call, const char * fmt, va_list args) {
     int used = snprintf(out, (size_t) size, "%s: ", call);
@@ -68,10 +70,10 @@ int tnn__fail_stage(tnn_session * s, const char * needs) {
     static const char * const where[] = {
         "the weights are not finalized yet (tnn_finalize_weights)",
         "the weights are finalized and a graph is being built",
-        "the forward graph is built, not realized",
-        "the backward graph is built, not realized",
+        "the forward graph is built but not realized",
+        "the training graph is built but not realized",
         "the forward graph is realized (tnn_reset_for_rebuild starts a new one)",
-        "the backward graph is realized (tnn_reset_for_rebuild starts a new one)",
+        "the training graph is realized (tnn_reset_for_rebuild starts a new one)",
     };
     return tnn__fail(s, TNN_E_STATE, "%s, but %s", needs, where[s->stage]);
 }
@@ -100,13 +102,14 @@ static void after_fork_in_child(void) {
     atomic_fetch_add(&g_fork_epoch, 1);
 }
 
-/* A GGML_ASSERT that fails in spite of the checks is a bug of the shim: name the call before ggml aborts. */
+/* If a GGML_ASSERT fails in spite of the checks, it is a bug of the shim. Prints the name of the call before ggml
+ * aborts. */
 static void on_abort(const char * message) {
     fprintf(stderr, "toynn: internal error, please report it: ggml aborted in %s: %s\n", t_call, message);
     fflush(stderr);
 }
 
-/* ggml's log lines ("failed to allocate ...") are dropped: the shim reports the same problems as errors. */
+/* Drops ggml's log lines ("failed to allocate ..."), because the shim reports the same problems as errors. */
 static void on_log(enum ggml_log_level level, const char * text, void * data) {
     (void) level;
     (void) text;
@@ -134,7 +137,8 @@ static bool set_up_process(void) {
     tnn__arithmetic_end(&callers);
     const struct ggml_tensor nothing = { .op = GGML_OP_NONE };
     size_t                   unused  = 0;
-    ggml_cpu_extra_work_size(1, &nothing, &unused); /* makes a list that ggml's threads would otherwise make at their first node */
+    /* Makes ggml allocate a list now that its threads would otherwise allocate at their first node. */
+    ggml_cpu_extra_work_size(1, &nothing, &unused);
     tnn__reserve_close(&reserve);
     return true;
 }
@@ -189,7 +193,7 @@ void tnn_session_free(tnn_session * s) {
     }
     t_call = "tnn_session_free";
     if (s->fork_epoch == atomic_load(&g_fork_epoch)) {
-        tnn__release_pool(s); /* in a forked child its threads do not exist: they cannot be joined */
+        tnn__release_pool(s); /* in a forked child the pool's threads do not exist, so they cannot be joined */
     }
     tnn__release_graphs(s);
     tnn__release_session(s);
@@ -204,8 +208,8 @@ int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes) {
                          (long long) TNN_MAX_CAPACITY);
     }
     if (s->ctx_c != NULL) {
-        return tnn__fail(s, TNN_E_STATE, "per-graph tensors exist; set the capacity before the first one, "
-                                         "or after tnn_reset_for_rebuild");
+        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the capacity before the first of "
+                                         "them, or after tnn_reset_for_rebuild");
     }
     s->capacity = n_nodes;
     return TNN_OK;
@@ -223,7 +227,7 @@ int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe)
     const int32_t limit = oversubscribe != 0 ? TNN_MAX_THREADS : cores;
     if (n < 1 || n > limit) {
         return tnn__fail(s, TNN_E_VALUE, "n_threads = %d must be between 1 and %d (%s)", (int) n, (int) limit,
-                         oversubscribe != 0 ? "ggml's limit" : "the cores that this process may use");
+                         oversubscribe != 0 ? "ggml's limit" : "the number of cores for this process");
     }
     if (n != s->n_threads) {
         tnn__release_pool(s);
@@ -255,7 +259,8 @@ int tnn_reset_for_rebuild(tnn_session * s) {
         return tnn__fail_stage(s, "a graph can be rebuilt only after tnn_finalize_weights");
     }
     if (s->generation == TNN_BITS(TNN_GENERATION_BITS)) {
-        return tnn__fail(s, TNN_E_STATE, "this session was rebuilt %llu times, its limit; create a new session",
+        return tnn__fail(s, TNN_E_STATE, "this session was rebuilt %llu times, which is the limit; create a new "
+                                         "session",
                          (unsigned long long) s->generation);
     }
     tnn__release_graphs(s);

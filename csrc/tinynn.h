@@ -12,24 +12,22 @@
  *   5. tnn_reset_for_rebuild for the next graph, or tnn_session_free
  *
  * Conventions:
- *   - A tensor is a handle. It names its session and its graph generation, so a handle of another session, or of a
- *     graph that tnn_reset_for_rebuild dropped, is recognised and refused. 0 is never a tensor.
- *   - Shapes are ggml's: [ne0, ne1, ...], the fastest-varying dimension first. A row-major (rows, cols) matrix has the
- *     shape [cols, rows]. A tensor is f32 unless stated otherwise.
+ *   - A tensor is a handle. A handle contains its session and its graph generation, so a handle of another session, or
+ *     of a graph that tnn_reset_for_rebuild dropped, is recognised and refused. 0 is never a tensor.
+ *   - Shapes are ggml's: [ne0, ne1, ...], with the fastest-varying dimension first. A row-major (rows, cols) matrix has
+ *     the shape [cols, rows]. A tensor is f32 unless stated otherwise.
  *   - On failure a call returns 0 (tnn_tensor), an error code (int), a negative error code (int64_t) or NULL. Then
- *     tnn_last_error names the call, the argument, its value and what was expected, and nothing was changed unless
- *     stated otherwise.
- *   - Every argument is checked before ggml sees it: no call can reach a GGML_ASSERT.
- *   - A session belongs to one thread at a time (the caller serialises) and to the process that made it: after fork()
- *     the child gets TNN_E_STATE.
+ *     tnn_last_error names the call, the argument, its value and what was expected. Nothing was changed unless stated.
+ *   - Every argument is checked before it is passed to ggml, so that no call can reach a GGML_ASSERT.
+ *   - A session must be used by one thread at a time; the caller ensures this. It belongs to the process that made it:
+ *     after fork() the child gets TNN_E_STATE.
  *
- * `make generate` (tools/generate_tinynn.py) writes Python's functions from this file. Their documentation is the
- * comment before a call, or after it on its line:
+ * `make generate` (tools/generate_tinynn.py) writes the Python functions from this file. The documentation of a
+ * function is the comment before its call, or after it on the same line:
  *   - A heading "---- name ----" begins a group of calls: the module toynn.tinynn.calls.name.
- *   - If the first sentence ends with ", or none", the call may return none: None in Python, 0 or NULL without an error
- *     code in C.
+ *   - If the first sentence ends with ", or none", the call may return None in Python (in C, 0 or NULL and TNN_OK).
  *   - The comment after an argument describes it. If it starts with "optional", the tensor may be left out (0 or None).
- *   - Lines that start with an error code are the call's errors, besides those that the heading states.
+ *   - Lines that start with an error code describe errors of the call, besides those that the heading states.
  */
 #ifndef TINYNN_H
 #define TINYNN_H
@@ -48,67 +46,68 @@ enum tnn_error {
     TNN_OK         = 0,
     TNN_E_VALUE    = 1, /* a wrong shape, range or number: TinyNNValueError in Python */
     TNN_E_TYPE     = 2, /* a wrong dtype or kind of value: TinyNNTypeError */
-    TNN_E_STATE    = 3, /* a wrong order of calls, a stale or foreign handle: SessionError */
+    TNN_E_STATE    = 3, /* a wrong order of calls, or a stale or foreign handle: SessionError */
     TNN_E_MEMORY   = 4, /* memory that cannot be allocated: TinyNNMemoryError */
     TNN_E_INTERNAL = 5  /* ggml reported a failure that the checks did not foresee: InternalError */
 };
 enum tnn_dtype { TNN_F32 = 0, TNN_F16 = 1, TNN_I32 = 26, TNN_BF16 = 30 }; /* ggml's ids of its dtypes */
 enum tnn_flag { TNN_FLAG_INPUT = 1, TNN_FLAG_OUTPUT = 2, TNN_FLAG_PARAM = 4, TNN_FLAG_LOSS = 8 }; /* bits, as in ggml */
 
-/* ---- build ---- About this build and this machine. These calls need no session; their strings are static. */
-TNN_API const char * tnn_ggml_version(void); /* Return the version of the ggml compiled in, for example "0.20.2". */
-TNN_API const char * tnn_ggml_commit(void);  /* Return the name that ggml gives to its commit. */
+/* ---- build ---- Describe this build and this machine. These calls need no session. Their strings are static. */
+TNN_API const char * tnn_ggml_version(void); /* Return the version of the compiled ggml, for example "0.20.2". */
+TNN_API const char * tnn_ggml_commit(void);  /* Return ggml's name of its own commit. */
 /* Return the instruction-set profile, for example "x86-64-v3". The same profile and inputs give the same bits. */
 TNN_API const char * tnn_profile(void);
 TNN_API const char * tnn_compiler(void);      /* Return the compiler that made this build. */
 TNN_API const char * tnn_build_type(void);    /* Return CMake's build type. */
 TNN_API const char * tnn_build_options(void); /* Return the options that this build was configured with. */
 TNN_API const char * tnn_cpu_features(void);  /* Return the CPU features compiled in, separated by spaces. */
-/* Return the features of the profile that this CPU lacks, separated by spaces; "" if it can run this build. If it
- * cannot, no other call is safe. Python's import makes this call first and raises ImportError. */
+/* Return the features of the profile that this CPU lacks, separated by spaces; "" if the CPU can run this build. If it
+ * cannot, no other call is safe. The import in Python makes this call first, and raises ImportError. */
 TNN_API const char * tnn_cpu_missing(void);
 /* Return the name of the kernel that computes the matrix products of the fused operators, for example "v8". At its
  * first product a process chooses the fastest kernel that its CPU can run. In Python the environment variable
- * TOYNN_GEMM_KERNEL can name another one. All give the same bits. */
+ * TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits. */
 TNN_API const char * tnn_gemm_kernel(void);
-/* Return the name of the i-th kernel that this CPU can run, the fastest at 0, or none. */
+/* Return the name of kernel i of those that this CPU can run, of which 0 is the fastest, or none. */
 TNN_API const char * tnn_gemm_kernel_at(int32_t i);
 /* Use the named kernel for all products of this process from now on.
  * TNN_E_VALUE: this CPU, or this build, has no kernel of that name. */
 TNN_API int tnn_gemm_use_kernel(const char * name);
-/* Return how many cores this process may run on, by its affinity mask and cgroup quotas: at least 1. */
+/* Return the number of cores that this process may use, by its affinity mask and cgroup quotas: at least 1. */
 TNN_API int32_t tnn_available_cores(void);
-/* Return how many bytes of memory this process can still allocate, on the machine and within its cgroups. */
+/* Return the number of bytes that this process can still allocate, on the machine and within its cgroups. */
 TNN_API int64_t tnn_available_memory(void);
 
 /* ---- session ---- A session owns the weights, and one graph at a time over them. */
-/* Return a new session; kind 0 is the CPU. NULL on failure: tnn_last_error(NULL) then has the error of this thread. */
+/* Return a new session; kind 0 is the CPU. On failure return NULL; tnn_last_error(NULL) has the error of the thread. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
 TNN_API void tnn_session_free(tnn_session * s); /* Free everything that the session owns. NULL is allowed. */
 /* Return the message of the last call on s if it failed, else "". It is valid until the next call. */
 TNN_API const char * tnn_last_error(const tnn_session * s);
 /* Return the error code of the last call on s, TNN_OK if it succeeded. */
 TNN_API int tnn_last_error_code(const tnn_session * s);
-/* Set how many nodes one graph may have, forward and backward together: 16384 by default, at most 2^21.
- * TNN_E_STATE: tensors of a graph exist. Set it before the first one, or right after tnn_reset_for_rebuild. */
+/* Set the number of nodes that a graph may have, forward and backward together: 16384 by default, at most 2^21.
+ * TNN_E_STATE: tensors of a graph exist. Set it before the first of them, or right after tnn_reset_for_rebuild. */
 TNN_API int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes);
-TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return how many nodes one graph may have. */
+TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return the number of nodes that a graph may have. */
 /* Set the number of threads that compute: 1 to tnn_available_cores(), which is the default, or up to 512 if
  * oversubscribe is not 0 (slow, for tests). Results do not depend on it. */
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
 /* Return the size of the weights buffer in bytes; 0 before it is allocated. */
 TNN_API int64_t tnn_session_weights_nbytes(tnn_session * s);
-/* Return the size of the realized graph's compute buffer in bytes; 0 before. */
+/* Return the size of the realized graph's compute buffer in bytes; 0 before a graph is realized. */
 TNN_API int64_t tnn_session_compute_nbytes(tnn_session * s);
-/* Drop all graphs and their tensors; the handles of these become stale. Weights stay. */
+/* Drop all graphs and their tensors, whose handles become stale. The weights stay. */
 TNN_API int tnn_reset_for_rebuild(tnn_session * s);
 
 /* ---- declare ----
- * Persistent tensors are declared before tnn_finalize_weights and are zero until uploaded. Inputs of one graph are
- * declared after it; each must be uploaded before the graph computes, and keeps its values for later computes.
+ * Declare persistent tensors before tnn_finalize_weights. Their values are zero until they are uploaded. Declare the
+ * inputs of a graph after it. Each must be uploaded before the graph computes, and keeps its values for later
+ * computes.
  *
- * All raise TNN_E_VALUE for a size that is not positive or overflows, TNN_E_STATE at the wrong time. */
+ * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
 TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t ne0); /* Declare a weight [ne0]. */
 /* Declare a weight [ne0, ne1]: a row-major (ne1, ne0) matrix. */
 TNN_API tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1);
@@ -130,8 +129,9 @@ TNN_API tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0); /* Declare an
 /* Declare an input of the graph, i32 [ne0]: the reference's second name for tnn_input_1d_i32. */
 TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0);
 
-/* ---- data ---- Copy values between arrays and tensors, ne0 fastest. n must equal the tensor's number of elements. */
-/* Upload real numbers to an f32, f16 or bf16 tensor, rounded to its dtype. */
+/* ---- data ---- Copy values between arrays and tensors. ne0 varies fastest. n must be the tensor's number of elements.
+ * */
+/* Upload real numbers to an f32, f16 or bf16 tensor. They are rounded to its dtype. */
 TNN_API int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * data, int64_t n);
 /* Upload integers to an i32 tensor. */
 TNN_API int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * data, int64_t n);
@@ -144,9 +144,9 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
 /* ---- operators ----
  * Each call appends one node, or several, to the graph and returns the result.
  *
- * All raise TNN_E_VALUE for shapes and numbers that do not fit, TNN_E_TYPE for dtypes, and TNN_E_STATE for stale or
- * foreign handles and outside of the building of a graph. */
-/* Return the product of a [k, m] (f32, f16 or bf16) and b [k, n]: [m, n]. Higher dimensions of a broadcast over b's. */
+ * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
+ * handles and if no graph is being built. */
+/* Return the product of a [k, m] (f32, f16 or bf16) and b [k, n]: [m, n]. ne2 and ne3 of a are repeated to b's. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a + b. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -156,7 +156,7 @@ TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_scale(tnn_session * s, tnn_tensor a, float factor); /* Return a * factor. */
 TNN_API tnn_tensor tnn_silu(tnn_session * s, tnn_tensor a);                /* Return a / (1 + exp(-a)). */
-/* Return GELU of a, ggml's tanh approximation. ggml has no derivative for it. */
+/* Return GELU of a, in ggml's tanh approximation. ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_gelu(tnn_session * s, tnn_tensor a);
 TNN_API tnn_tensor tnn_tanh(tnn_session * s, tnn_tensor a); /* Return tanh(a). ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_sqrt(tnn_session * s, tnn_tensor a); /* Return sqrt(a). */
@@ -170,16 +170,16 @@ TNN_API tnn_tensor tnn_soft_max_ext(tnn_session * s,
     tnn_tensor    a,
     tnn_tensor    mask,      /* optional, [ne0, >= ne1] */
     float         scale,     /* factor of a */
-    float         max_bias); /* above 0: ALiBi, which needs a mask and has no derivative */
-/* Return a with -inf in every place whose index in ne0 is above n_past + its index in ne1. */
+    float         max_bias); /* above 0: use ALiBi, which needs a mask and has no derivative */
+/* Return a copy of a with -inf in each element whose index in ne0 is greater than n_past + its index in ne1. */
 TNN_API tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past);
 /* Return x with rotary position embeddings, in x's shape. */
 TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     tnn_tensor    x,            /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
-    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
-    int32_t       n_dims,       /* how many of the d dimensions are rotated */
-    int32_t       mode,         /* 0: pairs of neighbours; 2 (NEOX): pairs n_dims/2 apart */
+    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
+    int32_t       n_dims,       /* the number of the d dimensions that are rotated */
+    int32_t       mode,         /* which dimensions are paired. 0: neighbours; 2 (NEOX): those n_dims/2 apart */
     int32_t       n_ctx_orig,   /* context length of the original training, for YaRN */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
@@ -189,8 +189,8 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     float         beta_slow);   /* of YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
-/* Return the concatenation of a and b along dimension dim. The bits are those of ggml's CONCAT, which has no
- * derivative; this call, made of two SETs, has one. */
+/* Return the concatenation of a and b along dimension dim. It consists of two SETs of ggml and has a derivative. The
+ * bits are those of ggml's CONCAT, which has none. */
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
 /* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
@@ -206,14 +206,14 @@ TNN_API tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, in
 TNN_API tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offset);
 /* Return a view [ne0, ne1] of a that starts at an offset in bytes. A row begins nb1 bytes after the row before it. */
 TNN_API tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset);
-/* Write a into b, converted to its floating dtype, and return a view of b. */
+/* Write a, converted to the floating dtype of b, into b, and return a view of b. */
 TNN_API tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a converted to TNN_F32, TNN_F16 or TNN_BF16. */
 TNN_API tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype);
 TNN_API tnn_tensor tnn_sum(tnn_session * s, tnn_tensor a);      /* Return the sum of all elements: [1]. */
 TNN_API tnn_tensor tnn_sum_rows(tnn_session * s, tnn_tensor a); /* Return the sums over ne0: [1, ne1, ...]. */
 /* Return the mean over the rows of -sum(labels * log_softmax(logits)): [1]. logits and labels have the same shape
- * [vocab, rows]. The sum is split as ggml does it with four threads, so its bits do not depend on their number. */
+ * [vocab, rows]. The sum is divided as in ggml with four threads, so its bits do not depend on their number. */
 TNN_API tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor labels);
 /* Append one AdamW step on the parameter w and its moments m and v, in place. */
 TNN_API tnn_tensor tnn_opt_step_adamw(tnn_session * s,
@@ -224,7 +224,7 @@ TNN_API tnn_tensor tnn_opt_step_adamw(tnn_session * s,
     tnn_tensor    hp);  /* [7]: learning rate, beta1, beta2, eps, weight decay, factor of m, factor of v */
 /* Append one SGD step on the parameter w, in place. hp [2]: learning rate, weight decay. */
 TNN_API tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor hp);
-/* Write row i of rows [d, n] to row ids[i] of dst [d, N] and return a view of dst. ids: an input, all different. */
+/* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids: an input, all different. */
 TNN_API tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids);
 /* Return the attention of queries over keys and values, [dv, h, T]. ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
@@ -233,16 +233,17 @@ TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
     tnn_tensor    v,              /* [dv, S, h_kv] */
     tnn_tensor    mask,           /* optional, f16 [S, >= T] */
     float         scale,          /* factor of the scores */
-    float         max_bias,       /* above 0: ALiBi */
+    float         max_bias,       /* above 0: use ALiBi */
     float         logit_softcap); /* above 0: scores x become logit_softcap * tanh(x / logit_softcap) */
 
 /* ---- fused ----
- * The fused operators: the shim's own kernels, which ggml runs as custom operators.
+ * The fused operators are the shim's own kernels. ggml runs them as custom operators.
  *
  * Each element of their matrix products is one chain of fused multiply-adds along k, so a row of a result has the same
  * bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
- * tnn_fused_cross_entropy; between its parameters and the loss only these operators, tnn_get_rows, and tnn_add of equal
- * shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are those of the operators. */
+ * tnn_fused_cross_entropy. Between its parameters and the loss, only these operators, tnn_get_rows, and tnn_add of
+ * equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
+ * */
 /* Return the products x W_i^T + b_i of one to three weights, side by side, plus add: [sum of m_i, rows]. */
 TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         x,       /* [k, rows] */
@@ -252,8 +253,8 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
 TNN_API tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps);
-/* Return the rotations that tnn_fused_attention applies: [d_head, rows], d_head/2 cosines and then d_head/2 sines. An
- * angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */
+/* Return the table of rotations for tnn_fused_attention: [d_head, rows], each row d_head/2 cosines, then d_head/2
+ * sines. An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */
 TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     tnn_tensor    positions,    /* i32 [rows] */
     tnn_tensor    freq_factors, /* optional, [d_head/2] */
@@ -275,17 +276,17 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, n] */
     tnn_tensor    rope_table, /* [d_head, n] */
     tnn_tensor    kv_cache,   /* persistent, [2 n_kv d_head, n_ctx] */
-    tnn_tensor    n_past,     /* i32 [1], the number of earlier tokens; each compute checks that it is 0 to n_ctx - n */
+    tnn_tensor    n_past,     /* i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute) */
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv);      /* key-value heads */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
 /* Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1]. The shapes are
- * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. Rows are summed in f64, in their order. Each
- * compute checks the targets (TNN_E_VALUE): every one is a token or ignore_id, and at least one is a token. */
+ * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The rows' losses are added in f64, in their
+ * order. Each compute checks the targets (TNN_E_VALUE): each is a token or ignore_id, and at least one is a token. */
 TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id);
 /* Return the norm of all gradients together, and the factor by which clipping multiplies a gradient: [2]. Call it after
- * tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor of every gradient, 1/n for n
+ * tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, 1/n for n
  * accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
 /* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. A norm that is not finite leaves
@@ -296,9 +297,9 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    m,     /* first moment */
     tnn_tensor    v,     /* second moment */
     tnn_tensor    hp,    /* [7], as for tnn_opt_step_adamw */
-    tnn_tensor    norm); /* optional, of tnn_fused_grad_norm: how the gradient is clipped */
+    tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
 
-/* ---- flags ---- The role and the name of a tensor. */
+/* ---- flags ---- Set the role and the name of a tensor. */
 /* Make an f32 input or weight a parameter: it gets a gradient.
  * TNN_E_TYPE, TNN_E_VALUE: any other tensor. */
 TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
@@ -312,7 +313,7 @@ TNN_API int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name
 TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return the name of a tensor, "" by default. */
 
 /* ---- forward ---- Allocate and run a graph without gradients. */
-/* Expand the forward graph of out and allocate it, once in a graph generation. */
+/* Expand the forward graph of out and allocate it. This can be done once, until tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
 /* Run the forward graph. If it raises, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
@@ -322,33 +323,33 @@ TNN_API int tnn_compute(tnn_session * s);
 /* ---- train ---- Build, allocate and run a graph with its backward pass and its optimizer. */
 /* Expand the forward graph of the loss without allocating it. */
 TNN_API int tnn_build_forward_only(tnn_session * s, tnn_tensor loss);
-/* Build the training graph: a copy of the forward graph with gradients ("graph b"). It is checked first that every node
- * between a parameter and the loss has a derivative, and that the graph fits the capacity. */
+/* Build the training graph ("graph b"): a copy of the forward graph with gradients. First check that every node between
+ * a parameter and the loss has a derivative, and that the graph fits the capacity. */
 TNN_API int tnn_build_backward(tnn_session * s);
 /* Return the gradient of a parameter. To download it, flag it with tnn_set_output before tnn_realize_backward. */
 TNN_API tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t);
 /* Append an optimizer node to the training graph. */
 TNN_API int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node);
-/* Flag every node of the training graph as an output: no memory is shared, and each can be downloaded. */
+/* Flag every node of the training graph as an output. Then no nodes share memory, and each can be downloaded. */
 TNN_API int tnn_pin_all_graph_b_nodes(tnn_session * s);
 TNN_API int tnn_realize_backward(tnn_session * s); /* Allocate the training graph. */
 /* Set the gradient of the loss to 1, all other gradients and the optimizers' moments to 0. */
 TNN_API int tnn_graph_reset(tnn_session * s);
 /* Set the gradient of the loss to 1 and all other gradients to 0; leave the moments as they are. */
 TNN_API int tnn_graph_reset_grads_only(tnn_session * s);
-/* Run forward, backward and optimizer in one compute. Needs a reset since the last one. Fails as tnn_compute does. */
+/* Run forward, backward and optimizer in one compute. Reset the graph before each call. Raises as tnn_compute does. */
 TNN_API int tnn_compute_backward(tnn_session * s);
-/* The tensors of a training step: ids and targets i32 [n], hp [n_hp], the loss, and the norm or 0. */
+/* The tensors of a training step: ids and targets, i32 [n]; hp [n_hp]; the loss; and the norm, or 0. */
 typedef struct tnn_step {
     tnn_tensor ids, targets, hp, loss, norm;
 } tnn_step;
-/* bits of tnn_train_step's mode */
+/* the bits of argument mode of tnn_train_step */
 enum tnn_step_mode {
     TNN_STEP_RESET_MOMENTS = 1, /* set the optimizers' moments to 0 first */
-    TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the step before, which tnn_set_output must have flagged */
-    TNN_STEP_NO_UPDATE     = 4  /* leave the weights and moments: tnn_fused_adamw steps do nothing */
+    TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the previous step, flagged with tnn_set_output */
+    TNN_STEP_NO_UPDATE     = 4  /* leave weights and moments unchanged: tnn_fused_adamw steps do nothing */
 };
-/* Reset, upload, compute and download in one call. An error in the compute leaves the uploaded values. */
+/* Reset, upload, compute and download in one call. After an error in the compute the uploaded values stay. */
 TNN_API int tnn_train_step(tnn_session * s,
     const tnn_step * step,
     const int32_t *  ids,     /* n of them */
@@ -359,11 +360,11 @@ TNN_API int tnn_train_step(tnn_session * s,
     int32_t          mode,    /* of enum tnn_step_mode */
     float *          loss,    /* result */
     float *          norm);   /* result; may be NULL if step->norm is 0 */
-/* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. It computes what
- * tnn_compute or tnn_compute_backward does, with the same results, but slower. */
+/* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are
+ * those of tnn_compute or tnn_compute_backward, but it is slower. */
 TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);
 
-/* ---- introspection ---- Look at tensors and at the graph. */
+/* ---- introspection ---- Inspect tensors and the graph. */
 /* Return the size of dimension 0, the fastest-varying one. */
 TNN_API int64_t tnn_tensor_ne0(tnn_session * s, tnn_tensor t);
 TNN_API int64_t tnn_tensor_ne1(tnn_session * s, tnn_tensor t);    /* Return the size of dimension 1. */
@@ -380,19 +381,19 @@ TNN_API const char * tnn_tensor_op_name(tnn_session * s, tnn_tensor t);
 /* Return operand i of t, or none.
  * TNN_E_VALUE: i is not 0 to 9. */
 TNN_API tnn_tensor tnn_tensor_src(tnn_session * s, tnn_tensor t, int32_t i);
-/* Return the number of nodes of the training graph if it is built, else of the forward graph; 0 before either. */
+/* Return the number of nodes of the training graph if it is built, else of the forward graph, else 0. */
 TNN_API int64_t tnn_graph_n_nodes(tnn_session * s);
 /* Return node i of the graph that tnn_graph_n_nodes counts, in the order of computation.
  * TNN_E_VALUE: i is out of range. */
 TNN_API tnn_tensor tnn_graph_node(tnn_session * s, int64_t i);
 
-/* ---- random ---- The random streams of the reference's initialisation. These calls need no session. */
+/* ---- random ---- Draw from the random streams of the reference's initialisation. These calls need no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
 /* Compute the state of a new stream; any seed is allowed.
  * TNN_E_VALUE: an unknown kind. */
 TNN_API int tnn_random_seed(int32_t kind, int64_t seed, uint64_t * state);
 /* Fill data with n values of N(0, std^2), by Box-Muller in f64 (log, cos and sin of the C library), rounded to f32, and
- * move the state on. Each call starts a fresh pair, and an odd n drops the last sine. */
+ * advance the state. Each call starts a new pair, and an odd n drops the last sine. */
 TNN_API int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data, int64_t n);
 /* cffi: end */
 #endif

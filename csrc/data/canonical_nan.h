@@ -1,5 +1,6 @@
-/* data/canonical_nan.h - one NaN for all. The sign of a NaN that an operation makes depends on the processor, and which operand's NaN it
- * passes on depends on the compiler. Results that leave the shim contain only the positive quiet NaN without a payload. */
+/* data/canonical_nan.h - replaces every NaN by the same NaN. The sign of a NaN that an operation makes depends on the
+ * processor, and the compiler decides which operand's NaN becomes the result. Results that leave the shim contain only
+ * the positive quiet NaN without a payload. */
 #ifndef TNN_CANONICAL_NAN_H
 #define TNN_CANONICAL_NAN_H
 

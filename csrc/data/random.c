@@ -8,11 +8,12 @@
 
 /* Uniform in (0, 1]: s <- (s * 1103515245 + 12345) mod 2^31, (s + 1) / 2^31. */
 static double lcg31_uniform(uint64_t * s) {
-    *s = (*s * UINT64_C(1103515245) + 12345) & LCG_MASK; /* wraps mod 2^64, a multiple of 2^31 */
+    *s = (*s * UINT64_C(1103515245) + 12345) & LCG_MASK; /* wraps mod 2^64, which is harmless because 2^64 is a multiple
+    of 2^31 */
     return ((double) *s + 1.0) / 2147483648.0;
 }
 
-/* Uniform in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. Seed 0 is its fixed point. */
+/* Uniform in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. State 0 never changes. */
 static double xorshift64_uniform(uint64_t * s) {
     uint64_t x = *s;
     x ^= x << 13;
@@ -26,7 +27,8 @@ static double uniform(int32_t kind, uint64_t * s) {
     return kind == TNN_RANDOM_LCG31 ? lcg31_uniform(s) : xorshift64_uniform(s);
 }
 
-/* ((seed + 104729) * 2654435761) mod 2147483647, the mathematical remainder; 8 draws are discarded. */
+/* The state is ((seed + 104729) * 2654435761) mod 2147483647, a remainder that is never negative. The first 8 draws are
+ * discarded. */
 static uint64_t lcg31_seed(int64_t seed) {
     const int64_t modulus = 2147483647;
     /* The sum is reduced mod m before the multiplication, so that the product fits 62 bits. */

@@ -14,7 +14,8 @@ static bool want_memory(tnn_session * s, const struct ggml_tensor * t) {
     if (tnn__is_persistent(t)) {
         tnn__fail_stage(s, "a persistent tensor has memory only after tnn_finalize_weights");
     } else {
-        tnn__fail(s, TNN_E_STATE, "t (%s) has no memory: it is not in a realized graph", ggml_get_name(t));
+        tnn__fail(s, TNN_E_STATE, "t (%s) has no memory yet: realize the graph that contains it first",
+                  ggml_get_name(t));
     }
     return false;
 }
@@ -25,21 +26,23 @@ static bool want_count(tnn_session * s, const struct ggml_tensor * t, const void
         return false;
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of elements of t (%s), of shape %s: %lld", (long long) n, ggml_get_name(t),
+        tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of elements of t (%s), of shape %s: %lld",
+                  (long long) n, ggml_get_name(t),
                   tnn__shape(t), (long long) ggml_nelements(t));
         return false;
     }
     return true;
 }
 
-/* The entry of a tensor that the caller may write: an input with memory. */
+/* Returns the entry of a tensor that the caller may write, which is an input with memory, or NULL with an error. */
 static struct tnn_entry * writable(tnn_session * s, const char * call, tnn_tensor h) {
     struct tnn_entry * e = tnn__enter(s, call) ? tnn__entry(s, "t", h) : NULL;
     if (e == NULL) {
         return NULL;
     }
     if (!e->is_input) {
-        tnn__fail(s, TNN_E_VALUE, "t (%s) is the result of an operator (%s); only declared tensors can be uploaded", ggml_get_name(e->tensor),
+        tnn__fail(s, TNN_E_VALUE, "t (%s) is the result of an operator (%s); only declared tensors can be uploaded",
+                  ggml_get_name(e->tensor),
                   ggml_op_name(e->tensor->op));
         return NULL;
     }
@@ -58,7 +61,8 @@ int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * dat
             memcpy(x->data, data, (size_t) n * sizeof(float));
             break;
         case GGML_TYPE_F16:
-            tnn__arithmetic_begin(&callers); /* rounding to infinity must not trap, even if the caller traps overflow */
+            /* Rounding to infinity must not end the process if the caller has enabled traps for overflow. */
+            tnn__arithmetic_begin(&callers);
             ggml_fp32_to_fp16_row(data, x->data, n);
             tnn__arithmetic_end(&callers);
             break;
@@ -66,7 +70,8 @@ int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * dat
             ggml_fp32_to_bf16_row(data, x->data, n);
             break;
         default:
-            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_int_array", ggml_get_name(x), ggml_type_name(x->type));
+            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_int_array",
+                             ggml_get_name(x), ggml_type_name(x->type));
     }
     e->uploaded = true;
     return TNN_OK;
@@ -78,7 +83,8 @@ int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * dat
         return tnn_last_error_code(s);
     }
     if (e->tensor->type != GGML_TYPE_I32) {
-        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_float_array", ggml_get_name(e->tensor),
+        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_float_array",
+                         ggml_get_name(e->tensor),
                          ggml_type_name(e->tensor->type));
     }
     memcpy(e->tensor->data, data, (size_t) n * sizeof(int32_t));
@@ -96,7 +102,8 @@ int tnn_zero_tensor(tnn_session * s, tnn_tensor t) {
     return TNN_OK;
 }
 
-/* A tensor whose memory contains its values: an input that was uploaded, or a computed output. */
+/* Returns a tensor whose memory contains its values, which is an uploaded input or a computed output, or NULL with an
+ * error. */
 static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_tensor h) {
     struct tnn_entry * e = tnn__enter(s, call) ? tnn__entry(s, "t", h) : NULL;
     if (e == NULL || !want_memory(s, e->tensor)) {
@@ -111,17 +118,20 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     if (root->op == GGML_OP_NONE) {
         const struct tnn_entry * input = tnn__entry_of(s, root);
         if (input == NULL || !input->is_input) {
-            tnn__fail(s, TNN_E_VALUE, "t (%s) is internal memory of an operator, not a tensor with values", ggml_get_name(root));
+            tnn__fail(s, TNN_E_VALUE, "t (%s) is internal memory of an operator, not a tensor with values",
+                      ggml_get_name(root));
             return NULL;
         }
         if (!input->uploaded) {
-            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded, so it has no values to download", ggml_get_name(root));
+            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded, so it has no values to download",
+                      ggml_get_name(root));
             return NULL;
         }
         return t;
     }
     if (((t->flags | root->flags) & GGML_TENSOR_FLAG_OUTPUT) == 0) {
-        tnn__fail(s, TNN_E_STATE, "t (%s) is not an output: later nodes reuse its memory; call tnn_set_output before realizing",
+        tnn__fail(s, TNN_E_STATE, "t (%s) is not an output: later nodes reuse its memory; call tnn_set_output before "
+                                  "realizing",
                   ggml_get_name(t));
         return NULL;
     }
@@ -160,7 +170,8 @@ int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
             copy_results(data, data, n);
             break;
         default:
-            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array", ggml_get_name(x), ggml_type_name(x->type));
+            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array",
+                             ggml_get_name(x), ggml_type_name(x->type));
     }
     return TNN_OK;
 }

@@ -1,4 +1,5 @@
-/* graph/backward.c - builds and runs graph b, the training graph: the forward graph, its backward and the optimizer steps. */
+/* graph/backward.c - builds and runs the training graph ("graph b"): the forward graph, its backward pass and the
+ * optimizer steps. */
 #include "graph/backward.h"
 
 #include "graph/check.h"
@@ -44,7 +45,7 @@ int tnn_build_backward(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_FORWARD_BUILT) {
-        return tnn__fail_stage(s, "tnn_build_backward needs tnn_build_forward_only");
+        return tnn__fail_stage(s, "tnn_build_backward can be called only after tnn_build_forward_only");
     }
     if (!any_loss(s->gf)) {
         return tnn__fail(s, TNN_E_STATE, "no node of the forward graph is flagged as a loss; call tnn_set_loss first");
@@ -57,14 +58,17 @@ int tnn_build_backward(tnn_session * s) {
     const int64_t limit = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes
                         + (fused ? 0 : tnn__half_product_tensors(s->gf));
     if (limit > s->capacity) {
-        return tnn__fail(s, TNN_E_STATE, "the backward of %d nodes may need a graph capacity of %lld, but the capacity is %lld; "
-                         "rebuild with a larger tnn_session_set_graph_capacity", s->gf->n_nodes, (long long) limit, (long long) s->capacity);
+        return tnn__fail(s, TNN_E_STATE, "the backward pass of %d nodes may need a graph capacity of %lld, but the "
+                                         "capacity is %lld; "
+                         "set a larger one with tnn_session_set_graph_capacity and build the graph again",
+s->gf->n_nodes, (long long) limit, (long long) s->capacity);
     }
     struct tnn_reserve reserve = { 0 }; /* memory in which ggml marks the tensors that need a gradient */
     if (!fused && !tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }
-    if (s->gb_unfinished != NULL) { /* use it again, because the context has room for one copy only */
+    /* An earlier call left this copy; it is used again, because the context has memory for one copy only. */
+    if (s->gb_unfinished != NULL) {
         s->gb = s->gb_unfinished;
         ggml_graph_clear(s->gb);
         memset(s->gb->grads, 0, s->gb->visited_hash_set.size * sizeof(*s->gb->grads));
@@ -101,7 +105,8 @@ tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
     }
     struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
     if (grad == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is not a parameter, or no loss depends on it", ggml_get_name(x));
+        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is not a parameter, or no loss depends on it",
+                  ggml_get_name(x));
         return 0;
     }
     return tnn__handle(s, grad);
@@ -113,10 +118,12 @@ int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node) {
         return tnn_last_error_code(s);
     }
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
-        return tnn__fail_stage(s, "graph b can be extended only between tnn_build_backward and tnn_realize_backward");
+        return tnn__fail_stage(s, "nodes can be appended to the training graph only between tnn_build_backward and "
+                                  "tnn_realize_backward");
     }
     if (t->op == GGML_OP_NONE) {
-        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input, so there is nothing to compute", ggml_get_name(t));
+        return tnn__fail(s, TNN_E_VALUE, "node (%s) is an input; it must be the result of an operator",
+                         ggml_get_name(t));
     }
     return tnn__expand(s, s->gb, t);
 }
@@ -126,7 +133,8 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
-        return tnn__fail_stage(s, "graph b can be pinned only between tnn_build_backward and tnn_realize_backward");
+        return tnn__fail_stage(s, "the nodes of the training graph can be pinned only between tnn_build_backward and "
+                                  "tnn_realize_backward");
     }
     for (int i = 0; i < s->gb->n_nodes; i++) {
         ggml_set_output(s->gb->nodes[i]);
@@ -134,7 +142,8 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
     return TNN_OK;
 }
 
-/* Is the gradient of each parameter an output, and computed by a kernel that can add to the values in its memory? */
+/* Returns whether the gradient of each parameter is an output that a kernel computes which can add to earlier
+ * values. */
 static bool gradients_kept(const struct ggml_cgraph * gb) {
     for (int i = 0; i < gb->n_nodes; i++) {
         if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
@@ -152,13 +161,15 @@ int tnn_realize_backward(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BACKWARD_BUILT) {
-        return tnn__fail_stage(s, "tnn_realize_backward needs tnn_build_backward");
+        return tnn__fail_stage(s, "tnn_realize_backward can be called only after tnn_build_backward");
     }
     const bool fused = tnn__is_fused(s->gb);
     int rc = fused ? tnn__schedule_steps(s, s->gb) : TNN_OK;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
-    if (rc == TNN_OK) { /* This step comes last: a step that failed after it could not be repeated, because tensors are placed once. */
+    /* This is done last, because tensors get their places only once: after a later failure the call could not be
+     * repeated. */
+    if (rc == TNN_OK) {
         s->gradients_kept = gradients_kept(s->gb);
         rc = tnn__plan_and_allocate(s, s->gb);
     }
@@ -189,7 +200,9 @@ int tnn__reset(tnn_session * s, bool moments) {
             zero_moments(node);
         }
         struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
-        if (accumulator != NULL) { /* only a loss has one: ggml overwrites the gradients of parameters, so they need no reset */
+        /* Only a loss has such a gradient tensor here: ggml overwrites the gradients of parameters, so they need no
+         * reset. */
+        if (accumulator != NULL) {
             *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
         }
     }
@@ -210,10 +223,11 @@ int tnn_compute_backward(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
-        return tnn__fail_stage(s, "tnn_compute_backward needs tnn_realize_backward");
+        return tnn__fail_stage(s, "tnn_compute_backward can be called only after tnn_realize_backward");
     }
     if (!s->reset_done) {
-        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_backward");
+        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each "
+                                         "tnn_compute_backward");
     }
     const int rc = tnn__run(s, s->gb, NULL);
     s->reset_done = s->reset_done && rc != TNN_OK;

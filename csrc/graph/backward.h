@@ -1,10 +1,10 @@
-/* graph/backward.h - what a training step does with graph b. */
+/* graph/backward.h - what a training step does with the training graph ("graph b"). */
 #ifndef TNN_BACKWARD_H
 #define TNN_BACKWARD_H
 
 #include "session.h"
 
-/* Before a compute: sets the gradient of the loss to 1 and, with moments, the moments to 0. */
+/* Sets the gradient of the loss to 1, and the moments to 0 if `moments` is true. Call it before a compute. */
 int tnn__reset(tnn_session * s, bool moments);
 
 #endif

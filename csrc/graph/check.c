@@ -1,4 +1,4 @@
-/* graph/check.c - problems that ggml would abort on, found before it is called. */
+/* graph/check.c - finds problems on which ggml would abort, before ggml is called. */
 #include "graph/check.h"
 
 #include "graph/half_products.h"
@@ -35,7 +35,7 @@ static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_t
     return rule->refuses != NULL ? rule->refuses(g, t) : NULL;
 }
 
-/* Does t pass a gradient on to an operand? ggml_build_backward_expand decides it by the same rule. */
+/* Returns whether t passes a gradient on to an operand, by the same rule as ggml_build_backward_expand. */
 static bool passes_on(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule  = tnn__rule_of(t);
     const uint32_t             skips = rule != NULL ? rule->skips : 0;
@@ -60,12 +60,14 @@ int tnn__check_differentiable(tnn_session * s, const struct ggml_cgraph * gf) {
         }
         const bool fed = passes_on(&g, t);
         if ((t->flags & GGML_TENSOR_FLAG_LOSS) && !fed) {
-            rc = tnn__fail(s, TNN_E_STATE, "the loss %s depends on no parameter; flag the trainable tensors with tnn_set_param "
+            rc = tnn__fail(s, TNN_E_STATE, "the loss %s depends on no parameter; flag the trainable tensors with "
+                                           "tnn_set_param "
                                            "before the forward graph is built", ggml_get_name(t));
         } else if (fed || (t->flags & GGML_TENSOR_FLAG_PARAM)) {
             const char * why = refusal(&g, t);
             if (why != NULL) {
-                rc = tnn__fail(s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but %s", ggml_get_name(t),
+                rc = tnn__fail(s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but %s",
+                               ggml_get_name(t),
                                op_label(t), why);
             }
             g.needed[ggml_hash_find(&gf->visited_hash_set, t)] = true;
@@ -80,7 +82,8 @@ int tnn__check_differentiable(tnn_session * s, const struct ggml_cgraph * gf) {
 static int check_uploaded(tnn_session * s, const struct ggml_tensor * t) {
     const struct tnn_entry * e = tnn__entry_of(s, t);
     if (e != NULL && e->is_input && !e->uploaded) {
-        return tnn__fail(s, TNN_E_STATE, "input %s of shape %s was never uploaded; upload it first", ggml_get_name(t), tnn__shape(t));
+        return tnn__fail(s, TNN_E_STATE, "input %s of shape %s was never uploaded; upload it first",
+                         ggml_get_name(t), tnn__shape(t));
     }
     return TNN_OK;
 }

@@ -1,4 +1,4 @@
-/* graph/check.h - problems that ggml would abort on, found before it is called. */
+/* graph/check.h - finds problems on which ggml would abort, before ggml is called. */
 #ifndef TNN_CHECK_H
 #define TNN_CHECK_H
 

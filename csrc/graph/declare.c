@@ -25,7 +25,7 @@ static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
     return true;
 }
 
-/* A context in mem, or NULL with an error. */
+/* Returns a ggml context that uses the memory mem, or NULL with an error. */
 static struct ggml_context * context_new(tnn_session * s, size_t mem_size, void * mem) {
     struct tnn_reserve reserve = { 0 };
     if (!tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .small = 1 })) {
@@ -67,14 +67,16 @@ static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum gg
         return 0;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was already called");
+        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was already "
+                                  "called");
         return 0;
     }
     if (!check_sizes(s, ne, n_dims)) {
         return 0;
     }
     if (s->weights.n >= TNN_MAX_PERSISTENT) {
-        tnn__fail(s, TNN_E_STATE, "a session has at most %lld persistent tensors", (long long) TNN_MAX_PERSISTENT);
+        tnn__fail(s, TNN_E_STATE, "a session can have at most %lld persistent tensors, and it has that many already",
+                  (long long) TNN_MAX_PERSISTENT);
         return 0;
     }
     if (!reserve_weight(s) || !tnn__table_grow(s, &s->weights)) {
@@ -124,12 +126,14 @@ int tnn_finalize_weights(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights is called once");
+        return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights can be called only "
+                                         "once");
     }
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;
     for (int64_t i = 0; i < s->weights.n; i++) {
-        size += GGML_PAD(ggml_nbytes(s->weights.entries[i].tensor), align); /* 2^21 tensors of < 2^33 bytes: no overflow */
+        /* Cannot overflow: there are at most 2^21 tensors of less than 2^33 bytes. */
+        size += GGML_PAD(ggml_nbytes(s->weights.entries[i].tensor), align);
     }
     if (size > 0) {
         s->buf_w = tnn__buffer_alloc(s, size, "the weights");
@@ -150,7 +154,7 @@ int tnn_finalize_weights(tnn_session * s) {
 
 /* ------------------------------------------------------------------ the tensors of a graph */
 
-/* The compute context has room for capacity tensors and for both graphs. */
+/* The compute context has memory for as many tensors as the capacity, and for both graphs. */
 static bool open_compute_context(tnn_session * s) {
     if (s->ctx_c != NULL) {
         return true;
@@ -185,7 +189,7 @@ bool tnn__reserve_nodes(tnn_session * s, int n) {
     }
     if (s->n_tensors_c + n > s->capacity) {
         tnn__fail(s, TNN_E_STATE, "the graph is full: it has %lld tensors and its capacity is %lld; "
-                  "set a larger tnn_session_set_graph_capacity before building",
+                  "set a larger one with tnn_session_set_graph_capacity before building the graph",
                   (long long) s->n_tensors_c, (long long) s->capacity);
         return false;
     }

@@ -1,4 +1,4 @@
-/* graph/declare.h - room for the tensors of a graph. */
+/* graph/declare.h - checks that a graph can take more tensors. */
 #ifndef TNN_DECLARE_H
 #define TNN_DECLARE_H
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* Flags decide how a graph is expanded and where its tensors are placed, so they are set before that. */
+/* Flags decide how a graph is expanded and where its tensors are placed, so they must be set before that. */
 static struct ggml_tensor * flag_operand(tnn_session * s, const char * call, tnn_tensor h) {
     struct ggml_tensor * t = tnn__enter(s, call) ? tnn__tensor(s, "t", h) : NULL;
     if (t != NULL && (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED)) {
@@ -20,10 +20,12 @@ int tnn_set_param(tnn_session * s, tnn_tensor t) {
         return tnn_last_error_code(s);
     }
     if (x->op != GGML_OP_NONE) {
-        return tnn__fail(s, TNN_E_VALUE, "t is the result of an operator (%s); a parameter must be a declared tensor", ggml_op_name(x->op));
+        return tnn__fail(s, TNN_E_VALUE, "t is the result of an operator (%s); a parameter must be a declared tensor",
+                         ggml_op_name(x->op));
     }
     if (x->type != GGML_TYPE_F32) {
-        return tnn__fail(s, TNN_E_TYPE, "t has dtype %s; ggml's CPU backend trains f32 only", ggml_type_name(x->type));
+        return tnn__fail(s, TNN_E_TYPE, "t has dtype %s, but a parameter must be f32, the only dtype that ggml's CPU "
+                                        "backend can train", ggml_type_name(x->type));
     }
     if (s->gf != NULL) {
         return tnn__fail_stage(s, "a parameter must be flagged before the forward graph is built");
@@ -38,7 +40,8 @@ int tnn_set_loss(tnn_session * s, tnn_tensor t) {
         return tnn_last_error_code(s);
     }
     if (!ggml_is_scalar(x) || x->type != GGML_TYPE_F32) {
-        return tnn__fail(s, TNN_E_VALUE, "t has shape %s and dtype %s, a loss must be an f32 scalar", tnn__shape(x), ggml_type_name(x->type));
+        return tnn__fail(s, TNN_E_VALUE, "t has shape %s and dtype %s, but a loss must be an f32 scalar",
+                         tnn__shape(x), ggml_type_name(x->type));
     }
     if (x->op == GGML_OP_NONE) {
         return tnn__fail(s, TNN_E_VALUE, "t is an input; a loss must be the result of an operator");
@@ -68,7 +71,8 @@ int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
         return tnn__fail(s, TNN_E_VALUE, "name must be a string, got NULL");
     }
     if (strlen(name) >= GGML_MAX_NAME) {
-        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes, got %zu", GGML_MAX_NAME - 1, strlen(name));
+        return tnn__fail(s, TNN_E_VALUE, "name must be a string of at most %d bytes, got %zu",
+                         GGML_MAX_NAME - 1, strlen(name));
     }
     ggml_set_name(x, name);
     return TNN_OK;

@@ -1,4 +1,4 @@
-/* graph/forward.c - the forward graph: expanding, realizing, computing. */
+/* graph/forward.c - expands, realizes and computes the forward graph. */
 #include "graph/forward.h"
 
 #include "graph/handles.h"
@@ -34,7 +34,8 @@ int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor 
             }
         }
         if (src == NULL) {
-            ggml_build_forward_expand(graph, top->t); /* the operands are in the graph already: ggml recurses one level only */
+            /* The operands are in the graph already, so this call recurses only one level. */
+            ggml_build_forward_expand(graph, top->t);
             depth--;
             continue;
         }
@@ -59,12 +60,16 @@ int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
         return s->code;
     }
     if (s->stage != TNN_STAGE_BUILD) {
-        return tnn__fail_stage(s, "a forward graph is built once per tnn_reset_for_rebuild");
+        return tnn__fail_stage(s, "a forward graph can be built only once; call tnn_reset_for_rebuild to build "
+                                  "another");
     }
     if (tnn__is_persistent(t) || t->op == GGML_OP_NONE) {
-        return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input, so there is nothing to compute", arg, ggml_get_name(t));
+        return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input; it must be the result of an operator",
+                         arg, ggml_get_name(t));
     }
-    if (s->gf == NULL) { /* An earlier call that ran out of memory has left its graph here; the context has room for one graph. */
+    /* If an earlier call ran out of memory, its graph is still here. It is used again, because the context has memory
+     * for one. */
+    if (s->gf == NULL) {
         s->gf = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
     }
     const int rc = tnn__expand(s, s->gf, t);
@@ -106,7 +111,7 @@ int tnn_compute(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
-        return tnn__fail_stage(s, "tnn_compute needs tnn_realize");
+        return tnn__fail_stage(s, "tnn_compute can be called only after tnn_realize");
     }
     return tnn__run(s, s->gf, NULL);
 }

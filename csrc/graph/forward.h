@@ -1,4 +1,4 @@
-/* graph/forward.h - how a graph is expanded from its result. */
+/* graph/forward.h - expands a graph from its result. */
 #ifndef TNN_FORWARD_H
 #define TNN_FORWARD_H
 
@@ -6,7 +6,7 @@
 
 /* Appends to a graph the ancestors of t, then t. */
 int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor * t);
-/* Expands the forward graph of out, which is the call's argument arg. */
+/* Expands the forward graph of out. arg is the name of this argument in the call, for errors. */
 int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg);
 
 #endif

@@ -1,5 +1,5 @@
-/* graph/fused_backward.c - the backward of a fused graph, which the shim appends itself: from the loss back to the parameters, each
- * node's row (kernels/kernel.h) appends the gradients of its operands. */
+/* graph/fused_backward.c - appends the backward pass of a fused graph, which the shim does itself. From the loss back
+ * to the parameters, the row of each node's kernel (kernels/kernel.h) appends the gradients of its operands. */
 #include "graph/fused_backward.h"
 
 #include "graph/gradients.h"
@@ -22,7 +22,7 @@ static void add_backward(struct tnn_gradients * g, struct ggml_tensor * node, st
 static const struct tnn_kernel_type ADD      = { .backward = add_backward, .differentiable = TNN_ALL_OPERANDS };
 static const struct tnn_kernel_type GET_ROWS = { .backward = tnn__embedding_backward, .differentiable = TNN_OPERAND(0) };
 
-/* The row that differentiates a node, or NULL if it has no derivative in a fused graph. */
+/* Returns the row that differentiates a node, or NULL if the node has no derivative in a fused graph. */
 static const struct tnn_kernel_type * row_of(const struct ggml_tensor * t) {
     const struct tnn_kernel * k = tnn__kernel_of(t);
     if (k != NULL) {
@@ -55,7 +55,7 @@ bool tnn__is_fused(const struct ggml_cgraph * graph) {
     return false;
 }
 
-/* Can a gradient flow from node t, which row differentiates, to its operand j? */
+/* Returns whether a gradient can flow from node t, which row differentiates, to operand j of t. */
 static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml_tensor * t, int j) {
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {
@@ -64,7 +64,8 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     return (row->differentiable & TNN_OPERAND(j)) != 0;
 }
 
-/* Returns needed[slot]: the tensor depends on a parameter, or is one. Free it with free(). NULL with an error. */
+/* Returns an array by slot, true if the tensor depends on a parameter or is one; free it with free(). NULL with an
+ * error. */
 static bool * find_needed(tnn_session * s, const struct ggml_cgraph * graph) {
     bool * needed = calloc(graph->visited_hash_set.size, sizeof(bool));
     if (needed == NULL) {
@@ -90,17 +91,20 @@ static int check_node(tnn_session * s, const struct ggml_cgraph * gf, const bool
         return TNN_OK;
     }
     if (row == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but has no derivative in a fused graph: "
+        return tnn__fail(s, TNN_E_VALUE, "node %s (%s) lies between a parameter and the loss, but has no derivative "
+                                         "in a fused graph: "
                          "use the fused operators, tnn_get_rows and tnn_add of equal shapes", ggml_get_name(t),
                          k != NULL ? k->type->name : ggml_op_desc(t));
     }
     if (row->is_loss && !(t->flags & GGML_TENSOR_FLAG_LOSS)) {
-        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but it is not the loss; a fused graph "
+        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but it is not the "
+                                         "loss; a fused graph "
                          "can have only one", ggml_get_name(t));
     }
     for (int j = 0; j < tnn__n_operands(t); j++) {
         if (needed[ggml_hash_find(&gf->visited_hash_set, t->src[j])] && !gradient_flows(row, t, j)) {
-            return tnn__fail(s, TNN_E_VALUE, "operand %d of node %s depends on a parameter, but no gradient flows to it; "
+            return tnn__fail(s, TNN_E_VALUE, "operand %d of node %s depends on a parameter, but no gradient flows to "
+                                             "it; "
                              "use an operand that depends on no parameter", j, ggml_get_name(t));
         }
     }
@@ -114,13 +118,14 @@ int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf) {
     for (int i = 0; i < gf->n_nodes && rc == TNN_OK; i++) {
         const struct ggml_tensor * t = gf->nodes[i];
         if ((t->flags & GGML_TENSOR_FLAG_LOSS) && t != loss) {
-            rc = tnn__fail(s, TNN_E_STATE, "two nodes are flagged as losses; a fused graph has one loss");
+            rc = tnn__fail(s, TNN_E_STATE, "two nodes are flagged as losses; a fused graph can have only one");
         } else if (needed[ggml_hash_find(&gf->visited_hash_set, t)]) {
             rc = check_node(s, gf, needed, t);
         }
     }
     if (rc == TNN_OK && !needed[ggml_hash_find(&gf->visited_hash_set, loss)]) {
-        rc = tnn__fail(s, TNN_E_STATE, "the loss %s depends on no parameter; flag the trainable tensors with tnn_set_param "
+        rc = tnn__fail(s, TNN_E_STATE, "the loss %s depends on no parameter; flag the trainable tensors with "
+                                       "tnn_set_param "
                                        "before the forward graph is built", ggml_get_name(loss));
     }
     free(needed);

@@ -32,12 +32,13 @@ void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct
     *grad_slot(g, t) = sum;
 }
 
-/* How a kernel node continues an earlier part of the gradient. */
+/* How a kernel node adds to an earlier part of the gradient. */
 struct start {
     bool has_add, continues;
 };
 
-/* Appends a kernel node that computes a gradient of t: a new tensor or, if start.continues, args[0] itself. NULL: out of memory. */
+/* Appends a kernel node that computes a gradient of t into a new tensor, or into args[0] if start.continues. Returns
+ * NULL if memory runs out. */
 static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_tensor * t, const struct tnn_kernel_type * type,
                                  const void * params, struct start start, struct ggml_tensor ** args, int n_args) {
     const int64_t        ne0  = start.continues ? 0 : t->ne[0];
@@ -59,7 +60,8 @@ void tnn__add_gradient(struct tnn_gradients * g, struct ggml_tensor * t, const s
                        struct ggml_tensor ** args, int n_args) {
     struct ggml_tensor      * before   = *grad_slot(g, t);
     const struct tnn_kernel * k_before = before != NULL ? tnn__kernel_of(before) : NULL;
-    const bool                own      = k_before != NULL && k_before->gradient_of == t; /* its memory is this tensor's alone */
+    /* No other tensor uses the memory of this one. */
+    const bool                own      = k_before != NULL && k_before->gradient_of == t;
     struct ggml_tensor      * operands[GGML_MAX_SRC];
     if (before == NULL || type->sum == TNN_SUM_BY_NODE || (type->sum == TNN_SUM_IN_PLACE && !own)) {
         tnn__pass_gradient(g, t, emit(g, t, type, params, (struct start) { 0 }, args, n_args));

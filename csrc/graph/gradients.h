@@ -1,10 +1,10 @@
-/* graph/gradients.h - what the backward functions of the kernels append to graph b. */
+/* graph/gradients.h - functions with which the backward functions of the kernels append gradients to graph b. */
 #ifndef TNN_GRADIENTS_H
 #define TNN_GRADIENTS_H
 
 #include "kernels/kernel.h"
 
-/* The state of differentiating a fused graph. */
+/* The state while a fused graph is differentiated. */
 struct tnn_gradients {
     tnn_session              * s;
     struct ggml_cgraph       * gb;
@@ -13,14 +13,15 @@ struct tnn_gradients {
     bool                       failed; /* out of memory; the session has the error */
 };
 
-/* Does t depend on a parameter, or is it one? Only then it needs a gradient. */
+/* Returns whether t depends on a parameter or is one. Only then it needs a gradient. */
 bool tnn__needs_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t);
-/* The gradient of t so far, or NULL. */
+/* Returns the sum of the gradients of t that were added so far, or NULL. */
 struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const struct ggml_tensor * t);
-/* Adds to the gradient of t what a kernel computes from args. */
+/* Adds to the gradient of t the result of a kernel on args. */
 void tnn__add_gradient(struct tnn_gradients * g, struct ggml_tensor * t, const struct tnn_kernel_type * type, const void * params,
                        struct ggml_tensor ** args, int n_args);
-/* Adds to the gradient of t a gradient that exists already: the gradient of a sum is that of each addend. */
+/* Adds to the gradient of t a gradient that exists already, because the gradient of a sum is the gradient of each
+ * addend. */
 void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad);
 
 #endif

@@ -1,13 +1,13 @@
-/* graph/groups.c - which nodes of a fused training graph run between two barriers.
+/* graph/groups.c - decides which nodes of a fused training graph run together between two barriers.
  *
  * ggml's threads meet after each node. That costs little if each thread has a core of its own. But the nodes of a small model are
  * short, and if a thread has lost its core, the others wait for it after every node. So nodes that need not wait for each other,
- * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one node. No bit
- * changes: every node computes the same.
+ * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one
+ * node. No bit changes, because every node computes the same values.
  *
- * Groups could be longer if each thread computed the same rows in every product: then it would read only rows that it has computed
- * itself. But this costs more than it saves, because each core would read the whole of each weight, half of which another core has
- * just updated.
+ * Groups could be longer if each thread computed the same rows in every product, because it would then read only rows
+ * that it has computed itself. But this costs more than it saves: each core would read the whole of each weight, and
+ * with two cores the other core has just updated half of it.
  */
 #include "graph/schedule.h"
 
@@ -25,17 +25,17 @@
 #define MOST_WORK  (INT64_C(1) << 22)
 #define WINDOW     256 /* nodes that are considered for one group */
 
-/* ------------------------------------------------------------------ which node waits for which */
+/* ------------------------------------------------------------------ which nodes must wait for which others */
 
 struct edge {
     int next; /* the next edge of the same node; -1: this is the last one */
-    int from; /* the node that must run before it */
+    int from; /* the node that must run before the edge's owner */
 };
 
-/* The node that wrote a tensor last, and the nodes that have read it since. */
+/* The last node that wrote a tensor, and the nodes that have read the tensor since then. */
 struct touch {
     int writer;       /* a node, or -1 */
-    int first_reader; /* index in readers, where the list of these nodes starts, or -1 */
+    int first_reader; /* index in readers where the list of reading nodes starts, or -1 */
 };
 
 struct reader {
@@ -92,7 +92,7 @@ static bool note_write(struct order * o, int i, const struct ggml_tensor * t) {
     return ok;
 }
 
-/* Notes what node i reads besides its operands. */
+/* Records the tensors that node i reads besides its operands. */
 static bool note_other_reads(struct order * o, int i, const struct tnn_kernel * k) {
     const struct ggml_tensor * node = o->graph->nodes[i], * t = NULL;
     if (k == NULL || k->type->also_reads == NULL) {
@@ -130,7 +130,7 @@ static bool find_edges(struct order * o) {
 
 /* ------------------------------------------------------------------ groups */
 
-/* Does only the optimizer wait for this node? Then it can fill groups that are needed anyway. */
+/* Returns whether only the optimizer waits for this node. Such a node can fill up groups that are needed anyway. */
 static bool can_wait(const struct tnn_kernel * k) {
     return k != NULL && (tnn__is_parameter_gradient(k) || k->type->for_optimizer);
 }
@@ -145,9 +145,9 @@ static bool may_join(const struct order * o, int i, int group) {
     return true;
 }
 
-/* Numbers the groups from 1; group 0 has the nodes that compute nothing: parameters and views. A node is ready if all nodes that it
- * waits for are in earlier groups. A group takes the ready nodes of the chain from the ids to the loss and back to the gradients, and
- * then all other ready nodes. */
+/* Numbers the groups from 1; group 0 has the nodes that compute nothing: parameters and views. A node is ready if all
+ * nodes that it waits for are in earlier groups. A group takes first the ready nodes of the chain from the ids to the
+ * loss and back to the gradients, and then all other ready nodes. */
 static void form_groups(const struct order * o) {
     const int n = o->graph->n_nodes;
     int first = 0;
@@ -165,7 +165,7 @@ static void form_groups(const struct order * o) {
                 }
                 o->group[i] = group;
                 empty       = false;
-                alone       = k == NULL; /* a node of ggml's */
+                alone       = k == NULL; /* an operator of ggml */
             }
         }
         while (first < n && o->group[first] >= 0) {
@@ -183,7 +183,7 @@ static bool is_light(const struct ggml_cgraph * graph) {
     return graph->n_nodes <= MOST_NODES && work / graph->n_nodes < MOST_WORK;
 }
 
-/* Puts the groups one after the other; the nodes of a group keep the graph's order. */
+/* Puts the groups one after the other. The nodes within a group keep the graph's order. */
 static bool apply(const struct order * o) {
     struct ggml_cgraph * graph = o->graph;
     const int n = graph->n_nodes;
@@ -203,7 +203,7 @@ static bool apply(const struct order * o) {
             start[g + 1] += start[g];
         }
         int at = 0;
-        /* start[g] is the place of the next node of group g. After the last loop it is the end of the group. */
+        /* start[g] is the index of the next node of group g, and after the last loop the end of the group. */
         for (int g = 0; g < n_groups; g++) {
             for (; at < start[g + 1]; at++) {
                 end[at] = start[g + 1] - 1;
@@ -252,19 +252,21 @@ int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
     free(o.group);
     free(o.touched);
     free(o.readers);
-    return ok ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory", graph->n_nodes);
+    return ok ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory",
+                                   graph->n_nodes);
 }
 
 /* ------------------------------------------------------------------ running them */
 
-/* Makes the graph that ggml runs. It has only the last node of each group, and this node runs the whole group. */
+/* Makes the graph that ggml runs. It contains only the last node of each group, which runs the whole group. */
 int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph) {
     if (s->group_end == NULL) {
         return TNN_OK;
     }
     s->leaders = malloc((size_t) graph->n_nodes * sizeof(*s->leaders));
     if (s->leaders == NULL) {
-        return tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory", graph->n_nodes);
+        return tnn__fail(s, TNN_E_MEMORY, "cannot group the nodes of a graph of %d nodes: out of memory",
+                         graph->n_nodes);
     }
     s->n_leaders = 0;
     for (int i = 0; i < graph->n_nodes; i++) {

@@ -1,6 +1,7 @@
-/* graph/handles.c - the numbers that stand for tensors outside of the shim.
+/* graph/handles.c - handles, the numbers that stand for tensors outside of the shim.
  *
- * A handle holds the serial number of its session and the generation of its graph, so a foreign or stale handle is recognised. */
+ * A handle contains the serial number of its session and the generation of its graph, so that a foreign or stale handle
+ * is recognised. */
 #include "graph/handles.h"
 
 #include <stdio.h>
@@ -20,7 +21,7 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
     const uint64_t generation = (bits >> TNN_INDEX_BITS) & TNN_BITS(TNN_GENERATION_BITS);
     const int64_t  index      = (int64_t) (bits & TNN_BITS(TNN_INDEX_BITS)) - 1;
     if (serial != s->serial) {
-        tnn__fail(s, TNN_E_STATE, "%s is a tensor of another session", arg);
+        tnn__fail(s, TNN_E_STATE, "%s is a tensor of another session; pass a tensor of this session", arg);
         return NULL;
     }
     if (generation != 0 && generation != s->generation) {
@@ -37,7 +38,8 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
 
 struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h) {
     struct tnn_entry * e = tnn__entry(s, arg, h);
-    if (e != NULL && e->tensor->op == GGML_OP_NONE && !e->is_input) { /* tnn_tensor_src can return such a tensor */
+    /* A caller can get the handle of such a tensor from tnn_tensor_src. */
+    if (e != NULL && e->tensor->op == GGML_OP_NONE && !e->is_input) {
         tnn__fail(s, TNN_E_VALUE, "%s is internal memory of an operator, not a tensor with values", arg);
         return NULL;
     }

@@ -1,27 +1,28 @@
-/* graph/handles.h - the numbers that stand for tensors outside of the shim. */
+/* graph/handles.h - handles, the numbers that stand for tensors outside of the shim. */
 #ifndef TNN_HANDLES_H
 #define TNN_HANDLES_H
 
 #include "session.h"
 
-/* The tensor behind a handle, or NULL with an error that names the argument. */
+/* Returns the tensor of a handle, or NULL with an error that names the argument. */
 struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h);
 struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h);
-/* The entry of a tensor of this session, or NULL if it has no handle. */
+/* Returns the entry of a tensor of this session, or NULL if the tensor has no handle. */
 struct tnn_entry * tnn__entry_of(tnn_session * s, const struct ggml_tensor * t);
-/* The handle of a tensor of the compute context, made if it has none. 0 for NULL, or with an error. */
+/* Returns the handle of a tensor of the compute context, and makes one if it has none. Returns 0 for NULL, or with an
+ * error. */
 tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t);
-/* Is t a weight of a session (not a per-graph tensor)? */
+/* Returns whether t is a weight of a session, not a tensor of a graph. */
 bool tnn__is_persistent(const struct ggml_tensor * t);
 
-/* Makes room for one more entry; false with an error. */
+/* Makes sure that one more entry fits; false with an error. */
 bool tnn__table_grow(tnn_session * s, struct tnn_table * table);
 /* Adds an entry for t and returns its handle, or 0 with an error. */
 tnn_tensor tnn__table_add(tnn_session * s, struct tnn_table * table, uint64_t generation, struct ggml_tensor * t);
 
-/* "[a, b, c]" without trailing ones; valid until the end of the expression. */
+/* Returns the shape as text, "[a, b, c]", without trailing ones. It is valid until the end of the expression. */
 struct tnn_shape {
-    char text[96]; /* 4 * 20 digits fit */
+    char text[96]; /* long enough for four numbers of 20 digits */
 };
 struct tnn_shape tnn__shape_of(const struct ggml_tensor * t);
 #define tnn__shape(t) (tnn__shape_of(t).text)

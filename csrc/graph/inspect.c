@@ -1,4 +1,4 @@
-/* graph/inspect.c - shapes, dtypes, operators and nodes, for callers who look inside a graph. */
+/* graph/inspect.c - returns shapes, dtypes, operators and nodes to callers that inspect a graph. */
 #include "graph/handles.h"
 #include "kernels/kernel.h"
 #include "ops/cross_entropy.h"
@@ -100,7 +100,8 @@ tnn_tensor tnn_graph_node(tnn_session * s, int64_t i) {
     const struct ggml_cgraph * graph = current_graph(s);
     const int64_t n = graph != NULL ? graph->n_nodes : 0;
     if (i < 0 || i >= n) {
-        tnn__fail(s, TNN_E_VALUE, "i = %lld must be at least 0 and below %lld, the number of nodes", (long long) i, (long long) n);
+        tnn__fail(s, TNN_E_VALUE, "i = %lld must be at least 0 and below %lld, the number of nodes",
+                  (long long) i, (long long) n);
         return 0;
     }
     return tnn__handle(s, graph->nodes[i]);

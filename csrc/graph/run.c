@@ -1,4 +1,4 @@
-/* graph/run.c - runs a realized graph: threads, work memory, checks. */
+/* graph/run.c - runs a realized graph, with its threads, its work memory and the checks before it. */
 #include "graph/run.h"
 
 #include "graph/check.h"
@@ -12,7 +12,8 @@
 
 #include "ggml-impl.h"
 
-/* The work memory of ggml_cplan: it is kept and only grows. */
+/* Makes sure that the work memory of ggml_cplan has at least size bytes. The memory is kept, and never becomes
+ * smaller. */
 static int reserve_work(tnn_session * s, size_t size) {
     if (size <= s->work_size) {
         return TNN_OK;
@@ -27,7 +28,8 @@ static int reserve_work(tnn_session * s, size_t size) {
     return TNN_OK;
 }
 
-/* At least as many bytes as ggml allocates for a pool and for each of its workers (half of these are a mask of cores). */
+/* Upper bounds of the bytes that ggml allocates for a pool, and for each of its workers (half of it is a mask of
+ * cores). */
 #define POOL_SIZE   4096
 #define WORKER_SIZE 2048
 
@@ -38,7 +40,8 @@ static int pool_ready(tnn_session * s) {
     tnn__release_pool(s);
     s->threads = tnn__threads_start(s->n_threads - 1);
     if (s->threads == NULL) {
-        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d is too large: the system refused to start a thread", (int) s->n_threads);
+        return tnn__fail(s, TNN_E_MEMORY, "n_threads = %d is too large: the system refused to start a thread; use "
+                                          "fewer threads", (int) s->n_threads);
     }
     struct tnn_reserve reserve = { 0 };
     const struct tnn_needs needs = { .large = { POOL_SIZE, (size_t) s->n_threads * WORKER_SIZE }, .threads = s->threads };
@@ -51,11 +54,12 @@ static int pool_ready(tnn_session * s) {
     s->pool         = ggml_threadpool_new(&params);
     s->pool_threads = s->n_threads;
     tnn__reserve_close(&reserve);
-    return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml cannot create a pool of %d threads", (int) s->n_threads);
+    return s->pool != NULL ? TNN_OK : tnn__fail(s, TNN_E_MEMORY, "ggml cannot create a pool of %d threads; use fewer "
+                                                                 "threads", (int) s->n_threads);
 }
 
-/* ggml splits FLASH_ATTN_EXT between the threads (for a single query, it splits the keys), so the bits depend on the number of
- * threads. The bits of its reference kernel do not. */
+/* ggml splits FLASH_ATTN_EXT between the threads (for a single query, it splits the keys), so its bits depend on the
+ * number of threads. The bits of ggml's reference kernel do not, so that kernel is used. */
 static bool needs_reference_kernels(const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) {
@@ -75,7 +79,8 @@ static int compute(tnn_session * s, struct ggml_cgraph * graph) {
     plan.work_data = s->work;
     const enum ggml_status status = ggml_graph_compute(graph, &plan);
     return status == GGML_STATUS_SUCCESS ? TNN_OK
-                                         : tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: ggml_graph_compute failed: %s; please report it",
+                                         : tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: ggml_graph_compute failed: %s; "
+                                                                        "please report it",
                                                      ggml_status_to_string(status));
 }
 
@@ -91,7 +96,8 @@ static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have updated a weight */
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }
-    if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) { /* ggml makes a context and frees it */
+    /* For the call, ggml makes a context and frees it. */
+    if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) {
         return s->code;
     }
     if (seconds == NULL && graph == s->gb && s->leaders != NULL) {
@@ -122,7 +128,7 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
 
 int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     fenv_t callers;
-    tnn__arithmetic_begin(&callers); /* set up before the threads of the pool start */
+    tnn__arithmetic_begin(&callers); /* the mode of arithmetic must be set before the threads of the pool start */
     const int rc = run(s, graph, seconds);
     tnn__arithmetic_end(&callers);
     return rc;

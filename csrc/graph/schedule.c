@@ -1,7 +1,8 @@
 /* graph/schedule.c - decides when each weight is updated.
  *
- * A weight is updated as soon as no later node reads it, so that the memory of its gradient is free for the next one: a step needs the
- * memory of one gradient instead of all. No bit changes: each step reads the same gradient and writes only w, m and v. */
+ * A weight is updated as soon as no later node reads it. Then the memory of its gradient is free for the next gradient,
+ * so a training step needs the memory of one gradient instead of all. No bit changes, because each optimizer step reads
+ * the same gradient and writes only w, m and v. */
 #include "graph/schedule.h"
 
 #include "graph/nodes.h"
@@ -14,8 +15,10 @@
 
 int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
-    int * last  = malloc(graph->visited_hash_set.size * sizeof(*last)); /* by slot: the last node that reads or writes this memory */
-    int * after = malloc((size_t) n * 3 * sizeof(*after));              /* by optimizer step: the node after which it can run */
+    /* By slot: the last node that reads or writes this memory. */
+    int * last  = malloc(graph->visited_hash_set.size * sizeof(*last));
+    /* By optimizer step: the node after which the step can run. */
+    int * after = malloc((size_t) n * 3 * sizeof(*after));
     struct ggml_tensor ** order = malloc((size_t) n * sizeof(*order));
     int rc = TNN_OK;
     if (last == NULL || after == NULL || order == NULL) {
@@ -34,7 +37,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
         }
         for (int j = 0; j < tnn__n_operands(t); j++) {
             if (tnn__is_optimizer_step(t->src[j])) {
-                goto done; /* a node reads an updated weight, so the caller's order must be kept */
+                goto done; /* another node reads the updated weight, so the caller's order must be kept */
             }
         }
         last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t))] = i;
@@ -50,7 +53,8 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
             after[i] = at > after[i] ? at : after[i];
         }
     }
-    for (int k = n - 1; k >= 0; k--) { /* makes a list for each node: the steps that follow it, in the caller's order */
+    /* Makes a list for each node, with the steps that run right after it in the caller's order. */
+    for (int k = n - 1; k >= 0; k--) {
         if (after[k] >= 0) {
             next[k]         = first[after[k]];
             first[after[k]] = k;
@@ -68,7 +72,8 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     if (n_order == n) {
         memcpy(graph->nodes, order, (size_t) n * sizeof(*order));
     } else {
-        rc = tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: only %d of %d nodes were ordered; please report it", n_order, n);
+        rc = tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: only %d of %d nodes were ordered; please report it",
+                       n_order, n);
     }
 done:
     free(last);

@@ -4,11 +4,13 @@
 
 #include "session.h"
 
-/* Moves each optimizer step up to where its gradient is complete and its weight was read for the last time (schedule.c). */
+/* Moves each optimizer step to the first place at which its gradient is complete and no later node reads its weight
+ * (schedule.c). */
 int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph);
-/* Orders the nodes so that those which need no barrier between them are side by side, as s->group_end states (groups.c). */
+/* Orders the nodes so that nodes which need no barrier between them are neighbours, and records the groups in
+ * s->group_end (groups.c). */
 int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph);
-/* Once the order is final: makes the graph that ggml runs, s->leaders (groups.c). */
+/* Makes the graph that ggml runs, s->leaders. Call it once the order is final (groups.c). */
 int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph);
 
 #endif

@@ -1,4 +1,4 @@
-/* graph/step.c - a training step in one call, and the time of each node. */
+/* graph/step.c - runs a training step in one call, and measures the time of each node. */
 #include "data/canonical_nan.h"
 #include "graph/backward.h"
 #include "graph/check.h"
@@ -8,14 +8,15 @@
 
 #include <string.h>
 
-/* An input of the training graph that the step writes, or NULL with an error. */
+/* Returns an input of the training graph that the step writes, or NULL with an error. */
 static struct ggml_tensor * step_input(tnn_session * s, const char * arg, tnn_tensor h, enum ggml_type type, int64_t n) {
     struct tnn_entry * e = tnn__entry(s, arg, h);
     if (e == NULL) {
         return NULL;
     }
     if (!e->is_input || e->tensor->type != type || ggml_nelements(e->tensor) != n || e->tensor->data == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, but it is %s of shape %s", arg, (long long) n,
+        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, but it is %s of shape %s",
+                  arg, (long long) n,
                   ggml_type_name(type), ggml_type_name(e->tensor->type), tnn__shape(e->tensor));
         return NULL;
     }
@@ -33,13 +34,14 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
-        return tnn__fail_stage(s, "tnn_train_step needs tnn_realize_backward");
+        return tnn__fail_stage(s, "tnn_train_step can be called only after tnn_realize_backward");
     }
     if (step == NULL || ids == NULL || targets == NULL || hp == NULL || loss == NULL) {
         return tnn__fail(s, TNN_E_VALUE, "step, ids, targets, hp and loss must not be NULL");
     }
     if ((mode & ~(TNN_STEP_RESET_MOMENTS | TNN_STEP_ACCUMULATE | TNN_STEP_NO_UPDATE)) != 0) {
-        return tnn__fail(s, TNN_E_VALUE, "mode = %d has unknown bits; it is a sum of values of enum tnn_step_mode", (int) mode);
+        return tnn__fail(s, TNN_E_VALUE, "mode = %d has unknown bits; it must be a sum of values of enum tnn_step_mode",
+                         (int) mode);
     }
     struct ggml_tensor * t_ids     = step_input(s, "step.ids", step->ids, GGML_TYPE_I32, n);
     struct ggml_tensor * t_targets = t_ids != NULL ? step_input(s, "step.targets", step->targets, GGML_TYPE_I32, n) : NULL;
@@ -50,24 +52,29 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return s->code;
     }
     if (!(t_loss->flags & GGML_TENSOR_FLAG_LOSS) || t_loss->data == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) is not the loss of the graph", ggml_get_name(t_loss));
+        return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) must be the tensor that tnn_set_loss made the loss of the "
+                                         "graph", ggml_get_name(t_loss));
     }
     if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
-        return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before tnn_realize_backward");
+        return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before "
+                                         "tnn_realize_backward");
     }
     if (t_norm != NULL && (!tnn__is_grad_norm(t_norm) || t_norm->data == NULL || norm == NULL)) {
-        return tnn__fail(s, TNN_E_VALUE, "step.norm must be a result of tnn_fused_grad_norm in the graph, and norm must not be NULL");
+        return tnn__fail(s, TNN_E_VALUE, "step.norm must be a result of tnn_fused_grad_norm in the graph, and norm "
+                                         "must not be NULL");
     }
     if ((mode & TNN_STEP_ACCUMULATE) && !s->gradients_kept) {
-        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before tnn_realize_backward");
+        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before "
+                                         "tnn_realize_backward");
     }
     if ((mode & TNN_STEP_ACCUMULATE) && !s->computed) {
-        return tnn__fail(s, TNN_E_STATE, "there is no gradient yet to add to: the first step must not set TNN_STEP_ACCUMULATE");
+        return tnn__fail(s, TNN_E_STATE, "the first step must not set TNN_STEP_ACCUMULATE, because there are no "
+                                         "gradients yet to add to");
     }
     fill(s, t_ids, ids);
     fill(s, t_targets, targets);
     fill(s, t_hp, hp);
-    int rc = tnn__check_inputs(s, s->gb); /* before the moments are cleared */
+    int rc = tnn__check_inputs(s, s->gb); /* inputs are checked before the moments are cleared */
     if (rc == TNN_OK) {
         rc = tnn__reset(s, (mode & TNN_STEP_RESET_MOMENTS) != 0);
     }
@@ -94,14 +101,16 @@ int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n) {
     }
     const bool backward = s->stage == TNN_STAGE_BACKWARD_REALIZED;
     if (!backward && s->stage != TNN_STAGE_FORWARD_REALIZED) {
-        return tnn__fail_stage(s, "tnn_compute_profiled needs a realized graph");
+        return tnn__fail_stage(s, "tnn_compute_profiled can be called only after tnn_realize or tnn_realize_backward");
     }
     if (backward && !s->reset_done) {
-        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each tnn_compute_profiled of a training graph");
+        return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each "
+                                         "tnn_compute_profiled of a training graph");
     }
     struct ggml_cgraph * graph = backward ? s->gb : s->gf;
     if (n != ggml_graph_n_nodes(graph) || seconds == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of nodes, %d", (long long) n, ggml_graph_n_nodes(graph));
+        return tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of nodes, %d",
+                         (long long) n, ggml_graph_n_nodes(graph));
     }
     const int rc = tnn__run(s, graph, seconds);
     s->reset_done = s->reset_done && rc != TNN_OK;

@@ -6,8 +6,8 @@
 #include "ops/operands.h"
 #include "ops/optimizer.h"
 
-/* The operations of ggml's AdamW, in its order, on the gradient times factor. Weight decay is part of keep. Operands: w, gradient, m, v,
- * hp, [norm and factor]. If the norm is not finite, w, m and v stay unchanged. */
+/* Computes the operations of ggml's AdamW, in its order, on the gradient times factor. keep contains the weight decay.
+ * If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and factor]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * hp   = tnn__data(dst->src[4]);

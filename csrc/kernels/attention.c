@@ -1,8 +1,9 @@
 /* kernels/attention.c - causal attention over whole sequences with grouped queries and RoPE, and its gradient.
  *
- * One row of the operand has a token's query heads, then its key heads, then its value heads. Scores exist only for a block of queries
- * at a time, and only up to the last key that the block sees; the backward computes them again. Threads divide the work by (sequence,
- * head), in the backward by (sequence, KV head): everything that adds up to one gradient is added by one thread, in one order.
+ * One row of the operand has a token's query heads, then its key heads, then its value heads. Scores exist only for a
+ * block of queries at a time, and only up to the last key that the block sees. The backward pass computes them again.
+ * Threads divide the work by (sequence, head), and in the backward pass by (sequence, KV head), so that one thread
+ * computes each sum of a gradient, in one order.
  */
 #include "graph/gradients.h"
 #include "kernels/gemm.h"
@@ -21,7 +22,8 @@ struct attention {
 
 /* ------------------------------------------------------------------ scratch memory */
 
-/* Row stride of a block's scores: a multiple of the vector, but not a power of two, which would make rows collide in the cache. */
+/* Row stride of a block's scores: a multiple of the vector width, but not a power of two, with which rows would evict
+ * each other from the cache. */
 static int64_t score_stride(int64_t t_seq) {
     return (t_seq + 15) / 16 * 16 + 16;
 }
@@ -67,8 +69,8 @@ static size_t scratch_size(const void * params) {
 
 /* ------------------------------------------------------------------ softmax of a block */
 
-/* Row i of p (rows, stride) has the scores of keys 0..first+i. They become exp(score - max), and the keys after them, up to n_keys, become
- * 0. Writes the reciprocal of each row's sum to inverse. */
+/* Row i of p (rows, stride) has the scores of keys 0..first+i. Replaces them by exp(score - max), and the scores of the
+ * later keys, up to n_keys, by 0. Writes the reciprocal of each row's sum to inverse. */
 static void causal_exp(float * p, int64_t stride, int64_t rows, int64_t first, int64_t n_keys, float * inverse) {
     for (int64_t row = 0; row < rows; row++) {
         float       * x = p + row * stride;
@@ -114,8 +116,8 @@ static void block_scores(const struct shape * h, const struct buffers * b, const
     tnn__gemm(&g, b->gemm);
 }
 
-/* Attention of a block of queries: scores, softmax, weighted sum of the values, into rows of out. The first query sees first keys
- * besides its own. */
+/* Computes the attention of a block of queries (scores, softmax, weighted sum of the values) into rows of out. The
+ * first query sees `first` keys before its own. */
 static void block_attention(const struct shape * h, const struct buffers * b, const float * queries, const float * table, int64_t rows,
                             int64_t first, const float * keys, int64_t key_row, const float * values, int64_t value_row, float * out,
                             int64_t out_row) {
@@ -158,9 +160,9 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
-/* Attention of the last tokens of one sequence. The cache has the keys (rotated) and values of the earlier tokens; those of the last
- * tokens are written there first. A row of the cache: the keys of the KV heads, then their values. Operands: qkv, RoPE table, cache,
- * number of earlier tokens. */
+/* Computes the attention of the last tokens of one sequence. The cache has the rotated keys and the values of the
+ * earlier tokens. The keys and values of the last tokens are first written to it. A row of the cache has the keys of
+ * the KV heads, then their values. Operands: qkv, RoPE table, cache, number of earlier tokens. */
 static void run_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
@@ -190,7 +192,7 @@ static void run_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 
 /* ------------------------------------------------------------------ backward */
 
-/* dP becomes dS = P (dP - sum_j P dP), row by row; P is normalised first. */
+/* Normalises P, then replaces dP by dS = P (dP - sum_j P dP), row by row. */
 static void softmax_back(float * p, float * dp, int64_t stride, int64_t rows, int64_t n_keys, const float * inverse) {
     for (int64_t row = 0; row < rows; row++, p += stride, dp += stride) {
         const v8f by  = v8_set1(inverse[row]);
@@ -217,7 +219,7 @@ static void softmax_back(float * p, float * dp, int64_t stride, int64_t rows, in
     }
 }
 
-/* Gradient of qkv. Operands: dO, qkv, RoPE table. */
+/* Computes the gradient of qkv. Operands: dO, qkv, RoPE table. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);
@@ -266,7 +268,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
                 };
                 tnn__gemm(&back_q, b.gemm);
                 tnn__rotate(b.dq, h.d, table + q0 * h.d, rows, h.d, true, h.scale, dqkv + q0 * h.qkv_row + head * h.d, h.qkv_row);
-                const struct tnn_gemm back_k = { /* dK += dS^T Q; Q carries the scale */
+                const struct tnn_gemm back_k = { /* dK += dS^T Q; Q is multiplied by the scale already */
                     .m = n_keys, .n = h.d, .k = rows,
                     .a = b.dp, .a_row = 1, .a_col = h.stride,
                     .b = b.q, .b_row = h.d, .b_col = 1,
@@ -295,7 +297,7 @@ static const struct tnn_kernel_type ATTENTION = {
     .params_size = sizeof(struct attention),
 };
 
-/* Checks that the cache has room for the new tokens after the earlier ones. */
+/* Checks that the new tokens fit into the cache after the earlier tokens. */
 static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const int32_t past  = *(const int32_t *) node->src[3]->data;
     const int64_t n_ctx = node->src[2]->ne[1], n = node->ne[1];
@@ -303,7 +305,8 @@ static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struc
     if (past >= 0 && past <= n_ctx - n) {
         return TNN_OK;
     }
-    return tnn__fail(s, TNN_E_VALUE, "n_past = %d must be between 0 and %lld: the cache has room for %lld tokens, and %lld are added",
+    return tnn__fail(s, TNN_E_VALUE, "n_past = %d must be between 0 and %lld, because the cache can hold %lld tokens "
+                                     "and %lld are added",
                      (int) past, (long long) (n_ctx - n), (long long) n_ctx, (long long) n);
 }
 
@@ -311,7 +314,7 @@ static const struct tnn_kernel_type ATTENTION_CACHED = {
     .name = "ATTENTION_CACHED", .run = run_cached, .check = check_cache, .scratch = scratch_size, .params_size = sizeof(struct attention),
 };
 
-/* The operands of attention, args[0] qkv and args[1] the RoPE table; false with an error. */
+/* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table; false with an error. */
 static bool attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
                                struct ggml_tensor ** args) {
     struct ggml_tensor * tq = args[0] = tnn__rows_operand(s, "qkv", qkv);
@@ -325,12 +328,14 @@ static bool attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
     }
     const int64_t d_head = tr->ne[0];
     if (d_head % 2 != 0 || tq->ne[0] % d_head != 0 || tq->ne[0] / d_head != (int64_t) n_heads + 2 * (int64_t) n_kv) {
-        tnn__fail(s, TNN_E_VALUE, "qkv has shape %s, must be [(n_heads + 2 n_kv) d_head, rows] = [(%d + 2*%d) * %lld, rows]", tnn__shape(tq),
+        tnn__fail(s, TNN_E_VALUE, "qkv has shape %s, but it must be [(n_heads + 2 n_kv) d_head, rows] = [(%d + 2*%d) "
+                                  "* %lld, rows]", tnn__shape(tq),
                   (int) n_heads, (int) n_kv, (long long) d_head);
         return false;
     }
     if (tr->ne[1] != tq->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "rope_table has shape %s, must have as many rows as qkv, of shape %s", tnn__shape(tr), tnn__shape(tq));
+        tnn__fail(s, TNN_E_VALUE, "rope_table has shape %s, but it must have as many rows as qkv, of shape %s",
+                  tnn__shape(tr), tnn__shape(tq));
         return false;
     }
     return true;
@@ -342,7 +347,8 @@ tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
         return 0;
     }
     if (t_seq < 1 || args[0]->ne[1] % t_seq != 0) {
-        tnn__fail(s, TNN_E_VALUE, "t_seq = %lld must divide the number of rows of qkv, of shape %s", (long long) t_seq, tnn__shape(args[0]));
+        tnn__fail(s, TNN_E_VALUE, "t_seq = %lld must divide the number of rows of qkv, of shape %s",
+                  (long long) t_seq, tnn__shape(args[0]));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
@@ -366,7 +372,8 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
         return 0;
     }
     if (!tnn__is_persistent(args[2]) || args[2]->ne[0] != 2 * (int64_t) n_kv * d_head || args[2]->ne[1] < n) {
-        tnn__fail(s, TNN_E_VALUE, "kv_cache has shape %s, must be a persistent tensor [2 n_kv d_head, n_ctx] = [%lld, at least %lld]",
+        tnn__fail(s, TNN_E_VALUE, "kv_cache has shape %s, but it must be a persistent tensor [2 n_kv d_head, n_ctx] = "
+                                  "[%lld, at least %lld]",
                   tnn__shape(args[2]), (long long) (2 * (int64_t) n_kv * d_head), (long long) n);
         return 0;
     }
@@ -374,7 +381,7 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
         return 0;
     }
     if (args[3]->ne[0] != 1) {
-        tnn__fail(s, TNN_E_VALUE, "n_past has shape %s, must be [1]", tnn__shape(args[3]));
+        tnn__fail(s, TNN_E_VALUE, "n_past has shape %s, but it must be [1]", tnn__shape(args[3]));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {

@@ -1,6 +1,7 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
- * Equal, within rounding, to CROSS_ENTROPY_LOSS on one-hot labels, but a label is one number. The parameter of a node is the ignored id.
+ * The result equals, within rounding, that of CROSS_ENTROPY_LOSS on one-hot labels, but a label is one number instead
+ * of a row. The parameter of a node is the ignored id.
  */
 #include "graph/gradients.h"
 #include "kernels/kernel.h"
@@ -8,7 +9,7 @@
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
-/* -log softmax(x)[target] of each row; 0 if the target is ignored. Operands: logits, targets. */
+/* Computes -log softmax(x)[target] of each row, and 0 if the target is ignored. Operands: logits, targets. */
 static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->src[0]->ne[0];
@@ -38,7 +39,7 @@ static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tens
     return count;
 }
 
-/* The mean of the rows' losses, added in f64 in their order. Operands: losses of the rows, targets. */
+/* Computes the mean of the rows' losses, added in f64 in their order. Operands: losses of the rows, targets. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
@@ -52,7 +53,8 @@ static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     *(float *) dst->data = (float) (sum / (double) count_targets(k, dst->src[1]));
 }
 
-/* dlogits = (softmax(x) - one-hot) / number of targets; 0 if the target is ignored. Operands: logits, targets. */
+/* Computes dlogits = (softmax(x) - one-hot) / number of targets, and 0 if the target is ignored. Operands: logits,
+ * targets. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->ne[0];
@@ -63,7 +65,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
         const float * x = tnn__data(dst->src[0]) + row * n;
-        float       * g = (float *) dst->data + row * n; /* may be the memory of the logits */
+        float       * g = (float *) dst->data + row * n; /* may be the same memory as the logits */
         if (target[row] == ignore) {
             memset(g, 0, (size_t) n * sizeof(float));
             continue;
@@ -77,7 +79,8 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
-/* Each target is a token or ignored, and at least one is a token: their number divides the loss. */
+/* Checks that each target is a token or ignored, and that at least one is a token, because the loss is divided by their
+ * number. */
 static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const struct ggml_tensor * targets = node->src[1];
     const int32_t   ignore = *(const int32_t *) k->params;
@@ -89,12 +92,14 @@ static int check_targets(tnn_session * s, const struct tnn_kernel * k, const str
             continue;
         }
         if (values[i] < 0 || values[i] >= vocab) {
-            return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d must be between 0 and %lld, or ignore_id = %d", ggml_get_name(targets),
+            return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d must be between 0 and %lld, or ignore_id = %d",
+                             ggml_get_name(targets),
                              (long long) i, (int) values[i], (long long) vocab - 1, (int) ignore);
         }
         used++;
     }
-    return used > 0 ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d: there is no target to compute a loss for",
+    return used > 0 ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d; at least one must be a "
+                                                         "token",
                                          ggml_get_name(targets), (int) ignore);
 }
 
@@ -129,11 +134,13 @@ tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tenso
         return 0;
     }
     if (tt->ne[0] != tl->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "targets has shape %s, must have one element for each row of logits, of shape %s", tnn__shape(tt), tnn__shape(tl));
+        tnn__fail(s, TNN_E_VALUE, "targets has shape %s, but it must have one element for each row of logits, of "
+                                  "shape %s", tnn__shape(tt), tnn__shape(tl));
         return 0;
     }
     if (ignore_id >= 0 && ignore_id < tl->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number", (int) ignore_id,
+        tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number",
+                  (int) ignore_id,
                   (long long) tl->ne[0]);
         return 0;
     }

@@ -6,8 +6,8 @@
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 
-/* The gradient of an embedding: each row of dy is added to the row of its id, in their order. Operands: [d so far,] dy, ids.
- * Each thread computes rows of the table. */
+/* Computes the gradient of an embedding: each row of dy is added to the table's row with its id, in the order of the
+ * ids. Each thread computes some rows of the table. Operands: [earlier part,] dy, ids. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct ggml_tensor * dy  = tnn__operand(k, dst, 0);

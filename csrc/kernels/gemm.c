@@ -1,4 +1,5 @@
-/* kernels/gemm.c - which kernel computes a matrix product, products of a row or two, and how threads share a product. */
+/* kernels/gemm.c - chooses the kernel of a matrix product, computes products of one or two rows, and divides a product
+ * among threads. */
 #include "kernels/gemm.h"
 
 #include "kernels/parts.h"
@@ -27,7 +28,7 @@ static const struct tnn_gemm_kernel * kernel_at(int i) {
     return i < n ? kernels[i] : NULL;
 }
 
-static _Atomic(const struct tnn_gemm_kernel *) in_use; /* NULL: not chosen yet */
+static _Atomic(const struct tnn_gemm_kernel *) in_use; /* NULL until the kernel is chosen */
 
 static const struct tnn_gemm_kernel * kernel_in_use(void) {
     const struct tnn_gemm_kernel * kernel = atomic_load_explicit(&in_use, memory_order_relaxed);
@@ -60,8 +61,8 @@ int tnn_gemm_use_kernel(const char * name) {
 
 /* ------------------------------------------------------------------ a row or two */
 
-/* y = B^T x for each row of A, if B's columns are contiguous along k: nothing is packed, and each weight is read once per row. Eight
- * columns are computed together; the order along k is that of a tile. */
+/* Computes y = B^T x for each row x of A, if the columns of B are contiguous along k. Nothing is packed, and each
+ * weight is read once per row. Eight columns are computed together. The order of the sum along k is that of a tile. */
 static void few_rows(const struct tnn_gemm * g) {
     for (int64_t i = 0; i < g->m; i++) {
         const float * a = g->a + i * g->a_row;
@@ -69,7 +70,7 @@ static void few_rows(const struct tnn_gemm * g) {
         for (int64_t j = 0; j < g->n; j += V8_LANES) {
             const int64_t width = tnn__min(V8_LANES, g->n - j);
             const float * column[V8_LANES];
-            for (int64_t s = 0; s < V8_LANES; s++) { /* columns beyond the edge repeat the last */
+            for (int64_t s = 0; s < V8_LANES; s++) { /* lanes beyond the last column compute the last column again */
                 column[s] = g->b + (j + tnn__min(s, width - 1)) * g->b_col;
             }
             v8f     sum = g->accumulate ? v8_load_part(c + j, width, 0.0f) : v8_set1(0.0f);
@@ -134,7 +135,7 @@ static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int6
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch) {
     const struct tnn_gemm_kernel * kernel = kernel_in_use();
     int64_t begin, end;
-    /* Divide the longer side: then each thread packs the smaller operand for itself. */
+    /* Divides the longer side of C, so that the operand which each thread packs for itself is the smaller one. */
     const bool by_rows = g->m > g->n;
     tnn__part(by_rows ? g->m : g->n, by_rows ? kernel->rows : kernel->columns, ith, nth, &begin, &end);
     if (begin < end) {

@@ -1,8 +1,8 @@
 /* kernels/gemm.h - the matrix product of the fused layout.
  *
  * Every element of C is one chain of fused multiply-adds along k, in rising order: c = fma(a[k], b[k], c), starting from 0 or from the
- * element of C. So its bits depend only on its row of A and its column of B: not on the number of threads, the blocking, the other rows
- * of the batch or which operand is packed.
+ * element of C. So the bits of an element depend only on its row of A and its column of B. They do not depend on the
+ * number of threads, the blocking, the other rows of the batch, or which operand is packed.
  */
 #ifndef TNN_GEMM_H
 #define TNN_GEMM_H
@@ -20,14 +20,15 @@ struct tnn_gemm {
     int64_t       a_row, a_col;
     const float * b;
     int64_t       b_row, b_col;
-    float       * c; /* its rows are contiguous */
+    float       * c; /* the rows of C are contiguous */
     int64_t       c_row;
     bool          accumulate; /* the chain starts from the element of C */
     const float * bias;       /* (n), added when the chain is done, or NULL */
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
 
-/* A kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same bits. */
+/* A matrix product kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same
+ * bits. */
 struct tnn_gemm_kernel {
     const char * name;
     int64_t      rows, columns; /* the size of a tile */
@@ -43,11 +44,13 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512;
 extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #endif
 
-/* Limits of what any kernel packs at once: k and columns of B, rows of A; and elements of a tile. */
+/* Limits of all kernels: how much k and how many columns of B and rows of A are packed at once, and the elements of a
+ * tile. */
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
-#define TNN_GEMM_PAD  16  /* unused elements after each copied row, so that rows do not collide in the cache */
+/* Unused elements after each copied row, so that rows do not evict each other from the cache. */
+#define TNN_GEMM_PAD  16
 #define TNN_GEMM_TILE (12 * 32)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
@@ -56,7 +59,8 @@ size_t tnn__gemm_scratch(void);
 /* Computes the product in one thread. scratch belongs to this thread. */
 void tnn__gemm(const struct tnn_gemm * g, void * scratch);
 
-/* Computes thread ith's share of a product that nth threads compute together; the shares are disjoint parts of C. */
+/* Computes the share of thread ith in a product that nth threads compute together. The shares are separate parts of
+ * C. */
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch);
 
 #endif

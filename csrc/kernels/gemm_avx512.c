@@ -1,7 +1,7 @@
-/* kernels/gemm_avx512.c - the matrix product in vectors of sixteen, for CPUs with AVX-512: the only file that is compiled for it.
+/* kernels/gemm_avx512.c - the matrix product in vectors of sixteen. Only this file is compiled for AVX-512.
  *
- * It runs only if kernels/gemm.c found that this CPU and its system support AVX-512. A lane is a column of the result and lanes never
- * mix, so the bits are those of kernels/gemm_v8.c. */
+ * Its code runs only if kernels/gemm.c found that the CPU and the system support AVX-512. A lane is a column of the
+ * result, and no operation mixes lanes, so the bits are those of kernels/gemm_v8.c. */
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_AVX512
@@ -27,7 +27,7 @@ static inline void v16_store(float * p, v16f v) {
 #define vec_set1(x) ((v16f) _mm512_set1_ps(x))
 #define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #define MR        12 /* 12 x 2 accumulators and two columns are 26 registers of 32 */
-#define KC        384 /* a panel of B: 48 KiB; its next rows come from L2 in time */
+#define KC        384 /* a panel of B has 48 KiB; its next rows arrive from L2 in time */
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
 #include "kernels/gemm_blocks.h"

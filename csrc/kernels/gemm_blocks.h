@@ -1,16 +1,17 @@
-/* kernels/gemm_blocks.h - the matrix product itself, compiled once for each vector width. kernels/gemm.h defines the bits of the result.
+/* kernels/gemm_blocks.h - the code of the matrix product, compiled once for each vector width. kernels/gemm.h defines
+ * the bits of the result.
  *
  * The file that includes this defines
  *   vec, LANES              a vector of f32 and its lanes: 4, 8 or 16
  *   vec_load, vec_store, vec_set1, vec_fma
  *   MR, ROWS(X)             the largest number of rows of a tile, and X(0) ... X(MR - 1)
  *   KC                      the largest part of k in one packed panel
- * Everything here is static: the linker must not use code for one instruction set instead of code for another.
+ * Everything here is static, so that the linker cannot use code for one instruction set instead of code for another.
  *
- * The scheme is Goto's: B is packed into panels of NR columns, a KC x NC block at a time; a tile of up to MR x NR elements of C
- * stays in registers during the loop over k. An operand that is small or has a suitable layout is read in place. Unlike a BLAS, it
- * keeps no separate partial sums: a tile is stored to C between two blocks of k and is the start of the next block, which fixes the
- * order of the sum.
+ * The scheme is Goto's. B is packed into panels of NR columns, a KC x NC block at a time, and a tile of up to MR x NR
+ * elements of C stays in registers during the loop over k. An operand that is small or has a suitable layout is read in
+ * place. Unlike in a BLAS, there are no separate partial sums: a tile is stored to C after a block of k, and the next
+ * block starts from it, which fixes the order of the sum.
  */
 #include "kernels/gemm.h"
 #include "kernels/parts.h"
@@ -20,7 +21,7 @@
 #define MC TNN_GEMM_MC
 #define NC TNN_GEMM_NC
 
-#define IN_PLACE_ROWS 64  /* with at most this many rows of A, reading B in place is cheaper than packing it */
+#define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
 #define IN_PLACE_K    128 /* this many rows of an operand, one or two cache lines of each, stay in L1 without packing */
 
 /* ------------------------------------------------------------------ packing */
@@ -68,7 +69,7 @@ static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc
     }
 }
 
-/* The first row of strip s, if rows are divided into strips of nearly equal heights. */
+/* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
 static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
     return rows * s / strips;
 }
@@ -90,8 +91,8 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t row
     }
 }
 
-/* Do rows at this distance evict each other from L1? If the distance is a multiple of a page, all rows are in the same cache set, which
- * holds only a few of them. */
+/* Returns whether rows at this distance evict each other from L1. If the distance is a multiple of a page, all rows use
+ * the same cache set, which holds only a few of them. */
 static bool rows_collide(int64_t a_row) {
     const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
     return bytes < 64 || bytes > 4096 - 64;
@@ -122,14 +123,14 @@ struct tile {
     int64_t       out_row;
 };
 
-/* Computes a tile of rows x (vectors * LANES) elements. The last three arguments are constants where the function is inlined, so the
- * compiler leaves out the code for other values. */
+/* Computes a tile of rows x (vectors * LANES) elements. The last three arguments are constants at every call, and the
+ * function is inlined, so the compiler removes the code for other values. */
 static inline __attribute__((always_inline)) void run_tile(const struct tile * t, const bool along_k, const int rows, const int vectors) {
     const bool    two   = vectors > 1;
     const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;
     const int64_t a_row = along_k ? t->a_row : 1, a_col = along_k ? 1 : t->a_col;
     const float * b     = t->b;
-    /* one base register for three rows: an instruction can address row, row + stride and row + 2 * stride */
+    /* one base register serves three rows, because an instruction can address row, row + stride and row + 2 * stride */
     const float * a0 = t->a, * a3 = a0 + 3 * a_row, * a6 = a3 + 3 * a_row, * a9 = a6 + 3 * a_row;
 #define DECLARE(r) vec lo##r = vec_set1(0.0f), hi##r = lo##r;
     ROWS(DECLARE)
@@ -157,7 +158,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         a9 += a_col;
         b  += b_row;
     }
-    if (along_k && t->bias != NULL) { /* if A is read down its columns, cut_tile adds bias and add */
+    if (along_k && t->bias != NULL) { /* if A is read down its columns, cut_tile adds `bias` and `add` instead */
         const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
 #define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
         ROWS(BIAS)
@@ -196,7 +197,7 @@ static void (*const TILE[2][MR][2])(const struct tile *) = {
 
 /* ------------------------------------------------------------------ blocks */
 
-/* Computes, by way of spill, a tile of height x width elements that run_tile cannot write directly. */
+/* Computes a tile of height x width elements that run_tile cannot write directly, by first writing it to spill. */
 static void cut_tile(const struct tile * t, bool along_k, int64_t height, int64_t width, float * spill) {
     struct tile whole = *t;
     if (t->c != NULL) {
@@ -237,7 +238,8 @@ static void run(const struct tnn_gemm * g, void * scratch) {
             const int64_t kc   = tnn__min(kc_even, g->k - p0);
             const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
             const float * b    = g->b + p0 * g->b_row + j0 * g->b_col;
-            /* A panel at the edge is always packed, because reading it in place would go beyond its rows. */
+            /* A panel at the edge is always packed, because reading it in place would read beyond the end of its
+             * rows. */
             for (int64_t j = 0; j < cols; j += NR) {
                 const int64_t width = tnn__min(NR, cols - j);
                 if (pack_b || width % LANES != 0) {

@@ -1,8 +1,10 @@
-/* kernels/gemm_neon.c - the matrix product in vectors of four, the width of NEON's registers: every aarch64 CPU has them.
+/* kernels/gemm_neon.c - the matrix product in vectors of four, the width of NEON's registers, which every aarch64 CPU
+ * has.
  *
- * gcc keeps vectors of eight in memory on aarch64, not in pairs of registers: the loop of the largest tile of kernels/gemm_v8.c is 190
- * instructions with gcc 12, of which 24 multiply and 124 load or store. Here it is 29, of which 16 multiply and 9 load. A lane is a column
- * of the result and lanes never mix, so the bits are the same. */
+ * On aarch64, gcc keeps vectors of eight in memory instead of pairs of registers: with gcc 12, the loop of the largest
+ * tile of kernels/gemm_v8.c has 190 instructions, of which 24 multiply and 124 load or store. Here the loop has 29, of
+ * which 16 multiply and 9 load. A lane is a column of the result, and no operation mixes lanes, so the bits are the
+ * same. */
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_NEON

@@ -1,4 +1,5 @@
-/* kernels/gemm_v8.c - the matrix product in vectors of eight, for the profile's own instruction set: it runs everywhere. */
+/* kernels/gemm_v8.c - the matrix product in vectors of eight. It needs only the instructions of the build's profile, so
+ * every CPU can run it. */
 #include "kernels/vec8.h"
 
 #define vec       v8f

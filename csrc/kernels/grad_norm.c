@@ -16,8 +16,9 @@ struct squares {
     const struct squares * next; /* the state for the next gradient, or NULL */
 };
 
-/* Computes the sum of squares of a gradient, in f64, in PARTS parts whose ends do not depend on the number of threads. They stay in
- * the state of the node, for the norm. Operands: gradient, [the node of the gradient before]. */
+/* Computes the sum of squares of a gradient in f64, as PARTS sums over parts of it that do not depend on the number of
+ * threads. The sums stay in the state of the node, from which the norm is computed. Operands: gradient, [the node of
+ * the previous gradient]. */
 static void run_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     struct squares * state = k->state;
@@ -39,8 +40,9 @@ static void run_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, i
     }
 }
 
-/* Computes [norm, factor]: the norm of all gradients times clip[1], and the factor of each gradient that makes the norm at most clip[0]
- * (0: no limit). The parts of all gradients are added in f64, in their order. Operands: the last GRAD_SQUARES node, clip. */
+/* Computes [norm, factor]: the norm of all gradients times clip[1], and the factor by which each gradient is multiplied
+ * so that the norm is at most clip[0] (0: no limit). The sums of all gradients are added in f64, in their order.
+ * Operands: the last GRAD_SQUARES node, clip. */
 static void run_norm(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
@@ -64,7 +66,8 @@ static const struct tnn_kernel_type GRAD_SQUARES = {
     .name = "GRAD_SQUARES", .run = run_squares, .order_only = TNN_OPERAND(1), .for_optimizer = true, .state_size = sizeof(struct squares),
 };
 
-/* The norm reads the states of all GRAD_SQUARES nodes, each of which has the one before as operand 1. Operand 0 is the last one. */
+/* The norm reads the states of all GRAD_SQUARES nodes. Its operand 0 is the last of them, and operand 1 of each is the
+ * previous one. */
 static const struct ggml_tensor * other_squares(const struct ggml_tensor * node, const struct ggml_tensor * previous) {
     return previous == NULL ? node->src[0]->src[1] : previous->src[1];
 }
@@ -82,7 +85,8 @@ bool tnn__want_backward_built(tnn_session * s) {
     if (s->stage == TNN_STAGE_BACKWARD_BUILT) {
         return true;
     }
-    tnn__fail_stage(s, "an optimizer step of a fused graph must be appended after tnn_build_backward and before tnn_realize_backward");
+    tnn__fail_stage(s, "an optimizer step of a fused graph must be appended after tnn_build_backward and before "
+                       "tnn_realize_backward");
     return false;
 }
 

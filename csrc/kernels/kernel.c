@@ -1,4 +1,4 @@
-/* kernels/kernel.c - kernel nodes: how they are made, found and run. */
+/* kernels/kernel.c - makes, finds and runs kernel nodes. */
 #include "kernels/kernel.h"
 
 #include "memory/allocate.h"
@@ -14,7 +14,7 @@ static size_t padded(size_t size) {
 
 static void run_kernel(struct ggml_tensor * dst, int ith, int nth, void * userdata) {
     const struct tnn_kernel * k       = userdata;
-    void                    * scratch = k->s->scratch; /* NULL if no kernel of the graph needs any */
+    void                    * scratch = k->s->scratch; /* NULL if no kernel of the graph needs scratch memory */
     if (scratch != NULL) {
         scratch = (char *) scratch + (size_t) ith * padded(k->s->scratch_per_thread);
     }

@@ -10,14 +10,14 @@
 
 #include <string.h>
 
-#define MAX_WEIGHTS 3 /* x, three weights, three biases and an addend are eight operands; ggml allows nine */
+#define MAX_WEIGHTS 3 /* ggml allows nine operands; x, three weights, three biases and an addend are eight */
 
 struct linear {
     int32_t n_weights;
     bool    has_bias, has_add;
 };
 
-/* The operand that is added to the result. */
+/* Returns the index of the operand that is added to the result. */
 static int add_at(const struct linear * p) {
     return 1 + p->n_weights * (p->has_bias ? 2 : 1);
 }
@@ -42,7 +42,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
-/* dx = sum over the weights of dy W (+ add), as one chain through all weights. Operands: dy, weights..., [add]. */
+/* Computes dx = sum over the weights of dy W (+ add), as one chain of additions through all weights. Operands: dy,
+ * weights..., [add]. */
 static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct linear      * p   = k->params;
     const struct ggml_tensor * dy  = dst->src[0];
@@ -63,7 +64,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     }
 }
 
-/* dW = dy^T x, over the columns of dy that belong to this weight. Operands: [dW so far,] dy, x. */
+/* Computes dW = dy^T x from the columns of dy that belong to this weight. Operands: [earlier part of dW,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
     const int64_t column = *(const int64_t *) k->params;
@@ -77,7 +78,8 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     tnn__gemm_share(&g, ith, nth, scratch);
 }
 
-/* db = the rows of dy summed, in their order, over the columns that belong to this bias. Operands: [db so far,] dy. */
+/* Computes db, the sum of the rows of dy in their order, from the columns that belong to this bias. Operands: [earlier
+ * part of db,] dy. */
 static void run_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0);
@@ -101,13 +103,13 @@ static size_t scratch_size(const void * params) {
     return tnn__gemm_scratch();
 }
 
-/* k is the length of x's row, or of dy's. */
+/* Here k is the length of a row of x, or of dy. */
 static int64_t cost_of_rows(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     (void) k;
     return ggml_nelements(node) * node->src[0]->ne[0];
 }
 
-/* k is the number of rows. */
+/* Here k is the number of rows. */
 static int64_t cost_of_columns(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     return ggml_nelements(node) * tnn__operand(k, node, 0)->ne[1];
 }
@@ -176,7 +178,8 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
             return 0;
         }
         if (w->ne[0] != tx->ne[0]) {
-            tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne0 must be that of x, of shape %s", WEIGHT[i], tnn__shape(w), tnn__shape(tx));
+            tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne0 must be that of x, of shape %s",
+                      WEIGHT[i], tnn__shape(w), tnn__shape(tx));
             return 0;
         }
         columns += w->ne[1];
@@ -187,7 +190,8 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
             return 0;
         }
         if (!ggml_is_vector(b) || b->ne[0] != args[1 + i]->ne[1]) {
-            tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be [%lld] for a weight of shape %s", BIAS[i], tnn__shape(b),
+            tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be [%lld] for a weight of shape %s",
+                      BIAS[i], tnn__shape(b),
                       (long long) args[1 + i]->ne[1], tnn__shape(args[1 + i]));
             return 0;
         }
@@ -202,7 +206,8 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
             return 0;
         }
         if (a->ne[0] != columns || a->ne[1] != tx->ne[1]) {
-            tnn__fail(s, TNN_E_VALUE, "add has shape %s, must be [%lld, %lld]", tnn__shape(a), (long long) columns, (long long) tx->ne[1]);
+            tnn__fail(s, TNN_E_VALUE, "add has shape %s, but it must be [%lld, %lld]",
+                      tnn__shape(a), (long long) columns, (long long) tx->ne[1]);
             return 0;
         }
     }

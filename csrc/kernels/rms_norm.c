@@ -11,7 +11,7 @@ static float reciprocal_rms(const float * x, int64_t d, float eps) {
     return 1.0f / sqrtf(v8_sum(sum) / (float) d + eps);
 }
 
-/* y = x / rms(x) * gamma. Operands: x, gamma. */
+/* Computes y = x / rms(x) * gamma. Operands: x, gamma. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t d = dst->ne[0];
@@ -27,7 +27,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
-/* dx = r (g - x r^2 mean(g x)) (+ add), with g = dy * gamma and r = 1 / rms(x). Operands: dy, x, gamma, [add]. */
+/* Computes dx = r (g - x r^2 mean(g x)) (+ add), with g = dy * gamma and r = 1 / rms(x). Operands: dy, x, gamma,
+ * [add]. */
 static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t d = dst->ne[0];
@@ -51,7 +52,8 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     }
 }
 
-/* dgamma = sum over rows of dy * x / rms(x), in their order. Operands: [dgamma so far,] dy, x. Each thread computes columns. */
+/* Computes dgamma = sum of dy * x / rms(x) over the rows, in their order. Each thread computes some columns. Operands:
+ * [earlier part of dgamma,] dy, x. */
 static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);

@@ -1,4 +1,4 @@
-/* kernels/rope.c - rotary position embedding: the table of angles, and the rotation of rows by it. */
+/* kernels/rope.c - rotary position embedding: computes the table of angles, and rotates rows by it. */
 #include "kernels/rope.h"
 
 #include "kernels/kernel.h"
@@ -34,8 +34,9 @@ struct rope_table {
     float   freq_base, freq_scale, attn_factor;
 };
 
-/* cos and sin of the angle of each pair at each position, in f64 and rounded: [d_head/2 cosines, d_head/2 sines] a row.
- * angle = freq_scale * position * base^(-2 pair / d_head) / factor. Operands: positions, [frequency factors]. */
+/* Computes the cosine and sine of each pair's angle at each position, in f64 and rounded to f32. A row has d_head/2
+ * cosines, then d_head/2 sines. angle = freq_scale * position * base^(-2 pair / d_head) / factor. Operands: positions,
+ * [frequency factors]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct rope_table * p = k->params;
@@ -82,7 +83,8 @@ tnn_tensor tnn_fused_rope_table(tnn_session * s, tnn_tensor positions, tnn_tenso
             return 0;
         }
         if (!ggml_is_vector(args[1]) || args[1]->ne[0] != d_head / 2) {
-            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, must be [d_head / 2] = [%d]", tnn__shape(args[1]), (int) d_head / 2);
+            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, but it must be [d_head / 2] = [%d]",
+                      tnn__shape(args[1]), (int) d_head / 2);
             return 0;
         }
     }

@@ -1,4 +1,4 @@
-/* kernels/softmax.h - the loops of softmax over a row: its maximum, and the exponentials with their sum. */
+/* kernels/softmax.h - the loops of softmax over a row, which compute its maximum and the sum of its exponentials. */
 #ifndef TNN_SOFTMAX_H
 #define TNN_SOFTMAX_H
 
@@ -12,7 +12,7 @@ static inline float tnn__row_max(const float * x, int64_t size) {
     return v8_max_lane(max);
 }
 
-/* Returns the sum of exp(x - max), in eight lanes. Writes the exponentials to out, which may be x, if it is not NULL. */
+/* Returns the sum of exp(x - max), in eight lanes. Writes the exponentials to out, unless it is NULL; out may be x. */
 static inline float tnn__exp_sum(const float * x, int64_t size, float max, float * out) {
     const v8f shift = v8_set1(max);
     v8f       sum   = v8_set1(0.0f);

@@ -10,7 +10,7 @@ static v8f sigmoid(v8f x) {
     return one / (one + v8_exp(-x));
 }
 
-/* y = silu(gate) * up. Operand: rows of gate and up, [2 d_ff, rows]. */
+/* Computes y = silu(gate) * up. Operand: [2 d_ff, rows], each row a gate and then an up. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) k;
     (void) scratch;
@@ -25,7 +25,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
-/* With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s. Operands: dy, rows of gate and up. */
+/* Computes, with s = sigmoid(gate), dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s. Operands: dy, the operand
+ * of y. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) k;
     (void) scratch;
@@ -37,7 +38,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
         const float * dy    = tnn__data(dst->src[0]) + row * d_ff;
         const float * gate  = tnn__data(dst->src[1]) + row * 2 * d_ff;
         const float * up    = gate + d_ff;
-        float       * dgate = (float *) dst->data + row * 2 * d_ff; /* may be the memory of gate and up */
+        float       * dgate = (float *) dst->data + row * 2 * d_ff; /* may be the same memory as gate and up */
         float       * dup   = dgate + d_ff;
         EACH_VECTOR(d_ff, {
             const v8f g = LOAD(gate), u = LOAD(up), dv = LOAD(dy);
@@ -68,7 +69,7 @@ tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up) {
         return 0;
     }
     if (t->ne[0] % 2 != 0) {
-        tnn__fail(s, TNN_E_VALUE, "gate_up has shape %s, must be [2 d_ff, rows]", tnn__shape(t));
+        tnn__fail(s, TNN_E_VALUE, "gate_up has shape %s, but it must be [2 d_ff, rows]", tnn__shape(t));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {

@@ -1,7 +1,7 @@
 /* kernels/vec8.h - vectors of eight f32 lanes, for the shim's own kernels.
  *
- * Code that uses them gives the same bits on every machine and with every compiler: each operation is one IEEE operation per lane (a
- * fused multiply-add rounds once everywhere), and sums over lanes have one fixed order.
+ * Code that uses them gives the same bits on every machine and with every compiler, because each operation is one IEEE
+ * operation per lane (a fused multiply-add rounds once everywhere), and sums over lanes have one fixed order.
  */
 #ifndef TNN_VEC8_H
 #define TNN_VEC8_H
@@ -36,7 +36,7 @@ static inline v8f v8_set1(float x) {
 }
 
 #if defined(__aarch64__)
-/* The halves of a vector, for instructions that gcc does not generate from vectors of eight. */
+/* The two halves of a vector, for instructions that gcc cannot generate from vectors of eight. */
 static inline float32x4_t v8_low(v8f v) {
     return (float32x4_t) { v[0], v[1], v[2], v[3] };
 }
@@ -64,7 +64,7 @@ static inline v8f v8_fma(v8f a, v8f b, v8f c) {
 #endif
 }
 
-/* mask ? a : b for each lane; mask is the result of a comparison */
+/* for each lane: mask ? a : b, where mask is the result of a comparison */
 static inline v8f v8_select(v8i mask, v8f a, v8f b) {
     return (v8f) (((v8i) a & mask) | ((v8i) b & ~mask));
 }
@@ -115,7 +115,8 @@ static inline void v8_store_part(float * p, int64_t n, v8f v) {
 /* exp(x), within 2 ulp for x in [-87, 88]; 0 below -87.3, inf above 88.7, NaN stays NaN.
  * exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor polynomial of degree 7. */
 static inline v8f v8_exp(v8f x) {
-    const v8f magic = v8_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, which is in the low bits */
+    /* 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits. */
+    const v8f magic = v8_set1(12582912.0f);
     const v8f low   = v8_set1(-87.3365447f), high = v8_set1(88.7228394f);
     const v8f at    = v8_select(x < low, low, v8_select(x > high, high, x));
     const v8f t     = v8_fma(at, v8_set1(1.44269504f), magic);

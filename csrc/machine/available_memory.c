@@ -1,10 +1,11 @@
-/* machine/available_memory.c - how much memory this process can still allocate. */
+/* machine/available_memory.c - finds how much memory this process can still allocate. */
 #define _GNU_SOURCE
 #include "machine/machine.h"
 
 #include <unistd.h>
 
-/* What the kernel reports as available on the machine, or UINT64_MAX. Not read through stdio, which allocates memory. */
+/* Returns the memory that the operating system reports as available, or UINT64_MAX. stdio is not used, because it
+ * allocates memory. */
 static uint64_t kib_available(void) {
     char text[4096];
     return tnn__read_start("/proc/meminfo", text, sizeof(text)) ? tnn__number_behind(text, "MemAvailable:") : UINT64_MAX;

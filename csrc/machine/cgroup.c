@@ -1,7 +1,8 @@
-/* machine/cgroup.c - how much memory and how many cores the control groups of this process allow.
+/* machine/cgroup.c - finds how much memory and how many cores the control groups of this process allow.
  *
- * The limit of a group also holds for the groups inside it, so each is read, from the process's own up to the top. Version 2 has one
- * tree; version 1 has one tree for each kind of limit. A container sees its own group at the top, whatever /proc/self/cgroup says. */
+ * The limit of a group also holds for the groups inside it, so each group is read, from the process's own group up to
+ * the top. Version 2 of control groups has one tree, and version 1 has one tree for each kind of limit. A container
+ * sees its own group at the top of the tree, even if /proc/self/cgroup names another path. */
 #include "machine/machine.h"
 
 #include <stdio.h>
@@ -12,7 +13,7 @@ struct group {
     size_t top; /* length of the path of the tree's top folder */
 };
 
-/* Is the name in the comma-separated list? The empty list contains the empty name. */
+/* Returns whether the name is in the comma-separated list. An empty list contains the empty name. */
 static bool among(const char * names, const char * name) {
     for (;;) {
         const size_t n = strcspn(names, ",");
@@ -26,8 +27,8 @@ static bool among(const char * names, const char * name) {
     }
 }
 
-/* Returns the process's group in the tree of a controller of version 1, or in the tree of version 2 if controller is "". If the system
- * does not report the group, it is the top of the tree. */
+/* Returns the process's group in the tree of a controller of version 1, or in the tree of version 2 if controller is
+ * "". If the system does not report the group, returns the top of the tree. */
 static struct group own_group(const char * controller) {
     struct group g = { .folder = "/sys/fs/cgroup" };
     char         text[4096];
@@ -56,7 +57,7 @@ static struct group own_group(const char * controller) {
     return g;
 }
 
-/* Goes to the group above; false at the top. */
+/* Goes to the parent group. Returns false at the top. */
 static bool go_up(struct group * g) {
     if (g->folder[g->top] == '\0') {
         return false;
@@ -71,7 +72,7 @@ static bool read_file(const struct group * g, const char * name, char * text, si
     return tnn__read_start(path, text, size);
 }
 
-/* The number after prefix in a file of the group, or UINT64_MAX. */
+/* Returns the number after prefix in a file of the group, or UINT64_MAX. */
 static uint64_t number(const struct group * g, const char * name, const char * prefix) {
     char text[2048];
     return read_file(g, name, text, sizeof(text)) ? tnn__number_behind(text, prefix) : UINT64_MAX;
@@ -89,8 +90,10 @@ uint64_t tnn__cgroup_memory(void) {
         struct group g = own_group(versions[i].controller);
         do {
             const uint64_t limit = number(&g, versions[i].limit, ""), used = number(&g, versions[i].used, "");
-            if (limit != UINT64_MAX && used != UINT64_MAX) { /* a limit of "max" is not a number, so it is read as UINT64_MAX */
-                const uint64_t cache = number(&g, "memory.stat", versions[i].cache); /* pages of files, which the system reclaims first */
+            /* A limit of "max" is not a number, so it is read as UINT64_MAX. */
+            if (limit != UINT64_MAX && used != UINT64_MAX) {
+                /* Counted as free: pages of files, which the system reclaims first. */
+                const uint64_t cache = number(&g, "memory.stat", versions[i].cache);
                 const uint64_t held  = cache == UINT64_MAX ? used : used - (cache < used ? cache : used);
                 const uint64_t rest  = limit > held ? limit - held : 0;
                 least = rest < least ? rest : least;
@@ -100,7 +103,7 @@ uint64_t tnn__cgroup_memory(void) {
     return least;
 }
 
-/* Returns the number of cores, rounded up, whose time in each period equals the quota; 0 if there is no limit. */
+/* Returns the quota as a number of cores (its time divided by the period, rounded up), or 0 if there is no limit. */
 static int64_t cores_of(long long quota, long long period) {
     return quota > 0 && period > 0 ? (quota - 1) / period + 1 : 0;
 }

@@ -1,4 +1,4 @@
-/* machine/cpu.c - the instruction set, the cores and the mode of arithmetic. */
+/* machine/cpu.c - finds the instruction set and the number of cores, and sets the mode of arithmetic. */
 #define _GNU_SOURCE
 #include "machine/machine.h"
 
@@ -17,7 +17,8 @@ const char * tnn_cpu_missing(void) {
     static char missing[64];
     int used = 0;
     __builtin_cpu_init();
-#define NEED(feature) { feature, __builtin_cpu_supports(feature) } /* the builtin takes a literal only */
+/* A macro, because the builtin accepts only a literal. */
+#define NEED(feature) { feature, __builtin_cpu_supports(feature) }
     const struct {
         const char * name;
         int          supported;
@@ -36,13 +37,15 @@ const char * tnn_cpu_features(void) {
 }
 
 const char * tnn_cpu_missing(void) {
-    return ""; /* nothing is missing: on aarch64 the profile is the baseline, and a native build runs on the machine that built it */
+    /* Nothing is missing: on aarch64 the profile is the baseline, and a native build runs on the machine that built
+     * it. */
+    return "";
 }
 #endif
 
 #if defined(__x86_64__)
-/* The instructions that kernels/gemm_avx512.c is compiled for. The compiler's runtime checks CPUID, and by XGETBV whether the system
- * saves the registers. */
+/* The instructions that kernels/gemm_avx512.c is compiled for. The compiler's runtime checks the CPU with CPUID, and
+ * with XGETBV whether the system saves the registers. */
 bool tnn__cpu_has_avx512(void) {
     __builtin_cpu_init();
     const bool f = __builtin_cpu_supports("avx512f"), vl = __builtin_cpu_supports("avx512vl");

@@ -1,5 +1,5 @@
-/* machine/machine.h - what the CPU and the system offer this process. The files of this folder are compiled for the baseline
- * instruction set, because tnn_cpu_missing must run on any CPU. */
+/* machine/machine.h - the CPU, the memory and the limits of this process. The files of this folder are compiled for the
+ * baseline instruction set, because tnn_cpu_missing must run on any CPU. */
 #ifndef TNN_MACHINE_H
 #define TNN_MACHINE_H
 
@@ -21,16 +21,17 @@ uint64_t tnn__cgroup_memory(void); /* bytes, or UINT64_MAX */
 int64_t  tnn__cgroup_cores(void);  /* at least 1, or INT64_MAX */
 
 /* ---- memory (available_memory.c) ---- */
-/* Bytes that can still be allocated: of the machine's memory, within the limits of the control groups. */
+/* Returns the bytes that can still be allocated: the machine's available memory, within the limits of the control
+ * groups. */
 uint64_t tnn__memory_available(void);
 
 /* ---- CPU (cpu.c) ---- */
-/* Between these two calls the thread rounds to nearest and keeps denormals, whatever mode the caller set: a library built with
- * fast-math changes the mode when it is loaded. Threads that start in between inherit this mode. */
+/* Between these two calls the thread rounds to nearest and keeps denormals, even if the caller set another mode, as a
+ * library built with fast-math does when it is loaded. Threads that start between the calls inherit this mode. */
 void tnn__arithmetic_begin(fenv_t * callers);
 void tnn__arithmetic_end(const fenv_t * callers);
 #if defined(__x86_64__)
-/* Do this CPU and its system support vectors of sixteen floats (AVX-512)? */
+/* Returns whether this CPU and its system support vectors of sixteen floats (AVX-512). */
 bool tnn__cpu_has_avx512(void);
 #endif
 

@@ -1,4 +1,5 @@
-/* memory/allocate.c - memory from the system; a refusal is an error of the session that names what the memory was for. */
+/* memory/allocate.c - allocates memory from the system. If the system refuses, the error of the session names what the
+ * memory was for. */
 #include "memory/allocate.h"
 
 #include "machine/machine.h"
@@ -10,7 +11,8 @@
 
 #define LARGE ((size_t) 16 << 20)
 
-/* The kernel grants more than it has; a process that then uses it is killed. So large sizes are compared with what is available. */
+/* Linux grants more memory than it has, and kills a process that then uses it. So large sizes are first compared with
+ * the available memory. */
 static bool is_available(size_t size) {
     return size < LARGE || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
 }
@@ -31,7 +33,7 @@ void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what) {
 }
 
 void * tnn__graph_alloc(tnn_session * s, size_t size, const char * what) {
-    struct tnn_block * block = tnn__aligned_alloc(s, 64 + size, what); /* a line for the header */
+    struct tnn_block * block = tnn__aligned_alloc(s, 64 + size, what); /* one cache line for the header */
     if (block == NULL) {
         return NULL;
     }

@@ -1,4 +1,4 @@
-/* memory/free_list.c - the free places of a buffer whose size is not fixed yet. */
+/* memory/free_list.c - keeps the free places of a buffer whose size is not fixed yet. */
 #include "memory/free_list.h"
 
 #include <stdlib.h>

@@ -14,13 +14,13 @@ struct tnn_hole {
 struct tnn_free_list {
     struct tnn_hole * holes;
     int64_t        n, size;
-    size_t         end; /* everything from here on is free */
+    size_t         end; /* everything after this offset is free */
 };
 
-/* Takes a place of size bytes and returns its offset: the smallest hole that fits; else the last hole if it touches the end; else
- * the end. */
+/* Takes a place of size bytes and returns its offset. The place is the smallest hole that is large enough, else the
+ * last hole if it touches the end, else the end. */
 size_t tnn__free_list_take(struct tnn_free_list * f, size_t size);
-/* Makes a place free again. False: out of memory. */
+/* Makes a place free again. Returns false if memory runs out. */
 bool tnn__free_list_insert(struct tnn_free_list * f, size_t offset, size_t size);
 
 #endif

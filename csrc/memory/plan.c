@@ -1,11 +1,13 @@
 /* memory/plan.c - gives each tensor of a graph its place in one buffer.
  *
- * The shim plans the memory itself instead of using ggml's graph allocator, for three reasons: that allocator aborts if a graph leaves
- * more than 256 holes; it lends an input's memory to later nodes, so a caller who skips an upload computes on garbage; and the size
- * must be known, and refused, before any memory is allocated.
+ * The shim plans the memory itself instead of using ggml's graph allocator, for three reasons: ggml's allocator aborts
+ * if a graph leaves more than 256 holes. It gives the memory of an input to later nodes, so a caller that skips an
+ * upload would compute with wrong values. And the size must be known before any memory is allocated, so that it can be
+ * refused.
  *
- * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place is free again
- * after the last node that reads it, unless the node is an output; an element-wise node takes over its operand's place.
+ * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place
+ * is free again after the last node that reads it, unless the node is an output. An element-wise node takes over the
+ * place of an operand.
  */
 #include "memory/plan.h"
 
@@ -19,10 +21,10 @@
 
 /* ------------------------------------------------------------------ the plan */
 
-/* The place of a tensor that owns memory; indexed by the tensor's slot in the graph's hash set. */
+/* The place of a tensor that owns memory. Places are indexed by the tensor's slot in the graph's hash set. */
 struct place {
     size_t offset, size;
-    int    last_use; /* the node that reads it last; INT32_MAX: never free */
+    int    last_use; /* the last node that reads it; INT32_MAX: the place never becomes free */
     bool   placed;
 };
 
@@ -34,7 +36,7 @@ struct plan {
     size_t               align;
 };
 
-/* The place of a tensor that the plan owns, or NULL: weights have their own buffer. */
+/* Returns the place of a tensor, or NULL for a weight, because weights have their own buffer. */
 static struct place * place_of(const struct plan * p, const struct ggml_tensor * t) {
     if (t->view_src != NULL || t->buffer != NULL) {
         return NULL;
@@ -46,7 +48,8 @@ static size_t padded_size(const struct plan * p, const struct ggml_tensor * t) {
     return GGML_PAD(ggml_nbytes(t), p->align);
 }
 
-/* The node after which the operands of node i may be free: the last node of its group, whose nodes run at the same time. */
+/* Returns the node after which the places of node i's operands may be free: the last node of its group, because the
+ * nodes of a group run at the same time. */
 static int end_of(const struct plan * p, int i) {
     return p->s->group_end != NULL && p->graph == p->s->gb ? p->s->group_end[i] : i;
 }
@@ -74,7 +77,7 @@ static void find_last_uses(const struct plan * p) {
         const int end = end_of(p, i);
         note_use(p, node, end);
         for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
-            /* ggml computes RMS_NORM and a MUL that follows it as one node: x must outlive both */
+            /* ggml computes RMS_NORM and a MUL that follows it as one node, so x must be kept for both */
             note_use(p, node->src[j], node->op == GGML_OP_RMS_NORM ? i + 1 : end);
         }
     }
@@ -93,7 +96,8 @@ static bool is_elementwise(const struct ggml_tensor * node) {
     return node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL;
 }
 
-/* Is operand j's memory also read through another operand, at other elements than the one being written? */
+/* Returns whether the memory of operand j is also read through another operand, at other elements than the one that is
+ * written. */
 static bool read_otherwise(const struct ggml_tensor * node, int j) {
     for (int other = 0; other < GGML_MAX_SRC && node->src[other] != NULL; other++) {
         const bool same = is_elementwise(node) && node->src[other] == node->src[j];
@@ -104,7 +108,7 @@ static bool read_otherwise(const struct ggml_tensor * node, int j) {
     return false;
 }
 
-/* The operands whose place the result may take over, as a mask. */
+/* Returns a mask of the operands whose place the result may take over. */
 static uint32_t operands_to_overwrite(const struct ggml_tensor * node) {
     const struct tnn_kernel * kernel = tnn__kernel_of(node);
     if (kernel != NULL) {
@@ -113,7 +117,7 @@ static uint32_t operands_to_overwrite(const struct ggml_tensor * node) {
     return !ggml_op_can_inplace(node->op) ? 0 : is_elementwise(node) ? TNN_OPERAND(0) | TNN_OPERAND(1) : TNN_OPERAND(0);
 }
 
-/* The operand whose place node i takes over, or NULL. */
+/* Returns the operand whose place node i takes over, or NULL. */
 static struct place * inherited_place(const struct plan * p, const struct ggml_tensor * node, int i) {
     const uint32_t operands = operands_to_overwrite(node);
     for (int j = 0; operands != 0 && runs_alone(p, i) && j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
@@ -135,7 +139,7 @@ static void place_node(struct plan * p, const struct ggml_tensor * node, int i) 
     struct place * from = inherited_place(p, node, i);
     if (from != NULL) {
         place->offset = from->offset;
-        from->last_use = -1; /* its memory belongs to the node now */
+        from->last_use = -1; /* from now on its memory belongs to the node */
     } else {
         place->offset = tnn__free_list_take(&p->holes, padded_size(p, node));
     }
@@ -160,20 +164,20 @@ static bool place_all(struct plan * p) {
         const struct ggml_tensor * node = p->graph->nodes[i];
         if (node->op == GGML_OP_NONE /* parameters are among the nodes */
             || (p->s->gradients_kept && tnn__is_parameter_gradient(tnn__kernel_of(node)))) {
-            place_input(p, tnn__root(node)); /* a step may add to the gradient of the last one */
+            place_input(p, tnn__root(node)); /* a step may add to the gradient of the previous step */
         }
     }
     for (int i = 0, first = 0; i < p->graph->n_nodes; i++) {
         place_node(p, p->graph->nodes[i], i);
         bool ok = true;
-        for (; end_of(p, i) == i && first <= i; first++) { /* the tensors that the nodes of this group were the last to use */
+        for (; end_of(p, i) == i && first <= i; first++) { /* frees those tensors that no later node uses */
             const struct ggml_tensor * used = p->graph->nodes[first];
             ok = release(p, used, i) && ok;
             for (int j = 0; j < GGML_MAX_SRC && used->src[j] != NULL; j++) {
                 ok = release(p, used->src[j], i) && ok;
             }
         }
-        /* RMS_NORM's operand is kept one node longer, see find_last_uses */
+        /* the operand of RMS_NORM is kept for one more node; see find_last_uses */
         if (i > 0 && p->graph->nodes[i - 1]->op == GGML_OP_RMS_NORM) {
             ok = release(p, p->graph->nodes[i - 1]->src[0], i) && ok;
         }

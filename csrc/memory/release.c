@@ -1,4 +1,4 @@
-/* memory/release.c - frees what a session owns: one place that knows the owner of each piece of memory. */
+/* memory/release.c - frees everything that a session owns. Only this file knows the owner of each piece of memory. */
 #include "memory/release.h"
 
 #include <stdlib.h>

@@ -12,14 +12,14 @@ struct tnn_chunk {
     int                   n;
 };
 
-/* The header of a block of memory that belongs to one generation of graphs. */
+/* The header of a memory block that is freed with the current generation of graphs. */
 struct tnn_block {
     struct tnn_block * next;
 };
 
 /* Frees the thread pool. */
 void tnn__release_pool(tnn_session * s);
-/* Frees the groups, which are the order in which the nodes of graph b run. */
+/* Frees the groups of nodes of graph b. */
 void tnn__release_groups(tnn_session * s);
 /* Frees everything that belongs to the current generation of graphs, except the buffer of their tensors, which the next generation may
  * use again. */

@@ -1,20 +1,21 @@
-/* memory/reserve.c - memory and threads that are set aside before ggml is entered, so that ggml's own requests never fail.
+/* memory/reserve.c - reserves memory and threads before a call into ggml, so that ggml's own requests never fail.
  *
- * ggml aborts, or writes to NULL, if a small allocation of its own or the start of a thread fails. It stays unmodified, so the shim
- * asks the system first: whatever a call into ggml will need is allocated before the call, where a refusal is an error like any
- * other, and lent to ggml when ggml requests it. The linker sends the extension's calls of malloc and related functions, of C++'s new and
+ * ggml aborts, or writes to NULL, if one of its small allocations or the start of a thread fails. ggml stays
+ * unmodified, so the shim requests everything that a call into ggml will need before the call, when a refusal can still
+ * be reported as an error. When ggml then requests it, the shim lends it to ggml. The linker redirects the extension's
+ * calls of malloc and related functions, of C++'s new and
  * delete, of fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
- * A lent block is an ordinary block: free treats it like any other. A lent thread is one that the shim started and that has waited
- * until now; it is joined like any other. C++'s new is malloc here and its delete is free: libstdc++'s own new throws when memory
- * runs out, even the variant that promises not to, and its first throw in a thread allocates memory in a place where a refusal ends
- * the process.
+ * A lent block is an ordinary block, which free accepts. A lent thread is a waiting thread that the shim has started
+ * earlier, and it is joined like any other thread. Here C++'s new is malloc, and its delete is free. libstdc++'s own
+ * new throws when memory runs out, even the variant that is declared not to throw, and the first throw in a thread
+ * allocates memory in a place where a refusal ends the process.
  *
- * A reserve lends only to the thread that opened it, and only within one call. The reserve of a compute is kept by its session,
- * because ggml gives back what it was lent.
+ * A reserve lends only to the thread that opened it, and only within one call. The reserve of a compute is kept by its
+ * session and used again, because ggml gives back everything that it was lent.
  *
- * If the linker cannot wrap functions (TNN_WRAPS is not defined), a reserve is released as soon as it was allocated: the memory was
- * available a moment before ggml takes it. */
+ * If the linker cannot wrap functions (TNN_WRAPS is not defined), a reserve is released as soon as it was allocated.
+ * This at least shows that the memory was available a moment before ggml requests it. */
 #include "memory/reserve.h"
 
 #include <pthread.h>
@@ -35,7 +36,7 @@ struct tnn_threads {
         struct tnn_threads * all;
         pthread_t         thread;
         bool              go;
-        void * (*run)(void *); /* NULL: the thread has nothing to run and ends */
+        void * (*run)(void *); /* NULL if the thread has nothing to run and ends */
         void            * argument;
     } members[];
 };
@@ -184,7 +185,7 @@ void   __wrap__ZdlPv(void * block);
 void   __wrap__ZdlPvm(void * block, size_t size);
 FILE * __wrap_fopen(const char * path, const char * mode);
 
-/* Takes the smallest block that is large enough, or returns NULL. */
+/* Takes and returns the smallest block that is large enough, or returns NULL. */
 static void * take(size_t size) {
     struct tnn_reserve       * r    = t_reserve;
     struct tnn_reserve_block * best = NULL;
@@ -201,7 +202,7 @@ static void * take(size_t size) {
     return best->block;
 }
 
-/* The entry of a block that is lent, or NULL. */
+/* Returns the entry of a lent block, or NULL. */
 static struct tnn_reserve_block * lent(const void * block) {
     struct tnn_reserve * r = t_reserve;
     for (int i = 0; r != NULL && i < r->n; i++) {
@@ -248,7 +249,7 @@ void __wrap_free(void * block) {
 void * __wrap_realloc(void * block, size_t size) {
     struct tnn_reserve_block * b = lent(block);
     if (b != NULL) {
-        *b = t_reserve->blocks[--t_reserve->n]; /* from here on it is an ordinary block */
+        *b = t_reserve->blocks[--t_reserve->n]; /* from now on it is an ordinary block */
     }
     return __real_realloc(block, size);
 }
@@ -273,9 +274,9 @@ int __wrap_pthread_create(pthread_t * thread, const pthread_attr_t * attributes,
     return 0;
 }
 
-/* While it is set up, ggml reads the CPU's name from /proc/cpuinfo into a C++ string. A long name is allocated inside libstdc++, where
- * the wrappers above have no effect: a refusal there would throw and end the process. Nothing here uses the name; without the file
- * ggml calls the device "CPU". */
+/* While ggml is set up, it reads the CPU's name from /proc/cpuinfo into a C++ string. libstdc++ allocates the memory of
+ * a long name, where the wrappers above have no effect, so a refusal would throw and end the process. Therefore ggml
+ * cannot open this file. The shim does not use the name, and ggml then calls the device "CPU". */
 FILE * __wrap_fopen(const char * path, const char * mode) {
     return t_reserve != NULL ? NULL : __real_fopen(path, mode);
 }

@@ -1,4 +1,4 @@
-/* ops/attention.c - ggml's operators around attention: the causal mask, RoPE, flash attention. */
+/* ops/attention.c - ggml's operators for attention: the causal mask, RoPE and flash attention. */
 #include "ops/operands.h"
 #include "ops/rules.h"
 
@@ -30,7 +30,8 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
         return 0;
     }
     if (p->ne[0] != t->ne[2]) {
-        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, must be [%lld]: one for each ne2 of x, of shape %s", tnn__shape(p),
+        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld]: one for each ne2 of x, of shape %s",
+                  tnn__shape(p),
                   (long long) t->ne[2], tnn__shape(t));
         return 0;
     }
@@ -53,7 +54,8 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
         return 0;
     }
     if (ext_factor != 0.0f && !(freq_scale > 0.0f && beta_fast > 0.0f && beta_slow > 0.0f && n_ctx_orig > 0)) {
-        tnn__fail(s, TNN_E_VALUE, "ext_factor = %g (YaRN) needs positive freq_scale, beta_fast, beta_slow and n_ctx_orig",
+        tnn__fail(s, TNN_E_VALUE, "ext_factor = %g (YaRN) needs positive freq_scale, beta_fast, beta_slow and "
+                                  "n_ctx_orig",
                   (double) ext_factor);
         return 0;
     }
@@ -63,7 +65,8 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn
             return 0;
         }
         if (f->ne[0] < n_dims / 2) {
-            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, must have at least n_dims / 2 = %d", tnn__shape(f), (int) n_dims / 2);
+            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, but it must have at least n_dims / 2 = %d",
+                      tnn__shape(f), (int) n_dims / 2);
             return 0;
         }
     }
@@ -93,12 +96,14 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (tk->ne[0] != tq->ne[0] || tq->ne[2] % tk->ne[2] != 0 || tq->ne[3] != tk->ne[3]) {
-        tnn__fail(s, TNN_E_VALUE, "k has shape %s, must be [%lld, S, a divisor of q's heads] for q of shape %s", tnn__shape(tk),
+        tnn__fail(s, TNN_E_VALUE, "k has shape %s, but it must be [%lld, S, a divisor of q's heads] for q of shape %s",
+                  tnn__shape(tk),
                   (long long) tq->ne[0], tnn__shape(tq));
         return 0;
     }
     if (tv->ne[1] != tk->ne[1] || tv->ne[2] != tk->ne[2] || tv->ne[3] != tk->ne[3]) {
-        tnn__fail(s, TNN_E_VALUE, "v has shape %s; its ne1, ne2 and ne3 must be those of k, of shape %s", tnn__shape(tv), tnn__shape(tk));
+        tnn__fail(s, TNN_E_VALUE, "v has shape %s; its ne1, ne2 and ne3 must be those of k, of shape %s",
+                  tnn__shape(tv), tnn__shape(tk));
         return 0;
     }
     if (mask != 0) {
@@ -107,7 +112,8 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
             return 0;
         }
         if (tm->ne[0] != tk->ne[1] || tm->ne[1] < tq->ne[1] || tq->ne[2] % tm->ne[2] != 0 || tq->ne[3] % tm->ne[3] != 0) {
-            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, must be [%lld, at least %lld]", tnn__shape(tm), (long long) tk->ne[1],
+            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, but it must be [%lld, at least %lld]",
+                      tnn__shape(tm), (long long) tk->ne[1],
                       (long long) tq->ne[1]);
             return 0;
         }

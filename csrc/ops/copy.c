@@ -12,11 +12,13 @@ tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (ggml_nelements(from) != ggml_nelements(to)) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; they must have the same number of elements", tnn__shape(from), tnn__shape(to));
+        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; they must have the same number of elements",
+                  tnn__shape(from), tnn__shape(to));
         return 0;
     }
     if (tnn__same_memory(from, to)) {
-        tnn__fail(s, TNN_E_VALUE, "a and b share memory, so values could be overwritten before they are copied; use another b");
+        tnn__fail(s, TNN_E_VALUE, "a and b share memory, so values could be overwritten before they are copied; use "
+                                  "another b");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_cpy(s->ctx_c, from, to)) : 0;
@@ -41,7 +43,7 @@ tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
 
 static const char * refuses_copy(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct ggml_tensor * b = t->src[1];
-    /* b == t: a cast */
+    /* if b == t, it is a cast */
     return b != t && tnn__grad_needed(g, b) ? "it overwrites a tensor that depends on a parameter (or is one)" : NULL;
 }
 

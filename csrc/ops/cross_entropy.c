@@ -1,11 +1,13 @@
-/* ops/cross_entropy.c - cross entropy on labels, reduced as ggml does it with four threads, whatever the number of threads is.
+/* ops/cross_entropy.c - cross entropy on labels, with the bits that ggml computes with four threads, at any number of
+ * threads.
  *
- * ggml's CROSS_ENTROPY_LOSS adds up the rows of each thread's share and then the shares: the result depends on the number of threads.
- * The rows of a share, their order and the arithmetic below are ggml's, but there are always four shares: ggml's default number of
- * threads, and the reference's. The gradient (CROSS_ENTROPY_LOSS_BACK) contains no such sum: it stays ggml's.
+ * ggml's CROSS_ENTROPY_LOSS adds up the rows of each thread's share and then the shares, so its result depends on the
+ * number of threads. The rows of a share, their order and the arithmetic below are ggml's, but there are always four
+ * shares, because four is the default number of threads of ggml and of the reference. The gradient
+ * (CROSS_ENTROPY_LOSS_BACK) contains no such sum, so ggml computes it.
  *
- * A loss node is a CROSS_ENTROPY_LOSS while ggml expands the backward, and becomes a CUSTOM node when its graph is realized: the same
- * tensor, operands and place, but another function.
+ * A loss node is a CROSS_ENTROPY_LOSS while ggml expands the backward pass. When its graph is realized, it becomes a
+ * CUSTOM node with the same tensor, operands and place, but another function.
  */
 #include "ops/cross_entropy.h"
 
@@ -28,7 +30,7 @@ struct loss {
     _Alignas(64) float  rows[]; /* SHARES rows of scratch memory */
 };
 
-/* Sum over one share's rows of sum(labels * log_softmax(logits)). */
+/* Returns the sum over the rows of one share of sum(labels * log_softmax(logits)). */
 static float share_sum(const struct ggml_tensor * logits, const struct ggml_tensor * labels, float * st, int share) {
     const int64_t nc  = logits->ne[0];
     const int64_t nr  = ggml_nrows(logits);
@@ -57,7 +59,7 @@ static void reduce(struct ggml_tensor * dst, int ith, int nth, void * userdata) 
     for (int share = ith; share < SHARES; share += nth) {
         loss->sums[share] = share_sum(logits, labels, loss->rows + (size_t) share * (size_t) logits->ne[0], share);
     }
-    /* The last thread to arrive adds the shares, in their order. */
+    /* The thread that finishes last adds the shares, in their order. */
     if (atomic_fetch_add(&loss->threads_done, 1) == nth - 1) {
         atomic_store(&loss->threads_done, 0);
         float * out = dst->data;
@@ -78,7 +80,8 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
         return 0;
     }
     if (!ggml_are_same_shape(x, y)) {
-        tnn__fail(s, TNN_E_VALUE, "labels has shape %s, must be that of logits, %s", tnn__shape(y), tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "labels has shape %s, but it must be that of logits, %s",
+                  tnn__shape(y), tnn__shape(x));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
@@ -91,7 +94,7 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
     atomic_init(&loss->threads_done, 0);
     struct ggml_tensor * node = ggml_cross_entropy_loss(s->ctx_c, x, y);
     const struct ggml_custom_op_params params = { .fun = reduce, .n_tasks = SHARES, .userdata = loss };
-    memcpy(node->op_params, &params, sizeof(params)); /* unused by CROSS_ENTROPY_LOSS, until tnn__losses_seal */
+    memcpy(node->op_params, &params, sizeof(params)); /* CROSS_ENTROPY_LOSS does not use it; tnn__losses_seal does */
     return tnn__appended(s, 1, node);
 }
 

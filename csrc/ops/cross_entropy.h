@@ -1,12 +1,13 @@
-/* ops/cross_entropy.h - the loss node that ggml expands and the shim computes. */
+/* ops/cross_entropy.h - the loss node, whose backward pass ggml expands and whose value the shim computes. */
 #ifndef TNN_CROSS_ENTROPY_H
 #define TNN_CROSS_ENTROPY_H
 
 #include "session.h"
 
-/* Before a graph runs, and after its backward was expanded: from now on the shim computes the graph's CROSS_ENTROPY_LOSS nodes. */
+/* Makes the shim compute the graph's CROSS_ENTROPY_LOSS nodes. Call it after the backward pass was expanded and before
+ * the graph runs. */
 void tnn__losses_seal(const struct ggml_cgraph * graph);
-/* Is the node a CROSS_ENTROPY_LOSS, sealed or not? */
+/* Returns whether the node is a loss of tnn_cross_entropy_loss, before or after tnn__losses_seal. */
 bool tnn__is_loss_node(const struct ggml_tensor * node);
 
 #endif

@@ -14,7 +14,7 @@ bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor 
     if (t->type == type) {
         return true;
     }
-    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, must be %s", arg, ggml_type_name(t->type), ggml_type_name(type));
+    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, but it must be %s", arg, ggml_type_name(t->type), ggml_type_name(type));
     return false;
 }
 
@@ -22,7 +22,7 @@ bool tnn__want_float_type(tnn_session * s, const char * arg, const struct ggml_t
     if (t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16) {
         return true;
     }
-    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, must be f32, f16 or bf16", arg, ggml_type_name(t->type));
+    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, but it must be f32, f16 or bf16", arg, ggml_type_name(t->type));
     return false;
 }
 
@@ -30,7 +30,8 @@ bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_t
     if (ggml_is_contiguous(t)) {
         return true;
     }
-    tnn__fail(s, TNN_E_VALUE, "%s is not contiguous (a strided view); make it so with tnn_cont_2d", arg);
+    tnn__fail(s, TNN_E_VALUE, "%s is a strided view, but must be contiguous; make a contiguous copy with tnn_cont_2d",
+              arg);
     return false;
 }
 
@@ -74,7 +75,7 @@ bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tenso
     if (ggml_is_matrix(t)) {
         return true;
     }
-    tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be two-dimensional", arg, tnn__shape(t));
+    tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be two-dimensional", arg, tnn__shape(t));
     return false;
 }
 
@@ -98,16 +99,17 @@ struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_t
         return NULL;
     }
     if (!ggml_is_vector(t)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be one-dimensional", arg, tnn__shape(t));
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be one-dimensional", arg, tnn__shape(t));
         return NULL;
     }
-    return t; /* only views make i32 tensors from i32 tensors, so its root is an input */
+    return t; /* only views make i32 tensors from i32 tensors, so the root of t is an input */
 }
 
 struct ggml_tensor * tnn__per_column(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && (ggml_nelements(t) != x->ne[0] || t->ne[0] != x->ne[0])) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be [%lld] for x of shape %s", arg, tnn__shape(t), (long long) x->ne[0],
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be [%lld] for x of shape %s",
+                  arg, tnn__shape(t), (long long) x->ne[0],
                   tnn__shape(x));
         return NULL;
     }
@@ -121,7 +123,8 @@ bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b
 bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n) {
     for (int i = 0; i < n; i++) {
         if (tnn__same_memory(t, written[i])) {
-            tnn__fail(s, TNN_E_VALUE, "%s shares memory with a tensor that this operator writes (%s, of shape %s)", arg,
+            tnn__fail(s, TNN_E_VALUE, "%s must not share memory with a tensor that this operator writes (%s, of shape "
+                                      "%s)", arg,
                       ggml_get_name(written[i]), tnn__shape(written[i]));
             return false;
         }

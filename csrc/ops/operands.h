@@ -1,6 +1,7 @@
 /* ops/operands.h - checks of the arguments of operators.
  *
- * A function returns the tensor, or NULL with an error that names the argument; or true, or false with such an error. */
+ * A function returns the tensor or true. If a check fails, it returns NULL or false, with an error that names the
+ * argument. */
 #ifndef TNN_OPERANDS_H
 #define TNN_OPERANDS_H
 
@@ -8,30 +9,31 @@
 #include "graph/handles.h"
 #include "session.h"
 
-/* Counts n appended nodes; returns the handle of the last one, result. */
+/* Counts n appended nodes, and returns the handle of the last one, result. */
 tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 
 bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor * t, enum ggml_type type);
-/* f32, f16 or bf16 */
+/* Checks that t is f32, f16 or bf16. */
 bool tnn__want_float_type(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tensor * t);
-/* list has n values, 1 <= n <= limit; n is the name of its argument */
+/* Checks that list is not NULL and that 1 <= n <= limit. */
 bool tnn__want_list(tnn_session * s, const char * arg, const tnn_tensor * list, int32_t n, int32_t limit);
 bool tnn__want_finite(tnn_session * s, const char * arg, float x);
 bool tnn__want_eps(tnn_session * s, float eps);
 bool tnn__want_freq_base(tnn_session * s, float freq_base);
-/* f32 and contiguous */
+/* Returns an operand that must be f32 and contiguous. */
 struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h);
-/* f32, contiguous and two-dimensional */
+/* Returns an operand that must be f32, contiguous and two-dimensional. */
 struct ggml_tensor * tnn__rows_operand(tnn_session * s, const char * arg, tnn_tensor h);
-/* An i32 vector whose values are known before the graph runs: an input, or a view of one. */
+/* Returns an operand that must be an i32 vector whose values are known before the graph runs: an input, or a view of
+ * one. */
 struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_tensor h);
-/* f32 [ne0 of x]: one value for each column of x */
+/* Returns an operand that must be f32 [ne0 of x], with one value for each column of x. */
 struct ggml_tensor * tnn__per_column(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x);
-/* Do a and b share memory? */
+/* Returns whether a and b share memory. */
 bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b);
-/* t shares memory with none of the n tensors that a node writes */
+/* Checks that t shares no memory with the n tensors that a node writes. */
 bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n);
 /* Records the error of a result with more than TNN_MAX_ELEMENTS. */
 void tnn__fail_elements(tnn_session * s, const char * what);

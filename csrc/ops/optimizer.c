@@ -4,11 +4,11 @@
 #include "ops/operands.h"
 #include "ops/rules.h"
 
-/* An f32 tensor of w's shape. */
+/* Checks that t is an f32 tensor of w's shape. */
 static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && !ggml_are_same_shape(t, w)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, must be that of w, %s", arg, tnn__shape(t), tnn__shape(w));
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be that of w, %s", arg, tnn__shape(t), tnn__shape(w));
         return NULL;
     }
     return t;
@@ -23,19 +23,20 @@ static struct ggml_tensor * parameter_operand(tnn_session * s, tnn_tensor w) {
     return t;
 }
 
-/* A tensor that the optimizer writes must own its memory: an input. */
+/* A tensor that the optimizer writes must own its memory, so it must be an input. */
 static bool want_input(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
     if (t->op == GGML_OP_NONE) {
         return true;
     }
-    tnn__fail(s, TNN_E_VALUE, "%s is the result of an operator (%s), must be a declared tensor", arg, ggml_op_name(t->op));
+    tnn__fail(s, TNN_E_VALUE, "%s is the result of an operator (%s), but it must be a declared tensor",
+              arg, ggml_op_name(t->op));
     return false;
 }
 
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n) {
     struct ggml_tensor * t = tnn__f32_operand(s, "hp", hp);
     if (t != NULL && ggml_nelements(t) != n) {
-        tnn__fail(s, TNN_E_VALUE, "hp has shape %s, must be [%lld]", tnn__shape(t), (long long) n);
+        tnn__fail(s, TNN_E_VALUE, "hp has shape %s, but it must be [%lld]", tnn__shape(t), (long long) n);
         return NULL;
     }
     return t;
@@ -51,8 +52,8 @@ bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_ten
     if (th == NULL || !want_input(s, "m", tm) || !want_input(s, "v", tv)) {
         return false;
     }
-    /* The threads of a step write w, m and v. If these shared memory with each other or with another operand, a thread could read
-     * values that another thread has already changed. */
+    /* The threads of a step write w, m and v. If w, m or v shared memory with each other or with another operand, a
+     * thread could read values that another thread has already changed. */
     struct ggml_tensor * const written[] = { tw, tm, tv };
     if (!tnn__want_apart(s, "m", tm, written, 1) || !tnn__want_apart(s, "v", tv, written, 2)
         || !tnn__want_apart(s, "grad", tg, written, 3) || !tnn__want_apart(s, "hp", th, written, 3)) {

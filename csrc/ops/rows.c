@@ -1,4 +1,4 @@
-/* ops/rows.c - reading and writing rows by their ids. */
+/* ops/rows.c - reads and writes rows by their ids. */
 #include "memory/allocate.h"
 #include "ops/operands.h"
 #include "ops/rules.h"
@@ -36,12 +36,14 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
         return 0;
     }
     if (!ggml_is_matrix(d) || !ggml_is_matrix(r) || d->ne[0] != r->ne[0] || r->ne[1] != i->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, must be [%lld, %lld]: the ne0 of dst, of shape %s, and one row for each id", tnn__shape(r),
+        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, but it must be [%lld, %lld], with the ne0 of dst, of shape %s, "
+                                  "and one row for each id", tnn__shape(r),
                   (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
         return 0;
     }
     if (tnn__same_memory(d, r)) {
-        tnn__fail(s, TNN_E_VALUE, "rows and dst share memory, so rows could be overwritten before they are read; copy rows first");
+        tnn__fail(s, TNN_E_VALUE, "rows and dst share memory, so rows could be overwritten before they are read; copy "
+                                  "rows first");
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_rows(s->ctx_c, d, r, i)) : 0;
@@ -54,7 +56,8 @@ static int check_ids(tnn_session * s, const struct ggml_tensor * node, const str
     const int32_t * values = ids->data;
     for (int64_t i = 0; i < ids->ne[0]; i++) {
         if (values[i] < 0 || values[i] >= rows) {
-            return tnn__fail(s, TNN_E_VALUE, "ids %s[%lld] = %d is not a row of %s, which has %lld rows", ggml_get_name(ids), (long long) i,
+            return tnn__fail(s, TNN_E_VALUE, "ids %s[%lld] = %d must be the number of a row of %s, which has %lld rows",
+                             ggml_get_name(ids), (long long) i,
                              (int) values[i], ggml_get_name(node->op == GGML_OP_GET_ROWS ? node->src[0] : node), (long long) rows);
         }
     }
@@ -78,7 +81,8 @@ static int check_all_different(tnn_session * s, const struct ggml_tensor * ids) 
     qsort(sorted, (size_t) ids->ne[0], sizeof(int32_t), compare_ids);
     for (int64_t i = 1; i < ids->ne[0] && rc == TNN_OK; i++) {
         if (sorted[i] == sorted[i - 1]) {
-            rc = tnn__fail(s, TNN_E_VALUE, "ids %s contains row %d twice; tnn_set_rows needs different rows", ggml_get_name(ids), (int) sorted[i]);
+            rc = tnn__fail(s, TNN_E_VALUE, "ids %s contains row %d twice; each id must be different",
+                           ggml_get_name(ids), (int) sorted[i]);
         }
     }
     free(sorted);

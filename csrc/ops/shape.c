@@ -1,4 +1,4 @@
-/* ops/shape.c - operators that change no value: concatenation, transposition, shapes and views. */
+/* ops/shape.c - operators that do not change values: concatenation, transposition, shapes and views. */
 #include "ops/operands.h"
 #include "ops/rules.h"
 
@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ggml has no derivative for CONCAT; SET has one and writes the same bits. The base is a leaf that the SETs cover completely. */
+/* SETs replace CONCAT, because ggml has no derivative for CONCAT. SET has one and writes the same bits. The SETs
+ * overwrite their base, an input, completely. */
 static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * parts, int n, int dim, int64_t length) {
     int64_t ne[GGML_MAX_DIMS];
     memcpy(ne, parts[0]->ne, sizeof(ne));
@@ -24,7 +25,8 @@ static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * part
 static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, const struct ggml_tensor * first, int dim) {
     for (int d = 0; d < GGML_MAX_DIMS; d++) {
         if (d != dim && t->ne[d] != first->ne[d]) {
-            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, must be that of parts[0], %s, except for ne%d", i, tnn__shape(t),
+            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, but it must be that of parts[0], %s, except for ne%d",
+                      i, tnn__shape(t),
                       tnn__shape(first), dim);
             return false;
         }
@@ -34,7 +36,7 @@ static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, cons
 
 #define MAX_PARTS 4096
 
-/* t has room for n tensors. */
+/* t has space for n tensors. */
 static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, struct ggml_tensor ** t, int32_t n, int32_t dim) {
     int64_t length = 0;
     if (dim < 0 || dim >= GGML_MAX_DIMS) {
@@ -55,7 +57,7 @@ static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, stru
         return 0;
     }
     const int64_t rest = ggml_nelements(first) / first->ne[dim];
-    if (length > (INT64_C(1) << 28) / rest) { /* ggml's SET keeps strides and offset in 30 bits */
+    if (length > (INT64_C(1) << 28) / rest) { /* ggml's SET stores strides and the offset in 30 bits */
         tnn__fail(s, TNN_E_VALUE, "the result would have more than 2^28 elements, the limit of ggml's SET");
         return 0;
     }
@@ -82,8 +84,8 @@ tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, in
     return result;
 }
 
-/* The reshape changes nothing forward; backward it makes the transposed gradient contiguous, which most of ggml's
- * kernels require. */
+/* The reshape changes nothing in the forward pass. In the backward pass it makes the transposed gradient contiguous,
+ * which most of ggml's kernels require. */
 tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a) {
     if (!tnn__enter(s, __func__)) {
         return 0;
@@ -99,19 +101,21 @@ tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a) {
     return tnn__appended(s, 3, ggml_cont(s->ctx_c, ggml_transpose(s->ctx_c, same)));
 }
 
-/* The shape has exactly as many elements as t. */
+/* Checks that the shape has exactly as many elements as t. */
 static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, const int64_t * ne, int n_dims) {
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) {
         if (ne[i] < 1 || ne[i] > TNN_MAX_ELEMENTS / n) {
-            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit: the sizes must be at least 1 and their product %lld, the number of "
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit: the sizes must be at least 1 and their product %lld, "
+                                      "the number of "
                       "elements of a", i, (long long) ne[i], (long long) ggml_nelements(t));
             return false;
         }
         n *= ne[i];
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but a, of shape %s, has %lld", (long long) n, tnn__shape(t),
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but a, of shape %s, has %lld",
+                  (long long) n, tnn__shape(t),
                   (long long) ggml_nelements(t));
         return false;
     }
@@ -150,7 +154,8 @@ tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne
     return t != NULL ? tnn__appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
 }
 
-/* A view starts at an element and ends inside a. A view of a strided view is refused: its gradient would not be a view. */
+/* Checks that a view starts at an element and ends inside a. A view of a strided view is refused, because its gradient
+ * would not be a view. */
 static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1,
                                          int64_t offset) {
     if (!tnn__enter(s, call)) {
@@ -171,21 +176,25 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
         return NULL;
     }
     if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
-        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the size of a", (long long) nb1,
+        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the "
+                                  "size of a", (long long) nb1,
                   (long long) size, (long long) size, (long long) (ne0 * size));
         return NULL;
     }
     if (offset < 0 || offset % size != 0 || offset >= all) {
-        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld between 0 and %lld", (long long) offset, (long long) size,
+        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld between 0 and %lld",
+                  (long long) offset, (long long) size,
                   (long long) (all - size));
         return NULL;
     }
     if (ne1 - 1 > (all - offset - ne0 * size) / nb1 || all - offset < ne0 * size) {
-        tnn__fail(s, TNN_E_VALUE, "the view ends beyond a, of shape %s: ne0 = %lld, ne1 = %lld, nb1 = %lld, offset = %lld", tnn__shape(t),
+        tnn__fail(s, TNN_E_VALUE, "the view must end inside a, of shape %s, got ne0 = %lld, ne1 = %lld, nb1 = %lld, "
+                                  "offset = %lld", tnn__shape(t),
                   (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
         return NULL;
     }
-    /* ggml requires ne0 * ne1 elements after the offset even if the rows are strided: they exist, because nb1 >= ne0. */
+    /* ggml requires ne0 * ne1 elements after the offset even if the rows are strided. They exist, because nb1 is at
+     * least the size of ne0 elements. */
     return tnn__reserve_nodes(s, 1) ? t : NULL;
 }
 

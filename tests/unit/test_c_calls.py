@@ -191,7 +191,7 @@ def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
     assert training.step(n_hp=6) == lib.TNN_E_VALUE
     assert training.step(mode=2) == lib.TNN_E_STATE  # accumulation is refused, because gradients are not kept
     assert training.step(ids=ffi.new("int32_t[]", [0, 1, 2, 4])) == lib.TNN_E_VALUE
-    refused(session, "[3] = 4 is not a row")
+    refused(session, "[3] = 4 must be the number of a row")
     assert training.step(targets=ffi.new("int32_t[]", [-1] * 4)) == lib.TNN_E_VALUE
     refused(session, "there is no target")
     assert training.weight() == before
@@ -272,7 +272,7 @@ def test_a_session_can_be_rebuilt_at_most_four_million_times(session: Any) -> No
     first = lib.tnn_input_1d_f32(session, 4)
     assert first > 0
     assert rebuild(session) == lib.TNN_E_STATE
-    assert "was rebuilt 4194303 times, its limit" in text(lib.tnn_last_error(session))
+    assert "was rebuilt 4194303 times, which is the limit" in text(lib.tnn_last_error(session))
     assert lib.tnn_scale(session, first, 2.0) > 0
 
 

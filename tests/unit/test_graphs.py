@@ -272,7 +272,7 @@ def test_set_loss_must_precede_the_backward_and_inputs_cannot_extend_it(desk: De
     desk.backward(nn.tnn_sum(s, desk.w))
     with pytest.raises(SessionError, match="the loss must be flagged before tnn_build_backward"):
         nn.tnn_set_loss(s, other)
-    with pytest.raises(TinyNNValueError, match="is an input, so there is nothing to compute"):
+    with pytest.raises(TinyNNValueError, match="is an input; it must be the result of an operator"):
         nn.tnn_extend_backward_graph(s, desk.m)
 
 
@@ -305,7 +305,7 @@ def test_set_rows_refuses_row_ids_out_of_range(wrong: list[int], desk: Desk) -> 
     s = desk.s
     nn.tnn_realize(s, nn.tnn_set_rows(s, desk.m, desk.x, desk.ids))
     nn.upload_int_array(s, desk.ids, wrong)
-    with pytest.raises(TinyNNValueError, match=rf"\[3\] = {wrong[3]} is not a row of"):
+    with pytest.raises(TinyNNValueError, match=rf"\[3\] = {wrong[3]} must be the number of a row of"):
         nn.tnn_compute(s)
     assert not nn.tnn_download(s, desk.m).any()
 

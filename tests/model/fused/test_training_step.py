@@ -235,7 +235,7 @@ def test_steps_that_do_not_fit_the_graph_are_refused_and_change_nothing() -> Non
         with pytest.raises(SessionError, match="taps=True"):
             e.download_tap("embed")
         assert all_weights(e) == before
-    with engine(variant, keep_gradients=True) as e, pytest.raises(SessionError, match="no gradient yet"):
+    with engine(variant, keep_gradients=True) as e, pytest.raises(SessionError, match="there are no gradients yet"):
         e.train_step(ids, wanted, hp, accumulate=True)
     with engine(variant, clip=True) as e:
         for name, value in (("max_norm", -1.0), ("max_norm", math.nan), ("gradient_scale", 0.0)):

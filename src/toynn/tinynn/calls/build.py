@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""About this build and this machine. These calls need no session; their strings are static."""
+"""Describe this build and this machine. These calls need no session. Their strings are static."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from toynn.tinynn.native import lib, optional_text, text
 
 
 def tnn_ggml_version() -> str:
-    """Return the version of the ggml compiled in, for example "0.20.2"."""
+    """Return the version of the compiled ggml, for example "0.20.2"."""
     return text(lib.tnn_ggml_version())
 
 
 def tnn_ggml_commit() -> str:
-    """Return the name that ggml gives to its commit."""
+    """Return ggml's name of its own commit."""
     return text(lib.tnn_ggml_commit())
 
 
@@ -46,9 +46,9 @@ def tnn_cpu_features() -> str:
 
 
 def tnn_cpu_missing() -> str:
-    """Return the features of the profile that this CPU lacks, separated by spaces; "" if it can run this build.
+    """Return the features of the profile that this CPU lacks, separated by spaces; "" if the CPU can run this build.
 
-    If it cannot, no other call is safe. Python's import makes this call first and raises ImportError.
+    If it cannot, no other call is safe. The import in Python makes this call first, and raises ImportError.
     """
     return text(lib.tnn_cpu_missing())
 
@@ -57,21 +57,21 @@ def tnn_gemm_kernel() -> str:
     """Return the name of the kernel that computes the matrix products of the fused operators, for example "v8".
 
     At its first product a process chooses the fastest kernel that its CPU can run. In Python the environment variable
-    TOYNN_GEMM_KERNEL can name another one. All give the same bits.
+    TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits.
     """
     return text(lib.tnn_gemm_kernel())
 
 
 def tnn_gemm_kernel_at(i: int) -> str | None:
-    """Return the name of the i-th kernel that this CPU can run, the fastest at 0, or None."""
+    """Return the name of kernel i of those that this CPU can run, of which 0 is the fastest, or None."""
     return optional_text(lib.tnn_gemm_kernel_at(int32("i", i)))
 
 
 def tnn_available_cores() -> int:
-    """Return how many cores this process may run on, by its affinity mask and cgroup quotas: at least 1."""
+    """Return the number of cores that this process may use, by its affinity mask and cgroup quotas: at least 1."""
     return lib.tnn_available_cores()
 
 
 def tnn_available_memory() -> int:
-    """Return how many bytes of memory this process can still allocate, on the machine and within its cgroups."""
+    """Return the number of bytes that this process can still allocate, on the machine and within its cgroups."""
     return lib.tnn_available_memory()

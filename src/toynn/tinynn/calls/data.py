@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""Copy values between arrays and tensors, ne0 fastest. n must equal the tensor's number of elements."""
+"""Copy values between arrays and tensors. ne0 varies fastest. n must be the tensor's number of elements."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""Persistent tensors are declared before `tnn_finalize_weights` and are zero until uploaded. Inputs of one graph are
-declared after it; each must be uploaded before the graph computes, and keeps its values for later computes.
+"""Declare persistent tensors before `tnn_finalize_weights`. Their values are zero until they are uploaded. Declare the
+inputs of a graph after it. Each must be uploaded before the graph computes, and keeps its values for later computes.
 
-All raise TinyNNValueError for a size that is not positive or overflows, SessionError at the wrong time.
+All raise TinyNNValueError for a size that is not positive or too large, and SessionError if called at the wrong time.
 """
 
 from __future__ import annotations

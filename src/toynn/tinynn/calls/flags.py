@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""The role and the name of a tensor."""
+"""Set the role and the name of a tensor."""
 
 from __future__ import annotations
 

@@ -8,7 +8,10 @@ from toynn.tinynn.session import Session, Tensor, handle, status
 
 
 def tnn_realize(s: Session, out: Tensor) -> None:
-    """Expand the forward graph of out and allocate it, once in a graph generation."""
+    """Expand the forward graph of out and allocate it.
+
+    This can be done once, until `tnn_reset_for_rebuild`.
+    """
     status(s, lib.tnn_realize, handle(s, "out", out))
 
 

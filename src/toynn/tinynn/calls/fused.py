@@ -1,10 +1,10 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""The fused operators: the shim's own kernels, which ggml runs as custom operators.
+"""The fused operators are the shim's own kernels. ggml runs them as custom operators.
 
 Each element of their matrix products is one chain of fused multiply-adds along k, so a row of a result has the same
-bits in any batch and at any number of threads. The shim differentiates a graph whose loss is `tnn_fused_cross_entropy`;
-between its parameters and the loss only these operators, `tnn_get_rows`, and `tnn_add` of equal shapes are allowed.
-Tensors are two-dimensional, with one row for each token. Errors are those of the operators.
+bits in any batch and at any number of threads. The shim differentiates a graph whose loss is `tnn_fused_cross_entropy`.
+Between its parameters and the loss, only these operators, `tnn_get_rows`, and `tnn_add` of equal shapes are allowed.
+Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def tnn_fused_rope_table(
     freq_scale: float,
     attn_factor: float,
 ) -> Tensor:
-    """Return the rotations that `tnn_fused_attention` applies: [d_head, rows], d_head/2 cosines and then d_head/2
+    """Return the table of rotations for `tnn_fused_attention`: [d_head, rows], each row d_head/2 cosines, then d_head/2
     sines.
 
     An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64.
@@ -90,7 +90,7 @@ def tnn_fused_attention_cached(
         qkv: [(n_heads + 2 n_kv) d_head, n].
         rope_table: [d_head, n].
         kv_cache: persistent, [2 n_kv d_head, n_ctx].
-        n_past: i32 [1], the number of earlier tokens; each compute checks that it is 0 to n_ctx - n.
+        n_past: i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute).
         n_heads: query heads.
         n_kv: key-value heads.
     """
@@ -117,9 +117,9 @@ def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
 def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_id: int) -> Tensor:
     """Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1].
 
-    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. Rows are summed in f64, in
-    their order. Each compute checks the targets (TinyNNValueError): every one is a token or ignore_id, and at least one
-    is a token.
+    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The rows' losses are added in
+    f64, in their order. Each compute checks the targets (TinyNNValueError): each is a token or ignore_id, and at least
+    one is a token.
     """
     return built(
         s,
@@ -133,7 +133,7 @@ def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_
 def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Tensor:
     """Return the norm of all gradients together, and the factor by which clipping multiplies a gradient: [2].
 
-    Call it after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor of every gradient,
+    Call it after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor for all gradients,
     1/n for n accumulated steps.
     """
     grads_array, n = handles(s, "grads", grads)
@@ -153,7 +153,7 @@ def tnn_fused_adamw(
         m: first moment.
         v: second moment.
         hp: [7], as for `tnn_opt_step_adamw`.
-        norm: of `tnn_fused_grad_norm`, or None: how the gradient is clipped.
+        norm: a result of `tnn_fused_grad_norm`, by which the gradient is clipped, or None.
     """
     return built(
         s,

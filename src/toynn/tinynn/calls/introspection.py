@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""Look at tensors and at the graph."""
+"""Inspect tensors and the graph."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tnn_tensor_src(s: Session, t: Tensor, i: int) -> Tensor | None:
 
 
 def tnn_graph_n_nodes(s: Session) -> int:
-    """Return the number of nodes of the training graph if it is built, else of the forward graph; 0 before either."""
+    """Return the number of nodes of the training graph if it is built, else of the forward graph, else 0."""
     return number(s, lib.tnn_graph_n_nodes)
 
 

@@ -1,8 +1,8 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
 """Each call appends one node, or several, to the graph and returns the result.
 
-All raise TinyNNValueError for shapes and numbers that do not fit, TinyNNTypeError for dtypes, and SessionError for
-stale or foreign handles and outside of the building of a graph.
+All raise TinyNNValueError for wrong shapes and numbers, TinyNNTypeError for wrong dtypes, and SessionError for stale or
+foreign handles and if no graph is being built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return the product of a [k, m] (f32, f16 or bf16) and b [k, n]: [m, n].
 
-    Higher dimensions of a broadcast over b's.
+    ne2 and ne3 of a are repeated to b's.
     """
     return built(s, lib.tnn_matmul, handle(s, "a", a), handle(s, "b", b))
 
@@ -57,7 +57,7 @@ def tnn_silu(s: Session, a: Tensor) -> Tensor:
 
 
 def tnn_gelu(s: Session, a: Tensor) -> Tensor:
-    """Return GELU of a, ggml's tanh approximation.
+    """Return GELU of a, in ggml's tanh approximation.
 
     ggml has no derivative for it.
     """
@@ -108,7 +108,7 @@ def tnn_soft_max_ext(s: Session, a: Tensor, mask: Tensor | None, scale: float, m
     Args:
         mask: [ne0, >= ne1], or None.
         scale: factor of a.
-        max_bias: above 0: ALiBi, which needs a mask and has no derivative.
+        max_bias: above 0: use ALiBi, which needs a mask and has no derivative.
     """
     return built(
         s,
@@ -121,7 +121,7 @@ def tnn_soft_max_ext(s: Session, a: Tensor, mask: Tensor | None, scale: float, m
 
 
 def tnn_diag_mask_inf(s: Session, a: Tensor, n_past: int) -> Tensor:
-    """Return a with -inf in every place whose index in ne0 is above n_past + its index in ne1."""
+    """Return a copy of a with -inf in each element whose index in ne0 is greater than n_past + its index in ne1."""
     return built(s, lib.tnn_diag_mask_inf, handle(s, "a", a), int32("n_past", n_past))
 
 
@@ -145,9 +145,9 @@ def tnn_rope_ext(
     Args:
         x: [d, heads, T].
         positions: i32 [T].
-        freq_factors: [>= n_dims/2], or None: divide the frequencies.
-        n_dims: how many of the d dimensions are rotated.
-        mode: 0: pairs of neighbours; 2 (NEOX): pairs n_dims/2 apart.
+        freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
+        n_dims: the number of the d dimensions that are rotated.
+        mode: which dimensions are paired. 0: neighbours; 2 (NEOX): those n_dims/2 apart.
         n_ctx_orig: context length of the original training, for YaRN.
         freq_base: base of the frequencies.
         freq_scale: factor of the positions.
@@ -185,7 +185,7 @@ def tnn_get_rows(s: Session, table: Tensor, ids: Tensor) -> Tensor:
 def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
     """Return the concatenation of a and b along dimension dim.
 
-    The bits are those of ggml's CONCAT, which has no derivative; this call, made of two SETs, has one.
+    It consists of two SETs of ggml and has a derivative. The bits are those of ggml's CONCAT, which has None.
     """
     return built(s, lib.tnn_concat, handle(s, "a", a), handle(s, "b", b), int32("dim", dim))
 
@@ -238,7 +238,7 @@ def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int
 
 
 def tnn_cpy(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Write a into b, converted to its floating dtype, and return a view of b."""
+    """Write a, converted to the floating dtype of b, into b, and return a view of b."""
     return built(s, lib.tnn_cpy, handle(s, "a", a), handle(s, "b", b))
 
 
@@ -260,8 +260,8 @@ def tnn_sum_rows(s: Session, a: Tensor) -> Tensor:
 def tnn_cross_entropy_loss(s: Session, logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean over the rows of -sum(labels * log_softmax(logits)): [1].
 
-    logits and labels have the same shape [vocab, rows]. The sum is split as ggml does it with four threads, so its bits
-    do not depend on their number.
+    logits and labels have the same shape [vocab, rows]. The sum is divided as in ggml with four threads, so its bits do
+    not depend on their number.
     """
     return built(s, lib.tnn_cross_entropy_loss, handle(s, "logits", logits), handle(s, "labels", labels))
 
@@ -296,7 +296,7 @@ def tnn_opt_step_sgd(s: Session, w: Tensor, grad: Tensor, hp: Tensor) -> Tensor:
 
 
 def tnn_set_rows(s: Session, dst: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
-    """Write row i of rows [d, n] to row ids[i] of dst [d, N] and return a view of dst.
+    """Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst.
 
     ids: an input, all different.
     """
@@ -323,7 +323,7 @@ def tnn_flash_attn_ext(
         v: [dv, S, h_kv].
         mask: f16 [S, >= T], or None.
         scale: factor of the scores.
-        max_bias: above 0: ALiBi.
+        max_bias: above 0: use ALiBi.
         logit_softcap: above 0: scores x become logit_softcap * tanh(x / logit_softcap).
     """
     return built(

@@ -9,16 +9,16 @@ from toynn.tinynn.session import Session, number, status
 
 
 def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
-    """Set how many nodes one graph may have, forward and backward together: 16384 by default, at most 2^21.
+    """Set the number of nodes that a graph may have, forward and backward together: 16384 by default, at most 2^21.
 
     Raises:
-        SessionError: tensors of a graph exist. Set it before the first one, or right after `tnn_reset_for_rebuild`.
+        SessionError: tensors of a graph exist. Set it before the first of them, or right after `tnn_reset_for_rebuild`.
     """
     status(s, lib.tnn_session_set_graph_capacity, int64("n_nodes", n_nodes))
 
 
 def tnn_session_graph_capacity(s: Session) -> int:
-    """Return how many nodes one graph may have."""
+    """Return the number of nodes that a graph may have."""
     return number(s, lib.tnn_session_graph_capacity)
 
 
@@ -33,5 +33,5 @@ def tnn_session_weights_nbytes(s: Session) -> int:
 
 
 def tnn_session_compute_nbytes(s: Session) -> int:
-    """Return the size of the realized graph's compute buffer in bytes; 0 before."""
+    """Return the size of the realized graph's compute buffer in bytes; 0 before a graph is realized."""
     return number(s, lib.tnn_session_compute_nbytes)

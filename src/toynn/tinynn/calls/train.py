@@ -13,10 +13,9 @@ def tnn_build_forward_only(s: Session, loss: Tensor) -> None:
 
 
 def tnn_build_backward(s: Session) -> None:
-    """Build the training graph: a copy of the forward graph with gradients ("graph b").
+    """Build the training graph ("graph b"): a copy of the forward graph with gradients.
 
-    It is checked first that every node between a parameter and the loss has a derivative, and that the graph fits the
-    capacity.
+    First check that every node between a parameter and the loss has a derivative, and that the graph fits the capacity.
     """
     status(s, lib.tnn_build_backward)
 
@@ -35,7 +34,10 @@ def tnn_extend_backward_graph(s: Session, node: Tensor) -> None:
 
 
 def tnn_pin_all_graph_b_nodes(s: Session) -> None:
-    """Flag every node of the training graph as an output: no memory is shared, and each can be downloaded."""
+    """Flag every node of the training graph as an output.
+
+    Then no nodes share memory, and each can be downloaded.
+    """
     status(s, lib.tnn_pin_all_graph_b_nodes)
 
 
@@ -57,6 +59,6 @@ def tnn_graph_reset_grads_only(s: Session) -> None:
 def tnn_compute_backward(s: Session) -> None:
     """Run forward, backward and optimizer in one compute.
 
-    Needs a reset since the last one. Fails as `tnn_compute` does.
+    Reset the graph before each call. Raises as `tnn_compute` does.
     """
     status(s, lib.tnn_compute_backward)
