@@ -118,12 +118,12 @@ def comments() -> Iterator[Text]:
 
 
 def sentences() -> Iterator[Text]:
-    """Yield sentences and list items of the documentation; tables and code are left out."""
+    """Yield the sentences and list items of the documentation, without tables, code and quoted sample output."""
     pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
     for path in [*pages, *sorted((ROOT / "docs").glob("*.md")), ROOT / "vendor" / "README.md"]:
         text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         for paragraph in re.split(r"\n\s*\n|\n(?=[-*] |\d+\. |\|)", text):
-            if paragraph.lstrip().startswith(("|", "#", "!", "<")):
+            if paragraph.lstrip().startswith(("|", "#", "!", "<", ">")):
                 continue
             for sentence in re.split(r"(?<=[.:;?!])\s+(?=[A-Z`])", " ".join(paragraph.split())):
                 if sentence.count(" ") > 2:

@@ -73,7 +73,7 @@ def test_a_tokenizer_that_would_abort_the_process_is_refused(name: str) -> None:
         parsed_tokenizer(described(**parts))
 
 
-def test_the_process_lives_with_little_memory(tmp_path: Path) -> None:
+def test_a_hostile_tokenizer_does_not_end_a_process_with_little_memory(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_bytes(described(**REFUSED["a table of 4 GiB"][0]))
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"

@@ -28,7 +28,7 @@ def lines(folder: Path, calls: str, timeout: float = 300) -> list[str]:
     return run_with_toynn(LIMITED.format(folder=str(folder), calls=calls), timeout).splitlines()
 
 
-def test_the_walk_reaches_the_public_names() -> None:
+def test_the_tested_callables_include_the_public_names() -> None:
     names = public_names()
     assert len(names) > 200
     assert {"toynn.train", "toynn.tinynn.tnn_train_step", "toynn.training.schedule.learning_rate"} <= names.keys()

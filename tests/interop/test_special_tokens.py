@@ -144,7 +144,7 @@ def test_a_rule_with_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> 
         load(tmp_path / "run", n_threads=1)
 
 
-def test_the_tokenizer_is_the_one_of_the_library(tmp_path: Path) -> None:
+def test_the_rules_give_the_same_tokens_as_the_library(tmp_path: Path) -> None:
     """toynn reads the rules from the post-processor, so they must give the same tokens as the tokenizers library."""
     for before, after in ((True, False), (True, True), (False, False)):
         model = Tokenizer.from_str((with_begin(before, after).tokenizer or b"").decode())
@@ -177,7 +177,7 @@ def test_a_gguf_file_keeps_all_settings_of_an_imported_model(tmp_path: Path) -> 
     assert "[11] are left out" in export_gguf(more, tmp_path / "n.gguf").notes[0]
 
 
-def test_a_gguf_file_says_its_name_size_and_license(tmp_path: Path) -> None:
+def test_a_gguf_file_contains_its_name_size_and_license(tmp_path: Path) -> None:
     export_gguf(with_begin(), tmp_path / "cat.gguf")
     fields = GGUFReader(tmp_path / "cat.gguf").fields
     assert fields["general.name"].contents() == "cat"

@@ -77,7 +77,7 @@ def test_an_existing_checkpoint_is_replaced_only_on_request(tmp_path: Path) -> N
 
 
 @pytest.mark.quick
-def test_a_dangling_link_is_refused_as_a_run_by_name(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_path_is_refused_as_a_run(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(TinyNNValueError, match="link is a link to nowhere, which does not exist; use another name"):
         write_checkpoint(tmp_path / "link", random_model())
@@ -250,7 +250,7 @@ def as_version_1(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.quick
-def test_version_1_is_migrated_and_checked_as_strictly(trained: Path, tmp_path: Path) -> None:
+def test_version_1_is_migrated_and_checked_like_the_current_version(trained: Path, tmp_path: Path) -> None:
     path = damaged(trained, tmp_path / "run") / "meta.json"
     old = as_version_1(json.loads(path.read_text()))
     path.write_text(json.dumps(old))

@@ -72,7 +72,7 @@ def test_a_resumed_run_takes_an_explicit_learning_rate_and_says_so(data: Path, t
     assert read_config(run / "run.toml").optimizer.lr == 1e-3, "the change must stay"
 
 
-def test_a_configuration_that_differs_by_itself_is_still_refused(data: Path, tmp_path: Path) -> None:
+def test_a_different_configuration_is_still_refused_without_explicit_changes(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(4)))
     other = config(4, optimizer=OptimizerArgs(lr=0.5, beta1=0.8))
@@ -142,7 +142,7 @@ def test_a_batch_beyond_a_limit_is_named_with_the_memory_it_needs(batch: int, da
 
 
 @pytest.mark.parametrize(("largest", "says"), [(2, r"train\.batch = 4 is too large"), (0, "no memory")])
-def test_a_step_that_does_not_fit_into_memory_leaves_no_trace(
+def test_a_step_that_does_not_fit_into_memory_leaves_no_files(
     largest: int, says: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = LlamaSeqEngine.build_training_step

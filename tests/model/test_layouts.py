@@ -82,7 +82,7 @@ def test_a_position_without_a_target_counts_in_per_head_only() -> None:
     assert losses["per_head"] == pytest.approx(losses["fused"] * (n - 1) / n, rel=1e-6)
 
 
-def test_the_step_of_a_run_is_profiled_to_the_same_bits() -> None:
+def test_a_profiled_step_of_a_run_gives_the_same_bits() -> None:
     variant = VARIANTS["gqa"]
     curves = []
     for profiled in (False, True):

@@ -61,7 +61,7 @@ def test_generate_is_the_text_of_stream_and_the_settings_matter(run: Path) -> No
         assert model.generate("The cat", max_tokens=0) == ""
 
 
-def test_scores_are_the_tokens_of_the_evaluation(run: Path) -> None:
+def test_scores_agree_with_the_evaluation(run: Path) -> None:
     text = "The cat saw a hen."
     with toynn.load(run, n_threads=1) as model:
         for window in (None, 3):
@@ -165,7 +165,7 @@ def test_wrong_arguments_of_save_are_named_and_leave_nothing(
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_run_that_was_trained_is_not_added_to(data: Path, tmp_path: Path) -> None:
+def test_a_model_cannot_be_saved_into_a_trained_run(data: Path, tmp_path: Path) -> None:
     result = toynn.train(data, tmp_path / "run", config=config(2), progress=False)
     with result.load() as model, pytest.raises(toynn.TinyNNValueError, match="write another model to a new folder"):
         model.save(tmp_path / "run", overwrite=True)
@@ -174,7 +174,7 @@ def test_a_run_that_was_trained_is_not_added_to(data: Path, tmp_path: Path) -> N
 # ---- paths that cannot be loaded ----
 
 
-def test_what_is_not_a_model_is_refused_with_its_name(data: Path, run: Path, tmp_path: Path) -> None:
+def test_a_path_without_a_model_is_refused_by_name(data: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("The cat")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF\xff")
     (tmp_path / "empty").mkdir()

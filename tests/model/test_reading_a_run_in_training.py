@@ -69,7 +69,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_open_is_read_to_its_end(
 
 
 @pytest.mark.quick
-def test_a_checkpoint_named_by_its_folder_is_removed_not_damaged(
+def test_the_error_for_a_removed_checkpoint_does_not_say_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotate(tmp_path / "run", 1)
@@ -87,7 +87,7 @@ def test_a_pointer_to_a_checkpoint_that_never_existed_is_damaged(tmp_path: Path)
 
 
 @pytest.mark.quick
-def test_a_missing_file_of_a_checkpoint_is_still_damage(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_missing_file_is_reported_as_damaged(tmp_path: Path) -> None:
     rotate(tmp_path / "run", 1)
     (load_checkpoint(tmp_path / "run").path / "tokenizer.json").unlink()
     with pytest.raises(FileFormatError, match=r"is damaged: tokenizer\.json cannot be read"):

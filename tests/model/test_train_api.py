@@ -37,7 +37,7 @@ def test_settings_by_keyword_give_the_bytes_of_a_configuration(data: Path, tmp_p
         assert model.step == result.best_step
 
 
-def test_settings_go_on_top_of_a_configuration_or_a_file(data: Path, tmp_path: Path) -> None:
+def test_settings_override_a_configuration_or_a_file(data: Path, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(to_toml(config(9)))
     for i, given in enumerate((config(9), tmp_path / "my.toml", str(tmp_path / "my.toml"))):
         run = tmp_path / f"run{i}"
@@ -47,7 +47,7 @@ def test_settings_go_on_top_of_a_configuration_or_a_file(data: Path, tmp_path: P
         assert made.train.seed == 0, "None changes nothing"
 
 
-def test_a_training_starts_from_a_loaded_model_and_from_any_path(data: Path, tmp_path: Path) -> None:
+def test_training_starts_from_a_loaded_model_and_from_any_path(data: Path, tmp_path: Path) -> None:
     first = toynn.train(data, tmp_path / "first", steps=4, **SMALL)
     with first.load() as model:
         model.save(tmp_path / "m.gguf")
@@ -133,7 +133,7 @@ def test_a_wrong_setting_is_named_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_train_args_holds_all_but_callbacks_and_progress(data: Path, tmp_path: Path) -> None:
+def test_train_args_contain_all_arguments_except_callbacks_and_progress(data: Path, tmp_path: Path) -> None:
     args = toynn.TrainArgs(data, tmp_path / "run", config(2))
     seen: list[Event] = []
     result = toynn.train(args, [seen.append])

@@ -59,7 +59,7 @@ def test_a_tokenizer_of_prepare_has_the_same_bytes_after_a_round_trip() -> None:
     assert write_tokenizer(read_tokenizer(tokenizer(), VOCAB)) == tokenizer()
 
 
-def test_merges_in_the_older_notation_are_read_alike() -> None:
+def test_merges_in_the_older_notation_give_the_same_tokenizer() -> None:
     merges = [" ".join(merge) for merge in described()["model"]["merges"]]
     assert read_tokenizer(changed(model__merges=merges), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
 

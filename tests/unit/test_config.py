@@ -44,7 +44,7 @@ def test_the_head_size_is_derived_unless_given() -> None:
     assert SmolLM2Config(**{**GOOD, "d_model": 25}, head_dim=10).head_dim == 10
 
 
-def test_replace_keeps_the_head_size_unless_told_to_derive_it() -> None:
+def test_replace_keeps_the_head_size_unless_it_must_be_derived_again() -> None:
     cfg = SmolLM2Config(**GOOD)
     assert dataclasses.replace(cfg, d_model=48).head_dim == 6
     assert dataclasses.replace(cfg, d_model=48, head_dim=0).head_dim == 12

@@ -44,7 +44,7 @@ def test_documents_are_the_same_with_every_line_end(end: str) -> None:
     assert documents_of(text, [END_OF_TEXT]) == [f"a{end}b{end}", f"{end}c{end}"]
 
 
-def test_a_byte_order_mark_is_no_text_and_hides_no_separator() -> None:
+def test_a_byte_order_mark_is_dropped_and_does_not_hide_a_separator() -> None:
     assert documents_of("\ufeff<|endoftext|>\na\n", [END_OF_TEXT]) == ["a\n"]
     assert documents_of("a\n\ufeff<|endoftext|>\nb\n", [END_OF_TEXT]) == ["a\n", "b\n"]
 
@@ -144,7 +144,7 @@ def test_separator_lines_of_a_prompt_become_the_end_token(letters: Tokenizer, pr
         ("utf-32-be", "as in UTF-32"),
     ],
 )
-def test_other_unicode_encodings_are_named(text: str, encoding: str, hint: str, tmp_path: Path) -> None:
+def test_the_error_names_another_unicode_encoding(text: str, encoding: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(text.encode(encoding))
     for read in (read_text, lambda path: list(text_parts(path))):
         with pytest.raises(FileFormatError, match=f"is not UTF-8: .*{hint}.*save it as UTF-8"):
@@ -155,7 +155,7 @@ def test_other_unicode_encodings_are_named(text: str, encoding: str, hint: str, 
     ("start", "hint"),
     [(b"\x1f\x8b\x08\0", "a gzip file: unpack it first"), (b"PK\x03\x04\xff", "a zip archive"), (b"BZh9\xff", "bzip2")],
 )
-def test_compressed_files_are_named(start: bytes, hint: str) -> None:
+def test_the_error_names_the_compression_of_a_file(start: bytes, hint: str) -> None:
     with pytest.raises(FileFormatError, match=hint):
         decoded(start, "t")
 

@@ -253,7 +253,7 @@ def test_generation_ends_before_a_stop_token_and_when_the_cache_is_full() -> Non
         assert list(generate(d, [1, 2, 3], Sampling.greedy(), 0)) == []
 
 
-def test_the_reason_why_tokens_end_is_known_when_they_have_ended() -> None:
+def test_the_finish_reason_is_known_after_the_last_token() -> None:
     with decoder(CACHED["gqa"], n_ctx=9) as d:
         whole = generate(d, [1, 2, 3], Sampling.greedy(), 100)
         first = next(whole)
@@ -320,7 +320,7 @@ def test_text_that_was_read_before_the_prompt_is_forgotten_first() -> None:
         assert d.feed([*tokens][:4]).argmax() == tokens[4], "4 of 9 tokens are read again after the cache was full"
 
 
-def test_tokens_that_must_never_be_sampled_are_not() -> None:
+def test_forbidden_tokens_are_never_sampled() -> None:
     never = [i for i in range(23) if i not in (4, 9, 11)]
     with decoder(CACHED["tied"]) as d:
         for sampling in (Sampling.greedy(), Sampling(5.0, 0, 1.0, 0.0, 1), Sampling(5.0, 5, 0.9, 0.1, 2)):

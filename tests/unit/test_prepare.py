@@ -37,7 +37,7 @@ def prose(n: int) -> str:
     ids=["one line", "no spaces", "CR", "CR LF", "two characters", "a short and a long line"],
 )  # fmt: skip
 @pytest.mark.parametrize("share", [0.05, 1e-9, 0.99])
-def test_no_split_that_was_asked_for_is_empty(text: str, share: float, tmp_path: Path) -> None:
+def test_no_requested_split_is_empty(text: str, share: float, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(text.encode())
     meta = prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=280, validation=share)
     train, validation = (meta.splits[name] for name in ("train", "validation"))
@@ -67,7 +67,7 @@ def test_a_document_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
 # ---- documents and separators ----
 
 
-def test_documents_are_counted_aloud(tmp_path: Path) -> None:
+def test_the_number_of_documents_is_reported(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(f"{END_OF_TEXT}\n".join(f"Room {i}.\n" for i in range(30)))
     plain = command("prepare", tmp_path / "t.txt", "--vocab-size", "270", "--out", tmp_path / "a")
     assert "documents  30\n" in plain.stdout
@@ -194,7 +194,7 @@ def test_a_subfolder_with_other_files_is_not_taken_over(entry: str, tmp_path: Pa
     assert text.read_text() == prose(50)
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_link_to_a_missing_path_names_it(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(prose(500))
     (tmp_path / "data").symlink_to("nowhere")
     with pytest.raises(TinyNNValueError, match=r"data is a link to nowhere, which does not exist"):

@@ -50,7 +50,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = toynn.trian  # type: ignore[attr-defined]
 
 
-def test_import_toynn_loads_nothing_heavy_and_subpackages_come_with_it() -> None:
+def test_import_toynn_loads_no_large_modules_and_gives_access_to_subpackages() -> None:
     script = """
 import sys, toynn
 assert not {"numpy", "_cffi_backend", "toynn.errors"} & set(sys.modules), "loaded too early"

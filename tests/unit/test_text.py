@@ -383,7 +383,7 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["eos_id", "other_eos_ids"])
-def test_a_text_that_the_model_ends_is_reported_so(run: Path, tmp_path: Path, change: str) -> None:
+def test_the_end_of_a_text_by_the_model_is_reported(run: Path, tmp_path: Path, change: str) -> None:
     """The test makes the second generated token an end token of the model, as the only one or as one of several."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
