@@ -6,14 +6,14 @@
 
 #define LCG_MASK UINT64_C(0x7fffffff)
 
-/* Uniform in (0, 1]: s <- (s * 1103515245 + 12345) mod 2^31, (s + 1) / 2^31. */
+/* Returns a uniform number in (0, 1]: s becomes (s * 1103515245 + 12345) mod 2^31, and the number is (s + 1) / 2^31. */
 static double lcg31_uniform(uint64_t * s) {
     *s = (*s * UINT64_C(1103515245) + 12345) & LCG_MASK; /* wraps mod 2^64, which is harmless because 2^64 is a multiple
     of 2^31 */
     return ((double) *s + 1.0) / 2147483648.0;
 }
 
-/* Uniform in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. State 0 never changes. */
+/* Returns a uniform number in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. State 0 never changes. */
 static double xorshift64_uniform(uint64_t * s) {
     uint64_t x = *s;
     x ^= x << 13;

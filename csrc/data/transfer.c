@@ -1,4 +1,4 @@
-/* data/transfer.c - uploads and downloads. */
+/* data/transfer.c - copies values into tensors (uploads) and out of them (downloads). */
 #include "data/canonical_nan.h"
 #include "graph/handles.h"
 #include "graph/nodes.h"
@@ -12,7 +12,7 @@ static bool want_memory(tnn_session * s, const struct ggml_tensor * t) {
         return true;
     }
     if (tnn__is_persistent(t)) {
-        tnn__fail_stage(s, "a persistent tensor has memory only after tnn_finalize_weights");
+        tnn__fail_stage(s, "a persistent tensor has no memory before tnn_finalize_weights, which must be called first");
     } else {
         tnn__fail(s, TNN_E_STATE, "t (%s) has no memory yet: realize the graph that contains it first",
                   ggml_get_name(t));
@@ -123,7 +123,7 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
             return NULL;
         }
         if (!input->uploaded) {
-            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded, so it has no values to download",
+            tnn__fail(s, TNN_E_STATE, "t (%s) was never uploaded, so it has no values to download; upload it first",
                       ggml_get_name(root));
             return NULL;
         }
@@ -136,13 +136,13 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
         return NULL;
     }
     if (!s->computed) {
-        tnn__fail(s, TNN_E_STATE, "t (%s) is not computed yet", ggml_get_name(t));
+        tnn__fail(s, TNN_E_STATE, "t (%s) is not computed yet; run the graph first", ggml_get_name(t));
         return NULL;
     }
     return t;
 }
 
-/* from and to may be the same array. */
+/* Copies values and replaces every NaN by the canonical one. from and to may be the same array. */
 static void copy_results(float * to, const float * from, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         to[i] = tnn__canonical_nan(from[i]);

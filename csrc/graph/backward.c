@@ -100,12 +100,12 @@ tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t) {
         return 0;
     }
     if (s->gb == NULL) {
-        tnn__fail_stage(s, "there is no gradient yet; call tnn_build_backward first");
+        tnn__fail_stage(s, "there are no gradients yet; call tnn_build_backward first");
         return 0;
     }
     struct ggml_tensor * grad = ggml_hash_contains(&s->gb->visited_hash_set, x) ? ggml_graph_get_grad(s->gb, x) : NULL;
     if (grad == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient: it is not a parameter, or no loss depends on it",
+        tnn__fail(s, TNN_E_VALUE, "t (%s) has no gradient; it must be a parameter on which the loss depends",
                   ggml_get_name(x));
         return 0;
     }

@@ -1,4 +1,4 @@
-/* graph/declare.c - the tensors that the caller declares, and the ggml contexts that hold them. */
+/* graph/declare.c - makes the tensors that the caller declares, and the ggml contexts that hold them. */
 #include "graph/declare.h"
 
 #include "graph/handles.h"
@@ -154,7 +154,7 @@ int tnn_finalize_weights(tnn_session * s) {
 
 /* ------------------------------------------------------------------ the tensors of a graph */
 
-/* The compute context has memory for as many tensors as the capacity, and for both graphs. */
+/* The compute context has memory for `capacity` tensors and for both graphs. */
 static bool open_compute_context(tnn_session * s) {
     if (s->ctx_c != NULL) {
         return true;

@@ -1,4 +1,4 @@
-/* graph/flags.c - flags and names of tensors. */
+/* graph/flags.c - sets flags and names of tensors. */
 #include "graph/handles.h"
 #include "session.h"
 

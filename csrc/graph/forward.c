@@ -67,8 +67,8 @@ int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
         return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input; it must be the result of an operator",
                          arg, ggml_get_name(t));
     }
-    /* If an earlier call ran out of memory, its graph is still here. It is used again, because the context has memory
-     * for one. */
+    /* An earlier call that ran out of memory left its graph, which is used again: the context has memory for one graph
+     * only. */
     if (s->gf == NULL) {
         s->gf = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
     }
@@ -88,13 +88,13 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
         return rc;
     }
     struct ggml_tensor * t          = tnn__tensor(s, "out", out);
-    struct ggml_tensor * root       = tnn__root(t); /* ggml_set_output flags it too */
+    struct ggml_tensor * root       = tnn__root(t); /* ggml_set_output flags the tensor too */
     const int32_t        flags      = t->flags;
     const int32_t        root_flags = root->flags;
     ggml_set_output(t);
     s->gradients_kept = false;
     rc = tnn__plan_and_allocate(s, s->gf);
-    if (rc != TNN_OK) { /* undo everything, so that the call can be repeated */
+    if (rc != TNN_OK) { /* undo everything, so that the caller can repeat the call */
         t->flags    = flags;
         root->flags = root_flags;
         ggml_graph_clear(s->gf);

@@ -20,7 +20,7 @@ struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const 
 void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad) {
     struct ggml_tensor * before = *grad_slot(g, t);
     if (grad == NULL) {
-        return; /* out of memory */
+        return; /* memory ran out */
     }
     if (before == NULL) {
         *grad_slot(g, t) = grad;

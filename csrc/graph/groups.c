@@ -1,7 +1,8 @@
 /* graph/groups.c - decides which nodes of a fused training graph run together between two barriers.
  *
- * ggml's threads meet after each node. That costs little if each thread has a core of its own. But the nodes of a small model are
- * short, and if a thread has lost its core, the others wait for it after every node. So nodes that need not wait for each other,
+ * ggml's threads wait for each other after each node. That costs little if each thread has a core of its own. But the
+ * nodes of a small model take little time, and if a thread has lost its core, the others wait for it after every node.
+ * So nodes that need not wait for each other,
  * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one
  * node. No bit changes, because every node computes the same values.
  *
@@ -23,7 +24,7 @@
 /* Barriers matter only for graphs of at most MOST_NODES nodes with fewer than MOST_WORK multiply-adds per node on average. */
 #define MOST_NODES 4096
 #define MOST_WORK  (INT64_C(1) << 22)
-#define WINDOW     256 /* nodes that are considered for one group */
+#define WINDOW     256 /* number of nodes that are considered for one group */
 
 /* ------------------------------------------------------------------ which nodes must wait for which others */
 
@@ -47,7 +48,7 @@ struct order {
     struct ggml_cgraph * graph;
     struct edge   * edges;
     int             n_edges, size;
-    int           * first_edge; /* by node: index in edges, or -1 */
+    int           * first_edge; /* by node: index of its first edge in edges, or -1 */
     struct touch  * touched;    /* by slot of the tensor in the graph's hash set */
     struct reader * readers;
     int             n_readers;

@@ -1,10 +1,10 @@
-/* graph/half_products.c - the backward of products with f16 and bf16 matrices.
+/* graph/half_products.c - the backward pass of products with f16 and bf16 matrices.
  *
  * ggml computes the gradient of x in the product a x, for a matrix a of any dtype, as OUT_PROD(a, TRANSPOSE(grad)). Its CPU backend
  * aborts if a is bf16. Here the node becomes MUL_MAT(CONT(TRANSPOSE(a)), grad) for f16 and bf16, as in the reference. */
 #include "graph/half_products.h"
 
-#define TENSORS_PER_PRODUCT 3 /* TRANSPOSE and CONT of the matrix, CONT of the gradient */
+#define TENSORS_PER_PRODUCT 3 /* number of added tensors: TRANSPOSE and CONT of the matrix, CONT of the gradient */
 
 static bool is_half(const struct ggml_tensor * t) {
     return t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16;
@@ -25,12 +25,12 @@ int64_t tnn__half_product_tensors(const struct ggml_cgraph * graph) {
 
 /* ------------------------------------------------------------------ gradients of products */
 
-/* A node of the backward part: the gradient of x, as ggml builds it. */
+/* Returns whether a node of the backward pass is the gradient of x, as ggml builds it. */
 static bool is_half_gradient(const struct ggml_tensor * t) {
     return t->op == GGML_OP_OUT_PROD && is_half(t->src[0]) && t->src[1]->op == GGML_OP_TRANSPOSE;
 }
 
-/* What ggml_build_forward_expand does for a new node. */
+/* Adds a new node to the graph, as ggml_build_forward_expand does. */
 static struct ggml_tensor * added(struct ggml_cgraph * graph, struct ggml_tensor * t) {
     t->flags |= GGML_TENSOR_FLAG_COMPUTE;
     const size_t slot = ggml_hash_find_or_insert(&graph->visited_hash_set, t);
@@ -38,7 +38,7 @@ static struct ggml_tensor * added(struct ggml_cgraph * graph, struct ggml_tensor
     return t;
 }
 
-/* Turns the gradients among the nodes from n_forward on into products. */
+/* Replaces those nodes from n_forward on that are gradients of x by products. */
 static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n_forward) {
     int n = graph->n_nodes;
     for (int i = n_forward; i < graph->n_nodes; i++) {
@@ -47,7 +47,7 @@ static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n
         }
     }
     int to = n;
-    for (int i = graph->n_nodes - 1; to > i + 1; i--) { /* from the end, so that nodes move into places that are free */
+    for (int i = graph->n_nodes - 1; to > i + 1; i--) { /* from the end, so that each node moves to a free place */
         struct ggml_tensor * t = graph->nodes[--to] = graph->nodes[i];
         if (i < n_forward || !is_half_gradient(t)) {
             continue;
@@ -57,7 +57,7 @@ static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n
         t->op     = GGML_OP_MUL_MAT;
         t->src[0] = added(graph, ggml_cont(s->ctx_c, a_t));
         t->src[1] = ggml_is_contiguous(grad) ? grad : added(graph, ggml_cont(s->ctx_c, grad));
-        turned->src[0] = NULL; /* nothing else uses it */
+        turned->src[0] = NULL; /* no other node uses it */
         if (t->src[1] != grad) {
             graph->nodes[--to] = t->src[1];
         }

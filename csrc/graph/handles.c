@@ -25,7 +25,8 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
         return NULL;
     }
     if (generation != 0 && generation != s->generation) {
-        tnn__fail(s, TNN_E_STATE, "%s is a stale handle: its graph was dropped by tnn_reset_for_rebuild", arg);
+        tnn__fail(s, TNN_E_STATE, "%s is a stale handle: its graph was dropped by tnn_reset_for_rebuild; use a tensor "
+                                  "of the current graph", arg);
         return NULL;
     }
     struct tnn_table * table = generation == 0 ? &s->weights : &s->nodes;
@@ -46,7 +47,7 @@ struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h
     return e != NULL ? e->tensor : NULL;
 }
 
-/* ggml leaves tensor->extra to the owner of the buffer: the shim stores the handle there. */
+/* ggml leaves the use of tensor->extra to the owner of the buffer, so the shim stores the handle there. */
 static tnn_tensor stored_handle(const struct ggml_tensor * t) {
     return (tnn_tensor) (intptr_t) t->extra;
 }

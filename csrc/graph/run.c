@@ -50,7 +50,7 @@ static int pool_ready(tnn_session * s) {
         return s->code;
     }
     struct ggml_threadpool_params params = ggml_threadpool_params_default(s->n_threads);
-    params.poll = 0; /* idle workers sleep */
+    params.poll = 0; /* idle worker threads sleep */
     s->pool         = ggml_threadpool_new(&params);
     s->pool_threads = s->n_threads;
     tnn__reserve_close(&reserve);
@@ -93,7 +93,8 @@ static double now(void) {
 static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     int rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
-    if (rc == TNN_OK && seconds != NULL) { /* nothing may fail between two nodes: the first may have updated a weight */
+    /* Nothing may fail between two nodes, because the first may have updated a weight. */
+    if (rc == TNN_OK && seconds != NULL) {
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }
     /* For the call, ggml makes a context and frees it. */

@@ -13,7 +13,7 @@
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
-#define QUERIES 96 /* queries in one block */
+#define QUERIES 96 /* number of queries in one block */
 
 struct attention {
     int32_t d_head, n_heads, n_kv;
@@ -136,7 +136,7 @@ static void block_attention(const struct shape * h, const struct buffers * b, co
     }
 }
 
-/* Operands: qkv, RoPE table. */
+/* Computes attention. Operands: qkv, RoPE table. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);

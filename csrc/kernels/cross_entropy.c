@@ -107,7 +107,8 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .params_size = sizeof(int32_t),
 };
 
-/* One node computes the gradient of the logits directly from the loss; the node with the losses of the rows has no gradient. */
+/* One node computes the gradient of the logits directly from the gradient of the loss. The node with the losses of the
+ * rows gets no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     struct ggml_tensor * logits = node->src[0]->src[0];
     struct ggml_tensor * args[] = { logits, node->src[1] };

@@ -17,7 +17,7 @@
 #define vec_set1  vdupq_n_f32
 #define vec_fma(a, b, c) vfmaq_f32((c), (a), (b))
 #define MR        8 /* 8 x 2 accumulators, two columns and a row are 19 registers of 32 */
-#define KC        384 /* a panel of B: 12 KiB */
+#define KC        384 /* a panel of B has 12 KiB */
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 
 #include "kernels/gemm_blocks.h"

@@ -1,4 +1,4 @@
-/* kernels/grad_norm.c - the norm of all gradients together, and the factor that clips them to a norm. */
+/* kernels/grad_norm.c - computes the norm of all gradients together, and the factor by which they are clipped. */
 #include "kernels/grad_norm.h"
 
 #include "kernels/kernel.h"
@@ -72,7 +72,7 @@ static const struct ggml_tensor * other_squares(const struct ggml_tensor * node,
     return previous == NULL ? node->src[0]->src[1] : previous->src[1];
 }
 
-/* The parameter of a node points to the state of the first gradient's squares. */
+/* The parameter of a norm node points to the state of the first GRAD_SQUARES node. */
 static const struct tnn_kernel_type GRAD_NORM = {
     .name = "GRAD_NORM", .run = run_norm, .also_reads = other_squares, .params_size = sizeof(const struct squares *),
 };

@@ -1,6 +1,6 @@
 /* kernels/linear.c - y = x W^T + b for several weights at once.
  *
- * Operands: x, weights..., [biases...], [add]. The outputs of the weights are side by side in a row of y.
+ * Operands: x, weights..., [biases...], [add]. A row of y has the outputs of all weights side by side.
  */
 #include "graph/gradients.h"
 #include "kernels/gemm.h"

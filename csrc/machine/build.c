@@ -1,4 +1,4 @@
-/* machine/build.c - how this extension was built. */
+/* machine/build.c - returns how this extension was built. */
 #include "tinynn.h"
 
 const char * tnn_ggml_version(void) {

@@ -58,7 +58,7 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), but %" PRIu64 " are available", what, size, gib, available);
         return NULL;
     }
-    struct tnn_reserve reserve = { 0 }; /* for the buffer's header, and for the buffer itself if it is small */
+    struct tnn_reserve reserve = { 0 }; /* memory for the buffer's header, and for the buffer itself if it is small */
     if (!tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .small = 2 })) {
         return NULL;
     }

@@ -13,7 +13,8 @@ tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (w->ne[0] != x->ne[0] || x->ne[2] % w->ne[2] != 0 || x->ne[3] % w->ne[3] != 0) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; their ne0 must be equal, and b's ne2 and ne3 must be multiples of a's",
+        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; their ne0 must be equal, and b's ne2 and ne3 "
+                                  "must be multiples of a's",
                   tnn__shape(w), tnn__shape(x));
         return 0;
     }
@@ -37,7 +38,8 @@ static tnn_tensor binary(tnn_session * s, const char * call, binary_op op, tnn_t
         return 0;
     }
     if (!ggml_can_repeat(y, x)) {
-        tnn__fail(s, TNN_E_VALUE, "b has shape %s, which cannot be repeated to a's shape %s", tnn__shape(y), tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "b has shape %s, but each size of a's shape %s must be a multiple of b's",
+                  tnn__shape(y), tnn__shape(x));
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, op(s->ctx_c, x, y)) : 0;
