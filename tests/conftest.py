@@ -22,7 +22,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data folder. Tests must not change it."""
+    """A small data folder. Tests must not change this folder."""
     from small_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("data") / "data")
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of five steps. Tests must not change it: they copy it."""
+    """A run of five steps. Tests must not change the run, so they change only copies."""
     from small_runs import config
     from toynn import TrainArgs, train
 

@@ -60,7 +60,7 @@ class NoPatternError(Exception):
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: int = 0) -> str:
-    """Return head, items and tail on one line if they fit, else the items on one line, else each item on a line."""
+    """Return head, items and tail on one line if they fit, or the items on one line, or one item on each line."""
     pad, inner = " " * indent, " " * (indent + 4)
     one_line = f"{pad}{head}{', '.join(items)}{tail}"
     if len(one_line) <= WIDTH:

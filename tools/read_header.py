@@ -126,7 +126,10 @@ _HEADING = re.compile(r"---- (\w+) ----\s*(.*)", re.DOTALL)
 
 
 def read_header(text: str) -> Header:
-    """Return what the text of tinynn.h declares. Raises ValueError for a call without a comment or without a group."""
+    """Return the declarations in the text of tinynn.h.
+
+    Raise ValueError for a call without a comment or without a group.
+    """
     lines = _without_comments(text)
     comments = _comments(text)
     headings = [(c.first, found[1], found[2]) for c in comments if (found := _HEADING.fullmatch(c.text))]

@@ -1,4 +1,4 @@
-"""GGUF files of the reference (toy): an export has its keys and row order, and an import reads all its layouts."""
+"""GGUF files of the reference (toy): exports have the keys and row order of toy, and imports read all layouts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def without_tokenizer(name: str, **changes: Any) -> TrainedModel:
 @pytest.mark.parametrize("layout", ["per_head", "fused"])
 @pytest.mark.parametrize("cfg", [SmolLM2Config.tiny(), SmolLM2Config.gqa(97, 24, 6, 2, 40, 2, 64, 1e5, 1e-5)])
 def test_logits_after_a_round_trip_have_the_same_bits(cfg: SmolLM2Config, layout: str, tmp_path: Path) -> None:
-    """The reference's own gate: random weights, ids (7 i + 3) mod vocab, 32 tokens."""
+    """The reference tests a round trip in this way: random weights, and 32 tokens with the ids (7 i + 3) mod vocab."""
     ids = [(7 * i + 3) % cfg.vocab for i in range(32)]
     with realized(cfg, layout=layout, t_seq=32, untied=True) as engine:
         before = engine.forward(ids)
@@ -76,7 +76,7 @@ def test_rope_scaling_is_kept(scaling: RopeScaling, tmp_path: Path) -> None:
     assert import_gguf(tmp_path / "m.gguf").shape.rope_scaling == scaling
 
 
-# ---- what is written ----
+# ---- exported files ----
 
 
 @pytest.mark.quick
@@ -116,7 +116,8 @@ def test_keys_and_tensors_are_those_of_the_reference_in_its_order(tmp_path: Path
     names = ["token_embd.weight", "output_norm.weight", "output.weight"]
     names += [f"blk.{i}.{part}.weight" for i in range(2) for part in parts]
     assert [tensor.name for tensor in reader.tensors] == names
-    for tensor in reader.tensors:  # the rows of q and k are those of toynn, unlike in a file for llama.cpp
+    # the rows of q and k have the same order as in toynn; a file for llama.cpp has another order
+    for tensor in reader.tensors:
         assert tensor.tensor_type.name == "F32"
         assert tensor.data.tobytes() == model.weights[tensor.name].tobytes()
 
@@ -173,7 +174,7 @@ def test_wrong_arguments_are_refused_by_name(tmp_path: Path) -> None:
     assert_same_model(dataclasses.replace(import_gguf(path), foreign=model.foreign), model)
 
 
-# ---- what is read ----
+# ---- imported files ----
 
 
 def write_like_toy(model: TrainedModel, path: Path, *, native: bool | None, form: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Full fine-tuning of a base: which weights are trained, compared with the float64 oracle, and which are frozen."""
+"""Full fine-tuning of a base model: trained weights agree with the float64 oracle, and frozen weights stay the same."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_full_fine_tuning_must_be_enabled(engine: LlamaSeqEngine) -> None:
 
 
 def test_the_earlier_order_of_the_arguments_is_refused(engine: LlamaSeqEngine) -> None:
-    """Before, the call was (cfg, weights, t_seq, t_batch, untied, qkv_bias)."""
+    """In an earlier version, the arguments were (cfg, weights, t_seq, t_batch, untied, qkv_bias)."""
     model, _ = base_of(BASES["tied"])
     engine.enable_full_finetune()
     with pytest.raises(TypeError):

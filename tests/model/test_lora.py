@@ -1,4 +1,4 @@
-"""LoRA: adapters of the query heads compared with the float64 oracle, their start, and the frozen base."""
+"""LoRA: adapters of the query heads agree with the float64 oracle, start as specified, and leave the base unchanged."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_gradient_equals_a_finite_difference() -> None:
         grads = {name: engine.gradient(name).astype(np.float64) for name in adapters}
         size = math.sqrt(sum(float((grad**2).sum()) for grad in grads.values()))
         step, sides = 5e-3, []
-        for sign in (-1, 1):  # along the gradient of all adapters together
+        for sign in (-1, 1):  # the finite difference is in the direction of the gradient of all adapters together
             for name, values in adapters.items():
                 engine.upload_weight(name, values + sign * step / size * grads[name])
             sides.append(engine.mean_loss(variant.ids(), variant.labels()))
@@ -107,7 +107,7 @@ def test_a_gradient_equals_a_finite_difference() -> None:
 
 
 def scalar_start(seed: int, scale: float, n: int) -> list[float]:
-    """Return the first n values of the stream of A, drawn one by one as the specification says."""
+    """Return the first n values of the random stream of A, drawn one by one as the specification says."""
     s, values = seed, []
     for _ in range(n):
         u = []
@@ -226,7 +226,8 @@ def test_a_wrong_rank_is_refused(recipe: LoRA, rank: int, error: type[Exception]
     [
         ({"vocab": 24}, "vocab must be 23, that of the base, got 24"),
         ({"d_model": 15, "head_dim": 4}, "d_model must be 12"),
-        ({"n_heads": 6, "n_kv": 6, "head_dim": 2}, "n_heads must be 3"),  # the weights have the same sizes
+        # the weights of both bases have the same sizes
+        ({"n_heads": 6, "n_kv": 6, "head_dim": 2}, "n_heads must be 3"),
         ({"n_layers": 3}, "n_layers must be 2"),
         ({"rope_base": 500.0}, "rope_base must be 10000.0"),
         ({"donor_d_in": 4}, "donor_d_in"),

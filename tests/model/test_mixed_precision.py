@@ -1,4 +1,4 @@
-"""Mixed precision: F32 weights, whose matrices in the layers are rounded to F16 or BF16 where the graph uses them."""
+"""Mixed precision: all weights are F32, and the graph rounds the matrices of the layers to F16 or BF16."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toynn import tinynn as nn
 each_dtype = pytest.mark.parametrize("weight_dtype", [nn.TNN_F16, nn.TNN_BF16], ids=["f16", "bf16"])
 each_case = pytest.mark.parametrize("name", ["tied", "qkv_bias", "everything at once"])
 
-# A value of the graph in f32 and its value in the oracle may lie on two sides of a rounding boundary.
+# The value of a node in f32 and its value in the oracle may be rounded to two different f16 or bf16 numbers.
 CLOSE = {nn.TNN_F16: 2e-3, nn.TNN_BF16: 1.5e-2}
 
 
@@ -43,7 +43,7 @@ def test_loss_and_every_gradient_agree_with_the_float64_oracle(name: str, weight
     with recipe:
         loss = recipe.step(variant.ids(), variant.positions(), variant.labels(), AdamW().hp(1), True)
         assert loss == pytest.approx(want.loss, rel=CLOSE[weight_dtype] / 10)
-        assert abs(loss - want.loss) < abs(exact.loss - want.loss)  # the rounding can be seen
+        assert abs(loss - want.loss) < abs(exact.loss - want.loss)  # the rounding changes the loss visibly
         for key, grad in want.grads.items():
             bound = CLOSE[weight_dtype] * np.abs(grad).max()
             np.testing.assert_allclose(recipe.fs_cache.gradient(key), grad, rtol=0, atol=bound, err_msg=key)
@@ -59,7 +59,7 @@ def test_the_weights_and_their_moments_are_float32(weight_dtype: int) -> None:
         for name, values in weights.items():
             np.testing.assert_array_equal(engine.download_weight(name), values.astype(np.float32))
         before = {name: engine.download_weight(name) for name in engine.weights}
-        tiny = AdamW(lr=1e-6)  # less than a step of F16 and BF16
+        tiny = AdamW(lr=1e-6)  # a change that is smaller than the distance of two neighbouring F16 or BF16 numbers
         recipe.step(variant.ids(), variant.positions(), variant.labels(), tiny.hp(1), True)
         for name in engine.param_names():
             assert not np.array_equal(engine.download_weight(name), before[name]), name

@@ -21,7 +21,7 @@ from toynn.training.report import write_report
 
 
 def rotate(run: Path, step: int) -> None:
-    """Write the checkpoint of a step and remove all older ones, as a run with keep_last = 1 does."""
+    """Write the checkpoint of a step and remove all older checkpoints, as a run with keep_last = 1 does."""
     with RunFolder(run) as run_folder:
         run_folder.save(step, random_model(seed=step), None, best=True)
         run_folder.keep(1, best=True)

@@ -1,4 +1,4 @@
-"""The engine's attributes by their names in the reference: shape, weights and activations, in both layouts."""
+"""The engine's attributes that have the names of the reference: shape, weights and activations, in both layouts."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_logits_exist_right_after_realize_and_can_be_computed(engine: LlamaS
     found = nn.download_row_major(engine.sess, logits, variant.t_seq, variant.cfg.vocab)
     assert np.abs(found).max() > 0.01
     np.testing.assert_array_equal(engine.forward(variant.ids()), found)
-    assert engine.t_seq_logits == logits  # forward keeps the graph
+    assert engine.t_seq_logits == logits  # forward() keeps the graph of the training step
     t_loss, _, _ = engine.build_training_step()
     assert engine.training_loss == t_loss
     assert engine.t_seq_logits != logits

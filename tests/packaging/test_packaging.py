@@ -172,7 +172,7 @@ def test_the_bill_of_materials_in_the_wheel_names_the_pinned_ggml(packages: Pack
     (source,) = ggml["externalReferences"]
     assert source["url"] == f"pkg:pypi/{lock['package']}@{lock['version']}"
     assert source["hashes"] == [{"alg": "SHA-256", "content": lock["sha256"]}]
-    # exactly the copyright holders in NOTICE whose work is compiled in
+    # the bill lists exactly the copyright holders in NOTICE whose work is compiled into the extension
     compiled_in = (ROOT / "NOTICE").read_text().split("not compiled in")[0]
     holders = [ggml["copyright"], *(part["copyright"] for part in ggml["components"])]
     assert re.findall(r"Copyright .*?(?=  )", compiled_in) == holders

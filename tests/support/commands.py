@@ -28,7 +28,7 @@ def toynn(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProces
 
 
 def output_of(*arguments: str | Path) -> str:
-    """Run the command, and return what it printed. Fails unless the exit status is 0."""
+    """Run the command, and return its output. Raise AssertionError unless the exit status is 0."""
     done = toynn(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout

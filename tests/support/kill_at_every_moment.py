@@ -106,7 +106,9 @@ def main() -> None:
         raise SystemExit("the training itself failed")
     expected = outcome(whole)
     if load_checkpoint(whole, "best").step != BEST_STEP:
-        raise SystemExit(f"the best must be that of step {BEST_STEP}, or nothing can be said of losing it")
+        raise SystemExit(
+            f"the best checkpoint must be that of step {BEST_STEP}, otherwise the test cannot detect its loss"
+        )
     kills = moment = 0
     while True:
         moment += options.every

@@ -32,7 +32,7 @@ def slowly_refused():
 
 
 def run_with_toynn(script: str, timeout: float = 120) -> str:
-    """Run a script after PRELUDE, and return its output. Fails unless the exit status is 0."""
+    """Run a script after PRELUDE, and return its output. Raise AssertionError unless the exit status is 0."""
     done = run_python(PRELUDE + textwrap.dedent(script), timeout=timeout)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,4 +1,4 @@
-"""Models on a base for tests: the weights of an oracle's variant as a TrainedModel, and in the per_head layout."""
+"""Base models for tests: the weights of a variant of the oracle, as a TrainedModel and in the per_head layout."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from toynn.llm.layouts import to_fused
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 
-# A base has no projection lens.
+# A base model cannot have a projection lens.
 BASES = {name: variant for name, variant in VARIANTS.items() if variant.cfg.donor_d_in == 0}
 
 
 def base_of(variant: Variant, seed: int = 5) -> tuple[TrainedModel, Weights]:
-    """Return a base of random weights, and these weights by their names in the per_head layout."""
+    """Return a base model with random weights, and these weights by their names in the per_head layout."""
     weights = random_weights(variant.cfg, variant.untied, variant.qkv_bias, seed)
     shape = ModelShape.of(variant.cfg, untied=variant.untied, qkv_bias=variant.qkv_bias)
     fused = to_fused({name: values.astype(np.float32) for name, values in weights.items()}, variant.cfg)

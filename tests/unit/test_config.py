@@ -134,7 +134,7 @@ def test_no_scaling_is_the_default_and_has_no_factors() -> None:
     assert SmolLM2Config.tiny().rope_scaling == none == RopeScaling()
     assert (none.freq_scale, none.ext_factor, none.attn_factor, none.beta_fast, none.beta_slow) == (1, 0, 1, 32, 1)
     assert (none.orig_max_pos, none.factor, none.low_freq_factor, none.high_freq_factor) == (0, 1, 1, 4)
-    assert RopeScaling(orig_max_pos=8192) == none  # what files of older versions have
+    assert RopeScaling(orig_max_pos=8192) == none  # the arguments in files of older versions
     assert none.freq_factors(16, 10000.0) is None
 
 
@@ -235,7 +235,7 @@ def test_linear_scaling_divides_all_angles_by_factor() -> None:
 
 
 def yarn_speed(i: int, d_head: int, base: float, scaling: RopeScaling) -> float:
-    """Return the turn of one pair from one position to the next: ggml's rope_yarn and its corr_dims, in float64."""
+    """Return the angle by which a pair turns from one position to the next: ggml's rope_yarn, corr_dims in float64."""
     extrapolated = base ** (-2.0 * i / d_head)
     dims = [
         d_head * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(base))

@@ -134,7 +134,7 @@ def test_a_decoder_allocates_no_moments() -> None:
         assert tnn_session_weights_nbytes(d._session) < 4 * (n + cache) + 32 * 1024
 
 
-# ---- what does not fit ----
+# ---- refused ids and weights ----
 
 
 def test_wrong_ids_are_refused_and_change_nothing() -> None:
@@ -278,7 +278,7 @@ def test_the_finish_reason_is_known_after_the_last_token() -> None:
 
 @pytest.mark.parametrize(("n_ctx", "keep"), [(9, 0), (8, 0), (9, 2), (9, 4), (9, 30), (1, 0), (2, 1), (3, 1)])
 def test_a_rolling_context_reads_its_last_half_again(n_ctx: int, keep: int) -> None:
-    """Each token equals the most likely one of a fresh decoder that reads what the rolling context should hold."""
+    """Each token is the most likely token of a new decoder that reads the expected tokens of the rolling context."""
     prompt = [1, 2, 3][: min(n_ctx, 3)]
     half = max(n_ctx // 2, 1)
     kept = keep if keep < half else 0

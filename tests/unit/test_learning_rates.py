@@ -1,4 +1,4 @@
-"""ToyLR: the reference's learning rates, by their definitions."""
+"""ToyLR: the learning rates of the reference, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_radam_rect_is_the_factor_between_the_steps_of_pytorchs_radam_and_adam(s
     found = ToyLR.radam_rect(steps, beta2)
     if rho <= 4:
         assert found == 0.0
-    elif rho > 5:  # PyTorch rectifies only from here on
+    elif rho > 5:  # PyTorch uses the rectification only from this step on
         assert found == pytest.approx(last_change(torch.optim.RAdam) / last_change(torch.optim.Adam), rel=1e-9)
     else:
         assert 0.0 < found < 1.0

@@ -1,4 +1,4 @@
-/* checks.c - what tinynn.h promises about every call, checked after every call. */
+/* checks.c - checks after every call that the call kept the promises of tinynn.h. */
 #include "decoder.h"
 #include "sessions.h"
 

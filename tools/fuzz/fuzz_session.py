@@ -24,7 +24,7 @@ from toynn import tinynn as nn
 
 # Functions that create or free a session, and functions without a session argument.
 _OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
-HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # for AdamW
+HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # hyperparameters for AdamW
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,17 @@ PLURALS = {"round": "rounds", "batch": "batches"}
 
 
 def add_options(parser: argparse.ArgumentParser, unit: str, *, patience: float) -> None:
-    """Add the options that all fuzzers share. unit: what the fuzzer counts, a key of PLURALS."""
+    """Add the options that all fuzzers share. unit: the name of the things that the fuzzer counts, a key of PLURALS."""
     units = PLURALS[unit]
     parser.add_argument("--seconds", type=float, default=60.0, help="Stop after this time (default: %(default)g s).")
     parser.add_argument(
         f"--{units}", dest="most", metavar="N", type=int, default=10**9, help=f"Stop after this number of {units}."
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help=f"Seed of the first {unit}; it grows by one with each {unit} (default: 0)."
+        "--seed",
+        type=int,
+        default=0,
+        help=f"Seed of the first {unit}; the seed grows by one with each {unit} (default: 0).",
     )
     parser.add_argument(
         "--patience", type=float, default=patience,

@@ -10,7 +10,7 @@ const char * __asan_default_options(void) {
     return "max_allocation_size_mb=64:allocator_may_return_null=1:abort_on_error=1:detect_leaks=1"
            /* libFuzzer frees strings of libstdc++ with the replaced delete of csrc/memory/reserve.c, which calls free */
            ":alloc_dealloc_mismatch=0"
-           ":intercept_tls_get_addr=0"; /* with gcc 12 the leak check would crash on glibc's thread-local storage */
+           ":intercept_tls_get_addr=0"; /* without this, the leak check of gcc 12 crashes on glibc's thread-local storage */
 }
 
 const char * __ubsan_default_options(void) {

@@ -53,7 +53,10 @@ def calls_of(header: str) -> list[Call]:
 
 
 def is_generated(call: Call) -> bool:
-    """Return whether the code for the call is generated: it takes only numbers and handles."""
+    """Return whether the code for the call is generated.
+
+    This is the case if the call takes only numbers and handles.
+    """
     known = call.result in (RESULTS if call.of_session else ANSWERS)
     return known and call.name not in BY_HAND and all(one.type in ARGUMENTS for one in _decoded(call))
 

@@ -1,4 +1,4 @@
-"""Check what a power loss at any moment leaves of a training run, a data folder, an import or an export.
+"""Check the states in which a power loss at any moment leaves a training run, a data folder, an import or an export.
 
     python tools/power_loss/check_power_loss.py                    # every workload
     python tools/power_loss/check_power_loss.py --only training --every 5

@@ -140,7 +140,8 @@ def _trees(disk: Disk, counts: Counts, limits: Limits, draws: random.Random) -> 
         choices: Iterable[Sequence[Sequence[Change]]] = itertools.product(*map(_subsets, axes))
     else:
         choices = _combinations(axes, limits, draws)
-    known: dict[tuple[Change, ...], bytes] = {}  # by the chosen changes of a file; its first change names the file
+    # the content of a file by its chosen changes; the first item of the key names the file
+    known: dict[tuple[Change, ...], bytes] = {}
     for names_chosen, *chosen in choices:
         contents: dict[int, bytes] = {}
         for node, changes in zip(by_file, chosen, strict=True):

@@ -52,7 +52,7 @@ class _Reader:
         self._folder, self._reports = str(folder), str(reports)
         self._nodes: dict[str, int] = {"": ROOT}
         self._sizes: dict[int, int] = {}
-        self._open: dict[str, _Open] = {}  # by the number of the descriptor
+        self._open: dict[str, _Open] = {}  # the open files by the number of the descriptor
         self._last = ROOT
 
     def operations(self, name: str, arguments: list[str], result: int) -> Iterator[Operation]:

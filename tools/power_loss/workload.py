@@ -12,7 +12,7 @@ class FaultError(Exception):
 
 
 class Workload(Protocol):
-    """A program that changes files, and the checks of what a power loss leaves of them."""
+    """A program that changes files, and the checks of these files after a power loss."""
 
     name: str
 

@@ -163,10 +163,10 @@ def loss_and_grads(
     trained: Collection[str] | None = None,
     rounded: torch.dtype | None = None,
 ) -> Result:
-    """Return logits, loss and the gradient of every trained weight, by default of all but a donor's embedding.
+    """Return logits, loss and the gradient of every trained weight, by default all weights except a donor's embedding.
 
-    rounded: what the matrices of the layers are cast to. Weights called X.lora_a.weight and X.lora_b.weight are the
-    adapter of X.
+    rounded: the dtype to which the matrices of the layers are cast. Weights called X.lora_a.weight and X.lora_b.weight
+        are the adapter of X.
 
     ggml's gradient of the logits is (softmax - labels) / rows. If a row of labels sums to 1, this is the derivative of
     the loss. For a row of zeros (a guarded label) the derivative is 0, but ggml's gradient is not 0, and the model is
@@ -225,7 +225,7 @@ def adamw_steps(
     trained: Collection[str] | None = None,
     rounded: torch.dtype | None = None,
 ) -> Training:
-    """Make one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change.
+    """Take one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change.
 
     trained, rounded: as for `loss_and_grads`.
     """

@@ -20,7 +20,7 @@ F64 = npt.NDArray[np.float64]
 
 
 def llama3_factor(scaling: RopeScaling, wavelength: float) -> float:
-    """Return the divisor of the RoPE angle of one pair."""
+    """Return the number by which the RoPE angle of one pair is divided."""
     if wavelength < scaling.orig_max_pos / scaling.high_freq:
         return 1.0
     if wavelength > scaling.orig_max_pos / scaling.low_freq:
