@@ -20,6 +20,7 @@
 #define TNN_MAX_PERSISTENT      (INT64_C(1) << 21)
 #define TNN_MAX_ELEMENTS        INT64_C(2147483647) /* ggml's kernels count rows and elements in int */
 #define TNN_MAX_THREADS         GGML_MAX_N_THREADS
+#define TNN_MAX_MAPPINGS        64
 #define TNN_MESSAGE_SIZE        512
 #define TNN_THREAD_MESSAGE_SIZE 128
 /* ggml adds at most this many tensors to a graph for the gradient of one forward node (MUL_MAT and SET: 7). */
@@ -46,6 +47,7 @@ struct tnn_entry {
     struct ggml_tensor * tensor;
     bool is_input; /* declared by the caller, not the result of an operator */
     bool uploaded; /* has values; always true for persistent tensors, which start as zeros */
+    bool is_mapped; /* its memory is a file: nothing may write it */
 };
 
 struct tnn_table {
@@ -69,6 +71,8 @@ struct tnn_session {
     struct tnn_chunk    * chunks_w; /* ggml contexts of a fixed size each */
     ggml_backend_buffer_t buf_w;
     struct tnn_table      weights;
+    struct tnn_mapping  * mappings; /* attached files, the last one first */
+    bool                  tainted;  /* an attached file changed during a compute: the values of the session may be wrong */
 
     /* compute context: it is created with the first per-graph tensor, and tnn_reset_for_rebuild drops it */
     int64_t               capacity;

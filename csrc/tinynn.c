@@ -4,6 +4,7 @@
  * kernels/ (the shim's own operators, one file each), memory/, machine/ (the CPU and the system) and data/ (values of
  * tensors). */
 #define _GNU_SOURCE
+#include "machine/bus_error.h"
 #include "machine/machine.h"
 #include "memory/release.h"
 #include "session.h"
@@ -88,17 +89,21 @@ int tnn_last_error_code(const tnn_session * s) {
 
 /* ------------------------------------------------------------------ setting up ggml, once per process */
 
-/* If a process forks while another thread makes a ggml context, the child must not inherit ggml's lock in its locked state. */
+/* If a process forks while another thread makes a ggml context, the child must not inherit ggml's lock in its locked state.
+ * The same holds for the lock of the guards. */
 static void before_fork(void) {
+    tnn__guards_lock();
     ggml_critical_section_start();
 }
 
 static void after_fork_in_parent(void) {
     ggml_critical_section_end();
+    tnn__guards_unlock();
 }
 
 static void after_fork_in_child(void) {
     ggml_critical_section_end();
+    tnn__guards_unlock();
     atomic_fetch_add(&g_fork_epoch, 1);
 }
 

@@ -48,7 +48,8 @@ enum tnn_error {
     TNN_E_TYPE     = 2, /* a wrong dtype or kind of value: TinyNNTypeError */
     TNN_E_STATE    = 3, /* a wrong order of calls, or a stale or foreign handle: SessionError */
     TNN_E_MEMORY   = 4, /* memory that cannot be allocated: TinyNNMemoryError */
-    TNN_E_INTERNAL = 5  /* ggml reported a failure that the checks did not foresee: InternalError */
+    TNN_E_INTERNAL = 5, /* ggml reported a failure that the checks did not foresee: InternalError */
+    TNN_E_FILE     = 6  /* a mapped file was changed while it was in use: MappedFileError */
 };
 enum tnn_dtype { TNN_F32 = 0, TNN_F16 = 1, TNN_I32 = 26, TNN_BF16 = 30 }; /* ggml's ids of its dtypes */
 enum tnn_flag { TNN_FLAG_INPUT = 1, TNN_FLAG_OUTPUT = 2, TNN_FLAG_PARAM = 4, TNN_FLAG_LOSS = 8 }; /* bits, as in ggml */
@@ -118,6 +119,38 @@ TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t ne0);
 /* Declare a weight [ne0, ne1] of dtype TNN_F32, TNN_F16 or TNN_BF16.
  * TNN_E_TYPE: another dtype. */
 TNN_API tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, int64_t ne1);
+/* Attach a file whose pages the mmap calls below use as weights. Several files can be attached; those calls use the last
+ * one. Attaching a file again makes it the last one. The mapping must stay until the session is freed. If the file is
+ * changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the process survives.
+ * TNN_E_FILE: the file is shorter than size, or was changed.
+ * TNN_E_STATE: the weights are finalized already, or too many files are attached. */
+TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
+    const void * address, /* start of the mapping, which is read-only */
+    int64_t      size,    /* bytes of the mapping */
+    int32_t      fd,      /* the mapped file, to see whether it changes; -1: unknown */
+    const char * name);   /* name of the file in errors; may be NULL */
+/* Declare a weight [n] that is mapped from the attached file. Nothing can write it. dtype is ggml's number of the type:
+ * F32, F16, BF16, or a quantized type that ggml multiplies.
+ * TNN_E_TYPE: another dtype.
+ * TNN_E_VALUE: the tensor ends beyond the file, the offset is not aligned, or a row has a fraction of a block.
+ * TNN_E_STATE: no file is attached. */
+TNN_API tnn_tensor tnn_input_1d_persistent_mmap(tnn_session * s,
+    int64_t n,       /* number of elements */
+    int32_t dtype,   /* type of the elements */
+    int64_t offset); /* position of the first byte in the file */
+/* Declare a weight [cols, rows] that is mapped from the attached file; see tnn_input_1d_persistent_mmap. */
+TNN_API tnn_tensor tnn_input_2d_persistent_mmap(tnn_session * s,
+    int64_t rows,    /* number of rows */
+    int64_t cols,    /* elements of a row */
+    int32_t dtype,   /* type of the elements */
+    int64_t offset); /* position of the first byte in the file */
+/* Declare a weight [cols, rows, matrices] that is mapped from the attached file; see tnn_input_1d_persistent_mmap. */
+TNN_API tnn_tensor tnn_input_3d_persistent_mmap(tnn_session * s,
+    int64_t matrices, /* number of matrices */
+    int64_t rows,     /* rows of a matrix */
+    int64_t cols,     /* elements of a row */
+    int32_t dtype,    /* type of the elements */
+    int64_t offset);  /* position of the first byte in the file */
 /* Allocate the weights buffer, once, and fill it with zeros.
  * TNN_E_MEMORY: the memory cannot be allocated; the session stays as it was.
  * TNN_E_STATE: the weights are finalized already. */
@@ -135,7 +168,7 @@ TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0);
 TNN_API int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * data, int64_t n);
 /* Upload integers to an i32 tensor. */
 TNN_API int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * data, int64_t n);
-/* Download an f32, f16 or bf16 tensor. Each NaN arrives as the same bits, 0x7fc00000, on every processor. */
+/* Download an f32, f16, bf16 or quantized tensor. Each NaN arrives as the same bits, 0x7fc00000, on every processor. */
 TNN_API int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n);
 /* Download an i32 tensor. */
 TNN_API int tnn_download_to_int_array(tnn_session * s, tnn_tensor t, int32_t * data, int64_t n);
@@ -146,7 +179,8 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
  *
  * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
  * handles and if no graph is being built. */
-/* Return the product of a [k, m] (f32, f16 or bf16) and b [k, n]: [m, n]. ne2 and ne3 of a are repeated to b's. */
+/* Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. ne2 and ne3 of a are repeated to
+ * b's. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a + b. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -386,6 +420,17 @@ TNN_API int64_t tnn_graph_n_nodes(tnn_session * s);
 /* Return node i of the graph that tnn_graph_n_nodes counts, in the order of computation.
  * TNN_E_VALUE: i is out of range. */
 TNN_API tnn_tensor tnn_graph_node(tnn_session * s, int64_t i);
+
+/* ---- types ---- The types of numbers in files. These calls need no session. */
+/* Return ggml's name of a type that can be converted to f32, for example "q4_K", or none. */
+TNN_API const char * tnn_type_name(int32_t dtype);
+/* Return how many numbers are stored together in a block of the type; 0 for a type without a name. */
+TNN_API int64_t tnn_type_block_size(int32_t dtype);
+/* Return the size of such a block in bytes; 0 for a type without a name. */
+TNN_API int64_t tnn_type_block_nbytes(int32_t dtype);
+/* Convert n numbers to f32. Each NaN becomes the same bits, 0x7fc00000.
+ * TNN_E_VALUE: the type cannot be converted, or nbytes is not the size of n numbers. */
+TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, float * out, int64_t n);
 
 /* ---- random ---- Draw from the random streams of the reference's initialisation. These calls need no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };

@@ -34,6 +34,7 @@ ERRORS = {
     "TNN_E_STATE": "SessionError",
     "TNN_E_MEMORY": "TinyNNMemoryError",
     "TNN_E_INTERNAL": "InternalError",
+    "TNN_E_FILE": "MappedFileError",
 }
 # For each C type of an argument: the type in Python, and the check in toynn.arguments that converts the value.
 CHECKS = {
@@ -263,9 +264,9 @@ __all__ = [
 # ---- the types of the extension ----
 
 POINTERS = {"tnn_session": "Session", "tnn_step": "Step", "tnn_tensor": "Tensor", "char": "Char", "int32_t": "Int32",
-            "uint64_t": "Uint64", "float": "Float", "double": "Double"}  # fmt: skip
+            "uint64_t": "Uint64", "float": "Float", "double": "Double", "void": "Void", "uint8_t": "Uint8"}  # fmt: skip
 ELEMENTS = {"tnn_tensor": "TensorHandle", "int32_t": "int", "uint64_t": "int", "float": "float", "double": "float"}
-ARRAYS = {"int32_t": "np.int32", "float": "np.float32", "double": "np.float64"}
+ARRAYS = {"int32_t": "np.int32", "float": "np.float32", "double": "np.float64", "uint8_t": "np.uint8"}
 
 
 def typed(c_type: str, *, optional: bool = False) -> str:
@@ -294,6 +295,7 @@ def stub(header: Header) -> str:
                                      "require_writable: bool = ..."], f") -> {POINTERS[c_type]}Pointer: ...", 4)
         for c_type, dtype in ARRAYS.items()
     ]  # fmt: skip
+    viewers.append('    def from_buffer(self, cdecl: Literal["char[]"], python_buffer: mmap) -> VoidPointer: ...')
     functions = []
     for call in header.calls:
         values = [
@@ -307,6 +309,7 @@ def stub(header: Header) -> str:
 """The types of the compiled extension, which cffi makes from the same header."""
 
 from collections.abc import Iterator
+from mmap import mmap
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 import numpy as np

@@ -3,6 +3,7 @@
 #include "graph/handles.h"
 #include "graph/nodes.h"
 #include "machine/machine.h"
+#include "memory/mapping.h"
 #include "session.h"
 
 #include <string.h>
@@ -44,6 +45,10 @@ static struct tnn_entry * writable(tnn_session * s, const char * call, tnn_tenso
         tnn__fail(s, TNN_E_VALUE, "t (%s) is the result of an operator (%s); only declared tensors can be uploaded",
                   ggml_get_name(e->tensor),
                   ggml_op_name(e->tensor->op));
+        return NULL;
+    }
+    if (e->is_mapped) {
+        tnn__fail(s, TNN_E_VALUE, "t (%s) is mapped from a file and cannot be written", ggml_get_name(e->tensor));
         return NULL;
     }
     return want_memory(s, e->tensor) ? e : NULL;
@@ -109,6 +114,9 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     if (e == NULL || !want_memory(s, e->tensor)) {
         return NULL;
     }
+    if ((s->tainted || tnn__is_mapped(s, e->tensor)) && tnn__mappings_begin(s) != TNN_OK) {
+        return NULL;
+    }
     struct ggml_tensor       * t    = e->tensor;
     const struct ggml_tensor * root = tnn__root(t);
     if (!ggml_is_contiguous(t)) {
@@ -170,10 +178,16 @@ int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
             copy_results(data, data, n);
             break;
         default:
-            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array",
-                             ggml_get_name(x), ggml_type_name(x->type));
+            if (!tnn__is_matrix_type((int32_t) x->type)) {
+                return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array",
+                                 ggml_get_name(x), ggml_type_name(x->type));
+            }
+            tnn__arithmetic_begin(&callers);
+            ggml_get_type_traits(x->type)->to_float(x->data, data, n);
+            tnn__arithmetic_end(&callers);
+            copy_results(data, data, n);
     }
-    return TNN_OK;
+    return tnn__is_mapped(s, x) ? tnn__mappings_end(s) : TNN_OK;
 }
 
 int tnn_download_to_int_array(tnn_session * s, tnn_tensor t, int32_t * data, int64_t n) {

@@ -3,6 +3,7 @@
 
 #include "graph/handles.h"
 #include "memory/allocate.h"
+#include "memory/mapping.h"
 #include "memory/release.h"
 
 #include <stdlib.h>
@@ -121,6 +122,54 @@ tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, 
     return declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
 }
 
+/* A weight whose memory is at an offset of the file that was attached last. */
+static tnn_tensor declare_mapped(tnn_session * s, const char * call, int32_t dtype, int64_t offset, const int64_t * ne, int n_dims) {
+    if (!tnn__enter(s, call)) {
+        return 0;
+    }
+    if (!tnn__is_matrix_type(dtype)) {
+        tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16), 30 (BF16) or a quantized type that ggml multiplies", (int) dtype);
+        return 0;
+    }
+    const enum ggml_type type  = (enum ggml_type) dtype;
+    const int64_t        block = ggml_blck_size(type);
+    if (!check_sizes(s, ne, n_dims)) {
+        return 0;
+    }
+    if (ne[0] % block != 0) {
+        tnn__fail(s, TNN_E_VALUE, "a row has %lld elements, must be a multiple of %lld, the block size of %s", (long long) ne[0],
+                  (long long) block, ggml_type_name(type));
+        return 0;
+    }
+    size_t nbytes = ggml_row_size(type, ne[0]);
+    for (int i = 1; i < n_dims; i++) {
+        nbytes *= (size_t) ne[i];
+    }
+    char           * bytes = tnn__mapped_bytes(s, type, offset, nbytes);
+    const tnn_tensor h     = bytes != NULL ? declare_persistent(s, call, type, ne, n_dims) : 0;
+    if (h != 0) {
+        struct tnn_entry * e = &s->weights.entries[s->weights.n - 1];
+        e->is_mapped         = true;
+        ggml_backend_tensor_alloc(tnn__mapped_buffer(s), e->tensor, bytes);
+    }
+    return h;
+}
+
+tnn_tensor tnn_input_1d_persistent_mmap(tnn_session * s, int64_t n, int32_t dtype, int64_t offset) {
+    const int64_t ne[] = { n };
+    return declare_mapped(s, __func__, dtype, offset, ne, 1);
+}
+
+tnn_tensor tnn_input_2d_persistent_mmap(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype, int64_t offset) {
+    const int64_t ne[] = { cols, rows };
+    return declare_mapped(s, __func__, dtype, offset, ne, 2);
+}
+
+tnn_tensor tnn_input_3d_persistent_mmap(tnn_session * s, int64_t matrices, int64_t rows, int64_t cols, int32_t dtype, int64_t offset) {
+    const int64_t ne[] = { cols, rows, matrices };
+    return declare_mapped(s, __func__, dtype, offset, ne, 3);
+}
+
 int tnn_finalize_weights(tnn_session * s) {
     if (!tnn__enter(s, "tnn_finalize_weights")) {
         return TNN_E_STATE;
@@ -132,8 +181,9 @@ int tnn_finalize_weights(tnn_session * s) {
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;
     for (int64_t i = 0; i < s->weights.n; i++) {
+        const struct tnn_entry * e = &s->weights.entries[i];
         /* Cannot overflow: there are at most 2^21 tensors of less than 2^33 bytes. */
-        size += GGML_PAD(ggml_nbytes(s->weights.entries[i].tensor), align);
+        size += e->is_mapped ? 0 : GGML_PAD(ggml_nbytes(e->tensor), align);
     }
     if (size > 0) {
         s->buf_w = tnn__buffer_alloc(s, size, "the weights");
@@ -144,6 +194,9 @@ int tnn_finalize_weights(tnn_session * s) {
         char * at = ggml_backend_buffer_get_base(s->buf_w);
         for (int64_t i = 0; i < s->weights.n; i++) {
             struct ggml_tensor * t = s->weights.entries[i].tensor;
+            if (s->weights.entries[i].is_mapped) {
+                continue;
+            }
             ggml_backend_tensor_alloc(s->buf_w, t, at);
             at += GGML_PAD(ggml_nbytes(t), align);
         }

@@ -1,5 +1,6 @@
 /* graph/flags.c - sets flags and names of tensors. */
 #include "graph/handles.h"
+#include "memory/mapping.h"
 #include "session.h"
 
 #include <string.h>
@@ -26,6 +27,9 @@ int tnn_set_param(tnn_session * s, tnn_tensor t) {
     if (x->type != GGML_TYPE_F32) {
         return tnn__fail(s, TNN_E_TYPE, "t has dtype %s, but a parameter must be f32, the only dtype that ggml's CPU "
                                         "backend can train", ggml_type_name(x->type));
+    }
+    if (tnn__is_mapped(s, x)) {
+        return tnn__fail(s, TNN_E_VALUE, "t (%s) is mapped from a file and cannot be trained", ggml_get_name(x));
     }
     if (s->gf != NULL) {
         return tnn__fail_stage(s, "a parameter must be flagged before the forward graph is built");

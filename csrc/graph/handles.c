@@ -66,6 +66,14 @@ bool tnn__is_persistent(const struct ggml_tensor * t) {
     return bits != 0 && ((bits >> TNN_INDEX_BITS) & TNN_BITS(TNN_GENERATION_BITS)) == 0;
 }
 
+bool tnn__is_matrix_type(int32_t dtype) {
+    if (dtype == TNN_F32 || dtype == TNN_F16 || dtype == TNN_BF16) {
+        return true;
+    }
+    return dtype >= 0 && dtype < GGML_TYPE_COUNT && ggml_is_quantized((enum ggml_type) dtype)
+        && ggml_get_type_traits((enum ggml_type) dtype)->to_float != NULL && ggml_get_type_traits_cpu((enum ggml_type) dtype)->vec_dot != NULL;
+}
+
 bool tnn__table_grow(tnn_session * s, struct tnn_table * table) {
     if (table->n < table->size) {
         return true;

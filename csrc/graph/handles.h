@@ -15,6 +15,10 @@ tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t);
 /* Returns whether t is a weight of a session, not a tensor of a graph. */
 bool tnn__is_persistent(const struct ggml_tensor * t);
 
+/* Returns whether dtype is the number of a type whose matrices ggml's CPU backend multiplies: F32, F16, BF16, or a
+ * quantized type that can be converted to f32. */
+bool tnn__is_matrix_type(int32_t dtype);
+
 /* Makes sure that one more entry fits; false with an error. */
 bool tnn__table_grow(tnn_session * s, struct tnn_table * table);
 /* Adds an entry for t and returns its handle, or 0 with an error. */

@@ -5,6 +5,7 @@
 #include "kernels/kernel.h"
 #include "machine/machine.h"
 #include "memory/allocate.h"
+#include "memory/mapping.h"
 #include "memory/release.h"
 
 #include <stdlib.h>
@@ -129,8 +130,16 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
 
 int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     fenv_t callers;
+    int    rc = tnn__mappings_begin(s);
+    if (rc != TNN_OK) {
+        return rc;
+    }
     tnn__arithmetic_begin(&callers); /* the mode of arithmetic must be set before the threads of the pool start */
-    const int rc = run(s, graph, seconds);
+    rc = run(s, graph, seconds);
     tnn__arithmetic_end(&callers);
+    if (rc == TNN_OK) {
+        rc         = tnn__mappings_end(s);
+        s->tainted = rc != TNN_OK;
+    }
     return rc;
 }

@@ -311,7 +311,8 @@ static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struc
 }
 
 static const struct tnn_kernel_type ATTENTION_CACHED = {
-    .name = "ATTENTION_CACHED", .run = run_cached, .check = check_cache, .scratch = scratch_size, .params_size = sizeof(struct attention),
+    .name = "ATTENTION_CACHED", .run = run_cached, .writes = TNN_OPERAND(2), .check = check_cache, .scratch = scratch_size,
+    .params_size = sizeof(struct attention),
 };
 
 /* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table; false with an error. */

@@ -11,9 +11,12 @@
  */
 #include "memory/plan.h"
 
+#include "graph/handles.h"
 #include "kernels/kernel.h"
 #include "memory/allocate.h"
 #include "memory/free_list.h"
+#include "memory/mapping.h"
+#include "ops/rules.h"
 
 #include <stdlib.h>
 
@@ -202,9 +205,42 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
     }
 }
 
+static bool makes_a_view(const struct ggml_tensor * node) {
+    return node->op == GGML_OP_NONE || node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE || node->op == GGML_OP_PERMUTE
+        || node->op == GGML_OP_TRANSPOSE;
+}
+
+/* A mapped weight that a node would write, or NULL: a result that shares its memory, or an operand that the operator writes. */
+static const struct ggml_tensor * mapped_target(tnn_session * s, const struct ggml_tensor * node) {
+    if (!makes_a_view(node) && tnn__is_mapped(s, node)) {
+        return tnn__root(node);
+    }
+    const uint32_t writes = tnn__operands_written(node);
+    for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
+        if ((writes & TNN_OPERAND(j)) && tnn__is_mapped(s, node->src[j])) {
+            return tnn__root(node->src[j]);
+        }
+    }
+    return NULL;
+}
+
+static int check_writes(tnn_session * s, const struct ggml_cgraph * graph) {
+    for (int i = 0; s->mappings != NULL && i < graph->n_nodes; i++) {
+        const struct ggml_tensor * target = mapped_target(s, graph->nodes[i]);
+        if (target != NULL) {
+            return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, which is mapped from a file and is never written",
+                             ggml_get_name(graph->nodes[i]), ggml_get_name(target), tnn__shape(target));
+        }
+    }
+    return TNN_OK;
+}
+
 int tnn__plan_and_allocate(tnn_session * s, struct ggml_cgraph * graph) {
     struct plan p = { .s = s, .graph = graph, .align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()) };
-    int rc = TNN_OK;
+    int rc = check_writes(s, graph);
+    if (rc != TNN_OK) {
+        return rc;
+    }
 
     p.places = tnn__zeroed_alloc(s, graph->visited_hash_set.size * sizeof(*p.places), "the plan of a graph");
     if (p.places == NULL) {

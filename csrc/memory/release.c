@@ -1,7 +1,11 @@
 /* memory/release.c - frees everything that a session owns. Only this file knows the owner of each piece of memory. */
+#define _GNU_SOURCE
 #include "memory/release.h"
 
+#include "machine/bus_error.h"
+
 #include <stdlib.h>
+#include <unistd.h>
 
 void tnn__release_pool(tnn_session * s) {
     if (s->pool != NULL) {
@@ -41,12 +45,27 @@ void tnn__release_graphs(tnn_session * s) {
     s->computed = s->reset_done = false;
 }
 
+void tnn__release_mapping(struct tnn_mapping * m) {
+    ggml_backend_buffer_free(m->buffer);
+    if (m->guard >= 0) {
+        tnn__unguard(m->guard);
+    }
+    if (m->fd >= 0) {
+        close(m->fd);
+    }
+    free(m);
+}
+
 void tnn__release_session(tnn_session * s) {
     for (struct tnn_chunk * c = s->chunks_w, * next; c != NULL; c = next) {
         next = c->next;
         ggml_free(c->ctx);
         free(c->mem);
         free(c);
+    }
+    for (struct tnn_mapping * m = s->mappings, * next; m != NULL; m = next) {
+        next = m->next;
+        tnn__release_mapping(m);
     }
     ggml_backend_buffer_free(s->buf_w);
     ggml_backend_buffer_free(s->buf_c);

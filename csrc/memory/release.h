@@ -4,6 +4,9 @@
 
 #include "session.h"
 
+#include <sys/types.h>
+#include <time.h>
+
 /* One of the ggml contexts that hold the headers of the weights. A ggml context cannot grow, so there is a list of them. */
 struct tnn_chunk {
     struct tnn_chunk    * next;
@@ -17,6 +20,19 @@ struct tnn_block {
     struct tnn_block * next;
 };
 
+/* A file that the caller mapped and attached: memory/mapping.c. */
+struct tnn_mapping {
+    struct tnn_mapping  * next; /* attached before this one */
+    char                * address;
+    size_t                size;
+    int                   guard;
+    int                   fd; /* our own, or -1 */
+    off_t                 file_size;
+    struct timespec       modified;
+    ggml_backend_buffer_t buffer;
+    char                  name[TNN_MESSAGE_SIZE / 2];
+};
+
 /* Frees the thread pool. */
 void tnn__release_pool(tnn_session * s);
 /* Frees the groups of nodes of graph b. */
@@ -24,6 +40,8 @@ void tnn__release_groups(tnn_session * s);
 /* Frees everything that belongs to the current generation of graphs, except the buffer of their tensors, which the next generation may
  * use again. */
 void tnn__release_graphs(tnn_session * s);
+/* Forgets an attached file; the mapping belongs to the caller. */
+void tnn__release_mapping(struct tnn_mapping * m);
 /* Frees the weights, the buffers and the session itself. */
 void tnn__release_session(tnn_session * s);
 

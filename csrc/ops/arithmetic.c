@@ -8,7 +8,7 @@ tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b) {
     }
     struct ggml_tensor * w = tnn__tensor(s, "a", a);
     struct ggml_tensor * x = w != NULL ? tnn__tensor(s, "b", b) : NULL;
-    if (x == NULL || !tnn__want_float_type(s, "a", w) || !tnn__want_type(s, "b", x, GGML_TYPE_F32) || !tnn__want_contiguous(s, "a", w)
+    if (x == NULL || !tnn__want_matrix_type(s, "a", w) || !tnn__want_type(s, "b", x, GGML_TYPE_F32) || !tnn__want_contiguous(s, "a", w)
         || !tnn__want_contiguous(s, "b", x)) {
         return 0;
     }
@@ -109,6 +109,9 @@ static const char * refuses_sub(const struct tnn_grad_needs * g, const struct gg
 
 static const char * refuses_mul_mat(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct ggml_tensor * a = t->src[0], * b = t->src[1];
+    if (tnn__grad_needed(g, b) && ggml_is_quantized(a->type) && (a->ne[2] != b->ne[2] || a->ne[3] != b->ne[3])) {
+        return "ggml has no derivative for a quantized a that is repeated";
+    }
     if (tnn__grad_needed(g, a) && (a->ne[2] != b->ne[2] || a->ne[3] != b->ne[3]) && b->ne[3] != 1) {
         return "ggml has no derivative for an a that is repeated over ne3";
     }

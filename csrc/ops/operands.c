@@ -26,6 +26,22 @@ bool tnn__want_float_type(tnn_session * s, const char * arg, const struct ggml_t
     return false;
 }
 
+bool tnn__want_matrix_type(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
+    if (tnn__is_matrix_type((int32_t) t->type)) {
+        return true;
+    }
+    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, must be f32, f16, bf16 or quantized", arg, ggml_type_name(t->type));
+    return false;
+}
+
+bool tnn__want_elements(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
+    if (!ggml_is_quantized(t->type)) {
+        return true;
+    }
+    tnn__fail(s, TNN_E_TYPE, "%s has the quantized dtype %s, whose elements cannot be addressed", arg, ggml_type_name(t->type));
+    return false;
+}
+
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
     if (ggml_is_contiguous(t)) {
         return true;

@@ -12,7 +12,7 @@ tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
     }
     struct ggml_tensor * t = tnn__tensor(s, "table", table);
     struct ggml_tensor * i = t != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
-    if (i == NULL || !tnn__want_float_type(s, "table", t) || !tnn__want_contiguous(s, "table", t)) {
+    if (i == NULL || !tnn__want_matrix_type(s, "table", t) || !tnn__want_contiguous(s, "table", t)) {
         return 0;
     }
     if (!tnn__want_matrix(s, "table", t)) {

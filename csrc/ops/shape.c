@@ -139,7 +139,7 @@ static struct ggml_tensor * reshape_operand(tnn_session * s, const char * call, 
         return NULL;
     }
     struct ggml_tensor * t = tnn__tensor(s, "a", a);
-    return t != NULL && tnn__want_contiguous(s, "a", t) && want_same_elements(s, t, ne, n_dims) && tnn__reserve_nodes(s, 1) ? t : NULL;
+    return t != NULL && tnn__want_elements(s, "a", t) && tnn__want_contiguous(s, "a", t) && want_same_elements(s, t, ne, n_dims) && tnn__reserve_nodes(s, 1) ? t : NULL;
 }
 
 tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1) {
@@ -162,7 +162,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
         return NULL;
     }
     struct ggml_tensor * t = tnn__tensor(s, "a", a);
-    if (t == NULL || !tnn__want_contiguous(s, "a", t)) {
+    if (t == NULL || !tnn__want_elements(s, "a", t) || !tnn__want_contiguous(s, "a", t)) {
         return NULL;
     }
     const int64_t size = (int64_t) ggml_type_size(t->type);

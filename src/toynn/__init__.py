@@ -22,6 +22,7 @@ _MODULES = {
     "LlamaDecoder": "toynn.llm.engine",
     "LlamaSeqEngine": "toynn.llm.engine",
     "LoRA": "toynn.llm.recipes",
+    "MappedFileError": "toynn.errors",
     "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from toynn.errors import ConfigurationError as ConfigurationError
     from toynn.errors import FileFormatError as FileFormatError
     from toynn.errors import InternalError as InternalError
+    from toynn.errors import MappedFileError as MappedFileError
     from toynn.errors import RunFolderError as RunFolderError
     from toynn.errors import SessionError as SessionError
     from toynn.errors import TinyNNError as TinyNNError

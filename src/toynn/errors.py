@@ -34,6 +34,10 @@ class RunFolderError(SessionError):
     """A run folder cannot be written: another process is writing it, or it was closed or removed."""
 
 
+class MappedFileError(TinyNNError, OSError):
+    """A mapped file became shorter, was changed, or could not be read while its tensors were in use."""
+
+
 class TinyNNTypeError(TinyNNError, TypeError):
     """An argument has the wrong type or dtype."""
 

@@ -28,7 +28,9 @@ FLOATS = [math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 2.0]
 ELSEWHERE = {
     "tnn_input_1d_f32", "tnn_input_1d_f32_persistent", "tnn_input_1d_i32", "tnn_input_1d_i32_ctx",
     "tnn_input_1d_i32_persistent", "tnn_input_2d_f32", "tnn_input_2d_f32_persistent", "tnn_input_2d_persistent",
-    "tnn_input_3d_f32_persistent", "tnn_finalize_weights", "tnn_last_error", "tnn_last_error_code",
+    "tnn_input_3d_f32_persistent", "tnn_session_attach_weight_mmap", "tnn_input_1d_persistent_mmap",
+    "tnn_input_2d_persistent_mmap", "tnn_input_3d_persistent_mmap", "tnn_finalize_weights", "tnn_last_error",
+    "tnn_last_error_code",
     "tnn_session_compute_nbytes", "tnn_session_graph_capacity", "tnn_session_n_threads",
     "tnn_session_set_graph_capacity", "tnn_session_set_n_threads", "tnn_session_weights_nbytes",
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",

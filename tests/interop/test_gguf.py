@@ -332,7 +332,7 @@ KEYS = {
     "llama.attention.causal": (scalar(BOOL, False), "causal is False, but toynn supports only True"),
     "llama.vocab_size": (scalar(U32, 7), "vocab_size is 7, but token_embd.weight has 6 rows"),
     "llama.something": (scalar(U32, 1), r"toynn does not know the key 'llama\.something'"),
-    "split.count": (scalar(U32, 2), "one of 2 parts of a model; join them"),
+    "split.count": (scalar(U32, 2), r"split into 2 files; they must be named NAME-00001-of-00002\.gguf and so on"),
     "tokenizer.ggml.model": (
         scalar(STRING, "llama"),
         "model is 'llama', but toynn reads only 'gpt2'.*Hugging Face folder",
@@ -365,10 +365,10 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensor", "mentions"),
     [
-        ((Q, [4, 4], 12, None, b"\0" * 64), "blk.0.attn_q.weight' has type Q4_K, .* one of F32, F16, BF16, Q8_0"),
-        ((Q, [4, 4], 4, None, b"\0" * 64), "has type 4, which toynn cannot read"),
-        ((Q, [4, 4], 77777, None, b"\0" * 64), "has type 77777, which toynn cannot read"),
-        ((Q, [4, 4], 8, None, b"\0" * 64), r"has shape \(4, 4\): .* a multiple of 32 for type Q8_0"),
+        ((Q, [4, 4], 9, None, b"\0" * 64), "q.weight' has type Q8_1, which ggml cannot convert to f32; convert"),
+        ((Q, [4, 4], 4, None, b"\0" * 64), "has type 4, which ggml cannot convert to f32"),
+        ((Q, [4, 4], 77777, None, b"\0" * 64), "has type 77777, which ggml cannot convert to f32"),
+        ((Q, [4, 4], 8, None, b"\0" * 64), r"has shape \(4, 4\): .* a multiple of 32 for type q8_0"),
         ((Q, [4, 0], 0, None, b""), r"has shape \(0, 4\)"),
         ((Q, [4, 5], 0, None, b"\0" * 80), r"must have shape \(4, 4\), got \(5, 4\)"),
         ((Q, [4, 4, 1], 0, None, b"\0" * 64), r"must have shape \(4, 4\), got \(1, 4, 4\)"),

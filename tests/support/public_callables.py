@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import random
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -167,6 +168,13 @@ def hostile_values() -> dict[str, Any]:
 # ---- valid values for all other arguments, so that a call reaches the check of the replaced argument ----
 
 
+def mapped_file() -> nn.MappedFile:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(4096))
+        file.flush()
+        return nn.MappedFile(file, "zeros")
+
+
 class Samples:
     """Makes valid objects of a class, and valid values for a parameter, by its name."""
 
@@ -199,6 +207,7 @@ class Samples:
             ToyLR: ToyLR,
             TrainConfig: TrainConfig,
             TrainingBatch: self._batch,
+            nn.MappedFile: mapped_file,
             WindowBatcher: lambda: WindowBatcher(np.arange(99), 4, 0),
             nn.Session: lambda: self._tensor().session,
         }

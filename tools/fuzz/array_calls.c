@@ -55,6 +55,24 @@ void call_tnn_reset_for_rebuild(struct decoder * d) {
     }
 }
 
+/* Two mappings that outlive every session. Their bytes are numbers of every type, with NaNs among them. */
+#define MAPPING_BYTES 8192
+
+void call_tnn_session_attach_weight_mmap(struct decoder * d) {
+    static _Alignas(65536) uint8_t mappings[2][65536]; /* aligned to the largest page size */
+    begin(d, "tnn_session_attach_weight_mmap");
+    const uint8_t k = byte_of(d);
+    for (int i = 0; i < MAPPING_BYTES && mappings[0][1] == 0; i++) {
+        mappings[0][i] = (uint8_t) (i * 37 + i / 256 + 1);
+        mappings[1][i] = (uint8_t) (i % 4 == 3 ? 62 + i % 3 : i * 11);
+    }
+    const uint8_t * address = k == 255 ? NULL : mappings[k % 2] + (k == 254 ? 8 : 0);
+    const int64_t   size    = k % 8 == 7 ? -int64_of(d) % MAPPING_BYTES : MAPPING_BYTES - k;
+    char          * name    = text_of(d);
+    end_status(d, tnn_session_attach_weight_mmap(d->here->s, address, size, -1, name));
+    free(name);
+}
+
 /* ------------------------------------------------------------------ operators over lists */
 
 static int32_t list_length(struct decoder * d) {
@@ -208,6 +226,30 @@ void call_tnn_gemm_use_kernel(struct decoder * d) {
     d->calls++;
     d->refused += code != TNN_OK;
     free(name);
+}
+
+void call_tnn_type_name(struct decoder * d) {
+    const int32_t dtype = int32_of(d);
+    const char  * name  = tnn_type_name(dtype);
+    HOLDS((name != NULL) == (tnn_type_block_size(dtype) > 0) && (name != NULL) == (tnn_type_block_nbytes(dtype) > 0));
+    d->calls++;
+}
+
+void call_tnn_dequantize(struct decoder * d) {
+    const int32_t dtype  = int32_of(d);
+    const int64_t blocks = byte_of(d) % 4, wrong = byte_of(d) % 16 == 15 ? 1 : 0;
+    const int64_t nbytes = blocks * tnn_type_block_nbytes(dtype), n = blocks * tnn_type_block_size(dtype) + wrong;
+    uint8_t     * data   = malloc((size_t) nbytes + (nbytes == 0));
+    float       * out    = floats_of(d, n);
+    for (int64_t i = 0; data != NULL && i < nbytes; i++) {
+        data[i] = (uint8_t) (i * 37 + blocks);
+    }
+    const int code = tnn_dequantize(dtype, data, nbytes, out, n);
+    HOLDS(code == (tnn_type_name(dtype) != NULL && data != NULL && out != NULL && wrong == 0 ? TNN_OK : TNN_E_VALUE));
+    d->refused += code != TNN_OK;
+    d->calls++;
+    free(data);
+    free(out);
 }
 
 void call_tnn_random_seed(struct decoder * d) {

@@ -5,9 +5,11 @@ Every choice comes from one random.Random, which a fuzz round or hypothesis prov
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import random
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,26 @@ OTHER_OBJECTS: list[Any] = [None, True, "x", b"y", 1.5, [], {}, object(), np.flo
 
 
 ARRAYS = {"npt.ArrayLike"}  # annotations of the parameters that accept an array
+
+
+@functools.cache
+def mapped_files() -> list[nn.MappedFile]:
+    """Return files of small f32 numbers, and of numbers of every type with NaNs among them; one is closed."""
+    files = [nn.MappedFile(file, "a file of the fuzzer") for file in open_files()[:3]]
+    files[-1].close()
+    return files
+
+
+@functools.cache
+def open_files() -> list[Any]:
+    """Return open files with content; then one without, and a closed one."""
+    contents = [np.linspace(-1, 1, 1024, dtype=np.float32).tobytes(), bytes(range(256)) * 16, b"1234", b"", b"closed"]
+    files: list[Any] = [tempfile.TemporaryFile() for _ in contents]  # noqa: SIM115 (open until the process ends)
+    for file, content in zip(files, contents, strict=True):
+        file.write(content)
+        file.flush()
+    files[-1].close()
+    return files
 
 
 class Arguments:
@@ -67,15 +89,26 @@ class Arguments:
         simple = self.number(annotation)
         if simple is not None:
             return simple
-        if annotation == "str":
+        if annotation.startswith("str"):
             return pick.choice(["w", "", "x" * 63, "x" * 64, "a\0b", "é", "\ud800"])
         if annotation.startswith("TrainStep"):
             if self.step is not None and pick.random() < 0.7:
                 return self.step
             return nn.TrainStep(self.tensor(), self.tensor(), self.tensor(), self.tensor())
-        if annotation not in ARRAYS:
-            raise NotImplementedError(f"fuzz_arguments.py cannot make an argument for {name}: {annotation}")
-        return self.array(name)
+        return self.array(name) if annotation in ARRAYS else self.stored(annotation, name)
+
+    def stored(self, annotation: str, name: str) -> Any:
+        """Return an argument that is a file, or stored numbers and their shape."""
+        pick = self.random
+        if annotation == "BinaryIO":
+            return pick.choice(open_files())
+        if annotation == "MappedFile":
+            return pick.choice(mapped_files())
+        if annotation == "tuple[int, ...]":
+            return pick.choice([(4,), (4,), (2, 2), (32,), (), (-1, -4), (2**62, 4)])
+        if annotation == "npt.NDArray[np.uint8]":
+            return np.full(pick.choice([8, 8, 8, 18, 0]), pick.choice([0, 60, 127]), pick.choice(["u1", "u1", "i1"]))
+        raise NotImplementedError(f"fuzz_arguments.py cannot make an argument for {name}: {annotation}")
 
     def number(self, annotation: str) -> Any:
         """Return an argument for a parameter made of numbers, or None for any other parameter."""

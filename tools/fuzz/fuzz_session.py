@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz_arguments import Arguments
+from fuzz_arguments import Arguments, mapped_files
 from fuzz_operators import LARGEST, fitting_call
 from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
@@ -68,9 +68,24 @@ class Round(Arguments):
         for _ in range(pick.randint(1, 4)):
             self.weight(d, pick.choice([3, d, 12]))
         self.weight(d)
+        if pick.random() < 0.3:
+            self.map_weights(d)
         if pick.random() < 0.9:
             nn.tnn_finalize_weights(s)
             self.tensors += [nn.tnn_input_2d_f32(s, d, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
+
+    def map_weights(self, d: int) -> None:
+        """Declare weights that are mapped from files, and one of a half dtype."""
+        s, pick = self.session, self.random
+        floats, blocks = pick.choice([nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16]), pick.choice([2, 3, 6, 7, 8, 20, 39])
+        made = [self.attempt(nn.tnn_input_2d_persistent, s, floats, d, 3)]
+        for file in mapped_files()[:2]:
+            nn.tnn_session_attach_weight_mmap(s, file)
+            made.append(self.attempt(nn.tnn_input_1d_persistent_mmap, s, d, nn.TNN_F32, 4 * pick.randrange(100)))
+            made.append(self.attempt(nn.tnn_input_2d_persistent_mmap, s, 3, d, floats, 1024))
+            made.append(self.attempt(nn.tnn_input_2d_persistent_mmap, s, 2, 32, blocks, 2 * pick.randrange(100)))
+            made.append(self.attempt(nn.tnn_input_3d_persistent_mmap, s, 2, 3, d, nn.TNN_F32, 0))
+        self.tensors += [one for one in made if isinstance(one, nn.Tensor)]
 
     def start_fused(self) -> None:
         """Build a model of the fused operators, sometimes with a wrong operand."""

@@ -40,7 +40,7 @@ ANSWERS = {
 # Calls that are written by hand in tools/fuzz/array_calls.c, although their arguments could be generated.
 BY_HAND = {
     "tnn_session_new", "tnn_session_free", "tnn_session_set_n_threads", "tnn_reset_for_rebuild", "tnn_last_error",
-    "tnn_last_error_code", "tnn_gemm_kernel_at",
+    "tnn_last_error_code", "tnn_gemm_kernel_at", "tnn_type_name",
 }  # fmt: skip
 COMPUTES = {"tnn_compute", "tnn_compute_backward"}
 # Complete sequences of calls that tools/fuzz/journeys.c adds, because random single calls rarely form them.

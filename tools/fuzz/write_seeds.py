@@ -19,7 +19,7 @@ from encoder import COUNTING, HYPER_PARAMETERS, RANDOM, Handle, Program, integer
 from read_header import HEADER, read_header
 
 _ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # the values of the arguments from n_ctx_orig to beta_slow
-F16, BF16 = 1, 30
+F16, Q4_0, BF16 = 1, 2, 30
 PLAIN = read_header(HEADER.read_text(encoding="utf-8")).plain_operators
 
 
@@ -272,6 +272,22 @@ def looked_at() -> Program:
     return p
 
 
+def mapped() -> Program:
+    p = Program()
+    for mapping, name in ((0, 131), (1, 0), (0, 131)):
+        p.raw("tnn_session_attach_weight_mmap", bytes([mapping, name]))
+    w = p.call("tnn_input_2d_persistent_mmap", 5, 64, Q4_0, 36)
+    p.call("tnn_input_3d_persistent_mmap", 2, 3, 32, F16, 128)
+    p.call("tnn_input_1d_persistent_mmap", 64, 0, 4096)
+    p.call("tnn_finalize_weights")
+    ids = p.call("tnn_input_1d_i32", 3)
+    p.call("tnn_realize", p.call("tnn_matmul", w, p.call("tnn_get_rows", w, ids)))
+    p.upload(ids, COUNTING, integers=True)
+    p.call("tnn_compute")
+    p.download(w)
+    return p
+
+
 def without_a_session() -> Program:
     p = Program()
     for what in (
@@ -290,6 +306,11 @@ def without_a_session() -> Program:
     p.raw("tnn_gemm_use_kernel", bytes([128]))
     p.call("tnn_available_cores")
     p.call("tnn_available_memory")
+    for dtype in (0, 1, 2, 8, 12, 16, 30):
+        for what in ("size", "nbytes"):
+            p.call(f"tnn_type_block_{what}", dtype)
+        p.raw("tnn_type_name", integer(dtype))
+        p.raw("tnn_dequantize", integer(dtype), bytes([3, 0, RANDOM]))
     for kind in (0, 1):
         p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
         p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))
@@ -321,6 +342,7 @@ SEEDS: list[Callable[[], Program]] = [
     cached,
     rebuilt,
     looked_at,
+    mapped,
     without_a_session,
     two_sessions,
 ]

@@ -10,23 +10,19 @@ the descriptions of the tensors; then the data, which starts at the next multipl
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf import GGMLQuantizationType, GGUFValueType
 
+from toynn import tinynn as nn
 from toynn.errors import FileFormatError
 
 MAGIC = b"GGUF"
-READ_TYPES = (
-    GGMLQuantizationType.F32,
-    GGMLQuantizationType.F16,
-    GGMLQuantizationType.BF16,
-    GGMLQuantizationType.Q8_0,
-)
 _VERSIONS = (2, 3)  # versions 2 and 3 have the same layout, but version 1 had 32-bit counts
 _LONGEST_NAME = 65535  # the largest length of a key or a tensor name in bytes, as the format defines it
 _MOST_DIMENSIONS = 4  # the largest number of dimensions in ggml
@@ -52,12 +48,17 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor in a GGUF file. shape: row-major. offset: position of the tensor's first byte in the file."""
+    """A tensor in a GGUF file.
+
+    shape: row-major. type: ggml's number of the type. offset: position of the tensor's first byte in the file.
+    part: number of the file in a split model, from 0.
+    """
 
     shape: tuple[int, ...]
-    type: GGMLQuantizationType
+    type: int
     offset: int
     nbytes: int
+    part: int = 0
 
 
 class GgufValues:
@@ -182,11 +183,11 @@ class _Bytes:
             raise FileFormatError(f"{what} is not valid UTF-8: {content[:30]!r}") from None
 
 
-def read_header(file: BinaryIO, size: int) -> GgufHeader:
+def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     """Return the header of an open GGUF file of `size` bytes, which is read from its start. No tensor data is read.
 
     Raises FileFormatError (without the name of the file) if the file violates the format: it is damaged, a name occurs
-    twice, or tensors overlap or lie beyond the end of the file. Raises it for tensor types that toynn cannot read, too.
+    twice, or tensors overlap or lie beyond the end of the file. Raises it also for types that ggml cannot convert.
     """
     left = _Bytes(file, size)
     if left.size < 4 or left.take(4, "the magic") != MAGIC:
@@ -214,7 +215,7 @@ def read_header(file: BinaryIO, size: int) -> GgufHeader:
         name = left.text("a tensor name", _LONGEST_NAME)
         if name in tensors:
             raise FileFormatError(f"the tensor {name!r:.80} occurs twice")
-        tensors[name] = _tensor(left, name, alignment)
+        tensors[name] = _tensor(left, name, alignment, part)
     return GgufHeader(found, _placed(tensors, -(-left.at // alignment) * alignment, size))
 
 
@@ -245,7 +246,7 @@ def _scalars(left: _Bytes, key: str, kind: int, n: int) -> np.ndarray[Any, Any]:
     return array.astype(np.bool_)
 
 
-def _tensor(left: _Bytes, name: str, alignment: int) -> GgufTensor:
+def _tensor(left: _Bytes, name: str, alignment: int, part: int) -> GgufTensor:
     """Return the description of a tensor. Its offset is relative to the start of the data, not of the file."""
     n_dimensions = left.u32(f"the number of dimensions of {name!r:.80}")
     if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
@@ -254,23 +255,24 @@ def _tensor(left: _Bytes, name: str, alignment: int) -> GgufTensor:
         )
     shape = tuple(reversed([left.u64(f"the shape of {name!r:.80}") for _ in range(n_dimensions)]))
     kind, offset = left.u32(f"the type of {name!r:.80}"), left.u64(f"the offset of {name!r:.80}")
-    if kind not in [int(known) for known in READ_TYPES]:
+    type_name = nn.tnn_type_name(kind) if kind < 2**31 else None
+    if type_name is None:
         known = GGMLQuantizationType(kind).name if kind in list(GGMLQuantizationType) else str(kind)
         raise FileFormatError(
-            f"the tensor {name!r:.80} has type {known}, which toynn cannot read; convert the model to one of "
-            f"{', '.join(t.name for t in READ_TYPES)}"
+            f"the tensor {name!r:.80} has type {known}, which ggml cannot convert to f32; convert the model to F32, "
+            "F16, BF16 or a quantized type"
         )
     if offset % alignment:
         raise FileFormatError(
             f"the tensor {name!r:.80} has offset {offset}, which is not a multiple of the alignment {alignment}"
         )
-    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    block, block_bytes = nn.tnn_type_block_size(kind), nn.tnn_type_block_nbytes(kind)
     if min(shape) < 1 or shape[-1] % block:
         raise FileFormatError(
             f"the tensor {name!r:.80} has shape {shape}: all sizes must be at least 1, and the last a multiple of "
-            f"{block} for type {GGMLQuantizationType(kind).name}"
+            f"{block} for type {type_name}"
         )
-    return GgufTensor(shape, GGMLQuantizationType(kind), offset, math.prod(shape) // block * block_bytes)
+    return GgufTensor(shape, kind, offset, math.prod(shape) // block * block_bytes, part)
 
 
 def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, GgufTensor]:
@@ -288,7 +290,4 @@ def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, 
             raise FileFormatError(
                 f"the file is cut off or damaged: the tensor {name!r:.80} needs {end} bytes, but the file has {size}"
             )
-    return {
-        name: GgufTensor(tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
-        for name, tensor in tensors.items()
-    }
+    return {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}

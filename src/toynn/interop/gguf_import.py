@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from gguf import TokenType
-from gguf.quants import dequantize
 
 from toynn.arguments import integer
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
-from toynn.interop.gguf_header import GgufHeader, GgufTensor, GgufValues, read_header, shortest
+from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
+from toynn.interop.gguf_model import GgufModel
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.pre_tokenizers import adds_bos
 from toynn.interop.rope_order import to_halves
@@ -39,7 +37,6 @@ from toynn.model.weights import (
     variants_in,
     weights_of,
 )
-from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
 
 # Keys that change what llama.cpp computes for the architecture `llama`, each with the only value that toynn supports.
 _ONLY = {
@@ -72,7 +69,8 @@ def import_gguf(path: Path) -> TrainedModel:
     """Return the model in a GGUF file of the `llama` architecture, with a byte-level BPE tokenizer or without a
     tokenizer.
 
-    All weights become f32. Tensors of the types F32, F16, BF16 and Q8_0 can be read.
+    All weights become f32. Tensors of every type that ggml can convert to f32 can be read. A model that is split into
+    several files is imported by its first file.
 
     Raises:
         FileFormatError: the file is damaged, or toynn does not support it: another architecture, a missing key, a key
@@ -80,36 +78,28 @@ def import_gguf(path: Path) -> TrainedModel:
         TinyNNMemoryError: there is not enough memory for the weights.
         OSError: the file cannot be read.
     """
-    path = path_of("path", path)
-    with open_regular(path) as file, naming(path):
-        refuse_lfs_pointer(file.read(256))
-        file.seek(0)
-        header = read_header(file, os.fstat(file.fileno()).st_size)
-        values = header.values
+    with GgufModel(path) as model, naming(model.path):
+        values = model.values
         if (arch := values.text("general.architecture")) != "llama":
             raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only 'llama'")
-        if (parts := values.whole("split.count", 0)) > 1:
-            raise FileFormatError(
-                f"the file is one of {parts} parts of a model; join them first with `llama-gguf-split --merge`"
-            )
-        toy = is_toy_file(values, header.tensors)
+        toy = is_toy_file(values, model.tensors)
         _refuse_what_is_not_computed(values, SCALING_KEYS if toy else ())
-        cfg = _config(values, header.tensors)
-        zeros = _checked_names(header, cfg, toy)
+        cfg = _config(values, model.tensors)
+        zeros = _checked_names(model.tensors, cfg, toy)
         tokenizer = _tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
         bos_id, ends = (None, []) if tokenizer is None else _special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
         if toy:
             scaling = read_toy_scaling(values)
         else:
-            factors = _read(file, header.tensors[ROPE_FREQS]) if ROPE_FREQS in header.tensors else None
+            factors = model.read(ROPE_FREQS) if ROPE_FREQS in model.tensors else None
             scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
         for name in zeros:
-            if _read(file, header.tensors[name]).any():
+            if model.read(name).any():
                 raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for weight in weights_of(cfg):
-            stored = _read_rows(file, header, stored_names(weight, header.tensors))
+            stored = _read_rows(model, stored_names(weight, model.tensors))
             interleaved = weight.rotated_heads > 0 and not toy
             weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
         return TrainedModel(
@@ -173,21 +163,21 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
     )
 
 
-def _checked_names(header: GgufHeader, cfg: ModelShape, toy: bool) -> list[str]:
+def _checked_names(tensors: dict[str, GgufTensor], cfg: ModelShape, toy: bool) -> list[str]:
     """Check names and shapes. Return the tensors that toynn's models do not have and that must therefore be zero.
 
     These are the biases that Hugging Face's attention_bias adds to those of toynn. Raises FileFormatError if a tensor
     is missing or unknown, or has another shape.
     """
-    expected = stored_sizes(cfg, header.tensors)
-    if ROPE_FREQS in header.tensors and not toy:
+    expected = stored_sizes(cfg, tensors)
+    if ROPE_FREQS in tensors and not toy:
         expected[ROPE_FREQS] = (cfg.head_dim // 2,)
-    foreign = {weight.name: weight.size for weight in foreign_weights_of(cfg) if weight.name in header.tensors}
+    foreign = {weight.name: weight.size for weight in foreign_weights_of(cfg) if weight.name in tensors}
     expected.update(foreign)
     for name in expected:
-        if name not in header.tensors:
+        if name not in tensors:
             raise FileFormatError(f"the tensor {name!r} is missing")
-    for name, tensor in header.tensors.items():
+    for name, tensor in tensors.items():
         if name not in expected:
             raise FileFormatError(f"the tensor {name!r:.80} is not part of any model that toynn supports")
         if tensor.shape != expected[name]:
@@ -261,18 +251,7 @@ def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
     )
 
 
-def _read_rows(file: BinaryIO, header: GgufHeader, names: list[str]) -> npt.NDArray[np.float32]:
+def _read_rows(model: GgufModel, names: list[str]) -> npt.NDArray[np.float32]:
     """Return the rows of one or several tensors, one after the other, as f32."""
-    parts = [_read(file, header.tensors[name]) for name in names]
+    parts = [model.read(name) for name in names]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _read(file: BinaryIO, tensor: GgufTensor) -> npt.NDArray[np.float32]:
-    """Return the values of a tensor as f32, in its shape. `read_header` has checked that it lies inside the file."""
-    stored = np.empty(tensor.nbytes, dtype=np.uint8)
-    file.seek(tensor.offset)
-    if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
-        raise FileFormatError("the file became shorter while it was read")
-    with np.errstate(all="ignore"):  # TrainedModel refuses numbers that are not finite
-        values = dequantize(stored.reshape(*tensor.shape[:-1], -1), tensor.type)
-    return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)

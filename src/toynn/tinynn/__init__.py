@@ -28,10 +28,13 @@ from toynn.tinynn.calls.declare import (
     tnn_input_1d_i32,
     tnn_input_1d_i32_ctx,
     tnn_input_1d_i32_persistent,
+    tnn_input_1d_persistent_mmap,
     tnn_input_2d_f32,
     tnn_input_2d_f32_persistent,
     tnn_input_2d_persistent,
+    tnn_input_2d_persistent_mmap,
     tnn_input_3d_f32_persistent,
+    tnn_input_3d_persistent_mmap,
 )
 from toynn.tinynn.calls.flags import tnn_set_loss, tnn_set_output, tnn_set_param, tnn_tensor_name, tnn_tensor_set_name
 from toynn.tinynn.calls.forward import tnn_compute, tnn_realize
@@ -112,6 +115,7 @@ from toynn.tinynn.calls.train import (
     tnn_realize_backward,
     tnn_tensor_grad,
 )
+from toynn.tinynn.calls.types import tnn_type_block_nbytes, tnn_type_block_size, tnn_type_name
 from toynn.tinynn.data import (
     download_row_major,
     tnn_download,
@@ -123,6 +127,8 @@ from toynn.tinynn.data import (
 )
 from toynn.tinynn.dtypes import TNN_BF16, TNN_F16, TNN_F32, TNN_I32
 from toynn.tinynn.fused import tnn_fused_linear
+from toynn.tinynn.mapped import MappedFile, tnn_session_attach_weight_mmap
+from toynn.tinynn.quantized import tnn_dequantize
 from toynn.tinynn.session import (
     Session,
     Tensor,
@@ -149,6 +155,7 @@ __all__ = [
     "TNN_I32",
     "TNN_RANDOM_LCG31",
     "TNN_RANDOM_XORSHIFT64",
+    "MappedFile",
     "RandomState",
     "Session",
     "Tensor",
@@ -175,6 +182,7 @@ __all__ = [
     "tnn_cpu_missing",
     "tnn_cpy",
     "tnn_cross_entropy_loss",
+    "tnn_dequantize",
     "tnn_diag_mask_inf",
     "tnn_download",
     "tnn_download_to_int_array",
@@ -206,10 +214,13 @@ __all__ = [
     "tnn_input_1d_i32",
     "tnn_input_1d_i32_ctx",
     "tnn_input_1d_i32_persistent",
+    "tnn_input_1d_persistent_mmap",
     "tnn_input_2d_f32",
     "tnn_input_2d_f32_persistent",
     "tnn_input_2d_persistent",
+    "tnn_input_2d_persistent_mmap",
     "tnn_input_3d_f32_persistent",
+    "tnn_input_3d_persistent_mmap",
     "tnn_last_error",
     "tnn_last_error_code",
     "tnn_layer_norm",
@@ -229,6 +240,7 @@ __all__ = [
     "tnn_rms_norm",
     "tnn_rope_ext",
     "tnn_scale",
+    "tnn_session_attach_weight_mmap",
     "tnn_session_compute_nbytes",
     "tnn_session_free",
     "tnn_session_graph_capacity",
@@ -264,6 +276,9 @@ __all__ = [
     "tnn_tensor_src",
     "tnn_train_step",
     "tnn_transpose",
+    "tnn_type_block_nbytes",
+    "tnn_type_block_size",
+    "tnn_type_name",
     "tnn_upload_from_float_array",
     "tnn_upload_from_int_array",
     "tnn_view_1d",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toynn.errors import (
     InternalError,
+    MappedFileError,
     SessionError,
     TinyNNError,
     TinyNNMemoryError,
@@ -27,6 +28,7 @@ _EXCEPTIONS: dict[int, type[TinyNNError]] = {
     lib.TNN_E_TYPE: TinyNNTypeError,
     lib.TNN_E_STATE: SessionError,
     lib.TNN_E_MEMORY: TinyNNMemoryError,
+    lib.TNN_E_FILE: MappedFileError,
 }
 
 
@@ -41,7 +43,7 @@ class NativeSession:
     It exists until its memory is freed, which may be after its `Session`.
     """
 
-    __slots__ = ("busy", "closed", "lock", "pid", "pointer", "rebuilds")
+    __slots__ = ("busy", "closed", "kept", "lock", "pid", "pointer", "rebuilds")
 
     def __init__(self, pointer: SessionPointer) -> None:
         self.pointer = pointer
@@ -50,6 +52,7 @@ class NativeSession:
         self.busy = False  # the thread that holds the lock is inside a C call
         self.closed = False
         self.rebuilds = 0  # the number of times the graph was dropped; handles of earlier graphs are stale
+        self.kept: list[object] = []  # the owners of memory that the C session reads, until it is freed
         _unfreed[id(self)] = self
 
     def live(self) -> SessionPointer:
@@ -76,6 +79,7 @@ class NativeSession:
         if self.closed and not self.busy:
             pointer, self.pointer = self.pointer, ffi.NULL
             lib.tnn_session_free(pointer)
+            self.kept.clear()
             _unfreed.pop(id(self), None)
 
     def leave(self) -> None:

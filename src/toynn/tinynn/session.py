@@ -120,7 +120,7 @@ class Session:
         Raises:
             SessionError: the session is closed, or belongs to the parent of this process.
         """
-        native = _native(self)
+        native = native_session(self)
         with native.lock:
             native.live()
             yield
@@ -161,7 +161,7 @@ class Tensor(Initialised):
         Raises SessionError for a stale handle.
         """
         s, t = self.session, self.handle
-        native = _native(s)
+        native = native_session(s)
         rebuilds = native.rebuilds
         try:
             known = self._known_ne
@@ -199,7 +199,7 @@ class Tensor(Initialised):
             return f"<Tensor stale or closed, handle {self.handle:#x}>"
 
 
-def _native(s: object) -> NativeSession:
+def native_session(s: object) -> NativeSession:
     """Return the native session of `s` without locking it. Raises TinyNNTypeError, or SessionError after fork."""
     if not isinstance(s, Session):
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
@@ -262,7 +262,7 @@ def _called(
     may_have_failed: a function that returns whether a result can mean a failure. If it can, the error code that the
         call left in the session decides: TNN_OK means success, any other code raises its exception.
     """
-    native = _native(s)
+    native = native_session(s)
     with native.lock:
         if native.busy:  # this is a signal handler or a finalizer that interrupted a call of its own thread
             native.live()
@@ -378,14 +378,14 @@ def tnn_session_free(s: Session) -> None:
 
 def tnn_last_error(s: Session) -> str:
     """Return the message of the last call on `s` if the call failed, else ""."""
-    native = _native(s)
+    native = native_session(s)
     with native.lock:
         return text(lib.tnn_last_error(native.live()))
 
 
 def tnn_last_error_code(s: Session) -> int:
     """Return the error code of the last call on `s`, or 0 if the call succeeded."""
-    native = _native(s)
+    native = native_session(s)
     with native.lock:
         return lib.tnn_last_error_code(native.live())
 
@@ -401,7 +401,7 @@ def tnn_session_set_n_threads(s: Session, n: int, oversubscribe: bool = False) -
 
 def tnn_reset_for_rebuild(s: Session) -> None:
     """Drop all graphs and their tensors, whose handles become stale. The weights stay."""
-    native = _native(s)
+    native = native_session(s)
     with native.lock:
         native.rebuilds += 1  # counted before the call, so that from now on no cached shape of a tensor is used
         status(s, lib.tnn_reset_for_rebuild)

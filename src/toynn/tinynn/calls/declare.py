@@ -41,6 +41,66 @@ def tnn_input_2d_persistent(s: Session, dtype: int, ne0: int, ne1: int) -> Tenso
     return built(s, lib.tnn_input_2d_persistent, int32("dtype", dtype), int64("ne0", ne0), int64("ne1", ne1))
 
 
+def tnn_input_1d_persistent_mmap(s: Session, n: int, dtype: int, offset: int) -> Tensor:
+    """Declare a weight [n] that is mapped from the attached file.
+
+    Nothing can write it. dtype is ggml's number of the type: F32, F16, BF16, or a quantized type that ggml multiplies.
+
+    Args:
+        n: number of elements.
+        dtype: type of the elements.
+        offset: position of the first byte in the file.
+
+    Raises:
+        TinyNNTypeError: another dtype.
+        TinyNNValueError: the tensor ends beyond the file, the offset is not aligned, or a row has a fraction of a
+            block.
+        SessionError: no file is attached.
+    """
+    return built(s, lib.tnn_input_1d_persistent_mmap, int64("n", n), int32("dtype", dtype), int64("offset", offset))
+
+
+def tnn_input_2d_persistent_mmap(s: Session, rows: int, cols: int, dtype: int, offset: int) -> Tensor:
+    """Declare a weight [cols, rows] that is mapped from the attached file; see `tnn_input_1d_persistent_mmap`.
+
+    Args:
+        rows: number of rows.
+        cols: elements of a row.
+        dtype: type of the elements.
+        offset: position of the first byte in the file.
+    """
+    return built(
+        s,
+        lib.tnn_input_2d_persistent_mmap,
+        int64("rows", rows),
+        int64("cols", cols),
+        int32("dtype", dtype),
+        int64("offset", offset),
+    )
+
+
+def tnn_input_3d_persistent_mmap(s: Session, matrices: int, rows: int, cols: int, dtype: int, offset: int) -> Tensor:
+    """Declare a weight [cols, rows, matrices] that is mapped from the attached file; see
+    `tnn_input_1d_persistent_mmap`.
+
+    Args:
+        matrices: number of matrices.
+        rows: rows of a matrix.
+        cols: elements of a row.
+        dtype: type of the elements.
+        offset: position of the first byte in the file.
+    """
+    return built(
+        s,
+        lib.tnn_input_3d_persistent_mmap,
+        int64("matrices", matrices),
+        int64("rows", rows),
+        int64("cols", cols),
+        int32("dtype", dtype),
+        int64("offset", offset),
+    )
+
+
 def tnn_finalize_weights(s: Session) -> None:
     """Allocate the weights buffer, once, and fill it with zeros.
 

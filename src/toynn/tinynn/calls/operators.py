@@ -15,7 +15,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 
 
 def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Return the product of a [k, m] (f32, f16 or bf16) and b [k, n]: [m, n].
+    """Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n].
 
     ne2 and ne3 of a are repeated to b's.
     """

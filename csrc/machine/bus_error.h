@@ -1,0 +1,28 @@
+/* machine/bus_error.h - a process that survives when a mapped file becomes shorter.
+ *
+ * The kernel sends SIGBUS to a thread that reads a page beyond the end of a mapped file. While at least one range is guarded, a handler
+ * of that signal is installed. If the address of the fault lies in a guarded range, the handler puts pages of zeros in place of the rest
+ * of the range, marks the range as lost and returns, so that the thread reads zeros; the shim then reports an error. Any other SIGBUS
+ * goes on to the handler that was installed before. */
+#ifndef TNN_BUS_ERROR_H
+#define TNN_BUS_ERROR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define TNN_MAX_GUARDS 256
+
+/* Guards size bytes at an address at which a page begins. Returns the number of the guard, or -1 if TNN_MAX_GUARDS are in use or the
+ * handler cannot be installed. */
+int tnn__guard(const void * address, size_t size);
+/* Ends a guard. */
+void tnn__unguard(int guard);
+/* Was a part of the range replaced by zeros? */
+bool tnn__guard_lost(int guard);
+/* Puts the handler before any handler that was installed since. Called before each use of guarded memory. */
+void tnn__guards_arm(void);
+/* Between these calls no other thread holds the lock of the guards: a child of fork inherits it unlocked. */
+void tnn__guards_lock(void);
+void tnn__guards_unlock(void);
+
+#endif

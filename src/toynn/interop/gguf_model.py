@@ -1,0 +1,223 @@
+"""A GGUF model, in one file or split into several: its keys, and its tensors, read or mapped."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn import tinynn as nn
+from toynn.arguments import integer, kind_of
+from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
+from toynn.interop.file_errors import naming
+from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
+from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
+
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # as llama-gguf-split names the files
+_MOST_PARTS = 999  # each is an open file
+
+
+class GgufModel(Initialised):
+    """An open GGUF file whose header was checked. A split model is opened by its first file.
+
+    Attributes:
+        path: the file, or the first of several.
+        values: the keys of the header.
+        tensors: name, shape, type and place of each tensor, by name.
+
+    Raises:
+        FileFormatError: a file is damaged or has another format, or a file of a split model is missing or belongs to
+            another model. The message names the file.
+        OSError: the file cannot be opened.
+    """
+
+    __slots__ = ("__weakref__", "_files", "_open", "path", "tensors", "values")
+
+    values: GgufValues
+    tensors: dict[str, GgufTensor]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path_of("path", path)
+        self._files: list[BinaryIO] = []
+        self.tensors = {}
+        with ExitStack() as opened:
+            self._add(self.path, opened)
+            for other in self._other_parts():
+                self._add(other, opened)
+            self._check_parts()
+            self._open = opened.pop_all()
+
+    def __enter__(self) -> GgufModel:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Closing twice is harmless."""
+        self._open.close()
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """Return the values of a tensor as f32, in its shape.
+
+        Raises:
+            TinyNNValueError: there is no tensor of this name.
+            FileFormatError: the file became shorter since it was opened.
+            TinyNNMemoryError: there is not enough memory.
+        """
+        tensor = self.tensor(name)
+        stored = np.empty(tensor.nbytes, dtype=np.uint8)
+        file = self._files[tensor.part]
+        file.seek(tensor.offset)
+        if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
+            raise FileFormatError("the file became shorter while it was read")
+        return nn.tnn_dequantize(tensor.type, stored, tensor.shape)
+
+    def tensor(self, name: str) -> GgufTensor:
+        """Return the description of a tensor. Raises TinyNNValueError if there is no tensor of this name."""
+        if not isinstance(name, str):
+            raise TinyNNTypeError(f"name must be a str, got {kind_of(name)}")
+        if name not in self.tensors:
+            raise TinyNNValueError(f"name must be that of a tensor in {self.path}, got {name!r:.80}")
+        return self.tensors[name]
+
+    # ---- opening ----
+
+    def _add(self, path: Path, opened: ExitStack) -> None:
+        """Open a file and add its tensors; the first file has the keys."""
+        file = opened.enter_context(open_regular(path))
+        with naming(path):
+            refuse_lfs_pointer(file.read(256))
+            file.seek(0)
+            header = read_header(file, os.fstat(file.fileno()).st_size, part=len(self._files))
+            if not self._files:
+                self.values = header.values
+            elif (number := header.values.whole("split.no")) != len(self._files):
+                raise FileFormatError(f"split.no is {number}, but this file must have {len(self._files)}")
+            elif (count := header.values.whole("split.count")) != self.values.whole("split.count"):
+                raise FileFormatError(
+                    f"split.count is {count}, but in {self.path} it is {self.values.whole('split.count')}"
+                )
+            for name, tensor in header.tensors.items():
+                if name in self.tensors:
+                    raise FileFormatError(f"the tensor {name!r:.80} is also in another file of the model")
+                self.tensors[name] = tensor
+        self._files.append(file)
+
+    def _other_parts(self) -> list[Path]:
+        """Return the paths of the other files of a split model."""
+        with naming(self.path):
+            count = self.values.whole("split.count", 0)
+            if count <= 1:
+                return []
+            if count > _MOST_PARTS:
+                raise FileFormatError(f"split.count is {count}, but at most {_MOST_PARTS} files are supported")
+            name = _PART.fullmatch(self.path.name)
+            if name is None or int(name[3]) != count:
+                raise FileFormatError(
+                    f"the model is split into {count} files; they must be named NAME-00001-of-{count:05}.gguf and so on"
+                )
+            first = f"{name[1]}-00001-of-{count:05}.gguf"
+            if self.values.whole("split.no") != 0 or int(name[2]) != 1:
+                raise FileFormatError(f"this is not the first file of the model; open {first}")
+        parts = [self.path.with_name(f"{name[1]}-{i + 1:05}-of-{count:05}.gguf") for i in range(1, count)]
+        for part in parts:
+            if not part.exists():
+                raise FileFormatError(f"{self.path}: the model is split into {count} files, but {part.name} is missing")
+        return parts
+
+    def _check_parts(self) -> None:
+        with naming(self.path):
+            if len(self._files) > 1 and (n := self.values.whole("split.tensors.count")) != len(self.tensors):
+                raise FileFormatError(
+                    f"split.tensors.count is {n}, but the {len(self._files)} files have {len(self.tensors)} tensors"
+                )
+
+
+class MappedGguf(GgufModel):
+    """A GGUF model whose tensors can be the weights of sessions without a copy: their memory is the file.
+
+    For each session:
+
+        with MappedGguf(path) as gguf, Session() as s:
+            q = gguf.rows(s, "blk.0.attn_q.weight", head * d_head, d_head)  # [d_model, d_head]
+            norm = gguf.whole(s, "output_norm.weight")
+            tnn_finalize_weights(s)
+
+    The rows of one head of q, k or v are a byte range of the file. Their order within a head is that of the file:
+    halves if `values.flag("toy.ggml_native", False)`, else interleaved (`toynn.interop.rope_order`). `read` returns
+    a tensor as f32. A session keeps the mapping until it is closed, also after this object is closed.
+    """
+
+    __slots__ = ("_mapped",)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._mapped: list[nn.MappedFile] = []
+        try:
+            for file in self._files:
+                self._mapped.append(nn.MappedFile(file, file.name))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> MappedGguf:
+        return self
+
+    def close(self) -> None:
+        """Close the files. Sessions that use them keep their mappings. Closing twice is harmless."""
+        for file in self._mapped:
+            file.close()
+        super().close()
+
+    def whole(self, s: nn.Session, name: str) -> nn.Tensor:
+        """Declare a whole tensor as a weight of the session, before `tnn_finalize_weights`. ggml's shape is reversed.
+
+        Raises:
+            TinyNNValueError: there is no tensor of this name, or it has more than three dimensions.
+            MappedFileError: the file was changed since it was opened.
+            SessionError: the weights of the session are finalized already.
+        """
+        tensor = self.tensor(name)
+        sizes = tensor.shape
+        if len(sizes) > 3:
+            raise TinyNNValueError(f"the tensor {name!r:.80} has shape {sizes}, but at most 3 dimensions can be mapped")
+        nn.tnn_session_attach_weight_mmap(s, self._mapped[tensor.part])
+        if len(sizes) == 1:
+            result = nn.tnn_input_1d_persistent_mmap(s, sizes[0], tensor.type, tensor.offset)
+        elif len(sizes) == 2:
+            result = nn.tnn_input_2d_persistent_mmap(s, sizes[0], sizes[1], tensor.type, tensor.offset)
+        else:
+            result = nn.tnn_input_3d_persistent_mmap(s, sizes[0], sizes[1], sizes[2], tensor.type, tensor.offset)
+        return result
+
+    def rows(self, s: nn.Session, name: str, first: int, n: int) -> nn.Tensor:
+        """Declare n rows of a matrix, or n elements of a vector, as a weight of the session: [cols, n], or [n].
+
+        Raises as `whole` does, and TinyNNValueError if the rows are not part of the tensor.
+        """
+        tensor = self.tensor(name)
+        if len(tensor.shape) > 2:
+            raise TinyNNValueError(f"the tensor {name!r:.80} must have one or two dimensions, got shape {tensor.shape}")
+        total = tensor.shape[0]
+        at, count = integer("first", first, 0, total - 1), integer("n", n, 1, total)
+        if at + count > total:
+            raise TinyNNValueError(f"first + n must be at most {total}, the rows of {name!r:.80}, got {at} + {count}")
+        per_block = nn.tnn_type_block_size(tensor.type) if len(tensor.shape) == 1 else 1
+        if at % per_block or count % per_block:
+            raise TinyNNValueError(f"first and n must be multiples of {per_block}, the block size of {name!r:.80}")
+        offset = tensor.offset + tensor.nbytes * at // total
+        nn.tnn_session_attach_weight_mmap(s, self._mapped[tensor.part])
+        if len(tensor.shape) == 1:
+            return nn.tnn_input_1d_persistent_mmap(s, count, tensor.type, offset)
+        return nn.tnn_input_2d_persistent_mmap(s, count, math.prod(tensor.shape[1:]), tensor.type, offset)

@@ -1,0 +1,22 @@
+# Generated from csrc/tinynn.h by `make generate`. Change the header instead.
+"""The types of numbers in files. These calls need no session."""
+
+from __future__ import annotations
+
+from toynn.arguments import int32
+from toynn.tinynn.native import lib, optional_text
+
+
+def tnn_type_name(dtype: int) -> str | None:
+    """Return ggml's name of a type that can be converted to f32, for example "q4_K", or None."""
+    return optional_text(lib.tnn_type_name(int32("dtype", dtype)))
+
+
+def tnn_type_block_size(dtype: int) -> int:
+    """Return how many numbers are stored together in a block of the type; 0 for a type without a name."""
+    return lib.tnn_type_block_size(int32("dtype", dtype))
+
+
+def tnn_type_block_nbytes(dtype: int) -> int:
+    """Return the size of such a block in bytes; 0 for a type without a name."""
+    return lib.tnn_type_block_nbytes(int32("dtype", dtype))
