@@ -54,7 +54,7 @@ RESULTS = {
 
 
 class NoPatternError(Exception):
-    """A call that cannot be generated."""
+    """The Python function of a call cannot be generated."""
 
 
 # ---- layout: the code is formatted as `ruff format` would format it ----

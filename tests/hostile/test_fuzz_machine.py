@@ -1,4 +1,4 @@
-"""The hypothesis machine finds no failure, makes every call, and detects every kind of failure."""
+"""The hypothesis state machine (tools/fuzz/fuzz_machine.py) makes every call, finds no failure, and detects failures."""
 
 from __future__ import annotations
 

@@ -332,7 +332,7 @@ def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | No
     while True:
         try:
             piece = os.read(leader, 4096)
-        except OSError:  # the process closed the terminal
+        except OSError:  # reading fails when the process has closed the terminal
             break
         if not piece:
             break

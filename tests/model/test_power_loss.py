@@ -20,7 +20,7 @@ from file_operations import Operation, Sync
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs the program strace")
 
 FEW = Limits(exhaustive=64, random=4)
-# testing all states at all moments takes a minute, so the quick test uses a part of them
+# all states at all moments would take a minute, so these limits select a part of them
 SLOW = {"training", "going back"}
 
 

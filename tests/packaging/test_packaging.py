@@ -298,7 +298,7 @@ def test_code_that_runs_before_the_cpu_check_contains_no_avx(packages: Packages)
 
     if os.uname().machine != "x86_64":
         pytest.skip("only x86-64 has a profile above the baseline")
-    assert vex(packages.build / "libtinynn.a") > 0  # otherwise the pattern would be wrong
+    assert vex(packages.build / "libtinynn.a") > 0  # without a match here, the pattern itself would be wrong
     assert vex(packages.build / "libtinynn_baseline.a") == 0
     (module,) = packages.build.rglob("_tinynn.c.o")
     assert vex(module) == 0
@@ -325,7 +325,7 @@ def test_only_one_file_uses_avx512_and_it_exports_only_its_kernel_description(pa
     archives = sorted(packages.build.rglob("lib*.a"))
     assert {"libtinynn.a", "libtinynn_baseline.a", "libggml-cpu.a"} <= {path.name for path in archives}
     found = set().union(*(functions(path) for path in [*archives, *packages.build.rglob("_tinynn.c.o")]))
-    assert found  # otherwise the pattern would be wrong
+    assert found  # without a match here, the pattern itself would be wrong
     assert {name.split(":")[0] for name in found} == {"gemm_avx512.c.o"}
     (own,) = packages.build.rglob("gemm_avx512.c.o")
     # The only global symbol of the file is the description of the kernel: no weak symbol and no function.

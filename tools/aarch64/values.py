@@ -18,7 +18,7 @@ from toynn.text.exponential import exp
 from toynn.text.sampling import choices
 
 SEEDS = (0, 1, 7, -6, 123456789, 2**62)
-VALUES = 1_000_000  # number of values of each stream
+VALUES = 1_000_000  # number of values that are compared for each random stream
 
 
 def digest(*arrays: npt.NDArray[np.generic]) -> str:

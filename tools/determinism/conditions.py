@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to run a process.
+    """A condition under which a process is run.
 
     Attributes:
         env: environment variables to add.

@@ -38,7 +38,7 @@ from toynn import Session, TinyNNError
 from toynn import tinynn as nn
 from toynn.tinynn import Tensor
 
-EXAMPLES, STEPS = 20, 40  # examples per batch, steps per example
+EXAMPLES, STEPS = 20, 40  # number of examples per batch, and number of steps per example
 MOST_SESSIONS = 4
 
 

@@ -71,7 +71,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, "round", patience=120)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)  # abort:, exit:, hang:, raise:, grow:SEED
+    # one of abort:SEED, exit:SEED, hang:SEED, raise:SEED and grow:SEED
+    parser.add_argument("--sabotage", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         rounds(options.seed, options.most, options.seconds, options.sabotage)

@@ -81,7 +81,7 @@ void call_finish_forward(struct decoder * d) {
     call_look(d);
 }
 
-/* A weight's gradient and, if two other inputs fit, its optimizer step. m and v: the next two inputs of its shape. */
+/* Adds the gradient of a weight and, if two other inputs fit, its optimizer step. m and v are the next two inputs of the weight's shape. */
 static void optimize(struct decoder * d, int place, tnn_tensor hp, bool fused, bool keep) {
     tnn_session    * s = d->here->s;
     const tnn_tensor w = d->here->live[place];

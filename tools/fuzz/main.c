@@ -20,7 +20,7 @@
 
 #define LARGEST   (1 << 14) /* maximum size of an input in bytes */
 #define MOST      1024      /* files */
-#define PATIENCE  300       /* seconds after which an input hangs */
+#define PATIENCE  300       /* after this number of seconds, an input counts as hung */
 
 struct file {
     const char * name;
