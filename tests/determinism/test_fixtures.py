@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import toynn
-from curves import CORRECTED, CURVES, SMOKE_IDS, VOCAB, Curve, losses, run, weights_sha256
+from curves import CORRECTED, CURVES, SMOKE_IDS, VOCAB, Curve, curve_names, losses, run, weights_sha256
 from paths import FIXTURES
-from record_fixtures import compute, fixture_path
+from record_fixtures import RECORDED_EXAMPLES, compute, fixture_path, output_of_example
 from toynn import FromScratch, RecipeOptions, SmolLM2Config
 from toynn.tinynn import tnn_session_compute_nbytes
 
@@ -38,7 +38,7 @@ def recorded() -> dict[str, Any]:
 
 @pytest.mark.quick
 def test_the_fixture_contains_exactly_the_defined_curves(recorded: dict[str, Any]) -> None:
-    assert list(recorded["curves"]) == [curve.name for curve in CURVES]
+    assert list(recorded["curves"]) == curve_names()
     assert recorded["profile"] == toynn.build_info()["profile"]
     assert recorded["ggml_version"] == toynn.build_info()["ggml_version"]
 
@@ -63,6 +63,12 @@ def test_the_fused_curves_are_the_same_bytes_in_the_fixtures_of_all_profiles() -
 )
 def test_every_curve_gives_the_recorded_bytes(recorded: dict[str, Any], n_threads: int, run: int) -> None:
     assert compute(n_threads) == recorded["curves"]
+
+
+@pytest.mark.parametrize("name", RECORDED_EXAMPLES)
+def test_an_example_prints_the_recorded_lines_with_any_number_of_threads(recorded: dict[str, Any], name: str) -> None:
+    assert list(recorded["examples"]) == list(RECORDED_EXAMPLES)
+    assert output_of_example(name, 3) == recorded["examples"][name]
 
 
 def test_the_hex_and_the_decimal_form_of_a_recorded_loss_are_equal(recorded: dict[str, Any]) -> None:

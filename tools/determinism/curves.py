@@ -19,7 +19,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import paths
-from toynn import AdamW, FromScratch, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
+import recipe_curves
+from recipe_curves import RECIPE_CURVES, RecipeCurve
+from toynn import AdamW, FromScratch, LlamaSeqEngine, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
 
 VOCAB = 627
 _TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
@@ -77,14 +79,21 @@ CURVES = [
         RecipeOptions(t_seq=16, t_batch=3, untied=True, qkv_bias=True, seed=-6, init_scale=2.0),
         adamw=CORRECTED,
     ),
+    Curve("mixed_f16", _gqa(), RecipeOptions(t_seq=32, untied=True, qkv_bias=True, seed=8, weight_dtype=1)),
+    Curve("mixed_bf16", _gqa(), RecipeOptions(t_seq=16, t_batch=2, seed=9, weight_dtype=30), adamw=CORRECTED),
     Curve("tiny_50", SmolLM2Config.tiny(), RecipeOptions(t_seq=32, untied=True, seed=7), steps=50),
 ]
 CURVES += [
     replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
     for curve in CURVES
-    # both layouts have the same initial weights, so one curve tests the random stream
-    if curve.name != "smoke_xorshift64"
+    # both layouts have the same initial weights, so one curve tests the random stream; only per_head rounds weights
+    if curve.name != "smoke_xorshift64" and curve.opts.weight_dtype == 0
 ]
+
+
+def curve_names() -> list[str]:
+    """Return the names of all curves, in the order of the fixtures."""
+    return [curve.name for curve in CURVES] + [curve.name for curve in RECIPE_CURVES]
 
 
 def losses(curve: Curve) -> Iterator[float]:
@@ -105,8 +114,10 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
 
 def weights_sha256(recipe: FromScratch) -> str:
     """Return the sha256 of the names and bytes of all parameters, in the engine's order."""
-    engine = recipe.fs_cache
-    assert engine is not None
+    return _weights_sha256(recipe.fs_cache)
+
+
+def _weights_sha256(engine: LlamaSeqEngine) -> str:
     digest = hashlib.sha256()
     for name in engine.param_names():
         digest.update(name.encode())
@@ -117,17 +128,26 @@ def weights_sha256(recipe: FromScratch) -> str:
 def record(curve: Curve) -> dict[str, object]:
     """Return the curve's entry in a fixture: each loss as decimal and hex, and the sha256 of the final weights."""
     with FromScratch() as recipe:
-        values = list(run(recipe, curve))
-        return {
-            "decimal": [repr(value) for value in values],
-            "hex": [value.hex() for value in values],
-            "weights_sha256": weights_sha256(recipe),
-        }
+        return _entry(list(run(recipe, curve)), recipe.fs_cache)
+
+
+def record_recipe(curve: RecipeCurve) -> dict[str, object]:
+    """Return the curve's entry in a fixture, as `record` does."""
+    with LlamaSeqEngine() as engine:
+        return _entry(list(recipe_curves.run(engine, curve, STREAM)), engine)
+
+
+def _entry(values: list[float], engine: LlamaSeqEngine) -> dict[str, object]:
+    return {
+        "decimal": [repr(value) for value in values],
+        "hex": [value.hex() for value in values],
+        "weights_sha256": _weights_sha256(engine),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the golden curves and print the fixture entry of each as JSON.")
-    names, most_steps = [curve.name for curve in CURVES], max(curve.steps for curve in CURVES)
+    names, most_steps = curve_names(), max(curve.steps for curve in CURVES)
     parser.add_argument("--only", nargs="+", metavar="CURVE", choices=names, help="Curves to run (default: all).")
     parser.add_argument(
         "--max-steps", type=int, default=most_steps, help="Run at most this number of steps of each curve."
@@ -136,9 +156,14 @@ def main() -> None:
         "--times", type=int, default=1, help="Number of repetitions; the result of the last repetition is printed."
     )
     options = parser.parse_args()
-    curves = [curve for curve in CURVES if options.only is None or curve.name in options.only]
+    recorded: dict[str, object] = {}
     for _ in range(options.times):
-        recorded = {curve.name: record(replace(curve, steps=min(curve.steps, options.max_steps))) for curve in curves}
+        for curve in CURVES:
+            if options.only is None or curve.name in options.only:
+                recorded[curve.name] = record(replace(curve, steps=min(curve.steps, options.max_steps)))
+        for one in RECIPE_CURVES:
+            if options.only is None or one.name in options.only:
+                recorded[one.name] = record_recipe(replace(one, steps=min(one.steps, options.max_steps)))
     json.dump(recorded, sys.stdout)
 
 

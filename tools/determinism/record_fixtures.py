@@ -13,9 +13,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import toynn
-from paths import FIXTURES
+from paths import EXAMPLES, FIXTURES
 
 CURVES = Path(__file__).parent / "curves.py"
+RECORDED_EXAMPLES = ("smoke_recipe_lora", "smoke_full_finetune")
 
 
 def fixture_path() -> Path:
@@ -46,6 +47,16 @@ def compute(
     return result
 
 
+def output_of_example(name: str, n_threads: int) -> list[str]:
+    """Return the lines that an example prints, in a separate process with n_threads threads."""
+    environment = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1"}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{name} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout.splitlines()
+
+
 def main() -> None:
     # One thread is enough: a test checks that other thread counts give the same bytes.
     info = toynn.build_info()
@@ -54,6 +65,7 @@ def main() -> None:
         "profile": info["profile"],
         "ggml_version": info["ggml_version"],
         "curves": compute(1),
+        "examples": {name: output_of_example(name, 1) for name in RECORDED_EXAMPLES},
     }
     fixture_path().write_text(json.dumps(fixture, indent=1) + "\n", encoding="utf-8")
     print(f"recorded {len(fixture['curves'])} curves in {fixture_path().relative_to(Path.cwd())}")
