@@ -1,4 +1,4 @@
-"""The hypothesis state machine (tools/fuzz/fuzz_machine.py) makes every call, finds no failure, and detects failures."""
+"""The hypothesis state machine of tools/fuzz makes every call, finds no failure, and detects every kind of failure."""
 
 from __future__ import annotations
 

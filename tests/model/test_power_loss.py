@@ -20,7 +20,7 @@ from file_operations import Operation, Sync
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs the program strace")
 
 FEW = Limits(exhaustive=64, random=4)
-# all states at all moments would take a minute, so these limits select a part of them
+# testing all states of these workloads takes a minute, so it is a slow test
 SLOW = {"training", "going back"}
 
 

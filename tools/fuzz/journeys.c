@@ -81,7 +81,8 @@ void call_finish_forward(struct decoder * d) {
     call_look(d);
 }
 
-/* Adds the gradient of a weight and, if two other inputs fit, its optimizer step. m and v are the next two inputs of the weight's shape. */
+/* Adds the gradient of a weight and, if two other inputs fit, its optimizer step.
+ * m and v are the next two inputs of the weight's shape. */
 static void optimize(struct decoder * d, int place, tnn_tensor hp, bool fused, bool keep) {
     tnn_session    * s = d->here->s;
     const tnn_tensor w = d->here->live[place];
