@@ -269,7 +269,7 @@ def test_the_small_files_of_the_next_test_are_read_without_their_fault(tmp_path:
         ),
         (
             BY_HEAD.set("llama.attention.head_count", scalar(U32, 2**31 - 1)),
-            "tensors, but one for each of 2147483647 query heads is needed",
+            "must have a tensor for each of 2147483647 query heads",
         ),
         (
             TOY.with_tensor("blk.0.attn_q.head_0.weight", [4, 2], 0, None, b"\0" * 32),

@@ -26,8 +26,8 @@ def export_toy(
 
     The keys and tensors are those of toy's own checkpoints, in the same order. A size of the heads other than
     d_model / n_heads and RoPE scaling add the keys that toy's reader knows. A projection lens is folded into the
-    embedding in float64. Other programs, such as llama.cpp, expect another order of the rows: the file has no
-    tokenizer, without which they refuse it.
+    embedding in float64. Other programs, such as llama.cpp, expect another order of the rows. They refuse the file,
+    because it has no tokenizer.
 
     Args:
         run_id, step: the run that the model is from and its training step, as `general.run_id` and `general.step`.

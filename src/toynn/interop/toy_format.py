@@ -25,7 +25,7 @@ SCALING_KEYS = tuple(
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
-    """Return whether the file is one of toy, with the rows of q and k in halves. names: those of its tensors.
+    """Return whether toy wrote the file, with the rows of q and k in halves. names: the names of the file's tensors.
 
     Raises FileFormatError for a file of toy in a layout that toynn does not read.
     """
@@ -59,24 +59,27 @@ def has_head(name: str) -> bool:
 
 
 def check_heads(n: int, names: Collection[str]) -> None:
-    """Raise FileFormatError for more heads in all layers than tensors, in a file with one tensor for each head."""
+    """Raise FileFormatError if a file with one tensor for each head has fewer tensors than all layers have heads."""
     if n > len(names) and any(has_head(name) for name in names):
-        raise FileFormatError(f"the file has {len(names)} tensors, but one for each of {n} query heads is needed")
+        raise FileFormatError(
+            f"the file must have a tensor for each of {n} query heads, but it has only {len(names)} tensors"
+        )
 
 
 def whole_names(names: Collection[str]) -> set[str]:
-    """Return the names of tensors, with that of the whole weight instead of those of its heads."""
+    """Return the names of tensors, with the name of the whole weight instead of the names of its heads."""
     return {name if (found := head_name(name)) is None else found.whole for name in names}
 
 
 def stored_sizes(shape: ModelShape, names: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Return the size of each tensor that a file must have for a model of this shape. names: those of its tensors."""
+    """Return the size of each tensor that a file must have for a model of this shape. names: the names of its
+    tensors."""
     weights = weights_by_head_of(shape) if any(has_head(name) for name in names) else weights_of(shape)
     return {weight.name: weight.size for weight in weights}
 
 
 def stored_names(weight: Weight, names: Collection[str]) -> list[str]:
-    """Return the names of the tensors whose rows, one after the other, are those of the weight: one, or its heads."""
+    """Return the names of the tensors that together have the rows of the weight: the weight itself, or its heads."""
     found = head_name(weight.name)
     if weight.name in names or found is None:
         return [weight.name]
@@ -87,7 +90,10 @@ def stored_names(weight: Weight, names: Collection[str]) -> list[str]:
 
 
 def read_toy_scaling(values: GgufValues) -> RopeScaling:
-    """Return the RoPE scaling that a file of toy describes by keys. Raises FileFormatError for one of another kind."""
+    """Return the RoPE scaling that a file of toy describes by keys.
+
+    Raises FileFormatError for a scaling of another kind.
+    """
     kind = values.text(f"{_SCALING}type", "none")
     if kind == "none":
         return RopeScaling.none()
@@ -107,7 +113,10 @@ def read_toy_scaling(values: GgufValues) -> RopeScaling:
 
 
 def toy_scaling(scaling: RopeScaling) -> dict[str, str | float | int]:
-    """Return the keys that describe a RoPE scaling to toy. Raises TinyNNValueError for one that toy does not have."""
+    """Return the keys that describe a RoPE scaling to toy.
+
+    Raises TinyNNValueError for a scaling that toy does not have.
+    """
     for name in ("attn_factor", *(() if scaling.kind == "linear" else ("freq_scale",))):
         if (value := getattr(scaling, name)) != 1.0:
             raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")

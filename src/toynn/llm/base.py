@@ -26,7 +26,7 @@ class Base(ABC):
         """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in halves order."""
 
     def upload_to(self, parameters: Parameters) -> None:
-        """Set all weights of a model but those of its adapters."""
+        """Set all weights of a model, except those of its adapters."""
         for name, one in parameters.by_name.items():
             if not one.weight.adapter:
                 parameters.upload(name, self.values(one.weight))
@@ -47,16 +47,16 @@ class LoadedBase(Base):
 
 
 def base_of(gguf: object) -> Base:
-    """Return the base that an argument stands for. Raises TinyNNTypeError."""
+    """Return the base for the argument `gguf`. Raises TinyNNTypeError."""
     if isinstance(gguf, TrainedModel):
         return LoadedBase(gguf)
     raise TinyNNTypeError(f"gguf must be a TrainedModel, got {kind_of(gguf)}")
 
 
 def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:
-    """Return cfg, which may differ from the shape of the base in its context length only.
+    """Check that cfg differs from the shape of the base in the context length only, and return it.
 
-    Raises TinyNNValueError that names the field in which it differs.
+    Raises TinyNNValueError, which names the field that differs.
     """
     if cfg.donor_d_in:
         raise TinyNNValueError(f"donor_d_in must be 0 for a model on a base, got {cfg.donor_d_in}")

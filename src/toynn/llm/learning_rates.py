@@ -1,4 +1,4 @@
-"""The reference's learning rates, `ToyLR`. `toynn train` uses others: see `toynn.training.schedule`."""
+"""ToyLR, the learning rate schedules of the reference. `toynn train` uses those of `toynn.training.schedule`."""
 
 from __future__ import annotations
 

@@ -10,12 +10,13 @@ from toynn.model.weights import Weight, with_q_adapters
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is trained; everything else is frozen: it is no parameter, and has neither a gradient nor moments.
+    """The weights that are trained. All others are frozen: they are no parameters, and have neither gradients nor
+    moments.
 
     layers: the weights of the layers.
-    globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. The embedding of
-        a donor stays frozen.
-    q_rank: rank of the adapters, one for each query head; 0: none. trains_adapters: whether they are trained.
+    globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. A frozen
+        embedding before a lens stays frozen.
+    q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if they are trained.
     """
 
     layers: bool = False

@@ -34,7 +34,7 @@ class RopeScaling(Initialised):
     )
     freq_scale: float = documented(1.0, "factor of all angles; 1 / factor with linear and yarn")
     orig_max_pos: int = documented(
-        0, "context length of the model before scaling (yarn, llama3, llama3_hf); 0: 8192, but not with yarn"
+        0, "context length of the model before scaling (yarn, llama3, llama3_hf); 0 means 8192, except with yarn"
     )
     factor: float = documented(1.0, "divisor of the low frequencies, with linear of all frequencies")
     low_freq: float = documented(
@@ -42,7 +42,7 @@ class RopeScaling(Initialised):
     )
     high_freq: float = documented(4.0, "wavelengths below orig_max_pos / high_freq stay unchanged (llama3, llama3_hf)")
     ext_factor: float = documented(
-        0.0, "how much of the unscaled angles is mixed in, from 0 to 1 (yarn); 0: 1 with yarn"
+        0.0, "share of the unscaled angles that is mixed in, from 0 to 1 (yarn); with yarn, 0 means 1"
     )
     attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
     beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens stay unchanged (yarn)")
@@ -82,7 +82,7 @@ class RopeScaling(Initialised):
         self._derive_and_check()
 
     def _derive_and_check(self) -> None:
-        """Set what follows from the kind, and refuse values that contradict it or each other."""
+        """Set the fields that the kind determines, and refuse values that contradict the kind or each other."""
         if not self.low_freq < self.high_freq:
             raise TinyNNValueError(
                 f"RopeScaling.high_freq must be above low_freq = {self.low_freq!r}, got {self.high_freq!r}"
@@ -97,7 +97,7 @@ class RopeScaling(Initialised):
             )
         if self.kind in ("linear", "yarn"):
             self._derive_freq_scale()
-        if self.kind in ("none", "linear"):  # files of older versions have a number here, without a meaning
+        if self.kind in ("none", "linear"):  # files of older versions contain a number here that has no meaning
             object.__setattr__(self, "orig_max_pos", 0)
         elif self.orig_max_pos == 0:
             object.__setattr__(self, "orig_max_pos", 8192)
@@ -111,7 +111,7 @@ class RopeScaling(Initialised):
             )
 
     def _derive_freq_scale(self) -> None:
-        """Set freq_scale or factor from the other one, if only one of them was given."""
+        """If only one of freq_scale and factor was given, set the other from it."""
         if self.freq_scale == 1.0:
             object.__setattr__(self, "freq_scale", 1.0 / self.factor)
         elif self.factor == 1.0 and self.freq_scale < 1.0:
@@ -243,7 +243,7 @@ class RopeScaling(Initialised):
             raise TinyNNValueError(f"rope_base must be above 1 with yarn scaling, got {rope_base!r}")
 
         def pair_with(turns: float) -> float:
-            """Return the number of the pair that makes these turns in orig_max_pos tokens, as a real number."""
+            """Return the index of the pair that makes this number of turns in orig_max_pos tokens, as a real number."""
             return d_head * math.log(self.orig_max_pos / (turns * 2.0 * math.pi)) / (2.0 * math.log(rope_base))
 
         low = max(math.floor(pair_with(self.beta_fast)), 0)
@@ -254,7 +254,7 @@ class RopeScaling(Initialised):
 
 
 def _either(name: str, value: float | None, by_reference: float | None, default: float) -> float:
-    """Return the value that was given under one of its two names. Raises TinyNNTypeError if both were given."""
+    """Return the value of a field that has two names. Raises TinyNNTypeError if both names were given."""
     if value is not None and by_reference is not None:
         raise TinyNNTypeError(f"RopeScaling.{name} and {name}_factor are the same field: give only one of them")
     given = by_reference if value is None else value

@@ -17,7 +17,7 @@ class SeqBlock(Initialised):
     """A layer: its weights, and its activations in the current graph.
 
     rn1, rn2: the norms before attention and before the feed-forward part. w_q, w_k, w_v and their biases b_q, b_k, b_v:
-    one for each head, in the fused layout one for all; the biases are empty in a model without them.
+    one for each head, or in the fused layout one for all heads. The biases are empty in a model without biases.
     """
 
     t_seq_rn1_gamma: Tensor
@@ -38,7 +38,7 @@ class SeqBlock(Initialised):
 
     @property
     def ffn_out(self) -> Tensor | None:
-        """`tap_ffn_out`: the result of the feed-forward part; None in the fused layout, which adds it to x at once."""
+        """`tap_ffn_out`: the result of the feed-forward part; None in the fused layout, whose kernel adds it to x."""
         return self.tap_ffn_out
 
     @property
@@ -57,7 +57,7 @@ class SeqNames(RealizedModel):
 
     @property
     def seq_realized(self) -> bool:
-        """Whether the engine has a model."""
+        """True if the engine has a model."""
         return self.realized
 
     @property
@@ -126,7 +126,7 @@ class SeqNames(RealizedModel):
 
     @property
     def seq_donor_d_in(self) -> int:
-        """The width of the frozen embedding before the projection lens; 0: there is no lens."""
+        """The width of the frozen embedding before the projection lens, or 0 without a lens."""
         return self.cfg.donor_d_in
 
     # ---- weights outside the layers ----
@@ -137,7 +137,7 @@ class SeqNames(RealizedModel):
 
     @property
     def t_seq_w_proj(self) -> Tensor | None:
-        """The projection lens; None in a model without one."""
+        """The projection lens; None in a model without a lens."""
         tree = self._tree()
         return tree.lens.weight if "lens" in tree else None
 
@@ -147,13 +147,13 @@ class SeqNames(RealizedModel):
 
     @property
     def t_seq_output(self) -> Tensor | None:
-        """The head's own weights; None in a tied model."""
+        """The output matrix; None in a model whose output matrix is the embedding."""
         tree = self._tree()
         return tree.output.weight if "output" in tree else None
 
     @property
     def t_seq_rope_freq_factors(self) -> Tensor | None:
-        """The divisors of RoPE's angles, f32 ne=[d_head/2]; None for a scaling without them."""
+        """The divisors of RoPE's angles, f32 ne=[d_head/2]; None if the scaling needs none."""
         return self._require_layout().rope_freq_factors
 
     # ---- activations of the current graph ----

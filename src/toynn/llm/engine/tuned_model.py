@@ -29,12 +29,12 @@ HOW_TO_TRAIN = "before the model is realized, call enable_full_finetune, or enab
 class TunedModel(SeqNames):
     """A model that is realized once, in one of these ways:
 
-    - `realize_for_random_init`, `realize`: new weights, or given ones. All are trained but a donor's embedding.
-    - `realize_for_full_finetune`: the weights of another model, after `enable_full_finetune`. Those of the layers are
-      trained; `enable_full_finetune_embeddings` adds the others.
+    - `realize_for_random_init`, `realize`: new or given weights. All are trained, except a frozen embedding.
+    - `realize_for_full_finetune`: the weights of another model, after `enable_full_finetune`. The weights of the layers
+      are trained; `enable_full_finetune_embeddings` adds the others.
     - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
 
-    The enable_* calls come before. What they choose stays chosen after `close`, for the next model on a base.
+    Make the enable_* calls before. After `close` they still apply to the next model on a base.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class TunedModel(SeqNames):
     def enable_lora_q(self, rank: int) -> None:
         """Give each query head an adapter: q = W h + B (A h), with A (rank, d_model) and B (d_head, rank).
 
-        Raises TinyNNValueError or TinyNNTypeError for a rank below 1 (above d_head: when the model is realized), and
-        SessionError after realize, as the other enable_* calls do.
+        Raises TinyNNValueError or TinyNNTypeError for a rank below 1; a rank above d_head is refused when the model is
+        realized. Raises SessionError after realize, as the other enable_* calls do.
         """
         self._enable("enable_lora_q", lambda old: replace(old, q_rank=integer("rank", rank, 1)))
 
@@ -56,11 +56,11 @@ class TunedModel(SeqNames):
         self._enable("enable_lora_q_adamw", lambda old: replace(old, trains_adapters=True))
 
     def enable_full_finetune(self) -> None:
-        """Train the weights of the layers of a model that `realize_for_full_finetune` realizes."""
+        """Let `realize_for_full_finetune` train the weights of the layers."""
         self._enable("enable_full_finetune", lambda old: replace(old, layers=True))
 
     def enable_full_finetune_embeddings(self) -> None:
-        """Train the embedding, the output norm and the output matrix too."""
+        """Let `realize_for_full_finetune` train the embedding, the output norm and the output matrix too."""
         self._enable("enable_full_finetune_embeddings", lambda old: replace(old, globals_too=True))
 
     def _enable(self, call: str, change: Callable[[Tuning], Tuning]) -> None:
@@ -165,7 +165,9 @@ class TunedModel(SeqNames):
         if not self._tuning.layers:
             raise SessionError("full fine-tuning is not enabled: call enable_full_finetune() first")
         if self._tuning.q_rank:
-            raise SessionError("full fine-tuning has no adapters: enable_lora_q is for realize_for_mmap")
+            raise SessionError(
+                "full fine-tuning cannot have adapters: use either enable_full_finetune or enable_lora_q"
+            )
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
         base = base_of(gguf)
         shape = checked_shape(base, _checked(cfg, options))
@@ -201,14 +203,18 @@ class TunedModel(SeqNames):
 
     def _require_frozen_base(self, call: str) -> None:
         if self._tuning.layers or self._tuning.globals_too:
-            raise SessionError(f"{call} freezes the base: full fine-tuning needs realize_for_full_finetune")
+            raise SessionError(
+                f"{call} freezes the base, so it cannot be used for full fine-tuning; call "
+                "realize_for_full_finetune instead"
+            )
 
     # ---- what is uploaded after realize ----
 
     def upload_lora_q_init(self, seed: int, init_scale: float) -> None:
         """Set the adapters to their initial values: A to normally distributed numbers, B to 0.
 
-        seed: of the stream of all A, layer by layer and head by head. init_scale: their standard deviation.
+        seed: random seed of the one stream for all A, layer by layer and head by head. init_scale: standard deviation
+        of A.
 
         Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without adapters.
         """

@@ -1,4 +1,4 @@
-"""Recipe: what the recipes share. A model is realized, then trained one step at a time."""
+"""Recipe: the base class of recipes. A model is realized, then trained one step at a time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Recipe(Initialised, ABC):
     _how_to_realize = "call realize(cfg, opts)"
 
     def _require_new(self, opts: object) -> RecipeOptions:
-        """Return the options, checked. Raises SessionError for a recipe that is realized already."""
+        """Check the options, and return them. Raises SessionError if the recipe is already realized."""
         if self._engine.realized:
             raise SessionError("the recipe is already realized: call close() first, or make a new recipe")
         if not isinstance(opts, RecipeOptions):
