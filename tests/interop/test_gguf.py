@@ -307,6 +307,11 @@ def test_the_small_file_used_by_the_tests_of_refusals_is_valid(tmp_path: Path) -
 Q = "blk.0.attn_q.weight"
 KEYS = {
     "general.architecture": (scalar(STRING, "qwen2"), "architecture is 'qwen2', but toynn supports only 'llama'"),
+    "qwen2.block_count": (
+        scalar(U32, 1),
+        "architecture is 'llama', but the file also has 'qwen2.block_count', a key of another architecture",
+    ),
+    "toynn.bos_token_id": (scalar(I32, -2), "toynn.bos_token_id must be an integer from -1 to 5, got -2"),
     "llama.block_count": (scalar(U32, 2**31), "block_count is 2147483648, but the file has only 11 tensors; "),
     "llama.context_length": (scalar(U32, 0), "ctx must be an integer from 1"),
     "llama.embedding_length": (scalar(STRING, "4"), "embedding_length must be one integer, got '4'"),

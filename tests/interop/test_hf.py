@@ -257,6 +257,13 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
     [
         ({"model_type": "mistral"}, "model_type is 'mistral', but toynn supports only 'llama'"),
         ({"model_type": ...}, "model_type is None"),
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            r"architectures is \['GPT2LMHeadModel'\], but model_type is 'llama', whose class is 'LlamaForCausalLM'",
+        ),
+        ({"architectures": ["LlamaForSequenceClassification"]}, r"architectures is \['LlamaForSeq"),
+        ({"architectures": ["LlamaForCausalLM", "MistralForCausalLM"]}, r"architectures is \['LlamaForCausalLM', 'M"),
+        ({"architectures": "LlamaModel"}, "architectures is 'LlamaModel', but model_type is 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', but toynn supports only 'silu'"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"pretraining_tp": 2}, "pretraining_tp is 2"),
@@ -411,6 +418,34 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(larger))
     with pytest.raises(TinyNNValueError, match=r"tokenizer\.json has 593 token ids, but the model has only 512"):
         import_hf(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mentions"),
+    [
+        ({"eos_token": "<end>"}, "eos_token is '<end>', but tokenizer.json has no such token"),
+        ({"bos_token": {"content": "<begin>"}}, "bos_token is '<begin>', but tokenizer.json has no such token"),
+        ({"eos_token": 7}, "eos_token must be the text of a token, got 7"),
+        (
+            {"added_tokens_decoder": {"0": {"content": "<end>"}}},
+            "gives '<end>' the id 0, but in tokenizer.json it is that of '<|endoftext|>'",
+        ),
+        ({"added_tokens_decoder": {"511": {"content": "<end>"}}}, "the id 511, which tokenizer.json does not have"),
+        ({"added_tokens_decoder": {"x": {"content": "<end>"}}}, "the id x, which tokenizer.json does not have"),
+        ({"added_tokens_decoder": {"0": {}}}, r"added_tokens_decoder\.0 must be the text of a token"),
+        ({"added_tokens_decoder": [1]}, "added_tokens_decoder must be a JSON object"),
+    ],
+)
+def test_a_tokenizer_config_that_contradicts_tokenizer_json_is_refused(
+    changes: dict[str, Any], mentions: str, folder: Path
+) -> None:
+    change(folder / "tokenizer_config.json", **changes)
+    with pytest.raises(TinyNNValueError, match=mentions) as caught:
+        import_hf(folder)
+    assert str(caught.value).startswith(str(folder / "tokenizer_config.json"))
+    change(folder / "tokenizer_config.json", eos_token=END_OF_TEXT, bos_token={"content": END_OF_TEXT},
+           added_tokens_decoder={"0": {"content": END_OF_TEXT, "special": True}})  # fmt: skip
+    assert import_hf(folder).tokenizer == tokenizer()
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,148 @@ def test_tokens_that_the_tokenizer_of_the_data_adds_enlarge_the_model(tmp_path: 
         assert trained.shape.vocab == size + 2
         assert trained.encode("<|new1|>", special_tokens=True) == [0, size + 1]
     train(tmp_path / "data", tmp_path / "run", resume=True, steps=2, progress=False)
+
+
+def notes_of(data: Path, run: Path, init: Path | None) -> str:
+    """Train for a step, and return the notes of the run."""
+    events: list[Event] = []
+    sizes: dict[str, Any] = {} if init else {"d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv": 2, "d_ff": 32}
+    train(data, run, init=init, steps=1, batch=1, t_seq=16, progress=False, callbacks=[events.append], **sizes)
+    return " ".join(next(event for event in events if isinstance(event, Started)).notes)
+
+
+def with_rules(content: bytes, before: list[tuple[str, int]], after: list[tuple[str, int]]) -> bytes:
+    return json.dumps({**json.loads(content), "post_processor": template(before, after)}).encode()
+
+
+def prepared(folder: Path, content: bytes) -> Path:
+    """Make a data folder with this tokenizer."""
+    folder.with_suffix(".json").write_bytes(content)
+    folder.with_suffix(".txt").write_text("The cat sat on the mat.\n<|endoftext|>\n" * 300)
+    prepare([folder.with_suffix(".txt")], folder, tokenizer=folder.with_suffix(".json"))
+    return folder
+
+
+@pytest.mark.parametrize("added", [[], ["<new>"]])
+def test_a_begin_rule_of_the_data_that_the_model_does_not_have_is_noted(added: list[str], tmp_path: Path) -> None:
+    theirs = Tokenizer.from_str(tokenizer().decode())
+    theirs.add_special_tokens(["<s>", "</s>"])
+    size = theirs.get_vocab_size()
+    base = with_rules(theirs.to_str().encode(), [], [("</s>", size - 1)])
+    write_checkpoint(tmp_path / "base", make("untied", tokens=base, vocab=size))
+    theirs.add_special_tokens(added)
+    rules = with_rules(theirs.to_str().encode(), [("<s>", size - 2)], [])
+    data = prepared(tmp_path / "data", rules)
+    notes = notes_of(data, tmp_path / "run", tmp_path / "base")
+    assert (
+        "the tokenizer of the data puts '<s>' before and nothing after a text, the model's tokenizer puts nothing "
+        "before and '</s>' after it: the run keeps the rule of the model" in notes
+    )
+    assert ("adds 1 token to that of the model" in notes) is bool(added)
+    trained = load_checkpoint(tmp_path / "run").model
+    assert tokens_around(parsed_tokenizer(trained.tokenizer or b"")) == TokensAround([], [size - 1])
+    same = prepared(tmp_path / "same", with_rules(rules, [], [("</s>", size - 1)]))
+    assert "keeps the rule" not in notes_of(same, tmp_path / "run2", tmp_path / "base")
+
+
+def test_a_run_from_random_weights_begins_its_texts_with_the_token_of_the_rules(tmp_path: Path) -> None:
+    data = prepared(tmp_path / "data", with_rules(tokenizer(), [("<s>", 7)], []))
+    meta = json.loads((data / "meta.json").read_text())
+    assert (meta["bos_id"], meta["eos_id"]) == (7, 0)
+    notes = notes_of(data, tmp_path / "run", None)
+    assert re.search("the tokenizer of the data puts .* before a prompt, but the documents of the data do not", notes)
+    plain = prepared(tmp_path / "plain", tokenizer())
+    assert json.loads((plain / "meta.json").read_text())["bos_id"] == 0
+    assert "puts" not in notes_of(plain, tmp_path / "run2", None)
+    ended = prepared(tmp_path / "ended", with_rules(tokenizer(), [("<|endoftext|>", 0)], []))
+    assert "do not begin" not in notes_of(ended, tmp_path / "run3", None), "each follows the end of the one before"
+    with load(tmp_path / "run", n_threads=1) as model:
+        model.save(tmp_path / "m.gguf")
+        assert model.start_id == 7
+        nats = model.evaluate(PROMPT).nats
+    with load(tmp_path / "m.gguf", n_threads=1) as back:
+        assert back.start_id == 7
+        assert back.evaluate(PROMPT).nats == nats
+
+
+@pytest.mark.parametrize("bos", [None, 5])
+@pytest.mark.parametrize("rules", [[], [("<s>", 500)], [("<s>", 500), ("</s>", 501)]])
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_the_begin_token_is_the_same_after_gguf(
+    bos: int | None, rules: list[tuple[str, int]], has_tokenizer: bool, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(with_begin(), bos_id=bos)
+    content = with_rules(model.tokenizer or b"", rules, []) if has_tokenizer else None
+    model = dataclasses.replace(model, tokenizer=content)
+    export_gguf(model, tmp_path / "m.gguf")
+    back = import_gguf(tmp_path / "m.gguf")
+    assert (back.bos_id, back.eos_id) == (bos, 501)
+    if has_tokenizer:
+        assert tokens_around(parsed_tokenizer(back.tokenizer or b"")).before == [token for _, token in rules]
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        if has_tokenizer:
+            assert theirs.tokenize(PROMPT)[0] == (500 if len(rules) == 1 else parsed_ids(model, PROMPT)[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "value", "mentions"),
+    [
+        ("before", GGUFValueType.ARRAY, [VOCAB], "before must be an integer from 0 to 511, got 512"),
+        ("after", GGUFValueType.ARRAY, [-1], "after must be an integer from 0 to 511, got -1"),
+        ("normalizes", GGUFValueType.UINT32, 1, "normalizes must be true or false, got 1"),
+        ("normalized", GGUFValueType.STRING, "1", "normalized must be an array of integers, got '1'"),
+    ],
+)
+def test_wrong_values_of_the_keys_of_toynn_are_refused(
+    key: str, kind: GGUFValueType, value: object, mentions: str, tmp_path: Path
+) -> None:
+    class Writer(GGUFWriter):
+        def add_tokenizer_pre(self, pre: str) -> None:
+            super().add_tokenizer_pre(pre)
+            self.add_key_value(f"toynn.tokenizer.{key}", value, kind, sub_type=GGUFValueType.INT32)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toynn.interop.gguf_export.GGUFWriter", Writer)
+        export_gguf(make("tied"), tmp_path / "m.gguf")
+    with pytest.raises(ValueError, match=rf"m\.gguf: .*toynn\.tokenizer\.{mentions}"):
+        import_gguf(tmp_path / "m.gguf")
+
+
+def parsed_ids(model: TrainedModel, text: str) -> list[int]:
+    ids: list[int] = Tokenizer.from_str((model.tokenizer or b"").decode()).encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+@pytest.mark.parametrize("form", ["gguf", "hf", "larger"])
+def test_data_fits_the_model_in_each_of_its_forms(pre: str, form: str, tmp_path: Path) -> None:
+    """Files of the same tokenizer differ, so what they do is compared: words, tokens and normalizer, in each form."""
+    theirs = Tokenizer.from_str(tokenizer(pre).decode())
+    theirs.add_tokens(["<a b>"])  # looked for in normalized text, and only in the list of added tokens
+    described = json.loads(theirs.to_str())
+    described["decoder"]["add_prefix_space"] = False
+    described["model"].update(continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=True)
+    described["normalizer"] = None
+    content = json.dumps(described).encode()
+    size = theirs.get_vocab_size()
+    model = make("tied", tokens=content, vocab=size)
+    data = prepared(tmp_path / "data", content)
+    out = tmp_path / ("m.gguf" if form != "hf" else "hf")
+    if form == "hf":
+        export_hf(model, out)
+    else:
+        export_gguf(model, out)
+        assert load_bytes(out) != content
+    if form == "larger":
+        theirs.add_special_tokens(["<new>"])
+        data = prepared(tmp_path / "data2", json.dumps({**json.loads(theirs.to_str()), "normalizer": None}).encode())
+    notes = notes_of(data, tmp_path / "run", out)
+    assert ("adds 1 token to" in notes) is (form == "larger")
+    assert load_checkpoint(tmp_path / "run").model.shape.vocab == size + (form == "larger")
+
+
+def load_bytes(path: Path) -> bytes:
+    return import_gguf(path).tokenizer or b""
 
 
 def tokenizer_without_rules(model: TrainedModel) -> bytes:

@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from toynn import TinyNNValueError
-from toynn.data import prepare as preparing
+from toynn.data import texts_to_learn
 from toynn.data.bpe_process import WORDS
-from toynn.data.texts import survey
+from toynn.data.texts import Texts, survey
 from toynn.errors import FileFormatError
 from toynn.storage.json_files import read_json
 from toynn.storage.text_files import decoded, read_text, text_parts
@@ -230,14 +230,61 @@ def test_parts_between_words_have_the_words_of_the_whole_text() -> None:
     assert [len(part) for part in parts_of("a" * 1000, 100, BETWEEN_WORDS, longest=300)] == [300, 300, 300, 100]
 
 
+def learned_from(texts: Texts) -> str:
+    return "".join(texts_to_learn.texts_to_learn(texts, lambda *_: None, 1))
+
+
 def test_a_tokenizer_is_learned_from_a_limited_part_of_a_large_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "t.txt").write_text("".join(f"Line {i} of the text.\n" for i in range(40_000)))
     texts = survey([tmp_path / "t.txt"], [END_OF_TEXT], END_OF_TEXT)
-    assert "".join(preparing._to_learn(texts, lambda *_: None, 1)) == (tmp_path / "t.txt").read_text()
-    monkeypatch.setattr(preparing, "_LEARNED", texts.text_bytes // 4)
-    some = "".join(preparing._to_learn(texts, lambda *_: None, 1))
+    assert learned_from(texts) == (tmp_path / "t.txt").read_text()
+    monkeypatch.setattr(texts_to_learn, "_TEXT", texts.text_bytes // 4)
+    some = learned_from(texts)
     assert len(some) == pytest.approx(texts.text_bytes / 4, rel=0.35)
     assert "Line 1 of" in some
     assert "Line 39" in some, "not only the beginning"
+
+
+@pytest.mark.parametrize(
+    ("word", "different"),
+    [
+        (lambda i: f"word{i}x", True),
+        (lambda i: f"word{i % 100}x", False),
+        (lambda i: "".join(chr(0x4E00 + i * 7919 % 9973 * n % 9941) for n in range(1, 5)), True),
+        (lambda i: "a" + "".join("\t\u3000"[i >> n & 1] for n in range(16)), True),
+        (lambda i: "".join("_-"[i >> n & 1] for n in range(16)), True),
+    ],
+    ids=["latin", "latin, few words", "without spaces", "white space", "punctuation"],
+)
+def test_a_tokenizer_is_learned_from_a_limited_number_of_different_words(
+    word: Callable[[int], str], different: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory for learning grows with the different words, so their bytes are counted as the tokenizer has them."""
+    (tmp_path / "t.txt").write_text(" ".join(word(i) for i in range(60_000)))
+    texts = survey([tmp_path / "t.txt"], [END_OF_TEXT], END_OF_TEXT)
+    limit = 64_000
+    monkeypatch.setattr(texts_to_learn, "_DIFFERENT_WORDS", limit)
+    monkeypatch.setattr(texts_to_learn, "_TEXT", 1 << 20)
+    monkeypatch.setattr(texts_to_learn, "PIECE", 4096)
+    some = learned_from(texts)
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    found = {one.removeprefix(" ") for one, _ in words.pre_tokenize_str(some)}
+    n_bytes = sum(len(one.encode()) for one in found)
+    if different:
+        assert n_bytes < 1.6 * limit
+        assert texts.text_bytes / 60 < len(some.encode()) < texts.text_bytes / 2
+    else:
+        assert some == (tmp_path / "t.txt").read_text()
+    assert learned_from(texts) == some
+
+
+def test_the_bytes_of_different_words_are_estimated_well() -> None:
+    few, many = texts_to_learn.DifferentWords(), texts_to_learn.DifferentWords()
+    few.add(texts_to_learn.words_in("one two\ttwo, three"))
+    few.add(texts_to_learn.words_in("three four"))
+    assert few.bytes == len("onetwo,threefour")
+    for start in range(0, 400_000, 10_000):
+        many.add({f"{i:08}".encode() for i in range(start, start + 20_000)})
+    assert many.bytes == pytest.approx(8 * 410_000, rel=0.03)

@@ -14,7 +14,8 @@ from toynn.data.given_tokenizer import check_decoding, given_tokenizer
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
 from toynn.data.splits import TRAIN, divided
-from toynn.data.texts import Texts, notes_on, survey
+from toynn.data.texts import notes_on, survey
+from toynn.data.texts_to_learn import Progress, texts_to_learn
 from toynn.data.token_writer import TokenWriter
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
@@ -22,8 +23,8 @@ from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
 from toynn.storage.regular_files import naming_file, path_of
 from toynn.text.documents import END_OF_TEXT, PIECE, Piece, encoded, one_line, separators_of
+from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import added_tokens, ids_needed
-from toynn.text.word_borders import BETWEEN_WORDS, parts_of
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -31,11 +32,8 @@ with naming_the_extra():
 __all__ = ["END_OF_TEXT", "PIECE", "prepare"]
 
 FILES = (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META)
-_LEARNED = 1 << 28  # bytes of text at most that a tokenizer is learned from
-_LONGEST_PART = 1 << 17  # characters that a tokenizer is learned from at once; a multiple of the longest word
 _LEAST_VOCAB = 257  # all bytes, and the end-of-text token
 
-Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
 Note = Callable[[str], None]  # a sentence about what may be a mistake in the texts
 
 
@@ -106,11 +104,13 @@ def prepare(
         if model is not None:
             check_decoding(model, found)
         else:
-            to_learn = _to_learn(found, report, sum(source.bytes for source in sources))
+            to_learn = texts_to_learn(found, report, sum(source.bytes for source in sources))
             model = learned_bpe(to_learn, found.text_bytes, vocab_size or _LEAST_VOCAB, eos)
         vocab = ids_needed(model)
         dtype = "uint16" if vocab <= 1 << 16 else "uint32"
         eos_id = model.token_to_id(eos) if eos else None
+        before = tokens_around(model).before
+        bos_id = before[0] if before else eos_id  # a text also begins after the end token of the text before it
         all_pieces, split_of = divided(found, share, seed)
         splits = _packed(folder, dtype, model, all_pieces, split_of, eos_id, found.text_bytes, report)
         for which, split in splits.items():
@@ -122,7 +122,7 @@ def prepare(
         with naming_file(folder / TOKENIZER):
             (folder / TOKENIZER).write_bytes(model.to_str(pretty=True).encode("utf-8"))
         described = TokenizerFile(TOKENIZER, sha256_of(folder / TOKENIZER))
-        meta = DataMeta(dtype, vocab, splits, described, eos_id, eos_id, sources)
+        meta = DataMeta(dtype, vocab, splits, described, eos_id, bos_id, sources)
         with naming_file(folder / META):
             (folder / META).write_text(meta.to_json(), encoding="utf-8")
     return meta
@@ -153,20 +153,6 @@ def _packed(
         for writer in writers.values():
             writer.abandon()
         raise
-
-
-def _to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
-    """Yield the texts that a tokenizer is learned from, in parts that end between words.
-
-    Of more text than _LEARNED bytes, evenly spread pieces of about that size: the memory for the different words would
-    grow with the text.
-    """
-    taken = 0
-    for piece in texts.pieces():
-        report("learning", piece.start, file_bytes)
-        if taken * texts.text_bytes <= piece.start * _LEARNED or texts.text_bytes <= _LEARNED:
-            taken += len(piece.text.encode("utf-8"))
-            yield from parts_of(piece.text, PIECE, BETWEEN_WORDS, longest=_LONGEST_PART)
 
 
 # ---- arguments ----

@@ -25,6 +25,8 @@ class ByteLevelBpe:
     in text.
     merges: pairs "left right" in order of priority. pre: the name of the pre-tokenizer in llama.cpp.
     before, after: the tokens that the tokenizer puts before and after a text.
+    normalizes: whether the tokenizer has the normalizer that belongs to `pre`. normalized: the ids of the added tokens
+    that are searched for in normalized text.
     """
 
     tokens: list[str]
@@ -33,6 +35,8 @@ class ByteLevelBpe:
     pre: str
     before: list[int] = field(default_factory=list)
     after: list[int] = field(default_factory=list)
+    normalizes: bool = True
+    normalized: list[int] = field(default_factory=list)
 
 
 def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
@@ -62,7 +66,9 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
             "the tokenizer has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens"
         )
     tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
-    return ByteLevelBpe(tokens, kinds, merges, pre, *tokens_around(tokenizer))
+    normalizes = by_name(pre).normalizer is None or described["normalizer"] is not None
+    normalized = [token["id"] for token in described["added_tokens"] if token["normalized"]]
+    return ByteLevelBpe(tokens, kinds, merges, pre, *tokens_around(tokenizer), normalizes, normalized)
 
 
 def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) -> tuple[list[str], list[int]]:
@@ -107,7 +113,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
 
     Raises FileFormatError if the lists do not describe a byte-level BPE tokenizer.
     """
-    rules = by_name(bpe.pre)
+    rules, normalized = by_name(bpe.pre), set(bpe.normalized)
     vocabulary: dict[str, int] = {}
     added = []
     for i, (token, kind) in enumerate(zip(bpe.tokens, bpe.kinds, strict=True)):
@@ -122,7 +128,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         vocabulary[token] = i
         if kind != TokenType.NORMAL:
             added.append({"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": False, "special": kind == TokenType.CONTROL})  # fmt: skip
+                          "normalized": i in normalized, "special": kind == TokenType.CONTROL})  # fmt: skip
     merges = [merge.split(" ") for merge in bpe.merges]
     for i, merge in enumerate(merges):
         if len(merge) != 2:
@@ -132,7 +138,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": rules.normalizer,
+        "normalizer": rules.normalizer if bpe.normalizes else None,
         "pre_tokenizer": rules.rules,
         "post_processor": template(*([(bpe.tokens[i], i) for i in ids] for ids in (bpe.before, bpe.after))),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},

@@ -15,6 +15,7 @@ from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
+from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
@@ -156,6 +157,7 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
     if model.tokenizer is None:
         writer.add_tokenizer_model("no_vocab")
         notes.append("the model has no tokenizer: llama.cpp can run the file on token ids, but not on text")
+        _write_ids(writer, model, model.bos_id, model.eos_id, notes)
         return
     try:
         bpe = read_tokenizer(model.tokenizer, model.shape.vocab)
@@ -166,6 +168,10 @@ def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) 
     writer.add_token_list(bpe.tokens)
     writer.add_token_types(bpe.kinds)
     writer.add_token_merges(bpe.merges)
+    if not bpe.normalizes:
+        writer.add_bool(NORMALIZES, False)
+    if bpe.normalized:
+        writer.add_array(NORMALIZED, bpe.normalized)
     _write_special_tokens(writer, model, bpe, notes)
     if json.loads(model.tokenizer).get("normalizer") is not None:
         notes.append(
@@ -190,6 +196,9 @@ def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLeve
             f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add only "
             f"one bos token before it and the eos token after it, so prompts get other tokens there"
         )
+        for key, ids in ((BEFORE, bpe.before), (AFTER, bpe.after)):
+            if ids:
+                writer.add_array(key, ids)
 
 
 def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: int | None, notes: list[str]) -> None:
@@ -197,6 +206,8 @@ def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: in
         writer.add_eos_token_id(eos)
     if bos is not None:
         writer.add_bos_token_id(bos)
+    if bos != model.bos_id:
+        writer.add_int32(BEGIN, NO_TOKEN if model.bos_id is None else model.bos_id)
     for add, token in zip((writer.add_eot_token_id, writer.add_eom_token_id), model.other_eos_ids, strict=False):
         add(token)
     if len(model.other_eos_ids) > 2:

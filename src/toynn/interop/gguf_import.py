@@ -15,6 +15,7 @@ from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
 from toynn.interop.gguf_model import GgufModel
+from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.pre_tokenizers import adds_bos
 from toynn.interop.rope_order import to_halves
@@ -87,7 +88,7 @@ def import_gguf(path: Path) -> TrainedModel:
         cfg = _config(values, model.tensors)
         zeros = _checked_names(model.tensors, cfg, toy)
         tokenizer = _tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
-        bos_id, ends = (None, []) if tokenizer is None else _special_tokens(values, cfg.vocab)
+        bos_id, ends = _special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
         if toy:
             scaling = read_toy_scaling(values)
@@ -115,6 +116,9 @@ def import_gguf(path: Path) -> TrainedModel:
 
 def _refuse_what_is_not_computed(values: GgufValues, also_read: tuple[str, ...]) -> None:
     for key in values.keys():  # noqa: SIM118 (not a dict)
+        if key.endswith(".block_count") and not key.startswith("llama."):
+            raise FileFormatError(f"general.architecture is 'llama', but the file also has {key!r:.80}, a key of "
+                                  "another architecture; a file must describe one model")  # fmt: skip
         if not key.startswith("llama.") or key.removeprefix("llama.") in _READ or key in also_read:
             continue
         if key not in _ONLY:
@@ -208,13 +212,22 @@ def _tokenizer(values: GgufValues, vocab: int, default: str | None) -> bytes | N
     merges = values.texts("tokenizer.ggml.merges")
     try:
         pre = values.text("tokenizer.ggml.pre")
-        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, pre, *_tokens_around(values, vocab, pre)))
+        around = _tokens_around(values, vocab, pre)
+        normalized = values.wholes(NORMALIZED) if NORMALIZED in values else []
+        normalizes = values.flag(NORMALIZES, True)
+        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, pre, *around, normalizes, normalized))
     except TinyNNValueError as error:
         raise FileFormatError(f"the tokenizer cannot be read: {error}") from None
 
 
 def _tokens_around(values: GgufValues, vocab: int, pre: str) -> tuple[list[int], list[int]]:
-    """Return the tokens that llama.cpp puts before and after a prompt."""
+    """Return the tokens before and after a prompt: from the keys of toynn, or those that llama.cpp adds."""
+    if BEFORE in values or AFTER in values:
+        before, after = (
+            [integer(key, token, 0, vocab - 1) for token in (values.wholes(key) if key in values else [])]
+            for key in (BEFORE, AFTER)
+        )
+        return before, after
     around: list[list[int]] = []
     for name, default in (("bos", adds_bos(pre)), ("eos", False)):
         added = values.flag(f"tokenizer.ggml.add_{name}_token", default)
@@ -228,14 +241,19 @@ def _special_tokens(values: GgufValues, vocab: int) -> tuple[int | None, list[in
 
     Unused tokens, which are only placeholders, are left out.
     """
-    kinds = values.wholes("tokenizer.ggml.token_type")
+    types = "tokenizer.ggml.token_type"
+    kinds = dict(enumerate(values.wholes(types))) if types in values else {}
 
     def tokens(*names: str) -> list[int]:
         keys = [key for name in names if (key := f"tokenizer.ggml.{name}_token_id") in values]
         ids = [integer(key, values.whole(key), 0, vocab - 1) for key in keys]
-        return [token for token in ids if kinds[token] != TokenType.UNUSED]
+        return [token for token in ids if kinds.get(token) != TokenType.UNUSED]
 
-    return next(iter(tokens("bos")), None), tokens("eos", "eot", "eom")
+    begins = tokens("bos")
+    if BEGIN in values:
+        own = integer(BEGIN, values.whole(BEGIN), NO_TOKEN, vocab - 1)
+        begins = [] if own == NO_TOKEN else [own]
+    return next(iter(begins), None), tokens("eos", "eot", "eom")
 
 
 def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:

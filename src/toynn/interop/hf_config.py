@@ -35,6 +35,7 @@ _DEFAULTS = {  # defaults of LlamaConfig, for keys that are missing in config.js
     "is_decoder": True,
     "rope_interleaved": False,
 }
+_ARCHITECTURE = "LlamaForCausalLM"
 _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 
 
@@ -50,7 +51,7 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
             "GGUF file instead"
         )
     return {
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": [_ARCHITECTURE],
         "model_type": "llama",
         "vocab_size": cfg.vocab,
         "hidden_size": cfg.d_model,
@@ -119,6 +120,11 @@ def shape_of(content: Any) -> ModelShape:
     for key, only in _ONLY.items():
         if (value := content.get(key, _DEFAULTS.get(key))) != only:
             raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
+    if (names := content.get("architectures")) not in (None, [], [_ARCHITECTURE], _ARCHITECTURE):
+        raise FileFormatError(
+            f"architectures is {_shown(names)}, but model_type is {content['model_type']!r}, whose class is "
+            f"{_ARCHITECTURE!r}; both keys must name the same model"
+        )
     for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
         if content.get(key) is None:
             raise FileFormatError(f"the key {key} is missing")

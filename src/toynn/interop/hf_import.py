@@ -12,7 +12,7 @@ import numpy.typing as npt
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of
-from toynn.interop.hf_settings import read_settings
+from toynn.interop.hf_settings import check_agreement, read_settings
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -68,8 +68,8 @@ def import_hf(folder: Path) -> TrainedModel:
         raise FileFormatError(
             f"{stored[head].path}: {head} must equal the embedding, because config.json sets tie_word_embeddings"
         )
+    tokenizer = _tokenizer(folder, shape.vocab)
     with naming(folder):
-        tokenizer = _tokenizer(folder, shape.vocab)
         return TrainedModel(
             shape,
             weights,
@@ -159,14 +159,16 @@ def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]
 def _tokenizer(folder: Path, vocab: int) -> bytes | None:
     if not (folder / TOKENIZER).exists():
         return None
-    with open_regular(folder / TOKENIZER) as file:
+    with naming(folder), open_regular(folder / TOKENIZER) as file:
         if (size := os.fstat(file.fileno()).st_size) > _LARGEST_TOKENIZER:
             raise FileFormatError(f"{TOKENIZER} has {size} bytes, but the limit is {_LARGEST_TOKENIZER}")
         content = file.read(size)
-    try:
-        needed = ids_needed(parsed_tokenizer(content))
-    except TinyNNValueError as error:
-        raise FileFormatError(f"{TOKENIZER}: {error}") from None
-    if needed > vocab:
-        raise FileFormatError(f"{TOKENIZER} has {needed} token ids, but the model has only {vocab}")
+        try:
+            tokenizer = parsed_tokenizer(content)
+            needed = ids_needed(tokenizer)
+        except TinyNNValueError as error:
+            raise FileFormatError(f"{TOKENIZER}: {error}") from None
+        if needed > vocab:
+            raise FileFormatError(f"{TOKENIZER} has {needed} token ids, but the model has only {vocab}")
+    check_agreement(folder, tokenizer)
     return content

@@ -85,6 +85,40 @@ def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any
     return content
 
 
+def check_agreement(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raise FileFormatError if tokenizer_config.json contradicts tokenizer.json.
+
+    transformers would then add tokens to the tokenizer, or use other ids than toynn.
+    """
+    content = _object(folder / TOKENIZER_CONFIG)
+    with naming(folder / TOKENIZER_CONFIG):
+        added = content.get("added_tokens_decoder") or {}
+        if not isinstance(added, dict):
+            raise FileFormatError(f"added_tokens_decoder must be a JSON object, got {added!r:.60}")
+        for key, described in added.items():
+            text = _token_text(f"added_tokens_decoder.{key:.20}", described)
+            token = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
+            if token < 0 or (found := tokenizer.id_to_token(token)) is None:
+                raise FileFormatError(f"added_tokens_decoder gives {text!r:.60} the id {key:.20}, which tokenizer.json "
+                                      "does not have")  # fmt: skip
+            if found != text:
+                raise FileFormatError(
+                    f"added_tokens_decoder gives {text!r:.60} the id {token}, but in tokenizer.json it is that of "
+                    f"{found!r:.60}"
+                )
+        for key in ("bos_token", "eos_token"):
+            if content.get(key) is not None and tokenizer.token_to_id(text := _token_text(key, content[key])) is None:
+                raise FileFormatError(f"{key} is {text!r:.60}, but tokenizer.json has no such token")
+
+
+def _token_text(key: str, described: Any) -> str:
+    """Return the text of a token, which is described by its text or by a JSON object with the key "content"."""
+    text = described.get("content") if isinstance(described, dict) else described
+    if not isinstance(text, str):
+        raise FileFormatError(f"{key} must be the text of a token, got {described!r:.60}")
+    return text
+
+
 def _object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}

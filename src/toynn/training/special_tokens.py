@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from toynn.data import DataFolder
+from toynn.extras import naming_the_extra
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.resize import resized
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
-from toynn.text.token_rules import tokens_around
-from toynn.text.tokenizer_json import ids_needed, load_tokenizer, parsed_tokenizer
+from toynn.text.encoding_rules import encoding_rules, same_encoding
+from toynn.text.token_rules import TokensAround, tokens_around
+from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
+
+with naming_the_extra():
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -39,35 +43,63 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     too.
     """
     meta = data.meta
+    theirs = parsed_tokenizer(data.tokenizer)
     if model is None:
-        return SpecialTokens(data.tokenizer, meta.eos_id, meta.bos_id)
+        before = tokens_around(theirs).before
+        notes = _note_of_begin("the tokenizer of the data", theirs, before, meta.eos_id)
+        return SpecialTokens(data.tokenizer, meta.eos_id, before[0] if before else meta.bos_id, notes=tuple(notes))
     kept = SpecialTokens(model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign)
     if resumed:
         return kept
     name = kept.foreign.name
     kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))  # it is another model now
     notes = [f"the name {name!r:.60} of the model is not kept: exports use the name of the run"] if name else []
-    tokenizer = parsed_tokenizer(data.tokenizer if model.tokenizer is None else model.tokenizer)
-
-    def text(token: int | None) -> str:
-        return f"{(None if token is None else tokenizer.id_to_token(token)) or token!r}"
-
+    tokenizer = theirs if model.tokenizer is None else parsed_tokenizer(model.tokenizer)
+    around = TokensAround([], []) if model.tokenizer is None else tokens_around(tokenizer)
     if meta.eos_id is not None and model.eos_id is None:
-        bos = meta.bos_id if model.bos_id is None and not model.other_eos_ids else model.bos_id
+        bos = model.bos_id
+        if bos is None and not model.other_eos_ids:
+            bos = around.before[0] if around.before else meta.eos_id
         kept = dataclasses.replace(kept, eos_id=meta.eos_id, bos_id=bos)
-        notes.append(f"the model had no end token: it gets {text(meta.eos_id)}, which ends the documents of the data")
+        end = _texts(tokenizer, [meta.eos_id])
+        notes.append(f"the model had no end token: it gets {end}, which ends the documents of the data")
     elif meta.eos_id is not None and meta.eos_id not in model.end_ids:
         kept = dataclasses.replace(kept, other_eos_ids=(*model.other_eos_ids, meta.eos_id))
+        own = "None" if model.eos_id is None else _texts(tokenizer, [model.eos_id])
         notes.append(
-            f"the documents of the data end with {text(meta.eos_id)}, the model's end token is {text(model.eos_id)}: "
+            f"the documents of the data end with {_texts(tokenizer, [meta.eos_id])}, the model's end token is {own}: "
             "generation will stop at both"
         )
-    if before := tokens_around(parsed_tokenizer(kept.tokenizer)).before if kept.tokenizer else []:
+    if (of_data := tokens_around(theirs)) not in (around, TokensAround([], [])):
         notes.append(
-            f"the model's tokenizer puts {' '.join(map(text, before))} before a prompt, but the documents of the data "
-            "do not begin with it"
+            f"the tokenizer of the data puts {_described(theirs, of_data)} a text, the model's tokenizer puts "
+            f"{_described(tokenizer, around)} it: the run keeps the rule of the model"
         )
+    notes += _note_of_begin("the model's tokenizer", tokenizer, around.before, meta.eos_id)
     return dataclasses.replace(kept, notes=tuple(notes))
+
+
+def _note_of_begin(whose: str, tokenizer: Tokenizer, before: list[int], eos_id: int | None) -> list[str]:
+    """Return a note if prompts begin with tokens that the documents of the data do not begin with.
+
+    The end token of the data is such a token for none of its documents but the first: it ends the document before.
+    """
+    if not before or before == [eos_id]:
+        return []
+    return [
+        f"{whose} puts {_texts(tokenizer, before)} before a prompt, but the documents of the data do not begin with it"
+    ]
+
+
+def _texts(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """Return the texts of tokens for a message."""
+    return " ".join(repr(tokenizer.id_to_token(token) or token) for token in ids)
+
+
+def _described(tokenizer: Tokenizer, around: TokensAround) -> str:
+    """Return the tokens around a text for a message."""
+    before, after = (_texts(tokenizer, ids) or "nothing" for ids in around)
+    return f"{before} before and {after} after"
 
 
 def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -77,31 +109,20 @@ def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, t
     grows if they need it (`resized`). Otherwise the model is returned unchanged.
     """
     model = init.model
-    if model.tokenizer is None or same_tokenizer(model.tokenizer, data.tokenizer):
+    if model.tokenizer is None or same_encoding(model.tokenizer, data.tokenizer):
         return init, ()
-    before, now = _normal(model.tokenizer), _normal(data.tokenizer)
-    known = [token["content"] for token in before["added_tokens"]]
-    new = [token for token in now["added_tokens"] if token["content"] not in known]
-    now["added_tokens"] = [token for token in now["added_tokens"] if token["content"] in known]
-    if not new or now != before:
-        return init, ()
+    known = encoding_rules(model.tokenizer)["added"]
+    added = json.loads(parsed_tokenizer(data.tokenizer).to_str())["added_tokens"]
+    new = [token for token in added if token["content"] not in known]
     described = json.loads(model.tokenizer)
     described["added_tokens"] = sorted([*described["added_tokens"], *new], key=lambda token: int(token["id"]))
     tokenizer = json.dumps(described, ensure_ascii=False, indent=2).encode("utf-8")
+    if not new or not same_encoding(tokenizer, data.tokenizer):
+        return init, ()
     vocab = max(model.shape.vocab, ids_needed(parsed_tokenizer(tokenizer)))
     texts = ", ".join(repr(token["content"]) for token in new[:3]) + (", ..." if len(new) > 3 else "")
-    note = f"the tokenizer of the data adds {len(new)} tokens to that of the model ({texts})"
+    count = "1 token" if len(new) == 1 else f"{len(new)} tokens"
+    note = f"the tokenizer of the data adds {count} to that of the model ({texts})"
     if vocab > model.shape.vocab:
         note += f": the vocabulary grows from {model.shape.vocab} to {vocab}, each new row is the mean of the others"
     return dataclasses.replace(init, model=resized(model, vocab, tokenizer)), (note,)
-
-
-def same_tokenizer(a: bytes, b: bytes) -> bool:
-    """Return whether two tokenizer.json give a text the same tokens, apart from those that they put around it."""
-    return a == b or _normal(a) == _normal(b)
-
-
-def _normal(tokenizer: bytes) -> Any:
-    content = json.loads(load_tokenizer(tokenizer, "a checkpoint").to_str())
-    content["post_processor"] = None  # a data folder has the tokens of texts without it
-    return content

@@ -16,9 +16,10 @@ from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, DataIdentity
+from toynn.text.encoding_rules import same_encoding
 from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
 from toynn.training.optimizer import Optimizer
-from toynn.training.special_tokens import same_tokenizer, special_tokens, with_added_tokens
+from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
 from toynn.wording import spelled
 
@@ -87,7 +88,8 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
     init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
-        return Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None)
+        notes = special_tokens(None, False, data).notes
+        return Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
     return _initialized(args, config, init, data)
 
 
@@ -135,7 +137,7 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
             f"model.{key} is {getattr(config.model, key)!r}, but {init.path} has {getattr(shape, key)!r}; "
             "leave out the section [model]"
         )
-    if model.tokenizer is None or not same_tokenizer(model.tokenizer, data.tokenizer):
+    if model.tokenizer is None or not same_encoding(model.tokenizer, data.tokenizer):
         raise TinyNNValueError(f"data: {args.data} has another tokenizer than {init.path}; {_remedy(init)}")
     if data.meta.vocab_size > model.shape.vocab:
         raise TinyNNValueError(

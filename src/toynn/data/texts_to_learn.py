@@ -1,0 +1,112 @@
+"""Choose the texts that a tokenizer is learned from, so that the memory for it has a limit.
+
+The tokenizers library keeps each different word, with about 130 bytes of memory for a byte of it, until the tokenizer
+is learned. So there is a limit for the text, and one for the different words in it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+
+from toynn.data.texts import Texts
+from toynn.text.documents import PIECE
+from toynn.text.word_borders import BETWEEN_WORDS, parts_of
+
+_TEXT = 1 << 28  # bytes of text that a tokenizer is learned from at most
+_DIFFERENT_WORDS = 1 << 24  # bytes that the different words in it have together at most
+_LONGEST_PART = 1 << 17  # characters that a tokenizer is learned from at once; a multiple of the longest word
+_SAMPLE = 1 << 14  # words that an estimate is made from
+_HASHES = 1 << 32
+# A word of the tokenizer lies within one of these: letters and digits, other characters, or white space.
+_WORDS = re.compile(r"[^\W_]+|(?:[^\w\s]|_)+")
+_SPACES = re.compile(r"\s{2,}")
+
+Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
+
+
+def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
+    """Yield the texts that a tokenizer is learned from, in parts that end between words.
+
+    Of more text than 256 MiB, these are evenly spread parts of about that size. If the different words of the parts
+    have more than about 16 MiB together, half as much text is taken, and so on. The same texts give the same parts.
+    """
+    taken = _Spread(texts.text_bytes, _limit(texts))
+    for start, part in _parts(texts):
+        report("learning", start, file_bytes)
+        if taken.takes(start, part):
+            yield part
+
+
+def _parts(texts: Texts) -> Iterator[tuple[int, str]]:
+    """Yield all parts of the texts, with the number of bytes before each."""
+    for piece in texts.pieces():
+        start = piece.start
+        for part in parts_of(piece.text, PIECE, BETWEEN_WORDS, longest=_LONGEST_PART):
+            yield start, part
+            start += len(part.encode("utf-8"))
+
+
+def _limit(texts: Texts) -> int:
+    """Return the number of bytes to learn from: the largest limit whose parts do not have too many different words."""
+    limits = [_TEXT]
+    while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:
+        limits.append(limits[-1] // 2)
+    if len(limits) == 1:  # the words of a text cannot be longer than it
+        return limits[0]
+    spreads = [_Spread(texts.text_bytes, limit) for limit in limits[:-1]]
+    estimates = [DifferentWords() for _ in spreads]
+    for start, part in _parts(texts):
+        takers = [words for spread, words in zip(spreads, estimates, strict=True) if spread.takes(start, part)]
+        found = words_in(part) if takers else set()
+        for words in takers:
+            words.add(found)
+    fitting = (limit for limit, words in zip(limits, estimates, strict=False) if words.bytes <= _DIFFERENT_WORDS)
+    return next(fitting, limits[-1])
+
+
+class _Spread:
+    """A choice of evenly spread parts of a text with about `limit` of its bytes."""
+
+    def __init__(self, text_bytes: int, limit: int) -> None:
+        self._text_bytes, self._limit, self._taken = text_bytes, limit, 0
+
+    def takes(self, start: int, part: str) -> bool:
+        """Return whether the next part is chosen. start: the number of bytes before it."""
+        if self._text_bytes > self._limit and self._taken * self._text_bytes > start * self._limit:
+            return False
+        self._taken += len(part.encode("utf-8"))
+        return True
+
+
+def words_in(text: str) -> set[bytes]:
+    """Return the different words of a text, in UTF-8."""
+    words = _WORDS.findall(" ".join(set(text.split())))
+    return {word.encode("utf-8") for word in (*words, *_SPACES.findall(text))}
+
+
+class DifferentWords:
+    """An estimate of how many bytes the different words of a text have together, in little memory.
+
+    It is made from the words with the smallest hashes, each counted once. With up to 16,384 different words it is
+    exact.
+    """
+
+    def __init__(self) -> None:
+        self._sample: dict[int, int] = {}  # the bytes of a word by its hash
+        self._below = _HASHES
+
+    def add(self, words: set[bytes]) -> None:
+        """Count words, of which some may have been counted before."""
+        for word in words:
+            if (place := zlib.crc32(word) * 0x9E3779B1 % _HASHES) < self._below:
+                self._sample[place] = len(word)
+        while len(self._sample) > _SAMPLE:
+            self._below //= 2
+            self._sample = {place: size for place, size in self._sample.items() if place < self._below}
+
+    @property
+    def bytes(self) -> int:
+        """The estimated number of bytes."""
+        return sum(self._sample.values()) * (_HASHES // self._below)

@@ -1,0 +1,9 @@
+"""Keys of GGUF files for what llama.cpp has no key for. Only toynn reads them, so that an import restores it."""
+
+from __future__ import annotations
+
+BEGIN = "toynn.bos_token_id"  # if it is not tokenizer.ggml.bos_token_id
+NO_TOKEN = -1  # as the value of BEGIN: the model has no begin token
+NORMALIZES = "toynn.tokenizer.normalizes"  # false: without the normalizer that the pre-tokenizer's name stands for
+NORMALIZED = "toynn.tokenizer.normalized"  # ids of added tokens that are looked for in normalized text
+BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"  # ids around a text, if llama.cpp cannot add them

@@ -1,0 +1,75 @@
+"""What a tokenizer does with a text, in one form: two tokenizer.json files that do the same are equal in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from toynn.text.tokenizer_json import load_tokenizer
+
+# These fields change only the positions of tokens in the text, which toynn does not use.
+_POSITIONS = ("trim_offsets",)
+# Settings of a BPE model that have no effect if they are null, "" or false.
+_OPTIONAL = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
+_LISTS = ("normalizers", "pretokenizers")
+
+
+def same_encoding(a: bytes, b: bytes) -> bool:
+    """Return whether two tokenizer.json files give each text the same tokens.
+
+    The tokens that they put around a text are not compared, nor how they decode.
+    """
+    return a == b or encoding_rules(a) == encoding_rules(b)
+
+
+def encoding_rules(content: bytes) -> dict[str, Any]:
+    """Return what decides which tokens a text gets.
+
+    The keys are "added" (the added tokens by their text), "ids" (the id of each token by its text; absent if the model
+    has no such table), "model", "normalizer" and "pre_tokenizer" (lists of rules).
+    """
+    described = json.loads(load_tokenizer(content, "a checkpoint").to_str())
+    normalizer = _rules(described["normalizer"])
+    rules: dict[str, Any] = {"normalizer": normalizer, "pre_tokenizer": _rules(described["pre_tokenizer"])}
+    added = {token["content"]: token for token in described["added_tokens"]}
+    # Tokens that are not normalized are found first. Without a normalizer, this matters only if tokens overlap.
+    first = [text for text, token in added.items() if not token["normalized"]]
+    second = [text for text, token in added.items() if token["normalized"]]
+    ordered = bool(normalizer) or any(_overlap(a, b) for a in first for b in second)
+    rules["added"] = {
+        text: (token["id"], token["single_word"], token["lstrip"], token["rstrip"], ordered and token["normalized"])
+        for text, token in added.items()
+    }
+    model = described["model"]
+    if isinstance(model.get("vocab"), dict):  # an added token may also be in the table of the model, or not
+        rules["ids"] = {**model.pop("vocab"), **{text: token["id"] for text, token in added.items()}}
+    if model["type"] == "BPE":
+        if not model.get("unk_token"):
+            model.pop("fuse_unk", None)
+        for key in _OPTIONAL:
+            if not model.get(key):
+                model.pop(key, None)
+    rules["model"] = model
+    return rules
+
+
+def _rules(described: Any) -> list[Any]:
+    """Return the rules of a normalizer or pre-tokenizer in their order, those of sequences included."""
+    if described is None:
+        return []
+    for key in _LISTS:
+        if described.get("type") == "Sequence" and key in described:
+            return [rule for one in described[key] for rule in _rules(one)]
+    return [{key: value for key, value in described.items() if key not in _POSITIONS}]
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Return whether a text can have both strings at places that overlap."""
+    return a in b or b in a or any(a.endswith(b[:n]) or b.endswith(a[:n]) for n in range(1, min(len(a), len(b))))
