@@ -1,7 +1,7 @@
 """Choose the texts that a tokenizer is learned from, so that the memory for it has a limit.
 
-The tokenizers library keeps each different word, with about 130 bytes of memory for a byte of it, until the tokenizer
-is learned. So there is a limit for the text, and one for the different words in it.
+While the tokenizers library trains a tokenizer, it keeps every distinct word of the text, and each byte of a distinct
+word needs up to 120 bytes of memory. So there is a limit for the text, and one for the distinct words in it.
 """
 
 from __future__ import annotations
