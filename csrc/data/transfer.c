@@ -48,7 +48,8 @@ static struct tnn_entry * writable(tnn_session * s, const char * call, tnn_tenso
         return NULL;
     }
     if (e->is_mapped) {
-        tnn__fail(s, TNN_E_VALUE, "t (%s) is mapped from a file and cannot be written", ggml_get_name(e->tensor));
+        tnn__fail(s, TNN_E_VALUE, "t (%s) is mapped from a file, so it cannot be written; use an unmapped weight",
+                  ggml_get_name(e->tensor));
         return NULL;
     }
     return want_memory(s, e->tensor) ? e : NULL;

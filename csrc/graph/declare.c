@@ -122,13 +122,14 @@ tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, 
     return declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
 }
 
-/* A weight whose memory is at an offset of the file that was attached last. */
+/* Declares a weight whose memory is at an offset of the file that was attached last. */
 static tnn_tensor declare_mapped(tnn_session * s, const char * call, int32_t dtype, int64_t offset, const int64_t * ne, int n_dims) {
     if (!tnn__enter(s, call)) {
         return 0;
     }
     if (!tnn__is_matrix_type(dtype)) {
-        tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16), 30 (BF16) or a quantized type that ggml multiplies", (int) dtype);
+        tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16), 30 (BF16) or a quantized type that ggml "
+                                 "multiplies", (int) dtype);
         return 0;
     }
     const enum ggml_type type  = (enum ggml_type) dtype;
@@ -137,7 +138,8 @@ static tnn_tensor declare_mapped(tnn_session * s, const char * call, int32_t dty
         return 0;
     }
     if (ne[0] % block != 0) {
-        tnn__fail(s, TNN_E_VALUE, "a row has %lld elements, must be a multiple of %lld, the block size of %s", (long long) ne[0],
+        tnn__fail(s, TNN_E_VALUE, "a row has %lld elements, must be a multiple of %lld, the block size of %s",
+                  (long long) ne[0],
                   (long long) block, ggml_type_name(type));
         return 0;
     }

@@ -1,4 +1,4 @@
-/* machine/bus_error.h - a process that survives when a mapped file becomes shorter.
+/* machine/bus_error.h - lets the process survive if a mapped file becomes shorter.
  *
  * The kernel sends SIGBUS to a thread that reads a page beyond the end of a mapped file. While at least one range is guarded, a handler
  * of that signal is installed. If the address of the fault lies in a guarded range, the handler puts pages of zeros in place of the rest

@@ -1,4 +1,5 @@
-/* memory/mapping.c - attached files: their pages are the data of weights, so nothing is copied and nothing may be written.
+/* memory/mapping.c - attaches files, whose pages are the data of weights. Nothing is copied, and the pages must not be
+ * written.
  *
  * A file can change while it is mapped. If it becomes shorter, a guard (machine/bus_error.h) replaces the missing pages by zeros. Its size
  * and the time of its last change are compared before and after each use. */
@@ -32,7 +33,7 @@ static int64_t count(const tnn_session * s) {
     return n;
 }
 
-/* Makes a mapping that is attached already the one that declarations refer to. */
+/* Moves an already attached mapping to the place of the last attached one, to which declarations refer. */
 static bool attach_again(tnn_session * s, const void * address, int64_t size) {
     for (struct tnn_mapping ** at = &s->mappings; *at != NULL; at = &(*at)->next) {
         struct tnn_mapping * m = *at;
@@ -46,7 +47,7 @@ static bool attach_again(tnn_session * s, const void * address, int64_t size) {
     return false;
 }
 
-/* Remembers the state of the file, through a descriptor of our own. */
+/* Records the state of the file, through a second descriptor. */
 static bool watch(tnn_session * s, struct tnn_mapping * m, int32_t fd) {
     struct stat state;
     if (fd < 0) {
@@ -58,7 +59,8 @@ static bool watch(tnn_session * s, struct tnn_mapping * m, int32_t fd) {
         return false;
     }
     if ((size_t) state.st_size < m->size) {
-        tnn__fail(s, TNN_E_FILE, "%s has %lld bytes, fewer than size = %zu", m->name, (long long) state.st_size, m->size);
+        tnn__fail(s, TNN_E_FILE, "%s has %lld bytes, fewer than size = %zu",
+                  m->name, (long long) state.st_size, m->size);
         return false;
     }
     m->file_size = state.st_size;
@@ -71,13 +73,15 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        return tnn__fail(s, TNN_E_STATE, "a file must be attached before tnn_finalize_weights, which was already called");
+        return tnn__fail(s, TNN_E_STATE, "a file must be attached before tnn_finalize_weights, which was already "
+                                         "called");
     }
     if (address == NULL || (uintptr_t) address % (uintptr_t) sysconf(_SC_PAGESIZE) != 0) {
         return tnn__fail(s, TNN_E_VALUE, "address must be the start of a page");
     }
     if (size < 1 || (uintptr_t) size > UINTPTR_MAX / 2 - (uintptr_t) address) {
-        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be at least 1 and the size of the mapping", (long long) size);
+        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be at least 1 and the size of the mapping",
+                         (long long) size);
     }
     if (attach_again(s, address, size)) {
         return TNN_OK;
@@ -89,7 +93,8 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
     if (m == NULL) {
         return s->code;
     }
-    m->address = (char *) (uintptr_t) address; /* const ends here: ggml's tensors have no const data, and nothing writes them */
+    /* Const is removed here, because the data of ggml's tensors is not const; nothing writes it. */
+    m->address = (char *) (uintptr_t) address;
     m->size    = (size_t) size;
     m->fd      = -1;
     m->guard   = -1;
@@ -113,7 +118,7 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
 
 /* ------------------------------------------------------------------ weights */
 
-/* The alignment in bytes that the type needs: that of the number or of the block of numbers. */
+/* Returns the alignment in bytes that the type needs, which is that of a number or of a block of numbers. */
 static int64_t alignment(enum ggml_type type) {
     return type == GGML_TYPE_F32 ? 4 : ggml_type_size(type) % 2 == 0 ? 2 : 1;
 }
@@ -125,11 +130,13 @@ char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, s
         return NULL;
     }
     if (offset < 0 || offset % alignment(type) != 0) {
-        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld, at least 0", (long long) offset, (long long) alignment(type));
+        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld, at least 0",
+                  (long long) offset, (long long) alignment(type));
         return NULL;
     }
     if (nbytes > m->size || (size_t) offset > m->size - nbytes) {
-        tnn__fail(s, TNN_E_VALUE, "the tensor ends beyond %s: offset = %lld and %zu bytes, but the size is %zu", m->name, (long long) offset,
+        tnn__fail(s, TNN_E_VALUE, "the tensor ends beyond %s: offset = %lld and %zu bytes, but the size is %zu",
+                  m->name, (long long) offset,
                   nbytes, m->size);
         return NULL;
     }
@@ -170,11 +177,13 @@ static int check(tnn_session * s) {
     for (const struct tnn_mapping * m = s->mappings; m != NULL; m = m->next) {
         const char * change = change_of(m);
         if (change != NULL) {
-            return tnn__fail(s, TNN_E_FILE, "%s %s while its tensors were in use; restore the file and make a new session", m->name, change);
+            return tnn__fail(s, TNN_E_FILE, "%s %s while its tensors were in use; restore the file and make a new "
+                                            "session", m->name, change);
         }
     }
     return !s->tainted ? TNN_OK
-                       : tnn__fail(s, TNN_E_FILE, "an attached file was changed while the session computed, so its values may be wrong; "
+                       : tnn__fail(s, TNN_E_FILE, "an attached file was changed while the session computed, so its "
+                                                  "values may be wrong; "
                                                   "make a new session");
 }
 

@@ -6,9 +6,9 @@
 
 /* Returns the place of nbytes bytes at an offset in the file that was attached last, or NULL with an error. */
 char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, size_t nbytes);
-/* The buffer of the file that was attached last. */
+/* Returns the buffer of the file that was attached last. */
 ggml_backend_buffer_t tnn__mapped_buffer(const tnn_session * s);
-/* Is t a mapped weight, or a view of one? Nothing may write it. */
+/* Returns whether t is a mapped weight or a view of one, which must not be written. */
 bool tnn__is_mapped(tnn_session * s, const struct ggml_tensor * t);
 
 /* Prepares for reading the mapped files. Returns TNN_OK, or TNN_E_FILE if a file was changed since it was attached. */

@@ -210,7 +210,8 @@ static bool makes_a_view(const struct ggml_tensor * node) {
         || node->op == GGML_OP_TRANSPOSE;
 }
 
-/* A mapped weight that a node would write, or NULL: a result that shares its memory, or an operand that the operator writes. */
+/* Returns a mapped weight that the node would write, or NULL. The weight is an operand that the operator writes, or its
+ * memory is that of the result. */
 static const struct ggml_tensor * mapped_target(tnn_session * s, const struct ggml_tensor * node) {
     if (!makes_a_view(node) && tnn__is_mapped(s, node)) {
         return tnn__root(node);
@@ -228,7 +229,8 @@ static int check_writes(tnn_session * s, const struct ggml_cgraph * graph) {
     for (int i = 0; s->mappings != NULL && i < graph->n_nodes; i++) {
         const struct ggml_tensor * target = mapped_target(s, graph->nodes[i]);
         if (target != NULL) {
-            return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, which is mapped from a file and is never written",
+            return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, which is mapped from a "
+                                             "file and is never written",
                              ggml_get_name(graph->nodes[i]), ggml_get_name(target), tnn__shape(target));
         }
     }

@@ -40,7 +40,7 @@ void tnn__release_groups(tnn_session * s);
 /* Frees everything that belongs to the current generation of graphs, except the buffer of their tensors, which the next generation may
  * use again. */
 void tnn__release_graphs(tnn_session * s);
-/* Forgets an attached file; the mapping belongs to the caller. */
+/* Releases an attached file. The mapping belongs to the caller and stays. */
 void tnn__release_mapping(struct tnn_mapping * m);
 /* Frees the weights, the buffers and the session itself. */
 void tnn__release_session(tnn_session * s);
