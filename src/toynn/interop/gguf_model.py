@@ -19,7 +19,7 @@ from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
-from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
+from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # as llama-gguf-split names the files
 _MOST_PARTS = 999  # each is an open file
@@ -46,7 +46,7 @@ class GgufModel(Initialised):
 
     def __init__(self, path: Path) -> None:
         self.path = path_of("path", path)
-        self._files: list[BinaryIO] = []
+        self._files: list[tuple[Path, BinaryIO]] = []
         self.tensors = {}
         with ExitStack() as opened:
             self._add(self.path, opened)
@@ -77,10 +77,10 @@ class GgufModel(Initialised):
         """
         tensor = self.tensor(name)
         stored = np.empty(tensor.nbytes, dtype=np.uint8)
-        file = self._files[tensor.part]
+        path, file = self._files[tensor.part]
         file.seek(tensor.offset)
         if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
-            raise FileFormatError("the file became shorter while it was read")
+            raise FileFormatError(f"the file {path.name} became shorter while it was read")
         return nn.tnn_dequantize(tensor.type, stored, tensor.shape)
 
     def tensor(self, name: str) -> GgufTensor:
@@ -112,7 +112,7 @@ class GgufModel(Initialised):
                 if name in self.tensors:
                     raise FileFormatError(f"the tensor {name!r:.80} is also in another file of the model")
                 self.tensors[name] = tensor
-        self._files.append(file)
+        self._files.append((path, file))
 
     def _other_parts(self) -> list[Path]:
         """Return the paths of the other files of a split model."""
@@ -165,8 +165,8 @@ class MappedGguf(GgufModel):
         super().__init__(path)
         self._mapped: list[nn.MappedFile] = []
         try:
-            for file in self._files:
-                self._mapped.append(nn.MappedFile(file, file.name))
+            for one, file in self._files:
+                self._mapped.append(nn.MappedFile(file, printable(one)))
         except BaseException:
             self.close()
             raise

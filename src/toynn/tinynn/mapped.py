@@ -12,7 +12,7 @@ from typing import BinaryIO, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import int64, kind_of
+from toynn.arguments import int64, kind_of, text
 from toynn.errors import MappedFileError, SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.tinynn.memory import new_array
@@ -48,7 +48,7 @@ class MappedFile(Initialised):
             source = file.fileno()
         except (AttributeError, TypeError, ValueError, OSError) as error:
             raise TinyNNTypeError(f"file must be an open file, got {kind_of(file)}: {error}") from error
-        self.name = str(getattr(file, "name", "the file") if name is None else name)
+        self.name = text("name", name) if name is not None else _name_of(file)
         self.fd = os.dup(source)
         self._closed = False
         self._finalizer = weakref.finalize(self, os.close, self.fd)
@@ -117,6 +117,11 @@ class MappedFile(Initialised):
             at += len(chunk)
         self.check()
         return result
+
+
+def _name_of(file: BinaryIO) -> str:
+    name: object = getattr(file, "name", None)
+    return name if isinstance(name, str) else "the mapped file"  # a file that was opened by a descriptor has its number
 
 
 def _state(fd: int) -> tuple[int, int]:
