@@ -49,6 +49,7 @@ _MODULES = {
     "labels": "toynn.llm.labels",
     "load": "toynn.api.load_model",
     "prepare": "toynn.api.prepare_data",
+    "prepare_ids": "toynn.api.prepare_data",
     "profile": "toynn.llm.profiling",
     "train": "toynn.api.train_model",
 }
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from toynn.api.load_model import load as load
     from toynn.api.prepare_data import PreparedData as PreparedData
     from toynn.api.prepare_data import prepare as prepare
+    from toynn.api.prepare_data import prepare_ids as prepare_ids
     from toynn.api.text_model import TextModel as TextModel
     from toynn.api.train_model import TrainingResult as TrainingResult
     from toynn.api.train_model import train as train

@@ -29,6 +29,7 @@ def test_the_files_without_damage_can_be_read(tmp_path: Path) -> None:
         assert fuzz.read_gguf(content, tmp_path) == "read"
     for files in fuzz.good_folders():
         assert fuzz.read_folder(files, tmp_path) == "read"
+    assert fuzz.read_ids(fuzz.good_ids(), tmp_path) == "read"
 
 
 @many

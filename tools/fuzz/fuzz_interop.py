@@ -1,4 +1,4 @@
-"""Damage GGUF files and Hugging Face folders at random and read them.
+"""Damage GGUF files, Hugging Face folders and files of packed token ids at random and read them.
 
     python tools/fuzz/fuzz_interop.py [--seconds 60] [--rounds N] [--seed S]
 
@@ -32,6 +32,7 @@ from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
 from toynn import TinyNNError, TinyNNMemoryError
+from toynn.data import DataFolder
 from toynn.interop import export_gguf, export_hf, export_toy, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 
@@ -80,6 +81,11 @@ def good_folders() -> list[Files]:
     found[1][shard] = found[1].pop("model.safetensors")
     found[1]["model.safetensors.index.json"] = json.dumps({"weight_map": dict.fromkeys(names, shard)}).encode()
     return found
+
+
+def good_ids() -> bytes:
+    """Return an undamaged file of packed ids: the header, then the ids."""
+    return b"TOYC" + struct.pack("<III", 1, 50, 0) + struct.pack("<100i", *(i % 50 for i in range(100)))
 
 
 # ---- damage ----
@@ -174,7 +180,7 @@ def changed_safetensors(content: bytes, pick: random.Random) -> bytes:
 # ---- reading ----
 
 
-def result_of(read: Callable[[], TrainedModel]) -> str:
+def result_of(read: Callable[[], TrainedModel | DataFolder]) -> str:
     """Return "read" or "refused".
 
     Raises:
@@ -217,10 +223,20 @@ def read_folder(files: Files, folder: Path) -> str:
     return result_of(lambda: import_hf(inside))
 
 
+def read_ids(content: bytes, folder: Path) -> str:
+    """Write a file of packed token ids to the folder and open it as data. Return "read" or "refused"."""
+    path = folder / "ids.bin"
+    path.unlink(missing_ok=True)  # an earlier one may be mapped
+    path.write_bytes(content)
+    return result_of(lambda: DataFolder.open(path))
+
+
 def run(seed: int, folder: Path) -> str:
     """Play one round. Return "read" or "refused". Raise the errors of `result_of`."""
     pick = random.Random(seed)
-    kind = pick.randrange(4)
+    kind = pick.randrange(5)
+    if kind == 4:
+        return read_ids(damaged(good_ids(), pick, header=24), folder)
     if kind == 0:
         return read_gguf(damaged(pick.choice(good_ggufs()), pick), folder)
     if kind == 1:

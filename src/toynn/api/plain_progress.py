@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import TracebackType
 
@@ -34,10 +35,8 @@ class PlainProgress:
                 )
         elif isinstance(event, Evaluated):
             best = ", best" if event.best else ""
-            _print(
-                f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}, "
-                f"{event.bits_per_byte:.3f} bits/byte{best}"
-            )
+            bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
+            _print(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
         elif isinstance(event, Saved):
             if self._saved is None or event.step >= self._saved + self._every or event.step == self._steps:
                 self._saved = event.step

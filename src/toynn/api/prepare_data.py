@@ -18,6 +18,7 @@ from toynn.api.text_model import TextModel
 from toynn.arguments import boolean
 from toynn.data import DataMeta
 from toynn.data.prepare import prepare as prepare_files
+from toynn.data.prepare_ids import prepare_ids as prepare_id_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.storage.regular_files import naming_file, path_of
@@ -140,6 +141,41 @@ def prepare(
     for sentence in notes:
         warnings.warn(sentence, stacklevel=2)
     return PreparedData(folder, meta, tuple(notes))
+
+
+def prepare_ids(
+    paths: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    vocab_size: int | None = None,
+    tokenizer: PathLike | TextModel | None = None,
+    validation: float = 0.05,
+    eos: str | None = None,
+) -> PreparedData:
+    """Turn files of packed token ids into the data folder `out`, for `toynn.train`.
+
+    Args:
+        paths: one or several files of int32 ids, little-endian: flat, or with the header TOYC of the reference.
+        out: the folder to make, as for `toynn.prepare`.
+        vocab_size: number of ids of the vocabulary. Default: that of the header, or else what the tokenizer needs. A
+            flat file needs one of the two.
+        tokenizer: the tokenizer that the ids are from, as for `toynn.prepare`. Without one, a model that is trained on
+            the data cannot read or write text.
+        validation: share of the ids that is held out for validation, from 0 to below 1: the last ones.
+        eos: the token of the tokenizer that ends a document. Default: unknown.
+
+    Raises:
+        TinyNNValueError: a wrong argument, by name; a vocabulary that differs from that of a header. Nothing is left
+            in `out` then.
+        FileFormatError: a file that is damaged, or that has an id outside the vocabulary, with its position.
+        TinyNNTypeError: an argument of the wrong type. OSError: a file cannot be read or written.
+    """
+    folder = path_of("out", out)
+    given = None if tokenizer is None else _given_tokenizer(tokenizer)
+    meta = prepare_id_files(
+        _given(paths), folder, vocab_size=vocab_size, tokenizer=given, validation=validation, eos=eos
+    )
+    return PreparedData(folder, meta)
 
 
 def _given(paths: object) -> list[Path]:

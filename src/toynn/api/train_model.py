@@ -104,7 +104,8 @@ def train(
     step, with a checkpoint; `resume=True` continues it.
 
     Args:
-        data: a data folder that `toynn.prepare` made.
+        data: a data folder that `toynn.prepare` made, or a file of packed token ids with the header TOYC, of which the
+            last 5 % are for validation.
         out: the folder of the run. It is created if it does not exist.
         init: the model to start from instead of random weights: a loaded model, or a path that `toynn.load` accepts.
             Its tokenizer must be that of the data.

@@ -31,7 +31,7 @@ with naming_the_extra():
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("data", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
               help="TOML file with settings. Keys that it lacks have their defaults.")  # fmt: skip
@@ -66,7 +66,8 @@ def command(
     quiet: bool,
     as_json_: bool,
 ) -> None:
-    """Train a model on DATA, a folder that `toynn prepare` made.
+    """Train a model on DATA, a folder that `toynn prepare` made, or a file of packed
+    token ids with the header TOYC.
 
     Ctrl-C ends training after the current step, with a checkpoint. The same
     data, configuration and start give the same bytes, with any number of threads,

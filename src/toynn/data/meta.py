@@ -21,7 +21,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Split(Initialised):
-    """A token file: little-endian, no header. bytes: the size of its text in UTF-8.
+    """A token file: little-endian, no header. bytes: the size of its text in UTF-8; 0 if it is unknown.
 
     documents: how many documents begin in it. None: written by a version that did not count them.
     """
@@ -69,14 +69,14 @@ class TokenizerFile(Initialised):
 class DataMeta(Initialised):
     """The keys of meta.json.
 
-    dtype: of the token files. eos_id: the token that ends each document. bos_id: the token that a text may start with.
-    None: there is no such token.
+    dtype: of the token files. tokenizer: None for ids without a tokenizer. eos_id: the token that ends each document.
+    bos_id: the token that a text may start with. None: there is no such token.
     """
 
     dtype: str
     vocab_size: int
     splits: dict[str, Split]
-    tokenizer: TokenizerFile
+    tokenizer: TokenizerFile | None
     eos_id: int | None
     bos_id: int | None
     sources: list[Source]

@@ -16,6 +16,7 @@ from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, To
 from toynn.data.splits import TRAIN, divided
 from toynn.data.texts import notes_on, survey
 from toynn.data.texts_to_learn import Progress, texts_to_learn
+from toynn.data.token_file import has_header
 from toynn.data.token_writer import TokenWriter
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
@@ -25,6 +26,7 @@ from toynn.storage.regular_files import naming_file, path_of
 from toynn.text.documents import END_OF_TEXT, PIECE, Piece, encoded, one_line, separators_of
 from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import added_tokens, ids_needed
+from toynn.wording import spelled
 
 with naming_the_extra():
     from tokenizers import Tokenizer
@@ -93,6 +95,11 @@ def prepare(
     _check_callable("progress", progress)
     _check_callable("note", note)
     report: Progress = progress or (lambda *_: None)
+    for path in paths:
+        if has_header(path):
+            raise TinyNNValueError(
+                f"texts: {path} holds packed token ids, not text; use {spelled('toynn.prepare_ids', '--ids')}"
+            )
     with new_folder("out", path_of("out", out), FILES) as folder:
         sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
         found = survey(paths, cut, eos, name)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from toynn.data.meta import Split
 from toynn.storage.regular_files import naming_file
@@ -35,6 +36,14 @@ class TokenWriter:
         self.tokens += len(ids)
         self._bytes += text_bytes
         self._documents += begins_document
+
+    def add_ids(self, ids: npt.NDArray[np.int32]) -> None:
+        """Add checked ids whose text and documents are unknown."""
+        raw = ids.astype(np.dtype(self.dtype).newbyteorder("<")).tobytes()
+        with naming_file(self._path):
+            self._file.write(raw)
+        self._digest.update(raw)
+        self.tokens += ids.size
 
     def finished(self) -> Split:
         """Sync and close the file, and return its description."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ class Validation:
         self.tokens = min(n, windows * t_seq) if windows > 0 else n
         split = tokens.meta.splits[tokens.split]
         self.bytes = split.bytes * self.tokens / max(split.tokens, 1)
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Return the bits per byte of the text for a loss in nats per token; NaN if the size of the text is unknown."""
+        return loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
 
     def loss(self, engine: LlamaSeqEngine) -> float:
         """Return the mean loss in nats per token, summed in float64 in the order of the batches.

@@ -60,7 +60,7 @@ class Stepped(Initialised):
 class Evaluated(Initialised):
     """The model was evaluated on the validation split.
 
-    loss: nats per token. bits_per_byte: of the text. best: whether it is the best evaluation so far.
+    loss: nats per token. bits_per_byte: of the text, NaN if its size is unknown. best: whether it is the best so far.
     """
 
     step: int

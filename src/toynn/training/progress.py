@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from toynn.extras import naming_the_extra
@@ -57,10 +58,8 @@ class ProgressView:
             self._step(event)
         elif isinstance(event, Evaluated):
             best = ", best" if event.best else ""
-            self._line(
-                f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}, "
-                f"{event.bits_per_byte:.3f} bits/byte{best}"
-            )
+            bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
+            self._line(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
         elif isinstance(event, Saved):
             self._line(f"step {event.step}: saved {event.bytes / 1e6:.1f} MB in {event.seconds:.2f} s")
         elif isinstance(event, Ended):

@@ -186,6 +186,7 @@ def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for one in evaluations:
         perplexity = "-" if one["perplexity"] is None else f"{one['perplexity']:.3f}"
-        cells = (str(one["step"]), f"{one['loss']:.4f}", perplexity, f"{one['bits_per_byte']:.4f}")
+        bits = "-" if one["bits_per_byte"] is None else f"{one['bits_per_byte']:.4f}"
+        cells = (str(one["step"]), f"{one['loss']:.4f}", perplexity, bits)
         lines.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
     return f"<h2>Evaluations</h2><table>{head}{''.join(lines)}</table>"

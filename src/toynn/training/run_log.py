@@ -3,7 +3,7 @@
 Each line is an object with "v" (1), "event" (started, stepped, evaluated, saved, ended), "time" (UTC, ISO 8601) and the
 fields of the event's class in `toynn.training.events`; paths are strings. A field with a default may be missing.
 Numbers are written so that reading them gives the same bits. NaN and infinities occur only in
-perplexity, which is then null.
+perplexity and bits_per_byte, which are then null.
 
 A resumed run appends to the existing log, so steps after the last checkpoint of a killed process appear twice.
 `read_log` returns the events as if the run had never been interrupted.
@@ -207,7 +207,7 @@ class _Field:
 
 
 def _fields_of(kind: type[Event]) -> dict[str, _Field]:
-    hints, nullable = typing.get_type_hints(kind), {"perplexity"}
+    hints, nullable = typing.get_type_hints(kind), {"perplexity", "bits_per_byte"}
     fields = {}
     for field in dataclasses.fields(kind):
         hint = hints[field.name]

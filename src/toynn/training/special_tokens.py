@@ -43,8 +43,10 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     too.
     """
     meta = data.meta
-    theirs = parsed_tokenizer(data.tokenizer)
+    theirs = None if data.tokenizer is None else parsed_tokenizer(data.tokenizer)
     if model is None:
+        if theirs is None:
+            return SpecialTokens(None, None, None)
         before = tokens_around(theirs).before
         notes = _note_of_begin("the tokenizer of the data", theirs, before, meta.eos_id)
         return SpecialTokens(data.tokenizer, meta.eos_id, before[0] if before else meta.bos_id, notes=tuple(notes))
@@ -54,6 +56,10 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     name = kept.foreign.name
     kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))  # it is another model now
     notes = [f"the name {name!r:.60} of the model is not kept: exports use the name of the run"] if name else []
+    if theirs is None:
+        if model.tokenizer is not None:
+            notes.append("the data has no tokenizer: its ids must be those of the model's tokenizer")
+        return dataclasses.replace(kept, notes=tuple(notes))
     tokenizer = theirs if model.tokenizer is None else parsed_tokenizer(model.tokenizer)
     around = TokensAround([], []) if model.tokenizer is None else tokens_around(tokenizer)
     if meta.eos_id is not None and model.eos_id is None:
@@ -109,7 +115,7 @@ def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, t
     grows if they need it (`resized`). Otherwise the model is returned unchanged.
     """
     model = init.model
-    if model.tokenizer is None or same_encoding(model.tokenizer, data.tokenizer):
+    if model.tokenizer is None or data.tokenizer is None or same_encoding(model.tokenizer, data.tokenizer):
         return init, ()
     known = encoding_rules(model.tokenizer)["added"]
     added = json.loads(parsed_tokenizer(data.tokenizer).to_str())["added_tokens"]

@@ -59,7 +59,7 @@ def data_identity(meta: DataMeta) -> DataIdentity:
     return DataIdentity(
         train=meta.splits["train"].sha256,
         validation=meta.splits["validation"].sha256,
-        tokenizer=meta.tokenizer.sha256,
+        tokenizer=None if meta.tokenizer is None else meta.tokenizer.sha256,
     )
 
 
@@ -137,7 +137,7 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
             f"model.{key} is {getattr(config.model, key)!r}, but {init.path} has {getattr(shape, key)!r}; "
             "leave out the section [model]"
         )
-    if model.tokenizer is None or not same_encoding(model.tokenizer, data.tokenizer):
+    if data.tokenizer is not None and not (model.tokenizer and same_encoding(model.tokenizer, data.tokenizer)):
         raise TinyNNValueError(f"data: {args.data} has another tokenizer than {init.path}; {_remedy(init)}")
     if data.meta.vocab_size > model.shape.vocab:
         raise TinyNNValueError(

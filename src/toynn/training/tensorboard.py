@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +37,9 @@ class TensorBoardView:
         if self._writer is None:
             raise SessionError("the event Started must come first: pass the view to `train` as a callback")
         for name in names:
-            self._writer.add_scalar(f"{group}/{name}", getattr(event, name), event.step)
+            value = getattr(event, name)
+            if name != "bits_per_byte" or not math.isnan(value):  # NaN: the size of the text is unknown
+                self._writer.add_scalar(f"{group}/{name}", value, event.step)
 
     def close(self) -> None:
         """Write the remaining data. A second call does nothing."""

@@ -177,7 +177,7 @@ class _Trainer:
                 step=self._step,
                 loss=loss,
                 perplexity=math.exp(loss) if loss < 700 else math.inf,
-                bits_per_byte=loss * self._validation.tokens / math.log(2) / self._validation.bytes,
+                bits_per_byte=self._validation.bits_per_byte(loss),
                 tokens=self._validation.tokens,
                 seconds=time.perf_counter() - began,
                 best=best,

@@ -39,11 +39,12 @@ class DataIdentity:
 
     train: str
     validation: str
-    tokenizer: str
+    tokenizer: str | None  # None: the data has no tokenizer
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            sha256_digest(field.name, getattr(self, field.name))
+            if (digest := getattr(self, field.name)) is not None or field.name != "tokenizer":
+                sha256_digest(field.name, digest)
 
 
 @dataclass(frozen=True)

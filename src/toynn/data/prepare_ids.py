@@ -1,0 +1,129 @@
+"""Make a data folder from files of packed token ids."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from toynn.arguments import integer, real
+from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
+from toynn.data.splits import TRAIN, VALIDATION
+from toynn.data.token_file import TokenFile, open_token_file
+from toynn.data.token_writer import TokenWriter
+from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.storage.durable_files import sha256_of
+from toynn.storage.new_folder import new_folder
+from toynn.storage.regular_files import naming_file, path_of, read_regular
+
+
+def validation_ids(n: int, share: float) -> int:
+    """Return how many of n ids are for validation: the last ones. Neither split is empty if share is above 0."""
+    if share == 0:
+        return 0
+    if n < 2:
+        raise TinyNNValueError(f"validation: {n} id cannot be divided; add ids, or use validation 0")
+    return min(max(round(n * share), 1), n - 1)
+
+
+def prepare_ids(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    vocab_size: int | None = None,
+    tokenizer: Path | bytes | None = None,
+    validation: float = 0.05,
+    eos: str | None = None,
+) -> DataMeta:
+    """Make the data folder `out` from files of packed ids, in their order. The last ids are for validation.
+
+    Args:
+        paths: files of int32 ids, flat or with the header TOYC.
+        out: the folder to make; see `toynn.data.prepare.prepare`.
+        vocab_size: number of ids of the vocabulary. Default: that of the header, or else what the tokenizer needs.
+        tokenizer: the tokenizer.json that the ids are from, its path or content. Without one, the model cannot read or
+            write text.
+        validation: share of the ids for validation, from 0 (none) to below 1.
+        eos: the token that ends a document, for the model to stop at; it must be one of the tokenizer. None: unknown.
+
+    Raises:
+        TinyNNValueError, TinyNNTypeError: an argument, with its name; vocabularies that differ.
+        FileFormatError: a file that is damaged, or has an id outside the vocabulary, with its position.
+        OSError: a file that cannot be read or written. After an error nothing is left in `out`.
+    """
+    share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
+    given = None if vocab_size is None else integer("vocab_size", vocab_size, 1)
+    content = tokenizer if isinstance(tokenizer, bytes | None) else read_regular(path_of("tokenizer", tokenizer))
+    needed, eos_id = (0, None) if content is None else _of_tokenizer(content, eos)
+    if content is None and eos is not None:
+        raise TinyNNValueError(f"eos: {eos!r:.60} needs a tokenizer, which says what id it has; leave it out")
+    files = (*(f"{split}.bin" for split in SPLITS), *(() if content is None else (TOKENIZER,)), META)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_token_file(f"paths[{i}]", path)) for i, path in enumerate(paths)]
+        if not opened:
+            raise TinyNNValueError("paths must have at least one file, got none")
+        vocab = _vocab(opened, given, needed)
+        n = sum(one.n for one in opened)
+        tail = n - validation_ids(n, share)
+        with new_folder("out", path_of("out", out), files) as folder:
+            sources = [Source(one.path.name, one.start + 4 * one.n, sha256_of(one.path)) for one in opened]
+            splits = _packed(folder, opened, vocab, tail)
+            described = None
+            if content is not None:
+                with naming_file(folder / TOKENIZER):
+                    (folder / TOKENIZER).write_bytes(content)
+                described = TokenizerFile(TOKENIZER, sha256_of(folder / TOKENIZER))
+            meta = DataMeta(dtype_of(vocab), vocab, splits, described, eos_id, eos_id, sources)
+            with naming_file(folder / META):
+                (folder / META).write_text(meta.to_json(), encoding="utf-8")
+    return meta
+
+
+def dtype_of(vocab: int) -> str:
+    """Return the type of token files with this vocabulary."""
+    return "uint16" if vocab <= 1 << 16 else "uint32"
+
+
+def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
+    """Return the number of ids that the tokenizer needs, and the id of eos."""
+    from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer  # it needs the extra toynn[cli]
+
+    try:
+        model = parsed_tokenizer(content)
+    except TinyNNValueError as error:
+        raise FileFormatError(f"tokenizer: it cannot be used: {error}") from None
+    eos_id = None if eos is None else model.token_to_id(eos)
+    if eos is not None and eos_id is None:
+        raise TinyNNValueError(f"eos: {eos!r:.60} is not a token of the tokenizer")
+    return ids_needed(model), eos_id
+
+
+def _vocab(files: Sequence[TokenFile], given: int | None, needed: int) -> int:
+    """Return the size of the vocabulary. Raises TinyNNValueError if it is unknown, differs, or is too small."""
+    known = next((one.vocab for one in files if one.vocab is not None), None)
+    vocab = given or known or needed or files[0].vocab_of(None, "vocab_size")
+    for one in files:
+        if one.vocab is not None:
+            one.vocab_of(vocab, "vocab_size")
+    if vocab < needed:
+        raise TinyNNValueError(f"vocab_size = {vocab} is too small: the tokenizer needs {needed} ids")
+    return vocab
+
+
+def _packed(folder: Path, files: Sequence[TokenFile], vocab: int, tail: int) -> dict[str, Split]:
+    """Write the token files of both splits, and return their descriptions. The validation split begins at id `tail`."""
+    writers = {name: TokenWriter(folder / f"{name}.bin", dtype_of(vocab)) for name in SPLITS}
+    try:
+        done = 0
+        for one in files:
+            for ids in one.pieces(vocab):
+                cut = min(max(tail - done, 0), ids.size)
+                for name, part in ((TRAIN, ids[:cut]), (VALIDATION, ids[cut:])):
+                    writers[name].add_ids(part)
+                done += ids.size
+        return {name: dataclasses.replace(writer.finished(), documents=None) for name, writer in writers.items()}
+    except BaseException:
+        for writer in writers.values():
+            writer.abandon()
+        raise
