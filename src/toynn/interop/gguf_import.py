@@ -81,30 +81,17 @@ def import_gguf(path: Path) -> TrainedModel:
     """
     with GgufModel(path) as model, naming(model.path):
         values = model.values
-        if (arch := values.text("general.architecture")) != "llama":
-            raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only 'llama'")
-        toy = is_toy_file(values, model.tensors)
-        _refuse_what_is_not_computed(values, SCALING_KEYS if toy else ())
-        cfg = _config(values, model.tensors)
-        zeros = _checked_names(model.tensors, cfg, toy)
+        cfg, toy = read_shape(model)
         tokenizer = _tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
         bos_id, ends = _special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
-        if toy:
-            scaling = read_toy_scaling(values)
-        else:
-            factors = model.read(ROPE_FREQS) if ROPE_FREQS in model.tensors else None
-            scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
-        for name in zeros:
-            if model.read(name).any():
-                raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for weight in weights_of(cfg):
-            stored = _read_rows(model, stored_names(weight, model.tensors))
+            stored = read_rows(model, stored_names(weight, model.tensors))
             interleaved = weight.rotated_heads > 0 and not toy
             weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
         return TrainedModel(
-            dataclasses.replace(cfg, rope_scaling=scaling),
+            cfg,
             weights,
             tokenizer,
             eos_id=ends[0] if ends else None,
@@ -112,6 +99,30 @@ def import_gguf(path: Path) -> TrainedModel:
             other_eos_ids=tuple(ends[1:]),
             foreign=foreign,
         )
+
+
+def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
+    """Return the shape of a model, and whether it is one of toy, with the rows of q and k in halves.
+
+    Everything but the tokenizer is checked. Raises FileFormatError, without the path, for a model that toynn does not
+    support.
+    """
+    values = model.values
+    if (arch := values.text("general.architecture")) != "llama":
+        raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only 'llama'")
+    toy = is_toy_file(values, model.tensors)
+    _refuse_what_is_not_computed(values, SCALING_KEYS if toy else ())
+    cfg = _config(values, model.tensors)
+    zeros = _checked_names(model.tensors, cfg, toy)
+    if toy:
+        scaling = read_toy_scaling(values)
+    else:
+        factors = model.read(ROPE_FREQS) if ROPE_FREQS in model.tensors else None
+        scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
+    for name in zeros:
+        if model.read(name).any():
+            raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
+    return dataclasses.replace(cfg, rope_scaling=scaling), toy
 
 
 def _refuse_what_is_not_computed(values: GgufValues, also_read: tuple[str, ...]) -> None:
@@ -269,7 +280,7 @@ def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
     )
 
 
-def _read_rows(model: GgufModel, names: list[str]) -> npt.NDArray[np.float32]:
+def read_rows(model: GgufModel, names: list[str]) -> npt.NDArray[np.float32]:
     """Return the rows of one or several tensors, one after the other, as f32."""
     parts = [model.read(name) for name in names]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -20,9 +20,11 @@ from toynn.initialised import Initialised
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
 from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
+from toynn.tinynn.memory import want_memory
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # as llama-gguf-split names the files
 _MOST_PARTS = 999  # each is an open file
+_CHUNK = 1 << 24  # bytes that are copied at once
 
 
 class GgufModel(Initialised):
@@ -67,21 +69,27 @@ class GgufModel(Initialised):
         """Close the files. Closing twice is harmless."""
         self._open.close()
 
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Return the values of a tensor as f32, in its shape.
+    def read(self, name: str, first: int = 0, n: int | None = None) -> npt.NDArray[np.float32]:
+        """Return the values of a tensor as f32, in its shape; or n of its rows from a first one on.
 
         Raises:
-            TinyNNValueError: there is no tensor of this name.
+            TinyNNValueError: there is no tensor of this name, or no such rows.
             FileFormatError: the file became shorter since it was opened.
             TinyNNMemoryError: there is not enough memory.
         """
         tensor = self.tensor(name)
-        stored = np.empty(tensor.nbytes, dtype=np.uint8)
+        rows = tensor.shape[0]
+        at = integer("first", first, 0, rows - 1)
+        count = rows - at if n is None else integer("n", n, 1, rows - at)
+        if len(tensor.shape) == 1 and count != rows:  # blocks of numbers go across the elements of a vector
+            return self.read(name)[at : at + count]
+        nbytes = tensor.nbytes * count // rows
+        stored = np.empty(nbytes, dtype=np.uint8)
         path, file = self._files[tensor.part]
-        file.seek(tensor.offset)
-        if file.readinto(stored.data) != tensor.nbytes:  # type: ignore[attr-defined]
+        file.seek(tensor.offset + tensor.nbytes * at // rows)
+        if file.readinto(stored.data) != nbytes:  # type: ignore[attr-defined]
             raise FileFormatError(f"the file {path.name} became shorter while it was read")
-        return nn.tnn_dequantize(tensor.type, stored, tensor.shape)
+        return nn.tnn_dequantize(tensor.type, stored, (count, *tensor.shape[1:]))
 
     def tensor(self, name: str) -> GgufTensor:
         """Return the description of a tensor. Raises TinyNNValueError if there is no tensor of this name."""
@@ -159,11 +167,12 @@ class MappedGguf(GgufModel):
     a tensor as f32. A session keeps the mapping until it is closed, also after this object is closed.
     """
 
-    __slots__ = ("_mapped",)
+    __slots__ = ("_copies", "_mapped")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._mapped: list[nn.MappedFile] = []
+        self._copies: dict[int, nn.MappedFile] = {}
         try:
             for one, file in self._files:
                 self._mapped.append(nn.MappedFile(file, printable(one)))
@@ -176,7 +185,7 @@ class MappedGguf(GgufModel):
 
     def close(self) -> None:
         """Close the files. Sessions that use them keep their mappings. Closing twice is harmless."""
-        for file in self._mapped:
+        for file in (*self._mapped, *self._copies.values()):
             file.close()
         super().close()
 
@@ -201,8 +210,10 @@ class MappedGguf(GgufModel):
             result = nn.tnn_input_3d_persistent_mmap(s, sizes[0], sizes[1], sizes[2], tensor.type, tensor.offset)
         return result
 
-    def rows(self, s: nn.Session, name: str, first: int, n: int) -> nn.Tensor:
+    def rows(self, s: nn.Session, name: str, first: int, n: int, copy: bool = False) -> nn.Tensor:
         """Declare n rows of a matrix, or n elements of a vector, as a weight of the session: [cols, n], or [n].
+
+        copy: use a copy of the file in memory, which later changes of the file do not affect. The first use makes it.
 
         Raises as `whole` does, and TinyNNValueError if the rows are not part of the tensor.
         """
@@ -217,7 +228,24 @@ class MappedGguf(GgufModel):
         if at % per_block or count % per_block:
             raise TinyNNValueError(f"first and n must be multiples of {per_block}, the block size of {name!r:.80}")
         offset = tensor.offset + tensor.nbytes * at // total
-        nn.tnn_session_attach_weight_mmap(s, self._mapped[tensor.part])
+        nn.tnn_session_attach_weight_mmap(s, self._copy(tensor.part) if copy else self._mapped[tensor.part])
         if len(tensor.shape) == 1:
             return nn.tnn_input_1d_persistent_mmap(s, count, tensor.type, offset)
         return nn.tnn_input_2d_persistent_mmap(s, count, math.prod(tensor.shape[1:]), tensor.type, offset)
+
+    def _copy(self, part: int) -> nn.MappedFile:
+        """Return a copy of a file in memory, made once."""
+        if part not in self._copies:
+            source = self._mapped[part]
+            want_memory("gguf", len(source), f"a copy of {source.name}")
+            with _file_in_memory() as target:
+                for start in range(0, len(source), _CHUNK):
+                    target.write(source.read(start, min(_CHUNK, len(source) - start)).data)
+                target.flush()
+                self._copies[part] = nn.MappedFile(target, f"the copy of {source.name}")
+        return self._copies[part]
+
+
+def _file_in_memory() -> BinaryIO:
+    """Return an empty file in memory."""
+    return os.fdopen(os.memfd_create("toynn"), "w+b")

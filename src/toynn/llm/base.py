@@ -7,10 +7,31 @@ from abc import ABC, abstractmethod
 
 from toynn.arguments import FloatArray, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.llm.parameters import Parameters
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import Weight
+from toynn.tinynn import Session, Tensor
+
+
+class StoredWeights(ABC):
+    """The weights of a base in its own types.
+
+    interleaved: the rows of q and k are in the order of llama.cpp, in which RoPE rotates neighbouring rows. Otherwise
+        they are in halves, as in toynn.
+    """
+
+    interleaved: bool
+
+    @abstractmethod
+    def declare(self, session: Session, weight: Weight) -> Tensor | None:
+        """Declare a weight, or one head of it, as a persistent tensor that has its values already.
+
+        Returns None for a weight that must be declared in F32 and set to `values`.
+        """
+
+    @abstractmethod
+    def values(self, weight: Weight) -> FloatArray:
+        """Return a weight, or one head of it, as f32 of its size, with its rows in the order of the base."""
 
 
 class Base(ABC):
@@ -23,17 +44,15 @@ class Base(ABC):
 
     @abstractmethod
     def values(self, weight: Weight) -> FloatArray:
-        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in halves order."""
+        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in halves."""
 
-    def upload_to(self, parameters: Parameters) -> None:
-        """Set all weights of a model, except those of its adapters."""
-        for name, one in parameters.by_name.items():
-            if not one.weight.adapter:
-                parameters.upload(name, self.values(one.weight))
+    @abstractmethod
+    def stored(self, copy: bool) -> StoredWeights | None:
+        """Return the weights in the types of a file, mapped or as a copy in memory. None: the base is not a file."""
 
 
 class LoadedBase(Base):
-    """A model in memory."""
+    """A model in memory, whose weights are f32."""
 
     def __init__(self, model: TrainedModel) -> None:
         self.shape, self._weights = model.shape, model.weights
@@ -45,12 +64,17 @@ class LoadedBase(Base):
         rows = weight.size[0]
         return values[weight.head * rows : (weight.head + 1) * rows]
 
+    def stored(self, copy: bool) -> StoredWeights | None:  # noqa: ARG002 (the weights are f32 in memory already)
+        return None
+
 
 def base_of(gguf: object) -> Base:
     """Return the base for the argument `gguf`. Raises TinyNNTypeError."""
+    if isinstance(gguf, Base):
+        return gguf
     if isinstance(gguf, TrainedModel):
         return LoadedBase(gguf)
-    raise TinyNNTypeError(f"gguf must be a TrainedModel, got {kind_of(gguf)}")
+    raise TinyNNTypeError(f"gguf must be a GgufBase or a TrainedModel, got {kind_of(gguf)}")
 
 
 def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
+from toynn.llm.base import StoredWeights
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
 from toynn.llm.options import RecipeOptions
@@ -62,18 +63,27 @@ class Layout(ABC):
     labels_name: ClassVar[str]
 
     def __init__(
-        self, session: Session, shape: ModelShape, options: RecipeOptions, tuning: Tuning = EVERYTHING
+        self,
+        session: Session,
+        shape: ModelShape,
+        options: RecipeOptions,
+        tuning: Tuning = EVERYTHING,
+        stored: StoredWeights | None = None,
     ) -> None:
-        """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated."""
+        """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated.
+
+        tuning: which weights are trained. stored: the weights of a base in its own types, for those that are frozen.
+        """
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
         weights = self.weights_of(shape)
         tnn_session_set_graph_capacity(session, min(self.capacity(shape), MAX_GRAPH_NODES))
-        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype)
+        declared = None if stored is None else stored.declare
+        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
         tnn_tensor_set_name(session, self.token_ids, "token_ids")
         self.mask = self.declare_mask()
-        self._rope = RopeOfModel(session, shape)
+        self._rope = RopeOfModel(session, shape, stored is not None and stored.interleaved)
         tnn_finalize_weights(session)
         self.fill_mask()
         self._rope.upload()

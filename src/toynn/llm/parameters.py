@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,8 +99,10 @@ class Parameter:
 
 
 class Parameters:
-    """Declares weights in F32, each trained one followed by its moments, and finds them by name.
+    """Declares weights, each trained one followed by its moments, and finds them by name.
 
+    declared: a function that declares a frozen weight in its own type and with its values, or returns None. All other
+        weights are F32. Default: all.
     tuning: which weights are trained, and which adapters the model has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
@@ -115,8 +117,11 @@ class Parameters:
         weights: Iterable[Weight],
         tuning: Tuning = EVERYTHING,
         weight_dtype: int = TNN_F32,
+        declared: Callable[[Session, Weight], Tensor | None] | None = None,
     ) -> None:
         self._s = session
+        self._declared = declared
+        self._filled: set[str] = set()  # names of the weights that were declared with their values
         self._shape = shape
         self._rounded_to = None if weight_dtype == TNN_F32 else weight_dtype
         self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # by the name of a weight or moment
@@ -127,7 +132,12 @@ class Parameters:
             self._declare(weight, tuning.trains(weight))
 
     def _declare(self, weight: Weight, trained: bool) -> None:
-        tensor = self._named(weight.name, weight.size)
+        tensor = None
+        if self._declared is not None and not trained and not weight.adapter:
+            tensor = self._declared(self._s, weight)
+        if tensor is not None:
+            self._filled.add(weight.name)
+        tensor = self._named(weight.name, weight.size, tensor)
         m = v = None
         if trained:
             tnn_set_param(self._s, tensor)
@@ -139,8 +149,10 @@ class Parameters:
             rounded = len(weight.size) == 2 and not weight.adapter
             self.tree.layers[weight.layer].add(weight, tensor, self._rounded_to if rounded else None)
 
-    def _named(self, name: str, size: tuple[int, ...]) -> Tensor:
-        if len(size) == 1:
+    def _named(self, name: str, size: tuple[int, ...], tensor: Tensor | None = None) -> Tensor:
+        if tensor is not None:
+            pass
+        elif len(size) == 1:
             tensor = tnn_input_1d_f32_persistent(self._s, size[0])
         else:
             tensor = tnn_input_2d_f32_persistent(self._s, size[1], size[0])
@@ -185,6 +197,12 @@ class Parameters:
         """Return the values of a weight or moment as float32 in its size."""
         tensor, size = self.tensor(name)
         return download_row_major(self._s, tensor, math.prod(size[:-1]), size[-1]).reshape(size)
+
+    def fill(self, values: Callable[[Weight], FloatArray]) -> None:
+        """Set the weights that were declared without values, but not those of adapters, which stay zero."""
+        for name, one in self.by_name.items():
+            if name not in self._filled and not one.weight.adapter:
+                self.upload(name, values(one.weight))
 
     def upload_all(self, weights: Mapping[str, npt.ArrayLike]) -> None:
         """Set all weights. Raises TinyNNValueError, before anything changes, if one is missing or unknown."""

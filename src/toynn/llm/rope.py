@@ -18,6 +18,8 @@ class Rope(Initialised):
 
     positions: i32 (n,). d_head: size of a head. base, scaling: as in `SmolLM2Config`.
     freq_factors: f32 (d_head/2,), or None for a scaling without factors (`RopeScaling.has_freq_factors`).
+    interleaved: element 2i of a head is paired with element 2i + 1, as in the GGUF files of llama.cpp. Otherwise
+        element i is paired with element i + d_head/2.
 
     Raises TinyNNTypeError for another scaling, TinyNNValueError for missing freq_factors.
     """
@@ -27,6 +29,7 @@ class Rope(Initialised):
     base: float
     scaling: RopeScaling
     freq_factors: Tensor | None
+    interleaved: bool = False
 
     def __post_init__(self) -> None:
         instance_of("scaling", self.scaling, RopeScaling)
@@ -39,8 +42,9 @@ class Rope(Initialised):
 class RopeOfModel:
     """The part of `Rope` that is the same in all graphs of a model. Make it before `tnn_finalize_weights`."""
 
-    def __init__(self, session: Session, shape: ModelShape) -> None:
-        self._session, self._shape = session, shape
+    def __init__(self, session: Session, shape: ModelShape, interleaved: bool = False) -> None:
+        """interleaved: as in `Rope`."""
+        self._session, self._shape, self._interleaved = session, shape, interleaved
         self._factors = shape.rope_scaling.freq_factors(shape.head_dim, shape.rope_base)
         self._tensor: Tensor | None = None
         if self._factors is not None:
@@ -60,4 +64,6 @@ class RopeOfModel:
     def at(self, positions: Tensor) -> Rope:
         """Return the parameters of the rotation for tokens at these positions, i32 (n,)."""
         shape = self._shape
-        return Rope(positions, shape.head_dim, shape.rope_base, shape.rope_scaling, self._tensor)
+        return Rope(
+            positions, shape.head_dim, shape.rope_base, shape.rope_scaling, self._tensor, self._interleaved
+        )  # fmt: skip

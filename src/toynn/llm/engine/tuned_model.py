@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy.typing as npt
 
-from toynn.arguments import instance_of, integer, weights_by_name
-from toynn.errors import SessionError, TinyNNValueError
+from toynn.arguments import instance_of, integer, kind_of, weights_by_name
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.lora import initial_adapters
-from toynn.llm.base import Base, base_of, checked_shape
+from toynn.llm.base import StoredWeights, base_of, checked_shape
 from toynn.llm.engine.seq_names import SeqNames
 from toynn.llm.layouts import BY_NAME
 from toynn.llm.options import RecipeOptions
@@ -155,7 +155,7 @@ class TunedModel(SeqNames):
         """Declare the model with the weights of a base, as F32. Needs `enable_full_finetune`.
 
         Args:
-            gguf: the base, a TrainedModel.
+            gguf: the base, a GgufBase (an open GGUF file, of any type) or a TrainedModel.
             cfg, untied, qkv_bias: the shape of the base; only cfg.ctx may differ from it.
             t_seq, t_batch, n_threads, oversubscribe, layout: as for `realize_for_random_init`.
 
@@ -171,7 +171,33 @@ class TunedModel(SeqNames):
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads, layout=layout)
         base = base_of(gguf)
         shape = checked_shape(base, _checked(cfg, options))
-        self._declare(shape, options, self._tuning, base.upload_to, oversubscribe)
+        self._declare(shape, options, self._tuning, lambda parameters: parameters.fill(base.values), oversubscribe)
+
+    def realize_for_mmap(
+        self,
+        gguf: object,
+        cfg: SmolLM2Config,
+        t_seq: int,
+        untied: bool,
+        qkv_bias: bool,
+        *,
+        t_batch: int = 1,
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+    ) -> None:
+        """Declare the model on a frozen base whose weights are the pages of its file, in the types of the file.
+
+        Args:
+            gguf: the base, a GgufBase. Its matrices are F32, F16, BF16 or of a quantized type that ggml multiplies.
+                Vectors of another type than F32 are copied as F32.
+            cfg, untied, qkv_bias, t_seq, t_batch, n_threads, oversubscribe: as for `realize_for_full_finetune`.
+
+        Raises as `realize_for_full_finetune` does, SessionError after `enable_full_finetune`, and MappedFileError if
+        the file was changed. In a base with interleaved rows the rows of q and k, and those of an adapter's B, are in
+        the order of the file.
+        """
+        options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
+        self._realize_on_frozen("realize_for_mmap", gguf, cfg, options, oversubscribe, copy=False)
 
     def realize_for_q8_copy(
         self,
@@ -185,28 +211,42 @@ class TunedModel(SeqNames):
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
-        """Declare the model on a copy of a base, whose weights keep their types and are frozen.
+        """Declare the model on a copy of a frozen base in memory, whose weights keep their types.
 
-        Args, Raises: as for `realize_for_full_finetune`; SessionError with `enable_full_finetune`.
+        Args:
+            gguf: the base, a GgufBase or a TrainedModel (whose weights are F32).
+            The others are as for `realize_for_full_finetune`.
+
+        Raises as `realize_for_mmap` does.
         """
-        self._require_unrealized()
-        self._require_frozen_base("realize_for_q8_copy")
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
-        base = base_of(gguf)
-        self._realize_adapted(base, checked_shape(base, _checked(cfg, options)), options, oversubscribe)
+        self._realize_on_frozen("realize_for_q8_copy", gguf, cfg, options, oversubscribe, copy=True)
 
-    def _realize_adapted(self, base: Base, shape: ModelShape, options: RecipeOptions, oversubscribe: bool) -> None:
-        rank = self._tuning.q_rank
-        if rank > shape.head_dim:
-            raise TinyNNValueError(f"rank must be from 1 to head_dim = {shape.head_dim}, got {rank}")
-        self._declare(shape, options, self._tuning, base.upload_to, oversubscribe)
-
-    def _require_frozen_base(self, call: str) -> None:
+    def _realize_on_frozen(
+        self,
+        call: str,
+        gguf: object,
+        cfg: SmolLM2Config,
+        options: RecipeOptions,
+        oversubscribe: bool,
+        *,
+        copy: bool,
+    ) -> None:
+        self._require_unrealized()
         if self._tuning.layers or self._tuning.globals_too:
             raise SessionError(
                 f"{call} freezes the base, so it cannot be used for full fine-tuning; call "
                 "realize_for_full_finetune instead"
             )
+        base = base_of(gguf)
+        shape = checked_shape(base, _checked(cfg, options))
+        if self._tuning.q_rank > shape.head_dim:
+            raise TinyNNValueError(f"rank must be from 1 to head_dim = {shape.head_dim}, got {self._tuning.q_rank}")
+        stored = base.stored(copy)
+        if stored is None and not copy:
+            raise TinyNNTypeError(f"gguf must be a GgufBase, because a {kind_of(gguf)} is not a file")
+        values = base.values if stored is None else stored.values
+        self._declare(shape, options, self._tuning, lambda parameters: parameters.fill(values), oversubscribe, stored)
 
     # ---- what is uploaded after realize ----
 
@@ -257,11 +297,12 @@ class TunedModel(SeqNames):
         tuning: Tuning,
         fill: Callable[[Parameters], None],
         oversubscribe: bool,
+        stored: StoredWeights | None = None,
     ) -> None:
         """Declare the model on a new session and fill its weights. An error leaves the engine closed."""
         session = Session(0, options.n_threads, oversubscribe)
         try:
-            self._layout = BY_NAME[options.layout](session, shape, replace(options), tuning)
+            self._layout = BY_NAME[options.layout](session, shape, replace(options), tuning, stored)
             fill(self._layout.parameters)
         except BaseException:
             self._layout = None

@@ -7,6 +7,7 @@ from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.llm.recipes.recipe import Recipe
 from toynn.model.config import SmolLM2Config
+from toynn.model.trained_model import TrainedModel
 from toynn.tinynn import TNN_F32, Tensor
 
 
@@ -30,7 +31,7 @@ class LoRA(Recipe):
         """Declare the base and its adapters, set the adapters to their initial values, and build the training step.
 
         Args:
-            gguf_handle: the base, a TrainedModel.
+            gguf_handle: the base, a GgufBase, whose file is mapped, or a TrainedModel.
             cfg: the shape of the base; only ctx may differ from it.
             rank: rank of the adapters, from 1 to head_dim.
             opts: t_seq, t_batch, untied, qkv_bias, n_threads; seed and init_scale are those of A.
@@ -48,7 +49,8 @@ class LoRA(Recipe):
         engine = self._engine
         engine.enable_lora_q(rank)
         engine.enable_lora_q_adamw()
-        engine.realize_for_q8_copy(
+        realize = engine.realize_for_q8_copy if isinstance(gguf_handle, TrainedModel) else engine.realize_for_mmap
+        realize(
             gguf_handle, cfg, opts.t_seq, opts.untied, opts.qkv_bias, t_batch=opts.t_batch, n_threads=opts.n_threads
         )
         try:

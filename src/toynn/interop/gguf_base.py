@@ -1,0 +1,88 @@
+"""GgufBase: an open GGUF file as the base of fine-tuning, whose tensors can be used without a copy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import TracebackType
+
+from toynn.arguments import FloatArray
+from toynn.interop.file_errors import naming
+from toynn.interop.gguf_import import read_rows, read_shape
+from toynn.interop.gguf_model import MappedGguf
+from toynn.interop.rope_order import to_halves
+from toynn.interop.toy_format import stored_names
+from toynn.llm.base import Base, StoredWeights
+from toynn.model.weights import Weight
+from toynn.storage.regular_files import path_of
+from toynn.tinynn import TNN_F32, Session, Tensor
+
+
+class GgufBase(Base):
+    """An open GGUF file of the `llama` architecture, of llama.cpp or of the reference. Its tokenizer is not read.
+
+    It can be the base of several models at once. A model that maps the file keeps the mapping until it is closed, also
+    after this object is closed.
+
+    shape: the sizes and variants of the model in the file.
+
+    Raises:
+        FileFormatError: the file is damaged, or toynn does not support it. The message names the file and the reason.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._gguf = MappedGguf(path_of("path", path))
+        try:
+            with naming(self._gguf.path):
+                self.shape, self._halves = read_shape(self._gguf)
+        except BaseException:
+            self._gguf.close()
+            raise
+
+    def values(self, weight: Weight) -> FloatArray:
+        values = self.values_as_stored(weight)
+        if self._halves or not weight.row.rotated:
+            return values
+        return to_halves(values, weight.rotated_heads if weight.head is None else 1)
+
+    def values_as_stored(self, weight: Weight) -> FloatArray:
+        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in the order of the file."""
+        with naming(self._gguf.path):
+            if weight.name in self._gguf.tensors or weight.head is None:
+                return read_rows(self._gguf, stored_names(weight, self._gguf.tensors))
+            return self._gguf.read(weight.whole, weight.head * weight.size[0], weight.size[0])
+
+    def stored(self, copy: bool) -> StoredWeights:
+        return _StoredWeights(self, self._gguf, interleaved=not self._halves, copy=copy)
+
+    def close(self) -> None:
+        """Close the file. Closing twice is harmless."""
+        self._gguf.close()
+
+    def __enter__(self) -> GgufBase:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _StoredWeights(StoredWeights):
+    base: GgufBase
+    gguf: MappedGguf
+    interleaved: bool
+    copy: bool
+
+    def declare(self, session: Session, weight: Weight) -> Tensor | None:
+        whole = weight.name in self.gguf.tensors
+        name = weight.name if whole else weight.whole
+        if len(weight.size) == 1 and self.gguf.tensor(name).type != TNN_F32:
+            return None  # ggml adds and multiplies with vectors of F32 only
+        first = 0 if whole or weight.head is None else weight.head * weight.size[0]
+        return self.gguf.rows(session, name, first, weight.size[0], self.copy)
+
+    def values(self, weight: Weight) -> FloatArray:
+        return self.base.values_as_stored(weight)

@@ -1,0 +1,324 @@
+"""GgufBase: models whose frozen weights are the pages of a GGUF file, or a copy of it, in the types of the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gguf_bytes import F32 as GGUF_F32
+from gguf_bytes import STRING, U32, GgufBytes, scalar
+from oracle.variants import Variant
+from quantized import TYPES, random_blocks
+from toynn import (
+    AdamW,
+    FileFormatError,
+    LlamaSeqEngine,
+    LoRA,
+    RecipeOptions,
+    RopeScaling,
+    SessionError,
+    SmolLM2Config,
+    TinyNNTypeError,
+    TinyNNValueError,
+)
+from toynn import tinynn as nn
+from toynn.errors import MappedFileError
+from toynn.interop import GgufBase, export_gguf, export_toy, import_gguf
+from toynn.interop.rope_order import to_halves, to_interleaved
+from toynn.model.trained_model import TrainedModel
+from tuned_models import BASES, base_of, random_adapters
+
+F32 = npt.NDArray[np.float32]
+
+RANK = 2
+# How far logits and gradients may be from those of the same values in f32, relative to the largest one: ggml rounds
+# the second operand of a product to the type that it multiplies the first one with.
+CLOSE = {"toy": 2e-6, "f32": 2e-6, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
+each_format = pytest.mark.parametrize("form", CLOSE)
+each_way = pytest.mark.parametrize("way", ["mmap", "q8_copy"])
+
+
+def variant() -> Variant:
+    """Return a base with grouped heads, biases, and rows that are multiples of a block of Q8_0."""
+    scaling = RopeScaling.llama3_hf(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
+    cfg = SmolLM2Config(29, 32, 4, 2, 64, 2, 64, 100.0, 1e-5, head_dim=16, rope_scaling=scaling)
+    return Variant(cfg, 6, untied=True, qkv_bias=True)
+
+
+def written(path: Path, form: str) -> tuple[Path, TrainedModel]:
+    """Write a base, and return it as it is in the file, as f32."""
+    model, _ = base_of(variant())
+    if form == "toy":  # it has no llama3_hf scaling
+        shape = dataclasses.replace(model.shape, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 64))
+        export_toy(dataclasses.replace(model, shape=shape), path)
+    else:
+        export_gguf(model, path, form)
+    return path, import_gguf(path)
+
+
+def realize(engine: LlamaSeqEngine, base: GgufBase | TrainedModel, way: str = "mmap", rank: int = 0) -> None:
+    if rank:
+        engine.enable_lora_q(rank)
+        engine.enable_lora_q_adamw()
+    call = engine.realize_for_mmap if way == "mmap" else engine.realize_for_q8_copy
+    call(base, base.shape, variant().t_seq, True, True, n_threads=1)
+
+
+def options() -> RecipeOptions:
+    return RecipeOptions(t_seq=variant().t_seq, untied=True, qkv_bias=True, n_threads=1, init_scale=0.01)
+
+
+def step(recipe: LoRA, first: bool = True) -> float:
+    one = variant()
+    return recipe.step(one.ids(), one.positions(), one.labels(), AdamW(lr=0.01).hp(1), first)
+
+
+# ---- the values of the file ----
+
+
+@each_format
+@each_way
+def test_logits_are_those_of_the_imported_model(tmp_path: Path, form: str, way: str) -> None:
+    path, model = written(tmp_path / "base.gguf", form)
+    ids = variant().ids()
+    with GgufBase(path) as base, LlamaSeqEngine() as engine, LlamaSeqEngine() as imported:
+        realize(engine, base, way)
+        realize(imported, model, "q8_copy")
+        got, want = engine.forward(ids), imported.forward(ids)
+        np.testing.assert_allclose(got, want, rtol=0, atol=CLOSE[form] * np.abs(want).max())
+        if form not in ("toy", "f32"):
+            assert not np.array_equal(got, want)
+        interleaved = form != "toy"
+        for name in engine.weights:
+            stored, value = engine.download_weight(name), imported.download_weight(name)
+            rotated = ".attn_q." in name or ".attn_k." in name
+            np.testing.assert_array_equal(stored, to_interleaved(value, 1) if interleaved and rotated else value)
+
+
+@each_format
+def test_loss_and_the_gradients_of_adapters_are_those_on_the_imported_model(tmp_path: Path, form: str) -> None:
+    path, model = written(tmp_path / "base.gguf", form)
+    _, weights = base_of(variant())
+    adapters = random_adapters(weights, RANK)
+    with GgufBase(path) as base, LoRA(pin=True) as mapped, LoRA(pin=True) as imported:
+        mapped.realize(base, base.shape, RANK, options())
+        imported.realize(model, model.shape, RANK, options())
+        for name, values in adapters.items():
+            imported.lora_cache.upload_weight(name, values)
+            in_order = to_interleaved(values.astype(np.float32), 1) if form != "toy" and "lora_b" in name else values
+            mapped.lora_cache.upload_weight(name, in_order)
+        assert step(mapped) == pytest.approx(step(imported), rel=CLOSE[form])
+        for name in adapters:
+            got, want = mapped.lora_cache.gradient(name), imported.lora_cache.gradient(name)
+            got = to_halves(got, 1) if form != "toy" and "lora_b" in name else got
+            np.testing.assert_allclose(got, want, rtol=0, atol=5 * CLOSE[form] * np.abs(want).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind.name != "F32"], ids=lambda kind: kind.name)
+def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "base.gguf"
+    path.write_bytes(quantized_base(kind).build())
+    model = import_gguf(path)
+    t = 4
+    opts = RecipeOptions(t_seq=t, n_threads=1, init_scale=0.05, seed=3)
+    labels = np.eye(model.shape.vocab, dtype=np.float32)[[1, 2, 3, 0]]
+
+    def gradient_of_b(base: GgufBase | TrainedModel) -> npt.NDArray[np.float64]:
+        with LoRA(pin=True) as recipe:
+            recipe.realize(base, model.shape, RANK, opts)
+            engine, is_file = recipe.lora_cache, isinstance(base, GgufBase)
+            types = {nn.tnn_tensor_dtype(engine.sess, one) for one in engine.weights.values()}
+            assert types == ({nn.TNN_F32, int(kind)} if is_file else {nn.TNN_F32})
+            recipe.step(range(t), range(t), labels, AdamW(lr=0.01).hp(1), True)
+            heads = [engine.gradient(name) for name in engine.param_names() if "lora_b" in name]
+            return np.concatenate([to_halves(one, 1) if is_file else one for one in heads]).ravel().astype(np.float64)
+
+    with GgufBase(path) as file:
+        mapped, imported = gradient_of_b(file), gradient_of_b(model)
+    assert np.linalg.norm(imported) > 0
+    assert (
+        mapped @ imported / (np.linalg.norm(mapped) * np.linalg.norm(imported)) > 0.9
+    )  # with unlike signs or rows it would be about 0
+
+
+def quantized_base(kind: Any) -> GgufBytes:
+    """Return a llama with one layer, whose matrices but those of q and k have a type."""
+    d, heads, d_ff, vocab = 256, 4, 256, 8
+    file = GgufBytes()
+    for key, value in {
+        "general.architecture": scalar(STRING, "llama"),
+        "llama.block_count": scalar(U32, 1),
+        "llama.context_length": scalar(U32, 16),
+        "llama.embedding_length": scalar(U32, d),
+        "llama.feed_forward_length": scalar(U32, d_ff),
+        "llama.attention.head_count": scalar(U32, heads),
+        "llama.attention.layer_norm_rms_epsilon": scalar(GGUF_F32, 1e-5),
+        "tokenizer.ggml.model": scalar(STRING, "no_vocab"),
+    }.items():
+        file.values.append((key, value))
+    rows = {"token_embd": vocab, "blk.0.attn_v": d, "blk.0.attn_output": d, "blk.0.ffn_gate": d_ff,
+            "blk.0.ffn_up": d_ff, "blk.0.ffn_down": d}  # fmt: skip
+    for seed, (name, n) in enumerate(rows.items()):
+        stored, _ = random_blocks(kind, n, 2 * seed, d)
+        file.tensors.append((f"{name}.weight", [d, n], int(kind), None, stored.tobytes()))
+    rng = np.random.default_rng(1)
+    for name in ("attn_q", "attn_k"):
+        values = rng.normal(0, 0.05, d * d).astype("<f4")
+        file.tensors.append((f"blk.0.{name}.weight", [d, d], 0, None, values.tobytes()))
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        file.tensors.append((f"{name}.weight", [d], 0, None, struct.pack(f"<{d}f", *[0.05] * d)))
+    return file
+
+
+# ---- full fine-tuning of a file ----
+
+
+@pytest.mark.parametrize("form", ["toy", "q8_0"])
+@pytest.mark.parametrize("layout", ["per_head", "fused"])
+def test_full_fine_tuning_starts_from_the_values_of_the_file_in_halves(tmp_path: Path, form: str, layout: str) -> None:
+    path, model = written(tmp_path / "base.gguf", form)
+    one, logits = variant(), []
+    with GgufBase(path) as base:
+        for source in (base, model):
+            with LlamaSeqEngine() as engine:
+                engine.enable_full_finetune()
+                engine.realize_for_full_finetune(
+                    source, base.shape, one.t_seq, True, True, n_threads=1, layout=layout
+                )  # fmt: skip
+                logits.append(engine.forward(one.ids()))
+    np.testing.assert_array_equal(logits[0], logits[1])
+
+
+# ---- mapped or copied ----
+
+
+def test_mapped_weights_take_no_memory_of_the_session(tmp_path: Path) -> None:
+    path, model = written(tmp_path / "base.gguf", "q8_0")
+    with GgufBase(path) as base, LlamaSeqEngine() as mapped, LlamaSeqEngine() as imported:
+        realize(mapped, base)
+        realize(imported, model, "q8_copy")
+        own = nn.tnn_session_weights_nbytes(mapped.sess)
+        assert own < nn.tnn_session_weights_nbytes(imported.sess) // 10
+
+
+@each_format
+def test_a_copy_gives_the_bits_of_the_mapped_file(tmp_path: Path, form: str) -> None:
+    path, _ = written(tmp_path / "base.gguf", form)
+    results = []
+    with GgufBase(path) as base:
+        for way in ("mmap", "q8_copy"):
+            with LlamaSeqEngine() as engine:
+                realize(engine, base, way, RANK)
+                engine.upload_lora_q_init(5, 0.1)
+                engine.build_training_step()
+                one = variant()
+                losses = [
+                    engine.train_step(one.ids(), one.labels(), AdamW(lr=0.01).hp(1), reset_moments=i == 0)[0]
+                    for i in range(3)
+                ]
+                results.append((losses, [engine.download_weight(name).tobytes() for name in engine.param_names()]))
+    assert results[0] == results[1]
+
+
+def test_training_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    path, _ = written(tmp_path / "base.gguf", "q8_0")
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    with GgufBase(path) as base, LoRA() as recipe:
+        recipe.realize(base, base.shape, RANK, options())
+        assert all("lora" in name for name in recipe.lora_cache.param_names())
+        losses = [step(recipe, first=i == 0) for i in range(4)]
+        assert losses[3] < losses[0]
+        with pytest.raises((SessionError, TinyNNValueError, TinyNNTypeError)):
+            recipe.lora_cache.upload_weight("output_norm.weight", np.ones(32))
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+
+
+def test_a_file_that_becomes_shorter_during_training_is_an_exception_and_a_copy_goes_on(tmp_path: Path) -> None:
+    path, _ = written(tmp_path / "base.gguf", "f32")
+    with GgufBase(path) as base, LoRA() as mapped, LlamaSeqEngine() as copied:
+        mapped.realize(base, base.shape, RANK, options())
+        realize(copied, base, "q8_copy")
+        step(mapped)
+        logits = copied.forward(variant().ids())
+        os.truncate(path, 4096)
+        with pytest.raises(MappedFileError, match="became shorter"):
+            step(mapped, first=False)
+        np.testing.assert_array_equal(copied.forward(variant().ids()), logits)
+        with pytest.raises((MappedFileError, FileFormatError)), LoRA() as another:
+            another.realize(base, base.shape, RANK, options())
+
+
+def test_a_model_keeps_its_file_after_the_base_is_closed(tmp_path: Path) -> None:
+    path, _ = written(tmp_path / "base.gguf", "f16")
+    with LoRA() as recipe:
+        with GgufBase(path) as base:
+            recipe.realize(base, base.shape, RANK, options())
+        path.unlink()
+        assert step(recipe) > 0
+    base.close()
+
+
+def test_vectors_in_another_type_than_f32_are_copied_as_f32(tmp_path: Path) -> None:
+    path, file = tmp_path / "base.gguf", quantized_base(TYPES[1])  # F16
+    half = np.linspace(0.5, 1.5, 256).astype("<f2")
+    path.write_bytes(file.with_tensor("output_norm.weight", [256], 1, None, half.tobytes()).build())
+    with GgufBase(path) as base, LlamaSeqEngine() as engine:
+        engine.realize_for_mmap(base, base.shape, 4, False, False, n_threads=1)
+        np.testing.assert_array_equal(engine.download_weight("output_norm.weight"), half.astype(np.float32))
+        assert nn.tnn_tensor_dtype(engine.sess, engine.weights["output_norm.weight"]) == nn.TNN_F32
+        assert np.isfinite(engine.forward(range(4))).all()
+
+
+# ---- what is refused ----
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[GgufBase]:
+    path, _ = written(tmp_path / "base.gguf", "f32")
+    with GgufBase(path) as base:
+        yield base
+
+
+def test_a_model_in_memory_cannot_be_mapped(base: GgufBase) -> None:
+    model, _ = base_of(variant())
+    with LlamaSeqEngine() as engine, pytest.raises(TinyNNTypeError, match="a TrainedModel is not a file"):
+        realize(engine, model, "mmap")
+
+
+def test_a_mapped_base_cannot_be_trained(base: GgufBase) -> None:
+    with LlamaSeqEngine() as engine:
+        engine.enable_full_finetune()
+        with pytest.raises(SessionError, match="realize_for_mmap freezes the base"):
+            realize(engine, base)
+
+
+def test_a_closed_base_is_refused(base: GgufBase) -> None:
+    base.close()
+    for way in ("mmap", "q8_copy"):
+        with LlamaSeqEngine() as engine, pytest.raises((SessionError, TinyNNValueError)):
+            realize(engine, base, way)
+
+
+def test_a_file_of_another_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "other.gguf"
+    path.write_bytes(quantized_base(TYPES[0]).set("general.architecture", scalar(STRING, "gpt2")).build())
+    with pytest.raises(FileFormatError, match=r"other\.gguf: general\.architecture is 'gpt2'"):
+        GgufBase(path)
+    with pytest.raises(OSError):
+        GgufBase(tmp_path / "nothing.gguf")
+
+
+@pytest.mark.parametrize("name", list(BASES))
+def test_another_base_is_refused(base: GgufBase, name: str) -> None:
+    model, _ = base_of(BASES[name])
+    with LlamaSeqEngine() as engine, pytest.raises(TinyNNValueError, match="that of the base"):
+        engine.realize_for_mmap(base, model.shape, 4, model.shape.untied, model.shape.qkv_bias)
