@@ -18,6 +18,7 @@ _MODULES = {
     "Evaluation": "toynn.api.evaluation",
     "FileFormatError": "toynn.errors",
     "FromScratch": "toynn.llm.recipes",
+    "GeneratedText": "toynn.api.text_stream",
     "InternalError": "toynn.errors",
     "LlamaDecoder": "toynn.llm.engine",
     "LlamaSeqEngine": "toynn.llm.engine",
@@ -34,10 +35,12 @@ _MODULES = {
     "SmolLM2Config": "toynn.model.config",
     "Tensor": "toynn.tinynn",
     "TextModel": "toynn.api.text_model",
+    "TextStream": "toynn.api.text_stream",
     "TinyNNError": "toynn.errors",
     "TinyNNMemoryError": "toynn.errors",
     "TinyNNTypeError": "toynn.errors",
     "TinyNNValueError": "toynn.errors",
+    "TokenStream": "toynn.text.sampling",
     "ToyLR": "toynn.llm.learning_rates",
     "TrainArgs": "toynn.training",
     "TrainConfig": "toynn.training",
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     from toynn.api.prepare_data import prepare as prepare
     from toynn.api.prepare_data import prepare_ids as prepare_ids
     from toynn.api.text_model import TextModel as TextModel
+    from toynn.api.text_stream import GeneratedText as GeneratedText
+    from toynn.api.text_stream import TextStream as TextStream
     from toynn.api.train_model import TrainingResult as TrainingResult
     from toynn.api.train_model import train as train
     from toynn.errors import ConfigurationError as ConfigurationError
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
     from toynn.model.config import RopeScaling as RopeScaling
     from toynn.model.config import SmolLM2Config as SmolLM2Config
     from toynn.text.sampling import Sampling as Sampling
+    from toynn.text.sampling import TokenStream as TokenStream
     from toynn.text.sampling import generate as generate
     from toynn.tinynn import Session as Session
     from toynn.tinynn import Tensor as Tensor

@@ -19,6 +19,11 @@ EXTRA_OF = {
 }
 
 
+def how_to_install(extra: str) -> str:
+    """Return the end of an error message: the command that installs an extra. toynn is installed from its source."""
+    return f"run pip install '.[{extra}]' in the source folder of toynn"
+
+
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
     """Add to a ModuleNotFoundError that the block raises the name of the extra that installs the missing library.
@@ -32,7 +37,7 @@ def naming_the_extra(extra: str | None = None) -> Iterator[None]:
         if library not in EXTRA_OF:
             raise
         raise ModuleNotFoundError(
-            f"{library} is not installed; install it with: pip install 'toynn[{extra or EXTRA_OF[library]}]'",
+            f"{library} is not installed; {how_to_install(extra or EXTRA_OF[library])}",
             name=error.name,
             path=error.path,
         ) from None

@@ -34,33 +34,33 @@ def nested(rule: dict[str, Any], n: int) -> dict[str, Any]:
 
 DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}
 REFUSED = {
-    "a table of 4 GiB": ({"normalizer": charsmap(b"\xff\xff\xff\xff\0\0\0\0")}, "names a table of 4294967295 bytes"),
-    "no table": ({"normalizer": charsmap(b"")}, "names a table of"),
-    "an empty table": ({"normalizer": charsmap(b"\0\0\0\0")}, "names a table of 0 bytes"),
+    "a table of 4 GiB": ({"normalizer": charsmap(b"\xff\xff\xff\xff\0\0\0\0")}, "table should have 4294967295 bytes"),
+    "no table": ({"normalizer": charsmap(b"")}, "its table should have"),
+    "an empty table": ({"normalizer": charsmap(b"\0\0\0\0")}, "its table should have 0 bytes"),
     "a table that points outside": (
-        {"normalizer": charsmap(struct.pack("<II", 4, 0) + b"x\0")}, "points outside of its table of 1 entries",
+        {"normalizer": charsmap(struct.pack("<II", 4, 0) + b"x\0")}, "outside its table of 1 entries",
     ),
     "texts that are not UTF-8": (
         {"normalizer": charsmap(struct.pack("<I", 1024) + bytes(1024) + b"\xff\0")}, "texts are not UTF-8",
     ),
     "in a sequence": (
-        {"normalizer": nested(nested(charsmap(b"\xff\xff\xff\xff"), 1), 1)}, "names a table of 4294967295 bytes",
+        {"normalizer": nested(nested(charsmap(b"\xff\xff\xff\xff"), 1), 1)}, "table should have 4294967295 bytes",
     ),
-    "rules that lengthen": ({"normalizer": nested(DOUBLING, 9)}, r"its normalizer can make a text 1e\+18 times as"),
+    "rules that lengthen": ({"normalizer": nested(DOUBLING, 9)}, r"its normalizer .* can make it 1e\+18 times as"),
     "a decoder that lengthens": (
-        {"decoder": {"type": "Sequence", "decoders": [DOUBLING] * 5}}, r"its decoder can make a text 1e\+10 times",
+        {"decoder": {"type": "Sequence", "decoders": [DOUBLING] * 5}}, r"its decoder .* can make it 1e\+10 times",
     ),
-    "very many rules": ({"normalizer": nested({"type": "NFC"}, 1000)}, "has 1000 rules, but the limit is 64"),
+    "very many rules": ({"normalizer": nested({"type": "NFC"}, 1000)}, "at most 64 rules, but has 1000"),
     "a long text": (
-        {"normalizer": {"type": "Prepend", "prepend": "x" * 100_000}}, "has a prepend of 100000 characters",
+        {"normalizer": {"type": "Prepend", "prepend": "x" * 100_000}}, "must have .*, but has 100000",
     ),
     "a template without the text": (
         {"post_processor": {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}},
-        "its post_processor must contain a text once, but its template contains it 0 times",
+        r"must have exactly 1 place for a text \(Sequence\), but has 0",
     ),
     "a chunk of length 0": ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "must have a length of at least"),
     "an id of 4 billion": (
-        {"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "its largest token id is 4294967295",
+        {"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "but one is 4294967295",
     ),
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ PANICS = {"type": "Sequence", "decoders": [BYTES, STRIP]}
 
 def test_a_decoder_that_panics_raises_a_value_error() -> None:
     model = parsed_tokenizer(described(decoder=PANICS))
-    with pytest.raises(TinyNNValueError, match="ids: the tokenizer fails on them"):
+    with pytest.raises(TinyNNValueError, match="ids: the tokenizer cannot decode them"):
         text_of(model, token_ids(model, ["   "])[0])
 
 
@@ -101,9 +101,9 @@ def test_a_panic_gives_one_line_and_exit_status_2(tmp_path: Path) -> None:
     decoder = {**PANICS, "decoders": [BYTES, {**STRIP, "content": "T", "start": 0}]}
     run = tmp_path / "run"
     write_checkpoint(run, dataclasses.replace(make("tied"), tokenizer=described(decoder=decoder)))
-    with load(run, n_threads=1) as model, pytest.raises(TinyNNValueError, match="the tokenizer fails on them"):
+    with load(run, n_threads=1) as model, pytest.raises(TinyNNValueError, match="the tokenizer cannot decode them"):
         model.generate("T", greedy=True)
     done = toynn("generate", str(run), "-p", "T", "--greedy")
     assert done.returncode == 2
-    assert done.stderr.startswith("toynn: ids: the tokenizer fails on them: index out of bounds"), done.stderr
+    assert done.stderr.startswith("toynn: ids: the tokenizer cannot decode them: index out of bounds"), done.stderr
     assert done.stderr.count("\n") == 1

@@ -90,13 +90,13 @@ def test_notes_about_the_export_are_printed_to_stderr(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
     out.write_text("precious")
-    assert_refused(toynn("export", run, out), "exists already; --force replaces it")
+    assert_refused(toynn("export", run, out), "already exists; name another path, or use --force to replace it")
     assert out.read_text() == "precious"
     assert toynn("export", run, out, "--force").returncode == 0
     assert out.read_bytes()[:4] == b"GGUF"
 
     folder = export_hf(make("tied"), tmp_path / "hf")
-    assert_refused(toynn("export", run, folder), "exists already; --force replaces it")
+    assert_refused(toynn("export", run, folder), "already exists; name another path, or use --force to replace it")
     (folder / "notes.txt").write_text("mine")
     assert_refused(toynn("export", run, folder, "--force"), "contains other files ('notes.txt'); give another path")
     assert_refused(toynn("export", run, run, "--force"), "contains other files")
@@ -105,7 +105,7 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert toynn("export", run, folder, "--force").returncode == 0
     assert same_weights(import_hf(folder), make("gqa"))
 
-    assert_refused(toynn("import", out, "--out", run), "exists already; name a new folder, or use --force")
+    assert_refused(toynn("import", out, "--out", run), "already exists; name a new folder, or use --force")
     assert load_checkpoint(run).step == 7
     old = load_checkpoint(run).path
     export_gguf(make("gqa", seed=3), out, overwrite=True)
@@ -118,9 +118,9 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
 def test_wrong_input_gives_exit_status_2_and_one_line(run: Path, tmp_path: Path) -> None:
     assert_refused(toynn("export", tmp_path / "none", tmp_path / "m.gguf"), "does not exist")
     assert_refused(
-        toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a run with a latest checkpoint nor a checkpoint"
+        toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a checkpoint nor a run with a latest checkpoint"
     )
-    assert_refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "neither a run with a best checkpoint")
+    assert_refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "nor a run with a best checkpoint")
     assert_refused(toynn("export", run, tmp_path / "hf", "--dtype", "f16"), "--dtype f16 is for GGUF")
     assert_refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
     assert_refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")

@@ -141,7 +141,7 @@ def test_a_rule_with_an_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> 
     described = json.loads(tokenizer())
     described["post_processor"] = template([("x", 4_000_000)], [])
     write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=json.dumps(described).encode()))
-    with pytest.raises(ValueError, match=f"needs 4000001 ids, but the model's vocabulary has {VOCAB}"):
+    with pytest.raises(ValueError, match=f"needs 4000001 ids, but the vocabulary of the model has only {VOCAB}"):
         load(tmp_path / "run", n_threads=1)
 
 
@@ -243,7 +243,7 @@ def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Pat
         notes = " ".join(next(event for event in events if isinstance(event, Started)).notes)
         assert ("generation will stop at both" in notes) is (len(ends) == 3)
         assert "puts '<s>' before a prompt, but the documents of the data do not begin with it" in notes
-        assert "the name 'Tiny Cat' of the model is not kept" in notes
+        assert "will have the name of the run, not the name 'Tiny Cat' of the model" in notes
         trained = load_checkpoint(run).model
         assert (trained.bos_id, trained.eos_id, trained.end_ids) == (500, 501, ends)
         assert trained.tokenizer == model.tokenizer
@@ -267,8 +267,11 @@ def test_tokens_that_the_tokenizer_of_the_data_adds_enlarge_the_model(tmp_path: 
     train(tmp_path / "data", tmp_path / "run", init=tmp_path / "base", steps=1, batch=1, t_seq=16, progress=False,
           callbacks=[events.append])  # fmt: skip
     notes = " ".join(next(event for event in events if isinstance(event, Started)).notes)
-    assert "adds 2 tokens to that of the model ('<|new0|>', '<|new1|>')" in notes
-    assert f"the vocabulary grows from {size} to {size + 2}, each new row is the mean of the others" in notes
+    assert "has 2 more tokens than the tokenizer of the model ('<|new0|>', '<|new1|>')" in notes
+    assert (
+        f"the vocabulary grows from {size} to {size + 2}, and each new row of the embedding is the mean of the old rows"
+        in notes
+    )
     with load(tmp_path / "run", n_threads=1) as trained:
         assert trained.shape.vocab == size + 2
         assert trained.encode("<|new1|>", special_tokens=True) == [0, size + 1]
@@ -307,10 +310,10 @@ def test_a_begin_rule_of_the_data_that_the_model_does_not_have_is_noted(added: l
     data = prepared(tmp_path / "data", rules)
     notes = notes_of(data, tmp_path / "run", tmp_path / "base")
     assert (
-        "the tokenizer of the data puts '<s>' before and nothing after a text, the model's tokenizer puts nothing "
-        "before and '</s>' after it: the run keeps the rule of the model" in notes
+        "the tokenizer of the data puts '<s>' before and nothing after a text, but the model's tokenizer puts nothing "
+        "before and '</s>' after it; the run keeps the rule of the model" in notes
     )
-    assert ("adds 1 token to that of the model" in notes) is bool(added)
+    assert ("has 1 more token than the tokenizer of the model" in notes) is bool(added)
     trained = load_checkpoint(tmp_path / "run").model
     assert tokens_around(parsed_tokenizer(trained.tokenizer or b"")) == TokensAround([], [size - 1])
     same = prepared(tmp_path / "same", with_rules(rules, [], [("</s>", size - 1)]))
@@ -409,7 +412,7 @@ def test_data_fits_the_model_in_each_of_its_forms(pre: str, form: str, tmp_path:
         theirs.add_special_tokens(["<new>"])
         data = prepared(tmp_path / "data2", json.dumps({**json.loads(theirs.to_str()), "normalizer": None}).encode())
     notes = notes_of(data, tmp_path / "run", out)
-    assert ("adds 1 token to" in notes) is (form == "larger")
+    assert ("has 1 more token than" in notes) is (form == "larger")
     assert load_checkpoint(tmp_path / "run").model.shape.vocab == size + (form == "larger")
 
 

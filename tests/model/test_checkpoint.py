@@ -64,7 +64,7 @@ def test_writing_a_step_again_always_keeps_a_latest_checkpoint(tmp_path: Path) -
 def test_an_existing_checkpoint_is_replaced_only_on_request(tmp_path: Path) -> None:
     run, (old, new) = tmp_path / "run", (random_model(seed=0), random_model(seed=1))
     first = write_checkpoint(run, old, step=3)
-    with pytest.raises(TinyNNValueError, match=r"already has a checkpoint of step 3, step-00000003; .*replace=True"):
+    with pytest.raises(TinyNNValueError, match=r"already has a checkpoint of step 3 \(step-00000003\); .*replace=True"):
         write_checkpoint(run, new, step=3)
     assert [load_checkpoint(run).path, *(run / "checkpoints").iterdir()] == [first, first]
     second = write_checkpoint(run, new, step=3, replace=True)
@@ -79,7 +79,7 @@ def test_an_existing_checkpoint_is_replaced_only_on_request(tmp_path: Path) -> N
 @pytest.mark.quick
 def test_a_link_to_a_missing_path_is_refused_as_a_run(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(TinyNNValueError, match="link is a link to nowhere, which does not exist; use another name"):
+    with pytest.raises(TinyNNValueError, match="link is a link to nowhere, which does not exist; use another path"):
         write_checkpoint(tmp_path / "link", random_model())
 
 
@@ -153,7 +153,7 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "file")
     with pytest.raises(TinyNNValueError, match="is not a folder"):
         load_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(TinyNNValueError, match="neither a run"):
+    with pytest.raises(TinyNNValueError, match="is neither a checkpoint"):
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(TinyNNValueError, match="exists and is not a run"):
         write_checkpoint(tmp_path, random_model())
@@ -166,7 +166,7 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"format": "other"}, "must have the format 'toynn-checkpoint', got 'other'"),
-        ({"version": 3}, r"has version 3 of its format, but toynn .* reads only up to version 2: upgrade toynn"),
+        ({"version": 3}, r"has version 3 of its format, but toynn .* reads only versions up to 2"),
         ({"version": "2"}, "version must be an integer, got '2'"),
         ({"step": -1}, "step must be an integer from 0"),
         ({"step": True}, "step must be an integer, got True"),
@@ -174,7 +174,7 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
         ({"eos_id": 10**9}, "eos_id"),
         ({"model": {}}, r"the key 'model\.vocab' is missing"),
         ({"extra": 1}, "unknown key 'extra'"),
-        ({"files": {}}, r"files must have weights\.safetensors"),
+        ({"files": {}}, r"files must contain weights\.safetensors"),
         ({"files": {"../x": {}}}, r"the key \'files\.\.\./x\.bytes\' is missing"),
         ({"training": []}, r"training must be a section, got \[\]"),
     ],

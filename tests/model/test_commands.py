@@ -22,6 +22,7 @@ from small_runs import final_bytes, losses
 from toynn.api.plain_progress import PlainProgress
 from toynn.cli.app import COMMANDS
 from toynn.data import load_meta
+from toynn.extras import how_to_install
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.training import Evaluated, Saved, Started, Stepped
 from toynn.training.toml_config import read_config
@@ -56,22 +57,29 @@ def test_every_command_has_help_of_at_most_80_columns(command: list[str]) -> Non
         (["train", "DATA", "--out", "RUN", "--init", "GGUF"], 2, "GGUF: "),
         (["generate", "GGUF"], 2, "GGUF: "),
         (["eval", "GGUF", "BAD"], 2, "GGUF: "),
-        (["info", "GGUF"], 2, "convert it first with `toynn import GGUF --out RUN`"),
+        (["info", "GGUF"], 2, "GGUF: "),
+        (["train", "DATA", "--out", "RUN", "--set", "model.vocab=300"], 2, "because it comes from the data"),
+        (["train", "DATA", "--out", ""], 2, "'--out': the path must not be empty; use . for the current folder"),
+        (["prepare", "BAD", "--out", ""], 2, "'--out': the path must not be empty"),
+        (["export", "EMPTY", ""], 2, "'OUT': the path must not be empty"),
+        (["train", "DATA", "--out", "/proc/no"], 2, "/proc/no: the folder cannot be created (No such"),
+        (["train", "DATA", "--out", "RUN", "--set", "model.ctx=100000000"], 2, "model.ctx = 100000000 is too large"),
+        (["train", "--out", "RUN", "--resume"], 2, "does not name the data of the run; give the data folder as DATA"),
         (["generate", "DATA"], 2, "is a data folder, not a run"),
         (["prepare", "EMPTY", "--out", "RUN"], 2, "is a folder; name the files in it, like EMPTY/*.txt"),
-        (["prepare", "BAD", "--out", "DATA"], 2, "use another name, like DATA-2"),
-        (["prepare", "BAD", "--out", "RUN", "--vocab-size", "300", "--tokenizer", "BAD"], 2, "--vocab-size learns"),
+        (["prepare", "BAD", "--out", "DATA"], 2, "use another path, like DATA-2"),
+        (["prepare", "BAD", "--out", "RUN", "--vocab-size", "300", "--tokenizer", "BAD"], 2, "cannot be combined"),
         (["prepare", "GGUF", "--out", "RUN"], 2, "is not UTF-8"),
         (["train", "NOWHERE", "--out", "RUN"], 2, "does not exist"),
         (["train", "EMPTY", "--out", "RUN"], 2, "is not a data folder: it has no meta.json (`toynn prepare` makes a"),
         (["train", "DATA", "--out", "RUN", "--set", "optimizer.lrr=1"], 2, "did you mean 'optimizer.lr'"),
-        (["train", "DATA", "--out", "RUN", "--config", "BAD"], 2, "bad.toml is not valid TOML"),
+        (["train", "DATA", "--out", "RUN", "--config", "BAD"], 2, "bad.toml: the text is not valid TOML"),
         (["train", "DATA", "--out", "RUN", "--resume"], 2, "no checkpoint to resume from"),
         (["train", "DATA", "--out", "DATA"], 2, "exists and is not a run"),
         (["train", "DATA", "--out", "RUN", "--threads", "0"], 2, "--threads"),
         (["train", "DATA", "--out", "RUN", "--threads", "4000"], 2, "n_threads"),
         (["report", "EMPTY"], 2, "has no log.jsonl"),
-        (["train", "DATA", "--out", "RUN", *SMALL, *DIVERGES], 1, "not finite"),
+        (["train", "DATA", "--out", "RUN", *SMALL, *DIVERGES], 1, "NaN or infinity"),
     ],
 )  # fmt: skip
 def test_a_usage_error_is_one_line_that_says_what_to_do(
@@ -120,7 +128,7 @@ def test_a_missing_library_is_named_with_its_extra(
     program = f"import sys; sys.modules[{module!r}] = None; from toynn.cli import main; main()"
     command = [sys.executable, "-c", program, *(places.get(word, word) for word in words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == f"toynn: {module} is not installed; install it with: pip install 'toynn[{extra}]'\n"
+    assert done.stderr == f"toynn: {module} is not installed; {how_to_install(extra)}\n"
     assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +142,7 @@ def test_training_without_matplotlib_says_how_to_get_plots(data: Path, tmp_path:
     program = "import sys; sys.modules['matplotlib'] = None; from toynn.cli import main; main()"
     words = ["train", str(data), "--out", str(run), *SMALL, "--set", "train.steps=3"]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
-    assert "no plots: they need matplotlib, pip install 'toynn[plot]', then:" in done.stdout
+    assert f"no plots, because matplotlib is not installed; {how_to_install('plot')}, then:" in done.stdout
     assert done.stdout.endswith(f"toynn report '{run}'\n")
 
 
@@ -250,8 +258,8 @@ def test_an_unwritable_file_is_refused_by_name(data: Path, tmp_path: Path) -> No
     assert toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3").returncode == 0
     done = toynn("export", tmp_path / "run", tmp_path / "x.safetensors")
     assert done.returncode == 2
-    says = "x.safetensors ends in .safetensors, a format that toynn does not write; name a file that ends in .gguf, or"
-    assert says in done.stderr
+    assert "does not write .safetensors files" in done.stderr
+    assert "x.safetensors; name a file that ends in .gguf, or a folder" in done.stderr
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -260,7 +268,7 @@ def test_a_smaller_vocabulary_than_requested_is_reported(tmp_path: Path) -> None
     done = toynn("prepare", tmp_path / "t.txt", "--out", tmp_path / "data")
     assert done.returncode == 0, done.stderr
     size = load_meta(tmp_path / "data").vocab_size
-    assert done.stderr == f"note: the texts are too short for 4096 tokens; the vocabulary has {size}\n"
+    assert done.stderr == f"note: the texts are too short for 4096 tokens, so the vocabulary has {size} tokens\n"
 
 
 def test_shell_completion_is_available() -> None:

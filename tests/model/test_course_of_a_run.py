@@ -64,7 +64,7 @@ def test_a_resumed_run_takes_an_explicit_learning_rate_and_says_so(data: Path, t
     assert started(run)["notes"] == list(notes)
     assert notes[0] == "optimizer.lr changes from 0.01 to 0.001 after step 4"
     assert notes[1].startswith(
-        "optimizer.clip changes from 1.0 to 0.5 after step 4: the run no longer has the bytes of"
+        "optimizer.clip changes from 1.0 to 0.5 after step 4, so the result will differ from the result of"
     )
     assert notes[2].startswith("with 6 steps instead of 4, the learning rate is 0.001 in step 4 and 0.00")
     assert read_config(run / "run.toml").optimizer == OptimizerArgs(lr=1e-3, clip=0.5)
@@ -76,7 +76,9 @@ def test_a_different_configuration_is_still_refused_without_explicit_changes(dat
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(4)))
     other = config(4, optimizer=OptimizerArgs(lr=0.5, beta1=0.8))
-    with pytest.raises(ConfigurationError, match=r"optimizer\.lr is 0\.5, .* on purpose: train\(\.\.\., lr=0\.5\) or"):
+    with pytest.raises(
+        ConfigurationError, match=r"optimizer\.lr is 0\.5, .* on purpose, use train\(\.\.\., lr=0\.5\) or"
+    ):
         train(TrainArgs(data, run, other, resume=True))
     with pytest.raises(ConfigurationError, match=r"optimizer\.beta1 is 0\.8"):
         train(TrainArgs(data, run, other, resume=True, changes=("optimizer.lr",)))
@@ -123,7 +125,7 @@ def test_a_run_that_has_taken_no_step_is_resumed(data: Path, tmp_path: Path) -> 
 
 
 def test_the_advice_for_a_divergence_fits_the_settings(data: Path, tmp_path: Path) -> None:
-    for clip, says in [(0.0, r"clipping \(optimizer\.clip = 1\.0; now 0, which is off\)"), (2.0, r"clip \(now 2\)")]:
+    for clip, says in [(0.0, r"clipping \(optimizer\.clip = 1\.0; now it is off, 0\)"), (2.0, r"clip \(now 2\)")]:
         chosen = config(9, optimizer=OptimizerArgs(lr=1e8, clip=clip), schedule=ScheduleArgs(warmup=0))
         with pytest.raises(DivergedError, match=rf"optimizer\.lr \(now 1e\+08\), .*warmup \(now 0\) or .*{says}"):
             train(TrainArgs(data, tmp_path / f"run{clip}", chosen))
@@ -135,8 +137,8 @@ def test_a_batch_beyond_a_limit_is_named_with_the_memory_it_needs(batch: int, da
     with pytest.raises(ConfigurationError) as caught:
         train(TrainArgs(data, tmp_path / "run", chosen))
     says = str(caught.value)
-    assert says.startswith(f"train.batch = {batch} is too large: a step with windows of 16 tokens would need ")
-    need, available = (float(part.split()[0]) for part in (says.split("need ")[1], says.split("GB, ")[1]))
+    assert says.startswith(f"train.batch = {batch} is too large: a step with {batch} windows of 16 tokens would need ")
+    need, available = (float(part.split()[0]) for part in (says.split("need ")[1], says.split("GB, but ")[1]))
     assert need > available > 0
     assert not (tmp_path / "run").exists()
 
@@ -169,7 +171,9 @@ def test_the_window_of_a_model_with_a_long_context_is_chosen_and_noted(data: Pat
     assert started(tmp_path / "on1024")["notes"] == []
     assert read_config(tmp_path / "on1024" / "run.toml").train.t_seq == 0
     (note,) = started(tmp_path / "on131072")["notes"]
-    assert note.startswith("train.t_seq is 1024 tokens, the context length of the model is 131072; set train.t_seq")
+    assert note.startswith(
+        "windows have 1024 tokens, although the context length of the model is 131072; set train.t_seq"
+    )
     assert read_config(tmp_path / "on131072" / "run.toml").train.t_seq == 1024
     assert losses(tmp_path / "on1024") == losses(tmp_path / "on131072")
     shown = output_of("train", "--show-config", "--json", "--init", tmp_path / "long131072")
@@ -205,9 +209,11 @@ def test_messages_name_python_arguments_in_python_and_options_in_the_command(dat
         toynn.train(data, tmp_path / "none", resume=True, progress=False)
     assert_refused(run_toynn("train", data, "--out", tmp_path / "none", "--resume"), "start the run without --resume")
     (load_checkpoint(run).path / "meta.json").write_text("{")
-    with pytest.raises(TinyNNValueError, match=r"older one: resume=True, resume_from='step-00000002'$"):
+    with pytest.raises(TinyNNValueError, match=r"older checkpoint, use resume=True, resume_from='step-00000002'$"):
         toynn.train(data, run, resume=True, progress=False)
-    assert_refused(run_toynn("train", data, "--out", run, "--resume"), "older one: --resume --from step-00000002")
+    assert_refused(
+        run_toynn("train", data, "--out", run, "--resume"), "older checkpoint, use --resume --from step-00000002"
+    )
 
 
 # ---- printed lines ----

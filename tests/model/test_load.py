@@ -46,7 +46,7 @@ def test_the_best_checkpoint_of_a_run_can_be_loaded(data: Path, tmp_path: Path) 
     with toynn.load(tmp_path / "run", which="best") as model:
         assert model.step == load_checkpoint(tmp_path / "run", "best").step
     export_gguf(make("gqa"), tmp_path / "m.gguf")
-    with pytest.raises(toynn.TinyNNValueError, match=r"which = 'best' needs a run: .* holds one model only"):
+    with pytest.raises(toynn.TinyNNValueError, match=r"which = 'best' needs a run, but .* is a GGUF file"):
         toynn.load(tmp_path / "m.gguf", which="best")
 
 
@@ -89,7 +89,7 @@ def test_n_ctx_limits_the_prompt(run: Path) -> None:
     with toynn.load(run, n_ctx=4) as model:
         assert model.n_ctx == 4
         with pytest.raises(
-            toynn.TinyNNValueError, match=r"the prompt has .* more than the context length 4; shorten it"
+            toynn.TinyNNValueError, match=r"the prompt has .* but the context length is 4; shorten the prompt"
         ):
             model.generate("The cat saw a hen and a dog.")
 
@@ -128,7 +128,7 @@ def test_a_saved_model_has_the_same_weights(name: str, kind: str | None, run: Pa
     path = tmp_path / name
     with toynn.load(run) as model:
         assert model.save(path, format=kind) == path
-        with pytest.raises(toynn.TinyNNValueError, match="exists already; name another path, or pass overwrite=True"):
+        with pytest.raises(toynn.TinyNNValueError, match="already exists; name another path, or pass overwrite=True"):
             model.save(path, format=kind)
         assert model.save(path, format=kind, overwrite=True) == path
     assert path.is_file() == (kind == "gguf" or name.lower().endswith(".gguf"))
@@ -147,7 +147,7 @@ def test_a_note_of_the_export_is_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"path": "x.safetensors"}, "a format that toynn does not write; name a file that ends in .gguf, or a folder"),
+        ({"path": "x.safetensors"}, "; name a file that ends in .gguf, or a folder"),
         ({"path": "x", "format": "onnx"}, "format must be one of 'run', 'gguf', 'hf'"),
         ({"path": "x", "dtype": "f16"}, "dtype = 'f16' is for GGUF files only"),
         ({"path": "x.gguf", "dtype": "q4"}, "dtype must be one of"),
@@ -167,7 +167,7 @@ def test_wrong_arguments_of_save_are_named_and_leave_nothing(
 
 def test_a_model_cannot_be_saved_into_a_trained_run(data: Path, tmp_path: Path) -> None:
     result = toynn.train(data, tmp_path / "run", config=config(2), progress=False)
-    with result.load() as model, pytest.raises(toynn.TinyNNValueError, match="write another model to a new folder"):
+    with result.load() as model, pytest.raises(toynn.TinyNNValueError, match="write the model to a new folder"):
         model.save(tmp_path / "run", overwrite=True)
 
 
@@ -181,10 +181,10 @@ def test_a_path_without_a_model_is_refused_by_name(data: Path, run: Path, tmp_pa
     os.mkfifo(tmp_path / "pipe")
     write_checkpoint(tmp_path / "mute", make("gqa", tokens=None))
     refused: list[tuple[Any, type[Exception], str]] = [
-        (tmp_path / "nowhere", FileNotFoundError, "there is no file or folder"),
-        (tmp_path / "text", toynn.FileFormatError, "is not a GGUF file; name a run"),
+        (tmp_path / "nowhere", FileNotFoundError, "does not exist; give a run"),
+        (tmp_path / "text", toynn.FileFormatError, "is not a GGUF file; give a run"),
         (tmp_path / "broken.gguf", toynn.TinyNNValueError, r"broken\.gguf"),
-        (tmp_path / "empty", toynn.TinyNNValueError, "neither a run with a latest checkpoint nor a checkpoint"),
+        (tmp_path / "empty", toynn.TinyNNValueError, "neither a checkpoint nor a run with a latest checkpoint"),
         (tmp_path / "pipe", toynn.TinyNNValueError, "pipe"),
         (tmp_path / "mute", toynn.TinyNNValueError, r"has no tokenizer\.json, so it cannot read or write text"),
         (data, toynn.TinyNNValueError, "is a data folder, not a run"),

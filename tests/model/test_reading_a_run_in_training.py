@@ -74,7 +74,9 @@ def test_the_error_for_a_removed_checkpoint_does_not_say_damaged(
 ) -> None:
     rotate(tmp_path / "run", 1)
     while_it_is_read(monkeypatch, "_opened", lambda: rotate(tmp_path / "run", 2))
-    with pytest.raises(CheckpointRemovedError, match=r"step-00000001 was removed while it was read; .*name the run"):
+    with pytest.raises(
+        CheckpointRemovedError, match=r"step-00000001 was removed while it was read, .*give the folder of the run"
+    ):
         load_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000001")
 
 

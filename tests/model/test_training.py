@@ -387,16 +387,16 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, run, chosen))
     other_data = make_data(tmp_path / "other", seed=9)
     refused = [
-        (TrainArgs(data, run, chosen), "is a run of 3 steps; resume it"),
+        (TrainArgs(data, run, chosen), "is already a run of 3 steps; resume it"),
         (TrainArgs(data, tmp_path / "new", chosen, resume=True), "no checkpoint to resume from"),
-        (TrainArgs(other_data, run, resume=True), "differs from the data that .* was trained on, in its train"),
+        (TrainArgs(other_data, run, resume=True), "the training tokens of .* differ from those that"),
         (
             TrainArgs(data, run, config(3, optimizer=OptimizerArgs(lr=0.5)), resume=True),
             r"optimizer\.lr is 0\.5, but",
         ),
         (
             TrainArgs(data, tmp_path / "b", config(model=dataclasses.replace(MODEL, d_ff=32)), init=run),
-            r"model\.d_ff is 32, but .* has 24",
+            r"model\.d_ff = 32 differs from the model in .*, which has 24",
         ),
         (
             TrainArgs(data, run, config(2, schedule=ScheduleArgs(warmup=2)), resume=True),
@@ -423,7 +423,7 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other", "other.txt"}, (
         "a failed command must leave no files"
     )
-    with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; give a run"):
         train(TrainArgs(data, tmp_path / "f", chosen, init=tmp_path / "nowhere"))
     with pytest.raises(TinyNNTypeError, match="out must be a path, got NoneType"):
         train(data)  # type: ignore[call-overload]
@@ -488,7 +488,7 @@ def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_p
 
 def test_a_learning_rate_that_makes_weights_infinite_is_an_error(data: Path, tmp_path: Path) -> None:
     chosen = config(30, optimizer=OptimizerArgs(lr=3e38, clip=0), schedule=ScheduleArgs(warmup=0))
-    with pytest.raises(DivergedError, match="the first tensor that is not finite is"):
+    with pytest.raises(DivergedError, match="the first tensor with NaN or infinity is"):
         train(TrainArgs(data, tmp_path / "run", chosen))
     assert np.isfinite(load_checkpoint(tmp_path / "run").model.weights["token_embd.weight"]).all()
 

@@ -55,7 +55,7 @@ def test_a_run_on_ids_is_resumed_with_the_same_bytes_and_other_ids_are_refused(i
     train(ids, tmp_path / "parts", config=config(steps=12), progress=False, callbacks=[stop])
     other = tmp_path / "other.bin"
     write_token_file(other, [1, 2, 3] * 100, 40)
-    with pytest.raises(TinyNNValueError, match="differs from the data that"):
+    with pytest.raises(TinyNNValueError, match="differ from those that"):
         train(other, tmp_path / "parts", resume=True, progress=False)
     train(ids, tmp_path / "parts", resume=True, progress=False)
     whole, parts = (load_checkpoint(tmp_path / name).model.weights for name in ("whole", "parts"))
@@ -69,7 +69,7 @@ def test_a_model_with_a_tokenizer_can_be_trained_on_ids_and_keeps_it(tmp_path: P
     train(tmp_path / "ids.bin", tmp_path / "next", init=tmp_path / "run", steps=2, progress=False)
     assert load_checkpoint(tmp_path / "next").model.tokenizer == load_checkpoint(tmp_path / "run").model.tokenizer
     notes = read_log(tmp_path / "next")[0]["notes"]
-    assert "the data has no tokenizer: its ids must be those of the model's tokenizer" in notes
+    assert "the data has no tokenizer, so its ids must be those of the model's tokenizer" in notes
     write_token_file(tmp_path / "many.bin", np.arange(400), 400)
     with pytest.raises(TinyNNValueError, match="has a vocabulary of 400 tokens"):
         train(tmp_path / "many.bin", tmp_path / "no", init=tmp_path / "run", steps=2, progress=False)

@@ -94,7 +94,7 @@ def test_a_closed_stdout_is_an_error(trained: Path) -> None:
         done = in_a_shell(">&-", *words)
         assert (done.returncode, done.stderr) == (
             1,
-            "toynn: stdout is closed, so there is nowhere to write the output\n",
+            "toynn: cannot write the output: stdout is closed\n",
         )
 
 
@@ -107,7 +107,10 @@ def test_a_full_disk_behind_stdout_is_named(trained: Path) -> None:
 
 def test_a_closed_stdin_is_an_error_only_if_it_is_read(trained: Path) -> None:
     done = in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "-")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "toynn: --prompt - reads stdin, which is closed\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "toynn: --prompt - cannot read the prompt, because stdin is closed; give the text instead of -\n"
+    )
     assert in_a_shell("<&-", "generate", trained, "-n", "3", "-p", "the").returncode == 0
 
 

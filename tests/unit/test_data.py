@@ -193,7 +193,7 @@ def test_a_tokenizer_with_random_results_is_refused(folder: Path, tmp_path: Path
 @pytest.mark.parametrize("eos", ["a", " ", "\u0120", "!", "the", "the end", "\u4f60\u597d"])
 def test_an_eos_that_occurs_in_normal_text_is_refused(eos: str, tmp_path: Path) -> None:
     write(tmp_path / "t.txt", documents(3))
-    with pytest.raises(TinyNNValueError, match=r"^eos: .* looks like text"):
+    with pytest.raises(TinyNNValueError, match=r"^eos: .* could occur in a text"):
         prepare([tmp_path / "t.txt"], tmp_path / "data", vocab_size=300, eos=eos)
 
 
@@ -202,7 +202,7 @@ def test_an_eos_that_a_tokenizer_produces_from_text_is_refused(folder: Path, tmp
     described["model"]["vocab"]["!!"] = 300
     described["model"]["merges"].append(["!", "!"])
     (tmp_path / "t.json").write_text(json.dumps(described))
-    with pytest.raises(TinyNNValueError, match=r"^eos: '!!' is a token of plain text"):
+    with pytest.raises(TinyNNValueError, match=r"^eos: '!!' is a token of ordinary text"):
         prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "t.json", eos="!!")
 
 
@@ -214,7 +214,7 @@ def test_a_tokenizer_that_drops_characters_is_refused(tmp_path: Path) -> None:
     model.train_from_iterator(["a b"], trainers.WordLevelTrainer(special_tokens=["?", END_OF_TEXT]))
     model.save(str(tmp_path / "words.json"))
     write(tmp_path / "t.txt", ["a  b\n"])
-    with pytest.raises(TinyNNValueError, match=r"changes the text of .*t\.txt.*byte-level"):
+    with pytest.raises(TinyNNValueError, match=r"change the text of .*t\.txt.*byte-level"):
         prepare([tmp_path / "t.txt"], tmp_path / "data", tokenizer=tmp_path / "words.json")
 
 
@@ -225,7 +225,7 @@ def test_a_tokenizer_that_drops_characters_is_refused(tmp_path: Path) -> None:
         (b"abc\n\xff\xfe\n", {}, "not UTF-8: byte 4 is 0xff"),
         (b"ok \xe2\x82", {}, "not UTF-8: byte 3 is 0xe2"),
         (b"text\n", {"vocab_size": 256}, "vocab_size"),
-        (b"text\n", {"vocab_size": None}, "exactly one"),
+        (b"text\n", {"vocab_size": None}, "neither was given"),
         (b"text\n", {"validation": 1.0}, "validation"),
         (b"text\n", {"validation": float("nan")}, "validation"),
         (b"text\n", {"separator": "a\nb"}, "separator must be one line"),
@@ -256,7 +256,7 @@ def test_an_interrupted_preparation_leaves_no_files(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_empty_stays_unchanged(folder: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(TinyNNValueError, match=r"not an empty folder; use another name, like .*data-2"):
+    with pytest.raises(TinyNNValueError, match=r"not an empty folder; use another path, like .*data-2"):
         prepare([tmp_path / "stories.txt"], folder, vocab_size=300)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -289,7 +289,7 @@ def flip(path: Path) -> None:
         (lambda f: (f / "meta.json").write_bytes(b"\xff"), "cannot be read"),
         (lambda f: (f / "meta.json").write_text("[" * 100_000), "cannot be read"),
         (lambda f: (f / "meta.json").write_text("[]"), "must have the format 'toynn-data', got None"),
-        (lambda f: spoil_meta(f, version=2), "has version 2 of its format, but toynn .* reads only up to version 1"),
+        (lambda f: spoil_meta(f, version=2), "has version 2 of its format, but toynn .* reads only versions up to 1"),
         (lambda f: spoil_meta(f, version=0), "version must be 1 or above, got 0"),
         (lambda f: spoil_meta(f, format="gguf"), "format"),
         (lambda f: spoil_meta(f, dtype="int8"), "dtype"),

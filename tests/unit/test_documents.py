@@ -107,7 +107,7 @@ def test_a_text_with_separators_is_packed_as_documents(letters: Tokenizer) -> No
 
 
 def test_lines_of_another_known_separator_are_not_scored_as_text(letters: Tokenizer) -> None:
-    with pytest.raises(TinyNNValueError, match=r"text has 1 line '</s>', which would be taken for text.*separator"):
+    with pytest.raises(TinyNNValueError, match=r"text has 1 line '</s>', but the separator is .*set separator"):
         packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
     letters.add_special_tokens(["</s>"])
     ids, _ = packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)

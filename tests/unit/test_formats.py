@@ -110,7 +110,7 @@ def test_older_versions_are_migrated_step_by_step(tmp_path: Path) -> None:
         ({"format": "toynn-test", "version": True}, "is damaged: version must be an integer, got True"),
         ({"format": "toynn-test", "version": 0}, "is damaged: version must be 1 or above, got 0"),
         ({"format": "toynn-test", "version": 2}, "has version 2 of its format, but toynn "),
-        ({"format": "toynn-test", "version": 2}, " reads only up to version 1: upgrade toynn (pip install --upgrade"),
+        ({"format": "toynn-test", "version": 2}, " reads only versions up to 1; use a newer version of toynn"),
         ({"format": "toynn-test", "version": 1, "nam": ""}, "is damaged: unknown key 'nam'; did you mean 'name'?"),
     ],
 )

@@ -327,10 +327,10 @@ def test_forbidden_tokens_are_never_sampled() -> None:
             d.rewind()
             assert set(generate(d, [1, 2, 3], sampling, 12, never=never)) <= {4, 9, 11}
         for wrong, mentions in (
-            ([23], "never must hold ids from 0 to 22"),
-            ([-1], "never must hold ids from 0 to 22"),
-            ([[1]], "never must be flat"),
-            (range(23), "never must leave at least one token"),
+            ([23], "never must contain token ids from 0 to 22"),
+            ([-1], "never must contain token ids from 0 to 22"),
+            ([[1]], "never must be a flat array"),
+            (range(23), "never must not contain all"),
             (np.broadcast_to(np.int64(1), 2**40), "never must hold at most 23"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):
@@ -356,7 +356,7 @@ def test_the_most_likely_tokens_of_many_equals_are_those_of_a_stable_sort() -> N
 @pytest.mark.parametrize(
     ("stop", "mentions"),
     [
-        (np.broadcast_to(np.int64(1), 2**40), "stop must hold at most"),
+        (np.broadcast_to(np.int64(1), 2**40), "stop must contain at most"),
         (range(-1, 5), "a token of stop must be an integer from 0"),
         (range(5, -2, -1), "a token of stop must be an integer from 0"),
     ],

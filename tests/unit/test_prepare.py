@@ -100,7 +100,7 @@ def test_lines_of_another_known_separator_are_refused_or_reported(marker: str, t
     with pytest.raises(TinyNNValueError, match=rf"t\.txt has 29 lines '{marker.replace('|', '.')}'.*set separator to"):
         prepare([tmp_path / "t.txt"], tmp_path / "a", vocab_size=270)
     assert prepare([tmp_path / "t.txt"], tmp_path / "b", vocab_size=270, separator=marker).documents == 30
-    with pytest.warns(UserWarning, match=r"has 29 lines .* taken for text; the separator is '---'"):
+    with pytest.warns(UserWarning, match=r"has 29 lines .* as ordinary text, because the separator is '---'"):
         prepared = toynn.prepare(tmp_path / "t.txt", tmp_path / "c", vocab_size=270, separator="---")
     assert prepared.documents == 1
     assert len(prepared.notes) == 1
@@ -110,7 +110,7 @@ def test_a_separator_inside_of_a_line_is_reported_with_its_count(tmp_path: Path)
     (tmp_path / "t.txt").write_text(f"Put {END_OF_TEXT} after each text.\n" * 20)
     done = command("prepare", tmp_path / "t.txt", "--vocab-size", "270", "--out", tmp_path / "a", "--json")
     assert "note: " in done.stderr
-    (note,) = [note for note in json.loads(done.stdout)["notes"] if "inside of lines" in note]
+    (note,) = [note for note in json.loads(done.stdout)["notes"] if "inside lines" in note]
     assert "20 times" in note
     assert "encoded as the end of a document" in note
 
@@ -122,7 +122,7 @@ def test_json_lines_and_nul_characters_are_reported(tmp_path: Path) -> None:
     prepare([tmp_path / "d.jsonl", tmp_path / "n.txt"], tmp_path / "a", vocab_size=270, note=notes.append)
     assert len(notes) == 2
     assert "3 NUL characters" in notes[0]
-    assert "d.jsonl is JSON lines" in notes[1]
+    assert "d.jsonl contains JSON lines" in notes[1]
 
 
 def test_documents_given_as_strings_are_called_documents(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_error_deletes_no_file_of_another_program(tmp_path: Path) -> None:
             (folder / "y.json").write_bytes(b"ours")
             (tmp_path / "data" / "x.bin").write_bytes(b"theirs")
 
-    with pytest.raises(TinyNNValueError, match=r"another program has made .*x\.bin"):
+    with pytest.raises(TinyNNValueError, match=r"another program has created .*x\.bin"):
         fill()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["x.bin"]
     assert (tmp_path / "data" / "x.bin").read_bytes() == b"theirs"
@@ -188,7 +188,7 @@ def test_a_subfolder_with_other_files_is_not_taken_over(entry: str, tmp_path: Pa
     else:
         text = text.rename(work / entry)
     before = sorted(work.iterdir())
-    with pytest.raises(TinyNNValueError, match=r"out: .*out exists and is not an empty folder; use another name"):
+    with pytest.raises(TinyNNValueError, match=r"out: .*out exists and is not an empty folder; use another path"):
         prepare([text], tmp_path / "out", vocab_size=270)
     assert sorted(work.iterdir()) == before
     assert text.read_text() == prose(50)

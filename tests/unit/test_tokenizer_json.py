@@ -61,5 +61,5 @@ def test_the_vocabulary_size_includes_the_highest_id(tmp_path: Path) -> None:
     assert (meta.vocab_size, meta.dtype) == (70001, "uint32")
     assert 70000 in np.asarray(PackedTokens.open(tmp_path / "data", "train").tokens)
     write_checkpoint(tmp_path / "run", dataclasses.replace(make("tied"), tokenizer=content))
-    with pytest.raises(TinyNNValueError, match="needs 70001 ids, but the model's vocabulary has 512"):
+    with pytest.raises(TinyNNValueError, match="needs 70001 ids, but the vocabulary of the model has only 512"):
         load(tmp_path / "run", n_threads=1)

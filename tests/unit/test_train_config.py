@@ -263,4 +263,6 @@ except ModuleNotFoundError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     extra = "interop" if wanted.startswith("interop.") else EXTRA_OF[library]
-    assert done.stdout == (f"{library} {library} is not installed; install it with: pip install 'toynn[{extra}]'\n")
+    assert done.stdout == (
+        f"{library} {library} is not installed; run pip install '.[{extra}]' in the source folder of toynn\n"
+    )

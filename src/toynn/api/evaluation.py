@@ -1,4 +1,4 @@
-"""How well a model predicts a text: figures for the whole text, the score of a token, and the losses of windows."""
+"""Measure how well a model predicts a text: the result for the whole text, for a token, and for a window of tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from toynn.llm.engine import LlamaDecoder
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Initialised):
-    """How well a model predicts a text.
+    """The result of `TextModel.evaluate`: how well a model predicts a text.
 
-    tokens: number of predicted tokens, each from those before it. text_bytes: length of the text in UTF-8.
-    nats: sum of -log p over the tokens.
+    tokens: number of predicted tokens. text_bytes: size of the text in UTF-8, in bytes.
+    nats: sum of -log p over the predicted tokens, where p is the probability that the model gives to the token.
     """
 
     tokens: int
@@ -27,7 +27,7 @@ class Evaluation(Initialised):
 
     @property
     def loss(self) -> float:
-        """Mean of -log p over the tokens, in nats."""
+        """Mean of -log p over the predicted tokens, in nats per token."""
         return self.nats / self.tokens
 
     @property
@@ -46,7 +46,7 @@ class Evaluation(Initialised):
 
 
 class TokenScore(NamedTuple):
-    """A token of a text, and the natural logarithm of its probability given the tokens before it."""
+    """A token of a text, with the natural logarithm of the probability that the model gives to it."""
 
     token: int
     text: str
@@ -54,10 +54,10 @@ class TokenScore(NamedTuple):
 
 
 def window_losses(decoder: LlamaDecoder, ids: list[int], window: int, stride: int) -> list[npt.NDArray[np.float32]]:
-    """Return the losses that count in each window, of every token of `ids` but the first.
+    """Return the loss of every token except the first, in nats, as one array for each window.
 
-    A window reads `window` tokens and predicts the token after each. It begins `stride` tokens after the one before it,
-    whose predictions are not counted again.
+    The model reads a window of `window` tokens and predicts the token after each of them. Each window begins `stride`
+    tokens after the window before. If two windows predict the same token, only the loss from the first one is returned.
     """
     losses, counted = [], 0
     for start in range(0, len(ids), stride):

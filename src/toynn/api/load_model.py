@@ -1,4 +1,4 @@
-"""Read a model from any path that holds one: a run, a checkpoint, a GGUF file or a Hugging Face folder."""
+"""Read a model from a run, a checkpoint, a GGUF file or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -12,46 +12,54 @@ from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.regular_files import path_of, refuse_lfs_pointer
 
 WHICH = ("latest", "best")
+_NAMES = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
 
 
 def load(
     path: str | os.PathLike[str], *, which: str = "latest", n_ctx: int | None = None, n_threads: int | None = None
 ) -> TextModel:
-    """Open a model that reads, writes and scores text.
+    """Load a trained model and return it as a `TextModel`, which generates and scores text.
 
     Args:
-        path: the folder of a run or of one checkpoint, a GGUF file, or a Hugging Face folder. The last two need the
-            extra toynn[interop].
-        which: of a run, the "latest" checkpoint, or the "best" one by its evaluations.
-        n_ctx: context length in tokens, at most the model's own, which is the default.
-        n_threads: threads to compute with. Default: the number of cores that this process may use. The results do not
-            depend on it.
+        path: the folder of a run or of one checkpoint, a GGUF file, or a Hugging Face folder. A GGUF file and a Hugging
+            Face folder need the extra toynn[interop].
+        which: the checkpoint of a run to load: "latest", or "best" for the one with the lowest validation loss.
+        n_ctx: context length in tokens. Default and maximum: the context length that the model was trained with.
+        n_threads: number of threads. Default: the number of cores that this process may use. The results do not depend
+            on it.
 
     Raises:
-        FileNotFoundError: nothing is at the path.
-        FileFormatError: a file that is damaged, has another format, or holds a model that toynn cannot compute.
-        TinyNNValueError: an argument that is out of range; a model without a tokenizer, or with one that does not fit.
-        TinyNNTypeError: an argument of the wrong type. TinyNNMemoryError. OSError: a file cannot be read.
+        FileNotFoundError: the path does not exist.
+        FileFormatError: a file is damaged, has another format, or contains a model that toynn cannot compute.
+        TinyNNValueError: an argument is out of range; the model has no tokenizer, or one that does not fit it.
+        TinyNNTypeError: an argument has the wrong type.
+        TinyNNMemoryError: the model does not fit into memory. OSError: a file cannot be read.
     """
     return TextModel(read_model(path, which), n_ctx=n_ctx, n_threads=n_threads)
 
 
-def read_model(path: str | os.PathLike[str], which: str = "latest") -> Checkpoint:
-    """Return the model of a path that `load` accepts, as values. Raises what `load` raises for path and which."""
-    path = path_of("path", path)
+def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str = "path") -> Checkpoint:
+    """Read the model at a path that `load` accepts, and return it as a `Checkpoint`.
+
+    name: the name of the argument that contains the path, for messages. Raises the errors of `load` that concern path
+    and which.
+    """
+    path = path_of(name, path)
     one_of("which", which, WHICH)
     if not path.exists():
-        raise FileNotFoundError(f"path: there is no file or folder {path}")
+        raise FileNotFoundError(f"{name}: {path} does not exist; give a run, a GGUF file or a Hugging Face folder")
     kind = kind_of_path(path)
     if kind not in ("gguf", "hf"):
         if path.is_file():
             with path.open("rb") as file:
                 refuse_lfs_pointer(file.read(256), str(path))
-            raise FileFormatError(f"{path} is not a GGUF file; name a run, a GGUF file or a Hugging Face folder")
+            raise FileFormatError(f"{path} is not a GGUF file; give a run, a GGUF file or a Hugging Face folder")
         return load_checkpoint(path, which)
     if which != "latest":
-        raise TinyNNValueError(f"which = {which!r} needs a run: {path} holds one model only; leave it out")
-    from toynn.interop import import_gguf, import_hf  # they need the extra toynn[interop]
+        raise TinyNNValueError(
+            f"which = {which!r} needs a run, but {path} is {_NAMES[kind]}, which contains one model; leave out which"
+        )
+    from toynn.interop import import_gguf, import_hf  # these need the extra toynn[interop]
 
     model = import_gguf(path) if kind == "gguf" else import_hf(path)
     return Checkpoint(path, 0, model, None, {})

@@ -1,4 +1,4 @@
-"""The progress of training as lines of plain text, for notebooks, log files and pipes."""
+"""Show the progress of training as lines of plain text, for notebooks, log files and pipes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepp
 class PlainProgress:
     """A callback that prints to stderr: the start, some steps, each evaluation, some checkpoints, and the end.
 
-    The first step, the last one and every `every` steps are printed, and a checkpoint if none was printed in the last
-    `every` steps. lines: largest number of step lines besides the first and the last one; it decides if `every` is
-    None. ending: whether the end is printed.
+    every: print the first step, the last step, and each step whose number is a multiple of `every`. A checkpoint is
+        printed if no other was printed in the last `every` steps. None: choose a value from `lines`.
+    lines: if `every` is None, print at most about this many steps.
+    ending: print a line at the end of the run.
     """
 
     def __init__(self, every: int | None = None, *, lines: int = 20, ending: bool = True) -> None:

@@ -17,10 +17,13 @@ from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
 from toynn.arguments import boolean
 from toynn.data import DataMeta
+from toynn.data.meta import META, TOKENIZER
 from toynn.data.prepare import prepare as prepare_files
 from toynn.data.prepare_ids import prepare_ids as prepare_id_files
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.storage.checkpoint.foreign import kind_of_path
+from toynn.storage.checkpoint.run_folder import LATEST
 from toynn.storage.regular_files import naming_file, path_of
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
@@ -34,9 +37,9 @@ _STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the text
 
 @dataclass(frozen=True, repr=False)
 class PreparedData(Initialised):
-    """A data folder and the description of its content (meta.json). It can be used as the path of the folder.
+    """The result of `toynn.prepare`. Functions that take the path of a data folder also take this object.
 
-    notes: sentences about what may be a mistake in the texts.
+    path: the data folder. meta: the content of its meta.json. notes: sentences about possible mistakes in the texts.
     """
 
     path: Path
@@ -45,7 +48,7 @@ class PreparedData(Initialised):
 
     @property
     def documents(self) -> int | None:
-        """The number of documents in the texts."""
+        """The number of documents in the texts. None: an older version of toynn made the folder and did not count."""
         return self.meta.documents
 
     @property
@@ -54,7 +57,7 @@ class PreparedData(Initialised):
 
     @property
     def tokens(self) -> dict[str, int]:
-        """The number of tokens of each split: "train" and "validation"."""
+        """The number of tokens in each split. The keys are "train" and "validation"."""
         return {name: split.tokens for name, split in self.meta.splits.items()}
 
     def __fspath__(self) -> str:
@@ -82,38 +85,45 @@ def prepare(
     """Turn texts into packed tokens and a tokenizer in the folder `out`, for `toynn.train`.
 
     Args:
-        paths: one or several text files in UTF-8. A document is a file, or a part of one between separator lines.
-        out: the folder to make. It must not exist, or be empty, or have nothing but what a killed `prepare` left.
-        documents: the documents themselves, as strings, instead of paths. A line feed is added to the end of each if it
-            is missing.
-        vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. Short
-            texts give fewer.
-        tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json, a loaded model, or a path
-            that `toynn.load` accepts. It is needed to train a model further.
-        validation: share of the documents that is held out for validation, from 0 to below 1. Of a single document the
-            end is held out.
-        eos: the token that ends each document. A given tokenizer must have it as a special token. "" ends none.
-        separator: a line that separates two documents of a file. Default: both <|endoftext|> and the text of eos; a
-            text with lines of another known separator, like </s>, is then refused. "": no line.
+        paths: one or several text files in UTF-8. Separator lines divide a file into documents. A file without
+            separator lines is one document.
+        out: the folder to create. It must not exist, or be empty, or contain only the remains of a killed `prepare`.
+        documents: the documents as strings, instead of paths. A line feed is added to a document that does not end with
+            one.
+        vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. The
+            vocabulary becomes smaller if the texts are short.
+        tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json or of a folder that contains
+            one, for example a data folder; a loaded model; or a path that `toynn.load` accepts. To train a model
+            further, use the tokenizer of this model.
+        validation: share of the documents that is held out for validation, at least 0 and below 1. If there is only one
+            document, its end is held out.
+        eos: the token that ends each document. If `tokenizer` is given, it must have this token as a special token.
+            "": documents get no end token.
+        separator: the line that separates documents in a file. Default: both <|endoftext|> and the text of eos are
+            separators, and a text with lines of another known separator, like </s>, is refused. "": no separator.
         seed: random seed for choosing the documents for validation.
-        progress: show the progress in a terminal, or a function that is called with the stage ("learning" or
-            "encoding"), the bytes done and the bytes in all.
+        progress: True to show a bar in a terminal, or a function that is called with the stage ("learning" or
+            "encoding"), the number of bytes done, and the number of all bytes.
 
-    Warns (UserWarning) about what may be a mistake in the texts, like JSON lines, or a separator inside of lines.
+    Warns (UserWarning) about possible mistakes in the texts, for example JSON lines, or a separator inside a line.
 
     Raises:
-        TinyNNValueError: a wrong argument, by name; a folder that is there already, or that another process is writing;
-            lines of a known separator that would be taken for text; a file that is not UTF-8, with the
-            position; no text at all; a tokenizer that changes the text. Nothing is left in `out` then.
-        TinyNNTypeError: an argument of the wrong type. OSError: a file cannot be read or written.
+        TinyNNValueError: an argument is wrong (the message names it); `out` exists already, or another process is
+            writing it; the texts have lines of a known separator that is not `separator`; a file is not UTF-8; there is
+            no text; the tokenizer changes the text. `out` is then left without new files.
+        TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be read or written.
     """
     if out is None:
-        raise TinyNNTypeError("out is missing: name the folder to make")
+        raise TinyNNTypeError("out is missing; give the path of the data folder to create")
     folder = path_of("out", out)
     if (paths is None) == (documents is None):
-        raise TinyNNTypeError("give either paths or documents")
+        found = "neither was" if paths is None else "both were"
+        raise TinyNNTypeError(f"give either paths or documents; {found} given")
     if vocab_size is not None and tokenizer is not None:
-        raise TinyNNValueError("give either vocab_size, to train a new tokenizer, or tokenizer, to use an existing one")
+        raise TinyNNValueError(
+            "vocab_size and tokenizer cannot be combined: the first learns a new tokenizer, the second uses an "
+            "existing one; leave one out"
+        )
     size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -122,7 +132,7 @@ def prepare(
             files = _given(paths)
         else:
             if not (lines := separators_of(separator, eos)):
-                lines = (separator := "<|toynn-document|>",)  # no line of the documents separates them
+                lines = (separator := "<|toynn-document|>",)  # a line that the documents do not have
             files = [_written(documents, scratch, lines[0])]
         given = None if tokenizer is None else _given_tokenizer(tokenizer)
         meta = prepare_files(
@@ -186,7 +196,9 @@ def _given(paths: object) -> list[Path]:
     files = [path_of(f"paths[{i}]", path) for i, path in enumerate(paths)]
     for i, path in enumerate(files):
         if not path.exists():
-            raise FileNotFoundError(f"paths[{i}]: there is no file {path!s:.200}; to give texts, use documents=[...]")
+            raise FileNotFoundError(
+                f"paths[{i}]: the file {path!s:.200} does not exist; to give texts, use documents=[...]"
+            )
     return files
 
 
@@ -212,21 +224,25 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
 
 
 def _given_tokenizer(tokenizer: object) -> Path | bytes:
-    """Return the path of a tokenizer.json, or the content of that of a model."""
+    """Return the path of the given tokenizer.json, or the content of the tokenizer.json of a model."""
     if isinstance(tokenizer, TextModel):
         return tokenizer.tokenizer_json
     path = path_of("tokenizer", tokenizer)
     if path.is_file() and path.suffix.lower() != ".gguf":
         return path
-    content = read_model(path).model.tokenizer
+    kind = kind_of_path(path)
+    only_tokenizer = kind is None and not (path / META).exists() and not (path / LATEST).exists()
+    if (kind == "data" or only_tokenizer) and (path / TOKENIZER).is_file():
+        return path / TOKENIZER
+    content = read_model(path, name="tokenizer").model.tokenizer
     if content is None:
-        raise TinyNNValueError(f"tokenizer: {path} has no tokenizer; name a tokenizer.json, or a model that has one")
+        raise TinyNNValueError(f"tokenizer: {path} has no tokenizer; give a tokenizer.json, or a model that has one")
     return content
 
 
 @contextlib.contextmanager
 def _shown(progress: object) -> Iterator[Progress | None]:
-    """Yield the function to report progress to: the given one, that of a bar in a terminal, or None."""
+    """Yield the function that reports progress: the given function, one that moves a bar in a terminal, or None."""
     if callable(progress):
         yield progress
         return

@@ -16,13 +16,16 @@ from toynn.storage.checkpoint.run_folder import CHECKPOINTS
 from toynn.storage.regular_files import path_of
 
 FORMATS = ("run", "gguf", "hf", "toy")
-# A path with one of these suffixes is meant as a file of a format that toynn does not write.
+# A user who gives a path with one of these suffixes expects a format that toynn does not write.
 _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggml", ".npz", ".json")
 
 
 @dataclass(frozen=True)
 class SavedModel(Initialised):
-    """What was written. bytes: size of the files. notes: sentences about what differs from the request."""
+    """A model that was written to disk.
+
+    bytes: size of all its files. notes: sentences about differences from the request, for example another type.
+    """
 
     path: Path
     format: str
@@ -32,16 +35,16 @@ class SavedModel(Initialised):
 
 
 def format_of(path: Path, given: str | None, folder_format: str) -> str:
-    """Return the format to write: the given one, or "gguf" for a path that ends in .gguf, otherwise `folder_format`.
+    """Return the format to write: the given format, "gguf" if the path ends in .gguf, otherwise `folder_format`.
 
-    Raises TinyNNValueError for an unknown format, or for a suffix of a file format that is not written.
+    Raises TinyNNValueError for an unknown format, and for a path with the suffix of a format that toynn does not write.
     """
     if given is not None:
         return one_of("format", given, FORMATS)
     suffix = path.suffix.lower()
     if suffix in _OTHER_FORMATS and not path.is_dir():
         raise TinyNNValueError(
-            f"{path} ends in {suffix}, a format that toynn does not write; name a file that ends in .gguf, or a folder"
+            f"toynn does not write {suffix} files, got {path}; name a file that ends in .gguf, or a folder"
         )
     return "gguf" if suffix == ".gguf" else folder_format
 
@@ -56,20 +59,22 @@ def write_model(
     overwrite: bool,
     name: str | None = None,
 ) -> SavedModel:
-    """Write the model in the format `kind`, one of FORMATS. dtype, name: as for `export_gguf`; None is "f32".
+    """Write the model in the format `kind`, one of FORMATS.
 
-    Raises TinyNNValueError for a path that is there already, unless overwrite is true, or a dtype other than f32 for a
-    folder; what `write_checkpoint`, `export_gguf` and `export_hf` raise.
+    dtype: type of the weights in a GGUF file; None for "f32". name: name of the model in a GGUF file.
+
+    Raises TinyNNValueError if the path exists and overwrite is false, or if dtype is not "f32" and kind is not "gguf".
+    Also raises the errors of `write_checkpoint`, `export_gguf` and `export_hf`.
     """
     dtype = None if dtype is None else text("dtype", dtype)
     if kind != "gguf" and dtype not in (None, "f32"):
-        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only; {_f32_only(kind)}")
+        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only, but {_f32_only(kind)}; leave out dtype")
     if not overwrite and exists(path):
-        raise TinyNNValueError(f"path: {path} exists already; name another path, or pass overwrite=True")
+        raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
     if kind == "run":
         folder = write_checkpoint(path, model, step=step, replace=overwrite)
         return SavedModel(path, kind, "f32", _size_of(folder), ())
-    from toynn.interop import export_gguf, export_hf, export_toy  # they need the extra toynn[interop]
+    from toynn.interop import export_gguf, export_hf, export_toy  # these need the extra toynn[interop]
 
     if kind == "gguf":
         written = export_gguf(model, path, dtype or "f32", name=name, overwrite=overwrite)
@@ -86,7 +91,7 @@ def _f32_only(kind: str) -> str:
 
 
 def model_name(model: TrainedModel, source: Path) -> str:
-    """Return the name of a model: that of the imported model, or of the run or file it is read from."""
+    """Return the name of a model: its name in the imported file, or the name of the run or file that contains it."""
     place = source.resolve()
     if place.parent.name == CHECKPOINTS:
         place = place.parent.parent
@@ -94,7 +99,7 @@ def model_name(model: TrainedModel, source: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether something is at the path; an empty folder does not count."""
+    """Return whether the path exists. An empty folder counts as free."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
@@ -108,7 +113,7 @@ def save_model(
     overwrite: bool,
     name: str,
 ) -> SavedModel:
-    """Write the model as `TextModel.save` documents it, with a warning for each note."""
+    """Write the model as `TextModel.save` describes. Each note of the result becomes a UserWarning."""
     path = path_of("path", path)
     chosen = format_of(path, kind, "run")
     saved = write_model(

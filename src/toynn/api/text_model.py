@@ -1,9 +1,9 @@
-"""TextModel: a trained model with its tokenizer, which reads, writes and scores text."""
+"""TextModel: a trained model with its tokenizer, which generates and scores text."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Set, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
@@ -34,24 +34,26 @@ class TextModel(Initialised):
     """A trained model with its tokenizer. `toynn.load` makes one from a path.
 
     Args:
-        source: the model as values, with the path it was read from.
-        n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default: the model's own.
-        n_threads: threads to compute with. Default: the number of cores that this process may use.
+        source: the model as a `Checkpoint`: weights, tokenizer, and the path that they were read from.
+        n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default and maximum: the
+            context length that the model was trained with.
+        n_threads: number of threads. Default: the number of cores that this process may use.
 
     Attributes:
         path: the checkpoint, file or folder that the model was read from. step: its training step, 0 if unknown.
-        shape: its sizes and variants, a `ModelShape`. n_parameters: number of weights.
+        shape: the sizes and variants of the model, a `ModelShape`. n_parameters: number of parameters.
         tokenizer: the tokenizer, an object of the tokenizers library. tokenizer_json: the bytes of its file.
-        decoder: the engine below, a `toynn.LlamaDecoder`.
-        start_id: the token that a document may start with. end_id: the token that ends one. None: there is none.
-        end_ids: all tokens before which generation ends, end_id first.
+        decoder: the engine that computes the model, a `toynn.LlamaDecoder`.
+        start_id: the token that starts a document; None if the model has no such token.
+        end_id: the token that ends a document; None if the model has no such token.
+        end_ids: all tokens that end generation, end_id first.
 
-    One text is continued at a time: `generate`, `stream`, `score` and `evaluate` forget what was read before, and a
-    `stream` that another call interrupts raises SessionError. `close` frees the memory; every later call then raises
-    SessionError. Use the model as a context manager to close it.
+    The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context. If
+    one of them is called while a `stream` is not finished, the next piece of this stream raises SessionError. `close`
+    frees the memory; every later call raises SessionError. A `with` block closes the model at its end.
 
-    Raises TinyNNValueError if the model has no tokenizer, one that needs more ids than the model has, or if n_ctx or
-    n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.
+    Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary,
+    or if n_ctx or n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.
     """
 
     def __init__(self, source: Checkpoint, *, n_ctx: int | None = None, n_threads: int | None = None) -> None:
@@ -59,7 +61,9 @@ class TextModel(Initialised):
             raise TinyNNTypeError(f"source must be a Checkpoint, got {type(source).__name__}; toynn.load takes a path")
         model = source.model
         if model.tokenizer is None:
-            raise TinyNNValueError(f"{source.path} has no tokenizer.json, so it cannot read or write text")
+            raise TinyNNValueError(
+                f"{source.path} has no tokenizer.json, so it cannot read or write text; use a model with a tokenizer"
+            )
         self.path, self.step, self.shape = source.path, source.step, model.shape
         self.n_parameters = sum(values.size for values in model.weights.values())
         self.tokenizer = load_tokenizer(model.tokenizer, str(source.path))
@@ -67,7 +71,8 @@ class TextModel(Initialised):
         needed = ids_needed(self.tokenizer)
         if needed > model.shape.vocab:
             raise TinyNNValueError(
-                f"the tokenizer of {source.path} needs {needed} ids, but the model's vocabulary has {model.shape.vocab}"
+                f"the tokenizer of {source.path} needs {needed} ids, but the vocabulary of the model has only "
+                f"{model.shape.vocab}; use the tokenizer that the model was trained with"
             )
         self._around = tokens_around(self.tokenizer)
         self.start_id = model.bos_id
@@ -95,20 +100,22 @@ class TextModel(Initialised):
     def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
         """Return the token ids of a text.
 
-        special_tokens: with the tokens that the tokenizer's own rules put around a text, for example a token that
-            begins it. `generate` reads its prompt with them, as transformers and llama.cpp do.
+        special_tokens: add the tokens that the tokenizer's own rules put around a text, for example a start token.
+            `generate` adds them to its prompt, as transformers and llama.cpp do.
 
-        Raises TinyNNTypeError, and TinyNNValueError for a str that is not Unicode text (it has lone surrogates).
+        Raises TinyNNTypeError; TinyNNValueError for a str with lone surrogates, which is not Unicode text.
         """
         ids = token_ids(self.tokenizer, [text])[0]
         return [*self._around.before, *ids, *self._around.after] if boolean("special_tokens", special_tokens) else ids
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """Return the text of token ids, special tokens included.
+        """Return the text of token ids, including the text of special tokens.
 
         Raises TinyNNTypeError, TinyNNMemoryError, and TinyNNValueError for an id outside the vocabulary.
         """
         vocab = self.shape.vocab
+        if isinstance(ids, str | bytes | bytearray | memoryview | Mapping | Set):
+            raise TinyNNTypeError(f"ids must be a sequence of token ids, got {kind_of(ids)}")
         try:
             if isinstance(ids, Sized):
                 want_memory("ids", _BYTES_OF_ID * len(ids), f"{len(ids)} token ids")
@@ -134,11 +141,11 @@ class TextModel(Initialised):
         greedy: bool = False,
         rolling: bool = False,
     ) -> GeneratedText:
-        """Return a continuation of the prompt, without the prompt itself. The same arguments give the same text.
+        """Return a generated continuation, without the prompt itself. The same arguments give the same text.
 
-        It ends before a token that ends a document (`end_ids`), after max_tokens, or when the context is full. The
-        result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An empty
-        prompt starts a new text. Ids for which the tokenizer has no token are never sampled.
+        Generation ends when the model chooses an end token (`end_ids`), after max_tokens tokens, or when the context is
+        full. The result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An
+        empty prompt starts a new text. Ids that are not tokens of the tokenizer are never sampled.
 
         The tokens that the tokenizer's own rules put around a text are added to the prompt, as in transformers and
         llama.cpp.
@@ -147,15 +154,14 @@ class TextModel(Initialised):
             max_tokens: the largest number of new tokens.
             temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
             greedy: always take the most likely token; the sampling settings then have no effect.
-            rolling: go on when the context is full: the last half of it (n_ctx // 2 tokens) is read again as the new
-                context, and the model no longer knows what stood before. The tokens that the tokenizer puts in front
-                of a prompt, or the token that starts a text if the prompt begins with it, stay in front of the half
-                and count as a part of it.
+            rolling: do not end when the context is full. Instead the model reads the last n_ctx // 2 tokens again as
+                its new context, and forgets the tokens before. Start tokens at the beginning of the prompt are kept:
+                they become the first of these n_ctx // 2 tokens.
 
         Raises:
-            TinyNNValueError: a setting that is out of range; a prompt that is longer than the context or is not Unicode
-                text; an empty prompt if the model has no token that starts a text.
-            TinyNNTypeError: an argument of the wrong type.
+            TinyNNValueError: a setting is out of range; the prompt is longer than the context or is not Unicode text;
+                the prompt is empty, but the model has no start token.
+            TinyNNTypeError: an argument has the wrong type.
             SessionError: the model is closed.
         """
         pieces = self.stream(
@@ -184,10 +190,11 @@ class TextModel(Initialised):
         greedy: bool = False,
         rolling: bool = False,
     ) -> TextStream:
-        """Return an iterator over the text of `generate`, in pieces of whole characters, as the tokens are computed.
+        """Return an iterator over the text that `generate` returns, which yields each piece as soon as it is computed.
 
-        When it has ended, its attribute `finish_reason` says why. The arguments and errors are those of `generate`.
-        SessionError is also raised if the model was used for another text between two pieces.
+        A piece consists of whole characters. After the last piece, the attribute `finish_reason` of the iterator says
+        why the text ended. The arguments and errors are those of `generate`. SessionError is also raised if the model
+        was used for another text between two pieces.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
         if boolean("greedy", greedy):
@@ -201,18 +208,18 @@ class TextModel(Initialised):
         return TextStream(self.decoder, tokens, self.tokenizer, ids)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        """Return what the model reads before it generates: at least one token, and at most n_ctx."""
+        """Return the tokens that the model reads before it generates: at least one and at most n_ctx."""
         ids = prompt_ids(self.tokenizer, prompt, self._separators(), self.end_id)
         ids = [*self._around.before, *ids, *(self._around.after if ids else ())]
         if not ids:
             if self.start_id is None:
                 raise TinyNNValueError(
-                    "the prompt is empty, but the model has no token that starts a text; give a prompt"
+                    "the prompt is empty, but the model has no start token to begin a text with; give a prompt"
                 )
             ids = [self.start_id]
         if len(ids) > self.n_ctx:
             raise TinyNNValueError(
-                f"the prompt has {len(ids)} tokens, more than the context length {self.n_ctx}; shorten it"
+                f"the prompt has {len(ids)} tokens, but the context length is {self.n_ctx}; shorten the prompt"
             )
         return ids
 
@@ -221,10 +228,10 @@ class TextModel(Initialised):
     def score(
         self, text: str, window: int | None = None, stride: int | None = None, *, separator: str | None = None
     ) -> list[TokenScore]:
-        """Return each predicted token of a text with the logarithm of its probability.
+        """Return each predicted token of a text with the natural logarithm of its probability.
 
-        The sum of the `log_prob` is the log-likelihood of the text. The arguments and errors are those of `evaluate`,
-        which gives the figures for the whole text.
+        The sum of all `log_prob` is the log-likelihood of the text. The arguments and errors are those of `evaluate`,
+        which returns the loss of the whole text.
         """
         ids, _, losses = self._losses(text, window, stride, separator)
         return [
@@ -239,25 +246,25 @@ class TextModel(Initialised):
     ) -> Evaluation:
         """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
 
-        A text with separator lines is a list of documents, as `toynn.prepare` reads a file: a separator line is not
-        scored, and the token that ends a document is predicted after each.
+        Separator lines divide the text into documents, as `toynn.prepare` divides a file. A separator line is not
+        scored. Instead the model predicts its end token after each document.
 
-        Each window is predicted on its own, and every token but the first is counted once. The tokens that the
-        tokenizer's own rules put around a text are added. If they put none in front, the token that starts a document
-        stands there if the model has one, and the first token is counted too.
+        The model sees one window at a time. Every token except the first is predicted and counted once. The tokens that
+        the tokenizer's own rules put around a text are added. If the rules put no token before a text, the start token
+        of the model is added there if the model has one; then the first token of the text is predicted too.
 
         Args:
             window: tokens of a window, 1 to n_ctx. Default: n_ctx.
-            stride: tokens by which a window begins after the one before it, 1 to window. Of all windows but the first,
-                only the last `stride` tokens count, so that each is predicted from at least window - stride tokens
-                before it. A smaller stride takes window / stride times as long, and normally gives a lower loss.
-                Default: window, so that windows do not overlap.
-            separator: the line that separates documents; "": none. Lines of other separators are then text. Default:
-                <|endoftext|>, and the text of the model's end token.
+            stride: each window begins this many tokens after the window before, 1 to window. In all windows except the
+                first, only the last `stride` tokens count, so each token is predicted from at least window - stride
+                tokens. A smaller stride takes window / stride times as long, and normally gives a lower loss. Default:
+                window, so that windows do not overlap.
+            separator: the line that separates documents; lines of other separators are then text. "": no separator.
+                Default: <|endoftext|> and the text of the model's end token.
 
-        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, a window or
-        stride out of range, or, without a separator argument, lines of a known separator such as </s> that would be
-        taken for text; TinyNNTypeError; SessionError if the model is closed.
+        Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window or
+        stride out of range. If separator is None, it is also raised for a text with lines of another known separator,
+        for example </s>. Raises TinyNNTypeError; SessionError if the model is closed.
         """
         ids, text_bytes, losses = self._losses(text, window, stride, separator)
         nats = 0.0
@@ -268,9 +275,9 @@ class TextModel(Initialised):
     def _losses(
         self, text: str, window: int | None, stride: int | None, separator: str | None
     ) -> tuple[list[int], int, list[npt.NDArray[np.float32]]]:
-        """Return the ids of the text, the start token included, the bytes of its documents, and the losses that count.
+        """Return the ids of the text with its start token, the size of its documents in bytes, and the losses.
 
-        The losses are a list with an array for each window.
+        The losses are in nats, one array for each window: see `window_losses`.
         """
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
         stride = window if stride is None else integer("stride", stride, 1, window)
@@ -283,17 +290,17 @@ class TextModel(Initialised):
         if self._around.after and ids[-len(self._around.after) :] != self._around.after:
             ids += self._around.after
         if len(ids) < 2:
-            raise TinyNNValueError(f"the text is too short: predicting needs at least 2 tokens, got {len(ids)}")
+            raise TinyNNValueError(f"the text is too short: it must have at least 2 tokens, got {len(ids)}")
         return ids, text_bytes, window_losses(self.decoder, ids, window, stride)
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
-        """Return the lines that separate documents: the given one, or the default ones."""
+        """Return the separator lines: the given one, or by default <|endoftext|> and the text of the end token."""
         return separators_of(separator, None if self.end_id is None else self.tokenizer.id_to_token(self.end_id))
 
     # ---- saving ----
 
     def trained_model(self) -> TrainedModel:
-        """Return the model as plain values: shape, weights and tokenizer. Raises SessionError if it is closed."""
+        """Return the shape, the weights and the tokenizer of the model. Raises SessionError if the model is closed."""
         return TrainedModel(
             self.shape,
             self.decoder.download_weights(),
@@ -312,21 +319,22 @@ class TextModel(Initialised):
         dtype: str | None = None,
         overwrite: bool = False,
     ) -> Path:
-        """Write the model as a run, a GGUF file or a Hugging Face folder, and return its path.
+        """Write the model as a run, a GGUF file or a Hugging Face folder, and return the path.
 
         Args:
-            format: "run" for a run of toynn, which `toynn.load` and `toynn.train(init=...)` take; "gguf" for llama.cpp;
-                "hf" for transformers; "toy" for a GGUF file of the reference, the Ruby project toy. Default: "gguf" if
-                the path ends in .gguf, otherwise "run".
+            format: "run" for a run of toynn, which `toynn.load` and `toynn.train(init=...)` accept; "gguf" for
+                llama.cpp; "hf" for transformers; "toy" for a GGUF file of the reference, the Ruby project toy. Default:
+                "gguf" if the path ends in .gguf, otherwise "run".
             dtype: type of the weights in a GGUF file: "f32", "f16", "bf16" or "q8_0". Default: "f32".
-            overwrite: replace a file or Hugging Face folder of that path, or add a checkpoint to a run.
+            overwrite: if the path exists, replace the GGUF file or Hugging Face folder, or add a checkpoint to the run.
 
-        Warns (UserWarning) if the file differs from what was asked for, for example in the type of a tensor.
+        Warns (UserWarning) if the written model differs from the request, for example in the type of a tensor.
 
         Raises:
-            TinyNNValueError: a path that is there already, a format or dtype that does not exist or does not fit the
-                path, or a model that the format cannot hold.
-            TinyNNTypeError, SessionError (the model is closed, or another process writes the run), OSError.
+            TinyNNValueError: the path exists already and overwrite is false; format or dtype is unknown or does not fit
+                the path; the format cannot store this model.
+            TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be written.
+            SessionError: the model is closed, or another process is writing the run.
         """
         model = self.trained_model()
         name = model_name(model, self.path)

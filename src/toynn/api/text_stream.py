@@ -1,4 +1,4 @@
-"""Generated text: a stream of its pieces, and the whole of it, each with the reason why it ended."""
+"""Generated text, as a stream of pieces or as one str. Both have the attribute `finish_reason`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ with naming_the_extra():
 
 
 class TextStream(Iterator[str]):
-    """The pieces of a text that `TextModel.stream` generates, each of whole characters, and why the text ended.
+    """The result of `TextModel.stream`: an iterator over the pieces of a text. A piece consists of whole characters.
 
-    finish_reason: None until the text has ended by itself, then one of
+    finish_reason: why the text ended. It is None until the last piece was returned, then one of
 
-    - "end_of_text": the model ended the text: its next token is one of its end tokens (`TextModel.end_ids`).
+    - "end_of_text": the model chose an end token (one of `TextModel.end_ids`).
     - "max_tokens": max_tokens tokens were generated.
-    - "context_full": prompt and text fill the context, so the model cannot continue; `rolling=True` does not end there.
+    - "context_full": prompt and text fill the context. With `rolling=True` the text continues instead.
     """
 
     finish_reason: FinishReason | None = None
@@ -46,9 +46,9 @@ class TextStream(Iterator[str]):
 
 
 class GeneratedText(str):
-    """The text that `TextModel.generate` returns: a str that also says why it ended.
+    """The result of `TextModel.generate`: a str with the attribute finish_reason, which says why the text ended.
 
-    finish_reason: as for `TextStream`.
+    finish_reason: "end_of_text", "max_tokens" or "context_full"; see `TextStream`.
     """
 
     __slots__ = ("finish_reason",)
@@ -62,7 +62,7 @@ class GeneratedText(str):
 
 
 def _pieces(decoder: LlamaDecoder, tokens: TokenStream, texts: IncrementalDecoder) -> Iterator[str]:
-    decoder.rewind()  # only when the first piece is requested, so that another text can be read until then
+    decoder.rewind()  # runs when the first piece is requested; the model can be used for another text until then
     for token in tokens:
         if piece := texts.add(token):
             yield piece

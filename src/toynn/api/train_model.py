@@ -27,24 +27,29 @@ with naming_the_extra():
     from toynn.training import trainer
     from toynn.training.callbacks import checked_callbacks
     from toynn.training.config import TrainArgs, TrainConfig
-    from toynn.training.events import Callback, Ended
+    from toynn.training.events import Callback, Ended, Event, Started
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Ended):
-    """How training ended, with the fields of `Ended`, and the run it wrote. It can be used as the path of the run."""
+    """The result of `toynn.train`: the fields of `Ended`, the folder of the run, and its notes.
+
+    notes: sentences about settings that were chosen or changed. Functions that take the path of a run also take this
+    object.
+    """
 
     run: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def event(self) -> Ended:
-        """The event that callbacks got at the end."""
+        """The last event of the run, which the callbacks received."""
         return Ended(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Ended)})
 
     def load(self, which: str = "latest", *, n_ctx: int | None = None, n_threads: int | None = None) -> TextModel:
-        """Open the trained model; see `toynn.load`."""
+        """Load the trained model; see `toynn.load`."""
         return load(self.run, which=which, n_ctx=n_ctx, n_threads=n_threads)
 
     def __fspath__(self) -> str:
@@ -99,38 +104,39 @@ def train(
 ) -> TrainingResult:
     """Train a model, write the run to the folder `out`, and return how it ended.
 
-    The run holds checkpoints, the configuration (run.toml) and a log (log.jsonl). The same data, configuration and
-    start give the same bytes, with any number of threads, resumed or not. Ctrl-C ends training after the current
-    step, with a checkpoint; `resume=True` continues it.
+    The run contains checkpoints, the configuration (run.toml) and a log (log.jsonl). The same data, configuration and
+    initial weights give a model with the same bytes, for any number of threads, also if training was interrupted and
+    resumed. Ctrl-C ends training after the current step and saves a checkpoint; `resume=True` continues the run.
 
     Args:
         data: a data folder that `toynn.prepare` made, or a file of packed token ids with the header TOYC, of which the
             last 5 % are for validation.
         out: the folder of the run. It is created if it does not exist.
         init: the model to start from instead of random weights: a loaded model, or a path that `toynn.load` accepts.
-            Its tokenizer must be that of the data.
-        config: a `toynn.TrainConfig`, or the path of a TOML file. Default: the default of each setting.
-        resume: continue the run in `out`. Its configuration is kept; steps, epochs, evaluation.* and checkpoint.* can
-            be changed. Settings of optimizer.* and schedule.* can be changed too, if they are given in this call, but
-            then the result no longer has the bytes of a run that never stopped; the run notes this.
-        resume_from: the checkpoint of the run to continue from, like "step-00000070". Default: the latest.
-        n_threads: threads to compute with. Default: the number of cores that this process may use.
-        progress: show the progress on stderr: a bar in a terminal, a few lines elsewhere. Default: true.
-        callbacks: functions that are called with each event, see `toynn.training.events`. One that raises
-            `toynn.training.StopTraining` ends training after the current step, with a checkpoint.
-        settings: single settings, on top of config: steps=300, lr=1e-3, d_model=64. A section takes a mapping:
+            The data must have been prepared with the tokenizer of this model.
+        config: a `toynn.TrainConfig`, or the path of a TOML file. Default: every setting has its default.
+        resume: continue the run in `out` with its configuration. Settings given in this call may change steps, epochs,
+            evaluation.* and checkpoint.*. They may also change optimizer.* and schedule.*, but then the result differs
+            from the result of a run without interruption; the run reports this as a note.
+        resume_from: the checkpoint of the run to continue from, for example "step-00000070". Default: the latest.
+        n_threads: number of threads. Default: the number of cores that this process may use.
+        progress: show the progress on stderr: as a bar in a terminal, otherwise as a few lines. Default: true.
+        callbacks: functions that are called with each event, see `toynn.training.events`. If a callback raises
+            `toynn.training.StopTraining`, training ends after the current step and saves a checkpoint.
+        settings: single settings, which override config: steps=300, lr=1e-3, d_model=64. A section takes a mapping:
             checkpoint={"every": 100}. A full key works as well: **{"checkpoint.every": 100}. None changes nothing.
             `toynn train --show-config` prints all settings with their meaning.
 
-    `train(TrainArgs(...), callbacks)` takes everything but callbacks and progress as one value; progress is then off
-    by default.
+    `train(TrainArgs(...), callbacks)` takes all arguments except callbacks and progress as one object. The default of
+    progress is then false.
 
     Raises:
-        ConfigurationError: a setting that does not exist or has a wrong value, by name.
-        TinyNNValueError, TinyNNTypeError: a wrong argument; data, init and configuration that do not fit together.
-        FileFormatError: data or a model that is damaged.
-        DivergedError: the loss or a gradient is no longer finite. The latest checkpoint is complete.
-        RunFolderError: another process is writing the run. TinyNNMemoryError. OSError.
+        ConfigurationError: a setting is unknown or has a wrong value; the message names the setting.
+        TinyNNValueError, TinyNNTypeError: an argument is wrong; data, init and configuration do not fit together.
+        FileFormatError: the data or a model is damaged.
+        DivergedError: the loss or a gradient is NaN or infinite. The latest checkpoint is complete.
+        RunFolderError: another process is writing the run.
+        TinyNNMemoryError: the model or a step does not fit into memory. OSError: a file cannot be read or written.
         KeyboardInterrupt: Ctrl-C was pressed a second time.
     """
     if isinstance(data, TrainArgs):
@@ -139,10 +145,10 @@ def train(
         if wrong:
             raise TinyNNTypeError(f"{wrong[0]} cannot be combined with a TrainArgs; set it in the TrainArgs")
         if out is not None and callbacks:
-            raise TinyNNTypeError("callbacks are given twice: once by position and once by name")
+            raise TinyNNTypeError("callbacks are given twice, by position and by name; give them once")
         args, callbacks = data, callbacks if out is None else cast("Sequence[Callback]", out)
         if isinstance(args.init, Path):
-            args = dataclasses.replace(args, init=read_model(args.init))
+            args = dataclasses.replace(args, init=read_model(args.init, name="init"))
         shown = False if progress is None else boolean("progress", progress)
     else:
         folder, run = path_of("data", data), path_of("out", out)
@@ -151,14 +157,26 @@ def train(
         if config is not None and not isinstance(config, TrainConfig):
             config = path_of("config", config)
         overrides = overrides_of(settings)
-        wanted = config_of(config, overrides, resumed=resumed, resume_from=resume_from)
+        start = _initial(init)
+        wanted = config_of(config, overrides, init=start, resumed=resumed, resume_from=resume_from)
         changes = changes_of(overrides) if resume else ()
-        args = TrainArgs(folder, run, wanted, _initial(init), resume, n_threads, resume_from, changes)
+        args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes)
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown else []
-        ended = trainer.train(args, [*view, *checked_callbacks(callbacks)])
+        notes: list[str] = []
+        ended = trainer.train(args, [_collector(notes), *view, *checked_callbacks(callbacks)])
     values = {field.name: getattr(ended, field.name) for field in dataclasses.fields(ended)}
-    return TrainingResult(**values, run=args.out)
+    return TrainingResult(**values, run=args.out, notes=tuple(notes))
+
+
+def _collector(notes: list[str]) -> Callback:
+    """Return a callback that adds the notes of a run to a list."""
+
+    def collect(event: Event) -> None:
+        if isinstance(event, Started):
+            notes.extend(event.notes)
+
+    return collect
 
 
 def _initial(init: object) -> Checkpoint | None:
@@ -166,11 +184,11 @@ def _initial(init: object) -> Checkpoint | None:
         return init
     if isinstance(init, TextModel):
         return Checkpoint(init.path, init.step, init.trained_model(), None, {})
-    return read_model(path_of("init", init))
+    return read_model(path_of("init", init), name="init")
 
 
 def _progress_view() -> AbstractContextManager[Callback]:
-    """Return a bar for a terminal if rich is installed, otherwise plain lines."""
+    """Return a progress bar if stderr is a terminal and rich is installed, otherwise a view that prints lines."""
     if find_spec("rich") is None or sys.stderr is None or not sys.stderr.isatty():
         return PlainProgress()
     from rich.console import Console

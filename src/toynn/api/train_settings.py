@@ -1,4 +1,4 @@
-"""Build a training configuration from a file, the settings of a call, and the configuration of a resumed run."""
+"""Build the configuration of a run from a TOML file, from single settings, and from the run that is resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.run_folder import named_checkpoint
 from toynn.training.config import CHANGEABLE, TrainConfig
-from toynn.training.key_names import similar_key
+from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
 from toynn.training.start import own_config
 from toynn.training.toml_config import from_toml, key_set, keys, read_config, to_toml
 
@@ -25,39 +25,43 @@ with naming_the_extra():
 def config_of(
     config: TrainConfig | Path | None,
     overrides: Iterable[str] = (),
-    where: str = "the settings",
     *,
+    init: Checkpoint | None = None,
     resumed: Path | None = None,
     resume_from: str | None = None,
 ) -> TrainConfig | None:
-    """Return the configuration with the overrides ("section.key=VALUE") applied to it.
+    """Return a configuration with the overrides ("section.key=VALUE") applied to it.
 
-    config: a configuration or a TOML file. None stands for that of the resumed run, or for the defaults; without
-    overrides the result is None then too, and `toynn.training.train` fills it in. where: names the overrides in errors.
+    config: a configuration, or the path of a TOML file. None: the configuration of the resumed run, or the defaults.
+    init: the model that training starts from, which determines the section [model].
 
-    Raises ConfigurationError naming the key; what `load_checkpoint` raises for the resumed run.
+    If config is None and there are no overrides, the result is None, and `toynn.training.train` takes the configuration
+    of the resumed run or the defaults.
+
+    Raises ConfigurationError, which names the key, and the errors of `load_checkpoint` for the resumed run.
     """
     overrides = tuple(overrides)
     if isinstance(config, Path):
-        return read_config(config, overrides)
+        return read_config(config, overrides, init)
     if not overrides:
         return config
     if config is not None:
-        return from_toml(to_toml(config), where, overrides)
+        return from_toml(to_toml(config), "config", overrides, init)
     if resumed is not None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
-    return from_toml("", where, overrides)
+    return from_toml("", "the defaults", overrides, init)
 
 
 def changes_of(overrides: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys of the overrides that a resumed run may change only on request: see `TrainArgs.changes`."""
+    """Return the keys of optimizer and schedule that the overrides set, for `TrainArgs.changes`."""
     return tuple(sorted({key_set(override) for override in overrides} & set(CHANGEABLE)))
 
 
 def checkpoint_to_resume(run: Path, resume_from: str | None) -> Checkpoint:
-    """Return the checkpoint that a run continues from: the named one, or the latest.
+    """Return the checkpoint from which a run is resumed: the one called resume_from, or the latest one.
 
-    Its configuration counts, not the one in run.toml, which may describe steps that were lost.
+    The configuration is read from this checkpoint and not from run.toml. After a crash, run.toml may be newer than the
+    latest checkpoint.
     """
     return load_checkpoint(run) if resume_from is None else named_checkpoint(run, resume_from)
 
@@ -65,8 +69,8 @@ def checkpoint_to_resume(run: Path, resume_from: str | None) -> Checkpoint:
 def overrides_of(settings: Mapping[str, object]) -> list[str]:
     """Return the settings of a call as overrides, "section.key=VALUE".
 
-    A name is a key ("optimizer.lr"), the last part of one if that is unique ("lr"), or a section ("checkpoint") with a
-    mapping or dataclass of its keys. None leaves a setting unchanged.
+    A name is a full key ("optimizer.lr"), the last part of a key if no other key has the same last part ("lr"), or a
+    section ("checkpoint"), whose value is a mapping or dataclass of keys. A setting whose value is None is left out.
 
     Raises ConfigurationError for an unknown or ambiguous name, ConfigurationTypeError for a value of the wrong type.
     """
@@ -84,10 +88,10 @@ def _flat(settings: Mapping[str, object], known: list[str]) -> Iterator[tuple[st
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             section = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
             if section.get("epochs") is not None:
-                del section["steps"]  # train.epochs decides
+                del section["steps"]  # it has its default here, and train.epochs determines the number of steps
         if not isinstance(section, Mapping):
             raise ConfigurationTypeError(
-                f"{name} is a section: its value must be a mapping of its keys, got {shown(value)}"
+                f"{name} is a section, so its value must be a mapping of keys to values, got {shown(value)}"
             )
         yield from _flat({f"{name}.{key}": one for key, one in section.items()}, known)
 
@@ -101,23 +105,25 @@ def _key_of(name: str, known: list[str]) -> str:
         return found[0]
     if found:
         raise ConfigurationError(
-            f"{name} is ambiguous: it could be {' or '.join(found)}; write for example "
+            f"the setting {name} is ambiguous: it could be {' or '.join(found)}; write for example "
             f"{found[0].partition('.')[0]}={{{name!r}: ...}}"
         )
+    if name.rpartition(".")[2] in VOCABULARY:
+        raise ConfigurationError(f"unknown setting {name!r}: {NO_VOCABULARY_KEY}")
     meant = similar_key(name, known)
     if meant is not None and "." not in name:
         short = meant.rpartition(".")[2]
         meant = short if sum(key.count(".") == 1 and key.endswith(f".{short}") for key in known) == 1 else meant
-    hint = "; `toynn train --show-config` lists all settings" if meant is None else f"; did you mean {meant!r}?"
-    raise ConfigurationError(f"there is no setting {name!r:.60}{hint}")
+    hint = "`toynn train --show-config` lists all settings" if meant is None else f"did you mean {meant!r}?"
+    raise ConfigurationError(f"unknown setting {name!r:.60}; {hint}")
 
 
 def _toml_value(name: str, value: object) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, bool | int | float | str):
-        raise ConfigurationTypeError(f"{name} must be a number, a bool or a str, got {type(value).__name__}")
+        raise ConfigurationTypeError(f"{name} must be a number, a bool or a str, got {shown(value)}")
     try:
         return tomli_w.dumps({"x": value}).partition("=")[2].strip()
-    except ValueError:  # a number with more digits than Python prints
-        raise ConfigurationError(f"{name} has too many digits, got {shown(value)}") from None
+    except ValueError:  # Python refuses to print an integer with more than 4300 digits
+        raise ConfigurationError(f"{name} must be a number with fewer digits, got {shown(value)}") from None

@@ -1,6 +1,6 @@
-"""The command line, `toynn`: one file for each command, imported when the command is called.
+"""The command line `toynn`. Each command has its own file, which is imported only when the command is called.
 
-It needs the extra toynn[cli].
+This package needs the extra toynn[cli].
 """
 
 from toynn.cli.start import main

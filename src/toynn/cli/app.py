@@ -1,13 +1,14 @@
-"""The group of commands: their names, where they are defined, and how their errors end the process.
+"""The click group of all commands. It imports the module of a command and turns exceptions into exit codes.
 
-Exit codes: 0 success, 1 failure, 2 wrong input, 130 interrupted. An error is one line on stderr that says what to do,
-also for a command or option that does not exist; -v adds the traceback.
+Exit codes: 0 success, 1 failure, 2 wrong input, 130 interrupted by Ctrl-C. Every error is one line on stderr that says
+what to do. This also holds for an unknown command or option. The option -v adds the traceback.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from importlib.util import find_spec
@@ -23,17 +24,17 @@ from toynn.wording import on_the_command_line
 COMMANDS = {
     "prepare": "Turn text files into packed tokens and a tokenizer.",
     "train": "Train a model on packed tokens.",
-    "report": "Plot a run and write a page with the plots.",
+    "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",
     "eval": "Measure loss, perplexity and bits per byte on a text.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
     "import": "Make a run from a GGUF file or a Hugging Face folder.",
-    "info": "Describe this build, a data folder, a run or a checkpoint.",
+    "info": "Describe this build, a data folder, a run or a model.",
 }
 
 
 class _Misuse(click.ClickException):
-    """A wrong command line, reported in one line; click itself takes four."""
+    """A wrong command line. Its message takes one line; the message of click would take four."""
 
     exit_code = 2
 
@@ -47,7 +48,7 @@ class _Misuse(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Imports the module of a command, toynn.cli.NAME_command, when the command is called."""
+    """The group of commands. It imports the module toynn.cli.NAME_command when the command NAME is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return [name for name in COMMANDS if find_spec(f"toynn.cli.{name}_command") is not None]
@@ -61,7 +62,7 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands that click would write, but do not import each command to get its help."""
+        """Write the list of commands as click does, but take the help texts from COMMANDS and import no command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
@@ -104,7 +105,7 @@ class _Commands(click.Group):
 
 
 def _in_one_line(error: click.UsageError) -> click.ClickException:
-    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # since click 8.2
+    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # it is new in click 8.2
     return error if asks_for_help else _Misuse(error)
 
 
@@ -113,18 +114,21 @@ def _one_line(error: BaseException) -> str:
         return "out of memory"
     if isinstance(error, OSError) and error.filename is None and _comes_from_printing(error):
         return f"cannot write to stdout: {error.strerror}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+        return " ".join(f"{' -> '.join(names)}: {error.strerror}".split())
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
 
 def _comes_from_printing(error: BaseException) -> bool:
-    """Return whether the error was raised inside click.echo: an OSError of a full disk does not name the file."""
+    """Return whether click.echo raised the error. The OSError of a full disk does not name the file it was writing."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _exit_code(error: BaseException) -> int:
     """Return 2 if other input would help, 1 otherwise."""
-    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # TOYNN_GEMM_KERNEL is wrong
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # a wrong TOYNN_GEMM_KERNEL
         return 2
     bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
     return 2 if isinstance(error, bad_input) else 1

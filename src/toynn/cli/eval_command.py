@@ -8,23 +8,24 @@ from pathlib import Path
 import click
 
 from toynn.api.load_model import load
+from toynn.cli.given_path import GivenPath
 from toynn.storage.json_files import number_or_null
 from toynn.storage.text_files import read_text
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
-@click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
+@click.argument("text", type=GivenPath(exists=True, dir_okay=False, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
-              help="Tokens of a window; each window is predicted alone. [default: the context length]")  # fmt: skip
+              help="Tokens that the model reads at a time. [default: its context length]")  # fmt: skip
 @click.option("--stride", type=click.IntRange(1), default=None,
-              help="Begin a window every S tokens, and count only its last S. [default: the window]",
+              help="Begin a new window every S tokens, and count its last S tokens. [default: --window]",
               metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
-              help="Line that separates documents. [default: <|endoftext|>, and the model's end token]")  # fmt: skip
-@click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
+              help="Line that separates documents. [default: <|endoftext|>, or the model's end token]")  # fmt: skip
+@click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
-              help="Number of threads. [default: the cores this process may use]")  # fmt: skip
+              help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     model: Path,
@@ -38,8 +39,8 @@ def command(
 ) -> None:
     """Measure the loss, perplexity and bits per byte of MODEL on the file TEXT.
 
-    MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is in
-    UTF-8.
+    MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is a
+    UTF-8 file.
     """
     content = read_text(text)
     with load(model, which="best" if best else "latest", n_threads=threads) as text_model:

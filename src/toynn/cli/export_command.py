@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 
 from toynn.api.save_model import exists, format_of, model_name, write_model
+from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES
 from toynn.storage.checkpoint import load_checkpoint
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("run", type=GivenPath(exists=True, path_type=Path))
+@click.argument("out", type=GivenPath(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["gguf", "hf"]), default=None,
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
@@ -23,10 +24,10 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
               help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
-              help="Name of the model in a GGUF file, with --for toy of the run. "
-                   "[default: that of an imported model, or RUN's]")  # fmt: skip
-@click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
-@click.option("--force", is_flag=True, help="Replace OUT when the new one is complete.")
+              help="Model name in a GGUF file, or with --for toy the name of the run. "
+                   "[default: the imported model's name, or RUN's]")  # fmt: skip
+@click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists, when the new OUT is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     run: Path,
@@ -53,9 +54,11 @@ def command(
         form = "toy"
     if form != "gguf" and dtype not in (None, "f32"):
         written_as = "a file for toy" if form == "toy" else "a Hugging Face folder"
-        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files of llama.cpp only; {written_as} is written in f32")
+        raise TinyNNValueError(
+            f"--dtype {dtype} is for GGUF files of llama.cpp; {written_as} is written in f32, so leave out --dtype"
+        )
     if not force and exists(out):
-        raise TinyNNValueError(f"{out} exists already; --force replaces it")
+        raise TinyNNValueError(f"{out} already exists; name another path, or use --force to replace it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")
     if name is None:
         name = model_name(checkpoint.model, checkpoint.path)

@@ -11,16 +11,19 @@ import click
 from click.core import ParameterSource
 
 from toynn.api.load_model import load
+from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.storage.text_files import decoded
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
-@click.option("-p", "--prompt", default=None, help="Text to continue; - reads it from stdin. [default: start a text]")
+@click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
+@click.option(
+    "-p", "--prompt", default=None, help="Text to continue; - reads it from stdin. [default: begin a new text]"
+)
 @click.option("-n", "--max-tokens", type=click.IntRange(0), default=200, show_default=True,
               help="Largest number of tokens to generate.")  # fmt: skip
-@click.option("--greedy", is_flag=True, help="Always take the most likely token, ignoring the sampling options.")
+@click.option("--greedy", is_flag=True, help="Always take the most likely token; sampling options have no effect.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True,
               help="Sampling temperature; 0 is greedy.")  # fmt: skip
 @click.option("--top-k", type=click.IntRange(0), default=40, show_default=True,
@@ -31,12 +34,12 @@ from toynn.storage.text_files import decoded
               help="Drop tokens less likely than P times the most likely one.", metavar="P")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
 @click.option("--rolling", is_flag=True,
-              help="When the context is full, keep its last half and go on, instead of ending.")  # fmt: skip
+              help="Do not end when the context is full: keep its last half and continue.")  # fmt: skip
 @click.option("--keep-newline", is_flag=True,
-              help="Keep a newline at the end of stdin; normally one is dropped.")  # fmt: skip
-@click.option("--best", is_flag=True, help="Use the run's best checkpoint by evaluation, not its latest.")
+              help="Keep the newline at the end of stdin, which is normally removed.")  # fmt: skip
+@click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
-              help="Number of threads. [default: the cores this process may use]")  # fmt: skip
+              help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.pass_context
 def command(
@@ -59,10 +62,10 @@ def command(
     """Continue a text with MODEL: a run, a checkpoint, a GGUF file or a Hugging
     Face folder.
 
-    The prompt and then its continuation are printed as they are generated. The
-    same MODEL, prompt and options give the same text. The text ends when the
-    model ends it, after --max-tokens, or when the context is full; a note on
-    stderr, or "finish_reason" of --json, says if it is cut off.
+    The command prints the prompt, then the continuation while it is generated.
+    The same MODEL, prompt and options give the same text. Generation ends when the
+    model ends the text, after --max-tokens, or when the context is full. A note
+    on stderr, or "finish_reason" of --json, says if the text was cut off.
     """
     if keep_newline and prompt != "-":
         raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
@@ -85,7 +88,7 @@ def command(
             content = {"step": text_model.step, "prompt": given, "text": text, "seed": seed, "finish_reason": reason}
             click.echo(json.dumps(content, allow_nan=False))
             return
-        first = next(pieces, "")  # before anything is printed, so that an error stands alone
+        first = next(pieces, "")  # if this fails, only the error is printed, without the prompt
         for piece in itertools.chain((given, first), pieces):
             click.echo(piece, nl=False)  # echo flushes stdout too
         click.echo()
@@ -98,12 +101,12 @@ def command(
 
 
 def _from_stdin(keep_newline: bool) -> str:
-    """Return the UTF-8 on stdin as text, without one newline at the end unless it is kept.
+    """Return the text on stdin, which must be UTF-8. Remove one newline at its end unless keep_newline is true.
 
-    A shell's echo adds this newline, and a model would take it for the end of a line.
+    The `echo` of a shell adds this newline. The model would not continue the line, but begin a new one.
     """
     if sys.stdin is None:
-        raise TinyNNValueError("--prompt - reads stdin, which is closed")
+        raise TinyNNValueError("--prompt - cannot read the prompt, because stdin is closed; give the text instead of -")
     text = decoded(sys.stdin.buffer.read(), "stdin")
     end = next((end for end in ("\r\n", "\n", "\r") if text.endswith(end)), "")
     return text if keep_newline else text.removesuffix(end)

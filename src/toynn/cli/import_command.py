@@ -1,4 +1,4 @@
-"""`toynn import`: make a run from the model of another program."""
+"""`toynn import`: make a run from a model that another program wrote."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from pathlib import Path
 
 import click
 
+from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.interop import import_gguf, import_hf
 from toynn.storage.checkpoint import write_checkpoint
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run to create.")
-@click.option("--force", is_flag=True, help="Replace the model of a run that was imported before.")
+@click.argument("source", type=GivenPath(exists=True, path_type=Path))
+@click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder of the run to create.")
+@click.option("--force", is_flag=True, help="Replace the model in --out, if it was imported and not trained.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
-    """Make a run from SOURCE, to train it further.
+    """Make a run from the model SOURCE, which can then be trained further.
 
-    SOURCE is a GGUF file (llama, in F32, F16, BF16 or Q8_0) or a Hugging Face
-    folder of LlamaForCausalLM.
+    SOURCE is a GGUF file (architecture llama, weights in F32, F16, BF16 or Q8_0)
+    or a Hugging Face folder (LlamaForCausalLM).
     """
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
         raise TinyNNValueError(
-            f"{out} exists already; name a new folder, or use --force to replace a model that was imported before"
+            f"{out} already exists; name a new folder, or use --force to replace a model that was imported before"
         )
     model = import_hf(source) if source.is_dir() else import_gguf(source)
     checkpoint = write_checkpoint(out, model, replace=force)

@@ -1,4 +1,4 @@
-"""`toynn info`: describe this build, or the content of a folder."""
+"""`toynn info`: describe this build of toynn, or a data folder, a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 import click
 
 import toynn
+from toynn.api.load_model import read_model
+from toynn.cli.given_path import GivenPath
 from toynn.data.meta import META, load_meta
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.checkpoint import load_checkpoint
+from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.run_folder import BEST, LOG, checkpoint_names
 from toynn.training.run_log import read_log
 from toynn.training.start import config_source
@@ -24,14 +27,15 @@ COLUMNS = 80
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("path", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: Path | None, as_json: bool) -> None:
-    """Describe PATH: a data folder, a run or a checkpoint. All its files are checked.
+    """Describe PATH: a data folder, a run, a checkpoint, a GGUF file or a Hugging
+    Face folder. Check all files in it.
 
-    Without PATH, describe this build of toynn: versions, compiler, profile. If a
-    run's log or best checkpoint is damaged, the rest is described, and the exit
-    code is 2.
+    Without PATH, describe this build of toynn: versions, compiler, profile. If
+    only the log or the best checkpoint of a run is damaged, the rest is described,
+    and the exit code is 2.
     """
     damage: list[str] = []
     if path is None:
@@ -74,14 +78,16 @@ def _data(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path, damage: list[str]) -> dict[str, Any]:
-    checkpoint = load_checkpoint(path)
+    kind = kind_of_path(path)
+    foreign = {"gguf": "GGUF file", "hf": "Hugging Face folder"}.get(kind or "")
+    checkpoint = load_checkpoint(path) if foreign is None else read_model(path)
     is_run = checkpoint.path != path
     model, state = checkpoint.model, checkpoint.training
     shape = dataclasses.asdict(model.shape)
     scaling = shape.pop("rope_scaling")
     info: dict[str, Any] = {
-        "checkpoint": str(checkpoint.path),
-        "step": checkpoint.step,
+        foreign or "checkpoint": str(checkpoint.path),
+        **({} if foreign else {"step": checkpoint.step}),
         **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
         "parameters": sum(values.size for values in model.weights.values()),
         "model": {**shape, "rope_scaling": scaling["kind"]},
@@ -89,7 +95,7 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
         "eos_id": model.eos_id,
         **({"other_eos_ids": list(model.other_eos_ids)} if model.other_eos_ids else {}),
         "bos_id": model.bos_id,
-        "written by": checkpoint.versions,
+        **({} if foreign else {"written by": checkpoint.versions}),
     }
     if state is not None:
         info["windows"] = state.progress.windows
@@ -107,9 +113,9 @@ def _how_it_ended(path: Path) -> str:
 
 
 def _of_run(path: Path, damage: list[str]) -> dict[str, Any]:
-    """Return what the folder of a run holds besides its latest checkpoint, which can be used without it.
+    """Return the description of a run without its latest checkpoint: the checkpoints, the best one, the end of the log.
 
-    damage: gets a message for each part that cannot be read.
+    damage: a list, to which a message is added for each part that cannot be read. A run can be used without these.
     """
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
     parts: dict[str, tuple[str, Callable[[], str]]] = {

@@ -1,4 +1,7 @@
-"""Ctrl-C while modules load, and the exit code of an interrupted command. This module imports few others."""
+"""Handle Ctrl-C while modules load, and define the exit code of an interrupted command.
+
+This module imports few other modules, because Ctrl-C is not handled before it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 import signal
 from contextlib import contextmanager
 
-TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -19,8 +22,8 @@ INTERRUPTED = 130
 def loading_modules() -> Iterator[None]:
     """Make Ctrl-C end the process at once inside the block.
 
-    Nothing is under way while modules load, and a KeyboardInterrupt could be swallowed inside one of them. If Ctrl-C is
-    ignored, as in a background job of a shell, it stays ignored.
+    No work can be lost while modules load, and a module that is being loaded could catch a KeyboardInterrupt and go on.
+    If the process ignores Ctrl-C, as a background job of a shell does, it still ignores it.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

@@ -10,17 +10,18 @@ from pathlib import Path
 import click
 
 from toynn.api.prepare_data import VOCAB_SIZE, PreparedData, prepare, prepare_ids
+from toynn.cli.given_path import GivenPath
 from toynn.text.documents import END_OF_TEXT
 
 
 @click.command()
-@click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Data folder to create.")
+@click.argument("texts", nargs=-1, required=True, type=GivenPath(exists=True, path_type=Path))
+@click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder to create for the data.")
 @click.option("--vocab-size", type=click.IntRange(1), default=None,
               help=f"Learn a byte-level BPE tokenizer with N tokens, at least 257. [default: {VOCAB_SIZE}] "
                    "With --ids: number of ids of the vocabulary.", metavar="N")  # fmt: skip
-@click.option("--tokenizer", type=click.Path(exists=True, path_type=Path), default=None,
-              help="Use this tokenizer.json, or the tokenizer of this model, instead of learning one.")  # fmt: skip
+@click.option("--tokenizer", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Use this tokenizer.json, or the tokenizer of this data folder or model.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
               help="Share of the documents held out for validation.")  # fmt: skip
 @click.option("--eos", default=None, help=f"Token that ends each document. [default: {END_OF_TEXT}]")
@@ -46,17 +47,17 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Turn text files (UTF-8) into packed tokens and a tokenizer, for `toynn train`."""
+    """Turn TEXTS, files in UTF-8, into packed tokens and a tokenizer for `toynn train`."""
     if ids:
         if separator is not None:
-            raise click.UsageError("--separator is for texts, but --ids says that TEXTS are token ids")
+            raise click.UsageError("--separator is for texts, but --ids says that TEXTS are token ids; leave one out")
         prepared = prepare_ids(texts, out, vocab_size=vocab_size, tokenizer=tokenizer, validation=validation, eos=eos)
     else:
         prepared = _of_texts(texts, out, vocab_size, tokenizer, validation, eos, separator, seed)
     meta, notes = prepared.meta, list(prepared.notes)
     wanted = vocab_size or VOCAB_SIZE
     if tokenizer is None and not ids and meta.vocab_size < wanted:
-        notes.append(f"the texts are too short for {wanted} tokens; the vocabulary has {meta.vocab_size}")
+        notes.append(f"the texts are too short for {wanted} tokens, so the vocabulary has {meta.vocab_size} tokens")
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -84,7 +85,8 @@ def _of_texts(
     seed: int,
 ) -> PreparedData:
     if tokenizer is not None and vocab_size is not None:
-        raise click.UsageError("--vocab-size learns a tokenizer and --tokenizer names one: give one of the two")
+        raise click.UsageError("--vocab-size and --tokenizer cannot be combined: the first learns a new tokenizer, "
+                               "the second uses an existing one; leave one out")  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are printed as notes
         return prepare(

@@ -1,4 +1,4 @@
-"""`toynn report`: the plots of a run, and a page with them."""
+"""`toynn report`: plot a run, and write a page with the plots."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import click
 
+from toynn.cli.given_path import GivenPath
 from toynn.training.report import write_report
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=GivenPath(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(run: Path, as_json: bool) -> None:
-    """Plot RUN's loss, learning rate and gradient norm, and write report.html.
+    """Plot the loss, learning rate and gradient norm of RUN, and write report.html.
 
-    The figures come from RUN's log, which can be read while the run is training.
+    The command reads the log of RUN, also while the run is training.
     """
     written = [str(path) for path in write_report(run)]
     if as_json:

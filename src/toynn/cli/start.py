@@ -1,7 +1,7 @@
-"""The start and the end of the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
+"""Start and end the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
 
-Whatever goes wrong there is one line on stderr too. This module imports few others: until `main` runs, Ctrl-C shows
-Python's traceback.
+An error here is one line on stderr, as everywhere else. This module imports few other modules, because Ctrl-C prints
+Python's traceback until `main` runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        print("toynn: the command line needs its extra: pip install 'toynn[cli]'", file=sys.stderr)
+        from toynn.extras import how_to_install
+
+        print(f"toynn: click is not installed; {how_to_install('cli')}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("toynn: interrupted", file=sys.stderr)
@@ -35,15 +37,18 @@ def main() -> None:
 
 
 def _check_streams() -> None:
-    """Open stdin and stderr if the caller has closed them, make stdout print any text, and exit if stdout is closed."""
+    """Open stdin and stderr on /dev/null if they are closed, and exit if stdout is closed.
+
+    Characters that the encoding of stdout does not have are then printed as "?" instead of raising an error.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # one of the three is closed; without this, a file opened later, like the log, would get its number
+        pass  # otherwise a file that is opened later, like the log, would get the number of the closed stream
     if sys.stderr is None:
         sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8")
     else:
         os.close(descriptor)
     if sys.stdout is None:
-        print("toynn: stdout is closed, so there is nowhere to write the output", file=sys.stderr)
+        print("toynn: cannot write the output: stdout is closed", file=sys.stderr)
         sys.exit(1)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         codecs.register_error("toynn.printable", _printable)
@@ -51,9 +56,9 @@ def _check_streams() -> None:
 
 
 def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what is printed for a character that stdout cannot encode, and the position after it.
+    """Return a replacement for a character that stdout cannot encode, and the position after the character.
 
-    A byte of a path that is not UTF-8 goes out unchanged, as with "surrogateescape"; another character becomes "?".
+    A byte of a path that is not UTF-8 is printed unchanged, as with "surrogateescape". Other characters become "?".
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -16,13 +16,14 @@ from toynn.api.load_model import read_model
 from toynn.api.plain_progress import PlainProgress
 from toynn.api.train_model import TrainingResult, train
 from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of
+from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
-from toynn.extras import naming_the_extra
+from toynn.extras import how_to_install, naming_the_extra
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
 from toynn.training.progress import ProgressView
-from toynn.training.run_log import as_json
+from toynn.training.run_log import as_json, read_log
 from toynn.training.start import initial_config, own_config
 from toynn.training.toml_config import commented_toml, to_plain
 
@@ -31,24 +32,26 @@ with naming_the_extra():
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="TOML file with settings. Keys that it lacks have their defaults.")  # fmt: skip
+@click.argument("data", required=False, type=GivenPath(exists=True, path_type=Path))
+@click.option("--out", type=GivenPath(path_type=Path), help="Folder of the run.")
+@click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="TOML file with settings. Keys that are not in it have their defaults.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Set one key, for example optimizer.lr=1e-3. Can be repeated.")  # fmt: skip
-@click.option("--init", type=click.Path(exists=True, path_type=Path), default=None,
-              help="Start from this run, GGUF file or Hugging Face folder, not from random weights.")  # fmt: skip
+@click.option("--init", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Start from the model of this run, GGUF file or Hugging Face folder.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
-              help="With --resume, continue from this checkpoint, like step-00000070.")  # fmt: skip
+              help="With --resume: continue from this checkpoint, for example step-00000070.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
-              help="Number of threads. [default: the cores this process may use]")  # fmt: skip
-@click.option("--tensorboard", is_flag=True, help="Also write event files to RUN/tensorboard.")
+              help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
+@click.option(
+    "--tensorboard", is_flag=True, help="Also write TensorBoard event files to the folder tensorboard in --out."
+)
 @click.option("--show-config", is_flag=True,
-              help="Print every key as TOML with its meaning, or with --json as JSON, and exit.")  # fmt: skip
+              help="Print every setting with its meaning as TOML (with --json: as JSON), and exit.")  # fmt: skip
 @click.option("--log-every", type=click.IntRange(1), default=None, metavar="N",
-              help="Without a terminal, print every Nth step. [default: about 100 steps of the run]")  # fmt: skip
+              help="If stderr is not a terminal, print every Nth step. [default: about 100 lines]")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print only errors, notes, and one line with the losses at the end.")
 @click.option("--json", "as_json_", is_flag=True, help="Print one JSON object at the end.")
 def command(
@@ -67,11 +70,12 @@ def command(
     as_json_: bool,
 ) -> None:
     """Train a model on DATA, a folder that `toynn prepare` made, or a file of packed
-    token ids with the header TOYC.
+    token ids with the header TOYC. With --resume, DATA can be left out: it is then
+    the folder or file that the run used before.
 
-    Ctrl-C ends training after the current step, with a checkpoint. The same
-    data, configuration and start give the same bytes, with any number of threads,
-    resumed or not.
+    Ctrl-C ends training after the current step and saves a checkpoint. The same
+    data, settings and initial weights give a model with the same bytes, for any
+    number of threads, also if training was interrupted and resumed.
     """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
@@ -79,12 +83,15 @@ def command(
         shown = _shown(config, overrides, init, out if resume else None, resume_from)
         click.echo(json.dumps(to_plain(shown)) if as_json_ else commented_toml(shown), nl=as_json_)
         return
+    if data is None and resume and out is not None:
+        data = _data_of_run(out)
     if data is None:
         raise click.UsageError("Missing argument 'DATA'", click.get_current_context())
     if out is None:
         raise click.UsageError("Missing option '--out'", click.get_current_context())
     resumed = out if resume else None
-    settings = config_of(config, overrides, "--set", resumed=resumed, resume_from=resume_from)
+    start = None if init is None or resume else read_model(init)
+    settings = config_of(config, overrides, init=start, resumed=resumed, resume_from=resume_from)
     callbacks: list[Callback] = []
     with contextlib.ExitStack() as stack:
         callbacks.append(_notes if quiet else stack.enter_context(_progress_view(log_every)))
@@ -93,7 +100,7 @@ def command(
 
             callbacks.append(stack.enter_context(TensorBoardView(out / "tensorboard")))
         args = TrainArgs(
-            data, out, settings, init, resume, threads, resume_from, changes_of(overrides) if resume else ()
+            data, out, settings, start or init, resume, threads, resume_from, changes_of(overrides) if resume else ()
         )
         result = train(args, callbacks=callbacks)
     report = _report(result)
@@ -107,6 +114,21 @@ def command(
         sys.exit(INTERRUPTED)
 
 
+def _data_of_run(run: Path) -> Path:
+    """Return the data that a run was last trained on, from its log."""
+    try:
+        folders = [Path(event["data"]) for event in read_log(run) if event["event"] == "started"]
+    except FileNotFoundError:
+        folders = []
+    if not folders:
+        raise TinyNNValueError(f"the log of {run} does not name the data of the run; give the data folder as DATA")
+    if not folders[-1].exists():
+        raise TinyNNValueError(
+            f"the data of {run} was in {folders[-1]}, which does not exist; give its new place as DATA"
+        )
+    return folders[-1]
+
+
 def _shown(
     path: Path | None,
     overrides: tuple[str, ...],
@@ -117,12 +139,13 @@ def _shown(
     """Return the configuration that training with these arguments would use, with every key set."""
     if resumed is not None and path is None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
-    config = config_of(path, overrides, "--set") or TrainConfig()
-    return config.explicit() if init is None else initial_config(config, read_model(init))[0]
+    start = None if init is None else read_model(init)
+    config = config_of(path, overrides, init=start) or TrainConfig()
+    return config.explicit() if start is None else initial_config(config, start)[0]
 
 
 def _progress_view(log_every: int | None) -> AbstractContextManager[Callback]:
-    """Return a bar for a terminal, and lines otherwise."""
+    """Return a progress bar if stderr is a terminal, otherwise a view that prints lines."""
     console = Console(stderr=True)
     return ProgressView(console) if console.is_terminal else PlainProgress(log_every, lines=100, ending=False)
 
@@ -135,9 +158,9 @@ def _notes(event: Event) -> None:
 
 
 def _report(result: TrainingResult) -> str | None:
-    """Write the report and return its path; None without matplotlib or steps.
+    """Write the report and return its path. Return None if matplotlib is missing or no step was taken.
 
-    A damaged or missing log only gives a note, because the model does not depend on it.
+    A damaged or missing log is only reported as a note, because the trained model does not depend on it.
     """
     if result.step == 0 or find_spec("matplotlib") is None:
         return None
@@ -153,16 +176,17 @@ def _report(result: TrainingResult) -> str | None:
 def _outcome(result: TrainingResult) -> str:
     if result.reason == "done" and result.loss is None:
         return f"nothing to do: the run has taken all its {result.step} steps (for more: --set train.steps=...)"
+    steps = "1 step" if result.step == 1 else f"{result.step} steps"
     return {
-        "done": f"done after {result.step} steps",
-        "early stop": f"ended early after {result.step} steps: the validation loss has stopped falling",
-        "stopped": f"stopped after {result.step} steps",
-        "interrupted": f"interrupted after {result.step} steps, saved",
+        "done": f"done after {steps}",
+        "early stop": f"ended early after {steps}: the validation loss has stopped falling",
+        "stopped": f"stopped after {steps}",
+        "interrupted": f"interrupted after {steps}, saved",
     }[result.reason]
 
 
 def _losses(result: TrainingResult) -> str:
-    """Return the losses of a run for the end of a line."""
+    """Return the training loss and the best validation loss as the end of a sentence."""
     loss = "" if result.loss is None else f", training loss {result.loss:.4f}"
     best = (
         "" if result.best_loss is None else f", best validation loss {result.best_loss:.4f} at step {result.best_step}"
@@ -178,7 +202,7 @@ def _print_summary(result: TrainingResult, report: str | None, resume_command: s
     if report is not None:
         click.echo(f"report  {report}")
     elif result.step > 0:
-        click.echo("no plots: they need matplotlib, pip install 'toynn[plot]', then:")
+        click.echo(f"no plots, because matplotlib is not installed; {how_to_install('plot')}, then:")
         click.echo(shlex.join(["toynn", "report", str(result.run)]))
     if result.reason == "interrupted":
         click.echo(f"continue with: {resume_command}")

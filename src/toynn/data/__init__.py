@@ -1,6 +1,6 @@
-"""Training data: text packed into token files, which are read as windows in a seeded order.
+"""Training data. Texts are encoded once into token files, and training reads these as windows in a random order.
 
-`toynn.data.prepare` needs the extra toynn[cli]; reading needs only numpy.
+`toynn.data.prepare` needs the extra toynn[cli]. The other modules need only numpy.
 """
 
 from toynn.data.folder import DataFolder

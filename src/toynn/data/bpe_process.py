@@ -1,8 +1,8 @@
-"""The child process in which a byte-level BPE is learned; `toynn.data.learning` starts it.
+"""The program of the child process that learns a byte-level BPE. `toynn.data.learning` starts the process.
 
-It imports no other module of toynn, so that it starts quickly. Its arguments are the path of this file and the number
-of an open descriptor, one end of a `multiprocessing.Pipe()`. It receives `(vocab_size, eos)`, then texts, then None,
-and sends the content of a tokenizer.json.
+The program imports no other module of toynn, so that it starts quickly. Its arguments are the path of this file and the
+number of an open file descriptor, which is one end of a `multiprocessing.Pipe()`. Through this pipe the process
+receives `(vocab_size, eos)`, then texts, then None, and sends the content of a tokenizer.json.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-# The words of GPT-2 (the pattern in its encoder.py), but of limited length: the cost of learning grows faster than the
-# length of a word, a text without spaces is one word, and longer tokens are of no use.
+# The pattern of words in GPT-2's encoder.py, with a limit on the length of a word. Without the limit, a text without
+# spaces would be one word, and the time to learn from it would grow faster than its length.
 LONGEST_WORD = 1024  # characters
 WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,LONGEST}| ?\p{N}{1,LONGEST}| ?[^\s\p{L}\p{N}]{1,LONGEST}"
@@ -28,7 +28,10 @@ WORDS = (
 
 
 def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
-    """Return the tokenizer.json of a byte-level BPE like that of GPT-2, which encodes words of any length."""
+    """Learn a byte-level BPE like the one of GPT-2 and return its tokenizer.json.
+
+    Only learning uses the limit on the length of a word. The tokenizer encodes words of any length.
+    """
     model = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(WORDS), "isolated")
     model.pre_tokenizer = pre_tokenizers.Sequence(
@@ -48,7 +51,7 @@ def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
 
 
 def _received(parent: Connection) -> Any:
-    """Return what the parent process sent; end this process if the parent has ended."""
+    """Wait for the next message of the parent process and return it. End this process if the parent has ended."""
     try:
         return parent.recv()
     except (EOFError, ConnectionError):
@@ -58,22 +61,23 @@ def _received(parent: Connection) -> Any:
 def _texts(parent: Connection) -> Iterator[str]:
     while (text := _received(parent)) is not None:
         yield text
-    # The library's loop cannot be interrupted. The parent sends nothing more, so this thread waits for its end.
+    # The library's learning loop cannot be interrupted. The parent sends no more messages, so this thread waits until
+    # the parent ends, and then ends this process.
     threading.Thread(target=_received, args=[parent], daemon=True).start()
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent decides and ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent handles it
     status = 1
     try:
         parent = Connection(int(sys.argv[2]))
         vocab_size, eos = _received(parent)
         parent.send(learn(_texts(parent), vocab_size, eos))
         status = 0
-    except BaseException:  # also the panics of the library
+    except BaseException:  # a panic of the Rust library is a BaseException
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(status)  # Python's usual end would wait for the thread that reads
+    os._exit(status)  # a normal exit of Python could wait for the thread
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training data that is opened: a data folder, or a file of packed token ids."""
+"""DataFolder: open a data folder, or a file of packed token ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ VALIDATION_OF_FILE = 0.05  # share of a token file's ids, as the default of `toy
 
 @dataclass(frozen=True)
 class DataFolder(Initialised):
-    """Both splits of the data, and the content of its tokenizer.json; None for ids without a tokenizer."""
+    """Open training data: the tokens of both splits, and the content of its tokenizer.json.
+
+    tokenizer: None for token ids without a tokenizer.
+    """
 
     train: PackedTokens
     validation: PackedTokens
@@ -36,9 +39,9 @@ class DataFolder(Initialised):
     def open(cls, folder: Path) -> DataFolder:
         """Open a data folder, or a file of packed ids with a header, and check all its content.
 
-        Of a file, the last ids are for validation.
+        The last ids of a file are its validation split.
 
-        Raises FileFormatError with the reason, TinyNNValueError for a file without a header, OSError.
+        Raises FileFormatError if a file is damaged, TinyNNValueError for a file without a header, OSError.
         """
         if folder_of(folder).is_file():
             with open_token_file("data", folder) as file:

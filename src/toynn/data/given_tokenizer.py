@@ -1,4 +1,4 @@
-"""A tokenizer that the user gives to `toynn prepare`: read, and tried on the texts."""
+"""Read and check the tokenizer that a user gives to `toynn prepare`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-_CHECKED_PIECES = 64  # pieces of each file that are encoded and decoded to check the tokenizer
-
-_SHOWN = 8  # added tokens in a message
+_CHECKED_PIECES = 64  # this many pieces of each file are encoded and decoded to check the tokenizer
 
 
 def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json, given as its path or content.
+    """Return the tokenizer of a tokenizer.json. given: the path of the file, or its content.
 
-    Raises FileFormatError for one that cannot be used, TinyNNValueError if it does not have the token `eos`; OSError.
+    Raises FileFormatError if the tokenizer cannot be used, TinyNNValueError if it has no special token `eos`, OSError.
     """
     path = "the given tokenizer.json" if isinstance(given, bytes) else str(given)
     try:
@@ -33,17 +31,19 @@ def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:
         raise FileFormatError(f"tokenizer: {path} cannot be used: {error}") from None
     if eos and model.token_to_id(eos) is None:
         raise TinyNNValueError(
-            f"tokenizer: {path} has no token {eos!r} to end documents with; set eos to one of its added tokens"
+            f"tokenizer: {path} has no token {eos!r} to end documents with; set eos to one of its special tokens"
         )
     if eos and eos not in added_tokens(model):
-        raise TinyNNValueError(f"eos: {eos!r} is a token of plain text in {path}; use one of its added tokens")
+        raise TinyNNValueError(
+            f"eos: {eos!r} is a token of ordinary text in {path}; set eos to a special token of this tokenizer"
+        )
     if ids_needed(model) > INT31_MAX:
-        raise FileFormatError(f"tokenizer: {path} must have ids of at most {INT31_MAX}")
+        raise FileFormatError(f"tokenizer: {path} must have token ids below {INT31_MAX}, got {ids_needed(model) - 1}")
     return model
 
 
 def check_decoding(model: Tokenizer, texts: Texts) -> None:
-    """Raise FileFormatError if decoding does not return the text that was encoded."""
+    """Encode and decode parts of the texts. Raise FileFormatError if the result differs from the text."""
     for path in texts.paths:
         checked = itertools.islice(Texts([path], texts.separators).pieces(), _CHECKED_PIECES)
         for piece, ids in encoded(model, checked):
@@ -53,12 +53,13 @@ def check_decoding(model: Tokenizer, texts: Texts) -> None:
 
 
 def _what_changes(model: Tokenizer, name: str, text: str, back: str) -> str:
-    """Return the message for a text that is decoded to another one."""
+    """Return the error message for a text that changes when it is encoded and decoded."""
     at = next((n for n, (a, b) in enumerate(zip(back, text, strict=False)) if a != b), min(len(back), len(text)))
     change = f"the text of {name}: {text[at : at + 20]!r} becomes {back[at : at + 20]!r}"
     normalizer = model.normalizer
     if normalizer is None or normalizer.normalize_str(text) == text:
-        return f"tokenizer: it changes {change}; use a byte-level tokenizer"
+        return f"tokenizer: encoding and decoding change {change}; use a byte-level tokenizer"
     rule = type(normalizer).__name__
-    remedy = f"convert the texts to {rule}" if rule in ("NFC", "NFD", "NFKC", "NFKD") else "write the texts like that"
+    forms = ("NFC", "NFD", "NFKC", "NFKD")
+    remedy = f"convert the texts to {rule}" if rule in forms else "change the texts in the same way"
     return f"tokenizer: its normalizer {rule} changes {change}; {remedy}, or use a tokenizer without a normalizer"

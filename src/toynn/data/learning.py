@@ -1,7 +1,7 @@
 """Learn a tokenizer from texts, in a child process.
 
-The loop of the tokenizers library cannot be interrupted, and if it runs out of memory it aborts its process. A child
-process can be ended at any time, and its abort becomes an exception here.
+The learning loop of the tokenizers library cannot be interrupted. If it runs out of memory, it aborts its process. A
+child process can be ended at any time, and if it aborts, this module raises an exception.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from toynn.tinynn.memory import want_memory
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-# The child gets the module search path of this process before it imports anything. multiprocessing.Process would import
-# the caller's main module in the child, and so needs a guard in it.
+# The child gets the module search path of this process before it imports other modules. multiprocessing.Process is not
+# used, because it would run the user's main program again in the child.
 _START = "import sys; file, _, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
 _CHILD = Path(__file__).with_name("bpe_process.py")
 # BpeTrainer allocates the memory for all tokens before it starts: a table with a power of two of entries of 33 bytes,
@@ -34,20 +34,20 @@ _BYTES_PER_TOKEN = 100
 
 
 def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str) -> Tokenizer:
-    """Return a byte-level BPE like that of GPT-2, learned from texts. The same texts give the same tokenizer.
+    """Return a byte-level BPE like the one of GPT-2, learned from texts. The same texts give the same tokenizer.
 
-    text_bytes: the size of all texts in UTF-8. The tokenizer has fewer than vocab_size tokens if the texts have nothing
-    left to merge. Words of more than 1024 characters are learned from in parts of that length.
+    text_bytes: the size of all texts in UTF-8, in bytes. A tokenizer learned from short texts has fewer than vocab_size
+    tokens. Words of more than 1024 characters are divided into parts of this length for learning.
 
-    Raises TinyNNMemoryError if the memory does not suffice, and what `texts` raises.
+    Raises TinyNNMemoryError if there is not enough memory, and the errors of `texts`.
     """
-    # Each merge shortens the texts by at least one token; the bytes and eos are there from the start.
+    # The vocabulary begins with 256 bytes and eos. Each further token shortens the texts by at least one token.
     most = min(vocab_size, text_bytes + 257)
-    want_memory("vocab_size", _BYTES_PER_TOKEN * most, f"{vocab_size} tokens, {most} of them from these texts,")
+    want_memory("vocab_size", _BYTES_PER_TOKEN * most, f"the tables for learning {most} tokens")
     if not sys.executable:
         raise OSError(
-            "sys.executable is empty, but a tokenizer is learned in a new Python process: "
-            "set sys.executable to the path of the Python interpreter"
+            "learning a tokenizer needs a second Python process, but sys.executable is empty; set it to the path of "
+            "the Python interpreter"
         )
     ours, theirs = Pipe()
     with ours, tempfile.TemporaryFile() as messages:
@@ -63,7 +63,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
         try:
             content = _answer(ours, most, eos, texts)
             if content is None:
-                child.wait()  # the child has closed its end of the pipe; its exit status says why
+                child.wait()  # the child has failed and is ending; its exit status tells the cause
         finally:
             child.kill()
             status = child.wait()
@@ -73,7 +73,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
 
 
 def _answer(child: Connection, vocab_size: int, eos: str, texts: Iterator[str]) -> str | None:
-    """Send the task and the texts; return the tokenizer.json, or None if the child ended without one."""
+    """Send the task and the texts to the child. Return the tokenizer.json, or None if the child failed."""
     try:
         child.send((vocab_size, eos))
         for text in texts:
@@ -86,13 +86,14 @@ def _answer(child: Connection, vocab_size: int, eos: str, texts: Iterator[str]) 
 
 
 def _failure(status: int, messages: IO[bytes], vocab_size: int) -> Exception:
-    """Return the exception for a child that ended without an answer."""
+    """Return the exception for a child process that ended without a tokenizer."""
     messages.seek(0)
     lines = [line.strip() for line in messages.read(1 << 16).decode("utf-8", "replace").split("\n")]
     lines = [line for line in lines if line and not line.startswith("note:")]
     last = lines[-1] if lines else f"exit status {status}"
     if status in (-signal.SIGKILL, -signal.SIGABRT) or "memory" in last.lower():
         return TinyNNMemoryError(
-            f"vocab_size: not enough memory to learn {vocab_size} tokens from these texts ({last:.200})"
+            f"vocab_size: there is not enough memory to learn {vocab_size} tokens from these texts ({last:.200}); "
+            "use a smaller vocab_size or fewer texts"
         )
-    return TinyNNValueError(f"texts: the tokenizers library cannot learn from them: {last:.200}")
+    return TinyNNValueError(f"texts: the tokenizers library cannot learn a tokenizer from these texts: {last:.200}")

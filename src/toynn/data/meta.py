@@ -1,4 +1,4 @@
-"""meta.json of a data folder: what its files hold, and their sha256. It is written last and completes the folder."""
+"""The meta.json of a data folder. It describes the other files, is written last, and so marks a complete folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Split(Initialised):
-    """A token file: little-endian, no header. bytes: the size of its text in UTF-8; 0 if it is unknown.
+    """The description of a token file, which contains little-endian token ids and no header.
 
-    documents: how many documents begin in it. None: written by a version that did not count them.
+    bytes: the size of the encoded text in UTF-8, or 0 if it is unknown. documents: the number of documents that begin
+    in the file. None: an older version of toynn wrote the file and did not count them.
     """
 
     file: str
@@ -42,7 +43,7 @@ class Split(Initialised):
 
 @dataclass(frozen=True)
 class Source(Initialised):
-    """A text file that the data was made from."""
+    """A text file from which the data was made."""
 
     name: str
     bytes: int
@@ -55,7 +56,7 @@ class Source(Initialised):
 
 @dataclass(frozen=True)
 class TokenizerFile(Initialised):
-    """The tokenizer that the texts were encoded with."""
+    """The file of the tokenizer with which the texts were encoded."""
 
     file: str
     sha256: str
@@ -69,8 +70,9 @@ class TokenizerFile(Initialised):
 class DataMeta(Initialised):
     """The keys of meta.json.
 
-    dtype: of the token files. tokenizer: None for ids without a tokenizer. eos_id: the token that ends each document.
-    bos_id: the token that a text may start with. None: there is no such token.
+    dtype: the type of a token in the token files, "uint16" or "uint32". tokenizer: None for ids without a tokenizer.
+    eos_id: the id of the token that ends each document, or None. bos_id: the id of the token that starts a text, or
+    None. sources: the text files.
     """
 
     dtype: str
@@ -95,7 +97,7 @@ class DataMeta(Initialised):
 
     @property
     def documents(self) -> int | None:
-        """The number of documents in the texts. None: written by a version that did not count them."""
+        """The number of documents in both splits. None: an older version of toynn wrote the files."""
         counts = [split.documents for split in self.splits.values()]
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -105,9 +107,9 @@ class DataMeta(Initialised):
 
 
 def load_meta(folder: Path) -> DataMeta:
-    """Return the meta.json of a data folder. The files it describes are not read (`PackedTokens.open` checks them).
+    """Read the meta.json of a data folder. The files that it describes are not read; `PackedTokens.open` checks them.
 
-    Raises FileFormatError for a folder that is not a data folder, or is damaged or of a newer version.
+    Raises FileFormatError if the folder is not a data folder, or if meta.json is damaged or has a newer version.
     """
     path = folder_of(folder) / META
     try:

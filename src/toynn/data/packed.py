@@ -1,4 +1,4 @@
-"""The tokens of a split: checked, and mapped into memory."""
+"""PackedTokens: the tokens of a split, checked and mapped into memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class PackedTokens(Initialised):
-    """tokens: (n,) of meta.dtype, read-only. The file is mapped: its pages are read from the disk when they are used.
+    """The tokens of one split of a data folder.
 
-    The file must not shrink while it is mapped: the system ends a process that reads beyond the new end (SIGBUS). It
-    may be replaced by another file, as `toynn prepare` does: the mapping keeps the old one.
+    tokens: array (n,) of type meta.dtype, read-only. The file is mapped into memory, so the system reads a part of it
+    from the disk when it is used.
+
+    The file must not become shorter while it is mapped: the system would end a process that reads beyond the new end
+    (SIGBUS). Replacing the file by another one, as `toynn prepare` does, is safe: the mapping still shows the old file.
     """
 
     tokens: npt.NDArray[Any]
@@ -33,9 +36,9 @@ class PackedTokens(Initialised):
 
     @classmethod
     def open(cls, folder: Path, split: str) -> PackedTokens:
-        """Open "train" or "validation" of a data folder. Check the size, the sha256 and the largest token id.
+        """Open the split "train" or "validation" of a data folder. Check its size, its sha256 and its largest token id.
 
-        Raises TinyNNValueError for another split, FileFormatError for a folder that is damaged or not a data folder.
+        Raises TinyNNValueError for another split name, FileFormatError if the folder is damaged or not a data folder.
         """
         if not isinstance(split, str) or split not in SPLITS:
             raise TinyNNValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -46,7 +49,7 @@ class PackedTokens(Initialised):
             with open_regular(path) as file:
                 return cls(_checked(file, path, entry, meta), meta, split)
         except FileNotFoundError:
-            raise FileFormatError(f"{path} is missing") from None
+            raise FileFormatError(f"{folder} is damaged: the file {entry.file} is missing") from None
         except OSError as error:
             raise FileFormatError(f"{path} cannot be read: {error}") from None
 
@@ -55,12 +58,13 @@ class PackedTokens(Initialised):
 
 
 def _checked(file: BinaryIO, path: Path, entry: Split, meta: DataMeta) -> npt.NDArray[Any]:
-    """Return the tokens of an open file, checked and memory-mapped. path is used only in messages."""
+    """Check an open token file and return its tokens, mapped into memory. path: the name of the file in messages."""
     dtype = np.dtype(meta.dtype).newbyteorder("<")
     size = os.fstat(file.fileno()).st_size
     if size != entry.tokens * dtype.itemsize:
         raise FileFormatError(
-            f"{path} is damaged: it must have {entry.tokens} tokens of {meta.dtype}, it has {size} bytes"
+            f"{path} is damaged: it must have {entry.tokens * dtype.itemsize} bytes ({entry.tokens} tokens of "
+            f"{meta.dtype}), but has {size} bytes"
         )
     digest, largest = hashlib.sha256(), -1
     while piece := file.read(_CHUNK):
@@ -71,11 +75,11 @@ def _checked(file: BinaryIO, path: Path, entry: Split, meta: DataMeta) -> npt.ND
         raise FileFormatError(f"{path} is damaged: its sha256 differs from the one in meta.json")
     if largest >= meta.vocab_size:
         raise FileFormatError(
-            f"{path} is damaged: it contains the token id {largest}, the vocabulary has {meta.vocab_size} tokens"
+            f"{path} is damaged: it contains the token id {largest}, but the vocabulary has {meta.vocab_size} tokens"
         )
     if size == 0:  # an empty file cannot be mapped
         return np.zeros(0, dtype=dtype)
     try:
         return np.memmap(file, dtype=dtype, mode="r", shape=(entry.tokens,))
     except ValueError as error:
-        raise FileFormatError(f"{path} changed while it was opened: {error}") from None
+        raise FileFormatError(f"{path} was changed by another program while toynn opened it ({error}); retry") from None

@@ -1,6 +1,6 @@
-"""Make a data folder from text files. Files are read in pieces, so they may be larger than the memory.
+"""Make a data folder from text files. The files are read in parts, so they may be larger than the memory.
 
-Needs the library tokenizers (extra toynn[cli]).
+This module needs the library tokenizers (extra toynn[cli]).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ with naming_the_extra():
 __all__ = ["END_OF_TEXT", "PIECE", "prepare"]
 
 FILES = (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META)
-_LEAST_VOCAB = 257  # all bytes, and the end-of-text token
+_LEAST_VOCAB = 257  # 256 bytes and the end-of-text token
 
-Note = Callable[[str], None]  # a sentence about what may be a mistake in the texts
+Note = Callable[[str], None]  # a sentence about a possible mistake in the texts
 
 
 def prepare(
@@ -53,41 +53,43 @@ def prepare(
     note: Note | None = None,
     name: str | None = None,
 ) -> DataMeta:
-    """Make the data folder `out` with train.bin, validation.bin, tokenizer.json and, written last, meta.json.
+    """Make the data folder `out` with train.bin, validation.bin and tokenizer.json, and at the end meta.json.
 
-    A document is a file, or a part of a file between separator lines. The token `eos` is added after each document.
-    Each document goes to training or validation as a whole; the seed decides which. If there is only one document, its
-    end goes to validation.
+    Separator lines divide a file into documents. A file without separator lines is one document. The token `eos` is
+    added after each document. A whole document goes either to training or to validation, which the seed determines. If
+    there is only one document, its end goes to validation.
 
     Args:
-        texts: UTF-8 files.
-        out: the folder to make. It must not exist yet, or be empty, or have nothing but what a killed `prepare` left.
-        vocab_size: size of the byte-level BPE vocabulary to learn from the texts, at least 257. Short texts give fewer
-            tokens.
-        tokenizer: an existing tokenizer.json (a path, or its content) to use instead of learning one. The copy
-            in `out` has truncation and padding turned off.
-        validation: share of the documents used for validation, from 0 (none) to below 1.
-        eos: the token that ends a document; must not look like text. An existing tokenizer must have it as an added
-            token. "": no token.
-        separator: the line that separates documents. Default: both <|endoftext|> and the text of eos. "": none.
-        progress: called with the stage ("learning" or "encoding"), the bytes done and all bytes.
-        note: called with each sentence about what may be a mistake in the texts, before they are encoded.
-        name: how messages call the texts. Default: the path of the first.
+        texts: paths of UTF-8 files.
+        out: the folder to create. It must not exist, or be empty, or contain only the remains of a killed `prepare`.
+        vocab_size: size of the byte-level BPE vocabulary to learn from the texts, at least 257. The vocabulary becomes
+            smaller if the texts are short.
+        tokenizer: an existing tokenizer.json, as its path or content, to use instead of learning one. Truncation and
+            padding are turned off in the copy in `out`.
+        validation: share of the documents used for validation, at least 0 (none) and below 1.
+        eos: the token that ends a document. It must not look like text. An existing tokenizer must have it as a special
+            token. "": documents get no end token.
+        separator: the line that separates documents. Default: <|endoftext|> and the text of eos. "": no separator.
+        seed: random seed for choosing the documents for validation.
+        progress: called with the stage ("learning" or "encoding"), the number of bytes done, and of all bytes.
+        note: called with a sentence about each possible mistake in the texts, before the texts are encoded.
+        name: the name of the texts in messages. Default: the path of the first file.
 
     Raises:
-        TinyNNValueError, TinyNNTypeError: an argument, with its name; files without any text; a folder that another
-            process is writing; without `separator`, lines of a known separator that would be taken for text.
-        FileFormatError: a text file that is not UTF-8, with the position of the byte; a tokenizer that is not valid or
-            does not decode a text to what was encoded.
-        OSError: a file that cannot be read or written.
-        After an error nothing is left in `out`. After a kill `out` has no meta.json and so is not a data folder.
+        TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); the files contain no text;
+            another process is writing the folder; `separator` is None and the texts have lines of another known
+            separator.
+        FileFormatError: a text file is not UTF-8; the tokenizer is not valid or changes the texts.
+        OSError: a file cannot be read or written.
+        After an error, `out` contains no new files. If the process is killed, `out` has no meta.json.
     """
     paths = _paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
     _check_eos(eos)
     cut = separators_of(separator, eos)
     if (vocab_size is None) == (tokenizer is None):
-        raise TinyNNValueError("give exactly one of vocab_size and tokenizer")
+        found_args = "neither was" if tokenizer is None else "both were"
+        raise TinyNNValueError(f"give either vocab_size or tokenizer; {found_args} given")
     if vocab_size is not None:
         vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
     given = tokenizer if isinstance(tokenizer, bytes | None) else path_of("tokenizer", tokenizer)
@@ -123,8 +125,8 @@ def prepare(
         for which, split in splits.items():
             if split.tokens == 0 and (share > 0 or which == TRAIN):
                 raise TinyNNValueError(
-                    f"texts: the tokenizer makes no tokens from the {split.bytes} bytes of the {which} split; add "
-                    "text, or use another tokenizer"
+                    f"texts: the tokenizer encodes the {split.bytes} bytes of the {which} split as 0 tokens; add text, "
+                    "or use another tokenizer"
                 )
         with naming_file(folder / TOKENIZER):
             (folder / TOKENIZER).write_bytes(model.to_str(pretty=True).encode("utf-8"))
@@ -145,7 +147,7 @@ def _packed(
     text_bytes: int,
     report: Progress,
 ) -> dict[str, Split]:
-    """Write the token files of all splits, and return their descriptions. Raises as `prepare` does."""
+    """Write the token files of both splits and return their descriptions. Raises the errors of `prepare`."""
     writers = {name: TokenWriter(folder / f"{name}.bin", dtype) for name in SPLITS}
     try:
         document = -1
@@ -166,25 +168,29 @@ def _packed(
 
 
 def _paths(texts: object) -> list[Path]:
-    """Return the files to read. Raises TinyNNTypeError; TinyNNValueError for no file, or one that is not regular."""
+    """Return the paths of the texts. Raises TinyNNTypeError; TinyNNValueError if there is none or one is not a file."""
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
     paths = [path_of(f"texts[{i}]", path) for i, path in enumerate(texts)]
     if not paths:
-        raise TinyNNValueError("texts must have at least one file, got none")
+        raise TinyNNValueError("texts must contain at least one file, got an empty sequence")
     for path in paths:
         if path.is_dir():
             raise TinyNNValueError(f"texts: {path} is a folder; name the files in it, like {path}/*.txt")
         if path.exists() and not path.is_file():
-            raise TinyNNValueError(f"texts: {path} is not a regular file, and each text is read more than once")
+            raise TinyNNValueError(
+                f"texts: {path} is not a regular file, but each text is read more than once; save the text to a file"
+            )
     return paths
 
 
 def _check_eos(eos: object) -> None:
-    """Refuse an eos that texts are likely to contain: each occurrence would end a document."""
+    """Refuse an eos that is likely to occur in texts, because each occurrence would end a document."""
     end = one_line("eos", eos)
     if end and (len(end) == 1 or all(char.isalnum() or char.isspace() for char in end)):
-        raise TinyNNValueError(f"eos: {end!r} looks like text; use a token that no text contains, like {END_OF_TEXT}")
+        raise TinyNNValueError(
+            f"eos: {end!r} could occur in a text; use a token that no text contains, for example {END_OF_TEXT}"
+        )
 
 
 def _check_callable(name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Divide documents between training and validation. No split that was asked for stays empty."""
+"""Divide documents between training and validation, so that neither split is empty (unless validation is 0)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from toynn.errors import TinyNNValueError
 from toynn.text.documents import PIECE, Piece
 
 TRAIN, VALIDATION = SPLITS
-_NEAR = 1000  # characters before the place of a cut in which a word boundary is looked for
+_NEAR = 1000  # characters: if a word ends at most this far before the place of a cut, the cut moves there
 
 
 def divided(texts: Texts, share: float, seed: int) -> tuple[Iterator[Piece], Callable[[Piece], str]]:
-    """Return the pieces of all documents, and the function that says which split a piece belongs to.
+    """Return the pieces of all documents, and a function that returns the name of the split of a piece.
 
-    Validation gets the documents with the lowest hashes; with two or more documents, each split gets at least one. A
-    single document is cut: validation gets its end.
+    Validation gets the documents with the lowest hashes. If there are two or more documents, each split gets at least
+    one of them. A single document is cut in two, and validation gets its end.
     """
     if texts.documents == 1:
         size = max(min(PIECE, texts.text_bytes // 100), 1)
@@ -41,9 +41,10 @@ def divided(texts: Texts, share: float, seed: int) -> tuple[Iterator[Piece], Cal
 
 
 def _cut_in_two(pieces: Iterable[Piece], tail: int) -> Iterator[Piece]:
-    """Yield the pieces of a single document. If none begins at byte `tail` or later, the last one is cut there.
+    """Yield the pieces of a single document. If no piece begins at byte `tail` or later, cut the last piece there.
 
-    The cut is before a space near that byte if there is one. Raises TinyNNValueError for a document of one character.
+    If there is a space shortly before that byte, cut before the space. Raises TinyNNValueError if the document has only
+    one character.
     """
     for piece in pieces:
         if not piece.ends_document or piece.start >= tail:
@@ -61,5 +62,6 @@ def _cut_in_two(pieces: Iterable[Piece], tail: int) -> Iterator[Piece]:
             yield piece
         else:
             raise TinyNNValueError(
-                f"validation: the only document is {text!r}, which cannot be divided; add text, or use validation 0"
+                f"validation: the only document is {text!r}, which cannot be divided into training and validation; add "
+                "text, or set validation to 0"
             )

@@ -1,4 +1,4 @@
-"""Look through texts before they are packed: how many documents they have, and what in them may be a mistake."""
+"""Read texts before they are encoded, to count their documents and to find possible mistakes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from toynn.errors import TinyNNValueError
 from toynn.storage.text_files import text_parts
 from toynn.text.documents import KNOWN_MARKERS, PIECE, Piece, marker_lines, other_markers, pieces, refuse_other_markers
 
-_JSON_LINES = 5  # first lines of a file that are parsed to find out whether it is JSON lines
+_JSON_LINES = 5  # if the first lines of a file, up to this number, are JSON, the file is called JSON lines
 _LONGEST_JSON = 1 << 20  # characters
 
 
 @dataclass
 class Texts:
-    """Text files that were read once, and what is in them.
+    """Text files, with what `survey` found in them.
 
-    called: how messages call them, or None for the paths. documents, text_bytes: their number and size, without
-    separators. markers: lines in the documents that are equal to a known separator or to eos. inside: how often eos and
-    the separators occur inside other lines. nuls: NUL characters. json_lines: files of JSON lines.
+    separators: the lines that separate documents. called: the name of the texts in messages; None for their paths.
+    documents: the number of documents. text_bytes: the size of all documents in UTF-8, without separator lines.
+    markers: for each known separator and eos, the number of lines in the documents that are equal to it.
+    inside: for each separator and eos, the number of times that it occurs inside a longer line.
+    nuls: the number of NUL characters. json_lines: the files that contain JSON lines.
     """
 
     paths: Sequence[Path]
@@ -37,19 +39,22 @@ class Texts:
 
     @property
     def name(self) -> str:
-        """How messages call the texts: the file, or the first one and the number of the others."""
+        """The name of the texts in messages: the path of the first file, and the number of other files."""
         if self.called is not None:
             return self.called
         others = len(self.paths) - 1
         return f"{self.paths[0]} and {others} other texts" if others else str(self.paths[0])
 
     def pieces(self, size: int = PIECE) -> Iterator[Piece]:
-        """Read the texts and yield their documents in pieces, as `toynn.text.documents.pieces` does."""
+        """Read the texts and yield their documents in pieces: see `toynn.text.documents.pieces`."""
         return pieces((text_parts(path) for path in self.paths), self.separators, size)
 
 
 def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str | None = None) -> Texts:
-    """Read the texts once. Raises TinyNNValueError if there is no text, FileFormatError, OSError."""
+    """Read the texts once and return what they contain. Raises TinyNNValueError if there is no text; OSError.
+
+    Raises FileFormatError if a file is not UTF-8.
+    """
     found = Texts(paths, separators, name)
     ends = tuple(dict.fromkeys((eos, *separators) if eos else separators))
     for path in paths:
@@ -70,40 +75,43 @@ def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str
 
 
 def notes_on(texts: Texts, eos: str, tokens: Collection[str], *, chosen: bool) -> list[str]:
-    """Return sentences about what may be a mistake in the texts.
+    """Return a sentence about each possible mistake in the texts.
 
-    tokens: the tokenizer's added tokens. chosen: the user named the separator.
+    tokens: the special tokens of the tokenizer. chosen: true if the user chose the separator.
 
-    Raises TinyNNValueError if the user named no separator, and lines of a known separator would be taken for text.
+    Raises TinyNNValueError if chosen is false and the texts have lines of a known separator that is not used here.
     """
     if not chosen:
         refuse_other_markers(texts.markers, texts.separators, tokens, texts.name)
     notes = []
     other = other_markers(texts.markers, texts.separators, tokens)
     for marker, n in texts.markers.items():
-        means = "taken for text" if marker in other else "encoded as that token"
-        notes.append(
-            f"{texts.name} has {n} {'line' if n == 1 else 'lines'} {marker!r}, {means}; the separator is "
-            f"{' or '.join(map(repr, texts.separators)) or 'none'}"
-        )
+        means = "as ordinary text" if marker in other else "as the token of this name"
+        separator = " or ".join(map(repr, texts.separators))
+        why = f"the separator is {separator}" if separator else "no separator is set"
+        notes.append(f"{texts.name} has {_times(n, 'line')} {marker!r}, encoded {means}, because {why}")
     for marker, n in texts.inside.items():
         if n > 0:
-            means = "encoded as the end of a document" if marker == eos else "taken for text"
+            means = "as the end of a document" if marker == eos else "as ordinary text"
             notes.append(
-                f"{texts.name} has {marker!r} inside of lines, {n} times: it separates no documents there and is "
-                f"{means}; a separator must be alone on its line"
+                f"{texts.name} has {marker!r} inside lines, {_times(n, 'time')}: it does not separate documents there, "
+                f"and is encoded {means}; a separator must be alone on its line"
             )
     if texts.nuls:
-        notes.append(f"{texts.name} has {texts.nuls} NUL characters, which texts usually do not have")
+        notes.append(f"{texts.name} has {_times(texts.nuls, 'NUL character')}; remove them if they are not intended")
     notes += [
-        f"{path} is JSON lines, whose braces and keys are learned as text; extract the texts first"
+        f"{path} contains JSON lines, so the model would learn braces and keys as text; extract the texts first"
         for path in texts.json_lines
     ]
     return notes
 
 
+def _times(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def _is_json_lines(text: str) -> bool:
-    """Return whether the first lines of a text are JSON objects or arrays, each on one line."""
+    """Return whether each of the first lines of a text is a JSON object or array."""
     lines = [line for line in text[:_LONGEST_JSON].splitlines() if line.strip()][:_JSON_LINES]
     try:
         return bool(lines) and all(isinstance(json.loads(line), dict | list) for line in lines)

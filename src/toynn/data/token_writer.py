@@ -1,4 +1,4 @@
-"""Write a token file."""
+"""TokenWriter: write a token file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toynn.storage.regular_files import naming_file
 
 
 class TokenWriter:
-    """A token file that is being written, and the counts of what it has. dtype: "uint16" or "uint32"."""
+    """Writes a token file and counts its tokens, documents and bytes of text. dtype: "uint16" or "uint32"."""
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.dtype = dtype
@@ -28,7 +28,7 @@ class TokenWriter:
         self._documents = 0
 
     def add(self, ids: Sequence[int], text_bytes: int, *, begins_document: bool) -> None:
-        """Add the tokens of a part of a document, and the size of its text."""
+        """Write the tokens of a part of a document. text_bytes: the size of this part in UTF-8."""
         raw = np.asarray(ids, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
         with naming_file(self._path):
             self._file.write(raw)
@@ -46,7 +46,7 @@ class TokenWriter:
         self.tokens += ids.size
 
     def finished(self) -> Split:
-        """Sync and close the file, and return its description."""
+        """Wait until the file is on the disk, close it, and return its description."""
         with naming_file(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -54,6 +54,6 @@ class TokenWriter:
         return Split(self._path.name, self.tokens, self._bytes, self._digest.hexdigest(), self._documents)
 
     def abandon(self) -> None:
-        """Close the incomplete file. Its errors are ignored, because another error is being handled."""
+        """Close the incomplete file after an error. An error of closing is ignored, because the first one matters."""
         with suppress(OSError):
             self._file.close()

@@ -1,4 +1,4 @@
-"""Windows of a token file in an endless seeded order; any position in it can be computed directly."""
+"""WindowBatcher: divide a token file into windows and return them in a random order that depends only on a seed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class _Epoch:
-    """One pass over the tokens. starts: the first token of each window, in the order of the epoch."""
+    """One pass over the tokens. starts: the position of the first token of each window, in the order of the epoch."""
 
     number: int
     starts: npt.NDArray[np.int64]
 
 
 def windows_per_epoch(tokens: int, t_seq: int) -> int:
-    """Return how many windows of t_seq tokens, each with its targets, an epoch of that many tokens has."""
+    """Return the number of windows of t_seq tokens in one pass over `tokens` tokens."""
     return max(tokens - 1, 0) // t_seq
 
 
 class WindowBatcher(Initialised):
-    """Windows of t_seq tokens, with the same window shifted by one token as targets.
+    """Returns windows of t_seq tokens. The targets of a window are the same tokens shifted by one.
 
-    Each epoch cuts the tokens into windows that do not overlap, beginning at a random offset, and visits each window
-    once in a random order. Offset and order depend only on the seed and the number of the epoch. So window i does not
-    depend on the batch size or on where reading starts: a resumed run needs only the number of the next window.
+    Each epoch divides the tokens into windows that do not overlap, beginning at a random offset, and uses each window
+    once, in a random order. Offset and order depend only on the seed and the number of the epoch. So window i does not
+    depend on the batch size or on the windows that were read before. A resumed run needs only the number of its next
+    window.
 
     Args:
-        tokens: (n,) unsigned, n at least t_seq + 1.
+        tokens: array (n,) of integers, with n at least t_seq + 1.
         t_seq: tokens per window, at least 1.
         seed: seed of the offsets and orders.
 
@@ -60,7 +61,7 @@ class WindowBatcher(Initialised):
                 "use a smaller t_seq or more text"
             )
         self._tokens: npt.NDArray[Any] = np.asarray(tokens)
-        # The last token is only a target. With offsets up to slack every epoch has the same number of windows.
+        # The last token is only a target. Offsets from 0 to _slack give every epoch the same number of windows.
         self.windows_per_epoch = windows_per_epoch(int(tokens.size), self.t_seq)
         self._slack = (int(tokens.size) - 1) % self.t_seq
         self._drawn = _Epoch(-1, np.zeros(0, dtype=np.int64))
@@ -71,16 +72,16 @@ class WindowBatcher(Initialised):
         return int(self._epoch(epoch).starts[place])
 
     def window(self, i: int) -> tuple[IntArray, IntArray]:
-        """Return the ids and targets of window i, int32 (t_seq,) each; target t is the token after id t."""
+        """Return the ids and targets of window i, as two int32 arrays (t_seq,). Target t is the token after id t."""
         return self._cut(np.array([self.start_of(i)]))
 
     def batch(self, start: int, n: int) -> tuple[IntArray, IntArray]:
-        """Return the ids and targets of windows start to start + n - 1, concatenated: int32 (n * t_seq,) each."""
+        """Return the ids and targets of the windows from start to start + n - 1, as two int32 arrays (n * t_seq,)."""
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         if n * self.t_seq > INT31_MAX:
             raise TinyNNValueError(f"n * t_seq must be at most {INT31_MAX}, got {n} * {self.t_seq}")
-        # the starts; the tokens in their own dtype, one more per window; ids and targets
+        # Bytes of the arrays for each window: its start; t_seq + 1 tokens in their dtype; ids and targets in int32.
         nbytes = n * (8 + self._tokens.itemsize * (self.t_seq + 1) + 8 * self.t_seq)
         with memory_for("n", nbytes, f"{n} windows of {self.t_seq} tokens"):
             starts = np.empty(n, dtype=np.int64)
@@ -93,7 +94,7 @@ class WindowBatcher(Initialised):
             return self._cut(starts)
 
     def _epoch(self, number: int) -> _Epoch:
-        """Return an epoch. The last one is cached, replaced in one assignment: no thread sees a partial state."""
+        """Return the epoch with this number. The last epoch is cached in one attribute, so threads may call this."""
         drawn = self._drawn
         if drawn.number != number:
             draw = np.random.Generator(np.random.PCG64([self.seed, number]))
@@ -106,14 +107,14 @@ class WindowBatcher(Initialised):
         return drawn
 
     def _cut(self, starts: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:
-        """Return the ids and targets of the windows with these starts."""
+        """Return the ids and targets of the windows that begin at these positions."""
         raw = sliding_window_view(self._tokens, self.t_seq + 1)[starts]  # (n, t_seq + 1)
         may_be_invalid = raw.dtype.kind == "i" or raw.dtype.itemsize > 2
         if may_be_invalid and not (int(raw.min()) >= 0 and int(raw.max()) <= INT31_MAX):
             wrong = next(i for i, row in enumerate(raw) if int(row.min()) < 0 or int(row.max()) > INT31_MAX)
             low, high = int(raw[wrong].min()), int(raw[wrong].max())
             raise TinyNNValueError(
-                f"tokens must be ids from 0 to {INT31_MAX}; the window at {starts[wrong]} has {low} to {high}"
+                f"tokens must be ids from 0 to {INT31_MAX}, got {low} to {high} in the window at {starts[wrong]}"
             )
         ids, targets = raw[:, :-1], raw[:, 1:]
         return ids.astype(np.int32, order="C").reshape(-1), targets.astype(np.int32, order="C").reshape(-1)

@@ -1,1 +1,4 @@
-"""Files that are complete or absent after any failure: durable files, tensor files, versioned JSON, checkpoints."""
+"""Read and write files and folders: durable files, tensor files, JSON with versions, checkpoints.
+
+After any failure, a file that this package writes is either complete or missing.
+"""

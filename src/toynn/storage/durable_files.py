@@ -1,6 +1,6 @@
-"""Files and folders that are complete or absent after any failure.
+"""Write files and folders that are either complete or missing after any failure.
 
-Each is written under a temporary name beside its place, synced to the disk, and renamed.
+A file or folder is written under a temporary name in the same parent folder, synced to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ _CHUNK = 1 << 20
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a folder and its missing parents, and wait until their names are on the disk.
+    """Create a folder and its missing parents, and wait until their names are on the disk.
 
-    Return the folders that were made, the innermost first. Raises TinyNNValueError if the path leads through a link to
-    a place that does not exist; OSError.
+    Return the folders that were created, the innermost first. Raises TinyNNValueError if a part of the path is a broken
+    symbolic link; OSError.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in missing:
         if folder.is_symlink():
             raise TinyNNValueError(
-                f"{folder} is a link to {folder.readlink()}, which does not exist; make that folder or remove the link"
+                f"{folder} is a link to {folder.readlink()}, which does not exist; create it or remove the link"
             )
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"the folder cannot be created ({error.strerror}); use another path"
+        raise type(error)(error.errno, reason, error.filename) from None
     for folder in reversed(missing):
         sync(folder.parent)
     return missing
@@ -56,7 +60,7 @@ def sync(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file new content in one step: a reader sees the old content or the new one.
+    """Replace the content of a file in one step, so that a reader sees either the old or the new content.
 
     Raises OSError; the file then has its old content.
     """
@@ -71,7 +75,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_file(file: BinaryIO) -> str:
-    """Return the hexadecimal SHA-256 of a file from its start, read in chunks, and go back to the start."""
+    """Return the hexadecimal SHA-256 of an open file, read in chunks, and go back to the start of the file."""
     digest = hashlib.sha256()
     file.seek(0)
     while piece := file.read(_CHUNK):
@@ -82,12 +86,11 @@ def sha256_of_file(file: BinaryIO) -> str:
 
 @contextlib.contextmanager
 def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a temporary path for the block to write; afterwards that file replaces `path` in one step.
+    """Yield a temporary path, to which the block writes a file. After the block, this file replaces `path`.
 
-    replace: False keeps a file that another process has made at `path` in the meantime.
+    replace: if false, a file that another process has created at `path` in the meantime is not replaced.
 
-    Raises OSError; TinyNNValueError if a file is kept. If this or the block raises an error, `path` has its old
-    content.
+    Raises OSError; TinyNNValueError if such a file exists. After any error, `path` has its old content.
     """
     temporary = _beside(path, ".tmp")
     try:
@@ -107,16 +110,16 @@ def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder for the block to fill; afterwards it replaces the folder `path`.
+    """Yield an empty temporary folder for the block to fill. After the block, it replaces the folder `path`.
 
-    The files of the new folder are synced. The old folder is renamed away just before the new one is renamed into its
-    place. A process killed between these two renames leaves nothing at `path`; both folders are then beside it,
-    complete, with the prefixes .old- and .tmp-.
+    The files of the new folder are synced. Then the old folder gets a temporary name, and the new folder is renamed to
+    `path`. If the process is killed between these two renames, `path` does not exist. Both folders are then complete in
+    the parent folder, with the prefixes .old- and .tmp-.
 
-    check: called when the new folder is complete. It raises an error if the old folder must not be replaced, which
-    another process may have made in the meantime.
+    check: called when the new folder is complete. It must raise an error if `path` must not be replaced, for example
+    because another process has created it in the meantime.
 
-    Raises OSError. If this or the block raises an error, `path` is the old folder.
+    Raises OSError. After any error, `path` is the old folder.
     """
     temporary, old = _beside(path, ".tmp"), _beside(path, ".old")
     temporary.mkdir()
@@ -146,19 +149,22 @@ def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> 
 
 
 def _beside(path: Path, kind: str) -> Path:
-    """Return an unused name beside `path`. Processes in different containers may have the same id, so it is random."""
+    """Return an unused path in the parent folder of `path`.
+
+    The name has a random part, because processes in different containers can have the same process id.
+    """
     return path.with_name(f"{kind}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename a file to a path that does not exist. Raises TinyNNValueError if it does, OSError."""
+    """Rename a file to a new path. Raises TinyNNValueError if this path exists, OSError."""
     try:
-        path.hardlink_to(temporary)  # unlike a rename, it never replaces a file
+        path.hardlink_to(temporary)  # unlike a rename, this call never replaces a file
     except FileExistsError:
-        raise TinyNNValueError(f"{path} was made by another process in the meantime, and is not replaced") from None
-    except OSError:  # a file system without hard links
+        raise TinyNNValueError(f"another process has created {path} in the meantime; use another path") from None
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
-            raise TinyNNValueError(f"{path} was made by another process in the meantime, and is not replaced") from None
+            raise TinyNNValueError(f"another process has created {path} in the meantime; use another path") from None
         temporary.rename(path)
     else:
         temporary.unlink()

@@ -1,4 +1,4 @@
-"""JSON files with a format version: older versions are migrated when they are read, newer ones are refused."""
+"""JSON files with a format version. Reading converts an older version to the current one and refuses a newer one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toynn.storage.json_files import read_json
 from toynn.storage.plain_data import from_plain
 
 T = TypeVar("T")
-Migration: TypeAlias = Callable[[dict[str, Any]], None]  # changes the content of a file to the next version, in place
+Migration: TypeAlias = Callable[[dict[str, Any]], None]  # converts the content of a file to the next version, in place
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class _Header:
 
 @dataclass(frozen=True)
 class Format:
-    """The format of a JSON file that starts with its "format" and "version"; the other keys are those of a dataclass.
+    """A format of JSON files. A file has the keys "format" and "version", and a key for each field of a dataclass.
 
-    migrations: the first one changes the content of a file from version 1 to version 2, and so on.
+    name: the value of "format". migrations: the functions that convert version 1 to 2, version 2 to 3, and so on.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Format:
 
     @property
     def version(self) -> int:
-        """The version that is written, and the newest one that can be read."""
+        """The current version. Files are written in this version, and files of newer versions are refused."""
         return 1 + len(self.migrations)
 
     def text(self, content: dict[str, Any]) -> str:
-        """Return the text of a file that has the header of this format and then these keys."""
+        """Return the text of a file: the keys "format" and "version", followed by the keys of `content`."""
         header = dataclasses.asdict(_Header(self.name, self.version))
         return json.dumps({**header, **content}, indent=1, allow_nan=False) + "\n"
 
     def load(self, path: Path, kind: type[T]) -> T:
-        """Return the content of a file as a `kind`, a dataclass.
+        """Return the content of a file as an object of the dataclass `kind`.
 
-        Raises FileNotFoundError, and FileFormatError for a damaged file, another format or a newer version.
+        Raises FileNotFoundError; FileFormatError if the file is damaged, has another format or a newer version.
         """
         content = read_json(path)
         found = content.get("format") if isinstance(content, dict) else None
@@ -69,6 +69,6 @@ class Format:
             raise FileFormatError(f"{path} is damaged: version must be 1 or above, got {found}")
         if found > self.version:
             raise FileFormatError(
-                f"{path} has version {found} of its format, but toynn {version('toynn')} reads only up to version "
-                f"{self.version}: upgrade toynn (pip install --upgrade toynn)"
+                f"{path} has version {found} of its format, but toynn {version('toynn')} reads only versions up to "
+                f"{self.version}; use a newer version of toynn"
             )

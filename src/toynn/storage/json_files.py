@@ -1,4 +1,4 @@
-"""Small JSON files: read with a clear error, and written so that every value is valid JSON."""
+"""Read small JSON files, and replace numbers that JSON cannot express."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LARGEST = 1 << 24  # bytes
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a small JSON file.
+    """Return the content of a JSON file of at most 16 MiB.
 
-    Raises FileNotFoundError, and FileFormatError with the reason for any other failure.
+    Raises FileNotFoundError; FileFormatError for any other failure, with the reason.
     """
     try:
         content = read_regular(path, _LARGEST)
@@ -24,10 +24,12 @@ def read_json(path: Path) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except (FileNotFoundError, FileFormatError):
         raise
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: also not UTF-8, or a huge number
+    except RecursionError:
+        raise FileFormatError(f"{path} cannot be read: its lists and objects are nested too deeply") from None
+    except (OSError, ValueError) as error:  # ValueError: not JSON, not UTF-8, or a number with too many digits
         raise FileFormatError(f"{path} cannot be read: {error}") from None
 
 
 def number_or_null(value: float) -> float | None:
-    """Return the value, or None for NaN and the infinities, which JSON cannot express."""
+    """Return the value, or None for NaN and infinities, which JSON cannot express."""
     return value if math.isfinite(value) else None

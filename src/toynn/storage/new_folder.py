@@ -1,8 +1,8 @@
-"""A new folder that one process fills: complete, or without the file that completes it.
+"""Create a folder of files that only one process fills. The last file marks the folder as complete.
 
-The files are first written into a subfolder of the new folder, which also has a lock. When all are complete they are
-moved into their places, the one that completes the folder last. A killed process leaves the subfolder behind. That
-marks the folder as unfinished: the next process that locks it removes what is left and starts again.
+The files are first written into a subfolder of the new folder. The subfolder also contains a lock file. When all files
+are complete, they are moved into the new folder, one after another. If the process is killed, the subfolder stays. It
+shows that the folder is not finished: the next process that locks it removes the remaining files and starts again.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from toynn.storage.regular_files import naming_file, open_regular_to_append
 
 UNFINISHED = ".unfinished"
 _LOCK = ".lock"
-_TRIES = 20  # to lock a folder while other processes finish or remove theirs
+_TRIES = 20  # attempts to lock a folder while other processes remove it or finish
 
 
 @contextlib.contextmanager
 def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder for the block to write `files` into; afterwards they are in the new folder `path`.
+    """Yield a temporary folder into which the block writes `files`. After the block, the files are moved to `path`.
 
-    Only one process at a time writes `path`. The last of `files` is moved there last, after the others are on the disk.
-    After an error, also one of the block, everything that was made here is removed, and nothing else.
+    Only one process at a time writes `path`. The last of `files` is moved after the other files are on the disk. After
+    an error here or in the block, all files and folders that this function has created are removed, and no others.
 
-    name: the argument that the path comes from, for messages.
+    name: the name of the argument that contains the path, for messages.
 
     Raises TinyNNValueError if `path` exists and is not an empty folder, or if another process is filling it; OSError.
     """
@@ -49,13 +49,15 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
                 if file == files[-1]:
                     sync(path)
                 if os.path.lexists(path / file):
-                    raise TinyNNValueError(f"{name}: another program has made {path / file}, which is not replaced")
+                    raise TinyNNValueError(
+                        f"{name}: another program has created {path / file} in the meantime; use another path"
+                    )
                 (work / file).rename(path / file)
                 moved.append(path / file)
             sync(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in [str(work / file) for file in files]:
-            error.filename = str(path / Path(error.filename).name)  # the place that the user knows
+            error.filename = str(path / Path(error.filename).name)  # the user does not know the subfolder
         for place in (*moved, *(work / file for file in files)):
             with contextlib.suppress(OSError):
                 place.unlink()
@@ -68,7 +70,7 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
 
 
 def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], BinaryIO]:
-    """Make the folder and lock it. Return the folders that were made, the innermost first, and the locked file."""
+    """Create the folder and lock it. Return the folders that were created, the innermost first, and the lock file."""
     made: list[Path] = []
     for _ in range(_TRIES):
         _refuse_used(name, path, files)
@@ -77,7 +79,7 @@ def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], Bi
         try:
             work.mkdir(exist_ok=True)
             lock = open_regular_to_append(work / _LOCK)
-        except FileNotFoundError:  # another process has just removed what it had made
+        except FileNotFoundError:  # another process has just removed the folder that it had created
             made = []
             continue
         try:
@@ -88,7 +90,7 @@ def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], Bi
         except BlockingIOError:
             lock.close()
             raise TinyNNValueError(
-                f"{name}: another process is writing {path}; wait for its end, or use another name"
+                f"{name}: another process is writing {path}; wait until it has finished, or use another path"
             ) from None
         except FileNotFoundError:
             pass
@@ -96,11 +98,13 @@ def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], Bi
             lock.close()
             raise
         lock.close()
-    raise TinyNNValueError(f"{name}: other processes are writing {path}; wait for their end, or use another name")
+    raise TinyNNValueError(
+        f"{name}: other processes are writing {path}; wait until they have finished, or use another path"
+    )
 
 
 def _unlock(work: Path, lock: BinaryIO) -> None:
-    """Remove the lock and the folder with it."""
+    """Remove the lock file and its folder, and release the lock."""
     with contextlib.suppress(OSError):
         (work / _LOCK).unlink()
         work.rmdir()
@@ -108,7 +112,7 @@ def _unlock(work: Path, lock: BinaryIO) -> None:
 
 
 def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
-    """Raise TinyNNValueError unless the path is free, an empty folder, or one that a killed process left unfinished."""
+    """Raise TinyNNValueError if the path exists, unless it is an empty folder or the remains of a killed process."""
     if not path.exists():
         return
     if path.is_dir():
@@ -118,13 +122,13 @@ def _refuse_used(name: str, path: Path, files: Sequence[str]) -> None:
             return
     names = (Path(f"{path}-{n}") for n in itertools.count(2))
     free = next(one for one in names if not os.path.lexists(one))
-    raise TinyNNValueError(f"{name}: {path} exists and is not an empty folder; use another name, like {free}")
+    raise TinyNNValueError(f"{name}: {path} exists and is not an empty folder; use another path, like {free}")
 
 
 def _is_ours(work: Path, files: Sequence[str]) -> bool:
-    """Return whether the subfolder holds only files that this module writes into one.
+    """Return whether the subfolder contains only files that this module writes.
 
-    A subfolder that another process has just removed is no obstacle: the next look at the folder decides.
+    Also return True if another process has just removed the subfolder, because the caller then checks the folder again.
     """
     if work.is_symlink():
         return False
@@ -138,7 +142,7 @@ def _is_ours(work: Path, files: Sequence[str]) -> bool:
 
 
 def _remove_remains(path: Path, files: Sequence[str]) -> None:
-    """Remove what a killed process left in a folder that this process has locked."""
+    """Remove the files that a killed process left in a folder that this process has locked."""
     for file in files:
         (path / UNFINISHED / file).unlink(missing_ok=True)
     for file in files[:-1]:

@@ -1,7 +1,7 @@
-"""Build dataclasses from the content of a JSON or TOML file. The dataclass is the description of the format.
+"""Build dataclasses from the content of a JSON or TOML file. The fields of a dataclass are the keys of the file.
 
-A key that the file leaves out takes the default of its field, so adding a field with a default keeps old files
-readable. Unknown keys, missing keys and wrong types are errors that name the key, like "training.windows".
+A key that is not in the file gets the default of its field. So old files can still be read after a field with a default
+was added. The error for an unknown key, a missing key or a wrong type names the key, like "training.windows".
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _REPR.maxlevel = 2
 
 
 def from_plain(kind: type[T], content: object, name: str = "", similar: Similar | None = None) -> T:
-    """Return a `kind` with the values of `content`, a dict of plain data.
+    """Return an object of the dataclass `kind` with the values of `content`.
 
-    kind: a dataclass whose fields are bool, int, float, str, dataclasses, `list[X]`, `dict[str, X]`, or one of these
-        with None.
-    name: the key that holds `content` in its file, for messages; "" for the whole file.
-    similar: returns the full name of a key that an unknown key probably means, or None.
+    kind: a dataclass whose fields are of type bool, int, float, str, a dataclass, `list[X]` or `dict[str, X]`, or of
+        one of these types or None.
+    content: a dict from a JSON or TOML file.
+    name: the key of `content` in its file, for messages. "": `content` is the whole file.
+    similar: a function that returns the key that the user probably means by an unknown key, or None.
 
     Raises:
-        TinyNNTypeError: a value of the wrong type. TinyNNValueError: an unknown or a missing key.
-        What the checks of the dataclasses raise, with the name of the section in front.
+        TinyNNTypeError: a value has the wrong type. TinyNNValueError: a key is unknown or missing.
+        The errors of the dataclasses, with the name of the section in front.
     """
     if not isinstance(content, dict):
         raise TinyNNTypeError(f"{name or 'the content'} must be a section, got {_REPR.repr(content)}")
@@ -56,12 +57,12 @@ def from_plain(kind: type[T], content: object, name: str = "", similar: Similar 
 
 
 def keys_of(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    """Return the fields of a dataclass that are keys of a file: those that its constructor takes."""
+    """Return the fields of a dataclass that are keys of a file. These are the arguments of its constructor."""
     return {field.name: field for field in dataclasses.fields(kind) if field.init}
 
 
 def dataclass_in(hint: Any) -> type[Any] | None:
-    """Return the dataclass that a field holds, also if the field may be None; None if it holds something else."""
+    """Return the type of a field if it is a dataclass, or a dataclass or None. Otherwise return None."""
     kinds = (option for option in _options(hint) if isinstance(option, type))
     return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
 
@@ -86,7 +87,7 @@ def _converted(hint: Any, value: object, name: str, similar: Similar | None) -> 
         if not isinstance(value, list):
             raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
         return [_converted(arguments[0], one, f"{name}[{i}]", similar) for i, one in enumerate(value)]
-    # A bool is refused where a number is expected, although it is an int in Python. An int is accepted as a float.
+    # In Python a bool is an int, but a key for a number must not contain a bool. A key for a float may contain an int.
     fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise TinyNNTypeError(f"{name} must be {_TYPE_NAMES[kind]}, got {_REPR.repr(value)}")
@@ -98,7 +99,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def _named(error: Exception, name: str) -> str:
-    """Return the message with the name of the section in front, unless it is there already."""
+    """Return the message of an error, with the name of the section in front if it does not start with this name."""
     message = str(error)
     return message if not name or message.startswith(name) else f"{name}: {message}"
 

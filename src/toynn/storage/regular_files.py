@@ -1,4 +1,4 @@
-"""Paths given by a user: checked, and opened only if they name a regular file."""
+"""Check paths that a user gives, and open files only if they are regular files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,13 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def folder_of(folder: object) -> Path:
-    """Return a folder as a Path. Raises TinyNNTypeError."""
-    try:
-        return Path(folder)  # type: ignore[arg-type]
-    except Exception as error:  # a TypeError, or what its __fspath__ raises
-        raise TinyNNTypeError(f"folder must be a path, got {kind_of(folder)}") from error
+    """Return a folder as a Path. Raises TinyNNTypeError; TinyNNValueError for an empty text."""
+    return _path("folder", folder)
 
 
 def path_of(name: str, value: object) -> Path:
     """Return an argument as a Path. Raises TinyNNTypeError or TinyNNValueError with the name of the argument."""
-    try:
-        path = Path(value)  # type: ignore[arg-type]
-    except Exception as error:  # a TypeError, or what its __fspath__ raises
-        raise TinyNNTypeError(f"{name} must be a path, got {kind_of(value)}") from error
+    path = _path(name, value)
     if "\0" in str(path):
         raise TinyNNValueError(f"{name} must not contain a NUL character, got {str(path)!r:.80}")
     try:
@@ -40,21 +34,32 @@ def path_of(name: str, value: object) -> Path:
     return path
 
 
+def _path(name: str, value: object) -> Path:
+    try:
+        path = Path(value)  # type: ignore[arg-type]
+        is_empty = os.fspath(value) == ""  # type: ignore[call-overload]
+    except Exception as error:  # a TypeError, or what its __fspath__ raises
+        raise TinyNNTypeError(f"{name} must be a path, got {kind_of(value)}") from error
+    if is_empty:  # pathlib takes it for the current folder
+        raise TinyNNValueError(f"{name} must be a path, got an empty text; use '.' for the current folder")
+    return path
+
+
 def printable(path: Path) -> str:
-    """Return the path as text that can be printed: bytes that are not UTF-8 become escapes like \\xff."""
+    """Return the path as text that can be printed. Bytes that are not UTF-8 become escapes like \\xff."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading. Pipes and devices are refused, because reading them may never end.
+    """Open a regular file for reading. Refuse pipes and devices, because reading from them may never end.
 
-    Raises OSError, ValueError for an invalid path, FileFormatError if the path is not a regular file.
+    Raises OSError; ValueError for an invalid path; FileFormatError if the path is not a regular file.
     """
     return _opened(path, os.O_RDONLY, "rb")
 
 
 def open_regular_to_append(path: Path) -> BinaryIO:
-    """Open a regular file for reading and for writing at its end; create it if needed. Raises as `open_regular`."""
+    """Open a regular file for reading and for appending. Create it if it is missing. Raises as `open_regular`."""
     return _opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+b")
 
 
@@ -66,15 +71,15 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
     with open_regular(path) as file:
         content = file.read(-1 if largest is None else largest + 1)
     if largest is not None and len(content) > largest:
-        raise FileFormatError(f"{path} is larger than {largest} bytes, the limit for such a file")
+        raise FileFormatError(f"{path} is larger than {largest} bytes, which is the limit for such a file")
     return content
 
 
 def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # checked here: os.fdopen does not close a folder it refuses
-            raise FileFormatError(f"{path} is not a regular file")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # os.fdopen would refuse a folder and not close it
+            raise FileFormatError(f"{path} is not a regular file; give the path of a file")
         return os.fdopen(descriptor, mode)  # type: ignore[return-value]
     except BaseException:
         os.close(descriptor)
@@ -83,7 +88,7 @@ def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Add the file's name to an OSError of the block that names no file, like that of a full disk."""
+    """Add the name of a file to an OSError in the block that does not name a file, for example if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -93,6 +98,9 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def refuse_lfs_pointer(content: bytes, what: str = "the file") -> None:
-    """Raise FileFormatError if content is the start of the short text that Git LFS keeps in place of a large file."""
+    """Raise FileFormatError if a file is a Git LFS pointer, the short text that Git LFS puts in place of a large file.
+
+    content: the first bytes of the file. what: the name of the file in the message.
+    """
     if content.startswith(_LFS_POINTER):
         raise FileFormatError(f"{what} is only a Git LFS pointer; fetch its content with `git lfs pull`")

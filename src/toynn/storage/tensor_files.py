@@ -19,12 +19,12 @@ with naming_the_extra():
 def write_tensors(
     path: Path, tensors: Mapping[str, npt.NDArray[np.float32]], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a new file and wait until it is on the disk. Raises OSError; the file may then be incomplete."""
+    """Write tensors to a new file and wait until it is on the disk. Raises OSError; the file may then be incomplete."""
     path.open("xb").close()
-    mode = path.stat().st_mode & 0o7777  # the mode that the umask gives any file
+    mode = path.stat().st_mode & 0o7777  # the mode of a new file, which depends on the umask
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path, metadata=metadata)
-    except SafetensorError as error:  # the library raises it if the disk is full
+    except SafetensorError as error:  # the library raises this if the disk is full
         raise OSError(f"{path} could not be written: {error}") from None
-    path.chmod(mode)  # the library replaces the file by one that only its owner may read
+    path.chmod(mode)  # the library makes the file readable only for its owner
     sync(path)

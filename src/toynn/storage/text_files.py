@@ -1,7 +1,7 @@
-"""Text files in UTF-8: read whole or in parts, without a leading byte-order mark.
+"""Read text files in UTF-8, as a whole or in parts. A leading byte-order mark is removed.
 
-Every text that toynn reads comes through this module, so that a file in another encoding, or one that is compressed,
-is refused with the same message everywhere.
+toynn reads every text with this module. So it refuses a compressed file, or a file in another encoding, with the same
+message everywhere.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from toynn.storage.regular_files import open_regular, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 _READ = 1 << 20  # bytes
-# A text in UTF-16 or UTF-32 without a byte-order mark is recognised by its NUL bytes. It has at least _FEWEST_NULS of
-# them, they are at least the share _LEAST_SHARE of all bytes, and at least the share _AT_THEIR_PLACE of them stand at
-# the same place in their characters.
+# A file with many NUL bytes is UTF-16 or UTF-32 without a byte-order mark. There must be at least _FEWEST_NULS of them,
+# and at least the share _LEAST_SHARE of all bytes. At least the share _AT_THEIR_PLACE of them must have the same
+# position in their characters.
 _FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
 
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
-# How files begin that are often taken for texts.
+# The first bytes of files that users often take for text files, with the reason and the remedy in the message.
 _STARTS = (
     (b"\xff\xfe\0\0", "it is UTF-32: save it as UTF-8"),
     (b"\0\0\xfe\xff", "it is UTF-32: save it as UTF-8"),
@@ -48,7 +48,10 @@ def read_text(path: Path, largest: int | None = None) -> str:
 
 
 def decoded(content: bytes, name: str) -> str:
-    """Return UTF-8 as text, without a leading byte-order mark. Raises FileFormatError with `name` and the reason."""
+    """Decode UTF-8 and remove a leading byte-order mark. name: the origin of the content, for messages.
+
+    Raises FileFormatError if the content is not UTF-8, with the reason.
+    """
     _refuse_wide_characters(content[:_READ], name)
     try:
         return content.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
@@ -57,9 +60,9 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def text_parts(path: Path) -> Iterator[str]:
-    """Yield the text of a file in parts of about a megabyte, without a leading byte-order mark.
+    """Yield the text of a file in parts of about one megabyte, without a leading byte-order mark.
 
-    Raises as `read_text` does, but after the parts before the damage.
+    Raises the errors of `read_text`. The parts before the wrong byte are yielded first.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     at, chunk, start = 0, b"-", b""
@@ -79,7 +82,10 @@ def text_parts(path: Path) -> Iterator[str]:
 
 
 def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> FileFormatError:
-    """Return the exception for bytes that begin at `at` of the file. content: how the file begins."""
+    """Return the exception for a file that is not UTF-8.
+
+    error: of decoding a part of the file. at: the position of this part in the file. content: the start of the file.
+    """
     byte = error.object[error.start]
     hints = (hint for start, hint in _STARTS if content.startswith(start))
     return FileFormatError(
@@ -88,9 +94,9 @@ def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> 
 
 
 def _refuse_wide_characters(head: bytes, name: str) -> None:
-    """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark, whose bytes may all be valid UTF-8."""
+    """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark, which can be valid UTF-8 with NULs."""
     if head.startswith(_WIDE_MARKS):
-        return  # decoding fails at the mark, and says what it is
+        return  # decoding fails at this byte-order mark, with a message that names the encoding
     for width, what in ((4, "UTF-32"), (2, "UTF-16")):
         if _has_wide_characters(head, width):
             raise FileFormatError(
@@ -100,10 +106,10 @@ def _refuse_wide_characters(head: bytes, name: str) -> None:
 
 
 def _has_wide_characters(head: bytes, width: int) -> bool:
-    """Return whether the NUL bytes are those of a text with `width` bytes per character, of which most are Latin.
+    """Return whether the NUL bytes show a text with `width` bytes per character, most of them Latin letters.
 
-    In UTF-16 nearly all NULs are at even places (or nearly all at odd ones). In UTF-32 the two upper bytes of each
-    character are NUL, and the lowest is not.
+    In UTF-16 nearly all NULs are at even positions, or nearly all at odd positions. In UTF-32 the two upper bytes of
+    each character are NUL, and the lowest byte is not.
     """
     nuls = [head[place::width].count(0) for place in range(width)]
     in_all = sum(nuls)

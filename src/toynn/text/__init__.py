@@ -1,1 +1,1 @@
-"""Text in and out of a model: tokenizers, sampling, text models."""
+"""Texts and tokens: documents, tokenizer files, sampling, and decoding of generated tokens."""

@@ -1,11 +1,12 @@
-"""Texts divided into documents: the one place that says what a document, a separator line and a line end are.
+"""Divide texts into documents. Only this module defines what a document, a separator line and a line end are.
 
-`toynn prepare`, `toynn eval` and the prompts of `toynn generate` all divide their texts here, so that a separator is
-never scored as text and bytes are counted in the same way everywhere.
+`toynn prepare`, `toynn eval` and `toynn generate` all divide their texts with this module. So they count bytes in the
+same way, and never score a separator as text.
 
 - A line ends with LF, CR LF or CR.
-- A separator is a line that has only the separator's text. It and its line end belong to no document.
-- A document is what is between two separators, or the start and end of a file. Empty documents do not count.
+- A separator line contains only the text of the separator. The line and its end do not belong to a document.
+- A document is the text between two separator lines, or between one of them and the start or end of the file. Empty
+  documents are ignored.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ with naming_the_extra():
     from tokenizers import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
-# Lines that other tools write between documents.
+# Separator lines that other tools write between documents.
 KNOWN_MARKERS = (
     END_OF_TEXT, "</s>", "<eos>", "<EOS>", "[EOS]", "<|eos|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>",
     "<|end|>", "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|endofdocument|>", "<eod>", "<|eod|>",
     "[SEP]",
 )  # fmt: skip
-PIECE = 1 << 16  # approximate bytes of text that are encoded at once; pieces end at line ends
-_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each encoded in about a second
-_CUT = 1 << 17  # characters; longer pieces are encoded in parts if that changes no token, because it needs less memory
-_BATCH = 64  # most pieces encoded together
-_BATCH_TEXT = 1 << 20  # most characters encoded together: about a second, for which Ctrl-C waits
+PIECE = 1 << 16  # approximate size of a piece in bytes; a piece ends at a line end
+_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each of which is encoded in about a second
+_CUT = 1 << 17  # characters; longer pieces are encoded in parts to save memory, if this does not change the tokens
+_BATCH = 64  # largest number of pieces that are encoded together
+_BATCH_TEXT = 1 << 20  # characters that are encoded together; this takes about a second, and Ctrl-C waits for it
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a document: one or more lines, or a part of a very long line. start: bytes of text before it."""
+    """A part of a document: one or more lines, or a part of a very long line.
+
+    document: the number of the document, from 0. start: the size of all text before this piece, in bytes.
+    """
 
     document: int
     start: int
@@ -50,9 +54,9 @@ class Piece:
 
 
 def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
-    """Return the lines that separate documents: the given one, or by default the text of eos and <|endoftext|>.
+    """Return the separator lines: the given one, or by default the text of eos and <|endoftext|>.
 
-    "": no line. Raises TinyNNTypeError, and TinyNNValueError for a text that cannot be a line.
+    separator: "" for no separator. Raises TinyNNTypeError; TinyNNValueError for a separator with several lines.
     """
     if separator is None:
         return tuple(dict.fromkeys([eos, END_OF_TEXT] if eos else [END_OF_TEXT]))
@@ -61,7 +65,7 @@ def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
 
 
 def one_line(name: str, value: object) -> str:
-    """Return a str of one line that UTF-8 can encode. Raises TinyNNTypeError, TinyNNValueError."""
+    """Check that a value is a str of one line that UTF-8 can encode, and return it. Raises TinyNN{Type,Value}Error."""
     line = label(name, value).decode("utf-8")
     if "\n" in line or "\r" in line:
         raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
@@ -69,7 +73,7 @@ def one_line(name: str, value: object) -> str:
 
 
 def documents_of(text: str, separators: Sequence[str]) -> list[str]:
-    """Return the documents of a text, without the separator lines and a leading byte-order mark."""
+    """Return the documents of a text, without separator lines and without a leading byte-order mark."""
     documents: dict[int, list[str]] = {}
     for piece in pieces([[text]], separators):
         documents.setdefault(piece.document, []).append(piece.text)
@@ -77,7 +81,7 @@ def documents_of(text: str, separators: Sequence[str]) -> list[str]:
 
 
 def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
-    """Return how many lines of a text are equal to each of the markers, for those that occur."""
+    """Return the number of lines of a text that are equal to each marker, if there are any."""
     if not any(marker in text for marker in markers):
         return Counter()
     found = (marker_in(line, markers) for line, is_whole in lines([text]) if is_whole)
@@ -85,24 +89,24 @@ def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
 
 
 def marker_in(line: str, markers: Collection[str]) -> str | None:
-    """Return the marker that a whole line is equal to, or None.
+    """Return the marker that is equal to a whole line, or None.
 
-    A byte-order mark before it, which is left when files are joined, is ignored.
+    A byte-order mark at the start of the line is ignored. It can be there if several files were joined to one.
     """
     content = line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK)
     return content if content in markers else None
 
 
 def pieces(files: Iterable[Iterable[str]], separators: Sequence[str], size: int = PIECE) -> Iterator[Piece]:
-    """Yield the documents of all files in pieces of about `size` bytes, cut at line ends. Skip empty documents.
+    """Yield the documents of all files in pieces of about `size` bytes that end at line ends. Skip empty documents.
 
-    files: the text of each file, in parts of any size.
+    files: for each file, its text in parts of any size.
     """
     document, start = 0, 0
     for parts in files:
         held: list[str] = []
         length = 0
-        began = False  # a piece of the document was yielded
+        began = False  # whether a piece of the current document was yielded
         for line, is_whole in lines(parts):
             if is_whole and marker_in(line, separators) is not None:
                 if held or began:
@@ -111,7 +115,7 @@ def pieces(files: Iterable[Iterable[str]], separators: Sequence[str], size: int 
                     document += 1
                 held, length, began = [], 0, False
                 continue
-            if length >= size:  # this line continues the document, so the held text does not end it
+            if length >= size:  # another line of the document follows, so the collected text does not end it
                 yield Piece(document, start, "".join(held), False)
                 start += length
                 held, length, began = [], 0, True
@@ -124,9 +128,9 @@ def pieces(files: Iterable[Iterable[str]], separators: Sequence[str], size: int 
 
 
 def lines(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the lines of a text with their ends, and whether each is complete: very long lines are split.
+    """Yield each line of a text with its line end, and whether it is a complete line. Very long lines are split.
 
-    CRs directly before an LF are part of its line end.
+    CRs directly before an LF belong to the same line end.
     """
     held, begins, first = "", True, True
     for part in parts:
@@ -139,12 +143,12 @@ def lines(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
             else:
                 yield line + "\n", begins
             begins = True
-        # A CR at the very end may belong to a line end that is not yet read.
+        # A CR at the end of the part may belong to a line end whose LF is in the next part.
         if (cut := held.rstrip("\r").rfind("\r") + 1) > 0:
             yield from _at_each_cr(held[:cut], begins)
             held, begins = held[cut:], True
         while len(held) > _LONGEST_LINE:
-            space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # a word ends at a space in any case
+            space = held.rfind(" ", _LONGEST_LINE // 2, _LONGEST_LINE)  # cutting at a space does not divide a word
             end = space if space > 0 else _LONGEST_LINE
             yield held[:end], False
             held, begins = held[end:], False
@@ -153,7 +157,7 @@ def lines(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _at_each_cr(text: str, begins: bool) -> Iterator[tuple[str, bool]]:
-    """Yield the lines of a text that has no LF but at its end. begins: the first line is complete."""
+    """Yield the lines of a text that contains no LF except at its end. begins: whether the text begins a new line."""
     body = text.rstrip("\r\n")
     end = text[len(body) :]
     if "\r" in body:
@@ -164,13 +168,13 @@ def _at_each_cr(text: str, begins: bool) -> Iterator[tuple[str, bool]]:
     if end.endswith("\n") or len(end) <= 1:
         yield body + end, begins
         return
-    yield body + "\r", begins  # each CR that no LF follows ends a line
+    yield body + "\r", begins  # without an LF, each of these CRs ends a line
     for _ in end[1:]:
         yield "\r", True
 
 
 def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield the pieces in lists that are encoded together."""
+    """Yield the pieces in lists. The pieces of a list are encoded together."""
     batch: list[Piece] = []
     characters = 0
     for piece in all_pieces:
@@ -184,7 +188,7 @@ def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text") -> Iterator[tuple[Piece, list[int]]]:
-    """Yield each piece with its token ids, without a token at the end of a document. Raises as `token_ids` does."""
+    """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`."""
     can_be_cut = None
     for batch in batches(all_pieces):
         parts = [[piece.text] for piece in batch]
@@ -208,15 +212,15 @@ def packed_ids(
     *,
     chosen: bool = False,
 ) -> tuple[list[int], int]:
-    """Return the token ids of a text, and the bytes of its documents, as `toynn prepare` packs them.
+    """Return the token ids of a text, and the size of its documents in bytes. The ids are those of `toynn prepare`.
 
-    chosen: the user named the separators, so that lines of another known marker are text.
+    chosen: true if the user chose the separators; lines of other known separators are then text.
 
-    In a text with separator lines, `end_id` follows each document, the last one too. A text without separator lines may
-    be a part of a document, and gets no end.
+    If the text has separator lines, `end_id` is added after each document, also after the last one. A text without
+    separator lines may be a part of a document, so no `end_id` is added.
 
-    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text, and unless chosen, for lines that are
-    known to end documents but are neither separators nor tokens of the tokenizer: they would be taken for text.
+    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text. If chosen is false, TinyNNValueError is
+    also raised for lines of a known separator that is neither in `separators` nor a token of the tokenizer.
     """
     check_text(text, name)
     markers = marker_lines(text, (*KNOWN_MARKERS, *separators))
@@ -234,7 +238,7 @@ def packed_ids(
 def prompt_ids(
     tokenizer: Tokenizer, prompt: str, separators: Sequence[str], end_id: int | None, name: str = "prompt"
 ) -> list[int]:
-    """Return the token ids of a prompt. A separator line becomes `end_id`; the last document is to be continued.
+    """Return the token ids of a prompt. Each separator line becomes `end_id`. The last document gets no `end_id`.
 
     Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text.
     """
@@ -252,24 +256,24 @@ def prompt_ids(
 def refuse_other_markers(
     found: Mapping[str, int], separators: Sequence[str], tokens: Collection[str], name: str
 ) -> None:
-    """Raise TinyNNValueError if lines that are known to end documents would be taken for text.
+    """Raise TinyNNValueError if a text has lines of a known separator that would be encoded as ordinary text.
 
-    found, tokens: as for `other_markers`. name: of the text, for the message.
+    found, tokens: as in `other_markers`. name: the name of the text in the message.
     """
     if other := other_markers(found, separators, tokens):
         marker = max(other, key=lambda one: other[one])
         n_lines = f"{other[marker]} {'line' if other[marker] == 1 else 'lines'}"
         now = " or ".join(map(repr, separators)) or "none"
         raise TinyNNValueError(
-            f"{name} has {n_lines} {marker!r}, which would be taken for text, because the separator is {now}: set "
-            f"separator to {marker!r} if they end documents, or to {separators[0] if separators else ''!r} "
-            "if they are text"
+            f"{name} has {n_lines} {marker!r}, but the separator is {now}; set separator to {marker!r} if these lines "
+            f"separate documents, or to {separators[0] if separators else ''!r} if they are ordinary text"
         )
 
 
 def other_markers(found: Mapping[str, int], separators: Sequence[str], tokens: Collection[str]) -> dict[str, int]:
-    """Return the known markers that are neither separators nor tokens, with the number of their lines.
+    """Return the known separators that are neither in `separators` nor in `tokens`, with the number of their lines.
 
-    found: lines that are equal to a marker. tokens: the tokenizer's added tokens, which are no text.
+    found: for each marker, the number of lines that are equal to it. tokens: the special tokens of the tokenizer, which
+    are not encoded as ordinary text.
     """
     return {one: n for one, n in found.items() if one in KNOWN_MARKERS and one not in separators and one not in tokens}

@@ -1,9 +1,9 @@
-"""Decode tokens one after another, for streaming: the pieces join to what decoding the whole sequence gives.
+"""Decode tokens one after another. The pieces together are the text that decoding the whole sequence gives.
 
-A decoder of the tokenizers library sees the whole sequence, so the text of a token depends on the tokens before it (a
-leading space is dropped only at the start of the text) and sometimes on those after it (the bytes of one character, a
-space that is removed before a full stop). Therefore the whole sequence is decoded, prompt included, and a piece is
-given out when later tokens cannot change it.
+The text of a token depends on the tokens before it: some decoders drop a leading space only at the start of the text.
+It can also depend on the tokens after it: several tokens may be the bytes of one character, and some decoders remove a
+space before a full stop. Therefore the prompt and all new tokens are decoded together, and a piece of the text is
+returned as soon as later tokens cannot change it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from toynn.text.tokenizer_json import text_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_REPLACEMENT = "\ufffd"  # how the library decodes a part of a character
+_REPLACEMENT = "\ufffd"  # the library decodes an incomplete character to this
 _BYTE_TOKEN = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
-# Decoders that look only at neighbouring tokens, and whose text of a prefix is a prefix of the whole text.
+# Local decoders: a token changes the text of its neighbours at most, and more tokens only add text at the end.
 _LOCAL = frozenset({"ByteLevel", "Metaspace", "ByteFallback", "Fuse"})
-_LOOKAHEAD = 4  # tokens; other decoders may change the text of the last ones, as WordPiece's cleanup of " do not"
-_OVERLAP, _LONGEST = 32, 256  # tokens that a local decoder decodes again
+_LOOKAHEAD = 4  # other decoders may change the text of this many tokens, as WordPiece does with " do not"
+_OVERLAP, _LONGEST = 32, 256  # a local decoder decodes at least and at most about this many last tokens again
 
 
 class IncrementalDecoder:
-    """Decodes the tokens that follow a prompt, piece by piece.
+    """Decodes the tokens that follow a prompt, one at a time.
 
-    `add` returns the text that a token completes, often "", and `finish` returns the rest. Together they are the text
-    of prompt and tokens without the text of the prompt.
+    `add` returns the text that a token completes, which may be "". `finish` returns the rest. All pieces together are
+    the text of the tokens after the prompt.
 
     Raises TinyNNValueError if the tokenizer fails on the tokens.
     """
@@ -48,15 +48,15 @@ class IncrementalDecoder:
         self._recent: list[str] = [self._shown]
 
     def add(self, token: int) -> str:
-        """Return the text that is complete now and was not returned before."""
+        """Add a token. Return the text that is now complete and was not returned before."""
         self._ids.append(token)
         text = text_of(self._tokenizer, self._ids)
         if not text.startswith(self._shown):  # the prompt ended inside a character
             self._shown = self._shown.rstrip(_REPLACEMENT)
         stable = text if self._local else self._unchanged(text)
         if self._joins_bytes and self._is_byte(token):
-            return ""  # the library decodes a run of bytes as a whole: one wrong byte changes all of them
-        stable = stable.rstrip(_REPLACEMENT)  # the last bytes of a character may still follow
+            return ""  # the library decodes consecutive byte tokens together, so a wrong byte changes all their text
+        stable = stable.rstrip(_REPLACEMENT)  # later tokens may complete the character
         piece = stable[len(self._shown) :] if stable.startswith(self._shown) else ""
         self._shown += piece
         if self._local and len(self._ids) > _LONGEST and self._shown == text:
@@ -65,14 +65,17 @@ class IncrementalDecoder:
         return piece
 
     def finish(self) -> str:
-        """Return the text that was held back."""
+        """Return the rest of the text, which `add` has not returned."""
         text = text_of(self._tokenizer, self._ids)
         piece = text[len(_common_start([text, self._shown])) :]
         self._shown = text
         return piece
 
     def _forget_the_start(self) -> None:
-        """Drop tokens that no longer affect the text of new ones: all but the last, and no part of a run of bytes."""
+        """Drop all tokens except the last ones, as older tokens do not affect the text of new tokens.
+
+        Consecutive byte tokens are dropped together or not at all, because they are decoded together.
+        """
         start = max(len(self._ids) - _OVERLAP, 0)
         while self._joins_bytes and start > 0 and self._is_byte(self._ids[start]):
             start -= 1
@@ -82,15 +85,16 @@ class IncrementalDecoder:
         return _BYTE_TOKEN.match(self._tokenizer.id_to_token(token) or "") is not None
 
     def _unchanged(self, text: str) -> str:
-        """Return the start of the text that the last tokens did not change."""
+        """Return the start of the text, up to the place where the last tokens changed it."""
         self._recent = [*self._recent[-_LOOKAHEAD:], text]
         return _common_start(self._recent)
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds to the text of the tokens before it. Joined, they are the whole text.
+    """Return, for each token, the text that it adds to the tokens before it. Joined, these are the whole text.
 
-    The text of a character stands at the token that completes it. Raises TinyNNValueError if the tokenizer fails.
+    If several tokens are the bytes of one character, the last of them adds the character. Raises TinyNNValueError if
+    the tokenizer fails.
     """
     decoder = IncrementalDecoder(tokenizer)
     texts = [decoder.add(token) for token in ids]
@@ -100,13 +104,13 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 
 def _state(decoder: Any) -> bytes | str:
-    """Return the decoder as JSON; "null" if the tokenizer has none."""
+    """Return the description of a decoder as JSON, or "null" if the tokenizer has no decoder."""
     state: bytes | str = "null" if decoder is None else decoder.__getstate__()
     return state
 
 
 def _kinds(described: Any) -> list[dict[str, Any]]:
-    """Return the decoders in a described decoder, those of sequences included."""
+    """Return the decoders in the description of a decoder. A sequence is replaced by the decoders in it."""
     if not isinstance(described, dict):
         return []
     inner = described.get("decoders")
@@ -120,7 +124,7 @@ def _is_local(kinds: list[dict[str, Any]]) -> bool:
 
 
 def _is_local_kind(kind: dict[str, Any]) -> bool:
-    if kind.get("type") == "Replace":  # a pattern of one character cannot match across tokens
+    if kind.get("type") == "Replace":  # a match of one character is inside one token
         return len(kind.get("pattern", {}).get("String", "")) == 1
     if kind.get("type") == "Strip":
         return bool(kind.get("start", 0) <= 1 and kind.get("stop", 0) == 0)

@@ -1,8 +1,8 @@
-"""Keep the text that Rust prints when it panics away from stderr.
+"""Prevent the tokenizers library from printing to stderr when its Rust code panics.
 
-The tokenizers library is written in Rust. When it panics, Rust prints several lines to the file descriptor 2, and then
-an exception reaches Python, which toynn reports itself. The descriptor belongs to the whole process, so only a program
-that owns its process, like the command line, asks for this.
+When Rust panics, it prints several lines to file descriptor 2. Then the library raises a Python exception, which toynn
+reports in its own words. File descriptor 2 is shared by the whole process, so a library must not redirect it. Only the
+`toynn` command, which owns its process, calls `hide_panics`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _PANIC = re.compile(rb"\n?thread '[^\n]*' (?:\(\d+\) )?panicked at .*\Z", re.DOTALL)
-_held: list[BinaryIO] = []  # the file that stands in for stderr, once `hide_panics` was called
+_held: list[BinaryIO] = []  # the file that replaces stderr; empty until `hide_panics` is called
 
 
 def hide_panics() -> None:
-    """Hide the text of panics inside of `panics_hidden` from now on, if the process has a stderr."""
+    """Make later blocks of `panics_hidden` hide the text of panics. Do nothing if stderr is closed."""
     try:
         os.fstat(2)
     except OSError:
         return
     if not _held:
-        _held.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (held to the end)
+        _held.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (it stays open)
 
 
 @contextmanager
 def panics_hidden() -> Iterator[None]:
-    """Pass on to stderr what the block prints there, without the text of a panic. Does nothing by default."""
+    """Remove the text of a panic from the output of the block to stderr. Do nothing unless `hide_panics` was called."""
     if not _held:
         yield
         return

@@ -1,4 +1,4 @@
-"""Choose tokens from logits, greedily or by sampling with the usual filters, and continue a sequence of tokens."""
+"""Choose the next token from logits (greedy, or by sampling with filters), and generate a sequence of tokens."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
-_BYTES_OF_LOGIT = 64  # float64 logits, their negatives and probabilities, the order, and what sorting needs
-_FEW_TOKENS = 1 << 20  # a collection with this many tokens is read in a moment, however small the vocabulary
+_BYTES_OF_LOGIT = 64  # memory for each logit: copies in float64, probabilities, and the arrays for sorting
+_FEW_TOKENS = 1 << 20  # `stop` may have this many tokens even if the vocabulary is smaller
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is sampled. The filters apply in this order, to the probabilities after the temperature.
+    """The settings for sampling the next token. Temperature, top_k, top_p and min_p are applied in this order.
 
-    temperature: divides the logits; 0 takes the most likely token (the first of equals) without sampling.
-    top_k: keep the k most likely tokens; 0 keeps all.
-    top_p: of those, keep the fewest whose probabilities add up to top_p or more; 1 keeps all.
-    min_p: of those, drop tokens less likely than min_p times the most likely one; 0 drops none.
+    temperature: the logits are divided by it. 0: take the most likely token (the lowest id if several are equal).
+    top_k: keep the k most likely tokens. 0: keep all.
+    top_p: keep the smallest number of the most likely tokens whose probabilities add up to at least top_p. 1: keep all.
+    min_p: drop the tokens whose probability is below min_p times the largest probability. 0: drop none.
     seed: random seed. The same seed and logits give the same tokens on every machine.
 
-    Raises TinyNNTypeError or TinyNNValueError naming the field.
+    Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """
 
     temperature: float = 0.8
@@ -50,14 +50,15 @@ class Sampling:
 
     @classmethod
     def greedy(cls) -> Sampling:
-        """Return the sampling that always takes the most likely token."""
+        """Return settings that always take the most likely token."""
         return cls(temperature=0.0)
 
 
 def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the tokens that can be sampled, the most likely first (of equals the lower id), and their probabilities.
+    """Return the tokens that can be sampled, and their probabilities, both ordered from the most likely token.
 
-    logits: (vocab,), without NaN, the largest of them finite. A token with the logit -inf cannot be sampled.
+    Tokens with equal probabilities are ordered by id. logits: array (vocab,) without NaN, whose largest value is
+    finite. A token with the logit -inf cannot be sampled.
 
     Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
     """
@@ -78,7 +79,7 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
     if sampling.temperature == 0:
         return np.array([x.argmax()]), np.ones(1)
     order = _most_likely(x, sampling.top_k)
-    with np.errstate(over="ignore"):  # a difference beyond f64 is -inf, and its probability 0
+    with np.errstate(over="ignore"):  # a difference out of range becomes -inf, with probability 0
         p = exp((x[order] - x[order[0]]) / sampling.temperature)
     p = _normalized(p)
     keep = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1 if sampling.top_p < 1 else p.size
@@ -90,29 +91,29 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
 
 
 def _normalized(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return p divided by its sum, added from the first to the last; the order in which np.sum adds is not defined."""
+    """Return p divided by its sum. np.cumsum adds in a defined order; the order and the bits of np.sum may change."""
     total: np.float64 = np.cumsum(p)[-1]
     return p / total
 
 
 def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
-    """Return the ids of the n largest values (0: of all), the largest first, of equals the lower id, without -inf."""
+    """Return the ids of the n largest values except -inf, ordered from the largest value, then by id. n = 0: of all."""
     least = -np.inf
     if 0 < n < x.size:
         least = np.partition(x, x.size - n)[x.size - n]
-    ids = np.flatnonzero((x >= least) & (x != -np.inf))  # sorting these few costs less than sorting all
+    ids = np.flatnonzero((x >= least) & (x != -np.inf))  # only these are sorted, which is faster
     order: npt.NDArray[np.int64] = ids[np.argsort(-x[ids], kind="stable")]
     return order[:n] if n > 0 else order
 
 
 class TokenStream(Iterator[int]):
-    """The tokens of `generate`, one at a time, and why they ended.
+    """The result of `generate`: an iterator over generated token ids.
 
-    finish_reason: None until the tokens have ended by themselves, then one of
+    finish_reason: why generation ended. It is None until the last token was returned, then one of
 
     - "stop_token": the next token is one of `stop`.
     - "max_tokens": max_tokens tokens were generated.
-    - "context_full": the decoder's cache is full.
+    - "context_full": the context of the decoder is full.
     """
 
     finish_reason: FinishReason | None = None
@@ -143,23 +144,24 @@ def generate(
     keep: int = 0,
     never: npt.ArrayLike = (),
 ) -> TokenStream:
-    """Return an iterator over tokens that continue a prompt of token ids.
+    """Return an iterator over the token ids that continue a prompt. For text, use `toynn.load(path).stream(text)`.
 
-    For text, use `toynn.load(path).stream(text)`. The iterator ends after max_tokens, before a token of `stop`, or when
-    the decoder's cache is full; its `finish_reason` says which. What the decoder has read before stays in front of the
-    prompt. The decoder must not be used for anything else between two tokens.
+    Generation ends after max_tokens tokens, before a token of `stop`, or when the context of the decoder is full; the
+    attribute `finish_reason` of the iterator says which. The prompt is added to the tokens that the decoder has read
+    before. The decoder must not be used for other tokens until the iterator has ended.
 
     Args:
-        stop: token ids; the text ends before any of them. A range is looked up without a copy.
-        rolling: when the cache is full, forget all but the last half of its tokens (n_ctx // 2, at least 1), read
-            those again from position 0, and go on. The result depends only on the arguments, as without rolling.
-        keep: with rolling, the number of tokens at the start of the prompt that stay in front of the last tokens. They
-            count as part of the half, and are not kept if they leave no room in it.
-        never: token ids that are never sampled, such as rows of the vocabulary for which the tokenizer has no token.
+        prompt: token ids, at least one.
+        stop: the token ids that end generation; they are not returned. A range is not copied.
+        rolling: do not end when the context is full. Instead the decoder forgets all tokens, reads the last n_ctx // 2
+            of them (at least 1) again from position 0, and continues.
+        keep: with rolling, the number of tokens at the start of the prompt that are kept. They become the first of the
+            n_ctx // 2 tokens that are read again. If keep is n_ctx // 2 or more, it has no effect.
+        never: token ids that are never sampled, for example rows of the vocabulary that are not tokens.
 
-    Raises SessionError if the decoder was used meanwhile; TinyNNValueError for a prompt that is empty, has an id
-    outside the vocabulary, or is longer than the free part of the cache; TinyNNTypeError for an argument of the wrong
-    type. All of them are raised when the first token is requested.
+    The arguments are checked when the first token is requested. Raises TinyNNValueError for a prompt that is empty, has
+    an id outside the vocabulary, or is too long for the context; TinyNNTypeError for an argument of the wrong type;
+    SessionError if the decoder has read other tokens between two tokens of the iterator.
     """
     return TokenStream(_tokens(decoder, prompt, sampling, max_tokens, stop, rolling, keep, never))
 
@@ -187,7 +189,7 @@ def _tokens(
     if rolling:
         prompt = integer_array("prompt", prompt, n_ctx)
     logits = decoder.feed(prompt)
-    read: list[int] = np.asarray(prompt).tolist() if rolling else []  # the tokens that are in the cache
+    read: list[int] = np.asarray(prompt).tolist() if rolling else []  # the tokens in the decoder's context
     for made in range(max_tokens):
         logits[hidden] = -np.inf
         token = _sampled(*choices(logits, sampling), rng)
@@ -198,7 +200,10 @@ def _tokens(
         if made + 1 == max_tokens:
             break
         if decoder.turns != turns:
-            raise SessionError("the decoder has read something else since the last token, so this text cannot continue")
+            raise SessionError(
+                "this text cannot be continued, because the decoder has read other tokens since the last token; "
+                "start again, and use another decoder for other texts"
+            )
         unread = [token]
         if rolling:
             read.append(token)
@@ -212,14 +217,14 @@ def _tokens(
 
 
 def _sampled(tokens: npt.NDArray[np.int64], p: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
-    """Return one of the tokens, at random by their probabilities. A single token needs no random number."""
+    """Return a token, chosen at random with these probabilities. A single token is returned without a random number."""
     if tokens.size == 1:
         return int(tokens[0])
     return int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])
 
 
 def _last_half(read: list[int], n_ctx: int, keep: int) -> list[int]:
-    """Return the first `keep` tokens, then the last ones: half a context in all, and at least one token."""
+    """Return the first `keep` tokens followed by the last tokens, n_ctx // 2 tokens in total (at least 1)."""
     half = max(n_ctx // 2, 1)
     if keep >= half:
         keep = 0
@@ -229,19 +234,19 @@ def _last_half(read: list[int], n_ctx: int, keep: int) -> list[int]:
 def _checked_never(never: npt.ArrayLike, vocab: int) -> npt.NDArray[np.int64]:
     given = integer_array("never", never, vocab)
     if given.ndim != 1:
-        raise TinyNNValueError(f"never must be flat, got shape {given.shape}")
+        raise TinyNNValueError(f"never must be a flat array of token ids, got shape {given.shape}")
     if given.size and not (int(given.min()) >= 0 and int(given.max()) < vocab):
         raise TinyNNValueError(
-            f"never must hold ids from 0 to {vocab - 1}, got values from {given.min()} to {given.max()}"
+            f"never must contain token ids from 0 to {vocab - 1}, got values from {given.min()} to {given.max()}"
         )
     ids = np.unique(given).astype(np.int64)
     if ids.size == vocab:
-        raise TinyNNValueError("never must leave at least one token that can be sampled, got the whole vocabulary")
+        raise TinyNNValueError(f"never must not contain all {vocab} tokens of the vocabulary; leave out at least one")
     return ids
 
 
 def _end_tokens(stop: object, vocab: int) -> Container[int]:
-    """Return the tokens of `stop`, checked. A range is not copied; other collections have at most a vocabulary."""
+    """Check the tokens of `stop` and return them. A range is not copied; the size of other collections is limited."""
     if isinstance(stop, range):
         for token in (stop[0], stop[-1]) if stop else ():
             integer("a token of stop", token, 0)
@@ -252,7 +257,7 @@ def _end_tokens(stop: object, vocab: int) -> Container[int]:
     try:
         n = len(stop)
         if n > most:
-            raise TinyNNValueError(f"stop must hold at most {most} tokens, got {n}")
+            raise TinyNNValueError(f"stop must contain at most {most} tokens, got {n}")
         given = list(islice(iter(stop), n))
     except TinyNNError:
         raise

@@ -1,4 +1,4 @@
-"""The tokens that a tokenizer's own rules put around a text: its post-processor, in tokenizer.json."""
+"""The tokens that a tokenizer adds before and after a text. The "post_processor" in tokenizer.json defines them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokensAround(NamedTuple):
-    """The ids that stand before and after a text, for example a token that begins it. Most tokenizers have none."""
+    """The token ids that a tokenizer adds before and after a text, for example a start token. Both may be empty."""
 
     before: list[int]
     after: list[int]
@@ -46,7 +46,10 @@ def _around(rules: dict[str, Any]) -> TokensAround:
 
 
 def template(before: Sequence[tuple[str, int]], after: Sequence[tuple[str, int]]) -> dict[str, Any] | None:
-    """Return the post-processor, as in tokenizer.json, that puts these tokens (text and id) around a text."""
+    """Return the "post_processor" of a tokenizer.json that adds these tokens, or None if there are none.
+
+    before, after: the tokens to add before and after a text, each with its text and its id.
+    """
     if not before and not after:
         return None
     single = [

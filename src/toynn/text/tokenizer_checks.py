@@ -1,8 +1,9 @@
 """Check a tokenizer.json before the tokenizers library reads it.
 
-The library trusts its input in places: it reserves the memory that a length in the file asks for, and Rust aborts the
-process if there is none; and it makes a text as long as rules ask for, when rules that lengthen it follow each other.
-What would abort or never end is refused here. What makes the library panic at worst is caught where it is called.
+Some contents make the library abort the process or run without end. If a length in the file is too large, the library
+tries to allocate this much memory, and aborts. If several rules make a text longer, the text may grow without a useful
+limit. This module refuses such files. Contents that only make the library panic are not checked here, because a panic
+becomes an exception where toynn calls the library.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import numpy.typing as npt
 
 from toynn.errors import FileFormatError
 
-LARGEST_ID = (1 << 24) - 1  # the library makes lists of all ids up to the highest one
-_LONGEST_RULE = 1 << 16  # characters of a text or pattern in a rule; real ones have at most a few hundred
-_MOST_RULES = 64  # rules in all sequences together; real tokenizers have at most a dozen
-_MOST_GROWTH = 1 << 10  # times that rules may lengthen a text
+LARGEST_ID = (1 << 24) - 1  # the library allocates lists of all ids up to the largest one
+_LONGEST_RULE = 1 << 16  # characters of a text or pattern in a rule; real rules have at most a few hundred
+_MOST_RULES = 64  # rules of a part; real tokenizers have at most a dozen
+_MOST_GROWTH = 1 << 10  # rules may make a text at most this many times as long
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def check_tokenizer(content: bytes) -> None:
-    """Raise FileFormatError if the library would abort or run endlessly on this tokenizer.json.
+    """Raise FileFormatError if this tokenizer.json could make the library abort or run without end.
 
-    Content that is not a JSON object passes: the library refuses it with its own reason.
+    Content that is not a JSON object is not refused here, because the library refuses it with its own message.
     """
     try:
         described = json.loads(content)
@@ -40,20 +41,21 @@ def check_tokenizer(content: bytes) -> None:
         rules: list[dict[str, Any]] = []
         _collect(described.get(part), rules)
         if len(rules) > _MOST_RULES:
-            raise FileFormatError(f"its {part} has {len(rules)} rules, but the limit is {_MOST_RULES}")
+            raise FileFormatError(f"its {part} must have at most {_MOST_RULES} rules, but has {len(rules)}")
         growth = 1.0
         for rule in rules:
             _check_rule(part, rule)
             growth *= _growth(rule)
         if growth > _MOST_GROWTH:
             raise FileFormatError(
-                f"its {part} can make a text {growth:.3g} times as long, but the limit is {_MOST_GROWTH}"
+                f"its {part} must make a text at most {_MOST_GROWTH} times as long, but can make it {growth:.3g} times "
+                "as long"
             )
     _check_ids(described)
 
 
 def _collect(value: Any, found: list[dict[str, Any]]) -> None:
-    """Add the rules in a described part to `found`, those of sequences included, in order."""
+    """Add all rules of a part to `found`, also those inside sequences, in order. value: the JSON of the part."""
     if isinstance(value, list):
         for one in value:
             _collect(one, found)
@@ -71,20 +73,22 @@ def _check_rule(part: str, rule: dict[str, Any]) -> None:
         parts = [value, *value.values()] if isinstance(value, dict) and key == "pattern" else [value]
         for text in parts:
             if isinstance(text, str) and len(text) > _LONGEST_RULE and key != "precompiled_charsmap":
-                raise FileFormatError(f"its {part} {kind!s:.40} has a {key} of {len(text)} characters, more than "
-                                      f"{_LONGEST_RULE}")  # fmt: skip
+                raise FileFormatError(f"the {key} of its {part} {kind!s:.40} must have at most {_LONGEST_RULE} "
+                                      f"characters, but has {len(text)}")  # fmt: skip
     if "precompiled_charsmap" in rule:
         _check_charsmap(rule["precompiled_charsmap"])
     if kind == "TemplateProcessing" and isinstance(pieces := rule.get("single"), list):
         texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
         if texts != 1:
-            raise FileFormatError(f"its {part} must contain a text once, but its template contains it {texts} times")
+            raise FileFormatError(
+                f"the template of its {part} must have exactly 1 place for a text (Sequence), but has {texts}"
+            )
     if kind == "FixedLength" and rule.get("length") == 0:
         raise FileFormatError(f"its {part} FixedLength must have a length of at least 1, got 0")
 
 
 def _growth(rule: dict[str, Any]) -> float:
-    """Return how many times as long a rule can make a text."""
+    """Return the largest factor by which a rule can make a text longer."""
     content = rule.get("content")
     if "pattern" not in rule or not isinstance(content, str):
         return 1.0
@@ -100,16 +104,16 @@ def _check_ids(described: dict[str, Any]) -> None:
     if isinstance(added, list):
         ids += [i for one in added if isinstance(one, dict) and type(i := one.get("id")) is int]
     if ids and max(ids) > LARGEST_ID:
-        raise FileFormatError(f"its largest token id is {max(ids)}, but the limit is {LARGEST_ID}")
+        raise FileFormatError(f"its token ids must be at most {LARGEST_ID}, but one is {max(ids)}")
 
 
 # ---- the table of a Precompiled normalizer: u32 length of a trie in bytes, the trie, texts that end with NUL ----
 
 
 def _check_charsmap(encoded: Any) -> None:
-    """Raise FileFormatError for a table whose length or positions point outside of it."""
+    """Raise FileFormatError if the size of the table is wrong or a position in it is out of range."""
     if not isinstance(encoded, str):
-        return  # the library refuses it
+        return  # the library refuses this value with its own message
     what = "its precompiled_charsmap"
     try:
         content = base64.b64decode(encoded, validate=True)
@@ -117,7 +121,9 @@ def _check_charsmap(encoded: Any) -> None:
         raise FileFormatError(f"{what} is not base64: {error}") from None
     size = struct.unpack_from("<I", content)[0] if len(content) >= 4 else 1
     if size % 4 or size > len(content) - 4 or size == 0:
-        raise FileFormatError(f"{what} is damaged: it names a table of {size} bytes, but has {len(content)} bytes")
+        raise FileFormatError(
+            f"{what} is damaged: its table should have {size} bytes, but it has only {len(content)} bytes in all"
+        )
     try:
         content[4 + size :].decode("utf-8")
     except UnicodeDecodeError:
@@ -126,13 +132,13 @@ def _check_charsmap(encoded: Any) -> None:
 
 
 def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
-    """Follow the double array from its root as the library does, and check each position that it reads."""
+    """Visit all nodes of the trie, a double array, and check each position that the library could read."""
     bytes_of_keys = np.arange(1, 256)
     places = _children(units, np.array([0]))
     seen = np.zeros(units.size, dtype=bool)
     while places.size:
         if (places | 0xFF).max() >= units.size:
-            raise FileFormatError(f"{what} is damaged: it points outside of its table of {units.size} entries")
+            raise FileFormatError(f"{what} is damaged: a position in it is outside its table of {units.size} entries")
         found = (places[:, None] ^ bytes_of_keys).ravel()
         labels = np.tile(bytes_of_keys, places.size)
         found = np.unique(found[(units[found] & 0x800000FF) == labels])
@@ -141,12 +147,12 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
         leaves = found[(units[found] >> 8) & 1 == 1]
         starts = units[_children(units, leaves)] & 0x7FFFFFFF if leaves.size else np.array([], dtype=np.int64)
         if starts.size and (starts.max() >= len(texts) or not texts.endswith(b"\0")):
-            raise FileFormatError(f"{what} is damaged: it points outside of its {len(texts)} bytes of texts")
+            raise FileFormatError(f"{what} is damaged: a position in it is outside its {len(texts)} bytes of texts")
         places = np.unique(_children(units, found))
 
 
 def _children(units: npt.NDArray[np.int64], nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the place that the children of each node are found from."""
+    """Return, for each node, the position from which the positions of its children are computed."""
     value = units[nodes]
     places: npt.NDArray[np.int64] = nodes ^ ((value >> 10) << ((value & 0x200) >> 6))
     return places

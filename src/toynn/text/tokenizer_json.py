@@ -1,4 +1,4 @@
-"""tokenizer.json, as the tokenizers library reads it. It needs that library, from the extra toynn[cli] or [interop]."""
+"""Read a tokenizer.json, encode and decode with it. Needs the library tokenizers (extra toynn[cli] or [interop])."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ with naming_the_extra():
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json's content, set to give all tokens of a text and no others.
+    """Return the tokenizer of a tokenizer.json. content: the bytes of the file.
 
-    Truncation and padding are turned off: they shape batches, and would drop text or add tokens. `to_str()` of the
-    result therefore has neither; keep the bytes to keep a file unchanged.
+    Truncation and padding are turned off, because they would drop text or add tokens. They are therefore missing in
+    `to_str()` of the result. To write the file unchanged, keep its bytes.
 
-    Raises FileFormatError with the library's reason, and for dropout, which gives a text other tokens every time.
+    Raises FileFormatError if the library cannot read the content, or if the tokenizer has dropout, which makes the
+    tokens of a text random.
     """
     refuse_lfs_pointer(content)
     check_tokenizer(content)
@@ -35,13 +36,13 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     tokenizer.no_padding()
     if dropout := getattr(tokenizer.model, "dropout", None):
         raise FileFormatError(
-            f"its dropout is {dropout:.6g}: a text would have other tokens every time; set it to null in tokenizer.json"
+            f"its dropout is {dropout:.6g}, so the tokens of a text would be random; set it to null in tokenizer.json"
         )
     return tokenizer
 
 
 def load_tokenizer(content: bytes, where: str) -> Tokenizer:
-    """Return `parsed_tokenizer(content)`. Raises FileFormatError naming `where` the content comes from."""
+    """Return `parsed_tokenizer(content)`. where: the origin of the content, which a FileFormatError names."""
     try:
         return parsed_tokenizer(content)
     except FileFormatError as error:
@@ -49,21 +50,21 @@ def load_tokenizer(content: bytes, where: str) -> Tokenizer:
 
 
 def ids_needed(tokenizer: Tokenizer) -> int:
-    """Return the size a vocabulary must have to hold the tokenizer's ids: the highest one plus 1, gaps included.
+    """Return the smallest vocabulary size that the tokenizer needs: its largest id plus 1.
 
-    Ids that only the rules around a text contain count too.
+    The ids that the rules add around a text count too, even if the vocabulary does not contain them.
     """
     around = tokens_around(tokenizer)
     return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around.before, *around.after], default=-1) + 1
 
 
 def ids_without_token(tokenizer: Tokenizer, vocab: int) -> list[int]:
-    """Return the ids below `vocab` that stand for no token: gaps, and rows that pad a model's vocabulary."""
+    """Return the ids below `vocab` that the tokenizer does not use: gaps, and the padding of a model's vocabulary."""
     return sorted(set(range(vocab)).difference(tokenizer.get_vocab(with_added_tokens=True).values()))
 
 
 def added_tokens(tokenizer: Tokenizer) -> set[str]:
-    """Return the texts of the tokens that are not parts of words, such as the end of a document."""
+    """Return the texts of the special tokens, such as the end token. They are the "added_tokens" of tokenizer.json."""
     return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
 
@@ -80,35 +81,37 @@ def check_text(text: object, name: str = "text") -> None:
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[list[int]]:
-    """Return the token ids of each text, without special tokens around them.
+    """Return the token ids of each text, without the tokens that the tokenizer's rules put around a text.
 
-    Raises TinyNNTypeError for a value that is not a str; TinyNNValueError for a str that cannot be written in UTF-8 or
-    that the tokenizer fails on. Both messages start with `name`.
+    Raises TinyNNTypeError for a value that is not a str; TinyNNValueError for a str that UTF-8 cannot encode, or if the
+    tokenizer fails. Both messages start with `name`.
     """
     for text in texts:
         check_text(text, name)
-    with _library_errors(f"{name}: the tokenizer fails on it"):
-        if len(texts) == 1:  # without threads: after using some, the library prints a warning at every fork
+    with _library_errors(f"{name}: the tokenizer cannot encode it"):
+        if (
+            len(texts) == 1
+        ):  # this call starts no threads; after starting threads, the library prints a warning at every fork
             return [tokenizer.encode(texts[0], add_special_tokens=False).ids]
         return [encoded.ids for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of token ids, special tokens included. Raises TinyNNValueError if the tokenizer fails on them."""
+    """Return the text of token ids, with the text of special tokens. Raises TinyNNValueError if the tokenizer fails."""
     if not ids:  # some decoders fail on an empty sequence
         return ""
-    with _library_errors("ids: the tokenizer fails on them"):
+    with _library_errors("ids: the tokenizer cannot decode them"):
         text: str = tokenizer.decode(ids, skip_special_tokens=False)
     return text
 
 
 @contextmanager
 def _library_errors(what: str) -> Iterator[None]:
-    """Turn an error of the library inside the block into a TinyNNValueError that starts with `what`."""
+    """Turn an error of the tokenizers library in the block into a TinyNNValueError. Its message starts with `what`."""
     try:
         with panics_hidden():
             yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # plain Exceptions, and a BaseException if the library's Rust code panics
+    except BaseException as error:  # if the library's Rust code panics, this is not an Exception
         raise TinyNNValueError(f"{what}: {' '.join(str(error).split()):.200}") from None

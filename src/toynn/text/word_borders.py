@@ -1,7 +1,7 @@
-"""Places at which a text can be cut without changing its words, as the byte-level BPE of GPT-2 separates them.
+"""Find the places where a text can be cut without changing its words, as the byte-level BPE of GPT-2 defines words.
 
-The tokenizers library needs some hundred bytes of memory for each character that it encodes at once, and reads texts to
-learn from 256 at a time, so long pieces are cut before they reach it.
+The tokenizers library needs more than a hundred bytes of memory for each character that it encodes at once, and learns
+from 256 texts at once. Therefore toynn cuts long texts before it passes them to the library.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from toynn.extras import naming_the_extra
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-# A word ends before a space that follows anything but a space.
+# A word ends before a space if the character before the space is not a space.
 BEFORE_SPACE = re.compile(r"(?<=\S)(?=[ \t\n])")
-# Letters, digits and other characters are separate words too. Only characters that every version of Unicode classifies
-# in the same way are used here.
+# A word also ends between a letter, a digit and another character. The patterns contain only characters that have the
+# same class in every version of Unicode.
 _LETTER = "A-Za-z\u3041-\u3096\u30a1-\u30fa\u3400-\u4db5\u4e00-\u9fa5"
 _OTHER = r"!-&(-/:-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
 BETWEEN_WORDS = re.compile(
@@ -29,7 +29,7 @@ BETWEEN_WORDS = re.compile(
 def parts_of(text: str, size: int, borders: re.Pattern[str], longest: int | None = None) -> Iterator[str]:
     """Yield a text in parts of about `size` characters, cut at borders.
 
-    Where there is no border, a part has `longest` characters, or all up to the next border.
+    A part grows to the next border. If `longest` is given and a part would be longer than this, it is cut anyway.
     """
     start = 0
     while len(text) - start > size:
@@ -44,7 +44,7 @@ def parts_of(text: str, size: int, borders: re.Pattern[str], longest: int | None
 
 
 def separates_words_as_gpt2(tokenizer: Tokenizer) -> bool:
-    """Return whether a text that is cut before spaces has the same tokens as the whole text."""
+    """Return whether the tokens of a text stay the same if the text is cut before spaces and its parts are encoded."""
     described = json.loads(tokenizer.to_str())
     rule = described.get("pre_tokenizer") or {}
     return (
@@ -58,5 +58,5 @@ def separates_words_as_gpt2(tokenizer: Tokenizer) -> bool:
 
 
 def _takes_spaces(token: dict[str, object]) -> bool:
-    """Return whether an added token may have spaces in it or around it."""
+    """Return whether a special token contains spaces or may include the spaces around it."""
     return len(str(token["content"]).split()) != 1 or any(token.get(key) for key in ("lstrip", "rstrip", "single_word"))

@@ -1,4 +1,4 @@
-"""Training a model on prepared data: configuration, schedule, loop, log. Needs the extra toynn[cli]."""
+"""Train a model on prepared data: configuration, schedule, training loop, log. Needs the extra toynn[cli]."""
 
 from toynn.extras import naming_the_extra
 

@@ -1,4 +1,4 @@
-"""Calls the callbacks of a run, so that their exceptions end it only after the step is complete and saved."""
+"""Call the callbacks of a run. After an exception of a callback, the run first completes and saves the step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from toynn.training.events import Callback, Event, StopTraining
 
 
 class Callbacks:
-    """The callbacks of a run. stopped: whether one has raised StopTraining. failure: the first other exception."""
+    """The callbacks of a run.
+
+    stopped: whether a callback has raised StopTraining. failure: the first other exception of a callback, or None.
+    """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._callbacks = tuple(callbacks)
@@ -17,7 +20,7 @@ class Callbacks:
         self.failure: Exception | None = None
 
     def send(self, event: Event) -> None:
-        """Call all callbacks, also after one has raised."""
+        """Call all callbacks with an event, also after one of them has raised an exception."""
         for callback in self._callbacks:
             try:
                 callback(event)
@@ -27,7 +30,7 @@ class Callbacks:
                 self.failure = self.failure or error
 
     def raise_failure(self) -> None:
-        """Raise the exception of a callback, if there was one."""
+        """Raise the first exception of a callback, if there was an exception."""
         if self.failure is not None:
             raise self.failure
 

@@ -1,4 +1,4 @@
-"""The configuration of a training run. Each section checks its values; errors name the key as in the TOML file."""
+"""The configuration of a training run. Each section checks its values; an error names the key as in the TOML file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
+from toynn.storage.regular_files import path_of
 from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
@@ -21,10 +22,10 @@ DEFAULT_STEPS = 1000
 
 @dataclass(frozen=True)
 class ModelArgs(ModelShape):
-    """The shape of a new model, whose vocabulary is the data's: see `ModelShape` for the fields.
+    """The shape of a new model without its vocabulary size, which comes from the data. See `ModelShape` for the fields.
 
-    vocab: only a placeholder; `shape` sets it. head_dim: 0 stays 0 until then.
-    init_scale: a factor of the initial weights' standard deviation. It is not part of the shape.
+    vocab: a placeholder, which `shape` replaces. head_dim: 0 means d_model // n_heads; `shape` replaces it too.
+    init_scale: factor of the standard deviation of the initial weights. It is not part of the shape.
     """
 
     vocab: int = field(default=1, init=False, repr=False, compare=False)
@@ -36,7 +37,7 @@ class ModelArgs(ModelShape):
     ctx: int = 256
     rope_base: float = 10000.0
     rms_eps: float = 1e-5
-    init_scale: float = documented(1.0, "factor of the initial weights' standard deviation")
+    init_scale: float = documented(1.0, "factor of the standard deviation of the initial weights")
 
     def __post_init__(self) -> None:
         derived = integer("model.head_dim", self.head_dim, 0) == 0
@@ -51,7 +52,7 @@ class ModelArgs(ModelShape):
             object.__setattr__(self, "head_dim", 0)
 
     def shape(self, vocab: int) -> ModelShape:
-        """Return the model's shape with that vocabulary."""
+        """Return the shape of the model with this vocabulary size."""
         values = {one.name: getattr(self, one.name) for one in fields(ModelShape)}
         return ModelShape(**{**values, "vocab": vocab})
 
@@ -64,7 +65,7 @@ class ModelArgs(ModelShape):
     def first_difference(self, other: ModelArgs) -> str | None:
         """Return the first key in which two shapes differ, or None if they are equal.
 
-        init_scale is not compared, and a head_dim that is derived equals the same one that is given.
+        init_scale is not compared. A head_dim of 0 is compared as d_model // n_heads.
         """
         instance_of("other", other, ModelArgs)
         one, two = self.shape(vocab=1), other.shape(vocab=1)
@@ -73,17 +74,18 @@ class ModelArgs(ModelShape):
 
 @dataclass(frozen=True)
 class StepArgs:
-    """The number of steps, and the data of a step: batch * accumulate windows of t_seq tokens.
+    """The number of steps, and the data of each step: batch * accumulate windows of t_seq tokens.
 
-    accumulate: the memory is that of one batch, the gradient is the mean over all of them. epochs: None, or the number
-    of passes over the training tokens; `steps` then keeps its default, and is computed when the data is known.
+    accumulate: number of batches per step. The step uses the mean of their gradients and needs the memory of one batch.
+    epochs: None, or the number of passes over the training tokens. `steps` must then have its default; the number of
+    steps is computed when the data is known.
     """
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
-    t_seq: int = documented(0, "tokens per window; 0: the context length of the model, with --init at most 1024")
-    batch: int = documented(8, "windows computed together")
+    t_seq: int = documented(0, "tokens per window; 0: the context length of the model, but with --init at most 1024")
+    batch: int = documented(8, "windows per batch, which are computed together")
     accumulate: int = documented(1, "batches per optimizer step")
-    seed: int = documented(0, "seed of the initial weights and the data order")
+    seed: int = documented(0, "random seed of the initial weights and of the data order")
     epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
 
     def __post_init__(self) -> None:
@@ -102,11 +104,11 @@ class OptimizerArgs:
     """AdamW with bias correction and decoupled weight decay. `toynn.training.optimizer` applies these settings."""
 
     lr: float = documented(3e-3, "highest learning rate of the schedule")
-    beta1: float = documented(0.9, "decay of the mean of the gradients")
-    beta2: float = documented(0.95, "decay of the mean of the squared gradients")
-    eps: float = documented(1e-8, "added to the denominator of the update")
-    weight_decay: float = documented(0.1, "weight decay of matrices, not of norms and biases")
-    clip: float = documented(1.0, "limit of the norm of all gradients; 0: no limit")
+    beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
+    beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
+    eps: float = documented(1e-8, "constant added to the denominator of the update")
+    weight_decay: float = documented(0.1, "weight decay, applied to matrices but not to norms and biases")
+    clip: float = documented(1.0, "largest norm of all gradients, which are scaled down to it; 0: no limit")
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "clip"):
@@ -121,15 +123,15 @@ class OptimizerArgs:
 class ScheduleArgs:
     """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
 
-    kind: "constant", "cosine" (falls to min_ratio * lr at the last step) or "wsd" (constant, then falls linearly over
-    the last `decay` steps). warmup: the first steps, in which the rate rises; None: 100 steps, or a tenth of all steps
-    if that is less.
+    kind: "constant"; "cosine": falls to min_ratio * lr at the last step; "wsd": constant, then falls linearly to
+    min_ratio * lr during the last `decay` steps. warmup: number of first steps, during which the rate rises. None: 100
+    steps, or a tenth of all steps if this is less.
     """
 
     kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
-    warmup: int | None = documented(None, "first steps, in which the learning rate rises from 0")
-    decay: int = documented(0, "wsd: last steps, in which the learning rate falls")
-    min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step / lr")
+    warmup: int | None = documented(None, "number of first steps, during which the learning rate rises from 0")
+    decay: int = documented(0, "wsd: number of last steps, during which the learning rate falls")
+    min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step, divided by lr")
 
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
@@ -147,16 +149,16 @@ class ScheduleArgs:
 
 @dataclass(frozen=True)
 class EvaluationArgs:
-    """Evaluations on the validation split; there is always one at the end.
+    """When the model is evaluated on the validation split. It is always evaluated after the last step.
 
-    An evaluation is an improvement if its loss is lower than the best one by more than min_delta. patience: evaluations
-    in a row without improvement that end the run.
+    min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this. patience: the
+    run ends after this many evaluations in a row without an improvement.
     """
 
     every: int = documented(100, "steps between evaluations; 0: only at the end")
     windows: int = documented(0, "windows of the validation split to evaluate; 0: all")
-    patience: int = documented(0, "stop after this many evaluations without improvement; 0: never")
-    min_delta: float = documented(0.0, "smallest decrease of the loss that is an improvement")
+    patience: int = documented(0, "end the run after this many evaluations in a row without improvement; 0: never")
+    min_delta: float = documented(0.0, "an improvement must lower the loss by more than this")
 
     def __post_init__(self) -> None:
         for name in ("every", "windows", "patience"):
@@ -166,14 +168,14 @@ class EvaluationArgs:
 
 @dataclass(frozen=True)
 class CheckpointArgs:
-    """When checkpoints are written, and which are kept; there is always one at the end.
+    """When checkpoints are written, and which of them are kept. A checkpoint is always written after the last step.
 
-    keep_best: a checkpoint is also written after each evaluation with the best loss so far.
+    keep_best: also write a checkpoint after each evaluation with the lowest loss so far, and keep the best one.
     """
 
     every: int = documented(500, "steps between checkpoints; 0: only at the end")
     keep_last: int = documented(2, "number of newest checkpoints to keep")
-    keep_best: bool = documented(True, "also keep the best checkpoint (validation loss)")
+    keep_best: bool = documented(True, "also keep the checkpoint with the best validation loss")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", integer("checkpoint.every", self.every, 0))
@@ -183,10 +185,10 @@ class CheckpointArgs:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The configuration of a run: the sections of run.toml.
+    """The configuration of a run. Its fields are the sections of run.toml.
 
-    With the data and the initial weights it determines every bit of the result. model: None for `ModelArgs()`, or for
-    the shape of the checkpoint that training starts from.
+    Configuration, data and initial weights determine every bit of the result. model: None for the shape of the model
+    that training starts from, or for `ModelArgs()` if training starts from random weights.
     """
 
     model: ModelArgs | None = None
@@ -210,18 +212,19 @@ class TrainConfig:
         if self.model is not None and not isinstance(self.model, ModelArgs):
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
         if self.train.epochs is not None:
-            return  # the number of steps is not known yet
+            return  # the number of steps is not known before `with_steps`
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(
-                f"schedule.warmup + schedule.decay must be at most train.steps = {self.train.steps}, "
+                f"schedule.warmup + schedule.decay must be at most the number of steps, {self.train.steps}, "
                 f"got {warmup} + {decay}"
             )
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
-        """Return a copy with the shape of the model (default: `ModelArgs()`) and the warm-up steps.
+        """Return a copy with a value for `model` and for schedule.warmup, instead of None.
 
-        With train.epochs, the warm-up steps are not known before `with_steps`.
+        model: the shape to use if the configuration has none. Default: `ModelArgs()`. If train.epochs is set,
+        schedule.warmup may still be None, because the number of steps is not known before `with_steps`.
         """
         if model is not None:
             instance_of("model", model, ModelArgs)
@@ -231,9 +234,9 @@ class TrainConfig:
         return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
 
     def with_steps(self, windows_per_epoch: int) -> TrainConfig:
-        """Return a copy with train.steps instead of train.epochs, rounded up to whole steps.
+        """Return a copy with train.steps instead of train.epochs. The number of steps is rounded up.
 
-        Raises ConfigurationError if that is more steps than a run can have.
+        Raises ConfigurationError if this is more steps than a run can have.
         """
         if self.train.epochs is None:
             return self
@@ -241,24 +244,26 @@ class TrainConfig:
         steps = max(math.ceil(windows / (self.train.batch * self.train.accumulate)), 1)
         if steps > INT31_MAX:
             raise ConfigurationError(
-                f"train.epochs = {self.train.epochs} is too large: it is {steps} steps, a run can have {INT31_MAX}"
+                f"train.epochs = {self.train.epochs} is too large: a run can have at most {INT31_MAX} steps, but these "
+                f"would be {steps}"
             )
         return replace(self, train=replace(self.train, steps=steps, epochs=None))
 
     def check_warmup(self) -> None:
-        """Raise ConfigurationError if the warm-up takes all steps, so that the learning rate never decreases.
+        """Raise ConfigurationError if all steps are warm-up steps, so that the learning rate never decreases.
 
-        This is checked only when a run starts: runs of older versions may have such a configuration and be resumed.
+        This is not checked in `__post_init__`, because it must be possible to resume runs of older versions that have
+        such a configuration.
         """
         warmup = self.schedule.warmup_of(self.train.steps)
         if warmup >= self.train.steps:
             raise ConfigurationError(
-                f"schedule.warmup must be below train.steps = {self.train.steps}, got {warmup}: the learning rate "
-                "would never decrease"
+                f"schedule.warmup must be below the number of steps, {self.train.steps}, got {warmup}; otherwise the "
+                "learning rate would never decrease"
             )
 
 
-# The keys that a resumed run may change on request: all that decide how a gradient becomes a step.
+# The keys that a resumed run may change on request (`TrainArgs.changes`).
 CHANGEABLE = tuple(
     f"{section}.{one.name}"
     for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
@@ -271,16 +276,16 @@ class TrainArgs(Initialised):
     """The arguments of `toynn.train`.
 
     data: a data folder made by `toynn prepare`.
-    out: the folder of the run; it is made if needed.
-    config: None for the defaults, or for the configuration of the run that is resumed.
-    init: a run or checkpoint whose weights training starts from, as a path or in memory; None for random weights.
-    resume: continue the run in `out` from its latest checkpoint. A given config may differ from that of the run only in
-        train.steps, evaluation and checkpoint, and in the keys of `changes`.
-    changes: keys of optimizer and schedule, like "optimizer.lr", that a resumed run takes from config. The bytes of the
-        run then differ from those of a run that never stopped.
-    resume_from: the name of the checkpoint to resume from instead of the latest one ("step-00000070"). It becomes the
-        latest; newer checkpoints stay until training reaches their step again.
-    n_threads: default: the cores this process may use. The results do not depend on it.
+    out: the folder of the run. It is created if it does not exist.
+    config: the configuration. None: the defaults, or the configuration of the run that is resumed.
+    init: the model to start from, as a `Checkpoint` or the path of a run or checkpoint. None: random weights.
+    resume: continue the run in `out` from its latest checkpoint. config may differ from the configuration of the run
+        only in train.steps, train.epochs, evaluation and checkpoint, and in the keys in `changes`.
+    changes: keys of optimizer and schedule, like "optimizer.lr", whose values a resumed run takes from config. The
+        result then differs from the result of a run without interruption.
+    resume_from: the name of the checkpoint to resume from, like "step-00000070", instead of the latest one. It becomes
+        the latest one. Newer checkpoints are kept until training reaches their step again.
+    n_threads: number of threads. Default: the number of cores that this process may use. It does not change the result.
     """
 
     data: Path
@@ -299,7 +304,7 @@ class TrainArgs(Initialised):
                 continue
             if not isinstance(value, str | Path):
                 raise TinyNNTypeError(f"{name} must be a path, got {type(value).__name__}")
-            object.__setattr__(self, name, Path(value))
+            object.__setattr__(self, name, path_of(name, value))
         if self.config is not None and not isinstance(self.config, TrainConfig):
             raise TinyNNTypeError(f"config must be a TrainConfig or None, got {type(self.config).__name__}")
         object.__setattr__(self, "resume", boolean("resume", self.resume))
@@ -324,5 +329,7 @@ class TrainArgs(Initialised):
         for i, key in enumerate(changes):
             one_of(f"changes[{i}]", key, CHANGEABLE)
         if changes and (self.config is None or not self.resume):
-            raise TinyNNValueError(f"changes = {list(changes)!r:.80} needs resume=True and a config with new values")
+            raise TinyNNValueError(
+                f"changes = {list(changes)!r:.80} needs resume=True and a config with the new values; give both"
+            )
         return tuple(changes)

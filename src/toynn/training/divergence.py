@@ -1,4 +1,4 @@
-"""Find the first tensor with NaN or infinity, after a loss or a gradient norm was not finite."""
+"""Find the first tensor that contains NaN or infinity, after a loss or a gradient norm was not finite."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from toynn.training.config import TrainConfig
 
 
 class DivergedError(TinyNNError, ArithmeticError):
-    """A loss, gradient or weight is NaN or infinite. step: the step; tensor: the first tensor that is not finite.
+    """A loss, gradient or weight is NaN or infinite. The latest checkpoint was written before this and is complete.
 
-    config: the configuration of the run, for advice that fits it.
-
-    The latest checkpoint of the run was written before and is complete.
+    step: the step in which this happened. tensor: the first tensor that contains NaN or infinity.
+    config: the configuration of the run, from which the message takes its advice.
     """
 
     def __init__(self, step: int, what: str, tensor: str, config: TrainConfig) -> None:
         super().__init__(
-            f"step {step}: the {what}; the first tensor that is not finite is {tensor}. The latest checkpoint is "
-            f"complete; {_advice(config)} may help"
+            f"training diverged in step {step}: the {what}; the first tensor with NaN or infinity is {tensor}. Resume "
+            f"from the latest checkpoint, which is complete, with {_advice(config)}"
         )
         self.step = step
         self.tensor = tensor
 
 
 def _advice(config: TrainConfig) -> str:
-    """Return the settings that may prevent a divergence, with their present values."""
+    """Return the changes of settings that may prevent a divergence, with the current values."""
     optimizer, steps = config.optimizer, config.train.steps
     changes = [f"a lower optimizer.lr (now {optimizer.lr:g})"]
     warmup = config.schedule.warmup_of(steps)
     if warmup < steps // 2:
         changes.append(f"a longer schedule.warmup (now {warmup})")
     if optimizer.clip == 0:
-        changes.append("clipping (optimizer.clip = 1.0; now 0, which is off)")
+        changes.append("clipping (optimizer.clip = 1.0; now it is off, 0)")
     else:
         changes.append(f"a lower optimizer.clip (now {optimizer.clip:g})")
     return f"{', '.join(changes[:-1])} or {changes[-1]}"
@@ -47,21 +46,21 @@ SQUARES = "none: all gradients are finite, but the sum of their squares is not"
 
 
 def weight_not_finite(engine: LlamaSeqEngine) -> str | None:
-    """Return a description of the first weight with NaN or infinity, in the order of declaration, or None."""
+    """Return the description of the first weight that contains NaN or infinity, or None if all weights are finite."""
     return name_not_finite((name, engine.download_weight(name)) for name in engine.weights)
 
 
 def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
-    """Return a description of the first of these weights with NaN or infinity, or None."""
+    """Return the description of the first of these arrays that contains NaN or infinity, or None."""
     return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
 def first_not_finite(engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, hp: FloatArray) -> str | None:
-    """Return a description of the first tensor with NaN or infinity, or None.
+    """Return the description of the first tensor that contains NaN or infinity, or None.
 
-    The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. The
-    batch is computed again by a graph that keeps all activations and gradients; the weights do not change. ids,
-    targets, hp: as for `LlamaSeqEngine.train_step`.
+    The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. To find
+    the tensor, the batch is computed again with a graph that keeps all activations and gradients. The weights do not
+    change. ids, targets, hp: the arguments of `LlamaSeqEngine.train_step`.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight

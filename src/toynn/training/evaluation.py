@@ -1,4 +1,4 @@
-"""The loss on the validation split, and the best one so far."""
+"""Compute the loss on the validation split, and keep the best evaluation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from toynn.storage.checkpoint import TrainingState
 
 
 class Validation:
-    """The windows of the validation split, in order. The tokens of a window are predicted from that window alone.
+    """The windows of the validation split, in order. The model sees one window at a time.
 
-    The last window may be shorter; its padding and that of the last batch have no targets. So every token except the
-    first counts once.
+    Every token except the first is predicted and counted once. The last window and the last batch are padded with
+    tokens that have no target.
 
-    windows: evaluate only this many windows; 0: all. tokens: predicted tokens. bytes: of their text, estimated from the
-    mean of the split.
+    windows: evaluate only this many windows; 0: all. tokens: number of predicted tokens. bytes: size of their text,
+    estimated from the mean number of bytes per token in the split.
     """
 
     def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int) -> None:
@@ -35,9 +35,9 @@ class Validation:
         return loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
 
     def loss(self, engine: LlamaSeqEngine) -> float:
-        """Return the mean loss in nats per token, summed in float64 in the order of the batches.
+        """Return the mean loss in nats per token. The losses of the batches are added in order, in float64.
 
-        The engine drops its training graph.
+        The engine frees its training graph, which must be built again before the next step.
         """
         t, b = self._t, self._b
         nats = 0.0
@@ -53,7 +53,10 @@ class Validation:
 
 @dataclass
 class BestEvaluation:
-    """The best evaluation of a run so far. bad: evaluations in a row that were not better."""
+    """The best evaluation of a run so far.
+
+    loss, step: of the best evaluation, None before the first one. bad: number of evaluations after the best one.
+    """
 
     loss: float | None = None
     step: int | None = None
@@ -61,14 +64,14 @@ class BestEvaluation:
 
     @classmethod
     def of(cls, state: TrainingState | None) -> BestEvaluation:
-        """Return the best evaluation of a run that is resumed from `state`. None: of a new run, which has none yet."""
+        """Return the best evaluation of a resumed run. state: the state of its checkpoint, or None for a new run."""
         if state is None:
             return cls()
         progress = state.progress
         return cls(progress.best_loss, progress.best_step, progress.bad_evaluations)
 
     def update(self, step: int, loss: float, min_delta: float) -> bool:
-        """Add an evaluation; return whether its loss is the best so far, by more than min_delta."""
+        """Add an evaluation. Return whether its loss is lower than the best loss so far by more than min_delta."""
         best = self.loss is None or loss < self.loss - min_delta
         if best:
             self.loss, self.step, self.bad = loss, step, 0

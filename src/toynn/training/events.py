@@ -1,6 +1,6 @@
-"""The events of a training run. A callback is a function of one event; the log and the progress bar are callbacks.
+"""The events of a training run. A run calls each of its callbacks, for example the log, with every event.
 
-Fields with a default are missing in the logs of older versions.
+Fields with a default are missing in logs that older versions of toynn have written.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from toynn.initialised import Initialised
 class Started(Initialised):
     """A run starts or is resumed.
 
-    step: steps taken before. steps: of the whole run. parameters: number of trained parameters. batch_tokens: tokens
-    per step. resumes: the checkpoint that the run is resumed from. inits: the checkpoint with the initial weights.
-    config: as TOML. epochs: passes over the training tokens in the whole run. notes: sentences for the user about what
-    was chosen or changed.
+    run, data: the folders of the run and of its data. step: number of steps taken before. steps: number of steps of the
+    whole run. parameters: number of trained parameters. batch_tokens: number of tokens per step. train_tokens,
+    validation_tokens: number of tokens in each split. resumes: the checkpoint from which the run is resumed, or None.
+    inits: the checkpoint with the initial weights, or None. config: the configuration as TOML. epochs: number of passes
+    over the training tokens in the whole run. notes: sentences for the user about settings that were chosen or changed.
     """
 
     run: Path
@@ -42,8 +43,9 @@ class Started(Initialised):
 class Stepped(Initialised):
     """A step was taken.
 
-    loss: mean over the batch before the update, in nats per token. gradient_norm: before clipping. tokens: read so far
-    by the run. seconds: for this step. epoch: passes over the training tokens so far.
+    step: the number of the step, from 1. loss: mean loss of the step before the update, in nats per token.
+    gradient_norm: norm of all gradients before clipping. tokens: number of tokens that the run has read so far.
+    seconds: duration of the step. epoch: number of passes over the training tokens so far.
     """
 
     step: int
@@ -60,7 +62,9 @@ class Stepped(Initialised):
 class Evaluated(Initialised):
     """The model was evaluated on the validation split.
 
-    loss: nats per token. bits_per_byte: of the text, NaN if its size is unknown. best: whether it is the best so far.
+    loss: mean loss in nats per token. bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text
+    is unknown. tokens: number of predicted tokens. seconds: duration of the evaluation. best: whether this is the best
+    evaluation so far.
     """
 
     step: int
@@ -74,7 +78,10 @@ class Evaluated(Initialised):
 
 @dataclass(frozen=True)
 class Saved(Initialised):
-    """A checkpoint was written and is on the disk. bytes: the size of its files."""
+    """A checkpoint was written and is on the disk.
+
+    path: its folder. bytes: the size of its files. seconds: the duration of writing.
+    """
 
     step: int
     path: Path
@@ -86,8 +93,9 @@ class Saved(Initialised):
 class Ended(Initialised):
     """The run ended.
 
-    reason: "done", "early stop", "stopped" (by a callback) or "interrupted". checkpoint: the latest one. loss: of the
-    last step; None if no step was taken. best_loss, best_step: of the best evaluation; None if there was none.
+    step: the number of steps of the run so far. reason: "done", "early stop", "stopped" (by a callback) or
+    "interrupted". checkpoint: the latest checkpoint. loss: training loss of the last step; None if no step was taken.
+    best_loss, best_step: loss and step of the best evaluation; None if there was none. seconds: duration of the run.
     """
 
     step: int
@@ -103,5 +111,5 @@ Event: TypeAlias = Started | Stepped | Evaluated | Saved | Ended
 Callback: TypeAlias = Callable[[Event], None]
 
 
-class StopTraining(Exception):  # noqa: N818 (not an error: a request)
-    """Raised by a callback to end the run after this step. The run is saved and ends with the reason "stopped"."""
+class StopTraining(Exception):  # noqa: N818 (a request, not an error)
+    """An exception that a callback raises to end the run after this step. The run is saved before it ends."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to end the run after the step, or between the batches of an accumulated step."""
+"""Turn Ctrl-C and SIGTERM into a request, so that a run can end after a step or between two batches of a step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """A context manager in which the first signal sets `asked`; a second signal raises KeyboardInterrupt at once.
+    """A context manager. In its block, the first signal sets `asked`, and the second one raises KeyboardInterrupt.
 
-    Only Python's main thread receives signals; in another thread this does nothing.
+    Python handles signals only in the main thread. In another thread, this context manager does nothing.
     """
 
     def __init__(self) -> None:

@@ -1,11 +1,11 @@
-"""Suggest a key of the configuration for an unknown one, also for the names that other programs use."""
+"""Suggest a key of the configuration for an unknown key, for example for the name of a setting in another program."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 
-# The names of the same setting in nanoGPT, transformers, TRL, mlx-lm, litgpt, llama.cpp and PyTorch.
+# For each key, the names of the same setting in nanoGPT, transformers, TRL, mlx-lm, litgpt, llama.cpp and PyTorch.
 SYNONYMS = {
     "optimizer.lr": "learning_rate max_lr peak_lr base_lr max_learning_rate",
     "optimizer.beta1": "adam_beta1 beta_1 b1",
@@ -42,13 +42,18 @@ SYNONYMS = {
     "model.qkv_bias": "attention_bias attn_bias bias",
     "model.init_scale": "initializer_range init_std",
 }
+# The size of the vocabulary is not a key, because it comes from the data.
+VOCABULARY = frozenset({"vocab", "vocab_size", "n_vocab", "padded_vocab_size", "vocabulary"})
+NO_VOCABULARY_KEY = (
+    "the size of the vocabulary cannot be set for training, because it comes from the data (`toynn prepare`)"
+)
 _KEY_OF = {synonym: key for key, synonyms in SYNONYMS.items() for synonym in synonyms.split()}
 
 
 def similar_key(name: str, known: Sequence[str]) -> str | None:
-    """Return the known key "section.key" that a name most probably means, or None.
+    """Return the known key "section.key" that the user probably means by a name, or None.
 
-    name: with or without a section, which may be the wrong one. Upper case and hyphens make no difference.
+    name: a name with or without a section. The section may be wrong. Upper case and hyphens make no difference.
     """
     plain = name.strip().lower().replace("-", "_")
     section, _, last = plain.rpartition(".")
@@ -66,7 +71,7 @@ def similar_key(name: str, known: Sequence[str]) -> str | None:
     if not section and not candidates:
         sections = {key.partition(".")[0] for key in known}
         if difflib.get_close_matches(plain, sections, n=1):
-            return None  # a section is meant, not a key
+            return None  # the name is similar to a section, not to a key
         short = {key.rpartition(".")[2]: key for key in known if key.count(".") == 1}
         candidates += [short[one] for one in difflib.get_close_matches(last, short, n=1)]
     return next((key for key in candidates if key in known), None)

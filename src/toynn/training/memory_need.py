@@ -1,4 +1,4 @@
-"""Say in the terms of the configuration that a batch is too large, with the memory that a step needs."""
+"""Explain a lack of memory with the keys of the configuration: which key is too large, and how much memory it needs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ def naming_the_batch(
     train: StepArgs,
     refused: tuple[type[Exception], ...] = (TinyNNMemoryError, TinyNNValueError),
 ) -> Iterator[None]:
-    """Guard code that makes a model of the fused layout and its training graph, with valid arguments.
+    """Replace an error of the block, which creates a model and its training graph, by an error that names the key.
 
-    Raises TinyNNMemoryError for a batch that does not fit into memory, and ConfigurationError for one that exceeds a
-    limit of ggml, both with the name of the key. If one window does not fit either, the message names train.t_seq, or
-    passes unchanged if the model itself does not fit. The engine is closed then. refused: the errors that mean this.
+    Raises TinyNNMemoryError if a batch does not fit into memory, and ConfigurationError if it exceeds a limit of ggml.
+    The message names train.batch, or train.t_seq if a single window is too large. If the model itself does not fit, the
+    error passes unchanged. After an error the engine is closed.
+
+    refused: the errors of the block to replace. The arguments of the block must be valid, so that these errors only
+    mean that something is too large.
     """
     try:
         yield
     except refused as error:
-        engine.close()  # its memory counts as available
+        engine.close()  # so that its memory counts as available below
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
         message = _explanation(shape, t_seq, train.batch, train.accumulate > 1)
         if message is None:
@@ -45,27 +48,31 @@ def _explanation(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool
         if t_seq == 1 or _bytes_of_a_step(shape, 1, 1, keep_gradients) is None:
             return None
         return (
-            f"train.t_seq = {t_seq} is too large: a step with a single window of that length does not fit into "
-            f"memory, {_gigabytes(tnn_available_memory())} are available"
+            f"train.t_seq = {t_seq} (by default model.ctx) is too large: a step with a single window of {t_seq} tokens "
+            f"does not fit into the available memory of {_gigabytes(tnn_available_memory())}; use a smaller train.t_seq"
         )
     if batch == 1:
         return None
     two = _bytes_of_a_step(shape, t_seq, 2, keep_gradients)
     available = tnn_available_memory()
     if two is None:
-        return f"train.batch = {batch} is too large: a single window of {t_seq} tokens needs {_gigabytes(one)}"
+        return (
+            f"train.batch = {batch} is too large: a step with a single window of {t_seq} tokens needs "
+            f"{_gigabytes(one)}, and two do not fit; set train.batch to 1 and train.accumulate to {batch}"
+        )
     window = max(two - one, 1)
     need = one + (batch - 1) * window
     fits = (available - one) // window + 1
-    hint = f"about {fits} would fit; " if 1 <= fits < batch else ""
+    hint = f"a batch of about {fits} would fit" if 1 <= fits < batch else "use a smaller batch"
     return (
-        f"train.batch = {batch} is too large: a step with windows of {t_seq} tokens would need {_gigabytes(need)}, "
-        f"{_gigabytes(available)} are available; {hint}train.accumulate adds up smaller batches"
+        f"train.batch = {batch} is too large: a step with {batch} windows of {t_seq} tokens would need "
+        f"{_gigabytes(need)}, but {_gigabytes(available)} are available; {hint}, and train.accumulate can combine "
+        "several batches to one step"
     )
 
 
 def _bytes_of_a_step(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool) -> int | None:
-    """Return the memory of a model and its training graph, or None if that does not fit either."""
+    """Return the size of a model and its training graph in bytes, or None if they do not fit into memory."""
     with LlamaSeqEngine() as engine:
         try:
             engine.realize(shape, RecipeOptions(t_seq=t_seq, t_batch=batch, n_threads=1, layout="fused"))
@@ -76,7 +83,7 @@ def _bytes_of_a_step(shape: ModelShape, t_seq: int, batch: int, keep_gradients: 
 
 
 def build_graph(engine: LlamaSeqEngine, keep_gradients: bool) -> None:
-    """Build the graph that training computes. keep_gradients: for steps of several batches."""
+    """Build the training graph. keep_gradients: must be true if a step has several batches."""
     engine.build_training_step(clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=keep_gradients)
 
 

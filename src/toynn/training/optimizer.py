@@ -1,11 +1,11 @@
-"""The optimizer settings of a run, as the values that a step takes.
+"""Convert the optimizer settings of a run into the arguments of a step.
 
-setting                                 takes effect
-optimizer.lr, schedule.*                as the learning rate of each step (`toynn.training.schedule`), in `values`
-optimizer.beta1, beta2, eps             in `values`, which the AdamW kernel reads in each step
-optimizer.weight_decay                  in `values`; the graph is built with DECAY_VECTORS = False, so only matrices
-                                        decay, not the weights of norms and biases
-optimizer.clip                          as `max_norm` of `LlamaSeqEngine.train_step`
+setting                        where it takes effect
+optimizer.lr, schedule.*       `toynn.training.schedule` computes the learning rate of a step, which is part of `values`
+optimizer.beta1, beta2, eps    part of `values`, which the AdamW kernel reads in each step
+optimizer.weight_decay         part of `values`. The graph is built with DECAY_VECTORS = False, so that weight decay
+                               applies to matrices, but not to the weights of norms and to biases
+optimizer.clip                 the argument `max_norm` of `LlamaSeqEngine.train_step`
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DECAY_VECTORS = False
 
 
 class Optimizer:
-    """AdamW with the settings of a configuration."""
+    """Computes the hyperparameters of AdamW for each step from a configuration."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config

@@ -23,9 +23,9 @@ with naming_the_extra():
 
 
 class _Bar(Progress):
-    """A progress bar that leaves room at its end for the ^C that a terminal prints.
+    """A progress bar that is three columns narrower than the terminal, which prints ^C there after Ctrl-C.
 
-    Otherwise the ^C would wrap the line, and the bar would be shown twice.
+    With a bar of full width, the ^C would begin a new line, and the terminal would show the bar twice.
     """
 
     def __init__(self, *columns: ProgressColumn, console: Console) -> None:
@@ -37,7 +37,7 @@ class _Bar(Progress):
 
 
 class ProgressView:
-    """The callback that shows the progress on a console of rich. Use it as a context manager."""
+    """A callback that shows the progress of a run on a rich console. It must be used as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

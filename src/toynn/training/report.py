@@ -39,16 +39,16 @@ class _Curve:
 def write_report(run: Path) -> list[Path]:
     """Write loss.png, learning_rate.png, gradient_norm.png and report.html into a run, and return their paths.
 
-    Raises FileFormatError for a run without a log of steps, OSError.
+    Raises FileFormatError if the run has no log or the log has no steps, OSError.
     """
     run = path_of("run", run)
     try:
         events = read_log(run / LOG)
     except FileNotFoundError:
-        raise FileFormatError(f"{run} has no {LOG}: it is not a run, or was not trained") from None
+        raise FileFormatError(f"{run} has no {LOG}, so it is not a trained run; give the folder of a run") from None
     steps = _of(events, "stepped")
     if not steps:
-        raise FileFormatError(f"{run / LOG} has no training steps yet")
+        raise FileFormatError(f"{run / LOG} contains no training steps yet; wait until the run has taken a step")
     pictures = {
         "loss": _picture("loss, nats per token", _loss_curves(steps, _of(events, "evaluated"))),
         "learning_rate": _picture("learning rate", [_curve("learning rate", steps, "learning_rate")]),
@@ -88,10 +88,10 @@ def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mappi
 
 
 def _smooth(curve: _Curve, width: int) -> _Curve:
-    """Return the mean over a window of up to `width` steps around each step.
+    """Return the curve of the mean over up to `width` steps around each step.
 
-    The window has as many steps before as after the step, so fewer at both ends: a mean over the past only would lag
-    behind a falling loss, most of all at the start.
+    The mean of a step is over the same number of steps before and after it, so it is over fewer steps near both ends. A
+    mean over only the steps before would be too high while the loss falls, most of all at the start.
     """
     sums = [0.0, *itertools.accumulate(curve.values)]
     values, last = [], len(curve.values) - 1

@@ -1,15 +1,15 @@
-"""log.jsonl: the events of a run, one per line. Lines are only appended.
+"""Write and read log.jsonl, the log of a run. Each event is one line, and lines are only appended.
 
-Each line is an object with "v" (1), "event" (started, stepped, evaluated, saved, ended), "time" (UTC, ISO 8601) and the
-fields of the event's class in `toynn.training.events`; paths are strings. A field with a default may be missing.
-Numbers are written so that reading them gives the same bits. NaN and infinities occur only in
-perplexity and bits_per_byte, which are then null.
+A line is a JSON object with the keys "v" (1), "event" (started, stepped, evaluated, saved or ended), "time" (UTC, ISO
+8601) and the fields of the event's class in `toynn.training.events`. Paths are strings. A field that has a default may
+be missing. Numbers are written with enough digits to read the same bits again. Only perplexity and bits_per_byte can be
+NaN or infinite; they are then null.
 
-A resumed run appends to the existing log, so steps after the last checkpoint of a killed process appear twice.
-`read_log` returns the events as if the run had never been interrupted.
+A resumed run appends to the existing log. Steps that a killed process took after its last checkpoint therefore appear
+twice. `read_log` returns the events as if the run had not been interrupted.
 
-The log is synced before each checkpoint and after it. So a power loss only costs events that the resumed run repeats;
-they may be missing, or be zeros in the file.
+The log is synced before and after each checkpoint. After a power loss, only events that the resumed run repeats can be
+missing, and the file may contain zeros in their place.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from toynn.storage.regular_files import naming_file, open_regular, open_regular_
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
 
 VERSION = 1
-_LONGEST = 1 << 20  # bytes of a line
-_MOST_ZEROS = 1 << 26  # bytes in one line
+_LONGEST = 1 << 20  # largest number of bytes in a line
+_MOST_ZEROS = 1 << 26  # largest number of bytes in a line that a power loss has filled with zeros
 _LARGEST = 2**63 - 1
-_LARGEST_FLOAT = 1e300  # a plot of larger numbers overflows; a perplexity, which may be null, may be larger
+_LARGEST_FLOAT = 1e300  # plotting larger numbers overflows; only a perplexity may be larger
 NAMES: dict[type[Event], str] = {
     Started: "started",
     Stepped: "stepped",
@@ -48,18 +48,18 @@ NAMES: dict[type[Event], str] = {
 
 
 class RunLog:
-    """The callback that writes the log. Each line is in the file when the call returns. `sync` brings it to the disk.
+    """A callback that appends each event to the log. `sync` waits until all lines are on the disk.
 
-    Raises OSError, FileFormatError if the path is not a regular file.
+    Raises OSError; FileFormatError if the path is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_regular_to_append(path)
-        sync(path.parent)  # a new file gets its name
+        sync(path.parent)  # so that the name of a new file is on the disk
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":  # an incomplete line of a killed process
+            if self._file.read(1) != b"\n":  # a killed process has written an incomplete line
                 self._file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
@@ -88,25 +88,27 @@ class RunLog:
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """Return the content of an event's line."""
+    """Return an event as the JSON object of its line in the log."""
     now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
     fields = {key: _plain(value) for key, value in dataclasses.asdict(event).items()}
     return {"v": VERSION, "event": NAMES[type(event)], "time": now, **fields}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run in order, as if it had never been interrupted. path: its folder or its log.jsonl.
+    """Return the events of a run in order, as if the run had not been interrupted.
 
-    Steps that were repeated after a resume appear once. A line that is not JSON is skipped at the end and before a
-    "started" event: a killed process left it incomplete. From a line with zeros, which a power loss left, to the next
-    "started" event, all lines are skipped.
+    path: the folder of the run, or its log.jsonl.
 
-    Raises FileFormatError, with the line and the field, for a log that is damaged otherwise, of another version or not
-    a regular file; OSError.
+    Steps that a resumed run has repeated are returned once. An incomplete line of a killed process, which is at the end
+    or before a "started" event, is skipped. After a line with zeros, which comes from a power loss, all lines up to the
+    next "started" event are skipped.
+
+    Raises FileFormatError, which names the line and the field, if the log is damaged in another way, has another
+    version or is not a regular file; OSError.
     """
     events: list[dict[str, Any]] = []
-    broken: int | None = None  # the first line that is not an event, since the last "started"
-    zeros = False  # whether that line contains zeros
+    broken: int | None = None  # the number of the first line after the last "started" event that is not an event
+    zeros = False  # whether this line contains zeros
     path = path_of("path", path)
     if path.is_dir():
         path = path / LOG
@@ -139,7 +141,7 @@ def _last_step(events: list[dict[str, Any]]) -> int:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a log with their numbers. Raises FileFormatError for a line that is too long to be one."""
+    """Yield the lines of a log with their numbers. Raises FileFormatError for a line that is too long for an event."""
     with open_regular(path) as file:
         number = 0
         while line := file.readline(_LONGEST + 1):
@@ -147,15 +149,17 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if b"\0" in line:
                 line = _shortened(line, file)
             if len(line) > _LONGEST:
-                raise FileFormatError(f"{path}: line {number} is longer than {_LONGEST} bytes, the limit for an event")
+                raise FileFormatError(
+                    f"{path} is damaged: line {number} is longer than {_LONGEST} bytes, the limit for an event"
+                )
             yield number, line
 
 
 def _shortened(line: bytes, file: BinaryIO) -> bytes:
-    """Read the rest of a line with zeros, and return a short line with a zero.
+    """Read the rest of a line that contains zeros, and return a short line with a zero in its place.
 
-    A power loss can leave as many zeros as the log grew since it was last synced, so the line may be longer than any
-    event. One that is longer than _MOST_ZEROS is returned as it is read: too long.
+    After a power loss, everything that was written since the last sync can be zeros, so the line may be longer than any
+    event. A line of more than _MOST_ZEROS bytes is not shortened, and the caller refuses it.
     """
     end = file.tell() + _MOST_ZEROS
     while line and not line.endswith(b"\n"):
@@ -166,7 +170,7 @@ def _shortened(line: bytes, file: BinaryIO) -> bytes:
 
 
 def _check(event: dict[str, Any], place: str) -> None:
-    """Raise FileFormatError unless an event has every field of its class, with a value of its type."""
+    """Raise FileFormatError if a field of the event's class is missing or has a value of another type."""
     if event.get("v") != VERSION:
         raise FileFormatError(f"{place} must have version {VERSION}, got {event.get('v')!r:.20}")
     fields = _FIELDS.get(event["event"])
@@ -183,7 +187,7 @@ def _check(event: dict[str, Any], place: str) -> None:
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of an event as JSON. kinds: the types of its value, from the annotation in the event's class."""
+    """A field of an event. kinds: the types that its value may have, from the annotation in the event's class."""
 
     kinds: tuple[Any, ...]
     required: bool

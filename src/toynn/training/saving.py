@@ -1,4 +1,4 @@
-"""Which state of a run a checkpoint gets, and which checkpoints stay."""
+"""Saver: write the checkpoints of a run, and remove old ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toynn.training.toml_config import to_toml
 
 
 class Saver:
-    """Writes the checkpoints of a run."""
+    """Writes the checkpoints of a run, and removes those that the configuration does not keep."""
 
     def __init__(self, run: RunFolder, engine: LlamaSeqEngine, start: Start, data: DataFolder) -> None:
         self._run, self._engine, self._start, self._data = run, engine, start, data
@@ -30,11 +30,11 @@ class Saver:
         self._saved_step = None if start.state is None else start.step
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
-        """Write a checkpoint of a step, unless that was done before, and remove those that are no longer kept.
+        """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already.
 
-        evaluations: the state of the run's evaluations. best: make the checkpoint the best of the run.
+        evaluations: the best evaluation so far, which the checkpoint stores. best: make this checkpoint the best one.
 
-        Raises DivergedError if a weight is not finite.
+        Raises DivergedError if a weight is NaN or infinite.
         """
         if self._saved_step == step:
             return None
@@ -48,7 +48,7 @@ class Saver:
         return Saved(step, path, size, time.perf_counter() - began)
 
     def tidy(self, evaluations: BestEvaluation) -> None:
-        """Do what a killed process may not have done after its last checkpoint was written."""
+        """Correct `best` and remove old checkpoints, in case a killed process did not do this."""
         if self._config.checkpoint.keep_best:
             self._run.settle(evaluations.step)
         self._remove_old()

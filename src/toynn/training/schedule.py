@@ -9,13 +9,15 @@ from toynn.training.config import ScheduleArgs
 
 
 def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> float:
-    """Return the learning rate of step `step` (from 1) in a run of `steps` steps.
+    """Return the learning rate of step `step`, counted from 1, in a run of `steps` steps.
 
-    During the first `warmup` steps it rises linearly, to lr at the last of them. After that it is:
+    During the first schedule.warmup steps, the learning rate rises linearly and reaches lr at the last of them. Then it
+    depends on schedule.kind:
 
-    - constant: lr;
-    - cosine: half a cosine, from lr to min_ratio * lr at the last step (Loshchilov and Hutter 2017);
-    - wsd: lr until `decay` steps are left, then linear to min_ratio * lr at the last step (Hu et al. 2024).
+    - constant: it stays lr.
+    - cosine: it falls along half a cosine to min_ratio * lr at the last step (Loshchilov and Hutter 2017).
+    - wsd: it stays lr until schedule.decay steps are left. Then it falls linearly to min_ratio * lr at the last step
+      (Hu et al. 2024).
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """

@@ -1,4 +1,4 @@
-"""The tokenizer and the special tokens of a trained model: training replaces none that the model had before."""
+"""Choose the tokenizer and the special tokens of a trained model. Training keeps those that the model had before."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ with naming_the_extra():
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a checkpoint of a run stores besides shape and weights; the fields are those of `TrainedModel`.
+    """The tokenizer and the special tokens that a checkpoint stores. `TrainedModel` describes the fields.
 
-    notes: sentences for the user about what differs from the model that training started from.
+    notes: sentences for the user about differences from the model that training started from.
     """
 
     tokenizer: bytes | None
@@ -36,11 +36,11 @@ class SpecialTokens:
 
 
 def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) -> SpecialTokens:
-    """Return the special tokens of a run that starts from a model, or from random weights if it is None.
+    """Return the special tokens of a run. model: the model that the run starts from, or None for random weights.
 
-    A run from random weights gets those of its data. A model keeps its tokenizer, with the rules for the tokens around
-    a text, and its special tokens. If the documents of the data end with another token, generation stops at that one
-    too.
+    A run from random weights gets the special tokens of its data. A model keeps its own tokenizer and special tokens,
+    also the rules for tokens around a text. If the documents of the data end with another token than the model's texts,
+    generation will stop at both tokens. resumed: the model was trained by the same run, so nothing changes.
     """
     meta = data.meta
     theirs = None if data.tokenizer is None else parsed_tokenizer(data.tokenizer)
@@ -48,17 +48,18 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
         if theirs is None:
             return SpecialTokens(None, None, None)
         before = tokens_around(theirs).before
-        notes = _note_of_begin("the tokenizer of the data", theirs, before, meta.eos_id)
-        return SpecialTokens(data.tokenizer, meta.eos_id, before[0] if before else meta.bos_id, notes=tuple(notes))
+        note = tuple(_note_of_begin("the tokenizer of the data", theirs, before, meta.eos_id))
+        return SpecialTokens(data.tokenizer, meta.eos_id, before[0] if before else meta.bos_id, notes=note)
     kept = SpecialTokens(model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign)
     if resumed:
         return kept
     name = kept.foreign.name
-    kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))  # it is another model now
-    notes = [f"the name {name!r:.60} of the model is not kept: exports use the name of the run"] if name else []
+    kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))  # it is a new model
+    renamed = f"exported files will have the name of the run, not the name {name!r:.60} of the model it starts from"
+    notes = [renamed] if name else []
     if theirs is None:
         if model.tokenizer is not None:
-            notes.append("the data has no tokenizer: its ids must be those of the model's tokenizer")
+            notes.append("the data has no tokenizer, so its ids must be those of the model's tokenizer")
         return dataclasses.replace(kept, notes=tuple(notes))
     tokenizer = theirs if model.tokenizer is None else parsed_tokenizer(model.tokenizer)
     around = TokensAround([], []) if model.tokenizer is None else tokens_around(tokenizer)
@@ -68,18 +69,18 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
             bos = around.before[0] if around.before else meta.eos_id
         kept = dataclasses.replace(kept, eos_id=meta.eos_id, bos_id=bos)
         end = _texts(tokenizer, [meta.eos_id])
-        notes.append(f"the model had no end token: it gets {end}, which ends the documents of the data")
+        notes.append(f"the model had no end token, so it gets {end}, the end token of the data")
     elif meta.eos_id is not None and meta.eos_id not in model.end_ids:
         kept = dataclasses.replace(kept, other_eos_ids=(*model.other_eos_ids, meta.eos_id))
         own = "None" if model.eos_id is None else _texts(tokenizer, [model.eos_id])
         notes.append(
-            f"the documents of the data end with {_texts(tokenizer, [meta.eos_id])}, the model's end token is {own}: "
-            "generation will stop at both"
+            f"the documents of the data end with {_texts(tokenizer, [meta.eos_id])}, but the model's end token is "
+            f"{own}, so generation will stop at both"
         )
     if (of_data := tokens_around(theirs)) not in (around, TokensAround([], [])):
         notes.append(
-            f"the tokenizer of the data puts {_described(theirs, of_data)} a text, the model's tokenizer puts "
-            f"{_described(tokenizer, around)} it: the run keeps the rule of the model"
+            f"the tokenizer of the data puts {_described(theirs, of_data)} a text, but the model's tokenizer puts "
+            f"{_described(tokenizer, around)} it; the run keeps the rule of the model"
         )
     notes += _note_of_begin("the model's tokenizer", tokenizer, around.before, meta.eos_id)
     return dataclasses.replace(kept, notes=tuple(notes))
@@ -88,7 +89,8 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
 def _note_of_begin(whose: str, tokenizer: Tokenizer, before: list[int], eos_id: int | None) -> list[str]:
     """Return a note if prompts begin with tokens that the documents of the data do not begin with.
 
-    The end token of the data is such a token for none of its documents but the first: it ends the document before.
+    If prompts begin with the end token of the data, no note is needed: in the data, each document except the first one
+    follows the end token of the document before.
     """
     if not before or before == [eos_id]:
         return []
@@ -109,10 +111,10 @@ def _described(tokenizer: Tokenizer, around: TokensAround) -> str:
 
 
 def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, tuple[str, ...]]:
-    """Return the model that training starts from, with the tokens that the tokenizer of the data adds, and notes.
+    """Add the new tokens of the data's tokenizer to the model that training starts from. Return it with notes.
 
-    If the tokenizer of the data is that of the model with more added tokens, the model gets them, and its vocabulary
-    grows if they need it (`resized`). Otherwise the model is returned unchanged.
+    The tokenizer of the data may be the tokenizer of the model with more special tokens. Then the model gets these
+    tokens, and its vocabulary grows if necessary (`resized`). Otherwise the model is returned unchanged.
     """
     model = init.model
     if model.tokenizer is None or data.tokenizer is None or same_encoding(model.tokenizer, data.tokenizer):
@@ -127,8 +129,11 @@ def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, t
         return init, ()
     vocab = max(model.shape.vocab, ids_needed(parsed_tokenizer(tokenizer)))
     texts = ", ".join(repr(token["content"]) for token in new[:3]) + (", ..." if len(new) > 3 else "")
-    count = "1 token" if len(new) == 1 else f"{len(new)} tokens"
-    note = f"the tokenizer of the data adds {count} to that of the model ({texts})"
+    count = "1 more token" if len(new) == 1 else f"{len(new)} more tokens"
+    note = f"the tokenizer of the data has {count} than the tokenizer of the model ({texts})"
     if vocab > model.shape.vocab:
-        note += f": the vocabulary grows from {model.shape.vocab} to {vocab}, each new row is the mean of the others"
+        note += (
+            f", so the vocabulary grows from {model.shape.vocab} to {vocab}, and each new row of the embedding is the "
+            "mean of the old rows"
+        )
     return dataclasses.replace(init, model=resized(model, vocab, tokenizer)), (note,)

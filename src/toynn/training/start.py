@@ -1,4 +1,4 @@
-"""Where a run starts: with random weights, with the weights of another model, or at a checkpoint of the run itself."""
+"""Find the start of a run: random weights, the weights of another model, or a checkpoint of the run itself."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
 from toynn.wording import spelled
 
-# A resumed run may change its length, its evaluations and its checkpoints. The settings of the optimizer and of the
-# schedule change only on request (`TrainArgs.changes`). Any other change would make another run.
+# A resumed run may change its length, its evaluations and its checkpoints. It may change the settings of the optimizer
+# and of the schedule only on request (`TrainArgs.changes`). With any other change it would not be the same run.
 _MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
+_FILES = {"train": "training tokens", "validation": "validation tokens", "tokenizer": "rules of the tokenizer"}
 LONGEST_CHOSEN_WINDOW = 1024  # tokens
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts.
+    """The start of a run.
 
-    step: steps taken before. checkpoint: gives the weights; None for random ones. state: of a resumed run, otherwise
-    None. notes: sentences for the user about what was chosen or changed.
+    config: the configuration with every key set. step: number of steps taken before. checkpoint: the checkpoint with
+    the weights, or None for random weights. state: the state of training of a resumed run, or None for a new run.
+    notes: sentences for the user about settings that were chosen or changed.
     """
 
     config: TrainConfig
@@ -55,7 +57,7 @@ class Start:
 
 
 def data_identity(meta: DataMeta) -> DataIdentity:
-    """Return the sha256 of the files that a run depends on."""
+    """Return the sha256 of the files of a data folder that determine the result of a run."""
     return DataIdentity(
         train=meta.splits["train"].sha256,
         validation=meta.splits["validation"].sha256,
@@ -64,10 +66,10 @@ def data_identity(meta: DataMeta) -> DataIdentity:
 
 
 def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
-    """Return where a run starts.
+    """Return the start of the run that `args` describes.
 
-    Raises TinyNNValueError for arguments that do not fit together or to what `args.out` contains, ConfigurationError
-    for a key that does not fit, FileFormatError for a damaged checkpoint.
+    Raises TinyNNValueError if the arguments do not fit together or do not fit the content of `args.out`,
+    ConfigurationError if a key of the configuration does not fit, FileFormatError if a checkpoint is damaged.
     """
     held = _checkpoint_in(args, run)
     if args.resume:
@@ -79,11 +81,13 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
         return _resumed(args, held, data)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
-            f"out: {args.out} is a run of {held.step} steps; resume it ({spelled('resume=True', '--resume')}), or use "
-            "another folder"
+            f"out: {args.out} is already a run of {held.step} steps; resume it "
+            f"({spelled('resume=True', '--resume')}), or use another folder"
         )
     if held is not None and args.init is not None:
-        raise TinyNNValueError(f"out: {args.out} already has a model, so init cannot be used; use a new folder")
+        raise TinyNNValueError(
+            f"out: {args.out} already contains a model, so {spelled('init', '--init')} cannot be used; use a new folder"
+        )
     config = args.config or TrainConfig()
     init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
@@ -94,7 +98,10 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
 
 
 def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None:
-    """Give the engine the model, with its weights and moments. Raises TinyNNMemoryError."""
+    """Create the model in the engine, with the weights and moments of the start. Raises TinyNNMemoryError.
+
+    Raises ConfigurationError if a batch has too many tokens.
+    """
     train = start.config.train
     options = RecipeOptions(
         t_seq=start.t_seq,
@@ -106,7 +113,8 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None
     )
     if start.t_seq * train.batch > INT31_MAX:
         raise ConfigurationError(
-            f"train.batch = {train.batch} is too large: train.batch * {start.t_seq} tokens must be at most {INT31_MAX}"
+            f"train.batch = {train.batch} is too large: a batch must have at most {INT31_MAX} tokens, but each window "
+            f"has {start.t_seq}"
         )
     engine.realize(start.shape, options, None if start.checkpoint is None else start.checkpoint.model.weights)
     if start.state is not None:
@@ -115,7 +123,7 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None
 
 
 def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
-    """Return the checkpoint of the folder `args.out`: the latest one, or the one to resume from."""
+    """Return the checkpoint in the folder `args.out`: the one called args.resume_from, or the latest one, or None."""
     if args.resume_from is not None:
         return run.named(args.resume_from)
     try:
@@ -123,7 +131,7 @@ def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
     except FileFormatError as error:
         before = run.before_latest() if args.resume else None
         option = spelled(f"resume=True, resume_from={before!r}", f"--resume --from {before}")
-        hint = "" if before is None else f". To resume from an older one: {option}"
+        hint = "" if before is None else f". To resume from an older checkpoint, use {option}"
         raise FileFormatError(f"{error}{hint}") from None
 
 
@@ -134,14 +142,16 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
     shape = shape_of(init)
     if config.model is not None and (key := config.model.first_difference(shape)) is not None:
         raise ConfigurationError(
-            f"model.{key} is {getattr(config.model, key)!r}, but {init.path} has {getattr(shape, key)!r}; "
-            "leave out the section [model]"
+            f"model.{key} = {getattr(config.model, key)!r} differs from the model in {init.path}, which has "
+            f"{getattr(shape, key)!r}; leave out the keys of model, because its shape comes from there"
         )
     if data.tokenizer is not None and not (model.tokenizer and same_encoding(model.tokenizer, data.tokenizer)):
-        raise TinyNNValueError(f"data: {args.data} has another tokenizer than {init.path}; {_remedy(init)}")
+        raise TinyNNValueError(
+            f"data: {args.data} was prepared with another tokenizer than that of {init.path}; {_remedy(init)}"
+        )
     if data.meta.vocab_size > model.shape.vocab:
         raise TinyNNValueError(
-            f"data: {args.data} has a vocabulary of {data.meta.vocab_size} tokens, {init.path} has only "
+            f"data: {args.data} has a vocabulary of {data.meta.vocab_size} tokens, but {init.path} has only "
             f"{model.shape.vocab}; {_remedy(init)}"
         )
     config, notes = initial_config(config, init)
@@ -157,35 +167,36 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
 
 
 def _remedy(init: Checkpoint) -> str:
-    """Return how to make data that fits the model that training starts from."""
+    """Return the end of an error message: how to prepare data for the model that training starts from."""
     command = f"toynn prepare TEXT --tokenizer {init.path} --out DATA"
     python = f"toynn.prepare(texts, data, tokenizer={str(init.path)!r})"
     return f"prepare the texts with the model's tokenizer: {spelled(python, command)}"
 
 
 def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Return the configuration of a run that starts from another model, and notes for the user.
+    """Return the configuration of a run that starts from another model, with every key set, and notes for the user.
 
-    A model that was made for long texts is trained on shorter windows, unless train.t_seq says otherwise: the memory of
-    a step grows with the window, and most texts are shorter.
+    If train.t_seq is 0 and the model has a long context, training uses shorter windows, because the memory of a step
+    grows with the length of a window.
     """
     shape = shape_of(init)
     notes: tuple[str, ...] = ()
     if config.train.t_seq == 0 and shape.ctx > LONGEST_CHOSEN_WINDOW:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, t_seq=LONGEST_CHOSEN_WINDOW))
-        note = f"train.t_seq is {LONGEST_CHOSEN_WINDOW} tokens, the context length of the model is {shape.ctx}"
-        notes = (f"{note}; set train.t_seq to train on other windows",)
+        note = f"windows have {LONGEST_CHOSEN_WINDOW} tokens, although the context length of the model is {shape.ctx}"
+        notes = (f"{note}; set train.t_seq to use longer windows, which need more memory",)
     return config.explicit(shape), notes
 
 
 def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: DataFolder) -> TrainConfig:
-    """Return the configuration of a new run with the number of steps, after checks that need the model and the data."""
+    """Check the configuration of a new run against the model and the data. Return it with the number of steps."""
     t_seq, tokens = config.train.t_seq or shape.ctx, len(data.train)
     if tokens < t_seq + 1:
-        given = f"train.t_seq = {t_seq}" if config.train.t_seq else f"train.t_seq = 0 (the context length, {t_seq})"
+        key = "train.t_seq" if config.train.t_seq else "model.ctx"
+        remedy = "add text" if tokens < 2 else f"set train.t_seq to at most {min(tokens - 1, shape.ctx)}, or add text"
         raise ConfigurationError(
-            f"{given} is too large: {args.data} has {tokens} training tokens, a window needs {t_seq + 1}; "
-            + (f"set train.t_seq to at most {min(tokens - 1, shape.ctx)}, or add text" if tokens > 1 else "add text")
+            f"{key} = {t_seq} is too large: a window of this length needs {t_seq + 1} tokens, but {args.data} has "
+            f"{tokens} training tokens; {remedy}"
         )
     config = config.with_steps(windows_per_epoch(tokens, t_seq))
     config.check_warmup()
@@ -193,12 +204,12 @@ def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: Dat
 
 
 def config_source(checkpoint: Path) -> str:
-    """Return where the configuration of a checkpoint is, for messages."""
+    """Return the place of the configuration in a checkpoint, for error messages."""
     return f"training.config in {checkpoint / META}"
 
 
 def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Return the configuration of the run that wrote a checkpoint, with a value for every key.
+    """Return the configuration of the run that wrote a checkpoint, with every key set.
 
     overrides: as for `from_toml`.
 
@@ -212,7 +223,8 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
 def _training(checkpoint: Checkpoint) -> TrainingState:
     if checkpoint.training is None:
         raise TinyNNValueError(
-            f"resume: {checkpoint.path} was not written by training; start without {spelled('resume', '--resume')}"
+            f"resume: {checkpoint.path} was not written by training, so it cannot be resumed; train it without "
+            f"{spelled('resume', '--resume')}"
         )
     return checkpoint.training
 
@@ -223,17 +235,20 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     t_seq = own.train.t_seq or held.model.shape.ctx
     config = _resumed_config(args, own, held, windows_per_epoch(len(data.train), t_seq))
     if config.train.steps < held.step:
-        raise ConfigurationError(
-            f"train.steps must be at least {held.step}, the steps that the run has taken, got {config.train.steps}"
-        )
+        epochs = None if args.config is None else args.config.train.epochs
+        wrong = f"train.steps = {config.train.steps} is too small"
+        if epochs is not None:
+            wrong = f"train.epochs = {epochs} is too small: it is {_steps(config.train.steps)}"
+        raise ConfigurationError(f"{wrong}, but the run has already taken {_steps(held.step)}")
     if config.train.steps != own.train.steps or config.schedule != own.schedule:
         config.check_warmup()
     now, before = data_identity(data.meta), state.progress.data
     for name in (field.name for field in dataclasses.fields(DataIdentity)):
         if getattr(now, name) != getattr(before, name):
             raise TinyNNValueError(
-                f"data: {args.data} differs from the data that {held.path} was trained on, in its {name}; resume with "
-                f"the same data, or start a new run from this model ({spelled('init', '--init')} {args.out})"
+                f"data: the {_FILES[name]} of {args.data} differ from those that {held.path} was trained on; resume "
+                f"with the same data, or start a new run from this model "
+                f"({spelled(f'init={str(args.out)!r}', f'--init {args.out}')})"
             )
     windows = held.step * config.train.batch * config.train.accumulate
     if state.progress.windows != windows:
@@ -244,8 +259,12 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     return Start(config, held.model.shape, held.step, held, state, changes_of_course(own, config, held.step))
 
 
+def _steps(n: int) -> str:
+    return "1 step" if n == 1 else f"{n} steps"
+
+
 def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: int) -> TrainConfig:
-    """Return the configuration of a resumed run. epoch: windows of an epoch.
+    """Return the configuration of a resumed run. own: its configuration so far. epoch: number of windows in an epoch.
 
     Raises ConfigurationError for a change that is not allowed.
     """
@@ -263,20 +282,22 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             continue
         last = key.rpartition(".")[2]
         request = spelled(f"train(..., {last}={now!r}) or TrainArgs(changes=({key!r},))", f"--set {key}={now}")
-        hint = f"; to change it on purpose: {request}" if key in CHANGEABLE else ""
-        raise ConfigurationError(
-            f"{key} is {now!r}, but the run has {was!r}; a resumed run may change only train.steps, evaluation and "
-            f"checkpoint{hint}"
+        remedy = (
+            f"to change it on purpose, use {request}"
+            if key in CHANGEABLE
+            else "a resumed run can change only train.steps, train.epochs, evaluation.*, checkpoint.*, optimizer.* and "
+            "schedule.*; leave it out, or start a new run"
         )
+        raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config
 
 
 def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple[str, ...]:
-    """Return notes for the user: what a resumed run computes differently from the run that never stopped."""
+    """Return notes for the user about changed settings, and about a jump of the learning rate, in a resumed run."""
     changed = {key: pair for key, pair in differences(own, config).items() if key in CHANGEABLE}
     notes = [f"{key} changes from {was!r} to {now!r} after step {step}" for key, (was, now) in changed.items()]
     if changed:
-        notes[-1] += ": the run no longer has the bytes of a run that never stopped"
+        notes[-1] += ", so the result will differ from the result of a run without interruption"
     if not 0 < step < config.train.steps:
         return tuple(notes)
     before, expected = (Optimizer(own).learning_rate(at) for at in (step, step + 1))
@@ -289,5 +310,5 @@ def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple
 
 
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:
-    """Return the shape of a checkpoint's model as a section of the configuration."""
+    """Return the shape of the model in a checkpoint as the section `model` of a configuration."""
     return ModelArgs.of_shape(checkpoint.model.shape)

@@ -1,4 +1,4 @@
-"""One optimizer step: its batches, the training graph, and the search for the cause of a divergence."""
+"""Take one optimizer step: read its batches, compute the training graph, and check that the results are finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toynn.training.optimizer import Optimizer
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the batches of the step, before the update. gradient_norm: before clipping."""
+    """The result of a step. loss: mean over its batches, before the update. gradient_norm: before clipping."""
 
     loss: float
     learning_rate: float
@@ -27,7 +27,7 @@ class StepResult:
 class TrainingSteps:
     """Takes the steps of a run on a realized engine.
 
-    interrupted: asked between the batches of a step.
+    interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
     """
 
     def __init__(
@@ -39,9 +39,10 @@ class TrainingSteps:
         self._built = False
 
     def take(self, step: int) -> StepResult | None:
-        """Take a step, counted from 1. Return None if it was interrupted between batches; no weight changed then.
+        """Take a step. Return None if it was interrupted between two batches; the weights are then unchanged.
 
-        Raises DivergedError if the loss or the gradient norm is not finite; no weight changed then.
+        step: the number of the step, from 1. Raises DivergedError if the loss or the gradient norm is NaN or infinite;
+        the weights are then unchanged too.
         """
         self.build_graph()
         values = self._optimizer.values(step)
@@ -72,7 +73,7 @@ class TrainingSteps:
         return StepResult(loss, self._optimizer.learning_rate(step), norm)
 
     def graph_dropped(self) -> None:
-        """Must be called after the engine has built another graph: the next step builds the training graph again."""
+        """Build the training graph again in the next step. Call this after the engine has built another graph."""
         self._built = False
 
     def build_graph(self) -> None:
@@ -87,7 +88,7 @@ class TrainingSteps:
         return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
 
     def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
-        """Return the error for a step with NaN or infinity. It names the first tensor that contains one."""
+        """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
         found = (first_not_finite(self._engine, ids, targets, values) for ids, targets in batches)

@@ -15,9 +15,9 @@ with naming_the_extra():
 
 
 class TensorBoardView:
-    """The callback that writes loss, learning rate, gradient norm and evaluations into a folder.
+    """A callback that writes loss, learning rate, gradient norm and evaluations as event files into a folder.
 
-    The folder is made when the run starts, after the run folder was checked. Each start adds a file.
+    The folder is created by the event Started, after the run folder was checked. Each start adds an event file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +35,9 @@ class TensorBoardView:
 
     def _add(self, group: str, event: Stepped | Evaluated, *names: str) -> None:
         if self._writer is None:
-            raise SessionError("the event Started must come first: pass the view to `train` as a callback")
+            raise SessionError(
+                "TensorBoardView must receive the event Started before other events; pass it to `train` as a callback"
+            )
         for name in names:
             value = getattr(event, name)
             if name != "bits_per_byte" or not math.isnan(value):  # NaN: the size of the text is unknown

@@ -1,4 +1,4 @@
-"""Convert a TrainConfig to TOML and back. Unknown keys are errors that suggest a similar key."""
+"""Convert a TrainConfig to TOML and back. The error for an unknown key suggests a similar key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import tomli_w
 
 from toynn.documented_fields import meaning_of
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
+from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
-from toynn.training.config import TrainConfig
-from toynn.training.key_names import similar_key
+from toynn.training.config import ModelArgs, TrainConfig
+from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
+from toynn.wording import spelled
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +31,7 @@ else:
 
 _LARGEST = 1 << 24  # bytes
 _COLUMNS = 80
-_LENGTHS = {"steps", "epochs"}  # keys of [train], of which one decides how long a run is
+_LENGTHS = {"steps", "epochs"}  # keys of [train]; only one of them may be set
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Key:
 
 
 def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
-    """Yield all keys in the order of a file: the values of a section, then the sections inside it."""
+    """Yield all keys in the order of a TOML file: the keys of a section, then the sections inside it."""
     sections = []
     for name, field in keys_of(kind).items():
         inner = dataclass_in(typing.get_type_hints(kind)[name])
@@ -55,13 +57,13 @@ def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
 
 
 def _table(value: Any) -> dict[str, Any]:
-    """Return a dataclass as a table, with the dataclasses in it as tables."""
+    """Return a dataclass as a dict. The dataclasses inside it become dicts too."""
     table = {name: getattr(value, name) for name in keys_of(type(value))}
     return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in table.items()}
 
 
 def to_plain(config: TrainConfig) -> dict[str, Any]:
-    """Return the configuration as a table of its sections, with every key that is not None."""
+    """Return the configuration as a dict of its sections, with every key that is not None."""
     table = _without_none(_table(config))
     if config.train.epochs is not None:
         del table["train"]["steps"]
@@ -77,12 +79,12 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Return the configuration as TOML, with every key that is not None; `from_toml` returns an equal one."""
+    """Return the configuration as TOML, with every key that is not None. `from_toml` converts it back."""
     return tomli_w.dumps(to_plain(config))
 
 
 def commented_toml(config: TrainConfig) -> str:
-    """Return the configuration as TOML, with a comment after each key that describes it, in lines of 80 columns."""
+    """Return the configuration as TOML in lines of 80 columns. A comment after each key describes the key."""
     meanings = {key.name: key.meaning for key in keys()}
     section, lines = "", []
     for line in to_toml(config).splitlines():
@@ -100,43 +102,85 @@ def commented_toml(config: TrainConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def from_toml(content: str, where: str = "the configuration", overrides: Iterable[str] = ()) -> TrainConfig:
-    """Return a configuration from TOML. Keys left out have their defaults.
+def from_toml(
+    content: str,
+    where: str = "the configuration",
+    overrides: Iterable[str] = (),
+    init: Checkpoint | None = None,
+) -> TrainConfig:
+    """Return the configuration in a TOML text. Keys that are not in it have their defaults.
 
-    where: the name of the file, for messages. overrides: settings "section.key=VALUE", with VALUE as in TOML.
+    where: the name of the file, for messages. overrides: settings "section.key=VALUE", with VALUE as in TOML, which
+    replace the values in the text. init: the model that training starts from. The keys of [model] have its values, and
+    must not be set to other values.
 
-    Raises ConfigurationError (ConfigurationTypeError for a value of the wrong type) with `where` and the key.
+    Raises ConfigurationError (ConfigurationTypeError for a value of the wrong type). It names the key, and `where` if
+    the text is wrong.
     """
     if not isinstance(content, str):
         raise TinyNNTypeError(f"{where} must be a str, got {type(content).__name__}")
+    overrides = tuple(overrides)
+    try:
+        return _parsed_config(content, overrides, init)
+    except TinyNNValueError as error:
+        wrong = error
+    if overrides:
+        try:
+            _parsed_config(content, (), init)
+            where = spelled("the settings", "--set")  # the text is correct, so an override is wrong
+        except TinyNNValueError as error:
+            wrong = error
+    kind = ConfigurationTypeError if isinstance(wrong, TinyNNTypeError) else ConfigurationError
+    raise kind(f"{where}: {wrong}") from None
+
+
+def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | None) -> TrainConfig:
+    """Return the configuration in a TOML text with the overrides applied. Raises ConfigurationError with the key."""
     try:
         table = _parsed(content)
     except ValueError as error:
-        raise ConfigurationError(f"{where} is not valid TOML: {error}") from None
-    overrides = tuple(overrides)
+        raise ConfigurationError(f"the text is not valid TOML: {error}") from None
     _leave_out_the_other_length(table, overrides)
     for override in overrides:
         _override(table, override)
     train = table.get("train")
     if isinstance(train, dict) and train.keys() >= _LENGTHS:
-        raise ConfigurationError(f"{where}: train.steps and train.epochs cannot both be given; leave one out")
+        raise ConfigurationError("train.steps and train.epochs cannot both be given; leave one out")
+    for section in table.values():
+        if isinstance(section, dict) and (wrong := VOCABULARY & section.keys()):
+            raise ConfigurationError(f"unknown key {min(wrong)!r}: {NO_VOCABULARY_KEY}")
+    if init is not None and isinstance(table.get("model"), dict):
+        table["model"] = _model_table(table["model"], init)
     known = [key.name for key in keys()]
     try:
         return from_plain(TrainConfig, table, similar=lambda key: similar_key(key, known))
     except TinyNNTypeError as error:
-        raise ConfigurationTypeError(f"{where}: {error}") from None
-    except TinyNNValueError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+        raise ConfigurationTypeError(str(error)) from None
 
 
-def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Return the configuration in a file. Raises as `from_toml`, FileFormatError and OSError."""
+def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
+    """Return the section [model] with the values of an existing model. Raises ConfigurationError for other values."""
+    existing = _table(ModelArgs.of_shape(init.model.shape))
+    shape, values = _flat(existing), _flat(given)
+    del shape["init_scale"]  # it does not belong to the shape
+    for key, value in values.items():
+        if key in shape and shape[key] != value and (key, value) != ("head_dim", 0):
+            raise ConfigurationError(
+                f"model.{key} = {value!r:.60} differs from {shape[key]!r}, the value of the model in {init.path}; "
+                f"leave out model.{key}, because training keeps the shape of the model that it starts from"
+            )
+    scaling = {**existing["rope_scaling"], **given.get("rope_scaling", {})}
+    return {**existing, **given, "rope_scaling": scaling, "head_dim": existing["head_dim"]}
+
+
+def read_config(path: Path, overrides: Iterable[str] = (), init: Checkpoint | None = None) -> TrainConfig:
+    """Return the configuration in a TOML file. Raises the errors of `from_toml`, FileFormatError, OSError."""
     path = path_of("path", path)
-    return from_toml(read_text(path, _LARGEST), str(path), overrides)
+    return from_toml(read_text(path, _LARGEST), str(path), overrides, init)
 
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the keys "section.key" in which two configurations differ, with both values."""
+    """Return the keys "section.key" whose values differ in two configurations, with both values."""
     one, other = _flat(_table(a)), _flat(_table(b))
     return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
@@ -152,7 +196,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _parsed(content: str) -> dict[str, Any]:
-    """Return TOML as a table. Raises ValueError with the reason; the subclass TOMLDecodeError for wrong syntax."""
+    """Return TOML as a dict. Raises ValueError with the reason; its subclass TOMLDecodeError for wrong syntax."""
     try:
         table: dict[str, Any] = tomllib.loads(content)
     except RecursionError:
@@ -161,7 +205,7 @@ def _parsed(content: str) -> dict[str, Any]:
 
 
 def _leave_out_the_other_length(table: dict[str, Any], overrides: Iterable[object]) -> None:
-    """Remove train.steps from the table if an override sets only train.epochs, and the other way round."""
+    """Remove train.steps from the table if the overrides set only train.epochs, and the reverse."""
     set_keys = {key_set(override) for override in overrides if isinstance(override, str)}
     lengths = {name for name in _LENGTHS if f"train.{name}" in set_keys}
     if len(lengths) == 1 and isinstance(train := table.get("train"), dict):
@@ -193,9 +237,9 @@ def _override(table: dict[str, Any], override: object) -> None:
     try:
         parsed = _parsed(f"x = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = {"x": value.strip()}  # text without quotes; if the key needs a number, its check refuses it
+        parsed = {"x": value.strip()}  # a text without quotes; a key for a number refuses it later
     except ValueError as error:
         raise ConfigurationError(f"{key.strip()}: {value.strip():.40}... is not a TOML value: {error}") from None
     if len(parsed) > 1:
-        raise ConfigurationError(f"{override!r:.80} sets more than {key.strip()}: use one setting per key")
+        raise ConfigurationError(f"{override!r:.80} sets more keys than {key.strip()}; use one setting for each key")
     table[names[-1]] = parsed["x"]

@@ -1,10 +1,12 @@
-"""The training loop: from the first event of a run to the last.
+"""The training loop of a run. It uses these modules:
 
-    start.py        where the run starts: random weights, another model, or a checkpoint of the run
-    step.py         one optimizer step          optimizer.py    the optimizer settings of a step
-    evaluation.py   the validation loss         saving.py       what a checkpoint gets
+    start.py        the start of the run: random weights, another model, or a checkpoint of the run
+    step.py         one optimizer step
+    optimizer.py    the optimizer settings of a step
+    evaluation.py   the validation loss
+    saving.py       the checkpoints
 
-Configuration, data and start determine every bit of the result. Where a run is stopped and resumed does not matter.
+Configuration, data and start determine every bit of the result, also if the run is stopped and resumed.
 """
 
 from __future__ import annotations
@@ -35,22 +37,22 @@ from toynn.training.toml_config import to_toml
 
 
 def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
-    """Train a model in the fused layout and return how the run ended.
+    """Train a model in the fused layout and return the last event of the run.
 
-    The folder of the run gets run.toml, log.jsonl (see `toynn.training.run_log`) and checkpoints, the first one at step
-    0. The first Ctrl-C or SIGTERM ends the run after the current step, which is saved; a step with several batches
-    (train.accumulate) is abandoned between two of them. A second signal raises KeyboardInterrupt at once. StopTraining
-    from a callback ends the run after the step, which is saved. Any other exception of a callback is raised after a
-    checkpoint was saved.
+    The run writes run.toml, log.jsonl (see `toynn.training.run_log`) and checkpoints into its folder. The first
+    checkpoint is for step 0. After the first Ctrl-C or SIGTERM, the run saves the current step and ends. A step with
+    several batches (train.accumulate) is abandoned between two of them. A second signal raises KeyboardInterrupt at
+    once. If a callback raises StopTraining, the run saves the step and ends. If it raises another exception, the run
+    saves the step and raises this exception.
 
     Raises:
-        TinyNNValueError, TinyNNTypeError: an argument, with its name; data or a model that does not fit.
-        ConfigurationError: a key of the configuration, with its name.
-        FileFormatError: data or a checkpoint that is damaged or of a newer version.
+        TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); data or a model does not fit.
+        ConfigurationError: a key of the configuration is wrong; the message names the key.
+        FileFormatError: data or a checkpoint is damaged or has a newer version.
         RunFolderError: another process is writing the run.
-        DivergedError: a loss or gradient that is not finite, with the name of the tensor. The latest checkpoint is
-            complete.
-        TinyNNMemoryError, OSError.
+        DivergedError: a loss, gradient or weight is NaN or infinite; the message names the tensor. The latest
+            checkpoint is complete.
+        TinyNNMemoryError: the model or a step does not fit into memory. OSError: a file cannot be read or written.
     """
     if not isinstance(args, TrainArgs):
         raise TinyNNTypeError(f"args must be TrainArgs, got {type(args).__name__}")
@@ -59,7 +61,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
         start = find_start(args, run, data)
         trainer = _Trainer(args, start, run, engine, data, interrupts)
-        # Nothing was written yet: if the model or a step does not fit into memory, no trace is left.
+        # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
         train = start.config.train
         with naming_the_batch(engine, start.shape, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
             realize(engine, start, args.n_threads)
@@ -72,7 +74,7 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
 
 
 class _Trainer:
-    """The training loop of one run: its engine, its data, and what happens after each step."""
+    """The training loop of one run."""
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class _Trainer:
             self._steps.build_graph()
 
     def run(self, log: RunLog, callbacks: Sequence[Callback]) -> Ended:
-        """Train the realized model to the end of the run."""
+        """Train the realized model to the end of the run, and return the last event."""
         self._sync_log, self._callbacks = log.sync, Callbacks((log, *callbacks))
         with naming_file(self._args.out / CONFIG):
             replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
@@ -123,7 +125,7 @@ class _Trainer:
         return ended
 
     def _loop(self) -> str:
-        """Take steps, evaluate and save until the run ends. Return the reason why it ended."""
+        """Take steps, evaluate and save until the run ends. Return the reason for its end, as in `Ended`."""
         steps, evaluation, checkpoint = self._config.train.steps, self._config.evaluation, self._config.checkpoint
         while self._step < steps:
             if evaluation.patience and self._best.bad >= evaluation.patience:
@@ -139,7 +141,7 @@ class _Trainer:
         return "done"
 
     def _take_step(self) -> bool:
-        """Take the next step; return False if it was interrupted, with the weights unchanged."""
+        """Take the next step. Return False if it was interrupted; the weights are then unchanged."""
         began = time.perf_counter()
         result = self._steps.take(self._step + 1)
         if result is None:
@@ -162,7 +164,7 @@ class _Trainer:
         return True
 
     def _evaluate(self) -> bool:
-        """Evaluate, if there is validation text; return whether it is the best evaluation so far."""
+        """Evaluate the model. Return whether this is the best evaluation so far, or False without validation tokens."""
         if self._validation.tokens == 0:
             return False
         began = time.perf_counter()
@@ -186,8 +188,8 @@ class _Trainer:
         return best
 
     def _save(self, *, best: bool = False) -> None:
-        """Save this step, unless that was done before."""
-        self._sync_log()  # a resumed run does not repeat the steps before a checkpoint, so they must not be lost
+        """Write a checkpoint of the current step, unless it has one."""
+        self._sync_log()  # a resumed run does not repeat the steps before the checkpoint, so their events must be kept
         saved = self._saver.save(self._step, self._best, best=best)
         if saved is not None:
             self._callbacks.send(saved)
@@ -224,5 +226,5 @@ class _Trainer:
 
 
 def _is_due(step: int, every: int, last: bool) -> bool:
-    """Return whether something that happens `every` steps (0: only at the end) happens after this step."""
+    """Return whether an action is due after this step. every: number of steps between two actions; 0: only the last."""
     return last or (every > 0 and step % every == 0)

@@ -1,6 +1,7 @@
-"""Checkpoints: a model, its tokenizer and the state of its training in one folder, which is complete or absent.
+"""Checkpoints. A checkpoint is a folder with a model, its tokenizer and the state of its training.
 
-Needs the library safetensors (extra toynn[cli] or toynn[interop]).
+After any failure, a checkpoint is either complete or missing. This package needs the library safetensors (extra
+toynn[cli] or toynn[interop]).
 """
 
 from toynn.extras import naming_the_extra

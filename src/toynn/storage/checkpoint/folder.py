@@ -1,8 +1,8 @@
 """Write and read the folder of one checkpoint.
 
-A run removes its old checkpoints while other processes read them. Reading opens all files first, because an open file
-can be read to its end although it was removed. If the folder disappeared before that, `CheckpointRemovedError` says so:
-only damaged files are called damaged.
+A run in training removes its old checkpoints, also while another process reads them. Reading therefore opens all files
+first, because an open file can be read to its end after it was removed. If the folder is removed before all files are
+open, reading raises `CheckpointRemovedError` and does not call the checkpoint damaged.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from toynn.storage.tensor_files import write_tensors
 
 @dataclass(frozen=True)
 class TrainingState(Initialised):
-    """The state that a run needs to resume, apart from the model.
+    """The state that a run needs to resume, besides the model.
 
-    moments: the moments of AdamW by weight name + ".m" or ".v", with the shape of the weight; empty before the first
-    step.
+    moments: the moments of AdamW. The keys are the names of the weights with ".m" or ".v" at the end; each array has
+    the shape of its weight. Empty before the first step.
     """
 
     progress: TrainingProgress
@@ -53,7 +53,11 @@ class TrainingState(Initialised):
 
 @dataclass(frozen=True)
 class Checkpoint(Initialised):
-    """A checkpoint in memory. path: its folder. training: None if the model was imported."""
+    """A checkpoint in memory.
+
+    path: the folder or file that it was read from. step: optimizer steps taken. training: the state of training, None
+    for a model that was not written by training. versions: the software that wrote the checkpoint.
+    """
 
     path: Path
     step: int
@@ -63,9 +67,9 @@ class Checkpoint(Initialised):
 
 
 def write_folder(folder: Path, step: int, model: TrainedModel, training: TrainingState | None) -> None:
-    """Write a checkpoint into an existing empty folder, meta.json last, and wait until it is on the disk.
+    """Write a checkpoint into an existing empty folder, and wait until it is on the disk. meta.json is written last.
 
-    Raises OSError; the folder then has no meta.json and so is not a checkpoint.
+    Raises OSError; the folder is then not a checkpoint, because it has no meta.json.
     """
     write_tensors(folder / WEIGHTS, model.weights)
     if training is not None and training.moments:
@@ -89,11 +93,11 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
 
 
 class CheckpointRemovedError(FileFormatError):
-    """A checkpoint was removed while it was read. A run removes old ones, see `CheckpointArgs.keep_last`."""
+    """A checkpoint was removed while it was read. A run removes its old checkpoints: see `CheckpointArgs.keep_last`."""
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Read a checkpoint and check it: meta.json, size and sha256 of each file, name, dtype and shape of each tensor.
+    """Read a checkpoint and check it: meta.json, the sha256 of each file, the name, dtype and shape of each tensor.
 
     Raises FileFormatError with the reason; CheckpointRemovedError if the folder was removed or replaced meanwhile.
     """
@@ -104,13 +108,13 @@ def read_folder(folder: Path) -> Checkpoint:
         if before is None or _identity(folder) == before:
             raise
         raise CheckpointRemovedError(
-            f"{folder} was removed while it was read; a run in training keeps only its newest checkpoints "
-            "(checkpoint.keep_last): name the run instead to read its latest checkpoint"
+            f"{folder} was removed while it was read, because a run in training keeps only its newest checkpoints "
+            "(checkpoint.keep_last); give the folder of the run to read its latest checkpoint"
         ) from None
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return a value that tells this folder from a later one with the same name; None if there is no folder."""
+    """Return a value that identifies this folder even if another folder gets its name. Return None if it is missing."""
     try:
         found = folder.stat()
     except OSError:
@@ -124,7 +128,7 @@ def _read(folder: Path) -> Checkpoint:
         for name, stored in meta.files.items():
             size = os.fstat(files[name].fileno()).st_size
             if size != stored.bytes:
-                raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, it has {size}")
+                raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, but has {size}")
             if sha256_of_file(files[name]) != stored.sha256:
                 raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
         tokenizer = files[TOKENIZER].read() if TOKENIZER in files else None
@@ -150,13 +154,13 @@ def _read(folder: Path) -> Checkpoint:
 
 @contextmanager
 def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]:
-    """Open all files of a checkpoint at once, so that they stay readable if the checkpoint is removed meanwhile."""
+    """Open all files of a checkpoint. They can then be read even if the checkpoint is removed."""
     with ExitStack() as stack:
         files = {}
         for name in meta.files:
             try:
                 files[name] = stack.enter_context(open_regular(folder / name))
-            except OSError as error:  # noqa: PERF203 (three files)
+            except OSError as error:  # noqa: PERF203 (a checkpoint has few files)
                 raise FileFormatError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
         yield files
 
@@ -164,28 +168,28 @@ def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]
 def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, FloatArray]) -> None:
     wanted = set(moment_names(model.shape))
     if wrong := wanted.symmetric_difference(moments):
-        what = "misses" if min(wrong) in wanted else "has the unknown tensor"
+        what = "lacks the tensor" if min(wrong) in wanted else "contains the unknown tensor"
         raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}")
     shapes = weight_shapes(model.shape)
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
             raise FileFormatError(f"{folder} is damaged: {name} must be finite and have shape {shape}")
-        if name.endswith(".v") and (values < 0).any():  # v is a mean of squares
-            raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, its minimum is {values.min()}")
+        if name.endswith(".v") and (values < 0).any():  # v is a mean of squares, so it cannot be negative
+            raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, but its minimum is {values.min()}")
 
 
 def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
-    """Return the tensors of an open file. path: its name, for messages."""
-    # The library takes only a path. This one leads to the open file, also after it was removed.
+    """Return the tensors of an open safetensors file. path: the name of the file in messages."""
+    # The library accepts only a path. /dev/fd/N is the open file, even if its name was removed.
     opened = Path(f"/dev/fd/{file.fileno()}")
     try:
         tensors = load_file(opened if opened.exists() else path)
-    except AttributeError as error:  # the library raises it for a dtype that numpy does not have
-        raise FileFormatError(f"{path}: all tensors must be float32, one has an unsupported type ({error})") from None
+    except AttributeError as error:  # the library raises this for a type that numpy does not have
+        raise FileFormatError(f"{path}: all tensors must be float32, but one has another type ({error})") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from None
     for name, values in tensors.items():
         if values.dtype != np.float32:
-            raise FileFormatError(f"{path}: {name} must be float32, it is {values.dtype}")
+            raise FileFormatError(f"{path}: {name} must be float32, but is {values.dtype}")
     return tensors

@@ -1,4 +1,4 @@
-"""Recognise paths that are not runs or checkpoints, to say what to do with them."""
+"""Recognise GGUF files, Hugging Face folders and data folders, where the user has to give a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from toynn.storage.checkpoint.meta import META
 
 _GGUF = b"GGUF"
-_DATA = "train.bin"  # in a data folder, beside its meta.json
+_DATA = "train.bin"  # a data folder contains this file and meta.json
 
 
 def kind_of_path(path: Path) -> str | None:
-    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder); None for anything else.
+    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder), or None for any other path.
 
     Raises OSError if a file cannot be read.
     """
@@ -20,18 +20,18 @@ def kind_of_path(path: Path) -> str | None:
             return "gguf" if file.read(len(_GGUF)) == _GGUF else None
     if (path / META).is_file() and (path / _DATA).exists():
         return "data"
-    weights = ("*.safetensors", "*.bin")  # *.bin are pickles: `import_hf` refuses them with a hint
+    weights = ("*.safetensors", "*.bin")  # *.bin are pickle files, which `import_hf` refuses with a hint
     if (path / "config.json").is_file() and any(next(path.glob(pattern), None) for pattern in weights):
         return "hf"
     return None
 
 
 def what_it_is(path: Path) -> str | None:
-    """Return a message for a path that is something else that toynn knows; None for anything else."""
+    """Return an error message for a GGUF file, a Hugging Face folder or a data folder, or None for any other path."""
     kind = kind_of_path(path)
     if kind == "data":
-        return f"{path} is a data folder, not a run (`toynn train {path} --out RUN` makes a run)"
+        return f"{path} is a data folder, not a run; train a model on it with `toynn train {path} --out RUN`"
     names = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
     if kind is None:
         return None
-    return f"{path} is {names[kind]}, not a run: convert it first with `toynn import {path} --out RUN`"
+    return f"{path} is {names[kind]}, not a run; convert it first with `toynn import {path} --out RUN`"

@@ -1,4 +1,4 @@
-"""meta.json of a checkpoint: the model's shape, the progress of training, and the sha256 of the other files."""
+"""The meta.json of a checkpoint: the shape of the model, the progress of training, and the sha256 of each file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class StoredFile:
-    """The size and the sha256 of a file of the checkpoint."""
+    """The size in bytes and the sha256 of a file of the checkpoint."""
 
     bytes: int
     sha256: str
@@ -35,7 +35,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The sha256 of the token files and the tokenizer that a model is trained on, so that other data is noticed."""
+    """The sha256 of the token files and the tokenizer of a run. A resumed run must use the same files."""
 
     train: str
     validation: str
@@ -49,10 +49,11 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The state of a training run after a step, apart from weights and moments.
+    """The state of a training run after a step, without weights and moments.
 
-    windows: windows read so far, in the order of the data. best_loss, best_step: the best evaluation; None before the
-    first one. bad_evaluations: evaluations since the best one. config: the configuration of the run, as TOML.
+    windows: number of windows read so far. best_loss, best_step: loss and step of the best evaluation, None before the
+    first evaluation. bad_evaluations: number of evaluations after the best one. config: the configuration as TOML.
+    data: the files that the run is trained on.
     """
 
     windows: int
@@ -68,16 +69,19 @@ class TrainingProgress:
         if self.best_loss is not None and not _finite(self.best_loss):
             raise TinyNNValueError(f"best_loss must be a finite number or null, got {self.best_loss!r:.60}")
         if (self.best_loss is None) != (self.best_step is None):
-            raise TinyNNValueError("best_loss and best_step must both be null or both be numbers")
+            raise TinyNNValueError(
+                "best_loss and best_step must both be null or both be numbers, "
+                f"got {self.best_loss!r:.60} and {self.best_step!r:.60}"
+            )
 
 
 @dataclass(frozen=True)
 class CheckpointMeta:
     """The keys of meta.json.
 
-    step: optimizer steps taken. training: None if the model was imported. versions: of the software that wrote the
-    checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign: see
-    `TrainedModel`; a file without them has the defaults.
+    step: optimizer steps taken. training: None for a model that was not written by training. versions: the software
+    that wrote the checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign:
+    see `TrainedModel`. These two may be missing in the file; then they have their defaults.
     """
 
     step: int
@@ -102,14 +106,14 @@ class CheckpointMeta:
         if unknown := [name for name in self.files if name not in FILES]:
             raise TinyNNValueError(f"unknown key {'files.' + unknown[0]!r:.80}; known keys are {', '.join(FILES)}")
         if WEIGHTS not in self.files:
-            raise TinyNNValueError(f"files must have {WEIGHTS}")
+            raise TinyNNValueError(f"files must contain {WEIGHTS}, but it is missing")
         if self.training is not None and self.step > 0 and MOMENTS not in self.files:
-            raise TinyNNValueError(f"files must have {MOMENTS}, because training has taken {self.step} steps")
+            raise TinyNNValueError(f"files must contain {MOMENTS} after {self.step} steps, but it is missing")
 
     def to_json(self) -> str:
         """Return the content of meta.json."""
         content = dataclasses.asdict(self)
-        if not self.other_eos_ids:  # so that an older toynn reads the file too
+        if not self.other_eos_ids:  # older versions of toynn refuse files with these two keys
             del content["other_eos_ids"]
         if self.foreign == NO_SETTINGS:
             del content["foreign"]
@@ -117,23 +121,25 @@ class CheckpointMeta:
 
 
 def versions_now() -> dict[str, str]:
-    """Return the versions of the software that writes a checkpoint now. They are never compared."""
+    """Return the versions of the software of this process, which a checkpoint stores for information only."""
     return {"toynn": version("toynn"), "ggml": ggml_version(), "profile": str(build_info()["profile"])}
 
 
 def read_checkpoint_meta(folder: Path) -> CheckpointMeta:
-    """Return the meta.json of a checkpoint. The files it describes are not read.
+    """Read the meta.json of a checkpoint, but not the files that it describes.
 
-    Raises FileFormatError, with the reason, for a folder that is not a checkpoint, or is damaged or of a newer version.
+    Raises FileFormatError if the folder is not a checkpoint, or if meta.json is damaged or has a newer version.
     """
     try:
         return CHECKPOINT.load(folder / META, CheckpointMeta)
     except FileNotFoundError:
-        raise FileFormatError(f"{folder} is not a checkpoint: it has no {META}") from None
+        raise FileFormatError(
+            f"{folder} is not a checkpoint, because it has no {META}; give the folder of a run or of a checkpoint"
+        ) from None
 
 
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of float
+    except OverflowError:  # the value is an integer that is too large for a float
         return False

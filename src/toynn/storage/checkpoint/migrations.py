@@ -1,8 +1,8 @@
-"""The versions of a checkpoint's meta.json, and how the content of an older one becomes that of the next.
+"""The versions of a checkpoint's meta.json, and the functions that convert an older version to the next one.
 
-A new key with a default in `CheckpointMeta` (or in a class it uses, like `ModelShape`) needs no new version: files
-without it take the default. Every other change needs one: add a function here that changes the plain JSON, and a run
-recorded by the new version in tests/fixtures/runs.
+A new key with a default in `CheckpointMeta`, or in a class that it uses, like `ModelShape`, needs no new version: a
+file without the key gets the default. Every other change needs a new version. To make one, add a function here that
+converts the plain JSON, and add a run that the new version has recorded to tests/fixtures/runs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from toynn.storage.formats import Format
 
 
 def _describe_the_whole_shape_in_model(meta: dict[str, Any]) -> None:
-    """Version 1 to 2: move "untied" and "qkv_bias" into "model", which then is a `ModelShape`."""
+    """Convert version 1 to 2: move "untied" and "qkv_bias" into "model", so that "model" is a `ModelShape`."""
     model = meta.get("model")
     if not isinstance(model, dict):
-        return  # version 2 reports this error when it reads the result
+        return  # this error is reported when the result is read as version 2
     for key in ("untied", "qkv_bias"):
         if key not in meta:
             raise TinyNNValueError(f"the key {key!r} is missing")

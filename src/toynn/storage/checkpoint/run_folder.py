@@ -1,17 +1,17 @@
 """The folder of a run, with its checkpoints.
 
-    RUN/latest, RUN/best          files with the name of the last and of the best checkpoint
-    RUN/checkpoints/step-00000100/
-    RUN/run.toml, log.jsonl       configuration and log of the training
+    RUN/latest, RUN/best            files that contain the name of the latest and of the best checkpoint
+    RUN/checkpoints/step-00000100/  a checkpoint
+    RUN/run.toml, log.jsonl         configuration and log of the training
 
-A checkpoint is written under a temporary name, synced and renamed. Then `best`, if the checkpoint is the best, and
-`latest` are replaced, also by renames. The process may die at any moment, and the computer may lose its power: `latest`
-and `best` name complete checkpoints. If this happens between the two renames, `best` is newer than `latest`; `settle`
-corrects that.
+A checkpoint is written under a temporary name, synced and renamed. Then the file `latest` is replaced, also by a
+rename. If the checkpoint is the best one, `best` is replaced before `latest`. So even if the process is killed or the
+computer loses power at any moment, `latest` and `best` name complete checkpoints. If this happens between the two
+renames, `best` is newer than `latest`, and `settle` corrects this later.
 
-After a power loss, changes of a folder that was not synced may be missing in any combination. So a folder is synced
-before anything is done that relies on its names: `latest` never names a checkpoint whose name is not on the disk, and
-no file of an old checkpoint is removed before its new name and the pointers that named it are.
+After a power loss, any of the last changes to a folder may be missing, unless the folder was synced. Therefore the
+folder of checkpoints is synced before `latest` names a new checkpoint. It is also synced after an old checkpoint was
+renamed and before its files are removed.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _LONGEST_POINTER = 4096  # bytes
 
 
 def _order(name: str) -> tuple[int, int]:
-    """Return the sort key of a checkpoint: the step, then the number of times that this step was written before."""
+    """Return the sort key of a checkpoint: its step, and the number at the end of its name (0 without a number)."""
     match = _NAME.match(name)
     return (int(match[1]), int(match[2] or 0)) if match else (-1, -1)
 
 
 def _free_name(checkpoints: Path, step: int) -> str:
-    """Return an unused name for the checkpoint of a step. An existing one stays until it is no longer the latest."""
+    """Return an unused name for the checkpoint of a step, with a number at the end if the step has a checkpoint."""
     name, repeats = f"step-{step:08d}", 0
     while (checkpoints / name).exists():
         repeats += 1
@@ -57,12 +57,12 @@ def _free_name(checkpoints: Path, step: int) -> str:
 
 
 class RunFolder(Initialised):
-    """A run folder that only this process may write, until `close`.
+    """The folder of a run, locked so that no other process writes it until `close`.
 
-    The folder is made if needed, and removed by `close` if nothing was written.
+    The folder is created if it does not exist. If nothing was written into it, `close` removes it again.
 
-    Raises TinyNNTypeError or TinyNNValueError for an invalid path, and for a folder that is not a run; RunFolderError
-    if another process is writing the run; OSError.
+    Raises TinyNNTypeError or TinyNNValueError for an invalid path or a folder that is not a run; RunFolderError if
+    another process is writing the run; OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,12 +77,12 @@ class RunFolder(Initialised):
         except OSError:
             self._lock.close()
             raise RunFolderError(
-                f"{self.path} is being written by another process: wait for its end, or use another folder"
+                f"{self.path} is being written by another process; wait until it has finished, or use another folder"
             ) from None
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
-        """Remove what a killed process left. Other processes may be writing other temporary files, like a report."""
+        """Remove the temporary files of a killed process, except those that do not need the lock, like a report's."""
         for entry in (self.path / CHECKPOINTS).iterdir():
             if entry.name.startswith(_TEMPORARY):
                 shutil.rmtree(entry)
@@ -91,21 +91,21 @@ class RunFolder(Initialised):
                 entry.unlink()
 
     def latest(self) -> Checkpoint | None:
-        """Return the latest checkpoint, or None before the first one. Raises FileFormatError if it is damaged."""
+        """Return the latest checkpoint, or None if the run has none. Raises FileFormatError if it is damaged."""
         return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
 
     def named(self, name: str) -> Checkpoint:
-        """Return the checkpoint with that name. Raises as `named_checkpoint`."""
+        """Return the checkpoint with this name. Raises the errors of `named_checkpoint`."""
         return named_checkpoint(self.path, name)
 
     def go_back(self, name: str, best_step: int | None) -> None:
         """Make an older checkpoint the latest one.
 
-        `best` then names the checkpoint that was the best at that time, if it still exists. Newer checkpoints stay;
-        `keep` removes them when the latest checkpoint has passed their step.
+        best_step: the step that was the best one at the time of this checkpoint. If its checkpoint still exists, it
+        becomes the best one. Newer checkpoints are not removed now, but by `keep` after the run has passed their step.
 
-        Raises TinyNNTypeError or TinyNNValueError for a name without a checkpoint, RunFolderError after `close`,
-        OSError.
+        Raises TinyNNTypeError or TinyNNValueError if there is no checkpoint with this name, RunFolderError after
+        `close`, OSError.
         """
         self._require_open()
         _require_checkpoint(self.path, name)
@@ -118,17 +118,14 @@ class RunFolder(Initialised):
         replace_file(self.path / LATEST, f"{name}\n".encode())
 
     def _is_best_until(self, name: str) -> bool:
-        """Return whether `best` names this checkpoint or an older one; False if it cannot be read."""
+        """Return whether `best` names this checkpoint or an older one. Return False if `best` cannot be read."""
         try:
             return _order(_pointer(self.path, BEST)) <= _order(name)
         except FileFormatError:
             return False
 
     def before_latest(self) -> str | None:
-        """Return the name of the newest checkpoint that is older than the latest one, or None.
-
-        If `latest` cannot be read, return the name of the newest checkpoint.
-        """
+        """Return the name of the newest checkpoint before the latest one (of all, if `latest` is damaged), or None."""
         names = checkpoint_names(self.path)
         try:
             latest = _order(_pointer(self.path, LATEST))
@@ -143,10 +140,10 @@ class RunFolder(Initialised):
         return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
 
     def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
-        """Write the checkpoint of a step, make it the latest (and the best if `best`), and return its folder.
+        """Write the checkpoint of a step, make it the latest one, and return its folder.
 
-        Raises TinyNNTypeError or TinyNNValueError for an argument, RunFolderError after `close` or if the folder was
-        removed, OSError.
+        best: also make it the best one. Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError
+        after `close`, or if another process has removed the folder; OSError.
         """
         self._require_open()
         step = integer("step", step, 0, 2**62)
@@ -156,13 +153,13 @@ class RunFolder(Initialised):
             raise TinyNNTypeError(f"training must be a TrainingState or None, got {type(training).__name__}")
         checkpoints = self.path / CHECKPOINTS
         if not checkpoints.is_dir():
-            raise RunFolderError(f"{checkpoints} was removed while the run was being written")
+            raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written")
         place = checkpoints / _free_name(checkpoints, step)
         try:
             with naming_file(place):
                 self._write(place, step, model, training)
         except FileNotFoundError:
-            raise RunFolderError(f"{checkpoints} was removed while the run was being written") from None
+            raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written") from None
         name = f"{place.name}\n".encode()
         for pointer in (BEST, LATEST) if best else (LATEST,):
             with naming_file(self.path / pointer):
@@ -184,17 +181,17 @@ class RunFolder(Initialised):
         sync(checkpoints)
 
     def settle(self, best_step: int | None) -> None:
-        """Make `best` name the checkpoint of best_step, the best one according to the latest checkpoint.
+        """Make `best` name the checkpoint of best_step, which is the best step according to the latest checkpoint.
 
-        It may name a newer one if a process died between the renames of `best` and `latest`. It does not change if
-        there is no checkpoint of that step. Raises RunFolderError after `close`, OSError.
+        `best` may name a newer checkpoint if a process was killed between the renames of `best` and `latest`. If
+        best_step has no checkpoint, `best` stays as it is. Raises RunFolderError after `close`, OSError.
         """
         self._require_open()
         pointer = self.path / BEST
         if best_step is None:
             self._remove_best()
             return
-        with contextlib.suppress(FileFormatError):  # if it is damaged or missing, it is replaced
+        with contextlib.suppress(FileFormatError):  # a damaged or missing `best` is replaced
             if _order(_pointer(self.path, BEST))[0] == best_step:
                 return
         names = [name for name in checkpoint_names(self.path) if _order(name)[0] == best_step]
@@ -202,10 +199,11 @@ class RunFolder(Initialised):
             replace_file(pointer, f"{names[-1]}\n".encode())
 
     def keep(self, last: int, best: bool) -> None:
-        """Remove old checkpoints: keep those of the `last` highest steps, and the best one if `best`.
+        """Remove old checkpoints. Keep those of the `last` highest steps, and also the best one if `best` is true.
 
-        Checkpoints newer than the latest stay. If a step was written more than once, only the newest of these is kept.
-        Raises RunFolderError after `close`, FileFormatError if `latest` or `best` is damaged, OSError.
+        Checkpoints that are newer than the latest one are not removed. If a step has several checkpoints, only the
+        newest of them is kept. Raises RunFolderError after `close`, FileFormatError if `latest` or `best` is damaged,
+        OSError.
         """
         self._require_open()
         latest = _pointer(self.path, LATEST)
@@ -217,7 +215,7 @@ class RunFolder(Initialised):
             if best:
                 kept.add(name)
             elif name not in kept:
-                self._remove_best()  # before its checkpoint is removed
+                self._remove_best()  # `best` must not name a checkpoint that no longer exists
         _remove(self.path / CHECKPOINTS, [name for name in names if name not in kept])
 
     def _remove_best(self) -> None:
@@ -232,20 +230,20 @@ class RunFolder(Initialised):
 
     def _require_open(self) -> None:
         if self._lock.closed:
-            raise RunFolderError(f"the run {self.path} is closed: another process may be writing it")
+            raise RunFolderError(f"the run {self.path} was closed and cannot be written; open it again")
 
     def _remove_unused(self) -> None:
-        """Remove the folders that were made for this run, if nothing was written into them."""
+        """Remove the folders that this object has created, if nothing was written into them."""
         try:
             found = {entry.name for entry in self.path.iterdir()}
             empty = found == {CHECKPOINTS, LOCK} and not any((self.path / CHECKPOINTS).iterdir())
-        except FileNotFoundError:  # they were removed by another process
+        except FileNotFoundError:  # another process has removed them
             return
         if not empty:
             return
         (self.path / LOCK).unlink()
         for folder in self._made:
-            with contextlib.suppress(OSError):  # another process writes there
+            with contextlib.suppress(OSError):  # another process has written into it
                 folder.rmdir()
 
     def __enter__(self) -> RunFolder:
@@ -258,25 +256,30 @@ class RunFolder(Initialised):
 
 
 def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
-    """Read and check a checkpoint. path: its folder, or a run, of which `which` selects the "latest" or "best" one.
+    """Read and check a checkpoint.
 
-    A run may be read while it trains: if its checkpoint was removed meanwhile, the one that replaced it is read.
+    path: the folder of a checkpoint or of a run. which: the checkpoint of a run to read, "latest" or "best".
 
-    Raises FileFormatError with the reason if there is no checkpoint, or it is damaged or of a newer version;
-    TinyNNTypeError or TinyNNValueError for an invalid path.
+    The run may be in training. If it removes the checkpoint while it is read, its next latest or best checkpoint is
+    read instead.
+
+    Raises FileFormatError if there is no checkpoint, or if it is damaged or has a newer version; TinyNNTypeError or
+    TinyNNValueError for an invalid argument.
     """
     path = path_of("path", path)
     one_of("which", which, (LATEST, BEST))
     if (other := what_it_is(path)) is not None:
         raise FileFormatError(other)
     if not path.is_dir():
-        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, but it is not a folder")
+        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, but is not a folder")
     if (path / META).exists():
         return read_folder(path)
     read = None
     while True:
         if not (path / which).exists():
-            raise FileFormatError(f"{path} is neither a run with a {which} checkpoint nor a checkpoint")
+            raise FileFormatError(
+                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give one of these"
+            )
         name = _pointer(path, which)
         place = path / CHECKPOINTS / name
         if name == read and not place.exists():
@@ -285,20 +288,20 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
         try:
             return read_folder(place)
         except CheckpointRemovedError:
-            continue  # a run removes a checkpoint only after `latest` and `best` name others
+            continue  # the run has already changed `latest` and `best`: read the checkpoint that they name now
         except FileFormatError as error:
             if place.exists():
                 raise FileFormatError(f"{error}{_others(path, name)}") from None
 
 
 def _others(run: Path, name: str = "") -> str:
-    """Return the end of a message, which lists the newest checkpoints besides the one with that name."""
+    """Return the end of an error message, which lists the newest checkpoints except the one with this name."""
     others = [str(run / CHECKPOINTS / other) for other in checkpoint_names(run) if other != name]
     return f"; other checkpoints: {', '.join(others[-3:])}" if others else ""
 
 
 def named_checkpoint(run: Path, name: str) -> Checkpoint:
-    """Read one checkpoint of a run. Raises TinyNNValueError for an unknown name, FileFormatError if it is damaged."""
+    """Read the checkpoint with this name from a run. Raises TinyNNValueError for an unknown name, FileFormatError."""
     _require_checkpoint(run, name)
     return read_folder(run / CHECKPOINTS / name)
 
@@ -306,33 +309,33 @@ def named_checkpoint(run: Path, name: str) -> Checkpoint:
 def _require_checkpoint(run: Path, name: str) -> None:
     names = checkpoint_names(run)
     if text("name", name) not in names:
-        there = f"its checkpoints are {', '.join(names)}" if names else "it has no checkpoints"
+        there = f"its checkpoints are {', '.join(names)}" if names else "it has no checkpoints at all"
         raise TinyNNValueError(f"{run} has no checkpoint {name!r:.60}; {there}")
 
 
 def write_checkpoint(
     run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None, replace: bool = False
 ) -> Path:
-    """Write a checkpoint into a run, which is made if needed, and return the checkpoint's folder.
+    """Write a checkpoint into the folder of a run, and return the folder of the checkpoint.
 
-    replace: remove the checkpoints that the run already has of this step, when the new one is complete and the latest.
-        The name of its folder then differs from theirs: step-00000000-1 after step-00000000.
+    The run is created if it does not exist. replace: if the run already has checkpoints of this step, remove them after
+    the new one is complete. The folder of the new one then has another name, for example step-00000000-1.
 
-    Raises TinyNNValueError if the folder is not a run; if it has a checkpoint of this step already and `replace` is
-    false; if it is a run that was trained and `training` is None: then `best` would name another model, and the
-    training could not be resumed. RunFolderError if another process is writing the run. OSError.
+    Raises TinyNNValueError if the folder is not a run, or if it has a checkpoint of this step and `replace` is false.
+    It is also raised if the run was trained and `training` is None, because the run could not be resumed afterwards.
+    Raises RunFolderError if another process is writing the run; OSError.
     """
     step, replace = integer("step", step, 0, 2**62), boolean("replace", replace)
     with RunFolder(run) as folder:
         if training is None and (found := _training_in(folder.path)) is not None:
             raise TinyNNValueError(
-                f"{folder.path} is a run that was trained (it has {found}); write another model to a new folder"
+                f"{folder.path} is a run that was trained (it contains {found}); write the model to a new folder"
             )
         same = [name for name in checkpoint_names(folder.path) if _order(name)[0] == step]
         if same and not replace:
             raise TinyNNValueError(
-                f"{folder.path} already has a checkpoint of step {step}, {same[-1]}; write to another folder or as "
-                "another step, or pass replace=True"
+                f"{folder.path} already has a checkpoint of step {step} ({same[-1]}); use another folder or another "
+                "step, or pass replace=True"
             )
         place = folder.save(step, model, training)
         _remove(folder.path / CHECKPOINTS, same)
@@ -352,12 +355,12 @@ def _pointer(run: Path, which: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{run / which} cannot be read: {error}") from None
     if not _NAME.match(name):
-        raise FileFormatError(f"{run / which} is damaged: it must have the name of a checkpoint, got {name!r:.60}")
+        raise FileFormatError(f"{run / which} is damaged: it must contain the name of a checkpoint, got {name!r:.60}")
     return name
 
 
 def _training_in(run: Path) -> str | None:
-    """Return the name of a file or checkpoint that shows that the run was trained; None if there is none."""
+    """Return the name of a file or checkpoint that only a trained run has, or None if the run was not trained."""
     for name in (LOG, BEST):
         if (run / name).exists():
             return name
@@ -368,24 +371,24 @@ def _training_in(run: Path) -> str | None:
 def _trained(checkpoint: Path) -> bool:
     try:
         return read_checkpoint_meta(checkpoint).training is not None
-    except FileFormatError:  # a damaged checkpoint may come from training
+    except FileFormatError:  # a damaged checkpoint may have been written by training
         return True
 
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise TinyNNValueError(f"{path} is a link to {path.readlink()}, which does not exist; use another name")
+        raise TinyNNValueError(f"{path} is a link to {path.readlink()}, which does not exist; use another path")
     if not path.exists():
         return
     if not path.is_dir():
-        raise TinyNNValueError(f"{path} exists and is not a folder; use another name")
+        raise TinyNNValueError(f"{path} exists and is not a folder; use another path")
     ours = (path / CHECKPOINTS).is_dir() or (path / LATEST).exists()
     if not ours and any(path.iterdir()):
-        raise TinyNNValueError(f"{path} exists and is not a run; use a new or an empty folder")
+        raise TinyNNValueError(f"{path} exists and is not a run; use a new or empty folder")
 
 
 def _remove(checkpoints: Path, names: list[str]) -> None:
-    """Remove checkpoints. They are renamed first, so that no incomplete checkpoint is ever seen under its name."""
+    """Remove checkpoints. Rename them first, so that a folder with the name of a checkpoint is always complete."""
     removed = [(checkpoints / name, checkpoints / f"{_TEMPORARY}{os.getpid()}-{name}") for name in names]
     for checkpoint, temporary in removed:
         checkpoint.rename(temporary)
