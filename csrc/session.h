@@ -84,6 +84,9 @@ struct tnn_session {
     struct tnn_table      nodes;
     struct tnn_block    * blocks_c; /* other memory of this generation, from tnn__graph_alloc */
     struct ggml_cgraph  * gf;
+    struct ggml_cgraph  * second;       /* the second forward graph; NULL: tnn_realize_b was never called */
+    bool                  second_built; /* tnn_realize_b succeeded */
+    struct ggml_cgraph  * current;      /* the realized forward graph whose tensors have memory: gf or second. NULL: neither */
     struct ggml_cgraph  * gb;
     /* Left by a tnn_build_backward that ran out of memory; the next call uses it again. */
     struct ggml_cgraph  * gb_unfinished;

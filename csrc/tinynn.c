@@ -164,13 +164,17 @@ static bool start_process(void) {
 
 /* ------------------------------------------------------------------ sessions */
 
-tnn_session * tnn_session_new(int32_t kind) {
+static tnn_session * new_session(const char * call, int32_t kind, int32_t device) {
     static atomic_uint_fast64_t next_serial = 1;
-    t_call       = "tnn_session_new";
+    t_call       = call;
     t_code       = TNN_OK;
     t_message[0] = '\0';
     if (kind != 0) {
         tnn__fail(NULL, TNN_E_VALUE, "kind = %d is unknown; 0 (CPU) is the only backend", (int) kind);
+        return NULL;
+    }
+    if (device != 0) {
+        tnn__fail(NULL, TNN_E_VALUE, "device = %d is unknown; the CPU has only device 0", (int) device);
         return NULL;
     }
     if (!start_process()) {
@@ -190,6 +194,14 @@ tnn_session * tnn_session_new(int32_t kind) {
     s->n_threads  = tnn_available_cores();
     s->update     = true;
     return s;
+}
+
+tnn_session * tnn_session_new(int32_t kind) {
+    return new_session(__func__, kind, 0);
+}
+
+tnn_session * tnn_session_new_on(int32_t kind, int32_t device) {
+    return new_session(__func__, kind, device);
 }
 
 void tnn_session_free(tnn_session * s) {
@@ -239,6 +251,10 @@ int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe)
         s->n_threads = n;
     }
     return TNN_OK;
+}
+
+const char * tnn_backend_name(tnn_session * s) {
+    return tnn__enter(s, __func__) ? "CPU" : NULL;
 }
 
 int64_t tnn_session_n_threads(tnn_session * s) {

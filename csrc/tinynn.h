@@ -27,6 +27,8 @@
  *   - A heading "---- name ----" begins a group of calls: the module toynn.tinynn.calls.name.
  *   - If the first sentence ends with ", or none", the call may return None in Python (in C, 0 or NULL and TNN_OK).
  *   - The comment after an argument describes it. If it starts with "optional", the tensor may be left out (0 or None).
+ *     If it starts with "default V:", the argument is a keyword in Python, with that default.
+ *   - In the groups flags and introspection, a call on a tensor t takes only the tensor in Python, which knows its session.
  *   - Lines that start with an error code describe errors of the call, besides those that the heading states.
  */
 #ifndef TINYNN_H
@@ -83,6 +85,8 @@ TNN_API int64_t tnn_available_memory(void);
 /* ---- session ---- A session owns the weights, and one graph at a time over them. */
 /* Return a new session; kind 0 is the CPU. On failure return NULL; tnn_last_error(NULL) has the error of the thread. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
+/* Return a new session on the device with that number; the CPU has only device 0. Fails as tnn_session_new does. */
+TNN_API tnn_session * tnn_session_new_on(int32_t kind, int32_t device);
 TNN_API void tnn_session_free(tnn_session * s); /* Free everything that the session owns. NULL is allowed. */
 /* Return the message of the last call on s if it failed, else "". It is valid until the next call. */
 TNN_API const char * tnn_last_error(const tnn_session * s);
@@ -95,6 +99,7 @@ TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return the numbe
 /* Set the number of threads that compute: 1 to tnn_available_cores(), which is the default, or up to 512 if
  * oversubscribe is not 0 (slow, for tests). Results do not depend on it. */
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
+TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
 /* Return the size of the weights buffer in bytes; 0 before it is allocated. */
 TNN_API int64_t tnn_session_weights_nbytes(tnn_session * s);
@@ -109,16 +114,26 @@ TNN_API int tnn_reset_for_rebuild(tnn_session * s);
  * computes.
  *
  * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
-TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t ne0); /* Declare a weight [ne0]. */
-/* Declare a weight [ne0, ne1]: a row-major (ne1, ne0) matrix. */
-TNN_API tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1);
-/* Declare a weight [ne0, ne1, ne2]. */
-TNN_API tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1, int64_t ne2);
-/* Declare ids that outlive the graph, i32 [ne0]. */
-TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t ne0);
-/* Declare a weight [ne0, ne1] of dtype TNN_F32, TNN_F16 or TNN_BF16.
+TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n); /* Declare a weight [n]. */
+/* Declare a weight, a row-major (rows, cols) matrix: its shape is [cols, rows]. */
+TNN_API tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t rows, int64_t cols);
+/* Declare a weight of ne2 row-major (rows, cols) matrices: its shape is [cols, rows, ne2]. */
+TNN_API tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne2, int64_t rows, int64_t cols);
+/* Declare a weight of ne3 times ne2 row-major (rows, cols) matrices: its shape is [cols, rows, ne2, ne3]. */
+TNN_API tnn_tensor tnn_input_4d_f32_persistent(tnn_session * s, int64_t ne3, int64_t ne2, int64_t rows, int64_t cols);
+/* Declare ids that outlive the graph, i32 [n]. */
+TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t n);
+/* Declare a weight of dtype TNN_F32, TNN_F16 or TNN_BF16, a row-major (rows, cols) matrix: its shape is [cols, rows].
  * TNN_E_TYPE: another dtype. */
-TNN_API tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, int64_t ne1);
+TNN_API tnn_tensor tnn_input_2d_persistent_typed(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype);
+/* Declare a weight [n] for the frequency factors of tnn_rope_ext. They are zero until uploaded, and dividing by them
+ * gives infinite angles: upload them before the graph computes. */
+TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
+/* Return how many bytes n elements of a row take in a dtype of ggml, for example 0 (F32) or 8 (Q8_0). It needs no
+ * session and leaves no message.
+ * TNN_E_TYPE: an unknown dtype.
+ * TNN_E_VALUE: n is not a positive multiple of the dtype's block, or above 2^31 - 1. */
+TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
 /* Attach a file whose pages the mmap calls below use as weights. Several files can be attached; those calls use the last
  * one. Attaching a file again makes it the last one. The mapping must stay until the session is freed. If the file is
  * changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the process survives.
@@ -155,12 +170,12 @@ TNN_API tnn_tensor tnn_input_3d_persistent_mmap(tnn_session * s,
  * TNN_E_MEMORY: the memory cannot be allocated; the session stays as it was.
  * TNN_E_STATE: the weights are finalized already. */
 TNN_API int tnn_finalize_weights(tnn_session * s);
-TNN_API tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t ne0); /* Declare an input of the graph, [ne0]. */
-/* Declare an input of the graph, [ne0, ne1]. */
-TNN_API tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t ne0, int64_t ne1);
-TNN_API tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0); /* Declare an input of the graph, i32 [ne0]. */
-/* Declare an input of the graph, i32 [ne0]: the reference's second name for tnn_input_1d_i32. */
-TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0);
+TNN_API tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t n); /* Declare an input of the graph, [n]. */
+/* Declare an input of the graph, a row-major (rows, cols) matrix: its shape is [cols, rows]. */
+TNN_API tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t rows, int64_t cols);
+TNN_API tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t n); /* Declare an input of the graph, i32 [n]. */
+/* Declare an input of the graph, i32 [n]: the reference's second name for tnn_input_1d_i32. */
+TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t n);
 
 /* ---- data ---- Copy values between arrays and tensors. ne0 varies fastest. n must be the tensor's number of elements.
  * */
@@ -211,16 +226,16 @@ TNN_API tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_pa
 TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     tnn_tensor    x,            /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
-    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
     int32_t       n_dims,       /* the number of the d dimensions that are rotated */
-    int32_t       mode,         /* which dimensions are paired. 0: neighbours; 2 (NEOX): those n_dims/2 apart */
-    int32_t       n_ctx_orig,   /* context length of the original training, for YaRN */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
     float         ext_factor,   /* above 0: YaRN */
     float         attn_factor,  /* factor of the cosines and sines */
     float         beta_fast,    /* of YaRN */
-    float         beta_slow);   /* of YaRN */
+    float         beta_slow,    /* of YaRN */
+    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
+    int32_t       mode,         /* default 2: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours */
+    int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
 /* Return the concatenation of a and b along dimension dim. It consists of two SETs of ggml and has a derivative. The
@@ -349,10 +364,21 @@ TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return t
 /* ---- forward ---- Allocate and run a graph without gradients. */
 /* Expand the forward graph of out and allocate it. This can be done once, until tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
+/* Expand the graph of a node that out does not depend on, so that it is computed too, for example a tnn_cpy into a
+ * weight. Call it before tnn_realize, once for each such node; they are computed first, in the order of the calls. */
+TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
 /* Run the forward graph. If it raises, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
  * TNN_E_VALUE: an id is out of range. */
 TNN_API int tnn_compute(tnn_session * s);
+/* Build a second forward graph, of out, from nodes appended before or after tnn_realize. Then nothing can be appended.
+ * Only one of the two graphs has memory: at first the first one. */
+TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
+/* Give the memory to the first forward graph. The values of the other graph's inputs and results are lost, so upload the
+ * inputs again; weights keep theirs. Does nothing if the first graph has the memory already. */
+TNN_API int tnn_switch_a(tnn_session * s);
+TNN_API int tnn_switch_b(tnn_session * s); /* Give the memory to the second forward graph, as tnn_switch_a does. */
+TNN_API int tnn_compute_b(tnn_session * s); /* Run the second forward graph. Fails as tnn_compute does. */
 
 /* ---- train ---- Build, allocate and run a graph with its backward pass and its optimizer. */
 /* Expand the forward graph of the loss without allocating it. */
@@ -410,6 +436,8 @@ TNN_API int64_t tnn_tensor_nelements(tnn_session * s, tnn_tensor t); /* Return t
 TNN_API int64_t tnn_tensor_dtype(tnn_session * s, tnn_tensor t);
 /* Return the sum of the flags: 1 input, 2 output, 4 parameter, 8 loss. */
 TNN_API int64_t tnn_tensor_flags(tnn_session * s, tnn_tensor t);
+/* Return ggml's number of the operator that computes the tensor; 0 (NONE) for an input. */
+TNN_API int64_t tnn_tensor_op(tnn_session * s, tnn_tensor t);
 /* Return ggml's name of the operator that computes the tensor; "NONE" for an input. */
 TNN_API const char * tnn_tensor_op_name(tnn_session * s, tnn_tensor t);
 /* Return operand i of t, or none.

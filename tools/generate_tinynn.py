@@ -124,7 +124,9 @@ def docstring(call: Call) -> str:
 
 
 def _described(comment: str) -> str:
-    """Return the comment of an argument. A comment "optional, X: Y" becomes "X, or none: Y"."""
+    """Return the comment of an argument, without a default. "optional, X: Y" becomes "X, or none: Y"."""
+    if comment.startswith("default "):
+        return comment.partition(": ")[2]
     if not comment.startswith("optional"):
         return comment
     what, colon, rest = comment.removeprefix("optional, ").partition(":")
@@ -155,9 +157,11 @@ class Source:
     def __init__(self, call: Call) -> None:
         self.call = call
         self.uses: set[tuple[str, str]] = set()
-        self.parameters = [f"s: {self._session('Session')}"] if call.of_session else []
+        self.parameters = [f"s: {self._session('Session')}"] if call.of_session and not call.of_tensor else []
         self.values: list[str] = []
         self.statements: list[str] = []
+        if call.of_tensor:
+            self.statements.append(f'    s = {self._session("session_of")}("t", t)')
         arguments = list(call.arguments[call.of_session :])
         while arguments:
             self._add(arguments.pop(0), arguments)
@@ -175,8 +179,14 @@ class Source:
     def _add(self, one: Argument, following: list[Argument]) -> None:
         """Add an argument. If it is a list of tensors, take its length from the following arguments."""
         name = one.name
-        if one.optional:
-            default = " = None" if all(other.optional for other in following) else ""
+        if one.default is not None:
+            kind, check = CHECKS[one.type]
+            if "*" not in self.parameters:
+                self.parameters.append("*")
+            self.parameters.append(f"{name}: {kind} = {one.default}")
+            self.values.append(f'{self._use("toynn.arguments", check)}("{name}", {name})')
+        elif one.optional:
+            default = " = None" if all(other.optional or other.default for other in following) else ""
             self.parameters.append(f"{name}: {self._session('Tensor')} | None{default}")
             self.values.append(f'{self._session("optional_handle")}(s, "{name}", {name})')
         elif one.type == "tnn_tensor":

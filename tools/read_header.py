@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pycparser import c_ast, c_parser
@@ -34,6 +34,12 @@ class Argument:
         """Return whether the argument is a tensor that may be left out."""
         return self.type == "tnn_tensor" and self.comment.startswith("optional")
 
+    @property
+    def default(self) -> str | None:
+        """Return the value that Python passes if the keyword is left out, or None if it is not a keyword."""
+        found = re.match(r"default (\S+):", self.comment)
+        return found[1] if found else None
+
 
 @dataclass(frozen=True)
 class Call:
@@ -43,6 +49,13 @@ class Call:
     result: str
     arguments: tuple[Argument, ...]
     comment: str
+    group: str = ""
+
+    @property
+    def of_tensor(self) -> bool:
+        """Return whether the call takes only a tensor in Python: it is about one tensor, which knows its session."""
+        tensor = [(one.name, one.type) for one in self.arguments[1:2]] == [("t", "tnn_tensor")]
+        return self.group in ("flags", "introspection") and self.of_session and tensor
 
     @property
     def of_session(self) -> bool:
@@ -143,7 +156,9 @@ def read_header(text: str) -> Header:
     groups = []
     for i, (line, name, comment) in enumerate(headings):
         end = headings[i + 1][0] if i + 1 < len(headings) else len(lines) + 1
-        groups.append(Group(name, comment, tuple(call for at, call in calls.items() if line < at < end)))
+        groups.append(
+            Group(name, comment, tuple(replace(call, group=name) for at, call in calls.items() if line < at < end))
+        )
     if outside := [call.name for line, call in calls.items() if not headings or line < headings[0][0]]:
         raise ValueError(f"{outside[0]} is before the first heading")
     return Header(tuple(groups), tuple(constants))

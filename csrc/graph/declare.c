@@ -10,15 +10,16 @@
 
 /* Checks the sizes of a new tensor: every dimension is at least 1, and the number of elements fits an int. */
 static bool check_sizes(tnn_session * s, const int64_t * ne, int n_dims) {
+    static const char * const names[] = { "cols", "rows", "ne2", "ne3" };
     int64_t elements = 1;
     for (int i = 0; i < n_dims; i++) {
         if (ne[i] < 1) {
-            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld must be at least 1", i, (long long) ne[i]);
+            tnn__fail(s, TNN_E_VALUE, "%s = %lld must be at least 1", n_dims == 1 ? "n" : names[i], (long long) ne[i]);
             return false;
         }
         if (ne[i] > TNN_MAX_ELEMENTS / elements) {
-            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld makes the tensor larger than 2^31 - 1 elements, ggml's limit", i,
-                      (long long) ne[i]);
+            tnn__fail(s, TNN_E_VALUE, "%s = %lld makes the tensor larger than 2^31 - 1 elements, ggml's limit",
+                      n_dims == 1 ? "n" : names[i], (long long) ne[i]);
             return false;
         }
         elements *= ne[i];
@@ -91,28 +92,33 @@ static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum gg
     return h;
 }
 
-tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t ne0) {
-    const int64_t ne[] = { ne0 };
+tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
     return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 1);
 }
 
-tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1) {
-    const int64_t ne[] = { ne0, ne1 };
+tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t rows, int64_t cols) {
+    const int64_t ne[] = { cols, rows };
     return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 2);
 }
 
-tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne0, int64_t ne1, int64_t ne2) {
-    const int64_t ne[] = { ne0, ne1, ne2 };
+tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne2, int64_t rows, int64_t cols) {
+    const int64_t ne[] = { cols, rows, ne2 };
     return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 3);
 }
 
-tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t ne0) {
-    const int64_t ne[] = { ne0 };
+tnn_tensor tnn_input_4d_f32_persistent(tnn_session * s, int64_t ne3, int64_t ne2, int64_t rows, int64_t cols) {
+    const int64_t ne[] = { cols, rows, ne2, ne3 };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 4);
+}
+
+tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
     return declare_persistent(s, __func__, GGML_TYPE_I32, ne, 1);
 }
 
-tnn_tensor tnn_input_2d_persistent(tnn_session * s, int32_t dtype, int64_t ne0, int64_t ne1) {
-    const int64_t ne[] = { ne0, ne1 };
+tnn_tensor tnn_input_2d_persistent_typed(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype) {
+    const int64_t ne[] = { cols, rows };
     if (dtype != TNN_F32 && dtype != TNN_F16 && dtype != TNN_BF16) {
         if (tnn__enter(s, __func__)) {
             tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32), 1 (F16) or 30 (BF16)", (int) dtype);
@@ -170,6 +176,11 @@ tnn_tensor tnn_input_2d_persistent_mmap(tnn_session * s, int64_t rows, int64_t c
 tnn_tensor tnn_input_3d_persistent_mmap(tnn_session * s, int64_t matrices, int64_t rows, int64_t cols, int32_t dtype, int64_t offset) {
     const int64_t ne[] = { cols, rows, matrices };
     return declare_mapped(s, __func__, dtype, offset, ne, 3);
+}
+
+tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
+    return declare_persistent(s, __func__, GGML_TYPE_F32, ne, 1);
 }
 
 int tnn_finalize_weights(tnn_session * s) {
@@ -235,8 +246,8 @@ bool tnn__reserve_nodes(tnn_session * s, int n) {
         tnn__fail_stage(s, "a graph can be built only after tnn_finalize_weights");
         return false;
     }
-    if (s->stage == TNN_STAGE_FORWARD_REALIZED || s->stage == TNN_STAGE_BACKWARD_REALIZED) {
-        tnn__fail_stage(s, "nodes can be appended only before the graph is realized");
+    if (s->stage == TNN_STAGE_BACKWARD_REALIZED || s->second_built) { /* after tnn_realize they belong to the second forward graph */
+        tnn__fail_stage(s, "nodes can be appended only before the last graph is realized");
         return false;
     }
     if (!open_compute_context(s)) {
@@ -263,22 +274,33 @@ static tnn_tensor declare_input(tnn_session * s, const char * call, enum ggml_ty
     return h;
 }
 
-tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t ne0) {
-    const int64_t ne[] = { ne0 };
+tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
     return declare_input(s, __func__, GGML_TYPE_F32, ne, 1);
 }
 
-tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t ne0, int64_t ne1) {
-    const int64_t ne[] = { ne0, ne1 };
+tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t rows, int64_t cols) {
+    const int64_t ne[] = { cols, rows };
     return declare_input(s, __func__, GGML_TYPE_F32, ne, 2);
 }
 
-tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t ne0) {
-    const int64_t ne[] = { ne0 };
+tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
     return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
 }
 
-tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t ne0) {
-    const int64_t ne[] = { ne0 };
+tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t n) {
+    const int64_t ne[] = { n };
     return declare_input(s, __func__, GGML_TYPE_I32, ne, 1);
+}
+
+int64_t tnn_row_size(int32_t dtype, int64_t n) {
+    const bool known = dtype >= 0 && dtype < GGML_TYPE_COUNT && ggml_blck_size((enum ggml_type) dtype) > 0;
+    if (!known || ggml_type_size((enum ggml_type) dtype) == 0) {
+        return -TNN_E_TYPE;
+    }
+    if (n < 1 || n > TNN_MAX_ELEMENTS || n % ggml_blck_size((enum ggml_type) dtype) != 0) {
+        return -TNN_E_VALUE;
+    }
+    return (int64_t) ggml_row_size((enum ggml_type) dtype, n);
 }

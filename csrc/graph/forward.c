@@ -54,14 +54,10 @@ int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor 
     return TNN_OK;
 }
 
-int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
+int tnn__expand_for(tnn_session * s, struct ggml_cgraph ** graph, const char * arg, tnn_tensor out) {
     struct ggml_tensor * t = tnn__tensor(s, arg, out);
     if (t == NULL) {
         return s->code;
-    }
-    if (s->stage != TNN_STAGE_BUILD) {
-        return tnn__fail_stage(s, "a forward graph can be built only once; call tnn_reset_for_rebuild to build "
-                                  "another");
     }
     if (tnn__is_persistent(t) || t->op == GGML_OP_NONE) {
         return tnn__fail(s, TNN_E_VALUE, "%s (%s) is an input; it must be the result of an operator",
@@ -69,20 +65,51 @@ int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
     }
     /* An earlier call that ran out of memory left its graph, which is used again: the context has memory for one graph
      * only. */
-    if (s->gf == NULL) {
-        s->gf = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
+    if (*graph == NULL) {
+        *graph = ggml_new_graph_custom(s->ctx_c, (size_t) (s->capacity + s->weights.n), false);
     }
-    const int rc = tnn__expand(s, s->gf, t);
+    const int n_nodes = (*graph)->n_nodes;
+    const int rc      = tnn__expand(s, *graph, t);
+    if (rc != TNN_OK) {
+        tnn__truncate(*graph, n_nodes);
+    }
+    return rc;
+}
+
+void tnn__truncate(struct ggml_cgraph * graph, int n_nodes) {
+    ggml_graph_clear(graph);
+    for (int i = 0; i < n_nodes; i++) { /* a node's operands come before it, so each call appends the node itself, at the place it had */
+        ggml_build_forward_expand(graph, graph->nodes[i]);
+    }
+}
+
+int tnn__build_forward(tnn_session * s, tnn_tensor out, const char * arg) {
+    if (s->stage != TNN_STAGE_BUILD) {
+        return tnn__tensor(s, arg, out) == NULL ? s->code
+             : tnn__fail_stage(s, "a forward graph can be built only once; call tnn_reset_for_rebuild to build another");
+    }
+    const int rc = tnn__expand_for(s, &s->gf, arg, out);
     if (rc == TNN_OK) {
         s->stage = TNN_STAGE_FORWARD_BUILT;
     }
     return rc;
 }
 
+int tnn_add_to_graph(tnn_session * s, tnn_tensor t) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BUILD) {
+        return tnn__tensor(s, "t", t) == NULL ? s->code : tnn__fail_stage(s, "a node can be added to the graph only before it is built");
+    }
+    return tnn__expand_for(s, &s->gf, "t", t);
+}
+
 int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
     }
+    const int n_nodes = s->gf != NULL ? s->gf->n_nodes : 0; /* of tnn_add_to_graph */
     int rc = tnn__build_forward(s, out, "out");
     if (rc != TNN_OK) {
         return rc;
@@ -97,12 +124,13 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (rc != TNN_OK) { /* undo everything, so that the caller can repeat the call */
         t->flags    = flags;
         root->flags = root_flags;
-        ggml_graph_clear(s->gf);
+        tnn__truncate(s->gf, n_nodes);
         s->stage = TNN_STAGE_BUILD;
         return rc;
     }
     tnn__losses_seal(s->gf);
-    s->stage = TNN_STAGE_FORWARD_REALIZED;
+    s->stage   = TNN_STAGE_FORWARD_REALIZED;
+    s->current = s->gf;
     return TNN_OK;
 }
 
@@ -112,6 +140,9 @@ int tnn_compute(tnn_session * s) {
     }
     if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
         return tnn__fail_stage(s, "tnn_compute can be called only after tnn_realize");
+    }
+    if (s->current != s->gf) {
+        return tnn__fail(s, TNN_E_STATE, "the first forward graph has no memory; call tnn_switch_a and upload its inputs first");
     }
     return tnn__run(s, s->gf, NULL);
 }

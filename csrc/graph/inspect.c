@@ -55,6 +55,11 @@ int64_t tnn_tensor_flags(tnn_session * s, tnn_tensor t) {
     return x != NULL ? (int64_t) x->flags & (TNN_FLAG_INPUT | TNN_FLAG_OUTPUT | TNN_FLAG_PARAM | TNN_FLAG_LOSS) : failed(s);
 }
 
+int64_t tnn_tensor_op(tnn_session * s, tnn_tensor t) {
+    const struct ggml_tensor * x = inspected(s, __func__, t);
+    return x != NULL ? (int64_t) (tnn__is_loss_node(x) ? GGML_OP_CROSS_ENTROPY_LOSS : x->op) : failed(s);
+}
+
 const char * tnn_tensor_name(tnn_session * s, tnn_tensor t) {
     const struct ggml_tensor * x = inspected(s, __func__, t);
     return x != NULL ? ggml_get_name(x) : NULL;
@@ -82,7 +87,7 @@ tnn_tensor tnn_tensor_src(tnn_session * s, tnn_tensor t, int32_t i) {
 }
 
 static struct ggml_cgraph * current_graph(const tnn_session * s) {
-    return s->gb != NULL ? s->gb : s->gf;
+    return s->gb != NULL ? s->gb : s->current != NULL ? s->current : s->gf;
 }
 
 int64_t tnn_graph_n_nodes(tnn_session * s) {

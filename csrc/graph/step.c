@@ -107,7 +107,10 @@ int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n) {
         return tnn__fail(s, TNN_E_STATE, "call tnn_graph_reset or tnn_graph_reset_grads_only before each "
                                          "tnn_compute_profiled of a training graph");
     }
-    struct ggml_cgraph * graph = backward ? s->gb : s->gf;
+    struct ggml_cgraph * graph = backward ? s->gb : s->current;
+    if (graph == NULL) {
+        return tnn__fail(s, TNN_E_STATE, "neither forward graph has memory; call tnn_switch_a or tnn_switch_b first");
+    }
     if (n != ggml_graph_n_nodes(graph) || seconds == NULL) {
         return tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of nodes, %d",
                          (long long) n, ggml_graph_n_nodes(graph));

@@ -36,6 +36,9 @@ void tnn__release_graphs(tnn_session * s) {
     s->ctx_c         = NULL;
     s->mem_c         = NULL;
     s->gf            = NULL;
+    s->second        = NULL;
+    s->current       = NULL;
+    s->second_built  = false;
     s->gb            = NULL;
     s->gb_unfinished = NULL;
     s->nodes.n       = 0;

@@ -17,9 +17,9 @@ tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past) {
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_diag_mask_inf(s->ctx_c, x, n_past)) : 0;
 }
 
-tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, tnn_tensor freq_factors, int32_t n_dims,
-                        int32_t mode, int32_t n_ctx_orig, float freq_base, float freq_scale, float ext_factor,
-                        float attn_factor, float beta_fast, float beta_slow) {
+tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, int32_t n_dims, float freq_base, float freq_scale,
+                        float ext_factor, float attn_factor, float beta_fast, float beta_slow, tnn_tensor freq_factors,
+                        int32_t mode, int32_t n_ctx_orig) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }

@@ -46,7 +46,7 @@ def opened(n_threads):
         nn.tnn_fused_linear(s, small, [small]), nn.tnn_gelu(s, w), nn.tnn_fused_swiglu(s, w),
     ]
     for result in results:
-        nn.tnn_set_output(s, result)
+        nn.tnn_set_output(result)
     nn.tnn_realize(s, nn.tnn_concat_n(s, [nn.tnn_sum(s, result) for result in results], 0))
     nn.upload_row_major(s, small, SMALL)
     nn.upload_row_major(s, w, VALUES)
@@ -113,10 +113,10 @@ import numpy as np
 from toynn import tinynn as nn
 libm = ctypes.CDLL(ctypes.util.find_library("m"))
 s = nn.Session(n_threads=2, oversubscribe=True)
-w, half = nn.tnn_input_2d_f32_persistent(s, 64, 64), nn.tnn_input_2d_persistent(s, nn.TNN_F16, 64, 64)
+w, half = nn.tnn_input_2d_f32_persistent(s, 64, 64), nn.tnn_input_2d_persistent_typed(s, 64, 64, nn.TNN_F16)
 nn.tnn_finalize_weights(s)
 root = nn.tnn_sqrt(s, w)
-nn.tnn_set_output(s, root)
+nn.tnn_set_output(root)
 nn.tnn_realize(s, root)
 numbers = np.full((64, 64), -1e30, dtype=np.float32)
 nn.upload_row_major(s, w, numbers)

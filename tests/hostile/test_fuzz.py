@@ -25,8 +25,9 @@ SESSION, READERS = fuzz_rounds.__file__, fuzz_interop.__file__
 # Calls that need a whole array of the right size. Every round makes them, but does not count them (Round.feed,
 # Round.contents).
 MOVERS = {
-    "download_row_major", "tnn_download_to_int_array", "tnn_upload_from_int_array", "upload_int_array",
-    "upload_row_major",
+    "download_row_major", "download_to_mat", "download_matmul", "tnn_download_to_int_array",
+    "tnn_upload_from_float_array", "tnn_upload_from_int_array", "upload_int_array", "upload_row_major",
+    "upload_transposed",
 }  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def test_a_round_depends_only_on_its_seed_and_rounds_reach_both_kinds_of_operato
     class Watched(Round):
         def record_contents(self) -> None:
             s = self.session
-            ops.update(nn.tnn_tensor_op_name(s, nn.tnn_graph_node(s, i)) for i in range(nn.tnn_graph_n_nodes(s)))
+            ops.update(nn.tnn_tensor_op_name(nn.tnn_graph_node(s, i)) for i in range(nn.tnn_graph_n_nodes(s)))
             super().record_contents()
 
     for seed in range(300):

@@ -82,7 +82,7 @@ def s() -> Any:
 
 @pytest.fixture
 def w(s: Session) -> Tensor:
-    tensor = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+    tensor = nn.tnn_input_2d_f32_persistent(s, 3, 4)
     nn.tnn_finalize_weights(s)
     return tensor
 
@@ -164,7 +164,7 @@ def test_an_upload_whose_array_closes_the_session_is_refused() -> None:
 
     for upload in (nn.tnn_upload_from_float_array, nn.upload_row_major):
         session = Session(n_threads=1)
-        w = nn.tnn_input_2d_f32_persistent(session, 4, 3)
+        w = nn.tnn_input_2d_f32_persistent(session, 3, 4)
         nn.tnn_finalize_weights(session)
         with pytest.raises(SessionError, match="closed"):
             upload(session, w, Closing())
@@ -173,14 +173,14 @@ def test_an_upload_whose_array_closes_the_session_is_refused() -> None:
 def test_a_dtype_changed_during_the_call_does_not_change_the_checked_length() -> None:
     """During the call, an array of four int32 becomes sixteen int8. C must still read only four integers."""
     with Session(n_threads=1) as s:
-        table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 1, 4) for _ in range(4))
-        nn.tnn_set_param(s, table)
+        table, head, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 1) for _ in range(4))
+        nn.tnn_set_param(table)
         nn.tnn_finalize_weights(s)
         ids, targets, hp = nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_i32(s, 16), nn.tnn_input_1d_f32(s, 7)
         logits = nn.tnn_fused_linear(s, nn.tnn_get_rows(s, table, ids), [head])
         loss = nn.tnn_fused_cross_entropy(s, logits, targets, -1)
-        nn.tnn_set_output(s, loss)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_output(loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         step = nn.tnn_fused_adamw(s, table, nn.tnn_tensor_grad(s, table), m, v, hp)
@@ -224,10 +224,10 @@ def test_overridden_methods_of_a_str_subclass_have_no_effect(s: Session, w: Tens
     class Nameless(metaclass=Meta):
         pass
 
-    nn.tnn_tensor_set_name(s, w, Loud("w"))
+    nn.tnn_tensor_set_name(w, Loud("w"))
     assert w.name == "w"
     with pytest.raises(TinyNNValueError, match=r"^name must not contain a NUL"):
-        nn.tnn_tensor_set_name(s, w, Loud("a\0b"))
+        nn.tnn_tensor_set_name(w, Loud("a\0b"))
     with pytest.raises(TinyNNValueError, match=r"^name must be one of"):
         nn.tnn_gemm_use_kernel(Loud("v9"))
     with pytest.raises(TinyNNTypeError, match=r"^factor must be a number"):

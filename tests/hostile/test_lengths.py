@@ -75,7 +75,7 @@ VALUES = {
 }
 
 s = Session(n_threads=1)
-ids, w = nn.tnn_input_1d_i32_persistent(s, 4), nn.tnn_input_2d_f32_persistent(s, 4, 3)
+ids, w = nn.tnn_input_1d_i32_persistent(s, 4), nn.tnn_input_2d_f32_persistent(s, 3, 4)
 nn.tnn_finalize_weights(s)
 fused, heads = realized(CFG), realized(CFG, layout="per_head")
 weights = weights_of(fused)

@@ -58,7 +58,7 @@ REPETITIONS = {
     "a graph that is rebuilt, with losses, kernels and refusals": """
         s = Session(n_threads=1)
         w = nn.tnn_input_2d_f32_persistent(s, 16, 16)
-        nn.tnn_set_param(s, w)
+        nn.tnn_set_param(w)
         nn.tnn_finalize_weights(s)
         def work():
             nn.tnn_reset_for_rebuild(s)
@@ -72,7 +72,7 @@ REPETITIONS = {
                     pass
                 else:
                     raise SystemExit("a wrong call was accepted")
-            nn.tnn_set_loss(s, loss)
+            nn.tnn_set_loss(loss)
             nn.tnn_build_forward_only(s, loss)
             nn.tnn_build_backward(s)
             nn.tnn_realize_backward(s)
@@ -159,7 +159,7 @@ def test_a_keyboard_interrupt_during_a_compute_is_raised_and_the_session_remains
         x = w
         for _ in range(12):
             x = nn.tnn_matmul(s, w, x)
-        nn.tnn_set_output(s, x)
+        nn.tnn_set_output(x)
         nn.tnn_realize(s, x)
         arrived = 0
         for _ in range(8):
@@ -239,7 +239,7 @@ def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
             s = Session(n_threads=1)
             w = nn.tnn_input_2d_f32_persistent(s, 8, 8)
             nn.tnn_finalize_weights(s)
-            lines, outcome = at_line(n, lambda: nn.tnn_tensor_nelements(s, w))
+            lines, outcome = at_line(n, lambda: nn.tnn_tensor_nelements(w))
             outcomes.add(outcome)
             if lines < n:
                 break
@@ -267,7 +267,7 @@ def test_threads_that_rebuild_compute_and_close_one_session_only_get_errors_of_t
                         with s.exclusive():
                             nn.tnn_reset_for_rebuild(s)
                             y = nn.tnn_scale(s, w, 2.0)
-                            nn.tnn_set_output(s, y)
+                            nn.tnn_set_output(y)
                             nn.tnn_realize(s, y)
                             nn.tnn_compute(s)
                             assert (nn.tnn_download(s, y) == 2).all()
@@ -337,13 +337,13 @@ def test_a_process_with_too_little_memory_gets_a_memory_error_and_no_signal(what
             if what == "plain":
                 s = Session(n_threads=2, oversubscribe=True)
                 w = [nn.tnn_input_2d_f32_persistent(s, 8, 8) for _ in range(1100)]
-                nn.tnn_set_param(s, w[0])
+                nn.tnn_set_param(w[0])
                 nn.tnn_finalize_weights(s)
                 x = w[0]
                 for _ in range(500):
                     x = nn.tnn_scale(s, x, 1.0)
                 loss = nn.tnn_sum(s, x)
-                nn.tnn_set_loss(s, loss)
+                nn.tnn_set_loss(loss)
                 nn.tnn_build_forward_only(s, loss)
                 nn.tnn_build_backward(s)
                 nn.tnn_realize_backward(s)

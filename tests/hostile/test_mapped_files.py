@@ -26,7 +26,7 @@ def attached(n_threads=2):
     w = nn.tnn_input_2d_persistent_mmap(s, N, N, nn.TNN_F32, 0)
     own = nn.tnn_input_1d_f32_persistent(s, 4)
     nn.tnn_finalize_weights(s)
-    x = nn.tnn_input_2d_f32(s, N, 64)
+    x = nn.tnn_input_2d_f32(s, 64, N)
     y = nn.tnn_matmul(s, w, x)
     nn.tnn_realize(s, y)
     nn.tnn_upload_from_float_array(s, x, np.ones((64, N)))

@@ -136,7 +136,7 @@ def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path:
         with LoRA(pin=True) as recipe:
             recipe.realize(base, model.shape, RANK, opts)
             engine, is_file = recipe.lora_cache, isinstance(base, GgufBase)
-            types = {nn.tnn_tensor_dtype(engine.sess, one) for one in engine.weights.values()}
+            types = {nn.tnn_tensor_dtype(one) for one in engine.weights.values()}
             assert types == ({nn.TNN_F32, int(kind)} if is_file else {nn.TNN_F32})
             recipe.step(range(t), range(t), labels, AdamW(lr=0.01).hp(1), True)
             heads = [engine.gradient(name) for name in engine.param_names() if "lora_b" in name]
@@ -274,7 +274,7 @@ def test_vectors_in_another_type_than_f32_are_copied_as_f32(tmp_path: Path) -> N
     with GgufBase(path) as base, LlamaSeqEngine() as engine:
         engine.realize_for_mmap(base, base.shape, 4, False, False, n_threads=1)
         np.testing.assert_array_equal(engine.download_weight("output_norm.weight"), half.astype(np.float32))
-        assert nn.tnn_tensor_dtype(engine.sess, engine.weights["output_norm.weight"]) == nn.TNN_F32
+        assert nn.tnn_tensor_dtype(engine.weights["output_norm.weight"]) == nn.TNN_F32
         assert np.isfinite(engine.forward(range(4))).all()
 
 

@@ -70,13 +70,13 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
 
     def row_losses(logits: F32, wanted: npt.NDArray[np.int64]) -> F32:
         with nn.Session(n_threads=2, oversubscribe=True) as s:
-            x = nn.tnn_input_2d_f32_persistent(s, n, len(wanted))
+            x = nn.tnn_input_2d_f32_persistent(s, len(wanted), n)
             targets = nn.tnn_input_1d_i32_persistent(s, len(wanted))
             nn.tnn_finalize_weights(s)
             mean = nn.tnn_fused_cross_entropy(s, x, targets, -1)
-            rows = nn.tnn_tensor_src(s, mean, 0)
+            rows = nn.tnn_tensor_src(mean, 0)
             assert rows is not None
-            nn.tnn_set_output(s, rows)
+            nn.tnn_set_output(rows)
             nn.tnn_realize(s, mean)
             nn.tnn_upload_from_float_array(s, x, logits)
             nn.upload_int_array(s, targets, wanted)
@@ -145,10 +145,10 @@ def test_other_per_head_logits_agree_within_rounding_and_differ_from_the_first_a
 def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
     """Return the result (rows, n) of a graph over 2d arrays."""
     with nn.Session(n_threads=1) as s:
-        inputs = [nn.tnn_input_2d_f32_persistent(s, a.shape[1], a.shape[0]) for a in arrays]
+        inputs = [nn.tnn_input_2d_f32_persistent(s, a.shape[0], a.shape[1]) for a in arrays]
         nn.tnn_finalize_weights(s)
         result = build(s, *inputs)
-        nn.tnn_set_output(s, result)
+        nn.tnn_set_output(result)
         nn.tnn_realize(s, result)
         for tensor, array in zip(inputs, arrays, strict=True):
             nn.tnn_upload_from_float_array(s, tensor, np.ascontiguousarray(array))

@@ -89,8 +89,8 @@ def test_globals_are_stepped_after_the_layers_in_the_order_of_their_declaration(
     stepped = []
     for i in range(nn.tnn_graph_n_nodes(engine.sess)):
         node = nn.tnn_graph_node(engine.sess, i)
-        if nn.tnn_tensor_op_name(engine.sess, node) == "OPT_STEP_ADAMW":
-            weight = nn.tnn_tensor_src(engine.sess, node, 0)
+        if nn.tnn_tensor_op_name(node) == "OPT_STEP_ADAMW":
+            weight = nn.tnn_tensor_src(node, 0)
             assert weight is not None
             stepped.append(weight.name)
     layers = [name for name in engine.weights if name.startswith("blk.")]

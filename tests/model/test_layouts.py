@@ -141,7 +141,7 @@ def built(shape: ModelShape, build: str) -> bytes:
     with Session(n_threads=1) as s:
         parameters = Parameters(s, shape, weights_by_head_of(shape))
         ids, positions = tnn_input_1d_i32_persistent(s, N), tnn_input_1d_i32_persistent(s, N)
-        x = tnn_input_2d_f32_persistent(s, shape.d_model, N)
+        x = tnn_input_2d_f32_persistent(s, N, shape.d_model)
         tnn_finalize_weights(s)
         parameters.draw(make_stream("lcg31", 0), 1.0)
         upload_int_array(s, ids, range(N))
@@ -182,7 +182,7 @@ def test_the_reference_s_functions_compute_its_block() -> None:
 
 def test_rope_at_position_0_rotates_nothing() -> None:
     with Session(n_threads=1) as s:
-        x, positions = tnn_input_2d_f32_persistent(s, 4, 1), tnn_input_1d_i32_persistent(s, 1)
+        x, positions = tnn_input_2d_f32_persistent(s, 1, 4), tnn_input_1d_i32_persistent(s, 1)
         tnn_finalize_weights(s)
         upload_row_major(s, x, [[1.0, 2.0, 3.0, 4.0]])
         upload_int_array(s, positions, [0])

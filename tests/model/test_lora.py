@@ -174,8 +174,8 @@ def test_adapters_are_stepped_layer_by_layer_and_head_by_head_first_a_then_b(rec
     stepped = []
     for i in range(nn.tnn_graph_n_nodes(s)):
         node = nn.tnn_graph_node(s, i)
-        if nn.tnn_tensor_op_name(s, node) == "OPT_STEP_ADAMW":
-            weight = nn.tnn_tensor_src(s, node, 0)
+        if nn.tnn_tensor_op_name(node) == "OPT_STEP_ADAMW":
+            weight = nn.tnn_tensor_src(node, 0)
             assert weight is not None
             stepped.append(weight.name)
     assert stepped == [

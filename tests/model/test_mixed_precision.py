@@ -55,7 +55,7 @@ def test_the_weights_and_their_moments_are_float32(weight_dtype: int) -> None:
     recipe, weights = realized(variant, weight_dtype)
     with recipe:
         engine = recipe.fs_cache
-        assert {nn.tnn_tensor_dtype(engine.sess, one) for one in engine.weights.values()} == {nn.TNN_F32}
+        assert {nn.tnn_tensor_dtype(one) for one in engine.weights.values()} == {nn.TNN_F32}
         for name, values in weights.items():
             np.testing.assert_array_equal(engine.download_weight(name), values.astype(np.float32))
         before = {name: engine.download_weight(name) for name in engine.weights}
@@ -73,8 +73,8 @@ def test_exactly_the_matrices_of_the_layers_are_rounded(weight_dtype: int) -> No
         s, cast = recipe.fs_cache.sess, set()
         for i in range(nn.tnn_graph_n_nodes(s)):
             node = nn.tnn_graph_node(s, i)
-            if nn.tnn_tensor_dtype(s, node) == weight_dtype and nn.tnn_tensor_op_name(s, node) == "CPY":
-                source = nn.tnn_tensor_src(s, node, 0)
+            if nn.tnn_tensor_dtype(node) == weight_dtype and nn.tnn_tensor_op_name(node) == "CPY":
+                source = nn.tnn_tensor_src(node, 0)
                 assert source is not None
                 cast.add(source.name)
         weights = recipe.fs_cache.weights

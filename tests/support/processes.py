@@ -20,7 +20,7 @@ def slowly_refused():
     """Return a session whose compute takes some time and then fails, because two ids name one row."""
     n = 4_000_000
     s = Session(n_threads=1)
-    w, r = (nn.tnn_input_2d_f32_persistent(s, 1, n) for _ in range(2))
+    w, r = (nn.tnn_input_2d_f32_persistent(s, n, 1) for _ in range(2))
     ids = nn.tnn_input_1d_i32_persistent(s, n)
     nn.tnn_finalize_weights(s)
     order = np.random.default_rng(0).permutation(n).astype(np.int32)

@@ -23,8 +23,8 @@ def declare(s: Session, array: npt.NDArray[Any]) -> Tensor:
     if len(ne) == 1:
         return nn.tnn_input_1d_f32_persistent(s, ne[0])
     if len(ne) == 2:
-        return nn.tnn_input_2d_f32_persistent(s, ne[0], ne[1])
-    return nn.tnn_input_3d_f32_persistent(s, ne[0], ne[1], ne[2])
+        return nn.tnn_input_2d_f32_persistent(s, ne[1], ne[0])
+    return nn.tnn_input_3d_f32_persistent(s, ne[2], ne[1], ne[0])
 
 
 def fill(s: Session, t: Tensor, array: npt.NDArray[Any]) -> None:

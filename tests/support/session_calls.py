@@ -6,6 +6,8 @@ plain operator needs no line; `is_plain` in tools/read_header.py defines which o
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,27 +27,27 @@ class Desk:
         self.m2 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.m3 = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.fourth = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        self.wide = nn.tnn_input_2d_f32_persistent(s, 12, 4)  # q, k and v together: 2 + 2*2 heads of size 2
-        self.cache = nn.tnn_input_2d_f32_persistent(s, 8, 16)
-        self.table = nn.tnn_input_2d_f32_persistent(s, 2, 4)
-        self.small = nn.tnn_input_2d_f32_persistent(s, 8, 2)
+        self.wide = nn.tnn_input_2d_f32_persistent(s, 4, 12)  # q, k and v together: 2 + 2*2 heads of size 2
+        self.cache = nn.tnn_input_2d_f32_persistent(s, 16, 8)
+        self.table = nn.tnn_input_2d_f32_persistent(s, 4, 2)
+        self.small = nn.tnn_input_2d_f32_persistent(s, 2, 8)
         self.square = nn.tnn_input_2d_f32_persistent(s, 2, 2)
         self.v = nn.tnn_input_1d_f32_persistent(s, 4)
         self.one = nn.tnn_input_1d_f32_persistent(s, 1)
         self.two = nn.tnn_input_1d_f32_persistent(s, 2)
         self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
         self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
-        self.half = nn.tnn_input_2d_persistent(s, nn.TNN_F16, 4, 4)
+        self.half = nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_F16)
         self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
         self.id = nn.tnn_input_1d_i32_persistent(s, 1)
-        nn.tnn_set_param(s, self.m)
+        nn.tnn_set_param(self.m)
         nn.tnn_finalize_weights(s)
 
     def train(self) -> None:
         """Build the backward graph of a fused graph."""
         s = self.s
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, self.m2, [self.m]), self.ids, -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
 
@@ -66,7 +68,7 @@ class Desk:
         nn.tnn_reset_for_rebuild(s)
         made = nn.tnn_scale(s, self.m, 1.0)
         row_of_cubes = nn.tnn_concat(s, self.cube, self.cube, 3)
-        inside = nn.tnn_tensor_src(s, nn.tnn_tensor_src(s, row_of_cubes, 0) or made, 0) or made
+        inside = nn.tnn_tensor_src(nn.tnn_tensor_src(row_of_cubes, 0) or made, 0) or made
         return [
             ("of another session", other),
             ("of a dropped graph", stale),
@@ -87,25 +89,37 @@ class Desk:
             ("made by an operator", made),
             ("one number", self.one),
             ("another vector", nn.tnn_input_1d_f32(s, 3)),
-            ("another matrix", nn.tnn_input_2d_f32(s, 3, 5)),
-            ("more rows", nn.tnn_input_2d_f32(s, 4, 5)),
-            ("fewer rows", nn.tnn_input_2d_f32(s, 4, 2)),
-            ("more columns", nn.tnn_input_2d_f32(s, 6, 4)),
+            ("another matrix", nn.tnn_input_2d_f32(s, 5, 3)),
+            ("more rows", nn.tnn_input_2d_f32(s, 5, 4)),
+            ("fewer rows", nn.tnn_input_2d_f32(s, 2, 4)),
+            ("more columns", nn.tnn_input_2d_f32(s, 4, 6)),
             ("three dimensions", self.cube),
             ("three other dimensions", nn.tnn_reshape_3d(s, self.cube, 4, 4, 2)),
             ("four dimensions", row_of_cubes),
             ("four dimensions of three", nn.tnn_concat_n(s, [self.cube] * 3, 3)),
             ("f16, three dimensions", nn.tnn_reshape_3d(s, self.half, 4, 2, 2)),
-            ("f16, another matrix", nn.tnn_cast(s, nn.tnn_input_2d_f32(s, 5, 4), nn.TNN_F16)),
+            ("f16, another matrix", nn.tnn_cast(s, nn.tnn_input_2d_f32(s, 4, 5), nn.TNN_F16)),
             ("f16, four dimensions", nn.tnn_cast(s, row_of_cubes, nn.TNN_F16)),
             ("bf16", nn.tnn_cast(s, self.m, nn.TNN_BF16)),
             ("seven of its m3", nn.tnn_view_1d(s, self.m3, 7, 0)),
             ("two of its m", nn.tnn_view_1d(s, self.m, 2, 0)),
             ("huge, a vector", nn.tnn_input_1d_f32(s, 2**31 - 1)),
-            ("huge, in rows of four", nn.tnn_input_2d_f32(s, 4, 2**28)),
-            ("huge, four rows", nn.tnn_input_2d_f32(s, 2**28, 4)),
+            ("huge, in rows of four", nn.tnn_input_2d_f32(s, 2**28, 4)),
+            ("huge, four rows", nn.tnn_input_2d_f32(s, 4, 2**28)),
             ("huge, i32", nn.tnn_input_1d_i32(s, 2**31 - 1)),
         ]
+
+
+def all_positional(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with its keyword arguments after the others, to be passed by position."""
+    keywords = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        split = len(arguments) - len(keywords)
+        return function(*arguments[:split], **dict(zip(keywords, arguments[split:], strict=True)))
+
+    return call
 
 
 Call = Callable[[Desk], tuple[Callable[..., Any], list[Any]]]
@@ -121,8 +135,11 @@ CALLS: dict[str, Call] = {
     "soft_max_ext without a mask": lambda d: (nn.tnn_soft_max_ext, [d.m, None, 0.5, 0.0]),
     "soft_max_ext of cubes": lambda d: (nn.tnn_soft_max_ext, [d.cube, d.cube, 0.5, 0.0]),
     "diag_mask_inf": lambda d: (nn.tnn_diag_mask_inf, [d.m, 0]),
-    "rope_ext": lambda d: (nn.tnn_rope_ext, [d.cube, d.ids, None, 4, 2, 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0]),
-    "rope_ext, YaRN": lambda d: (nn.tnn_rope_ext, [d.cube, d.ids, d.two, 4, 0, 64, 1e4, 1.0, 1.0, 1.0, 32.0, 1.0]),
+    "rope_ext": lambda d: (nn.tnn_rope_ext, [d.cube, d.ids, 4, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, None]),
+    "rope_ext, YaRN": lambda d: (
+        all_positional(nn.tnn_rope_ext),
+        [d.cube, d.ids, 4, 1e4, 1.0, 1.0, 1.0, 32.0, 1.0, d.two, 0, 64],
+    ),
     "flash_attn_ext": lambda d: (nn.tnn_flash_attn_ext, [d.cube, d.cube, d.cube, None, 0.5, 0.0, 0.0]),
     "flash_attn_ext, masked": lambda d: (
         nn.tnn_flash_attn_ext,
@@ -186,6 +203,7 @@ OTHERS: dict[str, Call] = {
     "tensor_nelements": lambda d: (nn.tnn_tensor_nelements, [d.m]),
     "tensor_dtype": lambda d: (nn.tnn_tensor_dtype, [d.m]),
     "tensor_flags": lambda d: (nn.tnn_tensor_flags, [d.m]),
+    "tensor_op": lambda d: (nn.tnn_tensor_op, [d.m]),
     "tensor_op_name": lambda d: (nn.tnn_tensor_op_name, [d.m]),
     "tensor_set_name": lambda d: (nn.tnn_tensor_set_name, [d.m, "a name"]),
     "tensor_src": lambda d: (nn.tnn_tensor_src, [nn.tnn_sum(d.s, d.m), 0]),
@@ -196,10 +214,20 @@ OTHERS: dict[str, Call] = {
 }
 
 
+def takes_session(function: Callable[..., Any]) -> bool:
+    """Return whether the first argument is a session; the calls that look at one tensor take only the tensor."""
+    return "s" in inspect.signature(function).parameters
+
+
+def make(function: Callable[..., Any], s: Session, arguments: list[Any]) -> Any:
+    """Make a call, with the session if it takes one."""
+    return function(s, *arguments) if takes_session(function) else function(*arguments)
+
+
 def attempt(function: Callable[..., Any], s: Session, arguments: list[Any]) -> str:
     """Make a call, and return its error message, or "" if there is none."""
     try:
-        function(s, *arguments)
+        make(function, s, arguments)
     except TinyNNError as error:
         return str(error)
     return ""

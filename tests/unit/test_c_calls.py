@@ -241,9 +241,9 @@ def test_a_stream_starts_as_exact_integer_arithmetic_says_for_any_seed(seed: int
 
 
 def test_an_unknown_tensor_type_is_refused_even_without_a_session(session: Any) -> None:
-    assert lib.tnn_input_2d_persistent(session, 2, 4, 4) == 0
+    assert lib.tnn_input_2d_persistent_typed(session, 4, 4, 2) == 0
     assert lib.tnn_last_error_code(session) == lib.TNN_E_TYPE
-    assert lib.tnn_input_2d_persistent(ffi.NULL, 2, 4, 4) == 0
+    assert lib.tnn_input_2d_persistent_typed(ffi.NULL, 4, 4, 2) == 0
     assert lib.tnn_last_error_code(ffi.NULL) == lib.TNN_E_STATE
 
 

@@ -111,25 +111,25 @@ def products(rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed:
         nn.tnn_upload_from_float_array(s, t, draw.standard_normal(shape, dtype=np.float32))
 
     with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
-        x = nn.tnn_input_2d_f32_persistent(s, k, rows)
-        ws = [nn.tnn_input_2d_f32_persistent(s, k, m) for m in ms]
+        x = nn.tnn_input_2d_f32_persistent(s, rows, k)
+        ws = [nn.tnn_input_2d_f32_persistent(s, m, k) for m in ms]
         bs = [nn.tnn_input_1d_f32_persistent(s, m) for m in ms] if bias else []
         nn.tnn_finalize_weights(s)
         for t in (x, *ws, *bs):
             upload(s, t, *reversed(t.ne))
-            nn.tnn_set_param(s, t)
+            nn.tnn_set_param(t)
         wanted = nn.tnn_input_1d_i32(s, rows)
         first = nn.tnn_fused_linear(s, x, ws, bs or None)
         second = nn.tnn_fused_linear(s, x, ws, None, first)
         loss = nn.tnn_fused_cross_entropy(s, second, wanted, -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         for t in (first, second, loss):
-            nn.tnn_set_output(s, t)
+            nn.tnn_set_output(t)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         grads = [nn.tnn_tensor_grad(s, t) for t in (x, *ws, *bs)]
         for t in grads:
-            nn.tnn_set_output(s, t)
+            nn.tnn_set_output(t)
         nn.tnn_realize_backward(s)
         nn.upload_int_array(s, wanted, draw.integers(sum(ms), size=rows))
         nn.tnn_graph_reset(s)

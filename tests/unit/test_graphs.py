@@ -28,14 +28,14 @@ class Desk:
         self.x = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.m, self.v = (nn.tnn_input_2d_f32_persistent(s, 4, 4) for _ in range(2))
         self.vector = nn.tnn_input_1d_f32_persistent(s, 4)
-        self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 3)
-        self.half = nn.tnn_input_2d_persistent(s, nn.TNN_F16, 4, 4)
+        self.cube = nn.tnn_input_3d_f32_persistent(s, 3, 2, 4)
+        self.half = nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_F16)
         self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
         self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
         self.sgd = nn.tnn_input_1d_f32_persistent(s, 2)
-        self.blocks = nn.tnn_input_3d_f32_persistent(s, 4, 2, 3)
+        self.blocks = nn.tnn_input_3d_f32_persistent(s, 3, 2, 4)
         for parameter in (self.w, self.bias, self.factors, self.blocks):
-            nn.tnn_set_param(s, parameter)
+            nn.tnn_set_param(parameter)
         nn.tnn_finalize_weights(s)
         draw = np.random.default_rng(1)
         for t in (self.w, self.x, self.vector, self.bias, self.factors, self.half):
@@ -45,18 +45,18 @@ class Desk:
     def huge(self, n: int) -> Tensor:
         """Return a parameter of n numbers in a graph that is never realized, so it needs no memory."""
         given = nn.tnn_input_1d_f32(self.s, n)
-        nn.tnn_set_param(self.s, given)
+        nn.tnn_set_param(given)
         return given
 
     def backward(self, loss: Tensor) -> None:
-        nn.tnn_set_loss(self.s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(self.s, loss)
         nn.tnn_build_backward(self.s)
 
     def gradient(self, loss: Tensor, parameter: Tensor) -> F32:
         self.backward(loss)
         grad = nn.tnn_tensor_grad(self.s, parameter)
-        nn.tnn_set_output(self.s, grad)
+        nn.tnn_set_output(grad)
         nn.tnn_realize_backward(self.s)
         nn.tnn_graph_reset(self.s)
         nn.tnn_compute_backward(self.s)
@@ -99,7 +99,7 @@ UNDERIVED: dict[str, tuple[Build, str]] = {
     ),
     "factors of RoPE that are parameters": (
         lambda s, d: nn.tnn_rope_ext(
-            s, nn.tnn_reshape_3d(s, d.x, 4, 1, 4), d.ids, d.factors, 4, 2, 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0
+            s, nn.tnn_reshape_3d(s, d.x, 4, 1, 4), d.ids, 4, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, d.factors
         ),
         "its freq_factors depend on a parameter",
     ),
@@ -204,7 +204,7 @@ def test_a_gradient_of_the_fused_backward_equals_a_finite_difference(name: str, 
 def test_a_loss_that_reads_row_losses_of_another_loss_is_refused(desk: Desk) -> None:
     s = desk.s
     first = loss_of(desk, nn.tnn_fused_linear(s, desk.x, [desk.w]))
-    rows = nn.tnn_tensor_src(s, first, 0)
+    rows = nn.tnn_tensor_src(first, 0)
     assert rows is not None
     target = nn.tnn_view_1d(s, desk.ids, 1, 0)
     with pytest.raises(TinyNNValueError, match="depends on a parameter, but no gradient flows to it"):
@@ -219,7 +219,7 @@ def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
     s = desk.s
     desk.backward(loss_of(desk, nn.tnn_fused_linear(s, desk.x, [desk.w])))
     grad = nn.tnn_tensor_grad(s, desk.w)
-    nn.tnn_set_output(s, grad)
+    nn.tnn_set_output(grad)
     if kind == "sgd":
         nn.tnn_upload_from_float_array(s, desk.sgd, [0.25, 0.0])
         stepped = nn.tnn_opt_step_sgd(s, desk.w, grad, desk.sgd)
@@ -228,7 +228,7 @@ def test_ggml_optimizers_update_a_fused_graph_in_the_order_of_the_calls(
         call = nn.tnn_opt_step_adamw if kind == "adamw" else nn.tnn_fused_adamw
         stepped = call(s, desk.w, grad, desk.m, desk.v, desk.hp)
     last = nn.tnn_scale(s, stepped, 2.0) if read_after else stepped
-    nn.tnn_set_output(s, last)
+    nn.tnn_set_output(last)
     nn.tnn_extend_backward_graph(s, last)
     nn.tnn_realize_backward(s)
     before = nn.tnn_download(s, desk.w)
@@ -254,7 +254,7 @@ def test_a_graph_too_long_to_be_grouped_has_the_same_losses(desk: Desk) -> None:
         for _ in range(norms):
             x = nn.tnn_fused_rms_norm(s, x, desk.vector, 0.0)
         loss = loss_of(desk, x)
-        nn.tnn_set_output(s, loss)
+        nn.tnn_set_output(loss)
         desk.backward(loss)
         nn.tnn_realize_backward(s)
         nn.tnn_graph_reset(s)
@@ -271,7 +271,7 @@ def test_set_loss_must_precede_the_backward_and_inputs_cannot_extend_it(desk: De
     other = nn.tnn_sum(s, desk.w)
     desk.backward(nn.tnn_sum(s, desk.w))
     with pytest.raises(SessionError, match="the loss must be flagged before tnn_build_backward"):
-        nn.tnn_set_loss(s, other)
+        nn.tnn_set_loss(other)
     with pytest.raises(TinyNNValueError, match="is an input; it must be the result of an operator"):
         nn.tnn_extend_backward_graph(s, desk.m)
 
@@ -313,8 +313,8 @@ def test_set_rows_refuses_row_ids_out_of_range(wrong: list[int], desk: Desk) -> 
 @pytest.mark.parametrize("past", [-1, 1, 2**31 - 1])
 def test_new_tokens_must_fit_in_the_cache(past: int) -> None:
     with Session(n_threads=1) as s:
-        qkv, table = nn.tnn_input_2d_f32_persistent(s, 12, 4), nn.tnn_input_2d_f32_persistent(s, 2, 4)
-        cache, n_past = nn.tnn_input_2d_f32_persistent(s, 8, 4), nn.tnn_input_1d_i32_persistent(s, 1)
+        qkv, table = nn.tnn_input_2d_f32_persistent(s, 4, 12), nn.tnn_input_2d_f32_persistent(s, 4, 2)
+        cache, n_past = nn.tnn_input_2d_f32_persistent(s, 4, 8), nn.tnn_input_1d_i32_persistent(s, 1)
         nn.tnn_finalize_weights(s)
         out = nn.tnn_fused_attention_cached(s, qkv, table, cache, n_past, 2, 2)
         nn.tnn_realize(s, out)
@@ -341,9 +341,9 @@ def test_a_view_of_a_tensor_without_memory_cannot_be_downloaded(desk: Desk) -> N
 def test_a_flash_attention_mask_must_fit_keys_queries_and_heads() -> None:
     with Session(n_threads=1) as s:
         q = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
-        k = nn.tnn_input_3d_f32_persistent(s, 4, 3, 2)
+        k = nn.tnn_input_3d_f32_persistent(s, 2, 3, 4)
         masks = {
-            (columns, rows, heads): nn.tnn_input_3d_f32_persistent(s, columns, rows, heads)
+            (columns, rows, heads): nn.tnn_input_3d_f32_persistent(s, heads, rows, columns)
             for columns, rows, heads in ((3, 2, 1), (3, 5, 4), (2, 2, 1), (3, 1, 1), (3, 2, 3))
         }
         nn.tnn_finalize_weights(s)

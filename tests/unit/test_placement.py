@@ -24,12 +24,12 @@ ON_A_VIEW_OF_ITSELF: dict[str, Callable[[Session, Tensor], Tensor]] = {
 
 def computed(build: Callable[[Session, Tensor], Tensor], keep: bool) -> np.ndarray:
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, COLS, ROWS)
+        w = nn.tnn_input_2d_f32_persistent(s, ROWS, COLS)
         nn.tnn_finalize_weights(s)
         nn.upload_row_major(s, w, VALUES)
         a = nn.tnn_scale(s, w, 1.0)
         if keep:
-            nn.tnn_set_output(s, a)
+            nn.tnn_set_output(a)
         out = build(s, a)
         nn.tnn_realize(s, out)
         nn.tnn_compute(s)
@@ -46,8 +46,8 @@ def test_an_operator_never_writes_to_memory_it_reads() -> None:
     """Otherwise one of its threads could read a value that another thread has already overwritten."""
     with Session(n_threads=1) as s:
         w, m, v = (nn.tnn_input_1d_f32_persistent(s, 64) for _ in range(3))
-        hp, cache = nn.tnn_input_1d_f32_persistent(s, 7), nn.tnn_input_2d_f32_persistent(s, 8, 6)
-        nn.tnn_set_param(s, w)
+        hp, cache = nn.tnn_input_1d_f32_persistent(s, 7), nn.tnn_input_2d_f32_persistent(s, 6, 8)
+        nn.tnn_set_param(w)
         nn.tnn_finalize_weights(s)
         grad = nn.tnn_scale(s, w, 1.0)
         for name, arguments in (
@@ -65,7 +65,7 @@ def test_an_operator_never_writes_to_memory_it_reads() -> None:
             nn.tnn_opt_step_sgd(s, w, grad, nn.tnn_view_1d(s, w, 2, 0))
         nn.tnn_opt_step_adamw(s, w, grad, m, v, hp)
 
-        n_past, turn, qkv = nn.tnn_input_1d_i32(s, 1), nn.tnn_input_2d_f32(s, 4, 2), nn.tnn_input_2d_f32(s, 12, 2)
+        n_past, turn, qkv = nn.tnn_input_1d_i32(s, 1), nn.tnn_input_2d_f32(s, 2, 4), nn.tnn_input_2d_f32(s, 2, 12)
         inside = nn.tnn_reshape_2d(s, nn.tnn_view_1d(s, cache, 24, 0), 12, 2)
         with pytest.raises(TinyNNValueError, match=": qkv must not share memory with"):
             nn.tnn_fused_attention_cached(s, inside, turn, cache, n_past, 1, 1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from engines import realize, realized, weights_of
 from operation import Operation
-from session_calls import CALLS, OTHERS, STEPS, Desk
+from session_calls import CALLS, OTHERS, STEPS, Desk, make
 from toynn import AdamW, LlamaSeqEngine, RecipeOptions, Session, SmolLM2Config, Tensor
 from toynn import tinynn as nn
 from toynn.llm.engine import LlamaDecoder
@@ -87,7 +87,7 @@ class Chain:
         self.w = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.m = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.v = nn.tnn_input_2d_f32_persistent(s, 4, 4)
-        nn.tnn_set_param(s, self.w)
+        nn.tnn_set_param(self.w)
         nn.tnn_finalize_weights(s)
         nn.upload_row_major(s, self.w, np.arange(16, dtype=np.float32).reshape(4, 4) / 16)
         self.made: dict[str, Any] = {}
@@ -107,8 +107,8 @@ class Chain:
             self.once("realize", lambda: nn.tnn_realize(s, out))
             nn.tnn_compute(s)
             return nn.tnn_download(s, out).tobytes() + str(nn.tnn_session_compute_nbytes(s)).encode()
-        self.once("output", lambda: nn.tnn_set_output(s, out))
-        self.once("loss", lambda: nn.tnn_set_loss(s, out))
+        self.once("output", lambda: nn.tnn_set_output(out))
+        self.once("loss", lambda: nn.tnn_set_loss(out))
         self.once("forward", lambda: nn.tnn_build_forward_only(s, out))
         self.once("backward", lambda: nn.tnn_build_backward(s))
         hp = self.once("hp", lambda: nn.tnn_input_1d_f32(s, 7))
@@ -155,7 +155,7 @@ class Calling:
 
     def act(self) -> bytes:
         for desk, function, arguments in self.made[len(self.results) :]:
-            result = function(desk.s, *arguments)
+            result = make(function, desk.s, arguments)
             self.results.append(f"{function.__name__} {result.ne if isinstance(result, Tensor) else result}")
         return "\n".join(self.results).encode()
 

@@ -33,6 +33,15 @@ void call_tnn_session_new(struct decoder * d) {
     }
 }
 
+void call_tnn_session_new_on(struct decoder * d) {
+    const int32_t kind = int32_of(d), device = int32_of(d);
+    tnn_session * s    = tnn_session_new_on(kind, device);
+    HOLDS((s != NULL) == (kind == 0 && device == 0) || tnn_last_error_code(NULL) == TNN_E_MEMORY);
+    d->calls++;
+    d->refused += s == NULL;
+    tnn_session_free(s);
+}
+
 void call_tnn_session_free(struct decoder * d) {
     d->calls++;
     close_slot(&d->slots[byte_of(d) % (MAX_SESSIONS + 1)]);
@@ -209,6 +218,16 @@ void call_tnn_last_error_code(struct decoder * d) {
     const int code = tnn_last_error_code(d->here->s);
     HOLDS(code >= TNN_OK && code < TNN_E_INTERNAL);
     d->calls++;
+}
+
+void call_tnn_row_size(struct decoder * d) {
+    const int32_t dtype = int32_of(d);
+    const int64_t n     = int64_of(d);
+    const int64_t size  = tnn_row_size(dtype, n);
+    HOLDS(size > 0 || size == -TNN_E_TYPE || size == -TNN_E_VALUE);
+    HOLDS(dtype != TNN_F32 || size == (n >= 1 && n <= INT32_MAX ? 4 * n : -TNN_E_VALUE));
+    d->calls++;
+    d->refused += size < 0;
 }
 
 void call_tnn_gemm_kernel_at(struct decoder * d) {

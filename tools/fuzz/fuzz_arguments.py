@@ -68,6 +68,10 @@ class Arguments:
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.annotation == "Session":
                 arguments.append(self.a_session())
+            elif parameter.default is not parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
+                if self.random.random() < 0.5:
+                    break
+                arguments.append(self.argument(str(parameter.annotation), name))
             elif parameter.kind is parameter.KEYWORD_ONLY:
                 if self.random.random() < 0.5:
                     options[name] = self.argument(str(parameter.annotation), name)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from typing import Any
 from toynn import tinynn as nn
 
 LARGEST = 10**5  # elements of the largest array that a round creates itself
+
+
+@functools.wraps(nn.tnn_rope_ext)
+def rope_of_neighbours(*arguments: Any) -> nn.Tensor:
+    return nn.tnn_rope_ext(*arguments, mode=0)
 
 
 def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int, ...], int]]) -> tuple[Any, ...]:
@@ -61,7 +67,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_cont_2d, a, rows, ne[0]), (nn.tnn_reshape_2d, a, rows, ne[0]), (nn.tnn_reshape_3d, a, ne[0], 1, rows),
         (nn.tnn_cpy, a, same_size), (nn.tnn_cast, a, pick.choice([nn.TNN_F16, nn.TNN_BF16])),
         (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, ids),
-        (nn.tnn_rope_ext, a, ids, None if pick.random() < 0.5 else column, ne[0] // 2 * 2, pick.choice([0, 2]), 0, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
+        (pick.choice([nn.tnn_rope_ext, rope_of_neighbours]), a, ids, ne[0] // 2 * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, None if pick.random() < 0.5 else column),
         (nn.tnn_cross_entropy_loss, a, alike), (nn.tnn_fused_cross_entropy, a, ids, -1),
         (nn.tnn_flash_attn_ext, a, alike, alike, None, 0.5, 0.0, 0.0),
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from toynn import InternalError, Session, TinyNNError, TinyNNMemoryError
 from toynn import tinynn as nn
 
 # Functions that create or free a session, and functions without a session argument.
-_OTHERS = {"tnn_session_new", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
+_OTHERS = {"tnn_session_new", "tnn_session_new_on", "tnn_session_free", "tnn_random_seed", "tnn_random_gaussian"}
 HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # hyperparameters for AdamW
 
 
@@ -72,13 +72,13 @@ class Round(Arguments):
             self.map_weights(d)
         if pick.random() < 0.9:
             nn.tnn_finalize_weights(s)
-            self.tensors += [nn.tnn_input_2d_f32(s, d, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
+            self.tensors += [nn.tnn_input_2d_f32(s, 3, d), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
 
     def map_weights(self, d: int) -> None:
         """Declare weights that are mapped from files, and one of a half dtype."""
         s, pick = self.session, self.random
         floats, blocks = pick.choice([nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16]), pick.choice([2, 3, 6, 7, 8, 20, 39])
-        made = [self.attempt(nn.tnn_input_2d_persistent, s, floats, d, 3)]
+        made = [self.attempt(nn.tnn_input_2d_persistent_typed, s, 3, d, floats)]
         for file in mapped_files()[:2]:
             nn.tnn_session_attach_weight_mmap(s, file)
             made.append(self.attempt(nn.tnn_input_1d_persistent_mmap, s, d, nn.TNN_F32, 4 * pick.randrange(100)))
@@ -97,7 +97,7 @@ class Round(Arguments):
         q, k, v = (self.weight(d, n * d_head) for n in (heads, n_kv, n_kv))
         bias = [self.weight(n * d_head) for n in (heads, n_kv, n_kv)] if pick.random() < 0.5 else None
         out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
-        cache = nn.tnn_input_2d_f32_persistent(s, 2 * n_kv * d_head, rows + pick.choice([0, 3]))
+        cache = nn.tnn_input_2d_f32_persistent(s, rows + pick.choice([0, 3]), 2 * n_kv * d_head)
         nn.tnn_finalize_weights(s)
         ids, positions, targets = (nn.tnn_input_1d_i32(s, rows) for _ in range(3))
         hp, clip, n_past = nn.tnn_input_1d_f32(s, 7), nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_i32(s, 1)
@@ -128,12 +128,12 @@ class Round(Arguments):
         self.step = nn.TrainStep(ids, targets, hp, loss)
 
     def weight(self, *ne: int) -> nn.Tensor:
-        """Declare a weight with its moments, usually as a parameter."""
+        """Declare a weight of shape [ne0] or [ne0, ne1] with its moments, usually as a parameter."""
         s = self.session
         make = nn.tnn_input_1d_f32_persistent if len(ne) == 1 else nn.tnn_input_2d_f32_persistent
-        w, m, v = (make(s, *ne) for _ in range(3))
+        w, m, v = (make(s, *ne[::-1]) for _ in range(3))
         if self.random.random() < 0.7:
-            nn.tnn_set_param(s, w)
+            nn.tnn_set_param(w)
             self.parameters.append((w, m, v))
         self.tensors.append(w)
         return w
@@ -141,7 +141,7 @@ class Round(Arguments):
     def grow(self) -> None:
         """Add a node of a ggml operator whose operands have fitting shapes."""
         s = self.session
-        known = [(t, t.ne, nn.tnn_tensor_dtype(s, t)) for t in self.tensors if self.alive(t)]
+        known = [(t, t.ne, nn.tnn_tensor_dtype(t)) for t in self.tensors if self.alive(t)]
         small = [(t, ne, dtype) for t, ne, dtype in known if math.prod(ne) <= LARGEST]
         if not any(dtype == nn.TNN_F32 for _, _, dtype in small):
             return
@@ -152,7 +152,7 @@ class Round(Arguments):
 
     def alive(self, tensor: nn.Tensor) -> bool:
         try:
-            return nn.tnn_tensor_nelements(self.session, tensor) > 0
+            return nn.tnn_tensor_nelements(tensor) > 0
         except TinyNNError:
             return False
 
@@ -191,10 +191,10 @@ class Round(Arguments):
             return
         end = self.tensors[-1] if pick.random() < 0.7 else pick.choice(self.tensors)
         backward = pick.random() < 0.6
-        attempt(nn.tnn_set_output, s, end)
+        attempt(nn.tnn_set_output, end)
         if self.variant.pinned:
             for tensor in self.tensors:
-                attempt(nn.tnn_set_output, s, tensor)
+                attempt(nn.tnn_set_output, tensor)
         realized = self.training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
         self.feed()
         for _ in range(pick.choice([1, 2])):
@@ -208,13 +208,32 @@ class Round(Arguments):
         if backward and self.step is not None:
             self.train(self.step)
             self.record_contents()
+        elif not backward and pick.random() < 0.4:
+            self.second_graph()
+
+    def second_graph(self) -> None:
+        """Build a second forward graph, partly of nodes that follow the first, and compute both in turn."""
+        s, pick, attempt = self.session, self.random, self.attempt
+        for _ in range(pick.randint(0, 4)):
+            self.grow()
+        if self.variant.pinned:
+            for tensor in self.tensors:
+                attempt(nn.tnn_set_output, tensor)
+        attempt(nn.tnn_realize_b, s, self.tensors[-1])
+        turns = [(nn.tnn_switch_b, nn.tnn_compute_b), (nn.tnn_switch_a, nn.tnn_compute)]
+        for switch, compute in turns * pick.choice([1, 2]):
+            profiled = attempt(switch, s) is None and self.variant.profiled  # else it could compute the other graph
+            self.feed()
+            done = attempt(nn.tnn_compute_profiled if profiled else compute, s)
+            self.computed += not isinstance(done, TinyNNError)
+            self.record_contents()
 
     def training_graph(self, loss: nn.Tensor) -> Any:
         """Build and realize a training graph for the loss. Return None, or the error."""
         s, attempt = self.session, self.attempt
         if self.step is not None:
-            attempt(nn.tnn_set_output, s, self.step.loss)
-        attempt(nn.tnn_set_loss, s, loss)
+            attempt(nn.tnn_set_output, self.step.loss)
+        attempt(nn.tnn_set_loss, loss)
         attempt(nn.tnn_build_forward_only, s, loss)
         attempt(nn.tnn_build_backward, s)
         self.optimizers()
@@ -245,10 +264,10 @@ class Round(Arguments):
         self.kept = keep = pick.random() < 0.5
         if pick.random() < 0.5 and grads:
             norm = attempt(nn.tnn_fused_grad_norm, s, [grad for _, grad, _, _ in grads], clip)
-            attempt(nn.tnn_set_output, s, norm)
+            attempt(nn.tnn_set_output, norm)
         for w, grad, m, v in grads:
             if keep or self.variant.pinned:
-                attempt(nn.tnn_set_output, s, grad)
+                attempt(nn.tnn_set_output, grad)
             if isinstance(norm, nn.Tensor) or pick.random() < 0.7:
                 step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, norm if isinstance(norm, nn.Tensor) else None)
             elif pick.random() < 0.8:
@@ -267,12 +286,12 @@ class Round(Arguments):
         numbers = np.random.default_rng(self.random.randrange(2**32))
         for tensor in self.tensors:
             try:
-                if nn.tnn_tensor_op_name(s, tensor) != "NONE":
+                if nn.tnn_tensor_op_name(tensor) != "NONE":
                     continue
-                n = nn.tnn_tensor_nelements(s, tensor)
+                n = nn.tnn_tensor_nelements(tensor)
                 if n > LARGEST:
                     nn.tnn_zero_tensor(s, tensor)
-                elif nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32:
+                elif nn.tnn_tensor_dtype(tensor) == nn.TNN_I32:
                     nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, 3, n))
                 elif n == 7:
                     nn.tnn_upload_from_float_array(s, tensor, HYPER_PARAMETERS)
@@ -290,7 +309,7 @@ class Round(Arguments):
         """Return the bytes of a tensor, or None if it cannot be downloaded."""
         s = self.session
         try:
-            integers = nn.tnn_tensor_dtype(s, tensor) == nn.TNN_I32
+            integers = nn.tnn_tensor_dtype(tensor) == nn.TNN_I32
             return (nn.tnn_download_to_int_array if integers else nn.tnn_download)(s, tensor).tobytes()
         except TinyNNError:
             return None
@@ -309,9 +328,9 @@ class Round(Arguments):
 
 def computes(s: Session) -> None:
     """Check the result of a small computation on a finalized session."""
-    x = nn.tnn_input_2d_f32(s, 4, 3)
+    x = nn.tnn_input_2d_f32(s, 3, 4)
     y = nn.tnn_scale(s, x, 2.0)
-    nn.tnn_set_output(s, y)
+    nn.tnn_set_output(y)
     nn.tnn_realize(s, y)
     nn.upload_row_major(s, x, np.ones((3, 4)))
     nn.tnn_compute(s)
@@ -320,13 +339,13 @@ def computes(s: Session) -> None:
 
 
 def functions() -> list[Callable[..., Any]]:
-    """Return every function of toynn.tinynn whose first parameter is a session."""
+    """Return every function of toynn.tinynn whose first parameter is a session or a tensor."""
     found: list[Callable[..., Any]] = []
     for name in nn.__all__:
         function = getattr(nn, name)
-        if inspect.isfunction(function) and name not in _OTHERS:
+        if inspect.isfunction(function) and name not in _OTHERS and name == function.__name__:  # not an alias
             parameters = list(inspect.signature(function).parameters.values())
-            if parameters and parameters[0].annotation == "Session":
+            if parameters and parameters[0].annotation in ("Session", "Tensor"):
                 found.append(function)
     return found
 

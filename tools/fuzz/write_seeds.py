@@ -18,18 +18,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from encoder import COUNTING, HYPER_PARAMETERS, RANDOM, Handle, Program, integer
 from read_header import HEADER, read_header
 
-_ROPE = (0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # the values of the arguments from n_ctx_orig to beta_slow
+_ROPE = (10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)  # the values of the arguments from freq_base to beta_slow
 F16, Q4_0, BF16 = 1, 2, 30
 PLAIN = read_header(HEADER.read_text(encoding="utf-8")).plain_operators
 
 
 def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
-    """Declare a parameter and then its moments, in the order that tools/fuzz/journeys.c expects."""
+    """Declare a parameter [ne0] or [ne0, ne1] and then its moments, in the order that tools/fuzz/journeys.c expects."""
     name = "tnn_input_1d_f32_persistent" if len(ne) == 1 else "tnn_input_2d_f32_persistent"
-    w = p.call(name, *ne)
+    w = p.call(name, *ne[::-1])
     if moments:
-        p.call(name, *ne)
-        p.call(name, *ne)
+        p.call(name, *ne[::-1])
+        p.call(name, *ne[::-1])
     p.call("tnn_set_param", w)
     return w
 
@@ -44,10 +44,10 @@ def _forward(p: Program, out: Handle) -> None:
 
 def element_wise() -> Program:
     p = Program()
-    w, g = p.call("tnn_input_2d_f32_persistent", 8, 4), p.call("tnn_input_1d_f32_persistent", 8)
+    w, g = p.call("tnn_input_2d_f32_persistent", 4, 8), p.call("tnn_input_1d_f32_persistent", 8)
     p.call("tnn_finalize_weights")
     p.upload(w, RANDOM)
-    x = p.call("tnn_input_2d_f32", 8, 4)
+    x = p.call("tnn_input_2d_f32", 4, 8)
     y = p.call("tnn_layer_norm", p.call("tnn_rms_norm", x, g, 1e-5), g, g, 1e-5)
     total = p.call("tnn_sum", y)
     for operator in PLAIN:
@@ -61,7 +61,7 @@ def element_wise() -> Program:
 def shapes() -> Program:
     p = Program()
     p.call("tnn_finalize_weights")
-    a, b = p.call("tnn_input_2d_f32", 6, 4), p.call("tnn_input_2d_f32", 6, 4)
+    a, b = p.call("tnn_input_2d_f32", 4, 6), p.call("tnn_input_2d_f32", 4, 6)
     c = p.call("tnn_concat", a, b, 1)
     d = p.listed("tnn_concat_n", [a, b, a], b"", length_first=integer(0))
     e = p.call("tnn_matmul", p.call("tnn_transpose", d), p.call("tnn_cont_2d", c, 4, 12))
@@ -75,15 +75,15 @@ def shapes() -> Program:
 
 def attention() -> Program:
     p = Program()
-    half = p.call("tnn_input_2d_persistent", F16, 4, 4)
-    table = p.call("tnn_input_2d_persistent", BF16, 8, 16)
+    half = p.call("tnn_input_2d_persistent_typed", 4, 4, F16)
+    table = p.call("tnn_input_2d_persistent_typed", 16, 8, BF16)
     p.call("tnn_finalize_weights")
     p.upload(table, RANDOM)
     ids, positions = p.call("tnn_input_1d_i32", 4), p.call("tnn_input_1d_i32_ctx", 4)
     x = p.call("tnn_reshape_3d", p.call("tnn_get_rows", table, ids), 4, 2, 4)
     factors = p.call("tnn_input_1d_f32", 2)
-    q = p.call("tnn_rope_ext", x, positions, factors, 4, 2, *_ROPE)
-    k = p.call("tnn_rope_ext", x, positions, None, 2, 0, *_ROPE)
+    q = p.call("tnn_rope_ext", x, positions, 4, *_ROPE, factors, 2, 0)
+    k = p.call("tnn_rope_ext", x, positions, 2, *_ROPE, None, 0, 0)
     q, k = (p.call("tnn_reshape_3d", one, 4, 4, 2) for one in (q, k))
     scores = p.call("tnn_soft_max_ext", p.call("tnn_matmul", k, q), p.call("tnn_input_2d_f32", 4, 4), 0.5, 1.0)
     flash = p.call("tnn_flash_attn_ext", q, k, k, half, 0.5, 0.0, 0.0)
@@ -94,14 +94,14 @@ def attention() -> Program:
 
 def rows() -> Program:
     p = Program()
-    table, counts = p.call("tnn_input_3d_f32_persistent", 4, 6, 1), p.call("tnn_input_1d_i32_persistent", 6)
+    table, counts = p.call("tnn_input_3d_f32_persistent", 1, 6, 4), p.call("tnn_input_1d_i32_persistent", 6)
     p.call("tnn_finalize_weights")
     p.upload(counts, COUNTING, integers=True)
     p.download(counts, integers=True)
-    ids, x = p.call("tnn_input_1d_i32", 3), p.call("tnn_input_2d_f32", 4, 3)
+    ids, x = p.call("tnn_input_1d_i32", 3), p.call("tnn_input_2d_f32", 3, 4)
     written = p.call("tnn_set_rows", table, x, ids)
     copied = p.call(
-        "tnn_cpy", p.call("tnn_scale", p.call("tnn_get_rows", written, ids), 2.0), p.call("tnn_input_2d_f32", 4, 3)
+        "tnn_cpy", p.call("tnn_scale", p.call("tnn_get_rows", written, ids), 2.0), p.call("tnn_input_2d_f32", 3, 4)
     )
     p.call("tnn_set_output", copied)
     p.call("tnn_realize", copied)
@@ -117,7 +117,7 @@ def without_scratch() -> Program:
     """Use only fused operators that need no scratch memory, so the scratch pointer is NULL."""
     p = Program()
     p.call("tnn_finalize_weights")
-    x, g = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_1d_f32", 6)
+    x, g = p.call("tnn_input_2d_f32", 3, 6), p.call("tnn_input_1d_f32", 6)
     _forward(p, p.call("tnn_fused_swiglu", p.call("tnn_fused_rms_norm", x, g, 1e-5)))
     return p
 
@@ -127,7 +127,7 @@ def _plain_loss(p: Program) -> Handle:
     p.call("tnn_finalize_weights")
     for w in (w1, w2, g):
         p.upload(w, RANDOM)
-    x, labels = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_2d_f32", 5, 3)
+    x, labels = p.call("tnn_input_2d_f32", 3, 6), p.call("tnn_input_2d_f32", 3, 5)
     h = p.call("tnn_silu", p.call("tnn_rms_norm", p.call("tnn_matmul", w1, x), g, 1e-5))
     return p.call("tnn_cross_entropy_loss", p.call("tnn_matmul", w2, h), labels)
 
@@ -141,11 +141,11 @@ def training() -> Program:
 
 def training_by_sgd() -> Program:
     p = Program()
-    w, m, v = (p.call("tnn_input_2d_f32_persistent", 4, 3) for _ in range(3))
+    w, m, v = (p.call("tnn_input_2d_f32_persistent", 3, 4) for _ in range(3))
     p.call("tnn_set_param", w)
     p.call("tnn_set_param", m)
     p.call("tnn_finalize_weights")
-    x = p.call("tnn_input_2d_f32", 4, 2)
+    x = p.call("tnn_input_2d_f32", 2, 4)
     loss = p.call("tnn_sum", p.call("tnn_matmul", p.call("tnn_add", w, m), x))
     p.call("tnn_set_loss", loss)
     p.call("tnn_build_forward_only", loss)
@@ -221,12 +221,12 @@ def fused_training_in_one_call() -> Program:
 
 def cached() -> Program:
     p = Program()
-    cache = p.call("tnn_input_2d_f32_persistent", 8, 7)
-    w = p.call("tnn_input_2d_f32_persistent", 6, 16)
+    cache = p.call("tnn_input_2d_f32_persistent", 7, 8)
+    w = p.call("tnn_input_2d_f32_persistent", 16, 6)
     p.call("tnn_finalize_weights")
     for _ in range(2):
         x, positions, n_past = (
-            p.call("tnn_input_2d_f32", 6, 3),
+            p.call("tnn_input_2d_f32", 3, 6),
             p.call("tnn_input_1d_i32", 3),
             p.call("tnn_input_1d_i32", 1),
         )
@@ -239,12 +239,12 @@ def cached() -> Program:
 
 def rebuilt() -> Program:
     p = Program()
-    w = p.call("tnn_input_2d_f32_persistent", 4, 3)
+    w = p.call("tnn_input_2d_f32_persistent", 3, 4)
     p.raw("tnn_session_set_n_threads", bytes([1]))
     p.call("tnn_finalize_weights")
     for size in (2, 7):
         p.call("tnn_session_set_graph_capacity", 64)
-        x = p.call("tnn_input_2d_f32", 4, size)
+        x = p.call("tnn_input_2d_f32", size, 4)
         y = p.call("tnn_matmul", w, x)
         p.raw("tnn_tensor_set_name", p.tensor(y), bytes([131]))
         _forward(p, y)
@@ -256,15 +256,16 @@ def rebuilt() -> Program:
 
 def looked_at() -> Program:
     p = Program()
-    w = p.call("tnn_input_2d_f32_persistent", 4, 3)
+    w = p.call("tnn_input_2d_f32_persistent", 3, 4)
     p.call("tnn_finalize_weights")
     y = p.call("tnn_rms_norm", w, p.call("tnn_input_1d_f32", 4), 1e-5)
     p.raw("finish_forward", bytes([0, 1, *[RANDOM] * 8]))
-    for what in ("ne0", "ne1", "ne2", "ne3", "nbytes", "nelements", "dtype", "flags", "name", "op_name"):
+    for what in ("ne0", "ne1", "ne2", "ne3", "nbytes", "nelements", "dtype", "flags", "name", "op", "op_name"):
         p.call(f"tnn_tensor_{what}", y)
     p.call("tnn_tensor_src", y, 0)
     p.call("tnn_graph_n_nodes")
     p.call("tnn_graph_node", 0)
+    p.call("tnn_backend_name")
     for what in ("graph_capacity", "n_threads", "weights_nbytes", "compute_nbytes"):
         p.call(f"tnn_session_{what}")
     p.raw("tnn_last_error")
@@ -284,6 +285,27 @@ def mapped() -> Program:
     p.call("tnn_realize", p.call("tnn_matmul", w, p.call("tnn_get_rows", w, ids)))
     p.upload(ids, COUNTING, integers=True)
     p.call("tnn_compute")
+    return p
+
+
+def two_forward_graphs() -> Program:
+    """Compute a graph, then a second one that shares a node and writes a weight of the first, then the first again."""
+    p = Program()
+    factors = p.call("tnn_rope_freq_factors_alloc", 4)
+    w, stack = p.call("tnn_input_1d_f32_persistent", 4), p.call("tnn_input_4d_f32_persistent", 2, 1, 2, 4)
+    p.call("tnn_finalize_weights")
+    x = p.call("tnn_input_1d_f32", 4)
+    shared = p.call("tnn_add", w, x)
+    p.call("tnn_add_to_graph", p.call("tnn_cpy", shared, factors))
+    first = p.call("tnn_sum", p.call("tnn_mul", stack, w))
+    p.call("tnn_set_output", first)
+    p.call("tnn_realize", first)
+    second = p.call("tnn_cpy", p.call("tnn_scale", shared, 0.5), w)
+    p.call("tnn_realize_b", second)
+    for switch, compute in (("tnn_switch_a", "tnn_compute"), ("tnn_switch_b", "tnn_compute_b")) * 2:
+        p.call(switch)
+        p.upload(x, RANDOM)
+        p.call(compute)
     p.download(w)
     return p
 
@@ -303,6 +325,8 @@ def without_a_session() -> Program:
         p.call(f"tnn_{what}")
     p.call("tnn_gemm_kernel")
     p.raw("tnn_gemm_kernel_at", integer(0))
+    p.raw("tnn_row_size", integer(8), integer(64))
+    p.raw("tnn_session_new_on", integer(0), integer(0))
     p.raw("tnn_gemm_use_kernel", bytes([128]))
     p.call("tnn_available_cores")
     p.call("tnn_available_memory")
@@ -343,6 +367,7 @@ SEEDS: list[Callable[[], Program]] = [
     rebuilt,
     looked_at,
     mapped,
+    two_forward_graphs,
     without_a_session,
     two_sessions,
 ]

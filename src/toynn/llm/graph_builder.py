@@ -31,7 +31,7 @@ class GraphBuilder:
 
     def named(self, name: str, node: Tensor) -> Tensor:
         """Name the node `name` in the current scope, and return it."""
-        tnn_tensor_set_name(self.session, node, self._scope + name)
+        tnn_tensor_set_name(node, self._scope + name)
         return node
 
     def tap(self, name: str, node: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Layout(ABC):
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
-        tnn_tensor_set_name(session, self.token_ids, "token_ids")
+        tnn_tensor_set_name(self.token_ids, "token_ids")
         self.mask = self.declare_mask()
         self._rope = RopeOfModel(session, shape, stored is not None and stored.interleaved)
         tnn_finalize_weights(session)
@@ -149,7 +149,7 @@ class Layout(ABC):
         """Drop the current graph, and build one that computes the loss with `tnn_compute`."""
         graph = self._rebuilt(keep_taps=False)
         t_labels, t_loss = self.loss(graph.taps["logits"])
-        tnn_set_output(self.session, t_loss)
+        tnn_set_output(t_loss)
         tnn_realize(self.session, t_loss)
         return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
 
@@ -157,11 +157,11 @@ class Layout(ABC):
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s, graph = self.session, self._rebuilt(keep_taps)
         t_labels, t_loss = self.loss(graph.taps["logits"])
-        tnn_tensor_set_name(s, t_labels, self.labels_name)
-        tnn_tensor_set_name(s, t_loss, "loss")
+        tnn_tensor_set_name(t_labels, self.labels_name)
+        tnn_tensor_set_name(t_loss, "loss")
         t_hp = hp_input(s, options)
-        tnn_set_output(s, t_loss)
-        tnn_set_loss(s, t_loss)
+        tnn_set_output(t_loss)
+        tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)
         tnn_build_backward(s)
         optimizer = append_optimizer(s, self.parameters.in_step_order(), self.adamw_step, t_hp, options)
@@ -178,11 +178,11 @@ class Layout(ABC):
         s = self.session
         tnn_reset_for_rebuild(s)
         positions = tnn_input_1d_i32(s, self.n)
-        tnn_tensor_set_name(s, positions, "positions")
+        tnn_tensor_set_name(positions, "positions")
         taps = self.forward(positions)
         if keep_taps:
             for tensor in taps.values():
-                tnn_set_output(s, tensor)
+                tnn_set_output(tensor)
         return ForwardGraph(positions, taps, keep_taps)
 
     # ---- feed and run ----
@@ -235,4 +235,4 @@ class Layout(ABC):
 def _timed(s: Session) -> NodeTimes:
     seconds = tnn_compute_profiled(s).tolist()
     nodes = [tnn_graph_node(s, i) for i in range(len(seconds))]
-    return [(tnn_tensor_op_name(s, node), node.name, one) for node, one in zip(nodes, seconds, strict=True)]
+    return [(tnn_tensor_op_name(node), node.name, one) for node, one in zip(nodes, seconds, strict=True)]

@@ -74,7 +74,7 @@ class Optimizer:
 def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
     """Declare the hyperparameters as an input of the graph."""
     t_hp = tnn_input_1d_f32(s, HP if options.decay_vectors else 2 * HP)
-    tnn_tensor_set_name(s, t_hp, "hp")
+    tnn_tensor_set_name(t_hp, "hp")
     return t_hp
 
 
@@ -86,14 +86,14 @@ def append_optimizer(
     grads = [tnn_tensor_grad(s, one.tensor) for one in trained]
     if options.keep_gradients:
         for grad in grads:
-            tnn_set_output(s, grad)
+            tnn_set_output(grad)
     t_clip = t_norm = None
     if options.clip:
         t_clip = tnn_input_1d_f32(s, 2)
-        tnn_tensor_set_name(s, t_clip, "clip")
+        tnn_tensor_set_name(t_clip, "clip")
         t_norm = tnn_fused_grad_norm(s, grads, t_clip)
-        tnn_tensor_set_name(s, t_norm, "gradient norm")
-        tnn_set_output(s, t_norm)
+        tnn_tensor_set_name(t_norm, "gradient norm")
+        tnn_set_output(t_norm)
     t_hp_decay = t_hp_no_decay = t_hp
     if not options.decay_vectors:
         t_hp_decay, t_hp_no_decay = tnn_view_1d(s, t_hp, HP, 0), tnn_view_1d(s, t_hp, HP, HP * 4)

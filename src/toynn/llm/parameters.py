@@ -140,7 +140,7 @@ class Parameters:
         tensor = self._named(weight.name, weight.size, tensor)
         m = v = None
         if trained:
-            tnn_set_param(self._s, tensor)
+            tnn_set_param(tensor)
             m, v = (self._named(weight.name + moment, weight.size) for moment in MOMENTS)
         self.by_name[weight.name] = Parameter(weight, tensor, m, v)
         if weight.layer is None:
@@ -155,8 +155,8 @@ class Parameters:
         elif len(size) == 1:
             tensor = tnn_input_1d_f32_persistent(self._s, size[0])
         else:
-            tensor = tnn_input_2d_f32_persistent(self._s, size[1], size[0])
-        tnn_tensor_set_name(self._s, tensor, name)
+            tensor = tnn_input_2d_f32_persistent(self._s, size[0], size[1])
+        tnn_tensor_set_name(tensor, name)
         self._sizes[name] = (tensor, size)
         return tensor
 

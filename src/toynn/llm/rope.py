@@ -49,7 +49,7 @@ class RopeOfModel:
         self._tensor: Tensor | None = None
         if self._factors is not None:
             self._tensor = tnn_input_1d_f32_persistent(session, shape.head_dim // 2)
-            tnn_tensor_set_name(session, self._tensor, "rope_freq_factors")
+            tnn_tensor_set_name(self._tensor, "rope_freq_factors")
 
     @property
     def tensor(self) -> Tensor | None:

@@ -5,6 +5,20 @@ Only this package uses cffi. Errors are exceptions that name the argument; a `Se
 a `Tensor` is a checked handle. The modules in calls/ are generated, one for each group of the header.
 """
 
+from toynn.tinynn.aliases import (
+    alloc_1d_i32,
+    alloc_2d,
+    build_add,
+    build_gelu,
+    build_matmul,
+    build_rms_norm,
+    build_scale,
+    build_softmax,
+    compute,
+    persistent_free,
+    persistent_new,
+    realize,
+)
 from toynn.tinynn.build import build_info, ggml_version, tnn_gemm_use_kernel
 from toynn.tinynn.calls.build import (
     tnn_available_cores,
@@ -31,13 +45,23 @@ from toynn.tinynn.calls.declare import (
     tnn_input_1d_persistent_mmap,
     tnn_input_2d_f32,
     tnn_input_2d_f32_persistent,
-    tnn_input_2d_persistent,
     tnn_input_2d_persistent_mmap,
+    tnn_input_2d_persistent_typed,
     tnn_input_3d_f32_persistent,
     tnn_input_3d_persistent_mmap,
+    tnn_input_4d_f32_persistent,
+    tnn_rope_freq_factors_alloc,
 )
 from toynn.tinynn.calls.flags import tnn_set_loss, tnn_set_output, tnn_set_param, tnn_tensor_name, tnn_tensor_set_name
-from toynn.tinynn.calls.forward import tnn_compute, tnn_realize
+from toynn.tinynn.calls.forward import (
+    tnn_add_to_graph,
+    tnn_compute,
+    tnn_compute_b,
+    tnn_realize,
+    tnn_realize_b,
+    tnn_switch_a,
+    tnn_switch_b,
+)
 from toynn.tinynn.calls.fused import (
     tnn_fused_adamw,
     tnn_fused_attention,
@@ -59,6 +83,7 @@ from toynn.tinynn.calls.introspection import (
     tnn_tensor_ne2,
     tnn_tensor_ne3,
     tnn_tensor_nelements,
+    tnn_tensor_op,
     tnn_tensor_op_name,
     tnn_tensor_src,
 )
@@ -98,6 +123,7 @@ from toynn.tinynn.calls.operators import (
     tnn_view_2d,
 )
 from toynn.tinynn.calls.session import (
+    tnn_backend_name,
     tnn_session_compute_nbytes,
     tnn_session_graph_capacity,
     tnn_session_n_threads,
@@ -117,26 +143,30 @@ from toynn.tinynn.calls.train import (
 )
 from toynn.tinynn.calls.types import tnn_type_block_nbytes, tnn_type_block_size, tnn_type_name
 from toynn.tinynn.data import (
+    download_matmul,
     download_row_major,
+    download_to_mat,
     tnn_download,
     tnn_download_to_int_array,
     tnn_upload_from_float_array,
     tnn_upload_from_int_array,
     upload_int_array,
     upload_row_major,
+    upload_transposed,
 )
-from toynn.tinynn.dtypes import TNN_BF16, TNN_F16, TNN_F32, TNN_I32
+from toynn.tinynn.dtypes import TNN_BF16, TNN_F16, TNN_F32, TNN_I32, tnn_row_size
 from toynn.tinynn.fused import tnn_fused_linear
 from toynn.tinynn.mapped import MappedFile, tnn_session_attach_weight_mmap
+from toynn.tinynn.one_shot import add, gelu, matmul, mul, rms_norm, scale, silu, softmax, transpose
 from toynn.tinynn.quantized import tnn_dequantize
-from toynn.tinynn.session import (
-    Session,
-    Tensor,
+from toynn.tinynn.session import Session, Tensor
+from toynn.tinynn.session_calls import (
     tnn_last_error,
     tnn_last_error_code,
     tnn_reset_for_rebuild,
     tnn_session_free,
     tnn_session_new,
+    tnn_session_new_on,
     tnn_session_set_n_threads,
 )
 from toynn.tinynn.streams import (
@@ -160,12 +190,36 @@ __all__ = [
     "Session",
     "Tensor",
     "TrainStep",
+    "add",
+    "alloc_1d_i32",
+    "alloc_2d",
+    "build_add",
+    "build_gelu",
     "build_info",
+    "build_matmul",
+    "build_rms_norm",
+    "build_scale",
+    "build_softmax",
+    "compute",
+    "download_matmul",
     "download_row_major",
+    "download_to_mat",
+    "gelu",
     "ggml_version",
+    "matmul",
+    "mul",
+    "persistent_free",
+    "persistent_new",
+    "realize",
+    "rms_norm",
+    "scale",
+    "silu",
+    "softmax",
     "tnn_add",
+    "tnn_add_to_graph",
     "tnn_available_cores",
     "tnn_available_memory",
+    "tnn_backend_name",
     "tnn_build_backward",
     "tnn_build_forward_only",
     "tnn_build_options",
@@ -173,6 +227,7 @@ __all__ = [
     "tnn_cast",
     "tnn_compiler",
     "tnn_compute",
+    "tnn_compute_b",
     "tnn_compute_backward",
     "tnn_compute_profiled",
     "tnn_concat",
@@ -217,10 +272,11 @@ __all__ = [
     "tnn_input_1d_persistent_mmap",
     "tnn_input_2d_f32",
     "tnn_input_2d_f32_persistent",
-    "tnn_input_2d_persistent",
     "tnn_input_2d_persistent_mmap",
+    "tnn_input_2d_persistent_typed",
     "tnn_input_3d_f32_persistent",
     "tnn_input_3d_persistent_mmap",
+    "tnn_input_4d_f32_persistent",
     "tnn_last_error",
     "tnn_last_error_code",
     "tnn_layer_norm",
@@ -233,12 +289,15 @@ __all__ = [
     "tnn_random_gaussian",
     "tnn_random_seed",
     "tnn_realize",
+    "tnn_realize_b",
     "tnn_realize_backward",
     "tnn_reset_for_rebuild",
     "tnn_reshape_2d",
     "tnn_reshape_3d",
     "tnn_rms_norm",
     "tnn_rope_ext",
+    "tnn_rope_freq_factors_alloc",
+    "tnn_row_size",
     "tnn_scale",
     "tnn_session_attach_weight_mmap",
     "tnn_session_compute_nbytes",
@@ -246,6 +305,7 @@ __all__ = [
     "tnn_session_graph_capacity",
     "tnn_session_n_threads",
     "tnn_session_new",
+    "tnn_session_new_on",
     "tnn_session_set_graph_capacity",
     "tnn_session_set_n_threads",
     "tnn_session_weights_nbytes",
@@ -260,6 +320,8 @@ __all__ = [
     "tnn_sub",
     "tnn_sum",
     "tnn_sum_rows",
+    "tnn_switch_a",
+    "tnn_switch_b",
     "tnn_tanh",
     "tnn_tensor_dtype",
     "tnn_tensor_flags",
@@ -271,6 +333,7 @@ __all__ = [
     "tnn_tensor_ne2",
     "tnn_tensor_ne3",
     "tnn_tensor_nelements",
+    "tnn_tensor_op",
     "tnn_tensor_op_name",
     "tnn_tensor_set_name",
     "tnn_tensor_src",
@@ -284,6 +347,8 @@ __all__ = [
     "tnn_view_1d",
     "tnn_view_2d",
     "tnn_zero_tensor",
+    "transpose",
     "upload_int_array",
     "upload_row_major",
+    "upload_transposed",
 ]

@@ -10,43 +10,69 @@ import numpy.typing as npt
 from toynn.arguments import FloatArray, IntArray, int64
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.tinynn.arrays import float_array, int_array
-from toynn.tinynn.memory import new_array
+from toynn.tinynn.memory import memory_for, new_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
 
 __all__ = [
+    "download_matmul",
     "download_row_major",
+    "download_to_mat",
     "tnn_download",
     "tnn_download_to_int_array",
     "tnn_upload_from_float_array",
     "tnn_upload_from_int_array",
     "upload_int_array",
     "upload_row_major",
+    "upload_transposed",
 ]
 
 
-def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
+def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload real numbers to an f32, f16 or bf16 tensor with the same number of elements. Dimension ne0 varies fastest.
 
-    `data` is any array-like of floating or integer dtype, of any shape. It is rounded to f32 and then to the tensor's
-    dtype.
+    `data` is any array-like of floating or integer dtype. It is rounded to f32 and then to the tensor's dtype. Its
+    shape may be any but that of the transposed matrix: a (cols, rows) array for a tensor of shape [cols, rows] is a
+    mistake (`upload_transposed` takes it). `n`, the reference's argument, may state the number of elements of `data`.
 
     Raises:
-        TinyNNValueError: `data` has another number of elements than the tensor, or a number that does not fit f32.
+        TinyNNValueError: `data` has another number of elements than the tensor, a number that does not fit f32, or the
+            shape of the transposed matrix; or n is not the number of its elements.
         TinyNNTypeError: `data` or the tensor has another dtype.
         SessionError: the handle is stale or foreign, or the tensor has no memory yet.
     """
     t_handle = handle(s, "t", t)
-    buffer = ffi.from_buffer("float[]", float_array("data", data, size_of(t)))
+    array = float_array("data", data, size_of(t))
+    buffer = ffi.from_buffer("float[]", array)
+    _same_count(n, len(buffer))
+    _not_transposed(t, array)
     status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
 
-def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike) -> None:
+def _same_count(n: object, count: int) -> None:
+    if n is not None and int64("n", n) != count:
+        raise TinyNNValueError(f"n must be the number of elements of data, {count}, got {n}")
+
+
+def _not_transposed(t: Tensor, array: FloatArray) -> None:
+    """Raise TinyNNValueError for a matrix whose rows and cols are exchanged: their order is easily mistaken."""
+    if array.ndim != 2 or 1 in array.shape or array.shape[0] == array.shape[1] or size_of(t) != array.size:
+        return
+    if t.ne == (*array.shape, 1, 1):
+        raise TinyNNValueError(
+            f"data has shape {array.shape}, but {t!r} is a matrix of {t.ne[1]} rows and {t.ne[0]} cols; "
+            "upload_transposed uploads the transposed matrix"
+        )
+
+
+def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload integers to an i32 tensor with the same number of elements. Dimension ne0 varies fastest.
+
+    `n`, the reference's argument, may state the number of elements of `data`.
 
     Raises as `tnn_upload_from_float_array` does.
     """
-    _upload_integers(s, t, "data", data)
+    _upload_integers(s, t, "data", data, n)
 
 
 def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
@@ -54,9 +80,10 @@ def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
     _upload_integers(s, t, "ids", ids)
 
 
-def _upload_integers(s: Session, t: Tensor, name: str, values: npt.ArrayLike) -> None:
+def _upload_integers(s: Session, t: Tensor, name: str, values: npt.ArrayLike, n: int | None = None) -> None:
     t_handle = handle(s, "t", t)
     buffer = ffi.from_buffer("int32_t[]", int_array(name, values, size_of(t)))
+    _same_count(n, len(buffer))
     status(s, lib.tnn_upload_from_int_array, t_handle, buffer, len(buffer))
 
 
@@ -100,6 +127,47 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
         raise TinyNNValueError(f"m must have shape ({rows}, {cols}), that of {t!r}, got {array.shape}")
     buffer = ffi.from_buffer("float[]", array)
     status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
+
+
+def upload_transposed(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
+    """Upload the transpose of a matrix: m (cols, rows) to a tensor of shape [cols, rows].
+
+    So `tnn_matmul(s, a, b)` is the product of matrices: a is uploaded with `upload_row_major`, b with this call.
+
+    Raises:
+        TinyNNValueError: another shape, or a number that does not fit f32.
+        TinyNNTypeError: m does not have a real floating or integer dtype, or the tensor is i32.
+    """
+    t_handle = handle(s, "t", t)
+    array = float_array("m", m, size_of(t))
+    rows, cols = _rows_cols(t)
+    if array.shape != (cols, rows):
+        raise TinyNNValueError(f"m has shape {array.shape}, but the transpose of {t!r} has ({cols}, {rows})")
+    with memory_for("m", array.nbytes, "the transposed matrix"):
+        transposed = np.ascontiguousarray(array.T)
+    buffer = ffi.from_buffer("float[]", transposed)
+    status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
+
+
+def download_to_mat(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:
+    """Return what `download_row_major` returns; the reference's name for it with large tensors."""
+    return download_row_major(s, t, rows, cols)
+
+
+def download_matmul(s: Session, t: Tensor, m: int, n: int) -> FloatArray:
+    """Return the product of `tnn_matmul(s, a, b)`, of shape [m, n], as float32 (m, n): a @ b^T of row-major a and b.
+
+    Raises as `download_row_major` does.
+    """
+    handle(s, "t", t)
+    want = (int64("m", m), int64("n", n))
+    rows, cols = _rows_cols(t)
+    if want != (cols, rows):
+        wrong = "m" if want[0] != cols else "n"
+        raise TinyNNValueError(f"{wrong}: m and n must be {(cols, rows)}, those of {t!r}, got {want}")
+    values = tnn_download(s, t)
+    with memory_for("t", values.nbytes, "the transposed matrix"):
+        return np.ascontiguousarray(values.reshape(rows, cols).T)
 
 
 def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:

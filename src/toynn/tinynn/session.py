@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from toynn.arguments import boolean, int32, int64, kind_of
-from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
+from toynn.arguments import int32, int64, kind_of
+from toynn.errors import SessionError, TinyNNError, TinyNNTypeError
 from toynn.initialised import Initialised
-from toynn.tinynn.calls.build import tnn_available_cores
 from toynn.tinynn.native import ffi, lib, text
 from toynn.tinynn.native_session import NativeSession, ending, failure
+from toynn.tinynn.thread_count import thread_count
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
@@ -26,16 +26,7 @@ if TYPE_CHECKING:
     # The arguments of a C call, except its session. mypy compares their types with the header's.
     _Arguments = TypeVarTuple("_Arguments")
 
-__all__ = [
-    "Session",
-    "Tensor",
-    "tnn_last_error",
-    "tnn_last_error_code",
-    "tnn_reset_for_rebuild",
-    "tnn_session_free",
-    "tnn_session_new",
-    "tnn_session_set_n_threads",
-]
+__all__ = ["Session", "Tensor"]
 
 _Result = TypeVar("_Result")
 _NO_TENSOR: TensorHandle = 0  # type: ignore[assignment]  # the one number that C takes for no tensor
@@ -54,9 +45,10 @@ class Session:
             cores that this process may use. Results do not depend on this number.
         oversubscribe: allow more threads than cores, as TOYNN_OVERSUBSCRIBE=1 does. This is slow and only for
             determinism tests.
+        device: number of the device; the CPU has only device 0.
 
     Raises:
-        TinyNNValueError: unknown kind, or a number of threads that is not between 1 and the limit.
+        TinyNNValueError: unknown kind or device, or a number of threads that is not between 1 and the limit.
         TinyNNTypeError: an argument of the wrong type.
         TinyNNMemoryError: the memory of a session cannot be allocated.
         SessionError: a daemon thread makes a session while the interpreter is ending and has closed all sessions.
@@ -64,9 +56,11 @@ class Session:
 
     __slots__ = ("__weakref__", "_finalizer", "_native")
 
-    def __init__(self, kind: int = 0, n_threads: int | None = None, oversubscribe: bool = False) -> None:
-        threads, over = _thread_count(n_threads, oversubscribe)
-        pointer = lib.tnn_session_new(int32("kind", kind))
+    def __init__(
+        self, kind: int = 0, n_threads: int | None = None, oversubscribe: bool = False, *, device: int = 0
+    ) -> None:
+        threads, over = thread_count(n_threads, oversubscribe)
+        pointer = lib.tnn_session_new_on(int32("kind", kind), int32("device", device))
         if pointer == ffi.NULL:
             raise failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._native = NativeSession(pointer)
@@ -214,6 +208,16 @@ def native_session(s: object) -> NativeSession:
 # ---- arguments that are tensors ----
 
 
+def session_of(name: str, tensor: object) -> Session:
+    """Return the session of a tensor, for the calls that take only a tensor. Raises TinyNNTypeError for any other."""
+    if not isinstance(tensor, Tensor):
+        raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
+    session: Session | None = getattr(tensor, "session", None)
+    if session is None:
+        raise SessionError(f"{name} was never initialised; its class must call Tensor.__init__")
+    return session
+
+
 def handle(s: Session, name: str, tensor: object) -> TensorHandle:
     """Return the number that identifies the tensor in C.
 
@@ -325,83 +329,3 @@ def string(
     """Call a C function that returns a string, or NULL on failure."""
     result: str = _called(s, function, arguments, _is_null, text)
     return result
-
-
-# ---- calls of the header that cannot be generated ----
-
-
-def _thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
-    """Return the number of threads, and whether it may exceed the number of cores."""
-    over = boolean("oversubscribe", oversubscribe) or _oversubscribe_from_environment()
-    if n_threads is not None:
-        return _checked_thread_count("n_threads", int32("n_threads", n_threads), over), over
-    value = os.environ.get("TOYNN_N_THREADS", "").strip()
-    if not value:
-        return tnn_available_cores(), over
-    name = "the environment variable TOYNN_N_THREADS"
-    if not (value.isascii() and value.isdecimal()):
-        raise TinyNNValueError(f"{name} must be an integer, got {value!r:.60}")
-    if len(value.lstrip("0")) > 9:
-        raise TinyNNValueError(
-            f"{name} must be at most {tnn_available_cores()}, the number of cores for this process, got {value:.60}"
-        )
-    return _checked_thread_count(name, int(value[-9:]), over), over
-
-
-def _checked_thread_count(name: str, count: int, oversubscribe: bool) -> int:
-    cores = tnn_available_cores()
-    if count < 1:
-        raise TinyNNValueError(f"{name} must be at least 1, got {count}")
-    if count > cores and not oversubscribe:
-        raise TinyNNValueError(f"{name} must be at most {cores}, the number of cores for this process, got {count}")
-    return count
-
-
-def _oversubscribe_from_environment() -> bool:
-    value = os.environ.get("TOYNN_OVERSUBSCRIBE", "").strip()
-    if value not in ("", "0", "1"):
-        raise TinyNNValueError(f"the environment variable TOYNN_OVERSUBSCRIBE must be 0 or 1, got {value!r}")
-    return value == "1"
-
-
-def tnn_session_new(kind: int = 0, *, n_threads: int | None = None, oversubscribe: bool = False) -> Session:
-    """Return a new session; `Session` describes the arguments."""
-    return Session(kind, n_threads, oversubscribe)
-
-
-def tnn_session_free(s: Session) -> None:
-    """Free everything that the session owns, as `s.close()` does."""
-    if not isinstance(s, Session):
-        raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
-    s.close()
-
-
-def tnn_last_error(s: Session) -> str:
-    """Return the message of the last call on `s` if the call failed, else ""."""
-    native = native_session(s)
-    with native.lock:
-        return text(lib.tnn_last_error(native.live()))
-
-
-def tnn_last_error_code(s: Session) -> int:
-    """Return the error code of the last call on `s`, or 0 if the call succeeded."""
-    native = native_session(s)
-    with native.lock:
-        return lib.tnn_last_error_code(native.live())
-
-
-def tnn_session_set_n_threads(s: Session, n: int, oversubscribe: bool = False) -> None:
-    """Set the number of threads that compute: 1 to `tnn_available_cores()`, or up to 512 if `oversubscribe` is True.
-
-    Results do not depend on it. Raises TinyNNValueError for any other number.
-    """
-    over = boolean("oversubscribe", oversubscribe) or _oversubscribe_from_environment()
-    status(s, lib.tnn_session_set_n_threads, int32("n", n), int(over))
-
-
-def tnn_reset_for_rebuild(s: Session) -> None:
-    """Drop all graphs and their tensors, whose handles become stale. The weights stay."""
-    native = native_session(s)
-    with native.lock:
-        native.rebuilds += 1  # counted before the call, so that from now on no cached shape of a tensor is used
-        status(s, lib.tnn_reset_for_rebuild)

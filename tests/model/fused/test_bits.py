@@ -33,7 +33,7 @@ def linear(x: F32, ws: list[F32], biases: list[F32] | None = None, add: F32 | No
     with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
         arrays = [x, *ws, *(biases or []), *([add] if add is not None else [])]
         tensors = [
-            nn.tnn_input_2d_f32_persistent(s, a.shape[1], a.shape[0]) if a.ndim == 2
+            nn.tnn_input_2d_f32_persistent(s, a.shape[0], a.shape[1]) if a.ndim == 2
             else nn.tnn_input_1d_f32_persistent(s, a.shape[0])
             for a in arrays
         ]  # fmt: skip
@@ -148,22 +148,22 @@ def test_adamw_equals_that_of_ggml_bit_for_bit() -> None:
     for layout in ("ggml", "fused"):
         with nn.Session(n_threads=2, oversubscribe=True) as s:
             tw, tm, tv, ids, table = (
-                nn.tnn_input_2d_f32_persistent(s, 37, 5), nn.tnn_input_2d_f32_persistent(s, 37, 5),
-                nn.tnn_input_2d_f32_persistent(s, 37, 5), nn.tnn_input_1d_i32_persistent(s, 5),
-                nn.tnn_input_2d_f32_persistent(s, 37, 5),
+                nn.tnn_input_2d_f32_persistent(s, 5, 37), nn.tnn_input_2d_f32_persistent(s, 5, 37),
+                nn.tnn_input_2d_f32_persistent(s, 5, 37), nn.tnn_input_1d_i32_persistent(s, 5),
+                nn.tnn_input_2d_f32_persistent(s, 5, 37),
             )  # fmt: skip
             nn.tnn_finalize_weights(s)
             for tensor, values in ((tw, w), (tm, m), (tv, v), (table, g)):
                 nn.upload_row_major(s, tensor, values)
             nn.upload_int_array(s, ids, range(5))
-            nn.tnn_set_param(s, tw)
+            nn.tnn_set_param(tw)
             hp = nn.tnn_input_1d_f32(s, 7)
             tg = nn.tnn_get_rows(s, table, ids)  # the gradient g is the result of an operator
             if layout == "fused":
-                x = nn.tnn_input_2d_f32(s, 37, 1)
+                x = nn.tnn_input_2d_f32(s, 1, 37)
                 targets = nn.tnn_input_1d_i32(s, 1)
                 loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [tw]), targets, -1)
-                nn.tnn_set_loss(s, loss)
+                nn.tnn_set_loss(loss)
                 nn.tnn_build_forward_only(s, loss)
                 nn.tnn_build_backward(s)
                 step = nn.tnn_fused_adamw(s, tw, tg, tm, tv, hp)

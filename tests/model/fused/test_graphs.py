@@ -21,16 +21,16 @@ pytestmark = pytest.mark.quick
 
 def cached(s: nn.Session, table: nn.Tensor, cache: nn.Tensor, n_past: nn.Tensor) -> nn.Tensor:
     """Return a cached attention with one head of size 8 over five tokens."""
-    return nn.tnn_fused_attention_cached(s, nn.tnn_input_2d_f32(s, 24, 5), table, cache, n_past, 1, 1)
+    return nn.tnn_fused_attention_cached(s, nn.tnn_input_2d_f32(s, 5, 24), table, cache, n_past, 1, 1)
 
 
 def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
     """Return a parameter (6, 8), an input (5, 8) and targets; the graph is still empty."""
-    w = nn.tnn_input_2d_f32_persistent(s, 8, 6)
+    w = nn.tnn_input_2d_f32_persistent(s, 6, 8)
     nn.tnn_finalize_weights(s)
     nn.upload_row_major(s, w, np.linspace(-1, 1, 48).reshape(6, 8))
-    nn.tnn_set_param(s, w)
-    return w, nn.tnn_input_2d_f32(s, 8, 5), nn.tnn_input_1d_i32(s, 5)
+    nn.tnn_set_param(w)
+    return w, nn.tnn_input_2d_f32(s, 5, 8), nn.tnn_input_1d_i32(s, 5)
 
 
 def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None:
@@ -41,12 +41,12 @@ def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None
         a, b = nn.tnn_fused_swiglu(s, y), nn.tnn_fused_swiglu(s, nn.tnn_add(s, y, y))  # ne=[3, 5]
         logits = nn.tnn_add(s, nn.tnn_add(s, a, b), nn.tnn_fused_swiglu(s, nn.tnn_fused_linear(s, x, [w], add=y)))
         loss = nn.tnn_fused_cross_entropy(s, logits, wanted, -1)
-        nn.tnn_set_loss(s, loss)
-        nn.tnn_set_output(s, loss)
+        nn.tnn_set_loss(loss)
+        nn.tnn_set_output(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         grad = nn.tnn_tensor_grad(s, w)
-        nn.tnn_set_output(s, grad)
+        nn.tnn_set_output(grad)
         nn.tnn_realize_backward(s)
         rng = np.random.default_rng(0)
         nn.upload_row_major(s, x, rng.standard_normal((5, 8)))
@@ -73,7 +73,7 @@ def test_an_operator_without_a_derivative_is_refused_by_name() -> None:
         w, x, wanted = small_graph(s)
         y = nn.tnn_scale(s, nn.tnn_fused_linear(s, x, [w]), 2.0)
         loss = nn.tnn_fused_cross_entropy(s, y, wanted, -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(TinyNNValueError, match=r"SCALE.*no derivative in a fused graph"):
             nn.tnn_build_backward(s)
@@ -83,7 +83,7 @@ def test_a_fused_operator_with_a_ggml_loss_is_refused_by_name() -> None:
     with nn.Session(n_threads=1) as s:
         w, x, _ = small_graph(s)
         loss = nn.tnn_sum(s, nn.tnn_fused_linear(s, x, [w]))
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(TinyNNValueError, match=r"LINEAR.*tnn_fused_cross_entropy"):
             nn.tnn_build_backward(s)
@@ -94,9 +94,9 @@ def test_a_cross_entropy_that_is_not_the_loss_is_refused() -> None:
         w, x, wanted = small_graph(s)
         y = nn.tnn_fused_linear(s, x, [w])
         first = nn.tnn_fused_cross_entropy(s, y, wanted, -1)
-        wide = nn.tnn_fused_linear(s, first, [nn.tnn_input_2d_f32(s, 1, 6)])  # ne=[6, 1]
+        wide = nn.tnn_fused_linear(s, first, [nn.tnn_input_2d_f32(s, 6, 1)])  # ne=[6, 1]
         loss = nn.tnn_fused_cross_entropy(s, wide, nn.tnn_input_1d_i32(s, 1), -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(SessionError, match="cross entropy that depends on a parameter, but it is not the loss"):
             nn.tnn_build_backward(s)
@@ -106,10 +106,10 @@ def test_only_the_mean_loss_can_read_the_row_losses() -> None:
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         inner = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), wanted, -1)
-        rows = nn.tnn_tensor_src(s, inner, 0)
+        rows = nn.tnn_tensor_src(inner, 0)
         assert rows is not None
         loss = nn.tnn_fused_cross_entropy(s, rows, nn.tnn_input_1d_i32(s, 1), -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(TinyNNValueError, match="no gradient flows to it"):
             nn.tnn_build_backward(s)
@@ -121,8 +121,8 @@ def test_two_losses_are_refused() -> None:
         y = nn.tnn_fused_linear(s, x, [w])
         first, second = (nn.tnn_fused_cross_entropy(s, y, wanted, -1) for _ in range(2))
         both = nn.tnn_add(s, first, second)
-        nn.tnn_set_loss(s, first)
-        nn.tnn_set_loss(s, second)
+        nn.tnn_set_loss(first)
+        nn.tnn_set_loss(second)
         nn.tnn_build_forward_only(s, both)
         with pytest.raises(SessionError, match="two nodes are flagged as losses"):
             nn.tnn_build_backward(s)
@@ -153,7 +153,7 @@ def test_two_losses_are_refused() -> None:
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 1, 1, 5), TinyNNValueError, "qkv has shape"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 3, 2, 5), TinyNNValueError, "n_kv = 2"),
         (
-            lambda s, w, x, t: nn.tnn_fused_attention(s, nn.tnn_input_2d_f32(s, 24, 5), x, 1, 1, 3),
+            lambda s, w, x, t: nn.tnn_fused_attention(s, nn.tnn_input_2d_f32(s, 5, 24), x, 1, 1, 3),
             TinyNNValueError,
             "t_seq = 3",
         ),
@@ -165,7 +165,7 @@ def test_two_losses_are_refused() -> None:
         (lambda s, w, x, t: cached(s, x, x, nn.tnn_input_1d_i32(s, 1)), TinyNNValueError, "persistent"),
         (lambda s, w, x, t: cached(s, x, w, x), TinyNNTypeError, "n_past has dtype f32"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 2**31 - 1, 1, 5), TinyNNValueError, "qkv has shape"),
-        (lambda s, w, x, t: nn.tnn_fused_swiglu(s, nn.tnn_input_2d_f32(s, 3, 2)), TinyNNValueError, "gate_up"),
+        (lambda s, w, x, t: nn.tnn_fused_swiglu(s, nn.tnn_input_2d_f32(s, 2, 3)), TinyNNValueError, "gate_up"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, w, t, -1), TinyNNValueError, "targets has shape"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, x, t, 7), TinyNNValueError, "ignore_id = 7"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, x, x, -1), TinyNNTypeError, "targets has dtype f32"),
@@ -180,7 +180,7 @@ def test_operands_that_do_not_fit_are_refused_by_name(build: Any, error: type[Ex
         with pytest.raises(error, match=mentions):
             build(s, w, x, t)
         y = nn.tnn_fused_linear(s, x, [w])  # after the error, the graph must still be usable
-        nn.tnn_set_output(s, y)
+        nn.tnn_set_output(y)
         nn.tnn_realize(s, y)
         nn.upload_row_major(s, x, np.ones((5, 8)))
         nn.tnn_compute(s)
@@ -212,9 +212,9 @@ def test_targets_outside_the_vocabulary_are_refused_before_the_compute(wrong: li
 @pytest.mark.parametrize("kind", ["linear", "rms_norm", "swiglu", "rows"])
 def test_only_a_fused_cross_entropy_can_be_the_loss_of_a_fused_graph(kind: str) -> None:
     with nn.Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 2 if kind == "swiglu" else 1, 1)
+        w = nn.tnn_input_2d_f32_persistent(s, 1, 2 if kind == "swiglu" else 1)
         nn.tnn_finalize_weights(s)
-        nn.tnn_set_param(s, w)
+        nn.tnn_set_param(w)
         if kind == "linear":
             loss: nn.Tensor | None = nn.tnn_fused_linear(s, nn.tnn_input_2d_f32(s, 1, 1), [w])
         elif kind == "rms_norm":
@@ -222,9 +222,9 @@ def test_only_a_fused_cross_entropy_can_be_the_loss_of_a_fused_graph(kind: str) 
         elif kind == "swiglu":
             loss = nn.tnn_fused_swiglu(s, w)
         else:
-            loss = nn.tnn_tensor_src(s, nn.tnn_fused_cross_entropy(s, w, nn.tnn_input_1d_i32(s, 1), -1), 0)
+            loss = nn.tnn_tensor_src(nn.tnn_fused_cross_entropy(s, w, nn.tnn_input_1d_i32(s, 1), -1), 0)
         assert loss is not None
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(TinyNNValueError, match="whose loss is tnn_fused_cross_entropy"):
             nn.tnn_build_backward(s)
@@ -233,21 +233,21 @@ def test_only_a_fused_cross_entropy_can_be_the_loss_of_a_fused_graph(kind: str) 
 def two_weights_as_one(s: nn.Session, *, outputs: bool = True) -> tuple[list[nn.Tensor], nn.Tensor, nn.Tensor]:
     """Realize logits = (x W^T) (W + V)^T, and return the two parameters, the targets and the loss."""
     rng = np.random.default_rng(0)
-    w, v, x = (nn.tnn_input_2d_f32_persistent(s, 4, rows) for rows in (4, 4, 3))
+    w, v, x = (nn.tnn_input_2d_f32_persistent(s, rows, 4) for rows in (4, 4, 3))
     nn.tnn_finalize_weights(s)
     for tensor, rows in ((w, 4), (v, 4), (x, 3)):
         nn.upload_row_major(s, tensor, rng.standard_normal((rows, 4)))
-    nn.tnn_set_param(s, w)
-    nn.tnn_set_param(s, v)
+    nn.tnn_set_param(w)
+    nn.tnn_set_param(v)
     wanted = nn.tnn_input_1d_i32(s, 3)
     h = nn.tnn_fused_linear(s, x, [w])
     loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, h, [nn.tnn_add(s, w, v)]), wanted, -1)
-    nn.tnn_set_output(s, loss)
-    nn.tnn_set_loss(s, loss)
+    nn.tnn_set_output(loss)
+    nn.tnn_set_loss(loss)
     nn.tnn_build_forward_only(s, loss)
     nn.tnn_build_backward(s)
     for tensor in (w, v):
-        nn.tnn_set_output(s, nn.tnn_tensor_grad(s, tensor))
+        nn.tnn_set_output(nn.tnn_tensor_grad(s, tensor))
     nn.tnn_realize_backward(s)
     nn.upload_int_array(s, wanted, [0, 1, 2])
     return [w, v], wanted, loss
@@ -273,20 +273,20 @@ def test_parameters_that_are_added_get_separate_gradients() -> None:
 def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
     """The parameter p is an addend, so its gradient is the gradient of the sum, a tensor that each step overwrites."""
     with nn.Session(n_threads=1) as s:
-        p = nn.tnn_input_2d_f32_persistent(s, 4, 3)
-        w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))
+        p = nn.tnn_input_2d_f32_persistent(s, 3, 4)
+        w, m, v = (nn.tnn_input_2d_f32_persistent(s, 5, 4) for _ in range(3))
         nn.tnn_finalize_weights(s)
-        nn.tnn_set_param(s, p)
-        nn.tnn_set_param(s, w)
+        nn.tnn_set_param(p)
+        nn.tnn_set_param(w)
         wanted, ids, hp = nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)
         x = nn.tnn_add(s, p, nn.tnn_get_rows(s, w, ids))
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), wanted, -1)
-        nn.tnn_set_output(s, loss)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_output(loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         for tensor in (p, w):
-            nn.tnn_set_output(s, nn.tnn_tensor_grad(s, tensor))
+            nn.tnn_set_output(nn.tnn_tensor_grad(s, tensor))
         nn.tnn_extend_backward_graph(s, nn.tnn_fused_adamw(s, w, nn.tnn_tensor_grad(s, w), m, v, hp))
         nn.tnn_realize_backward(s)
         step = nn.TrainStep(ids, wanted, hp, loss)
@@ -297,14 +297,14 @@ def test_gradients_accumulate_only_if_a_kernel_can_add_to_them() -> None:
 
 def test_loss_and_norm_of_a_step_must_be_outputs() -> None:
     with nn.Session(n_threads=1) as s:
-        w, m, v = (nn.tnn_input_2d_f32_persistent(s, 4, 5) for _ in range(3))
+        w, m, v = (nn.tnn_input_2d_f32_persistent(s, 5, 4) for _ in range(3))
         nn.tnn_finalize_weights(s)
-        nn.tnn_set_param(s, w)
+        nn.tnn_set_param(w)
         wanted, ids, hp = nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)
         clip = nn.tnn_input_1d_f32(s, 2)
         x = nn.tnn_get_rows(s, w, ids)
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), wanted, -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         grad = nn.tnn_tensor_grad(s, w)
@@ -324,4 +324,4 @@ def test_a_list_with_a_wrong_length_is_read_item_by_item_to_its_end() -> None:
 
     with nn.Session(n_threads=1) as s:
         w, x, _ = small_graph(s)
-        assert nn.tnn_tensor_ne0(s, nn.tnn_fused_linear(s, x, WrongLength([w]))) == 6
+        assert nn.tnn_tensor_ne0(nn.tnn_fused_linear(s, x, WrongLength([w]))) == 6

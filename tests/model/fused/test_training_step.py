@@ -32,7 +32,7 @@ from toynn import tinynn as nn
 
 def cross_entropy(logits: F32, wanted: npt.ArrayLike, ignore_id: int = -1) -> float:
     with nn.Session(n_threads=2, oversubscribe=True) as s:
-        x = nn.tnn_input_2d_f32_persistent(s, logits.shape[1], logits.shape[0])
+        x = nn.tnn_input_2d_f32_persistent(s, logits.shape[0], logits.shape[1])
         t = nn.tnn_input_1d_i32_persistent(s, logits.shape[0])
         nn.tnn_finalize_weights(s)
         nn.upload_row_major(s, x, logits)

@@ -68,7 +68,7 @@ def test_many_threads_may_call_one_session() -> None:
         t = nn.tnn_input_1d_f32_persistent(s, 64)
         nn.tnn_finalize_weights(s)
         out = nn.tnn_scale(s, t, 2.0)
-        nn.tnn_set_output(s, out)
+        nn.tnn_set_output(out)
         nn.tnn_realize(s, out)
 
         def work(value: int) -> None:
@@ -125,7 +125,7 @@ for _ in range(3):
     t = nn.tnn_input_2d_f32_persistent(s, 256, 256)
     nn.tnn_finalize_weights(s)
     out = nn.tnn_matmul(s, t, t)
-    nn.tnn_set_output(s, out)
+    nn.tnn_set_output(out)
     nn.tnn_realize(s, out)
     kept.append((s, t, out))
 def work():

@@ -45,7 +45,7 @@ def product(path: Path, kind: int, stored: bytes, n_threads: int = 1, offset: in
         w = nn.tnn_input_2d_persistent_mmap(s, ROWS, ROW, kind, offset)
         nn.tnn_finalize_weights(s)
         assert nn.tnn_session_weights_nbytes(s) == 0, "nothing is copied"
-        x = nn.tnn_input_2d_f32(s, ROW, TOKENS)
+        x = nn.tnn_input_2d_f32(s, TOKENS, ROW)
         y = nn.tnn_matmul(s, w, x)
         nn.tnn_realize(s, y)
         nn.tnn_upload_from_float_array(s, x, X)
@@ -83,9 +83,9 @@ def test_a_download_has_the_values_of_every_block(kind: GGMLQuantizationType, tm
         w = nn.tnn_input_2d_persistent_mmap(s, 64, ROW, int(kind), 0)
         nn.tnn_finalize_weights(s)
         ids = nn.tnn_input_1d_i32(s, 2)
-        x = nn.tnn_input_2d_f32(s, ROW, 1)
+        x = nn.tnn_input_2d_f32(s, 1, ROW)
         rows, y = nn.tnn_get_rows(s, w, ids), nn.tnn_matmul(s, w, x)
-        nn.tnn_set_output(s, rows)
+        nn.tnn_set_output(rows)
         nn.tnn_realize(s, nn.tnn_add(s, nn.tnn_sum(s, rows), nn.tnn_sum(s, y)))
         nn.tnn_upload_from_int_array(s, ids, [63, 5])
         nn.tnn_upload_from_float_array(s, x, X[:1])
@@ -111,19 +111,19 @@ def test_a_gradient_flows_through_a_mapped_weight(name: str, tmp_path: Path) -> 
         ):
             nn.tnn_session_attach_weight_mmap(s, file)
             w = nn.tnn_input_2d_persistent_mmap(s, ROWS, ROW, int(kind), 0)
-            weight = nn.tnn_input_2d_f32_persistent(s, 4, ROW)
+            weight = nn.tnn_input_2d_f32_persistent(s, ROW, 4)
             nn.tnn_finalize_weights(s)
-            nn.tnn_set_param(s, weight)
+            nn.tnn_set_param(weight)
             nn.upload_row_major(s, weight, p)
-            t_x, t_labels = nn.tnn_input_2d_f32(s, 4, TOKENS), nn.tnn_input_2d_f32(s, ROWS, TOKENS)
+            t_x, t_labels = nn.tnn_input_2d_f32(s, TOKENS, 4), nn.tnn_input_2d_f32(s, TOKENS, ROWS)
             hidden = nn.tnn_matmul(s, weight, t_x)
-            nn.tnn_set_output(s, hidden)
+            nn.tnn_set_output(hidden)
             loss = nn.tnn_cross_entropy_loss(s, nn.tnn_matmul(s, w, hidden), t_labels)
-            nn.tnn_set_loss(s, loss)
+            nn.tnn_set_loss(loss)
             nn.tnn_build_forward_only(s, loss)
             nn.tnn_build_backward(s)
             grad = nn.tnn_tensor_grad(s, weight)
-            nn.tnn_set_output(s, grad)
+            nn.tnn_set_output(grad)
             nn.tnn_realize_backward(s)
             nn.tnn_graph_reset(s)
             nn.upload_row_major(s, t_x, x)
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[Session], Any], type[TinyNNError], str]] = {
     "an f32 between": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 1, 0, 2), TinyNNValueError, "multiple of 4"),
     "a q4_0 between": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 32, 2, 3), TinyNNValueError, "multiple of 2"),
     "a part of a block": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 1, 48, 2, 0), TinyNNValueError, "block size"),
-    "no rows": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 0, 32, 2, 0), TinyNNValueError, "ne1 = 0"),
+    "no rows": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 0, 32, 2, 0), TinyNNValueError, "rows = 0"),
     "too many rows": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 2**40, 32, 2, 0), TinyNNValueError, "2\\^31"),
     "too many numbers": (lambda s: nn.tnn_input_3d_persistent_mmap(s, 2**20, 2**20, 32, 2, 0), TinyNNValueError, "2."),
     "i32": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 1, nn.TNN_I32, 0), TinyNNTypeError, "dtype = 26"),
@@ -290,11 +290,11 @@ class Weights:
         self.q = nn.tnn_input_2d_persistent_mmap(s, 4, 32, int(GGMLQuantizationType.Q4_0), 0)
         self.own, self.m, self.v = (nn.tnn_input_2d_f32_persistent(s, 4, 4) for _ in range(3))
         self.ids, self.hp = nn.tnn_input_1d_i32_persistent(s, 4), nn.tnn_input_1d_f32_persistent(s, 7)
-        self.wide, self.table = nn.tnn_input_2d_f32_persistent(s, 12, 4), nn.tnn_input_2d_f32_persistent(s, 2, 4)
+        self.wide, self.table = nn.tnn_input_2d_f32_persistent(s, 4, 12), nn.tnn_input_2d_f32_persistent(s, 4, 2)
         self.n_past = nn.tnn_input_1d_i32_persistent(s, 1)
         for weight, name in ((self.w, "w"), (self.cache, "cache")):
-            nn.tnn_tensor_set_name(s, weight, name)
-        nn.tnn_set_param(s, self.own)
+            nn.tnn_tensor_set_name(weight, name)
+        nn.tnn_set_param(self.own)
         nn.tnn_finalize_weights(s)
 
 
@@ -302,7 +302,7 @@ WRITES: dict[str, tuple[Callable[[Weights], Any], str]] = {
     "upload": (lambda d: nn.tnn_upload_from_float_array(d.s, d.w, np.ones(16)), "cannot be written"),
     "upload rows": (lambda d: nn.upload_row_major(d.s, d.q, np.ones((4, 32))), "cannot be written"),
     "zero": (lambda d: nn.tnn_zero_tensor(d.s, d.w), "cannot be written"),
-    "train": (lambda d: nn.tnn_set_param(d.s, d.w), "cannot be trained"),
+    "train": (lambda d: nn.tnn_set_param(d.w), "cannot be trained"),
     "copy": (lambda d: nn.tnn_realize(d.s, nn.tnn_cpy(d.s, d.own, d.w)), "would write the weight w of shape .4, 4."),
     "copy to a view": (
         lambda d: nn.tnn_realize(d.s, nn.tnn_cpy(d.s, d.own, nn.tnn_view_2d(d.s, d.w, 4, 4, 16, 0))),
@@ -344,7 +344,7 @@ VIEWS: dict[str, Callable[[Session, Tensor], Any]] = {
     "add": lambda s, t: nn.tnn_add(s, t, t),
     "cast": lambda s, t: nn.tnn_cast(s, t, nn.TNN_F32),
     "the second operand": lambda s, t: nn.tnn_matmul(s, t, t),
-    "set_param": lambda s, t: nn.tnn_set_param(s, t),
+    "set_param": lambda s, t: nn.tnn_set_param(t),
     "upload ints": lambda s, t: nn.tnn_download_to_int_array(s, t),
 }
 
@@ -360,11 +360,11 @@ def test_a_derivative_of_a_repeated_quantized_weight_is_refused(tmp_path: Path) 
     with mapped(tmp_path / "w", bytes(4096)) as file, Session(n_threads=1) as s:
         nn.tnn_session_attach_weight_mmap(s, file)
         w = nn.tnn_input_2d_persistent_mmap(s, 4, 32, int(GGMLQuantizationType.Q4_0), 0)
-        p = nn.tnn_input_3d_f32_persistent(s, 32, 2, 3)
-        nn.tnn_set_param(s, p)
+        p = nn.tnn_input_3d_f32_persistent(s, 3, 2, 32)
+        nn.tnn_set_param(p)
         nn.tnn_finalize_weights(s)
         loss = nn.tnn_sum(s, nn.tnn_matmul(s, w, p))
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         with pytest.raises(TinyNNValueError, match="no derivative for a quantized a that is repeated"):
             nn.tnn_build_backward(s)

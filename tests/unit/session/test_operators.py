@@ -102,7 +102,7 @@ LABELS = softmax(normal(5, 7)).astype(np.float32).astype(np.float64)
 
 def _rope(mode: int) -> Build:
     def build(s: Session, x: Tensor, positions: Tensor, factors: Tensor | None = None) -> Tensor:
-        return nn.tnn_rope_ext(s, x, positions, factors, 8, mode, 0, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0)
+        return nn.tnn_rope_ext(s, x, positions, 8, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0, factors, mode=mode, n_ctx_orig=0)
 
     return build
 
@@ -266,7 +266,7 @@ def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
         tensors = [declare(s, array) for array in case.operands]
         nn.tnn_finalize_weights(s)
         out = case.build(s, *tensors)
-        nn.tnn_set_output(s, out)
+        nn.tnn_set_output(out)
         nn.tnn_realize(s, out)
         for tensor, array in zip(tensors, case.operands, strict=True):
             fill(s, tensor, array)
@@ -295,13 +295,13 @@ def test_the_gradient_of_an_operator_equals_the_central_difference_of_its_defini
         t_weights = declare(s, weights)
         params = [i for i, array in enumerate(case.operands) if array.dtype == np.float64]
         for i in params:
-            nn.tnn_set_param(s, tensors[i])
+            nn.tnn_set_param(tensors[i])
         nn.tnn_finalize_weights(s)
         out = case.build(s, *tensors)
         flat = nn.tnn_reshape_2d(s, out, weights.size, 1)
         t_loss = nn.tnn_sum(s, nn.tnn_mul(s, flat, nn.tnn_reshape_2d(s, t_weights, weights.size, 1)))
-        nn.tnn_set_output(s, t_loss)
-        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_set_output(t_loss)
+        nn.tnn_set_loss(t_loss)
         nn.tnn_build_forward_only(s, t_loss)
         nn.tnn_build_backward(s)
         nn.tnn_pin_all_graph_b_nodes(s)
@@ -331,10 +331,10 @@ def test_the_gradient_of_cross_entropy_is_softmax_minus_labels_over_rows() -> No
     logits = normal(5, 7)
     with Session(n_threads=1) as s:
         t_logits, t_labels = declare(s, logits), declare(s, LABELS)
-        nn.tnn_set_param(s, t_logits)
+        nn.tnn_set_param(t_logits)
         nn.tnn_finalize_weights(s)
         t_loss = nn.tnn_cross_entropy_loss(s, nn.tnn_scale(s, t_logits, 1.0), t_labels)
-        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_set_loss(t_loss)
         nn.tnn_build_forward_only(s, t_loss)
         nn.tnn_build_backward(s)
         nn.tnn_pin_all_graph_b_nodes(s)
@@ -351,11 +351,11 @@ def test_an_sgd_step_moves_the_weight_against_its_gradient() -> None:
     w = normal(3, 4)
     with Session(n_threads=1) as s:
         t_w = declare(s, w)
-        nn.tnn_set_param(s, t_w)
+        nn.tnn_set_param(t_w)
         nn.tnn_finalize_weights(s)
         t_hp = nn.tnn_input_1d_f32(s, 2)
         t_loss = nn.tnn_sum(s, nn.tnn_mul(s, t_w, t_w))
-        nn.tnn_set_loss(s, t_loss)
+        nn.tnn_set_loss(t_loss)
         nn.tnn_build_forward_only(s, t_loss)
         nn.tnn_build_backward(s)
         nn.tnn_extend_backward_graph(s, nn.tnn_opt_step_sgd(s, t_w, nn.tnn_tensor_grad(s, t_w), t_hp))
@@ -377,8 +377,8 @@ def test_flash_attention_of_one_query_has_the_same_bits_with_any_number_of_threa
     results = []
     for n_threads in (1, 2, 3):
         with Session(n_threads=n_threads, oversubscribe=True) as s:
-            tq = nn.tnn_input_3d_f32_persistent(s, 64, 1, 2)
-            tk, tv = (nn.tnn_input_3d_f32_persistent(s, 64, 600, 1) for _ in range(2))
+            tq = nn.tnn_input_3d_f32_persistent(s, 2, 1, 64)
+            tk, tv = (nn.tnn_input_3d_f32_persistent(s, 1, 600, 64) for _ in range(2))
             nn.tnn_finalize_weights(s)
             for tensor, values in ((tq, q), (tk, k), (tv, v)):
                 nn.tnn_upload_from_float_array(s, tensor, values)
@@ -394,7 +394,7 @@ def test_flash_attention_of_one_query_has_the_same_bits_with_any_number_of_threa
 
 def test_set_rows_refuses_rows_in_the_memory_of_its_target() -> None:
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        w = nn.tnn_input_2d_f32_persistent(s, 3, 4)
         nn.tnn_finalize_weights(s)
         ids = nn.tnn_input_1d_i32(s, 2)
         with pytest.raises(TinyNNValueError, match="rows and dst share memory"):
@@ -403,14 +403,14 @@ def test_set_rows_refuses_rows_in_the_memory_of_its_target() -> None:
 
 def test_memory_inside_a_concat_cannot_be_an_operand_or_be_downloaded() -> None:
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
+        w = nn.tnn_input_2d_f32_persistent(s, 3, 4)
         nn.tnn_finalize_weights(s)
         c = nn.tnn_concat(s, w, w, 0)
-        last = nn.tnn_tensor_src(s, c, 0)
+        last = nn.tnn_tensor_src(c, 0)
         assert last is not None
-        base = nn.tnn_tensor_src(s, last, 0)
+        base = nn.tnn_tensor_src(last, 0)
         assert base is not None
-        assert nn.tnn_tensor_op_name(s, base) == "NONE"
+        assert nn.tnn_tensor_op_name(base) == "NONE"
         with pytest.raises(TinyNNValueError, match="internal memory of an operator"):
             nn.tnn_scale(s, base, 2.0)
         nn.tnn_realize(s, c)

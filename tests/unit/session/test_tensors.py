@@ -29,7 +29,7 @@ pytestmark = pytest.mark.quick
 )
 def test_any_array_of_real_numbers_is_uploaded_in_row_major_order(given: npt.ArrayLike) -> None:
     with Session(n_threads=1) as s:
-        t = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        t = nn.tnn_input_2d_f32_persistent(s, 2, 3)
         nn.tnn_finalize_weights(s)
         nn.upload_row_major(s, t, given)
         got = nn.download_row_major(s, t, 2, 3)
@@ -46,7 +46,7 @@ def test_every_nan_is_downloaded_as_the_same_bits(dtype: int | None) -> None:
         nn.tnn_finalize_weights(s)
         if dtype is not None:
             t, given = nn.tnn_cast(s, t, dtype), t
-            nn.tnn_set_output(s, t)
+            nn.tnn_set_output(t)
             nn.tnn_realize(s, t)
             nn.tnn_upload_from_float_array(s, given, bits.view(np.float32))
             nn.tnn_compute(s)
@@ -61,7 +61,7 @@ def test_the_nan_of_an_operator_is_downloaded_as_the_same_bits() -> None:
         t = nn.tnn_input_1d_f32_persistent(s, 5)
         nn.tnn_finalize_weights(s)
         product = nn.tnn_mul(s, t, nn.tnn_scale(s, t, 0.0))
-        nn.tnn_set_output(s, product)
+        nn.tnn_set_output(product)
         nn.tnn_realize(s, product)
         nn.tnn_upload_from_float_array(s, t, [np.inf, -np.inf, np.nan, -np.nan, 1.0])
         nn.tnn_compute(s)
@@ -91,40 +91,40 @@ def test_an_f16_or_bf16_matrix_is_rounded_on_upload_and_can_be_multiplied() -> N
     w, x = (rng.standard_normal((rows, 32)).astype(np.float32).astype(np.float64) for rows in (6, 5))
     for dtype, atol in ((nn.TNN_F16, 2e-2), (nn.TNN_BF16, 1e-1)):
         with Session(n_threads=1) as s:
-            t_w = nn.tnn_input_2d_persistent(s, dtype, 32, 6)
+            t_w = nn.tnn_input_2d_persistent_typed(s, 6, 32, dtype)
             nn.tnn_finalize_weights(s)
-            t_x = nn.tnn_input_2d_f32(s, 32, 5)
+            t_x = nn.tnn_input_2d_f32(s, 5, 32)
             out = nn.tnn_matmul(s, t_w, t_x)
-            nn.tnn_set_output(s, out)
+            nn.tnn_set_output(out)
             nn.tnn_realize(s, out)
             nn.upload_row_major(s, t_w, w)
             nn.upload_row_major(s, t_x, x)
             nn.tnn_compute(s)
             np.testing.assert_allclose(nn.download_row_major(s, out, 5, 6), x @ w.T, atol=atol)
-            assert nn.tnn_tensor_dtype(s, t_w) == dtype
+            assert nn.tnn_tensor_dtype(t_w) == dtype
 
 
 def test_nodes_of_a_graph_can_be_inspected() -> None:
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 4, 3)
-        nn.tnn_tensor_set_name(s, w, "größe")
+        w = nn.tnn_input_2d_f32_persistent(s, 3, 4)
+        nn.tnn_tensor_set_name(w, "größe")
         nn.tnn_finalize_weights(s)
-        x = nn.tnn_input_2d_f32(s, 4, 2)
+        x = nn.tnn_input_2d_f32(s, 2, 4)
         out = nn.tnn_matmul(s, w, x)
-        nn.tnn_set_output(s, out)
+        nn.tnn_set_output(out)
         assert nn.tnn_graph_n_nodes(s) == 0
         nn.tnn_realize(s, out)
         assert nn.tnn_graph_n_nodes(s) == 1
         assert nn.tnn_graph_node(s, 0) == out
-        assert nn.tnn_tensor_src(s, out, 0) == w
-        assert nn.tnn_tensor_src(s, out, 1) == x
-        assert nn.tnn_tensor_src(s, out, 2) is None
-        assert nn.tnn_tensor_op_name(s, out) == "MUL_MAT"
-        assert nn.tnn_tensor_op_name(s, x) == "NONE"
+        assert nn.tnn_tensor_src(out, 0) == w
+        assert nn.tnn_tensor_src(out, 1) == x
+        assert nn.tnn_tensor_src(out, 2) is None
+        assert nn.tnn_tensor_op_name(out) == "MUL_MAT"
+        assert nn.tnn_tensor_op_name(x) == "NONE"
         assert out.ne == (3, 2, 1, 1)
-        assert nn.tnn_tensor_nelements(s, out) == 6
-        assert nn.tnn_tensor_nbytes(s, out) == 24
-        assert nn.tnn_tensor_flags(s, out) & 2
+        assert nn.tnn_tensor_nelements(out) == 6
+        assert nn.tnn_tensor_nbytes(out) == 24
+        assert nn.tnn_tensor_flags(out) & 2
         assert w.name == "größe"
         assert repr(w) == "<Tensor 'größe' ne=[4, 3, 1, 1]>"
         assert len({w, x, out, nn.tnn_graph_node(s, 0)}) == 3
@@ -153,7 +153,7 @@ def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPa
             return getattr(native.lib, name)
 
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 3, 2)
+        w = nn.tnn_input_2d_f32_persistent(s, 2, 3)
         nn.tnn_finalize_weights(s)
         monkeypatch.setattr(session, "lib", Counting())
         shape = ["tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3"]
@@ -216,7 +216,7 @@ def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
         for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml also flags the tensor behind a view
             with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
                 nn.tnn_realize(s, asked)
-            assert [nn.tnn_tensor_flags(s, t) for t in (out, asked)] == [
+            assert [nn.tnn_tensor_flags(t) for t in (out, asked)] == [
                 0,
                 0,
             ]  # these tensors are not flagged as outputs, because they were not realized

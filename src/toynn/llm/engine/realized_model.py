@@ -168,7 +168,7 @@ class RealizedModel(Initialised):
             raise TinyNNValueError(f"name must be the name of an activation in taps, got {name!r}")
         if not graph.keep_taps:
             raise SessionError("the graph keeps no activations: build it with taps=True")
-        return download_row_major(layout.session, tensor, layout.n, tnn_tensor_ne0(layout.session, tensor))
+        return download_row_major(layout.session, tensor, layout.n, tnn_tensor_ne0(tensor))
 
     # ---- state ----
 

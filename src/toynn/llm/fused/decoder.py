@@ -110,8 +110,8 @@ class LlamaDecoder(Initialised):
         self._parameters = Parameters(s, cfg, weights, NOTHING)
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
-            cache = tnn_input_2d_f32_persistent(s, 2 * cfg.n_kv * cfg.head_dim, self.n_ctx)
-            tnn_tensor_set_name(s, cache, f"blk.{i}.kv_cache")
+            cache = tnn_input_2d_f32_persistent(s, self.n_ctx, 2 * cfg.n_kv * cfg.head_dim)
+            tnn_tensor_set_name(cache, f"blk.{i}.kv_cache")
             self._caches.append(cache)
         self._rope = RopeOfModel(s, cfg)
         tnn_finalize_weights(s)
@@ -234,10 +234,10 @@ class LlamaDecoder(Initialised):
         if scores:
             graph.targets = tnn_input_1d_i32(s, n)
             result = tnn_fused_cross_entropy(s, logits, graph.targets, IGNORE_ID)
-            graph.row_losses = tnn_tensor_src(s, result, 0)
+            graph.row_losses = tnn_tensor_src(result, 0)
             if graph.row_losses is None:
                 raise AssertionError("bug in toynn: the decoder's cross entropy has no losses of rows")
-            tnn_set_output(s, graph.row_losses)
+            tnn_set_output(graph.row_losses)
         tnn_realize(s, result)
         if graph.last is not None:
             upload_int_array(s, graph.last, [n - 1])

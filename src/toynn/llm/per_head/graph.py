@@ -33,7 +33,6 @@ from toynn.tinynn import (
 
 _NORMAL = 0  # element 2i of a head is paired with element 2i + 1
 _NEOX = 2  # element i of a head is paired with element i + d_head/2
-_N_CTX_ORIG = 0
 _EXT_FACTOR = 0.0  # YaRN is in the frequency factors: ggml's own needs n_ctx_orig, which the reference passes as 0
 
 
@@ -82,12 +81,12 @@ class PerHeadGraph(GraphBuilder):
 
     def rope(self, x: Tensor, r: Rope) -> Tensor:
         """Return the rows rotated by their positions: (n, d_head) -> (n, d_head)."""
-        s, n, scaling = self.session, tnn_tensor_ne1(self.session, x), r.scaling
+        s, n, scaling = self.session, tnn_tensor_ne1(x), r.scaling
         mode = _NORMAL if r.interleaved else _NEOX
         x = tnn_reshape_3d(s, x, r.d_head, 1, n)  # (n, 1, d_head)
         x = tnn_rope_ext(
-            s, x, r.positions, r.freq_factors, r.d_head, mode, _N_CTX_ORIG, r.base, scaling.angle_scale,
-            _EXT_FACTOR, scaling.amplitude, scaling.beta_fast, scaling.beta_slow,
+            s, x, r.positions, r.d_head, r.base, scaling.angle_scale, _EXT_FACTOR, scaling.amplitude,
+            scaling.beta_fast, scaling.beta_slow, r.freq_factors, mode=mode,
         )  # fmt: skip
         return tnn_reshape_2d(s, x, r.d_head, n)  # (n, d_head)
 

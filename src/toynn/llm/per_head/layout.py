@@ -55,7 +55,7 @@ class PerHeadLayout(Layout):
         if self.options.t_batch == 1:
             return None
         mask = tnn_input_2d_f32_persistent(self.session, self.n, self.n)
-        tnn_tensor_set_name(self.session, mask, "attn_mask")
+        tnn_tensor_set_name(mask, "attn_mask")
         return mask
 
     def fill_mask(self) -> None:
@@ -68,7 +68,7 @@ class PerHeadLayout(Layout):
         return g.taps
 
     def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        t_labels = tnn_input_2d_f32(self.session, self.shape.vocab, self.n)  # (n, vocab)
+        t_labels = tnn_input_2d_f32(self.session, self.n, self.shape.vocab)  # (n, vocab)
         return t_labels, tnn_cross_entropy_loss(self.session, logits, t_labels)
 
     def check_optimizer(self, options: OptimizerOptions) -> None:

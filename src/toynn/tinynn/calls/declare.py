@@ -12,33 +12,54 @@ from toynn.tinynn.native import lib
 from toynn.tinynn.session import Session, Tensor, built, status
 
 
-def tnn_input_1d_f32_persistent(s: Session, ne0: int) -> Tensor:
-    """Declare a weight [ne0]."""
-    return built(s, lib.tnn_input_1d_f32_persistent, int64("ne0", ne0))
+def tnn_input_1d_f32_persistent(s: Session, n: int) -> Tensor:
+    """Declare a weight [n]."""
+    return built(s, lib.tnn_input_1d_f32_persistent, int64("n", n))
 
 
-def tnn_input_2d_f32_persistent(s: Session, ne0: int, ne1: int) -> Tensor:
-    """Declare a weight [ne0, ne1]: a row-major (ne1, ne0) matrix."""
-    return built(s, lib.tnn_input_2d_f32_persistent, int64("ne0", ne0), int64("ne1", ne1))
+def tnn_input_2d_f32_persistent(s: Session, rows: int, cols: int) -> Tensor:
+    """Declare a weight, a row-major (rows, cols) matrix: its shape is [cols, rows]."""
+    return built(s, lib.tnn_input_2d_f32_persistent, int64("rows", rows), int64("cols", cols))
 
 
-def tnn_input_3d_f32_persistent(s: Session, ne0: int, ne1: int, ne2: int) -> Tensor:
-    """Declare a weight [ne0, ne1, ne2]."""
-    return built(s, lib.tnn_input_3d_f32_persistent, int64("ne0", ne0), int64("ne1", ne1), int64("ne2", ne2))
+def tnn_input_3d_f32_persistent(s: Session, ne2: int, rows: int, cols: int) -> Tensor:
+    """Declare a weight of ne2 row-major (rows, cols) matrices: its shape is [cols, rows, ne2]."""
+    return built(s, lib.tnn_input_3d_f32_persistent, int64("ne2", ne2), int64("rows", rows), int64("cols", cols))
 
 
-def tnn_input_1d_i32_persistent(s: Session, ne0: int) -> Tensor:
-    """Declare ids that outlive the graph, i32 [ne0]."""
-    return built(s, lib.tnn_input_1d_i32_persistent, int64("ne0", ne0))
+def tnn_input_4d_f32_persistent(s: Session, ne3: int, ne2: int, rows: int, cols: int) -> Tensor:
+    """Declare a weight of ne3 times ne2 row-major (rows, cols) matrices: its shape is [cols, rows, ne2, ne3]."""
+    return built(
+        s,
+        lib.tnn_input_4d_f32_persistent,
+        int64("ne3", ne3),
+        int64("ne2", ne2),
+        int64("rows", rows),
+        int64("cols", cols),
+    )
 
 
-def tnn_input_2d_persistent(s: Session, dtype: int, ne0: int, ne1: int) -> Tensor:
-    """Declare a weight [ne0, ne1] of dtype TNN_F32, TNN_F16 or TNN_BF16.
+def tnn_input_1d_i32_persistent(s: Session, n: int) -> Tensor:
+    """Declare ids that outlive the graph, i32 [n]."""
+    return built(s, lib.tnn_input_1d_i32_persistent, int64("n", n))
+
+
+def tnn_input_2d_persistent_typed(s: Session, rows: int, cols: int, dtype: int) -> Tensor:
+    """Declare a weight of dtype TNN_F32, TNN_F16 or TNN_BF16, a row-major (rows, cols) matrix: its shape is [cols,
+    rows].
 
     Raises:
         TinyNNTypeError: another dtype.
     """
-    return built(s, lib.tnn_input_2d_persistent, int32("dtype", dtype), int64("ne0", ne0), int64("ne1", ne1))
+    return built(s, lib.tnn_input_2d_persistent_typed, int64("rows", rows), int64("cols", cols), int32("dtype", dtype))
+
+
+def tnn_rope_freq_factors_alloc(s: Session, n: int) -> Tensor:
+    """Declare a weight [n] for the frequency factors of `tnn_rope_ext`.
+
+    They are zero until uploaded, and dividing by them gives infinite angles: upload them before the graph computes.
+    """
+    return built(s, lib.tnn_rope_freq_factors_alloc, int64("n", n))
 
 
 def tnn_input_1d_persistent_mmap(s: Session, n: int, dtype: int, offset: int) -> Tensor:
@@ -111,21 +132,21 @@ def tnn_finalize_weights(s: Session) -> None:
     status(s, lib.tnn_finalize_weights)
 
 
-def tnn_input_1d_f32(s: Session, ne0: int) -> Tensor:
-    """Declare an input of the graph, [ne0]."""
-    return built(s, lib.tnn_input_1d_f32, int64("ne0", ne0))
+def tnn_input_1d_f32(s: Session, n: int) -> Tensor:
+    """Declare an input of the graph, [n]."""
+    return built(s, lib.tnn_input_1d_f32, int64("n", n))
 
 
-def tnn_input_2d_f32(s: Session, ne0: int, ne1: int) -> Tensor:
-    """Declare an input of the graph, [ne0, ne1]."""
-    return built(s, lib.tnn_input_2d_f32, int64("ne0", ne0), int64("ne1", ne1))
+def tnn_input_2d_f32(s: Session, rows: int, cols: int) -> Tensor:
+    """Declare an input of the graph, a row-major (rows, cols) matrix: its shape is [cols, rows]."""
+    return built(s, lib.tnn_input_2d_f32, int64("rows", rows), int64("cols", cols))
 
 
-def tnn_input_1d_i32(s: Session, ne0: int) -> Tensor:
-    """Declare an input of the graph, i32 [ne0]."""
-    return built(s, lib.tnn_input_1d_i32, int64("ne0", ne0))
+def tnn_input_1d_i32(s: Session, n: int) -> Tensor:
+    """Declare an input of the graph, i32 [n]."""
+    return built(s, lib.tnn_input_1d_i32, int64("n", n))
 
 
-def tnn_input_1d_i32_ctx(s: Session, ne0: int) -> Tensor:
-    """Declare an input of the graph, i32 [ne0]: the reference's second name for `tnn_input_1d_i32`."""
-    return built(s, lib.tnn_input_1d_i32_ctx, int64("ne0", ne0))
+def tnn_input_1d_i32_ctx(s: Session, n: int) -> Tensor:
+    """Declare an input of the graph, i32 [n]: the reference's second name for `tnn_input_1d_i32`."""
+    return built(s, lib.tnn_input_1d_i32_ctx, int64("n", n))

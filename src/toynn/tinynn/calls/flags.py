@@ -5,37 +5,42 @@ from __future__ import annotations
 
 from toynn.arguments import label
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, Tensor, handle, status, string
+from toynn.tinynn.session import Tensor, handle, session_of, status, string
 
 
-def tnn_set_param(s: Session, t: Tensor) -> None:
+def tnn_set_param(t: Tensor) -> None:
     """Make an f32 input or weight a parameter: it gets a gradient.
 
     Raises:
         TinyNNTypeError, TinyNNValueError: any other tensor.
     """
+    s = session_of("t", t)
     status(s, lib.tnn_set_param, handle(s, "t", t))
 
 
-def tnn_set_loss(s: Session, t: Tensor) -> None:
+def tnn_set_loss(t: Tensor) -> None:
     """Make t the loss: an f32 scalar that an operator computes.
 
     Raises:
         TinyNNValueError: any other tensor.
     """
+    s = session_of("t", t)
     status(s, lib.tnn_set_loss, handle(s, "t", t))
 
 
-def tnn_set_output(s: Session, t: Tensor) -> None:
+def tnn_set_output(t: Tensor) -> None:
     """Keep the memory of a computed tensor, so that it can be downloaded."""
+    s = session_of("t", t)
     status(s, lib.tnn_set_output, handle(s, "t", t))
 
 
-def tnn_tensor_set_name(s: Session, t: Tensor, name: str) -> None:
+def tnn_tensor_set_name(t: Tensor, name: str) -> None:
     """Name a tensor, in at most 63 bytes of UTF-8."""
+    s = session_of("t", t)
     status(s, lib.tnn_tensor_set_name, handle(s, "t", t), label("name", name))
 
 
-def tnn_tensor_name(s: Session, t: Tensor) -> str:
+def tnn_tensor_name(t: Tensor) -> str:
     """Return the name of a tensor, "" by default."""
+    s = session_of("t", t)
     return string(s, lib.tnn_tensor_name, handle(s, "t", t))

@@ -15,6 +15,15 @@ def tnn_realize(s: Session, out: Tensor) -> None:
     status(s, lib.tnn_realize, handle(s, "out", out))
 
 
+def tnn_add_to_graph(s: Session, t: Tensor) -> None:
+    """Expand the graph of a node that out does not depend on, so that it is computed too, for example a `tnn_cpy` into
+    a weight.
+
+    Call it before `tnn_realize`, once for each such node; they are computed first, in the order of the calls.
+    """
+    status(s, lib.tnn_add_to_graph, handle(s, "t", t))
+
+
 def tnn_compute(s: Session) -> None:
     """Run the forward graph.
 
@@ -25,3 +34,33 @@ def tnn_compute(s: Session) -> None:
         TinyNNValueError: an id is out of range.
     """
     status(s, lib.tnn_compute)
+
+
+def tnn_realize_b(s: Session, out: Tensor) -> None:
+    """Build a second forward graph, of out, from nodes appended before or after `tnn_realize`.
+
+    Then nothing can be appended. Only one of the two graphs has memory: at first the first one.
+    """
+    status(s, lib.tnn_realize_b, handle(s, "out", out))
+
+
+def tnn_switch_a(s: Session) -> None:
+    """Give the memory to the first forward graph.
+
+    The values of the other graph's inputs and results are lost, so upload the inputs again; weights keep theirs. Does
+    nothing if the first graph has the memory already.
+    """
+    status(s, lib.tnn_switch_a)
+
+
+def tnn_switch_b(s: Session) -> None:
+    """Give the memory to the second forward graph, as `tnn_switch_a` does."""
+    status(s, lib.tnn_switch_b)
+
+
+def tnn_compute_b(s: Session) -> None:
+    """Run the second forward graph.
+
+    Fails as `tnn_compute` does.
+    """
+    status(s, lib.tnn_compute_b)

@@ -5,60 +5,76 @@ from __future__ import annotations
 
 from toynn.arguments import int32, int64
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, Tensor, built, handle, maybe, number, string
+from toynn.tinynn.session import Session, Tensor, built, handle, maybe, number, session_of, string
 
 
-def tnn_tensor_ne0(s: Session, t: Tensor) -> int:
+def tnn_tensor_ne0(t: Tensor) -> int:
     """Return the size of dimension 0, the fastest-varying one."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_ne0, handle(s, "t", t))
 
 
-def tnn_tensor_ne1(s: Session, t: Tensor) -> int:
+def tnn_tensor_ne1(t: Tensor) -> int:
     """Return the size of dimension 1."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_ne1, handle(s, "t", t))
 
 
-def tnn_tensor_ne2(s: Session, t: Tensor) -> int:
+def tnn_tensor_ne2(t: Tensor) -> int:
     """Return the size of dimension 2."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_ne2, handle(s, "t", t))
 
 
-def tnn_tensor_ne3(s: Session, t: Tensor) -> int:
+def tnn_tensor_ne3(t: Tensor) -> int:
     """Return the size of dimension 3."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_ne3, handle(s, "t", t))
 
 
-def tnn_tensor_nbytes(s: Session, t: Tensor) -> int:
+def tnn_tensor_nbytes(t: Tensor) -> int:
     """Return the size of the tensor's data in bytes."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_nbytes, handle(s, "t", t))
 
 
-def tnn_tensor_nelements(s: Session, t: Tensor) -> int:
+def tnn_tensor_nelements(t: Tensor) -> int:
     """Return the number of elements."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_nelements, handle(s, "t", t))
 
 
-def tnn_tensor_dtype(s: Session, t: Tensor) -> int:
+def tnn_tensor_dtype(t: Tensor) -> int:
     """Return ggml's id of the dtype: TNN_F32, TNN_F16, TNN_I32 or TNN_BF16."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_dtype, handle(s, "t", t))
 
 
-def tnn_tensor_flags(s: Session, t: Tensor) -> int:
+def tnn_tensor_flags(t: Tensor) -> int:
     """Return the sum of the flags: 1 input, 2 output, 4 parameter, 8 loss."""
+    s = session_of("t", t)
     return number(s, lib.tnn_tensor_flags, handle(s, "t", t))
 
 
-def tnn_tensor_op_name(s: Session, t: Tensor) -> str:
+def tnn_tensor_op(t: Tensor) -> int:
+    """Return ggml's number of the operator that computes the tensor; 0 (NONE) for an input."""
+    s = session_of("t", t)
+    return number(s, lib.tnn_tensor_op, handle(s, "t", t))
+
+
+def tnn_tensor_op_name(t: Tensor) -> str:
     """Return ggml's name of the operator that computes the tensor; "NONE" for an input."""
+    s = session_of("t", t)
     return string(s, lib.tnn_tensor_op_name, handle(s, "t", t))
 
 
-def tnn_tensor_src(s: Session, t: Tensor, i: int) -> Tensor | None:
+def tnn_tensor_src(t: Tensor, i: int) -> Tensor | None:
     """Return operand i of t, or None.
 
     Raises:
         TinyNNValueError: i is not 0 to 9.
     """
+    s = session_of("t", t)
     return maybe(s, lib.tnn_tensor_src, handle(s, "t", t), int32("i", i))
 
 

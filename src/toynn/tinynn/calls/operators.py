@@ -129,48 +129,49 @@ def tnn_rope_ext(
     s: Session,
     x: Tensor,
     positions: Tensor,
-    freq_factors: Tensor | None,
     n_dims: int,
-    mode: int,
-    n_ctx_orig: int,
     freq_base: float,
     freq_scale: float,
     ext_factor: float,
     attn_factor: float,
     beta_fast: float,
     beta_slow: float,
+    freq_factors: Tensor | None = None,
+    *,
+    mode: int = 2,
+    n_ctx_orig: int = 0,
 ) -> Tensor:
     """Return x with rotary position embeddings, in x's shape.
 
     Args:
         x: [d, heads, T].
         positions: i32 [T].
-        freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
         n_dims: the number of the d dimensions that are rotated.
-        mode: which dimensions are paired. 0: neighbours; 2 (NEOX): those n_dims/2 apart.
-        n_ctx_orig: context length of the original training, for YaRN.
         freq_base: base of the frequencies.
         freq_scale: factor of the positions.
         ext_factor: above 0: YaRN.
         attn_factor: factor of the cosines and sines.
         beta_fast: of YaRN.
         beta_slow: of YaRN.
+        freq_factors: [>= n_dims/2], or None: divide the frequencies.
+        mode: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours.
+        n_ctx_orig: context length of the original training, for YaRN.
     """
     return built(
         s,
         lib.tnn_rope_ext,
         handle(s, "x", x),
         handle(s, "positions", positions),
-        optional_handle(s, "freq_factors", freq_factors),
         int32("n_dims", n_dims),
-        int32("mode", mode),
-        int32("n_ctx_orig", n_ctx_orig),
         float32("freq_base", freq_base),
         float32("freq_scale", freq_scale),
         float32("ext_factor", ext_factor),
         float32("attn_factor", attn_factor),
         float32("beta_fast", beta_fast),
         float32("beta_slow", beta_slow),
+        optional_handle(s, "freq_factors", freq_factors),
+        int32("mode", mode),
+        int32("n_ctx_orig", n_ctx_orig),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from toynn.arguments import int64
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, number, status
+from toynn.tinynn.session import Session, number, status, string
 
 
 def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
@@ -20,6 +20,11 @@ def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
 def tnn_session_graph_capacity(s: Session) -> int:
     """Return the number of nodes that a graph may have."""
     return number(s, lib.tnn_session_graph_capacity)
+
+
+def tnn_backend_name(s: Session) -> str:
+    """Return the name of the backend that computes: "CPU"."""
+    return string(s, lib.tnn_backend_name)
 
 
 def tnn_session_n_threads(s: Session) -> int:
