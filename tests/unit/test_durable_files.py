@@ -184,3 +184,46 @@ def test_a_kill_at_any_time_leaves_the_old_or_the_new_folder_complete(tmp_path: 
     assert call > 6, "the test must kill at several places"
     assert [entry.name for entry in folder.iterdir()] == ["hf"]
     assert True in ends
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_the_remains_of_killed_processes_are_removed_and_no_other_files(tmp_path: Path) -> None:
+    mine = [".tmp-7-0123abcd-other", ".tmp-7-0123abcd-a.txt", ".tmp-notes-a", "tmp-7-0123abcd-a"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".tmp-7-0123abcd-a").mkdir()
+    (tmp_path / ".tmp-7-0123abcd-a" / "half").write_text("half")
+    (tmp_path / ".tmp-8-0123abcd-a").write_text("half")
+    with replacing_folder(tmp_path / "a") as temporary:
+        (temporary / "new").write_text("new")
+    assert names_in(tmp_path) == sorted(["a", *mine])
+    (tmp_path / ".tmp-7-0123abcd-b").write_text("half")
+    replace_file(tmp_path / "b", b"new")
+    assert names_in(tmp_path) == sorted(["a", "b", *mine])
+
+
+def test_a_folder_that_was_moved_away_stays_until_a_new_one_is_complete(tmp_path: Path) -> None:
+    for name in (".old-7-0123abcd-a", ".tmp-7-0123abcd-a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "b").write_text(name)
+    with pytest.raises(BrokenError), replacing_folder(tmp_path / "a") as temporary:
+        write_and_break(temporary / "half")
+    assert names_in(tmp_path) == [".old-7-0123abcd-a", ".tmp-7-0123abcd-a"]
+    with replacing_folder(tmp_path / "a") as temporary:
+        (temporary / "new").write_text("new")
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_files_that_another_process_is_writing_are_not_removed(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "a") as theirs:
+        (theirs / "b").write_text("theirs")
+        script = "import sys; from pathlib import Path; from toynn.storage.durable_files import replacing_folder as r\n"
+        script += "with r(Path(sys.argv[1])) as temporary: (temporary / 'b').write_text('ours')"
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], check=True)
+        assert (theirs / "b").read_text() == "theirs"
+        assert (tmp_path / "a" / "b").read_text() == "ours"
+    assert names_in(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "b").read_text() == "theirs"

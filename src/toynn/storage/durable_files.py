@@ -1,6 +1,7 @@
 """Write files and folders that are either complete or missing after any failure.
 
-A file or folder is written under a temporary name in the same parent folder, synced to the disk, and renamed.
+A file or folder is written under a temporary name in the same parent folder, synced to the disk, and renamed. If the
+process is killed, the next process that writes the same path removes what is left under temporary names.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from toynn.errors import TinyNNValueError
 from toynn.storage.regular_files import naming_file, open_regular
+from toynn.storage.remains import NEW, OLD, beside, writing_beside
 
 _CHUNK = 1 << 20
 
@@ -92,20 +93,21 @@ def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Raises OSError; TinyNNValueError if such a file exists. After any error, `path` has its old content.
     """
-    temporary = _beside(path, ".tmp")
-    try:
-        with naming_file(path):
-            yield temporary
-            sync(temporary)
-        if replace:
-            temporary.replace(path)
-        else:
-            _rename_to_new(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync(path.parent)
+    temporary = beside(path, NEW)
+    with writing_beside(path):
+        try:
+            with naming_file(path):
+                yield temporary
+                sync(temporary)
+            if replace:
+                temporary.replace(path)
+            else:
+                _rename_to_new(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -114,46 +116,39 @@ def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> 
 
     The files of the new folder are synced. Then the old folder gets a temporary name, and the new folder is renamed to
     `path`. If the process is killed between these two renames, `path` does not exist. Both folders are then complete in
-    the parent folder, with the prefixes .old- and .tmp-.
+    the parent folder, with the prefixes .old- and .tmp-; the next call for `path` removes them when it has succeeded.
 
     check: called when the new folder is complete. It must raise an error if `path` must not be replaced, for example
     because another process has created it in the meantime.
 
     Raises OSError. After any error, `path` is the old folder.
     """
-    temporary, old = _beside(path, ".tmp"), _beside(path, ".old")
-    temporary.mkdir()
-    try:
-        with naming_file(path):
-            yield temporary
-            for file in temporary.iterdir():
-                sync(file)
-            sync(temporary)
-        if check is not None:
-            check()
-        if path.exists() and any(path.iterdir()):
-            path.rename(old)
-            try:
+    temporary, old = beside(path, NEW), beside(path, OLD)
+    with writing_beside(path):
+        temporary.mkdir()
+        try:
+            with naming_file(path):
+                yield temporary
+                for file in temporary.iterdir():
+                    sync(file)
+                sync(temporary)
+            if check is not None:
+                check()
+            if path.exists() and any(path.iterdir()):
+                path.rename(old)
+                try:
+                    temporary.rename(path)
+                except BaseException:
+                    old.rename(path)
+                    raise
+            else:
                 temporary.rename(path)
-            except BaseException:
-                old.rename(path)
-                raise
-        else:
-            temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(path.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _beside(path: Path, kind: str) -> Path:
-    """Return an unused path in the parent folder of `path`.
-
-    The name has a random part, because processes in different containers can have the same process id.
-    """
-    return path.with_name(f"{kind}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(path.parent)
+        if old.exists():
+            shutil.rmtree(old)
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:

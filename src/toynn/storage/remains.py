@@ -1,0 +1,79 @@
+"""Temporary names beside a path, and the removal of files and folders that killed processes have left under them.
+
+A process that writes beside a path holds a shared lock on the parent folder, which ends with the process. So if a
+process gets an exclusive lock, all temporary names of the path belong to processes that were killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+NEW, OLD = ".tmp", ".old"  # prefixes of a file or folder that is being written, and of a folder that is being replaced
+_TRIES, _PAUSE = 200, 0.01  # attempts to get the lock while another process removes remains, seconds between them
+
+
+def beside(path: Path, prefix: str) -> Path:
+    """Return an unused path in the parent folder of `path`.
+
+    The name has a random part, because processes in different containers can have the same process id.
+    """
+    return path.with_name(f"{prefix}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+@contextlib.contextmanager
+def writing_beside(path: Path) -> Iterator[None]:
+    """Guard code that uses names from `beside`. Remove what killed processes have left beside the same path.
+
+    If a process was killed after it has moved the old folder away and before it has moved the new one in its place,
+    `path` does not exist, and both folders are complete. They are then removed only after the block has created `path`.
+    """
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # the block raises the error for a parent folder that does not exist
+        yield
+        return
+    try:
+        _remove_remains(path, parent)
+        for _ in range(_TRIES):
+            if _lock(parent, fcntl.LOCK_SH):
+                break
+            time.sleep(_PAUSE)
+        yield
+        _remove_remains(path, parent)
+    finally:
+        os.close(parent)
+
+
+def _remove_remains(path: Path, parent: int) -> None:
+    """Remove the remains beside a path, if no other process is writing in its parent folder."""
+    name = re.compile(rf"({re.escape(NEW)}|{re.escape(OLD)})-\d+-[0-9a-f]{{8}}-{re.escape(path.name)}")
+    try:
+        found = [Path(entry.path) for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]
+        is_complete = path.exists() or not any(place.name.startswith(OLD) for place in found)
+    except OSError:
+        return
+    if not found or not is_complete or not _lock(parent, fcntl.LOCK_EX):
+        return
+    for place in found:
+        with contextlib.suppress(OSError):  # another user's files stay
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink()
+
+
+def _lock(folder: int, kind: int) -> bool:
+    """Lock an open folder and return True, or return False if another process holds a lock against this one."""
+    try:
+        fcntl.flock(folder, kind | fcntl.LOCK_NB)
+    except OSError:  # also a file system without locks; remains then stay
+        return False
+    return True
