@@ -128,3 +128,22 @@ def test_deeply_nested_json_is_refused_in_plain_words(tmp_path: Path) -> None:
         FileFormatError, match=r"meta\.json cannot be read: its lists and objects are nested too deeply"
     ):
         read_json(tmp_path / "meta.json")
+
+
+def test_a_run_knows_the_separator_of_its_data_and_eval_counts_documents(tmp_path: Path) -> None:
+    text = "---\n".join(f"The cat {i} saw a hen.\n" for i in range(40))
+    (tmp_path / "t.txt").write_text(text)
+    prepared = toynn.prepare(tmp_path / "t.txt", tmp_path / "data", vocab_size=270, separator="---", progress=False)
+    assert prepared.documents == 40
+    toynn.train(prepared, tmp_path / "run", config=config(2), progress=False)
+    with toynn.load(tmp_path / "run") as model:
+        result = model.evaluate(text)
+        assert result.documents == 40
+        assert result == model.evaluate(text, separator="---")
+        assert result.tokens != model.evaluate(text, separator="").tokens
+        assert model.evaluate("one\n</s>\ntwo\n").documents == 1, "lines of other separators are text"
+    assert "documents      40\n" in output_of("eval", tmp_path / "run", tmp_path / "t.txt")
+    toynn.train(prepared, tmp_path / "run", resume=True, steps=3, progress=False)
+    assert json.loads(output_of("eval", tmp_path / "run", tmp_path / "t.txt", "--json"))["documents"] == 40
+    default = toynn.prepare(tmp_path / "t.txt", tmp_path / "plain", vocab_size=270, progress=False)
+    assert "separator" not in json.loads((default.path / "meta.json").read_text())

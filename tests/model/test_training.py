@@ -400,7 +400,7 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
         ),
         (
             TrainArgs(data, run, config(2, schedule=ScheduleArgs(warmup=2)), resume=True),
-            r"train\.steps must be at least 3, .* got 2",
+            r"train\.steps = 2 is too small, but the run has already taken 3",
         ),
         (
             TrainArgs(data, tmp_path / "g", config(3, schedule=ScheduleArgs(warmup=3))),

@@ -97,12 +97,14 @@ def text_of(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 def test_a_text_with_separators_is_packed_as_documents(letters: Tokenizer) -> None:
-    ids, n_bytes = packed_ids(letters, "one\n<|endoftext|>\ntwo\n", [END_OF_TEXT], 256)
+    ids, n_bytes, n = packed_ids(letters, "one\n<|endoftext|>\ntwo\n", [END_OF_TEXT], 256)
+    assert n == 2
     assert text_of(letters, ids) == "one\n<|endoftext|>two\n<|endoftext|>"
     assert n_bytes == len("one\ntwo\n")
-    ids, n_bytes = packed_ids(letters, "one\ntwo", [END_OF_TEXT], 256)
+    ids, n_bytes, n = packed_ids(letters, "one\ntwo", [END_OF_TEXT], 256)
+    assert n == 1
     assert text_of(letters, ids) == "one\ntwo", "a text without separators may be a part of a document"
-    ids, _ = packed_ids(letters, "one\n---\ntwo\n", ["---"], None)
+    ids, _, _ = packed_ids(letters, "one\n---\ntwo\n", ["---"], None)
     assert text_of(letters, ids) == "one\ntwo\n", "there is no end token"
 
 
@@ -110,7 +112,7 @@ def test_lines_of_another_known_separator_are_not_scored_as_text(letters: Tokeni
     with pytest.raises(TinyNNValueError, match=r"text has 1 line '</s>', but the separator is .*set separator"):
         packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
     letters.add_special_tokens(["</s>"])
-    ids, _ = packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
+    ids, _, _ = packed_ids(letters, "one\n</s>\ntwo\n", [END_OF_TEXT], 256)
     assert 257 in ids
 
 

@@ -19,11 +19,13 @@ class Evaluation(Initialised):
 
     tokens: number of predicted tokens. text_bytes: size of the text in UTF-8, in bytes.
     nats: sum of -log p over the predicted tokens, where p is the probability that the model gives to the token.
+    documents: number of documents in the text.
     """
 
     tokens: int
     text_bytes: int
     nats: float
+    documents: int = 1
 
     @property
     def loss(self) -> float:

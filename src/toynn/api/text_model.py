@@ -20,7 +20,7 @@ from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
-from toynn.text.documents import packed_ids, prompt_ids, separators_of
+from toynn.text.documents import PackedText, packed_ids, prompt_ids, separators_of
 from toynn.text.incremental_decoder import token_texts
 from toynn.text.sampling import Sampling, generate
 from toynn.text.token_rules import tokens_around
@@ -79,6 +79,7 @@ class TextModel(Initialised):
         self.end_id = model.eos_id
         self.end_ids = model.end_ids
         self._foreign, self._other_eos_ids = model.foreign, model.other_eos_ids
+        self._separator = None if source.training is None else source.training.progress.separator
         without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
         self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
         self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
@@ -233,7 +234,7 @@ class TextModel(Initialised):
         The sum of all `log_prob` is the log-likelihood of the text. The arguments and errors are those of `evaluate`,
         which returns the loss of the whole text.
         """
-        ids, _, losses = self._losses(text, window, stride, separator)
+        (ids, *_), losses = self._losses(text, window, stride, separator)
         return [
             TokenScore(token, text, -float(loss))
             for token, text, loss in zip(
@@ -260,29 +261,28 @@ class TextModel(Initialised):
                 tokens. A smaller stride takes window / stride times as long, and normally gives a lower loss. Default:
                 window, so that windows do not overlap.
             separator: the line that separates documents; lines of other separators are then text. "": no separator.
-                Default: <|endoftext|> and the text of the model's end token.
+                Default: the separator with which the data of the run was prepared. If it is not known: <|endoftext|>
+                and the text of the model's end token.
 
         Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window or
-        stride out of range. If separator is None, it is also raised for a text with lines of another known separator,
-        for example </s>. Raises TinyNNTypeError; SessionError if the model is closed.
+        stride out of range. With the default <|endoftext|>, it is also raised for a text with lines
+        of another known separator, for example </s>. Raises TinyNNTypeError; SessionError if the model is closed.
         """
-        ids, text_bytes, losses = self._losses(text, window, stride, separator)
+        packed, losses = self._losses(text, window, stride, separator)
         nats = 0.0
         for one in losses:
             nats += float(np.sum(one, dtype=np.float64))
-        return Evaluation(len(ids) - 1, text_bytes, nats)
+        return Evaluation(len(packed.ids) - 1, packed.text_bytes, nats, packed.documents)
 
     def _losses(
         self, text: str, window: int | None, stride: int | None, separator: str | None
-    ) -> tuple[list[int], int, list[npt.NDArray[np.float32]]]:
-        """Return the ids of the text with its start token, the size of its documents in bytes, and the losses.
-
-        The losses are in nats, one array for each window: see `window_losses`.
-        """
+    ) -> tuple[PackedText, list[npt.NDArray[np.float32]]]:
+        """Return the encoded text with its start token, and the losses in nats, one array for each window."""
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
         stride = window if stride is None else integer("stride", stride, 1, window)
-        separators = self._separators(separator)
-        ids, text_bytes = packed_ids(self.tokenizer, text, separators, self.end_id, chosen=separator is not None)
+        chosen = separator is not None or self._separator is not None
+        packed = packed_ids(self.tokenizer, text, self._separators(separator), self.end_id, chosen=chosen)
+        ids = packed.ids
         if self._around.before:
             ids = [*self._around.before, *ids]
         elif self.start_id is not None:
@@ -291,10 +291,11 @@ class TextModel(Initialised):
             ids += self._around.after
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: it must have at least 2 tokens, got {len(ids)}")
-        return ids, text_bytes, window_losses(self.decoder, ids, window, stride)
+        return packed._replace(ids=ids), window_losses(self.decoder, ids, window, stride)
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
-        """Return the separator lines: the given one, or by default <|endoftext|> and the text of the end token."""
+        """Return the separator lines: the given one, that of the run's data, or <|endoftext|> and the end token."""
+        separator = self._separator if separator is None else separator
         return separators_of(separator, None if self.end_id is None else self.tokenizer.id_to_token(self.end_id))
 
     # ---- saving ----

@@ -22,7 +22,7 @@ from toynn.storage.text_files import read_text
               help="Begin a new window every S tokens, and count its last S tokens. [default: --window]",
               metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
-              help="Line that separates documents. [default: <|endoftext|>, or the model's end token]")  # fmt: skip
+              help="Line that separates documents. [default: as in the data of MODEL]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
@@ -50,6 +50,7 @@ def command(
         "step": step,
         "tokens": result.tokens,
         "bytes": result.text_bytes,
+        "documents": result.documents,
         "loss": number_or_null(result.loss),
         "perplexity": number_or_null(result.perplexity),
         "bits_per_byte": number_or_null(result.bits_per_byte),
@@ -57,6 +58,7 @@ def command(
     if as_json:
         click.echo(json.dumps(figures, allow_nan=False))
         return
+    click.echo(f"documents      {result.documents}")
     click.echo(f"tokens         {result.tokens} ({result.text_bytes / result.tokens:.2f} bytes per token)")
     click.echo(f"loss           {result.loss:.4f} nats per token")
     click.echo(f"perplexity     {result.perplexity:.2f}")

@@ -73,6 +73,7 @@ class DataMeta(Initialised):
     dtype: the type of a token in the token files, "uint16" or "uint32". tokenizer: None for ids without a tokenizer.
     eos_id: the id of the token that ends each document, or None. bos_id: the id of the token that starts a text, or
     None. sources: the text files.
+    separator: the line that separates documents, if the user chose one; None: the default.
     """
 
     dtype: str
@@ -82,6 +83,7 @@ class DataMeta(Initialised):
     eos_id: int | None
     bos_id: int | None
     sources: list[Source]
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, tuple(DTYPES))
@@ -103,7 +105,10 @@ class DataMeta(Initialised):
 
     def to_json(self) -> str:
         """Return the content of meta.json."""
-        return DATA.text(dataclasses.asdict(self))
+        content = dataclasses.asdict(self)
+        if self.separator is None:  # older versions of toynn refuse files with this key
+            del content["separator"]
+        return DATA.text(content)
 
 
 def load_meta(folder: Path) -> DataMeta:

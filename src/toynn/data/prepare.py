@@ -131,7 +131,7 @@ def prepare(
         with naming_file(folder / TOKENIZER):
             (folder / TOKENIZER).write_bytes(model.to_str(pretty=True).encode("utf-8"))
         described = TokenizerFile(TOKENIZER, sha256_of(folder / TOKENIZER))
-        meta = DataMeta(dtype, vocab, splits, described, eos_id, bos_id, sources)
+        meta = DataMeta(dtype, vocab, splits, described, eos_id, bos_id, sources, separator)
         with naming_file(folder / META):
             (folder / META).write_text(meta.to_json(), encoding="utf-8")
     return meta

@@ -15,6 +15,7 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from toynn.arguments import label
 from toynn.errors import TinyNNValueError
@@ -203,6 +204,14 @@ def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text
             yield piece, list(itertools.chain.from_iterable(itertools.islice(ids, len(texts))))
 
 
+class PackedText(NamedTuple):
+    """A text as token ids, the size of its documents in UTF-8 in bytes, and the number of documents."""
+
+    ids: list[int]
+    text_bytes: int
+    documents: int
+
+
 def packed_ids(
     tokenizer: Tokenizer,
     text: str,
@@ -211,8 +220,8 @@ def packed_ids(
     name: str = "text",
     *,
     chosen: bool = False,
-) -> tuple[list[int], int]:
-    """Return the token ids of a text, and the size of its documents in bytes. The ids are those of `toynn prepare`.
+) -> PackedText:
+    """Return a text as `toynn prepare` encodes it.
 
     chosen: true if the user chose the separators; lines of other known separators are then text.
 
@@ -228,11 +237,12 @@ def packed_ids(
         refuse_other_markers(markers, separators, added_tokens(tokenizer), name)
     end = [end_id] if end_id is not None and any(marker in separators for marker in markers) else []
     ids: list[int] = []
-    text_bytes = 0
+    text_bytes, documents = 0, 0
     for piece, of_piece in encoded(tokenizer, pieces([[text]], separators), name):
         ids += of_piece + end if piece.ends_document else of_piece
         text_bytes += len(piece.text.encode("utf-8"))
-    return ids, text_bytes
+        documents = piece.document + 1
+    return PackedText(ids, text_bytes, documents)
 
 
 def prompt_ids(

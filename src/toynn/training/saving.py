@@ -82,4 +82,5 @@ class Saver:
             bad_evaluations=evaluations.bad,
             config=to_toml(self._config),
             data=data_identity(self._data.meta),
+            separator=self._data.meta.separator,
         )

@@ -53,7 +53,8 @@ class TrainingProgress:
 
     windows: number of windows read so far. best_loss, best_step: loss and step of the best evaluation, None before the
     first evaluation. bad_evaluations: number of evaluations after the best one. config: the configuration as TOML.
-    data: the files that the run is trained on.
+    data: the files that the run is trained on. separator: the line that separates the documents of the data, if the
+    user chose one; None: the default.
     """
 
     windows: int
@@ -62,6 +63,7 @@ class TrainingProgress:
     bad_evaluations: int
     config: str
     data: DataIdentity
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         integer("windows", self.windows, 0, _LARGEST)
@@ -113,10 +115,12 @@ class CheckpointMeta:
     def to_json(self) -> str:
         """Return the content of meta.json."""
         content = dataclasses.asdict(self)
-        if not self.other_eos_ids:  # older versions of toynn refuse files with these two keys
+        if not self.other_eos_ids:  # older versions of toynn refuse files with these keys
             del content["other_eos_ids"]
         if self.foreign == NO_SETTINGS:
             del content["foreign"]
+        if self.training is not None and self.training.separator is None:
+            del content["training"]["separator"]
         return CHECKPOINT.text(content)
 
 
