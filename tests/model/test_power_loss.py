@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs th
 
 FEW = Limits(exhaustive=64, random=4)
 # testing all states of these workloads takes a minute, so it is a slow test
-SLOW = {"training", "going back"}
+SLOW = {"training", "training without best", "going back"}
 
 
 @pytest.fixture(scope="module")

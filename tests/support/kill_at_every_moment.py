@@ -88,11 +88,12 @@ def require_whole(run: Path) -> None:
 
 def outcome(run: Path) -> tuple[object, ...]:
     """Return all results that must be equal in a killed run and an uninterrupted run."""
-    best = load_checkpoint(run, "best")
+    best = load_checkpoint(run, "best") if (run / "best").exists() else None
+    best_of = (None, None) if best is None else (best.step, bytes_of(best))
     # the checkpoint of a step may have been written twice
     kept = {name[: len("step-00000000")] for name in checkpoint_names(run)}
     left_behind = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
-    return losses(run), evaluations(run), final_bytes(run), best.step, bytes_of(best), kept, left_behind
+    return losses(run), evaluations(run), final_bytes(run), *best_of, kept, left_behind
 
 
 def main() -> None:

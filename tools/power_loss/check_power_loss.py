@@ -43,9 +43,11 @@ WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         training_workloads.Training(),
+        training_workloads.TrainingWithoutBest(),
         training_workloads.GoingBack(),
         file_workloads.Prepare(),
         file_workloads.Import(),
+        file_workloads.ReplacingImport(),
         *file_workloads.EXPORTS,
     )
 }

@@ -14,6 +14,7 @@ from toynn.data.prepare import prepare
 from toynn.interop import export_gguf, export_hf, import_hf
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+from toynn.storage.checkpoint.run_folder import checkpoint_names, named_checkpoint
 from workload import FaultError
 
 DATA = Path("made") / "data"
@@ -87,6 +88,54 @@ class Import:
         self.check(given, files, ["imported"])
 
 
+class ReplacingImport:
+    """Make a run from a Hugging Face folder, then replace its model by another one, as `toynn import --force` does."""
+
+    name = "import with replacement"
+
+    def make_inputs(self, given: Path) -> None:
+        first = _trained(given)
+        export_hf(first, given / "first")
+        export_hf(_other(first), given / "second")
+
+    def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
+        write_checkpoint(files / RUN, import_hf(given / "first"))
+        report("first")
+        write_checkpoint(files / RUN, import_hf(given / "second"), replace=True)
+        report("second")
+
+    def check(self, given: Path, files: Path, reports: Sequence[str]) -> None:
+        models = {_weights_key(import_hf(given / name)): name for name in ("first", "second")}
+        run = files / RUN
+        for name in checkpoint_names(run):
+            try:
+                model = named_checkpoint(run, name).model
+            except FileFormatError as error:
+                raise FaultError(f"{name} cannot be read: {error}") from error
+            if _weights_key(model) not in models:
+                raise FaultError(f"{name} is read as complete but has other weights")
+        try:
+            model = load_checkpoint(run).model
+        except FileFormatError as error:
+            if reports or (run / "latest").exists():
+                raise FaultError(f"the model cannot be loaded after {list(reports)}: {error}") from error
+            return
+        found = models.get(_weights_key(model))
+        if found not in ({"first", "second"} if len(reports) < 2 else {"second"}):
+            raise FaultError(f"the user was told {reports[-1:]}, but the run has the model {found}")
+
+    def go_on(self, given: Path, files: Path) -> None:
+        run = files / RUN
+        try:
+            write_checkpoint(run, import_hf(given / "second"), replace=True)
+        except (TinyNNError, OSError) as error:
+            raise FaultError(f"cannot go on: {error}") from error
+        self.check(given, files, ["first", "second"])
+        left = [path.name for path in (run / "checkpoints").iterdir()]
+        if len(left) != 1 or left != checkpoint_names(run):
+            raise FaultError(f"the run has one model, but the entries {left}")
+
+
 class Export:
     """Write a model to a new path, then another model to the same path."""
 
@@ -150,6 +199,10 @@ def _trained(given: Path) -> TrainedModel:
 def _other(model: TrainedModel) -> TrainedModel:
     """Return a model with other weights."""
     return dataclasses.replace(model, weights={name: values * 2 for name, values in model.weights.items()})
+
+
+def _weights_key(model: TrainedModel) -> tuple[tuple[str, bytes], ...]:
+    return tuple(_weights(model).items())
 
 
 def _weights(model: TrainedModel) -> dict[str, bytes]:

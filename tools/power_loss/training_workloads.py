@@ -22,6 +22,7 @@ from workload import FaultError
 RUN = Path("runs") / "run"  # the parent folder of the run does not exist either
 STOP_STEP = 3
 KEEPS_ALL = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=100))
+KEEPS_NO_BEST = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=1, keep_best=False))
 BACK_STEP = 2  # at this step, the best evaluation is an earlier one than at the end
 
 
@@ -34,7 +35,7 @@ def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
 @cache
 def _expected(given: Path, config: TrainConfig) -> tuple[object, ...]:
     """Return the outcome of an uninterrupted run."""
-    run = given / f"uninterrupted-{config.checkpoint.keep_last}"
+    run = given / f"uninterrupted-{config.checkpoint.keep_last}-{config.checkpoint.keep_best}"
     _resumed(given, run, config)
     return outcome(run)
 
@@ -102,6 +103,17 @@ class Training:
         if not (run / which).exists():
             return None
         return _require_right(given, lambda: load_checkpoint(run, which), which)
+
+
+class TrainingWithoutBest(Training):
+    """The same run, but the checkpoint of the best evaluation is removed when it is too old, and `best` before it."""
+
+    name, config = "training without best", KEEPS_NO_BEST
+
+    def make_inputs(self, given: Path) -> None:
+        super().make_inputs(given)
+        if _expected(given, self.config)[3] is not None:
+            raise RuntimeError("the run must remove its best checkpoint, or the workload does not differ from training")
 
 
 class GoingBack(Training):
