@@ -47,9 +47,11 @@ _MODULES = {
     "TrainingBatch": "toynn.llm.batch",
     "TrainingResult": "toynn.api.train_model",
     "build_info": "toynn.tinynn",
+    "eval_ce": "toynn.api.token_evaluation",
     "generate": "toynn.text.sampling",
     "ggml_version": "toynn.tinynn",
     "labels": "toynn.llm.labels",
+    "lmc": "toynn.api.token_evaluation",
     "load": "toynn.api.load_model",
     "prepare": "toynn.api.prepare_data",
     "prepare_ids": "toynn.api.prepare_data",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from toynn.api.text_model import TextModel as TextModel
     from toynn.api.text_stream import GeneratedText as GeneratedText
     from toynn.api.text_stream import TextStream as TextStream
+    from toynn.api.token_evaluation import eval_ce as eval_ce
+    from toynn.api.token_evaluation import lmc as lmc
     from toynn.api.train_model import TrainingResult as TrainingResult
     from toynn.api.train_model import train as train
     from toynn.errors import ConfigurationError as ConfigurationError

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from toynn.arguments import integer
 from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 
@@ -55,7 +56,24 @@ class TokenScore(NamedTuple):
     log_prob: float
 
 
-def window_losses(decoder: LlamaDecoder, ids: list[int], window: int, stride: int) -> list[npt.NDArray[np.float32]]:
+def top_log_probs(logits: npt.ArrayLike, k: int) -> list[tuple[int, float]]:
+    """Return the k most likely token ids with the natural logarithms of their probabilities, computed in float64.
+
+    logits: (vocab,). Tokens of the same probability stand in the order of their ids.
+
+    Raises TinyNNValueError or TinyNNTypeError for a k that is not from 1 to vocab.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    k = integer("top_k", k, 1, values.size)
+    shifted = values - values.max()
+    log_probs = shifted - np.log(np.exp(shifted).sum())
+    best = np.argsort(-log_probs, kind="stable")[:k]
+    return [(int(token), float(log_probs[token])) for token in best]
+
+
+def window_losses(
+    decoder: LlamaDecoder, ids: list[int] | npt.NDArray[np.int32], window: int, stride: int
+) -> list[npt.NDArray[np.float32]]:
     """Return the loss of every token except the first, in nats, as one array for each window.
 
     The model reads a window of `window` tokens and predicts the token after each of them. Each window begins `stride`

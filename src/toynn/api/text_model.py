@@ -11,7 +11,7 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from toynn.api.evaluation import Evaluation, TokenScore, window_losses
+from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_losses
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
@@ -225,6 +225,17 @@ class TextModel(Initialised):
         return ids
 
     # ---- scoring ----
+
+    def next_tokens(self, prompt: str = "", k: int = 5) -> list[TokenScore]:
+        """Return the k most likely tokens after the prompt, each with the logarithm of its probability (float64).
+
+        The prompt is read as `generate` reads it. Raises as `generate` does, and TinyNNValueError for a k that is not
+        from 1 to the size of the vocabulary.
+        """
+        ids, k = self._prompt_ids(prompt), integer("k", k, 1, self.shape.vocab)
+        self.decoder.rewind()
+        found = top_log_probs(self.decoder.feed(ids), k)
+        return [TokenScore(token, text_of(self.tokenizer, [token]), log_prob) for token, log_prob in found]
 
     def score(
         self, text: str, window: int | None = None, stride: int | None = None, *, separator: str | None = None

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",
     "eval": "Measure loss, perplexity and bits per byte on a text.",
+    "lmc": "Show the loss along the line between two models.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
     "import": "Make a run from a GGUF file or a Hugging Face folder.",
     "info": "Describe this build, a data folder, a run or a model.",

@@ -1,50 +1,90 @@
-"""`toynn eval`: measure how well a model predicts a text."""
+"""`toynn eval`: measure how well a model predicts a text or token ids, or show what it predicts next."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
-from toynn.api.load_model import load
+from toynn.api.evaluation import top_log_probs, window_losses
+from toynn.api.load_model import load, read_model
+from toynn.api.token_evaluation import TOKENS, WINDOW, all_ids, eval_ce
 from toynn.cli.given_path import GivenPath
+from toynn.errors import TinyNNValueError
+from toynn.llm.engine import LlamaDecoder
 from toynn.storage.json_files import number_or_null
 from toynn.storage.text_files import read_text
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
-@click.argument("text", type=GivenPath(exists=True, dir_okay=False, path_type=Path))
+@click.argument("text", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
-              help="Tokens that the model reads at a time. [default: its context length]")  # fmt: skip
+              help="Tokens that the model reads at a time. "
+                   f"[default: its context length, with --ce {WINDOW}]")  # fmt: skip
 @click.option("--stride", type=click.IntRange(1), default=None,
               help="Begin a new window every S tokens, and count its last S tokens. [default: --window]",
               metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
               help="Line that separates documents. [default: as in the data of MODEL]")  # fmt: skip
+@click.option("--ids", is_flag=True,
+              help="TEXT is a file of packed token ids, or a data folder (its validation split).")  # fmt: skip
+@click.option("--ce", is_flag=True, help="As --ids, with the loss in windows as `toy eval ce` computes it.")
+@click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
+              help=f"Most token ids to read. [default: all, with --ce {TOKENS}]")  # fmt: skip
+@click.option("--offset", type=click.IntRange(0), default=None, metavar="N",
+              help="Position of the first token id to read. [default: 0]")  # fmt: skip
+@click.option("--top-k", type=click.IntRange(1), default=None, metavar="K",
+              help="Print the K most likely tokens after a prompt, with their log-probabilities.")  # fmt: skip
+@click.option("-p", "--prompt", default=None, help="Prompt for --top-k. [default: the file TEXT]")
+@click.option("--prompt-ids", default=None, metavar="IDS", help="Prompt for --top-k as token ids, like '1 100 200'.")
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    model: Path,
-    text: Path,
-    window: int | None,
-    stride: int | None,
-    separator: str | None,
-    best: bool,
-    threads: int | None,
-    as_json: bool,
-) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, as_json: bool, **options: Any) -> None:
     """Measure the loss, perplexity and bits per byte of MODEL on the file TEXT.
 
     MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is a
-    UTF-8 file.
+    UTF-8 file, or token ids (--ids, --ce). With --top-k, print the next tokens.
     """
-    content = read_text(text)
-    with load(model, which="best" if best else "latest", n_threads=threads) as text_model:
-        result = text_model.evaluate(content, window, stride, separator=separator)
+    which = "best" if best else "latest"
+    if options["top_k"] is not None:
+        _refuse(ctx, "--top-k", "window", "stride", "separator", "ids", "ce", "tokens", "offset")
+        _next_tokens(ctx, model, which, text, as_json)
+        return
+    _refuse(ctx, "an evaluation without --top-k", "prompt", "prompt_ids")
+    if text is None:
+        raise click.UsageError("Missing argument 'TEXT'", ctx)
+    if options["ce"]:
+        _refuse(ctx, "--ce", "stride", "separator")
+        _windows(ctx, model, which, text, as_json)
+    elif options["ids"]:
+        _refuse(ctx, "--ids", "separator")
+        _ids(ctx, model, which, text, as_json)
+    else:
+        _refuse(ctx, "a text", "tokens", "offset")
+        _text(ctx, model, which, text, as_json)
+
+
+def _refuse(ctx: click.Context, what: str, *names: str) -> None:
+    """Raise UsageError for an option that does not fit."""
+    for name in names:
+        if ctx.params[name] not in (None, False):
+            raise click.UsageError(f"--{name.replace('_', '-')} does not fit {what}", ctx)
+
+
+def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool) -> None:
+    if text.is_dir():
+        raise click.UsageError(f"{text} is a folder; name a text file, or use --ids for a data folder", ctx)
+    options, content = ctx.params, read_text(text)
+    with load(model, which=which, n_threads=options["threads"]) as text_model:
+        result = text_model.evaluate(content, options["window"], options["stride"], separator=options["separator"])
         step = text_model.step
     figures = {
         "step": step,
@@ -59,7 +99,78 @@ def command(
         click.echo(json.dumps(figures, allow_nan=False))
         return
     click.echo(f"documents      {result.documents}")
+    click.echo(f"documents      {result.documents}")
     click.echo(f"tokens         {result.tokens} ({result.text_bytes / result.tokens:.2f} bytes per token)")
     click.echo(f"loss           {result.loss:.4f} nats per token")
     click.echo(f"perplexity     {result.perplexity:.2f}")
     click.echo(f"bits per byte  {result.bits_per_byte:.4f}")
+
+
+def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:
+    options, source = ctx.params, read_model(model, which)
+    values = source.model
+    window = options["window"] or values.shape.ctx
+    stride = options["stride"] or window
+    if window > values.shape.ctx or stride > window:
+        name, most = ("window", values.shape.ctx) if window > values.shape.ctx else ("stride", window)
+        raise TinyNNValueError(f"{name} must be an integer from 1 to {most}, got {options[name]}")
+    ids = all_ids(path, values.shape.vocab, options["tokens"], options["offset"] or 0)
+    with LlamaDecoder(values.shape, values.weights, n_threads=options["threads"]) as decoder:
+        losses = window_losses(decoder, ids, window, stride)
+    loss = math.fsum(float(np.sum(one, dtype=np.float64)) for one in losses) / (ids.size - 1)
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    if as_json:
+        figures = {"step": source.step, "tokens": ids.size - 1, "loss": number_or_null(loss),
+                   "perplexity": number_or_null(perplexity)}  # fmt: skip
+        click.echo(json.dumps(figures, allow_nan=False))
+        return
+    click.echo(f"tokens         {ids.size - 1}")
+    click.echo(f"loss           {loss:.4f} nats per token")
+    click.echo(f"perplexity     {perplexity:.2f}")
+
+
+def _windows(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:
+    options, values = ctx.params, read_model(model, which).model
+    found = eval_ce(
+        values,
+        path,
+        window=options["window"] or min(WINDOW, values.shape.ctx),
+        tokens=options["tokens"] or TOKENS,
+        offset=options["offset"] or 0,
+        n_threads=options["threads"],
+    )
+    if as_json:
+        click.echo(json.dumps({"windows": found.windows, "tokens": found.tokens, "ce": number_or_null(found.ce)}))
+        return
+    click.echo(f"eval_ce: windows={found.windows} tokens={found.tokens} ce={found.ce!r}")
+
+
+def _next_tokens(ctx: click.Context, model: Path, which: str, text: Path | None, as_json: bool) -> None:
+    prompt, given, k = ctx.params["prompt"], ctx.params["prompt_ids"], ctx.params["top_k"]
+    if sum(one is not None for one in (text, prompt, given)) != 1:
+        raise click.UsageError("--top-k needs one prompt: the file TEXT, --prompt or --prompt-ids", ctx)
+    if given is None:
+        content = prompt if text is None else read_text(text)
+        with load(model, which=which, n_threads=ctx.params["threads"]) as text_model:
+            scores = text_model.next_tokens(content, k)
+        found = [(one.token, one.log_prob) for one in scores]
+        rows: list[dict[str, Any]] = [{"id": one.token, "text": one.text, "logprob": one.log_prob} for one in scores]
+    else:
+        ids = _numbers(given)
+        values = read_model(model, which).model
+        with LlamaDecoder(values.shape, values.weights, n_threads=ctx.params["threads"]) as decoder:
+            found = top_log_probs(decoder.feed(ids), k)
+        rows = [{"id": token, "logprob": log_prob} for token, log_prob in found]
+    if as_json:
+        click.echo(json.dumps({"top_k": k, "logprobs": rows}))
+        return
+    for token, log_prob in found:
+        click.echo(f"logprob: {token} {log_prob!r}")
+
+
+def _numbers(text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    for word in words:
+        if not (word.isascii() and word.isdigit() and len(word) <= 10):
+            raise TinyNNValueError(f"--prompt-ids must be token ids like '1 100 200', got {word!r:.40}")
+    return [int(word) for word in words]

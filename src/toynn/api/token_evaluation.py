@@ -1,0 +1,212 @@
+"""Figures on token ids, as the reference computes them: the loss in windows, and the loss between two models."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.api.load_model import read_model
+from toynn.api.text_model import TextModel
+from toynn.arguments import INT31_MAX, FloatArray, float64, integer, kind_of
+from toynn.data import PackedTokens
+from toynn.data.token_file import open_token_file
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.labels import next_token
+from toynn.llm.layouts import to_per_head
+from toynn.llm.options import RecipeOptions
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.regular_files import path_of
+
+Model: TypeAlias = "str | os.PathLike[str] | TextModel | TrainedModel"
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WINDOW, TOKENS = 32, 8192  # the reference's defaults
+_MOST_ALPHAS = 10_000
+
+
+@dataclass(frozen=True)
+class WindowedLoss(Initialised):
+    """The mean loss over windows. tokens: of all windows. ce: in nats; the last id of a window predicts itself."""
+
+    windows: int
+    tokens: int
+    ce: float
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Token ids that are read when they are needed. read(first, n) returns n ids from position first, int32."""
+
+    name: str
+    n: int
+    read: Callable[[int, int], npt.NDArray[np.int32]]
+
+
+def eval_ce(
+    model: Model,
+    ids: str | os.PathLike[str],
+    *,
+    window: int = WINDOW,
+    tokens: int = TOKENS,
+    offset: int = 0,
+    n_threads: int | None = None,
+) -> WindowedLoss:
+    """Return the loss of a model on packed token ids, as `toy eval ce` of the reference computes it.
+
+    The ids are read in windows of `window` that do not overlap; each is predicted alone. In a window, each id predicts
+    the next, and the last one predicts itself. `toynn eval --ids` computes the loss without such a prediction.
+
+    Args:
+        model: a path that `toynn.load` accepts, a loaded model, or its values.
+        ids: a file of packed token ids, or a data folder, of which the validation split is read.
+        window: ids of a window, at most the context length.
+        tokens: most ids to read. offset: position of the first id.
+
+    Raises:
+        TinyNNValueError: an argument, by name; a vocabulary that differs; no complete window after the offset.
+        FileFormatError: a damaged file, or an id outside the model's vocabulary. TinyNNTypeError, OSError.
+    """
+    values = _values(model)
+    with _ids_of(ids, values.shape.vocab) as source, _engine(values, window, n_threads) as engine:
+        return _windowed(engine, source, tokens, offset)
+
+
+def lmc(
+    a: Model,
+    b: Model,
+    ids: str | os.PathLike[str],
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    window: int = WINDOW,
+    tokens: int | None = None,
+    offset: int = 0,
+    n_threads: int | None = None,
+) -> list[tuple[float, float]]:
+    """Return the loss along the line between two models: pairs of alpha and loss (linear mode connectivity).
+
+    The weights at alpha are (1 - alpha) * a + alpha * b, computed in float64 and rounded once. The loss is that of
+    `eval_ce`, by default on the first window.
+
+    Args:
+        a, b: models of the same shape, as for `eval_ce`.
+        alphas: the points, finite numbers.
+        ids, window, offset: as for `eval_ce`. tokens: most ids to read. Default: one window.
+
+    Raises what `eval_ce` raises, and TinyNNValueError for models of different shapes, or weights that exceed float32.
+    """
+    points = _alphas(alphas)
+    one, other = _values(a), _values(b)
+    for field in fields(one.shape):
+        if (was := getattr(one.shape, field.name)) != (now := getattr(other.shape, field.name)):
+            raise TinyNNValueError(f"b: its shape must be that of a, but {field.name} is {was!r} in a and {now!r} in b")
+    losses = []
+    with _ids_of(ids, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
+        for alpha in points:
+            for name, values in to_per_head(_between(one, other, alpha), one.shape).items():
+                engine.upload_weight(name, values)
+            losses.append((alpha, _windowed(engine, source, window if tokens is None else tokens, offset).ce))
+    return losses
+
+
+def _between(a: TrainedModel, b: TrainedModel, alpha: float) -> dict[str, FloatArray]:
+    weights = {}
+    for name, values in a.weights.items():
+        with np.errstate(over="ignore"):
+            mixed = (1.0 - alpha) * values.astype(np.float64) + alpha * b.weights[name].astype(np.float64)
+            weights[name] = mixed.astype(np.float32)
+        if not np.isfinite(weights[name]).all():
+            raise TinyNNValueError(f"alphas: at {alpha!r}, {name} has values that do not fit into float32")
+    return weights
+
+
+def _windowed(engine: LlamaSeqEngine, ids: _Ids, tokens: int, offset: int) -> WindowedLoss:
+    t, vocab = engine.seq_t, engine.cfg.vocab
+    most = integer("tokens", tokens, 1, 2**62) // t
+    offset = integer("offset", offset, 0, 2**62)
+    if most < 1:
+        raise TinyNNValueError(f"tokens must be at least one window of {t}, got {tokens}")
+    windows = min(most, (ids.n - offset) // t)
+    if windows < 1:
+        raise TinyNNValueError(
+            f"offset: {ids.name} has {ids.n} ids, so no complete window of {t} begins at position {offset}"
+        )
+    total = 0.0
+    for i in range(windows):
+        part = ids.read(offset + i * t, t)
+        total += engine.mean_loss(part, next_token(part, vocab, t, 1))
+    return WindowedLoss(windows, windows * t, total / windows)
+
+
+# ---- arguments ----
+
+
+def _values(model: object) -> TrainedModel:
+    if isinstance(model, TextModel):
+        return model.trained_model()
+    return model if isinstance(model, TrainedModel) else read_model(path_of("model", model)).model
+
+
+@contextmanager
+def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator[LlamaSeqEngine]:
+    """Yield the model in the per_head layout, whose loss is computed by ggml's operators, as in the reference."""
+    window = integer("window", window, 1, INT31_MAX)
+    if window > model.shape.ctx:
+        raise TinyNNValueError(f"window must be at most the context length, {model.shape.ctx}, got {window}")
+    with LlamaSeqEngine() as engine:
+        options = RecipeOptions(t_seq=window, n_threads=n_threads, layout="per_head")
+        engine.realize(model.shape, options, to_per_head(model.weights, model.shape))
+        yield engine
+
+
+@contextmanager
+def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
+    """Yield the ids of a file or of the validation split of a data folder, checked against the model's vocabulary."""
+    place = path_of("ids", path)
+    if place.is_dir():
+        packed = PackedTokens.open(place, "validation")
+        if packed.meta.vocab_size > vocab:
+            raise TinyNNValueError(
+                f"ids: {place} has a vocabulary of {packed.meta.vocab_size} tokens, the model has only {vocab}"
+            )
+        tokens = packed.tokens
+        yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32))
+        return
+    with open_token_file("ids", place) as file:
+        if file.vocab not in (None, vocab):
+            raise TinyNNValueError(
+                f"ids: the header of {place} says that the vocabulary has {file.vocab} ids, the model has {vocab}"
+            )
+        yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
+
+
+def all_ids(path: Path, vocab: int, most: int | None, offset: int) -> npt.NDArray[np.int32]:
+    """Return the ids of a file or of the validation split of a data folder, from position `offset`, at most `most`.
+
+    Raises as `eval_ce` does, and TinyNNValueError for fewer than two ids.
+    """
+    with _ids_of(path, vocab) as ids:
+        offset = integer("offset", offset, 0, 2**62)
+        n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
+        if n < 2:
+            raise TinyNNValueError(f"ids: predicting needs at least 2 ids, {path} has {n} from position {offset}")
+        return ids.read(offset, n)
+
+
+def _alphas(alphas: object) -> list[float]:
+    if isinstance(alphas, str | bytes) or not isinstance(alphas, Sequence | np.ndarray):
+        raise TinyNNTypeError(f"alphas must be a sequence of numbers, got {kind_of(alphas)}")
+    if not 1 <= len(alphas) <= _MOST_ALPHAS:
+        raise TinyNNValueError(f"alphas must have 1 to {_MOST_ALPHAS} numbers, got {len(alphas)}")
+    points = [float64("alphas", alpha) for alpha in alphas]
+    if not all(map(math.isfinite, points)):
+        raise TinyNNValueError(f"alphas must be finite numbers, got {points!r:.80}")
+    return points
