@@ -178,3 +178,14 @@ def test_commands_take_a_gguf_file_or_a_folder_in_the_place_of_a_run(run: Path, 
     assert same_weights(load_checkpoint(tmp_path / "run0").model, load_checkpoint(tmp_path / "run1").model)
     assert same_weights(load_checkpoint(tmp_path / "run0").model, load_checkpoint(tmp_path / "run2").model)
     assert_refused(toynn("generate", tmp_path / "m.gguf", "--best"), "which = 'best' needs a run")
+
+
+def test_two_imports_to_one_new_folder_leave_one_complete_run(tmp_path: Path) -> None:
+    export_gguf(make("gqa"), tmp_path / "m.gguf")
+    command = [*TOYNN, "import", str(tmp_path / "m.gguf"), "--out", str(tmp_path / "run")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=600)[1] for process in both]
+    assert 0 in [process.returncode for process in both], errors
+    for process, error in zip(both, errors, strict=True):
+        assert process.returncode == 0 or "already" in error or "another process" in error
+    assert same_weights(load_checkpoint(tmp_path / "run").model, make("gqa"))

@@ -17,7 +17,7 @@ from toynn import ConfigurationError, FileFormatError, TinyNNTypeError
 from toynn.interop import export_gguf, export_hf
 from toynn.storage.checkpoint import write_checkpoint
 from toynn.storage.json_files import read_json
-from toynn.training import TrainArgs, train
+from toynn.training import EvaluationArgs, TrainArgs, train
 
 
 def test_a_wrong_override_of_a_resumed_run_is_named_and_not_the_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -147,3 +147,22 @@ def test_a_run_knows_the_separator_of_its_data_and_eval_counts_documents(tmp_pat
     assert json.loads(output_of("eval", tmp_path / "run", tmp_path / "t.txt", "--json"))["documents"] == 40
     default = toynn.prepare(tmp_path / "t.txt", tmp_path / "plain", vocab_size=270, progress=False)
     assert "separator" not in json.loads((default.path / "meta.json").read_text())
+
+
+def test_data_without_an_evaluation_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("The cat saw a hen.\n" * 40 + "<|endoftext|>\na")
+    prepared = (
+        toynn.prepare(tmp_path / "t.txt", tmp_path / str(seed), vocab_size=257, eos="", seed=seed, progress=False)
+        for seed in range(20)
+    )
+    one = next(data for data in prepared if data.tokens["validation"] == 1)
+    result = toynn.train(one, tmp_path / "run", config=config(1), progress=False)
+    assert result.notes == (
+        "the validation split has only 1 token, so the model is never evaluated; prepare more text",
+    )
+    assert result.best_loss is None
+    none = toynn.prepare(tmp_path / "t.txt", tmp_path / "none", vocab_size=257, validation=0, progress=False)
+    patient = config(1, evaluation=EvaluationArgs(patience=3))
+    notes = toynn.train(none, tmp_path / "run2", config=patient, progress=False).notes
+    assert notes == ("evaluation.patience has no effect, because the data has no validation split",)
+    assert toynn.train(none, tmp_path / "run3", config=config(1), progress=False).notes == ()

@@ -210,8 +210,18 @@ class _Trainer:
             inits=checkpoint if start.state is None else None,
             config=to_toml(self._config),
             epochs=self._config.train.steps * self._epochs_per_step,
-            notes=start.notes,
+            notes=(*start.notes, *self._notes_on_validation()),
         )
+
+    def _notes_on_validation(self) -> tuple[str, ...]:
+        """Return a note if the model cannot be evaluated although there is validation text or a patience."""
+        if self._validation.tokens > 0:
+            return ()
+        if self._data.meta.splits["validation"].tokens > 0:
+            return ("the validation split has only 1 token, so the model is never evaluated; prepare more text",)
+        if self._config.evaluation.patience > 0:
+            return ("evaluation.patience has no effect, because the data has no validation split",)
+        return ()
 
     def _ended(self, reason: str) -> Ended:
         return Ended(
