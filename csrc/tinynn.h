@@ -296,7 +296,7 @@ TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
 /* Return the products x W_i^T + b_i of one to three weights, side by side, plus add: [sum of m_i, rows]. */
 TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         x,       /* [k, rows] */
-    const tnn_tensor * weights, /* n of [k, m_i] */
+    const tnn_tensor * weights, /* n of [k, m_i], f32, f16, bf16 or quantized: the bits are those of the values in f32 */
     const tnn_tensor * biases,  /* NULL, or n of [m_i] */
     int32_t            n,       /* 1 to 3 */
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */

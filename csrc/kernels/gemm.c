@@ -8,7 +8,8 @@
 #include <stdatomic.h>
 
 size_t tnn__gemm_scratch(void) {
-    return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE);
+    return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE
+                            + TNN_GEMM_STAGE);
 }
 
 /* ------------------------------------------------------------------ the kernels */
@@ -59,52 +60,100 @@ int tnn_gemm_use_kernel(const char * name) {
     return TNN_E_VALUE;
 }
 
+/* ------------------------------------------------------------------ stored matrices */
+
+const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage) {
+    const int64_t first = begin / w->block * w->block;
+    const int64_t end   = tnn__min((begin + n + w->block - 1) / w->block * w->block, w->row_size);
+    w->to_float(w->data + (size_t) row * w->row_nbytes + (size_t) (first / w->block * w->block_nbytes), stage, end - first);
+    return stage + (begin - first);
+}
+
 /* ------------------------------------------------------------------ a row or two */
 
+/* Continues the sums of eight columns, whose elements are contiguous, with n elements along k. The order of the sum is that of a tile. */
+static v8f go_on(v8f sum, const float * a, const float * const column[V8_LANES], int64_t n) {
+    int64_t p = 0;
+    for (; p + V8_LANES <= n; p += V8_LANES) {
+        v8f r[V8_LANES];
+        for (int s = 0; s < V8_LANES; s++) {
+            r[s] = v8_load(column[s] + p);
+        }
+        v8_transpose(r);
+        for (int s = 0; s < V8_LANES; s++) {
+            sum = v8_fma(v8_set1(a[p + s]), r[s], sum);
+        }
+    }
+    for (; p < n; p++) {
+        v8f r;
+        for (int s = 0; s < V8_LANES; s++) {
+            r[s] = column[s][p];
+        }
+        sum = v8_fma(v8_set1(a[p]), r, sum);
+    }
+    return sum;
+}
+
+static v8f start(const struct tnn_gemm * g, int64_t i, int64_t j, int64_t width) {
+    return g->accumulate ? v8_load_part(g->c + i * g->c_row + j, width, 0.0f) : v8_set1(0.0f);
+}
+
+static void finish(const struct tnn_gemm * g, int64_t i, int64_t j, int64_t width, v8f sum) {
+    if (g->bias != NULL) {
+        sum += v8_load_part(g->bias + j, width, 0.0f);
+    }
+    if (g->add != NULL) {
+        sum += v8_load_part(g->add + i * g->c_row + j, width, 0.0f);
+    }
+    v8_store_part(g->c + i * g->c_row + j, width, sum);
+}
+
 /* Computes y = B^T x for each row x of A, if the columns of B are contiguous along k. Nothing is packed, and each
- * weight is read once per row. Eight columns are computed together. The order of the sum along k is that of a tile. */
+ * weight is read once per row. Eight columns are computed together. */
 static void few_rows(const struct tnn_gemm * g) {
     for (int64_t i = 0; i < g->m; i++) {
-        const float * a = g->a + i * g->a_row;
-        float       * c = g->c + i * g->c_row;
         for (int64_t j = 0; j < g->n; j += V8_LANES) {
             const int64_t width = tnn__min(V8_LANES, g->n - j);
             const float * column[V8_LANES];
             for (int64_t s = 0; s < V8_LANES; s++) { /* lanes beyond the last column compute the last column again */
                 column[s] = g->b + (j + tnn__min(s, width - 1)) * g->b_col;
             }
-            v8f     sum = g->accumulate ? v8_load_part(c + j, width, 0.0f) : v8_set1(0.0f);
-            int64_t p   = 0;
-            for (; p + V8_LANES <= g->k; p += V8_LANES) {
-                v8f r[V8_LANES];
-                for (int s = 0; s < V8_LANES; s++) {
-                    r[s] = v8_load(column[s] + p);
-                }
-                v8_transpose(r);
-                for (int s = 0; s < V8_LANES; s++) {
-                    sum = v8_fma(v8_set1(a[p + s]), r[s], sum);
-                }
+            finish(g, i, j, width, go_on(start(g, i, j, width), g->a + i * g->a_row, column, g->k));
+        }
+    }
+}
+
+/* Computes the same for a stored matrix. Each weight is converted once for both rows. */
+static void few_rows_stored(const struct tnn_gemm * g, float * stage) {
+    const struct tnn_stored * w    = &g->stored;
+    const int64_t             most = TNN_GEMM_KC / w->block * w->block;
+    for (int64_t j = 0; j < g->n; j += V8_LANES) {
+        const int64_t width = tnn__min(V8_LANES, g->n - j);
+        v8f           sum[2];
+        for (int64_t i = 0; i < g->m; i++) {
+            sum[i] = start(g, i, j, width);
+        }
+        for (int64_t p = 0; p < g->k; p += most) {
+            const int64_t n = tnn__min(most, g->k - p);
+            const float * column[V8_LANES];
+            for (int64_t s = 0; s < V8_LANES; s++) {
+                column[s] = s < width ? tnn__stored_row(w, w->first + j + s, p, n, stage + s * most) : column[width - 1];
             }
-            for (; p < g->k; p++) {
-                v8f r;
-                for (int s = 0; s < V8_LANES; s++) {
-                    r[s] = column[s][p];
-                }
-                sum = v8_fma(v8_set1(a[p]), r, sum);
+            for (int64_t i = 0; i < g->m; i++) {
+                sum[i] = go_on(sum[i], g->a + i * g->a_row + p, column, n);
             }
-            if (g->bias != NULL) {
-                sum += v8_load_part(g->bias + j, width, 0.0f);
-            }
-            if (g->add != NULL) {
-                sum += v8_load_part(g->add + i * g->c_row + j, width, 0.0f);
-            }
-            v8_store_part(c + j, width, sum);
+        }
+        for (int64_t i = 0; i < g->m; i++) {
+            finish(g, i, j, width, sum[i]);
         }
     }
 }
 
 void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
-    if (g->m <= 2 && g->b_row == 1 && g->a_col == 1) {
+    const bool few = g->m <= 2 && g->b_row == 1 && g->a_col == 1;
+    if (few && g->stored.data != NULL) {
+        few_rows_stored(g, scratch);
+    } else if (few) {
         few_rows(g);
     } else {
         kernel_in_use()->run(g, scratch);
@@ -125,7 +174,11 @@ static struct tnn_gemm rows_of(const struct tnn_gemm * g, int64_t begin, int64_t
 static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int64_t end) {
     struct tnn_gemm part = *g;
     part.n    = end - begin;
-    part.b   += begin * g->b_col;
+    if (g->stored.data != NULL) {
+        part.stored.first += begin;
+    } else {
+        part.b += begin * g->b_col;
+    }
     part.c   += begin;
     part.add  = g->add != NULL ? g->add + begin : NULL;
     part.bias = g->bias != NULL ? g->bias + begin : NULL;

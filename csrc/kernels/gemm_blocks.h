@@ -69,6 +69,39 @@ static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc
     }
 }
 
+/* Packs kc x cols elements of a stored B, from row p0 and column j0 on, as panels. */
+static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int64_t j0, int64_t cols, float * stage, float * out) {
+    if (w->transposed) { /* a column of B is a row of the matrix, and p0 and kc are multiples of a block */
+        for (int64_t j = 0; j < cols; j += NR) {
+            const int64_t width = tnn__min(NR, cols - j);
+            for (int64_t s = 0; s < width; s++) {
+                tnn__stored_row(w, w->first + j0 + j + s, p0, kc, stage + s * kc);
+            }
+            pack_panel(stage, 1, kc, kc, width, out + j * kc);
+        }
+        return;
+    }
+    for (int64_t p = 0; p < kc; p++) {
+        const float * row = tnn__stored_row(w, p0 + p, w->first + j0, cols, stage);
+        for (int64_t j = 0; j < cols; j += NR) {
+            const int64_t width = tnn__min(NR, cols - j);
+            float * const to    = out + j * kc + p * NR;
+            if (width < NR) {
+                memset(to, 0, NR * sizeof(float));
+            }
+            memcpy(to, row + j, (size_t) width * sizeof(float));
+        }
+    }
+}
+
+/* Returns how much of k is packed at once: nearly equal parts, and whole blocks of a stored B. */
+static int64_t part_of_k(const struct tnn_gemm * g) {
+    const int64_t block = g->stored.data != NULL && g->stored.transposed ? g->stored.block : 1;
+    const int64_t most  = KC / block * block, parts = (g->k + most - 1) / most;
+    const int64_t even  = (g->k + parts - 1) / parts;
+    return (even + block - 1) / block * block;
+}
+
 /* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
 static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
     return rows * s / strips;
@@ -226,21 +259,25 @@ static void run(const struct tnn_gemm * g, void * scratch) {
     float * const b_block = scratch;
     float * const a_block = b_block + TNN_GEMM_KC * NC;
     float * const spill   = a_block + MC * (TNN_GEMM_KC + TNN_GEMM_PAD);
-    const int64_t k_blocks = (g->k + KC - 1) / KC;
-    const int64_t kc_even  = (g->k + k_blocks - 1) / k_blocks;
+    float * const stage   = spill + TNN_GEMM_TILE;
+    const bool    stored  = g->stored.data != NULL;
+    const int64_t kc_even = part_of_k(g);
     const bool    along_k  = g->a_col == 1;
     const bool    pack_a   = !along_k && (g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
     const bool    copy_a   = along_k && g->n > 2 * NR && rows_collide(g->a_row);
-    const bool    pack_b   = g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    const bool    pack_b   = stored || g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
     for (int64_t j0 = 0; j0 < g->n; j0 += NC) {
         const int64_t cols = tnn__min(NC, g->n - j0);
         for (int64_t p0 = 0; p0 < g->k; p0 += kc_even) {
             const int64_t kc   = tnn__min(kc_even, g->k - p0);
             const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
-            const float * b    = g->b + p0 * g->b_row + j0 * g->b_col;
+            const float * b    = stored ? NULL : g->b + p0 * g->b_row + j0 * g->b_col;
+            if (stored) {
+                pack_stored(&g->stored, p0, kc, j0, cols, stage, b_block);
+            }
             /* A panel at the edge is always packed, because reading it in place would read beyond the end of its
              * rows. */
-            for (int64_t j = 0; j < cols; j += NR) {
+            for (int64_t j = 0; j < cols && !stored; j += NR) {
                 const int64_t width = tnn__min(NR, cols - j);
                 if (pack_b || width % LANES != 0) {
                     pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, width, b_block + j * kc);
