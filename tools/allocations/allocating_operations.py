@@ -6,6 +6,7 @@ has not succeeded yet, as the program of a user would.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -49,6 +50,38 @@ class Declaring:
         values = np.arange(4, dtype=np.float32)
         nn.upload_row_major(s, self.tensors[-1], values[None])
         return nn.tnn_download(s, self.tensors[-1]).tobytes() + str(nn.tnn_session_weights_nbytes(s)).encode()
+
+
+class Mapped:
+    """Attach a file, declare quantized weights in it, and compute with them."""
+
+    def __init__(self) -> None:
+        self.session = Session(n_threads=1)
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes([0, 20, *range(32)]) * 100)  # blocks of Q8_0: a scale in f16, and 32 bytes
+            file.flush()
+            self.file = nn.MappedFile(file, "a file")
+        self.tensors: list[Tensor] = []
+        self.finalized = False
+
+    def act(self) -> bytes:
+        s = self.session
+        if not self.tensors:
+            nn.tnn_session_attach_weight_mmap(s, self.file)
+        while len(self.tensors) < 300:  # more tensors than fit in the first table of handles
+            self.tensors.append(nn.tnn_input_2d_persistent_mmap(s, 4, 64, 8, 34 * (len(self.tensors) % 90)))
+        if not self.finalized:
+            nn.tnn_finalize_weights(s)
+            self.finalized = True
+        nn.tnn_reset_for_rebuild(s)
+        x = nn.tnn_input_2d_f32(s, 3, 64)
+        both = nn.tnn_add(
+            s, nn.tnn_matmul(s, self.tensors[0], x), nn.tnn_fused_linear(s, x, [self.tensors[1]], None, None)
+        )
+        nn.tnn_realize(s, both)
+        nn.upload_row_major(s, x, np.ones((3, 64)))
+        nn.tnn_compute(s)
+        return nn.tnn_download(s, both).tobytes() + nn.tnn_download(s, self.tensors[299]).tobytes()
 
 
 def session_act(_: object) -> bytes:
@@ -333,6 +366,7 @@ def operations() -> dict[str, Operation]:
         "concat and set_rows": Operation(Rows, Rows.act, close_session),
         "each call as it should be": Operation(Calling, Calling.act, Calling.close),
         "declare, upload, download": Operation(Declaring, Declaring.act, close_session),
+        "attach a file and compute": Operation(Mapped, Mapped.act, close_session),
         "finetune from given weights": Operation(
             lambda: (LlamaSeqEngine(), given), finetune_act, lambda state: state[0].close()
         ),

@@ -46,7 +46,7 @@ def weights(
                     nn.tnn_session_attach_weight_mmap(s, nn.MappedFile(file))
                 found[name] = nn.tnn_input_2d_persistent_mmap(s, rows, cols, int(kind), 0)
             else:
-                found[name] = nn.tnn_input_2d_f32_persistent(s, cols, rows)
+                found[name] = nn.tnn_input_2d_f32_persistent(s, rows, cols)
 
         def finalize() -> None:
             nn.tnn_finalize_weights(s)
@@ -68,24 +68,24 @@ def product(
     columns = sum(values.shape[0] for _, values in content.values())
     rng = np.random.default_rng(rows)
     with weights(kind, content, folder, stored, n_threads) as (s, w, finalize):
-        x, bias = nn.tnn_input_2d_f32_persistent(s, k, rows), nn.tnn_input_1d_f32_persistent(s, w["two"].ne[1])
+        x, bias = nn.tnn_input_2d_f32_persistent(s, rows, k), nn.tnn_input_1d_f32_persistent(s, w["two"].ne[1])
         first = nn.tnn_input_1d_f32_persistent(s, w["one"].ne[1])
-        head = nn.tnn_input_2d_f32_persistent(s, columns, 5)
+        head = nn.tnn_input_2d_f32_persistent(s, 5, columns)
         finalize()
         for t in (x, bias, first, head):  # small numbers, so that no probability becomes 1
             nn.tnn_upload_from_float_array(s, t, rng.standard_normal(int(np.prod(t.ne))) / 1000)
             if t != head:
-                nn.tnn_set_param(s, t)
+                nn.tnn_set_param(t)
         targets = nn.tnn_input_1d_i32(s, rows)
         y = nn.tnn_fused_linear(s, x, [w["one"], w["two"]], [first, bias])
-        nn.tnn_set_output(s, y)
+        nn.tnn_set_output(y)
         loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, y, [head]), targets, -1)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         results = [y, nn.tnn_tensor_grad(s, x), nn.tnn_tensor_grad(s, bias)]
         for t in results[1:]:
-            nn.tnn_set_output(s, t)
+            nn.tnn_set_output(t)
         nn.tnn_realize_backward(s)
         nn.tnn_graph_reset(s)
         nn.tnn_upload_from_int_array(s, targets, np.arange(rows) % 5)
@@ -136,10 +136,10 @@ class Model:
     def __init__(self, s: Session, w: dict[str, Tensor], finalize: Callable[[], None]) -> None:
         self.s, self.w = s, w
         self.norms = [nn.tnn_input_1d_f32_persistent(s, D) for _ in range(3)]
-        self.cache = nn.tnn_input_2d_f32_persistent(s, 2 * KV * D_HEAD, TOKENS.size)
+        self.cache = nn.tnn_input_2d_f32_persistent(s, TOKENS.size, 2 * KV * D_HEAD)
         finalize()
         for i, norm in enumerate(self.norms):
-            nn.tnn_set_param(s, norm)
+            nn.tnn_set_param(norm)
             nn.tnn_upload_from_float_array(s, norm, np.random.default_rng(i).standard_normal(D) / 1000)
 
     def logits(self, ids: Tensor, positions: Tensor, n_past: Tensor | None) -> Tensor:
@@ -162,13 +162,13 @@ class Model:
         nn.tnn_reset_for_rebuild(s)
         ids, positions, targets = (nn.tnn_input_1d_i32(s, TOKENS.size) for _ in range(3))
         loss = nn.tnn_fused_cross_entropy(s, self.logits(ids, positions, None), targets, -1)
-        nn.tnn_set_output(s, loss)
-        nn.tnn_set_loss(s, loss)
+        nn.tnn_set_output(loss)
+        nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
         results = [loss, *(nn.tnn_tensor_grad(s, norm) for norm in self.norms)]
         for t in results[1:]:
-            nn.tnn_set_output(s, t)
+            nn.tnn_set_output(t)
         nn.tnn_realize_backward(s)
         nn.tnn_graph_reset(s)
         for t, values in ((ids, TOKENS), (positions, np.arange(TOKENS.size)), (targets, np.roll(TOKENS, -1))):
@@ -221,4 +221,4 @@ def test_a_stored_weight_is_only_a_weight(tmp_path: Path) -> None:
             with pytest.raises(TinyNNTypeError, match="has dtype q8_0, but it must be f32"):
                 call()
         with pytest.raises(TinyNNTypeError, match="t has dtype q8_0, but a parameter must be f32"):
-            nn.tnn_set_param(s, w["w"])
+            nn.tnn_set_param(w["w"])
