@@ -72,7 +72,7 @@ def test_the_python_column_runs_and_gives_the_values(
     assert compared >= 3
 
 
-CALL = re.compile(r"\b(?:TinyNN|ToyLR|labels|Labels)\.(\w+)")
+CALL = re.compile(r"\b(?:TinyNN|ToyLR|(?<!\.)labels|Toy::Labels)\.(\w+)")
 
 
 @pytest.mark.parametrize("title", SECTIONS)
