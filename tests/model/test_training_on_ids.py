@@ -98,12 +98,13 @@ def test_the_commands_take_ids(ids: Path, tmp_path: Path) -> None:
     assert "nan" not in done.stderr
     assert toynn("info", tmp_path / "data").returncode == toynn("report", tmp_path / "run").returncode == 0
     wrong: list[tuple[list[str | Path], str]] = [
-        (["prepare", flat, "--ids", "--out", tmp_path / "x"], "has no header that says how many ids"),
+        (["prepare", flat, "--ids", "--out", tmp_path / "x"], "has no header with the size of the vocabulary"),
         (["prepare", ids, "--ids", "--separator", "x", "--out", tmp_path / "x"], "--separator is for texts"),
         (["prepare", ids, "--out", tmp_path / "x"], "holds packed token ids, not text; use --ids"),
-        (["train", flat, "--out", tmp_path / "x"], "is a file without a header"),
-        (["train", Path(__file__), "--out", tmp_path / "x"], "not a file of packed ids"),
+        (["train", flat, "--out", tmp_path / "x"], "has no header with the size"),
+        (["train", tmp_path / "hello.txt", "--out", tmp_path / "x"], "not a file of packed ids"),
     ]
+    (tmp_path / "hello.txt").write_text("hello")
     for arguments, says in wrong:
         done = toynn(*arguments)
         assert done.returncode == 2

@@ -57,10 +57,10 @@ def test_ids_are_read_as_they_were_written(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "has no ids"),
-        (toyc([]), "has no ids"),
-        (b"TOYC", "is cut off: the header has 16 bytes, the file 4"),
-        (toyc([1])[:15], "is cut off: the header has 16 bytes, the file 15"),
+        (b"", "at least one id"),
+        (toyc([]), "at least one id"),
+        (b"TOYC", "header must have 16 bytes, but the file has only 4"),
+        (toyc([1])[:15], "header must have 16 bytes, but the file has only 15"),
         (toyc([1])[:-1], "3 bytes of ids are not a multiple of 4"),
         (flat([1, 2])[:-1], "7 bytes of ids are not a multiple of 4"),
         (toyc([1], version=2), "the version of the header is 2, but toynn reads only 1"),
@@ -69,7 +69,7 @@ def test_ids_are_read_as_they_were_written(
         (toyc([1], vocab=2**32 - 1), "the vocabulary in the header must have 1 to 2147483647 ids, got 4294967295"),
         (toyc([3, 50]), "the id 50 at position 1 is outside the vocabulary, 0 to 49"),
         (toyc([3, 4, -1]), "the id -1 at position 2 is outside the vocabulary, 0 to 49"),
-        (flat([1, 2]), "is a file without a header that says how many ids the vocabulary has"),
+        (flat([1, 2]), "has no header with the size of the vocabulary"),
         (b"a text, not token ids", "21 bytes of ids are not a multiple of 4"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "is only a Git LFS pointer"),
         (toyc([3]), "1 id cannot be divided"),
@@ -144,12 +144,12 @@ def test_a_vocabulary_of_more_than_two_bytes_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        (flat([1, 2]), {}, "vocab_size: .* has no header that says how many ids the vocabulary has"),
-        (toyc([1, 2]), {"vocab_size": 51}, "vocab_size = 51 differs from the vocabulary of 50 ids in the header"),
+        (flat([1, 2]), {}, "vocab_size: .* has no header with the size of the vocabulary"),
+        (toyc([1, 2]), {"vocab_size": 51}, "vocab_size = 51 differs from 50, the size in the header"),
         (flat([1, 2]), {"vocab_size": 2}, "the id 2 at position 1 is outside the vocabulary, 0 to 1"),
         (flat([1, 2]), {"vocab_size": 0}, "vocab_size must be an integer from 1"),
         (toyc([1, 2]), {"validation": 1.0}, "validation must be at least 0 and below 1"),
-        (toyc([1, 2]), {"eos": "<end>"}, "eos: '<end>' needs a tokenizer"),
+        (toyc([1, 2]), {"eos": "<end>"}, "eos: the id of '<end>' is not known without a tokenizer"),
         (toyc([1]), {}, "validation: 1 id cannot be divided"),
     ],
 )
@@ -164,5 +164,5 @@ def test_a_wrong_file_or_option_leaves_no_folder(
 
 def test_files_whose_headers_differ_are_refused(tmp_path: Path) -> None:
     paths = [written(tmp_path, toyc([1, 2]), "a.bin"), written(tmp_path, toyc([1, 2], vocab=60), "b.bin")]
-    with pytest.raises(TinyNNValueError, match=r"vocab_size = 50 differs from the vocabulary of 60 ids .*b\.bin"):
+    with pytest.raises(TinyNNValueError, match=r"vocab_size = 50 differs from 60, .*b\.bin"):
         prepare_ids(paths, tmp_path / "data")

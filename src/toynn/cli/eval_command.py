@@ -33,9 +33,9 @@ from toynn.storage.text_files import read_text
               help="Line that separates documents. [default: as in the data of MODEL]")  # fmt: skip
 @click.option("--ids", is_flag=True,
               help="TEXT is a file of packed token ids, or a data folder (its validation split).")  # fmt: skip
-@click.option("--ce", is_flag=True, help="As --ids, with the loss in windows as `toy eval ce` computes it.")
+@click.option("--ce", is_flag=True, help="Like --ids, but compute the loss as `toy eval ce` does.")
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
-              help=f"Most token ids to read. [default: all, with --ce {TOKENS}]")  # fmt: skip
+              help=f"Largest number of token ids to read. [default: all, with --ce {TOKENS}]")  # fmt: skip
 @click.option("--offset", type=click.IntRange(0), default=None, metavar="N",
               help="Position of the first token id to read. [default: 0]")  # fmt: skip
 @click.option("--top-k", type=click.IntRange(1), default=None, metavar="K",
@@ -73,10 +73,11 @@ def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, a
 
 
 def _refuse(ctx: click.Context, what: str, *names: str) -> None:
-    """Raise UsageError for an option that does not fit."""
+    """Raise UsageError if one of the options in `names` is given, because it has no meaning for `what`."""
     for name in names:
         if ctx.params[name] not in (None, False):
-            raise click.UsageError(f"--{name.replace('_', '-')} does not fit {what}", ctx)
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} does not fit {what}; leave out {option}", ctx)
 
 
 def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool) -> None:
@@ -98,7 +99,6 @@ def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool
     if as_json:
         click.echo(json.dumps(figures, allow_nan=False))
         return
-    click.echo(f"documents      {result.documents}")
     click.echo(f"documents      {result.documents}")
     click.echo(f"tokens         {result.tokens} ({result.text_bytes / result.tokens:.2f} bytes per token)")
     click.echo(f"loss           {result.loss:.4f} nats per token")

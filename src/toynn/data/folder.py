@@ -59,8 +59,8 @@ class DataFolder(Initialised):
     def _of_file(cls, file: TokenFile) -> DataFolder:
         if file.vocab is None:
             raise FileFormatError(
-                f"{file.path} is a file without a header that says how many ids the vocabulary has; make a data folder "
-                "with `toynn prepare --ids --vocab-size N`"
+                f"{file.path} has no header with the size of the vocabulary; make a data folder with "
+                "`toynn prepare --ids --vocab-size N`"
             )
         tail = file.n - validation_ids(file.n, VALIDATION_OF_FILE)
         digests, done = {name: hashlib.sha256() for name in SPLITS}, 0

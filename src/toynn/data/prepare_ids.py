@@ -19,11 +19,13 @@ from toynn.storage.regular_files import naming_file, path_of, read_regular
 
 
 def validation_ids(n: int, share: float) -> int:
-    """Return how many of n ids are for validation: the last ones. Neither split is empty if share is above 0."""
+    """Return the number of ids at the end that are for validation. If share is above 0, neither split is empty."""
     if share == 0:
         return 0
     if n < 2:
-        raise TinyNNValueError(f"validation: {n} id cannot be divided; add ids, or use validation 0")
+        raise TinyNNValueError(
+            f"validation: {n} id cannot be divided into training and validation; add ids, or set validation to 0"
+        )
     return min(max(round(n * share), 1), n - 1)
 
 
@@ -57,12 +59,14 @@ def prepare_ids(
     content = tokenizer if isinstance(tokenizer, bytes | None) else read_regular(path_of("tokenizer", tokenizer))
     needed, eos_id = (0, None) if content is None else _of_tokenizer(content, eos)
     if content is None and eos is not None:
-        raise TinyNNValueError(f"eos: {eos!r:.60} needs a tokenizer, which says what id it has; leave it out")
+        raise TinyNNValueError(
+            f"eos: the id of {eos!r:.60} is not known without a tokenizer; leave out eos, or give one"
+        )
     files = (*(f"{split}.bin" for split in SPLITS), *(() if content is None else (TOKENIZER,)), META)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_token_file(f"paths[{i}]", path)) for i, path in enumerate(paths)]
         if not opened:
-            raise TinyNNValueError("paths must have at least one file, got none")
+            raise TinyNNValueError("paths must contain at least one file, got an empty sequence")
         vocab = _vocab(opened, given, needed)
         n = sum(one.n for one in opened)
         tail = n - validation_ids(n, share)
@@ -92,22 +96,22 @@ def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
     try:
         model = parsed_tokenizer(content)
     except TinyNNValueError as error:
-        raise FileFormatError(f"tokenizer: it cannot be used: {error}") from None
+        raise FileFormatError(f"tokenizer: the given tokenizer cannot be used: {error}") from None
     eos_id = None if eos is None else model.token_to_id(eos)
     if eos is not None and eos_id is None:
-        raise TinyNNValueError(f"eos: {eos!r:.60} is not a token of the tokenizer")
+        raise TinyNNValueError(f"eos: {eos!r:.60} is not a token of the tokenizer; set eos to one of its tokens")
     return ids_needed(model), eos_id
 
 
 def _vocab(files: Sequence[TokenFile], given: int | None, needed: int) -> int:
-    """Return the size of the vocabulary. Raises TinyNNValueError if it is unknown, differs, or is too small."""
+    """Return the size of the vocabulary. Raises TinyNNValueError if it is unknown, contradictory or too small."""
     known = next((one.vocab for one in files if one.vocab is not None), None)
     vocab = given or known or needed or files[0].vocab_of(None, "vocab_size")
     for one in files:
         if one.vocab is not None:
             one.vocab_of(vocab, "vocab_size")
     if vocab < needed:
-        raise TinyNNValueError(f"vocab_size = {vocab} is too small: the tokenizer needs {needed} ids")
+        raise TinyNNValueError(f"vocab_size = {vocab} is too small: it must be at least {needed} for this tokenizer")
     return vocab
 
 

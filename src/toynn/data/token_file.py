@@ -31,7 +31,10 @@ _ID = np.dtype("<i4")
 
 @dataclass(frozen=True)
 class TokenFile:
-    """An open file of n packed ids. vocab: from its header, or None. start: the byte of the first id."""
+    """An open file of n packed ids.
+
+    vocab: size of the vocabulary from its header, or None without a header. start: position of the first id in bytes.
+    """
 
     path: Path
     file: BinaryIO
@@ -46,12 +49,10 @@ class TokenFile:
         is known.
         """
         if self.vocab is None and given is None:
-            raise TinyNNValueError(
-                f"{name}: {self.path} has no header that says how many ids the vocabulary has; give {name}"
-            )
+            raise TinyNNValueError(f"{name}: {self.path} has no header with the size of the vocabulary; give {name}")
         if self.vocab is not None and given is not None and self.vocab != given:
             raise TinyNNValueError(
-                f"{name} = {given} differs from the vocabulary of {self.vocab} ids in the header of {self.path}"
+                f"{name} = {given} differs from {self.vocab}, the size in the header of {self.path}; leave out {name}"
             )
         vocab = self.vocab if given is None else given
         if vocab is None:
@@ -65,7 +66,7 @@ class TokenFile:
             n = min(_CHUNK, self.n - at)
             content = self.file.read(n * _ID.itemsize)
             if len(content) != n * _ID.itemsize:
-                raise FileFormatError(f"{self.path} became shorter while it was read")
+                raise FileFormatError(f"another program has shortened {self.path} while it was read; try again")
             yield self._checked(np.frombuffer(content, dtype=_ID), at, vocab)
 
     def read(self, first: int, n: int, vocab: int) -> npt.NDArray[np.int32]:
@@ -73,7 +74,7 @@ class TokenFile:
         self.file.seek(self.start + first * _ID.itemsize)
         content = self.file.read(n * _ID.itemsize)
         if len(content) != n * _ID.itemsize:
-            raise FileFormatError(f"{self.path} became shorter while it was read")
+            raise FileFormatError(f"another program has shortened {self.path} while it was read; try again")
         return self._checked(np.frombuffer(content, dtype=_ID), first, vocab)
 
     def _checked(self, ids: npt.NDArray[np.int32], first: int, vocab: int) -> npt.NDArray[np.int32]:
@@ -106,7 +107,7 @@ def open_token_file(name: str, path: object) -> Iterator[TokenFile]:
                 f"{place} is cut off or not a file of packed ids: {size - start} bytes of ids are not a multiple of 4"
             )
         if n < 1:
-            raise FileFormatError(f"{place} has no ids")
+            raise FileFormatError(f"{place} must contain at least one id, but contains none")
         yield TokenFile(place, file, vocab, start, n)
 
 
@@ -119,7 +120,9 @@ def has_header(path: Path) -> bool:
 
 def _vocab_in(head: bytes, path: Path) -> int:
     if len(head) < HEADER.size:
-        raise FileFormatError(f"{path} is cut off: the header has {HEADER.size} bytes, the file {len(head)}")
+        raise FileFormatError(
+            f"{path} is cut off: its header must have {HEADER.size} bytes, but the file has only {len(head)}"
+        )
     numbers: tuple[bytes, int, int, int] = HEADER.unpack(head[: HEADER.size])
     _, version, vocab, reserved = numbers
     if version != _VERSION:

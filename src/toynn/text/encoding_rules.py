@@ -1,4 +1,4 @@
-"""What a tokenizer does with a text, in one form: two tokenizer.json files that do the same are equal in it."""
+"""Compare tokenizers by the tokens that they give a text, although their tokenizer.json files may differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def same_encoding(a: bytes, b: bytes) -> bool:
 
 
 def encoding_rules(content: bytes) -> dict[str, Any]:
-    """Return what decides which tokens a text gets.
+    """Return the parts of a tokenizer.json that determine the tokens of a text.
 
     The keys are "added" (the added tokens by their text), "ids" (the id of each token by its text; absent if the model
     has no such table), "model", "normalizer" and "pre_tokenizer" (lists of rules).
@@ -61,7 +61,7 @@ def encoding_rules(content: bytes) -> dict[str, Any]:
 
 
 def _rules(described: Any) -> list[Any]:
-    """Return the rules of a normalizer or pre-tokenizer in their order, those of sequences included."""
+    """Return the rules of a normalizer or pre-tokenizer in order. A sequence is replaced by the rules in it."""
     if described is None:
         return []
     for key in _LISTS:
@@ -71,5 +71,5 @@ def _rules(described: Any) -> list[Any]:
 
 
 def _overlap(a: str, b: str) -> bool:
-    """Return whether a text can have both strings at places that overlap."""
+    """Return whether two strings can occur in a text at places that overlap."""
     return a in b or b in a or any(a.endswith(b[:n]) or b.endswith(a[:n]) for n in range(1, min(len(a), len(b))))
