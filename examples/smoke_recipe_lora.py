@@ -1,10 +1,13 @@
 """Fine-tune a frozen base model with LoRA, and report whether the adapters learn.
 
-The base is a small model that the script trains first. Then the recipe LoRA trains an adapter on each query head to
-predict one token at every position, as the reference's smoke test does. The base must keep every byte.
+The base is a small model that the script trains first and writes as a GGUF file in Q8_0. The recipe LoRA maps this file
+and trains an adapter on each query head to predict one token at every position, as in the reference's smoke test. The
+base must keep every byte.
 
     python examples/smoke_recipe_lora.py
     python examples/smoke_recipe_lora.py --steps 10 --rank 4 --seed 7
+
+Needs the extra toynn[interop], for the GGUF file.
 
 Exit code: 0 if the loss falls at every step and the base is unchanged, 1 if not, 2 if an argument is wrong.
 """
@@ -14,10 +17,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 from small_base import CONTEXT, train_base, window
 from toynn import AdamW, LlamaSeqEngine, LoRA, RecipeOptions, TrainingBatch
+from toynn.interop import GgufBase, export_gguf
 
 TARGET = 99  # the token that every position shall predict
 BASE_STEPS = 200
@@ -46,15 +52,19 @@ def main() -> int:
         if options.steps < 1:
             raise ValueError(f"steps must be at least 1, got {options.steps}")
         opts = RecipeOptions(t_seq=CONTEXT, seed=options.seed, init_scale=0.01)
-        base, base_loss = train_base(BASE_STEPS, options.seed)
+        model, base_loss = train_base(BASE_STEPS, options.seed)
         print(f"base: {BASE_STEPS} steps, loss={base_loss!r}")
         recipe = LoRA()
-        recipe.realize(base, base.shape, options.rank, opts)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "base.gguf"
+            export_gguf(model, path, "q8_0")
+            with GgufBase(path) as base:  # the recipe keeps the mapping
+                recipe.realize(base, base.shape, options.rank, opts)
     except (ValueError, MemoryError) as error:
         print(f"smoke_recipe_lora: {error}", file=sys.stderr)
         return 2
 
-    batch, adamw = TrainingBatch(base.shape.vocab, CONTEXT), AdamW.for_lora(lr=0.01)
+    batch, adamw = TrainingBatch(model.shape.vocab, CONTEXT), AdamW.for_lora(lr=0.01)
     batch.fill_fixed_target(window(0), TARGET)
     with recipe:
         engine = recipe.lora_cache

@@ -46,6 +46,7 @@ _MODULES = {
     "TrainConfig": "toynn.training",
     "TrainingBatch": "toynn.llm.batch",
     "TrainingResult": "toynn.api.train_model",
+    "WarmStart": "toynn.llm.recipes",
     "build_info": "toynn.tinynn",
     "eval_ce": "toynn.api.token_evaluation",
     "generate": "toynn.text.sampling",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from toynn.llm.profiling import profile as profile
     from toynn.llm.recipes import FromScratch as FromScratch
     from toynn.llm.recipes import LoRA as LoRA
+    from toynn.llm.recipes import WarmStart as WarmStart
     from toynn.model.config import RopeScaling as RopeScaling
     from toynn.model.config import SmolLM2Config as SmolLM2Config
     from toynn.text.sampling import Sampling as Sampling

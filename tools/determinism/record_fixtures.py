@@ -16,7 +16,7 @@ import toynn
 from paths import EXAMPLES, FIXTURES
 
 CURVES = Path(__file__).parent / "curves.py"
-RECORDED_EXAMPLES = ("smoke_recipe_lora", "smoke_full_finetune")
+RECORDED_EXAMPLES = ("smoke_recipe_lora", "smoke_recipe_warm_start", "smoke_full_finetune")
 
 
 def fixture_path() -> Path:

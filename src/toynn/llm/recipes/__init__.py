@@ -2,5 +2,6 @@
 
 from toynn.llm.recipes.from_scratch import FromScratch
 from toynn.llm.recipes.lora import LoRA
+from toynn.llm.recipes.warm_start import WarmStart
 
-__all__ = ["FromScratch", "LoRA"]
+__all__ = ["FromScratch", "LoRA", "WarmStart"]

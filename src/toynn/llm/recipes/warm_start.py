@@ -1,0 +1,123 @@
+"""WarmStart: a new model that reads the frozen embedding of another model, the donor, through a projection lens."""
+
+from __future__ import annotations
+
+import os
+
+from toynn.arguments import instance_of
+from toynn.errors import FileFormatError, SessionError, TinyNNValueError
+from toynn.extras import naming_the_extra
+from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
+from toynn.llm.options import RecipeOptions
+from toynn.llm.recipes.recipe import Recipe
+from toynn.model.config import SmolLM2Config
+from toynn.model.weights import EMBEDDING
+from toynn.storage.regular_files import path_of
+from toynn.tinynn import Tensor
+
+_WIDTH = "llama.embedding_length"
+
+
+class WarmStart(Recipe):
+    """A recipe that trains a model from random weights, whose frozen embedding may come from a GGUF file.
+
+        cfg.donor_d_in = WarmStart.donor_embed_width(path)
+        recipe.realize_scratch(cfg, opts)  # opts.untied must be True
+        recipe.realize_warm(path, cfg)  # may be left out: then the embedding is random
+        recipe.build()
+
+    Then call `step` for each step, then `close`. As a context manager it closes itself. The lens can be set too, for
+    example to principal components: it is the tensor `ws_cache.t_seq_w_proj`.
+
+    ws_step_index: a number for the caller's use. It starts at 0, and the recipe neither reads nor changes it.
+    """
+
+    _how_to_realize = "call realize_scratch(cfg, opts) and build()"
+
+    def __init__(self, *, pin: bool = False) -> None:
+        """Make a recipe. pin: keep every gradient, so that `ws_cache.gradient` can read it."""
+        super().__init__(pin=pin)
+        self.ws_step_index = 0
+
+    @staticmethod
+    def donor_embed_width(path: str | os.PathLike[str]) -> int:
+        """Return the width of the embedding in a GGUF file, by its key `llama.embedding_length`.
+
+        Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer, and OSError
+        if it cannot be read.
+        """
+        with naming_the_extra("interop"):
+            from toynn.interop.file_errors import naming
+            from toynn.interop.gguf_model import GgufModel
+        with GgufModel(path_of("path", path)) as donor, naming(donor.path):
+            width = donor.values.whole(_WIDTH)
+            if width < 1:
+                raise FileFormatError(f"{_WIDTH} must be a positive integer, got {width}")
+            return width
+
+    def realize_scratch(self, cfg: SmolLM2Config, opts: RecipeOptions) -> None:
+        """Draw all weights of the model. Call `build` before the first step.
+
+        Raises:
+            ValueError, TypeError: cfg, opts or one of their fields is wrong; the message names it.
+            SessionError: the recipe is already realized. TinyNNMemoryError: there is not enough memory.
+            After any of them except SessionError the recipe is closed and can be realized again.
+        """
+        self._engine.realize(cfg, self._require_new(opts))
+
+    def realize_warm(self, path: str | os.PathLike[str], cfg: SmolLM2Config) -> None:
+        """Set the frozen embedding to the first cfg.vocab rows of the embedding in a GGUF file, of any type.
+
+        cfg: the one of `realize_scratch`. Its donor_d_in must be the width of the file's embedding.
+
+        Raises:
+            TinyNNValueError: the file's embedding has another width or too few rows, or cfg is another one.
+            FileFormatError: the file is damaged or is not a GGUF file. OSError: it cannot be read.
+            SessionError: before `realize_scratch`.
+        """
+        instance_of("cfg", cfg, SmolLM2Config)
+        if not self._engine.realized:
+            raise SessionError("the recipe is not realized: call realize_scratch(cfg, opts) first")
+        own = self._engine.cfg
+        for name in ("vocab", "donor_d_in"):
+            if (given := getattr(cfg, name)) != getattr(own, name):
+                raise TinyNNValueError(f"cfg.{name} must be {getattr(own, name)}, as in realize_scratch, got {given}")
+        width = self.donor_embed_width(path)
+        if width != cfg.donor_d_in:
+            raise TinyNNValueError(f"the donor {path} must have an embedding of width {cfg.donor_d_in}, got {width}")
+        with naming_the_extra("interop"):
+            from toynn.interop.file_errors import naming
+            from toynn.interop.gguf_model import GgufModel
+        with GgufModel(path_of("path", path)) as donor, naming(donor.path):
+            if EMBEDDING not in donor.tensors:
+                raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
+            shape = donor.tensor(EMBEDDING).shape
+            if len(shape) != 2 or shape[1] != width:
+                raise FileFormatError(f"the tensor {EMBEDDING!r} must have rows of {_WIDTH} = {width}, got {shape}")
+            if shape[0] < cfg.vocab:
+                raise FileFormatError(f"{EMBEDDING!r} must have at least cfg.vocab = {cfg.vocab} rows, got {shape[0]}")
+            self._engine.upload_donor(donor.read(EMBEDDING, 0, cfg.vocab), cfg.vocab * width)
+
+    def build(self) -> None:
+        """Build the training step. Raises SessionError before `realize_scratch`."""
+        self.build_training_step()
+
+    @property
+    def ws_cache(self) -> LlamaSeqEngine:
+        """The engine, which `realize_scratch` realizes."""
+        return self._engine
+
+    @property
+    def ws_t_loss(self) -> Tensor | None:
+        """The loss in the training graph; None before build, as the two below."""
+        return self._t_loss
+
+    @property
+    def ws_t_labels(self) -> Tensor | None:
+        """The labels, an input of the training graph."""
+        return self._t_labels
+
+    @property
+    def ws_t_hp(self) -> Tensor | None:
+        """The hyperparameters, an input of the training graph."""
+        return self._t_hp
