@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice, repeat
 from pathlib import Path
@@ -27,6 +28,7 @@ from toynn import (
     FromScratch,
     LlamaDecoder,
     LlamaSeqEngine,
+    LoRA,
     RecipeOptions,
     RopeScaling,
     Sampling,
@@ -36,6 +38,7 @@ from toynn import (
     ToyLR,
     TrainConfig,
     TrainingBatch,
+    WarmStart,
 )
 from toynn import tinynn as nn
 from toynn.data import WindowBatcher
@@ -195,6 +198,7 @@ class Samples:
             FromScratch: self._recipe,
             LlamaDecoder: lambda: LlamaDecoder(cfg, self.weights, n_threads=1),
             LlamaSeqEngine: self._engine,
+            LoRA: self._lora,
             ModelArgs: ModelArgs,
             ModelShape: lambda: self.shape,
             RecipeOptions: lambda: RecipeOptions(t_seq=4),
@@ -207,6 +211,7 @@ class Samples:
             ToyLR: ToyLR,
             TrainConfig: TrainConfig,
             TrainingBatch: self._batch,
+            WarmStart: self._warm_start,
             nn.MappedFile: mapped_file,
             WindowBatcher: lambda: WindowBatcher(np.arange(99), 4, 0),
             nn.Session: lambda: self._tensor().session,
@@ -220,6 +225,18 @@ class Samples:
     def _recipe(self) -> FromScratch:
         recipe = FromScratch()
         recipe.realize(self.cfg, RecipeOptions(t_seq=4, n_threads=1))
+        return recipe
+
+    def _lora(self) -> LoRA:
+        recipe = LoRA()
+        recipe.realize(self.checkpoint.model, self.cfg, 2, RecipeOptions(t_seq=4, n_threads=1))
+        return recipe
+
+    def _warm_start(self) -> WarmStart:
+        recipe = WarmStart()
+        cfg = replace(self.cfg, donor_d_in=6)
+        recipe.realize_scratch(cfg, RecipeOptions(t_seq=4, n_threads=1, untied=True))
+        recipe.build()
         return recipe
 
     def _batch(self) -> TrainingBatch:
@@ -248,6 +265,7 @@ class Samples:
             **dict.fromkeys(("untied", "qkv_bias", "is_first"), False),
             "cfg": self.cfg,
             "decoder": LlamaDecoder(self.cfg, self.weights, n_threads=1),
+            **dict.fromkeys(("gguf", "gguf_handle"), self.checkpoint.model),
             "init_scale": 1.0,
             "lr": 1e-3,
             "max_tokens": 2,
@@ -256,6 +274,7 @@ class Samples:
             "options": RecipeOptions(t_seq=4, n_threads=1),
             "positions": range(4),
             "prompt": [1, 2],
+            "rank": 2,
             "s": tensor.session,
             "sampling": Sampling(),
             "schedule": ScheduleArgs(),

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 from toynn.arguments import FloatArray, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import Weight
@@ -34,7 +35,7 @@ class StoredWeights(ABC):
         """Return a weight, or one head of it, as f32 of its size, with its rows in the order of the base."""
 
 
-class Base(ABC):
+class Base(Initialised, ABC):
     """A model with its weights.
 
     shape: its sizes and variants.
