@@ -282,6 +282,49 @@ def test_adapters_that_are_not_trained_are_part_of_the_model() -> None:
         np.testing.assert_allclose(engine.forward(variant.ids()), want.logits, rtol=0, atol=2e-5)
 
 
+def test_adapters_are_moved_to_another_model_on_the_same_base(recipe: LoRA) -> None:
+    variant = BASES["gqa"]
+    model, _ = base_of(variant)
+    recipe.realize(model, variant.cfg, RANK, options(variant))
+    steps(recipe, variant, 3, AdamW(lr=0.01))
+    trained, logits = recipe.lora_cache.download_lora_q(), recipe.lora_cache.forward(variant.ids())
+    assert list(trained) == recipe.lora_cache.param_names()
+    with LlamaSeqEngine() as engine:
+        engine.enable_lora_q(RANK)
+        engine.realize_for_q8_copy(model, variant.cfg, variant.t_seq, False, False, n_threads=1)
+        engine.upload_lora_q(trained)
+        np.testing.assert_array_equal(engine.forward(variant.ids()), logits)
+
+
+@pytest.mark.parametrize(
+    ("other", "rank", "message"),
+    [
+        ("tied", RANK, r"weights hold 'blk\.0\.attn_q\.head_2.*, which the model does not have"),
+        ("gqa", RANK, "weights hold"),
+        ("llama3 rope", RANK + 1, r"lora_a\.weight must have shape \(2, 20\), got \(3, 20\): .*another rank"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused_and_changes_nothing(
+    recipe: LoRA, other: str, rank: int, message: str
+) -> None:
+    variant = BASES["llama3 rope"]  # 2 heads
+    model, _ = base_of(variant)
+    recipe.realize(model, variant.cfg, RANK, options(variant))
+    before = recipe.lora_cache.download_lora_q()
+    another, _ = base_of(BASES[other])
+    with LlamaSeqEngine() as engine:
+        engine.enable_lora_q(rank)
+        engine.realize_for_q8_copy(another, another.shape, 4, another.shape.untied, False, n_threads=1)
+        adapters = engine.download_lora_q()
+    with pytest.raises(TinyNNValueError, match=message):
+        recipe.lora_cache.upload_lora_q(adapters)
+    wrong = {name: values * np.nan for name, values in before.items()}
+    with pytest.raises(TinyNNValueError, match="must be finite"):
+        recipe.lora_cache.upload_lora_q(wrong)
+    for name, values in recipe.lora_cache.download_lora_q().items():
+        np.testing.assert_array_equal(values, before[name])
+
+
 def test_the_engine_refuses_calls_in_the_wrong_order() -> None:
     variant = BASES["tied"]
     model, _ = base_of(variant)

@@ -132,16 +132,12 @@ class Parameters:
             self._declare(weight, tuning.trains(weight))
 
     def _declare(self, weight: Weight, trained: bool) -> None:
-        tensor = None
-        if self._declared is not None and not trained and not weight.adapter:
-            tensor = self._declared(self._s, weight)
-        if tensor is not None:
-            self._filled.add(weight.name)
-        tensor = self._named(weight.name, weight.size, tensor)
+        stored = None if trained else self._stored(weight)
+        tensor = self._named(weight.name, weight.size, self._f32(weight.size) if stored is None else stored)
         m = v = None
         if trained:
             tnn_set_param(tensor)
-            m, v = (self._named(weight.name + moment, weight.size) for moment in MOMENTS)
+            m, v = (self._named(weight.name + one, weight.size, self._f32(weight.size)) for one in MOMENTS)
         self.by_name[weight.name] = Parameter(weight, tensor, m, v)
         if weight.layer is None:
             self.tree.add(weight, tensor)
@@ -149,13 +145,21 @@ class Parameters:
             rounded = len(weight.size) == 2 and not weight.adapter
             self.tree.layers[weight.layer].add(weight, tensor, self._rounded_to if rounded else None)
 
-    def _named(self, name: str, size: tuple[int, ...], tensor: Tensor | None = None) -> Tensor:
+    def _stored(self, weight: Weight) -> Tensor | None:
+        """Declare a weight with its values in its own type; None if there is no such weight."""
+        if self._declared is None or weight.adapter:
+            return None
+        tensor = self._declared(self._s, weight)
         if tensor is not None:
-            pass
-        elif len(size) == 1:
-            tensor = tnn_input_1d_f32_persistent(self._s, size[0])
-        else:
-            tensor = tnn_input_2d_f32_persistent(self._s, size[0], size[1])
+            self._filled.add(weight.name)
+        return tensor
+
+    def _f32(self, size: tuple[int, ...]) -> Tensor:
+        if len(size) == 1:
+            return tnn_input_1d_f32_persistent(self._s, size[0])
+        return tnn_input_2d_f32_persistent(self._s, size[0], size[1])
+
+    def _named(self, name: str, size: tuple[int, ...], tensor: Tensor) -> Tensor:
         tnn_tensor_set_name(tensor, name)
         self._sizes[name] = (tensor, size)
         return tensor

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import instance_of, integer, kind_of, weights_by_name
+from toynn.arguments import FloatArray, instance_of, integer, kind_of, same_weights, weights_by_name
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.lora import initial_adapters
 from toynn.llm.base import StoredWeights, base_of, checked_shape
@@ -258,13 +260,44 @@ class TunedModel(SeqNames):
 
         Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without adapters.
         """
-        parameters = self._require_layout().parameters
-        adapters = [one for one in parameters.by_name.values() if one.weight.adapter]
-        if not adapters:
+        names = list(self._adapters())
+        parameters, values = self._require_layout().parameters, initial_adapters(seed, init_scale)
+        for name in names:
+            parameters.upload(name, values(parameters.by_name[name].weight))
+
+    def download_lora_q(self) -> dict[str, FloatArray]:
+        """Return the adapters by name, float32. Raises SessionError before realize or without adapters."""
+        return {name: self.download_weight(name) for name in self._adapters()}
+
+    def upload_lora_q(self, adapters: Mapping[str, npt.ArrayLike]) -> None:
+        """Set all adapters, for example to those that `download_lora_q` returned.
+
+        Raises TinyNNValueError, before anything changes, if they belong to another base or have another rank: if one is
+        missing, unknown or of another shape, or holds a number that is not finite. Raises SessionError as
+        `download_lora_q` does.
+        """
+        own, given = self._adapters(), weights_by_name(adapters)
+        same_weights(given, own)
+        checked = {}
+        for name, size in own.items():
+            values = checked[name] = float_array(name, given[name], math.prod(size))
+            if values.shape != size:
+                raise TinyNNValueError(
+                    f"{name} must have shape {size}, got {values.shape}: the adapter belongs to another base, or has "
+                    "another rank"
+                )
+            if not np.isfinite(values).all():
+                raise TinyNNValueError(f"{name} must be finite")
+        for name, values in checked.items():
+            self.upload_weight(name, values)
+
+    def _adapters(self) -> dict[str, tuple[int, ...]]:
+        """Return the sizes of the adapters by name."""
+        weights = self._require_layout().parameters.by_name
+        sizes = {name: one.weight.size for name, one in weights.items() if one.weight.adapter}
+        if not sizes:
             raise SessionError("the model has no adapters: call enable_lora_q before it is realized")
-        values = initial_adapters(seed, init_scale)
-        for one in adapters:
-            parameters.upload(one.weight.name, values(one.weight))
+        return sizes
 
     def upload_donor(self, buf: npt.ArrayLike, n: int) -> None:
         """Set the frozen embedding of a projection lens.
