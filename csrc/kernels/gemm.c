@@ -60,15 +60,6 @@ int tnn_gemm_use_kernel(const char * name) {
     return TNN_E_VALUE;
 }
 
-/* ------------------------------------------------------------------ stored matrices */
-
-const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage) {
-    const int64_t first = begin / w->block * w->block;
-    const int64_t end   = tnn__min((begin + n + w->block - 1) / w->block * w->block, w->row_size);
-    w->to_float(w->data + (size_t) row * w->row_nbytes + (size_t) (first / w->block * w->block_nbytes), stage, end - first);
-    return stage + (begin - first);
-}
-
 /* ------------------------------------------------------------------ a row or two */
 
 /* Continues the sums of eight columns, whose elements are contiguous, with n elements along k. The order of the sum is that of a tile. */

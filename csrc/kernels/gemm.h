@@ -7,23 +7,12 @@
 #ifndef TNN_GEMM_H
 #define TNN_GEMM_H
 
+#include "kernels/stored.h"
 #include "machine/machine.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* A matrix whose rows are stored in another type than f32, for example quantized. Rows are converted while panels are packed, so the
- * bits of a product are those of the product with the converted matrix. */
-struct tnn_stored {
-    const char * data; /* NULL: not used */
-    size_t       row_nbytes;
-    int64_t      row_size;            /* elements of a row */
-    int64_t      block, block_nbytes; /* elements and bytes that are converted together */
-    void (*to_float)(const void * from, float * to, int64_t n);
-    bool         transposed; /* B is the transpose of the matrix: rows run along k */
-    int64_t      first;      /* column 0 of B is this row of the matrix, or this element of each row if it is not transposed */
-};
 
 /* C (m, n) = A (m, k) B (k, n). Element (i, j) of X is x[i*x_row + j*x_col]; one of the two strides is 1. */
 struct tnn_gemm {
@@ -66,14 +55,9 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #define TNN_GEMM_PAD  16
 #define TNN_GEMM_TILE (12 * 32)
 #define TNN_GEMM_STAGE (32 * TNN_GEMM_KC) /* converted rows of a panel; also a row of NC elements and a block at both ends */
-#define TNN_GEMM_BLOCK 256                /* the largest block of a stored type */
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
 size_t tnn__gemm_scratch(void);
-
-/* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the
- * stage has room for n elements and a block at both ends. */
-const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage);
 
 /* Computes the product in one thread. scratch belongs to this thread. */
 void tnn__gemm(const struct tnn_gemm * g, void * scratch);

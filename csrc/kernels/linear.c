@@ -17,18 +17,6 @@ struct linear {
     bool    has_bias, has_add;
 };
 
-/* Describes a weight that is stored in another type than f32; has no data if it is f32. */
-static struct tnn_stored stored_of(const struct ggml_tensor * w, bool transposed) {
-    if (w->type == GGML_TYPE_F32) {
-        return (struct tnn_stored) { .data = NULL };
-    }
-    const struct ggml_type_traits * traits = ggml_get_type_traits(w->type);
-    return (struct tnn_stored) {
-        .data = w->data, .row_nbytes = w->nb[1], .row_size = w->ne[0], .block = traits->blck_size,
-        .block_nbytes = (int64_t) traits->type_size, .to_float = traits->to_float, .transposed = transposed,
-    };
-}
-
 static const float * f32_data(const struct ggml_tensor * w) {
     return w->type == GGML_TYPE_F32 ? tnn__data(w) : NULL;
 }
@@ -48,7 +36,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
         const struct tnn_gemm g = {
             .m = x->ne[1], .n = w->ne[1], .k = w->ne[0],
             .a = tnn__data(x), .a_row = x->ne[0], .a_col = 1,
-            .b = f32_data(w), .b_row = 1, .b_col = w->ne[0], .stored = stored_of(w, true), /* W^T */
+            .b = f32_data(w), .b_row = 1, .b_col = w->ne[0], .stored = tnn__stored(w, true), /* W^T */
             .c = (float *) dst->data + column, .c_row = dst->ne[0],
             .bias = p->has_bias ? tnn__data(dst->src[1 + p->n_weights + i]) : NULL,
             .add  = add != NULL ? tnn__data(add) + column : NULL,
@@ -70,7 +58,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         const struct tnn_gemm g = {
             .m = dst->ne[1], .n = dst->ne[0], .k = w->ne[1],
             .a = tnn__data(dy) + column, .a_row = dy->ne[0], .a_col = 1,
-            .b = f32_data(w), .b_row = w->ne[0], .b_col = 1, .stored = stored_of(w, false),
+            .b = f32_data(w), .b_row = w->ne[0], .b_col = 1, .stored = tnn__stored(w, false),
             .c = dst->data, .c_row = dst->ne[0],
             .accumulate = i > 0,
             .add = add != NULL && i == p->n_weights - 1 ? tnn__data(add) : NULL,

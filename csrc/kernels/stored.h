@@ -1,0 +1,30 @@
+/* kernels/stored.h - matrices that are stored in another type than f32, for example quantized, as operands of products. */
+#ifndef TNN_STORED_H
+#define TNN_STORED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ggml_tensor;
+
+/* A matrix whose rows are stored in another type than f32, for example quantized. Rows are converted while panels are packed, so the
+ * bits of a product are those of the product with the converted matrix. */
+struct tnn_stored {
+    const char * data; /* NULL: not used */
+    size_t       row_nbytes;
+    int64_t      row_size;            /* elements of a row */
+    int64_t      block, block_nbytes; /* elements and bytes that are converted together */
+    void (*to_float)(const void * from, float * to, int64_t n);
+    bool         transposed; /* B is the transpose of the matrix: rows run along k */
+    int64_t      first;      /* column 0 of B is this row of the matrix, or this element of each row if it is not transposed */
+};
+
+/* Describes a weight as the operand B of a product: the weight itself, or its transpose. It has no data if the weight is f32. */
+struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed);
+
+/* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the
+ * stage needs room for n elements and a block at both ends. */
+const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage);
+
+#endif
