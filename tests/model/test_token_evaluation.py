@@ -112,6 +112,7 @@ def test_the_losses_on_the_line_agree_with_the_oracle(ids: tuple[Path, list[int]
         ({"b": make("tied")}, TinyNNValueError, "b: its shape must be that of a, but n_kv is 2 in a and 4 in b"),
         ({"a": 3}, TinyNNTypeError, "model must be a path"),
         ({"alphas": []}, TinyNNValueError, "alphas must have 1 to 10000 numbers, got 0"),
+        ({"alphas": np.array(1.0)}, TinyNNTypeError, "alphas must be a sequence of numbers"),
         ({"alphas": "0,1"}, TinyNNTypeError, "alphas must be a sequence of numbers"),
         ({"alphas": [0, "x"]}, TinyNNTypeError, "alphas must be a number"),
         ({"alphas": [float("nan")]}, TinyNNValueError, "alphas must be finite numbers"),
@@ -132,7 +133,7 @@ def test_wrong_arguments_are_refused_by_name(
 ) -> None:
     a = make(NAME)
     with pytest.raises(error, match=says):
-        lmc(**{"a": a, "b": a, "ids": ids[0], **options})
+        lmc(**{"a": a, "b": a, "data": ids[0], **options})
 
 
 def test_ids_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:

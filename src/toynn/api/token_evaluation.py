@@ -53,7 +53,7 @@ class _Ids:
 
 def eval_ce(
     model: Model,
-    ids: str | os.PathLike[str],
+    data: str | os.PathLike[str],
     *,
     window: int = WINDOW,
     tokens: int = TOKENS,
@@ -67,7 +67,7 @@ def eval_ce(
 
     Args:
         model: a path that `toynn.load` accepts, a loaded model, or its values.
-        ids: a file of packed token ids, or a data folder, of which the validation split is read.
+        data: a file of packed token ids, or a data folder, of which the validation split is read.
         window: ids of a window, at most the context length.
         tokens: most ids to read. offset: position of the first id.
 
@@ -76,14 +76,14 @@ def eval_ce(
         FileFormatError: a damaged file, or an id outside the model's vocabulary. TinyNNTypeError, OSError.
     """
     values = _values(model)
-    with _ids_of(ids, values.shape.vocab) as source, _engine(values, window, n_threads) as engine:
+    with _ids_of(data, values.shape.vocab) as source, _engine(values, window, n_threads) as engine:
         return _windowed(engine, source, tokens, offset)
 
 
 def lmc(
     a: Model,
     b: Model,
-    ids: str | os.PathLike[str],
+    data: str | os.PathLike[str],
     *,
     alphas: Sequence[float] = ALPHAS,
     window: int = WINDOW,
@@ -99,7 +99,7 @@ def lmc(
     Args:
         a, b: models of the same shape, as for `eval_ce`.
         alphas: the points, finite numbers.
-        ids, window, offset: as for `eval_ce`. tokens: most ids to read. Default: one window.
+        data, window, offset: as for `eval_ce`. tokens: most ids to read. Default: one window.
 
     Raises what `eval_ce` raises, and TinyNNValueError for models of different shapes, or weights that exceed float32.
     """
@@ -109,7 +109,7 @@ def lmc(
         if (was := getattr(one.shape, field.name)) != (now := getattr(other.shape, field.name)):
             raise TinyNNValueError(f"b: its shape must be that of a, but {field.name} is {was!r} in a and {now!r} in b")
     losses = []
-    with _ids_of(ids, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
+    with _ids_of(data, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
         for alpha in points:
             for name, values in to_per_head(_between(one, other, alpha), one.shape).items():
                 engine.upload_weight(name, values)
@@ -170,20 +170,20 @@ def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator
 @contextmanager
 def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
     """Yield the ids of a file or of the validation split of a data folder, checked against the model's vocabulary."""
-    place = path_of("ids", path)
+    place = path_of("data", path)
     if place.is_dir():
         packed = PackedTokens.open(place, "validation")
         if packed.meta.vocab_size > vocab:
             raise TinyNNValueError(
-                f"ids: {place} has a vocabulary of {packed.meta.vocab_size} tokens, the model has only {vocab}"
+                f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, the model has only {vocab}"
             )
         tokens = packed.tokens
         yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32))
         return
-    with open_token_file("ids", place) as file:
+    with open_token_file("data", place) as file:
         if file.vocab not in (None, vocab):
             raise TinyNNValueError(
-                f"ids: the header of {place} says that the vocabulary has {file.vocab} ids, the model has {vocab}"
+                f"data: the header of {place} says that the vocabulary has {file.vocab} ids, the model has {vocab}"
             )
         yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
 
@@ -197,16 +197,18 @@ def all_ids(path: Path, vocab: int, most: int | None, offset: int) -> npt.NDArra
         offset = integer("offset", offset, 0, 2**62)
         n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
         if n < 2:
-            raise TinyNNValueError(f"ids: predicting needs at least 2 ids, {path} has {n} from position {offset}")
+            raise TinyNNValueError(f"data: predicting needs at least 2 ids, {path} has {n} from position {offset}")
         return ids.read(offset, n)
 
 
 def _alphas(alphas: object) -> list[float]:
-    if isinstance(alphas, str | bytes) or not isinstance(alphas, Sequence | np.ndarray):
+    flat = isinstance(alphas, np.ndarray) and alphas.ndim == 1
+    if isinstance(alphas, str | bytes) or not (flat or isinstance(alphas, Sequence)):
         raise TinyNNTypeError(f"alphas must be a sequence of numbers, got {kind_of(alphas)}")
-    if not 1 <= len(alphas) <= _MOST_ALPHAS:
-        raise TinyNNValueError(f"alphas must have 1 to {_MOST_ALPHAS} numbers, got {len(alphas)}")
-    points = [float64("alphas", alpha) for alpha in alphas]
+    n = len(alphas)  # type: ignore[arg-type]
+    if not 1 <= n <= _MOST_ALPHAS:
+        raise TinyNNValueError(f"alphas must have 1 to {_MOST_ALPHAS} numbers, got {n}")
+    points = [float64("alphas", alpha) for alpha in alphas]  # type: ignore[attr-defined]
     if not all(map(math.isfinite, points)):
         raise TinyNNValueError(f"alphas must be finite numbers, got {points!r:.80}")
     return points

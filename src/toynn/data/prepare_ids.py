@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from toynn.arguments import integer, real
+from toynn.arguments import integer, real, text
 from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
 from toynn.data.splits import TRAIN, VALIDATION
 from toynn.data.token_file import TokenFile, open_token_file
@@ -55,6 +55,7 @@ def prepare_ids(
         OSError: a file that cannot be read or written. After an error nothing is left in `out`.
     """
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
+    eos = None if eos is None else text("eos", eos)
     given = None if vocab_size is None else integer("vocab_size", vocab_size, 1)
     content = tokenizer if isinstance(tokenizer, bytes | None) else read_regular(path_of("tokenizer", tokenizer))
     needed, eos_id = (0, None) if content is None else _of_tokenizer(content, eos)
