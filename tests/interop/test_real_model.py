@@ -18,9 +18,9 @@ import pytest
 import toynn
 from interop_models import logits_of
 from llama_cpp import LlamaCpp
-from toynn import TextModel
+from toynn import AdamW, LlamaSeqEngine, LoRA, RecipeOptions, TextModel
 from toynn import tinynn as nn
-from toynn.interop import export_gguf
+from toynn.interop import GgufBase, export_gguf
 from toynn.interop.gguf_model import MappedGguf
 
 pytestmark = [pytest.mark.slow, pytest.mark.other_programs]
@@ -109,3 +109,29 @@ def test_mapped_rows_have_the_imported_values(file: Path, model: TextModel) -> N
         for name, tensor in mapped.items():
             assert nn.tnn_download(s, tensor).tobytes() == weights[name].tobytes(), name
         assert nn.tnn_download(s, head).tobytes() == weights["blk.3.attn_v.weight"][64:128].tobytes()
+
+
+def test_a_model_on_the_mapped_file_has_the_logits_of_llama_cpp(file: Path) -> None:
+    """Both round activations before products with quantized weights; llama.cpp also keeps keys and values as f16."""
+    with LlamaCpp(file) as quantized:
+        ids = quantized.tokenize(CHAT)
+        theirs = quantized.feed(ids).astype(np.float64)
+    with GgufBase(file) as base, LlamaSeqEngine() as engine:
+        engine.realize_for_mmap(base, base.shape, len(ids), False, False)
+        ours = engine.forward(ids)
+    assert np.sqrt(np.mean((ours - theirs) ** 2) / np.mean(theirs**2)) < 0.02, "measured: 0.0084"
+    np.testing.assert_array_equal(ours[-8:].argmax(axis=1), theirs[-8:].argmax(axis=1))
+
+
+def test_adapters_are_trained_on_the_mapped_file(file: Path) -> None:
+    before = file.read_bytes()
+    ids = [12092, 4845, 253, 1429]
+    with GgufBase(file) as base, LoRA() as recipe:
+        recipe.realize(base, base.shape, 8, RecipeOptions(t_seq=4, seed=42, init_scale=0.01))
+        m_labels = toynn.labels.fixed_target(base.shape.vocab, 4, 99)
+        losses = [
+            recipe.step(ids, range(4), m_labels, AdamW.for_lora(lr=0.01).hp_for_step(i), i == 0) for i in range(4)
+        ]
+        assert nn.tnn_session_weights_nbytes(recipe.lora_cache.sess) < 40e6  # adapters and moments; the file has 92 MB
+    assert losses[3] < losses[2] < losses[0]
+    assert file.read_bytes() == before
