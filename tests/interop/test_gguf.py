@@ -339,8 +339,8 @@ KEYS = {
     "llama.something": (scalar(U32, 1), r"toynn does not know the key 'llama\.something'"),
     "split.count": (scalar(U32, 2), r"split into 2 files; they must be named NAME-00001-of-00002\.gguf and so on"),
     "tokenizer.ggml.model": (
-        scalar(STRING, "llama"),
-        "model is 'llama', but toynn reads only 'gpt2'.*Hugging Face folder",
+        scalar(STRING, "bert"),
+        "model is 'bert', but toynn reads only 'gpt2'.*Hugging Face folder",
     ),
     "general.alignment": (scalar(U32, 48), "alignment must be a power of two from 8 to 2.20, got 48"),
 }

@@ -111,8 +111,18 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Tokenizer.from_str(content.decode()), theirs
 
 
+def has_other_letters(text: str) -> bool:
+    """Return whether llama.cpp divides the text into other words than Tekken's own rules.
+
+    llama.cpp only knows the capital letters A to Z, and ends a word before a combining mark.
+    """
+    return any(not one.isascii() and unicodedata.category(one) in ("Lu", "Ll", "Lt", "Mn", "Mc", "Me") for one in text)
+
+
 def agree(both: Both, text: str) -> None:
     ours, theirs = both
+    if "{Lu}" in ours.to_str() and has_other_letters(text):
+        return
     ids = theirs.tokenize(text)
     assert ids == ours.encode(text, add_special_tokens=False).ids
     assert theirs.text_of(ids).decode() == ours.decode(ids, skip_special_tokens=False) == text
@@ -181,12 +191,24 @@ def test_every_character_splits_words_in_the_same_way(pre: str, tmp_path: Path) 
                 continue
             if (0x3400 < code < 0x9F00 or 0xAC00 < code < 0xD700) and code % 64:
                 continue
+            if pre == "tekken" and has_other_letters(character):
+                continue
             text = f"a{character}a1{character}1 {character} !{character}! a"
             if unicodedata.normalize("NFC", text) != text:
                 continue
             if theirs.tokenize(text) != ours.encode(text, add_special_tokens=False).ids:
                 wrong.append(hex(code))
     assert wrong == []
+
+
+def test_tekken_differs_in_capital_letters_beyond_ascii(tmp_path: Path) -> None:
+    content, vocab = split_revealing("tekken")
+    export_gguf(make("tied", tokens=content, vocab=vocab), tmp_path / "m.gguf")
+    ours = Tokenizer.from_str(content.decode())
+    words = ours.pre_tokenizer.pre_tokenize_str("\u00c9COLE \u00c9cole")
+    assert [word for word, _ in words] == ["\u00c3\u012bCOLE", "\u0120\u00c3\u012bcole"]
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert theirs.tokenize("\u00c9a") != ours.encode("\u00c9a").ids
 
 
 # ---- special tokens ----

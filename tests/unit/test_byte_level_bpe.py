@@ -90,7 +90,7 @@ def test_ids_without_a_token_become_unused_tokens() -> None:
         (changed(pre_tokenizer=None), r"pre-tokenizer \(none\) has no name in llama.cpp"),
         (changed(pre_tokenizer={**BYTE_LEVEL, "add_prefix_space": True}), r"pre-tokenizer \(ByteLevel\)"),
         (changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, BYTE_LEVEL]}),
-         r"\(Sequence of Whitespace, ByteLevel\) has no name .* gpt-2, smollm, llama-bpe, qwen2\); export a Hug"),
+         r"\(Sequence of Whitespace, ByteLevel\) has no name .* gpt-2, smollm, .*, default\); export a Hug"),
         (changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [DIGITS, BYTE_LEVEL]}),
          r"\(Sequence of Digits, ByteLevel\) has no name"),
         (changed(added_tokens=[{**described()["added_tokens"][0], "lstrip": True}]), r"'<\|endoftext\|>' sets lstrip"),
@@ -105,12 +105,18 @@ def test_a_tokenizer_that_llama_cpp_would_apply_differently_is_refused_by_name(c
         read_tokenizer(content, VOCAB)
 
 
+def test_rules_with_two_names_are_told_apart_by_ignore_merges() -> None:
+    assert read_tokenizer(tokenizer("llama-bpe"), VOCAB).pre == "llama-bpe"
+    assert read_tokenizer(tokenizer("dbrx"), VOCAB).pre == "dbrx"
+
+
 def test_truncation_and_padding_are_allowed_because_toynn_ignores_them() -> None:
     truncation = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     assert read_tokenizer(changed(truncation=truncation), VOCAB) == read_tokenizer(tokenizer(), VOCAB)
 
 
-@pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm")])
+@pytest.mark.parametrize(("name", "rules"), [("llama3", "llama-bpe"), ("starcoder", "smollm"), ("refact", "smollm"),
+                                             ("deepseek-r1-qwen", "qwen2"), ("smaug-bpe", "dbrx")])  # fmt: skip
 def test_other_names_of_the_same_rules_are_accepted(name: str, rules: str) -> None:
     bpe = read_tokenizer(tokenizer(rules), VOCAB)
     other = ByteLevelBpe(bpe.tokens, bpe.kinds, bpe.merges, name)
@@ -124,8 +130,8 @@ GOOD = read_tokenizer(tokenizer(), VOCAB)
     ("bpe", "mentions"),
     [
         (
-            ByteLevelBpe(GOOD.tokens, GOOD.kinds, GOOD.merges, "tekken"),
-            "the pre-tokenizer 'tekken' is unknown to toynn, which supports gpt-2",
+            ByteLevelBpe(GOOD.tokens, GOOD.kinds, GOOD.merges, "kimi-k2"),
+            "the pre-tokenizer 'kimi-k2' is unknown to toynn, which supports gpt-2",
         ),
         (ByteLevelBpe(GOOD.tokens, [6, *GOOD.kinds[1:]], GOOD.merges, "gpt-2"), "has type 6"),
         (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from gguf import TokenType
 from tokenizers import pre_tokenizers
 
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.pre_tokenizers import by_name, name_of
+from toynn.interop.token_lists import added_token, by_id
 from toynn.text.token_rules import template, tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
@@ -65,47 +65,10 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
         raise TinyNNValueError(
             "the tokenizer has no merges, which llama.cpp needs; train a tokenizer with at least 258 tokens"
         )
-    tokens, kinds = _by_id(model["vocab"], described["added_tokens"], vocab)
+    tokens, kinds = by_id(model["vocab"], described["added_tokens"], vocab, _ALPHABET)
     normalizes = by_name(pre).normalizer is None or described["normalizer"] is not None
     normalized = [token["id"] for token in described["added_tokens"] if token["normalized"]]
     return ByteLevelBpe(tokens, kinds, merges, pre, *tokens_around(tokenizer), normalizes, normalized)
-
-
-def _by_id(vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int) -> tuple[list[str], list[int]]:
-    known: dict[int, tuple[str, int]] = {i: (token, TokenType.NORMAL) for token, i in vocabulary.items()}
-    for entry in added:
-        token = entry["content"]
-        for option in ("lstrip", "rstrip", "single_word"):
-            if entry[option]:
-                raise TinyNNValueError(f"the token {token!r:.60} sets {option}, which llama.cpp does not support")
-        known[entry["id"]] = (token, TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
-    if known and max(known) >= vocab:
-        raise TinyNNValueError(
-            f"the tokenizer's largest token id is {max(known)}, but the model has only {vocab} tokens"
-        )
-    for i, (token, kind) in known.items():
-        if not token or (kind == TokenType.NORMAL and not _ALPHABET.issuperset(token)):
-            raise TinyNNValueError(f"the token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
-    ids: dict[str, int] = {}
-    for i, (token, _) in known.items():
-        if (other := ids.setdefault(token, i)) != i:
-            raise TinyNNValueError(
-                f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
-            )
-    tokens, kinds = [], []
-    for i in range(vocab):
-        token, kind = known.get(i) or (_filler(i, ids), TokenType.UNUSED)
-        tokens.append(token)
-        kinds.append(int(kind))
-    return tokens, kinds
-
-
-def _filler(i: int, taken: dict[str, int]) -> str:
-    """Return the name that the converter of llama.cpp gives to an id without a token."""
-    filler = f"[PAD{i}]"
-    while filler in taken:
-        filler = f"[{filler}]"
-    return filler
 
 
 def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
@@ -127,8 +90,7 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
             )
         vocabulary[token] = i
         if kind != TokenType.NORMAL:
-            added.append({"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": i in normalized, "special": kind == TokenType.CONTROL})  # fmt: skip
+            added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
     merges = [merge.split(" ") for merge in bpe.merges]
     for i, merge in enumerate(merges):
         if len(merge) != 2:

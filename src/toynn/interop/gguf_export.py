@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, size_label
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, size_label
 from gguf.quants import dequantize, quantize
 
 from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
-from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
+from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
 from toynn.model.trained_model import TrainedModel
@@ -78,7 +76,7 @@ def export_gguf(
         try:
             _write_description(writer, plain, _name_of(model, path, name))
             _write_config(writer, plain, file_type)
-            _write_tokenizer(writer, plain, notes)
+            write_gguf_tokenizer(writer, plain, notes)
             factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
             if factors is not None:
                 writer.add_tensor(ROPE_FREQS, factors)
@@ -151,85 +149,6 @@ def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileT
     writer.add_layer_norm_rms_eps(cfg.rms_eps)
     writer.add_vocab_size(cfg.vocab)
     write_scaling(writer, cfg.rope_scaling)
-
-
-def _write_tokenizer(writer: GGUFWriter, model: TrainedModel, notes: list[str]) -> None:
-    if model.tokenizer is None:
-        writer.add_tokenizer_model("no_vocab")
-        notes.append("the model has no tokenizer: llama.cpp can run the file on token ids, but not on text")
-        _write_ids(writer, model, model.bos_id, model.eos_id, notes)
-        return
-    try:
-        bpe = read_tokenizer(model.tokenizer, model.shape.vocab)
-    except TinyNNValueError as error:
-        raise TinyNNValueError(f"the tokenizer cannot be exported: {error}") from None
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(bpe.pre)
-    writer.add_token_list(bpe.tokens)
-    writer.add_token_types(bpe.kinds)
-    writer.add_token_merges(bpe.merges)
-    if not bpe.normalizes:
-        writer.add_bool(NORMALIZES, False)
-    if bpe.normalized:
-        writer.add_array(NORMALIZED, bpe.normalized)
-    _write_special_tokens(writer, model, bpe, notes)
-    if json.loads(model.tokenizer).get("normalizer") is not None:
-        notes.append(
-            "the tokenizer normalizes text to NFC, but llama.cpp does not: other text gets different tokens there"
-        )
-
-
-def _write_special_tokens(writer: GGUFWriter, model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> None:
-    """Write the tokens that begin and end a text, and whether llama.cpp adds them to a prompt."""
-    eos, bos = _end(model, bpe, notes), model.bos_id
-    adds_bos, adds_eos = len(bpe.before) == 1, bpe.after != [] and bpe.after == [eos]
-    if adds_bos:
-        bos = bpe.before[0]
-    elif bos is None:  # in training, the token before a text is the end token of the previous text
-        bos = eos
-    _write_ids(writer, model, bos, eos, notes)
-    writer.add_add_bos_token(adds_bos)
-    if adds_eos:
-        writer.add_add_eos_token(True)
-    if (bpe.before and not adds_bos) or (bpe.after and not adds_eos):
-        notes.append(
-            f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add only "
-            f"one bos token before it and the eos token after it, so prompts get other tokens there"
-        )
-        for key, ids in ((BEFORE, bpe.before), (AFTER, bpe.after)):
-            if ids:
-                writer.add_array(key, ids)
-
-
-def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: int | None, notes: list[str]) -> None:
-    if eos is not None:
-        writer.add_eos_token_id(eos)
-    if bos is not None:
-        writer.add_bos_token_id(bos)
-    if bos != model.bos_id:
-        writer.add_int32(BEGIN, NO_TOKEN if model.bos_id is None else model.bos_id)
-    for add, token in zip((writer.add_eot_token_id, writer.add_eom_token_id), model.other_eos_ids, strict=False):
-        add(token)
-    if len(model.other_eos_ids) > 2:
-        notes.append(f"a GGUF file has room for three end tokens: {list(model.other_eos_ids[2:])} are left out")
-    if model.foreign.pad_id is not None:
-        writer.add_pad_token_id(model.foreign.pad_id)
-    if model.foreign.chat_template:
-        writer.add_chat_template(model.foreign.chat_template)
-
-
-def _end(model: TrainedModel, bpe: ByteLevelBpe, notes: list[str]) -> int | None:
-    """Return the id of the token that ends a text.
-
-    If a file names no such token, llama.cpp uses id 11, which may be any token. So an unused token is written for a
-    model without one, because it never occurs in a text.
-    """
-    if model.eos_id is not None:
-        return model.eos_id
-    if TokenType.UNUSED in bpe.kinds:
-        return bpe.kinds.index(TokenType.UNUSED)
-    notes.append(f"the model has no end-of-text token, so llama.cpp will use token 11, {bpe.tokens[11]!r}")
-    return None
 
 
 def _add_tensor(

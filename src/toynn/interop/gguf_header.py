@@ -117,6 +117,13 @@ class GgufValues:
         result: list[int] = value.tolist()
         return result
 
+    def numbers(self, key: str) -> list[float]:
+        value = self._take(key, np.ndarray, "an array of numbers", None)
+        if value.dtype.kind not in "iuf":
+            raise FileFormatError(f"{key} must be an array of numbers, got {_described(value)}")
+        result: list[float] = value.astype(np.float64).tolist()
+        return result
+
 
 def shortest(number: float) -> float:
     """Return the shortest decimal number that rounds to the same float32: 1e-05 for 9.99999974737875e-06."""

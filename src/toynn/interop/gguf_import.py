@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import TokenType
 
 from toynn.arguments import integer
-from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
+from toynn.errors import FileFormatError
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
 from toynn.interop.gguf_model import GgufModel
-from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
-from toynn.interop.pre_tokenizers import adds_bos
+from toynn.interop.gguf_tokenizer_import import read_gguf_tokenizer, special_tokens
 from toynn.interop.rope_order import to_halves
 from toynn.interop.toy_format import (
     SCALING_KEYS,
@@ -57,7 +54,6 @@ _ONLY = {
     "llama.use_parallel_residual": False,
     "llama.tensor_data_layout": "Meta AI original pth",
 }
-_DEFAULT_ID = 11  # ids that llama.cpp uses for the bos and the eos token if the file does not have their key
 _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -67,8 +63,8 @@ _READ = (
 
 
 def import_gguf(path: Path) -> TrainedModel:
-    """Return the model in a GGUF file of the `llama` architecture, with a byte-level BPE tokenizer or without a
-    tokenizer.
+    """Return the model in a GGUF file of the `llama` architecture, with a byte-level or SentencePiece BPE tokenizer or
+    without a tokenizer.
 
     All weights become f32. Tensors of every type that ggml can convert to f32 can be read. A model that is split into
     several files is imported by its first file.
@@ -82,8 +78,8 @@ def import_gguf(path: Path) -> TrainedModel:
     with GgufModel(path) as model, naming(model.path):
         values = model.values
         cfg, toy = read_shape(model)
-        tokenizer = _tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
-        bos_id, ends = _special_tokens(values, cfg.vocab)
+        tokenizer = read_gguf_tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
+        bos_id, ends = special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for weight in weights_of(cfg):
@@ -202,69 +198,6 @@ def _checked_names(tensors: dict[str, GgufTensor], cfg: ModelShape, toy: bool) -
                 f"{'; the old layout of toy, with transposed matrices, cannot be read' if turned else ''}"
             )
     return list(foreign)
-
-
-def _tokenizer(values: GgufValues, vocab: int, default: str | None) -> bytes | None:
-    kind = values.text("tokenizer.ggml.model", default)
-    if kind in ("no_vocab", "none"):
-        return None
-    if kind != "gpt2":
-        raise FileFormatError(
-            f"tokenizer.ggml.model is {kind!r:.60}, but toynn reads only 'gpt2' (byte-level BPE); import the Hugging "
-            "Face folder of the model instead"
-        )
-    tokens = values.texts("tokenizer.ggml.tokens")
-    kinds = values.wholes("tokenizer.ggml.token_type")
-    if not len(tokens) == len(kinds) == vocab:
-        raise FileFormatError(
-            f"the tokenizer has {len(tokens)} tokens and {len(kinds)} types, but {EMBEDDING} has {vocab} rows; "
-            "these numbers must be equal"
-        )
-    merges = values.texts("tokenizer.ggml.merges")
-    try:
-        pre = values.text("tokenizer.ggml.pre")
-        around = _tokens_around(values, vocab, pre)
-        normalized = values.wholes(NORMALIZED) if NORMALIZED in values else []
-        normalizes = values.flag(NORMALIZES, True)
-        return write_tokenizer(ByteLevelBpe(tokens, kinds, merges, pre, *around, normalizes, normalized))
-    except TinyNNValueError as error:
-        raise FileFormatError(f"the tokenizer cannot be read: {error}") from None
-
-
-def _tokens_around(values: GgufValues, vocab: int, pre: str) -> tuple[list[int], list[int]]:
-    """Return the tokens before and after a prompt: from the keys of toynn, or those that llama.cpp adds."""
-    if BEFORE in values or AFTER in values:
-        before, after = (
-            [integer(key, token, 0, vocab - 1) for token in (values.wholes(key) if key in values else [])]
-            for key in (BEFORE, AFTER)
-        )
-        return before, after
-    around: list[list[int]] = []
-    for name, default in (("bos", adds_bos(pre)), ("eos", False)):
-        added = values.flag(f"tokenizer.ggml.add_{name}_token", default)
-        key = f"tokenizer.ggml.{name}_token_id"
-        around.append([integer(key, values.whole(key, _DEFAULT_ID), 0, vocab - 1)] if added else [])
-    return around[0], around[1]
-
-
-def _special_tokens(values: GgufValues, vocab: int) -> tuple[int | None, list[int]]:
-    """Return the bos token and the end tokens eos, eot and eom.
-
-    Unused tokens, which are only placeholders, are left out.
-    """
-    types = "tokenizer.ggml.token_type"
-    kinds = dict(enumerate(values.wholes(types))) if types in values else {}
-
-    def tokens(*names: str) -> list[int]:
-        keys = [key for name in names if (key := f"tokenizer.ggml.{name}_token_id") in values]
-        ids = [integer(key, values.whole(key), 0, vocab - 1) for key in keys]
-        return [token for token in ids if kinds.get(token) != TokenType.UNUSED]
-
-    begins = tokens("bos")
-    if BEGIN in values:
-        own = integer(BEGIN, values.whole(BEGIN), NO_TOKEN, vocab - 1)
-        begins = [] if own == NO_TOKEN else [own]
-    return next(iter(begins), None), tokens("eos", "eot", "eom")
 
 
 def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:

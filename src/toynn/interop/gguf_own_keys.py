@@ -6,4 +6,5 @@ BEGIN = "toynn.bos_token_id"  # if it is not tokenizer.ggml.bos_token_id
 NO_TOKEN = -1  # as the value of BEGIN: the model has no begin token
 NORMALIZES = "toynn.tokenizer.normalizes"  # false: without the normalizer that the pre-tokenizer's name stands for
 NORMALIZED = "toynn.tokenizer.normalized"  # ids of added tokens that are looked for in normalized text
+PREFIX = "toynn.tokenizer.prefix"  # where a SentencePiece tokenizer puts a space, if llama.cpp puts it elsewhere
 BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"  # ids around a text, if llama.cpp cannot add them

@@ -19,14 +19,23 @@ def _byte_level(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
-def _split_first(pattern: str) -> dict[str, Any]:
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, _byte_level(False)]}
+def _split(*patterns: str) -> dict[str, Any]:
+    """Return rules that split a text at each match of the first pattern, then the parts at the second, and so on."""
+    splits = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+              for pattern in patterns]  # fmt: skip
+    return {"type": "Sequence", "pretokenizers": [*splits, _byte_level(False)]}
 
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BEFORE = r"[^\r\n\p{L}\p{N}]?"
+_CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+_PUNCTUATED = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
+DEFAULT = "default"  # the name that llama.cpp uses if the file has none
 
 
 @dataclass(frozen=True)
@@ -54,15 +63,41 @@ PRE_TOKENIZERS = {
     ),
     # Llama 3: digits are split into groups of up to three.
     "llama-bpe": PreTokenizer(
-        _split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
+        _split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
         ignore_merges=True,
         adds_bos=True,
     ),
-    # Qwen 2: the rules of Llama 3, but digits are split one by one and there is a normalizer.
-    "qwen2": PreTokenizer(_split_first(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
+    # DBRX and Smaug: the words of Llama 3, but merges always apply.
+    "dbrx": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}")),
+    # Qwen 2 and 3: the rules of Llama 3, but digits are split one by one and there is a normalizer.
+    "qwen2": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
+    # Tekken of Mistral: a capital letter begins a new word.
+    "tekken": PreTokenizer(
+        _split(
+            rf"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+        ),
+        ignore_merges=True,
+        adds_bos=True,
+    ),
+    "deepseek-v3": PreTokenizer(
+        _split(
+            r"\p{N}{1,3}",
+            _CJK,
+            rf"{_PUNCTUATED}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
+        )
+    ),
+    # What llama.cpp uses for a file that names no pre-tokenizer, such as one written before May 2024.
+    DEFAULT: PreTokenizer(_split(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
 }
 
-_OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
+# Names of the same rules for other models, with the same begin token.
+_OTHER_NAMES = {
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), "llama-bpe"),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),
+    **dict.fromkeys(("phi-2", "mpt", "olmo", "jais", "exaone4", "trillion"), "gpt-2"),
+    **dict.fromkeys(("deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), "qwen2"),
+    **dict.fromkeys(("smaug-bpe", "chatglm-bpe", "glm4"), "dbrx"),
+}
 
 
 def by_name(name: str) -> PreTokenizer:
@@ -85,15 +120,16 @@ def adds_bos(name: str) -> bool:
 def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:
     """Return the name of the rules in llama.cpp. Raises TinyNNValueError if llama.cpp has no name for them."""
     wanted = _without_ignored(rules)
-    for name, known in PRE_TOKENIZERS.items():
-        if _without_ignored(known.rules) != wanted:
-            continue
-        if known.ignore_merges != ignore_merges:
+    same = {name: known for name, known in PRE_TOKENIZERS.items() if _without_ignored(known.rules) == wanted}
+    for name, known in same.items():
+        if known.ignore_merges != ignore_merges and len(same) == 1:
             raise TinyNNValueError(
                 f"the tokenizer's pre-tokenizer is {name!r}, for which llama.cpp uses ignore_merges = "
                 f"{known.ignore_merges}, but "
                 f"the tokenizer has ignore_merges = {ignore_merges}"
             )
+        if known.ignore_merges != ignore_merges:
+            continue
         if normalizer not in (None, known.normalizer):
             raise TinyNNValueError(
                 f"the tokenizer has a normalizer ({_kind(normalizer)}), but llama.cpp applies none; train a "

@@ -1,0 +1,271 @@
+"""Convert a SentencePiece BPE tokenizer between tokenizer.json and the lists that a GGUF file contains."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gguf import TokenType
+
+from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.sentencepiece_merges import LONGEST_PIECE, merges_by_score, scores_of
+from toynn.interop.token_lists import added_token, by_id
+from toynn.text.token_rules import template, tokens_around
+from toynn.text.tokenizer_json import parsed_tokenizer
+
+SPACE = "\u2581"  # SentencePiece writes a space as this character
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+
+# ---- the rules that put a space before a text ----
+
+_ESCAPE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+_PREPEND = {"type": "Prepend", "prepend": SPACE}
+_DOUBLE = {"type": "Replace", "pattern": {"Regex": rf"\A{SPACE}"}, "content": SPACE * 2}
+_AFTER_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+def _metaspace(scheme: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+
+
+# Where a space is put: "each" part of the text between special tokens, as llama.cpp and SentencePiece do; "first" only
+# at the start of the text; "always" before each part that does not begin with a space; "none".
+_RULES: dict[str, tuple[list[Any], list[Any]]] = {
+    "each": ([_PREPEND, _ESCAPE], []),
+    "first": ([], [_metaspace("first")]),
+    "always": ([], [_metaspace("always")]),
+    "none": ([_ESCAPE], []),
+}
+PREFIXES = tuple(_RULES)
+# llama.cpp treats these texts as special tokens, whatever type they have in the file.
+_ENDS = frozenset(
+    (
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+        "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+        "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~[",
+    )
+)  # fmt: skip
+_ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+# Other ways to write the same rules, as transformers does.
+_OTHER_RULES: list[tuple[str, list[Any], list[Any]]] = [
+    ("each", [_ESCAPE, _DOUBLE], [_metaspace("always")]),
+    ("first", [_ESCAPE], [_metaspace("first")]),
+    ("always", [_ESCAPE], [_metaspace("always")]),
+    ("none", [_ESCAPE], [_AFTER_SPACES]),
+    ("none", [_ESCAPE], [_metaspace("never")]),
+    ("none", [], [_metaspace("never")]),
+]
+_UNESCAPE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+@dataclass(frozen=True)
+class SentencePieceBpe:
+    """A SentencePiece BPE tokenizer in the form of a GGUF file.
+
+    tokens, scores, kinds: the text, the score and the gguf.TokenType of each token, by id.
+    prefix: where a space is put before a text, one of PREFIXES.
+    before, after: the tokens that the tokenizer puts before and after a text.
+    normalized: the ids of the added tokens that are searched for in normalized text.
+    """
+
+    tokens: list[str]
+    scores: list[float]
+    kinds: list[int]
+    prefix: str = "each"
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    normalized: list[int] = field(default_factory=list)
+
+
+def read_sentencepiece(content: bytes, vocab: int) -> SentencePieceBpe:
+    """Return the tokenizer of a tokenizer.json, padded with unused tokens to `vocab` tokens.
+
+    Raises TinyNNValueError if llama.cpp would tokenize differently; the message names the option.
+    """
+    tokenizer = parsed_tokenizer(content)
+    described = json.loads(tokenizer.to_str())
+    model = described["model"]
+    for option in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        if model.get(option):
+            raise TinyNNValueError(
+                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support"
+            )
+    prefix = _prefix_of(described["normalizer"], described["pre_tokenizer"])
+    _check_decoder(described["decoder"])
+    vocabulary: dict[str, int] = model["vocab"]
+    added = {token["content"] for token in described["added_tokens"]}
+    if (token := _missing_byte(vocabulary)) is not None:
+        raise TinyNNValueError(f"the tokenizer has no token {token}, and llama.cpp would stop at such a byte")
+    merges = [(left, right) for left, right in model["merges"]]
+    scores = scores_of(merges, vocabulary.keys() - added)
+    tokens, kinds = by_id(vocabulary, described["added_tokens"], vocab)
+    for i, token in enumerate(tokens):
+        if token == model["unk_token"]:
+            kinds[i] = int(TokenType.UNKNOWN)
+        elif token in BYTE_TOKENS and token not in added:
+            kinds[i] = int(TokenType.BYTE)
+    numbers = [scores.get(token, 0.0) if kind == TokenType.NORMAL else 0.0
+               for token, kind in zip(tokens, kinds, strict=True)]  # fmt: skip
+    normalized = [token["id"] for token in described["added_tokens"] if token["normalized"]]
+    return SentencePieceBpe(tokens, numbers, kinds, prefix, *tokens_around(tokenizer), normalized)
+
+
+def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
+    """Return the tokenizer.json of a tokenizer from a GGUF file, without unused tokens that never occur in a text.
+
+    Raises FileFormatError if the lists do not describe a SentencePiece BPE tokenizer, or if tokens have equal scores.
+    """
+    vocabulary: dict[str, int] = {}
+    for i, token in enumerate(spm.tokens):
+        if (other := vocabulary.setdefault(token, i)) != i:
+            raise FileFormatError(
+                f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
+            )
+    vocabulary.pop("", None)  # llama.cpp ignores a token without text
+    added, unknown = _added(spm, vocabulary)
+    pieces = _pieces(spm, vocabulary)
+    has_bytes = _missing_byte(pieces) is None
+    _name_bytes(vocabulary, pieces)
+    merges = merges_by_score(pieces)
+    joined = {left + right for left, right in merges}
+    for i, (token, kind) in enumerate(zip(spm.tokens, spm.kinds, strict=True)):
+        if kind == TokenType.UNUSED and vocabulary.get(token) == i and len(token) > 1 and token not in joined:
+            del vocabulary[token]
+    normalizers, pre_tokenizers = _RULES[spm.prefix]
+    described = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": _sequence("normalizers", normalizers),
+        "pre_tokenizer": _sequence("pretokenizers", pre_tokenizers),
+        "post_processor": template(*([(spm.tokens[i], i) for i in ids] for ids in (spm.before, spm.after))),
+        "decoder": decoder(strips=spm.prefix != "none"),
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": has_bytes,
+            "ignore_merges": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
+    return text.encode("utf-8")
+
+
+def _added(spm: SentencePieceBpe, vocabulary: dict[str, int]) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the added tokens, as in tokenizer.json, and the token for unknown characters."""
+    added = []
+    unknown: str | None = None
+    for token, i in vocabulary.items():
+        kind = spm.kinds[i]
+        if kind not in list(TokenType):
+            raise FileFormatError(f"the token {i}, {token!r:.60}, has the unknown type {kind}")
+        if kind == TokenType.UNKNOWN:
+            if unknown is not None:
+                raise FileFormatError(f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN")
+            unknown = token
+        if kind in _ADDED or token in _ENDS:
+            special = kind != TokenType.USER_DEFINED
+            added.append(added_token(i, token, special=special, normalized=i in spm.normalized))
+    return added, unknown
+
+
+def _pieces(spm: SentencePieceBpe, vocabulary: dict[str, int]) -> dict[str, float]:
+    """Return the scores of the tokens that are pieces of text."""
+    pieces = {}
+    for token, i in vocabulary.items():
+        if spm.kinds[i] in _ADDED or token in _ENDS:
+            continue
+        if math.isnan(spm.scores[i]):
+            raise FileFormatError(f"the score of the token {i}, {token!r:.60}, is not a number")
+        if len(token) > LONGEST_PIECE:
+            raise FileFormatError(
+                f"the token {i}, {token!r:.60}, has {len(token)} characters, more than {LONGEST_PIECE}"
+            )
+        pieces[token] = spm.scores[i]
+    return pieces
+
+
+def decoder(*, strips: bool) -> dict[str, Any]:
+    """Return the decoder, as in tokenizer.json. strips: the text loses the space that was put before it."""
+    rules: list[Any] = [_UNESCAPE, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": rules + [_STRIP] * strips}
+
+
+def _missing_byte(known: Container[str]) -> str | None:
+    """Return the first token of a byte that is missing. A byte that is a character itself may have its name."""
+    for byte, token in enumerate(BYTE_TOKENS):
+        if token not in known and not (byte < 0x80 and chr(byte) in known):
+            return token
+    return None
+
+
+def _name_bytes(vocabulary: dict[str, int], pieces: dict[str, float]) -> None:
+    """Rename the token of a byte to its character if pieces contain a character that is not a token itself.
+
+    SentencePiece joins any characters to a piece, the tokenizers library only tokens. The id stays the same.
+
+    Raises FileFormatError if the character has several bytes.
+    """
+    characters = set().union(*pieces).difference(pieces)
+    for piece in list(pieces) if characters else []:
+        for i in range(1, len(piece)):
+            missing = [one for one in (piece[:i], piece[i:]) if one not in pieces]
+            if not missing or any(len(one) > 1 for one in missing):
+                continue
+            for one in dict.fromkeys(missing):
+                name = f"<0x{ord(one):02X}>"
+                if ord(one) >= 0x80 or name not in pieces or one in vocabulary:
+                    raise FileFormatError(f"the token {piece!r:.60} contains {one!r}, which is not a token itself")
+                vocabulary[one], pieces[one] = vocabulary.pop(name), pieces.pop(name)
+
+
+def _sequence(key: str, rules: Sequence[Any]) -> dict[str, Any] | None:
+    if len(rules) > 1:
+        return {"type": "Sequence", key: list(rules)}
+    return rules[0] if rules else None
+
+
+def _flat(described: Any, key: str) -> list[Any]:
+    if described is None:
+        return []
+    if described.get("type") == "Sequence":
+        return [rule for one in described[key] for rule in _flat(one, key)]
+    return [described]
+
+
+def _prefix_of(normalizer: Any, pre_tokenizer: Any) -> str:
+    """Return where the rules of a tokenizer.json put a space. Raises TinyNNValueError for any other rules."""
+    found = _flat(normalizer, "normalizers"), _flat(pre_tokenizer, "pretokenizers")
+    for prefix, rules in _RULES.items():
+        if found == rules:
+            return prefix
+    for prefix, *others in _OTHER_RULES:
+        if found == tuple(others):
+            return prefix
+    kinds = ", ".join(str(rule.get("type")) for rule in (*found[0], *found[1])) or "none"
+    raise TinyNNValueError(
+        f"the tokenizer's normalizer and pre-tokenizer ({kinds}) have no equivalent in llama.cpp; export a Hugging "
+        "Face folder instead, which contains the rules themselves"
+    )
+
+
+def _check_decoder(described: Any) -> None:
+    rules = _flat(described, "decoders")
+    if rules[:2] != [_UNESCAPE, {"type": "ByteFallback"}] or any(
+        rule not in ({"type": "Fuse"}, _STRIP) for rule in rules[2:]
+    ):
+        kinds = ", ".join(str(rule.get("type")) for rule in rules) or "none"
+        raise TinyNNValueError(
+            f"the tokenizer's decoder ({kinds}) is not that of a SentencePiece model, which llama.cpp uses"
+        )

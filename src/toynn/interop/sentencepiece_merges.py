@@ -1,0 +1,140 @@
+"""Convert between the scores of a SentencePiece BPE vocabulary and the merges of a tokenizer.json.
+
+SentencePiece and llama.cpp join the two neighbouring pieces whose joined text has the highest score, and the leftmost
+of several equal ones. A tokenizer.json lists pairs of pieces instead, and joins the pair that is first in the list.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from toynn.errors import FileFormatError, TinyNNValueError
+
+LONGEST_PIECE = 256  # characters; real pieces have at most about a hundred
+_MOST_MERGES = 16  # per token; real vocabularies have about two
+_ALWAYS_ALLOWED = 1 << 16  # merges
+_LONGEST_RUN = 64  # pieces that repeat one character, in a group of equal scores
+
+
+def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return the merges, best first, of pieces with these scores. Pairs of equal scores have the longest left piece
+    first, as in the tokenizer.json files that transformers converts.
+
+    Raises FileFormatError if a piece is too long, or if several pieces have one score so that no list of merges gives
+    the same tokens.
+    """
+    found: dict[float, list[tuple[str, str]]] = {}
+    n = 0
+    for piece, score in scores.items():
+        if len(piece) > LONGEST_PIECE:
+            raise FileFormatError(
+                f"a piece has {len(piece)} characters, but the limit is {LONGEST_PIECE}: {piece!r:.60}"
+            )
+        splits = _splits(piece, scores)
+        if splits:
+            found.setdefault(score, []).extend(splits)
+            n += len(splits)
+        if n > max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores)):
+            raise FileFormatError(f"the pieces can be divided in more than {n} ways, {_MOST_MERGES} for each piece")
+    merges = []
+    for score in sorted(found, reverse=True):
+        group = found[score]
+        if len({left + right for left, right in group}) > 1:
+            group.sort(key=lambda pair: (-len(pair[0]), -len(pair[1])))
+            _check_equal_scores(group, score)
+        merges += group
+    return merges
+
+
+def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[str, float]:
+    """Return scores of the pieces for which SentencePiece joins pieces as these merges do: 0, -1, -2 and so on.
+
+    Raises TinyNNValueError if there are no such scores: a merge is missing, or the order cannot be that of scores.
+    """
+    known = set(pieces)
+    scores: dict[str, float] = {}
+    rank = 0
+    for group in _groups(merges):
+        joined = {left + right for left, right in group}
+        if len(joined) > 1:
+            _check_equal_scores(group, -float(rank))
+        for piece in joined:
+            if missing := set(_splits(piece, known)).difference(group):
+                raise TinyNNValueError(
+                    f"llama.cpp would also join {min(missing)!r:.80}, which is not one of the merges"
+                )
+            scores[piece] = -float(rank)
+        rank += 1
+    for piece in sorted(known.difference(scores)):
+        if splits := _splits(piece, known):
+            raise TinyNNValueError(f"llama.cpp would also join {splits[0]!r:.80}, which is not one of the merges")
+        scores[piece] = -float(rank)
+        rank += 1
+    return scores
+
+
+def _groups(merges: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Yield the merges in groups: all merges that give one piece, with those of other pieces between them."""
+    last = {left + right: i for i, (left, right) in enumerate(merges)}
+    start, end = 0, -1
+    for i, (left, right) in enumerate(merges):
+        if i > end and i > start:
+            yield list(merges[start:i])
+            start = i
+        end = max(end, last[left + right])
+    if merges:
+        yield list(merges[start:])
+
+
+def _splits(piece: str, known: Mapping[str, float] | set[str]) -> list[tuple[str, str]]:
+    """Return the pairs of known pieces that give this piece, in the order of their merges."""
+    n = len(piece)
+    splits = [i for i in range(n - 1, 0, -1) if piece[:i] in known and piece[i:] in known]
+    if len(splits) > 1:
+        splits.sort(key=lambda i: -_rank(piece, i))
+    return [(piece[:i], piece[i:]) for i in splits]
+
+
+def _rank(piece: str, i: int) -> int:
+    """Return the length of the left piece, or of the right piece if the leftmost of two places needs it.
+
+    Two places at which a piece can be formed overlap if the right piece of one is the left piece of the other. In
+    "ab|aba|ba", the place on the left must come first, although its left piece is shorter.
+    """
+    n = len(piece)
+    if piece[i:] == piece[: n - i] and piece[n - i :] != piece[:i]:
+        return max(i, n - i)
+    if piece[n - i :] == piece[:i] and piece[i:] != piece[: n - i]:
+        return min(i, n - i)
+    return i
+
+
+def _check_equal_scores(group: list[tuple[str, str]], score: float) -> None:
+    """Raise FileFormatError unless the merges join pieces of equal scores from left to right, as SentencePiece does.
+
+    Only runs of one character are checked; other pieces are refused. The vocabularies of Llama and Mistral have runs of
+    spaces with one score.
+    """
+    one, other = sorted({left + right for left, right in group}, key=len)[:2]
+    runs = {len(left + right) for left, right in group}
+    if len(set("".join(left + right for left, right in group))) > 1 or max(runs) > _LONGEST_RUN:
+        raise FileFormatError(
+            f"the merges of the pieces {one!r:.60} and {other!r:.60} have one place in the order (score {score:.6g}), "
+            "but merges can be compared with equal scores only for runs of one character"
+        )
+    ranks = {(len(left), len(right)): rank for rank, (left, right) in enumerate(group)}
+    for n in range(2, 2 * max(runs) + 2):
+        if _joined(n, ranks, by_rank=True) != _joined(n, ranks, by_rank=False):
+            raise FileFormatError(
+                f"the runs of {one[0]!r} have the same score {score:.6g}, and no merges give the same tokens"
+            )
+
+
+def _joined(n: int, ranks: Mapping[tuple[int, int], int], *, by_rank: bool) -> list[int]:
+    """Return the lengths of the pieces of a run of n characters."""
+    parts = [1] * n
+    while places := [i for i, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]:
+        at = min(places, key=lambda i: ranks[parts[i], parts[i + 1]]) if by_rank else places[0]
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
