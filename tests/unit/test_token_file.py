@@ -113,6 +113,8 @@ def test_a_file_with_a_header_is_training_data_with_its_end_for_validation(tmp_p
     assert data.train.tokens.tolist() == ids[:95]
     assert data.validation.tokens.tolist() == ids[95:]
     assert (data.meta.vocab_size, data.tokenizer, data.meta.eos_id) == (50, None, None)
+    (tmp_path / "ids.bin").write_bytes(b"")  # the ids are in memory: the file may be changed
+    assert data.train.tokens[:3].tolist() == ids[:3]
     other = DataFolder.open(written(tmp_path, toyc([*ids[:-1], ids[-1] + 1]), "other.bin"))
     assert other.meta.splits["train"].sha256 == data.meta.splits["train"].sha256
     assert other.meta.splits["validation"].sha256 != data.meta.splits["validation"].sha256

@@ -10,12 +10,13 @@ import numpy as np
 
 from toynn.data.meta import SPLITS, TOKENIZER, DataMeta, Source, Split
 from toynn.data.packed import PackedTokens
-from toynn.data.prepare_ids import validation_ids
+from toynn.data.prepare_ids import dtype_of, validation_ids
 from toynn.data.token_file import TokenFile, open_token_file
 from toynn.errors import FileFormatError
 from toynn.initialised import Initialised
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.regular_files import folder_of, read_regular
+from toynn.tinynn.memory import memory_for
 
 VALIDATION_OF_FILE = 0.05  # share of a token file's ids, as the default of `toynn prepare`
 
@@ -62,19 +63,20 @@ class DataFolder(Initialised):
                 f"{file.path} has no header with the size of the vocabulary; make a data folder with "
                 "`toynn prepare --ids --vocab-size N`"
             )
-        tail = file.n - validation_ids(file.n, VALIDATION_OF_FILE)
-        digests, done = {name: hashlib.sha256() for name in SPLITS}, 0
-        for ids in file.pieces(file.vocab):
-            cut = min(max(tail - done, 0), ids.size)
-            for name, part in zip(SPLITS, (ids[:cut], ids[cut:]), strict=True):
-                digests[name].update(part.astype("<u4").tobytes())
-            done += ids.size
-        sizes = dict(zip(SPLITS, (tail, file.n - tail), strict=True))
-        splits = {name: Split(f"{name}.bin", sizes[name], 0, digests[name].hexdigest()) for name in SPLITS}
+        tail, dtype = file.n - validation_ids(file.n, VALIDATION_OF_FILE), dtype_of(file.vocab)
+        with memory_for(
+            "data", np.dtype(dtype).itemsize * file.n, f"{file.n} token ids; `toynn prepare --ids` maps them"
+        ):
+            tokens, done = np.empty(file.n, dtype=dtype), 0
+            for ids in file.pieces(file.vocab):
+                tokens[done : done + ids.size] = ids
+                done += ids.size
+        parts = dict(zip(SPLITS, (tokens[:tail], tokens[tail:]), strict=True))
+        splits = {
+            name: Split(f"{name}.bin", part.size, 0, hashlib.sha256(part.data).hexdigest())
+            for name, part in parts.items()
+        }
         sources = [Source(file.path.name, file.start + 4 * file.n, sha256_of(file.path))]
-        meta = DataMeta("uint32", file.vocab, splits, None, None, None, sources)
-        try:
-            mapped = np.memmap(file.file, dtype="<u4", mode="r", offset=file.start, shape=(file.n,))
-        except ValueError as error:
-            raise FileFormatError(f"{file.path} changed while it was opened: {error}") from None
-        return cls(PackedTokens(mapped[:tail], meta, "train"), PackedTokens(mapped[tail:], meta, "validation"), None)
+        meta = DataMeta(dtype, file.vocab, splits, None, None, None, sources)
+        train, validation = (PackedTokens(part, meta, name) for name, part in parts.items())
+        return cls(train, validation, None)
