@@ -162,6 +162,15 @@ def test_gradients_through_a_product_with_a_matrix_in_half_precision(weight: str
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [nn.TNN_F16, nn.TNN_BF16])
+def test_a_gradient_through_a_matrix_in_half_precision_for_several_matrices(dtype: int, desk: Desk) -> None:
+    s = desk.s
+    product = nn.tnn_matmul(s, nn.tnn_cast(s, desk.x, dtype), desk.blocks)  # blocks: three matrices of two rows
+    gradient = desk.gradient(nn.tnn_sum(s, product), desk.blocks).reshape(6, 4)
+    expected = rounded(nn.tnn_download(s, desk.x).reshape(4, 4), dtype).sum(axis=0)
+    np.testing.assert_allclose(gradient, np.tile(expected, (6, 1)), rtol=1e-6)
+
+
 # ---- the fused backward ----
 
 

@@ -371,6 +371,7 @@ def operations() -> dict[str, Operation]:
             lambda: (LlamaSeqEngine(), given), finetune_act, lambda state: state[0].close()
         ),
         "half weights, forward": Operation(opened("per_head", 1, 1), lambda e: e.forward(IDS).tobytes(), close),
+        "half weights, build": Operation(opened("per_head", 1, 30), build_act(), close),
         "step with clipping": Operation(trained("fused", 1, clip=True), fused_step_act(clip=True), close),
         "profile": Operation(trained("fused", 2), profile_act, close),
         "more threads": Operation(opened("fused", 2), more_threads_act, close),
