@@ -31,9 +31,9 @@ sys.path.insert(0, str(TESTS_SUPPORT))
 from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
-from toynn import TinyNNError, TinyNNMemoryError
+from toynn import AdamW, LoRA, RecipeOptions, TinyNNError, TinyNNMemoryError, labels
 from toynn.data import DataFolder
-from toynn.interop import export_gguf, export_hf, export_toy, import_gguf, import_hf
+from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_gguf, import_hf
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
@@ -180,7 +180,7 @@ def changed_safetensors(content: bytes, pick: random.Random) -> bytes:
 # ---- reading ----
 
 
-def result_of(read: Callable[[], TrainedModel | DataFolder]) -> str:
+def result_of(read: Callable[[], TrainedModel | DataFolder | None]) -> str:
     """Return "read" or "refused".
 
     Raises:
@@ -206,10 +206,20 @@ def result_of(read: Callable[[], TrainedModel | DataFolder]) -> str:
 
 
 def read_gguf(content: bytes, folder: Path) -> str:
-    """Write a GGUF file to the folder and read the file. Return "read" or "refused"."""
+    """Write a GGUF file to the folder, import it and use it as a base. Return "read" or "refused", of the import."""
     path = folder / "m.gguf"
     path.write_bytes(content)
+    result_of(lambda: use_as_base(path))
     return result_of(lambda: import_gguf(path))
+
+
+def use_as_base(path: Path) -> None:
+    """Take a step of LoRA on a model that maps a GGUF file."""
+    with GgufBase(path) as base, LoRA() as recipe:
+        shape = base.shape
+        opts = RecipeOptions(t_seq=1, untied=shape.untied, qkv_bias=shape.qkv_bias, n_threads=1)
+        recipe.realize(base, shape, 1, opts)
+        recipe.step([0], [0], labels.fixed_target(shape.vocab, 1, 0), AdamW().hp(1), True)
 
 
 def read_folder(files: Files, folder: Path) -> str:
