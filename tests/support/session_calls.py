@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,16 @@ from read_header import HEADER, read_header
 from read_header import Call as HeaderCall
 from toynn import Session, Tensor, TinyNNError
 from toynn import tinynn as nn
+
+Q4_0 = 2  # ggml's number of this type
+
+
+def blocks() -> nn.MappedFile:
+    """Return a mapped file of zeros."""
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(4096))
+        file.flush()
+        return nn.MappedFile(file, "blocks")
 
 
 class Desk:
@@ -40,6 +51,10 @@ class Desk:
         self.half = nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_F16)
         self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
         self.id = nn.tnn_input_1d_i32_persistent(s, 1)
+        nn.tnn_session_attach_weight_mmap(s, blocks())
+        self.mapped = nn.tnn_input_2d_persistent_mmap(s, 4, 4, nn.TNN_F32, 0)
+        self.stored = nn.tnn_input_2d_persistent_mmap(s, 4, 32, Q4_0, 0)
+        self.rows_of_32 = nn.tnn_input_2d_f32_persistent(s, 4, 32)
         nn.tnn_set_param(self.m)
         nn.tnn_finalize_weights(s)
 
@@ -127,6 +142,9 @@ Call = Callable[[Desk], tuple[Callable[..., Any], list[Any]]]
 CALLS: dict[str, Call] = {
     "matmul of cubes": lambda d: (nn.tnn_matmul, [d.cube, d.cube]),
     "matmul of halves": lambda d: (nn.tnn_matmul, [d.half, d.m]),
+    "matmul of stored blocks": lambda d: (nn.tnn_matmul, [d.stored, d.rows_of_32]),
+    "get_rows of stored blocks": lambda d: (nn.tnn_get_rows, [d.stored, d.ids]),
+    "fused_linear of stored blocks": lambda d: (nn.tnn_fused_linear, [d.rows_of_32, [d.stored, d.stored], None, None]),
     "add": lambda d: (nn.tnn_add, [d.m, d.v]),
     "rms_norm": lambda d: (nn.tnn_rms_norm, [d.m, d.v, 1e-5]),
     "layer_norm": lambda d: (nn.tnn_layer_norm, [d.m, d.v, d.v, 1e-5]),

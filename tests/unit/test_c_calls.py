@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +62,38 @@ def test_freeing_a_null_session_does_nothing() -> None:
 def refused(session: Any, says: str) -> None:
     assert lib.tnn_last_error_code(session) == lib.TNN_E_VALUE
     assert says in text(lib.tnn_last_error(session))
+
+
+def test_a_mapping_that_is_not_the_start_of_a_page_is_refused(session: Any) -> None:
+    page = mmap.PAGESIZE
+    start = ffi.from_buffer("char[]", mmap.mmap(-1, 3 * page))
+    for address, size in ((ffi.NULL, page), (start + 1, page), (start, 0), (start, -1), (start, 2**63 - 1)):
+        assert lib.tnn_session_attach_weight_mmap(session, address, size, -1, b"a") == lib.TNN_E_VALUE
+    refused(session, "size = 9223372036854775807 must be")
+    other = lib.tnn_session_new(0)
+    assert lib.tnn_session_attach_weight_mmap(other, start, page, -1, ffi.NULL) == lib.TNN_OK
+    assert lib.tnn_input_1d_persistent_mmap(other, page, lib.TNN_F32, 0) == 0
+    refused(other, "the tensor ends beyond the attached file")
+    lib.tnn_session_free(other)
+
+
+def test_a_descriptor_that_is_closed_or_of_a_shorter_file_is_refused(session: Any, tmp_path: Path) -> None:
+    start = ffi.from_buffer("char[]", mmap.mmap(-1, mmap.PAGESIZE))
+    with (tmp_path / "short").open("w+b") as file:
+        for descriptor, says in ((10_000, "descriptor"), (file.fileno(), "has 0 bytes, fewer than size")):
+            assert lib.tnn_session_attach_weight_mmap(session, start, 10, descriptor, b"short") == lib.TNN_E_FILE
+            assert says in text(lib.tnn_last_error(session)) and "short" in text(lib.tnn_last_error(session))
+
+
+def test_stored_numbers_that_do_not_fit_their_type_are_refused() -> None:
+    data, out = ffi.new("uint8_t[]", 34), ffi.new("float[]", 32)
+    assert lib.tnn_dequantize(8, data, 34, out, 32) == lib.TNN_OK
+    for arguments in (
+        (8, ffi.NULL, 34, out, 32), (8, data, 34, ffi.NULL, 32), (8, data, 33, out, 32), (8, data, 34, out, 31),
+        (8, data, 34, out, -32), (8, data, -34, out, -32), (9, data, 36, out, 32), (-1, data, 34, out, 32),
+        (43, data, 34, out, 32), (8, data, 34, out, 64),
+    ):  # fmt: skip
+        assert lib.tnn_dequantize(*arguments) == lib.TNN_E_VALUE
 
 
 def test_null_data_is_refused(session: Any) -> None:
