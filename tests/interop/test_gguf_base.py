@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from gguf_bytes import F32 as GGUF_F32
-from gguf_bytes import STRING, U32, GgufBytes, scalar
+from gguf_bytes import STRING, U32, GgufBytes, of_toy, scalar
 from oracle.variants import Variant
 from quantized import TYPES, random_blocks
 from toynn import (
@@ -196,6 +196,36 @@ def test_full_fine_tuning_starts_from_the_values_of_the_file_in_halves(tmp_path:
                 )  # fmt: skip
                 logits.append(engine.forward(one.ids()))
     np.testing.assert_array_equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_files_of_toy_with_one_tensor_for_each_head_are_bases_too(tmp_path: Path, by_head: bool) -> None:
+    path = tmp_path / "toy.gguf"
+    path.write_bytes(of_toy(by_head=by_head).build())
+    model, ids = import_gguf(path), [0, 1, 2, 3]
+    logits = []
+    with GgufBase(path) as base:
+        assert base.shape == model.shape
+        for source, way in ((base, "mmap"), (base, "q8_copy"), (model, "q8_copy"), (base, "full"), (base, "fused")):
+            with LlamaSeqEngine() as engine:
+                engine_of(engine, source, way, len(ids))
+                logits.append(engine.forward(ids))
+    for other in logits[1:4]:
+        np.testing.assert_array_equal(logits[0], other)
+    np.testing.assert_allclose(logits[4], logits[0], rtol=0, atol=1e-6)
+
+
+def engine_of(engine: LlamaSeqEngine, source: GgufBase | TrainedModel, way: str, t_seq: int) -> None:
+    shape = source.shape
+    if way in ("full", "fused"):
+        engine.enable_full_finetune()
+        layout = "per_head" if way == "full" else "fused"
+        engine.realize_for_full_finetune(
+            source, shape, t_seq, shape.untied, shape.qkv_bias, n_threads=1, layout=layout
+        )  # fmt: skip
+    else:
+        call = engine.realize_for_mmap if way == "mmap" else engine.realize_for_q8_copy
+        call(source, shape, t_seq, shape.untied, shape.qkv_bias, n_threads=1)
 
 
 # ---- mapped or copied ----
