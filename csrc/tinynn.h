@@ -203,7 +203,25 @@ TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a * b, element by element. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
+/* Return a / b, element by element. b is repeated to the shape of a; such a b has no derivative. */
+TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);
+/* Return the product of a [m, k] and b [n, k], each k last: [m, n]. Higher dimensions of a are repeated to b's. It has
+ * no derivative. */
+TNN_API tnn_tensor tnn_out_prod(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_scale(tnn_session * s, tnn_tensor a, float factor); /* Return a * factor. */
+TNN_API tnn_tensor tnn_scale_bias(tnn_session * s, tnn_tensor a, float factor, float bias); /* Return a * factor + bias. */
+TNN_API tnn_tensor tnn_exp(tnn_session * s, tnn_tensor a);      /* Return exp(a). */
+TNN_API tnn_tensor tnn_neg(tnn_session * s, tnn_tensor a);      /* Return -a. */
+TNN_API tnn_tensor tnn_softplus(tnn_session * s, tnn_tensor a); /* Return log(1 + exp(a)). */
+/* Return 1 / (1 + exp(-a)). ggml has no derivative for it. */
+TNN_API tnn_tensor tnn_sigmoid(tnn_session * s, tnn_tensor a);
+/* Return a, without passing a gradient on to it. Operators before it that depend on a parameter still need a
+ * derivative. */
+TNN_API tnn_tensor tnn_detach(tnn_session * s, tnn_tensor a);
+/* Return silu(gate) * up, element by element. gate and up have the same shape. */
+TNN_API tnn_tensor tnn_swiglu_split(tnn_session * s, tnn_tensor gate, tnn_tensor up);
+/* Return a / max(eps, sqrt(sum of a^2)) over ne0. ggml has no derivative for it. */
+TNN_API tnn_tensor tnn_l2_norm(tnn_session * s, tnn_tensor a, float eps);
 TNN_API tnn_tensor tnn_silu(tnn_session * s, tnn_tensor a);                /* Return a / (1 + exp(-a)). */
 /* Return GELU of a, in ggml's tanh approximation. ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_gelu(tnn_session * s, tnn_tensor a);
@@ -243,6 +261,14 @@ TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor id
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
 /* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
+/* Return a repeated to the shape of b, of which each size is a multiple of a's. The values of b are not read. */
+TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
+/* Return a view of a whose dimension axis_i is a's dimension i. tnn_cont_2d makes it contiguous, as most operators
+ * need it. */
+TNN_API tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axis1, int32_t axis2, int32_t axis3);
+/* Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on. A row of b begins nb1 bytes
+ * after the row before it. */
+TNN_API tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, int64_t offset);
 /* Return the transpose of a [m, n] as a contiguous tensor [n, m]. */
 TNN_API tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a);
 /* Return a contiguous copy of a as [ne0, ne1], with the same number of elements. */
@@ -284,6 +310,106 @@ TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
     float         scale,          /* factor of the scores */
     float         max_bias,       /* above 0: use ALiBi */
     float         logit_softcap); /* above 0: scores x become logit_softcap * tanh(x / logit_softcap) */
+
+/* ---- experts ---- Sorting and routing, for mixtures of experts. Errors are those of the operators. */
+/* Return the order of the elements of each row, i32 in the shape of a: order 0 is ascending, 1 is descending. Equal
+ * elements keep their order, and NaN comes last. */
+TNN_API tnn_tensor tnn_argsort(tnn_session * s, tnn_tensor a, int32_t order);
+/* Return the places of the k largest elements of each row, i32 [k, ...], the largest first. NaN comes last. */
+TNN_API tnn_tensor tnn_top_k(tnn_session * s, tnn_tensor a, int32_t k);
+/* Return the products of b with the matrices that ids select: [m, n_used, T]. It has no derivative. */
+TNN_API tnn_tensor tnn_mul_mat_id(tnn_session * s,
+    tnn_tensor    matrices, /* [k, m, n_experts], of the dtypes of tnn_matmul's a */
+    tnn_tensor    b,        /* [k, n_used or a divisor of it, T] */
+    tnn_tensor    ids);     /* i32 [n_used, T]: an input, or a result of tnn_argsort or tnn_top_k */
+/* Return a with row ids[i, t] of b added to its row (i, t). It has no derivative. */
+TNN_API tnn_tensor tnn_add_id(tnn_session * s,
+    tnn_tensor    a,    /* [d, n_used, T] */
+    tnn_tensor    b,    /* [d, n_experts] */
+    tnn_tensor    ids); /* i32 [n_used, T], as for tnn_mul_mat_id */
+
+/* ---- convolution ---- Convolutions, with strides, paddings and dilations. Errors are those of the operators. */
+/* Return the patches of x that a kernel reads, as rows: [kw kh channels, out_w, out_h, N], or [kw channels, out_w, N] in
+ * one dimension. Only the shape of the kernel is used. */
+TNN_API tnn_tensor tnn_im2col(tnn_session * s,
+    tnn_tensor    kernel, /* [kw, kh, channels, ...], or [kw, channels, ...] in one dimension */
+    tnn_tensor    x,      /* [w, h, channels, N], or [w, channels, N] in one dimension */
+    int32_t       s0,     /* stride along w */
+    int32_t       s1,     /* stride along h */
+    int32_t       p0,     /* padding along w */
+    int32_t       p1,     /* padding along h */
+    int32_t       d0,     /* dilation along w */
+    int32_t       d1,     /* dilation along h */
+    int32_t       is_2d); /* 1: two dimensions; 0: one, without s1, p1 and d1 */
+/* Return the convolution of x: [out_w, out_channels, N]. ggml multiplies f16 patches, so it has no derivative; tnn_im2col
+ * and tnn_matmul have one. */
+TNN_API tnn_tensor tnn_conv_1d(tnn_session * s,
+    tnn_tensor    kernel, /* f32 or f16 [kw, channels, out_channels] */
+    tnn_tensor    x,      /* [w, channels, N] */
+    int32_t       s0,     /* stride */
+    int32_t       p0,     /* padding */
+    int32_t       d0);    /* dilation */
+/* Return the convolution of x: [out_w, out_h, out_channels, N]. See tnn_conv_1d. */
+TNN_API tnn_tensor tnn_conv_2d(tnn_session * s,
+    tnn_tensor    kernel, /* f32 or f16 [kw, kh, channels, out_channels] */
+    tnn_tensor    x,      /* [w, h, channels, N] */
+    int32_t       s0,     /* stride along w */
+    int32_t       s1,     /* stride along h */
+    int32_t       p0,     /* padding along w */
+    int32_t       p1,     /* padding along h */
+    int32_t       d0,     /* dilation along w */
+    int32_t       d1);    /* dilation along h */
+
+/* ---- recurrence ---- The operators of state-space models. None has a derivative. Errors are those of the operators. */
+/* Return the causal convolution of each channel with its own kernel: [d_inner, T, n_seqs]. */
+TNN_API tnn_tensor tnn_ssm_conv(tnn_session * s,
+    tnn_tensor    x,       /* [d_conv - 1 + T, d_inner, n_seqs] */
+    tnn_tensor    kernel); /* [d_conv, d_inner] */
+/* Return the selective scan of Mamba: y [head_dim, n_heads, T, n_seqs], followed by the new states [d_state, head_dim,
+ * n_heads, n_seqs], as one vector. */
+TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
+    tnn_tensor    state, /* [d_state, head_dim, n_heads, n_states] */
+    tnn_tensor    x,     /* [head_dim, n_heads, T, n_seqs] */
+    tnn_tensor    dt,    /* [n_heads, T, n_seqs] */
+    tnn_tensor    a,     /* [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2) */
+    tnn_tensor    b,     /* [d_state, n_groups, T, n_seqs] */
+    tnn_tensor    c,     /* in the shape of b */
+    tnn_tensor    ids);  /* i32 [n_seqs], an input: the initial state of each sequence */
+/* Return the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new states. */
+TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
+    tnn_tensor    q,      /* [d, n_heads or a divisor of it, T, n_seqs or a divisor of it] */
+    tnn_tensor    k,      /* in a shape of the same kind */
+    tnn_tensor    v,      /* [d, n_heads, T, n_seqs] */
+    tnn_tensor    g,      /* log of the decay, [1 or d, n_heads, T, n_seqs] */
+    tnn_tensor    beta,   /* [1, n_heads, T, n_seqs] */
+    tnn_tensor    state); /* [d, d, n_heads, n_seqs], each matrix transposed */
+
+/* ---- derivatives ----
+ * The backward passes of some operators, as ggml's own differentiation uses them. None has a derivative of its own.
+ * Errors are those of the operators. */
+/* Return the gradient of x from dy, that of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
+TNN_API tnn_tensor tnn_rms_norm_back(tnn_session * s, tnn_tensor dy, tnn_tensor x, float eps);
+/* Return the gradient of a from dy, that of y = softmax(a). */
+TNN_API tnn_tensor tnn_softmax_back(tnn_session * s, tnn_tensor dy, tnn_tensor y);
+/* Return the gradient of x from dy, that of silu(x). */
+TNN_API tnn_tensor tnn_silu_back(tnn_session * s, tnn_tensor x, tnn_tensor dy);
+/* Return the gradient of x from dy, that of tnn_rope_ext(x) with the same values of the other arguments. */
+TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
+    tnn_tensor    dy,           /* [d, heads, T] */
+    tnn_tensor    positions,    /* i32 [T] */
+    int32_t       n_dims,       /* the number of the d dimensions that are rotated */
+    float         freq_base,    /* base of the frequencies */
+    float         freq_scale,   /* factor of the positions */
+    float         ext_factor,   /* above 0: YaRN */
+    float         attn_factor,  /* factor of the cosines and sines */
+    float         beta_fast,    /* of YaRN */
+    float         beta_slow,    /* of YaRN */
+    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
+    int32_t       mode,         /* default 2: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours */
+    int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
+/* Return the gradient of table [d, rows] from dy [d, n], that of tnn_get_rows(table, ids). Only the shape of table is
+ * used. */
+TNN_API tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor ids, tnn_tensor table);
 
 /* ---- fused ----
  * The fused operators are the shim's own kernels. ggml runs them as custom operators.

@@ -38,7 +38,7 @@ static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_t
 /* Returns whether t passes a gradient on to an operand, by the same rule as ggml_build_backward_expand. */
 static bool passes_on(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule  = tnn__rule_of(t);
-    const uint32_t             skips = rule != NULL ? rule->skips : 0;
+    const uint32_t             skips = tnn__is_detach(t) ? TNN_ALL_OPERANDS : rule != NULL ? rule->skips : 0;
     for (int j = 0; j < GGML_MAX_SRC; j++) {
         if (t->src[j] != t && (skips & TNN_OPERAND(j)) == 0 && tnn__grad_needed(g, t->src[j])) {
             return true;

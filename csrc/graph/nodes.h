@@ -2,6 +2,8 @@
 #ifndef TNN_NODES_H
 #define TNN_NODES_H
 
+#include <stdbool.h>
+
 #include "ggml.h"
 
 /* The bit for operand i in a mask of operands. */
@@ -19,6 +21,11 @@ static inline int tnn__n_operands(const struct ggml_tensor * t) {
         n++;
     }
     return n;
+}
+
+/* Returns whether the node is a tnn_detach that is not sealed yet: no other call makes a STEP. */
+static inline bool tnn__is_detach(const struct ggml_tensor * t) {
+    return t->op == GGML_OP_UNARY && ggml_get_unary_op(t) == GGML_UNARY_OP_STEP;
 }
 
 static inline const float * tnn__data(const struct ggml_tensor * t) {

@@ -30,6 +30,12 @@ static void run_kernel(struct ggml_tensor * dst, int ith, int nth, void * userda
 
 struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel_type * type, const void * params, int64_t ne0, int64_t ne1,
                                       struct ggml_tensor ** args, int n_args) {
+    const int64_t ne[GGML_MAX_DIMS] = { ne0, ne1, 1, 1 };
+    return tnn__kernel_node_of(s, type, params, GGML_TYPE_F32, ne, args, n_args);
+}
+
+struct ggml_tensor * tnn__kernel_node_of(tnn_session * s, const struct tnn_kernel_type * type, const void * params, enum ggml_type dtype,
+                                         const int64_t ne[GGML_MAX_DIMS], struct ggml_tensor ** args, int n_args) {
     const size_t params_at = GGML_PAD(sizeof(struct tnn_kernel), 16), state_at = params_at + GGML_PAD(type->params_size, 16);
     char       * memory    = tnn__graph_alloc(s, state_at + type->state_size, "a node");
     if (memory == NULL) {
@@ -43,8 +49,8 @@ struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel_t
     const size_t scratch = type->scratch != NULL ? type->scratch(params) : 0;
     s->scratch_per_thread = scratch > s->scratch_per_thread ? scratch : s->scratch_per_thread;
     s->n_tensors_c++;
-    return ne0 == 0 ? ggml_custom_inplace(s->ctx_c, args[0], args + 1, n_args - 1, run_kernel, GGML_N_TASKS_MAX, k)
-                    : ggml_custom_4d(s->ctx_c, GGML_TYPE_F32, ne0, ne1, 1, 1, args, n_args, run_kernel, GGML_N_TASKS_MAX, k);
+    return ne[0] == 0 ? ggml_custom_inplace(s->ctx_c, args[0], args + 1, n_args - 1, run_kernel, GGML_N_TASKS_MAX, k)
+                      : ggml_custom_4d(s->ctx_c, dtype, ne[0], ne[1], ne[2], ne[3], args, n_args, run_kernel, GGML_N_TASKS_MAX, k);
 }
 
 struct tnn_kernel * tnn__kernel_of(const struct ggml_tensor * node) {

@@ -53,6 +53,7 @@ struct tnn_kernel_type {
      * TNN_OK or an error code. */
     int (*check)(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node);
 
+    bool makes_ids;      /* its i32 result has the places of elements in the rows of operand 0 */
     bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
     bool for_optimizer;  /* only the optimizer waits for its result */
 
@@ -82,6 +83,9 @@ struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel_t
                                       struct ggml_tensor ** args, int n_args);
 /* Returns the kernel of a node, or NULL if ggml computes the node. */
 struct tnn_kernel * tnn__kernel_of(const struct ggml_tensor * node);
+/* Appends a kernel node like tnn__kernel_node, with a result of that dtype and shape. */
+struct ggml_tensor * tnn__kernel_node_of(tnn_session * s, const struct tnn_kernel_type * type, const void * params, enum ggml_type dtype,
+                                         const int64_t ne[GGML_MAX_DIMS], struct ggml_tensor ** args, int n_args);
 /* Makes sure that each thread has its scratch memory before the graph runs. */
 int tnn__kernels_reserve_scratch(tnn_session * s);
 

@@ -17,26 +17,28 @@ tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past) {
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_diag_mask_inf(s->ctx_c, x, n_past)) : 0;
 }
 
-tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, int32_t n_dims, float freq_base, float freq_scale,
-                        float ext_factor, float attn_factor, float beta_fast, float beta_slow, tnn_tensor freq_factors,
-                        int32_t mode, int32_t n_ctx_orig) {
-    if (!tnn__enter(s, __func__)) {
+typedef struct ggml_tensor * (*rope_op)(struct ggml_context *, struct ggml_tensor *, struct ggml_tensor *, struct ggml_tensor *, int, int, int,
+                                        float, float, float, float, float, float);
+
+static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const char * arg, tnn_tensor x, tnn_tensor positions, int32_t n_dims,
+                       float freq_base, float freq_scale, float ext_factor, float attn_factor, float beta_fast, float beta_slow,
+                       tnn_tensor freq_factors, int32_t mode, int32_t n_ctx_orig) {
+    if (!tnn__enter(s, call)) {
         return 0;
     }
-    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, x);
     struct ggml_tensor * p = t != NULL ? tnn__index_operand(s, "positions", positions) : NULL;
     struct ggml_tensor * f = NULL;
     if (p == NULL) {
         return 0;
     }
     if (p->ne[0] != t->ne[2]) {
-        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld]: one for each ne2 of x, of shape %s",
-                  tnn__shape(p),
-                  (long long) t->ne[2], tnn__shape(t));
+        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld]: one for each ne2 of %s, of shape %s",
+                  tnn__shape(p), (long long) t->ne[2], arg, tnn__shape(t));
         return 0;
     }
     if (n_dims < 2 || n_dims % 2 != 0 || n_dims > t->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most x's ne0, %lld", (int) n_dims,
+        tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most the ne0 of %s, %lld", (int) n_dims, arg,
                   (long long) t->ne[0]);
         return 0;
     }
@@ -73,8 +75,22 @@ tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, int
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return tnn__appended(s, 1, ggml_rope_ext(s->ctx_c, t, p, f, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor,
-                                        attn_factor, beta_fast, beta_slow));
+    return tnn__appended(s, 1, op(s->ctx_c, t, p, f, n_dims, mode, n_ctx_orig, freq_base, freq_scale, ext_factor, attn_factor, beta_fast,
+                                  beta_slow));
+}
+
+tnn_tensor tnn_rope_ext(tnn_session * s, tnn_tensor x, tnn_tensor positions, int32_t n_dims, float freq_base, float freq_scale,
+                        float ext_factor, float attn_factor, float beta_fast, float beta_slow, tnn_tensor freq_factors,
+                        int32_t mode, int32_t n_ctx_orig) {
+    return rope(s, __func__, ggml_rope_ext, "x", x, positions, n_dims, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow,
+                freq_factors, mode, n_ctx_orig);
+}
+
+tnn_tensor tnn_rope_ext_back(tnn_session * s, tnn_tensor dy, tnn_tensor positions, int32_t n_dims, float freq_base, float freq_scale,
+                        float ext_factor, float attn_factor, float beta_fast, float beta_slow, tnn_tensor freq_factors,
+                        int32_t mode, int32_t n_ctx_orig) {
+    return rope(s, __func__, ggml_rope_ext_back, "dy", dy, positions, n_dims, freq_base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow,
+                freq_factors, mode, n_ctx_orig);
 }
 
 tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_tensor v, tnn_tensor mask, float scale,

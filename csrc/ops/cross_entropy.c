@@ -102,6 +102,8 @@ void tnn__losses_seal(const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         if (graph->nodes[i]->op == GGML_OP_CROSS_ENTROPY_LOSS) {
             graph->nodes[i]->op = GGML_OP_CUSTOM;
+        } else if (tnn__is_detach(graph->nodes[i])) {
+            graph->nodes[i]->op = GGML_OP_CONT;
         }
     }
 }

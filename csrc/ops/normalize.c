@@ -28,6 +28,14 @@ tnn_tensor tnn_layer_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, tnn_t
     return tnn__appended(s, 3, ggml_add(s->ctx_c, ggml_mul(s->ctx_c, n, g), b));
 }
 
+tnn_tensor tnn_l2_norm(tnn_session * s, tnn_tensor a, float eps) {
+    struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__f32_operand(s, "a", a) : NULL;
+    if (x == NULL || !tnn__want_eps(s, eps) || !tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    return tnn__appended(s, 1, ggml_l2_norm(s->ctx_c, x, eps));
+}
+
 tnn_tensor tnn_softmax(tnn_session * s, tnn_tensor a) {
     struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__f32_operand(s, "a", a) : NULL;
     return x != NULL && tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_soft_max(s->ctx_c, x)) : 0;

@@ -2,6 +2,7 @@
 #include "ops/operands.h"
 
 #include "graph/nodes.h"
+#include "kernels/kernel.h"
 
 #include <math.h>
 
@@ -43,7 +44,9 @@ bool tnn__want_elements(tnn_session * s, const char * arg, const struct ggml_ten
 }
 
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
-    if (ggml_is_contiguous(t)) {
+    /* ggml_is_contiguous ignores the strides of dimensions of size 1, which tnn_permute moves; ggml's kernels do not. */
+    const bool plain = t->nb[0] == ggml_type_size(t->type) && t->nb[2] == t->nb[1] * (size_t) t->ne[1] && t->nb[3] == t->nb[2] * (size_t) t->ne[2];
+    if (ggml_is_contiguous(t) && plain) {
         return true;
     }
     tnn__fail(s, TNN_E_VALUE, "%s is a strided view, but must be contiguous; make a contiguous copy with tnn_cont_2d",
@@ -118,7 +121,51 @@ struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_t
         tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be one-dimensional", arg, tnn__shape(t));
         return NULL;
     }
-    return t; /* only views make i32 tensors from i32 tensors, so the root of t is an input */
+    if (tnn__root(t)->op != GGML_OP_NONE) {
+        tnn__fail(s, TNN_E_VALUE, "%s is computed by the graph (%s), but it must be an input", arg, ggml_get_name(t));
+        return NULL;
+    }
+    return t;
+}
+
+struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_tensor h, int64_t rows) {
+    struct ggml_tensor * t = tnn__tensor(s, arg, h);
+    if (t == NULL || !tnn__want_type(s, arg, t, GGML_TYPE_I32) || !tnn__want_contiguous(s, arg, t)) {
+        return NULL;
+    }
+    const struct ggml_tensor * root = tnn__root(t);
+    const struct tnn_kernel  * k    = tnn__kernel_of(root);
+    if (root->op != GGML_OP_NONE && (k == NULL || !k->type->makes_ids)) {
+        tnn__fail(s, TNN_E_VALUE, "%s (%s) must be an input, or a result of tnn_argsort or tnn_top_k", arg, ggml_get_name(t));
+        return NULL;
+    }
+    if (root->op != GGML_OP_NONE && root->src[0]->ne[0] > rows) {
+        tnn__fail(s, TNN_E_VALUE, "%s has values below %lld, the length of the sorted rows, but it selects from only %lld rows", arg,
+                  (long long) root->src[0]->ne[0], (long long) rows);
+        return NULL;
+    }
+    return t;
+}
+
+int tnn__check_ids(tnn_session * s, const struct ggml_tensor * ids, const struct ggml_tensor * of, int64_t rows) {
+    const int32_t * values = ids->data;
+    const int64_t   n      = tnn__root(ids)->op == GGML_OP_NONE ? ggml_nelements(ids) : 0; /* else the graph computes valid ones */
+    for (int64_t i = 0; i < n; i++) {
+        if (values[i] < 0 || values[i] >= rows) {
+            return tnn__fail(s, TNN_E_VALUE, "ids %s[%lld] = %d must be the number of a row of %s, which has %lld rows",
+                             ggml_get_name(ids), (long long) i, (int) values[i], ggml_get_name(of), (long long) rows);
+        }
+    }
+    return TNN_OK;
+}
+
+struct ggml_tensor * tnn__like_operand(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x, const char * x_arg) {
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
+    if (t != NULL && !ggml_are_same_shape(t, x)) {
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must have that of %s, %s", arg, tnn__shape(t), x_arg, tnn__shape(x));
+        return NULL;
+    }
+    return t;
 }
 
 struct ggml_tensor * tnn__per_column(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x) {

@@ -11,7 +11,11 @@ tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids) {
         return 0;
     }
     struct ggml_tensor * t = tnn__tensor(s, "table", table);
-    struct ggml_tensor * i = t != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
+    struct ggml_tensor * i = t != NULL ? tnn__ids_operand(s, "ids", ids, t->ne[1]) : NULL;
+    if (i != NULL && !ggml_is_vector(i)) {
+        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be one-dimensional", tnn__shape(i));
+        return 0;
+    }
     if (i == NULL || !tnn__want_matrix_type(s, "table", t) || !tnn__want_contiguous(s, "table", t)) {
         return 0;
     }
@@ -51,19 +55,6 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
 
 /* ------------------------------------------------------------------ checks before each compute */
 
-/* Checks that the ids of a GET_ROWS or SET_ROWS node are between 0 and rows - 1. */
-static int check_ids(tnn_session * s, const struct ggml_tensor * node, const struct ggml_tensor * ids, int64_t rows) {
-    const int32_t * values = ids->data;
-    for (int64_t i = 0; i < ids->ne[0]; i++) {
-        if (values[i] < 0 || values[i] >= rows) {
-            return tnn__fail(s, TNN_E_VALUE, "ids %s[%lld] = %d must be the number of a row of %s, which has %lld rows",
-                             ggml_get_name(ids), (long long) i,
-                             (int) values[i], ggml_get_name(node->op == GGML_OP_GET_ROWS ? node->src[0] : node), (long long) rows);
-        }
-    }
-    return TNN_OK;
-}
-
 static int compare_ids(const void * a, const void * b) {
     const int32_t x = *(const int32_t *) a, y = *(const int32_t *) b;
     return (x > y) - (x < y);
@@ -90,11 +81,11 @@ static int check_all_different(tnn_session * s, const struct ggml_tensor * ids) 
 }
 
 static int check_get_rows(tnn_session * s, const struct ggml_tensor * node) {
-    return check_ids(s, node, node->src[1], node->src[0]->ne[1]);
+    return tnn__check_ids(s, node->src[1], node->src[0], node->src[0]->ne[1]);
 }
 
 static int check_set_rows(tnn_session * s, const struct ggml_tensor * node) {
-    const int rc = check_ids(s, node, node->src[1], node->ne[1]);
+    const int rc = tnn__check_ids(s, node->src[1], node, node->ne[1]);
     return rc == TNN_OK ? check_all_different(s, node->src[1]) : rc;
 }
 

@@ -8,6 +8,7 @@
 static const struct tnn_op_rule * const TABLES[] = {
     tnn__arithmetic_rules, tnn__normalize_rules, tnn__attention_rules,     tnn__rows_rules,
     tnn__shape_rules,      tnn__copy_rules,      tnn__cross_entropy_rules, tnn__optimizer_rules,
+    tnn__layout_rules,     tnn__experts_rules,   tnn__convolution_rules,   tnn__recurrence_rules, tnn__derivatives_rules,
 };
 
 static const struct tnn_op_rule * g_by_op[GGML_OP_COUNT];

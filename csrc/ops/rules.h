@@ -34,6 +34,8 @@ struct tnn_op_rule {
 };
 
 /* The tables end with a row whose op is GGML_OP_NONE. */
+extern const struct tnn_op_rule tnn__convolution_rules[], tnn__derivatives_rules[], tnn__experts_rules[], tnn__layout_rules[],
+    tnn__recurrence_rules[];
 extern const struct tnn_op_rule tnn__arithmetic_rules[], tnn__normalize_rules[], tnn__attention_rules[], tnn__rows_rules[],
     tnn__shape_rules[], tnn__copy_rules[], tnn__cross_entropy_rules[], tnn__optimizer_rules[];
 

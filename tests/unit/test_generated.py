@@ -32,7 +32,7 @@ def test_the_generated_files_are_those_of_this_header() -> None:
 
 def test_a_new_operator_gets_its_function_its_export_and_its_type() -> None:
     declaration = "TNN_API tnn_tensor tnn_of_two(tnn_session * s, tnn_tensor a, float x); /* Return a of x. */"
-    header = read_header(TEXT.replace("/* ---- fused ----", f"{declaration}\n/* ---- fused ----"))
+    header = read_header(TEXT.replace("/* ---- experts ----", f"{declaration}\n/* ---- experts ----"))
     files = {path.relative_to(generate_tinynn.PACKAGE).as_posix(): text for path, text in generated(header).items()}
     assert (
         "def tnn_of_two(s: Session, a: Tensor, x: float) -> Tensor:\n"

@@ -43,7 +43,18 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     same_size = late([t for t, other in floats if math.prod(other) == n])
     ids = pick.choice([t for t, _, dtype in known if dtype == nn.TNN_I32] or [a])
     row, wide = pick.randrange(rows), pick.randint(1, ne[0])
+    square = late([t for t, other in floats if other[1] == ne[1]] or [a])  # for a product over ne1
+    kernel = late([t for t, other in floats if other[2] == ne[2] and other[0] <= ne[0] and other[1] <= ne[1]] or [a])
+    matrices = late([t for t, other in floats if other[0] == ne[0] and other[3] == 1] or [a])
+    scalar = late([t for t, other in floats if other == (1, 1, 1, 1)] or [a])
+    one_id = pick.choice([t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (1, 1, 1, 1)] or [ids])
+    k = pick.randint(1, ne[0])
     unary = [
+        nn.tnn_exp,
+        nn.tnn_neg,
+        nn.tnn_softplus,
+        nn.tnn_sigmoid,
+        nn.tnn_detach,
         nn.tnn_silu,
         nn.tnn_gelu,
         nn.tnn_tanh,
@@ -56,6 +67,15 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     choices: list[tuple[Any, ...]] = [
         *[(function, a) for function in unary],
         *[(function, a, repeats) for function in (nn.tnn_add, nn.tnn_sub, nn.tnn_mul) * 3],
+        (nn.tnn_div, a, repeats), (nn.tnn_repeat, repeats, a), (nn.tnn_scale_bias, a, 0.5, -1.0), (nn.tnn_l2_norm, a, 1e-6),
+        (nn.tnn_swiglu_split, a, alike), (nn.tnn_out_prod, a, square), (nn.tnn_permute, a, *pick.sample(range(4), 4)),
+        (nn.tnn_set_2d, alike, same_size, ne[0] * 4, 0), (nn.tnn_set_2d, alike, column, ne[0] * 4, row * ne[0] * 4),
+        (nn.tnn_argsort, a, pick.choice([0, 1])), (nn.tnn_top_k, a, k), (nn.tnn_mul_mat_id, matrices, a, ids), (nn.tnn_add_id, a, factor, ids),
+        (nn.tnn_im2col, kernel, a, 1, 1, pick.choice([0, 1]), 0, 1, 1, 1), (nn.tnn_conv_2d, kernel, a, 1, 1, 0, 0, 1, 1),
+        (nn.tnn_conv_1d, square, a, 1, 0, 1), (nn.tnn_ssm_conv, a, square), (nn.tnn_rms_norm_back, a, alike, 1e-5),
+        (nn.tnn_softmax_back, a, alike), (nn.tnn_silu_back, a, alike), (nn.tnn_get_rows_back, a, ids, factor),
+        (nn.tnn_rope_ext_back, a, ids, ne[0] // 2 * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
+        (nn.tnn_gated_delta_net, a, a, a, alike, column, alike), (nn.tnn_ssm_scan, *[scalar] * 6, one_id), (nn.tnn_ssm_scan, a, a, a, a, alike, alike, ids),
         (nn.tnn_scale, a, pick.choice([2.0, -0.5, 0.0])),
         (nn.tnn_matmul, a, factor), (nn.tnn_matmul, factor, a),
         (nn.tnn_rms_norm, a, column, 1e-5), (nn.tnn_layer_norm, a, column, column, 1e-5),

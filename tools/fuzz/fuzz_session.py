@@ -73,6 +73,7 @@ class Round(Arguments):
         if pick.random() < 0.9:
             nn.tnn_finalize_weights(s)
             self.tensors += [nn.tnn_input_2d_f32(s, 3, d), nn.tnn_input_1d_i32(s, 3), nn.tnn_input_1d_f32(s, 7)]
+            self.tensors += [nn.tnn_input_1d_i32(s, 1)]
 
     def map_weights(self, d: int) -> None:
         """Declare weights that are mapped from files, and one of a half dtype."""

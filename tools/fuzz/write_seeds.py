@@ -113,6 +113,87 @@ def rows() -> Program:
     return p
 
 
+def experts() -> Program:
+    p = Program()
+    matrices, bias = p.call("tnn_input_3d_f32_persistent", 3, 5, 4), p.call("tnn_input_2d_f32_persistent", 3, 5)
+    p.call("tnn_finalize_weights")
+    p.upload(matrices, RANDOM)
+    scores, x = p.call("tnn_input_2d_f32", 6, 3), p.call("tnn_input_2d_f32", 6, 4)
+    best = p.call("tnn_top_k", scores, 2)
+    y = p.call("tnn_mul_mat_id", matrices, p.call("tnn_reshape_3d", x, 4, 1, 6), best)
+    y = p.call("tnn_add_id", y, bias, best)
+    ordered = p.call("tnn_argsort", p.call("tnn_view_1d", scores, 3, 0), 1)
+    picked = p.call("tnn_get_rows", bias, ordered)
+    total = p.call("tnn_add", p.call("tnn_sum", y), p.call("tnn_sum", picked))
+    _forward(p, total)
+    return p
+
+
+def convolutions() -> Program:
+    p = Program()
+    kernel, x = p.call("tnn_input_3d_f32_persistent", 2, 3, 3), p.call("tnn_input_3d_f32_persistent", 2, 5, 6)
+    line = p.call("tnn_input_2d_f32_persistent", 3, 8)
+    p.call("tnn_finalize_weights")
+    patches = p.call("tnn_im2col", kernel, x, 2, 1, 1, 0, 1, 2, 1)
+    a = p.call("tnn_conv_2d", kernel, x, 1, 1, 1, 1, 1, 1)
+    b = p.call("tnn_conv_1d", kernel, line, 2, 1, 1)
+    c = p.call("tnn_ssm_conv", p.call("tnn_reshape_2d", line, 6, 4), p.call("tnn_input_2d_f32", 4, 3))
+    total = p.call("tnn_sum", patches)
+    for one in (a, b, c):
+        total = p.call("tnn_add", total, p.call("tnn_sum", one))
+    _forward(p, total)
+    return p
+
+
+def recurrences() -> Program:
+    p = Program()
+    state, x = p.call("tnn_input_3d_f32_persistent", 4, 3, 5), p.call("tnn_input_3d_f32_persistent", 6, 4, 3)
+    v, matrices = p.call("tnn_input_3d_f32_persistent", 5, 2, 6), p.call("tnn_input_3d_f32_persistent", 2, 6, 6)
+    p.call("tnn_finalize_weights")
+    dt, a, ids = p.call("tnn_input_2d_f32", 6, 4), p.call("tnn_input_2d_f32", 4, 1), p.call("tnn_input_1d_i32", 1)
+    b = p.call("tnn_reshape_3d", p.call("tnn_input_2d_f32", 6, 10), 5, 2, 6)
+    scanned = p.call("tnn_ssm_scan", state, x, dt, a, b, b, ids)
+    g = p.call("tnn_reshape_3d", p.call("tnn_input_2d_f32", 5, 2), 1, 2, 5)
+    ruled = p.call("tnn_gated_delta_net", v, v, v, g, g, matrices)
+    total = p.call("tnn_add", p.call("tnn_sum", scanned), p.call("tnn_sum", ruled))
+    p.call("tnn_set_output", total)
+    p.call("tnn_realize", total)
+    p.upload(ids, 0, integers=True)
+    p.raw("feed", bytes([RANDOM] * 40))
+    p.upload(ids, COUNTING, integers=True)
+    p.call("tnn_compute")
+    return p
+
+
+def derivatives() -> Program:
+    p = Program()
+    x, y = p.call("tnn_input_2d_f32_persistent", 4, 6), p.call("tnn_input_2d_f32_persistent", 4, 6)
+    p.call("tnn_finalize_weights")
+    p.upload(x, RANDOM)
+    p.upload(y, RANDOM)
+    positions = p.call("tnn_input_1d_i32", 4)
+    cube = p.call("tnn_reshape_3d", x, 6, 1, 4)
+    made = [
+        p.call("tnn_rms_norm_back", x, y, 1e-5),
+        p.call("tnn_softmax_back", x, y),
+        p.call("tnn_silu_back", x, y),
+        p.call("tnn_rope_ext_back", cube, positions, 4, *_ROPE, None, 2, 0),
+        p.call("tnn_get_rows_back", x, positions, y),
+        p.call("tnn_swiglu_split", x, y),
+        p.call("tnn_set_2d", x, p.call("tnn_input_2d_f32", 2, 3), 24, 8),
+        p.call("tnn_cont_2d", p.call("tnn_permute", cube, 2, 0, 1, 3), 4, 6),
+    ]
+    total = p.call("tnn_sum", x)
+    for one in made:
+        total = p.call("tnn_add", total, p.call("tnn_sum", one))
+    p.call("tnn_set_output", total)
+    p.call("tnn_realize", total)
+    p.raw("feed", bytes([RANDOM] * 40))
+    p.upload(positions, COUNTING, integers=True)
+    p.call("tnn_compute")
+    return p
+
+
 def without_scratch() -> Program:
     """Use only fused operators that need no scratch memory, so the scratch pointer is NULL."""
     p = Program()
@@ -358,6 +439,10 @@ SEEDS: list[Callable[[], Program]] = [
     shapes,
     attention,
     rows,
+    experts,
+    convolutions,
+    recurrences,
+    derivatives,
     without_scratch,
     training,
     training_by_sgd,

@@ -13,7 +13,7 @@ import pytest
 from session_arrays import Array, Ids, declare, fill, row_major_shape
 from toynn import Session, Tensor, TinyNNValueError
 from toynn import tinynn as nn
-from toynn.tinynn.calls import operators
+from toynn.tinynn.calls import convolution, derivatives, experts, operators, recurrence
 
 pytestmark = pytest.mark.quick
 
@@ -237,6 +237,321 @@ CASES = [
 ]
 
 
+def selective_scan(state: Array, x: Array, dt: Array, a: Array, b: Array, c: Array, ids: Ids) -> Array:
+    """Return y and the new states of Mamba's scan, flat.
+
+    The shapes are state (n, heads, dim, d), x (n, T, heads, dim), dt (n, T, heads), b and c (n, T, groups, d).
+    """
+    y, states = np.zeros(x.shape), []
+    for i, which in enumerate(ids):
+        h = state[which].copy()  # (heads, dim, d)
+        for t in range(x.shape[1]):
+            speed = np.log1p(np.exp(dt[i, t]))  # (heads,)
+            decay = np.exp(speed[:, None] * a)[:, None, :]  # (heads, 1, d or 1)
+            into, out = (np.repeat(one[i, t], x.shape[2] // one.shape[2], axis=0) for one in (b, c))  # (heads, d)
+            h = h * decay + (x[i, t] * speed[:, None])[:, :, None] * into[:, None, :]
+            y[i, t] = (h * out[:, None, :]).sum(axis=-1)
+        states.append(h)
+    return np.concatenate([y.ravel(), np.stack(states).ravel()])
+
+
+def delta_rule(q: Array, k: Array, v: Array, g: Array, beta: Array, state: Array) -> Array:
+    """Return outputs (n, T, heads, d) and new states of the gated delta rule, flat; a state is transposed: [j, i]."""
+    n, tokens, heads, d = v.shape
+    out, states = np.zeros(v.shape), np.zeros(state.shape)
+    for i in range(n):
+        for h in range(heads):
+            m = state[i, h].copy()
+            for t in range(tokens):
+                m = m * np.exp(g[i, t, h])  # columns are i
+                key, query = k[i, t, h % k.shape[2]], q[i, t, h % q.shape[2]]
+                m = m + np.outer((v[i, t, h] - m @ key) * beta[i, t, h], key)
+                out[i, t, h] = m @ query / np.sqrt(d)
+            states[i, h] = m
+    return np.concatenate([out.ravel(), states.ravel()]).reshape(-1, heads * d)
+
+
+def convolution_2d(kernel: Array, x: Array, stride: int, padding: int, dilation: int) -> Array:
+    """Return the convolution of x (n, c, h, w) with kernels (o, c, kh, kw)."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    kh, kw = kernel.shape[2:]
+    out = [(size - dilation * (k - 1) - 1) // stride + 1 for size, k in zip(x.shape[2:], (kh, kw), strict=True)]
+    y = np.zeros((x.shape[0], kernel.shape[0], *out))
+    for i in range(out[0]):
+        for j in range(out[1]):
+            rows = slice(i * stride, i * stride + dilation * (kh - 1) + 1, dilation)
+            columns = slice(j * stride, j * stride + dilation * (kw - 1) + 1, dilation)
+            y[:, :, i, j] = np.einsum("nchw,ochw->no", x[:, :, rows, columns], kernel)
+    return y
+
+
+def sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def rope_back(dy: Array, positions: Ids, base: float) -> Array:
+    return rope(dy, -positions, base, True)
+
+
+def patches(s: Session, kernel: Tensor, x: Tensor) -> Tensor:
+    one_of_four = nn.tnn_reshape_3d(s, nn.tnn_view_1d(s, kernel, 12, 0), 3, 2, 2)
+    shape = nn.tnn_detach(s, one_of_four)
+    return nn.tnn_im2col(s, shape, x, 2, 1, 1, 0, 1, 2, 1)
+
+
+def im2col_product(kernel: Array, x: Array) -> Array:
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1)))
+    windows = [[padded[:, i : i + 3 : 2, 2 * j : 2 * j + 3] for j in range(3)] for i in range(3)]
+    return np.asarray(np.einsum("ijchw,ochw->ijo", np.array(windows), kernel.reshape(4, 2, 2, 3)))
+
+
+TWO_IDS = np.array([1, 0, 2, 1, 0, 2], dtype=np.int32)
+
+
+def as_matrix(s: Session, ids: Tensor, cols: int) -> Tensor:
+    return nn.tnn_reshape_2d(s, ids, cols, nn.tnn_tensor_nelements(ids) // cols)
+
+
+CASES += [
+    Case("div", nn.tnn_div, lambda a, b: a / b, [normal(5, 8), np.abs(normal(5, 8)) + 0.5]),
+    Case(
+        "div by a row",
+        nn.tnn_div,
+        lambda a, b: a / b,
+        [normal(5, 8), np.abs(normal(8)) + 0.5],
+        differentiable=False,
+    ),
+    Case(
+        "out_prod",
+        nn.tnn_out_prod,
+        lambda a, b: np.swapaxes(b, -1, -2) @ a,
+        [normal(1, 6, 8), normal(3, 6, 5)],
+        differentiable=False,
+    ),
+    Case("scale_bias", lambda s, a: nn.tnn_scale_bias(s, a, -1.5, 0.25), lambda a: -1.5 * a + 0.25, [normal(5, 8)]),
+    Case("exp", nn.tnn_exp, np.exp, [normal(5, 8)]),
+    Case("neg", nn.tnn_neg, lambda a: -a, [normal(5, 8)]),
+    Case("softplus", nn.tnn_softplus, lambda a: np.log1p(np.exp(a)), [normal(5, 8)]),
+    Case("sigmoid", nn.tnn_sigmoid, sigmoid, [normal(5, 8)], differentiable=False),
+    Case("detach", nn.tnn_detach, lambda a: a, [normal(5, 8)], differentiable=False, atol=0),
+    Case("swiglu_split", nn.tnn_swiglu_split, lambda g, u: g * sigmoid(g) * u, [normal(5, 8), normal(5, 8)]),
+    Case(
+        "l2_norm",
+        lambda s, a: nn.tnn_l2_norm(s, a, 1e-6),
+        lambda a: a / np.sqrt((a**2).sum(axis=-1, keepdims=True)),
+        [normal(5, 8)],
+        differentiable=False,
+    ),
+    Case(
+        "repeat",
+        lambda s, a: nn.tnn_repeat(s, a, nn.tnn_input_2d_f32(s, 6, 8)),
+        lambda a: np.tile(a, (3, 2)),
+        [normal(2, 4)],
+    ),
+    Case(
+        "permute",
+        lambda s, a: nn.tnn_cont_2d(s, nn.tnn_permute(s, a, 2, 0, 1, 3), 6, 40),
+        lambda a: a.transpose(2, 0, 1).reshape(40, 6),  # axis0 = 2: dimension 0 of a becomes dimension 2
+        [normal(5, 6, 8)],
+    ),
+    Case(
+        "set_2d",
+        lambda s, a, b: nn.tnn_set_2d(s, a, b, 32, 40),
+        lambda a, b: np.concatenate([a[:1], np.concatenate([a[1:4, :2], b, a[1:4, 6:]], axis=1), a[4:]]),
+        [normal(5, 8), normal(3, 4)],
+    ),
+    Case(
+        "argsort, ascending",
+        lambda s, a: nn.tnn_argsort(s, a, 0),
+        lambda a: np.argsort(a, axis=-1, kind="stable").astype(np.float64),
+        [normal(5, 9)],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "argsort, descending",
+        lambda s, a: nn.tnn_argsort(s, a, 1),
+        lambda a: np.argsort(-a, axis=-1, kind="stable").astype(np.float64),
+        [np.array([[1.0, 3.0, 1.0, 3.0, 2.0, -np.inf, np.inf, 0.0, -0.0]])],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "top_k",
+        lambda s, a: nn.tnn_top_k(s, a, 3),
+        lambda a: np.argsort(-a, axis=-1, kind="stable")[..., :3].astype(np.float64),
+        [normal(2, 5, 9)],
+        differentiable=False,
+        atol=0,
+    ),
+    Case(
+        "get_rows of the largest",
+        lambda s, table, a: nn.tnn_get_rows(s, table, nn.tnn_view_1d(s, nn.tnn_top_k(s, a, 2), 2, 0)),
+        lambda table, a: table[np.argsort(-a[0], kind="stable")[:2]],
+        [normal(9, 4), normal(1, 9)],
+        differentiable=False,
+    ),
+    Case(
+        "mul_mat_id",
+        lambda s, w, b, ids: nn.tnn_mul_mat_id(s, w, b, as_matrix(s, ids, 2)),
+        lambda w, b, ids: np.stack([[w[e] @ b[t, 0] for e in row] for t, row in enumerate(ids.reshape(3, 2))]),
+        [normal(3, 5, 8), normal(3, 1, 8), TWO_IDS],
+        differentiable=False,
+    ),
+    Case(
+        "mul_mat_id by the largest",
+        lambda s, w, b, a: nn.tnn_mul_mat_id(s, w, b, nn.tnn_top_k(s, a, 2)),
+        lambda w, b, a: np.stack([[w[e] @ b[t, i] for i, e in enumerate(np.argsort(-a[t])[:2])] for t in range(4)]),
+        [normal(3, 5, 8), normal(4, 2, 8), normal(4, 3)],
+        differentiable=False,
+    ),
+    Case(
+        "add_id",
+        lambda s, a, b, ids: nn.tnn_add_id(s, a, b, as_matrix(s, ids, 2)),
+        lambda a, b, ids: a + b[ids.reshape(3, 2)],
+        [normal(3, 2, 8), normal(3, 8), TWO_IDS],
+        differentiable=False,
+    ),
+    Case(
+        "im2col and a product",
+        lambda s, kernel, x: nn.tnn_matmul(s, nn.tnn_reshape_2d(s, kernel, 12, 4), patches(s, kernel, x)),
+        im2col_product,
+        [normal(8, 2, 3), normal(2, 5, 6)],
+    ),
+    Case(
+        "im2col",
+        lambda s, x: nn.tnn_im2col(
+            s, nn.tnn_detach(s, nn.tnn_reshape_2d(s, nn.tnn_view_1d(s, x, 6, 0), 3, 2)), x, 1, 1, 0, 0, 1, 1, 1
+        ),
+        lambda x: np.stack([[x[i : i + 2, j : j + 3].ravel() for j in range(4)] for i in range(4)]),
+        [normal(5, 6)],
+    ),
+    Case(
+        "conv_1d",
+        lambda s, kernel, x: nn.tnn_conv_1d(s, kernel, x, 2, 1, 2),
+        lambda kernel, x: np.stack(
+            [[(np.pad(x, ((0, 0), (1, 1)))[:, 2 * j : 2 * j + 5 : 2] * k).sum() for j in range(3)] for k in kernel]
+        ),
+        [normal(4, 2, 3), normal(2, 7)],
+        differentiable=False,
+        atol=2e-2,
+    ),
+    Case(
+        "conv_2d",
+        lambda s, kernel, x: nn.tnn_conv_2d(s, nn.tnn_reshape_3d(s, kernel, 3, 2, 4), x, 2, 2, 1, 1, 1, 1),
+        lambda kernel, x: convolution_2d(kernel.reshape(1, 4, 2, 3), x[None], 2, 1, 1)[0],
+        [normal(4, 2, 3), normal(4, 5, 6)],
+        differentiable=False,
+        atol=2e-2,
+    ),
+    Case(
+        "ssm_conv",
+        nn.tnn_ssm_conv,
+        lambda x, kernel: np.stack(
+            [[[(one[c, t : t + 3] * kernel[c]).sum() for c in range(4)] for t in range(5)] for one in x]
+        ),
+        [normal(2, 4, 7), normal(4, 3)],
+        differentiable=False,
+    ),
+    Case(
+        "ssm_scan of Mamba-2",
+        lambda s, state, x, dt, a, b, c, ids: nn.tnn_ssm_scan(s, state, x, dt, a, b, c, ids),
+        lambda state, x, dt, a, b, c, ids: selective_scan(state[None], x[None], dt[None], a, b[None], c[None], ids),
+        [
+            normal(4, 3, 5),
+            normal(6, 4, 3),
+            normal(6, 4),
+            -np.abs(normal(4, 1)),
+            normal(6, 2, 5),
+            normal(6, 2, 5),
+            IDS[1:2],
+        ],
+        differentiable=False,
+    ),
+    Case(
+        "ssm_scan of Mamba-1",
+        lambda s, state, x, dt, a, b, c, ids: nn.tnn_ssm_scan(s, state, x, dt, a, b, c, ids),
+        lambda state, x, dt, a, b, c, ids: selective_scan(state[None], x[None], dt[None], a, b[None], c[None], ids),
+        [
+            normal(4, 3, 5),
+            normal(6, 4, 3),
+            normal(6, 4),
+            -np.abs(normal(4, 5)),
+            normal(6, 1, 5),
+            normal(6, 1, 5),
+            IDS[1:2],
+        ],
+        differentiable=False,
+    ),
+    Case(
+        "gated_delta_net",
+        lambda s, *operands: nn.tnn_gated_delta_net(s, *operands),
+        lambda *operands: delta_rule(*(one[None] for one in operands)),
+        [
+            normal(5, 2, 6) / 3,
+            normal(5, 4, 6) / 3,
+            normal(5, 4, 6),
+            -np.abs(normal(5, 4, 1)),
+            normal(5, 4, 1),
+            normal(4, 6, 6),
+        ],
+        differentiable=False,
+    ),
+    Case(
+        "gated_delta_net with a decay for each element",
+        lambda s, *operands: nn.tnn_gated_delta_net(s, *operands),
+        lambda *operands: delta_rule(*(one[None] for one in operands)),
+        [
+            normal(5, 2, 6) / 3,
+            normal(5, 1, 6) / 3,
+            normal(5, 2, 6),
+            -np.abs(normal(5, 2, 6)),
+            normal(5, 2, 1),
+            normal(2, 6, 6),
+        ],
+        differentiable=False,
+    ),
+    Case(
+        "rms_norm_back",
+        lambda s, dy, x: nn.tnn_rms_norm_back(s, dy, x, 1e-5),
+        lambda dy, x: (
+            (dy - x * (x * dy).mean(axis=-1, keepdims=True) / ((x**2).mean(axis=-1, keepdims=True) + 1e-5))
+            / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5)
+        ),
+        [normal(5, 8), normal(5, 8)],
+        differentiable=False,
+    ),
+    Case(
+        "softmax_back",
+        nn.tnn_softmax_back,
+        lambda dy, y: y * (dy - (y * dy).sum(axis=-1, keepdims=True)),
+        [normal(5, 7), LABELS],
+        differentiable=False,
+    ),
+    Case(
+        "silu_back",
+        nn.tnn_silu_back,
+        lambda x, dy: dy * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+        [normal(5, 8), normal(5, 8)],
+        differentiable=False,
+    ),
+    Case(
+        "rope_ext_back",
+        lambda s, dy, p: nn.tnn_rope_ext_back(s, dy, p, 8, 10000.0, 1.0, 0.0, 1.0, 32.0, 1.0),
+        lambda dy, p: rope_back(dy, p, 1e4),
+        [normal(5, 3, 8), POSITIONS],
+        differentiable=False,
+    ),
+    Case(
+        "get_rows_back",
+        lambda s, dy, ids: nn.tnn_get_rows_back(s, dy, ids, nn.tnn_input_2d_f32(s, 6, 8)),
+        lambda dy, ids: np.stack([dy[ids == row].sum(axis=0) for row in range(6)]),
+        [normal(5, 8), IDS],
+        differentiable=False,
+    ),
+]
+
+
 FACTORS = np.linspace(1.0, 4.0, 4)
 
 
@@ -271,7 +586,8 @@ def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
         for tensor, array in zip(tensors, case.operands, strict=True):
             fill(s, tensor, array)
         nn.tnn_compute(s)
-        got = nn.tnn_download(s, out).reshape(row_major_shape(out))
+        integers = nn.tnn_tensor_dtype(out) == nn.TNN_I32
+        got = (nn.tnn_download_to_int_array if integers else nn.tnn_download)(s, out).reshape(row_major_shape(out))
     assert np.squeeze(got).shape == np.squeeze(want).shape
     np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=case.atol)
 
@@ -279,7 +595,8 @@ def test_an_operator_agrees_with_its_float64_definition(case: Case) -> None:
 def test_every_operator_has_a_case() -> None:
     """A new operator needs a case with its float64 definition in CASES. The optimizer steps have separate tests."""
     called = {name for case in CASES for name in (case.build.__name__, *case.build.__code__.co_names)}
-    named = {name for name in vars(operators) if name.startswith("tnn_")}
+    modules = (operators, experts, convolution, recurrence, derivatives)
+    named = {name for module in modules for name in vars(module) if name.startswith("tnn_")}
     assert named - called == {"tnn_opt_step_adamw", "tnn_opt_step_sgd"}
 
 

@@ -46,9 +46,77 @@ def tnn_mul(s: Session, a: Tensor, b: Tensor) -> Tensor:
     return built(s, lib.tnn_mul, handle(s, "a", a), handle(s, "b", b))
 
 
+def tnn_div(s: Session, a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, element by element.
+
+    b is repeated to the shape of a; such a b has no derivative.
+    """
+    return built(s, lib.tnn_div, handle(s, "a", a), handle(s, "b", b))
+
+
+def tnn_out_prod(s: Session, a: Tensor, b: Tensor) -> Tensor:
+    """Return the product of a [m, k] and b [n, k], each k last: [m, n].
+
+    Higher dimensions of a are repeated to b's. It has no derivative.
+    """
+    return built(s, lib.tnn_out_prod, handle(s, "a", a), handle(s, "b", b))
+
+
 def tnn_scale(s: Session, a: Tensor, factor: float) -> Tensor:
     """Return a * factor."""
     return built(s, lib.tnn_scale, handle(s, "a", a), float32("factor", factor))
+
+
+def tnn_scale_bias(s: Session, a: Tensor, factor: float, bias: float) -> Tensor:
+    """Return a * factor + bias."""
+    return built(s, lib.tnn_scale_bias, handle(s, "a", a), float32("factor", factor), float32("bias", bias))
+
+
+def tnn_exp(s: Session, a: Tensor) -> Tensor:
+    """Return exp(a)."""
+    return built(s, lib.tnn_exp, handle(s, "a", a))
+
+
+def tnn_neg(s: Session, a: Tensor) -> Tensor:
+    """Return -a."""
+    return built(s, lib.tnn_neg, handle(s, "a", a))
+
+
+def tnn_softplus(s: Session, a: Tensor) -> Tensor:
+    """Return log(1 + exp(a))."""
+    return built(s, lib.tnn_softplus, handle(s, "a", a))
+
+
+def tnn_sigmoid(s: Session, a: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-a)).
+
+    ggml has no derivative for it.
+    """
+    return built(s, lib.tnn_sigmoid, handle(s, "a", a))
+
+
+def tnn_detach(s: Session, a: Tensor) -> Tensor:
+    """Return a, without passing a gradient on to it.
+
+    Operators before it that depend on a parameter still need a derivative.
+    """
+    return built(s, lib.tnn_detach, handle(s, "a", a))
+
+
+def tnn_swiglu_split(s: Session, gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up, element by element.
+
+    gate and up have the same shape.
+    """
+    return built(s, lib.tnn_swiglu_split, handle(s, "gate", gate), handle(s, "up", up))
+
+
+def tnn_l2_norm(s: Session, a: Tensor, eps: float) -> Tensor:
+    """Return a / max(eps, sqrt(sum of a^2)) over ne0.
+
+    ggml has no derivative for it.
+    """
+    return built(s, lib.tnn_l2_norm, handle(s, "a", a), float32("eps", eps))
 
 
 def tnn_silu(s: Session, a: Tensor) -> Tensor:
@@ -195,6 +263,38 @@ def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
     """Return the concatenation of one or more tensors along dimension dim; see `tnn_concat`."""
     parts_array, n = handles(s, "parts", parts)
     return built(s, lib.tnn_concat_n, parts_array, n, int32("dim", dim))
+
+
+def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
+    """Return a repeated to the shape of b, of which each size is a multiple of a's.
+
+    The values of b are not read.
+    """
+    return built(s, lib.tnn_repeat, handle(s, "a", a), handle(s, "b", b))
+
+
+def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3: int) -> Tensor:
+    """Return a view of a whose dimension axis_i is a's dimension i.
+
+    `tnn_cont_2d` makes it contiguous, as most operators need it.
+    """
+    return built(
+        s,
+        lib.tnn_permute,
+        handle(s, "a", a),
+        int32("axis0", axis0),
+        int32("axis1", axis1),
+        int32("axis2", axis2),
+        int32("axis3", axis3),
+    )
+
+
+def tnn_set_2d(s: Session, a: Tensor, b: Tensor, nb1: int, offset: int) -> Tensor:
+    """Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on.
+
+    A row of b begins nb1 bytes after the row before it.
+    """
+    return built(s, lib.tnn_set_2d, handle(s, "a", a), handle(s, "b", b), int64("nb1", nb1), int64("offset", offset))
 
 
 def tnn_transpose(s: Session, a: Tensor) -> Tensor:
