@@ -30,6 +30,8 @@ def test_the_files_without_damage_can_be_read(tmp_path: Path) -> None:
     for files in fuzz.good_folders():
         assert fuzz.read_folder(files, tmp_path) == "read"
     assert fuzz.read_ids(fuzz.good_ids(), tmp_path) == "read"
+    assert fuzz.read_mapped(fuzz.good_stored().build(), tmp_path) == "read"
+    assert fuzz.read_split(fuzz.good_split(), tmp_path) == "read"
 
 
 @many

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paths import TESTS_SUPPORT
@@ -31,9 +33,12 @@ sys.path.insert(0, str(TESTS_SUPPORT))
 from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
+from quantized import TYPES, random_bytes
 from toynn import AdamW, LoRA, RecipeOptions, TinyNNError, TinyNNMemoryError, labels
+from toynn import tinynn as nn
 from toynn.data import DataFolder
 from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_gguf, import_hf
+from toynn.interop.gguf_model import MappedGguf
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
@@ -81,6 +86,28 @@ def good_folders() -> list[Files]:
     found[1][shard] = found[1].pop("model.safetensors")
     found[1]["model.safetensors.index.json"] = json.dumps({"weight_map": dict.fromkeys(names, shard)}).encode()
     return found
+
+
+@functools.cache
+def good_stored() -> GgufBytes:
+    """Return a file with a matrix of each type. Some of its blocks have a scale that is NaN or infinite."""
+    file = tiny()
+    for kind in TYPES:
+        file = file.with_tensor(kind.name, [256, 3], int(kind), None, random_bytes(kind, 3, 0, 256).tobytes())
+    return file
+
+
+@functools.cache
+def good_split() -> Files:
+    """Return the two files of a split model."""
+    files = {}
+    for number in (0, 1):
+        file = tiny()
+        for key, value in (("no", scalar(2, number)), ("count", scalar(2, 2)), ("tensors.count", scalar(5, 11))):
+            file = file.set(f"split.{key}", value)
+        file.tensors = file.tensors[:5] if number == 0 else file.tensors[5:]
+        files[f"m-{number + 1:05}-of-00002.gguf"] = file.build()
+    return files
 
 
 def good_ids() -> bytes:
@@ -222,6 +249,36 @@ def use_as_base(path: Path) -> None:
         recipe.step([0], [0], labels.fixed_target(shape.vocab, 1, 0), AdamW().hp(1), True)
 
 
+def read_mapped(content: bytes, folder: Path) -> str:
+    """Write a GGUF file to the folder, map its tensors and compute with each matrix. Return "read" or "refused"."""
+    path = folder / "mapped.gguf"
+    path.unlink(missing_ok=True)  # an earlier one may be mapped
+    path.write_bytes(content)
+    return result_of(lambda: _products(path))
+
+
+def _products(path: Path) -> None:
+    with MappedGguf(path) as gguf, nn.Session(n_threads=1) as s:
+        weights = [gguf.whole(s, name) for name, tensor in gguf.tensors.items() if len(tensor.shape) <= 3]
+        nn.tnn_finalize_weights(s)
+        for w in weights:
+            nn.tnn_reset_for_rebuild(s)
+            x = nn.tnn_input_2d_f32(s, 2, w.ne[0])
+            nn.tnn_realize(s, nn.tnn_sum(s, nn.tnn_matmul(s, w, x)))
+            nn.upload_row_major(s, x, np.ones((2, w.ne[0])))
+            nn.tnn_compute(s)
+            nn.tnn_download(s, w)
+
+
+def read_split(files: Files, folder: Path) -> str:
+    """Write the files of a split model into the folder and read them. Return "read" or "refused"."""
+    inside = folder / "split"
+    inside.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (inside / name).write_bytes(content)
+    return result_of(lambda: import_gguf(inside / min(files)))
+
+
 def read_folder(files: Files, folder: Path) -> str:
     """Write the files of a Hugging Face folder into the folder and read them. Return "read" or "refused"."""
     inside = folder / "hf"
@@ -244,9 +301,15 @@ def read_ids(content: bytes, folder: Path) -> str:
 def run(seed: int, folder: Path) -> str:
     """Play one round. Return "read" or "refused". Raise the errors of `result_of`."""
     pick = random.Random(seed)
-    kind = pick.randrange(5)
+    kind = pick.randrange(7)
     if kind == 4:
         return read_ids(damaged(good_ids(), pick, header=24), folder)
+    if kind == 5:
+        return read_mapped(damaged(good_stored().build(), pick), folder)
+    if kind == 6:
+        split = dict(good_split())
+        name = pick.choice(list(split))
+        return read_split({**split, name: damaged(split[name], pick)}, folder)
     if kind == 0:
         return read_gguf(damaged(pick.choice(good_ggufs()), pick), folder)
     if kind == 1:
