@@ -332,7 +332,10 @@ KEYS = {
         "dimension_count is 1, but toynn needs the same size as that of the keys, 2",
     ),
     "llama.rope.freq_base": (scalar(BOOL, True), "freq_base must be one number, got True"),
-    "llama.rope.scaling.type": (scalar(STRING, "yarn"), "scaling.type is 'yarn', but toynn supports only 'none'"),
+    "llama.rope.scaling.type": (
+        scalar(STRING, "longrope"),
+        "scaling.type is 'longrope', but toynn supports only 'none', 'linear' and 'yarn'",
+    ),
     "llama.expert_count": (scalar(U32, 8), "expert_count is 8, but toynn supports only 0"),
     "llama.attention.causal": (scalar(BOOL, False), "causal is False, but toynn supports only True"),
     "llama.vocab_size": (scalar(U32, 7), "vocab_size is 7, but token_embd.weight has 6 rows"),

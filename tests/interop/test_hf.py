@@ -213,6 +213,7 @@ def test_a_folder_is_replaced_only_on_request_and_only_if_it_is_an_exported_mode
 
 # ---- config.json of other programs ----
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 PARAMETERS = {"rope_theta": 100.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
 HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
@@ -231,6 +232,8 @@ HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
         ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "type": "llama3"}}, 100.0, HF_LLAMA3),
         ({"rope_theta": ...}, 10000.0, RopeScaling.none()),
         ({"rope_scaling": {"type": "default"}}, 10000.0, RopeScaling.none()),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 10000.0, RopeScaling.linear(2.0)),
+        ({"rope_scaling": {**YARN, "beta_slow": 2}}, 10000.0, RopeScaling.yarn(4.0, 64, beta_slow=2.0)),
     ],
 )  # fmt: skip
 def test_both_forms_of_rope_settings_are_read(
@@ -271,8 +274,12 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
         ({"sliding_window": 128}, "sliding_window is 128"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_scaling.rope_type is 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type is 'linear'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "original_max_position_embeddings is missing"),
+        ({"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_scaling.mscale is 0.7, but toynn does not support it"),
+        ({"rope_scaling": {**YARN, "truncate": False}}, "rope_scaling.truncate is False"),
+        ({"rope_scaling": {**YARN, "attention_factor": 0}}, "rope_scaling.attention_factor must be a finite number"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling.rope_type is 'longrope'"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing"),
         ({"rope_scaling": {"rope_type": ["llama3"]}}, "rope_scaling.rope_type is"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor is missing"),
         ({"rope_scaling": "llama3"}, "rope_scaling must be a JSON object"),

@@ -88,6 +88,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama3 rope": {
         "n_heads": 2, "n_kv": 1, "head_dim": 10, "rope_base": 100.0, "rope_scaling": RopeScaling.llama3(**LLAMA3),
     },
+    "linear rope": {"rope_scaling": RopeScaling.linear(4.0)},
+    "yarn rope": {"n_heads": 2, "n_kv": 1, "head_dim": 32, "rope_scaling": RopeScaling.yarn(4.0, 64)},
     "qkv_bias": {"n_kv": 2, "qkv_bias": True},
     "projection lens": {"donor_d_in": 37, "untied": True},
     "everything at once": {

@@ -13,7 +13,7 @@ from gguf.quants import dequantize, quantize
 from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
+from toynn.interop.gguf_rope import ROPE_FREQS, stored_factors, write_scaling
 from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
@@ -77,7 +77,7 @@ def export_gguf(
             _write_description(writer, plain, _name_of(model, path, name))
             _write_config(writer, plain, file_type)
             write_gguf_tokenizer(writer, plain, notes)
-            factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
+            factors = stored_factors(plain.shape)
             if factors is not None:
                 writer.add_tensor(ROPE_FREQS, factors)
                 tensors[ROPE_FREQS] = "F32"

@@ -47,9 +47,11 @@ _ONLY = {
     "llama.logit_scale": 1.0,
     "llama.embedding_scale": 1.0,
     "llama.residual_scale": 1.0,
-    "llama.rope.scaling.type": "none",
-    "llama.rope.scaling.factor": 1.0,
     "llama.rope.scaling.attn_factor": 1.0,
+    "llama.rope.scaling.yarn_ext_factor": 1.0,
+    "llama.rope.scaling.yarn_attn_factor": 1.0,
+    "llama.rope.scaling.yarn_beta_fast": 32.0,
+    "llama.rope.scaling.yarn_beta_slow": 1.0,
     "llama.rope.scale_linear": 1.0,
     "llama.use_parallel_residual": False,
     "llama.tensor_data_layout": "Meta AI original pth",
@@ -58,7 +60,7 @@ _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
     "rope.freq_base", "attention.layer_norm_rms_epsilon", "vocab_size", "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
+    "rope.scaling.finetuned", "rope.scaling.type", "rope.scaling.factor",
 )  # fmt: skip
 
 

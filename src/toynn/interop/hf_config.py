@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from toynn.arguments import integer
+from toynn.arguments import integer, positive
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.shape import ModelShape
@@ -36,6 +37,11 @@ _DEFAULTS = {  # defaults of LlamaConfig, for keys that are missing in config.js
     "rope_interleaved": False,
 }
 _ARCHITECTURE = "LlamaForCausalLM"
+_SCALING_KEYS = {
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}  # the keys that each rope_type needs
 _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 
 
@@ -87,11 +93,13 @@ def ids_of(model: TrainedModel) -> dict[str, Any]:
 
 def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
     scaling = cfg.rope_scaling
-    if scaling.kind in ("linear", "yarn"):
-        raise TinyNNValueError(f"rope_scaling.kind = {scaling.kind!r} cannot be exported")
-    for name in ("freq_scale", "attn_factor"):
+    if scaling.kind == "yarn":
+        return _yarn_of(scaling)
+    for name in ("attn_factor", *(() if scaling.kind == "linear" else ("freq_scale",))):
         if (value := getattr(scaling, name)) != 1.0:
             raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be 1")
+    if scaling.kind == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
     factors = scaling.freq_factors(cfg.head_dim, cfg.rope_base)
     if factors is None:
         return None
@@ -108,6 +116,19 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
         "high_freq_factor": scaling.high_freq,
         "original_max_position_embeddings": scaling.orig_max_pos,
     }
+
+
+def _yarn_of(scaling: RopeScaling) -> dict[str, Any]:
+    if scaling.ext_factor != 1.0:
+        raise TinyNNValueError(f"rope_scaling.ext_factor = {scaling.ext_factor!r} cannot be exported: it must be 1")
+    described = {
+        "rope_type": "yarn",
+        "factor": scaling.factor,
+        "original_max_position_embeddings": scaling.orig_max_pos,
+        "beta_fast": scaling.beta_fast,
+        "beta_slow": scaling.beta_slow,
+    }
+    return described if scaling.attn_factor == 1.0 else {**described, "attention_factor": scaling.amplitude}
 
 
 def shape_of(content: Any) -> ModelShape:
@@ -175,13 +196,30 @@ def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
     kind = rules.get("rope_type", "default")
     if kind == "default":
         return base, RopeScaling.none()
-    if kind != "llama3":
-        raise FileFormatError(f"{where}.rope_type is {_shown(kind)}, but toynn supports only 'llama3' and 'default'")
-    keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    for key in keys:
+    if not isinstance(kind, str) or kind not in _SCALING_KEYS:
+        raise FileFormatError(
+            f"{where}.rope_type is {_shown(kind)}, but toynn supports only 'default', 'linear', 'yarn' and 'llama3'"
+        )
+    for key in _SCALING_KEYS[kind]:
         if rules.get(key) is None:
             raise FileFormatError(f"the key {where}.{key} is missing")
-    return base, RopeScaling.llama3_hf(*(rules[key] for key in keys))
+    numbers = [rules[key] for key in _SCALING_KEYS[kind]]
+    if kind == "yarn":
+        return base, _yarn(rules, where)
+    return base, (RopeScaling.linear if kind == "linear" else RopeScaling.llama3_hf)(*numbers)
+
+
+def _yarn(rules: dict[str, Any], where: str) -> RopeScaling:
+    for key, only in (("mscale", None), ("mscale_all_dim", None), ("truncate", True)):
+        if (value := rules.get(key, only)) != only:
+            raise FileFormatError(f"{where}.{key} is {_shown(value)}, but toynn does not support it")
+    beta_fast, beta_slow = _given(rules, "beta_fast", 32.0), _given(rules, "beta_slow", 1.0)
+    scaling = RopeScaling.yarn(
+        rules["factor"], rules["original_max_position_embeddings"], beta_fast=beta_fast, beta_slow=beta_slow
+    )
+    if (amplitude := rules.get("attention_factor")) is None:
+        return scaling
+    return replace(scaling, attn_factor=positive(f"{where}.attention_factor", amplitude) / scaling.amplitude)
 
 
 def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
