@@ -35,7 +35,7 @@ def test_the_files_without_damage_can_be_read(tmp_path: Path) -> None:
 
 
 @many
-@given(which=st.integers(0, 6), share=st.floats(0, 1, exclude_max=True))
+@given(which=st.integers(0, 7), share=st.floats(0, 1, exclude_max=True))
 def test_a_gguf_file_cut_anywhere_is_refused(
     which: int, share: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

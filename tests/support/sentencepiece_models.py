@@ -59,7 +59,8 @@ def lists_of(content: bytes, **changes: Any) -> SentencePieceBpe:
 
 def model_of(lists: SentencePieceBpe, **changes: Any) -> TrainedModel:
     """Return a model with random weights and this tokenizer."""
-    model = make("tied", tokens=write_sentencepiece(lists), vocab=len(lists.tokens), n_layers=1, **changes)
+    options = {"vocab": len(lists.tokens), "n_layers": 1, **changes}
+    model = make("tied", tokens=write_sentencepiece(lists), **options)
     return dataclasses.replace(model, bos_id=1, eos_id=2)
 
 

@@ -34,6 +34,7 @@ from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
 from quantized import TYPES, random_bytes
+from sentencepiece_models import lists_of, model_of, parsed, trained
 from toynn import AdamW, LoRA, RecipeOptions, TinyNNError, TinyNNMemoryError, labels
 from toynn import tinynn as nn
 from toynn.data import DataFolder
@@ -69,18 +70,22 @@ def good_ggufs() -> list[bytes]:
             found.append(path.read_bytes())
         export_toy(make("llama3 rope"), path, overwrite=True)
         found.append(path.read_bytes())
+        export_gguf(model_of(lists_of(trained())), path, overwrite=True)
+        found.append(path.read_bytes())
     return found
 
 
 @functools.cache
 def good_folders() -> list[Files]:
-    """Return undamaged folders; the weights of the second folder are in shards."""
+    """Return undamaged folders; the weights of the second are in shards, the third has a tokenizer.model."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in ("qkv_bias", "llama3_hf rope"):
             folder = export_hf(make(name, n_layers=1), Path(temporary) / name)
             found.append({path.name: path.read_bytes() for path in folder.iterdir()})
     header_end = 8 + struct.unpack("<Q", found[1]["model.safetensors"][:8])[0]
+    found.append({**found[0], "tokenizer.model": trained(vocab_size=500)})
+    del found[2]["tokenizer.json"], found[2]["tokenizer_config.json"]
     names = [key for key in json.loads(found[1]["model.safetensors"][8:header_end]) if key != "__metadata__"]
     shard = "model-00001-of-00001.safetensors"
     found[1][shard] = found[1].pop("model.safetensors")
@@ -141,20 +146,30 @@ def damaged(content: bytes, pick: random.Random, header: int = 4000) -> bytes:
     return content
 
 
+def tiny_pieces() -> GgufBytes:
+    """Return `tiny` with a SentencePiece tokenizer."""
+    file = tiny().set("tokenizer.ggml.model", scalar(8, "llama"))
+    file = file.set("tokenizer.ggml.tokens", array(8, ["<unk>", "<s>", "a", "b", "ab", "\u2581"]))
+    file = file.set("tokenizer.ggml.token_type", array(5, [2, 3, 1, 1, 1, 1]))
+    return file.set("tokenizer.ggml.scores", array(6, [0.0, 0.0, -3.0, -2.0, -1.0, -4.0]))
+
+
 def hostile_gguf(pick: random.Random) -> bytes:
     """Return a file that has the correct form, with some wrong values."""
-    file: GgufBytes = pick.choice([tiny(), tiny(2), of_toy(by_head=False), of_toy(by_head=True)])
+    file: GgufBytes = pick.choice([tiny(), tiny(2), tiny_pieces(), of_toy(by_head=False), of_toy(by_head=True)])
     for _ in range(pick.choice([1, 1, 2, 4])):
         key = pick.choice([*(str(key) for key, _ in file.values), "llama.attention.head_count_kv", "general.alignment",
                            "llama.vocab_size", "llama.attention.key_length", "tokenizer.ggml.tokens", "split.count",
-                           "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre",
+                           "tokenizer.ggml.token_type", "tokenizer.ggml.scores", "tokenizer.ggml.merges",
+                           "tokenizer.ggml.pre",
                            "toy.ggml_native", "toy.checkpoint_format", "llama.rope.scaling.type",
                            "llama.rope.scaling.factor"])  # fmt: skip
         word = pick.choice(HOSTILE_INTEGERS)
         value = pick.choice([
             None, scalar(10, word), scalar(4, word % 2**32), scalar(5, word % 2**31), scalar(6, float(word)),
             scalar(7, True), scalar(8, pick.choice(["llama", "gpt2", "gpt-2", "linear", "", "\0", "x" * 300])),
-            array(8, ["a", "b", "", "a"]), array(5, [1, 2, 3]), array(8, ["a b", "c"], word), array(9, [], 3),
+            array(8, ["a", "b", "", "a"]), array(5, [1, 2, 3]), array(6, [0.0, float("nan"), -1.0, -1.0, 1e30, -1e30]),
+            array(8, ["a b", "c"], word), array(9, [], 3),
             array(pick.randrange(13), [], word),
         ])  # fmt: skip
         if pick.random() < 0.5:
@@ -202,6 +217,25 @@ def changed_safetensors(content: bytes, pick: random.Random) -> bytes:
     n = struct.unpack("<Q", content[:8])[0]
     header = changed_json(content[8 : 8 + n], pick)
     return struct.pack("<Q", len(header)) + header + content[8 + n :]
+
+
+def changed_model(content: bytes, pick: random.Random) -> bytes:
+    """Return a tokenizer.model that has the correct form, with some wrong values."""
+    model = parsed(content)
+    for _ in range(pick.choice([1, 1, 2, 4])):
+        piece, other = pick.choice(model.pieces), pick.choice(model.pieces)
+        owner, field, value = pick.choice([
+            (piece, "score", pick.choice([other.score, float("nan"), float("inf"), 1e30])),
+            (piece, "type", pick.randrange(1, 7)),
+            (piece, "piece", pick.choice(["", "\0", "x" * 300, other.piece, piece.piece * 2, "<0x41>"])),
+            (model.trainer_spec, "model_type", pick.randrange(1, 5)),
+            (model.trainer_spec, "bos_id", pick.choice(HOSTILE_INTEGERS) % 2**31),
+            (model.normalizer_spec, "remove_extra_whitespaces", True),
+            (model.normalizer_spec, "precompiled_charsmap", pick.randbytes(pick.randrange(600))),
+        ])  # fmt: skip
+        setattr(owner, field, value)
+    written: bytes = model.SerializeToString()
+    return written
 
 
 # ---- reading ----
@@ -320,6 +354,8 @@ def run(seed: int, folder: Path) -> str:
         files[name] = damaged(files[name], pick, header=2000)
     elif name.endswith(".json"):
         files[name] = changed_json(files[name], pick)
+    elif name.endswith(".model"):
+        files[name] = changed_model(files[name], pick)
     else:
         files[name] = changed_safetensors(files[name], pick)
     return read_folder(files, folder)

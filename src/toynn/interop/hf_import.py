@@ -12,24 +12,33 @@ import numpy.typing as npt
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of
-from toynn.interop.hf_settings import check_agreement, read_settings
+from toynn.interop.hf_settings import (
+    TOKENIZER_CONFIG,
+    check_agreement,
+    json_object_of,
+    read_settings,
+    without_class,
+)
+from toynn.interop.hf_tokenizer_model import converted_model
 from toynn.interop.safetensors_header import StoredTensor, stored_tensors
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import EMBEDDING, FEWEST_PER_LAYER, HF_OUTPUT, foreign_weights_of, weights_of
 from toynn.storage.json_files import read_json
-from toynn.storage.regular_files import open_regular, path_of
+from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointer
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 CONFIG, WEIGHTS, INDEX, TOKENIZER = "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
+MODEL = "tokenizer.model"  # the file of a SentencePiece model, read if there is no tokenizer.json
 _LARGEST_TOKENIZER = 1 << 28  # bytes
 
 
 def import_hf(folder: Path) -> TrainedModel:
     """Return the model in a Hugging Face folder of the class LlamaForCausalLM.
 
-    Reads config.json, the weights (one safetensors file, or several with an index) and, if they exist, tokenizer.json,
-    tokenizer_config.json, generation_config.json, chat_template.jinja and the license in README.md.
+    Reads config.json, the weights (one safetensors file, or several with an index) and, if they exist, tokenizer.json
+    (or tokenizer.model), tokenizer_config.json, generation_config.json, chat_template.jinja and the license in
+    README.md.
     Weights in F32, F16 and BF16 become f32.
 
     Raises:
@@ -68,7 +77,9 @@ def import_hf(folder: Path) -> TrainedModel:
         raise FileFormatError(
             f"{stored[head].path}: {head} must equal the embedding, because config.json sets tie_word_embeddings"
         )
-    tokenizer = _tokenizer(folder, shape.vocab)
+    tokenizer, from_model = _tokenizer(folder, shape.vocab)
+    if from_model:  # the class would use other rules than the tokenizer.json that an export writes
+        settings = without_class(settings)
     with naming(folder):
         return TrainedModel(
             shape,
@@ -156,19 +167,25 @@ def _read(stored: dict[str, StoredTensor], name: str) -> npt.NDArray[np.float32]
             raise FileFormatError(f"tensor {name!r}: {error}") from None
 
 
-def _tokenizer(folder: Path, vocab: int) -> bytes | None:
-    if not (folder / TOKENIZER).exists():
-        return None
-    with naming(folder), open_regular(folder / TOKENIZER) as file:
+def _tokenizer(folder: Path, vocab: int) -> tuple[bytes | None, bool]:
+    """Return the tokenizer.json of a folder, and whether it was made from a tokenizer.model."""
+    name = TOKENIZER if (folder / TOKENIZER).exists() else MODEL
+    if not (folder / name).exists():
+        return None, False
+    with naming(folder), open_regular(folder / name) as file:
         if (size := os.fstat(file.fileno()).st_size) > _LARGEST_TOKENIZER:
-            raise FileFormatError(f"{TOKENIZER} has {size} bytes, but the limit is {_LARGEST_TOKENIZER}")
+            raise FileFormatError(f"{name} has {size} bytes, but the limit is {_LARGEST_TOKENIZER}")
         content = file.read(size)
         try:
+            if name == MODEL:
+                refuse_lfs_pointer(content)
+                config, added = (json_object_of(folder / one) for one in (TOKENIZER_CONFIG, "added_tokens.json"))
+                content = converted_model(content, config, added, vocab)
             tokenizer = parsed_tokenizer(content)
             needed = ids_needed(tokenizer)
         except TinyNNValueError as error:
-            raise FileFormatError(f"{TOKENIZER}: {error}") from None
+            raise FileFormatError(f"{name}: {error}") from None
         if needed > vocab:
-            raise FileFormatError(f"{TOKENIZER} has {needed} token ids, but the model has only {vocab}")
+            raise FileFormatError(f"{name} has {needed} token ids, but the model has only {vocab}")
     check_agreement(folder, tokenizer)
-    return content
+    return content, name == MODEL

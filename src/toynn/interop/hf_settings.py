@@ -5,6 +5,7 @@ toynn uses only the tokens that end a text. The other settings are kept with the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,8 @@ TEMPLATE, README = "chat_template.jinja", "README.md"
 _LARGEST = 1 << 20  # the largest size of a kept setting in bytes
 # Keys that are not kept: tokenizer.json contains them too, or they name files, or code that transformers would run.
 _DERIVED = ("added_tokens_decoder", "auto_map", "name_or_path", "tokenizer_file", "chat_template")
+# Keys that only a class for a tokenizer.model uses.
+_OF_CLASS = ("tokenizer_class", "legacy", "sp_model_kwargs", "use_default_system_prompt", "add_prefix_space")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config")
 _LICENSE = re.compile(r"^license: *[\"']?([A-Za-z0-9._-]+)[\"']? *$", re.MULTILINE)
 
@@ -35,7 +38,7 @@ def read_settings(folder: Path, config: dict[str, Any], vocab: int) -> tuple[lis
 
     End tokens are those of config.json, then those that only generation_config.json has. Raises FileFormatError.
     """
-    generation, tokenizer = _object(folder / GENERATION_CONFIG), _object(folder / TOKENIZER_CONFIG)
+    generation, tokenizer = json_object_of(folder / GENERATION_CONFIG), json_object_of(folder / TOKENIZER_CONFIG)
     with naming(folder / "config.json"):
         begins, ends, pads = (token_ids_of(config, vocab, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     with naming(folder / GENERATION_CONFIG):
@@ -90,7 +93,7 @@ def check_agreement(folder: Path, tokenizer: Tokenizer) -> None:
 
     transformers would then add tokens to the tokenizer, or use other ids than toynn.
     """
-    content = _object(folder / TOKENIZER_CONFIG)
+    content = json_object_of(folder / TOKENIZER_CONFIG)
     with naming(folder / TOKENIZER_CONFIG):
         added = content.get("added_tokens_decoder") or {}
         if not isinstance(added, dict):
@@ -119,7 +122,15 @@ def _token_text(key: str, described: Any) -> str:
     return text
 
 
-def _object(path: Path) -> dict[str, Any]:
+def without_class(settings: ForeignSettings) -> ForeignSettings:
+    """Return the settings without the class of the tokenizer, so that transformers uses only its tokenizer.json."""
+    config = json_object("tokenizer_config", settings.tokenizer_config)
+    kept = {key: value for key, value in config.items() if key not in _OF_CLASS}
+    return dataclasses.replace(settings, tokenizer_config=json.dumps(kept) if kept else "")
+
+
+def json_object_of(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; {} if the file does not exist. Raises FileFormatError."""
     if not path.exists():
         return {}
     content = read_json(path)

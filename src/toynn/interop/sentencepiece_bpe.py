@@ -21,27 +21,28 @@ BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 # ---- the rules that put a space before a text ----
 
-_ESCAPE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+ESCAPE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _PREPEND = {"type": "Prepend", "prepend": SPACE}
-_DOUBLE = {"type": "Replace", "pattern": {"Regex": rf"\A{SPACE}"}, "content": SPACE * 2}
+DOUBLE = {"type": "Replace", "pattern": {"Regex": rf"\A{SPACE}"}, "content": SPACE * 2}
 _AFTER_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 
-def _metaspace(scheme: str) -> dict[str, Any]:
+def metaspace(scheme: str) -> dict[str, Any]:
+    """Return the pre-tokenizer, as in tokenizer.json, that puts a space before a text."""
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
 
 
 # Where a space is put: "each" part of the text between special tokens, as llama.cpp and SentencePiece do; "first" only
 # at the start of the text; "always" before each part that does not begin with a space; "none".
 _RULES: dict[str, tuple[list[Any], list[Any]]] = {
-    "each": ([_PREPEND, _ESCAPE], []),
-    "first": ([], [_metaspace("first")]),
-    "always": ([], [_metaspace("always")]),
-    "none": ([_ESCAPE], []),
+    "each": ([_PREPEND, ESCAPE], []),
+    "first": ([], [metaspace("first")]),
+    "always": ([], [metaspace("always")]),
+    "none": ([ESCAPE], []),
 }
 PREFIXES = tuple(_RULES)
 # llama.cpp treats these texts as special tokens, whatever type they have in the file.
-_ENDS = frozenset(
+_ENDS: frozenset[str] = frozenset(
     (
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
         "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
@@ -51,12 +52,12 @@ _ENDS = frozenset(
 _ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 # Other ways to write the same rules, as transformers does.
 _OTHER_RULES: list[tuple[str, list[Any], list[Any]]] = [
-    ("each", [_ESCAPE, _DOUBLE], [_metaspace("always")]),
-    ("first", [_ESCAPE], [_metaspace("first")]),
-    ("always", [_ESCAPE], [_metaspace("always")]),
-    ("none", [_ESCAPE], [_AFTER_SPACES]),
-    ("none", [_ESCAPE], [_metaspace("never")]),
-    ("none", [], [_metaspace("never")]),
+    ("each", [ESCAPE, DOUBLE], [metaspace("always")]),
+    ("first", [ESCAPE], [metaspace("first")]),
+    ("always", [ESCAPE], [metaspace("always")]),
+    ("none", [ESCAPE], [_AFTER_SPACES]),
+    ("none", [ESCAPE], [metaspace("never")]),
+    ("none", [], [metaspace("never")]),
 ]
 _UNESCAPE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -114,8 +115,10 @@ def read_sentencepiece(content: bytes, vocab: int) -> SentencePieceBpe:
     return SentencePieceBpe(tokens, numbers, kinds, prefix, *tokens_around(tokenizer), normalized)
 
 
-def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
+def write_sentencepiece(spm: SentencePieceBpe, *, by_text: bool = True) -> bytes:
     """Return the tokenizer.json of a tokenizer from a GGUF file, without unused tokens that never occur in a text.
+
+    by_text: tokens with certain texts, such as </s>, are special tokens whatever their type, as in llama.cpp.
 
     Raises FileFormatError if the lists do not describe a SentencePiece BPE tokenizer, or if tokens have equal scores.
     """
@@ -126,8 +129,9 @@ def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
                 f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
             )
     vocabulary.pop("", None)  # llama.cpp ignores a token without text
-    added, unknown = _added(spm, vocabulary)
-    pieces = _pieces(spm, vocabulary)
+    ends = _ENDS if by_text else frozenset()
+    added, unknown = _added(spm, vocabulary, ends)
+    pieces = _pieces(spm, vocabulary, ends)
     has_bytes = _missing_byte(pieces) is None
     _name_bytes(vocabulary, pieces)
     merges = merges_by_score(pieces)
@@ -141,8 +145,8 @@ def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": _sequence("normalizers", normalizers),
-        "pre_tokenizer": _sequence("pretokenizers", pre_tokenizers),
+        "normalizer": sequence("normalizers", normalizers),
+        "pre_tokenizer": sequence("pretokenizers", pre_tokenizers),
         "post_processor": template(*([(spm.tokens[i], i) for i in ids] for ids in (spm.before, spm.after))),
         "decoder": decoder(strips=spm.prefix != "none"),
         "model": {
@@ -162,7 +166,9 @@ def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
     return text.encode("utf-8")
 
 
-def _added(spm: SentencePieceBpe, vocabulary: dict[str, int]) -> tuple[list[dict[str, Any]], str | None]:
+def _added(
+    spm: SentencePieceBpe, vocabulary: dict[str, int], ends: frozenset[str]
+) -> tuple[list[dict[str, Any]], str | None]:
     """Return the added tokens, as in tokenizer.json, and the token for unknown characters."""
     added = []
     unknown: str | None = None
@@ -174,17 +180,17 @@ def _added(spm: SentencePieceBpe, vocabulary: dict[str, int]) -> tuple[list[dict
             if unknown is not None:
                 raise FileFormatError(f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN")
             unknown = token
-        if kind in _ADDED or token in _ENDS:
+        if kind in _ADDED or token in ends:
             special = kind != TokenType.USER_DEFINED
             added.append(added_token(i, token, special=special, normalized=i in spm.normalized))
     return added, unknown
 
 
-def _pieces(spm: SentencePieceBpe, vocabulary: dict[str, int]) -> dict[str, float]:
+def _pieces(spm: SentencePieceBpe, vocabulary: dict[str, int], ends: frozenset[str]) -> dict[str, float]:
     """Return the scores of the tokens that are pieces of text."""
     pieces = {}
     for token, i in vocabulary.items():
-        if spm.kinds[i] in _ADDED or token in _ENDS:
+        if spm.kinds[i] in _ADDED or token in ends:
             continue
         if math.isnan(spm.scores[i]):
             raise FileFormatError(f"the score of the token {i}, {token!r:.60}, is not a number")
@@ -230,7 +236,8 @@ def _name_bytes(vocabulary: dict[str, int], pieces: dict[str, float]) -> None:
                 vocabulary[one], pieces[one] = vocabulary.pop(name), pieces.pop(name)
 
 
-def _sequence(key: str, rules: Sequence[Any]) -> dict[str, Any] | None:
+def sequence(key: str, rules: Sequence[Any]) -> dict[str, Any] | None:
+    """Return rules that are applied one after the other, as in tokenizer.json."""
     if len(rules) > 1:
         return {"type": "Sequence", key: list(rules)}
     return rules[0] if rules else None

@@ -1,0 +1,169 @@
+"""Turn the tokenizer.model of a Hugging Face folder without tokenizer.json into a tokenizer.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+from gguf import TokenType
+
+from toynn.errors import FileFormatError
+from toynn.interop.sentencepiece_bpe import (
+    DOUBLE,
+    ESCAPE,
+    SPACE,
+    SentencePieceBpe,
+    metaspace,
+    sequence,
+    write_sentencepiece,
+)
+from toynn.interop.sentencepiece_model import BPE, SentencePieceModel, parsed_model
+from toynn.text.tokenizer_json import parsed_tokenizer
+
+# What SentencePiece removes if remove_extra_whitespaces is set: spaces at both ends, and all but one of several. At the
+# end it also removes the character that stands for a space.
+_REMOVE_SPACES = [
+    {"type": "Replace", "pattern": {"Regex": rf"\A +|[ {SPACE}]+\z"}, "content": ""},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+]
+
+
+def converted_model(content: bytes, config: dict[str, Any], added: dict[str, Any], vocab: int) -> bytes:
+    """Return the tokenizer.json of a tokenizer.model. Each text gets the ids of sentencepiece, and of transformers if
+    its class is TokenizersBackend.
+
+    config, added: the content of tokenizer_config.json and added_tokens.json; {} if there is no such file. A space is
+    put before each part of a text between special tokens; only before the text if `legacy` is false. A begin token is
+    added unless `add_bos_token` is false, an end token if `add_eos_token` is true.
+
+    Raises FileFormatError if the file is damaged or has a setting that the tokenizers library cannot apply.
+    """
+    model = parsed_model(content, vocab)
+    _check_supported(model)
+    symbols = [token for token, kind in zip(model.tokens, model.kinds, strict=True) if kind == TokenType.USER_DEFINED]
+    lists = _lists(model, config, added, vocab)
+    described = json.loads(write_sentencepiece(lists, by_text=False))
+    normalizers = [_described_charsmap(model.charsmap)] * bool(model.charsmap) + _REMOVE_SPACES * model.removes_spaces
+    if symbols and model.prefix:
+        _keep_whole(described, symbols, lists.prefix)
+    if normalizers:
+        rules = described["normalizer"]
+        rules = rules["normalizers"] if rules and rules["type"] == "Sequence" else [rules] * (rules is not None)
+        described["normalizer"] = sequence("normalizers", [*normalizers, *rules])
+    if not model.byte_fallback:
+        described["model"]["byte_fallback"] = False
+    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
+    return text.encode("utf-8")
+
+
+def _check_supported(model: SentencePieceModel) -> None:
+    """Raise FileFormatError for a setting that the tokenizers library cannot apply; the message names it."""
+    if model.model_type != BPE:
+        kind = {1: "unigram", 3: "word", 4: "char"}.get(model.model_type, str(model.model_type))
+        raise FileFormatError(
+            f"its model_type is {kind}, but toynn reads only bpe; save the tokenizer with transformers, which writes a "
+            "tokenizer.json"
+        )
+    for name, value, only in (
+        ("treat_whitespace_as_suffix", model.suffix, False),
+        ("escape_whitespaces", model.escapes, True),
+    ):
+        if value != only:
+            raise FileFormatError(f"its {name} is {value}, but toynn supports only {only}")
+    if (
+        model.charsmap and not model.removes_spaces
+    ):  # the tokenizers library maps the two characters of a line end as one
+        raise FileFormatError(
+            "it has a precompiled_charsmap without remove_extra_whitespaces, which toynn does not support"
+        )
+    if TokenType.UNUSED in model.kinds:
+        unused = model.tokens[model.kinds.index(TokenType.UNUSED)]
+        raise FileFormatError(f"its piece {unused!r:.60} is of the type UNUSED, which toynn does not support")
+
+
+def _described_charsmap(content: bytes) -> dict[str, Any]:
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode("ascii")}
+
+
+def _keep_whole(described: dict[str, Any], symbols: list[str], prefix: str) -> None:
+    """Let the user-defined pieces of the model be tokens wherever they stand, after the space before the text is put.
+
+    As added tokens they would divide the text before, and each part would get a space.
+    """
+    described["added_tokens"] = [one for one in described["added_tokens"] if one["content"] not in symbols]
+    pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    described["normalizer"] = sequence("normalizers", [ESCAPE, DOUBLE] if prefix == "each" else [ESCAPE])
+    scheme = "always" if prefix == "each" else "first"
+    described["pre_tokenizer"] = sequence("pretokenizers", [metaspace(scheme), split])
+    described["model"]["ignore_merges"] = True
+
+
+def _lists(model: SentencePieceModel, config: dict[str, Any], added: dict[str, Any], vocab: int) -> SentencePieceBpe:
+    """Return the pieces with the added tokens of the folder. An id without a token is unused."""
+    tokens, scores, kinds = list(model.tokens), list(model.scores), list(model.kinds)
+    found = _added_tokens(config, added, vocab)
+    size = max([len(tokens), *(i + 1 for i in found)])
+    for i in range(len(tokens), size):
+        tokens.append(f"[PAD{i}]")
+        scores.append(0.0)
+        kinds.append(int(TokenType.UNUSED))
+    for i, (text, kind) in found.items():
+        if kinds[i] != TokenType.UNKNOWN:
+            kinds[i] = kind
+        tokens[i] = text
+    around = [
+        _token_around(tokens, config, "bos", adds=True, default=model.bos_id),
+        _token_around(tokens, config, "eos", adds=False, default=model.eos_id),
+    ]
+    legacy = config.get("legacy", True)
+    prefix = "none" if not model.prefix else "first" if legacy is False else "each"
+    return SentencePieceBpe(tokens, scores, kinds, prefix, *around)
+
+
+def _token_around(tokens: list[str], config: dict[str, Any], name: str, *, adds: bool, default: int) -> list[int]:
+    """Return the id of the bos or the eos token, if it is put around a text. default: its id in the tokenizer.model."""
+    wanted = config.get(f"add_{name}_token", adds)
+    if not isinstance(wanted, bool):
+        raise FileFormatError(f"add_{name}_token must be true or false, got {wanted!r:.60}")
+    named = config.get(f"{name}_token")
+    text = named.get("content") if isinstance(named, dict) else named
+    if not wanted or (text is None and not 0 <= default < len(tokens)):
+        return []
+    if text is None:
+        return [default]
+    if text not in tokens:
+        raise FileFormatError(f"{name}_token is {text!r:.60}, but tokenizer.model has no such token")
+    return [tokens.index(text)]
+
+
+def _added_tokens(config: dict[str, Any], added: dict[str, Any], vocab: int) -> dict[int, tuple[str, int]]:
+    """Return text and type of the added tokens of the two files, by id."""
+    found: dict[int, tuple[str, int]] = {}
+    for text, i in added.items():
+        if type(i) is not int or not 0 <= i < vocab:
+            raise FileFormatError(
+                f"added_tokens.json gives {text!r:.60} the id {i!r:.60}, but the model has {vocab} ids"
+            )
+        found[i] = (text, int(TokenType.USER_DEFINED))
+    decoder = config.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict):
+        raise FileFormatError(f"added_tokens_decoder must be a JSON object, got {decoder!r:.60}")
+    for key, one in decoder.items():
+        i = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
+        if not 0 <= i < vocab:
+            raise FileFormatError(f"added_tokens_decoder has the id {key!r:.20}, but the model has {vocab} ids")
+        described: dict[str, Any] = one if isinstance(one, dict) else {}
+        content = described.get("content")
+        if not isinstance(content, str) or not content:
+            raise FileFormatError(f"added_tokens_decoder.{i} must have the text of a token, got {one!r:.60}")
+        for option in ("lstrip", "rstrip", "single_word"):
+            if described.get(option):
+                raise FileFormatError(f"added_tokens_decoder.{i} sets {option}, which toynn does not support with a "
+                                      "tokenizer.model; save the tokenizer with transformers, which writes a "
+                                      "tokenizer.json")  # fmt: skip
+        kind = TokenType.CONTROL if described.get("special") else TokenType.USER_DEFINED
+        found[i] = (content, int(kind))
+    return found
