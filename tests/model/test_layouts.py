@@ -45,7 +45,7 @@ def test_each_layout_of_the_options_is_an_object() -> None:
 
 def test_a_weight_name_is_spelled_in_one_module() -> None:
     stems = {row.name.rsplit(".", 1)[0] for row in (*GLOBAL_ROWS, *LAYER_ROWS)} - {"output"}
-    spelled = re.compile(rf"[\"'.](?:{'|'.join(map(re.escape, stems))})\.(?:weight|bias|head_)")
+    spelled = re.compile(rf"(?:[\"']|[0-9}}]\.)(?:{'|'.join(map(re.escape, stems))})\.(?:weight|bias|head_)")
     found = {path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py") if spelled.search(path.read_text("utf-8"))}
     assert found == {"model/weights.py"}
 

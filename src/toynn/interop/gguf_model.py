@@ -158,8 +158,8 @@ class MappedGguf(GgufModel):
     For each session:
 
         with MappedGguf(path) as gguf, Session() as s:
-            q = gguf.rows(s, "blk.0.attn_q.weight", head * d_head, d_head)  # [d_model, d_head]
-            norm = gguf.whole(s, "output_norm.weight")
+            q = gguf.rows(s, name_of_q, head * d_head, d_head)  # [d_model, d_head]
+            norm = gguf.whole(s, name_of_norm)
             tnn_finalize_weights(s)
 
     The rows of one head of q, k or v are a byte range of the file. Their order within a head is that of the file:
