@@ -2,13 +2,23 @@
 #include "ops/operands.h"
 #include "ops/rules.h"
 
+/* An f32 operand without gaps. tnn__f32_operand also takes a view of one row whose nb1 is larger; these operators use nb1. */
+static struct ggml_tensor * dense(tnn_session * s, const char * arg, tnn_tensor h) {
+    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
+    if (t != NULL && t->nb[1] != (size_t) t->ne[0] * sizeof(float)) {
+        tnn__fail(s, TNN_E_VALUE, "%s is a view with nb1 = %zu, longer than its row; make it contiguous with tnn_cont_2d", arg, t->nb[1]);
+        return NULL;
+    }
+    return t;
+}
+
 tnn_tensor tnn_ssm_conv(tnn_session * s, tnn_tensor x, tnn_tensor kernel) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t = tnn__f32_operand(s, "x", x);
-    struct ggml_tensor * k = t != NULL ? tnn__rows_operand(s, "kernel", kernel) : NULL;
-    if (k == NULL) {
+    struct ggml_tensor * t = dense(s, "x", x);
+    struct ggml_tensor * k = t != NULL ? dense(s, "kernel", kernel) : NULL;
+    if (k == NULL || !tnn__want_matrix(s, "kernel", k)) {
         return 0;
     }
     if (t->ne[3] != 1 || t->ne[1] != k->ne[1] || t->ne[0] < k->ne[0]) {
@@ -21,7 +31,7 @@ tnn_tensor tnn_ssm_conv(tnn_session * s, tnn_tensor x, tnn_tensor kernel) {
 
 /* An f32 operand of that shape. A negative size in ne means any. */
 static struct ggml_tensor * shaped(tnn_session * s, const char * arg, tnn_tensor h, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
-    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
+    struct ggml_tensor * t = dense(s, arg, h);
     const int64_t ne[GGML_MAX_DIMS] = { ne0, ne1, ne2, ne3 };
     for (int i = 0; t != NULL && i < GGML_MAX_DIMS; i++) {
         if (ne[i] >= 0 && t->ne[i] != ne[i]) {
@@ -37,7 +47,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t_s = tnn__f32_operand(s, "state", state);
+    struct ggml_tensor * t_s = dense(s, "state", state);
     struct ggml_tensor * t_x = t_s != NULL ? shaped(s, "x", x, t_s->ne[1], t_s->ne[2], -1, -1) : NULL;
     if (t_x == NULL) {
         return 0;
@@ -46,7 +56,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
     struct ggml_tensor * t_dt = shaped(s, "dt", dt, heads, n_tokens, n_seqs, 1);
     struct ggml_tensor * t_a  = t_dt != NULL ? shaped(s, "a", a, -1, heads, 1, 1) : NULL;
     struct ggml_tensor * t_b  = t_a != NULL ? shaped(s, "b", b, d_state, -1, n_tokens, n_seqs) : NULL;
-    struct ggml_tensor * t_c  = t_b != NULL ? tnn__like_operand(s, "c", c, t_b, "b") : NULL;
+    struct ggml_tensor * t_c  = t_b != NULL ? shaped(s, "c", c, d_state, t_b->ne[1], n_tokens, n_seqs) : NULL;
     struct ggml_tensor * t_i  = t_c != NULL ? tnn__index_operand(s, "ids", ids) : NULL;
     if (t_i == NULL) {
         return 0;
@@ -88,7 +98,7 @@ tnn_tensor tnn_gated_delta_net(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
-    struct ggml_tensor * t_v = tnn__f32_operand(s, "v", v);
+    struct ggml_tensor * t_v = dense(s, "v", v);
     struct ggml_tensor * t_q = t_v != NULL ? per_head(s, "q", q, t_v) : NULL;
     struct ggml_tensor * t_k = t_q != NULL ? per_head(s, "k", k, t_v) : NULL;
     struct ggml_tensor * t_g = t_k != NULL ? shaped(s, "g", g, -1, t_v->ne[1], t_v->ne[2], t_v->ne[3]) : NULL;

@@ -96,6 +96,19 @@ def test_computed_ids_are_refused_where_each_compute_must_check_them(s: Session)
         nn.tnn_fused_cross_entropy(s, table, ids, -1)
 
 
+def test_the_recurrences_refuse_a_row_with_a_longer_stride(s: Session) -> None:
+    """ggml's kernels use the stride of a single row, which other operators ignore."""
+    nn.tnn_finalize_weights(s)
+    x, one = nn.tnn_input_2d_f32(s, 4, 4), nn.tnn_input_1d_f32(s, 1)
+    row, ids = nn.tnn_view_2d(s, x, 2, 1, 16, 0), nn.tnn_input_1d_i32(s, 1)
+    with pytest.raises(TinyNNValueError, match="tnn_ssm_conv: x is a view with nb1 = 16, longer than its row"):
+        nn.tnn_ssm_conv(s, row, one)
+    with pytest.raises(TinyNNValueError, match="tnn_ssm_scan: state is a view with nb1 = 16"):
+        nn.tnn_ssm_scan(s, row, one, one, one, one, one, ids)
+    with pytest.raises(TinyNNValueError, match="tnn_gated_delta_net: v is a view with nb1 = 16"):
+        nn.tnn_gated_delta_net(s, row, row, row, one, one, one)
+
+
 # ---- order ----
 
 
