@@ -117,7 +117,7 @@ struct tnn_session {
 /* Starts a call: clears the error, and checks that the session belongs to this process. If not, sets the error and
  * returns false. */
 bool tnn__enter(tnn_session * s, const char * call);
-/* Records an error of the session, or of the thread if s is NULL, and returns its code. */
+/* Records the error of a call on s, and returns its code. If s is NULL, the error belongs to the calling thread. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif

@@ -121,7 +121,8 @@ static void on_log(enum ggml_log_level level, const char * text, void * data) {
     (void) data;
 }
 
-/* Sets up the process once. If memory runs out, returns false with an error of the thread; the next call tries again. */
+/* Sets up the process once. If memory runs out, sets the error that tnn_last_error(NULL) returns, and returns
+ * false; the next call tries again. */
 static bool set_up_process(void) {
     static bool fork_handlers;
     if (!fork_handlers && pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {

@@ -83,7 +83,8 @@ TNN_API int32_t tnn_available_cores(void);
 TNN_API int64_t tnn_available_memory(void);
 
 /* ---- session ---- A session owns the weights, and one graph at a time over them. */
-/* Return a new session; kind 0 is the CPU. On failure return NULL; tnn_last_error(NULL) has the error of the thread. */
+/* Return a new session; kind 0 is the CPU. On failure return NULL; then tnn_last_error(NULL) returns the
+ * message in this thread. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
 /* Return a new session on the device with that number; the CPU has only device 0. Fails as tnn_session_new does. */
 TNN_API tnn_session * tnn_session_new_on(int32_t kind, int32_t device);
@@ -500,8 +501,8 @@ TNN_API int tnn_compute(tnn_session * s);
 /* Build a second forward graph, of out, from nodes appended before or after tnn_realize. Then nothing can be appended.
  * Only one of the two graphs has memory: at first the first one. */
 TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
-/* Give the memory to the first forward graph. The values of the other graph's inputs and results are lost, so upload the
- * inputs again; weights keep theirs. Does nothing if the first graph has the memory already. */
+/* Give the memory to the first forward graph. All inputs and results lose their values, so upload the inputs of the
+ * first graph before its next compute. Weights keep their values. Does nothing if the graph already has the memory. */
 TNN_API int tnn_switch_a(tnn_session * s);
 TNN_API int tnn_switch_b(tnn_session * s); /* Give the memory to the second forward graph, as tnn_switch_a does. */
 TNN_API int tnn_compute_b(tnn_session * s); /* Run the second forward graph. Fails as tnn_compute does. */

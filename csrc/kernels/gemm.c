@@ -60,7 +60,7 @@ int tnn_gemm_use_kernel(const char * name) {
     return TNN_E_VALUE;
 }
 
-/* ------------------------------------------------------------------ a row or two */
+/* ------------------------------------------------------------------ products with one or two rows */
 
 /* Continues the sums of eight columns, whose elements are contiguous, with n elements along k. The order of the sum is that of a tile. */
 static v8f go_on(v8f sum, const float * a, const float * const column[V8_LANES], int64_t n) {

@@ -27,7 +27,7 @@ static struct sigaction g_below[2];   /* the action before ours: the handler rea
 static atomic_int       g_which;      /* the one that is in use */
 static atomic_uintptr_t g_page_size;
 
-/* ------------------------------------------------------------------ the handler: it calls only what is safe in one */
+/* ------------------------------------------------------------------ the signal handler: it calls only async-signal-safe functions */
 
 /* Replaces the pages from the address to the end of its range. False: no range contains it, or the system refuses. */
 static bool replace(uintptr_t address) {

@@ -25,7 +25,7 @@ from toynn import tinynn as nn
 
 HEADER = read_header.HEADER.read_text(encoding="utf-8")
 FUZZ = ROOT / "tools" / "fuzz"
-BY_HAND = "".join((FUZZ / name).read_text(encoding="utf-8") for name in ("array_calls.c", "journeys.c"))
+BY_HAND = "".join((FUZZ / name).read_text(encoding="utf-8") for name in ("array_calls.c", "call_sequences.c"))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_an_input_can_make_every_call_of_the_header() -> None:
     names = {name for name in dir(_tinynn.lib) if callable(getattr(_tinynn.lib, name))}
     assert names > {"tnn_session_new", "tnn_add", "tnn_train_step"}
     assert {call.name for call in write_calls.calls_of(HEADER)} == names
-    assert set(write_calls.table(HEADER)) == names | set(write_calls.JOURNEYS)
+    assert set(write_calls.table(HEADER)) == names | set(write_calls.CALL_SEQUENCES)
     by_hand = {call.name for call in write_calls.calls_of(HEADER) if not write_calls.is_generated(call)} | set(
-        write_calls.JOURNEYS
+        write_calls.CALL_SEQUENCES
     )
     assert set(re.findall(r"^void call_(\w+)\(", BY_HAND, flags=re.MULTILINE)) == by_hand
 
@@ -94,7 +94,7 @@ def write_calls_end() -> str:
 def test_the_calls_of_the_seeds_succeed(programs: list[Path], seeds: list[str]) -> None:
     """Only downloads of tensors that are not outputs are refused.
 
-    tools/fuzz/journeys.c tries such downloads on purpose.
+    tools/fuzz/call_sequences.c tries such downloads on purpose.
     """
     assert len(seeds) == len(write_seeds.SEEDS) > 10
     for seed in seeds:

@@ -148,7 +148,7 @@ def test_weights_with_another_dtype_are_refused(run: Path, dtype: str) -> None:
         load_checkpoint(run)
 
 
-# ---- best ----
+# ---- the best checkpoint ----
 
 
 def test_a_best_checkpoint_after_latest_is_reset_when_the_run_resumes(data: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ CASES = [
         "n_threads = 400",
         "resource.setrlimit(resource.RLIMIT_AS, unlimited); nn.tnn_session_set_n_threads(s, 1); good(r, True)",
     ),
-    # ---- order ----
+    # ---- calls in a wrong order ----
     Case("step before realize", "r = FromScratch()", "good(r, True)", "SessionError", "realize", "r.realize(CFG, OPTS); good(r, True)"),
     Case("step after close", STEP + "; r.close()", "good(r)", "SessionError", "realize", "r.realize(CFG, OPTS); good(r, True)"),
     Case("realize twice", STEP, "r.realize(CFG, OPTS)", "SessionError", "realized", STILL),

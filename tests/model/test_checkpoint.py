@@ -104,9 +104,9 @@ def test_a_kill_at_any_file_system_call_loses_nothing(data: Path, tmp_path: Path
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    kills, moments = (int(word) for word in done.stdout.split() if word.isdigit())
-    assert moments >= 40
-    assert kills > moments
+    kills, last_change = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert last_change >= 40
+    assert kills > last_change
 
 
 # ---- refused files and arguments ----

@@ -146,7 +146,7 @@ def test_training_without_matplotlib_says_how_to_get_plots(data: Path, tmp_path:
     assert done.stdout.endswith(f"toynn report '{run}'\n")
 
 
-# ---- the journey ----
+# ---- all commands in order ----
 
 
 def test_prepare_train_evaluate_and_generate_work_together(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_gradient_equals_a_finite_difference() -> None:
         assert (sides[1] - sides[0]) / (2 * step) == pytest.approx(size, rel=2e-3)
 
 
-# ---- the start ----
+# ---- initial values ----
 
 
 def scalar_start(seed: int, scale: float, n: int) -> list[float]:
@@ -262,7 +262,7 @@ def test_something_that_is_no_base_is_refused(recipe: LoRA) -> None:
         recipe.realize({}, variant.cfg, RANK, options(variant))
 
 
-# ---- the engine's calls ----
+# ---- adapters in the engine ----
 
 
 def test_adapters_that_are_not_trained_are_part_of_the_model() -> None:

@@ -212,7 +212,7 @@ def test_a_donor_of_every_type_is_dequantized(recipe: WarmStart, tmp_path: Path,
     np.testing.assert_array_equal(recipe.ws_cache.download_weight("token_embd.weight"), values[:23])
 
 
-# ---- the engine's call ----
+# ---- upload_donor ----
 
 
 def test_upload_donor_checks_its_arguments() -> None:

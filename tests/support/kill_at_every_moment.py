@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="Kill only at every Nth moment.")
+    parser.add_argument("--every", type=int, default=1, help="Kill only at every Nth change.")
     options = parser.parse_args()
     whole, run = options.folder / "whole", options.folder / "run"
     if in_a_process(lambda: start_or_resume(options.data, whole)) != 0:
@@ -129,7 +129,7 @@ def main() -> None:
             raise SystemExit(f"moment {moment}: the third process failed")
         if outcome(run) != expected:
             raise SystemExit(f"moment {moment}: another curve, other weights, another best, or other files")
-    print(f"{kills} kills at {moment - options.every} moments")
+    print(f"{kills} kills, the last one before change {moment - options.every}")
 
 
 if __name__ == "__main__":

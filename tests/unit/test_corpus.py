@@ -241,7 +241,7 @@ def test_no_two_characters_of_a_story_share_a_name() -> None:
         assert len({person.name for person in cast}) == len(cast)
 
 
-# ---- the machinery ----
+# ---- the code that writes the stories ----
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def test_an_unknown_kernel_is_refused_by_name() -> None:
 def products(rows: int, k: int, ms: list[int], bias: bool, n_threads: int, seed: int) -> list[bytes]:
     """Return the results of all products of these sizes, with operands in every orientation.
 
-    The forward product is x W^T (+ bias) (+ add). The backward products are dy W, as one chain through all weights,
-    and dy^T x, which is added to the existing gradient if a weight is used twice.
+    The forward product is x W^T (+ bias) (+ add). The backward products are dy W, whose sum over all weights is one
+    chain of fused multiply-adds, and dy^T x, which is added to the existing gradient if a weight is used twice.
     """
     draw = np.random.default_rng(seed)
 

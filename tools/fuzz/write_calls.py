@@ -43,8 +43,8 @@ BY_HAND = {
     "tnn_last_error_code", "tnn_gemm_kernel_at", "tnn_row_size", "tnn_type_name",
 }  # fmt: skip
 COMPUTES = {"tnn_compute", "tnn_compute_b", "tnn_compute_backward"}
-# Complete sequences of calls that tools/fuzz/journeys.c adds, because random single calls rarely form them.
-JOURNEYS = ["use_session", "feed", "look", "finish_forward", "finish_backward"]
+# Complete sequences of calls that tools/fuzz/call_sequences.c adds, because random single calls rarely form them.
+CALL_SEQUENCES = ["use_session", "feed", "look", "finish_forward", "finish_backward"]
 
 
 def calls_of(header: str) -> list[Call]:
@@ -84,13 +84,13 @@ def body_of(call: Call) -> str:
 
 def table(header: str) -> list[str]:
     """Return the names of everything that an input can call, in the order of their numbers."""
-    return [*(call.name for call in calls_of(header)), *JOURNEYS]
+    return [*(call.name for call in calls_of(header)), *CALL_SEQUENCES]
 
 
 def write(header: str, folder: Path) -> None:
     """Write array_calls.h and calls.c into the folder."""
     calls = calls_of(header)
-    by_hand = [*(call.name for call in calls if not is_generated(call)), *JOURNEYS]
+    by_hand = [*(call.name for call in calls if not is_generated(call)), *CALL_SEQUENCES]
     declared = "".join(f"void call_{name}(struct decoder * d);\n" for name in by_hand)
     (folder / "array_calls.h").write_text('#include "decoder.h"\n\n' + declared, encoding="utf-8")
     rows = "".join(f'    {{ "{name}", call_{name} }},\n' for name in table(header))

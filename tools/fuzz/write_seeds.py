@@ -24,7 +24,7 @@ PLAIN = read_header(HEADER.read_text(encoding="utf-8")).plain_operators
 
 
 def _weight(p: Program, *ne: int, moments: bool = True) -> Handle:
-    """Declare a parameter [ne0] or [ne0, ne1] and then its moments, in the order that tools/fuzz/journeys.c expects."""
+    """Declare a parameter [ne0] or [ne0, ne1] and then its moments, in the order that call_sequences.c expects."""
     name = "tnn_input_1d_f32_persistent" if len(ne) == 1 else "tnn_input_2d_f32_persistent"
     w = p.call(name, *ne[::-1])
     if moments:

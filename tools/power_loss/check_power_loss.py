@@ -156,7 +156,7 @@ def essential(tree: Tree) -> Tree:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="Check only workloads whose name contains TEXT.")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="Build states only at every Nth moment.")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="Check only every Nth sync and the end.")
     parser.add_argument("--perform", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.perform:

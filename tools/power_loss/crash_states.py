@@ -35,7 +35,7 @@ class Limits:
     Attributes:
         exhaustive: if a moment has at most this number of choices, all of them are built.
         random: number of random choices of names, of each file, and of combinations, of a larger moment.
-        every: build states only at every Nth moment.
+        every: build states only before every Nth sync that makes a change durable, and at the end.
     """
 
     exhaustive: int = 2048

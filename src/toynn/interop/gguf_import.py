@@ -100,7 +100,7 @@ def import_gguf(path: Path) -> TrainedModel:
 
 
 def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
-    """Return the shape of a model, and whether it is one of toy, with the rows of q and k in halves.
+    """Return the shape of a model, and whether toy wrote its file. If so, the rows of q and k are in toynn's order.
 
     Everything but the tokenizer is checked. Raises FileFormatError, without the path, for a model that toynn does not
     support.

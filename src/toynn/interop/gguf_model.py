@@ -163,7 +163,7 @@ class MappedGguf(GgufModel):
             tnn_finalize_weights(s)
 
     The rows of one head of q, k or v are a byte range of the file. Their order within a head is that of the file:
-    halves if `values.flag("toy.ggml_native", False)`, else interleaved (`toynn.interop.rope_order`). `read` returns
+    "halves" if `values.flag("toy.ggml_native", False)`, else "interleaved" (`toynn.interop.rope_order`). `read` returns
     a tensor as f32. A session keeps the mapping until it is closed, also after this object is closed.
     """
 

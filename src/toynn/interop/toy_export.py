@@ -22,7 +22,7 @@ _UINT32_MAX = 2**32 - 1
 def export_toy(
     model: TrainedModel, path: Path, *, run_id: str = "", step: int = 0, overwrite: bool = False
 ) -> GgufExport:
-    """Write a model as a GGUF file for toy: float32, rows of q and k in halves, without a tokenizer.
+    """Write a model as a GGUF file for toy: float32, the rows of q and k in toynn's order, without a tokenizer.
 
     The keys and tensors are those of toy's own checkpoints, in the same order. A size of the heads other than
     d_model / n_heads and RoPE scaling add the keys that toy's reader knows. A projection lens is folded into the

@@ -25,7 +25,9 @@ SCALING_KEYS = tuple(
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
-    """Return whether toy wrote the file, with the rows of q and k in halves. names: the names of the file's tensors.
+    """Return whether toy wrote the file. If so, the rows of q and k are in toynn's order.
+
+    names: the names of the file's tensors.
 
     Raises FileFormatError for a file of toy in a layout that toynn does not read.
     """

@@ -17,8 +17,8 @@ from toynn.tinynn import Session, Tensor
 class StoredWeights(ABC):
     """The weights of a base in its own types.
 
-    interleaved: the rows of q and k are in the order of llama.cpp, in which RoPE rotates neighbouring rows. Otherwise
-        they are in halves, as in toynn.
+    interleaved: whether RoPE pairs row 2i of a head of q and k with row 2i + 1, as in the GGUF files of llama.cpp.
+        Otherwise it pairs row i with row i + d_head/2, as everywhere else in toynn.
     """
 
     interleaved: bool
@@ -45,7 +45,7 @@ class Base(Initialised, ABC):
 
     @abstractmethod
     def values(self, weight: Weight) -> FloatArray:
-        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in halves."""
+        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in toynn's order."""
 
     @abstractmethod
     def stored(self, copy: bool) -> StoredWeights | None:

@@ -45,8 +45,10 @@ class RopeScaling(Initialised):
         0.0, "share of the unscaled angles that is mixed in, from 0 to 1 (yarn); with yarn, 0 means 1"
     )
     attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
-    beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens stay unchanged (yarn)")
-    beta_slow: float = documented(1.0, "pairs with fewer turns in orig_max_pos tokens are divided by factor (yarn)")
+    beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens keep their frequency (yarn)")
+    beta_slow: float = documented(
+        1.0, "pairs with fewer turns in orig_max_pos tokens get their frequency divided by factor (yarn)"
+    )
 
     def __init__(
         self,

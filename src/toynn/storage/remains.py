@@ -71,7 +71,7 @@ def _remove_remains(path: Path, parent: int) -> None:
 
 
 def _lock(folder: int, kind: int) -> bool:
-    """Lock an open folder and return True, or return False if another process holds a lock against this one."""
+    """Lock an open folder and return True, or return False if a lock of another process prevents it."""
     try:
         fcntl.flock(folder, kind | fcntl.LOCK_NB)
     except OSError:  # also a file system without locks; remains then stay

@@ -139,7 +139,7 @@ class TunedModel(SeqNames):
 
         self._declare(shape, options, EVERYTHING, fill, oversubscribe)
 
-    # ---- on a base ----
+    # ---- weights of a base ----
 
     def realize_for_full_finetune(
         self,
@@ -317,7 +317,7 @@ class TunedModel(SeqNames):
             raise TinyNNValueError(f"buf must have n = {n} numbers, got {values.size}")
         layout.parameters.upload(EMBEDDING, values.reshape(vocab, width))
 
-    # ---- the common part ----
+    # ---- steps that several realize calls share ----
 
     def _require_unrealized(self) -> None:
         if self.realized:

@@ -44,15 +44,15 @@ class FromScratch(Recipe):
 
     @property
     def fs_t_loss(self) -> Tensor | None:
-        """The loss in the training graph; None before realize, as the two below."""
+        """The loss in the training graph; None before `realize`."""
         return self._t_loss
 
     @property
     def fs_t_labels(self) -> Tensor | None:
-        """The labels, an input of the training graph."""
+        """The labels, an input of the training graph; None before `realize`."""
         return self._t_labels
 
     @property
     def fs_t_hp(self) -> Tensor | None:
-        """The hyperparameters, an input of the training graph."""
+        """The hyperparameters, an input of the training graph; None before `realize`."""
         return self._t_hp

@@ -67,15 +67,15 @@ class LoRA(Recipe):
 
     @property
     def lora_t_loss(self) -> Tensor | None:
-        """The loss in the training graph; None before realize, as the two below."""
+        """The loss in the training graph; None before `realize`."""
         return self._t_loss
 
     @property
     def lora_t_labels(self) -> Tensor | None:
-        """The labels (T*B, vocab), an input of the training graph."""
+        """The labels (T*B, vocab), an input of the training graph; None before `realize`."""
         return self._t_labels
 
     @property
     def lora_t_hp(self) -> Tensor | None:
-        """The hyperparameters (7,), an input of the training graph."""
+        """The hyperparameters (7,), an input of the training graph; None before `realize`."""
         return self._t_hp

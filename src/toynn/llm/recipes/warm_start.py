@@ -109,15 +109,15 @@ class WarmStart(Recipe):
 
     @property
     def ws_t_loss(self) -> Tensor | None:
-        """The loss in the training graph; None before build, as the two below."""
+        """The loss in the training graph; None before `build`."""
         return self._t_loss
 
     @property
     def ws_t_labels(self) -> Tensor | None:
-        """The labels, an input of the training graph."""
+        """The labels, an input of the training graph; None before `build`."""
         return self._t_labels
 
     @property
     def ws_t_hp(self) -> Tensor | None:
-        """The hyperparameters, an input of the training graph."""
+        """The hyperparameters, an input of the training graph; None before `build`."""
         return self._t_hp

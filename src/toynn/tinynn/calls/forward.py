@@ -47,8 +47,8 @@ def tnn_realize_b(s: Session, out: Tensor) -> None:
 def tnn_switch_a(s: Session) -> None:
     """Give the memory to the first forward graph.
 
-    The values of the other graph's inputs and results are lost, so upload the inputs again; weights keep theirs. Does
-    nothing if the first graph has the memory already.
+    All inputs and results lose their values, so upload the inputs of the first graph before its next compute. Weights
+    keep their values. Does nothing if the graph already has the memory.
     """
     status(s, lib.tnn_switch_a)
 

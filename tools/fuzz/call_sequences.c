@@ -1,4 +1,4 @@
-/* journeys.c - sequences of calls that random single calls rarely form, such as a whole training step. Each call may be refused. */
+/* call_sequences.c - sequences of calls that random single calls rarely form, such as a whole training step. Each call may be refused. */
 #include "array_calls.h"
 
 #include <stdlib.h>
