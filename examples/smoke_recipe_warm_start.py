@@ -32,7 +32,12 @@ LEARNING = 0.95  # it learns if the last loss is below this share of the first o
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init", choices=("warm", "scratch"), default="warm", help="first embedding (default: warm)")
+    parser.add_argument(
+        "--init",
+        choices=("warm", "scratch"),
+        default="warm",
+        help="initial embedding; warm: the donor's, scratch: random (default: warm)",
+    )
     parser.add_argument("--steps", type=int, default=20, help="number of training steps (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of donor and model (default: 0)")
     return parser.parse_args()

@@ -10,7 +10,7 @@
 bool tnn__is_half_cast(const struct ggml_tensor * t);
 /* The number of tensors that tnn__backward_expand may add to those of ggml for a graph. */
 int64_t tnn__half_product_tensors(const struct ggml_cgraph * graph);
-/* ggml_build_backward_expand, for graphs that tnn__check_differentiable accepts. */
+/* Calls ggml_build_backward_expand for graphs that tnn__check_differentiable accepts. */
 void tnn__backward_expand(tnn_session * s, struct ggml_cgraph * graph);
 
 #endif

@@ -33,7 +33,7 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
         return 0;
     }
     if (p->ne[0] != t->ne[2]) {
-        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld]: one for each ne2 of %s, of shape %s",
+        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld], the ne2 of %s, of shape %s",
                   tnn__shape(p), (long long) t->ne[2], arg, tnn__shape(t));
         return 0;
     }

@@ -15,9 +15,9 @@ tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor * t, enum ggml_type type);
 /* Checks that t is f32, f16 or bf16. */
 bool tnn__want_float_type(tnn_session * s, const char * arg, const struct ggml_tensor * t);
-/* f32, f16, bf16, or a quantized type that ggml multiplies with f32 (tnn__is_matrix_type) */
+/* Checks that t is f32, f16, bf16, or of a quantized type that ggml multiplies with f32 (tnn__is_matrix_type). */
 bool tnn__want_matrix_type(tnn_session * s, const char * arg, const struct ggml_tensor * t);
-/* Not quantized: its elements can be addressed */
+/* Checks that t is not quantized, so that single elements can be addressed. */
 bool tnn__want_elements(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tensor * t);

@@ -1,4 +1,4 @@
-/* ops/optimizer.h - operands of optimizer steps, checked as those of tinynn.h's tnn_opt_step_adamw. */
+/* ops/optimizer.h - operands of optimizer steps, checked like those of tinynn.h's tnn_opt_step_adamw. */
 #ifndef TNN_OPTIMIZER_H
 #define TNN_OPTIMIZER_H
 

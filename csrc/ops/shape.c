@@ -108,15 +108,14 @@ static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, co
         if (ne[i] < 1 || ne[i] > TNN_MAX_ELEMENTS / n) {
             tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit: the sizes must be at least 1 and their product %lld, "
                                       "the number of "
-                      "elements of a", i, (long long) ne[i], (long long) ggml_nelements(t));
+                      "elements of the tensor a", i, (long long) ne[i], (long long) ggml_nelements(t));
             return false;
         }
         n *= ne[i];
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but it must have as many as a, of shape %s: %lld",
-                  (long long) n, tnn__shape(t),
-                  (long long) ggml_nelements(t));
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but the tensor a, of shape %s, has %lld",
+                  (long long) n, tnn__shape(t), (long long) ggml_nelements(t));
         return false;
     }
     return true;
@@ -177,7 +176,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
     }
     if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
         tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the "
-                                  "size of a", (long long) nb1,
+                                  "size of the tensor a", (long long) nb1,
                   (long long) size, (long long) size, (long long) (ne0 * size));
         return NULL;
     }
@@ -188,7 +187,7 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
         return NULL;
     }
     if (ne1 - 1 > (all - offset - ne0 * size) / nb1 || all - offset < ne0 * size) {
-        tnn__fail(s, TNN_E_VALUE, "the view must end inside a, of shape %s, got ne0 = %lld, ne1 = %lld, nb1 = %lld, "
+        tnn__fail(s, TNN_E_VALUE, "the view must end inside the tensor a, of shape %s, got ne0 = %lld, ne1 = %lld, nb1 = %lld, "
                                   "offset = %lld", tnn__shape(t),
                   (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
         return NULL;

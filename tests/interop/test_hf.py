@@ -435,7 +435,7 @@ def test_tokenizers_that_do_not_fit_are_refused(folder: Path) -> None:
         ({"eos_token": 7}, "eos_token must be the text of a token, got 7"),
         (
             {"added_tokens_decoder": {"0": {"content": "<end>"}}},
-            "gives '<end>' the id 0, but in tokenizer.json it is that of '<|endoftext|>'",
+            "gives '<end>' the id 0, but tokenizer.json gives this id to '<|endoftext|>'",
         ),
         ({"added_tokens_decoder": {"511": {"content": "<end>"}}}, "the id 511, which tokenizer.json does not have"),
         ({"added_tokens_decoder": {"x": {"content": "<end>"}}}, "the id x, which tokenizer.json does not have"),

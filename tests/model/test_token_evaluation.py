@@ -109,7 +109,7 @@ def test_the_losses_on_the_line_agree_with_the_oracle(ids: tuple[Path, list[int]
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"b": make("tied")}, TinyNNValueError, "b: its shape must be that of a, but n_kv is 2 in a and 4 in b"),
+        ({"b": make("tied")}, TinyNNValueError, "b must have the shape of model a, but n_kv is 2 in a and 4 in b"),
         ({"a": 3}, TinyNNTypeError, "model must be a path"),
         ({"alphas": []}, TinyNNValueError, "alphas must have 1 to 10000 numbers, got 0"),
         ({"alphas": np.array(1.0)}, TinyNNTypeError, "alphas must be a sequence of numbers"),

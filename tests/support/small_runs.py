@@ -74,7 +74,7 @@ def final_bytes(run: Path) -> dict[str, bytes]:
 
 
 def bytes_of(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return weights and moments of a checkpoint that a training wrote."""
+    """Return the weights and moments of a checkpoint of a run."""
     assert checkpoint.training is not None
     return {
         name: values.tobytes() for name, values in {**checkpoint.model.weights, **checkpoint.training.moments}.items()

@@ -41,8 +41,8 @@ def load(
 def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str = "path") -> Checkpoint:
     """Read the model at a path that `load` accepts, and return it as a `Checkpoint`.
 
-    name: the name of the argument that contains the path, for messages. Raises the errors of `load` that concern path
-    and which.
+    name: the name of the argument that contains the path, for messages. Raises the errors of `load` for the path
+    and for `which`.
     """
     path = path_of(name, path)
     one_of("which", which, WHICH)
@@ -57,7 +57,8 @@ def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str
         return load_checkpoint(path, which)
     if which != "latest":
         raise TinyNNValueError(
-            f"which = {which!r} needs a run, but {path} is {_NAMES[kind]}, which contains one model; leave out which"
+            f"which = {which!r} needs a run, but {path} is {_NAMES[kind]}, which contains one model; "
+            "leave out the argument 'which'"
         )
     from toynn.interop import import_gguf, import_hf  # these need the extra toynn[interop]
 

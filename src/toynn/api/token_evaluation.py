@@ -107,7 +107,9 @@ def lmc(
     one, other = _values(a), _values(b)
     for field in fields(one.shape):
         if (was := getattr(one.shape, field.name)) != (now := getattr(other.shape, field.name)):
-            raise TinyNNValueError(f"b: its shape must be that of a, but {field.name} is {was!r} in a and {now!r} in b")
+            raise TinyNNValueError(
+                f"b must have the shape of model a, but {field.name} is {was!r} in a and {now!r} in b"
+            )
     losses = []
     with _ids_of(data, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
         for alpha in points:

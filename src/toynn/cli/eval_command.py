@@ -25,7 +25,7 @@ from toynn.storage.text_files import read_text
 @click.argument("text", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
               help="Tokens that the model reads at a time. "
-                   f"[default: its context length, with --ce {WINDOW}]")  # fmt: skip
+                   f"[default: its context length; {WINDOW} with --ce]")  # fmt: skip
 @click.option("--stride", type=click.IntRange(1), default=None,
               help="Begin a new window every S tokens, and count its last S tokens. [default: --window]",
               metavar="S")  # fmt: skip
@@ -35,7 +35,7 @@ from toynn.storage.text_files import read_text
               help="TEXT is a file of packed token ids, or a data folder (its validation split).")  # fmt: skip
 @click.option("--ce", is_flag=True, help="Like --ids, but compute the loss as `toy eval ce` does.")
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
-              help=f"Largest number of token ids to read. [default: all, with --ce {TOKENS}]")  # fmt: skip
+              help=f"Largest number of token ids to read. [default: all; {TOKENS} with --ce]")  # fmt: skip
 @click.option("--offset", type=click.IntRange(0), default=None, metavar="N",
               help="Position of the first token id to read. [default: 0]")  # fmt: skip
 @click.option("--top-k", type=click.IntRange(1), default=None, metavar="K",

@@ -98,7 +98,7 @@ class DifferentWords:
         self._below = _HASHES
 
     def add(self, words: set[bytes]) -> None:
-        """Count words, of which some may have been counted before."""
+        """Add words to the estimate. A word that was added before is not counted again."""
         for word in words:
             if (place := zlib.crc32(word) * 0x9E3779B1 % _HASHES) < self._below:
                 self._sample[place] = len(word)

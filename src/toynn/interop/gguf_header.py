@@ -291,7 +291,7 @@ def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, 
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
         offset = start + tensor.offset
         if offset < end:
-            raise FileFormatError(f"the tensors {before!r:.80} and {name!r:.80} overlap")
+            raise FileFormatError(f"the file is damaged: the tensors {before!r:.80} and {name!r:.80} overlap")
         end, before = offset + tensor.nbytes, name
         if end > size:
             raise FileFormatError(

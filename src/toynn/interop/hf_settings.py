@@ -106,7 +106,7 @@ def check_agreement(folder: Path, tokenizer: Tokenizer) -> None:
                                       "does not have")  # fmt: skip
             if found != text:
                 raise FileFormatError(
-                    f"added_tokens_decoder gives {text!r:.60} the id {token}, but in tokenizer.json it is that of "
+                    f"added_tokens_decoder gives {text!r:.60} the id {token}, but tokenizer.json gives this id to "
                     f"{found!r:.60}"
                 )
         for key in ("bos_token", "eos_token"):

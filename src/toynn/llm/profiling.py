@@ -49,7 +49,7 @@ class Profile(Initialised):
     def by_name(self) -> dict[str, float]:
         """Return the seconds of each tensor name, the longest first.
 
-        The name of the operator stands for a tensor without a name.
+        Tensors without a name are added up under the name of their operator.
         """
         return _sums((node.name or f"({node.op})", node.seconds) for node in self.nodes)
 

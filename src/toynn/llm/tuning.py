@@ -10,8 +10,7 @@ from toynn.model.weights import Weight, with_q_adapters
 
 @dataclass(frozen=True)
 class Tuning:
-    """The weights that are trained. All others are frozen: they are no parameters, and have neither gradients nor
-    moments.
+    """The weights that are trained. All others are frozen: they have neither gradients nor moments.
 
     layers: the weights of the layers.
     globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. A frozen

@@ -32,17 +32,17 @@ class RopeScaling(Initialised):
     kind: str = documented(
         "none", "rule of the scaling: none, linear, yarn, llama3_hf (as in Llama 3) or llama3 (a variant of it)"
     )
-    freq_scale: float = documented(1.0, "factor of all angles; 1 / factor with linear and yarn")
+    freq_scale: float = documented(1.0, "multiplier of all angles; linear and yarn set it to 1 / factor")
     orig_max_pos: int = documented(
         0, "context length of the model before scaling (yarn, llama3, llama3_hf); 0 means 8192, except with yarn"
     )
-    factor: float = documented(1.0, "divisor of the low frequencies, with linear of all frequencies")
+    factor: float = documented(1.0, "divisor of the low frequencies; linear divides all frequencies by it")
     low_freq: float = documented(
         1.0, "wavelengths above orig_max_pos / low_freq are multiplied by factor (llama3, llama3_hf)"
     )
     high_freq: float = documented(4.0, "wavelengths below orig_max_pos / high_freq stay unchanged (llama3, llama3_hf)")
     ext_factor: float = documented(
-        0.0, "share of the unscaled angles that is mixed in, from 0 to 1 (yarn); with yarn, 0 means 1"
+        0.0, "share of the unscaled angles that yarn mixes in, at most 1; yarn replaces the default of 0 by 1"
     )
     attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
     beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens keep their frequency (yarn)")

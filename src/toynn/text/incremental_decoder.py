@@ -23,7 +23,9 @@ _BYTE_TOKEN = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
 # Local decoders: a token changes the text of its neighbours at most, and more tokens only add text at the end.
 _LOCAL = frozenset({"ByteLevel", "Metaspace", "ByteFallback", "Fuse"})
 _LOOKAHEAD = 4  # other decoders may change the text of this many tokens, as WordPiece does with " do not"
-_OVERLAP, _LONGEST = 32, 256  # a local decoder decodes at least and at most about this many last tokens again
+# With a local decoder, each new token is decoded together with the tokens before it. If there are more than
+# about _LONGEST tokens, all but about the last _OVERLAP are dropped.
+_OVERLAP, _LONGEST = 32, 256
 
 
 class IncrementalDecoder:

@@ -27,9 +27,7 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Return a @ b: (m, k), (k, n) -> (m, n)."""
     x, y = _matrix("a", a), _matrix("b", b)
     if x.shape[1] != y.shape[0]:
-        raise TinyNNValueError(
-            f"b must have {x.shape[1]} rows, as many as a of shape {x.shape} has cols, got {y.shape}"
-        )
+        raise TinyNNValueError(f"b must have {x.shape[1]} rows, because the shape of a is {x.shape}, got {y.shape}")
     return _computed(lambda s, t_x, t_y: operators.tnn_matmul(s, t_y, t_x), x, np.ascontiguousarray(y.T))
 
 

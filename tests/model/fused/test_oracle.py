@@ -92,7 +92,7 @@ def test_with_ignored_targets_a_gradient_equals_the_finite_difference_of_the_los
 
 
 def test_several_query_blocks_and_partial_tiles_agree_with_the_oracle() -> None:
-    """T is larger than a block of queries, d_head is no multiple of the vector size, and rows do not fill a tile."""
+    """T is larger than a block of queries, d_head is not a multiple of the vector size, and rows do not fill a tile."""
     llama = pytest.importorskip("oracle.llama")
     cfg = SmolLM2Config(37, 33, 4, 2, 50, 1, 256, 10000.0, 1e-5, head_dim=22)
     variant = Variant(cfg, 211, t_batch=2, untied=True, qkv_bias=True)

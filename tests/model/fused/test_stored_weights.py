@@ -99,7 +99,7 @@ def product(
 def test_products_and_their_gradients_have_the_bits_of_the_values_in_f32(
     kind: GGMLQuantizationType, tmp_path: Path
 ) -> None:
-    """Rows of more than one part of k, sizes that are no multiples of a tile, one row (no packing), many rows."""
+    """Rows of more than one part of k, sizes that are not multiples of a tile, one row (no packing), many rows."""
     content = matrices(kind, {"one": (67, 768), "two": (9, 768)})
     for rows in (1, 2, 90):
         want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=rows)

@@ -219,7 +219,7 @@ def test_the_one_shot_operators_agree_with_numpy() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda a: nn.matmul(a, a), r"^b must have 4 rows, as many as a of shape \(3, 4\) has cols, got \(3, 4\)"),
+        (lambda a: nn.matmul(a, a), r"^b must have 4 rows, because the shape of a is \(3, 4\), got \(3, 4\)"),
         (lambda a: nn.add(a, a.T), r"^b must have the shape of a, \(3, 4\), got \(4, 3\)"),
         (lambda a: nn.mul(a, a[0]), r"^b must be a matrix of at least one element, got shape \(4,\)"),
         (lambda a: nn.softmax(a[:0]), r"^a must be a matrix of at least one element, got shape \(0, 4\)"),

@@ -1,4 +1,4 @@
-"""L3: the reference's model, from token ids to logits, built with the code of the per_head layout."""
+"""The reference's model (its module level L3), from token ids to logits, built with the code of the per_head layout."""
 
 from __future__ import annotations
 

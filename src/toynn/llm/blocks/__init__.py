@@ -1,4 +1,4 @@
-"""L2: the reference's transformer block, built with the code of the per_head layout."""
+"""The reference's transformer block (its module level L2), built with the code of the per_head layout."""
 
 from __future__ import annotations
 

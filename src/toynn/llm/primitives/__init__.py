@@ -1,4 +1,7 @@
-"""L1: the reference's graph functions, with a session as first argument, built with the code of the per_head layout."""
+"""The reference's graph functions (its module level L1), built with the code of the per_head layout.
+
+The first argument of each is a session.
+"""
 
 from __future__ import annotations
 
