@@ -484,6 +484,11 @@ TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
 TNN_API int tnn_set_loss(tnn_session * s, tnn_tensor t);
 /* Keep the memory of a computed tensor, so that it can be downloaded. */
 TNN_API int tnn_set_output(tnn_session * s, tnn_tensor t);
+/* State that the rows of each head of d_head rows of a mapped matrix are stored in interleaved order, as llama.cpp stores
+ * q and k: 0, d_head/2, 1, d_head/2 + 1, ... From now on tnn_fused_linear uses the rows in the order 0, 1, 2, ...; other
+ * operators and downloads see the stored order.
+ * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide its rows. */
+TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
 /* Name a tensor, in at most 63 bytes of UTF-8. */
 TNN_API int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name);
 TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return the name of a tensor, "" by default. */

@@ -68,6 +68,23 @@ int tnn_set_output(tnn_session * s, tnn_tensor t) {
     return TNN_OK;
 }
 
+int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head) {
+    struct tnn_entry * e = tnn__enter(s, __func__) ? tnn__entry(s, "t", t) : NULL;
+    if (e == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (!e->is_mapped || !ggml_is_matrix(e->tensor)) {
+        return tnn__fail(s, TNN_E_VALUE, "t (%s) has shape %s, but it must be a matrix that is mapped from a file", ggml_get_name(e->tensor),
+                         tnn__shape(e->tensor));
+    }
+    if (d_head < 2 || d_head % 2 != 0 || e->tensor->ne[1] % d_head != 0) {
+        return tnn__fail(s, TNN_E_VALUE, "d_head = %d must be even and divide the %lld rows of t (%s)", (int) d_head,
+                         (long long) e->tensor->ne[1], ggml_get_name(e->tensor));
+    }
+    e->interleaved = d_head;
+    return TNN_OK;
+}
+
 int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
     struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
     if (x == NULL) {

@@ -14,11 +14,13 @@
 
 struct linear {
     int32_t n_weights;
+    int32_t head[MAX_WEIGHTS]; /* tnn_tensor_set_interleaved of each weight, or 0 */
     bool    has_bias, has_add;
 };
 
-static const float * f32_data(const struct ggml_tensor * w) {
-    return w->type == GGML_TYPE_F32 ? tnn__data(w) : NULL;
+/* Returns the data of a weight that is read in place, or NULL for a stored one. */
+static const float * f32_data(const struct ggml_tensor * w, int32_t head) {
+    return w->type == GGML_TYPE_F32 && head == 0 ? tnn__data(w) : NULL;
 }
 
 /* Returns the index of the operand that is added to the result. */
@@ -36,7 +38,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
         const struct tnn_gemm g = {
             .m = x->ne[1], .n = w->ne[1], .k = w->ne[0],
             .a = tnn__data(x), .a_row = x->ne[0], .a_col = 1,
-            .b = f32_data(w), .b_row = 1, .b_col = w->ne[0], .stored = tnn__stored(w, true), /* W^T */
+            .b = f32_data(w, p->head[i]), .b_row = 1, .b_col = w->ne[0], .stored = tnn__stored(w, true, p->head[i]), /* W^T */
             .c = (float *) dst->data + column, .c_row = dst->ne[0],
             .bias = p->has_bias ? tnn__data(dst->src[1 + p->n_weights + i]) : NULL,
             .add  = add != NULL ? tnn__data(add) + column : NULL,
@@ -58,7 +60,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         const struct tnn_gemm g = {
             .m = dst->ne[1], .n = dst->ne[0], .k = w->ne[1],
             .a = tnn__data(dy) + column, .a_row = dy->ne[0], .a_col = 1,
-            .b = f32_data(w), .b_row = w->ne[0], .b_col = 1, .stored = tnn__stored(w, false),
+            .b = f32_data(w, p->head[i]), .b_row = w->ne[0], .b_col = 1, .stored = tnn__stored(w, false, p->head[i]),
             .c = dst->data, .c_row = dst->ne[0],
             .accumulate = i > 0,
             .add = add != NULL && i == p->n_weights - 1 ? tnn__data(add) : NULL,
@@ -219,6 +221,10 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    const struct linear p = { .n_weights = n, .has_bias = biases != NULL, .has_add = add != 0 };
+    struct linear p = { .n_weights = n, .has_bias = biases != NULL, .has_add = add != 0 };
+    for (int i = 0; i < n; i++) {
+        const struct tnn_entry * e = tnn__entry_of(s, args[1 + i]);
+        p.head[i] = e != NULL ? e->interleaved : 0;
+    }
     return tnn__handle(s, tnn__kernel_node(s, &LINEAR, &p, columns, tx->ne[1], args, n_args));
 }

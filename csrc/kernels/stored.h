@@ -18,10 +18,12 @@ struct tnn_stored {
     void (*to_float)(const void * from, float * to, int64_t n);
     bool         transposed; /* B is the transpose of the matrix: rows run along k */
     int64_t      first;      /* column 0 of B is this row of the matrix, or this element of each row if it is not transposed */
+    int64_t      head;       /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };
 
-/* Describes a weight as the operand B of a product: the weight itself, or its transpose. It has no data if the weight is f32. */
-struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed);
+/* Describes a weight as the operand B of a product: the weight itself, or its transpose. It has no data if the weight is f32 and its
+ * rows are in order (head is 0). */
+struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int64_t head);
 
 /* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the
  * stage needs room for n elements and a block at both ends. */

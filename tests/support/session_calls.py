@@ -267,6 +267,7 @@ OTHERS: dict[str, Call] = {
     "tensor_flags": lambda d: (nn.tnn_tensor_flags, [d.m]),
     "tensor_op": lambda d: (nn.tnn_tensor_op, [d.m]),
     "tensor_op_name": lambda d: (nn.tnn_tensor_op_name, [d.m]),
+    "tensor_set_interleaved": lambda d: (nn.tnn_tensor_set_interleaved, [d.stored, 2]),
     "tensor_set_name": lambda d: (nn.tnn_tensor_set_name, [d.m, "a name"]),
     "tensor_src": lambda d: (nn.tnn_tensor_src, [nn.tnn_sum(d.s, d.m), 0]),
     "zero_tensor": lambda d: (nn.tnn_zero_tensor, [d.m]),

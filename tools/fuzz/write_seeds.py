@@ -358,7 +358,8 @@ def mapped() -> Program:
     p = Program()
     for mapping, name in ((0, 131), (1, 0), (0, 131)):
         p.raw("tnn_session_attach_weight_mmap", bytes([mapping, name]))
-    w = p.call("tnn_input_2d_persistent_mmap", 5, 64, Q4_0, 36)
+    w = p.call("tnn_input_2d_persistent_mmap", 6, 64, Q4_0, 36)
+    p.call("tnn_tensor_set_interleaved", w, 2)
     p.call("tnn_input_3d_persistent_mmap", 2, 3, 32, F16, 128)
     p.call("tnn_input_1d_persistent_mmap", 64, 0, 4096)
     p.call("tnn_finalize_weights")

@@ -61,7 +61,14 @@ from toynn.tinynn.calls.derivatives import (
     tnn_softmax_back,
 )
 from toynn.tinynn.calls.experts import tnn_add_id, tnn_argsort, tnn_mul_mat_id, tnn_top_k
-from toynn.tinynn.calls.flags import tnn_set_loss, tnn_set_output, tnn_set_param, tnn_tensor_name, tnn_tensor_set_name
+from toynn.tinynn.calls.flags import (
+    tnn_set_loss,
+    tnn_set_output,
+    tnn_set_param,
+    tnn_tensor_name,
+    tnn_tensor_set_interleaved,
+    tnn_tensor_set_name,
+)
 from toynn.tinynn.calls.forward import (
     tnn_add_to_graph,
     tnn_compute,
@@ -385,6 +392,7 @@ __all__ = [
     "tnn_tensor_nelements",
     "tnn_tensor_op",
     "tnn_tensor_op_name",
+    "tnn_tensor_set_interleaved",
     "tnn_tensor_set_name",
     "tnn_tensor_src",
     "tnn_top_k",

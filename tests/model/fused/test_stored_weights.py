@@ -12,7 +12,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from quantized import TYPES, random_blocks
-from toynn import Session, Tensor, TinyNNTypeError
+from toynn import Session, Tensor, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 
 STORED = [kind for kind in TYPES if kind != GGMLQuantizationType.F32]
@@ -31,9 +31,20 @@ def matrices(kind: GGMLQuantizationType, sizes: dict[str, tuple[int, int]]) -> M
     return found
 
 
+def in_pairs(raw: bytes, rows: int) -> bytes:
+    """Return stored rows in the order in which llama.cpp stores q and k: 0, D_HEAD / 2, 1, D_HEAD / 2 + 1, ..."""
+    halves = np.frombuffer(raw, np.uint8).reshape(rows // D_HEAD, 2, D_HEAD // 2, -1)
+    return bytes(halves.swapaxes(1, 2).tobytes())
+
+
 @contextmanager
 def weights(
-    kind: GGMLQuantizationType, content: Matrices, folder: Path, stored: bool, n_threads: int
+    kind: GGMLQuantizationType,
+    content: Matrices,
+    folder: Path,
+    stored: bool,
+    n_threads: int,
+    interleaved: tuple[str, ...] = (),
 ) -> Iterator[tuple[Session, dict[str, Tensor], Callable[[], None]]]:
     """A session in which the matrices are stored in a file, or are f32 tensors; and the call that finalizes them."""
     with Session(n_threads=n_threads, oversubscribe=True) as s:
@@ -41,10 +52,12 @@ def weights(
         for name, (raw, values) in content.items():
             rows, cols = values.shape
             if stored:
-                (folder / name).write_bytes(raw)
+                (folder / name).write_bytes(in_pairs(raw, rows) if name in interleaved else raw)
                 with (folder / name).open("rb") as file:
                     nn.tnn_session_attach_weight_mmap(s, nn.MappedFile(file))
                 found[name] = nn.tnn_input_2d_persistent_mmap(s, rows, cols, int(kind), 0)
+                if name in interleaved:
+                    nn.tnn_tensor_set_interleaved(found[name], D_HEAD)
             else:
                 found[name] = nn.tnn_input_2d_f32_persistent(s, rows, cols)
 
@@ -205,6 +218,35 @@ def test_a_layer_trains_and_decodes_with_the_bits_of_the_values_in_f32(
             results.append((model.trained(), model.decoded()))
     assert results[1] == results[0]
     assert results[2] == results[0]
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q4_1", "Q4_K"])
+def test_interleaved_rows_of_q_and_k_are_used_in_order(name: str, tmp_path: Path) -> None:
+    kind = GGMLQuantizationType[name]
+    content = matrices(kind, SIZES)
+    results = []
+    for stored, interleaved in ((False, ()), (True, ("q", "k")), (True, ("v",))):
+        with weights(kind, content, tmp_path, stored, 2, interleaved) as (s, w, finalize):
+            model = Model(s, w, finalize)
+            results.append((model.trained(), model.decoded()))
+            if interleaved:
+                raw = nn.download_row_major(s, w[interleaved[0]], w[interleaved[0]].ne[1], D)
+                assert raw[1].tobytes() == content[interleaved[0]][1][D_HEAD // 2].tobytes(), "the stored order"
+    assert results[1] == results[0]
+    assert results[2] == results[0]
+
+
+def test_only_a_mapped_matrix_of_whole_heads_is_interleaved(tmp_path: Path) -> None:
+    kind = GGMLQuantizationType.F16
+    with weights(kind, matrices(kind, {"w": (12, 32)}), tmp_path, stored=True, n_threads=1) as (s, w, finalize):
+        own = nn.tnn_input_2d_f32_persistent(s, 4, 32)
+        finalize()
+        nn.tnn_tensor_set_interleaved(w["w"], 6)
+        for d_head in (0, -2, 1, 3, 8, 24):
+            with pytest.raises(TinyNNValueError, match=f"d_head = {d_head} must be even and divide the 12 rows"):
+                nn.tnn_tensor_set_interleaved(w["w"], d_head)
+        with pytest.raises(TinyNNValueError, match="must be a matrix that is mapped from a file"):
+            nn.tnn_tensor_set_interleaved(own, 2)
 
 
 def test_a_stored_weight_is_only_a_weight(tmp_path: Path) -> None:

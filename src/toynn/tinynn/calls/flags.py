@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from toynn.arguments import label
+from toynn.arguments import int32, label
 from toynn.tinynn.native import lib
 from toynn.tinynn.session import Tensor, handle, session_of, status, string
 
@@ -32,6 +32,20 @@ def tnn_set_output(t: Tensor) -> None:
     """Keep the memory of a computed tensor, so that it can be downloaded."""
     s = session_of("t", t)
     status(s, lib.tnn_set_output, handle(s, "t", t))
+
+
+def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
+    """State that the rows of each head of d_head rows of a mapped matrix are stored in interleaved order, as llama.cpp
+    stores q and k: 0, d_head/2, 1, d_head/2 + 1, ..
+
+    From now on `tnn_fused_linear` uses the rows in the order 0, 1, 2, ...; other operators and downloads see the stored
+    order.
+
+    Raises:
+        TinyNNValueError: t is not a mapped matrix, or d_head is odd or does not divide its rows.
+    """
+    s = session_of("t", t)
+    status(s, lib.tnn_tensor_set_interleaved, handle(s, "t", t), int32("d_head", d_head))
 
 
 def tnn_tensor_set_name(t: Tensor, name: str) -> None:
