@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from interop_models import VOCAB, make, tokenizer
 from llama_cpp import LlamaCpp
+from sentencepiece_models import lists_of, model_of, trained
 from toynn import load, prepare, train
 from toynn.interop import export_gguf, export_hf, import_gguf, import_hf
 from toynn.model.foreign_settings import ForeignSettings
@@ -178,6 +179,47 @@ def test_a_gguf_file_keeps_all_settings_of_an_imported_model(tmp_path: Path) -> 
     assert "[11] are left out" in export_gguf(more, tmp_path / "n.gguf").notes[0]
 
 
+SAMPLING = {
+    "temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05, "penalty_repeat": 1.1, "penalty_last_n": 32,
+    "mirostat": 2, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "xtc_probability": 0.5, "xtc_threshold": 0.1,
+    "sequence": "kpt",
+}  # fmt: skip
+
+
+def test_sampling_defaults_are_written_for_llama_cpp_and_read_from_its_files(tmp_path: Path) -> None:
+    others = {"do_sample": True, "repetition_penalty": 1.2}
+    foreign = dataclasses.replace(FOREIGN, generation_config=json.dumps({**SAMPLING, **others}))
+    export_gguf(with_begin(foreign=foreign), tmp_path / "m.gguf")
+    with LlamaCpp(tmp_path / "m.gguf") as theirs:
+        assert float(theirs.value("general.sampling.temp") or "") == pytest.approx(0.6)
+        assert theirs.value("general.sampling.top_k") == "20"
+        assert theirs.value("general.sampling.sequence") == "kpt"
+    assert json.loads(import_gguf(tmp_path / "m.gguf").foreign.generation_config) == {**SAMPLING, **others}
+    changed = changed_gguf(tmp_path / "m.gguf", tmp_path / "n.gguf", **{"toynn.generation_config": None})
+    model = import_gguf(changed)  # as from the converter of llama.cpp, which has no key of toynn
+    assert json.loads(model.foreign.generation_config) == SAMPLING
+    export_hf(model, tmp_path / "hf")
+    written = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert {key: written[key] for key in SAMPLING} == SAMPLING
+
+
+@pytest.mark.parametrize(
+    ("config", "left_out"),
+    [
+        ({"temperature": "hot", "top_k": 2.5, "top_p": True, "sequence": 1}, ("temp", "top_k", "top_p", "sequence")),
+        ({"top_k": 2**40, "temperature": 10**400, "min_p": float("nan")}, ("top_k", "temp", "min_p")),
+    ],
+)
+def test_sampling_defaults_of_other_types_are_kept_but_not_written_for_llama_cpp(
+    config: dict[str, Any], left_out: tuple[str, ...], tmp_path: Path
+) -> None:
+    foreign = dataclasses.replace(FOREIGN, generation_config=json.dumps(config))
+    export_gguf(with_begin(foreign=foreign), tmp_path / "m.gguf")
+    fields = GGUFReader(tmp_path / "m.gguf").fields
+    assert not [key for key in left_out if f"general.sampling.{key}" in fields]
+    assert import_gguf(tmp_path / "m.gguf").foreign == foreign
+
+
 def test_a_gguf_file_contains_its_name_size_and_license(tmp_path: Path) -> None:
     export_gguf(with_begin(), tmp_path / "cat.gguf")
     fields = GGUFReader(tmp_path / "cat.gguf").fields
@@ -227,6 +269,33 @@ def test_the_template_in_its_own_file_and_end_tokens_only_for_generation_are_rea
 
 
 # ---- settings that training keeps ----
+
+
+@pytest.mark.parametrize("kind", ["byte level", "sentencepiece"])
+def test_all_settings_survive_import_training_and_export_in_both_formats(kind: str, tmp_path: Path) -> None:
+    """A GGUF file becomes a folder, is trained, and becomes a GGUF file and a folder again."""
+    if kind == "byte level":
+        base = with_begin(other_eos_ids=(7, 9), foreign=FOREIGN)
+    else:
+        base = dataclasses.replace(model_of(lists_of(trained())), other_eos_ids=(300, 301), foreign=FOREIGN)
+    settings = dataclasses.replace(FOREIGN, name="")
+    export_gguf(base, tmp_path / "m.gguf")
+    imported = import_gguf(tmp_path / "m.gguf")
+    export_hf(imported, tmp_path / "hf")
+    data = tmp_path / "data"
+    (tmp_path / "t.txt").write_text("The cat sat on the mat.\n<|endoftext|>\n" * 300)
+    prepare([tmp_path / "t.txt"], data, tokenizer=tmp_path / "hf", eos="</s>", separator="<|endoftext|>")
+    train(data, tmp_path / "run", init=tmp_path / "hf", steps=1, batch=1, t_seq=16, progress=False)
+    with load(tmp_path / "run", n_threads=1) as model:
+        model.save(tmp_path / "again.gguf")
+        model.save(tmp_path / "again", format="hf")
+    for back in (import_gguf(tmp_path / "again.gguf"), import_hf(tmp_path / "again")):
+        assert (back.tokenizer, back.bos_id, back.end_ids) == (imported.tokenizer, base.bos_id, base.end_ids)
+        kept = dataclasses.replace(back.foreign, name="", license=settings.license)
+        ours, theirs = (json.loads(one.generation_config) for one in (kept, settings))
+        assert ours == theirs
+        assert json.loads(kept.tokenizer_config).items() >= json.loads(settings.tokenizer_config).items()
+        assert (kept.chat_template, kept.pad_id) == (settings.chat_template, settings.pad_id)
 
 
 def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ llama_context *llama_init_from_model(llama_model *model, struct llama_context_pa
 void llama_free(llama_context *context);
 const llama_vocab *llama_model_get_vocab(const llama_model *model);
 int32_t llama_model_desc(const llama_model *model, char *buf, size_t size);
+int32_t llama_model_meta_val_str(const llama_model *model, const char *key, char *buf, size_t size);
 int32_t llama_vocab_n_tokens(const llama_vocab *vocab);
 llama_token llama_vocab_bos(const llama_vocab *vocab);
 llama_token llama_vocab_eos(const llama_vocab *vocab);
@@ -166,6 +167,12 @@ class LlamaCpp:
 
     def is_end(self, token: int) -> bool:
         return bool(self._lib.llama_vocab_is_eog(self.vocab, token))
+
+    def value(self, key: str) -> str | None:
+        """Return the value of a key of the file as text."""
+        buffer = _ffi.new("char[]", 1024)
+        n = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 1024)
+        return None if n < 0 else bytes(_ffi.buffer(buffer, n)).decode()
 
     def feed(self, ids: list[int]) -> npt.NDArray[np.float32]:
         """Feed more tokens, and return their logits, float32 (n, vocab)."""

@@ -14,9 +14,11 @@ from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.gguf_rope import ROPE_FREQS, stored_factors, write_scaling
+from toynn.interop.gguf_sampling import write_sampling
 from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
+from toynn.model.foreign_settings import json_object
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weights_of
 from toynn.storage.durable_files import replacing_file
@@ -130,6 +132,7 @@ def _write_description(writer: GGUFWriter, model: TrainedModel, name: str) -> No
     for key in ("tokenizer_config", "generation_config"):
         if text := getattr(foreign, key):
             writer.add_string(f"toynn.{key}", text)
+    write_sampling(writer, json_object("generation_config", foreign.generation_config))
 
 
 def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileType) -> None:

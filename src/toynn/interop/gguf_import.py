@@ -14,6 +14,7 @@ from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
 from toynn.interop.gguf_model import GgufModel
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
+from toynn.interop.gguf_sampling import read_sampling
 from toynn.interop.gguf_tokenizer_import import read_gguf_tokenizer, special_tokens
 from toynn.interop.rope_order import to_halves
 from toynn.interop.toy_format import (
@@ -211,7 +212,7 @@ def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
         chat_template=values.text("tokenizer.chat_template", ""),
         pad_id=integer(pad, values.whole(pad), 0, vocab - 1) if pad in values else None,
         tokenizer_config=values.text("toynn.tokenizer_config", ""),
-        generation_config=values.text("toynn.generation_config", ""),
+        generation_config=values.text("toynn.generation_config", "") or read_sampling(values),
     )
 
 
