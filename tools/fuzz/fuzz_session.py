@@ -133,6 +133,7 @@ class Round(Arguments):
         s = self.session
         make = nn.tnn_input_1d_f32_persistent if len(ne) == 1 else nn.tnn_input_2d_f32_persistent
         w, m, v = (make(s, *ne[::-1]) for _ in range(3))
+        self.succeeded.add(make.__name__)
         if self.random.random() < 0.7:
             nn.tnn_set_param(w)
             self.parameters.append((w, m, v))
@@ -196,6 +197,8 @@ class Round(Arguments):
         if self.variant.pinned:
             for tensor in self.tensors:
                 attempt(nn.tnn_set_output, tensor)
+        if pick.random() < 0.2:
+            attempt(nn.tnn_add_to_graph, s, pick.choice(self.tensors))
         realized = self.training_graph(end) if backward else attempt(nn.tnn_realize, s, end)
         self.feed()
         for _ in range(pick.choice([1, 2])):
