@@ -256,6 +256,16 @@ def test_impossible_lists_are_refused(lists: Any, mentions: str) -> None:
         write_sentencepiece(lists())
 
 
+def test_many_groups_of_equal_scores_are_refused() -> None:
+    tokens = [character * n for character in "abcdefghi" for n in (1, 2, 3)]
+    scores = [-float(ord(token[0])) for token in tokens]
+    lists = SentencePieceBpe(tokens, scores, [int(TokenType.NORMAL)] * len(tokens))
+    with pytest.raises(ValueError, match="more than 8 groups of pieces have equal scores"):
+        write_sentencepiece(lists)
+    fewer = SentencePieceBpe(tokens[:24], scores[:24], lists.kinds[:24])
+    assert Tokenizer.from_str(write_sentencepiece(fewer).decode()).encode("aaaa").tokens[-2:] == ["aaa", "a"]
+
+
 def test_a_piece_with_a_character_of_the_byte_tokens_is_joined_as_in_llama_cpp(tmp_path: Path) -> None:
     """The vocabulary of Gemma has pieces of several tabs, but no tab."""
     lists = wrong(index("\t"), token="\t\t\t", score=5.0)

@@ -14,7 +14,8 @@ from toynn.errors import FileFormatError, TinyNNValueError
 LONGEST_PIECE = 256  # characters; real pieces have at most about a hundred
 _MOST_MERGES = 16  # per token; real vocabularies have about two
 _ALWAYS_ALLOWED = 1 << 16  # merges
-_LONGEST_RUN = 64  # pieces that repeat one character, in a group of equal scores
+_LONGEST_RUN = 32  # characters of a run of one character that has the score of another run
+_MOST_GROUPS = 8  # groups of runs with one score; real vocabularies have one, for spaces
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -38,11 +39,13 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
         if n > max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores)):
             raise FileFormatError(f"the pieces can be divided in more than {n} ways, {_MOST_MERGES} for each piece")
     merges = []
+    equal = 0
     for score in sorted(found, reverse=True):
         group = found[score]
         if len({left + right for left, right in group}) > 1:
             group.sort(key=lambda pair: (-len(pair[0]), -len(pair[1])))
-            _check_equal_scores(group, score)
+            equal += 1
+            _check_equal_scores(group, score, equal)
         merges += group
     return merges
 
@@ -54,11 +57,12 @@ def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[
     """
     known = set(pieces)
     scores: dict[str, float] = {}
-    rank = 0
+    rank = equal = 0
     for group in _groups(merges):
         joined = {left + right for left, right in group}
         if len(joined) > 1:
-            _check_equal_scores(group, -float(rank))
+            equal += 1
+            _check_equal_scores(group, -float(rank), equal)
         for piece in joined:
             if missing := set(_splits(piece, known)).difference(group):
                 raise TinyNNValueError(
@@ -110,12 +114,14 @@ def _rank(piece: str, i: int) -> int:
     return i
 
 
-def _check_equal_scores(group: list[tuple[str, str]], score: float) -> None:
+def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int) -> None:
     """Raise FileFormatError unless the merges join pieces of equal scores from left to right, as SentencePiece does.
 
     Only runs of one character are checked; other pieces are refused. The vocabularies of Llama and Mistral have runs of
-    spaces with one score.
+    spaces with one score. number: the number of this group among all groups of equal scores, from 1.
     """
+    if number > _MOST_GROUPS:
+        raise FileFormatError(f"more than {_MOST_GROUPS} groups of pieces have equal scores")
     one, other = sorted({left + right for left, right in group}, key=len)[:2]
     runs = {len(left + right) for left, right in group}
     if len(set("".join(left + right for left, right in group))) > 1 or max(runs) > _LONGEST_RUN:
