@@ -1,9 +1,9 @@
 """Check single values. Each function returns the value in the type that toynn computes with, or raises an error that
-names it.
+names the argument.
 
 A value of the wrong type (a bool or a float instead of an integer) raises TinyNNTypeError, and a value out of range
-raises TinyNNValueError. A method of a caller's object may raise anything: that exception becomes the cause of an error
-that names the argument. Every other module may import this one, because it imports only the error classes and numpy.
+raises TinyNNValueError. A method of a caller's object may raise any exception. It becomes the cause of an error that
+names the argument. Every other module may import this one, because it imports only the error classes and numpy.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ def shown(value: object) -> str:
 
 
 def shown_integer(number: int) -> str:
-    """Return the digits of the number.
-
-    If there are too many for Python to print (more than 4300), return its length.
-    """
+    """Return the digits of the number, or only its length in bits if it has more than 128 bits."""
     return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
 

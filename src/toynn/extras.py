@@ -20,13 +20,13 @@ EXTRA_OF = {
 
 
 def how_to_install(extra: str) -> str:
-    """Return the end of an error message: the command that installs an extra. toynn is installed from its source."""
+    """Return the end of an error message: the command that installs an extra from the source folder of toynn."""
     return f"run pip install '.[{extra}]' in the source folder of toynn"
 
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """Add to a ModuleNotFoundError that the block raises the name of the extra that installs the missing library.
+    """If the block raises ModuleNotFoundError, name the extra that installs the missing library in its message.
 
     extra: the extra to name, if several extras install the library. Other errors pass unchanged.
     """

@@ -77,7 +77,8 @@ def window_losses(
     """Return the loss of every token except the first, in nats, as one array for each window.
 
     The model reads a window of `window` tokens and predicts the token after each of them. Each window begins `stride`
-    tokens after the window before. If two windows predict the same token, only the loss from the first one is returned.
+    tokens after the window before. If two windows predict the same token, only the loss from the earlier window is
+    returned.
     """
     losses, counted = [], 0
     for start in range(0, len(ids), stride):

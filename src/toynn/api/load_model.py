@@ -26,7 +26,7 @@ def load(
         which: the checkpoint of a run to load: "latest", or "best" for the one with the lowest validation loss.
         n_ctx: context length in tokens. Default and maximum: the context length that the model was trained with.
         n_threads: number of threads. Default: the number of cores that this process may use. The results do not depend
-            on it.
+            on this number.
 
     Raises:
         FileNotFoundError: the path does not exist.

@@ -48,7 +48,7 @@ class PreparedData(Initialised):
 
     @property
     def documents(self) -> int | None:
-        """The number of documents in the texts. None: an older version of toynn made the folder and did not count."""
+        """The number of documents in the texts. None: an older version, which did not count them, made the folder."""
         return self.meta.documents
 
     @property
@@ -166,19 +166,19 @@ def prepare_ids(
 
     Args:
         paths: one or several files of int32 ids, little-endian: flat, or with the header TOYC of the reference.
-        out: the folder to make, as for `toynn.prepare`.
-        vocab_size: number of ids of the vocabulary. Default: that of the header, or else what the tokenizer needs. A
-            flat file needs one of the two.
-        tokenizer: the tokenizer that the ids are from, as for `toynn.prepare`. Without one, a model that is trained on
-            the data cannot read or write text.
-        validation: share of the ids that is held out for validation, from 0 to below 1: the last ones.
-        eos: the token of the tokenizer that ends a document. Default: unknown.
+        out: the folder to create, as for `toynn.prepare`.
+        vocab_size: number of ids of the vocabulary. Default: the number in the header of the file, or, for a flat file,
+            the number that the tokenizer needs. So a flat file needs vocab_size or tokenizer.
+        tokenizer: the tokenizer that encoded the texts as these ids, as for `toynn.prepare`. Without one, a model that
+            is trained on the data cannot read or write text.
+        validation: share of the ids that is held out for validation, at least 0 and below 1. These are the last ids.
+        eos: the token of the tokenizer that ends a document. Default: the data has no known end token.
 
     Raises:
-        TinyNNValueError: a wrong argument, by name; a vocabulary that differs from that of a header. Nothing is left
-            in `out` then.
-        FileFormatError: a file that is damaged, or that has an id outside the vocabulary, with its position.
-        TinyNNTypeError: an argument of the wrong type. OSError: a file cannot be read or written.
+        TinyNNValueError: an argument is wrong (the message names it); vocab_size differs from the vocabulary size in a
+            header. `out` is then left without new files.
+        FileFormatError: a file is damaged, or it has an id outside the vocabulary (the message gives its position).
+        TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be read or written.
     """
     folder = path_of("out", out)
     given = None if tokenizer is None else _given_tokenizer(tokenizer)
@@ -242,7 +242,7 @@ def _given_tokenizer(tokenizer: object) -> Path | bytes:
 
 @contextlib.contextmanager
 def _shown(progress: object) -> Iterator[Progress | None]:
-    """Yield the function that reports progress: the given function, one that moves a bar in a terminal, or None."""
+    """Yield the function that reports progress: the given function, a function that moves a bar in a terminal, or None."""
     if callable(progress):
         yield progress
         return

@@ -24,7 +24,8 @@ _OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".ggm
 class SavedModel(Initialised):
     """A model that was written to disk.
 
-    bytes: size of all its files. notes: sentences about differences from the request, for example another type.
+    bytes: size of all its files. notes: sentences about differences from what was requested, for example another type
+        of a tensor.
     """
 
     path: Path
@@ -99,7 +100,7 @@ def model_name(model: TrainedModel, source: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether the path exists. An empty folder counts as free."""
+    """Return whether the path exists and is not an empty folder."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 

@@ -40,7 +40,8 @@ class TextModel(Initialised):
         n_threads: number of threads. Default: the number of cores that this process may use.
 
     Attributes:
-        path: the checkpoint, file or folder that the model was read from. step: its training step, 0 if unknown.
+        path: the checkpoint, file or folder that the model was read from. step: number of training steps that the model
+            has taken, 0 if unknown.
         shape: the sizes and variants of the model, a `ModelShape`. n_parameters: number of parameters.
         tokenizer: the tokenizer, an object of the tokenizers library. tokenizer_json: the bytes of its file.
         decoder: the engine that computes the model, a `toynn.LlamaDecoder`.
@@ -229,8 +230,8 @@ class TextModel(Initialised):
     def next_tokens(self, prompt: str = "", k: int = 5) -> list[TokenScore]:
         """Return the k most likely tokens after the prompt, each with the logarithm of its probability (float64).
 
-        The prompt is read as `generate` reads it. Raises as `generate` does, and TinyNNValueError for a k that is not
-        from 1 to the size of the vocabulary.
+        The prompt is read as `generate` reads it. Raises the errors of `generate`, and TinyNNValueError for a k that is
+        not from 1 to the size of the vocabulary.
         """
         ids, k = self._prompt_ids(prompt), integer("k", k, 1, self.shape.vocab)
         self.decoder.rewind()
@@ -272,7 +273,7 @@ class TextModel(Initialised):
                 tokens. A smaller stride takes window / stride times as long, and normally gives a lower loss. Default:
                 window, so that windows do not overlap.
             separator: the line that separates documents; lines of other separators are then text. "": no separator.
-                Default: the separator with which the data of the run was prepared. If it is not known: <|endoftext|>
+                Default: the separator with which the data of the run was prepared. If that is not known: <|endoftext|>
                 and the text of the model's end token.
 
         Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window or
@@ -305,7 +306,9 @@ class TextModel(Initialised):
         return packed._replace(ids=ids), window_losses(self.decoder, ids, window, stride)
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
-        """Return the separator lines: the given one, that of the run's data, or <|endoftext|> and the end token."""
+        """Return the separator lines: the given separator, the separator of the run's data, or <|endoftext|> and the
+        end token.
+        """
         separator = self._separator if separator is None else separator
         return separators_of(separator, None if self.end_id is None else self.tokenizer.id_to_token(self.end_id))
 

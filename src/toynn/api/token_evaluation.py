@@ -1,4 +1,4 @@
-"""Figures on token ids, as the reference computes them: the loss in windows, and the loss between two models."""
+"""Compute losses on token ids as the reference does: over windows, and along the line between two models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ _MOST_ALPHAS = 10_000
 
 @dataclass(frozen=True)
 class WindowedLoss(Initialised):
-    """The mean loss over windows. tokens: of all windows. ce: in nats; the last id of a window predicts itself."""
+    """The mean loss over windows.
+
+    tokens: number of tokens in all windows. ce: mean loss in nats per token; the last id of a window predicts itself.
+    """
 
     windows: int
     tokens: int
@@ -44,7 +47,7 @@ class WindowedLoss(Initialised):
 
 @dataclass(frozen=True)
 class _Ids:
-    """Token ids that are read when they are needed. read(first, n) returns n ids from position first, int32."""
+    """Token ids that are read only when they are needed. read(first, n) returns n ids, int32, from position `first` on."""
 
     name: str
     n: int
@@ -62,18 +65,21 @@ def eval_ce(
 ) -> WindowedLoss:
     """Return the loss of a model on packed token ids, as `toy eval ce` of the reference computes it.
 
-    The ids are read in windows of `window` that do not overlap; each is predicted alone. In a window, each id predicts
-    the next, and the last one predicts itself. `toynn eval --ids` computes the loss without such a prediction.
+    The ids are divided into windows of `window` ids that do not overlap. The model sees one window at a time. In a
+    window, each id predicts the next, and the last one predicts itself. `toynn eval --ids` does not count this last
+    prediction.
 
     Args:
-        model: a path that `toynn.load` accepts, a loaded model, or its values.
+        model: a path that `toynn.load` accepts, a `TextModel`, or a `TrainedModel`.
         data: a file of packed token ids, or a data folder, of which the validation split is read.
-        window: ids of a window, at most the context length.
-        tokens: most ids to read. offset: position of the first id.
+        window: number of ids in a window, at most the context length.
+        tokens: the largest number of ids to read. offset: position of the first id.
 
     Raises:
-        TinyNNValueError: an argument, by name; a vocabulary that differs; no complete window after the offset.
-        FileFormatError: a damaged file, or an id outside the model's vocabulary. TinyNNTypeError, OSError.
+        TinyNNValueError: an argument is wrong (the message names it); the vocabulary of the data differs from the
+            model's; there is no complete window after the offset.
+        FileFormatError: a file is damaged, or has an id outside the model's vocabulary.
+        TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be read.
     """
     values = _values(model)
     with _ids_of(data, values.shape.vocab) as source, _engine(values, window, n_threads) as engine:
@@ -91,17 +97,18 @@ def lmc(
     offset: int = 0,
     n_threads: int | None = None,
 ) -> list[tuple[float, float]]:
-    """Return the loss along the line between two models: pairs of alpha and loss (linear mode connectivity).
+    """Return the loss along the line between two models (linear mode connectivity), as pairs of alpha and loss.
 
     The weights at alpha are (1 - alpha) * a + alpha * b, computed in float64 and rounded once. The loss is that of
     `eval_ce`, by default on the first window.
 
     Args:
         a, b: models of the same shape, as for `eval_ce`.
-        alphas: the points, finite numbers.
-        data, window, offset: as for `eval_ce`. tokens: most ids to read. Default: one window.
+        alphas: the points on the line, finite numbers: 0 is model a, 1 is model b.
+        data, window, offset: as for `eval_ce`. tokens: the largest number of ids to read. Default: one window.
 
-    Raises what `eval_ce` raises, and TinyNNValueError for models of different shapes, or weights that exceed float32.
+    Raises the errors of `eval_ce`, and TinyNNValueError for models of different shapes, or for a weight on the line
+    that is too large for float32.
     """
     points = _alphas(alphas)
     one, other = _values(a), _values(b)
@@ -159,7 +166,9 @@ def _values(model: object) -> TrainedModel:
 
 @contextmanager
 def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator[LlamaSeqEngine]:
-    """Yield the model in the per_head layout, whose loss is computed by ggml's operators, as in the reference."""
+    """Yield an engine with the model in the per_head layout, which computes with ggml's operators, as the reference
+    does.
+    """
     window = integer("window", window, 1, INT31_MAX)
     if window > model.shape.ctx:
         raise TinyNNValueError(f"window must be at most the context length, {model.shape.ctx}, got {window}")
@@ -171,7 +180,7 @@ def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator
 
 @contextmanager
 def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
-    """Yield the ids of a file or of the validation split of a data folder, checked against the model's vocabulary."""
+    """Yield the ids of a file or of the validation split of a data folder. Check that they fit the model's vocabulary."""
     place = path_of("data", path)
     if place.is_dir():
         packed = PackedTokens.open(place, "validation")
@@ -191,9 +200,9 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
 
 
 def all_ids(path: Path, vocab: int, most: int | None, offset: int) -> npt.NDArray[np.int32]:
-    """Return the ids of a file or of the validation split of a data folder, from position `offset`, at most `most`.
+    """Return at most `most` ids of a file or of the validation split of a data folder, from position `offset` on.
 
-    Raises as `eval_ce` does, and TinyNNValueError for fewer than two ids.
+    Raises the errors of `eval_ce`, and TinyNNValueError for fewer than two ids.
     """
     with _ids_of(path, vocab) as ids:
         offset = integer("offset", offset, 0, 2**62)

@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 class _Misuse(click.ClickException):
-    """A wrong command line. Its message takes one line; the message of click would take four."""
+    """The error for a wrong command line. Its message has one line; click's own message would have four."""
 
     exit_code = 2
 
@@ -123,7 +123,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _comes_from_printing(error: BaseException) -> bool:
-    """Return whether click.echo raised the error. The OSError of a full disk does not name the file it was writing."""
+    """Return whether click.echo raised the error. If the disk is full, the OSError of click.echo does not name a file."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

@@ -1,6 +1,6 @@
 """Handle Ctrl-C while modules load, and define the exit code of an interrupted command.
 
-This module imports few other modules, because Ctrl-C is not handled before it is loaded.
+This module imports few other modules, because Ctrl-C is handled only after this module is loaded.
 """
 
 from __future__ import annotations

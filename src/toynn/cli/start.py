@@ -1,7 +1,7 @@
 """Start and end the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
 
-An error here is one line on stderr, as everywhere else. This module imports few other modules, because Ctrl-C prints
-Python's traceback until `main` runs.
+An error here is one line on stderr, as everywhere else. This module imports few other modules, because a Ctrl-C before
+`main` runs prints Python's traceback.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
 def _check_streams() -> None:
     """Open stdin and stderr on /dev/null if they are closed, and exit if stdout is closed.
 
-    Characters that the encoding of stdout does not have are then printed as "?" instead of raising an error.
+    Also make stdout print "?" for a character that its encoding does not have, instead of raising an error.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # otherwise a file that is opened later, like the log, would get the number of the closed stream

@@ -30,7 +30,7 @@ WORDS = (
 def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
     """Learn a byte-level BPE like the one of GPT-2 and return its tokenizer.json.
 
-    Only learning uses the limit on the length of a word. The tokenizer encodes words of any length.
+    The limit on the length of a word applies only while the BPE is learned. The tokenizer encodes words of any length.
     """
     model = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(WORDS), "isolated")

@@ -23,7 +23,7 @@ VALIDATION_OF_FILE = 0.05  # share of a token file's ids, as the default of `toy
 
 @dataclass(frozen=True)
 class DataFolder(Initialised):
-    """Open training data: the tokens of both splits, and the content of its tokenizer.json.
+    """Training data that is ready to be read: the tokens of both splits, and the content of its tokenizer.json.
 
     tokenizer: None for token ids without a tokenizer.
     """

@@ -1,4 +1,6 @@
-"""The meta.json of a data folder. It describes the other files, is written last, and so marks a complete folder."""
+"""The meta.json of a data folder. It describes the other files. It is written last, so a folder that has it is
+complete.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def prepare(
             token. "": documents get no end token.
         separator: the line that separates documents. Default: <|endoftext|> and the text of eos. "": no separator.
         seed: random seed for choosing the documents for validation.
-        progress: called with the stage ("learning" or "encoding"), the number of bytes done, and of all bytes.
+        progress: called with the stage ("learning" or "encoding"), the number of bytes done, and the number of all
+            bytes.
         note: called with a sentence about each possible mistake in the texts, before the texts are encoded.
         name: the name of the texts in messages. Default: the path of the first file.
 
@@ -168,7 +169,9 @@ def _packed(
 
 
 def _paths(texts: object) -> list[Path]:
-    """Return the paths of the texts. Raises TinyNNTypeError; TinyNNValueError if there is none or one is not a file."""
+    """Return the paths of the texts. Raises TinyNNTypeError; TinyNNValueError if there is no path, or if a path is not
+    that of a file.
+    """
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")
     paths = [path_of(f"texts[{i}]", path) for i, path in enumerate(texts)]

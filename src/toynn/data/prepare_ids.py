@@ -19,7 +19,9 @@ from toynn.storage.regular_files import naming_file, path_of, read_regular
 
 
 def validation_ids(n: int, share: float) -> int:
-    """Return the number of ids at the end that are for validation. If share is above 0, neither split is empty."""
+    """Return the number of ids at the end that are held out for validation. If share is above 0, neither split is
+    empty.
+    """
     if share == 0:
         return 0
     if n < 2:
@@ -38,21 +40,23 @@ def prepare_ids(
     validation: float = 0.05,
     eos: str | None = None,
 ) -> DataMeta:
-    """Make the data folder `out` from files of packed ids, in their order. The last ids are for validation.
+    """Make the data folder `out` from files of packed ids, in the order of the files. The last ids are held out for
+    validation.
 
     Args:
         paths: files of int32 ids, flat or with the header TOYC.
-        out: the folder to make; see `toynn.data.prepare.prepare`.
-        vocab_size: number of ids of the vocabulary. Default: that of the header, or else what the tokenizer needs.
-        tokenizer: the tokenizer.json that the ids are from, its path or content. Without one, the model cannot read or
-            write text.
-        validation: share of the ids for validation, from 0 (none) to below 1.
-        eos: the token that ends a document, for the model to stop at; it must be one of the tokenizer. None: unknown.
+        out: the folder to create; see `toynn.data.prepare.prepare`.
+        vocab_size: number of ids of the vocabulary. Default: the number in the header of the file, or, for a flat file,
+            the number that the tokenizer needs.
+        tokenizer: the tokenizer.json that encoded the texts as these ids, as its path or content. Without one, the
+            model cannot read or write text.
+        validation: share of the ids that is held out for validation, at least 0 (none) and below 1.
+        eos: the token of the tokenizer that ends a document, so that the model stops at it. None: unknown.
 
     Raises:
-        TinyNNValueError, TinyNNTypeError: an argument, with its name; vocabularies that differ.
-        FileFormatError: a file that is damaged, or has an id outside the vocabulary, with its position.
-        OSError: a file that cannot be read or written. After an error nothing is left in `out`.
+        TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); the vocabulary sizes differ.
+        FileFormatError: a file is damaged, or it has an id outside the vocabulary (the message gives its position).
+        OSError: a file cannot be read or written. After an error, `out` contains no new files.
     """
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
     eos = None if eos is None else text("eos", eos)
@@ -86,12 +90,12 @@ def prepare_ids(
 
 
 def dtype_of(vocab: int) -> str:
-    """Return the type of token files with this vocabulary."""
+    """Return the dtype of the token files for this vocabulary size."""
     return "uint16" if vocab <= 1 << 16 else "uint32"
 
 
 def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
-    """Return the number of ids that the tokenizer needs, and the id of eos."""
+    """Return the number of ids that the tokenizer needs, and the id of the token eos."""
     from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer  # it needs the extra toynn[cli]
 
     try:
@@ -117,7 +121,9 @@ def _vocab(files: Sequence[TokenFile], given: int | None, needed: int) -> int:
 
 
 def _packed(folder: Path, files: Sequence[TokenFile], vocab: int, tail: int) -> dict[str, Split]:
-    """Write the token files of both splits, and return their descriptions. The validation split begins at id `tail`."""
+    """Write the token files of both splits, and return their descriptions. The validation split begins at position
+    `tail`.
+    """
     writers = {name: TokenWriter(folder / f"{name}.bin", dtype_of(vocab)) for name in SPLITS}
     try:
         done = 0

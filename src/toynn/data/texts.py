@@ -39,7 +39,7 @@ class Texts:
 
     @property
     def name(self) -> str:
-        """The name of the texts in messages: the path of the first file, and the number of other files."""
+        """The name of the texts in messages: the path of the first file, and how many other files there are."""
         if self.called is not None:
             return self.called
         others = len(self.paths) - 1

@@ -1,7 +1,7 @@
-"""Choose the texts that a tokenizer is learned from, so that the memory for it has a limit.
+"""Choose the texts that a tokenizer is learned from, so that learning needs only a limited amount of memory.
 
 While the tokenizers library trains a tokenizer, it keeps every distinct word of the text, and each byte of a distinct
-word needs up to 120 bytes of memory. So there is a limit for the text, and one for the distinct words in it.
+word needs up to 120 bytes of memory. So both the size of the text and the total size of its distinct words are limited.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
 def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
     """Yield the texts that a tokenizer is learned from, in parts that end between words.
 
-    Of more text than 256 MiB, these are evenly spread parts of about that size. If the different words of the parts
-    have more than about 16 MiB together, half as much text is taken, and so on. The same texts give the same parts.
+    If the texts are larger than 256 MiB, only evenly spread parts with a total size of about 256 MiB are used. If all
+    different words of these parts have more than about 16 MiB, half as much text is used, and so on. The same texts
+    give the same parts.
     """
     taken = _Spread(texts.text_bytes, _limit(texts))
     for start, part in _parts(texts):
@@ -73,7 +74,7 @@ class _Spread:
         self._text_bytes, self._limit, self._taken = text_bytes, limit, 0
 
     def takes(self, start: int, part: str) -> bool:
-        """Return whether the next part is chosen. start: the number of bytes before it."""
+        """Return whether the next part is chosen. start: the number of bytes before this part."""
         if self._text_bytes > self._limit and self._taken * self._text_bytes > start * self._limit:
             return False
         self._taken += len(part.encode("utf-8"))
@@ -87,10 +88,10 @@ def words_in(text: str) -> set[bytes]:
 
 
 class DifferentWords:
-    """An estimate of how many bytes the different words of a text have together, in little memory.
+    """Estimates the total size in bytes of the different words of a text. It needs little memory.
 
-    It is made from the words with the smallest hashes, each counted once. With up to 16,384 different words it is
-    exact.
+    The estimate uses only the words with the smallest hashes, and counts each of them once. It is exact for up to
+    16,384 different words.
     """
 
     def __init__(self) -> None:

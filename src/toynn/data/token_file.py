@@ -1,7 +1,7 @@
 """Files of packed token ids, as the reference and other programs write them.
 
-The ids are little-endian int32. A file may begin with the reference's header of 16 bytes: the magic "TOYC", the version
-1, the number of ids of the vocabulary, and a reserved 0, each of the last three an unsigned 32-bit number. A file
+The ids are little-endian int32. A file may begin with the reference's header of 16 bytes, which contains the magic
+"TOYC" and three unsigned 32-bit numbers: the version 1, the number of ids of the vocabulary, and a reserved 0. A file
 without the header is flat: its first byte belongs to its first id.
 """
 
@@ -33,7 +33,8 @@ _ID = np.dtype("<i4")
 class TokenFile:
     """An open file of n packed ids.
 
-    vocab: size of the vocabulary from its header, or None without a header. start: position of the first id in bytes.
+    vocab: the vocabulary size in the header of the file, or None without a header. start: position of the first id in
+        bytes.
     """
 
     path: Path
@@ -43,10 +44,10 @@ class TokenFile:
     n: int
 
     def vocab_of(self, given: int | None, name: str) -> int:
-        """Return the size of the vocabulary: that of the header, or the given one.
+        """Return the vocabulary size: the number in the header, or the given number.
 
-        name: the argument that `given` comes from, for messages. Raises TinyNNValueError if both differ, or if neither
-        is known.
+        name: the argument that contains `given`, for messages. Raises TinyNNValueError if the two numbers differ, or if
+        neither is known.
         """
         if self.vocab is None and given is None:
             raise TinyNNValueError(f"{name}: {self.path} has no header with the size of the vocabulary; give {name}")
@@ -70,7 +71,7 @@ class TokenFile:
             yield self._checked(np.frombuffer(content, dtype=_ID), at, vocab)
 
     def read(self, first: int, n: int, vocab: int) -> npt.NDArray[np.int32]:
-        """Return n ids from position `first`, which must be in the file. Raises as `pieces` does."""
+        """Return n ids from position `first`, which must be in the file. Raises the errors of `pieces`."""
         self.file.seek(self.start + first * _ID.itemsize)
         content = self.file.read(n * _ID.itemsize)
         if len(content) != n * _ID.itemsize:
@@ -89,10 +90,10 @@ class TokenFile:
 
 @contextmanager
 def open_token_file(name: str, path: object) -> Iterator[TokenFile]:
-    """Yield a file of packed ids. name: the argument that the path comes from, for messages.
+    """Open a file of packed ids and yield it. name: the argument that contains the path, for messages.
 
-    Raises FileFormatError for a file that is damaged, has no ids, or has a header of another version; TinyNNTypeError,
-    TinyNNValueError for a path that is not one; OSError.
+    Raises FileFormatError for a file that is damaged, has no ids, or has a header of another version; TinyNNTypeError
+    or TinyNNValueError for an invalid path; OSError.
     """
     place = path_of(name, path)
     with open_regular(place) as file:

@@ -54,6 +54,8 @@ class TokenWriter:
         return Split(self._path.name, self.tokens, self._bytes, self._digest.hexdigest(), self._documents)
 
     def abandon(self) -> None:
-        """Close the incomplete file after an error. An error of closing is ignored, because the first one matters."""
+        """Close the incomplete file after an error. An error of closing is ignored, because the caller reports the
+        first error.
+        """
         with suppress(OSError):
             self._file.close()

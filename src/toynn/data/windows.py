@@ -94,7 +94,9 @@ class WindowBatcher(Initialised):
             return self._cut(starts)
 
     def _epoch(self, number: int) -> _Epoch:
-        """Return the epoch with this number. The last epoch is cached in one attribute, so threads may call this."""
+        """Return the epoch with this number. The last epoch is cached in one attribute, so several threads may call
+        this method.
+        """
         drawn = self._drawn
         if drawn.number != number:
             draw = np.random.Generator(np.random.PCG64([self.seed, number]))

@@ -19,10 +19,11 @@ from toynn.tinynn import TNN_F32, Session, Tensor
 
 
 class GgufBase(Base):
-    """An open GGUF file of the `llama` architecture, of llama.cpp or of the reference. Its tokenizer is not read.
+    """An open GGUF file of the `llama` architecture, written for llama.cpp or by the reference. Its tokenizer is not
+    read.
 
-    It can be the base of several models at once. A model that maps the file keeps the mapping until it is closed, also
-    after this object is closed.
+    It can be the base of several models at once. A model that maps the file keeps the mapping until the model is
+    closed, also after this object is closed.
 
     shape: the sizes and variants of the model in the file.
 
@@ -47,7 +48,9 @@ class GgufBase(Base):
         return to_halves(values, weight.rotated_heads if weight.head is None else 1)
 
     def values_as_stored(self, weight: Weight) -> FloatArray:
-        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in the order of the file."""
+        """Return a weight, or one head of it, as float32 in its shape. The rows of q and k are in the order of the
+        file.
+        """
         with naming(self._gguf.path):
             if weight.name in self._gguf.tensors or weight.head is None:
                 return read_rows(self._gguf, stored_names(weight, self._gguf.tensors))

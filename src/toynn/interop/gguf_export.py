@@ -58,7 +58,7 @@ def export_gguf(
 
     Args:
         dtype: "f32", "f16", "bf16" or "q8_0".
-        name: the name of the model in the file. Default: the name of the imported model, or that of the file.
+        name: the name of the model in the file. Default: the name of the imported model, or the name of the file.
         overwrite: replace an existing file.
 
     Raises:
@@ -101,7 +101,10 @@ def export_gguf(
 
 
 def new_path(path: Path, overwrite: bool) -> Path:
-    """Return the path of a file to write. Raises TinyNNValueError if it cannot be written, or not without overwrite."""
+    """Return the path of a file to write.
+
+    Raises TinyNNValueError if a file cannot be written there, or if the file exists and overwrite is false.
+    """
     path = path_of("path", path)
     if path.is_dir():
         raise TinyNNValueError(f"path: {path} is a folder; give the path of a file")

@@ -194,7 +194,8 @@ def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     """Return the header of an open GGUF file of `size` bytes, which is read from its start. No tensor data is read.
 
     Raises FileFormatError (without the name of the file) if the file violates the format: it is damaged, a name occurs
-    twice, or tensors overlap or lie beyond the end of the file. Raises it also for types that ggml cannot convert.
+    twice, or tensors overlap or lie beyond the end of the file. Also raises FileFormatError for a type of tensor that
+    ggml cannot convert.
     """
     left = _Bytes(file, size)
     if left.size < 4 or left.take(4, "the magic") != MAGIC:

@@ -101,7 +101,8 @@ def import_gguf(path: Path) -> TrainedModel:
 
 
 def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
-    """Return the shape of a model, and whether toy wrote its file. If so, the rows of q and k are in toynn's order.
+    """Return the shape of a model, and whether toy wrote its file. If toy did, the rows of q and k are in toynn's
+    order.
 
     Everything but the tokenizer is checked. Raises FileFormatError, without the path, for a model that toynn does not
     support.
@@ -180,8 +181,8 @@ def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
 def _checked_names(tensors: dict[str, GgufTensor], cfg: ModelShape, toy: bool) -> list[str]:
     """Check names and shapes. Return the tensors that toynn's models do not have and that must therefore be zero.
 
-    These are the biases that Hugging Face's attention_bias adds to those of toynn. Raises FileFormatError if a tensor
-    is missing or unknown, or has another shape.
+    These tensors are biases: Hugging Face's attention_bias adds a bias to more projections than qkv_bias of toynn.
+    Raises FileFormatError if a tensor is missing or unknown, or has another shape.
     """
     expected = stored_sizes(cfg, tensors)
     if ROPE_FREQS in tensors and not toy:
@@ -204,7 +205,7 @@ def _checked_names(tensors: dict[str, GgufTensor], cfg: ModelShape, toy: bool) -
 
 
 def _foreign(values: GgufValues, vocab: int) -> ForeignSettings:
-    """Return the settings that an export writes back."""
+    """Return the settings that toynn does not use, but that an export writes into the new file."""
     pad = "tokenizer.ggml.padding_token_id"
     return ForeignSettings(
         name=values.text("general.name", ""),

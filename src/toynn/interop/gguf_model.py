@@ -70,7 +70,7 @@ class GgufModel(Initialised):
         self._open.close()
 
     def read(self, name: str, first: int = 0, n: int | None = None) -> npt.NDArray[np.float32]:
-        """Return the values of a tensor as f32, in its shape; or n of its rows from a first one on.
+        """Return the values of a tensor as float32, in its shape, or only n of its rows, beginning with row `first`.
 
         Raises:
             TinyNNValueError: there is no tensor of this name, or no such rows.
@@ -213,9 +213,10 @@ class MappedGguf(GgufModel):
     def rows(self, s: nn.Session, name: str, first: int, n: int, copy: bool = False) -> nn.Tensor:
         """Declare n rows of a matrix, or n elements of a vector, as a weight of the session: [cols, n], or [n].
 
-        copy: use a copy of the file in memory, which later changes of the file do not affect. The first use makes it.
+        copy: use a copy of the file in memory, which later changes of the file do not affect. The first call with
+            copy=True makes it.
 
-        Raises as `whole` does, and TinyNNValueError if the rows are not part of the tensor.
+        Raises the errors of `whole`, and TinyNNValueError if the rows are not part of the tensor.
         """
         tensor = self.tensor(name)
         if len(tensor.shape) > 2:
@@ -234,7 +235,7 @@ class MappedGguf(GgufModel):
         return nn.tnn_input_2d_persistent_mmap(s, count, math.prod(tensor.shape[1:]), tensor.type, offset)
 
     def _copy(self, part: int) -> nn.MappedFile:
-        """Return a copy of a file in memory, made once."""
+        """Return a copy of a file in memory. Only the first call makes the copy."""
         if part not in self._copies:
             source = self._mapped[part]
             want_memory("gguf", len(source), f"a copy of {source.name}")

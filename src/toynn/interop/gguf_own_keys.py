@@ -1,4 +1,4 @@
-"""Keys of GGUF files for what llama.cpp has no key for. Only toynn reads them, so that an import restores it."""
+"""GGUF keys for settings that llama.cpp has no key for. An export writes them, and only toynn's import reads them."""
 
 from __future__ import annotations
 

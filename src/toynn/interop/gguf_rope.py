@@ -28,7 +28,7 @@ _ORIGINALS = [8192, *(1 << n for n in range(4, 18) if n != 13)]
 
 
 def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
-    """Write the scaling: the numbers from which the factors are computed, under toynn's keys.
+    """Write the scaling. For llama3 scaling, write the numbers from which its factors are computed under toynn's keys.
 
     Raises TinyNNValueError for a scaling that llama.cpp does not support.
     """
@@ -63,8 +63,8 @@ def stored_factors(shape: ModelShape) -> npt.NDArray[np.float32] | None:
 def read_scaling(
     values: GgufValues, factors: npt.NDArray[np.float32] | None, d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the scaling that gives the factors of the file: that of toynn's keys, or else a llama3 scaling that
-    matches.
+    """Return the RoPE scaling of a file: the scaling that its keys describe, or a llama3 scaling that gives its
+    factors.
 
     Raises FileFormatError if no scaling gives these factors.
     """
@@ -81,7 +81,7 @@ def read_scaling(
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the scaling of the factors: that of toynn's keys, or else a llama3 scaling that matches."""
+    """Return the scaling that gives the factors: the scaling in toynn's keys, or without them a known llama3 scaling."""
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
             values.text(f"{_KEY}kind"),

@@ -124,8 +124,8 @@ def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: in
 def _end(model: TrainedModel, bpe: ByteLevelBpe | SentencePieceBpe, notes: list[str], default_end: int) -> int | None:
     """Return the id of the token that ends a text.
 
-    If a file names no such token, llama.cpp uses a fixed id, which may be any token. So an unused token is written for
-    a model without one, because it never occurs in a text.
+    If a file names no such token, llama.cpp uses a fixed id, which may be any token. If the model has no end token, an
+    unused token is therefore written, because it never occurs in a text.
     """
     if model.eos_id is not None:
         return model.eos_id

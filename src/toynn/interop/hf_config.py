@@ -46,7 +46,7 @@ _ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
 
 
 def config_of(model: TrainedModel) -> dict[str, Any]:
-    """Return the config.json of a model without a lens.
+    """Return the config.json of a model without a projection lens.
 
     Raises TinyNNValueError for a RoPE scaling or a width that transformers does not support.
     """
@@ -169,8 +169,7 @@ def shape_of(content: Any) -> ModelShape:
 
 
 def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
-    """Return the ids, none or several, that `key` (for example eos_token_id) has in a config.json or
-    generation_config.json.
+    """Return the list of ids that `key` (for example eos_token_id) has in a config.json or generation_config.json.
 
     Raises TinyNNError for an id outside the vocabulary.
     """
@@ -223,7 +222,9 @@ def _yarn(rules: dict[str, Any], where: str) -> RopeScaling:
 
 
 def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of the form that config.json uses ("" for none), and the keys of both forms together."""
+    """Return the key that holds RoPE's settings, "rope_parameters" or "rope_scaling" ("" for none), and the settings in
+    both.
+    """
     found = [key for key in ("rope_parameters", "rope_scaling") if content.get(key) is not None]
     for key in found:
         if not isinstance(content[key], dict):

@@ -60,13 +60,17 @@ def read_settings(folder: Path, config: dict[str, Any], vocab: int) -> tuple[lis
 
 
 def generation_config(model: TrainedModel) -> dict[str, Any]:
-    """Return the content of generation_config.json: the kept settings, and the token ids of the model."""
+    """Return the content of generation_config.json: the settings of the imported model, and the token ids of this
+    model.
+    """
     ids = {key: value for key, value in ids_of(model).items() if value is not None}
     return {**json_object("generation_config", model.foreign.generation_config), **ids}
 
 
 def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the content of tokenizer_config.json: the kept settings, and defaults for those that are missing."""
+    """Return the content of tokenizer_config.json: the settings of the imported model, and defaults for missing
+    settings.
+    """
     content: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.shape.ctx,
@@ -149,7 +153,7 @@ def _text(path: Path, content: dict[str, Any]) -> str:
 def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
     """Return the chat template: from its own file, or else from tokenizer_config.json.
 
-    If that has a list of templates, return the default one.
+    If that file has a list of templates, return the one with the name "default".
     """
     path = folder / TEMPLATE
     if path.is_file():

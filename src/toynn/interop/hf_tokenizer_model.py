@@ -31,12 +31,13 @@ _REMOVE_SPACES = [
 
 
 def converted_model(content: bytes, config: dict[str, Any], added: dict[str, Any], vocab: int) -> bytes:
-    """Return the tokenizer.json of a tokenizer.model. Each text gets the ids of sentencepiece, and of transformers if
-    its class is TokenizersBackend.
+    """Return the tokenizer.json of a tokenizer.model.
 
-    config, added: the content of tokenizer_config.json and added_tokens.json; {} if there is no such file. A space is
-    put before each part of a text between special tokens; only before the text if `legacy` is false. A begin token is
-    added unless `add_bos_token` is false, an end token if `add_eos_token` is true.
+    It gives each text the same ids as the sentencepiece library, and as transformers with the class TokenizersBackend.
+
+    config, added: the content of tokenizer_config.json and added_tokens.json; {} if there is no such file. Special
+    tokens divide a text into parts, and a space is put before each part. If `legacy` is false, it is put only before
+    the whole text. A begin token is added unless `add_bos_token` is false, an end token if `add_eos_token` is true.
 
     Raises FileFormatError if the file is damaged or has a setting that the tokenizers library cannot apply.
     """
@@ -88,9 +89,9 @@ def _described_charsmap(content: bytes) -> dict[str, Any]:
 
 
 def _keep_whole(described: dict[str, Any], symbols: list[str], prefix: str) -> None:
-    """Let the user-defined pieces of the model be tokens wherever they stand, after the space before the text is put.
+    """Make each user-defined piece of the model a token wherever it occurs in a text, without making it an added token.
 
-    As added tokens they would divide the text before, and each part would get a space.
+    Added tokens would divide the text before the space is put in front of it, and each part would get a space.
     """
     described["added_tokens"] = [one for one in described["added_tokens"] if one["content"] not in symbols]
     pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
@@ -124,7 +125,10 @@ def _lists(model: SentencePieceModel, config: dict[str, Any], added: dict[str, A
 
 
 def _token_around(tokens: list[str], config: dict[str, Any], name: str, *, adds: bool, default: int) -> list[int]:
-    """Return the id of the bos or the eos token, if it is put around a text. default: its id in the tokenizer.model."""
+    """Return the id of the bos or eos token in a list, or an empty list if this token is not put around a text.
+
+    default: the id of the token in the tokenizer.model.
+    """
     wanted = config.get(f"add_{name}_token", adds)
     if not isinstance(wanted, bool):
         raise FileFormatError(f"add_{name}_token must be true or false, got {wanted!r:.60}")
@@ -140,7 +144,7 @@ def _token_around(tokens: list[str], config: dict[str, Any], name: str, *, adds:
 
 
 def _added_tokens(config: dict[str, Any], added: dict[str, Any], vocab: int) -> dict[int, tuple[str, int]]:
-    """Return text and type of the added tokens of the two files, by id."""
+    """Return the text and the type of each added token of the two files, by id."""
     found: dict[int, tuple[str, int]] = {}
     for text, i in added.items():
         if type(i) is not int or not 0 <= i < vocab:

@@ -203,13 +203,15 @@ def _pieces(spm: SentencePieceBpe, vocabulary: dict[str, int], ends: frozenset[s
 
 
 def decoder(*, strips: bool) -> dict[str, Any]:
-    """Return the decoder, as in tokenizer.json. strips: the text loses the space that was put before it."""
+    """Return the decoder, as in tokenizer.json. strips: remove the space that was put before the text."""
     rules: list[Any] = [_UNESCAPE, {"type": "ByteFallback"}, {"type": "Fuse"}]
     return {"type": "Sequence", "decoders": rules + [_STRIP] * strips}
 
 
 def _missing_byte(known: Container[str]) -> str | None:
-    """Return the first token of a byte that is missing. A byte that is a character itself may have its name."""
+    """Return the first byte token, like "<0x0A>", that is missing. For a byte below 0x80, the character itself is
+    enough.
+    """
     for byte, token in enumerate(BYTE_TOKENS):
         if token not in known and not (byte < 0x80 and chr(byte) in known):
             return token
@@ -217,9 +219,10 @@ def _missing_byte(known: Container[str]) -> str | None:
 
 
 def _name_bytes(vocabulary: dict[str, int], pieces: dict[str, float]) -> None:
-    """Rename the token of a byte to its character if pieces contain a character that is not a token itself.
+    """If a piece contains a character that is not a token, rename the byte token of the character to the character.
 
-    SentencePiece joins any characters to a piece, the tokenizers library only tokens. The id stays the same.
+    SentencePiece can join any characters to a piece, but the tokenizers library can join only tokens. The token keeps
+    its id.
 
     Raises FileFormatError if the character has several bytes.
     """

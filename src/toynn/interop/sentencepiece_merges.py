@@ -19,10 +19,10 @@ _MOST_GROUPS = 8  # groups of runs with one score; real vocabularies have one, f
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return the merges, best first, of pieces with these scores. Pairs of equal scores have the longest left piece
-    first, as in the tokenizer.json files that transformers converts.
+    """Return the merges of pieces with these scores, ordered from the highest score. Of the merges that give one piece,
+    the one with the longest left piece comes first, as in the tokenizer.json files that transformers writes.
 
-    Raises FileFormatError if a piece is too long, or if several pieces have one score so that no list of merges gives
+    Raises FileFormatError if a piece is too long, or if several pieces have the same score and no list of merges gives
     the same tokens.
     """
     found: dict[float, list[tuple[str, str]]] = {}
@@ -51,9 +51,9 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[str, float]:
-    """Return scores of the pieces for which SentencePiece joins pieces as these merges do: 0, -1, -2 and so on.
+    """Return scores (0, -1, -2 and so on) with which SentencePiece joins pieces in the same way as these merges.
 
-    Raises TinyNNValueError if there are no such scores: a merge is missing, or the order cannot be that of scores.
+    Raises TinyNNValueError if there are no such scores: a merge is missing, or no scores give the order of the merges.
     """
     known = set(pieces)
     scores: dict[str, float] = {}
@@ -79,7 +79,7 @@ def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[
 
 
 def _groups(merges: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Yield the merges in groups: all merges that give one piece, with those of other pieces between them."""
+    """Divide the merges into consecutive groups, so that all merges that give the same piece are in one group."""
     last = {left + right: i for i, (left, right) in enumerate(merges)}
     start, end = 0, -1
     for i, (left, right) in enumerate(merges):
@@ -101,10 +101,11 @@ def _splits(piece: str, known: Mapping[str, float] | set[str]) -> list[tuple[str
 
 
 def _rank(piece: str, i: int) -> int:
-    """Return the length of the left piece, or of the right piece if the leftmost of two places needs it.
+    """Return the number by which the merges of a piece are ordered: the merge with the highest number comes first.
 
-    Two places at which a piece can be formed overlap if the right piece of one is the left piece of the other. In
-    "ab|aba|ba", the place on the left must come first, although its left piece is shorter.
+    The number is the length of the left piece, except if two places overlap in a text. Two places at which a piece can
+    be formed overlap if the right piece of one is the left piece of the other. In "ab|aba|ba", the place on the left
+    must come first, although its left piece is shorter.
     """
     n = len(piece)
     if piece[i:] == piece[: n - i] and piece[n - i :] != piece[:i]:
@@ -138,7 +139,7 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
 
 
 def _joined(n: int, ranks: Mapping[tuple[int, int], int], *, by_rank: bool) -> list[int]:
-    """Return the lengths of the pieces of a run of n characters."""
+    """Return the lengths of the pieces into which a run of n characters is joined."""
     parts = [1] * n
     while places := [i for i, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]:
         at = min(places, key=lambda i: ranks[parts[i], parts[i + 1]]) if by_rank else places[0]

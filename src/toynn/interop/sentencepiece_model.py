@@ -92,7 +92,9 @@ def parsed_model(content: bytes, vocab: int) -> SentencePieceModel:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """Yield number and value of each field: an integer, or the bytes of a text, a message or a float."""
+    """Yield the number and the value of each field. A value is an integer, or the bytes of a text, a message or a
+    float.
+    """
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -116,7 +118,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return an integer of at most 64 bits, of which each byte has 7 bits, and the position after it."""
+    """Return a protobuf varint (an integer of at most 64 bits, 7 bits in each byte), and the position after it."""
     value = 0
     for i, byte in enumerate(message[at : at + 10]):
         value |= (byte & 0x7F) << 7 * i

@@ -12,11 +12,12 @@ from toynn.errors import TinyNNValueError
 def by_id(
     vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int, alphabet: frozenset[str] | None = None
 ) -> tuple[list[str], list[int]]:
-    """Return text and gguf.TokenType of each id below `vocab`. An id without a token gets an unused one.
+    """Return the text and the gguf.TokenType of each id below `vocab`. An id without a token gets an unused token.
 
     alphabet: the characters that a token of the model may have; None: any.
 
-    Raises TinyNNValueError if a token has an option that llama.cpp does not have, or does not fit.
+    Raises TinyNNValueError if a token has an option that llama.cpp does not have, an id that is too large, or a
+    character outside the alphabet.
     """
     known: dict[int, tuple[str, int]] = {i: (token, TokenType.NORMAL) for token, i in vocabulary.items()}
     for entry in added:

@@ -24,19 +24,20 @@ def export_toy(
 ) -> GgufExport:
     """Write a model as a GGUF file for toy: float32, the rows of q and k in toynn's order, without a tokenizer.
 
-    The keys and tensors are those of toy's own checkpoints, in the same order. A size of the heads other than
-    d_model / n_heads and RoPE scaling add the keys that toy's reader knows. A projection lens is folded into the
-    embedding in float64. Other programs, such as llama.cpp, expect another order of the rows. They refuse the file,
-    because it has no tokenizer.
+    The keys and tensors are those of toy's own checkpoints, in the same order. If the head size is not d_model /
+    n_heads, or if the model has RoPE scaling, the keys with which toy reads these are added. A projection lens is
+    folded into the embedding in float64. Other programs, such as llama.cpp, expect another order of the rows. They
+    refuse the file, because it has no tokenizer.
 
     Args:
-        run_id, step: the run that the model is from and its training step, as `general.run_id` and `general.step`.
+        run_id, step: the name of the run and the training step of the model, for the keys `general.run_id` and
+            `general.step`.
         overwrite: replace an existing file.
 
     Raises:
         TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or toy does not
-            have the RoPE scaling of the model.
-        TinyNNTypeError: an argument of the wrong type. OSError: the file cannot be written.
+            support the RoPE scaling of the model.
+        TinyNNTypeError: an argument has the wrong type. OSError: the file cannot be written.
     """
     instance_of("model", model, TrainedModel)
     run = label("run_id", run_id).decode("utf-8")

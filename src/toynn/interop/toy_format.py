@@ -1,8 +1,8 @@
 """The GGUF files of the reference, the Ruby project toy: what differs from the files of llama.cpp.
 
-Both have the architecture `llama`. In a file of toy, the key `toy.ggml_native` is true, the rows of q and k stand in
-halves, as in toynn and Hugging Face (see `rope_order`), and there may be no tokenizer. Older files of toy hold one
-tensor for each head.
+Both have the architecture `llama`. In a file of toy, the key `toy.ggml_native` is true, the rows of q and k are in the
+order "halves", as in toynn and Hugging Face (see `rope_order`), and there may be no tokenizer. Older files of toy hold
+one tensor for each head.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCALING_KEYS = tuple(
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
-    """Return whether toy wrote the file. If so, the rows of q and k are in toynn's order.
+    """Return whether toy wrote the file. If toy did, the rows of q and k are in toynn's order.
 
     names: the names of the file's tensors.
 
