@@ -242,7 +242,7 @@ def _given_tokenizer(tokenizer: object) -> Path | bytes:
 
 @contextlib.contextmanager
 def _shown(progress: object) -> Iterator[Progress | None]:
-    """Yield the function that reports progress: the given function, a function that moves a bar in a terminal, or None."""
+    """Yield the function that reports progress: the given function, one that moves a bar in a terminal, or None."""
     if callable(progress):
         yield progress
         return

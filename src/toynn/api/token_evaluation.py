@@ -47,7 +47,7 @@ class WindowedLoss(Initialised):
 
 @dataclass(frozen=True)
 class _Ids:
-    """Token ids that are read only when they are needed. read(first, n) returns n ids, int32, from position `first` on."""
+    """Token ids that are read only when needed. read(first, n) returns n ids, int32, from position `first` on."""
 
     name: str
     n: int
@@ -180,7 +180,7 @@ def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator
 
 @contextmanager
 def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
-    """Yield the ids of a file or of the validation split of a data folder. Check that they fit the model's vocabulary."""
+    """Yield the ids of a file or of the validation split of a data folder, and check that they fit the model."""
     place = path_of("data", path)
     if place.is_dir():
         packed = PackedTokens.open(place, "validation")

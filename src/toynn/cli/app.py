@@ -123,7 +123,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _comes_from_printing(error: BaseException) -> bool:
-    """Return whether click.echo raised the error. If the disk is full, the OSError of click.echo does not name a file."""
+    """Return whether click.echo raised the error. Its OSError does not name a file if the disk is full."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

@@ -81,7 +81,7 @@ def read_scaling(
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the scaling that gives the factors: the scaling in toynn's keys, or without them a known llama3 scaling."""
+    """Return the scaling that gives the factors: the one in toynn's keys, or without them a known llama3 scaling."""
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
             values.text(f"{_KEY}kind"),
