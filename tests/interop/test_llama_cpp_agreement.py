@@ -208,7 +208,7 @@ def test_tekken_differs_in_capital_letters_beyond_ascii(tmp_path: Path) -> None:
     words = ours.pre_tokenizer.pre_tokenize_str("\u00c9COLE \u00c9cole")
     assert [word for word, _ in words] == ["\u00c3\u012bCOLE", "\u0120\u00c3\u012bcole"]
     with LlamaCpp(tmp_path / "m.gguf") as theirs:
-        assert theirs.tokenize("\u00c9a") != ours.encode("\u00c9a").ids
+        assert theirs.tokenize("a\u00c9a") != ours.encode("a\u00c9a").ids
 
 
 # ---- special tokens ----
