@@ -429,6 +429,14 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
 TNN_API tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps);
+/* Return qkv with each query head and each key head normalized as by tnn_fused_rms_norm. Value heads stay unchanged. */
+TNN_API tnn_tensor tnn_fused_head_norm(tnn_session * s,
+    tnn_tensor    qkv,     /* [(n_heads + 2 n_kv) d_head, rows]: query heads, key heads, value heads of a token */
+    tnn_tensor    gamma_q, /* weight of all query heads, [d_head] */
+    tnn_tensor    gamma_k, /* weight of all key heads, [d_head] */
+    int32_t       n_heads, /* query heads */
+    int32_t       n_kv,    /* key heads, and value heads */
+    float         eps);    /* added to the mean of the squares */
 /* Return the table of rotations for tnn_fused_attention: [d_head, rows], each row d_head/2 cosines, then d_head/2
  * sines. An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */
 TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,

@@ -46,7 +46,7 @@ def transformers_difference(name: str, folder: Path) -> str:
         export_hf(model, folder)
     except TinyNNValueError:
         return "-"
-    theirs = transformers.LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.no_grad():
         logits = theirs(torch.tensor([IDS])).logits[0].numpy()
     return f"{np.abs(logits - logits_of(model, IDS)).max():.1e}"

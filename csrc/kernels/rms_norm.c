@@ -3,13 +3,8 @@
 #include "kernels/each_vector.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
+#include "kernels/rms.h"
 #include "ops/operands.h"
-
-static float reciprocal_rms(const float * x, int64_t d, float eps) {
-    v8f sum = v8_set1(0.0f);
-    EACH_VECTOR(d, { const v8f a = LOAD(x); sum = v8_fma(a, a, sum); })
-    return 1.0f / sqrtf(v8_sum(sum) / (float) d + eps);
-}
 
 /* Computes y = x / rms(x) * gamma. Operands: x, gamma. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
@@ -22,7 +17,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     for (int64_t row = begin; row < end; row++) {
         const float * x = tnn__data(dst->src[0]) + row * d;
         float       * y = (float *) dst->data + row * d;
-        const v8f     r = v8_set1(reciprocal_rms(x, d, eps));
+        const v8f     r = v8_set1(tnn__reciprocal_rms(x, d, eps));
         EACH_VECTOR(d, { STORE(y, LOAD(x) * r * LOAD(gamma)); })
     }
 }
@@ -41,7 +36,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         const float * x   = tnn__data(dst->src[1]) + row * d;
         const float * add = k->has_add ? tnn__data(dst->src[3]) + row * d : NULL;
         float       * dx  = (float *) dst->data + row * d;
-        const float   r   = reciprocal_rms(x, d, eps);
+        const float   r   = tnn__reciprocal_rms(x, d, eps);
         v8f dot = v8_set1(0.0f);
         EACH_VECTOR(d, { dot = v8_fma(LOAD(dy) * LOAD(gamma), LOAD(x), dot); })
         const v8f scale = v8_set1(r), slope = v8_set1(-(r * r) * (v8_sum(dot) / (float) d));
@@ -71,7 +66,7 @@ static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst
     for (int64_t row = 0; row < x->ne[1]; row++) {
         const float * xr = tnn__data(x) + row * d;
         const float * g  = tnn__data(dy) + row * d + begin;
-        const v8f     r  = v8_set1(reciprocal_rms(xr, d, eps));
+        const v8f     r  = v8_set1(tnn__reciprocal_rms(xr, d, eps));
         xr += begin;
         EACH_VECTOR(end - begin, { STORE(dgamma, v8_fma(LOAD(g) * r, LOAD(xr), LOAD(dgamma))); })
     }

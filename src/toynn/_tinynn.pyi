@@ -341,6 +341,17 @@ class _Lib:
     def tnn_fused_rms_norm(
         self, s: SessionPointer, x: TensorHandle, gamma: TensorHandle, eps: float, /
     ) -> TensorHandle: ...
+    def tnn_fused_head_norm(
+        self,
+        s: SessionPointer,
+        qkv: TensorHandle,
+        gamma_q: TensorHandle,
+        gamma_k: TensorHandle,
+        n_heads: int,
+        n_kv: int,
+        eps: float,
+        /,
+    ) -> TensorHandle: ...
     def tnn_fused_rope_table(
         self,
         s: SessionPointer,

@@ -199,11 +199,46 @@ def test_a_file_is_replaced_only_on_request_and_only_by_a_complete_file(tmp_path
         export_gguf(make("tied"), tmp_path, overwrite=True)
 
 
-@pytest.mark.parametrize("scaling", [{"freq_scale": 0.5}, {"attn_factor": 2.0}])
-def test_rope_scaling_that_gguf_cannot_express_is_refused(scaling: dict[str, float], tmp_path: Path) -> None:
-    model = make("tied", rope_scaling=RopeScaling(**scaling))  # type: ignore[arg-type]
-    with pytest.raises(TinyNNValueError, match=rf"rope_scaling\.{next(iter(scaling))} = .* cannot be exported"):
+UNKNOWN = {
+    "freq_scale": RopeScaling(freq_scale=0.5),
+    "ext_factor": RopeScaling.yarn(2.0, 64, ext_factor=0.5),
+    "beta_fast": RopeScaling.yarn(2.0, 64, beta_fast=8.0),
+    "beta_slow": RopeScaling.yarn(2.0, 64, beta_slow=0.5),
+}
+
+
+@pytest.mark.parametrize(("name", "scaling"), UNKNOWN.items(), ids=UNKNOWN)
+def test_rope_scaling_that_llama_cpp_does_not_read_is_refused(name: str, scaling: RopeScaling, tmp_path: Path) -> None:
+    model = make("tied", rope_scaling=scaling)
+    with pytest.raises(TinyNNValueError, match=rf"rope_scaling\.{name} = .* cannot be exported"):
         export_gguf(model, tmp_path / "m.gguf")
+
+
+SCALINGS = {
+    "factor without a type": ({"factor": scalar(F32, 4.0)}, RopeScaling.linear(4.0)),
+    "type none": ({"type": scalar(STRING, "none"), "factor": scalar(F32, 4.0)}, RopeScaling.none()),
+    "defaults of yarn": ({"type": scalar(STRING, "yarn"), "factor": scalar(F32, 4.0)}, RopeScaling.yarn(4.0, 16)),
+    "attn_factor": ({"attn_factor": scalar(F32, 0.1)}, RopeScaling(attn_factor=0.1)),
+}
+
+
+@pytest.mark.parametrize(("keys", "scaling"), SCALINGS.values(), ids=SCALINGS)
+def test_keys_of_rope_scaling_have_the_meaning_of_llama_cpp(
+    keys: dict[str, bytes], scaling: RopeScaling, tmp_path: Path
+) -> None:
+    content = tiny()
+    for name, value in keys.items():
+        content = content.set(f"llama.rope.scaling.{name}", value)
+    assert read(tmp_path / "m.gguf", content.build()).shape.rope_scaling == scaling
+
+
+def test_factors_of_rope_and_another_scaling_are_refused_together(tmp_path: Path) -> None:
+    content = tiny().set("llama.rope.scaling.factor", scalar(F32, 4.0))
+    content = content.with_tensor("rope_freqs.weight", [1], 0, None, struct.pack("<f", 1.0))
+    with pytest.raises(
+        TinyNNValueError, match=r"both rope_freqs\.weight and the scaling 'linear', but toynn supports o"
+    ):
+        read(tmp_path / "m.gguf", content.build())
 
 
 def test_wrong_arguments_of_an_export_are_refused_by_name(tmp_path: Path) -> None:
@@ -306,7 +341,7 @@ def test_the_small_file_used_by_the_tests_of_refusals_is_valid(tmp_path: Path) -
 
 Q = "blk.0.attn_q.weight"
 KEYS = {
-    "general.architecture": (scalar(STRING, "qwen2"), "architecture is 'qwen2', but toynn supports only 'llama'"),
+    "general.architecture": (scalar(STRING, "mamba"), "architecture is 'mamba', but toynn supports only 'llama', 'qw"),
     "qwen2.block_count": (
         scalar(U32, 1),
         "architecture is 'llama', but the file also has 'qwen2.block_count', a key of another architecture",
@@ -336,6 +371,11 @@ KEYS = {
         scalar(STRING, "longrope"),
         "scaling.type is 'longrope', but toynn supports only 'none', 'linear' and 'yarn'",
     ),
+    "llama.rope.scaling.factor": (scalar(F32, 0.5), "factor must be a finite number, 1 or above"),
+    "llama.rope.scaling.attn_factor": (scalar(F32, 0.0), "attn_factor must be a finite number above 0"),
+    "llama.rope.scaling.yarn_ext_factor": (scalar(F32, 0.5), "yarn_ext_factor is 0.5, but toynn supports only 1.0"),
+    "llama.rope.scaling.yarn_beta_fast": (scalar(F32, 8.0), "yarn_beta_fast is 8.0, but toynn supports only 32.0"),
+    "llama.rope.scaling.yarn_attn_factor": (scalar(F32, 2.0), "yarn_attn_factor is 2.0, but toynn supports only 1.0"),
     "llama.expert_count": (scalar(U32, 8), "expert_count is 8, but toynn supports only 0"),
     "llama.attention.causal": (scalar(BOOL, False), "causal is False, but toynn supports only True"),
     "llama.vocab_size": (scalar(U32, 7), "vocab_size is 7, but token_embd.weight has 6 rows"),

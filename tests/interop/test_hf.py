@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from pathlib import Path
@@ -172,6 +173,7 @@ def test_llama3_scaling_of_the_reference_is_exported_only_if_it_equals_that_of_h
         ("heads that do not divide d_model", {}, "d_model = 64 must be a multiple of n_heads = 6 for transf"),
         ("tied", {"rope_scaling": RopeScaling(freq_scale=0.5)}, "rope_scaling.freq_scale = 0.5 cannot be exported"),
         ("tied", {"rope_scaling": RopeScaling(attn_factor=2.0)}, "rope_scaling.attn_factor = 2.0 cannot be exported"),
+        ("yarn rope", {"rope_scaling": RopeScaling.yarn(2.0, 64, ext_factor=0.5)}, "rope_scaling.ext_factor = 0.5 can"),
         ("tied", {"vocab": 300}, "the tokenizer has 3.. token ids, but the model has only 300"),
         ("tied", {"tokens": b"{}"}, "not a tokenizer.json"),
     ],
@@ -213,9 +215,9 @@ def test_a_folder_is_replaced_only_on_request_and_only_if_it_is_an_exported_mode
 
 # ---- config.json of other programs ----
 
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 PARAMETERS = {"rope_theta": 100.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
 HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
 
 
@@ -232,8 +234,10 @@ HF_LLAMA3 = RopeScaling.llama3_hf(**LLAMA3)
         ({"rope_theta": 100, "rope_scaling": {**PARAMETERS, "type": "llama3"}}, 100.0, HF_LLAMA3),
         ({"rope_theta": ...}, 10000.0, RopeScaling.none()),
         ({"rope_scaling": {"type": "default"}}, 10000.0, RopeScaling.none()),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, 10000.0, RopeScaling.linear(2.0)),
-        ({"rope_scaling": {**YARN, "beta_slow": 2}}, 10000.0, RopeScaling.yarn(4.0, 64, beta_slow=2.0)),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, 10000.0, RopeScaling.linear(4.0)),
+        ({"rope_scaling": YARN}, 10000.0, RopeScaling.yarn(2.0, 64)),
+        ({"rope_scaling": {**YARN, "beta_fast": 8, "beta_slow": 2, "attention_factor": 1.0, "truncate": True}}, 10000.0,
+         RopeScaling.yarn(2.0, 64, beta_fast=8.0, beta_slow=2.0, attn_factor=1 / (1 + 0.1 * math.log(2)))),
     ],
 )  # fmt: skip
 def test_both_forms_of_rope_settings_are_read(
@@ -274,12 +278,21 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
         ({"rope_interleaved": True}, "rope_interleaved is True"),
         ({"sliding_window": 128}, "sliding_window is 128"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "original_max_position_embeddings is missing"),
-        ({"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_scaling.mscale is 0.7, but toynn does not support it"),
-        ({"rope_scaling": {**YARN, "truncate": False}}, "rope_scaling.truncate is False"),
-        ({"rope_scaling": {**YARN, "attention_factor": 0}}, "rope_scaling.attention_factor must be a finite number"),
-        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling.rope_type is 'longrope'"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_scaling.rope_type is 'dynamic', but toynn su",
+        ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor must be a finite number, 1 or above"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling.original_max_position_embeddings is missing"),
+        ({"rope_scaling": {**YARN, "truncate": False}}, "rope_scaling.truncate is False, but toynn supports only True"),
+        ({"rope_scaling": {**YARN, "mscale": 1.0}}, "rope_scaling.mscale is 1.0, but toynn supports only None"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0.5}}, "beta_fast must be above beta_slow"),
+        ({"rope_scaling": {**YARN, "attention_factor": 0}}, "attention_factor must be a finite number above 0"),
+        (
+            {"rope_scaling": YARN, "original_max_position_embeddings": 32},
+            "original_max_position_embeddings is 32, but rope_scaling.original_max_position_embeddings is 64",
+        ),
         ({"rope_scaling": {"rope_type": ["llama3"]}}, "rope_scaling.rope_type is"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor is missing"),
         ({"rope_scaling": "llama3"}, "rope_scaling must be a JSON object"),

@@ -22,7 +22,11 @@ from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import write_checkpoint
 
-PLAIN = [name for name in SHAPES if "donor_d_in" not in SHAPES[name] and name not in ("llama3_hf rope", "yarn rope")]
+PLAIN = [
+    name
+    for name, options in SHAPES.items()
+    if not {"donor_d_in", "architecture"} & set(options) and "hf" not in name and "yarn" not in name
+]
 NATIVE = "toy.ggml_native"
 
 

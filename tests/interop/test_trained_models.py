@@ -23,17 +23,24 @@ transformers: Any = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.other_programs, pytest.mark.oracle_torch]
 
 TOKENS = 120
+# One model of each architecture.
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"architecture": "qwen2", "qkv_bias": True},
+    {"architecture": "qwen3", "qk_norm": True, "head_dim": 16},
+]
 
 
 def first_loss(run: Path) -> float:
     return float(next(line["loss"] for line in read_log(run / "log.jsonl") if line["event"] == "stepped"))
 
 
+@pytest.mark.parametrize("variants", VARIANTS, ids=lambda variants: variants.get("architecture", "llama"))
 def test_a_trained_model_generates_the_same_text_in_other_programs_and_can_be_trained_further(
-    data: Path, tmp_path: Path
+    variants: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    model = ModelArgs(d_model=48, n_heads=4, n_kv=2, d_ff=64, n_layers=2, ctx=160)
+    model = ModelArgs(d_model=48, n_heads=4, n_kv=2, d_ff=64, n_layers=2, ctx=160, **variants)
     train(TrainArgs(data, run, config(steps=40, model=model), n_threads=1))
     trained = load_checkpoint(run).model
     output_of("export", run, tmp_path / "m.gguf")
@@ -51,7 +58,7 @@ def test_a_trained_model_generates_the_same_text_in_other_programs_and_can_be_tr
         written = theirs.text_of(prompt + expected[:ends]).decode()
     ours = json.loads(output_of("generate", run, "-p", "the cat", "-n", str(TOKENS), "--greedy", "--json"))
     assert "the cat" + ours["text"] == written
-    hugging_face = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
+    hugging_face = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
     hugging_face.generation_config.eos_token_id = None
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert tokenizer.encode("the cat") == prompt

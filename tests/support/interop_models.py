@@ -90,8 +90,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "linear rope": {"rope_scaling": RopeScaling.linear(4.0)},
     "yarn rope": {"n_heads": 2, "n_kv": 1, "head_dim": 32, "rope_scaling": RopeScaling.yarn(4.0, 64)},
+    "yarn rope with attn_factor": {
+        "n_kv": 2, "rope_base": 100.0, "rope_scaling": RopeScaling.yarn(5.0, 128, attn_factor=0.9), "untied": True,
+    },
     "qkv_bias": {"n_kv": 2, "qkv_bias": True},
     "projection lens": {"donor_d_in": 37, "untied": True},
+    "qwen2": {
+        "architecture": "qwen2", "qkv_bias": True, "n_kv": 2, "rope_scaling": RopeScaling.yarn(4.0, 32),
+    },
+    "qwen3": {
+        "architecture": "qwen3", "qk_norm": True, "n_heads": 6, "n_kv": 3, "head_dim": 20, "rms_eps": 1e-3,
+        "rope_scaling": RopeScaling.linear(2.0),
+    },
     "everything at once": {
         "n_heads": 4, "n_kv": 2, "head_dim": 10, "d_model": 48, "rope_base": 100.0, "rms_eps": 1e-4,
         "rope_scaling": RopeScaling.llama3_hf(**LLAMA3), "donor_d_in": 37, "untied": True, "qkv_bias": True,

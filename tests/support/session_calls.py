@@ -176,6 +176,7 @@ CALLS: dict[str, Call] = {
     "opt_step_adamw": lambda d: (nn.tnn_opt_step_adamw, [d.m, nn.tnn_scale(d.s, d.m, 1.0), d.m2, d.m3, d.hp]),
     "opt_step_sgd": lambda d: (nn.tnn_opt_step_sgd, [d.m, d.m2, d.two]),
     "fused_rms_norm": lambda d: (nn.tnn_fused_rms_norm, [d.m, d.v, 1e-5]),
+    "fused_head_norm": lambda d: (nn.tnn_fused_head_norm, [d.wide, d.two, d.two, 2, 2, 1e-5]),
     "fused_rope_table": lambda d: (nn.tnn_fused_rope_table, [d.ids, None, 2, 1e4, 1.0, 1.0]),
     "fused_rope_table with factors": lambda d: (nn.tnn_fused_rope_table, [d.ids, d.one, 2, 1e4, 1.0, 1.0]),
     "fused_attention": lambda d: (nn.tnn_fused_attention, [d.wide, d.table, 2, 2, 4]),

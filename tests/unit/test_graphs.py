@@ -178,6 +178,12 @@ def loss_of(desk: Desk, logits: Tensor) -> Tensor:
     return nn.tnn_fused_cross_entropy(desk.s, logits, desk.ids, -1)
 
 
+def normalized_beside_its_operand(s: Session, d: Desk) -> Tensor:
+    """Return x plus the norm of its heads, so that x has two gradients."""
+    x, one = nn.tnn_fused_linear(s, d.x, [d.w]), nn.tnn_view_1d(s, d.vector, 1, 0)
+    return nn.tnn_add(s, nn.tnn_fused_head_norm(s, x, one, one, 2, 1, 1.0), nn.tnn_fused_linear(s, x, [d.x]))
+
+
 FUSED: dict[str, Build] = {
     "a bias and a constant addend": lambda s, d: nn.tnn_fused_linear(s, d.x, [d.w], [d.bias], d.x),
     "a bias and an addend that is a parameter": lambda s, d: nn.tnn_fused_linear(s, d.x, [d.w], [d.bias], d.w),
@@ -188,6 +194,16 @@ FUSED: dict[str, Build] = {
     "a norm whose gamma is constant": lambda s, d: nn.tnn_fused_rms_norm(
         s, nn.tnn_fused_linear(s, d.x, [d.w]), d.vector, 1e-5
     ),
+    "a norm of heads whose gammas are constant": lambda s, d: nn.tnn_fused_head_norm(
+        s,
+        nn.tnn_fused_linear(s, d.x, [d.w]),
+        nn.tnn_view_1d(s, d.vector, 1, 0),
+        nn.tnn_view_1d(s, d.vector, 1, 4),
+        2,
+        1,
+        1.0,
+    ),
+    "a norm of heads beside its own operand": normalized_beside_its_operand,
 }
 
 

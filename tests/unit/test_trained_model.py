@@ -86,7 +86,13 @@ def test_a_donor_embedding_needs_an_untied_head() -> None:
     [
         ({"untied": 1}, TinyNNTypeError, "untied must be True or False"),
         ({"qkv_bias": "no"}, TinyNNTypeError, "qkv_bias must be True or False"),
-        ({"architecture": "mamba"}, TinyNNValueError, "architecture must be one of 'llama', got 'mamba'"),
+        (
+            {"architecture": "mamba"},
+            TinyNNValueError,
+            "architecture must be one of 'llama', 'qwen2', 'qwen3', got 'mamba'",
+        ),
+        ({"qk_norm": True}, TinyNNValueError, "qk_norm must be False with architecture = 'llama', got True"),
+        ({"architecture": "qwen2"}, TinyNNValueError, "qkv_bias must be True with architecture = 'qwen2', got False"),
     ],
 )
 def test_wrong_fields_of_a_shape_are_refused_by_name(

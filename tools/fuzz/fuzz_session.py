@@ -96,6 +96,7 @@ class Round(Arguments):
         heads, t_seq, batch = n_kv * group, pick.choice([1, 2, 5, 9]), pick.choice([1, 1, 2, 3])
         d, d_ff, vocab, rows = pick.choice([4, 9, 24]), pick.choice([3, 8, 17]), pick.choice([5, 16, 33]), t_seq * batch
         table, gamma, head = self.weight(d, vocab), self.weight(d), self.weight(d, vocab)
+        norms = [self.weight(d_head) for _ in range(2)] if pick.random() < 0.3 else None
         q, k, v = (self.weight(d, n * d_head) for n in (heads, n_kv, n_kv))
         bias = [self.weight(n * d_head) for n in (heads, n_kv, n_kv)] if pick.random() < 0.5 else None
         out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
@@ -117,6 +118,8 @@ class Round(Arguments):
         for _ in range(pick.choice([0, 1, 1, 2])):
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
             qkv = made(nn.tnn_fused_linear, h, [q, k, v], bias)
+            if norms is not None:
+                qkv = made(nn.tnn_fused_head_norm, qkv, *norms, heads, n_kv, 1e-5)
             if batch == 1 and pick.random() < 0.3:
                 a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv)
             else:

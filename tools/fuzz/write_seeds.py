@@ -200,6 +200,9 @@ def without_scratch() -> Program:
     p.call("tnn_finalize_weights")
     x, g = p.call("tnn_input_2d_f32", 3, 6), p.call("tnn_input_1d_f32", 6)
     _forward(p, p.call("tnn_fused_swiglu", p.call("tnn_fused_rms_norm", x, g, 1e-5)))
+    p.reset()
+    qkv, gamma = p.call("tnn_input_2d_f32", 3, 6), p.call("tnn_input_1d_f32", 2)
+    _forward(p, p.call("tnn_fused_head_norm", qkv, gamma, gamma, 1, 1, 1e-5))
     return p
 
 

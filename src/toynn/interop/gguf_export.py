@@ -13,12 +13,14 @@ from gguf.quants import dequantize, quantize
 from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.interop.gguf_rope import ROPE_FREQS, stored_factors, write_scaling
+from toynn.interop.families import FAMILIES, Family
+from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.gguf_sampling import write_sampling
 from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
 from toynn.model.foreign_settings import json_object
+from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weights_of
 from toynn.storage.durable_files import replacing_file
@@ -50,7 +52,7 @@ class GgufExport(Initialised):
 def export_gguf(
     model: TrainedModel, path: Path, dtype: str = "f32", *, name: str | None = None, overwrite: bool = False
 ) -> GgufExport:
-    """Write a model and its tokenizer as a GGUF file of the `llama` architecture.
+    """Write a model and its tokenizer as a GGUF file of the model's architecture.
 
     Matrices are stored in `dtype`; norms and biases stay f32. With q8_0, a matrix whose row length is not a multiple
     of 32 is stored as f16, as the converter of llama.cpp does. A projection lens is folded into the embedding. The file
@@ -71,21 +73,23 @@ def export_gguf(
     kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
     path = new_path(path, overwrite)
     plain = folded(model)
+    family = FAMILIES[plain.shape.architecture]
+    _check_shape(plain.shape, family)
     notes: list[str] = []
     tensors: dict[str, str] = {}
     with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
-        writer = GGUFWriter(temporary, "llama")
+        writer = GGUFWriter(temporary, plain.shape.architecture)
         try:
             _write_description(writer, plain, _name_of(model, path, name))
             _write_config(writer, plain, file_type)
             write_gguf_tokenizer(writer, plain, notes)
-            factors = stored_factors(plain.shape)
-            if factors is not None:
+            factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
+            if factors is not None and plain.shape.rope_scaling.kind != "yarn":
                 writer.add_tensor(ROPE_FREQS, factors)
                 tensors[ROPE_FREQS] = "F32"
             for weight in weights_of(plain.shape):
                 values, n_heads = plain.weights[weight.name], weight.rotated_heads
-                ordered = to_interleaved(values, n_heads) if n_heads else values
+                ordered = to_interleaved(values, n_heads) if n_heads and family.interleaved else values
                 tensors[weight.name] = _add_tensor(writer, weight.name, ordered, kind).name
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -115,6 +119,21 @@ def new_path(path: Path, overwrite: bool) -> Path:
     if path.exists() and not boolean("overwrite", overwrite):
         raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
     return path
+
+
+def _check_shape(shape: ModelShape, family: Family) -> None:
+    """Raise TinyNNValueError for a model that llama.cpp cannot compute."""
+    instead = "export a Hugging Face folder instead"
+    if shape.rope_scaling.kind in ("llama3", "llama3_hf") and not family.freq_factors:
+        raise TinyNNValueError(
+            f"rope_scaling.kind = {shape.rope_scaling.kind!r} cannot be exported to GGUF: llama.cpp computes it only "
+            f"for the architecture 'llama', not for {shape.architecture!r}; {instead}"
+        )
+    if family.heads_fill_width and shape.n_heads * shape.head_dim != shape.d_model:
+        raise TinyNNValueError(
+            f"head_dim = {shape.head_dim} cannot be exported to GGUF: for the architecture {shape.architecture!r}, "
+            f"llama.cpp needs d_model / n_heads = {shape.d_model / shape.n_heads:g}; {instead}"
+        )
 
 
 def _name_of(model: TrainedModel, path: Path, name: str | None) -> str:

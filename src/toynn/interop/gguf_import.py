@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from toynn.arguments import integer
 from toynn.errors import FileFormatError
+from toynn.interop.families import FAMILIES
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
 from toynn.interop.gguf_model import GgufModel
+from toynn.interop.gguf_rope import READ as SCALING
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.gguf_sampling import read_sampling
 from toynn.interop.gguf_tokenizer_import import read_gguf_tokenizer, special_tokens
@@ -27,7 +29,7 @@ from toynn.interop.toy_format import (
     whole_names,
 )
 from toynn.model.foreign_settings import ForeignSettings
-from toynn.model.shape import ModelShape
+from toynn.model.shape import ARCHITECTURES, ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import (
     EMBEDDING,
@@ -37,37 +39,41 @@ from toynn.model.weights import (
     weights_of,
 )
 
-# Keys that change what llama.cpp computes for the architecture `llama`, each with the only value that toynn supports.
+# Keys, without the name of the architecture, that change what llama.cpp computes, each with the only value that toynn
+# supports.
 _ONLY = {
-    "llama.expert_count": 0,
-    "llama.expert_used_count": 0,
-    "llama.attention.causal": True,
-    "llama.attention.sliding_window": 0,
-    "llama.attention.clamp_kqv": 0.0,
-    "llama.attention.max_alibi_bias": 0.0,
-    "llama.logit_scale": 1.0,
-    "llama.embedding_scale": 1.0,
-    "llama.residual_scale": 1.0,
-    "llama.rope.scaling.attn_factor": 1.0,
-    "llama.rope.scaling.yarn_ext_factor": 1.0,
-    "llama.rope.scaling.yarn_attn_factor": 1.0,
-    "llama.rope.scaling.yarn_beta_fast": 32.0,
-    "llama.rope.scaling.yarn_beta_slow": 1.0,
-    "llama.rope.scale_linear": 1.0,
-    "llama.use_parallel_residual": False,
-    "llama.tensor_data_layout": "Meta AI original pth",
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+    "attention.clamp_kqv": 0.0,
+    "attention.max_alibi_bias": 0.0,
+    "logit_scale": 1.0,
+    "embedding_scale": 1.0,
+    "residual_scale": 1.0,
+    "rope.scaling.type": "none",
+    "rope.scaling.factor": 1.0,
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.yarn_ext_factor": 1.0,
+    "rope.scaling.yarn_attn_factor": 1.0,
+    "rope.scaling.yarn_beta_fast": 32.0,
+    "rope.scaling.yarn_beta_slow": 1.0,
+    "rope.scaling.yarn_log_multiplier": 0.0,
+    "rope.scale_linear": 1.0,
+    "use_parallel_residual": False,
+    "tensor_data_layout": "Meta AI original pth",
 }
 _READ = (
     "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
     "rope.freq_base", "attention.layer_norm_rms_epsilon", "vocab_size", "rope.scaling.original_context_length",
-    "rope.scaling.finetuned", "rope.scaling.type", "rope.scaling.factor",
+    "rope.scaling.finetuned",
 )  # fmt: skip
 
 
 def import_gguf(path: Path) -> TrainedModel:
-    """Return the model in a GGUF file of the `llama` architecture, with a byte-level or SentencePiece BPE tokenizer or
-    without a tokenizer.
+    """Return the model in a GGUF file of a supported architecture (see `toynn.model.shape.ARCHITECTURES`), with a
+    byte-level or SentencePiece BPE tokenizer or without a tokenizer.
 
     All weights become f32. Tensors of every type that ggml can convert to f32 can be read. A model that is split into
     several files is imported by its first file.
@@ -80,14 +86,14 @@ def import_gguf(path: Path) -> TrainedModel:
     """
     with GgufModel(path) as model, naming(model.path):
         values = model.values
-        cfg, toy = read_shape(model)
-        tokenizer = read_gguf_tokenizer(values, cfg.vocab, default="no_vocab" if toy else None)
+        cfg, halves = read_shape(model)
+        tokenizer = read_gguf_tokenizer(values, cfg.vocab, default="no_vocab" if _is_toy(model) else None)
         bos_id, ends = special_tokens(values, cfg.vocab)
         foreign = _foreign(values, cfg.vocab)
         weights: dict[str, npt.NDArray[np.float32]] = {}
         for weight in weights_of(cfg):
             stored = read_rows(model, stored_names(weight, model.tensors))
-            interleaved = weight.rotated_heads > 0 and not toy
+            interleaved = weight.rotated_heads > 0 and not halves
             weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
         return TrainedModel(
             cfg,
@@ -101,80 +107,86 @@ def import_gguf(path: Path) -> TrainedModel:
 
 
 def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
-    """Return the shape of a model, and whether toy wrote its file. If toy did, the rows of q and k are in toynn's
-    order.
+    """Return the shape of a model, and whether the rows of q and k are in halves, not interleaved (see `rope_order`).
 
     Everything but the tokenizer is checked. Raises FileFormatError, without the path, for a model that toynn does not
     support.
     """
     values = model.values
-    if (arch := values.text("general.architecture")) != "llama":
-        raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only 'llama'")
-    toy = is_toy_file(values, model.tensors)
-    _refuse_what_is_not_computed(values, SCALING_KEYS if toy else ())
-    cfg = _config(values, model.tensors)
+    if (arch := values.text("general.architecture")) not in FAMILIES:
+        supported = ", ".join(repr(name) for name in FAMILIES)
+        raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only {supported}")
+    toy = _is_toy(model)
+    _refuse_what_is_not_computed(values, arch, SCALING_KEYS if toy else tuple(f"{arch}.{name}" for name in SCALING))
+    cfg = _config(values, arch, model.tensors)
     zeros = _checked_names(model.tensors, cfg, toy)
     if toy:
         scaling = read_toy_scaling(values)
     else:
         factors = model.read(ROPE_FREQS) if ROPE_FREQS in model.tensors else None
-        scaling = read_scaling(values, factors, cfg.head_dim, cfg.rope_base)
+        scaling = read_scaling(values, factors, cfg)
     for name in zeros:
         if model.read(name).any():
             raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
-    return dataclasses.replace(cfg, rope_scaling=scaling), toy
+    return dataclasses.replace(cfg, rope_scaling=scaling), toy or not FAMILIES[arch].interleaved
 
 
-def _refuse_what_is_not_computed(values: GgufValues, also_read: tuple[str, ...]) -> None:
+def _is_toy(model: GgufModel) -> bool:
+    return model.values.text("general.architecture") == "llama" and is_toy_file(model.values, model.tensors)
+
+
+def _refuse_what_is_not_computed(values: GgufValues, arch: str, also_read: tuple[str, ...]) -> None:
     for key in values.keys():  # noqa: SIM118 (not a dict)
-        if key.endswith(".block_count") and not key.startswith("llama."):
-            raise FileFormatError(f"general.architecture is 'llama', but the file also has {key!r:.80}, a key of "
+        if key.endswith(".block_count") and not key.startswith(f"{arch}."):
+            raise FileFormatError(f"general.architecture is {arch!r}, but the file also has {key!r:.80}, a key of "
                                   "another architecture; a file must describe one model")  # fmt: skip
-        if not key.startswith("llama.") or key.removeprefix("llama.") in _READ or key in also_read:
+        name = key.removeprefix(f"{arch}.")
+        if name == key or name in _READ or key in also_read:
             continue
-        if key not in _ONLY:
+        if name not in _ONLY:
             raise FileFormatError(
                 f"toynn does not know the key {key!r:.80}, which may change what the model computes, so it cannot "
                 "import the file"
             )
-        only, taken = _ONLY[key], values.any(key)
+        only, taken = _ONLY[name], values.any(key)
         if isinstance(taken, str) != isinstance(only, str) or taken != only:
             raise FileFormatError(f"{key} is {taken!r:.60}, but toynn supports only {only!r}")
 
 
-def _config(values: GgufValues, tensors: dict[str, GgufTensor]) -> ModelShape:
+def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> ModelShape:
     """Return the shape without RoPE scaling. Refuse a number of layers for which the file has too few tensors."""
     if EMBEDDING not in tensors:
         raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
-    d_model, n_heads = values.whole("llama.embedding_length"), values.whole("llama.attention.head_count")
-    n_layers = values.whole("llama.block_count")
+    d_model, n_heads = values.whole(f"{arch}.embedding_length"), values.whole(f"{arch}.attention.head_count")
+    n_layers = values.whole(f"{arch}.block_count")
     if not 1 <= n_layers <= len(tensors) // FEWEST_PER_LAYER:
         raise FileFormatError(
-            f"llama.block_count is {n_layers}, but the file has only {len(tensors)} tensors; "
+            f"{arch}.block_count is {n_layers}, but the file has only {len(tensors)} tensors; "
             f"there must be at least one layer, and each needs {FEWEST_PER_LAYER} tensors"
         )
     if n_heads < 1:
-        raise FileFormatError(f"llama.attention.head_count must be at least 1, got {n_heads}")
+        raise FileFormatError(f"{arch}.attention.head_count must be at least 1, got {n_heads}")
     check_heads(n_layers * n_heads, tensors)
-    head_dim = values.whole("llama.attention.key_length", d_model // n_heads)
-    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+    head_dim = values.whole(f"{arch}.attention.key_length", d_model // n_heads)
+    for key in (f"{arch}.attention.value_length", f"{arch}.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
             raise FileFormatError(f"{key} is {size}, but toynn needs the same size as that of the keys, {head_dim}")
     vocab = tensors[EMBEDDING].shape[0]
-    if (size := values.whole("llama.vocab_size", vocab)) != vocab:
-        raise FileFormatError(f"llama.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")
+    if (size := values.whole(f"{arch}.vocab_size", vocab)) != vocab:
+        raise FileFormatError(f"{arch}.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")
     return ModelShape(
         vocab=vocab,
         d_model=d_model,
         n_heads=n_heads,
-        n_kv=values.whole("llama.attention.head_count_kv", n_heads),
-        d_ff=values.whole("llama.feed_forward_length"),
+        n_kv=values.whole(f"{arch}.attention.head_count_kv", n_heads),
+        d_ff=values.whole(f"{arch}.feed_forward_length"),
         n_layers=n_layers,
-        ctx=values.whole("llama.context_length"),
-        rope_base=shortest(values.number("llama.rope.freq_base", 10000.0)),
-        rms_eps=shortest(values.number("llama.attention.layer_norm_rms_epsilon")),
+        ctx=values.whole(f"{arch}.context_length"),
+        rope_base=shortest(values.number(f"{arch}.rope.freq_base", 10000.0)),
+        rms_eps=shortest(values.number(f"{arch}.attention.layer_norm_rms_epsilon")),
         head_dim=head_dim,
-        **variants_in(whole_names(tensors)),
+        architecture=arch,
+        **{**variants_in(whole_names(tensors)), **ARCHITECTURES[arch]},
     )
 
 
@@ -185,7 +197,7 @@ def _checked_names(tensors: dict[str, GgufTensor], cfg: ModelShape, toy: bool) -
     Raises FileFormatError if a tensor is missing or unknown, or has another shape.
     """
     expected = stored_sizes(cfg, tensors)
-    if ROPE_FREQS in tensors and not toy:
+    if ROPE_FREQS in tensors and FAMILIES[cfg.architecture].freq_factors and not toy:
         expected[ROPE_FREQS] = (cfg.head_dim // 2,)
     foreign = {weight.name: weight.size for weight in foreign_weights_of(cfg) if weight.name in tensors}
     expected.update(foreign)

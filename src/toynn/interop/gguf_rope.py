@@ -1,11 +1,13 @@
 """RoPE scaling in GGUF files.
 
-Linear scaling and YaRN are described by keys. For llama3 scaling, llama.cpp reads the frequency factors from the tensor
-`rope_freqs.weight`. toynn computes the factors from the four numbers of llama3 scaling. So an export also writes these
-numbers, under keys that llama.cpp ignores.
+Linear scaling and YaRN are keys of the architecture, under `rope.scaling.`. For llama3 scaling, llama.cpp reads the
+frequency factors from the tensor `rope_freqs.weight`. toynn computes these factors from four numbers, so an export also
+writes the numbers, under keys that llama.cpp ignores.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,9 @@ from toynn.model.shape import ModelShape
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."
-_TYPE, _FACTOR, _ORIGINAL = (f"llama.rope.scaling.{name}" for name in ("type", "factor", "original_context_length"))
+_YARN = {"ext_factor": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}  # llama.cpp does not read their keys
+# The keys that read_scaling reads, without the name of the architecture.
+READ = tuple(f"rope.scaling.{name}" for name in ("type", "factor", "attn_factor", "original_context_length"))
 _CLOSE = 1e-5  # relative tolerance, because another program may have computed the factors in float32
 
 # Llama 3.1 and later use low_freq_factor 1, high_freq_factor 4 and original_max_position_embeddings 8192. Small models
@@ -28,25 +32,27 @@ _ORIGINALS = [8192, *(1 << n for n in range(4, 18) if n != 13)]
 
 
 def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
-    """Write the scaling. For llama3 scaling, write the numbers from which its factors are computed under toynn's keys.
+    """Write the keys of the scaling.
 
     Raises TinyNNValueError for a scaling that llama.cpp does not support.
     """
-    only = {"attn_factor": 1.0}
-    if scaling.kind not in ("linear", "yarn"):
-        only["freq_scale"] = 1.0
-    if scaling.kind == "yarn":
-        only |= {"ext_factor": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}
-    for name, needed in only.items():
-        if (value := getattr(scaling, name)) != needed:
-            raise TinyNNValueError(f"rope_scaling.{name} = {value!r} cannot be exported: it must be {needed:g}")
-    if scaling.kind == "none":
-        return
+    if scaling.attn_factor != 1.0:
+        writer.add_rope_scaling_attn_factors(scaling.attn_factor)
     if scaling.kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(RopeScalingType(scaling.kind))
         writer.add_rope_scaling_factor(scaling.factor)
         if scaling.kind == "yarn":
+            for name, only in _YARN.items():
+                if (value := getattr(scaling, name)) != only:
+                    raise TinyNNValueError(
+                        f"rope_scaling.{name} = {value!r} cannot be exported to GGUF: llama.cpp always uses "
+                        f"{only!r} for this architecture"
+                    )
             writer.add_rope_scaling_orig_ctx_len(scaling.orig_max_pos)
+        return
+    if scaling.freq_scale != 1.0:
+        raise TinyNNValueError(f"rope_scaling.freq_scale = {scaling.freq_scale!r} cannot be exported: it must be 1")
+    if scaling.kind == "none":
         return
     writer.add_string(f"{_KEY}kind", scaling.kind)
     for name in ("factor", "low_freq", "high_freq"):
@@ -54,34 +60,42 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
     writer.add_uint32(f"{_KEY}orig_max_pos", scaling.orig_max_pos)
 
 
-def stored_factors(shape: ModelShape) -> npt.NDArray[np.float32] | None:
-    """Return the values of the tensor `rope_freqs.weight`. None: the model needs no such tensor."""
-    scaling = shape.rope_scaling
-    return None if scaling.kind == "yarn" else scaling.freq_factors(shape.head_dim, shape.rope_base)
+def read_scaling(values: GgufValues, factors: npt.NDArray[np.float32] | None, shape: ModelShape) -> RopeScaling:
+    """Return the scaling that the keys describe, or that gives the factors of the file.
 
+    factors: the tensor `rope_freqs.weight`, if the file has it. shape: the shape without its scaling.
 
-def read_scaling(
-    values: GgufValues, factors: npt.NDArray[np.float32] | None, d_head: int, rope_base: float
-) -> RopeScaling:
-    """Return the RoPE scaling of a file: the scaling that its keys describe, or a llama3 scaling that gives its
-    factors.
-
-    Raises FileFormatError if no scaling gives these factors.
+    Raises FileFormatError for a scaling that toynn does not support.
     """
-    by_keys = _scaling_of_keys(values)
-    if factors is None:
-        if f"{_KEY}kind" in values:
-            raise FileFormatError(f"the key {_KEY}kind is present, but the tensor {ROPE_FREQS} is missing")
-        return by_keys
-    if by_keys.kind != "none":
-        raise FileFormatError(f"the scaling {by_keys.kind!r} and the tensor {ROPE_FREQS} cannot be in the same file")
-    return _scaling_of_factors(values, factors, d_head, rope_base)
+    scaling = _scaling_of_keys(values, shape)
+    if factors is not None:
+        if scaling.kind != "none":
+            raise FileFormatError(
+                f"the file has both {ROPE_FREQS} and the scaling {scaling.kind!r}, but toynn supports only one of them"
+            )
+        scaling = _scaling_of_factors(values, factors, shape.head_dim, shape.rope_base)
+    elif f"{_KEY}kind" in values:
+        raise FileFormatError(f"the key {_KEY}kind is present, but the tensor {ROPE_FREQS} is missing")
+    attn_factor = shortest(values.number(f"{shape.architecture}.rope.scaling.attn_factor", 1.0))
+    return scaling if attn_factor == 1.0 else replace(scaling, attn_factor=attn_factor)
+
+
+def _scaling_of_keys(values: GgufValues, shape: ModelShape) -> RopeScaling:
+    keys = f"{shape.architecture}.rope.scaling."
+    factor = shortest(values.number(f"{keys}factor", 1.0))
+    # Like llama.cpp: a file without a type has linear scaling if it has a factor.
+    kind = values.text(f"{keys}type", "none" if factor == 1.0 else "linear")
+    if kind not in ("none", "linear", "yarn"):
+        raise FileFormatError(f"{keys}type is {kind!r:.60}, but toynn supports only 'none', 'linear' and 'yarn'")
+    if kind == "yarn":
+        return RopeScaling.yarn(factor, values.whole(f"{keys}original_context_length", shape.ctx))
+    return RopeScaling.none() if kind == "none" else RopeScaling.linear(factor)
 
 
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the scaling that gives the factors: the one in toynn's keys, or without them a known llama3 scaling."""
+    """Return the llama3 scaling that gives the factors: that of toynn's keys, or else one that matches."""
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
             values.text(f"{_KEY}kind"),
@@ -106,19 +120,6 @@ def _scaling_of_factors(
         f"the values of {ROPE_FREQS} are not those of llama3 scaling with low_freq_factor 1 and high_freq_factor 4, "
         "the only ones that toynn can recognize; import the Hugging Face folder of the model instead"
     )
-
-
-def _scaling_of_keys(values: GgufValues) -> RopeScaling:
-    """Return the scaling that llama.cpp's keys describe. A factor without a type is linear, as in llama.cpp."""
-    kind = values.text(_TYPE, "linear")
-    factor = shortest(values.number(_FACTOR, 1.0))
-    if kind == "none" or (_TYPE not in values and factor == 1.0):
-        return RopeScaling.none()
-    if kind == "linear":
-        return RopeScaling.linear(factor)
-    if kind == "yarn":
-        return RopeScaling.yarn(factor, values.whole(_ORIGINAL))
-    raise FileFormatError(f"{_TYPE} is {kind!r:.60}, but toynn supports only 'none', 'linear' and 'yarn'")
 
 
 def _gives(scaling: RopeScaling, factors: npt.NDArray[np.float32], d_head: int, rope_base: float) -> bool:

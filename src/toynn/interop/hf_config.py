@@ -1,4 +1,8 @@
-"""Convert between a model configuration and the config.json of LlamaForCausalLM."""
+"""Convert between a model configuration and the config.json of transformers' classes.
+
+An import refuses values that change what is computed and that toynn does not support. It ignores keys that matter only
+for the initialisation (initializer_range), and keys that do not change results (use_cache, torch_dtype).
+"""
 
 from __future__ import annotations
 
@@ -9,40 +13,18 @@ import numpy as np
 
 from toynn.arguments import integer, positive
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.families import FAMILIES
 from toynn.model.config import RopeScaling, SmolLM2Config
-from toynn.model.shape import ModelShape
+from toynn.model.shape import ARCHITECTURES, ModelShape
 from toynn.model.trained_model import TrainedModel
 
-# Keys that change what LlamaForCausalLM computes, each with the only value that toynn supports. Ignored are keys that
-# matter only for
-# training or initialisation (attention_dropout, initializer_range), and keys that do not change results (use_cache,
-# torch_dtype).
-_ONLY = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "mlp_bias": False,
-    "pretraining_tp": 1,
-    "partial_rotary_factor": 1.0,
-    "sliding_window": None,
-    "quantization_config": None,
-    "is_decoder": True,
-    "rope_interleaved": False,
-}
-_DEFAULTS = {  # defaults of LlamaConfig, for keys that are missing in config.json
-    "hidden_act": "silu",
-    "mlp_bias": False,
-    "pretraining_tp": 1,
-    "partial_rotary_factor": 1.0,
-    "is_decoder": True,
-    "rope_interleaved": False,
-}
-_ARCHITECTURE = "LlamaForCausalLM"
-_SCALING_KEYS = {
+_ORIGINAL = "original_max_position_embeddings"
+# The supported kinds of RoPE scaling, each with its required keys in the order of RopeScaling's arguments.
+_REQUIRED = {
     "linear": ("factor",),
-    "yarn": ("factor", "original_max_position_embeddings"),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}  # the keys that each rope_type needs
-_ROPE_THETA, _RMS_NORM_EPS, _MAX_POSITIONS = 10000.0, 1e-6, 2048
+    "yarn": ("factor", _ORIGINAL),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+}
 
 
 def config_of(model: TrainedModel) -> dict[str, Any]:
@@ -51,14 +33,15 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
     Raises TinyNNValueError for a RoPE scaling or a width that transformers does not support.
     """
     cfg = model.shape
-    if cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
+    family = FAMILIES[cfg.architecture]
+    if family.heads_divide_width and cfg.d_model % cfg.n_heads:  # transformers checks this even if head_dim is given
         raise TinyNNValueError(
             f"d_model = {cfg.d_model} must be a multiple of n_heads = {cfg.n_heads} for transformers; export a "
             "GGUF file instead"
         )
     return {
-        "architectures": [_ARCHITECTURE],
-        "model_type": "llama",
+        "architectures": [family.hf_class],
+        "model_type": cfg.architecture,
         "vocab_size": cfg.vocab,
         "hidden_size": cfg.d_model,
         "intermediate_size": cfg.d_ff,
@@ -71,9 +54,9 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         "rms_norm_eps": cfg.rms_eps,
         "rope_theta": cfg.rope_base,
         "rope_scaling": _rope_scaling_of(cfg),
-        "attention_bias": model.shape.qkv_bias,
+        **({"attention_bias": cfg.qkv_bias} if family.has_attention_bias else {}),
         "attention_dropout": 0.0,
-        "mlp_bias": False,
+        **family.written,
         "tie_word_embeddings": not model.shape.untied,
         **ids_of(model),
         "torch_dtype": "float32",
@@ -120,15 +103,18 @@ def _rope_scaling_of(cfg: SmolLM2Config) -> dict[str, Any] | None:
 
 def _yarn_of(scaling: RopeScaling) -> dict[str, Any]:
     if scaling.ext_factor != 1.0:
-        raise TinyNNValueError(f"rope_scaling.ext_factor = {scaling.ext_factor!r} cannot be exported: it must be 1")
-    described = {
+        raise TinyNNValueError(
+            f"rope_scaling.ext_factor = {scaling.ext_factor!r} cannot be exported to a folder: transformers supports "
+            "only 1; export a GGUF file instead"
+        )
+    return {
         "rope_type": "yarn",
         "factor": scaling.factor,
         "original_max_position_embeddings": scaling.orig_max_pos,
         "beta_fast": scaling.beta_fast,
         "beta_slow": scaling.beta_slow,
+        **({} if scaling.attn_factor == 1.0 else {"attention_factor": scaling.amplitude}),
     }
-    return described if scaling.attn_factor == 1.0 else {**described, "attention_factor": scaling.amplitude}
 
 
 def shape_of(content: Any) -> ModelShape:
@@ -138,34 +124,53 @@ def shape_of(content: Any) -> ModelShape:
     """
     if not isinstance(content, dict):
         raise FileFormatError(f"the content must be a JSON object, got {type(content).__name__}")
-    for key, only in _ONLY.items():
-        if (value := content.get(key, _DEFAULTS.get(key))) != only:
-            raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
-    if (names := content.get("architectures")) not in (None, [], [_ARCHITECTURE], _ARCHITECTURE):
+    architecture = content.get("model_type")
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
+        supported = ", ".join(repr(name) for name in FAMILIES)
+        raise FileFormatError(f"model_type is {_shown(architecture)}, but toynn supports only {supported}")
+    family = FAMILIES[architecture]
+    if (names := content.get("architectures")) not in (None, [], [family.hf_class], family.hf_class):
         raise FileFormatError(
-            f"architectures is {_shown(names)}, but model_type is {content['model_type']!r}, whose class is "
-            f"{_ARCHITECTURE!r}; both keys must name the same model"
+            f"architectures is {_shown(names)}, but model_type is {architecture!r}, whose class is "
+            f"{family.hf_class!r}; both keys must name the same model"
         )
-    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
-        if content.get(key) is None:
+    given = {**family.defaults, **{key: value for key, value in content.items() if value is not None}}
+    for key, only in family.only.items():
+        if (value := given.get(key)) != only:
+            raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
+    _refuse_windows(given.get("layer_types"))
+    for key, value in given.items():
+        if value is None and key not in family.only:
             raise FileFormatError(f"the key {key} is missing")
-    rope_base, scaling = _rope(content)
-    n_heads = content["num_attention_heads"]
+    rope_base, scaling = _rope(content, given["rope_theta"])
+    n_heads = given["num_attention_heads"]
     return ModelShape(
-        vocab=content["vocab_size"],
-        d_model=content["hidden_size"],
+        vocab=given["vocab_size"],
+        d_model=given["hidden_size"],
         n_heads=n_heads,
-        n_kv=_given(content, "num_key_value_heads", n_heads),
-        d_ff=content["intermediate_size"],
-        n_layers=content["num_hidden_layers"],
-        ctx=_given(content, "max_position_embeddings", _MAX_POSITIONS),
+        n_kv=given.get("num_key_value_heads", n_heads),
+        d_ff=given["intermediate_size"],
+        n_layers=given["num_hidden_layers"],
+        ctx=given["max_position_embeddings"],
         rope_base=rope_base,
-        rms_eps=_given(content, "rms_norm_eps", _RMS_NORM_EPS),
-        head_dim=_given(content, "head_dim", 0),
+        rms_eps=given["rms_norm_eps"],
+        head_dim=given["head_dim"],
         rope_scaling=scaling,
-        untied=not _flag(content, "tie_word_embeddings"),
-        qkv_bias=_flag(content, "attention_bias"),
+        untied=not _flag(given, "tie_word_embeddings"),
+        architecture=architecture,
+        **{"qkv_bias": _flag(given, "attention_bias"), **ARCHITECTURES[architecture]},
     )
+
+
+def _refuse_windows(layer_types: Any) -> None:
+    """Raise FileFormatError if not all layers see all tokens before a token."""
+    if layer_types is None:
+        return
+    if not isinstance(layer_types, list):
+        raise FileFormatError(f"layer_types must be a list, got {_shown(layer_types)}")
+    for kind in layer_types:
+        if kind != "full_attention":
+            raise FileFormatError(f"layer_types contains {_shown(kind)}, but toynn supports only 'full_attention'")
 
 
 def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
@@ -178,7 +183,7 @@ def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:
     return [integer(key, token, 0, vocab - 1) for token in ids]
 
 
-def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
+def _rope(content: dict[str, Any], default_base: Any) -> tuple[Any, RopeScaling]:
     """Return the base and the scaling of RoPE. They are in rope_theta and rope_scaling, or both in rope_parameters
     (transformers 5).
 
@@ -189,36 +194,48 @@ def _rope(content: dict[str, Any]) -> tuple[Any, RopeScaling]:
     bases = [value for value in (rules.get("rope_theta"), content.get("rope_theta")) if value is not None]
     if len(bases) > 1 and bases[0] != bases[1]:
         raise FileFormatError(f"rope_theta is {_shown(bases[1])}, but {where}.rope_theta is {_shown(bases[0])}")
-    base = bases[0] if bases else _ROPE_THETA
+    base = bases[0] if bases else default_base
     if (part := rules.get("partial_rotary_factor", 1.0)) != 1.0:
         raise FileFormatError(f"{where}.partial_rotary_factor is {_shown(part)}, but toynn supports only 1.0")
+    return base, _scaling(content, where, rules)
+
+
+def _scaling(content: dict[str, Any], where: str, rules: dict[str, Any]) -> RopeScaling:
+    """Return the scaling of RoPE. where: the key of config.json that contains the rules."""
     kind = rules.get("rope_type", "default")
     if kind == "default":
-        return base, RopeScaling.none()
-    if not isinstance(kind, str) or kind not in _SCALING_KEYS:
-        raise FileFormatError(
-            f"{where}.rope_type is {_shown(kind)}, but toynn supports only 'default', 'linear', 'yarn' and 'llama3'"
-        )
-    for key in _SCALING_KEYS[kind]:
+        return RopeScaling.none()
+    if not isinstance(kind, str) or kind not in _REQUIRED:
+        supported = ", ".join(repr(name) for name in _REQUIRED)
+        raise FileFormatError(f"{where}.rope_type is {_shown(kind)}, but toynn supports only 'default', {supported}")
+    for key in _REQUIRED[kind]:
         if rules.get(key) is None:
             raise FileFormatError(f"the key {where}.{key} is missing")
-    numbers = [rules[key] for key in _SCALING_KEYS[kind]]
-    if kind == "yarn":
-        return base, _yarn(rules, where)
-    return base, (RopeScaling.linear if kind == "linear" else RopeScaling.llama3_hf)(*numbers)
+    numbers = [rules[key] for key in _REQUIRED[kind]]
+    if kind == "linear":
+        return RopeScaling.linear(*numbers)
+    outer = content.get(_ORIGINAL)  # transformers prefers it to the key of the rules
+    if outer is not None and outer != rules[_ORIGINAL]:
+        raise FileFormatError(f"{_ORIGINAL} is {_shown(outer)}, but {where}.{_ORIGINAL} is {_shown(rules[_ORIGINAL])}")
+    return RopeScaling.llama3_hf(*numbers) if kind == "llama3" else _yarn(where, rules, numbers)
 
 
-def _yarn(rules: dict[str, Any], where: str) -> RopeScaling:
-    for key, only in (("mscale", None), ("mscale_all_dim", None), ("truncate", True)):
+def _yarn(where: str, rules: dict[str, Any], numbers: list[Any]) -> RopeScaling:
+    """Return YaRN. numbers: the values of its required keys."""
+    for key, only in (("truncate", True), ("mscale", None), ("mscale_all_dim", None)):
         if (value := rules.get(key, only)) != only:
-            raise FileFormatError(f"{where}.{key} is {_shown(value)}, but toynn does not support it")
-    beta_fast, beta_slow = _given(rules, "beta_fast", 32.0), _given(rules, "beta_slow", 1.0)
-    scaling = RopeScaling.yarn(
-        rules["factor"], rules["original_max_position_embeddings"], beta_fast=beta_fast, beta_slow=beta_slow
-    )
+            raise FileFormatError(f"{where}.{key} is {_shown(value)}, but toynn supports only {only}")
+    betas = {name: rules[name] for name in ("beta_fast", "beta_slow") if rules.get(name) is not None}
+    scaling = RopeScaling.yarn(*numbers, **betas)
     if (amplitude := rules.get("attention_factor")) is None:
         return scaling
-    return replace(scaling, attn_factor=positive(f"{where}.attention_factor", amplitude) / scaling.amplitude)
+    return replace(scaling, attn_factor=_quotient(positive(f"{where}.attention_factor", amplitude), scaling.amplitude))
+
+
+def _quotient(product: float, factor: float) -> float:
+    """Return product / factor. If a number with fewer digits gives exactly the product, return that number."""
+    exact = product / factor
+    return next((x for digits in range(1, 17) if (x := float(f"{exact:.{digits}g}")) * factor == product), exact)
 
 
 def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -243,13 +260,8 @@ def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return found[0] if found else "", rules
 
 
-def _given(content: dict[str, Any], key: str, default: Any) -> Any:
-    value = content.get(key)
-    return default if value is None else value
-
-
 def _flag(content: dict[str, Any], key: str) -> bool:
-    value = _given(content, key, False)
+    value = content[key]
     if not isinstance(value, bool):
         raise FileFormatError(f"{key} must be true or false, got {_shown(value)}")
     return value

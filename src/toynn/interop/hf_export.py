@@ -24,7 +24,7 @@ FILES = ("config.json", GENERATION_CONFIG, "model.safetensors", "tokenizer.json"
 
 
 def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write a model as a folder for `transformers.LlamaForCausalLM.from_pretrained`, and return its path.
+    """Write a model as a folder for `transformers.AutoModelForCausalLM.from_pretrained`, and return its path.
 
     Weights are f32, and tokenizer.json is copied unchanged. A projection lens is folded into the embedding. The folder
     is written under another name and renamed when it is complete, so an old folder stays unchanged until then.

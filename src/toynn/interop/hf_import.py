@@ -34,7 +34,7 @@ _LARGEST_TOKENIZER = 1 << 28  # bytes
 
 
 def import_hf(folder: Path) -> TrainedModel:
-    """Return the model in a Hugging Face folder of the class LlamaForCausalLM.
+    """Return the model in a Hugging Face folder of a supported architecture (`toynn.model.shape.ARCHITECTURES`).
 
     Reads config.json, the weights (one safetensors file, or several with an index) and, if they exist, tokenizer.json
     (or tokenizer.model), tokenizer_config.json, generation_config.json, chat_template.jinja and the license in

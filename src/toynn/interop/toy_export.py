@@ -7,6 +7,7 @@ from pathlib import Path
 from gguf import GGUFWriter
 
 from toynn.arguments import instance_of, integer, label
+from toynn.errors import TinyNNValueError
 from toynn.interop.gguf_export import GgufExport, new_path
 from toynn.interop.lens import folded
 from toynn.interop.toy_format import FORMAT, FORMAT_1, N_PARAMS, NAME, NATIVE, toy_scaling
@@ -36,14 +37,18 @@ def export_toy(
 
     Raises:
         TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or toy does not
-            support the RoPE scaling of the model.
-        TinyNNTypeError: an argument has the wrong type. OSError: the file cannot be written.
+            have the architecture or the RoPE scaling of the model.
+        TinyNNTypeError: an argument of the wrong type. OSError: the file cannot be written.
     """
     instance_of("model", model, TrainedModel)
     run = label("run_id", run_id).decode("utf-8")
     step = integer("step", step, 0, _UINT32_MAX)
     path = new_path(path, overwrite)
     plain = folded(model)
+    if plain.shape.architecture != "llama":
+        raise TinyNNValueError(
+            f"a model of the architecture {plain.shape.architecture!r} cannot be exported for toy, only one of 'llama'"
+        )
     scaling = toy_scaling(plain.shape.rope_scaling)
     weights = weights_of(plain.shape)
     with naming_file(path), replacing_file(path, replace=overwrite) as temporary:

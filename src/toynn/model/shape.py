@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from toynn.arguments import boolean, one_of
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
 
-ARCHITECTURES = ("llama",)
+# The architectures, each with the variants that all its models have. Other variants are free.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {"qk_norm": False},
+    "qwen2": {"qkv_bias": True, "qk_norm": False},
+    "qwen3": {"qkv_bias": False, "qk_norm": True},
+}
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,16 @@ class ModelShape(SmolLM2Config):
 
     untied: bool = documented(False, "the output matrix is a weight of its own, not the embedding")
     qkv_bias: bool = documented(False, "the projections q, k and v have biases")
-    architecture: str = documented("llama", "family of the model; only llama is supported")
+    architecture: str = documented("llama", "family of the model: llama, qwen2 (with qkv_bias) or qwen3 (with qk_norm)")
+    qk_norm: bool = documented(False, "each head of q and k is normalized before RoPE (RMSNorm)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("untied", "qkv_bias"):
+        for name in ("untied", "qkv_bias", "qk_norm"):
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
-        one_of("architecture", self.architecture, ARCHITECTURES)
+        for name, only in ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))].items():
+            if (value := getattr(self, name)) != only:
+                raise TinyNNValueError(f"{name} must be {only} with architecture = {self.architecture!r}, got {value}")
         if self.donor_d_in > 0 and not self.untied:
             raise TinyNNValueError(
                 f"donor_d_in = {self.donor_d_in} needs untied = True, because a frozen embedding cannot be the "

@@ -103,6 +103,8 @@ LAYER_ROWS = (
         heads=_kv_heads, rotated=True, takes_turns="kv biases", flag="qkv_bias"),
     Row("v", "attn_v.bias", lambda c: (c.n_kv * c.head_dim,), "self_attn.v_proj.bias",
         heads=_kv_heads, takes_turns="kv biases", flag="qkv_bias"),
+    Row("q_norm", "attn_q_norm.weight", lambda c: (c.head_dim,), "self_attn.q_norm.weight", fill=1.0, flag="qk_norm"),
+    Row("k_norm", "attn_k_norm.weight", lambda c: (c.head_dim,), "self_attn.k_norm.weight", fill=1.0, flag="qk_norm"),
 )  # fmt: skip
 
 # Weights that files of other programs may contain, but toynn's models do not have. Their values must be zero.
@@ -176,6 +178,8 @@ def weights_by_head_of(shape: ModelShape) -> list[Weight]:
 
 def foreign_weights_of(shape: ModelShape) -> list[Weight]:
     """Return the weights that files of other programs may contain, if all their values are zero."""
+    if shape.architecture != "llama":
+        return []
     own = {row.name for row in LAYER_ROWS if row.is_in(shape)}
     return [_whole(row, shape, i) for i in range(shape.n_layers) for row in FOREIGN_ROWS if row.name not in own]
 

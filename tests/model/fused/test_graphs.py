@@ -145,6 +145,35 @@ def test_two_losses_are_refused() -> None:
         ),
         (lambda s, w, x, t: nn.tnn_fused_rms_norm(s, x, w, 1e-5), TinyNNValueError, "gamma has shape"),
         (lambda s, w, x, t: nn.tnn_fused_rms_norm(s, x, nn.tnn_input_1d_f32(s, 8), -1.0), TinyNNValueError, "eps"),
+        (lambda s, w, x, t: nn.tnn_fused_head_norm(s, x, w, w, 1, 1, 1e-5), TinyNNValueError, "gamma_q has shape"),
+        (
+            lambda s, w, x, t: nn.tnn_fused_head_norm(
+                s, x, nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_f32(s, 3), 2, 1, 1e-5
+            ),
+            TinyNNValueError,
+            r"gamma_k has shape \[3\], but it must have as many elements as gamma_q, \[2\]",
+        ),
+        (
+            lambda s, w, x, t: nn.tnn_fused_head_norm(
+                s, x, nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_f32(s, 2), 3, 2, 1e-5
+            ),
+            TinyNNValueError,
+            r"qkv has shape \[8, 5\], but it must be .* = \[\(3 \+ 2\*2\) \* 2, rows\]",
+        ),
+        (
+            lambda s, w, x, t: nn.tnn_fused_head_norm(
+                s, x, nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_f32(s, 2), 2, 0, 1e-5
+            ),
+            TinyNNValueError,
+            "n_heads = 2 and n_kv = 0 must be at least 1",
+        ),
+        (
+            lambda s, w, x, t: nn.tnn_fused_head_norm(
+                s, x, nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_f32(s, 2), 2, 1, -1.0
+            ),
+            TinyNNValueError,
+            "eps",
+        ),
         (lambda s, w, x, t: nn.tnn_fused_rope_table(s, t, None, 3, 1e4, 1.0, 1.0), TinyNNValueError, "d_head = 3"),
         (lambda s, w, x, t: nn.tnn_fused_rope_table(s, t, None, 4, -1.0, 1.0, 1.0), TinyNNValueError, "freq_base"),
         (lambda s, w, x, t: nn.tnn_fused_rope_table(s, t, x, 4, 1e4, 1.0, 1.0), TinyNNValueError, "freq_factors"),

@@ -119,12 +119,17 @@ def attention(
     attn_factor = cfg.rope_scaling.attn_factor
     if cfg.rope_scaling.kind == "yarn":
         attn_factor *= 1 + 0.1 * math.log(cfg.rope_scaling.factor)
-    keys = [rope(project(f"attn_k.head_{g}"), angles, attn_factor) for g in range(cfg.n_kv)]
+
+    def turned(head: str, norm: str) -> Tensor:  # (T*B, d)
+        x, gamma = project(head), w.get(f"{blk}{norm}.weight")
+        return rope(x if gamma is None else rms_norm(x, gamma, cfg.rms_eps), angles, attn_factor)
+
+    keys = [turned(f"attn_k.head_{g}", "attn_k_norm") for g in range(cfg.n_kv)]
     values = [project(f"attn_v.head_{g}") for g in range(cfg.n_kv)]
     heads = []
     for i in range(cfg.n_heads):
         g = i // (cfg.n_heads // cfg.n_kv)
-        q = rope(project(f"attn_q.head_{i}"), angles, attn_factor)
+        q = turned(f"attn_q.head_{i}", "attn_q_norm")
         scores = q @ keys[g].T / math.sqrt(cfg.head_dim) + mask  # (T*B queries, T*B keys)
         heads.append(torch.softmax(scores, dim=1) @ values[g])
     return torch.cat(heads, dim=1)

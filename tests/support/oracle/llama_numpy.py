@@ -90,9 +90,13 @@ def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk:
             out = out + stacked(weights, f"{blk}attn_{which}", n, "bias")
         return np.asarray(out)
 
+    q, k = project("q", cfg.n_heads), project("k", cfg.n_kv)
+    if f"{blk}attn_q_norm.weight" in weights:
+        q = rms_norm(q, weights[f"{blk}attn_q_norm.weight"], cfg.rms_eps)
+        k = rms_norm(k, weights[f"{blk}attn_k_norm.weight"], cfg.rms_eps)
     group = cfg.n_heads // cfg.n_kv
-    q = rope(project("q", cfg.n_heads), positions, cfg)
-    k = np.repeat(rope(project("k", cfg.n_kv), positions, cfg), group, axis=2)
+    q = rope(q, positions, cfg)
+    k = np.repeat(rope(k, positions, cfg), group, axis=2)
     v = np.repeat(project("v", cfg.n_kv), group, axis=2)
     scores = np.einsum("bqnd,bknd->bnqk", q, k) / np.sqrt(cfg.head_dim)
     future = np.triu(np.ones(scores.shape[-2:], dtype=bool), 1)

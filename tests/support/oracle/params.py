@@ -44,6 +44,9 @@ def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, 
             for h in range(cfg.n_kv):
                 shapes[f"{blk}attn_k.head_{h}.bias"] = (cfg.head_dim,)
                 shapes[f"{blk}attn_v.head_{h}.bias"] = (cfg.head_dim,)
+        if getattr(cfg, "qk_norm", False):
+            shapes[blk + "attn_q_norm.weight"] = (cfg.head_dim,)
+            shapes[blk + "attn_k_norm.weight"] = (cfg.head_dim,)
     return shapes
 
 

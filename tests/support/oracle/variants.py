@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from toynn.model.config import RopeScaling, SmolLM2Config
+from toynn.model.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ VARIANTS = {
     ),
     "yarn rope": Variant(
         SmolLM2Config(23, 20, 2, 1, 18, 2, 64, 100.0, 1e-5, head_dim=10, rope_scaling=YARN), 9, t_batch=2
+    ),
+    "qk_norm": Variant(
+        ModelShape(23, 14, 4, 2, 20, 2, 16, 10000.0, 1e-2, head_dim=10, architecture="qwen3", qk_norm=True), 7, 2
     ),
     "everything at once": Variant(
         SmolLM2Config(29, 14, 4, 2, 20, 3, 64, 100.0, 1e-4, head_dim=10, donor_d_in=17, rope_scaling=LLAMA3),

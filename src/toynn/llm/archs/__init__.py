@@ -35,5 +35,5 @@ class LlamaArch(Initialised):
         """
         instance_of("r", r, Rope)
         g = PerHeadGraph(s)
-        llama(g, self._parameters.tree, token_ids, r, mask, self._shape.rms_eps)
+        llama(g, self._parameters.tree, self._shape, token_ids, r, mask)
         return g.taps

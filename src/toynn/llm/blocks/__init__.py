@@ -40,5 +40,5 @@ class TransformerBlock(Initialised):
         """Build the layer's graph for its input x, ne=[d_model, T*B]. r, mask: as for `toynn.llm.primitives.gqa`."""
         instance_of("r", r, Rope)
         g = PerHeadGraph(s)
-        block(g, self._params, x, r, mask, self._shape.rms_eps)
+        block(g, self._params, self._shape, x, r, mask)
         return BlockTaps(**g.taps)

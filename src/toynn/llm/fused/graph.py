@@ -8,10 +8,12 @@ from __future__ import annotations
 from toynn.llm.graph_builder import GraphBuilder
 from toynn.llm.parameters import Affine
 from toynn.llm.rope import Rope
+from toynn.model.shape import ModelShape
 from toynn.tinynn import (
     Tensor,
     tnn_fused_attention,
     tnn_fused_attention_cached,
+    tnn_fused_head_norm,
     tnn_fused_linear,
     tnn_fused_rms_norm,
     tnn_fused_rope_table,
@@ -32,6 +34,13 @@ class FusedGraph(GraphBuilder):
     def rms_norm(self, x: Tensor, gamma: Affine, eps: float) -> Tensor:
         """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""
         return self.named(gamma.name, tnn_fused_rms_norm(self.session, x, gamma.weight, eps))
+
+    def head_norm(self, qkv: Tensor, gamma_q: Affine, gamma_k: Affine, shape: ModelShape) -> Tensor:
+        """Return qkv with each head of q and of k normalized as by `rms_norm`: (n, (H + 2 H_kv) d_head), same shape."""
+        node = tnn_fused_head_norm(
+            self.session, qkv, gamma_q.weight, gamma_k.weight, shape.n_heads, shape.n_kv, shape.rms_eps
+        )
+        return self.named("attn_qk_norm", node)
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up: (n, 2 d_ff) -> (n, d_ff)."""

@@ -61,6 +61,8 @@ def llama(
         with g.scope(f"blk.{i}"):
             h = g.tap("attn_norm", g.rms_norm(x, layer.attn_norm, shape.rms_eps))  # (n, d_model)
             qkv = g.linear(h, layer.q, layer.k, layer.v)  # (n, (H + 2 H_kv) d_head)
+            if "q_norm" in layer:
+                qkv = g.head_norm(qkv, layer.q_norm, layer.k_norm, shape)  # (n, (H + 2 H_kv) d_head)
             a = context.attend(g, i, qkv, table, shape)  # (n, H d_head)
             x = g.linear(a, layer.o, add=x)  # (n, d_model)
             h = g.rms_norm(x, layer.ffn_norm, shape.rms_eps)  # (n, d_model)

@@ -64,7 +64,7 @@ class PerHeadLayout(Layout):
 
     def forward(self, positions: Tensor) -> dict[str, Tensor]:
         g = PerHeadGraph(self.session)
-        llama(g, self.parameters.tree, self.token_ids, self.rope_at(positions), self.mask, self.shape.rms_eps)
+        llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask)
         return g.taps
 
     def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:

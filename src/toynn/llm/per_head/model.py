@@ -6,51 +6,67 @@ Shapes are row-major. n = T*B: the tokens of all sequences, one row each. H quer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from toynn.llm.parameters import Affine, WeightsByKey
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.rope import Rope
+from toynn.model.shape import ModelShape
 from toynn.tinynn import Tensor
 
 
-def llama(g: PerHeadGraph, w: WeightsByKey, token_ids: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+def llama(
+    g: PerHeadGraph, w: WeightsByKey, shape: ModelShape, token_ids: Tensor, rope: Rope, mask: Tensor | None
+) -> Tensor:
     """Return the logits (n, vocab) of token ids i32 (n,). mask: as for `attention`."""
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:
         x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
     for i, layer in enumerate(w.layers):
         with g.scope(f"blk.{i}"):
-            x = block(g, layer, x, rope, mask, eps)  # (n, d_model)
-    x = g.tap("final_norm", g.rms_norm(x, w.output_norm, eps))  # (n, d_model)
+            x = block(g, layer, shape, x, rope, mask)  # (n, d_model)
+    x = g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
     return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
 
 
-def block(g: PerHeadGraph, w: WeightsByKey, x: Tensor, rope: Rope, mask: Tensor | None, eps: float) -> Tensor:
+def block(g: PerHeadGraph, w: WeightsByKey, shape: ModelShape, x: Tensor, rope: Rope, mask: Tensor | None) -> Tensor:
     """Return a layer's result for x (n, d_model): attention, then a feed-forward network, each added to its input."""
-    h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, eps))  # (n, d_model)
-    x = g.add(x, attention(g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask))  # (n, d_model)
-    h = g.rms_norm(x, w.ffn_norm, eps)  # (n, d_model)
+    norms = HeadNorms(w.q_norm, w.k_norm, shape.rms_eps) if "q_norm" in w else None
+    h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, shape.rms_eps))  # (n, d_model)
+    x = g.add(x, attention(g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask, norms))  # (n, d_model)
+    h = g.rms_norm(x, w.ffn_norm, shape.rms_eps)  # (n, d_model)
     ffn = g.tap("ffn", swiglu(g, h, w.gate, w.up, w.down))  # (n, d_model)
     return g.tap("residual", g.add(x, ffn))  # (n, d_model)
 
 
+@dataclass(frozen=True)
+class HeadNorms:
+    """The weights of the norms of each query head and of each key head, f32 (d_head,), and their epsilon."""
+
+    q: Affine
+    k: Affine
+    eps: float
+
+
 def attention(
     g: PerHeadGraph, h: Tensor, w_q: Sequence[Affine], w_k: Sequence[Affine], w_v: Sequence[Affine], w_o: Affine,
-    rope: Rope, mask: Tensor | None,
+    rope: Rope, mask: Tensor | None, norms: HeadNorms | None = None,
 ) -> Tensor:  # fmt: skip
     """Return causal attention over the rows of h (n, d_model), where H / H_kv query heads share a KV head.
 
     mask: None for one sequence, in which a token sees itself and the tokens before it; otherwise f32 (n, n), added to
-    the scores.
+    the scores. norms: of each head of q and k before RoPE; None: they are not normalized.
     """
     keys, values = [], []
     for k, v in zip(w_k, w_v, strict=True):
-        keys.append(g.rope(g.linear(h, k), rope))  # (n, d_head)
+        key = g.linear(h, k)  # (n, d_head)
+        keys.append(g.rope(key if norms is None else g.rms_norm(key, norms.k, norms.eps), rope))  # (n, d_head)
         values.append(g.transpose(g.linear(h, v)))  # (d_head, n)
     heads = []
     for i, q in enumerate(w_q):
         kv = i * len(w_k) // len(w_q)
-        query = g.rope(g.linear(h, q), rope)  # (n, d_head)
+        query = g.linear(h, q)  # (n, d_head)
+        query = g.rope(query if norms is None else g.rms_norm(query, norms.q, norms.eps), rope)  # (n, d_head)
         scores = g.matmul_t(query, keys[kv])  # (n queries, n keys)
         weights = g.causal_softmax(scores, rope.d_head, mask)  # (n queries, n keys)
         heads.append(g.matmul_t(weights, values[kv]))  # (n, d_head)

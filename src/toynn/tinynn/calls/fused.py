@@ -21,6 +21,33 @@ def tnn_fused_rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tens
     return built(s, lib.tnn_fused_rms_norm, handle(s, "x", x), handle(s, "gamma", gamma), float32("eps", eps))
 
 
+def tnn_fused_head_norm(
+    s: Session, qkv: Tensor, gamma_q: Tensor, gamma_k: Tensor, n_heads: int, n_kv: int, eps: float
+) -> Tensor:
+    """Return qkv with each query head and each key head normalized as by `tnn_fused_rms_norm`.
+
+    Value heads stay unchanged.
+
+    Args:
+        qkv: [(n_heads + 2 n_kv) d_head, rows]: query heads, key heads, value heads of a token.
+        gamma_q: weight of all query heads, [d_head].
+        gamma_k: weight of all key heads, [d_head].
+        n_heads: query heads.
+        n_kv: key heads, and value heads.
+        eps: added to the mean of the squares.
+    """
+    return built(
+        s,
+        lib.tnn_fused_head_norm,
+        handle(s, "qkv", qkv),
+        handle(s, "gamma_q", gamma_q),
+        handle(s, "gamma_k", gamma_k),
+        int32("n_heads", n_heads),
+        int32("n_kv", n_kv),
+        float32("eps", eps),
+    )
+
+
 def tnn_fused_rope_table(
     s: Session,
     positions: Tensor,

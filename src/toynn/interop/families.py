@@ -1,0 +1,99 @@
+"""How the models of each architecture are stored: one row for each name in `toynn.model.shape.ARCHITECTURES`.
+
+The name of the architecture is `general.architecture` in a GGUF file and `model_type` in a config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Keys of config.json that change what is computed, each with the only value that toynn supports.
+_ONLY = {
+    "hidden_act": "silu",
+    "mlp_bias": False,
+    "pretraining_tp": 1,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+    "is_decoder": True,
+    "rope_interleaved": False,
+    "attention_dropout": 0.0,
+}
+# Defaults of the configuration classes, for keys that are missing in config.json or null. None: the key is required.
+_DEFAULTS: dict[str, Any] = {
+    **_ONLY,
+    "vocab_size": None,
+    "hidden_size": None,
+    "intermediate_size": None,
+    "num_hidden_layers": None,
+    "num_attention_heads": None,
+    "head_dim": 0,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+}
+# The other classes have their own default of num_key_value_heads, so the key is required.
+_DEFAULTS_OF_QWEN = {
+    **_DEFAULTS,
+    "num_key_value_heads": None,
+    "max_position_embeddings": 32768,
+    "use_sliding_window": False,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What distinguishes the files of an architecture.
+
+    hf_class: the class of transformers that computes the model.
+    interleaved: the order of the rows of q and k in GGUF files, see `rope_order`.
+    freq_factors: llama.cpp divides the frequencies of RoPE by the tensor of factors.
+    only: keys of config.json that change what is computed, each with the only value that toynn supports.
+    defaults: the values of keys that are missing in config.json.
+    written: keys that only the config.json of this architecture has, for the export.
+    has_attention_bias: the key attention_bias decides whether the projections have biases.
+    heads_divide_width: transformers refuses a d_model that is not a multiple of n_heads.
+    heads_fill_width: llama.cpp needs d_model = n_heads * head_dim.
+    """
+
+    hf_class: str
+    interleaved: bool
+    freq_factors: bool = False
+    only: Mapping[str, Any] = field(default_factory=lambda: _ONLY)
+    defaults: Mapping[str, Any] = field(default_factory=lambda: _DEFAULTS)
+    written: Mapping[str, Any] = field(default_factory=dict)
+    has_attention_bias: bool = False
+    heads_divide_width: bool = False
+    heads_fill_width: bool = False
+
+
+FAMILIES = {
+    "llama": Family(
+        "LlamaForCausalLM",
+        interleaved=True,
+        freq_factors=True,
+        only={**_ONLY, "sliding_window": None},
+        written={"mlp_bias": False},
+        has_attention_bias=True,
+        heads_divide_width=True,
+    ),
+    "qwen2": Family(
+        "Qwen2ForCausalLM",
+        interleaved=False,
+        # sliding_window has a meaning only if use_sliding_window is true
+        only={**_ONLY, "use_sliding_window": False},
+        defaults=_DEFAULTS_OF_QWEN,
+        written={"use_sliding_window": False},
+        heads_fill_width=True,
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        interleaved=False,
+        only={**_ONLY, "use_sliding_window": False, "attention_bias": False},
+        defaults={**_DEFAULTS_OF_QWEN, "head_dim": 128},
+        written={"attention_bias": False, "use_sliding_window": False},
+    ),
+}

@@ -1,0 +1,201 @@
+"""Models of each architecture compared with transformers' own classes: logits, gradients, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engines import realized
+from interop_models import VOCAB, logits_of, make
+from toynn import AdamW, RopeScaling, TinyNNValueError, labels
+from toynn.interop import export_gguf, export_hf, export_toy, import_hf
+from toynn.interop.families import FAMILIES
+from toynn.llm.layouts import to_fused, to_per_head
+from toynn.model.shape import ARCHITECTURES
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weights_of
+
+torch: Any = pytest.importorskip("torch")
+transformers: Any = pytest.importorskip("transformers")
+pytestmark = [pytest.mark.other_programs, pytest.mark.oracle_torch]
+
+BOUND = 5e-4  # allowed difference of logits, which reach about 10
+IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
+T_SEQ, T_BATCH = 23, 2
+
+# Models of each architecture but llama: the name of a shape in `interop_models`, and changes of it.
+OWN_HEADS: dict[str, Any] = {"n_heads": 6, "n_kv": 3, "head_dim": 10, "untied": True}
+MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "qwen2": [("qwen2", {}), ("qwen2", OWN_HEADS)],
+    "qwen3": [("qwen3", {})],
+}
+# What a configuration of transformers needs besides the sizes.
+CONFIGS: dict[str, dict[str, Any]] = {"qwen2": {}, "qwen3": {"head_dim": 20}}
+
+each_model = pytest.mark.parametrize(("name", "changes"), [model for models in MODELS.values() for model in models])
+each_architecture = pytest.mark.parametrize("architecture", MODELS)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep transformers from using the network and from showing progress."""
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    monkeypatch.setitem(os.environ, "HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def test_every_architecture_is_tested_here() -> None:
+    assert list(FAMILIES) == list(ARCHITECTURES) == ["llama", *MODELS]
+
+
+# ---- transformers' own classes ----
+
+
+def gradients_of_transformers(
+    model: TrainedModel, folder: Path, ids: npt.NDArray[np.int32], targets: npt.NDArray[np.int32]
+) -> tuple[float, dict[str, npt.NDArray[np.float64]]]:
+    """Return the loss and the gradients by toynn's names, computed by transformers' class in float64."""
+    export_hf(model, folder)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double()
+    assert type(theirs).__name__ == FAMILIES[model.shape.architecture].hf_class
+    logits = theirs(torch.tensor(ids.reshape(T_BATCH, T_SEQ).astype(np.int64))).logits
+    wanted = torch.tensor(targets.astype(np.int64))
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), wanted, ignore_index=-1)
+    loss.backward()
+    by_name = dict(theirs.named_parameters())
+    return float(loss.detach()), {
+        weight.name: by_name[weight.hf_name].grad.numpy() for weight in weights_of(model.shape)
+    }
+
+
+@each_model
+@pytest.mark.parametrize("layout", ["fused", "per_head"])
+def test_loss_and_every_gradient_agree_with_transformers_in_float64(
+    name: str, changes: dict[str, Any], layout: str, tmp_path: Path
+) -> None:
+    model = make(name, **changes)
+    ids = np.array(IDS[: T_SEQ * T_BATCH], dtype=np.int32)
+    targets = labels.targets(ids, VOCAB, T_SEQ, T_BATCH)
+    want_loss, want = gradients_of_transformers(model, tmp_path / "hf", ids, targets)
+    fused = layout == "fused"
+    with realized(model.shape, t_seq=T_SEQ, t_batch=T_BATCH, layout=layout) as engine:
+        for weight, start in (model.weights if fused else to_per_head(model.weights, model.shape)).items():
+            engine.upload_weight(weight, start)
+        engine.build_training_step(pin=not fused, keep_gradients=fused)
+        loss, _ = engine.train_step(ids, targets, AdamW(lr=0.0).hp(1))
+        found = {weight: engine.gradient(weight) for weight in engine.param_names()}
+    assert loss == pytest.approx(want_loss, rel=2e-6)
+    gradients = found if fused else to_fused(found, model.shape)
+    assert set(gradients) == set(want)
+    for weight, values in want.items():
+        bound = 5e-5 * np.abs(values).max()
+        np.testing.assert_allclose(gradients[weight], values, rtol=0, atol=bound, err_msg=weight)
+
+
+@each_architecture
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("rope", [None, "llama3"])
+def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
+    architecture: str, tied: bool, rope: str | None, tmp_path: Path
+) -> None:
+    rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
+    if rope:
+        rope_parameters = {
+            "rope_theta": 100.0, "rope_type": rope, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }  # fmt: skip
+    config = transformers.AutoConfig.for_model(
+        architecture, vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-4,
+        tie_word_embeddings=tied, rope_parameters=rope_parameters, bos_token_id=None, eos_token_id=None,
+        pad_token_id=None, **CONFIGS[architecture],
+    )  # fmt: skip
+    torch.manual_seed(1)
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.25)
+        expected = theirs(torch.tensor([IDS])).logits[0].numpy()
+    theirs.save_pretrained(tmp_path / "hf")
+    back = import_hf(tmp_path / "hf")
+    assert (back.shape.architecture, back.shape.untied) == (architecture, not tied)
+    assert np.abs(expected).max() > 5, "the logits are too small for a meaningful comparison"
+    np.testing.assert_allclose(logits_of(back, IDS), expected, rtol=0, atol=BOUND)
+
+
+# ---- what is refused ----
+
+
+def changed(folder: Path, **changes: Any) -> None:
+    """Change keys of the folder's config.json; ... removes a key."""
+    path = folder / "config.json"
+    content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}), encoding="utf-8")
+
+
+COMMON: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_act": "gelu"}, "hidden_act is 'gelu', but toynn supports only 'silu'"),
+    ({"attention_dropout": 0.1}, "attention_dropout is 0.1, but toynn supports only 0.0"),
+    ({"use_sliding_window": True}, "use_sliding_window is True, but toynn supports only False"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types contains 'sliding_attention', but toynn"),
+    ({"layer_types": "full_attention"}, "layer_types must be a list, got 'full_attention'"),
+    ({"num_key_value_heads": ...}, "the key num_key_value_heads is missing"),
+    ({"architectures": ["LlamaForCausalLM"]}, r"architectures is \['LlamaForCausalLM'\], but model_type is '"),
+]
+REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "qwen2": [],
+    "qwen3": [({"attention_bias": True}, "attention_bias is True, but toynn supports only False")],
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "mentions"),
+    [(one, *case) for one, own in REFUSED.items() for case in [*COMMON, *own]],
+)
+def test_an_unsupported_config_is_refused_by_the_name_of_its_key(
+    architecture: str, changes: dict[str, Any], mentions: str, tmp_path: Path
+) -> None:
+    export_hf(make(architecture), tmp_path / "hf")
+    changed(tmp_path / "hf", **changes)
+    with pytest.raises(TinyNNValueError, match=mentions):
+        import_hf(tmp_path / "hf")
+
+
+@each_architecture
+def test_a_window_that_is_not_used_is_accepted(architecture: str, tmp_path: Path) -> None:
+    """The configurations of the published models contain sizes of windows, although the models use none."""
+    model = make(architecture)
+    export_hf(model, tmp_path / "hf")
+    layers = ["full_attention"] * model.shape.n_layers
+    changed(tmp_path / "hf", sliding_window=4096, max_window_layers=1, use_sliding_window=False, layer_types=layers)
+    assert import_hf(tmp_path / "hf").shape == model.shape
+
+
+@each_architecture
+def test_scaling_that_llama_cpp_lacks_is_refused_in_gguf_files_but_exported_to_a_folder(
+    architecture: str, tmp_path: Path
+) -> None:
+    scaling = RopeScaling.llama3_hf(8.0, 1.0, 4.0, 64)
+    model = make(architecture, rope_scaling=scaling, rope_base=100.0)
+    with pytest.raises(TinyNNValueError, match=f"'llama', not for '{architecture}'; export a Hug"):
+        export_gguf(model, tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
+    export_hf(model, tmp_path / "hf")
+    assert import_hf(tmp_path / "hf").shape == model.shape
+
+
+@each_architecture
+def test_toy_has_only_llama(architecture: str, tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=f"architecture '{architecture}' cannot be exported for toy"):
+        export_toy(make(architecture), tmp_path / "m.gguf")
+
+
+def test_a_size_of_heads_that_llama_cpp_lacks_is_refused_in_gguf_files(tmp_path: Path) -> None:
+    with pytest.raises(TinyNNValueError, match=r"head_dim = 10 cannot be exported .* d_model / n_heads = 10\.6667; ex"):
+        export_gguf(make("qwen2", **OWN_HEADS), tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
