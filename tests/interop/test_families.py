@@ -34,9 +34,14 @@ OWN_HEADS: dict[str, Any] = {"n_heads": 6, "n_kv": 3, "head_dim": 10, "untied": 
 MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "qwen2": [("qwen2", {}), ("qwen2", OWN_HEADS)],
     "qwen3": [("qwen3", {})],
+    "smollm3": [("smollm3", {}), ("smollm3", {"no_rope_interval": 2, "untied": True})],
 }
 # What a configuration of transformers needs besides the sizes.
-CONFIGS: dict[str, dict[str, Any]] = {"qwen2": {}, "qwen3": {"head_dim": 20}}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "qwen3": {"head_dim": 20},
+    "smollm3": {"no_rope_layer_interval": 2},
+}
 
 each_model = pytest.mark.parametrize(("name", "changes"), [model for models in MODELS.values() for model in models])
 each_architecture = pytest.mark.parametrize("architecture", MODELS)
@@ -149,6 +154,14 @@ COMMON: list[tuple[dict[str, Any], str]] = [
 ]
 REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "qwen2": [],
+    "smollm3": [
+        ({"no_rope_layers": [1, 1, 1, 1, 1]}, r"no_rope_layers\[3\] is 1, but toynn supports only lists that follow f"),
+        ({"no_rope_layers": [1, 1, 1, 0]}, "no_rope_layers must be a list with a number for each layer, got"),
+        ({"no_rope_layer_interval": 3}, r"no_rope_layers\[2\] is 1, but"),
+        ({"no_rope_layer_interval": 0}, "no_rope_interval must be at least 1 with architecture = 'smollm3', got 0"),
+        ({"no_rope_layer_interval": 2.0}, "no_rope_layer_interval must be an integer"),
+        ({"mlp_bias": True}, "mlp_bias is True, but toynn supports only False"),
+    ],
     "qwen3": [({"attention_bias": True}, "attention_bias is True, but toynn supports only False")],
 }
 
@@ -199,3 +212,18 @@ def test_a_size_of_heads_that_llama_cpp_lacks_is_refused_in_gguf_files(tmp_path:
     with pytest.raises(TinyNNValueError, match=r"head_dim = 10 cannot be exported .* d_model / n_heads = 10\.6667; ex"):
         export_gguf(make("qwen2", **OWN_HEADS), tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_interval_of_layers_without_rope_is_refused_in_gguf_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        TinyNNValueError, match=r"no_rope_interval = 2 cannot be exported .* llama\.cpp always uses 4; exp"
+    ):
+        export_gguf(make("smollm3", no_rope_interval=2), tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_interval_alone_says_which_layers_have_no_rope(tmp_path: Path) -> None:
+    export_hf(make("smollm3"), tmp_path / "hf")
+    changed(tmp_path / "hf", no_rope_layers=..., no_rope_layer_interval=...)
+    shape = import_hf(tmp_path / "hf").shape
+    assert [shape.has_rope(layer) for layer in range(5)] == [True, True, True, False, True]

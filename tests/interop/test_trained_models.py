@@ -28,6 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"architecture": "qwen2", "qkv_bias": True},
     {"architecture": "qwen3", "qk_norm": True, "head_dim": 16},
+    {"architecture": "smollm3", "no_rope_interval": 4, "n_layers": 4},
 ]
 
 
@@ -40,7 +41,7 @@ def test_a_trained_model_generates_the_same_text_in_other_programs_and_can_be_tr
     variants: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    model = ModelArgs(d_model=48, n_heads=4, n_kv=2, d_ff=64, n_layers=2, ctx=160, **variants)
+    model = ModelArgs(**{"d_model": 48, "n_heads": 4, "n_kv": 2, "d_ff": 64, "n_layers": 2, "ctx": 160, **variants})
     train(TrainArgs(data, run, config(steps=40, model=model), n_threads=1))
     trained = load_checkpoint(run).model
     output_of("export", run, tmp_path / "m.gguf")

@@ -102,6 +102,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "architecture": "qwen3", "qk_norm": True, "n_heads": 6, "n_kv": 3, "head_dim": 20, "rms_eps": 1e-3,
         "rope_scaling": RopeScaling.linear(2.0),
     },
+    "smollm3": {
+        "architecture": "smollm3", "no_rope_interval": 4, "n_heads": 6, "n_kv": 2, "head_dim": 12, "n_layers": 5,
+        "rope_scaling": RopeScaling.yarn(2.0, 64),
+    },
     "everything at once": {
         "n_heads": 4, "n_kv": 2, "head_dim": 10, "d_model": 48, "rope_base": 100.0, "rms_eps": 1e-4,
         "rope_scaling": RopeScaling.llama3_hf(**LLAMA3), "donor_d_in": 37, "untied": True, "qkv_bias": True,

@@ -35,8 +35,8 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
     "attention_bias": False,
 }
-# The other classes have their own default of num_key_value_heads, so the key is required.
-_DEFAULTS_OF_QWEN = {
+# These classes have their own default of num_key_value_heads, so the key is required.
+_DEFAULTS_OF_OTHERS = {
     **_DEFAULTS,
     "num_key_value_heads": None,
     "max_position_embeddings": 32768,
@@ -57,6 +57,8 @@ class Family:
     has_attention_bias: the key attention_bias decides whether the projections have biases.
     heads_divide_width: transformers refuses a d_model that is not a multiple of n_heads.
     heads_fill_width: llama.cpp needs d_model = n_heads * head_dim.
+    no_rope_interval: the interval of layers without RoPE in llama.cpp, and the default in transformers; 0: the
+        architecture has no such layers.
     """
 
     hf_class: str
@@ -68,6 +70,7 @@ class Family:
     has_attention_bias: bool = False
     heads_divide_width: bool = False
     heads_fill_width: bool = False
+    no_rope_interval: int = 0
 
 
 FAMILIES = {
@@ -85,7 +88,7 @@ FAMILIES = {
         interleaved=False,
         # sliding_window has a meaning only if use_sliding_window is true
         only={**_ONLY, "use_sliding_window": False},
-        defaults=_DEFAULTS_OF_QWEN,
+        defaults=_DEFAULTS_OF_OTHERS,
         written={"use_sliding_window": False},
         heads_fill_width=True,
     ),
@@ -93,7 +96,16 @@ FAMILIES = {
         "Qwen3ForCausalLM",
         interleaved=False,
         only={**_ONLY, "use_sliding_window": False, "attention_bias": False},
-        defaults={**_DEFAULTS_OF_QWEN, "head_dim": 128},
+        defaults={**_DEFAULTS_OF_OTHERS, "head_dim": 128},
         written={"attention_bias": False, "use_sliding_window": False},
+    ),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        interleaved=True,
+        only={**_ONLY, "use_sliding_window": False, "attention_bias": False},
+        defaults={**_DEFAULTS_OF_OTHERS, "rope_theta": 2000000.0, "tie_word_embeddings": True},
+        # The class has a default pad_token_id, which must not be outside the vocabulary.
+        written={"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "pad_token_id": None},
+        no_rope_interval=4,
     ),
 }

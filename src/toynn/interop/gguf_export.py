@@ -129,6 +129,11 @@ def _check_shape(shape: ModelShape, family: Family) -> None:
             f"rope_scaling.kind = {shape.rope_scaling.kind!r} cannot be exported to GGUF: llama.cpp computes it only "
             f"for the architecture 'llama', not for {shape.architecture!r}; {instead}"
         )
+    if shape.no_rope_interval != family.no_rope_interval:
+        raise TinyNNValueError(
+            f"no_rope_interval = {shape.no_rope_interval} cannot be exported to GGUF: for the architecture "
+            f"{shape.architecture!r}, llama.cpp always uses {family.no_rope_interval}; {instead}"
+        )
     if family.heads_fill_width and shape.n_heads * shape.head_dim != shape.d_model:
         raise TinyNNValueError(
             f"head_dim = {shape.head_dim} cannot be exported to GGUF: for the architecture {shape.architecture!r}, "

@@ -186,7 +186,11 @@ def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> Mo
         rms_eps=shortest(values.number(f"{arch}.attention.layer_norm_rms_epsilon")),
         head_dim=head_dim,
         architecture=arch,
-        **{**variants_in(whole_names(tensors)), **ARCHITECTURES[arch]},
+        **{
+            **variants_in(whole_names(tensors)),
+            "no_rope_interval": FAMILIES[arch].no_rope_interval,
+            **ARCHITECTURES[arch],
+        },
     )
 
 

@@ -57,11 +57,19 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         **({"attention_bias": cfg.qkv_bias} if family.has_attention_bias else {}),
         "attention_dropout": 0.0,
         **family.written,
+        **_no_rope_of(cfg),
         "tie_word_embeddings": not model.shape.untied,
         **ids_of(model),
         "torch_dtype": "float32",
         "use_cache": True,
     }
+
+
+def _no_rope_of(shape: ModelShape) -> dict[str, Any]:
+    if shape.no_rope_interval == 0:
+        return {}
+    layers = [int(shape.has_rope(layer)) for layer in range(shape.n_layers)]
+    return {"no_rope_layer_interval": shape.no_rope_interval, "no_rope_layers": layers}
 
 
 def ids_of(model: TrainedModel) -> dict[str, Any]:
@@ -144,7 +152,8 @@ def shape_of(content: Any) -> ModelShape:
             raise FileFormatError(f"the key {key} is missing")
     rope_base, scaling = _rope(content, given["rope_theta"])
     n_heads = given["num_attention_heads"]
-    return ModelShape(
+    interval = given.get("no_rope_layer_interval", family.no_rope_interval)
+    shape = ModelShape(
         vocab=given["vocab_size"],
         d_model=given["hidden_size"],
         n_heads=n_heads,
@@ -158,8 +167,29 @@ def shape_of(content: Any) -> ModelShape:
         rope_scaling=scaling,
         untied=not _flag(given, "tie_word_embeddings"),
         architecture=architecture,
-        **{"qkv_bias": _flag(given, "attention_bias"), **ARCHITECTURES[architecture]},
+        **{
+            "qkv_bias": _flag(given, "attention_bias"),
+            "no_rope_interval": integer("no_rope_layer_interval", interval, 0),
+            **ARCHITECTURES[architecture],
+        },
     )
+    if shape.no_rope_interval:
+        _check_no_rope(given.get("no_rope_layers"), shape)
+    return shape
+
+
+def _check_no_rope(found: Any, shape: ModelShape) -> None:
+    """Raise FileFormatError if other layers than those of the interval have no RoPE."""
+    if found is None:
+        return
+    if not isinstance(found, list) or len(found) < shape.n_layers:
+        raise FileFormatError(f"no_rope_layers must be a list with a number for each layer, got {_shown(found)}")
+    for layer, rotates in enumerate(found[: shape.n_layers]):
+        if bool(rotates) != shape.has_rope(layer):
+            raise FileFormatError(
+                f"no_rope_layers[{layer}] is {_shown(rotates)}, but toynn supports only lists that follow from "
+                f"no_rope_layer_interval = {shape.no_rope_interval}"
+            )
 
 
 def _refuse_windows(layer_types: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toynn.arguments import instance_of
 from toynn.errors import TinyNNValueError
@@ -20,6 +20,7 @@ class Rope(Initialised):
     freq_factors: f32 (d_head/2,), or None for a scaling without factors (`RopeScaling.has_freq_factors`).
     interleaved: element 2i of a head is paired with element 2i + 1, as in the GGUF files of llama.cpp. Otherwise
         element i is paired with element i + d_head/2.
+    rotates: False if the layer has no RoPE, so that queries and keys stay unchanged.
 
     Raises TinyNNTypeError for another scaling, TinyNNValueError for missing freq_factors.
     """
@@ -30,6 +31,7 @@ class Rope(Initialised):
     scaling: RopeScaling
     freq_factors: Tensor | None
     interleaved: bool = False
+    rotates: bool = True
 
     def __post_init__(self) -> None:
         instance_of("scaling", self.scaling, RopeScaling)
@@ -37,6 +39,10 @@ class Rope(Initialised):
             raise TinyNNValueError(
                 f"freq_factors must be a tensor of `RopeScaling.freq_factors` for {self.scaling.kind} scaling, got None"
             )
+
+    def still(self) -> Rope:
+        """Return the parameters of a layer without RoPE."""
+        return replace(self, rotates=False)
 
 
 class RopeOfModel:

@@ -6,16 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from toynn.arguments import boolean, one_of
+from toynn.arguments import boolean, integer, one_of
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
 
 # The architectures, each with the variants that all its models have. Other variants are free.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {"qk_norm": False},
-    "qwen2": {"qkv_bias": True, "qk_norm": False},
-    "qwen3": {"qkv_bias": False, "qk_norm": True},
+    "llama": {"qk_norm": False, "no_rope_interval": 0},
+    "qwen2": {"qkv_bias": True, "qk_norm": False, "no_rope_interval": 0},
+    "qwen3": {"qkv_bias": False, "qk_norm": True, "no_rope_interval": 0},
+    "smollm3": {"qkv_bias": False, "qk_norm": False},
 }
 
 
@@ -30,21 +31,32 @@ class ModelShape(SmolLM2Config):
 
     untied: bool = documented(False, "the output matrix is a weight of its own, not the embedding")
     qkv_bias: bool = documented(False, "the projections q, k and v have biases")
-    architecture: str = documented("llama", "family of the model: llama, qwen2 (with qkv_bias) or qwen3 (with qk_norm)")
+    architecture: str = documented(
+        "llama",
+        "family of the model: llama, qwen2 (with qkv_bias), qwen3 (with qk_norm) or smollm3 (with no_rope_interval)",
+    )
     qk_norm: bool = documented(False, "each head of q and k is normalized before RoPE (RMSNorm)")
+    no_rope_interval: int = documented(0, "layers n, 2 n, 3 n and so on have no RoPE; 0: all layers have it")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("untied", "qkv_bias", "qk_norm"):
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
+        object.__setattr__(self, "no_rope_interval", integer("no_rope_interval", self.no_rope_interval, 0))
         for name, only in ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))].items():
             if (value := getattr(self, name)) != only:
                 raise TinyNNValueError(f"{name} must be {only} with architecture = {self.architecture!r}, got {value}")
+        if self.architecture == "smollm3" and self.no_rope_interval == 0:
+            raise TinyNNValueError("no_rope_interval must be at least 1 with architecture = 'smollm3', got 0")
         if self.donor_d_in > 0 and not self.untied:
             raise TinyNNValueError(
                 f"donor_d_in = {self.donor_d_in} needs untied = True, because a frozen embedding cannot be the "
                 "output matrix too"
             )
+
+    def has_rope(self, layer: int) -> bool:
+        """Return whether a layer, counted from 0, rotates its queries and keys by their positions."""
+        return self.no_rope_interval == 0 or (layer + 1) % self.no_rope_interval != 0
 
     @classmethod
     def of(cls, cfg: SmolLM2Config, *, untied: bool | None = None, qkv_bias: bool | None = None) -> ModelShape:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from oracle.params import Weights
+from oracle.params import Weights, has_rope
 
 if TYPE_CHECKING:
     from toynn.model.config import SmolLM2Config
@@ -116,13 +116,15 @@ def attention(
         bias = w.get(f"{blk}{head}.bias")
         return out if bias is None else out + bias
 
+    rotates = has_rope(cfg, blk)
     attn_factor = cfg.rope_scaling.attn_factor
     if cfg.rope_scaling.kind == "yarn":
         attn_factor *= 1 + 0.1 * math.log(cfg.rope_scaling.factor)
 
     def turned(head: str, norm: str) -> Tensor:  # (T*B, d)
         x, gamma = project(head), w.get(f"{blk}{norm}.weight")
-        return rope(x if gamma is None else rms_norm(x, gamma, cfg.rms_eps), angles, attn_factor)
+        x = x if gamma is None else rms_norm(x, gamma, cfg.rms_eps)
+        return rope(x, angles, attn_factor) if rotates else x
 
     keys = [turned(f"attn_k.head_{g}", "attn_k_norm") for g in range(cfg.n_kv)]
     values = [project(f"attn_v.head_{g}") for g in range(cfg.n_kv)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from oracle.params import Weights
+from oracle.params import Weights, has_rope
 
 if TYPE_CHECKING:
     from toynn.model.config import RopeScaling, SmolLM2Config
@@ -95,8 +95,9 @@ def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk:
         q = rms_norm(q, weights[f"{blk}attn_q_norm.weight"], cfg.rms_eps)
         k = rms_norm(k, weights[f"{blk}attn_k_norm.weight"], cfg.rms_eps)
     group = cfg.n_heads // cfg.n_kv
-    q = rope(q, positions, cfg)
-    k = np.repeat(rope(k, positions, cfg), group, axis=2)
+    if has_rope(cfg, blk):
+        q, k = rope(q, positions, cfg), rope(k, positions, cfg)
+    k = np.repeat(k, group, axis=2)
     v = np.repeat(project("v", cfg.n_kv), group, axis=2)
     scores = np.einsum("bqnd,bknd->bnqk", q, k) / np.sqrt(cfg.head_dim)
     future = np.triu(np.ones(scores.shape[-2:], dtype=bool), 1)

@@ -50,6 +50,12 @@ def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, 
     return shapes
 
 
+def has_rope(cfg: SmolLM2Config, blk: str) -> bool:
+    """Return whether the layer "blk.N." has RoPE: of n layers in a row, the last one has none."""
+    number, interval = int(blk.split(".")[1]) + 1, getattr(cfg, "no_rope_interval", 0)
+    return interval == 0 or number % interval > 0
+
+
 def trainable_names(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> list[str]:
     """Return the names without the embedding that a projection lens keeps frozen."""
     frozen = {"token_embd.weight"} if cfg.donor_d_in > 0 else set()

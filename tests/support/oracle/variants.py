@@ -70,6 +70,25 @@ VARIANTS = {
     "qk_norm": Variant(
         ModelShape(23, 14, 4, 2, 20, 2, 16, 10000.0, 1e-2, head_dim=10, architecture="qwen3", qk_norm=True), 7, 2
     ),
+    "a layer without rope": Variant(
+        ModelShape(
+            23,
+            20,
+            2,
+            1,
+            18,
+            3,
+            64,
+            100.0,
+            1e-5,
+            head_dim=10,
+            architecture="smollm3",
+            no_rope_interval=2,
+            rope_scaling=YARN,
+        ),
+        7,
+        2,
+    ),
     "everything at once": Variant(
         SmolLM2Config(29, 14, 4, 2, 20, 3, 64, 100.0, 1e-4, head_dim=10, donor_d_in=17, rope_scaling=LLAMA3),
         6,

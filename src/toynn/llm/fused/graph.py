@@ -47,11 +47,10 @@ class FusedGraph(GraphBuilder):
         return self.named("ffn_swiglu", tnn_fused_swiglu(self.session, gate_up))
 
     def rope_table(self, r: Rope) -> Tensor:
-        """Return the cosines and sines of all angles: (n, d_head)."""
-        node = tnn_fused_rope_table(
-            self.session, r.positions, r.freq_factors, r.d_head, r.base, r.scaling.angle_scale, r.scaling.amplitude
-        )
-        return self.named("rope_table", node)
+        """Return the cosines and sines of all angles: (n, d_head). All angles of a layer without RoPE are 0."""
+        scale, amplitude = (r.scaling.angle_scale, r.scaling.amplitude) if r.rotates else (0.0, 1.0)
+        node = tnn_fused_rope_table(self.session, r.positions, r.freq_factors, r.d_head, r.base, scale, amplitude)
+        return self.named("rope_table" if r.rotates else "rope_table_of_zeros", node)
 
     def attention(self, qkv: Tensor, table: Tensor, n_heads: int, n_kv: int, t_seq: int) -> Tensor:
         """Return causal attention with RoPE in sequences of t_seq tokens: (n, (H + 2 H_kv) d_head) -> (n, H d_head)."""

@@ -54,6 +54,7 @@ def llama(
 ) -> Tensor:  # fmt: skip
     """Return the logits (n, vocab) of token ids i32 (n,). last: the rows that get logits, i32; None: all rows."""
     table = g.rope_table(rope)  # (n, d_head)
+    still = g.rope_table(rope.still()) if shape.no_rope_interval else table  # (n, d_head), of layers without RoPE
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:
         x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
@@ -63,7 +64,7 @@ def llama(
             qkv = g.linear(h, layer.q, layer.k, layer.v)  # (n, (H + 2 H_kv) d_head)
             if "q_norm" in layer:
                 qkv = g.head_norm(qkv, layer.q_norm, layer.k_norm, shape)  # (n, (H + 2 H_kv) d_head)
-            a = context.attend(g, i, qkv, table, shape)  # (n, H d_head)
+            a = context.attend(g, i, qkv, table if shape.has_rope(i) else still, shape)  # (n, H d_head)
             x = g.linear(a, layer.o, add=x)  # (n, d_model)
             h = g.rms_norm(x, layer.ffn_norm, shape.rms_eps)  # (n, d_model)
             gate_up = g.linear(h, layer.gate, layer.up)  # (n, 2 d_ff)

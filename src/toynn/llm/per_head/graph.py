@@ -80,7 +80,9 @@ class PerHeadGraph(GraphBuilder):
         return tnn_rms_norm(self.session, x, gamma.weight, eps)
 
     def rope(self, x: Tensor, r: Rope) -> Tensor:
-        """Return the rows rotated by their positions: (n, d_head) -> (n, d_head)."""
+        """Return the rows rotated by their positions, unless the layer has no RoPE: (n, d_head) -> (n, d_head)."""
+        if not r.rotates:
+            return x
         s, n, scaling = self.session, tnn_tensor_ne1(x), r.scaling
         mode = _NORMAL if r.interleaved else _NEOX
         x = tnn_reshape_3d(s, x, r.d_head, 1, n)  # (n, 1, d_head)

@@ -24,7 +24,7 @@ def llama(
         x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
     for i, layer in enumerate(w.layers):
         with g.scope(f"blk.{i}"):
-            x = block(g, layer, shape, x, rope, mask)  # (n, d_model)
+            x = block(g, layer, shape, x, rope if shape.has_rope(i) else rope.still(), mask)  # (n, d_model)
     x = g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
     return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
 
