@@ -87,9 +87,9 @@ struct tnn_session {
     struct ggml_cgraph  * gf;
     struct ggml_cgraph  * second;       /* the second forward graph; NULL: tnn_realize_b was never called */
     bool                  second_built; /* tnn_realize_b succeeded */
-    struct ggml_cgraph  * current;      /* the realized forward graph whose tensors have memory: gf or second. NULL: neither */
+    struct ggml_cgraph  * current;      /* the realized forward graph whose tensors have memory: gf, second or NULL */
     struct ggml_cgraph  * gb;
-    /* Left by a tnn_build_backward that ran out of memory; the next call uses it again. */
+    /* A graph left by a tnn_build_backward that ran out of memory. The next call uses this graph again. */
     struct ggml_cgraph  * gb_unfinished;
     bool                  reset_done; /* the gradients were reset after the last tnn_compute_backward */
     bool                  computed;
@@ -101,14 +101,14 @@ struct tnn_session {
     /* compute */
     int32_t              n_threads;
     ggml_threadpool_t    pool;
-    struct tnn_threads * threads; /* the threads of the pool, which are started before it */
+    struct tnn_threads * threads; /* the threads of the pool, started before the pool */
     struct tnn_reserve   reserve; /* the reserve for blocks that ggml allocates and frees in a compute */
     int32_t              pool_threads;
     void               * work;
     size_t               work_size;
     void               * scratch; /* scratch memory of the kernels: scratch_per_thread bytes for each thread */
     size_t               scratch_size, scratch_per_thread;
-    bool                 accumulate;     /* this compute adds to the gradients of the compute before */
+    bool                 accumulate;     /* this compute adds to the gradients of the previous compute */
     bool                 update;         /* this compute runs the optimizer steps of a fused graph */
     bool                 gradients_kept; /* in the realized graph b the gradient of each parameter is an output */
 };

@@ -21,8 +21,8 @@
 
 /* ------------------------------------------------------------------ error path */
 
-/* CMakeLists.txt makes this storage static, which is scarce, because dynamic thread-local storage ends the process if
- * it cannot be allocated. */
+/* CMakeLists.txt makes this thread-local storage static, although static storage is scarce: if dynamic thread-local
+ * storage cannot be allocated, the process ends. */
 static _Thread_local char         t_message[TNN_THREAD_MESSAGE_SIZE]; /* errors of calls without a session */
 static _Thread_local int          t_code;
 static _Thread_local const char * t_call = "none";
@@ -107,8 +107,8 @@ static void after_fork_in_child(void) {
     atomic_fetch_add(&g_fork_epoch, 1);
 }
 
-/* If a GGML_ASSERT fails in spite of the checks, it is a bug of the shim. Prints the name of the call before ggml
- * aborts. */
+/* Prints the name of the call before ggml aborts. A GGML_ASSERT that fails in spite of the checks is a bug of the
+ * shim. */
 static void on_abort(const char * message) {
     fprintf(stderr, "toynn: internal error, please report it: ggml aborted in %s: %s\n", t_call, message);
     fflush(stderr);

@@ -65,19 +65,19 @@ TNN_API const char * tnn_compiler(void);      /* Return the compiler that made t
 TNN_API const char * tnn_build_type(void);    /* Return CMake's build type. */
 TNN_API const char * tnn_build_options(void); /* Return the options that this build was configured with. */
 TNN_API const char * tnn_cpu_features(void);  /* Return the CPU features compiled in, separated by spaces. */
-/* Return the features of the profile that this CPU lacks, separated by spaces; "" if the CPU can run this build. If it
- * cannot, no other call is safe. The import in Python makes this call first, and raises ImportError. */
+/* Return the features of the profile that this CPU lacks, separated by spaces; "" if the CPU can run this build. If a
+ * feature is missing, no other call is safe. In Python, the import makes this call first and raises ImportError. */
 TNN_API const char * tnn_cpu_missing(void);
 /* Return the name of the kernel that computes the matrix products of the fused operators, for example "v8". At its
- * first product a process chooses the fastest kernel that its CPU can run. In Python the environment variable
+ * first matrix product, a process chooses the fastest kernel that its CPU can run. In Python the environment variable
  * TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits. */
 TNN_API const char * tnn_gemm_kernel(void);
-/* Return the name of kernel i of those that this CPU can run, of which 0 is the fastest, or none. */
+/* Return the name of kernel i in the list of kernels that this CPU can run, with the fastest first, or none. */
 TNN_API const char * tnn_gemm_kernel_at(int32_t i);
 /* Use the named kernel for all products of this process from now on.
  * TNN_E_VALUE: this CPU, or this build, has no kernel of that name. */
 TNN_API int tnn_gemm_use_kernel(const char * name);
-/* Return the number of cores that this process may use, by its affinity mask and cgroup quotas: at least 1. */
+/* Return the number of cores that this process may use, limited by its affinity mask and cgroup quotas: at least 1. */
 TNN_API int32_t tnn_available_cores(void);
 /* Return the number of bytes that this process can still allocate, on the machine and within its cgroups. */
 TNN_API int64_t tnn_available_memory(void);
@@ -94,11 +94,12 @@ TNN_API const char * tnn_last_error(const tnn_session * s);
 /* Return the error code of the last call on s, TNN_OK if it succeeded. */
 TNN_API int tnn_last_error_code(const tnn_session * s);
 /* Set the number of nodes that a graph may have, forward and backward together: 16384 by default, at most 2^21.
- * TNN_E_STATE: tensors of a graph exist. Set it before the first of them, or right after tnn_reset_for_rebuild. */
+ * TNN_E_STATE: tensors of a graph exist. Set the capacity before the first tensor of a graph, or right after
+ * tnn_reset_for_rebuild. */
 TNN_API int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes);
 TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return the number of nodes that a graph may have. */
 /* Set the number of threads that compute: 1 to tnn_available_cores(), which is the default, or up to 512 if
- * oversubscribe is not 0 (slow, for tests). Results do not depend on it. */
+ * oversubscribe is not 0 (slow, for tests). Results do not depend on the number of threads. */
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
 TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
@@ -111,8 +112,8 @@ TNN_API int tnn_reset_for_rebuild(tnn_session * s);
 
 /* ---- declare ----
  * Declare persistent tensors before tnn_finalize_weights. Their values are zero until they are uploaded. Declare the
- * inputs of a graph after it. Each must be uploaded before the graph computes, and keeps its values for later
- * computes.
+ * inputs of a graph after tnn_finalize_weights. Each input must be uploaded before the graph computes, and keeps its
+ * values for later computes.
  *
  * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
 TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n); /* Declare a weight [n]. */
@@ -127,11 +128,11 @@ TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t n);
 /* Declare a weight of dtype TNN_F32, TNN_F16 or TNN_BF16, a row-major (rows, cols) matrix: its shape is [cols, rows].
  * TNN_E_TYPE: another dtype. */
 TNN_API tnn_tensor tnn_input_2d_persistent_typed(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype);
-/* Declare a weight [n] for the frequency factors of tnn_rope_ext. They are zero until uploaded, and dividing by them
- * gives infinite angles: upload them before the graph computes. */
+/* Declare a weight [n] for the frequency factors of tnn_rope_ext. The factors are zero until they are uploaded, and
+ * division by zero gives infinite angles: upload the factors before the graph computes. */
 TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
-/* Return how many bytes n elements of a row take in a dtype of ggml, for example 0 (F32) or 8 (Q8_0). It needs no
- * session and leaves no message.
+/* Return how many bytes n elements of a row need in a dtype of ggml, for example 0 (F32) or 8 (Q8_0). This call needs
+ * no session and sets no error message.
  * TNN_E_TYPE: an unknown dtype.
  * TNN_E_VALUE: n is not a positive multiple of the dtype's block, or above 2^31 - 1. */
 TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
@@ -143,7 +144,7 @@ TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
 TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
     const void * address, /* start of the mapping, which is read-only */
     int64_t      size,    /* bytes of the mapping */
-    int32_t      fd,      /* the mapped file, to see whether it changes; -1: unknown */
+    int32_t      fd,      /* descriptor of the mapped file, to detect changes; -1: none */
     const char * name);   /* name of the file in errors; may be NULL */
 /* Declare a weight [n] that is mapped from the attached file. Nothing can write it. dtype is ggml's number of the type:
  * F32, F16, BF16, or a quantized type that ggml multiplies.
@@ -195,8 +196,8 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
  *
  * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
  * handles and if no graph is being built. */
-/* Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. ne2 and ne3 of a are repeated to
- * b's. */
+/* Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3 of a are
+ * repeated to those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a + b. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -204,10 +205,10 @@ TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a * b, element by element. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a / b, element by element. b is repeated to the shape of a; such a b has no derivative. */
+/* Return a / b, element by element. b is repeated to the shape of a; a repeated b has no derivative. */
 TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return the product of a [m, k] and b [n, k], each k last: [m, n]. Higher dimensions of a are repeated to b's. It has
- * no derivative. */
+/* Return the product of a [m, k] and b [n, k], summed over k: [m, n]. Dimensions 2 and 3 of a are repeated to those of
+ * b. The product has no derivative. */
 TNN_API tnn_tensor tnn_out_prod(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_scale(tnn_session * s, tnn_tensor a, float factor); /* Return a * factor. */
 TNN_API tnn_tensor tnn_scale_bias(tnn_session * s, tnn_tensor a, float factor, float bias); /* Return a * factor + bias. */
@@ -216,8 +217,8 @@ TNN_API tnn_tensor tnn_neg(tnn_session * s, tnn_tensor a);      /* Return -a. */
 TNN_API tnn_tensor tnn_softplus(tnn_session * s, tnn_tensor a); /* Return log(1 + exp(a)). */
 /* Return 1 / (1 + exp(-a)). ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_sigmoid(tnn_session * s, tnn_tensor a);
-/* Return a, without passing a gradient on to it. Operators before it that depend on a parameter still need a
- * derivative. */
+/* Return the values of a, without passing a gradient back to a. Operators before a that depend on a parameter still
+ * need a derivative. */
 TNN_API tnn_tensor tnn_detach(tnn_session * s, tnn_tensor a);
 /* Return silu(gate) * up, element by element. gate and up have the same shape. */
 TNN_API tnn_tensor tnn_swiglu_split(tnn_session * s, tnn_tensor gate, tnn_tensor up);
@@ -257,15 +258,15 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
-/* Return the concatenation of a and b along dimension dim. It consists of two SETs of ggml and has a derivative. The
- * bits are those of ggml's CONCAT, which has none. */
+/* Return the concatenation of a and b along dimension dim. The graph contains two SETs of ggml instead of a CONCAT,
+ * because CONCAT has no derivative. The bits are the same. */
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
 /* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
-/* Return a repeated to the shape of b, of which each size is a multiple of a's. The values of b are not read. */
+/* Return a repeated to the shape of b. Each size of b is a multiple of that of a. The values of b are not read. */
 TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a view of a whose dimension axis_i is a's dimension i. tnn_cont_2d makes it contiguous, as most operators
- * need it. */
+/* Return a view of a whose dimension axis_i is a's dimension i. Most operators need a contiguous tensor: use
+ * tnn_cont_2d. */
 TNN_API tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axis1, int32_t axis2, int32_t axis3);
 /* Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on. A row of b begins nb1 bytes
  * after the row before it. */
@@ -289,7 +290,8 @@ TNN_API tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype);
 TNN_API tnn_tensor tnn_sum(tnn_session * s, tnn_tensor a);      /* Return the sum of all elements: [1]. */
 TNN_API tnn_tensor tnn_sum_rows(tnn_session * s, tnn_tensor a); /* Return the sums over ne0: [1, ne1, ...]. */
 /* Return the mean over the rows of -sum(labels * log_softmax(logits)): [1]. logits and labels have the same shape
- * [vocab, rows]. The sum is divided as in ggml with four threads, so its bits do not depend on their number. */
+ * [vocab, rows]. The rows are added in four parts, as ggml does with four threads, so the bits do not depend on the
+ * number of threads. */
 TNN_API tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor labels);
 /* Append one AdamW step on the parameter w and its moments m and v, in place. */
 TNN_API tnn_tensor tnn_opt_step_adamw(tnn_session * s,
@@ -318,12 +320,12 @@ TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
 TNN_API tnn_tensor tnn_argsort(tnn_session * s, tnn_tensor a, int32_t order);
 /* Return the places of the k largest elements of each row, i32 [k, ...], the largest first. NaN comes last. */
 TNN_API tnn_tensor tnn_top_k(tnn_session * s, tnn_tensor a, int32_t k);
-/* Return the products of b with the matrices that ids select: [m, n_used, T]. It has no derivative. */
+/* Return the products of b with the matrices that ids select: [m, n_used, T]. This operator has no derivative. */
 TNN_API tnn_tensor tnn_mul_mat_id(tnn_session * s,
     tnn_tensor    matrices, /* [k, m, n_experts], of the dtypes of tnn_matmul's a */
     tnn_tensor    b,        /* [k, n_used or a divisor of it, T] */
     tnn_tensor    ids);     /* i32 [n_used, T]: an input, or a result of tnn_argsort or tnn_top_k */
-/* Return a with row ids[i, t] of b added to its row (i, t). It has no derivative. */
+/* Return the sums of each row (i, t) of a and row ids[i, t] of b. This operator has no derivative. */
 TNN_API tnn_tensor tnn_add_id(tnn_session * s,
     tnn_tensor    a,    /* [d, n_used, T] */
     tnn_tensor    b,    /* [d, n_experts] */
@@ -342,8 +344,8 @@ TNN_API tnn_tensor tnn_im2col(tnn_session * s,
     int32_t       d0,     /* dilation along w */
     int32_t       d1,     /* dilation along h */
     int32_t       is_2d); /* 1: two dimensions; 0: one, without s1, p1 and d1 */
-/* Return the convolution of x: [out_w, out_channels, N]. ggml multiplies f16 patches, so it has no derivative; tnn_im2col
- * and tnn_matmul have one. */
+/* Return the convolution of x: [out_w, out_channels, N]. The convolution has no derivative, because ggml multiplies f16
+ * patches; tnn_im2col followed by tnn_matmul has a derivative. */
 TNN_API tnn_tensor tnn_conv_1d(tnn_session * s,
     tnn_tensor    kernel, /* f32 or f16 [kw, channels, out_channels] */
     tnn_tensor    x,      /* [w, channels, N] */
@@ -379,7 +381,7 @@ TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
 /* Return the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new states. */
 TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
     tnn_tensor    q,      /* [d, n_heads or a divisor of it, T, n_seqs or a divisor of it] */
-    tnn_tensor    k,      /* in a shape of the same kind */
+    tnn_tensor    k,      /* like q; its heads and sequences may differ from those of q */
     tnn_tensor    v,      /* [d, n_heads, T, n_seqs] */
     tnn_tensor    g,      /* log of the decay, [1 or d, n_heads, T, n_seqs] */
     tnn_tensor    beta,   /* [1, n_heads, T, n_seqs] */
@@ -388,13 +390,13 @@ TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
 /* ---- derivatives ----
  * The backward passes of some operators, as ggml's own differentiation uses them. None has a derivative of its own.
  * Errors are those of the operators. */
-/* Return the gradient of x from dy, that of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
+/* Return the gradient of x from dy, the gradient of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
 TNN_API tnn_tensor tnn_rms_norm_back(tnn_session * s, tnn_tensor dy, tnn_tensor x, float eps);
-/* Return the gradient of a from dy, that of y = softmax(a). */
+/* Return the gradient of a from dy, the gradient of y = softmax(a). */
 TNN_API tnn_tensor tnn_softmax_back(tnn_session * s, tnn_tensor dy, tnn_tensor y);
-/* Return the gradient of x from dy, that of silu(x). */
+/* Return the gradient of x from dy, the gradient of silu(x). */
 TNN_API tnn_tensor tnn_silu_back(tnn_session * s, tnn_tensor x, tnn_tensor dy);
-/* Return the gradient of x from dy, that of tnn_rope_ext(x) with the same values of the other arguments. */
+/* Return the gradient of x from dy, the gradient of tnn_rope_ext(x) with the same values of the other arguments. */
 TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     tnn_tensor    dy,           /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
@@ -408,23 +410,23 @@ TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
     int32_t       mode,         /* default 2: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
-/* Return the gradient of table [d, rows] from dy [d, n], that of tnn_get_rows(table, ids). Only the shape of table is
- * used. */
+/* Return the gradient of table [d, rows] from dy [d, n], the gradient of tnn_get_rows(table, ids). Only the shape of
+ * table is used. */
 TNN_API tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor ids, tnn_tensor table);
 
 /* ---- fused ----
  * The fused operators are the shim's own kernels. ggml runs them as custom operators.
  *
- * Each element of their matrix products is one chain of fused multiply-adds along k, so a row of a result has the same
- * bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
+ * Each element of a matrix product is a sum of fused multiply-adds along k in a fixed order, so a row of a result has
+ * the same bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
  * tnn_fused_cross_entropy. Between its parameters and the loss, only these operators, tnn_get_rows, and tnn_add of
- * equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
- * */
-/* Return the products x W_i^T + b_i of one to three weights, side by side, plus add: [sum of m_i, rows]. */
+ * equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the
+ * operators. */
+/* Return the products x W_i^T + b_i of one to three weights, side by side, plus the tensor add: [sum of m_i, rows]. */
 TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         x,       /* [k, rows] */
-    const tnn_tensor * weights, /* n of [k, m_i], f32, f16, bf16 or quantized: the bits are those of the values in f32 */
-    const tnn_tensor * biases,  /* NULL, or n of [m_i] */
+    const tnn_tensor * weights, /* n weights [k, m_i], f32, f16, bf16 or quantized, converted to f32 */
+    const tnn_tensor * biases,  /* NULL, or n biases [m_i] */
     int32_t            n,       /* 1 to 3 */
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
@@ -450,12 +452,13 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
  * 1/sqrt(d_head). Query head h reads key-value head h // (n_heads / n_kv). */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token */
-    tnn_tensor    rope_table, /* of tnn_fused_rope_table, [d_head, B t_seq] */
+    tnn_tensor    rope_table, /* [d_head, B t_seq], from tnn_fused_rope_table */
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv,       /* key-value heads */
     int64_t       t_seq);     /* tokens of one sequence */
 /* Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache. The bits are
- * those of tnn_fused_attention. The keys and values of the n tokens are written to the cache. It has no derivative. */
+ * those of tnn_fused_attention. The keys and values of the n tokens are written to the cache. This operator has no
+ * derivative. */
 TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, n] */
     tnn_tensor    rope_table, /* [d_head, n] */
@@ -469,12 +472,12 @@ TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
  * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The rows' losses are added in f64, in their
  * order. Each compute checks the targets (TNN_E_VALUE): each is a token or ignore_id, and at least one is a token. */
 TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id);
-/* Return the norm of all gradients together, and the factor by which clipping multiplies a gradient: [2]. Call it after
- * tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, 1/n for n
- * accumulated steps. */
+/* Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2]. Make this
+ * call after tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, 1/n for
+ * n accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
-/* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. A norm that is not finite leaves
- * w, m and v as they are. */
+/* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. If the norm is not finite, w, m
+ * and v stay unchanged. */
 TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    w,     /* a parameter */
     tnn_tensor    grad,  /* its gradient */
@@ -484,7 +487,7 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
 
 /* ---- flags ---- Set the role and the name of a tensor. */
-/* Make an f32 input or weight a parameter: it gets a gradient.
+/* Make an f32 input or weight a parameter, which gets a gradient.
  * TNN_E_TYPE, TNN_E_VALUE: any other tensor. */
 TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
 /* Make t the loss: an f32 scalar that an operator computes.
@@ -502,20 +505,21 @@ TNN_API int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name
 TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return the name of a tensor, "" by default. */
 
 /* ---- forward ---- Allocate and run a graph without gradients. */
-/* Expand the forward graph of out and allocate it. This can be done once, until tnn_reset_for_rebuild. */
+/* Expand the forward graph of out and allocate it. A second call is allowed only after tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
-/* Expand the graph of a node that out does not depend on, so that it is computed too, for example a tnn_cpy into a
- * weight. Call it before tnn_realize, once for each such node; they are computed first, in the order of the calls. */
+/* Add a node that out does not depend on to the forward graph, for example a tnn_cpy into a weight. Make this call
+ * before tnn_realize, once for each such node. These nodes are computed first, in the order of the calls. */
 TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
 /* Run the forward graph. If it raises, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
  * TNN_E_VALUE: an id is out of range. */
 TNN_API int tnn_compute(tnn_session * s);
-/* Build a second forward graph, of out, from nodes appended before or after tnn_realize. Then nothing can be appended.
- * Only one of the two graphs has memory: at first the first one. */
+/* Build a second forward graph, of out, from nodes appended before or after tnn_realize. Nothing can be appended after
+ * this call. Only one of the two graphs has memory: at first the first graph. */
 TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
 /* Give the memory to the first forward graph. All inputs and results lose their values, so upload the inputs of the
- * first graph before its next compute. Weights keep their values. Does nothing if the graph already has the memory. */
+ * first graph before its next compute. Weights keep their values. If the first graph already has the memory, the call
+ * does nothing. */
 TNN_API int tnn_switch_a(tnn_session * s);
 TNN_API int tnn_switch_b(tnn_session * s); /* Give the memory to the second forward graph, as tnn_switch_a does. */
 TNN_API int tnn_compute_b(tnn_session * s); /* Run the second forward graph. Fails as tnn_compute does. */
@@ -533,7 +537,7 @@ TNN_API int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node);
 /* Flag every node of the training graph as an output. Then no nodes share memory, and each can be downloaded. */
 TNN_API int tnn_pin_all_graph_b_nodes(tnn_session * s);
 TNN_API int tnn_realize_backward(tnn_session * s); /* Allocate the training graph. */
-/* Set the gradient of the loss to 1, all other gradients and the optimizers' moments to 0. */
+/* Set the gradient of the loss to 1, and all other gradients and the moments of the optimizer to 0. */
 TNN_API int tnn_graph_reset(tnn_session * s);
 /* Set the gradient of the loss to 1 and all other gradients to 0; leave the moments as they are. */
 TNN_API int tnn_graph_reset_grads_only(tnn_session * s);
@@ -543,25 +547,25 @@ TNN_API int tnn_compute_backward(tnn_session * s);
 typedef struct tnn_step {
     tnn_tensor ids, targets, hp, loss, norm;
 } tnn_step;
-/* the bits of argument mode of tnn_train_step */
+/* the bits of the argument mode of tnn_train_step */
 enum tnn_step_mode {
-    TNN_STEP_RESET_MOMENTS = 1, /* set the optimizers' moments to 0 first */
+    TNN_STEP_RESET_MOMENTS = 1, /* set the moments of the optimizer to 0 first */
     TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the previous step, flagged with tnn_set_output */
     TNN_STEP_NO_UPDATE     = 4  /* leave weights and moments unchanged: tnn_fused_adamw steps do nothing */
 };
-/* Reset, upload, compute and download in one call. After an error in the compute the uploaded values stay. */
+/* Reset, upload, compute and download in one call. If the compute fails, the uploaded values stay. */
 TNN_API int tnn_train_step(tnn_session * s,
     const tnn_step * step,
-    const int32_t *  ids,     /* n of them */
-    const int32_t *  targets, /* n of them */
+    const int32_t *  ids,     /* n ids */
+    const int32_t *  targets, /* n targets */
     int64_t          n,
-    const float *    hp,      /* n_hp of them */
+    const float *    hp,      /* n_hp hyper-parameters */
     int64_t          n_hp,
-    int32_t          mode,    /* of enum tnn_step_mode */
+    int32_t          mode,    /* sum of bits of enum tnn_step_mode */
     float *          loss,    /* result */
     float *          norm);   /* result; may be NULL if step->norm is 0 */
 /* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are
- * those of tnn_compute or tnn_compute_backward, but it is slower. */
+ * those of tnn_compute or tnn_compute_backward, but this call is slower. */
 TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);
 
 /* ---- introspection ---- Inspect tensors and the graph. */
@@ -592,9 +596,9 @@ TNN_API tnn_tensor tnn_graph_node(tnn_session * s, int64_t i);
 /* ---- types ---- The types of numbers in files. These calls need no session. */
 /* Return ggml's name of a type that can be converted to f32, for example "q4_K", or none. */
 TNN_API const char * tnn_type_name(int32_t dtype);
-/* Return how many numbers are stored together in a block of the type; 0 for a type without a name. */
+/* Return how many numbers a block of the type has; 0 for a type without a name. */
 TNN_API int64_t tnn_type_block_size(int32_t dtype);
-/* Return the size of such a block in bytes; 0 for a type without a name. */
+/* Return the size of a block of the type in bytes; 0 for a type without a name. */
 TNN_API int64_t tnn_type_block_nbytes(int32_t dtype);
 /* Convert n numbers to f32. Each NaN becomes the same bits, 0x7fc00000.
  * TNN_E_VALUE: the type cannot be converted, or nbytes is not the size of n numbers. */
@@ -606,7 +610,8 @@ enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
  * TNN_E_VALUE: an unknown kind. */
 TNN_API int tnn_random_seed(int32_t kind, int64_t seed, uint64_t * state);
 /* Fill data with n values of N(0, std^2), by Box-Muller in f64 (log, cos and sin of the C library), rounded to f32, and
- * advance the state. Each call starts a new pair, and an odd n drops the last sine. */
+ * advance the state. Box-Muller makes the values in pairs, from a cosine and a sine. If n is odd, the last sine is
+ * dropped. */
 TNN_API int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data, int64_t n);
 /* cffi: end */
 #endif

@@ -36,7 +36,7 @@ static uint64_t lcg31_seed(int64_t seed) {
     const int64_t residue = sum < 0 ? sum + modulus : sum;
     uint64_t s = ((uint64_t) residue * (UINT64_C(2654435761) % (uint64_t) modulus)) % (uint64_t) modulus;
     if (s == 0) {
-        s = (uint64_t) seed + 104729; /* the first draw reduces it mod 2^31 */
+        s = (uint64_t) seed + 104729; /* the first draw reduces s mod 2^31 */
     }
     for (int i = 0; i < 8; i++) {
         lcg31_uniform(&s);

@@ -35,7 +35,8 @@ static bool want_count(tnn_session * s, const struct ggml_tensor * t, const void
     return true;
 }
 
-/* Returns the entry of a tensor that the caller may write, which is an input with memory, or NULL with an error. */
+/* Returns the entry of a tensor that the caller may write: an input with memory. Returns NULL with an error for any
+ * other tensor. */
 static struct tnn_entry * writable(tnn_session * s, const char * call, tnn_tensor h) {
     struct tnn_entry * e = tnn__enter(s, call) ? tnn__entry(s, "t", h) : NULL;
     if (e == NULL) {
@@ -108,8 +109,8 @@ int tnn_zero_tensor(tnn_session * s, tnn_tensor t) {
     return TNN_OK;
 }
 
-/* Returns a tensor whose memory contains its values, which is an uploaded input or a computed output, or NULL with an
- * error. */
+/* Returns a tensor whose values can be read: an uploaded input or a computed output. Returns NULL with an error for any
+ * other tensor. */
 static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_tensor h) {
     struct tnn_entry * e = tnn__enter(s, call) ? tnn__entry(s, "t", h) : NULL;
     if (e == NULL || !want_memory(s, e->tensor)) {
@@ -151,7 +152,7 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     return t;
 }
 
-/* Copies values and replaces every NaN by the canonical one. from and to may be the same array. */
+/* Copies values and replaces every NaN by the canonical NaN (canonical_nan.h). from and to may be the same array. */
 static void copy_results(float * to, const float * from, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         to[i] = tnn__canonical_nan(from[i]);

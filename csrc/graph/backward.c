@@ -67,7 +67,8 @@ s->gf->n_nodes, (long long) limit, (long long) s->capacity);
     if (!fused && !tnn__reserve_for_ggml(s, &reserve, (struct tnn_needs) { .large = { s->gf->visited_hash_set.size } })) {
         return s->code;
     }
-    /* An earlier call left this copy; it is used again, because the context has memory for one copy only. */
+    /* A failed earlier call left this copy of the forward graph. The copy is used again, because the context has memory
+     * for only one copy. */
     if (s->gb_unfinished != NULL) {
         s->gb = s->gb_unfinished;
         ggml_graph_clear(s->gb);
@@ -142,7 +143,7 @@ int tnn_pin_all_graph_b_nodes(tnn_session * s) {
     return TNN_OK;
 }
 
-/* Returns whether the gradient of each parameter is an output that a kernel computes which can add to earlier
+/* Returns whether the gradient of each parameter is an output, and is computed by a kernel that can add to earlier
  * values. */
 static bool gradients_kept(const struct ggml_cgraph * gb) {
     for (int i = 0; i < gb->n_nodes; i++) {
@@ -167,7 +168,7 @@ int tnn_realize_backward(tnn_session * s) {
     int rc = fused ? tnn__schedule_steps(s, s->gb) : TNN_OK;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
-    /* This is done last, because tensors get their places only once: after a later failure the call could not be
+    /* This step is last, because tensors get their memory only once: if a later step failed, the call could not be
      * repeated. */
     if (rc == TNN_OK) {
         s->gradients_kept = gradients_kept(s->gb);
@@ -200,7 +201,7 @@ int tnn__reset(tnn_session * s, bool moments) {
             zero_moments(node);
         }
         struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
-        /* Only a loss has such a gradient tensor here: ggml overwrites the gradients of parameters, so they need no
+        /* Only the loss has an accumulator here. ggml overwrites the gradients of parameters, so those need no
          * reset. */
         if (accumulator != NULL) {
             *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;

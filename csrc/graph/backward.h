@@ -1,4 +1,4 @@
-/* graph/backward.h - what a training step does with the training graph ("graph b"). */
+/* graph/backward.h - prepares the training graph ("graph b") for a compute. */
 #ifndef TNN_BACKWARD_H
 #define TNN_BACKWARD_H
 

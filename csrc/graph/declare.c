@@ -195,7 +195,7 @@ int tnn_finalize_weights(tnn_session * s) {
     size_t       size  = 0;
     for (int64_t i = 0; i < s->weights.n; i++) {
         const struct tnn_entry * e = &s->weights.entries[i];
-        /* Cannot overflow: there are at most 2^21 tensors of less than 2^33 bytes. */
+        /* This sum cannot overflow: there are at most 2^21 tensors of less than 2^33 bytes. */
         size += e->is_mapped ? 0 : GGML_PAD(ggml_nbytes(e->tensor), align);
     }
     if (size > 0) {
@@ -246,7 +246,8 @@ bool tnn__reserve_nodes(tnn_session * s, int n) {
         tnn__fail_stage(s, "a graph can be built only after tnn_finalize_weights");
         return false;
     }
-    if (s->stage == TNN_STAGE_BACKWARD_REALIZED || s->second_built) { /* after tnn_realize they belong to the second forward graph */
+    /* Nodes appended after tnn_realize belong to the second forward graph. */
+    if (s->stage == TNN_STAGE_BACKWARD_REALIZED || s->second_built) {
         tnn__fail_stage(s, "nodes can be appended only before the last graph is realized");
         return false;
     }

@@ -4,7 +4,7 @@
 
 #include "session.h"
 
-/* Checks that n more tensors may be appended to the graph now and fit its capacity; false with an error. */
+/* Checks that n more tensors may be appended to the graph now and fit its capacity. Returns false with an error. */
 bool tnn__reserve_nodes(tnn_session * s, int n);
 
 #endif

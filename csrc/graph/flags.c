@@ -5,10 +5,12 @@
 
 #include <string.h>
 
-/* Flags decide how a graph is expanded and where its tensors are placed, so they must be set before that. */
+/* Flags decide how a graph is expanded and where its tensors are placed, so a flag must be set before the graph is
+ * realized. */
 static struct ggml_tensor * flag_operand(tnn_session * s, const char * call, tnn_tensor h) {
     struct ggml_tensor * t = tnn__enter(s, call) ? tnn__tensor(s, "t", h) : NULL;
-    const bool for_second = s != NULL && s->stage == TNN_STAGE_FORWARD_REALIZED && !s->second_built; /* graph: its nodes follow tnn_realize */
+    /* The nodes of the second forward graph are appended after tnn_realize. */
+    const bool for_second = s != NULL && s->stage == TNN_STAGE_FORWARD_REALIZED && !s->second_built;
     if (t != NULL && (s->stage == TNN_STAGE_BACKWARD_REALIZED
                       || (s->stage == TNN_STAGE_FORWARD_REALIZED && !(for_second && t->data == NULL)))) {
         tnn__fail_stage(s, "a tensor can be flagged only before the graph is realized");

@@ -78,7 +78,8 @@ int tnn__expand_for(tnn_session * s, struct ggml_cgraph ** graph, const char * a
 
 void tnn__truncate(struct ggml_cgraph * graph, int n_nodes) {
     ggml_graph_clear(graph);
-    for (int i = 0; i < n_nodes; i++) { /* a node's operands come before it, so each call appends the node itself, at the place it had */
+    /* The operands of a node are already in the graph, so each call appends only the node, at its old place. */
+    for (int i = 0; i < n_nodes; i++) {
         ggml_build_forward_expand(graph, graph->nodes[i]);
     }
 }
@@ -115,7 +116,7 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
         return rc;
     }
     struct ggml_tensor * t          = tnn__tensor(s, "out", out);
-    struct ggml_tensor * root       = tnn__root(t); /* ggml_set_output flags the tensor too */
+    struct ggml_tensor * root       = tnn__root(t); /* ggml_set_output flags the root tensor too */
     const int32_t        flags      = t->flags;
     const int32_t        root_flags = root->flags;
     ggml_set_output(t);

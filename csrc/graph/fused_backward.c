@@ -64,8 +64,8 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     return (row->differentiable & TNN_OPERAND(j)) != 0;
 }
 
-/* Returns an array by slot, true if the tensor depends on a parameter or is one; free it with free(). NULL with an
- * error. */
+/* Returns an array, indexed by slot, that is true for each tensor that is a parameter or depends on one. The caller
+ * frees the array with free(). Returns NULL with an error. */
 static bool * find_needed(tnn_session * s, const struct ggml_cgraph * graph) {
     bool * needed = calloc(graph->visited_hash_set.size, sizeof(bool));
     if (needed == NULL) {
@@ -132,7 +132,7 @@ int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf) {
     return rc;
 }
 
-/* ------------------------------------------------------------------ the backward */
+/* ------------------------------------------------------------------ the backward pass */
 
 int tnn__fused_backward(tnn_session * s) {
     bool * needed = find_needed(s, s->gf);

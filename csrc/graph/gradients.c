@@ -20,7 +20,7 @@ struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const 
 void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad) {
     struct ggml_tensor * before = *grad_slot(g, t);
     if (grad == NULL) {
-        return; /* memory ran out */
+        return; /* out of memory */
     }
     if (before == NULL) {
         *grad_slot(g, t) = grad;
@@ -60,7 +60,7 @@ void tnn__add_gradient(struct tnn_gradients * g, struct ggml_tensor * t, const s
                        struct ggml_tensor ** args, int n_args) {
     struct ggml_tensor      * before   = *grad_slot(g, t);
     const struct tnn_kernel * k_before = before != NULL ? tnn__kernel_of(before) : NULL;
-    /* No other tensor uses the memory of this one. */
+    /* The memory of `before` holds only this gradient, so a kernel may add to it in place. */
     const bool                own      = k_before != NULL && k_before->gradient_of == t;
     struct ggml_tensor      * operands[GGML_MAX_SRC];
     if (before == NULL || type->sum == TNN_SUM_BY_NODE || (type->sum == TNN_SUM_IN_PLACE && !own)) {

@@ -13,15 +13,14 @@ struct tnn_gradients {
     bool                       failed; /* out of memory; the session has the error */
 };
 
-/* Returns whether t depends on a parameter or is one. Only then it needs a gradient. */
+/* Returns whether t is a parameter or depends on one. Only such a tensor needs a gradient. */
 bool tnn__needs_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t);
 /* Returns the sum of the gradients of t that were added so far, or NULL. */
 struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const struct ggml_tensor * t);
-/* Adds to the gradient of t the result of a kernel on args. */
+/* Appends a kernel on args, and adds its result to the gradient of t. */
 void tnn__add_gradient(struct tnn_gradients * g, struct ggml_tensor * t, const struct tnn_kernel_type * type, const void * params,
                        struct ggml_tensor ** args, int n_args);
-/* Adds to the gradient of t a gradient that exists already, because the gradient of a sum is the gradient of each
- * addend. */
+/* Adds an existing tensor to the gradient of t. A sum passes its own gradient to each addend in this way. */
 void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad);
 
 #endif

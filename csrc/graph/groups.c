@@ -1,14 +1,14 @@
 /* graph/groups.c - decides which nodes of a fused training graph run together between two barriers.
  *
- * ggml's threads wait for each other after each node. That costs little if each thread has a core of its own. But the
- * nodes of a small model take little time, and if a thread has lost its core, the others wait for it after every node.
- * So nodes that need not wait for each other,
- * because neither writes what the other reads or writes, are put side by side as one group, which ggml sees as one
- * node. No bit changes, because every node computes the same values.
+ * ggml's threads wait for each other after each node. That costs little if each thread has a core of its own. But if
+ * another program uses the core of one thread, the other threads wait for that thread after every node. In a small
+ * model, this takes longer than computing the nodes. Two nodes need not wait for each other if neither writes memory
+ * that the other reads or writes. Such nodes are put side by side as one group, and ggml sees the group as one node.
+ * No bit of a result changes, because every node computes the same values.
  *
- * Groups could be longer if each thread computed the same rows in every product, because it would then read only rows
- * that it has computed itself. But this costs more than it saves: each core would read the whole of each weight, and
- * with two cores the other core has just updated half of it.
+ * Groups could be longer if each thread computed the same rows in every product, because a thread would then read only
+ * rows that it has computed itself. But this costs more than it saves: each core would read every weight completely,
+ * and another core has just updated a part of the weight.
  */
 #include "graph/schedule.h"
 
@@ -29,7 +29,7 @@
 /* ------------------------------------------------------------------ which nodes must wait for which others */
 
 struct edge {
-    int next; /* the next edge of the same node; -1: this is the last one */
+    int next; /* the next edge of the same node; -1: no more edges */
     int from; /* the node that must run before the edge's owner */
 };
 
@@ -131,7 +131,8 @@ static bool find_edges(struct order * o) {
 
 /* ------------------------------------------------------------------ groups */
 
-/* Returns whether only the optimizer waits for this node. Such a node can fill up groups that are needed anyway. */
+/* Returns whether only the optimizer waits for this node. Such a node can be added to a group that exists for other
+ * nodes. */
 static bool can_wait(const struct tnn_kernel * k) {
     return k != NULL && (tnn__is_parameter_gradient(k) || k->type->for_optimizer);
 }
@@ -147,8 +148,8 @@ static bool may_join(const struct order * o, int i, int group) {
 }
 
 /* Numbers the groups from 1; group 0 has the nodes that compute nothing: parameters and views. A node is ready if all
- * nodes that it waits for are in earlier groups. A group takes first the ready nodes of the chain from the ids to the
- * loss and back to the gradients, and then all other ready nodes. */
+ * nodes that it waits for are in earlier groups. A group first takes the ready nodes that the forward and backward
+ * passes wait for, and then the ready nodes that only the optimizer waits for. */
 static void form_groups(const struct order * o) {
     const int n = o->graph->n_nodes;
     int first = 0;
@@ -257,7 +258,7 @@ int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph) {
                                    graph->n_nodes);
 }
 
-/* ------------------------------------------------------------------ running them */
+/* ------------------------------------------------------------------ running the groups */
 
 /* Makes the graph that ggml runs. It contains only the last node of each group, which runs the whole group. */
 int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph) {

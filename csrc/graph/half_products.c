@@ -38,7 +38,7 @@ static struct ggml_tensor * added(struct ggml_cgraph * graph, struct ggml_tensor
     return t;
 }
 
-/* Replaces those nodes from n_forward on that are gradients of x by products. */
+/* Replaces each node from n_forward on that is a gradient of x (see the top of this file) by a product. */
 static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n_forward) {
     int n = graph->n_nodes;
     for (int i = n_forward; i < graph->n_nodes; i++) {
@@ -47,7 +47,7 @@ static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n
         }
     }
     int to = n;
-    for (int i = graph->n_nodes - 1; to > i + 1; i--) { /* from the end, so that each node moves to a free place */
+    for (int i = graph->n_nodes - 1; to > i + 1; i--) { /* starts at the end, so that each node moves to a free place */
         struct ggml_tensor * t = graph->nodes[--to] = graph->nodes[i];
         if (i < n_forward || !is_half_gradient(t)) {
             continue;
@@ -57,7 +57,7 @@ static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n
         t->op     = GGML_OP_MUL_MAT;
         t->src[0] = added(graph, ggml_cont(s->ctx_c, a_t));
         t->src[1] = ggml_is_contiguous(grad) ? grad : added(graph, ggml_cont(s->ctx_c, grad));
-        turned->src[0] = NULL; /* no other node uses it */
+        turned->src[0] = NULL; /* marks the TRANSPOSE as unused: the loop below removes it */
         if (t->src[1] != grad) {
             graph->nodes[--to] = t->src[1];
         }
@@ -77,8 +77,9 @@ static void rewrite_gradients(tnn_session * s, struct ggml_cgraph * graph, int n
 
 void tnn__backward_expand(tnn_session * s, struct ggml_cgraph * graph) {
     const int n_forward = graph->n_nodes;
-    /* ggml differentiates a cast to f16, but asserts that no node with a gradient is bf16. Both have the same derivative, so a cast
-     * to bf16 passes for one to f16 while ggml builds the graph. CPY has no parameters: the first one marks it. */
+    /* ggml differentiates a cast to f16, but asserts that no node with a gradient is bf16. Casts to f16 and bf16 have
+     * the same derivative, so a cast to bf16 gets the type f16 while ggml builds the graph. A CPY node does not use
+     * op_params, so op_params[0] marks the changed nodes. */
     for (int i = 0; i < n_forward; i++) {
         struct ggml_tensor * t = graph->nodes[i];
         if (tnn__is_half_cast(t) && t->type == GGML_TYPE_BF16) {

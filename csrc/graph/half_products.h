@@ -1,4 +1,4 @@
-/* graph/half_products.h - the backward of products with f16 and bf16 matrices. */
+/* graph/half_products.h - the backward pass of products with f16 and bf16 matrices. */
 #ifndef TNN_HALF_PRODUCTS_H
 #define TNN_HALF_PRODUCTS_H
 
@@ -6,7 +6,7 @@
 
 #include "ggml-impl.h"
 
-/* Is t an f32 tensor rounded to f16 or bf16 by tnn_cast? */
+/* Returns whether t is the result of a tnn_cast from f32 to f16 or bf16. */
 bool tnn__is_half_cast(const struct ggml_tensor * t);
 /* The number of tensors that tnn__backward_expand may add to those of ggml for a graph. */
 int64_t tnn__half_product_tensors(const struct ggml_cgraph * graph);

@@ -19,7 +19,7 @@ bool tnn__is_persistent(const struct ggml_tensor * t);
  * quantized type that can be converted to f32. */
 bool tnn__is_matrix_type(int32_t dtype);
 
-/* Makes sure that one more entry fits; false with an error. */
+/* Makes sure that the table has space for one more entry. Returns false with an error. */
 bool tnn__table_grow(tnn_session * s, struct tnn_table * table);
 /* Adds an entry for t and returns its handle, or 0 with an error. */
 tnn_tensor tnn__table_add(tnn_session * s, struct tnn_table * table, uint64_t generation, struct ggml_tensor * t);

@@ -23,7 +23,8 @@ static inline int tnn__n_operands(const struct ggml_tensor * t) {
     return n;
 }
 
-/* Returns whether the node is a tnn_detach that is not sealed yet: no other call makes a STEP. */
+/* Returns whether tnn_detach made the node and tnn__losses_seal has not replaced it yet. Only tnn_detach makes a
+ * STEP. */
 static inline bool tnn__is_detach(const struct ggml_tensor * t) {
     return t->op == GGML_OP_UNARY && ggml_get_unary_op(t) == GGML_UNARY_OP_STEP;
 }

@@ -98,7 +98,7 @@ static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     if (rc == TNN_OK && seconds != NULL) {
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }
-    /* For the call, ggml makes a context and frees it. */
+    /* During the call, ggml makes a context and frees it. */
     if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) {
         return s->code;
     }

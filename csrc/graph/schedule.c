@@ -37,7 +37,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
         }
         for (int j = 0; j < tnn__n_operands(t); j++) {
             if (tnn__is_optimizer_step(t->src[j])) {
-                goto done; /* another node reads the updated weight, so the caller's order must be kept */
+                goto done; /* another node reads the updated weight, so the order of the calls must be kept */
             }
         }
         last[ggml_hash_find(&graph->visited_hash_set, tnn__root(t))] = i;
@@ -53,7 +53,8 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
             after[i] = at > after[i] ? at : after[i];
         }
     }
-    /* Makes a list for each node, with the steps that run right after it in the caller's order. */
+    /* Makes for each node the list of the optimizer steps that run right after the node. The steps keep the caller's
+     * order. */
     for (int k = n - 1; k >= 0; k--) {
         if (after[k] >= 0) {
             next[k]         = first[after[k]];

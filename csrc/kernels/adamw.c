@@ -6,7 +6,7 @@
 #include "ops/operands.h"
 #include "ops/optimizer.h"
 
-/* Computes the operations of ggml's AdamW, in its order, on the gradient times factor. keep contains the weight decay.
+/* Computes the operations of ggml's AdamW, in the same order, on the gradient times factor. The factor keep decays w.
  * If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and factor]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;

@@ -22,7 +22,7 @@ struct attention {
 
 /* ------------------------------------------------------------------ scratch memory */
 
-/* Row stride of a block's scores: a multiple of the vector width, but not a power of two, with which rows would evict
+/* Row stride of a block's scores: a multiple of the vector width, but not a power of two, because then rows would evict
  * each other from the cache. */
 static int64_t score_stride(int64_t t_seq) {
     return (t_seq + 15) / 16 * 16 + 16;
@@ -69,8 +69,8 @@ static size_t scratch_size(const void * params) {
 
 /* ------------------------------------------------------------------ softmax of a block */
 
-/* Row i of p (rows, stride) has the scores of keys 0..first+i. Replaces them by exp(score - max), and the scores of the
- * later keys, up to n_keys, by 0. Writes the reciprocal of each row's sum to inverse. */
+/* In row i of p (rows, stride), replaces the scores of keys 0..first+i by exp(score - max), and the scores of the later
+ * keys up to n_keys by 0. Writes the reciprocal of each row's sum to inverse. */
 static void causal_exp(float * p, int64_t stride, int64_t rows, int64_t first, int64_t n_keys, float * inverse) {
     for (int64_t row = 0; row < rows; row++) {
         float       * x = p + row * stride;
@@ -315,7 +315,7 @@ static const struct tnn_kernel_type ATTENTION_CACHED = {
     .params_size = sizeof(struct attention),
 };
 
-/* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table; false with an error. */
+/* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table. Returns false with an error. */
 static bool attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
                                struct ggml_tensor ** args) {
     struct ggml_tensor * tq = args[0] = tnn__rows_operand(s, "qkv", qkv);

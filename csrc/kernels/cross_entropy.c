@@ -79,8 +79,8 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
-/* Checks that each target is a token or ignored, and that at least one is a token, because the loss is divided by their
- * number. */
+/* Checks that each target is a token or ignored, and that at least one target is a token, because the loss is divided
+ * by the number of such targets. */
 static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const struct ggml_tensor * targets = node->src[1];
     const int32_t   ignore = *(const int32_t *) k->params;
@@ -107,8 +107,8 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .params_size = sizeof(int32_t),
 };
 
-/* One node computes the gradient of the logits directly from the gradient of the loss. The node with the losses of the
- * rows gets no gradient. */
+/* One node computes the gradient of the logits directly from the gradient of the loss, so the node that computes the
+ * losses of the rows needs no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     struct ggml_tensor * logits = node->src[0]->src[0];
     struct ggml_tensor * args[] = { logits, node->src[1] };

@@ -6,8 +6,8 @@
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 
-/* Computes the gradient of an embedding: each row of dy is added to the table's row with its id, in the order of the
- * ids. Each thread computes some rows of the table. Operands: [earlier part,] dy, ids. */
+/* Computes the gradient of an embedding: row i of dy is added to row ids[i] of the gradient, in the order of i. Each
+ * thread computes some rows of the gradient. Operands: [earlier part,] dy, ids. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct ggml_tensor * dy  = tnn__operand(k, dst, 0);

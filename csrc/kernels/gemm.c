@@ -62,7 +62,8 @@ int tnn_gemm_use_kernel(const char * name) {
 
 /* ------------------------------------------------------------------ products with one or two rows */
 
-/* Continues the sums of eight columns, whose elements are contiguous, with n elements along k. The order of the sum is that of a tile. */
+/* Adds n products along k to the sums of eight columns of B. Each column is contiguous. The products are added in the
+ * order of gemm_blocks.h. */
 static v8f go_on(v8f sum, const float * a, const float * const column[V8_LANES], int64_t n) {
     int64_t p = 0;
     for (; p + V8_LANES <= n; p += V8_LANES) {
@@ -114,7 +115,7 @@ static void few_rows(const struct tnn_gemm * g) {
     }
 }
 
-/* Computes the same for a stored matrix. Each weight is converted once for both rows. */
+/* Computes the result of few_rows for a stored matrix B. Each weight is converted once for all rows. */
 static void few_rows_stored(const struct tnn_gemm * g, float * stage) {
     const struct tnn_stored * w    = &g->stored;
     const int64_t             most = TNN_GEMM_KC / w->block * w->block;
@@ -179,7 +180,7 @@ static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int6
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch) {
     const struct tnn_gemm_kernel * kernel = kernel_in_use();
     int64_t begin, end;
-    /* Divides the longer side of C, so that the operand which each thread packs for itself is the smaller one. */
+    /* Divides the longer side of C among the threads, so that each thread packs the smaller operand. */
     const bool by_rows = g->m > g->n;
     tnn__part(by_rows ? g->m : g->n, by_rows ? kernel->rows : kernel->columns, ith, nth, &begin, &end);
     if (begin < end) {

@@ -21,11 +21,12 @@ struct tnn_gemm {
     int64_t       a_row, a_col;
     const float * b;
     int64_t       b_row, b_col;
-    struct tnn_stored stored; /* if it has data: B is this matrix; b is NULL, and its strides are those of the converted B */
+    /* If stored.data is not NULL, B is this matrix. Then b is NULL, and b_row and b_col are the strides of the f32 B. */
+    struct tnn_stored stored;
     float       * c; /* the rows of C are contiguous */
     int64_t       c_row;
-    bool          accumulate; /* the chain starts from the element of C */
-    const float * bias;       /* (n), added when the chain is done, or NULL */
+    bool          accumulate; /* the sums start from the elements of C */
+    const float * bias;       /* (n), added after the last product, or NULL */
     const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
 };
 
@@ -46,15 +47,16 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512;
 extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #endif
 
-/* Limits of all kernels: how much k and how many columns of B and rows of A are packed at once, and the elements of a
- * tile. */
+/* Limits of all kernels: KC elements along k, NC columns of B and MC rows of A are packed at once; a tile has at most
+ * TILE elements. */
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
 /* Unused elements after each copied row, so that rows do not evict each other from the cache. */
 #define TNN_GEMM_PAD  16
 #define TNN_GEMM_TILE (12 * 32)
-#define TNN_GEMM_STAGE (32 * TNN_GEMM_KC) /* converted rows of a panel; also a row of NC elements and a block at both ends */
+/* Number of converted elements: those of a panel, or of a row of NC elements with a block at both ends. */
+#define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
 size_t tnn__gemm_scratch(void);

@@ -26,7 +26,7 @@ static inline void v16_store(float * p, v16f v) {
 #define vec_store v16_store
 #define vec_set1(x) ((v16f) _mm512_set1_ps(x))
 #define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
-#define MR        12 /* 12 x 2 accumulators and two columns are 26 registers of 32 */
+#define MR        12 /* 12 x 2 accumulators and two columns take 26 of the 32 registers */
 #define KC        384 /* a panel of B has 48 KiB; its next rows arrive from L2 in time */
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 

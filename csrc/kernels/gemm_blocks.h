@@ -94,7 +94,8 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
     }
 }
 
-/* Returns how much of k is packed at once: nearly equal parts, and whole blocks of a stored B. */
+/* Returns how many elements along k are packed at once, so that the parts are nearly equal and consist of whole blocks
+ * of a stored B. */
 static int64_t part_of_k(const struct tnn_gemm * g) {
     const int64_t block = g->stored.data != NULL && g->stored.transposed ? g->stored.block : 1;
     const int64_t most  = KC / block * block, parts = (g->k + most - 1) / most;
@@ -141,7 +142,7 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 /* ------------------------------------------------------------------ the micro-kernel */
 
 /* The operands of a tile. A's element (r, p) is a[r*a_row + p*a_col], and one of the two strides is 1; row p of the panel starts at
- * b + p*b_row. The chain starts from c (NULL: from 0), and its result goes to out. */
+ * b + p*b_row. The sums start from c (NULL: from 0), and the results go to out. */
 struct tile {
     int64_t       kc;
     const float * a;
@@ -163,7 +164,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
     const int64_t c_row = t->c_row, out_row = t->out_row, b_row = t->b_row;
     const int64_t a_row = along_k ? t->a_row : 1, a_col = along_k ? 1 : t->a_col;
     const float * b     = t->b;
-    /* one base register serves three rows, because an instruction can address row, row + stride and row + 2 * stride */
+    /* an instruction can address row, row + stride and row + 2 * stride, so three rows need one base register */
     const float * a0 = t->a, * a3 = a0 + 3 * a_row, * a6 = a3 + 3 * a_row, * a9 = a6 + 3 * a_row;
 #define DECLARE(r) vec lo##r = vec_set1(0.0f), hi##r = lo##r;
     ROWS(DECLARE)

@@ -8,7 +8,7 @@
 #define vec_store v8_store
 #define vec_set1  v8_set1
 #define vec_fma   v8_fma
-#define MR        6 /* 6 x 2 accumulators, two columns and a row are 15 registers of 16 of x86-64 */
+#define MR        6 /* 6 x 2 accumulators, two columns and a row take 15 of the 16 registers of x86-64 */
 #define KC        384 /* a panel of B has 24 KiB, half of a usual L1 cache */
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5)
 

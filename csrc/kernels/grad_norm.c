@@ -13,12 +13,12 @@
 /* The state of a GRAD_SQUARES node. */
 struct squares {
     double                 partial[PARTS];
-    const struct squares * next; /* the state for the next gradient, or NULL */
+    const struct squares * next; /* the state of the next GRAD_SQUARES node, or NULL */
 };
 
-/* Computes the sum of squares of a gradient in f64, as PARTS sums over parts of it that do not depend on the number of
- * threads. The sums stay in the state of the node, from which the norm is computed. Operands: gradient, [the node of
- * the previous gradient]. */
+/* Computes the sum of squares of a gradient in f64, as PARTS partial sums. The division into parts does not depend on
+ * the number of threads. The sums stay in the state of the node. The norm is computed from these states. Operands:
+ * gradient, [the node of the previous gradient]. */
 static void run_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     struct squares * state = k->state;

@@ -6,8 +6,8 @@
 
 /* Returns whether the node is a result of tnn_fused_grad_norm. */
 bool tnn__is_grad_norm(const struct ggml_tensor * node);
-/* Checks that an optimizer step of a fused graph is appended between tnn_build_backward and tnn_realize_backward; false
- * with an error. */
+/* Checks that an optimizer step of a fused graph is appended between tnn_build_backward and tnn_realize_backward.
+ * Returns false with an error. */
 bool tnn__want_backward_built(tnn_session * s);
 
 #endif

@@ -17,9 +17,9 @@ struct tnn_kernel;
 
 /* How a kernel that computes a gradient adds it to an earlier part of the same gradient. */
 enum tnn_gradient_sum {
-    TNN_SUM_BY_NODE, /* it does not; a node of ggml adds the two parts */
-    TNN_SUM_OPERAND, /* it adds its last operand, which is the earlier part (k->has_add) */
-    /* For a parameter's gradient: it adds to operand 0, which is the earlier part, in place (k->continues). */
+    TNN_SUM_BY_NODE, /* the kernel does not add; a node of ggml adds the two parts */
+    TNN_SUM_OPERAND, /* the kernel adds its last operand, the earlier part (k->has_add) */
+    /* For a parameter's gradient: the kernel adds in place to operand 0, the earlier part (k->continues). */
     TNN_SUM_IN_PLACE
 };
 
@@ -33,16 +33,17 @@ struct tnn_kernel_type {
     void (*backward)(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad);
     uint32_t differentiable;                /* operands to which a gradient can flow */
     bool     is_loss;                       /* the backward pass starts at this kernel, so grad is NULL */
-    /* The backward function of the kernel that reads this one differentiates both. */
+    /* NULL, or the kernel that reads the result of this kernel. Its backward function differentiates both kernels. */
     const struct tnn_kernel_type * part_of;
     enum tnn_gradient_sum sum;
 
     /* The next four fields say what run does, besides reading all operands and writing its result. */
     /* Operands whose memory the result may take over, because each element is read before it is written. */
     uint32_t in_place;
-    uint32_t writes;      /* operands that it writes */
+    uint32_t writes;      /* operands that run writes */
     uint32_t order_only;  /* operands that run does not read, but that must be computed before the node */
-    /* Returns the next tensor that run reads besides its operands, after previous (NULL: the first one), or NULL. */
+    /* Lists the tensors that run reads besides its operands: returns the tensor after previous, or the first tensor if
+     * previous is NULL. Returns NULL at the end. */
     const struct ggml_tensor * (*also_reads)(const struct ggml_tensor * node, const struct ggml_tensor * previous);
 
     /* Returns the cost in multiply-adds. NULL if the cost is one pass over the result. */
@@ -53,7 +54,7 @@ struct tnn_kernel_type {
      * TNN_OK or an error code. */
     int (*check)(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node);
 
-    bool makes_ids;      /* its i32 result has the places of elements in the rows of operand 0 */
+    bool makes_ids;      /* the i32 result holds places of elements in the rows of operand 0 */
     bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
     bool for_optimizer;  /* only the optimizer waits for its result */
 
@@ -83,7 +84,7 @@ struct ggml_tensor * tnn__kernel_node(tnn_session * s, const struct tnn_kernel_t
                                       struct ggml_tensor ** args, int n_args);
 /* Returns the kernel of a node, or NULL if ggml computes the node. */
 struct tnn_kernel * tnn__kernel_of(const struct ggml_tensor * node);
-/* Appends a kernel node like tnn__kernel_node, with a result of that dtype and shape. */
+/* Appends a kernel node like tnn__kernel_node, with a result of the given dtype and shape. */
 struct ggml_tensor * tnn__kernel_node_of(tnn_session * s, const struct tnn_kernel_type * type, const void * params, enum ggml_type dtype,
                                          const int64_t ne[GGML_MAX_DIMS], struct ggml_tensor ** args, int n_args);
 /* Makes sure that each thread has its scratch memory before the graph runs. */

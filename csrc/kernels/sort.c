@@ -22,7 +22,8 @@ static bool before(const float * x, bool descending, int32_t i, int32_t j) {
     return i < j;
 }
 
-/* Moves places[at] down the heap of n places, in which the one that comes last is at the top. */
+/* Moves places[at] down in a heap of n places. The top of the heap is the place whose element comes last in the
+ * order. */
 static void sift_down(const float * x, bool descending, int32_t * places, int64_t n, int64_t at) {
     for (;;) {
         int64_t last = at;
@@ -41,7 +42,7 @@ static void sift_down(const float * x, bool descending, int32_t * places, int64_
     }
 }
 
-/* Finds the first k of the n elements of x, in their order. */
+/* Finds the places of the first k of the n elements of x in sorted order. */
 static void sort_row(const float * x, int64_t n, bool descending, int32_t * places, int64_t k) {
     for (int64_t i = 0; i < k; i++) {
         places[i] = (int32_t) i;

@@ -28,7 +28,8 @@ static int64_t place_of_row(int64_t row, int64_t head) {
 }
 
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage) {
-    const int64_t first = begin / w->block, end = (begin + n + w->block - 1) / w->block; /* blocks; a row has whole ones */
+    /* Numbers of blocks. A row consists of whole blocks. */
+    const int64_t first = begin / w->block, end = (begin + n + w->block - 1) / w->block;
     const int64_t place = w->head > 0 ? place_of_row(row, w->head) : row;
     w->to_float(w->data + (size_t) place * w->row_nbytes + (size_t) (first * w->block_nbytes), stage, (end - first) * w->block);
     return stage + (begin - first * w->block);

@@ -11,13 +11,13 @@ struct ggml_tensor;
 /* A matrix whose rows are stored in another type than f32, for example quantized. Rows are converted while panels are packed, so the
  * bits of a product are those of the product with the converted matrix. */
 struct tnn_stored {
-    const char * data; /* NULL: not used */
+    const char * data; /* NULL: there is no stored matrix */
     size_t       row_nbytes;
     int64_t      row_size;            /* elements of a row */
     int64_t      block, block_nbytes; /* elements and bytes that are converted together */
     void (*to_float)(const void * from, float * to, int64_t n);
     bool         transposed; /* B is the transpose of the matrix: rows run along k */
-    int64_t      first;      /* column 0 of B is this row of the matrix, or this element of each row if it is not transposed */
+    int64_t      first;      /* column 0 of B is this row (if transposed) or this column of the matrix */
     int64_t      head;       /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };
 

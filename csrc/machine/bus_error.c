@@ -23,13 +23,14 @@ static struct {
 
 static pthread_mutex_t  g_lock = PTHREAD_MUTEX_INITIALIZER;
 static int              g_used;       /* guards in use */
-static struct sigaction g_below[2];   /* the action before ours: the handler reads one while the other is written */
-static atomic_int       g_which;      /* the one that is in use */
+static struct sigaction g_below[2];   /* g_below[g_which] is the signal action before this handler */
+static atomic_int       g_which;      /* changes only after the other entry is written */
 static atomic_uintptr_t g_page_size;
 
 /* ------------------------------------------------------------------ the signal handler: it calls only async-signal-safe functions */
 
-/* Replaces the pages from the address to the end of its range. False: no range contains it, or the system refuses. */
+/* Replaces the pages from the address to the end of its range. Returns false if no range contains the address, or if
+ * the system refuses. */
 static bool replace(uintptr_t address) {
     const uintptr_t page = address & ~(atomic_load(&g_page_size) - 1);
     uintptr_t       last = 0;
@@ -48,12 +49,13 @@ static void end_process(int signal_number, bool fault) {
     struct sigaction action = { .sa_handler = SIG_DFL };
     sigaction(signal_number, &action, NULL);
     if (!fault) {
-        raise(signal_number); /* a fault happens again when the handler returns */
+        raise(signal_number); /* a fault needs no raise: it happens again when the handler returns */
     }
 }
 
-/* Lets the action before ours handle the signal. A handler like Python's faulthandler restores the action before its own and sends the
- * signal again: if that action is ours, nothing is left but the default. */
+/* Passes the signal to the previous signal action. A handler like Python's faulthandler restores the action that it has
+ * replaced, and sends the signal again. If the restored action is on_bus_error, the second call of pass_on applies the
+ * default action, which ends the process. */
 static void pass_on(int signal_number, siginfo_t * info, void * context) {
     static _Thread_local bool passing;
     const struct sigaction * below = &g_below[atomic_load(&g_which)];
@@ -98,13 +100,14 @@ static bool install(void) {
     const int other = 1 - atomic_load(&g_which);
     g_below[other]  = now;
     atomic_store(&g_which, other);
-    /* SA_NODEFER: a handler below may send the signal again, and expects it at once. */
+    /* SA_NODEFER: the previous handler may send the signal again, and expects it to be delivered at once. */
     struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
     action.sa_mask = now.sa_mask;
     return sigaction(SIGBUS, &action, NULL) == 0;
 }
 
-/* If another handler was installed since, it may call ours: it stays, and ours passes everything on. The caller holds the lock. */
+/* Restores the previous handler, unless another handler was installed later: that handler may call on_bus_error, which
+ * then passes every signal on. The caller holds the lock. */
 static void uninstall(void) {
     struct sigaction now;
     if (sigaction(SIGBUS, NULL, &now) == 0 && is_ours(&now)) {

@@ -17,7 +17,7 @@
 int tnn__guard(const void * address, size_t size);
 /* Ends a guard. */
 void tnn__unguard(int guard);
-/* Was a part of the range replaced by zeros? */
+/* Returns whether a part of the range was replaced by zeros. */
 bool tnn__guard_lost(int guard);
 /* Puts the handler before any handler that was installed since. Called before each use of guarded memory. */
 void tnn__guards_arm(void);

@@ -92,7 +92,7 @@ uint64_t tnn__cgroup_memory(void) {
             const uint64_t limit = number(&g, versions[i].limit, ""), used = number(&g, versions[i].used, "");
             /* A limit of "max" is not a number, so it is read as UINT64_MAX. */
             if (limit != UINT64_MAX && used != UINT64_MAX) {
-                /* Counted as free: pages of files, which the system reclaims first. */
+                /* Pages of files count as free, because the system reclaims them first. */
                 const uint64_t cache = number(&g, "memory.stat", versions[i].cache);
                 const uint64_t held  = cache == UINT64_MAX ? used : used - (cache < used ? cache : used);
                 const uint64_t rest  = limit > held ? limit - held : 0;

@@ -11,8 +11,8 @@
 
 #define LARGE ((size_t) 16 << 20)
 
-/* Linux grants more memory than it has, and kills a process that then uses it. So large sizes are first compared with
- * the available memory. */
+/* Linux can grant more memory than exists, and kills a process that then uses the memory. So large sizes are first
+ * compared with the available memory. */
 static bool is_available(size_t size) {
     return size < LARGE || (size < SIZE_MAX / 2 && size <= tnn__memory_available());
 }

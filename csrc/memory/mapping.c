@@ -33,7 +33,7 @@ static int64_t count(const tnn_session * s) {
     return n;
 }
 
-/* Moves an already attached mapping to the place of the last attached one, to which declarations refer. */
+/* Makes an already attached mapping the last attached one. Declarations use the mapping that was attached last. */
 static bool attach_again(tnn_session * s, const void * address, int64_t size) {
     for (struct tnn_mapping ** at = &s->mappings; *at != NULL; at = &(*at)->next) {
         struct tnn_mapping * m = *at;
@@ -47,7 +47,7 @@ static bool attach_again(tnn_session * s, const void * address, int64_t size) {
     return false;
 }
 
-/* Records the state of the file, through a second descriptor. */
+/* Opens a second descriptor of the file, and records the state of the file. */
 static bool watch(tnn_session * s, struct tnn_mapping * m, int32_t fd) {
     struct stat state;
     if (fd < 0) {
@@ -93,7 +93,7 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
     if (m == NULL) {
         return s->code;
     }
-    /* Const is removed here, because the data of ggml's tensors is not const; nothing writes it. */
+    /* Const is removed here, because the data of ggml's tensors is not const; nothing writes to the mapping. */
     m->address = (char *) (uintptr_t) address;
     m->size    = (size_t) size;
     m->fd      = -1;
@@ -118,7 +118,7 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
 
 /* ------------------------------------------------------------------ weights */
 
-/* Returns the alignment in bytes that the type needs, which is that of a number or of a block of numbers. */
+/* Returns the alignment in bytes that the type needs: that of one number, or of one block of a quantized type. */
 static int64_t alignment(enum ggml_type type) {
     return type == GGML_TYPE_F32 ? 4 : ggml_type_size(type) % 2 == 0 ? 2 : 1;
 }

@@ -99,8 +99,7 @@ static bool is_elementwise(const struct ggml_tensor * node) {
     return node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL;
 }
 
-/* Returns whether the memory of operand j is also read through another operand, at other elements than the one that is
- * written. */
+/* Returns whether another operand reads the memory of operand j at other elements than the element that is written. */
 static bool read_otherwise(const struct ggml_tensor * node, int j) {
     for (int other = 0; other < GGML_MAX_SRC && node->src[other] != NULL; other++) {
         const bool same = is_elementwise(node) && node->src[other] == node->src[j];
@@ -142,7 +141,7 @@ static void place_node(struct plan * p, const struct ggml_tensor * node, int i) 
     struct place * from = inherited_place(p, node, i);
     if (from != NULL) {
         place->offset = from->offset;
-        from->last_use = -1; /* from now on its memory belongs to the node */
+        from->last_use = -1; /* from now on the memory belongs to the node */
     } else {
         place->offset = tnn__free_list_take(&p->holes, padded_size(p, node));
     }
@@ -210,8 +209,8 @@ static bool makes_a_view(const struct ggml_tensor * node) {
         || node->op == GGML_OP_TRANSPOSE;
 }
 
-/* Returns a mapped weight that the node would write, or NULL. The weight is an operand that the operator writes, or its
- * memory is that of the result. */
+/* Returns a mapped weight that the node would write, or NULL. The weight is an operand that the operator writes, or the
+ * result shares its memory. */
 static const struct ggml_tensor * mapped_target(tnn_session * s, const struct ggml_tensor * node) {
     if (!makes_a_view(node) && tnn__is_mapped(s, node)) {
         return tnn__root(node);

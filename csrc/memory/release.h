@@ -22,11 +22,11 @@ struct tnn_block {
 
 /* A file that the caller mapped and attached: memory/mapping.c. */
 struct tnn_mapping {
-    struct tnn_mapping  * next; /* attached before this one */
+    struct tnn_mapping  * next; /* the file that was attached before this file */
     char                * address;
     size_t                size;
     int                   guard;
-    int                   fd; /* our own, or -1 */
+    int                   fd; /* the session's own descriptor, or -1 */
     off_t                 file_size;
     struct timespec       modified;
     ggml_backend_buffer_t buffer;

@@ -7,9 +7,9 @@
  * delete, of fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
  * A lent block is an ordinary block, which free accepts. A lent thread is a waiting thread that the shim has started
- * earlier, and it is joined like any other thread. Here C++'s new is malloc, and its delete is free. libstdc++'s own
- * new throws when memory runs out, even the variant that is declared not to throw, and the first throw in a thread
- * allocates memory in a place where a refusal ends the process.
+ * earlier, and it is joined like any other thread. In the extension, C++'s new calls malloc, and delete calls free.
+ * libstdc++'s own new throws when memory runs out, even the variant that is declared not to throw, and the first throw
+ * in a thread allocates memory in a place where a refusal ends the process.
  *
  * A reserve lends only to the thread that opened it, and only within one call. The reserve of a compute is kept by its
  * session and used again, because ggml gives back everything that it was lent.

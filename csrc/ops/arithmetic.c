@@ -149,7 +149,8 @@ tnn_tensor tnn_sigmoid(tnn_session * s, tnn_tensor a) {
     return unary(s, __func__, ggml_sigmoid, a);
 }
 
-/* ggml's backward ends at a STEP, whose derivative is 0; tnn__losses_seal makes it a copy when the graph is realized. */
+/* ggml's backward pass ends at a STEP, whose derivative is 0. When the graph is realized, tnn__losses_seal turns the
+ * STEP into a copy. */
 tnn_tensor tnn_detach(tnn_session * s, tnn_tensor a) {
     return unary(s, __func__, ggml_step, a);
 }

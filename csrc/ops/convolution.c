@@ -2,7 +2,7 @@
 #include "ops/operands.h"
 #include "ops/rules.h"
 
-#define MOST_STEP (1 << 24) /* of strides, paddings and dilations: their products with sizes fit int64_t */
+#define MOST_STEP (1 << 24) /* limit of strides, paddings and dilations, so that products with sizes fit int64_t */
 
 struct direction {
     int32_t stride, padding, dilation;

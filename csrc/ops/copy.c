@@ -43,7 +43,7 @@ tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype) {
 
 static const char * refuses_copy(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct ggml_tensor * b = t->src[1];
-    /* if b == t, it is a cast */
+    /* b == t if the node is a cast */
     return b != t && tnn__grad_needed(g, b) ? "it overwrites a tensor that depends on a parameter (or is one)" : NULL;
 }
 

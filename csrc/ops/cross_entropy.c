@@ -94,7 +94,8 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
     atomic_init(&loss->threads_done, 0);
     struct ggml_tensor * node = ggml_cross_entropy_loss(s->ctx_c, x, y);
     const struct ggml_custom_op_params params = { .fun = reduce, .n_tasks = SHARES, .userdata = loss };
-    memcpy(node->op_params, &params, sizeof(params)); /* CROSS_ENTROPY_LOSS does not use it; tnn__losses_seal does */
+    /* CROSS_ENTROPY_LOSS does not read op_params; the CUSTOM node that tnn__losses_seal makes reads them. */
+    memcpy(node->op_params, &params, sizeof(params));
     return tnn__appended(s, 1, node);
 }
 

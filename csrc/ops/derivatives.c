@@ -1,4 +1,5 @@
-/* ops/derivatives.c - the backward passes of ggml's operators as operators. tnn_rope_ext_back is in attention.c. */
+/* ops/derivatives.c - operators that compute the backward passes of ggml's operators. tnn_rope_ext_back is in
+ * attention.c. */
 #include "ops/operands.h"
 #include "ops/rules.h"
 

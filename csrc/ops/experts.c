@@ -24,7 +24,8 @@ tnn_tensor tnn_mul_mat_id(tnn_session * s, tnn_tensor matrices, tnn_tensor b, tn
         return 0;
     }
     const int64_t n_ids = ggml_nelements(i);
-    if (w->ne[1] > TNN_MAX_ELEMENTS / n_ids || w->ne[2] > TNN_MAX_ELEMENTS / n_ids) { /* ggml lists the ids of each expert */
+    /* ggml makes a table with n_ids places for each expert. */
+    if (w->ne[1] > TNN_MAX_ELEMENTS / n_ids || w->ne[2] > TNN_MAX_ELEMENTS / n_ids) {
         tnn__fail_elements(s, "the result, or the table of ids by expert,");
         return 0;
     }

@@ -149,7 +149,8 @@ struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_ten
 
 int tnn__check_ids(tnn_session * s, const struct ggml_tensor * ids, const struct ggml_tensor * of, int64_t rows) {
     const int32_t * values = ids->data;
-    const int64_t   n      = tnn__root(ids)->op == GGML_OP_NONE ? ggml_nelements(ids) : 0; /* else the graph computes valid ones */
+    /* Only inputs are checked: ids that an operator computes are valid. */
+    const int64_t   n      = tnn__root(ids)->op == GGML_OP_NONE ? ggml_nelements(ids) : 0;
     for (int64_t i = 0; i < n; i++) {
         if (values[i] < 0 || values[i] >= rows) {
             return tnn__fail(s, TNN_E_VALUE, "ids %s[%lld] = %d must be the number of a row of %s, which has %lld rows",

@@ -36,7 +36,7 @@ struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_t
 /* Returns an operand that must be i32 and contiguous, with values below rows: an input, which tnn__check_ids checks
  * before each compute, or a result of tnn_argsort or tnn_top_k, whose values are known to be small enough. */
 struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_tensor h, int64_t rows);
-/* Checks that ids are between 0 and rows - 1, before a compute. of is the tensor that has the rows. */
+/* Checks that ids are between 0 and rows - 1, before a compute. `of` is the tensor that has the rows. */
 int tnn__check_ids(tnn_session * s, const struct ggml_tensor * ids, const struct ggml_tensor * of, int64_t rows);
 /* Returns an operand that must be f32 and contiguous, and have the shape of x, the argument x_arg. */
 struct ggml_tensor * tnn__like_operand(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x, const char * x_arg);

@@ -8,7 +8,7 @@
 
 /* f32 [n] */
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n);
-/* Fills args with w, grad, m, v and hp [7]; false with an error. */
+/* Fills args with w, grad, m, v and hp [7]. Returns false with an error. */
 bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp,
                          struct ggml_tensor * args[TNN_ADAMW_OPERANDS]);
 

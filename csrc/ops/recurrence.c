@@ -2,7 +2,8 @@
 #include "ops/operands.h"
 #include "ops/rules.h"
 
-/* An f32 operand without gaps. tnn__f32_operand also takes a view of one row whose nb1 is larger; these operators use nb1. */
+/* Returns an f32 operand without gaps. tnn__f32_operand also accepts a view of one row with a larger nb1, but ggml's
+ * operators of this file use nb1. */
 static struct ggml_tensor * dense(tnn_session * s, const char * arg, tnn_tensor h) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && t->nb[1] != (size_t) t->ne[0] * sizeof(float)) {
@@ -29,7 +30,7 @@ tnn_tensor tnn_ssm_conv(tnn_session * s, tnn_tensor x, tnn_tensor kernel) {
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_ssm_conv(s->ctx_c, t, k)) : 0;
 }
 
-/* An f32 operand of that shape. A negative size in ne means any. */
+/* Returns an f32 operand of the shape [ne0, ne1, ne2, ne3]; a negative size means any size. */
 static struct ggml_tensor * shaped(tnn_session * s, const char * arg, tnn_tensor h, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     struct ggml_tensor * t = dense(s, arg, h);
     const int64_t ne[GGML_MAX_DIMS] = { ne0, ne1, ne2, ne3 };
@@ -73,7 +74,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
         tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld]: one for each sequence", tnn__shape(t_i), (long long) n_seqs);
         return 0;
     }
-    const int64_t states = d_state * t_s->ne[1] * heads; /* a part of state, so it fits */
+    const int64_t states = d_state * t_s->ne[1] * heads; /* at most the size of state, so it fits int64_t */
     if (states > TNN_MAX_ELEMENTS / n_seqs || states * n_seqs > TNN_MAX_ELEMENTS - ggml_nelements(t_x)) {
         tnn__fail_elements(s, "the result");
         return 0;
@@ -84,7 +85,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
     return tnn__appended(s, 1, ggml_ssm_scan(s->ctx_c, t_s, t_x, t_dt, t_a, t_b, t_c, t_i, 1));
 }
 
-/* Queries or keys for v: their heads and sequences divide those of v. */
+/* Returns the operand q or k. Its numbers of heads and sequences must divide those of v. */
 static struct ggml_tensor * per_head(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * v) {
     struct ggml_tensor * t = shaped(s, arg, h, v->ne[0], -1, v->ne[2], -1);
     if (t != NULL && (v->ne[1] % t->ne[1] != 0 || v->ne[3] % t->ne[3] != 0)) {

@@ -23,12 +23,12 @@ static inline bool tnn__grad_needed(const struct tnn_grad_needs * g, const struc
 struct tnn_op_rule {
     enum ggml_op op;
     bool         differentiable; /* true if ggml's CPU backend has a derivative */
-    /* NULL, or a function that returns NULL or why ggml has no derivative for this node, as the end of a sentence whose
-     * subject is the node. */
+    /* If set, returns why ggml has no derivative for this node, or NULL if it has one. The text is the end of a
+     * sentence whose subject is the node. */
     const char * (*refuses)(const struct tnn_grad_needs * g, const struct ggml_tensor * node);
     uint32_t     skips;          /* operands that ggml's backward pass ignores, although they may need a gradient */
     bool         optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
-    uint32_t     writes;         /* operands that it writes besides its result */
+    uint32_t     writes;         /* operands that the operator writes besides its result */
     /* Checks, before each compute, values (ids) on which ggml would abort. Returns TNN_OK or an error code. */
     int (*check)(tnn_session * s, const struct ggml_tensor * node);
 };

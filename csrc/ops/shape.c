@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* SETs replace CONCAT, because ggml has no derivative for CONCAT. SET has one and writes the same bits. The SETs
- * overwrite their base, an input, completely. */
+/* Concatenates with ggml's SET, because ggml has no derivative for CONCAT. SET has a derivative and writes the same
+ * bits. The SETs together overwrite every element of the new tensor. */
 static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * parts, int n, int dim, int64_t length) {
     int64_t ne[GGML_MAX_DIMS];
     memcpy(ne, parts[0]->ne, sizeof(ne));
@@ -21,7 +21,7 @@ static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * part
     return tnn__appended(s, n + 1, result);
 }
 
-/* Checks part i against the first one. */
+/* Checks that part i has the shape of the first part, except along dim. */
 static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, const struct ggml_tensor * first, int dim) {
     for (int d = 0; d < GGML_MAX_DIMS; d++) {
         if (d != dim && t->ne[d] != first->ne[d]) {

@@ -48,7 +48,7 @@ def tnn_cpu_features() -> str:
 def tnn_cpu_missing() -> str:
     """Return the features of the profile that this CPU lacks, separated by spaces; "" if the CPU can run this build.
 
-    If it cannot, no other call is safe. The import in Python makes this call first, and raises ImportError.
+    If a feature is missing, no other call is safe. In Python, the import makes this call first and raises ImportError.
     """
     return text(lib.tnn_cpu_missing())
 
@@ -56,19 +56,20 @@ def tnn_cpu_missing() -> str:
 def tnn_gemm_kernel() -> str:
     """Return the name of the kernel that computes the matrix products of the fused operators, for example "v8".
 
-    At its first product a process chooses the fastest kernel that its CPU can run. In Python the environment variable
-    TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits.
+    At its first matrix product, a process chooses the fastest kernel that its CPU can run. In Python the environment
+    variable TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits.
     """
     return text(lib.tnn_gemm_kernel())
 
 
 def tnn_gemm_kernel_at(i: int) -> str | None:
-    """Return the name of kernel i of those that this CPU can run, of which 0 is the fastest, or None."""
+    """Return the name of kernel i in the list of kernels that this CPU can run, with the fastest first, or None."""
     return optional_text(lib.tnn_gemm_kernel_at(int32("i", i)))
 
 
 def tnn_available_cores() -> int:
-    """Return the number of cores that this process may use, by its affinity mask and cgroup quotas: at least 1."""
+    """Return the number of cores that this process may use, limited by its affinity mask and cgroup quotas: at least 1.
+    """
     return lib.tnn_available_cores()
 
 

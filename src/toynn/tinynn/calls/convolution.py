@@ -45,7 +45,8 @@ def tnn_im2col(
 def tnn_conv_1d(s: Session, kernel: Tensor, x: Tensor, s0: int, p0: int, d0: int) -> Tensor:
     """Return the convolution of x: [out_w, out_channels, N].
 
-    ggml multiplies f16 patches, so it has no derivative; `tnn_im2col` and `tnn_matmul` have one.
+    The convolution has no derivative, because ggml multiplies f16 patches; `tnn_im2col` followed by `tnn_matmul` has a
+    derivative.
 
     Args:
         kernel: f32 or f16 [kw, channels, out_channels].

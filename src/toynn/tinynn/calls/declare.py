@@ -1,6 +1,7 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
 """Declare persistent tensors before `tnn_finalize_weights`. Their values are zero until they are uploaded. Declare the
-inputs of a graph after it. Each must be uploaded before the graph computes, and keeps its values for later computes.
+inputs of a graph after `tnn_finalize_weights`. Each input must be uploaded before the graph computes, and keeps its
+values for later computes.
 
 All raise TinyNNValueError for a size that is not positive or too large, and SessionError if called at the wrong time.
 """
@@ -57,7 +58,8 @@ def tnn_input_2d_persistent_typed(s: Session, rows: int, cols: int, dtype: int) 
 def tnn_rope_freq_factors_alloc(s: Session, n: int) -> Tensor:
     """Declare a weight [n] for the frequency factors of `tnn_rope_ext`.
 
-    They are zero until uploaded, and dividing by them gives infinite angles: upload them before the graph computes.
+    The factors are zero until they are uploaded, and division by zero gives infinite angles: upload the factors before
+    the graph computes.
     """
     return built(s, lib.tnn_rope_freq_factors_alloc, int64("n", n))
 

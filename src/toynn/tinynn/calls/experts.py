@@ -27,7 +27,7 @@ def tnn_top_k(s: Session, a: Tensor, k: int) -> Tensor:
 def tnn_mul_mat_id(s: Session, matrices: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     """Return the products of b with the matrices that ids select: [m, n_used, T].
 
-    It has no derivative.
+    This operator has no derivative.
 
     Args:
         matrices: [k, m, n_experts], of the dtypes of `tnn_matmul`'s a.
@@ -38,9 +38,9 @@ def tnn_mul_mat_id(s: Session, matrices: Tensor, b: Tensor, ids: Tensor) -> Tens
 
 
 def tnn_add_id(s: Session, a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
-    """Return a with row ids[i, t] of b added to its row (i, t).
+    """Return the sums of each row (i, t) of a and row ids[i, t] of b.
 
-    It has no derivative.
+    This operator has no derivative.
 
     Args:
         a: [d, n_used, T].

@@ -9,7 +9,7 @@ from toynn.tinynn.session import Tensor, handle, session_of, status, string
 
 
 def tnn_set_param(t: Tensor) -> None:
-    """Make an f32 input or weight a parameter: it gets a gradient.
+    """Make an f32 input or weight a parameter, which gets a gradient.
 
     Raises:
         TinyNNTypeError, TinyNNValueError: any other tensor.

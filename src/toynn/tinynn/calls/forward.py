@@ -10,16 +10,16 @@ from toynn.tinynn.session import Session, Tensor, handle, status
 def tnn_realize(s: Session, out: Tensor) -> None:
     """Expand the forward graph of out and allocate it.
 
-    This can be done once, until `tnn_reset_for_rebuild`.
+    A second call is allowed only after `tnn_reset_for_rebuild`.
     """
     status(s, lib.tnn_realize, handle(s, "out", out))
 
 
 def tnn_add_to_graph(s: Session, t: Tensor) -> None:
-    """Expand the graph of a node that out does not depend on, so that it is computed too, for example a `tnn_cpy` into
-    a weight.
+    """Add a node that out does not depend on to the forward graph, for example a `tnn_cpy` into a weight.
 
-    Call it before `tnn_realize`, once for each such node; they are computed first, in the order of the calls.
+    Make this call before `tnn_realize`, once for each such node. These nodes are computed first, in the order of the
+    calls.
     """
     status(s, lib.tnn_add_to_graph, handle(s, "t", t))
 
@@ -39,7 +39,7 @@ def tnn_compute(s: Session) -> None:
 def tnn_realize_b(s: Session, out: Tensor) -> None:
     """Build a second forward graph, of out, from nodes appended before or after `tnn_realize`.
 
-    Then nothing can be appended. Only one of the two graphs has memory: at first the first one.
+    Nothing can be appended after this call. Only one of the two graphs has memory: at first the first graph.
     """
     status(s, lib.tnn_realize_b, handle(s, "out", out))
 
@@ -48,7 +48,7 @@ def tnn_switch_a(s: Session) -> None:
     """Give the memory to the first forward graph.
 
     All inputs and results lose their values, so upload the inputs of the first graph before its next compute. Weights
-    keep their values. Does nothing if the graph already has the memory.
+    keep their values. If the first graph already has the memory, the call does nothing.
     """
     status(s, lib.tnn_switch_a)
 

@@ -1,10 +1,10 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
 """The fused operators are the shim's own kernels. ggml runs them as custom operators.
 
-Each element of their matrix products is one chain of fused multiply-adds along k, so a row of a result has the same
-bits in any batch and at any number of threads. The shim differentiates a graph whose loss is `tnn_fused_cross_entropy`.
-Between its parameters and the loss, only these operators, `tnn_get_rows`, and `tnn_add` of equal shapes are allowed.
-Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
+Each element of a matrix product is a sum of fused multiply-adds along k in a fixed order, so a row of a result has the
+same bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
+`tnn_fused_cross_entropy`. Between its parameters and the loss, only these operators, `tnn_get_rows`, and `tnn_add` of
+equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: in
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
-        rope_table: of `tnn_fused_rope_table`, [d_head, B t_seq].
+        rope_table: [d_head, B t_seq], from `tnn_fused_rope_table`.
         n_heads: query heads.
         n_kv: key-value heads.
         t_seq: tokens of one sequence.
@@ -110,8 +110,8 @@ def tnn_fused_attention_cached(
 ) -> Tensor:
     """Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache.
 
-    The bits are those of `tnn_fused_attention`. The keys and values of the n tokens are written to the cache. It has no
-    derivative.
+    The bits are those of `tnn_fused_attention`. The keys and values of the n tokens are written to the cache. This
+    operator has no derivative.
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, n].
@@ -158,10 +158,10 @@ def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_
 
 
 def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Tensor:
-    """Return the norm of all gradients together, and the factor by which clipping multiplies a gradient: [2].
+    """Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2].
 
-    Call it after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor for all gradients,
-    1/n for n accumulated steps.
+    Make this call after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor for all
+    gradients, 1/n for n accumulated steps.
     """
     grads_array, n = handles(s, "grads", grads)
     return built(s, lib.tnn_fused_grad_norm, grads_array, n, handle(s, "clip", clip))
@@ -172,7 +172,7 @@ def tnn_fused_adamw(
 ) -> Tensor:
     """Append one AdamW step on the clipped gradient, with the bits of `tnn_opt_step_adamw`.
 
-    A norm that is not finite leaves w, m and v as they are.
+    If the norm is not finite, w, m and v stay unchanged.
 
     Args:
         w: a parameter.

@@ -17,7 +17,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n].
 
-    ne2 and ne3 of a are repeated to b's.
+    Dimensions 2 and 3 of a are repeated to those of b.
     """
     return built(s, lib.tnn_matmul, handle(s, "a", a), handle(s, "b", b))
 
@@ -49,15 +49,15 @@ def tnn_mul(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_div(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a / b, element by element.
 
-    b is repeated to the shape of a; such a b has no derivative.
+    b is repeated to the shape of a; a repeated b has no derivative.
     """
     return built(s, lib.tnn_div, handle(s, "a", a), handle(s, "b", b))
 
 
 def tnn_out_prod(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Return the product of a [m, k] and b [n, k], each k last: [m, n].
+    """Return the product of a [m, k] and b [n, k], summed over k: [m, n].
 
-    Higher dimensions of a are repeated to b's. It has no derivative.
+    Dimensions 2 and 3 of a are repeated to those of b. The product has no derivative.
     """
     return built(s, lib.tnn_out_prod, handle(s, "a", a), handle(s, "b", b))
 
@@ -96,9 +96,9 @@ def tnn_sigmoid(s: Session, a: Tensor) -> Tensor:
 
 
 def tnn_detach(s: Session, a: Tensor) -> Tensor:
-    """Return a, without passing a gradient on to it.
+    """Return the values of a, without passing a gradient back to a.
 
-    Operators before it that depend on a parameter still need a derivative.
+    Operators before a that depend on a parameter still need a derivative.
     """
     return built(s, lib.tnn_detach, handle(s, "a", a))
 
@@ -254,7 +254,7 @@ def tnn_get_rows(s: Session, table: Tensor, ids: Tensor) -> Tensor:
 def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
     """Return the concatenation of a and b along dimension dim.
 
-    It consists of two SETs of ggml and has a derivative. The bits are those of ggml's CONCAT, which has None.
+    The graph contains two SETs of ggml instead of a CONCAT, because CONCAT has no derivative. The bits are the same.
     """
     return built(s, lib.tnn_concat, handle(s, "a", a), handle(s, "b", b), int32("dim", dim))
 
@@ -266,9 +266,9 @@ def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
 
 
 def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Return a repeated to the shape of b, of which each size is a multiple of a's.
+    """Return a repeated to the shape of b.
 
-    The values of b are not read.
+    Each size of b is a multiple of that of a. The values of b are not read.
     """
     return built(s, lib.tnn_repeat, handle(s, "a", a), handle(s, "b", b))
 
@@ -276,7 +276,7 @@ def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3: int) -> Tensor:
     """Return a view of a whose dimension axis_i is a's dimension i.
 
-    `tnn_cont_2d` makes it contiguous, as most operators need it.
+    Most operators need a contiguous tensor: use `tnn_cont_2d`.
     """
     return built(
         s,
@@ -361,8 +361,8 @@ def tnn_sum_rows(s: Session, a: Tensor) -> Tensor:
 def tnn_cross_entropy_loss(s: Session, logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean over the rows of -sum(labels * log_softmax(logits)): [1].
 
-    logits and labels have the same shape [vocab, rows]. The sum is divided as in ggml with four threads, so its bits do
-    not depend on their number.
+    logits and labels have the same shape [vocab, rows]. The rows are added in four parts, as ggml does with four
+    threads, so the bits do not depend on the number of threads.
     """
     return built(s, lib.tnn_cross_entropy_loss, handle(s, "logits", logits), handle(s, "labels", labels))
 

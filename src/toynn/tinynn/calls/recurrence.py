@@ -50,7 +50,7 @@ def tnn_gated_delta_net(s: Session, q: Tensor, k: Tensor, v: Tensor, g: Tensor, 
 
     Args:
         q: [d, n_heads or a divisor of it, T, n_seqs or a divisor of it].
-        k: in a shape of the same kind.
+        k: like q; its heads and sequences may differ from those of q.
         v: [d, n_heads, T, n_seqs].
         g: log of the decay, [1 or d, n_heads, T, n_seqs].
         beta: [1, n_heads, T, n_seqs].

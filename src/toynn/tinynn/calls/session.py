@@ -12,7 +12,8 @@ def tnn_session_set_graph_capacity(s: Session, n_nodes: int) -> None:
     """Set the number of nodes that a graph may have, forward and backward together: 16384 by default, at most 2^21.
 
     Raises:
-        SessionError: tensors of a graph exist. Set it before the first of them, or right after `tnn_reset_for_rebuild`.
+        SessionError: tensors of a graph exist. Set the capacity before the first tensor of a graph, or right after
+        `tnn_reset_for_rebuild`.
     """
     status(s, lib.tnn_session_set_graph_capacity, int64("n_nodes", n_nodes))
 

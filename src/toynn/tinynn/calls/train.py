@@ -47,7 +47,7 @@ def tnn_realize_backward(s: Session) -> None:
 
 
 def tnn_graph_reset(s: Session) -> None:
-    """Set the gradient of the loss to 1, all other gradients and the optimizers' moments to 0."""
+    """Set the gradient of the loss to 1, and all other gradients and the moments of the optimizer to 0."""
     status(s, lib.tnn_graph_reset)
 
 

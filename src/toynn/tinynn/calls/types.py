@@ -13,10 +13,10 @@ def tnn_type_name(dtype: int) -> str | None:
 
 
 def tnn_type_block_size(dtype: int) -> int:
-    """Return how many numbers are stored together in a block of the type; 0 for a type without a name."""
+    """Return how many numbers a block of the type has; 0 for a type without a name."""
     return lib.tnn_type_block_size(int32("dtype", dtype))
 
 
 def tnn_type_block_nbytes(dtype: int) -> int:
-    """Return the size of such a block in bytes; 0 for a type without a name."""
+    """Return the size of a block of the type in bytes; 0 for a type without a name."""
     return lib.tnn_type_block_nbytes(int32("dtype", dtype))
