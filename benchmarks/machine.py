@@ -30,7 +30,7 @@ def rss() -> int:
 
 def peak_rss() -> int:
     """Return the largest number of resident bytes so far."""
-    # Not ru_maxrss: on Linux it starts with the value of the parent process.
+    # ru_maxrss is not used, because on Linux it starts with the value of the parent process.
     return _kilobytes(Path("/proc/self/status"), "VmHWM") or _maxrss()
 
 

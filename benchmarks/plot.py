@@ -43,7 +43,7 @@ def draw(run: Run, path: Path) -> None:
     axes.set_yticks(_TICKS)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    # the axis does not end right above the bars, so that small differences look small
+    # the axis extends beyond the bars, so that small differences look small
     axes.set_ylim(min([0.5, *ends]) / 1.1, max([2.0, *ends]) * 1.2)
     axes.set_xticks(range(len(groups)), [f"{shape}\n{n} thread{'s' * (n > 1)}" for shape, n in groups])
     axes.set_ylabel("step time / step time of toynn\n(toynn is faster above 1)")

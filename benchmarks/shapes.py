@@ -26,8 +26,8 @@ class Shape:
     t_seq: int
     t_batch: int
     untied: bool
-    rounds: int  # turns of each program
-    steps: int  # timed steps per turn
+    rounds: int  # number of runs of each program
+    steps: int  # timed steps per run
     rope_base: float = ROPE_BASE
 
     @property

@@ -77,7 +77,7 @@ TNN_API const char * tnn_gemm_kernel_at(int32_t i);
 /* Use the named kernel for all products of this process from now on.
  * TNN_E_VALUE: this CPU, or this build, has no kernel of that name. */
 TNN_API int tnn_gemm_use_kernel(const char * name);
-/* Return the number of cores that this process may use, limited by its affinity mask and cgroup quotas: at least 1. */
+/* Return the number of cores (at least 1) that this process may use, limited by its affinity mask and cgroup quotas. */
 TNN_API int32_t tnn_available_cores(void);
 /* Return the number of bytes that this process can still allocate, on the machine and within its cgroups. */
 TNN_API int64_t tnn_available_memory(void);

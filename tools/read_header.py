@@ -184,7 +184,8 @@ def _comments(text: str) -> list[_Comment]:
 
 def _parsed(plain: str) -> list[c_ast.Node]:
     types = "".join(f"typedef int {name}; " for name in ("int32_t", "int64_t", "uint8_t", "uint64_t"))
-    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext  # keeps the line numbers
+    # The typedefs are on the first line of `plain`, so line numbers stay the same.
+    nodes: list[c_ast.Node] = c_parser.CParser().parse(types + plain).ext
     return nodes
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatch, labels
 
 STEPS_PER_SESSION = 100
-WARM_UP = 10  # number of sessions before the measurement, in which the caches of the allocators fill
+WARM_UP = 10  # number of sessions before the measurement; they fill the caches of the allocators
 MOST_SPREAD = 1 << 20  # largest difference of resident bytes after the warm-up
 MOST_SLOPE = 40.0  # largest allowed growth in bytes per step; it is less than one page of 4 KiB per session
 

@@ -29,7 +29,7 @@ from record_fixtures import compute, fixture_path
 SHORT = ["smoke_lcg31", "batch_2", "fused_gqa_head_dim", "fused_all_at_once"]
 
 
-# The condition with a loaded machine takes long, so only `make determinism-matrix` runs it.
+# The condition that loads the machine takes long, so only `make determinism-matrix` runs that condition.
 @pytest.mark.parametrize("condition", [one for one in CONDITIONS if not one.busy], ids=lambda condition: condition.name)
 def test_a_condition_of_the_process_changes_no_bit(condition: Condition) -> None:
     if why := condition.unavailable():

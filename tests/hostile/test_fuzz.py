@@ -22,7 +22,7 @@ ROUNDS = 250
 SESSION, READERS = fuzz_rounds.__file__, fuzz_interop.__file__
 
 
-# Calls that need a whole array of the right size. Every round makes them, but does not count them (Round.feed,
+# Calls that need a whole array of the right size. Every round makes these calls, but does not count them (Round.feed,
 # Round.contents).
 MOVERS = {
     "download_row_major", "download_to_mat", "download_matmul", "tnn_download_to_int_array",

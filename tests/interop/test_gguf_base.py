@@ -40,8 +40,8 @@ from tuned_models import BASES, base_of, random_adapters
 F32 = npt.NDArray[np.float32]
 
 RANK = 2
-# How far logits and gradients may be from those of the same values in f32, relative to the largest one: ggml rounds
-# the second operand of a product to the type that it multiplies the first one with.
+# Largest allowed difference of logits and gradients from those of the same values in f32, relative to the largest
+# value. The results differ, because ggml also rounds the second operand of a product with a matrix of such a type.
 CLOSE = {"toy": 2e-6, "f32": 2e-6, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
 each_format = pytest.mark.parametrize("form", CLOSE)
 each_way = pytest.mark.parametrize("way", ["mmap", "q8_copy"])
@@ -57,7 +57,7 @@ def variant() -> Variant:
 def written(path: Path, form: str) -> tuple[Path, TrainedModel]:
     """Write a base, and return it as it is in the file, as f32."""
     model, _ = base_of(variant())
-    if form == "toy":  # it has no llama3_hf scaling
+    if form == "toy":  # files of toy cannot contain llama3_hf scaling
         shape = dataclasses.replace(model.shape, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 64))
         export_toy(dataclasses.replace(model, shape=shape), path)
     else:
@@ -147,7 +147,7 @@ def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path:
     assert np.linalg.norm(imported) > 0
     assert (
         mapped @ imported / (np.linalg.norm(mapped) * np.linalg.norm(imported)) > 0.9
-    )  # with unlike signs or rows it would be about 0
+    )  # with wrong signs or rows the cosine would be about 0
 
 
 def quantized_base(kind: Any) -> GgufBytes:

@@ -91,7 +91,7 @@ def test_some_types_have_blocks_whose_values_are_not_finite() -> None:
 
 def test_a_block_with_a_nan_scale_is_refused_by_an_import(tmp_path: Path) -> None:
     embedding = random_blocks(GGMLQuantizationType.Q4_K, 1, seed=0, cols=D)[0]
-    embedding[0, :2] = 0xFF  # d of the only block
+    embedding[0, :2] = 0xFF  # the scale d of the only block
     model_of(tmp_path / "m.gguf", GGMLQuantizationType.Q4_K)
     content = (tmp_path / "m.gguf").read_bytes()
     first = random_blocks(GGMLQuantizationType.Q4_K, VOCAB, seed=0, cols=D)[0][:1].tobytes()

@@ -73,7 +73,7 @@ def test_the_ids_are_those_of_sentencepiece(name: str) -> None:
     theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
     ours = Tokenizer.from_str(write_sentencepiece(lists_of(content)).decode())
     for text in [*TEXTS[:-3], *RUNS, *random_texts(200, special=False)]:
-        if "<0x41>" not in text and END_OF_TEXT not in text and text:  # sentencepiece knows no tokens by their text
+        if "<0x41>" not in text and END_OF_TEXT not in text and text:  # sentencepiece finds no special tokens in text
             assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text), text
 
 

@@ -63,7 +63,7 @@ def test_the_ids_are_those_of_sentencepiece_and_transformers(name: str, tmp_path
         assert ids == theirs.encode(text), text
         if not (
             name in ("removed spaces", "normalized") and "\u2581" in text
-        ):  # transformers does not remove it at the end
+        ):  # transformers does not remove "\u2581" at the end of a text
             assert ids == third.encode(text, add_special_tokens=False), text
     for text in random_texts(200):
         ids = ours.encode(text, add_special_tokens=False).ids

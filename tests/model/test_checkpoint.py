@@ -296,7 +296,7 @@ def test_a_changed_byte_anywhere_is_refused_or_harmless(trained: Path, tmp_path:
     path.write_bytes(changed)
     try:
         back = load_checkpoint(run)
-        assert {**back.model.weights}.keys() <= good.keys()  # versions or config may have changed
+        assert {**back.model.weights}.keys() <= good.keys()  # the changed byte may be in versions or config
         assert all(values.tobytes() == good[name] for name, values in back.model.weights.items())
     except TinyNNError:
         assert changed != content

@@ -305,7 +305,7 @@ def test_a_run_killed_many_times_ends_with_the_bytes_of_an_uninterrupted_run(dat
     while not (run / "latest").exists() or load_checkpoint(run).step < steps:
         process = start_training(data, run, steps, *(["--resume"] if (run / "latest").exists() else []))
         wait_for_a_step(process)
-        # the kill hits any of the next steps or saves, on a fast or slow machine
+        # the pauses differ, so that the kills hit different steps and saves, on a fast or slow machine
         time.sleep(0.01 * (kills % 6) * (1 + kills // 12))
         process.kill()
         process.communicate()
@@ -340,7 +340,7 @@ def in_a_terminal(words: list[str], columns: int = 80, interrupt_after: str | No
     while True:
         try:
             piece = os.read(leader, 4096)
-        except OSError:  # reading fails when the process has closed the terminal
+        except OSError:  # reading fails after the process has closed the terminal
             break
         if not piece:
             break

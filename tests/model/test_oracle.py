@@ -127,7 +127,7 @@ def test_a_row_of_zero_labels_has_the_gradient_of_ggml() -> None:
     rows = variant.t_seq
     guarded = llama.loss_and_grads(*args, labels, rows, 1)
     probability = llama_numpy.softmax(guarded.logits)[3]
-    # The gradient of ggml is linear in the labels, so without its label the row still has the part softmax / rows.
+    # ggml's gradient is linear in the labels, so a row without a label still adds softmax / rows to the gradient.
     soft = variant.labels()
     soft[3] = probability
     nothing_from_row_3 = llama.loss_and_grads(*args, soft, rows, 1)

@@ -297,7 +297,7 @@ def test_resuming_before_a_damaged_checkpoint_gives_the_same_bytes(data: Path, t
     moments.write_bytes(moments.read_bytes()[:-1])
     with pytest.raises(TinyNNValueError, match=f"is damaged: .* resume=True, resume_from='{older}'"):
         train(TrainArgs(data, run, resume=True))
-    # as after a kill before the first save: now the older checkpoint is the latest
+    # the run is interrupted before its first save, so the older checkpoint becomes the latest
     with pytest.raises(KeyboardInterrupt):
         train(TrainArgs(data, run, resume=True, resume_from=older), [Collector(9, KeyboardInterrupt())])
     assert load_checkpoint(run).path.name == older

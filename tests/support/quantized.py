@@ -15,7 +15,7 @@ TYPES = [
     kind
     for kind in GGMLQuantizationType
     if kind.name
-    not in ("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64")  # stored only between two operators, or integers
+    not in ("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64")  # types only for intermediate values, and integer types
     and kind.name not in ("Q1_0", "Q2_0")  # the gguf package cannot dequantize them
 ]
 ROW = 512  # a multiple of each block size

@@ -134,7 +134,7 @@ def test_no_scaling_is_the_default_and_has_no_factors() -> None:
     assert SmolLM2Config.tiny().rope_scaling == none == RopeScaling()
     assert (none.freq_scale, none.ext_factor, none.attn_factor, none.beta_fast, none.beta_slow) == (1, 0, 1, 32, 1)
     assert (none.orig_max_pos, none.factor, none.low_freq_factor, none.high_freq_factor) == (0, 1, 1, 4)
-    assert RopeScaling(orig_max_pos=8192) == none  # the arguments in files of older versions
+    assert RopeScaling(orig_max_pos=8192) == none  # files of older versions contain only this argument
     assert none.freq_factors(16, 10000.0) is None
 
 

@@ -114,7 +114,7 @@ def test_a_schema_with_too_few_variants_is_refused(monkeypatch: pytest.MonkeyPat
 
 # ---- English ----
 
-# Words that need "a" or "an" against the rule for their first letter, because of their first sound.
+# Words whose first sound decides between "a" and "an", against the rule for their first letter.
 AN_BEFORE = {"hour", "honest", "heir"}
 A_BEFORE = {"one", "once", "use", "useful", "used", "unicorn", "uniform", "union"}
 FAULTS = {

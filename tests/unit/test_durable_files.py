@@ -56,7 +56,7 @@ def test_after_an_error_the_old_file_is_unchanged(there: bool, tmp_path: Path) -
         write_and_break(temporary)
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == ({"a": "old"} if there else {})
     with pytest.raises(FileNotFoundError), replacing_file(path):
-        pass  # no file was written
+        pass  # the block writes no file
     assert path.exists() == there
 
 

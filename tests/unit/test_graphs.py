@@ -156,7 +156,7 @@ def test_gradients_through_a_product_with_a_matrix_in_half_precision(weight: str
     product = nn.tnn_matmul(s, a, desk.w)  # (4 rows of w, 4 rows of a)
     gradient = desk.gradient(nn.tnn_sum(s, nn.tnn_mul(s, product, desk.x)), desk.w).reshape(4, 4)
     w, x = (nn.tnn_download(s, t).reshape(4, 4) for t in (desk.w, desk.x))
-    expected = rounded(x, dtype) @ rounded(w if cast else x, dtype)  # the product rounds its second operand too
+    expected = rounded(x, dtype) @ rounded(w if cast else x, dtype)  # the product also rounds its second operand
     if cast:
         expected += x.T.astype(np.float64) @ w
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
@@ -165,7 +165,7 @@ def test_gradients_through_a_product_with_a_matrix_in_half_precision(weight: str
 @pytest.mark.parametrize("dtype", [nn.TNN_F16, nn.TNN_BF16])
 def test_a_gradient_through_a_matrix_in_half_precision_for_several_matrices(dtype: int, desk: Desk) -> None:
     s = desk.s
-    product = nn.tnn_matmul(s, nn.tnn_cast(s, desk.x, dtype), desk.blocks)  # blocks: three matrices of two rows
+    product = nn.tnn_matmul(s, nn.tnn_cast(s, desk.x, dtype), desk.blocks)  # desk.blocks has three matrices of two rows
     gradient = desk.gradient(nn.tnn_sum(s, product), desk.blocks).reshape(6, 4)
     expected = rounded(nn.tnn_download(s, desk.x).reshape(4, 4), dtype).sum(axis=0)
     np.testing.assert_allclose(gradient, np.tile(expected, (6, 1)), rtol=1e-6)

@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from operation import Operation
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # to import the table of session calls
+sys.path.insert(0, str(TESTS_SUPPORT))  # for the import of the table of session calls
 
 FIRST_SESSION = "first session of a process"
-MOST_FAILURES = 20  # in one mode of one operation; after that, the sweep continues with the next operation
+MOST_FAILURES = 20  # limit for one mode of one operation; then the sweep continues with the next operation
 MODES = ("once", "from then on", "each call")
 NATIVE = Path(__file__).with_name("native")
 

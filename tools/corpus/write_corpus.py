@@ -26,7 +26,7 @@ STORIES_PER_SCHEMA = 25
 SHINGLE = 8  # words
 # Largest share of the shingles of a story that may also occur in another story, relative to the smaller set.
 MOST_SHARED = 0.25
-_ATTEMPTS = 60  # attempts per story; a schema that needs more has too few choices
+_ATTEMPTS = 60  # attempts per story; a schema that needs more attempts has too few choices
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:

@@ -55,8 +55,8 @@ CONDITIONS = [
     Condition("first run in a process"),
     Condition("second run in a process", times=2),
     Condition("addresses not randomised (setarch -R)", prefix=("setarch", platform.machine(), "-R")),
-    # glibc fills a freed block with the byte and a new block with its complement, so a read of uninitialised memory
-    # changes the result.
+    # glibc fills a freed block with the byte of MALLOC_PERTURB_, and a new block with the complement of this byte, so
+    # a read of uninitialised memory changes the result.
     Condition("memory filled with 0x5A, 0xA5 (MALLOC_PERTURB_=90)", {"MALLOC_PERTURB_": "90"}),
     Condition("memory filled with 0x80, 0x7F (MALLOC_PERTURB_=128)", {"MALLOC_PERTURB_": "128"}),
     Condition("one mapping for each block", {"MALLOC_MMAP_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}),

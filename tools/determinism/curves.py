@@ -86,7 +86,8 @@ CURVES = [
 CURVES += [
     replace(curve, name=f"fused_{curve.name}", opts=replace(curve.opts, layout="fused"))
     for curve in CURVES
-    # both layouts have the same initial weights, so one curve tests the random stream; only per_head rounds weights
+    # both layouts have the same initial weights, so one curve is enough to test the random stream; only per_head
+    # rounds weights
     if curve.name != "smoke_xorshift64" and curve.opts.weight_dtype == 0
 ]
 

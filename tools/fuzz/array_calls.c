@@ -183,7 +183,7 @@ void call_tnn_train_step(struct decoder * d) {
     int32_t      * ids  = ints_of(d, n), * targets = ints_of(d, n);
     float        * hp   = floats_of(d, n_hp);
     const int32_t  mode = int32_of(d);
-    const uint8_t  null = byte_of(d); /* a byte of the input that selects which pointers are NULL */
+    const uint8_t  null = byte_of(d); /* selects which pointers are NULL */
     float        * loss = malloc(sizeof(*loss)), * norm = malloc(sizeof(*norm));
     if (!takes_long(d)) {
         end_status(d, tnn_train_step(s, null == 255 ? NULL : &step, ids, targets, ids != NULL && targets != NULL ? n : 0, hp,

@@ -254,7 +254,7 @@ class Round(Arguments):
         pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
         ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-        # without kept gradients, only a variant that pins all nodes would accept accumulate
+        # if gradients are not kept, only a variant that pins all nodes accepts accumulate
         options["accumulate"] &= self.kept
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
@@ -351,7 +351,7 @@ def functions() -> list[Callable[..., Any]]:
     found: list[Callable[..., Any]] = []
     for name in nn.__all__:
         function = getattr(nn, name)
-        if inspect.isfunction(function) and name not in _OTHERS and name == function.__name__:  # not an alias
+        if inspect.isfunction(function) and name not in _OTHERS and name == function.__name__:  # aliases are left out
             parameters = list(inspect.signature(function).parameters.values())
             if parameters and parameters[0].annotation in ("Session", "Tensor"):
                 found.append(function)

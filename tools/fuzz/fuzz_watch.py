@@ -58,7 +58,7 @@ def watch(script: str, arguments: list[str], patience: float) -> Outcome:
 
     If the child needs more than `patience` seconds for a round, it is killed.
     """
-    # AddressSanitizer reserves terabytes of address space, so the memory limit is an option of its own.
+    # AddressSanitizer reserves terabytes of address space, so AddressSanitizer gets the memory limit as its own option.
     asan = os.environ.get("ASAN_OPTIONS")
     child = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", script, "--child", *arguments],

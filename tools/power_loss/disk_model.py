@@ -27,7 +27,7 @@ Tree: TypeAlias = Mapping[str, bytes | None]  # the content of the file at each 
 class Names:
     """A change of names in a folder: each name gets another node, or None if the name is removed."""
 
-    node: int  # the folder
+    node: int  # the number of the folder
     entries: tuple[tuple[str, int | None], ...]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from file_operations import ROOT, Link, Make, Operation, Remove, Rename, Report, Resize, Sync, Write
 
-# -xx: paths and contents in hexadecimal, so that no byte of them can look like something else; -y: the path of each
+# -xx: paths and contents in hexadecimal, so that they cannot contain quotes or commas; -y: the path of each
 # descriptor.
 OPTIONS = ("-f", "--seccomp-bpf", "-qq", "-y", "-xx", "-s", str(1 << 26), "-e", "signal=none")
 # Calls that change files in a way that the model of the disk does not cover. They are refused if they name a path of

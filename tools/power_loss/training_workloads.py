@@ -19,11 +19,11 @@ from toynn.training.events import Event, Saved, Stepped
 from toynn.training.run_log import read_log
 from workload import FaultError
 
-RUN = Path("runs") / "run"  # the parent folder of the run does not exist either
+RUN = Path("runs") / "run"  # neither the run folder nor its parent folder exists
 STOP_STEP = 3
 KEEPS_ALL = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=100))
 KEEPS_NO_BEST = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=1, keep_best=False))
-BACK_STEP = 2  # at this step, the best evaluation is an earlier one than at the end
+BACK_STEP = 2  # at this step, another evaluation is the best than at the end
 
 
 def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
@@ -80,7 +80,7 @@ class Training:
         config = run / CONFIG_FILE
         if config.exists() and config.read_text(encoding="utf-8") != toml_config.to_toml(self.config.explicit()):
             raise FaultError(f"{CONFIG_FILE} is not whole")
-        # the log gets the event of this checkpoint only later
+        # the log gets the event of a checkpoint only after the checkpoint is saved
         went_back = bool(reports) and reports[-1].startswith("goes back")
         _check_log(run, latest, _expected(given, self.config)[0], went_back=went_back)
 

@@ -132,7 +132,7 @@ def prepare(
             files = _given(paths)
         else:
             if not (lines := separators_of(separator, eos)):
-                lines = (separator := "<|toynn-document|>",)  # a line that the documents do not have
+                lines = (separator := "<|toynn-document|>",)  # a line that no document contains
             files = [_written(documents, scratch, lines[0])]
         given = None if tokenizer is None else _given_tokenizer(tokenizer)
         meta = prepare_files(

@@ -124,7 +124,7 @@ class TextModel(Initialised):
             given = [integer(f"ids[{i}]", token, 0, vocab - 1) for i, token in enumerate(ids)]
         except TinyNNError:
             raise
-        except Exception as error:  # not iterable, or what its methods raise
+        except Exception as error:  # ids is not iterable, or one of its methods raises
             raise TinyNNTypeError(f"ids must be a sequence of token ids, got {kind_of(ids)}") from error
         return text_of(self.tokenizer, given)
 

@@ -106,7 +106,7 @@ class _Commands(click.Group):
 
 
 def _in_one_line(error: click.UsageError) -> click.ClickException:
-    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # it is new in click 8.2
+    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # new in click 8.2
     return error if asks_for_help else _Misuse(error)
 
 

@@ -88,7 +88,7 @@ def _of_texts(
         raise click.UsageError("--vocab-size and --tokenizer cannot be combined: the first learns a new tokenizer, "
                                "the second uses an existing one; leave one out")  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are printed as notes
+        warnings.simplefilter("ignore", UserWarning)  # the command prints these warnings as notes
         return prepare(
             texts,
             out,

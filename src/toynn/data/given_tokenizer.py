@@ -16,7 +16,7 @@ from toynn.text.tokenizer_json import added_tokens, ids_needed, parsed_tokenizer
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-_CHECKED_PIECES = 64  # this many pieces of each file are encoded and decoded to check the tokenizer
+_CHECKED_PIECES = 64  # number of pieces of each file that are encoded and decoded to check the tokenizer
 
 
 def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:

@@ -28,8 +28,8 @@ with naming_the_extra():
 # used, because it would run the user's main program again in the child.
 _START = "import sys; file, _, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
 _CHILD = Path(__file__).with_name("bpe_process.py")
-# BpeTrainer allocates the memory for all tokens before it starts: a table with a power of two of entries of 33 bytes,
-# at most 7/8 of them used, and a list with 24 bytes per token.
+# BpeTrainer allocates the memory for all tokens before it starts: a hash table, and a list with 24 bytes per token. An
+# entry of the table has 33 bytes. The number of entries is a power of two, of which at most 7/8 are used.
 _BYTES_PER_TOKEN = 100
 
 
@@ -58,7 +58,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=messages,
-                env={**os.environ, "RUST_BACKTRACE": "0"},  # so that the last line is the message
+                env={**os.environ, "RUST_BACKTRACE": "0"},  # without a backtrace, the last line is the message
             )
         try:
             content = _answer(ours, most, eos, texts)

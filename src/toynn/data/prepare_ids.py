@@ -96,7 +96,7 @@ def dtype_of(vocab: int) -> str:
 
 def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
     """Return the number of ids that the tokenizer needs, and the id of the token eos."""
-    from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer  # it needs the extra toynn[cli]
+    from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer  # this module needs the extra toynn[cli]
 
     try:
         model = parsed_tokenizer(content)

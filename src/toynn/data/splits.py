@@ -12,7 +12,7 @@ from toynn.errors import TinyNNValueError
 from toynn.text.documents import PIECE, Piece
 
 TRAIN, VALIDATION = SPLITS
-_NEAR = 1000  # characters: if a word ends at most this far before the place of a cut, the cut moves there
+_NEAR = 1000  # number of characters: if a word ends at most this far before a cut, the cut moves to the end of the word
 
 
 def divided(texts: Texts, share: float, seed: int) -> tuple[Iterator[Piece], Callable[[Piece], str]]:
@@ -26,7 +26,7 @@ def divided(texts: Texts, share: float, seed: int) -> tuple[Iterator[Piece], Cal
         if share == 0:
             return texts.pieces(size), lambda _: TRAIN
         tail = texts.text_bytes - round(texts.text_bytes * share)
-        tail = min(max(tail, 1), max(texts.text_bytes - 1, 1))  # neither split is empty
+        tail = min(max(tail, 1), max(texts.text_bytes - 1, 1))  # so that neither split is empty
         at_end = _cut_in_two(texts.pieces(size), tail)
         return at_end, lambda piece: VALIDATION if piece.start >= tail or piece.ends_document else TRAIN
     if share == 0:

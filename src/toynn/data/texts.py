@@ -12,7 +12,7 @@ from toynn.errors import TinyNNValueError
 from toynn.storage.text_files import text_parts
 from toynn.text.documents import KNOWN_MARKERS, PIECE, Piece, marker_lines, other_markers, pieces, refuse_other_markers
 
-_JSON_LINES = 5  # if the first lines of a file, up to this number, are JSON, the file is called JSON lines
+_JSON_LINES = 5  # number of first lines of a file; if all are JSON, the file counts as JSON lines
 _LONGEST_JSON = 1 << 20  # characters
 
 

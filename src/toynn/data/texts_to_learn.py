@@ -14,16 +14,16 @@ from toynn.data.texts import Texts
 from toynn.text.documents import PIECE
 from toynn.text.word_borders import BETWEEN_WORDS, parts_of
 
-_TEXT = 1 << 28  # bytes of text that a tokenizer is learned from at most
-_DIFFERENT_WORDS = 1 << 24  # bytes that the different words in it have together at most
-_LONGEST_PART = 1 << 17  # characters that a tokenizer is learned from at once; a multiple of the longest word
-_SAMPLE = 1 << 14  # words that an estimate is made from
+_TEXT = 1 << 28  # largest number of bytes of text that a tokenizer is learned from
+_DIFFERENT_WORDS = 1 << 24  # largest number of bytes of all different words in that text
+_LONGEST_PART = 1 << 17  # largest number of characters in a part of the text; a multiple of the longest word
+_SAMPLE = 1 << 14  # number of words from which an estimate is made
 _HASHES = 1 << 32
-# A word of the tokenizer lies within one of these: letters and digits, other characters, or white space.
+# A word of the tokenizer consists only of letters and digits, only of other characters, or only of white space.
 _WORDS = re.compile(r"[^\W_]+|(?:[^\w\s]|_)+")
 _SPACES = re.compile(r"\s{2,}")
 
-Progress = Callable[[str, int, int], None]  # stage, bytes done, all bytes
+Progress = Callable[[str, int, int], None]  # arguments: stage, bytes done, all bytes
 
 
 def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:

@@ -22,8 +22,8 @@ from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
 from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
 from toynn.tinynn.memory import want_memory
 
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # as llama-gguf-split names the files
-_MOST_PARTS = 999  # each is an open file
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # file names as llama-gguf-split makes them
+_MOST_PARTS = 999  # limit of open files: each part is one
 _CHUNK = 1 << 24  # bytes that are copied at once
 
 
@@ -81,7 +81,7 @@ class GgufModel(Initialised):
         rows = tensor.shape[0]
         at = integer("first", first, 0, rows - 1)
         count = rows - at if n is None else integer("n", n, 1, rows - at)
-        if len(tensor.shape) == 1 and count != rows:  # blocks of numbers go across the elements of a vector
+        if len(tensor.shape) == 1 and count != rows:  # rows of a vector are single numbers, but blocks have several
             return self.read(name)[at : at + count]
         nbytes = tensor.nbytes * count // rows
         stored = np.empty(nbytes, dtype=np.uint8)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-BEGIN = "toynn.bos_token_id"  # if it is not tokenizer.ggml.bos_token_id
-NO_TOKEN = -1  # as the value of BEGIN: the model has no begin token
-NORMALIZES = "toynn.tokenizer.normalizes"  # false: without the normalizer that the pre-tokenizer's name stands for
+BEGIN = "toynn.bos_token_id"  # id of the begin token, if it differs from tokenizer.ggml.bos_token_id
+NO_TOKEN = -1  # value of BEGIN if the model has no begin token
+NORMALIZES = "toynn.tokenizer.normalizes"  # false: the normalizer that belongs to the pre-tokenizer's name is not used
 NORMALIZED = "toynn.tokenizer.normalized"  # ids of added tokens that are looked for in normalized text
 PREFIX = "toynn.tokenizer.prefix"  # where a SentencePiece tokenizer puts a space, if llama.cpp puts it elsewhere
 BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"  # ids around a text, if llama.cpp cannot add them

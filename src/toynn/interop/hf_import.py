@@ -78,7 +78,7 @@ def import_hf(folder: Path) -> TrainedModel:
             f"{stored[head].path}: {head} must equal the embedding, because config.json sets tie_word_embeddings"
         )
     tokenizer, from_model = _tokenizer(folder, shape.vocab)
-    if from_model:  # the class would use other rules than the tokenizer.json that an export writes
+    if from_model:  # tokenizer_class would apply other rules than the tokenizer.json that an export writes
         settings = without_class(settings)
     with naming(folder):
         return TrainedModel(
@@ -150,7 +150,7 @@ def _check(stored: dict[str, StoredTensor], foreign: dict[str, tuple[int, ...]],
         # Some programs store the embedding a second time, as the output matrix.
         expected[HF_OUTPUT] = (shape.vocab, shape.d_model)
     for name, tensor in stored.items():
-        if name.endswith(".rotary_emb.inv_freq"):  # old files contain these values, but toynn computes them itself
+        if name.endswith(".rotary_emb.inv_freq"):  # old files contain these values; toynn computes them
             continue
         if name not in expected:
             raise FileFormatError(f"the tensor {name!r:.80} is not part of any model that toynn supports")

@@ -84,7 +84,8 @@ def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any
     around = tokens_around(tokenizer)
     for key, added, token in (("add_bos_token", around.before, model.bos_id),
                               ("add_eos_token", around.after, model.eos_id)):  # fmt: skip
-        # transformers reads this from tokenizer.json, but the converter of llama.cpp reads it from this file.
+        # transformers reads add_bos_token and add_eos_token from tokenizer.json, but the converter of llama.cpp reads
+        # them from this file.
         if added and added == [token]:
             content[key] = True
     if model.foreign.chat_template:

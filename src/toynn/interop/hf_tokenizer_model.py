@@ -22,8 +22,8 @@ from toynn.interop.sentencepiece_bpe import (
 from toynn.interop.sentencepiece_model import BPE, SentencePieceModel, parsed_model
 from toynn.text.tokenizer_json import parsed_tokenizer
 
-# What SentencePiece removes if remove_extra_whitespaces is set: spaces at both ends, and all but one of several. At the
-# end it also removes the character that stands for a space.
+# If remove_extra_whitespaces is set, SentencePiece removes spaces at both ends, and all but one of consecutive spaces.
+# At the end of a text, it also removes the character that stands for a space.
 _REMOVE_SPACES = [
     {"type": "Replace", "pattern": {"Regex": rf"\A +|[ {SPACE}]+\z"}, "content": ""},
     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},

@@ -90,7 +90,7 @@ PRE_TOKENIZERS = {
     DEFAULT: PreTokenizer(_split(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
 }
 
-# Names of the same rules for other models, with the same begin token.
+# Names for other models whose rules and begin token are those of a pre-tokenizer above.
 _OTHER_NAMES = {
     **dict.fromkeys(("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), "llama-bpe"),
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),

@@ -18,7 +18,7 @@ from toynn.errors import FileFormatError
 UNIGRAM, BPE = 1, 2  # values of trainer_spec.model_type
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 
-# Fields of the whole message, of a piece, and of its two specifications.
+# Numbers of protobuf fields, in this order: of the model, of a piece, of trainer_spec and of normalizer_spec.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _SUFFIX, _BYTE_FALLBACK, _BOS, _EOS = 3, 24, 35, 41, 42

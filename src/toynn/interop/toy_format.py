@@ -17,11 +17,11 @@ from toynn.model.weights import Weight, head_name, weights_by_head_of, weights_o
 
 NATIVE, FORMAT, N_PARAMS = "toy.ggml_native", "toy.checkpoint_format", "toy.n_params_written"
 FORMAT_1 = "toy-from-scratch/v1"
-NAME = "toy-from-scratch"  # of general.name
+NAME = "toy-from-scratch"  # the value of general.name
 _SCALING = "llama.rope.scaling."
 SCALING_KEYS = tuple(
     f"{_SCALING}{name}" for name in ("type", "factor", "original_context_length", "low_freq_factor", "high_freq_factor")
-)  # that only files of toy have together
+)  # only files of toy have all these keys
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:

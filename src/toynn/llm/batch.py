@@ -47,7 +47,7 @@ class TrainingBatch(Initialised):
         self.seq_ids: npt.NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self._hp: npt.NDArray[np.float32] = np.zeros((1, 7), dtype=np.float32)
         self._targets: npt.NDArray[np.int32] | None = None
-        # Made on first use, because it is vocab times as large as the targets.
+        # The labels are made on first use, because they are vocab times as large as the targets.
         self._labels: npt.NDArray[np.float32] | None = None
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:

@@ -121,10 +121,10 @@ class Parameters:
     ) -> None:
         self._s = session
         self._declared = declared
-        self._filled: set[str] = set()  # names of the weights that were declared with their values
+        self._filled: set[str] = set()  # names of the weights whose values were given at declaration
         self._shape = shape
         self._rounded_to = None if weight_dtype == TNN_F32 else weight_dtype
-        self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # by the name of a weight or moment
+        self._sizes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}  # keys: names of weights and moments
         self.by_name: dict[str, Parameter] = {}
         self.tree = WeightsByKey()
         self.tree.layers += [WeightsByKey() for _ in range(shape.n_layers)]
@@ -180,7 +180,7 @@ class Parameters:
                 values = stream.gaussian(n, part.row.std(self._shape, init_scale))
             drawn[name].append(values)
             missing[name] -= n
-            if missing[name] == 0:  # uploaded at once, so that only a few weights are in memory twice
+            if missing[name] == 0:  # uploaded early, so that only a few weights are in memory twice
                 parts = drawn.pop(name)
                 whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 tnn_upload_from_float_array(self._s, self.by_name[name].tensor, whole)

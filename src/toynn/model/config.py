@@ -276,7 +276,7 @@ def _assignable(*names: str) -> Callable[[type[Config]], type[Config]]:
             if type(self) is not kind or name not in names:
                 refuse(self, name, value)
                 return
-            object.__setattr__(self, name, getattr(replace(self, **{name: value}), name))  # it makes all checks
+            object.__setattr__(self, name, getattr(replace(self, **{name: value}), name))  # replace() makes all checks
 
         kind.__setattr__ = assign  # type: ignore[assignment, method-assign]
         return kind

@@ -28,7 +28,7 @@ def resized(model: TrainedModel, vocab: int, tokenizer: bytes | None) -> Trained
     weights = dict(model.weights)
     for name, size in weight_shapes(shape).items():
         values = weights[name]
-        if values.shape != size:  # if its size depends on the vocabulary, the matrix has a row for each token
+        if values.shape != size:  # a matrix whose size depends on the vocabulary has a row for each token
             mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
             weights[name] = np.concatenate([values, np.tile(mean, (vocab - values.shape[0], 1))])
     return dataclasses.replace(model, shape=shape, weights=weights, tokenizer=tokenizer)

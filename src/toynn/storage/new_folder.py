@@ -57,7 +57,7 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
             sync(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in [str(work / file) for file in files]:
-            error.filename = str(path / Path(error.filename).name)  # the user does not know the subfolder
+            error.filename = str(path / Path(error.filename).name)  # without the temporary subfolder
         for place in (*moved, *(work / file for file in files)):
             with contextlib.suppress(OSError):
                 place.unlink()

@@ -38,9 +38,9 @@ def _path(name: str, value: object) -> Path:
     try:
         path = Path(value)  # type: ignore[arg-type]
         is_empty = os.fspath(value) == ""  # type: ignore[call-overload]
-    except Exception as error:  # a TypeError, or what its __fspath__ raises
+    except Exception as error:  # a TypeError, or an error raised by __fspath__ of the value
         raise TinyNNTypeError(f"{name} must be a path, got {kind_of(value)}") from error
-    if is_empty:  # pathlib takes it for the current folder
+    if is_empty:  # pathlib takes an empty path for the current folder
         raise TinyNNValueError(f"{name} must be a path, got an empty text; use '.' for the current folder")
     return path
 

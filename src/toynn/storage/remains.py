@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NEW, OLD = ".tmp", ".old"  # prefixes of a file or folder that is being written, and of a folder that is being replaced
-_TRIES, _PAUSE = 200, 0.01  # attempts to get the lock while another process removes remains, seconds between them
+_TRIES, _PAUSE = 200, 0.01  # while another process holds the lock: number of attempts, seconds between attempts
 
 
 def beside(path: Path, prefix: str) -> Path:
@@ -37,7 +37,7 @@ def writing_beside(path: Path) -> Iterator[None]:
     """
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:  # the block raises the error for a parent folder that does not exist
+    except OSError:  # if the parent folder does not exist, the with block raises the error
         yield
         return
     try:
@@ -74,6 +74,6 @@ def _lock(folder: int, kind: int) -> bool:
     """Lock an open folder and return True, or return False if a lock of another process prevents it."""
     try:
         fcntl.flock(folder, kind | fcntl.LOCK_NB)
-    except OSError:  # also a file system without locks; remains then stay
+    except OSError:  # another process has the lock, or the file system has no locks
         return False
     return True

@@ -15,9 +15,9 @@ from toynn.storage.regular_files import open_regular, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 _READ = 1 << 20  # bytes
-# A file with many NUL bytes is UTF-16 or UTF-32 without a byte-order mark. There must be at least _FEWEST_NULS of them,
-# and at least the share _LEAST_SHARE of all bytes. At least the share _AT_THEIR_PLACE of them must have the same
-# position in their characters.
+# A file with many NUL bytes is UTF-16 or UTF-32 without a byte-order mark. At least _FEWEST_NULS bytes, and at least
+# the share _LEAST_SHARE of all bytes, must be NUL. At least the share _AT_THEIR_PLACE of the NUL bytes must have the
+# same position in their characters.
 _FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
 
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")

@@ -48,7 +48,7 @@ def encoding_rules(content: bytes) -> dict[str, Any]:
         for text, token in added.items()
     }
     model = described["model"]
-    if isinstance(model.get("vocab"), dict):  # an added token may also be in the table of the model, or not
+    if isinstance(model.get("vocab"), dict):  # added tokens need not be in the table of the model
         rules["ids"] = {**model.pop("vocab"), **{text: token["id"] for text, token in added.items()}}
     if model["type"] == "BPE":
         if not model.get("unk_token"):

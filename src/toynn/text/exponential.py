@@ -19,7 +19,7 @@ _BLOCK = 4096  # elements computed at once; the temporary arrays of larger block
 _SMALLEST = -708.0  # for a smaller x, exp(x) is not a normal f64, so 0 is returned
 
 _STEPS_PER_E = float.fromhex("0x1.71547652b82fep+5")  # 32 / ln 2
-# The sum of both is ln 2 / 32. The first has 36 bits, so its product with k (15 bits) is exact.
+# The sum of both numbers is ln 2 / 32. The first number has 36 bits, so its product with k (15 bits) is exact.
 _LOG_STEP, _LOG_STEP_REST = float.fromhex("0x1.62e42fefap-6"), float.fromhex("0x1.cf79abc9e3b3ap-45")
 
 

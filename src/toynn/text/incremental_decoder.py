@@ -18,11 +18,11 @@ from toynn.text.tokenizer_json import text_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_REPLACEMENT = "\ufffd"  # the library decodes an incomplete character to this
+_REPLACEMENT = "\ufffd"  # the text to which the library decodes an incomplete character
 _BYTE_TOKEN = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
-# Local decoders: a token changes the text of its neighbours at most, and more tokens only add text at the end.
+# With a local decoder, a token can change only the text of its neighbours, and further tokens only add text at the end.
 _LOCAL = frozenset({"ByteLevel", "Metaspace", "ByteFallback", "Fuse"})
-_LOOKAHEAD = 4  # other decoders may change the text of this many tokens, as WordPiece does with " do not"
+_LOOKAHEAD = 4  # number of tokens whose text another decoder may still change, as WordPiece does with " do not"
 # With a local decoder, each new token is decoded together with the tokens before it. If there are more than
 # about _LONGEST tokens, all but about the last _OVERLAP are dropped.
 _OVERLAP, _LONGEST = 32, 256

@@ -113,5 +113,5 @@ def _library_errors(what: str) -> Iterator[None]:
             yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # if the library's Rust code panics, this is not an Exception
+    except BaseException as error:  # a panic of the library's Rust code is a BaseException
         raise TinyNNValueError(f"{what}: {' '.join(str(error).split()):.200}") from None

@@ -67,7 +67,8 @@ class _Sequences:
 
     def __init__(self, name: str, most: int, deepest: int) -> None:
         self._name, self._most, self._deepest = name, most, deepest
-        # Counts nested sequences too, so it may be above the number of elements, which `array_of` checks.
+        # This limit also counts nested sequences, so it is larger than `most`. `array_of` checks the number of
+        # elements.
         self._room = 4 * max(most, _FEW)
 
     def without_excess(self, value: object, depth: int = 0) -> object:

@@ -121,7 +121,7 @@ class MappedFile(Initialised):
 
 def _name_of(file: BinaryIO) -> str:
     name: object = getattr(file, "name", None)
-    return name if isinstance(name, str) else "the mapped file"  # a file that was opened by a descriptor has its number
+    return name if isinstance(name, str) else "the mapped file"  # the name can be the number of a descriptor
 
 
 def _state(fd: int) -> tuple[int, int]:

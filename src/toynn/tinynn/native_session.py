@@ -90,7 +90,7 @@ class NativeSession:
         """
         if os.getpid() != self.pid:
             return
-        self.closed = True  # from now on, a thread that holds the lock can make no further call
+        self.closed = True  # from now on, no thread can begin a call, not even the thread that holds the lock
         while not self.lock.acquire(timeout=0.1):
             if not self.busy:
                 return  # a thread holds the lock between two calls: the memory stays allocated until the process ends

@@ -68,7 +68,7 @@ class Session:
             self._native.free()  # the interpreter has closed all sessions already, so a new one would never be closed
             raise SessionError("a daemon thread cannot make a session while the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._native.free)
-        self._finalizer.atexit = False  # because NativeSession.leave frees it
+        self._finalizer.atexit = False  # at exit, NativeSession.leave frees the session
         try:
             status(self, lib.tnn_session_set_n_threads, threads, int(over))
         except BaseException:
@@ -274,7 +274,8 @@ def _called(
                 "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
                 "but other calls must wait until the call returns"
             )
-        # Set before the pointer is read, so that from now on settle() frees a closed session, not close().
+        # busy is set before the pointer is read: if the session is closed from now on, settle() frees it after the
+        # call.
         native.busy = True
         try:
             pointer = native.live()

@@ -56,7 +56,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_regular_to_append(path)
-        sync(path.parent)  # so that the name of a new file is on the disk
+        sync(path.parent)  # stores the name of a new file on the disk
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a killed process has written an incomplete line
@@ -107,8 +107,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     version or is not a regular file; OSError.
     """
     events: list[dict[str, Any]] = []
-    broken: int | None = None  # the number of the first line after the last "started" event that is not an event
-    zeros = False  # whether this line contains zeros
+    broken: int | None = None  # after the last "started" event, the number of the first line that is not an event
+    zeros = False  # whether the line `broken` contains zeros
     path = path_of("path", path)
     if path.is_dir():
         path = path / LOG

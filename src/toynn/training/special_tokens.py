@@ -54,7 +54,8 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     if resumed:
         return kept
     name = kept.foreign.name
-    kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))  # it is a new model
+    # The run makes a new model, so the name of the model that it starts from is dropped.
+    kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))
     renamed = f"exported files will have the name of the run, not the name {name!r:.60} of the model it starts from"
     notes = [renamed] if name else []
     if theirs is None:

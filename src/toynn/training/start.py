@@ -274,7 +274,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
     config = config.explicit(shape)
-    if config.model is not None and config.model.first_difference(shape) is None:  # head_dim may be derived or given
+    # The shapes are equal, but head_dim may be 0 in one and d_model // n_heads in the other.
+    if config.model is not None and config.model.first_difference(shape) is None:
         model = dataclasses.replace(config.model, head_dim=shape.head_dim)
         config = dataclasses.replace(config, model=model)
     for key, (was, now) in differences(own, config).items():

@@ -40,7 +40,7 @@ class TensorBoardView:
             )
         for name in names:
             value = getattr(event, name)
-            if name != "bits_per_byte" or not math.isnan(value):  # NaN: the size of the text is unknown
+            if name != "bits_per_byte" or not math.isnan(value):  # NaN means that the size of the text is unknown
                 self._writer.add_scalar(f"{group}/{name}", value, event.step)
 
     def close(self) -> None:

@@ -162,7 +162,7 @@ def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
     """Return the section [model] with the values of an existing model. Raises ConfigurationError for other values."""
     existing = _table(ModelArgs.of_shape(init.model.shape))
     shape, values = _flat(existing), _flat(given)
-    del shape["init_scale"]  # it does not belong to the shape
+    del shape["init_scale"]  # init_scale is not a part of the shape
     for key, value in values.items():
         if key in shape and shape[key] != value and (key, value) != ("head_dim", 0):
             raise ConfigurationError(

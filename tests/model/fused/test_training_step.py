@@ -86,7 +86,7 @@ def test_clipping_scales_all_gradients_to_the_maximum_norm() -> None:
         start = {name: e.download_weight(name) for name in e.param_names()}
         sgd = np.array(
             [[0.1, 0.0, 0.0, 1e6, 0.0, 1e6, 0.0]], dtype=np.float32
-        )  # the update is w - 0.1 g: m = g, and eps is much larger than the root of v
+        )  # w becomes w - 0.1 g, because m = g and eps is much larger than the root of v
         _, norm = e.train_step(variant.ids(), targets(variant), sgd, reset_moments=True, max_norm=0.25)
         squares = sum(float((e.gradient(name).astype(np.float64) ** 2).sum()) for name in start)
         assert norm is not None

@@ -133,7 +133,7 @@ def test_a_gradient_flows_through_a_mapped_weight(name: str, tmp_path: Path) -> 
     h = x.astype(np.float64) @ p.T.astype(np.float64)
     logits = h @ values.T.astype(np.float64)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    d_logits = (e / e.sum(axis=1, keepdims=True) - labels) / TOKENS  # as ggml: labels are taken for probabilities
+    d_logits = (e / e.sum(axis=1, keepdims=True) - labels) / TOKENS  # like ggml, this takes labels for probabilities
     want = (d_logits @ values).T @ x
     quantized = kind != GGMLQuantizationType.F32  # the 8-bit activations of the forward pass change the logits
     assert np.max(np.abs(gradients[0] - want)) < (0.1 if quantized else 1e-5) * np.max(np.abs(want))

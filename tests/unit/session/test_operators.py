@@ -263,7 +263,7 @@ def delta_rule(q: Array, k: Array, v: Array, g: Array, beta: Array, state: Array
         for h in range(heads):
             m = state[i, h].copy()
             for t in range(tokens):
-                m = m * np.exp(g[i, t, h])  # columns are i
+                m = m * np.exp(g[i, t, h])  # in m, columns belong to the elements of key
                 key, query = k[i, t, h % k.shape[2]], q[i, t, h % q.shape[2]]
                 m = m + np.outer((v[i, t, h] - m @ key) * beta[i, t, h], key)
                 out[i, t, h] = m @ query / np.sqrt(d)

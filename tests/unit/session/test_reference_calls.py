@@ -46,7 +46,7 @@ def test_the_old_names_of_sizes_are_refused(declare: Callable[..., Any]) -> None
 
 def test_a_matrix_declared_with_rows_and_cols_exchanged_refuses_its_values() -> None:
     with Session(n_threads=1) as s:
-        w = nn.tnn_input_2d_f32_persistent(s, 5, 3)  # ne0, ne1 of older versions, for a matrix of 3 rows
+        w = nn.tnn_input_2d_f32_persistent(s, 5, 3)  # older versions took ne0, ne1 for a matrix of 3 rows
         nn.tnn_finalize_weights(s)
         message = r"^data has shape \(3, 5\), but <Tensor '' ne=\[3, 5, 1, 1\]> is a matrix of 5 rows and 3 cols"
         with pytest.raises(TinyNNValueError, match=message):

@@ -135,7 +135,7 @@ def test_wrong_orders_of_the_calls_of_the_second_graph_are_refused(s: Session) -
     with pytest.raises(TinyNNValueError, match=r"out \(.*\) is an input"):
         nn.tnn_realize_b(s, w)
     with pytest.raises(SessionError, match="can be flagged only before"):
-        nn.tnn_set_output(a)  # it has its place
+        nn.tnn_set_output(a)  # a already has memory in the first graph
     late = nn.tnn_scale(s, b, 4.0)
     nn.tnn_set_output(b)
     nn.tnn_realize_b(s, late)

@@ -164,7 +164,7 @@ def test_a_shape_is_read_from_c_once_for_each_graph(monkeypatch: pytest.MonkeyPa
         assert calls == shape
         nn.tnn_reset_for_rebuild(s)
         calls.clear()
-        # the shape is read from C again, because this could be a handle of the dropped graph
+        # the shape is read from C again, because w could be a handle of the dropped graph
         assert w.ne == (3, 2, 1, 1)
         assert calls == shape
 
@@ -213,7 +213,7 @@ def test_a_realize_without_enough_memory_does_not_change_the_tensor() -> None:
         out = parts[0]
         for part in parts[1:]:
             out = nn.tnn_add(s, out, part)
-        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml also flags the tensor behind a view
+        for asked in (out, nn.tnn_view_1d(s, out, 4, 0)):  # ggml also flags the tensor of which a view is made
             with pytest.raises(TinyNNMemoryError, match="tnn_realize: the graph's tensors need"):
                 nn.tnn_realize(s, asked)
             assert [nn.tnn_tensor_flags(t) for t in (out, asked)] == [

@@ -151,7 +151,7 @@ static bool ours(bool * fails) {
     t_inside = true;
     const int n = backtrace(frames, MOST_FRAMES);
     bool mine = false;
-    for (int i = 0; i < n; i++) { /* a return address can be the first byte after the calling function */
+    for (int i = 0; i < n; i++) { /* minus 1: a return address can be the first byte after the calling function */
         const char * at = (const char *) frames[i] - 1;
         if (within(g_target, g_n_target, at)) {
             mine = true;
@@ -208,7 +208,7 @@ API void * realloc(void * old, size_t size) {
         errno = ENOMEM;
         return NULL;
     }
-    died(old); /* before another thread can receive its address */
+    died(old); /* before realloc, because then another thread can receive the address of old */
     void * p = __libc_realloc(old, size);
     if (mine && p != NULL) {
         born(p, size);

@@ -371,7 +371,7 @@ def _training_in(run: Path) -> str | None:
 def _trained(checkpoint: Path) -> bool:
     try:
         return read_checkpoint_meta(checkpoint).training is not None
-    except FileFormatError:  # a damaged checkpoint may have been written by training
+    except FileFormatError:  # training may have written this damaged checkpoint
         return True
 
 

@@ -68,7 +68,8 @@ def tnn_gemm_kernel_at(i: int) -> str | None:
 
 
 def tnn_available_cores() -> int:
-    """Return the number of cores that this process may use, limited by its affinity mask and cgroup quotas: at least 1.
+    """Return the number of cores (at least 1) that this process may use, limited by its affinity mask and cgroup
+    quotas.
     """
     return lib.tnn_available_cores()
 
