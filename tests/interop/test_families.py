@@ -13,8 +13,8 @@ import pytest
 
 from engines import realized
 from interop_models import VOCAB, logits_of, make
-from toynn import AdamW, RopeScaling, TinyNNValueError, labels
-from toynn.interop import export_gguf, export_hf, export_toy, import_hf
+from toynn import AdamW, LlamaSeqEngine, RopeScaling, TinyNNValueError, labels
+from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_hf
 from toynn.interop.families import FAMILIES
 from toynn.llm.layouts import to_fused, to_per_head
 from toynn.model.shape import ARCHITECTURES
@@ -131,6 +131,16 @@ def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
     assert (back.shape.architecture, back.shape.untied) == (architecture, not tied)
     assert np.abs(expected).max() > 5, "the logits are too small for a meaningful comparison"
     np.testing.assert_allclose(logits_of(back, IDS), expected, rtol=0, atol=BOUND)
+
+
+@each_architecture
+def test_a_mapped_file_has_the_logits_of_the_model(architecture: str, tmp_path: Path) -> None:
+    model, ids = make(architecture), IDS[:T_SEQ]
+    export_gguf(model, tmp_path / "m.gguf")
+    with GgufBase(tmp_path / "m.gguf") as base, LlamaSeqEngine() as engine:
+        assert base.shape == model.shape
+        engine.realize_for_mmap(base, base.shape, T_SEQ, base.shape.untied, base.shape.qkv_bias)
+        np.testing.assert_allclose(engine.forward(ids), logits_of(model, ids), rtol=0, atol=BOUND)
 
 
 # ---- what is refused ----

@@ -35,10 +35,10 @@ from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
 pytestmark = pytest.mark.other_programs
 
-F32_BOUND = 5e-4  # allowed difference of logits; the largest measured difference is 1.6e-4
+F32_BOUND = 5e-4  # allowed difference of logits; the largest measured difference is 2.3e-4
 # With f16, bf16 and q8_0 weights llama.cpp also rounds the activations before each product, and random weights magnify
 # the error. The bounds are for the root mean square of the difference, divided by the root mean square of the logits.
-# The largest measured values are 0.0032, 0.026 and 0.094.
+# The largest measured values are 0.0059, 0.049 and 0.15.
 BOUNDS = {"f16": 0.01, "bf16": 0.08, "q8_0": 0.25}
 # longer than the 64 positions of the original context in llama3 scaling
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()

@@ -40,6 +40,9 @@ SYNONYMS = {
     "model.rms_eps": "rms_norm_eps norm_eps layer_norm_eps layer_norm_epsilon",
     "model.untied": "tie_word_embeddings tie_embeddings tied weight_tying",
     "model.qkv_bias": "attention_bias attn_bias bias",
+    "model.architecture": "model_type arch architectures",
+    "model.qk_norm": "use_qk_norm qk_layernorm q_norm k_norm",
+    "model.no_rope_interval": "no_rope_layer_interval no_rope_layers nope_interval",
     "model.init_scale": "initializer_range init_std",
 }
 # The size of the vocabulary is not a key, because it comes from the data.
