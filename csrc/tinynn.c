@@ -143,7 +143,7 @@ static bool set_up_process(void) {
     tnn__arithmetic_end(&callers);
     const struct ggml_tensor nothing = { .op = GGML_OP_NONE };
     size_t                   unused  = 0;
-    /* Makes ggml allocate a list now that its threads would otherwise allocate at their first node. */
+    /* Makes ggml allocate a list now. Otherwise, ggml's threads would allocate the list at their first node. */
     ggml_cpu_extra_work_size(1, &nothing, &unused);
     tnn__reserve_close(&reserve);
     return true;

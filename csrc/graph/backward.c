@@ -201,8 +201,8 @@ int tnn__reset(tnn_session * s, bool moments) {
             zero_moments(node);
         }
         struct ggml_tensor * accumulator = ggml_graph_get_grad_acc(s->gb, node);
-        /* Only the loss has an accumulator here. ggml overwrites the gradients of parameters, so those need no
-         * reset. */
+        /* Only the loss has an accumulator here. ggml overwrites the gradients of parameters, so these gradients need
+         * no reset. */
         if (accumulator != NULL) {
             *(float *) accumulator->data = node->flags & GGML_TENSOR_FLAG_LOSS ? 1.0f : 0.0f;
         }

@@ -11,8 +11,8 @@
 
 #include "ggml-impl.h"
 
-/* The order is that of ggml_build_forward_expand (operands first, left to right), but without its recursion: a chain of a hundred
- * thousand nodes must not overflow the stack. */
+/* The order is that of ggml_build_forward_expand (operands first, left to right), but without recursion: a hundred
+ * thousand nodes, each an operand of the next, must not overflow the stack. */
 int tnn__expand(tnn_session * s, struct ggml_cgraph * graph, struct ggml_tensor * t) {
     struct frame {
         struct ggml_tensor * t;

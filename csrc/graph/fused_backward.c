@@ -1,5 +1,6 @@
 /* graph/fused_backward.c - appends the backward pass of a fused graph, which the shim does itself. From the loss back
- * to the parameters, the row of each node's kernel (kernels/kernel.h) appends the gradients of its operands. */
+ * to the parameters, the backward function of each node's kernel (kernels/kernel.h) appends the gradients of the node's
+ * operands. */
 #include "graph/fused_backward.h"
 
 #include "graph/gradients.h"

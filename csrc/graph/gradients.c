@@ -1,4 +1,5 @@
-/* graph/gradients.c - appends the nodes that compute gradients of a fused graph, and adds up those of one tensor. */
+/* graph/gradients.c - appends the nodes that compute gradients of a fused graph, and adds up the gradients of each
+ * tensor. */
 #include "graph/gradients.h"
 
 #include <string.h>

@@ -29,8 +29,8 @@ static int reserve_work(tnn_session * s, size_t size) {
     return TNN_OK;
 }
 
-/* Upper bounds of the bytes that ggml allocates for a pool, and for each of its workers (half of it is a mask of
- * cores). */
+/* Upper bounds of the bytes that ggml allocates for a pool, and for each worker of the pool (half of these bytes are a
+ * mask of cores). */
 #define POOL_SIZE   4096
 #define WORKER_SIZE 2048
 
@@ -59,8 +59,8 @@ static int pool_ready(tnn_session * s) {
                                                                  "threads", (int) s->n_threads);
 }
 
-/* ggml splits FLASH_ATTN_EXT between the threads (for a single query, it splits the keys), so its bits depend on the
- * number of threads. The bits of ggml's reference kernel do not, so that kernel is used. */
+/* ggml splits FLASH_ATTN_EXT between the threads (for a single query, it splits the keys), so the bits of the result
+ * depend on the number of threads. ggml's reference kernel is used, because its bits do not depend on this number. */
 static bool needs_reference_kernels(const struct ggml_cgraph * graph) {
     for (int i = 0; i < graph->n_nodes; i++) {
         if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) {

@@ -1,8 +1,8 @@
 /* graph/schedule.c - decides when each weight is updated.
  *
  * A weight is updated as soon as no later node reads it. Then the memory of its gradient is free for the next gradient,
- * so a training step needs the memory of one gradient instead of all. No bit changes, because each optimizer step reads
- * the same gradient and writes only w, m and v. */
+ * so a training step needs the memory of one gradient instead of all gradients. No bit of a result changes, because
+ * each optimizer step reads the same gradient and writes only w, m and v. */
 #include "graph/schedule.h"
 
 #include "graph/nodes.h"

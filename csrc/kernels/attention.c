@@ -161,8 +161,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
 }
 
 /* Computes the attention of the last tokens of one sequence. The cache has the rotated keys and the values of the
- * earlier tokens. The keys and values of the last tokens are first written to it. A row of the cache has the keys of
- * the KV heads, then their values. Operands: qkv, RoPE table, cache, number of earlier tokens. */
+ * earlier tokens. First, the keys and values of the last tokens are written to the cache. A row of the cache has the
+ * keys of the KV heads, then their values. Operands: qkv, RoPE table, cache, number of earlier tokens. */
 static void run_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct shape   h = shape_of(k->params);
     const struct buffers b = lay_out(scratch, h.t_seq, h.d, NULL);

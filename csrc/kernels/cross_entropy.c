@@ -1,7 +1,7 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
- * The result equals, within rounding, that of CROSS_ENTROPY_LOSS on one-hot labels, but a label is one number instead
- * of a row. The parameter of a node is the ignored id.
+ * Within rounding, the result is that of CROSS_ENTROPY_LOSS on one-hot labels, but a target is one number instead of a
+ * row of labels. The parameter of a node is the ignored id.
  */
 #include "graph/gradients.h"
 #include "kernels/kernel.h"

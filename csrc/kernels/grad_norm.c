@@ -66,8 +66,8 @@ static const struct tnn_kernel_type GRAD_SQUARES = {
     .name = "GRAD_SQUARES", .run = run_squares, .order_only = TNN_OPERAND(1), .for_optimizer = true, .state_size = sizeof(struct squares),
 };
 
-/* The norm reads the states of all GRAD_SQUARES nodes. Its operand 0 is the last of them, and operand 1 of each is the
- * previous one. */
+/* The norm reads the states of all GRAD_SQUARES nodes. Operand 0 of the norm is the last GRAD_SQUARES node. Operand 1
+ * of each GRAD_SQUARES node is the previous one. */
 static const struct ggml_tensor * other_squares(const struct ggml_tensor * node, const struct ggml_tensor * previous) {
     return previous == NULL ? node->src[0]->src[1] : previous->src[1];
 }

@@ -15,7 +15,7 @@
 struct tnn_gradients; /* graph/gradients.h */
 struct tnn_kernel;
 
-/* How a kernel that computes a gradient adds it to an earlier part of the same gradient. */
+/* How a kernel that computes a part of a gradient adds this part to the earlier part. */
 enum tnn_gradient_sum {
     TNN_SUM_BY_NODE, /* the kernel does not add; a node of ggml adds the two parts */
     TNN_SUM_OPERAND, /* the kernel adds its last operand, the earlier part (k->has_add) */
@@ -71,7 +71,7 @@ struct tnn_kernel {
     bool          has_add;                 /* TNN_SUM_OPERAND: the last operand is added to the result */
     /* TNN_SUM_IN_PLACE: operand 0 is the earlier part, and the other operands follow it. */
     bool          continues;
-    /* The tensor whose gradient it computes, if type->sum is TNN_SUM_IN_PLACE. */
+    /* The tensor whose gradient the kernel computes, if type->sum is TNN_SUM_IN_PLACE. */
     const struct ggml_tensor * gradient_of;
     struct ggml_tensor ** members;         /* for the last node of a group: the nodes of the group, which run with it */
     int           n_members;

@@ -1,4 +1,4 @@
-/* kernels/rope.c - rotary position embedding: computes the table of angles, and rotates rows by it. */
+/* kernels/rope.c - rotary position embedding: computes the table of rotations, and rotates rows. */
 #include "kernels/rope.h"
 
 #include "kernels/kernel.h"

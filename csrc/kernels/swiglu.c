@@ -10,7 +10,7 @@ static v8f sigmoid(v8f x) {
     return one / (one + v8_exp(-x));
 }
 
-/* Computes y = silu(gate) * up. Operand: [2 d_ff, rows], each row a gate and then an up. */
+/* Computes y = silu(gate) * up. Operand: [2 d_ff, rows], each row holds its gate, then its up. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) k;
     (void) scratch;

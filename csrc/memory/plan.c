@@ -1,9 +1,9 @@
 /* memory/plan.c - gives each tensor of a graph its place in one buffer.
  *
  * The shim plans the memory itself instead of using ggml's graph allocator, for three reasons. ggml's allocator aborts
- * if a graph leaves more than 256 holes. It gives the memory of an input to later nodes, so a caller that skips an
- * upload would compute with wrong values. And the shim must know the size before it allocates memory, so that it can
- * refuse a size that is too large.
+ * if a graph leaves more than 256 holes. ggml's allocator gives the memory of an input to later nodes, so a caller
+ * that skips an upload would compute with wrong values. And the shim must know the size before it allocates memory, so
+ * that it can refuse a size that is too large.
  *
  * Inputs (ids, labels, hyper-parameters, the gradient of the loss) keep their place for the whole graph. A node's place
  * is free again after the last node that reads it, unless the node is an output. An element-wise node takes over the

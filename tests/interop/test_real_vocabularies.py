@@ -96,7 +96,7 @@ def joined(word: bytes, ranks: dict[bytes, int]) -> list[int]:
 
 def test_tekken_has_the_ids_of_its_ranks_and_of_llama_cpp(files: Path, tmp_path: Path) -> None:
     """The first tokens by rank are a vocabulary themselves."""
-    regex = importlib.import_module("regex")  # an independent engine for the pattern; transformers requires it
+    regex = importlib.import_module("regex")  # another engine for the pattern; installed with transformers
     described = json.loads((files / "tekken_240911.json").read_text())
     pattern = regex.compile(described["config"]["pattern"])
     ranks = {base64.b64decode(token["token_bytes"]): token["rank"] for token in described["vocab"][:20000]}

@@ -230,7 +230,8 @@ class Round(Arguments):
         attempt(nn.tnn_realize_b, s, self.tensors[-1])
         turns = [(nn.tnn_switch_b, nn.tnn_compute_b), (nn.tnn_switch_a, nn.tnn_compute)]
         for switch, compute in turns * pick.choice([1, 2]):
-            profiled = attempt(switch, s) is None and self.variant.profiled  # else it could compute the other graph
+            # If the switch fails, tnn_compute_profiled could compute the other graph.
+            profiled = attempt(switch, s) is None and self.variant.profiled
             self.feed()
             done = attempt(nn.tnn_compute_profiled if profiled else compute, s)
             self.computed += not isinstance(done, TinyNNError)

@@ -140,7 +140,7 @@ def _trees(disk: Disk, counts: Counts, limits: Limits, draws: random.Random) -> 
         choices: Iterable[Sequence[Sequence[Change]]] = itertools.product(*map(_subsets, axes))
     else:
         choices = _combinations(axes, limits, draws)
-    # keys: a change that names the file, and the changes of its content that are chosen; values: the content
+    # keys: the first change of a file, which identifies the file, and the chosen changes; values: the content
     known: dict[tuple[Change, ...], bytes] = {}
     for names_chosen, *chosen in choices:
         contents: dict[int, bytes] = {}

@@ -54,7 +54,7 @@ def _limit(texts: Texts) -> int:
     limits = [_TEXT]
     while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:
         limits.append(limits[-1] // 2)
-    if len(limits) == 1:  # the words of a text cannot be longer than it
+    if len(limits) == 1:  # all words of a text cannot have more bytes than the text
         return limits[0]
     spreads = [_Spread(texts.text_bytes, limit) for limit in limits[:-1]]
     estimates = [DifferentWords() for _ in spreads]
@@ -95,7 +95,7 @@ class DifferentWords:
     """
 
     def __init__(self) -> None:
-        self._sample: dict[int, int] = {}  # the bytes of a word by its hash
+        self._sample: dict[int, int] = {}  # hash of a word: number of its bytes
         self._below = _HASHES
 
     def add(self, words: set[bytes]) -> None:

@@ -244,7 +244,7 @@ def _scaling(content: dict[str, Any], where: str, rules: dict[str, Any]) -> Rope
     numbers = [rules[key] for key in _REQUIRED[kind]]
     if kind == "linear":
         return RopeScaling.linear(*numbers)
-    outer = content.get(_ORIGINAL)  # transformers prefers it to the key of the rules
+    outer = content.get(_ORIGINAL)  # transformers prefers this key to the same key in the rules
     if outer is not None and outer != rules[_ORIGINAL]:
         raise FileFormatError(f"{_ORIGINAL} is {_shown(outer)}, but {where}.{_ORIGINAL} is {_shown(rules[_ORIGINAL])}")
     return RopeScaling.llama3_hf(*numbers) if kind == "llama3" else _yarn(where, rules, numbers)

@@ -14,8 +14,8 @@ from toynn.errors import FileFormatError, TinyNNValueError
 LONGEST_PIECE = 256  # number of characters; real pieces have at most about a hundred
 _MOST_MERGES = 16  # merges per token; real vocabularies have about two
 _ALWAYS_ALLOWED = 1 << 16  # merges
-_LONGEST_RUN = 32  # characters of a run of one character that has the score of another run
-_MOST_GROUPS = 8  # groups of runs with one score; real vocabularies have one, for spaces
+_LONGEST_RUN = 32  # characters of a run (one repeated character) that has the score of another run
+_MOST_GROUPS = 8  # groups of runs with equal scores; real vocabularies have one group, for spaces
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:

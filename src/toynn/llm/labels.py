@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 IGNORE_ID = -1  # the target of a position that does not count for the loss
-BYTES_OF_ID = 32  # bytes of memory for one id while its target is made, at most: three int64 arrays and their checks
+BYTES_OF_ID = 32  # largest memory per id in bytes while targets are made: three int64 arrays and their checks
 
 
 def targets(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.int32]:

@@ -11,7 +11,7 @@ from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
 
-# The architectures, each with the variants that all its models have. Other variants are free.
+# The architectures, each with the fields of a shape that have the same value in all its models.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {"qk_norm": False, "no_rope_interval": 0},
     "qwen2": {"qkv_bias": True, "qk_norm": False, "no_rope_interval": 0},

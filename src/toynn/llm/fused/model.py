@@ -54,7 +54,7 @@ def llama(
 ) -> Tensor:  # fmt: skip
     """Return the logits (n, vocab) of token ids i32 (n,). last: the rows that get logits, i32; None: all rows."""
     table = g.rope_table(rope)  # (n, d_head)
-    still = g.rope_table(rope.still()) if shape.no_rope_interval else table  # (n, d_head), of layers without RoPE
+    still = g.rope_table(rope.still()) if shape.no_rope_interval else table  # (n, d_head), for layers without RoPE
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:
         x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
