@@ -118,9 +118,11 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
 
 /* ------------------------------------------------------------------ weights */
 
-/* Returns the alignment in bytes that the type needs: that of one number, or of one block of a quantized type. */
+/* Returns an alignment in bytes that is enough for the type: a block consists of fields of 1, 2 or 4 bytes, and its size
+   is a multiple of the size of its largest field. */
 static int64_t alignment(enum ggml_type type) {
-    return type == GGML_TYPE_F32 ? 4 : ggml_type_size(type) % 2 == 0 ? 2 : 1;
+    const size_t size = ggml_type_size(type);
+    return size % 4 == 0 ? 4 : size % 2 == 0 ? 2 : 1;
 }
 
 char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, size_t nbytes) {

@@ -41,6 +41,11 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     block, n = tnn_type_block_size(kind), math.prod(sizes)
     if min(sizes, default=0) < 1 or sizes[-1] % block or data.size != n // block * tnn_type_block_nbytes(kind):
         raise TinyNNValueError(f"data has {data.size} bytes, which are not the numbers of shape {sizes} in {name}")
+    if data.ctypes.data % 4 != 0:
+        # A block has fields of up to 4 bytes, which C may read only at an aligned address.
+        aligned = new_array("data", data.size, np.uint8, f"{data.size} bytes at an aligned address")
+        aligned[:] = data
+        data = aligned
     result = new_array("data", n, np.float32, f"{n} numbers as f32")
     out = ffi.from_buffer("float[]", result, require_writable=True)
     code = lib.tnn_dequantize(kind, ffi.from_buffer("uint8_t[]", data), data.size, out, n)

@@ -230,6 +230,7 @@ REFUSED: dict[str, tuple[Callable[[Session], Any], type[TinyNNError], str]] = {
     "a negative offset": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 1, 0, -4), TinyNNValueError, "at least 0"),
     "an f32 between": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 1, 0, 2), TinyNNValueError, "multiple of 4"),
     "a q4_0 between": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 32, 2, 3), TinyNNValueError, "multiple of 2"),
+    "a q4_1 between": (lambda s: nn.tnn_input_1d_persistent_mmap(s, 32, 3, 2), TinyNNValueError, "multiple of 4"),
     "a part of a block": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 1, 48, 2, 0), TinyNNValueError, "block size"),
     "no rows": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 0, 32, 2, 0), TinyNNValueError, "rows = 0"),
     "too many rows": (lambda s: nn.tnn_input_2d_persistent_mmap(s, 2**40, 32, 2, 0), TinyNNValueError, "2\\^31"),
