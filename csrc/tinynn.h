@@ -89,9 +89,9 @@ TNN_API tnn_session * tnn_session_new(int32_t kind);
 /* Return a new session on the device with that number; the CPU has only device 0. Fails as tnn_session_new does. */
 TNN_API tnn_session * tnn_session_new_on(int32_t kind, int32_t device);
 TNN_API void tnn_session_free(tnn_session * s); /* Free everything that the session owns. NULL is allowed. */
-/* Return the message of the last call on s if it failed, else "". It is valid until the next call. */
+/* Return the message of the last call on s if the call failed, else "". The message is valid until the next call. */
 TNN_API const char * tnn_last_error(const tnn_session * s);
-/* Return the error code of the last call on s, TNN_OK if it succeeded. */
+/* Return the error code of the last call on s, TNN_OK if the call succeeded. */
 TNN_API int tnn_last_error_code(const tnn_session * s);
 /* Set the number of nodes that a graph may have, forward and backward together: 16384 by default, at most 2^21.
  * TNN_E_STATE: tensors of a graph exist. Set the capacity before the first tensor of a graph, or right after
@@ -123,7 +123,7 @@ TNN_API tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t rows, in
 TNN_API tnn_tensor tnn_input_3d_f32_persistent(tnn_session * s, int64_t ne2, int64_t rows, int64_t cols);
 /* Declare a weight of ne3 times ne2 row-major (rows, cols) matrices: its shape is [cols, rows, ne2, ne3]. */
 TNN_API tnn_tensor tnn_input_4d_f32_persistent(tnn_session * s, int64_t ne3, int64_t ne2, int64_t rows, int64_t cols);
-/* Declare ids that outlive the graph, i32 [n]. */
+/* Declare a persistent tensor of ids, i32 [n]. */
 TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t n);
 /* Declare a weight of dtype TNN_F32, TNN_F16 or TNN_BF16, a row-major (rows, cols) matrix: its shape is [cols, rows].
  * TNN_E_TYPE: another dtype. */
@@ -136,9 +136,9 @@ TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
  * TNN_E_TYPE: an unknown dtype.
  * TNN_E_VALUE: n is not a positive multiple of the dtype's block, or above 2^31 - 1. */
 TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
-/* Attach a file whose pages the mmap calls below use as weights. Several files can be attached; those calls use the last
- * one. Attaching a file again makes it the last one. The mapping must stay until the session is freed. If the file is
- * changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the process survives.
+/* Attach a file whose pages the mmap calls below use as weights. Several files can be attached; those calls use the
+ * file that was attached last. A file can be attached again. The mapping must stay until the session is freed. If the
+ * file is changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the process survives.
  * TNN_E_FILE: the file is shorter than size, or was changed.
  * TNN_E_STATE: the weights are finalized already, or too many files are attached. */
 TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
@@ -149,7 +149,7 @@ TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
 /* Declare a weight [n] that is mapped from the attached file. Nothing can write it. dtype is ggml's number of the type:
  * F32, F16, BF16, or a quantized type that ggml multiplies.
  * TNN_E_TYPE: another dtype.
- * TNN_E_VALUE: the tensor ends beyond the file, the offset is not aligned, or a row has a fraction of a block.
+ * TNN_E_VALUE: the tensor ends beyond the file, the offset is not aligned, or a row is not a whole number of blocks.
  * TNN_E_STATE: no file is attached. */
 TNN_API tnn_tensor tnn_input_1d_persistent_mmap(tnn_session * s,
     int64_t n,       /* number of elements */
@@ -249,12 +249,12 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     int32_t       n_dims,       /* the number of the d dimensions that are rotated */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
-    float         ext_factor,   /* above 0: YaRN */
+    float         ext_factor,   /* above 0: use YaRN */
     float         attn_factor,  /* factor of the cosines and sines */
-    float         beta_fast,    /* of YaRN */
-    float         beta_slow,    /* of YaRN */
-    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
-    int32_t       mode,         /* default 2: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours */
+    float         beta_fast,    /* YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency */
+    float         beta_slow,    /* YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale */
+    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
+    int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
@@ -268,8 +268,8 @@ TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a view of a whose dimension axis_i is a's dimension i. Most operators need a contiguous tensor: use
  * tnn_cont_2d. */
 TNN_API tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axis1, int32_t axis2, int32_t axis3);
-/* Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on. A row of b begins nb1 bytes
- * after the row before it. */
+/* Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on. In the copy, each row of b
+ * begins nb1 bytes after the row before. */
 TNN_API tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, int64_t offset);
 /* Return the transpose of a [m, n] as a contiguous tensor [n, m]. */
 TNN_API tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a);
@@ -300,9 +300,10 @@ TNN_API tnn_tensor tnn_opt_step_adamw(tnn_session * s,
     tnn_tensor    m,    /* first moment */
     tnn_tensor    v,    /* second moment */
     tnn_tensor    hp);  /* [7]: learning rate, beta1, beta2, eps, weight decay, factor of m, factor of v */
-/* Append one SGD step on the parameter w, in place. hp [2]: learning rate, weight decay. */
+/* Append one SGD step on the parameter w, in place. hp [2] holds the learning rate and the weight decay. */
 TNN_API tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor hp);
-/* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids: an input, all different. */
+/* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids must be an input without equal
+ * ids. */
 TNN_API tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids);
 /* Return the attention of queries over keys and values, [dv, h, T]. ggml has no derivative for it. */
 TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
@@ -314,7 +315,7 @@ TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
     float         max_bias,       /* above 0: use ALiBi */
     float         logit_softcap); /* above 0: scores x become logit_softcap * tanh(x / logit_softcap) */
 
-/* ---- experts ---- Sorting and routing, for mixtures of experts. Errors are those of the operators. */
+/* ---- experts ---- Sorting and routing, for mixtures of experts. Errors are as in the group "operators". */
 /* Return the order of the elements of each row, i32 in the shape of a: order 0 is ascending, 1 is descending. Equal
  * elements keep their order, and NaN comes last. */
 TNN_API tnn_tensor tnn_argsort(tnn_session * s, tnn_tensor a, int32_t order);
@@ -322,7 +323,7 @@ TNN_API tnn_tensor tnn_argsort(tnn_session * s, tnn_tensor a, int32_t order);
 TNN_API tnn_tensor tnn_top_k(tnn_session * s, tnn_tensor a, int32_t k);
 /* Return the products of b with the matrices that ids select: [m, n_used, T]. This operator has no derivative. */
 TNN_API tnn_tensor tnn_mul_mat_id(tnn_session * s,
-    tnn_tensor    matrices, /* [k, m, n_experts], of the dtypes of tnn_matmul's a */
+    tnn_tensor    matrices, /* [k, m, n_experts], with a dtype that tnn_matmul accepts for a */
     tnn_tensor    b,        /* [k, n_used or a divisor of it, T] */
     tnn_tensor    ids);     /* i32 [n_used, T]: an input, or a result of tnn_argsort or tnn_top_k */
 /* Return the sums of each row (i, t) of a and row ids[i, t] of b. This operator has no derivative. */
@@ -331,7 +332,7 @@ TNN_API tnn_tensor tnn_add_id(tnn_session * s,
     tnn_tensor    b,    /* [d, n_experts] */
     tnn_tensor    ids); /* i32 [n_used, T], as for tnn_mul_mat_id */
 
-/* ---- convolution ---- Convolutions, with strides, paddings and dilations. Errors are those of the operators. */
+/* ---- convolution ---- Convolutions, with strides, paddings and dilations. Errors are as in the group "operators". */
 /* Return the patches of x that a kernel reads, as rows: [kw kh channels, out_w, out_h, N], or [kw channels, out_w, N] in
  * one dimension. Only the shape of the kernel is used. */
 TNN_API tnn_tensor tnn_im2col(tnn_session * s,
@@ -363,7 +364,8 @@ TNN_API tnn_tensor tnn_conv_2d(tnn_session * s,
     int32_t       d0,     /* dilation along w */
     int32_t       d1);    /* dilation along h */
 
-/* ---- recurrence ---- The operators of state-space models. None has a derivative. Errors are those of the operators. */
+/* ---- recurrence ---- The operators of state-space models. These operators have no derivatives. Errors are as in the
+ * group "operators". */
 /* Return the causal convolution of each channel with its own kernel: [d_inner, T, n_seqs]. */
 TNN_API tnn_tensor tnn_ssm_conv(tnn_session * s,
     tnn_tensor    x,       /* [d_conv - 1 + T, d_inner, n_seqs] */
@@ -377,8 +379,9 @@ TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
     tnn_tensor    a,     /* [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2) */
     tnn_tensor    b,     /* [d_state, n_groups, T, n_seqs] */
     tnn_tensor    c,     /* in the shape of b */
-    tnn_tensor    ids);  /* i32 [n_seqs], an input: the initial state of each sequence */
-/* Return the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new states. */
+    tnn_tensor    ids);  /* i32 [n_seqs], an input: for each sequence, the number of its initial state */
+/* Return the result of the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new
+ * states. */
 TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
     tnn_tensor    q,      /* [d, n_heads or a divisor of it, T, n_seqs or a divisor of it] */
     tnn_tensor    k,      /* like q; its heads and sequences may differ from those of q */
@@ -388,8 +391,8 @@ TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
     tnn_tensor    state); /* [d, d, n_heads, n_seqs], each matrix transposed */
 
 /* ---- derivatives ----
- * The backward passes of some operators, as ggml's own differentiation uses them. None has a derivative of its own.
- * Errors are those of the operators. */
+ * The backward passes of some operators, as ggml's own differentiation uses them. These operators have no derivatives
+ * of their own. Errors are as in the group "operators". */
 /* Return the gradient of x from dy, the gradient of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
 TNN_API tnn_tensor tnn_rms_norm_back(tnn_session * s, tnn_tensor dy, tnn_tensor x, float eps);
 /* Return the gradient of a from dy, the gradient of y = softmax(a). */
@@ -403,12 +406,12 @@ TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     int32_t       n_dims,       /* the number of the d dimensions that are rotated */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
-    float         ext_factor,   /* above 0: YaRN */
+    float         ext_factor,   /* above 0: use YaRN */
     float         attn_factor,  /* factor of the cosines and sines */
-    float         beta_fast,    /* of YaRN */
-    float         beta_slow,    /* of YaRN */
-    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divide the frequencies */
-    int32_t       mode,         /* default 2: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours */
+    float         beta_fast,    /* YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency */
+    float         beta_slow,    /* YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale */
+    tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
+    int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the gradient of table [d, rows] from dy [d, n], the gradient of tnn_get_rows(table, ids). Only the shape of
  * table is used. */
@@ -419,9 +422,9 @@ TNN_API tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor 
  *
  * Each element of a matrix product is a sum of fused multiply-adds along k in a fixed order, so a row of a result has
  * the same bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
- * tnn_fused_cross_entropy. Between its parameters and the loss, only these operators, tnn_get_rows, and tnn_add of
- * equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the
- * operators. */
+ * tnn_fused_cross_entropy. Between the parameters and the loss, only the fused operators, tnn_get_rows, and tnn_add of
+ * equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as in the group
+ * "operators". */
 /* Return the products x W_i^T + b_i of one to three weights, side by side, plus the tensor add: [sum of m_i, rows]. */
 TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         x,       /* [k, rows] */
@@ -439,7 +442,7 @@ TNN_API tnn_tensor tnn_fused_head_norm(tnn_session * s,
     int32_t       n_heads, /* query heads */
     int32_t       n_kv,    /* key heads, and value heads */
     float         eps);    /* added to the mean of the squares */
-/* Return the table of rotations for tnn_fused_attention: [d_head, rows], each row d_head/2 cosines, then d_head/2
+/* Return the table of rotations for tnn_fused_attention: [d_head, rows]. Each row holds d_head/2 cosines, then d_head/2
  * sines. An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */
 TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     tnn_tensor    positions,    /* i32 [rows] */
@@ -469,12 +472,12 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
 /* Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1]. The shapes are
- * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The rows' losses are added in f64, in their
- * order. Each compute checks the targets (TNN_E_VALUE): each is a token or ignore_id, and at least one is a token. */
+ * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The losses are added in f64, in the order of
+ * the rows. Computing raises TNN_E_VALUE unless each target is a token or ignore_id, and at least one is a token. */
 TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id);
 /* Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2]. Make this
- * call after tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, 1/n for
- * n accumulated steps. */
+ * call after tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, for
+ * example 1/n for n accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
 /* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. If the norm is not finite, w, m
  * and v stay unchanged. */
@@ -510,7 +513,7 @@ TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
 /* Add a node that out does not depend on to the forward graph, for example a tnn_cpy into a weight. Make this call
  * before tnn_realize, once for each such node. These nodes are computed first, in the order of the calls. */
 TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
-/* Run the forward graph. If it raises, nothing was computed.
+/* Run the forward graph. If the call raises an error, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
  * TNN_E_VALUE: an id is out of range. */
 TNN_API int tnn_compute(tnn_session * s);
@@ -522,10 +525,10 @@ TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
  * does nothing. */
 TNN_API int tnn_switch_a(tnn_session * s);
 TNN_API int tnn_switch_b(tnn_session * s); /* Give the memory to the second forward graph, as tnn_switch_a does. */
-TNN_API int tnn_compute_b(tnn_session * s); /* Run the second forward graph. Fails as tnn_compute does. */
+TNN_API int tnn_compute_b(tnn_session * s); /* Run the second forward graph. Raises the errors of tnn_compute. */
 
 /* ---- train ---- Build, allocate and run a graph with its backward pass and its optimizer. */
-/* Expand the forward graph of the loss without allocating it. */
+/* Build the forward graph of the loss without allocating it. */
 TNN_API int tnn_build_forward_only(tnn_session * s, tnn_tensor loss);
 /* Build the training graph ("graph b"): a copy of the forward graph with gradients. First check that every node between
  * a parameter and the loss has a derivative, and that the graph fits the capacity. */
@@ -541,7 +544,8 @@ TNN_API int tnn_realize_backward(tnn_session * s); /* Allocate the training grap
 TNN_API int tnn_graph_reset(tnn_session * s);
 /* Set the gradient of the loss to 1 and all other gradients to 0; leave the moments as they are. */
 TNN_API int tnn_graph_reset_grads_only(tnn_session * s);
-/* Run forward, backward and optimizer in one compute. Reset the graph before each call. Raises as tnn_compute does. */
+/* Run forward, backward and optimizer in one compute. Reset the graph before each call. Raises the errors of
+ * tnn_compute. */
 TNN_API int tnn_compute_backward(tnn_session * s);
 /* The tensors of a training step: ids and targets, i32 [n]; hp [n_hp]; the loss; and the norm, or 0. */
 typedef struct tnn_step {

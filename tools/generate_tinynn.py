@@ -257,7 +257,7 @@ def package(names: dict[str, list[str]]) -> str:
     listed = "\n".join(f'    "{name}",' for name in every)
     imports = "\n".join(imported((where, name) for name in found) for where, found in sorted(names.items()) if found)
     return f'''{MARK}
-"""TinyNN: the session API, with a function for each call of csrc/tinynn.h, named as there.
+"""TinyNN: the session API. It has a function for each call of csrc/tinynn.h, with the same name.
 
 Only this package uses cffi. Errors are exceptions that name the argument; a `Session` owns native memory and frees it;
 a `Tensor` is a checked handle. The modules in calls/ are generated, one for each group of the header.

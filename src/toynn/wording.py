@@ -1,4 +1,4 @@
-"""How messages name an argument: as in a Python call, or as on the command line."""
+"""Choose how messages name an argument: as a Python argument, or as an option of the command line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Models of the llama family: engines and recipes for two layouts of the weights, `per_head` and `fused`.
 
-The modules archs, blocks and primitives have the names of the reference's layers. They use the code of the per_head
+The modules archs, blocks and primitives have the names of the reference's modules. They use the code of the per_head
 layout.
 """

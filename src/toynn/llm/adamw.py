@@ -48,7 +48,7 @@ class AdamW(Initialised):
     def hp(self, step: int) -> npt.NDArray[np.float32]:
         """Return [[lr, beta1, beta2, eps, weight_decay, s5, s6]] for this step: float32 (1, 7).
 
-        step: counted from 1. Without bias correction it has no effect and may be 0, as in the reference.
+        step: counted from 1. Without bias correction, step has no effect and may be 0, as in the reference.
         """
         self._check_each()
         step = integer("step", step, int(self.bias_correct), INT31_MAX)

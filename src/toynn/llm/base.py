@@ -32,7 +32,7 @@ class StoredWeights(ABC):
 
     @abstractmethod
     def values(self, weight: Weight) -> FloatArray:
-        """Return a weight, or one head of it, as f32 of its size, with its rows in the order of the base."""
+        """Return a weight, or one head of it, as float32 in its shape, with its rows in the order of the base."""
 
 
 class Base(Initialised, ABC):
@@ -45,7 +45,7 @@ class Base(Initialised, ABC):
 
     @abstractmethod
     def values(self, weight: Weight) -> FloatArray:
-        """Return a weight, or one head of it, as f32 of its size. The rows of q and k are in toynn's order."""
+        """Return a weight, or one head of it, as float32 in its shape. The rows of q and k are in toynn's order."""
 
     @abstractmethod
     def stored(self, copy: bool) -> StoredWeights | None:

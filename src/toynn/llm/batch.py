@@ -55,7 +55,7 @@ class TrainingBatch(Initialised):
         self._fill(seq_ids, m_hp, None)
 
     def fill_fixed_target(self, seq_ids: npt.ArrayLike, target_id: int) -> None:
-        """Set the ids, and labels whose target is target_id at every position. hp stays."""
+        """Set the ids, and labels whose target is target_id at every position. hp does not change."""
         self._fill(seq_ids, None, integer("target_id", target_id, 0, self.vocab - 1))
 
     def _fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None, target: int | None) -> None:

@@ -72,7 +72,8 @@ class Layout(ABC):
     ) -> None:
         """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated.
 
-        tuning: which weights are trained. stored: the weights of a base in its own types, for those that are frozen.
+        tuning: which weights are trained. stored: the weights of a base in its own types; frozen weights are declared
+            from it.
         """
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
@@ -140,13 +141,13 @@ class Layout(ABC):
         """Build one AdamW step on a weight. norm: the result of `tnn_fused_grad_norm`, or None without clipping."""
 
     def forward_graph(self, keep_taps: bool) -> ForwardGraph:
-        """Drop the current graph, and build one that computes the logits with `tnn_compute`."""
+        """Drop the current graph, and build a graph in which `tnn_compute` computes the logits."""
         graph = self._rebuilt(keep_taps)
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
     def loss_graph(self) -> LossGraph:
-        """Drop the current graph, and build one that computes the loss with `tnn_compute`."""
+        """Drop the current graph, and build a graph in which `tnn_compute` computes the loss."""
         graph = self._rebuilt(keep_taps=False)
         t_labels, t_loss = self.loss(graph.taps["logits"])
         tnn_set_output(t_loss)
@@ -197,7 +198,7 @@ class Layout(ABC):
 
     @abstractmethod
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:
-        """Raise TinyNNValueError for a step that `step` cannot take."""
+        """Raise TinyNNValueError if the layout does not support a step with these options."""
 
     def step(
         self,

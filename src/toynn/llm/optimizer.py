@@ -62,7 +62,7 @@ class Optimizer:
     def values_of_hp(self, row: FloatArray) -> FloatArray:
         """Return the values of t_hp for a row (1, 7) of `AdamW.hp`.
 
-        Without decay_vectors, a second row with weight decay 0 follows.
+        Without decay_vectors, the values are this row, followed by the same row with weight decay 0.
         """
         if self.options.decay_vectors:
             return row

@@ -15,7 +15,8 @@ LAYOUTS = ("per_head", "fused")
 
 @dataclass(slots=True)
 class RecipeOptions(Initialised):
-    """The options of `FromScratch.realize`. They may be assigned one by one; `validate` checks them on use.
+    """The options of `FromScratch.realize`. They may be assigned one by one. `validate` checks them when a model is
+    realized.
 
     t_seq: length of a sequence in tokens. It must be set: the default 0 is refused.
     t_batch: number of sequences in a step.
@@ -24,11 +25,13 @@ class RecipeOptions(Initialised):
     untied: the output matrix is a weight of its own, not the embedding.
     qkv_bias: the projections q, k and v have biases.
     seed, init_scale: random seed of the initial weights, and the factor of their standard deviation.
-    init_stream: the random generator of the initial weights. "xorshift64" is that of the reference's older curves.
-    n_threads: number of threads. None: the number of cores that this process may use. Results never depend on it.
+    init_stream: the random generator of the initial weights. "xorshift64" is the generator with which the reference's
+        older curves were recorded.
+    n_threads: number of threads. None: the number of cores that this process may use. Results never depend on this
+        number.
     layout: "per_head" is the reference's graph, with one weight and one attention for each head, on ggml's operators.
-        "fused" is the same model with one weight for each projection, on the shim's kernels. Use it to train. Both
-        layouts start from the same bits and compute the same numbers within rounding.
+        "fused" is the same model with one weight for each projection, on the shim's kernels. Use "fused" for training.
+        Both layouts start from the same bits and compute the same numbers within rounding.
     """
 
     t_seq: int = 0

@@ -35,7 +35,8 @@ class Affine:
     """A weight and its bias, as graph code uses them. name: the weight's name without its layer, like "attn_norm".
 
     dtype: the weight is rounded to this dtype where it is used. None: it is used as it is.
-    lora_a, lora_b: the adapter (rank, d_in) and (d_out, rank), whose product is added to the weight. None: none.
+    lora_a, lora_b: the adapter (rank, d_in) and (d_out, rank), whose product is added to the weight. None: there is no
+        adapter.
     """
 
     name: str
@@ -71,7 +72,7 @@ class WeightsByKey:
         return self._by_key[key]
 
     def add(self, weight: Weight, tensor: Tensor, dtype: int | None = None) -> None:
-        """Add a weight; or the bias, or a matrix of the adapter, of a weight that was added before."""
+        """Add a weight, or add the bias or an adapter matrix of a weight that was added before."""
         of_key, head = self._by_key.setdefault(weight.row.key, []), weight.head or 0
         stem, _, end = weight.row.name.rpartition(".")
         if weight.adapter == ADAPTER_A:
@@ -86,7 +87,7 @@ class WeightsByKey:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A weight on a session. m, v: AdamW's moments, of the weight's size, or None if the weight is not trained."""
+    """A weight on a session. m, v: AdamW's moments, in the weight's shape, or None if the weight is not trained."""
 
     weight: Weight
     tensor: Tensor
@@ -99,10 +100,10 @@ class Parameter:
 
 
 class Parameters:
-    """Declares weights, each trained one followed by its moments, and finds them by name.
+    """Declares weights, with the moments of each trained weight after it, and finds weights and moments by name.
 
     declared: a function that declares a frozen weight in its own type and with its values, or returns None. All other
-        weights are F32. Default: all.
+        weights are F32. Default: all weights are F32.
     tuning: which weights are trained, and which adapters the model has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
@@ -146,7 +147,7 @@ class Parameters:
             self.tree.layers[weight.layer].add(weight, tensor, self._rounded_to if rounded else None)
 
     def _stored(self, weight: Weight) -> Tensor | None:
-        """Declare a weight with its values in its own type; None if there is no such weight."""
+        """Declare a frozen weight in its own type and with its values. Return None if it must be declared as F32."""
         if self._declared is None or weight.adapter:
             return None
         tensor = self._declared(self._s, weight)
@@ -198,7 +199,7 @@ class Parameters:
         return self._sizes[name]
 
     def download(self, name: str) -> FloatArray:
-        """Return the values of a weight or moment as float32 in its size."""
+        """Return the values of a weight or moment as float32 in its shape."""
         tensor, size = self.tensor(name)
         return download_row_major(self._s, tensor, math.prod(size[:-1]), size[-1]).reshape(size)
 
@@ -209,7 +210,7 @@ class Parameters:
                 self.upload(name, values(one.weight))
 
     def upload_all(self, weights: Mapping[str, npt.ArrayLike]) -> None:
-        """Set all weights. Raises TinyNNValueError, before anything changes, if one is missing or unknown."""
+        """Set all weights. Raises TinyNNValueError, before anything changes, if a weight is missing or unknown."""
         same_weights(weights, self.by_name)
         for name in self.by_name:
             self.upload(name, weights[name])

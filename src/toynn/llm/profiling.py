@@ -39,15 +39,15 @@ class Profile(Initialised):
 
     @property
     def seconds(self) -> float:
-        """The seconds of all nodes together."""
+        """The total time of all nodes in seconds."""
         return sum(node.seconds for node in self.nodes)
 
     def by_op(self) -> dict[str, float]:
-        """Return the seconds of each operator, the longest first."""
+        """Return the total time of each operator in seconds, the longest first."""
         return _sums((node.op, node.seconds) for node in self.nodes)
 
     def by_name(self) -> dict[str, float]:
-        """Return the seconds of each tensor name, the longest first.
+        """Return the total time of each tensor name in seconds, the longest first.
 
         Tensors without a name are added up under the name of their operator.
         """
@@ -83,7 +83,8 @@ def profile(
         seq_ids, positions, m_labels, m_hp, is_first: as for `FromScratch.step`.
         max_norm, gradient_scale: as for `LlamaSeqEngine.train_step`, for an engine whose graph was built with clip.
 
-    Raises what `FromScratch.step` and `LlamaSeqEngine.train_step` raise, and TinyNNTypeError for another model.
+    Raises the errors of `FromScratch.step` and `LlamaSeqEngine.train_step`, and TinyNNTypeError if `model` is neither a
+    recipe nor an engine.
     """
     engine = model.fs_cache if isinstance(model, FromScratch) else model
     if not isinstance(engine, LlamaSeqEngine):

@@ -14,7 +14,7 @@ class Tuning:
 
     layers: the weights of the layers.
     globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. A frozen
-        embedding before a lens stays frozen.
+        embedding before a projection lens stays frozen.
     q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if they are trained.
     """
 

@@ -197,7 +197,7 @@ class RopeScaling(Initialised):
 
     @property
     def amplitude(self) -> float:
-        """The factor of q and k: attn_factor, with yarn times 1 + 0.1 ln(factor)."""
+        """The factor of q and k: attn_factor, which yarn multiplies by 1 + 0.1 ln(factor)."""
         return self.attn_factor * (1.0 + 0.1 * math.log(self.factor)) if self.kind == "yarn" else self.attn_factor
 
     @property
@@ -267,7 +267,7 @@ Config = TypeVar("Config", bound="SmolLM2Config")
 
 
 def _assignable(*names: str) -> Callable[[type[Config]], type[Config]]:
-    """Return a decorator for a frozen dataclass: its own objects, not those of subclasses, allow these assignments."""
+    """Return a decorator for a frozen dataclass, which makes these fields assignable, but not in subclasses."""
 
     def decorated(kind: type[Config]) -> type[Config]:
         refuse = kind.__setattr__
@@ -290,8 +290,8 @@ class SmolLM2Config(Initialised):
     """The sizes of a model of the llama family.
 
     head_dim, donor_d_in and rope_scaling may be assigned, as in the reference; the checks of the constructor run again.
-    A model takes a copy, so a later assignment does not change it. All other fields, and all fields of subclasses, are
-    frozen.
+    A model takes a copy, so a later assignment does not change the model. All other fields, and all fields of
+    subclasses, are frozen.
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
     head size; pass `head_dim=0` too to derive it again.

@@ -118,7 +118,7 @@ class Weight:
     """A weight of one model.
 
     size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
-    whole: the name of the weight in the fused layout that contains this one, or its own name if it is whole.
+    whole: the name of the weight in the fused layout that contains this weight. For a whole weight it equals `name`.
     adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, whose row is that of the adapted weight; else "".
     """
 
@@ -137,7 +137,7 @@ class Weight:
 
     @property
     def decays(self) -> bool:
-        """True if AdamW's weight decay applies to this weight: it is for matrices, not for norms and biases."""
+        """True if AdamW's weight decay applies to this weight: it applies to matrices, not to norms and biases."""
         return len(self.size) > 1
 
     @property
@@ -268,7 +268,7 @@ _ROWS = {row.name: row for row in LAYER_ROWS}
 
 @dataclass(frozen=True)
 class HeadName:
-    """The name of a weight with heads, or of its moment, in parts. head: its number; None in the fused layout."""
+    """The parts of the name of a weight with heads, or of its moment. head: number of the head; None for all heads."""
 
     row: Row
     stem: str
@@ -282,7 +282,7 @@ class HeadName:
 
     @property
     def without_head(self) -> HeadName:
-        """The name of the whole weight, which contains all heads, in parts."""
+        """The parts of the name of the whole weight, which contains all heads."""
         return replace(self, head=None)
 
     def heads(self, cfg: SmolLM2Config) -> tuple[int, tuple[int, ...]]:
@@ -297,7 +297,7 @@ class HeadName:
 
 
 def head_name(name: str) -> HeadName | None:
-    """Return a name in parts, or None if it is not the name of a weight with heads."""
+    """Return the parts of a name, or None if it is not the name of a weight with heads."""
     match = _NAME.match(name)
     if match is None:
         return None

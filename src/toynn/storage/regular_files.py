@@ -59,14 +59,16 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def open_regular_to_append(path: Path) -> BinaryIO:
-    """Open a regular file for reading and for appending. Create it if it is missing. Raises as `open_regular`."""
+    """Open a regular file for reading and appending, or create it. Raises the errors of
+    `open_regular`.
+    """
     return _opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+b")
 
 
 def read_regular(path: Path, largest: int | None = None) -> bytes:
     """Return the content of a regular file.
 
-    Raises as `open_regular` does, and FileFormatError if the file has more than `largest` bytes.
+    Raises the errors of `open_regular`, and FileFormatError if the file has more than `largest` bytes.
     """
     with open_regular(path) as file:
         content = file.read(-1 if largest is None else largest + 1)

@@ -84,7 +84,8 @@ def text_parts(path: Path) -> Iterator[str]:
 def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> FileFormatError:
     """Return the exception for a file that is not UTF-8.
 
-    error: of decoding a part of the file. at: the position of this part in the file. content: the start of the file.
+    error: the error that decoding a part of the file raised. at: the position of this part in the file. content: the
+        start of the file.
     """
     byte = error.object[error.start]
     hints = (hint for start, hint in _STARTS if content.startswith(start))

@@ -66,7 +66,10 @@ def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
 
 
 def one_line(name: str, value: object) -> str:
-    """Check that a value is a str of one line that UTF-8 can encode, and return it. Raises TinyNN{Type,Value}Error."""
+    """Check that a value is a str of one line that UTF-8 can encode, and return it.
+
+    Raises TinyNNTypeError or TinyNNValueError.
+    """
     line = label(name, value).decode("utf-8")
     if "\n" in line or "\r" in line:
         raise TinyNNValueError(f"{name} must be one line, got {line!r:.60}")
@@ -92,7 +95,7 @@ def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
 def marker_in(line: str, markers: Collection[str]) -> str | None:
     """Return the marker that is equal to a whole line, or None.
 
-    A byte-order mark at the start of the line is ignored. It can be there if several files were joined to one.
+    A byte-order mark at the start of the line is ignored. A byte-order mark can be there if several files were joined.
     """
     content = line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK)
     return content if content in markers else None

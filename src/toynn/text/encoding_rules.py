@@ -24,7 +24,7 @@ _LISTS = ("normalizers", "pretokenizers")
 def same_encoding(a: bytes, b: bytes) -> bool:
     """Return whether two tokenizer.json files give each text the same tokens.
 
-    The tokens that they put around a text are not compared, nor how they decode.
+    Differences in the tokens that they put around a text, and in decoding, are ignored.
     """
     return a == b or encoding_rules(a) == encoding_rules(b)
 

@@ -1,8 +1,8 @@
 """Prevent the tokenizers library from printing to stderr when its Rust code panics.
 
 When Rust panics, it prints several lines to file descriptor 2. Then the library raises a Python exception, which toynn
-reports in its own words. File descriptor 2 is shared by the whole process, so a library must not redirect it. Only the
-`toynn` command, which owns its process, calls `hide_panics`.
+reports with its own message. File descriptor 2 is shared by the whole process, so a library must not redirect it. Only
+the `toynn` command, which owns its process, calls `hide_panics`.
 """
 
 from __future__ import annotations

@@ -97,7 +97,10 @@ def _normalized(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
-    """Return the ids of the n largest values except -inf, ordered from the largest value, then by id. n = 0: of all."""
+    """Return the ids of the n largest values except -inf, ordered from the largest value, then by id.
+
+    n = 0: return all ids except those of -inf.
+    """
     least = -np.inf
     if 0 < n < x.size:
         least = np.partition(x, x.size - n)[x.size - n]

@@ -29,7 +29,7 @@ BETWEEN_WORDS = re.compile(
 def parts_of(text: str, size: int, borders: re.Pattern[str], longest: int | None = None) -> Iterator[str]:
     """Yield a text in parts of about `size` characters, cut at borders.
 
-    A part grows to the next border. If `longest` is given and a part would be longer than this, it is cut anyway.
+    A part grows to the next border. If `longest` is given and a part would be longer than `longest`, it is cut anyway.
     """
     start = 0
     while len(text) - start > size:

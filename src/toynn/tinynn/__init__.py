@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""TinyNN: the session API, with a function for each call of csrc/tinynn.h, named as there.
+"""TinyNN: the session API. It has a function for each call of csrc/tinynn.h, with the same name.
 
 Only this package uses cffi. Errors are exceptions that name the argument; a `Session` owns native memory and frees it;
 a `Tensor` is a checked handle. The modules in calls/ are generated, one for each group of the header.

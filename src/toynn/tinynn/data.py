@@ -31,9 +31,9 @@ __all__ = [
 def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload real numbers to an f32, f16 or bf16 tensor with the same number of elements. Dimension ne0 varies fastest.
 
-    `data` is any array-like of floating or integer dtype. It is rounded to f32 and then to the tensor's dtype. Its
-    shape may be any but that of the transposed matrix: a (cols, rows) array for a tensor of shape [cols, rows] is a
-    mistake (`upload_transposed` takes it). `n`, the reference's argument, may state the number of elements of `data`.
+    `data` is any array-like of floating or integer dtype. It is rounded to f32 and then to the tensor's dtype. It may
+    have any shape except that of the transposed matrix: for a tensor of shape [cols, rows], a (cols, rows) array is
+    refused (use `upload_transposed` for it). `n`, the reference's argument, may state the number of elements of `data`.
 
     Raises:
         TinyNNValueError: `data` has another number of elements than the tensor, a number that does not fit f32, or the
@@ -70,7 +70,7 @@ def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int
 
     `n`, the reference's argument, may state the number of elements of `data`.
 
-    Raises as `tnn_upload_from_float_array` does.
+    Raises the errors of `tnn_upload_from_float_array`.
     """
     _upload_integers(s, t, "data", data, n)
 
@@ -103,7 +103,7 @@ def tnn_download(s: Session, t: Tensor) -> FloatArray:
 
 
 def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
-    """Return the elements of an i32 tensor as int32 (n,). Raises as `tnn_download` does."""
+    """Return the elements of an i32 tensor as int32 (n,). Raises the errors of `tnn_download`."""
     t_handle = handle(s, "t", t)
     n = math.prod(t.ne)
     array = new_array("t", n, np.int32, f"{n} elements")
@@ -150,14 +150,14 @@ def upload_transposed(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
 
 
 def download_to_mat(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:
-    """Return what `download_row_major` returns; the reference's name for it with large tensors."""
+    """Return the array that `download_row_major` returns. The reference uses this name for large tensors."""
     return download_row_major(s, t, rows, cols)
 
 
 def download_matmul(s: Session, t: Tensor, m: int, n: int) -> FloatArray:
     """Return the product of `tnn_matmul(s, a, b)`, of shape [m, n], as float32 (m, n): a @ b^T of row-major a and b.
 
-    Raises as `download_row_major` does.
+    Raises the errors of `download_row_major`.
     """
     handle(s, "t", t)
     want = (int64("m", m), int64("n", n))
@@ -188,7 +188,7 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
 
 
 def size_of(t: Tensor) -> int:
-    """Return the number of elements, or 0 for a stale handle: the C call that follows reports it."""
+    """Return the number of elements, or 0 for a stale handle, which the next C call reports."""
     try:
         return math.prod(t.ne)
     except SessionError:

@@ -1,4 +1,4 @@
-"""The fused operator whose arguments do not follow the pattern of the generated ones."""
+"""tnn_fused_linear, which is written by hand because its arguments do not fit the generator."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class MappedFile(Initialised):
         return f"<MappedFile {self.name!r}, {'closed' if self._closed else f'{len(self)} bytes'}>"
 
     def close(self) -> None:
-        """Close the file, and the mapping unless an open session uses it: then it ends with the last such session."""
+        """Close the file and its mapping. If open sessions use the mapping, it is closed with the last of them."""
         mapping, self._closed = self._mapping, True
         with contextlib.suppress(BufferError):  # a session holds the buffer: the mapping ends when it is released
             mapping.close()
@@ -133,7 +133,7 @@ def _state(fd: int) -> tuple[int, int]:
 def tnn_session_attach_weight_mmap(s: Session, base: MappedFile, size: int | None = None) -> None:
     """Attach a mapped file, whose bytes the calls `tnn_input_1d_persistent_mmap` (2d, 3d) use as weights.
 
-    Several files can be attached; those calls use the last one. Attaching a file again makes it the last one. The
+    Several files can be attached; those calls use the file that was attached last. A file can be attached again. The
     session keeps the mapping until it is closed. If the file is changed or becomes shorter, computing and downloading
     raise MappedFileError, and the process survives.
 

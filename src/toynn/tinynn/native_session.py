@@ -1,4 +1,4 @@
-"""NativeSession: the C session with its lock, the process that made it, and the moment when its memory is freed."""
+"""NativeSession: the C session, its lock and its process. It decides when the memory of the C session is freed."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ _EXCEPTIONS: dict[int, type[TinyNNError]] = {
 
 
 def failure(pointer: SessionPointer, code: int) -> TinyNNError:
-    """Return the exception for an error code, with the message of the session's last call, or the thread's for NULL."""
+    """Return the exception for an error code, with the message of the last call on the session, or of the last call in
+    this thread for NULL.
+    """
     return _EXCEPTIONS.get(code, InternalError)(text(lib.tnn_last_error(pointer)))
 
 
 class NativeSession:
-    """The C session and the state that guards it.
+    """The C session, and the state that protects it.
 
     It exists until its memory is freed, which may be after its `Session`.
     """

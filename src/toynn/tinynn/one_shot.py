@@ -1,4 +1,4 @@
-"""One operator on matrices of the host: a session is made, computes once, and is freed.
+"""Apply one operator to numpy matrices: a session is made, computes once, and is freed.
 
 Each function takes array-likes of real numbers with the shape (rows, cols), and returns float32. They raise
 TinyNNValueError for other shapes and for numbers that do not fit f32, and TinyNNTypeError for other dtypes.
@@ -32,12 +32,12 @@ def matmul(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
 
 
 def add(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """Return a + b, of one shape."""
+    """Return a + b, for matrices of the same shape."""
     return _computed(operators.tnn_add, *_two(a, b))
 
 
 def mul(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """Return a * b, element by element, of one shape."""
+    """Return a * b, element by element, for matrices of the same shape."""
     return _computed(operators.tnn_mul, *_two(a, b))
 
 

@@ -235,12 +235,12 @@ def handle(s: Session, name: str, tensor: object) -> TensorHandle:
 
 
 def optional_handle(s: Session, name: str, tensor: object) -> TensorHandle:
-    """Return the number that identifies the tensor in C, or 0 for None. Raises as `handle` does."""
+    """Return the number that identifies the tensor in C, or 0 for None. Raises the errors of `handle`."""
     return _NO_TENSOR if tensor is None else handle(s, name, tensor)
 
 
 def handles(s: Session, name: str, tensors: object) -> tuple[TensorPointer, int]:
-    """Return a C array with the handles of a list or tuple of tensors, and its length. Raises as `handle` does."""
+    """Return a C array of the handles of a list or tuple of tensors, and its length. Raises the errors of `handle`."""
     if not isinstance(tensors, (list, tuple)):
         raise TinyNNTypeError(f"{name} must be a list or tuple of Tensors, got {kind_of(tensors)}")
     try:

@@ -57,8 +57,9 @@ def tnn_train_step(
         update: False leaves weights and moments as they are (`tnn_fused_adamw` steps do nothing).
 
     Raises:
-        TinyNNValueError, TinyNNTypeError: an argument, by name, or an id or a target out of range.
-        SessionError: no training graph is realized, or there are no gradients yet to add to.
+        TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it), or an id or target is out of
+            range.
+        SessionError: no training graph is realized, or accumulate is True before the first step.
     """
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")
@@ -91,8 +92,8 @@ def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:
     """Run the realized graph node by node. Return the seconds of each node, float64 (n,), in the order of
     `tnn_graph_node`.
 
-    The results are those of `tnn_compute`, or of `tnn_compute_backward`, which needs a reset first. It is slower than
-    these.
+    The results are those of `tnn_compute`, or of `tnn_compute_backward`, which needs a reset first. This call is slower
+    than both.
     """
     seconds = np.empty(tnn_graph_n_nodes(s), dtype=np.float64)
     status(s, lib.tnn_compute_profiled, ffi.from_buffer("double[]", seconds, require_writable=True), seconds.size)

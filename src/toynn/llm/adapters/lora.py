@@ -1,7 +1,7 @@
 """LoRA: the initial values of its matrices. The graph of an adapter is in `llm/per_head/graph.py`.
 
-The stream of the reference: a 31-bit LCG that starts from the raw seed, without discarded draws. Each value takes two
-draws, u1 and u2, and is init_scale * sqrt(-2 ln u1) * cos(2 pi u2), computed in f64.
+The random numbers are those of the reference: a 31-bit LCG that starts from the raw seed and discards no numbers. Each
+initial value uses two uniform numbers, u1 and u2, and is init_scale * sqrt(-2 ln u1) * cos(2 pi u2), computed in f64.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MASK = (1 << _BITS) - 1
 
 
 def initial_adapters(seed: int, init_scale: float) -> Callable[[Weight], FloatArray]:
-    """Return a function that returns the initial values of the next matrix: A from one stream, B zero.
+    """Return a function that returns the initial values of the next matrix: A from one random stream, B zero.
 
     The function must be called for the matrices in the order of their declaration.
 

@@ -106,8 +106,8 @@ class LlamaSeqEngine(TunedModel):
             accumulate: add to the gradients of the previous step. Needs a graph built with keep_gradients.
             update: False computes the loss and the gradients, and changes no weight. Fused layout only.
             max_norm: clip gradients to this norm; 0: do not clip.
-            gradient_scale: a factor of the gradients, 1/n for n accumulated steps. It and max_norm need a graph built
-                with clip.
+            gradient_scale: a factor of the gradients, 1/n for n accumulated steps. gradient_scale and max_norm need a
+                graph built with clip.
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
 

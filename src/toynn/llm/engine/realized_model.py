@@ -57,7 +57,7 @@ class RealizedModel(Initialised):
     def sess(self) -> Session:
         """The session.
 
-        This property and those below raise SessionError before the engine is realized and after close.
+        All properties that describe the model raise SessionError before the engine is realized and after close.
         """
         return self._require_layout().session
 
@@ -93,17 +93,17 @@ class RealizedModel(Initialised):
 
     @property
     def t_seq_positions(self) -> Tensor:
-        """Positions, i32 ne=[T*B], an input of the current graph. Without a graph, it builds the forward graph."""
+        """Positions, i32 ne=[T*B], an input of the current graph. If there is no graph, build the forward graph."""
         return self._built_graph().positions
 
     @property
     def t_seq_logits(self) -> Tensor:
-        """Logits, ne=[vocab, T*B], of the current graph. Without a graph, it builds the forward graph."""
+        """Logits, ne=[vocab, T*B], of the current graph. If there is no graph, build the forward graph."""
         return self._built_graph().taps["logits"]
 
     @property
     def taps(self) -> dict[str, Tensor]:
-        """Activations of the current graph by name. Without a graph, it builds the forward graph."""
+        """Activations of the current graph by name. If there is no graph, build the forward graph."""
         return dict(self._built_graph().taps)
 
     @property

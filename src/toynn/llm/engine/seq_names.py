@@ -1,4 +1,4 @@
-"""SeqNames: what an engine holds, by the names that it has in the reference (seq_*, t_seq_*)."""
+"""SeqNames: the attributes of an engine under the names that they have in the reference (seq_*, t_seq_*)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class SeqBlock(Initialised):
 
 
 class SeqNames(RealizedModel):
-    """The reference's attributes. All but seq_realized raise SessionError before realize and after close.
+    """The attributes that the reference's engine has. Before realize and after close, all of them except seq_realized
+    raise SessionError.
 
-    An attribute that belongs to a graph builds the forward graph if there is no graph yet.
+    If there is no graph yet, reading an attribute of the graph builds the forward graph.
     """
 
     # ---- the model's shape ----

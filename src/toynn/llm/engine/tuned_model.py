@@ -36,7 +36,7 @@ class TunedModel(SeqNames):
       are trained; `enable_full_finetune_embeddings` adds the others.
     - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
 
-    Make the enable_* calls before. After `close` they still apply to the next model on a base.
+    Make the enable_* calls before the model is realized. After `close` they still apply to the next model on a base.
     """
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class TunedModel(SeqNames):
 
         If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
 
-        Raises as `realize_for_random_init` does.
+        Raises the errors of `realize_for_random_init`.
         """
         self._require_unrealized()
         if weights is not None:
@@ -161,7 +161,7 @@ class TunedModel(SeqNames):
             cfg, untied, qkv_bias: the shape of the base; only cfg.ctx may differ from it.
             t_seq, t_batch, n_threads, oversubscribe, layout: as for `realize_for_random_init`.
 
-        Raises as `realize_for_random_init` does, and SessionError without `enable_full_finetune`.
+        Raises the errors of `realize_for_random_init`, and SessionError without `enable_full_finetune`.
         """
         self._require_unrealized()
         if not self._tuning.layers:
@@ -194,9 +194,9 @@ class TunedModel(SeqNames):
                 Vectors of another type than F32 are copied as F32.
             cfg, untied, qkv_bias, t_seq, t_batch, n_threads, oversubscribe: as for `realize_for_full_finetune`.
 
-        Raises as `realize_for_full_finetune` does, SessionError after `enable_full_finetune`, and MappedFileError if
-        the file was changed. In a base with interleaved rows the rows of q and k, and those of an adapter's B, are in
-        the order of the file.
+        Raises the errors of `realize_for_full_finetune`, SessionError after `enable_full_finetune`, and MappedFileError
+        if the file was changed. In a base with interleaved rows the rows of q and k, and those of an adapter's B, are
+        in the order of the file.
         """
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
         self._realize_on_frozen("realize_for_mmap", gguf, cfg, options, oversubscribe, copy=False)
@@ -217,9 +217,9 @@ class TunedModel(SeqNames):
 
         Args:
             gguf: the base, a GgufBase or a TrainedModel (whose weights are F32).
-            The others are as for `realize_for_full_finetune`.
+            The other arguments are as for `realize_for_full_finetune`.
 
-        Raises as `realize_for_mmap` does.
+        Raises the errors of `realize_for_mmap`.
         """
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
         self._realize_on_frozen("realize_for_q8_copy", gguf, cfg, options, oversubscribe, copy=True)

@@ -1,1 +1,1 @@
-"""The fused layout, the one to train with: one weight for each projection, computed by the shim's own kernels."""
+"""The fused layout, which `toynn.train` uses: one weight for each projection, computed by the shim's own kernels."""

@@ -126,7 +126,9 @@ class LlamaDecoder(Initialised):
 
     @property
     def turns(self) -> int:
-        """A counter of the calls of `feed`, `rewind` and `score`. If it has changed, so has the text that was read."""
+        """The number of calls of `feed`, `rewind` and `score`. If it has changed, the decoder has read or forgotten
+        tokens.
+        """
         return self._turns
 
     def rewind(self, n_past: int = 0) -> None:

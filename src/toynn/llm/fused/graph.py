@@ -23,7 +23,7 @@ from toynn.tinynn import (
 
 
 class FusedGraph(GraphBuilder):
-    """The operators, under the names that the model's file uses. A node is named after its weights."""
+    """The operators from which `toynn.llm.fused.model` builds the model. A node is named after its weights."""
 
     def linear(self, x: Tensor, *ws: Affine, add: Tensor | None = None) -> Tensor:
         """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out)."""

@@ -37,12 +37,13 @@ _EXT_FACTOR = 0.0  # YaRN is in the frequency factors: ggml's own needs n_ctx_or
 
 
 class PerHeadGraph(GraphBuilder):
-    """The operators, under the names that the model's file uses."""
+    """The operators from which `toynn.llm.per_head.model` builds the model."""
 
     def linear(self, x: Tensor, w: Affine) -> Tensor:
-        """Return x W^T + (x A^T) B^T + b, of which a weight may lack its adapter and its bias: (n, d_in) -> (n, d_out).
+        """Return x W^T + (x A^T) B^T + b: (n, d_in) -> (n, d_out).
 
-        A weight with another dtype than F32 is rounded to it first.
+        The term of the adapter (A, B) and the bias b are left out if the weight does not have them. If the weight has a
+        dtype, it is rounded to this dtype first.
         """
         s = self.session
         weight = w.weight if w.dtype is None else tnn_cast(s, w.weight, w.dtype)

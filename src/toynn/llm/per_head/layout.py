@@ -27,7 +27,8 @@ from toynn.tinynn.arrays import array_of
 
 
 class PerHeadLayout(Layout):
-    """The per_head layout. Labels are one-hot rows (n, vocab), or targets (n,), which it converts to one-hot rows.
+    """The per_head layout. Labels are one-hot rows (n, vocab), or targets (n,), which the layout converts to one-hot
+    rows.
 
     The loss is the mean over all n rows. A row whose target is -1 is all zeros: its loss is 0, and it counts in the
     mean.

@@ -1,6 +1,6 @@
 """The reference's graph functions (its module level L1), built with the code of the per_head layout.
 
-The first argument of each is a session.
+The first argument of each function is a session.
 """
 
 from __future__ import annotations

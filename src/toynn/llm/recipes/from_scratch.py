@@ -28,7 +28,7 @@ class FromScratch(Recipe):
         Raises:
             ValueError, TypeError: cfg, opts or one of their fields is wrong; the message names it.
             SessionError: the recipe is already realized. TinyNNMemoryError: there is not enough memory.
-            After any of them except SessionError the recipe is closed and can be realized again.
+            After any of these errors except SessionError, the recipe is closed and can be realized again.
         """
         self._engine.realize(cfg, self._require_new(opts))
         try:

@@ -14,8 +14,8 @@ from toynn.tinynn import TNN_F32, Tensor
 class LoRA(Recipe):
     """A recipe that trains adapters: q = W h + B (A h) for each query head, with A (rank, d_model), B (d_head, rank).
 
-    Call `realize` once, then `step` for each step, then `close`. As a context manager it closes itself. It uses the
-    per_head layout.
+    Call `realize` once, then `step` for each step, then `close`. As a context manager it closes itself. The recipe uses
+    the per_head layout.
 
     lora_step_index: a number for the caller's use. It starts at 0, and the recipe neither reads nor changes it.
     """
@@ -34,12 +34,12 @@ class LoRA(Recipe):
             gguf_handle: the base, a GgufBase, whose file is mapped, or a TrainedModel.
             cfg: the shape of the base; only ctx may differ from it.
             rank: rank of the adapters, from 1 to head_dim.
-            opts: t_seq, t_batch, untied, qkv_bias, n_threads; seed and init_scale are those of A.
+            opts: t_seq, t_batch, untied, qkv_bias and n_threads are used; seed and init_scale apply to A.
 
         Raises:
             ValueError, TypeError: an argument is wrong; the message names it.
             SessionError: the recipe is already realized. TinyNNMemoryError: there is not enough memory.
-            After any of them except SessionError the recipe is closed and can be realized again.
+            After any of these errors except SessionError, the recipe is closed and can be realized again.
         """
         opts = self._require_new(opts)
         if opts.weight_dtype != TNN_F32:

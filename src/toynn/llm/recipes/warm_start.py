@@ -44,7 +44,7 @@ class WarmStart(Recipe):
         """Return the width of the embedding in a GGUF file, by its key `llama.embedding_length`.
 
         Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer, and OSError
-        if it cannot be read.
+        if the file cannot be read.
         """
         with naming_the_extra("interop"):
             from toynn.interop.file_errors import naming
@@ -61,18 +61,20 @@ class WarmStart(Recipe):
         Raises:
             ValueError, TypeError: cfg, opts or one of their fields is wrong; the message names it.
             SessionError: the recipe is already realized. TinyNNMemoryError: there is not enough memory.
-            After any of them except SessionError the recipe is closed and can be realized again.
+            After any of these errors except SessionError, the recipe is closed and can be realized again.
         """
         self._engine.realize(cfg, self._require_new(opts))
 
     def realize_warm(self, path: str | os.PathLike[str], cfg: SmolLM2Config) -> None:
         """Set the frozen embedding to the first cfg.vocab rows of the embedding in a GGUF file, of any type.
 
-        cfg: the one of `realize_scratch`. Its donor_d_in must be the width of the file's embedding.
+        cfg: the same configuration as for `realize_scratch`. Its donor_d_in must be the width of the file's embedding.
 
         Raises:
-            TinyNNValueError: the file's embedding has another width or too few rows, or cfg is another one.
-            FileFormatError: the file is damaged or is not a GGUF file. OSError: it cannot be read.
+            TinyNNValueError: the file's embedding has another width than cfg.donor_d_in, or cfg differs from that of
+                `realize_scratch`.
+            FileFormatError: the file is damaged, is not a GGUF file, or has too few rows. OSError: the file cannot be
+                read.
             SessionError: before `realize_scratch`.
         """
         instance_of("cfg", cfg, SmolLM2Config)

@@ -260,8 +260,8 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
 
     path: the folder of a checkpoint or of a run. which: the checkpoint of a run to read, "latest" or "best".
 
-    The run may be in training. If it removes the checkpoint while it is read, its next latest or best checkpoint is
-    read instead.
+    The run may be in training. If the run removes the checkpoint while it is read, the new latest or best checkpoint of
+    the run is read instead.
 
     Raises FileFormatError if there is no checkpoint, or if it is damaged or has a newer version; TinyNNTypeError or
     TinyNNValueError for an invalid argument.
@@ -319,7 +319,7 @@ def write_checkpoint(
     """Write a checkpoint into the folder of a run, and return the folder of the checkpoint.
 
     The run is created if it does not exist. replace: if the run already has checkpoints of this step, remove them after
-    the new one is complete. The folder of the new one then has another name, for example step-00000000-1.
+    the new one is complete. The folder of the new checkpoint then has another name, for example step-00000000-1.
 
     Raises TinyNNValueError if the folder is not a run, or if it has a checkpoint of this step and `replace` is false.
     It is also raised if the run was trained and `training` is None, because the run could not be resumed afterwards.

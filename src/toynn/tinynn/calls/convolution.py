@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""Convolutions, with strides, paddings and dilations. Errors are those of the operators."""
+"""Convolutions, with strides, paddings and dilations. Errors are as in the group "operators"."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def tnn_input_4d_f32_persistent(s: Session, ne3: int, ne2: int, rows: int, cols:
 
 
 def tnn_input_1d_i32_persistent(s: Session, n: int) -> Tensor:
-    """Declare ids that outlive the graph, i32 [n]."""
+    """Declare a persistent tensor of ids, i32 [n]."""
     return built(s, lib.tnn_input_1d_i32_persistent, int64("n", n))
 
 
@@ -76,8 +76,8 @@ def tnn_input_1d_persistent_mmap(s: Session, n: int, dtype: int, offset: int) ->
 
     Raises:
         TinyNNTypeError: another dtype.
-        TinyNNValueError: the tensor ends beyond the file, the offset is not aligned, or a row has a fraction of a
-            block.
+        TinyNNValueError: the tensor ends beyond the file, the offset is not aligned, or a row is not a whole number of
+            blocks.
         SessionError: no file is attached.
     """
     return built(s, lib.tnn_input_1d_persistent_mmap, int64("n", n), int32("dtype", dtype), int64("offset", offset))

@@ -1,6 +1,6 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""The backward passes of some operators, as ggml's own differentiation uses them. None has a derivative of its own.
-Errors are those of the operators.
+"""The backward passes of some operators, as ggml's own differentiation uses them. These operators have no derivatives
+of their own. Errors are as in the group "operators".
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def tnn_rope_ext_back(
         n_dims: the number of the d dimensions that are rotated.
         freq_base: base of the frequencies.
         freq_scale: factor of the positions.
-        ext_factor: above 0: YaRN.
+        ext_factor: above 0: use YaRN.
         attn_factor: factor of the cosines and sines.
-        beta_fast: of YaRN.
-        beta_slow: of YaRN.
-        freq_factors: [>= n_dims/2], or None: divide the frequencies.
-        mode: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours.
+        beta_fast: YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency.
+        beta_slow: YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale.
+        freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
+        mode: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours.
         n_ctx_orig: context length of the original training, for YaRN.
     """
     return built(

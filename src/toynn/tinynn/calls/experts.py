@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""Sorting and routing, for mixtures of experts. Errors are those of the operators."""
+"""Sorting and routing, for mixtures of experts. Errors are as in the group "operators"."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tnn_mul_mat_id(s: Session, matrices: Tensor, b: Tensor, ids: Tensor) -> Tens
     This operator has no derivative.
 
     Args:
-        matrices: [k, m, n_experts], of the dtypes of `tnn_matmul`'s a.
+        matrices: [k, m, n_experts], with a dtype that `tnn_matmul` accepts for a.
         b: [k, n_used or a divisor of it, T].
         ids: i32 [n_used, T]: an input, or a result of `tnn_argsort` or `tnn_top_k`.
     """

@@ -27,7 +27,7 @@ def tnn_add_to_graph(s: Session, t: Tensor) -> None:
 def tnn_compute(s: Session) -> None:
     """Run the forward graph.
 
-    If it raises, nothing was computed.
+    If the call raises an error, nothing was computed.
 
     Raises:
         SessionError: an input was never uploaded.
@@ -61,6 +61,6 @@ def tnn_switch_b(s: Session) -> None:
 def tnn_compute_b(s: Session) -> None:
     """Run the second forward graph.
 
-    Fails as `tnn_compute` does.
+    Raises the errors of `tnn_compute`.
     """
     status(s, lib.tnn_compute_b)

@@ -3,8 +3,9 @@
 
 Each element of a matrix product is a sum of fused multiply-adds along k in a fixed order, so a row of a result has the
 same bits in any batch and at any number of threads. The shim differentiates a graph whose loss is
-`tnn_fused_cross_entropy`. Between its parameters and the loss, only these operators, `tnn_get_rows`, and `tnn_add` of
-equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as for the operators.
+`tnn_fused_cross_entropy`. Between the parameters and the loss, only the fused operators, `tnn_get_rows`, and `tnn_add`
+of equal shapes are allowed. Tensors are two-dimensional, with one row for each token. Errors are as in the group
+"operators".
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ def tnn_fused_rope_table(
     freq_scale: float,
     attn_factor: float,
 ) -> Tensor:
-    """Return the table of rotations for `tnn_fused_attention`: [d_head, rows], each row d_head/2 cosines, then d_head/2
-    sines.
+    """Return the table of rotations for `tnn_fused_attention`: [d_head, rows].
 
-    An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64.
+    Each row holds d_head/2 cosines, then d_head/2 sines. An angle is freq_scale * position * freq_base^(-2 pair /
+    d_head) / freq_factor, computed in f64.
 
     Args:
         positions: i32 [rows].
@@ -144,8 +145,8 @@ def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
 def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_id: int) -> Tensor:
     """Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1].
 
-    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The rows' losses are added in
-    f64, in their order. Each compute checks the targets (TinyNNValueError): each is a token or ignore_id, and at least
+    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The losses are added in f64,
+    in the order of the rows. Computing raises TinyNNValueError unless each target is a token or ignore_id, and at least
     one is a token.
     """
     return built(
@@ -161,7 +162,7 @@ def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Te
     """Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2].
 
     Make this call after `tnn_build_backward`. clip [2] holds the largest norm (0: no limit) and a factor for all
-    gradients, 1/n for n accumulated steps.
+    gradients, for example 1/n for n accumulated steps.
     """
     grads_array, n = handles(s, "grads", grads)
     return built(s, lib.tnn_fused_grad_norm, grads_array, n, handle(s, "clip", clip))

@@ -217,12 +217,12 @@ def tnn_rope_ext(
         n_dims: the number of the d dimensions that are rotated.
         freq_base: base of the frequencies.
         freq_scale: factor of the positions.
-        ext_factor: above 0: YaRN.
+        ext_factor: above 0: use YaRN.
         attn_factor: factor of the cosines and sines.
-        beta_fast: of YaRN.
-        beta_slow: of YaRN.
-        freq_factors: [>= n_dims/2], or None: divide the frequencies.
-        mode: pairs n_dims/2 apart (NEOX); 0: pairs of neighbours.
+        beta_fast: YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency.
+        beta_slow: YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale.
+        freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
+        mode: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours.
         n_ctx_orig: context length of the original training, for YaRN.
     """
     return built(
@@ -292,7 +292,7 @@ def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3
 def tnn_set_2d(s: Session, a: Tensor, b: Tensor, nb1: int, offset: int) -> Tensor:
     """Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on.
 
-    A row of b begins nb1 bytes after the row before it.
+    In the copy, each row of b begins nb1 bytes after the row before.
     """
     return built(s, lib.tnn_set_2d, handle(s, "a", a), handle(s, "b", b), int64("nb1", nb1), int64("offset", offset))
 
@@ -391,7 +391,7 @@ def tnn_opt_step_adamw(s: Session, w: Tensor, grad: Tensor, m: Tensor, v: Tensor
 def tnn_opt_step_sgd(s: Session, w: Tensor, grad: Tensor, hp: Tensor) -> Tensor:
     """Append one SGD step on the parameter w, in place.
 
-    hp [2]: learning rate, weight decay.
+    hp [2] holds the learning rate and the weight decay.
     """
     return built(s, lib.tnn_opt_step_sgd, handle(s, "w", w), handle(s, "grad", grad), handle(s, "hp", hp))
 
@@ -399,7 +399,7 @@ def tnn_opt_step_sgd(s: Session, w: Tensor, grad: Tensor, hp: Tensor) -> Tensor:
 def tnn_set_rows(s: Session, dst: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
     """Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst.
 
-    ids: an input, all different.
+    ids must be an input without equal ids.
     """
     return built(s, lib.tnn_set_rows, handle(s, "dst", dst), handle(s, "rows", rows), handle(s, "ids", ids))
 

@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""The operators of state-space models. None has a derivative. Errors are those of the operators."""
+"""The operators of state-space models. These operators have no derivatives. Errors are as in the group "operators"."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tnn_ssm_scan(
         a: [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2).
         b: [d_state, n_groups, T, n_seqs].
         c: in the shape of b.
-        ids: i32 [n_seqs], an input: the initial state of each sequence.
+        ids: i32 [n_seqs], an input: for each sequence, the number of its initial state.
     """
     return built(
         s,
@@ -46,7 +46,8 @@ def tnn_ssm_scan(
 
 
 def tnn_gated_delta_net(s: Session, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> Tensor:
-    """Return the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new states.
+    """Return the result of the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the
+    new states.
 
     Args:
         q: [d, n_heads or a divisor of it, T, n_seqs or a divisor of it].

@@ -8,7 +8,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, status
 
 
 def tnn_build_forward_only(s: Session, loss: Tensor) -> None:
-    """Expand the forward graph of the loss without allocating it."""
+    """Build the forward graph of the loss without allocating it."""
     status(s, lib.tnn_build_forward_only, handle(s, "loss", loss))
 
 
@@ -59,6 +59,6 @@ def tnn_graph_reset_grads_only(s: Session) -> None:
 def tnn_compute_backward(s: Session) -> None:
     """Run forward, backward and optimizer in one compute.
 
-    Reset the graph before each call. Raises as `tnn_compute` does.
+    Reset the graph before each call. Raises the errors of `tnn_compute`.
     """
     status(s, lib.tnn_compute_backward)
