@@ -258,12 +258,13 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
-/* Return the concatenation of a and b along dimension dim. The graph contains two SETs of ggml instead of a CONCAT,
- * because CONCAT has no derivative. The bits are the same. */
+/* Return the concatenation of a and b along dimension dim. The graph contains two SET operators of ggml instead of
+ * CONCAT, because CONCAT has no derivative. The bits are the same. */
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
 /* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
-/* Return a repeated to the shape of b. Each size of b is a multiple of that of a. The values of b are not read. */
+/* Return a repeated to the shape of b. Each size of b must be a multiple of the same size of a. The values of b are not
+ * read. */
 TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a view of a whose dimension axis_i is a's dimension i. Most operators need a contiguous tensor: use
  * tnn_cont_2d. */
@@ -393,13 +394,13 @@ TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
 /* ---- derivatives ----
  * The backward passes of some operators, as ggml's own differentiation uses them. These operators have no derivatives
  * of their own. Errors are as in the group "operators". */
-/* Return the gradient of x from dy, the gradient of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
+/* Return the gradient of x. dy is the gradient of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
 TNN_API tnn_tensor tnn_rms_norm_back(tnn_session * s, tnn_tensor dy, tnn_tensor x, float eps);
-/* Return the gradient of a from dy, the gradient of y = softmax(a). */
+/* Return the gradient of a. dy is the gradient of y = softmax(a). */
 TNN_API tnn_tensor tnn_softmax_back(tnn_session * s, tnn_tensor dy, tnn_tensor y);
-/* Return the gradient of x from dy, the gradient of silu(x). */
+/* Return the gradient of x. dy is the gradient of silu(x). */
 TNN_API tnn_tensor tnn_silu_back(tnn_session * s, tnn_tensor x, tnn_tensor dy);
-/* Return the gradient of x from dy, the gradient of tnn_rope_ext(x) with the same values of the other arguments. */
+/* Return the gradient of x. dy is the gradient of tnn_rope_ext(x) with the same values of the other arguments. */
 TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     tnn_tensor    dy,           /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
@@ -413,7 +414,7 @@ TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
     int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
-/* Return the gradient of table [d, rows] from dy [d, n], the gradient of tnn_get_rows(table, ids). Only the shape of
+/* Return the gradient of table [d, rows]. dy [d, n] is the gradient of tnn_get_rows(table, ids). Only the shape of
  * table is used. */
 TNN_API tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor ids, tnn_tensor table);
 
@@ -434,7 +435,8 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
 TNN_API tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps);
-/* Return qkv with each query head and each key head normalized as by tnn_fused_rms_norm. Value heads stay unchanged. */
+/* Return qkv with each query head and each key head normalized as tnn_fused_rms_norm does. Value heads stay unchanged.
+ * */
 TNN_API tnn_tensor tnn_fused_head_norm(tnn_session * s,
     tnn_tensor    qkv,     /* [(n_heads + 2 n_kv) d_head, rows]: query heads, key heads, value heads of a token */
     tnn_tensor    gamma_q, /* weight of all query heads, [d_head] */
@@ -498,9 +500,9 @@ TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
 TNN_API int tnn_set_loss(tnn_session * s, tnn_tensor t);
 /* Keep the memory of a computed tensor, so that it can be downloaded. */
 TNN_API int tnn_set_output(tnn_session * s, tnn_tensor t);
-/* State that the rows of each head of d_head rows of a mapped matrix are stored in interleaved order, as llama.cpp stores
- * q and k: 0, d_head/2, 1, d_head/2 + 1, ... From now on tnn_fused_linear uses the rows in the order 0, 1, 2, ...; other
- * operators and downloads see the stored order.
+/* State that a mapped matrix stores the d_head rows of each head in interleaved order, as llama.cpp does for q and k:
+ * 0, d_head/2, 1, d_head/2 + 1 and so on. After this call, tnn_fused_linear uses the rows in the order 0, 1, 2 and so
+ * on; other operators and downloads use the stored order.
  * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide its rows. */
 TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
 /* Name a tensor, in at most 63 bytes of UTF-8. */
@@ -508,17 +510,17 @@ TNN_API int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name
 TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return the name of a tensor, "" by default. */
 
 /* ---- forward ---- Allocate and run a graph without gradients. */
-/* Expand the forward graph of out and allocate it. A second call is allowed only after tnn_reset_for_rebuild. */
+/* Build the forward graph of out and allocate it. A second call is allowed only after tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
-/* Add a node that out does not depend on to the forward graph, for example a tnn_cpy into a weight. Make this call
+/* Add to the forward graph a node on which out does not depend, for example a tnn_cpy into a weight. Make this call
  * before tnn_realize, once for each such node. These nodes are computed first, in the order of the calls. */
 TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
 /* Run the forward graph. If the call raises an error, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
  * TNN_E_VALUE: an id is out of range. */
 TNN_API int tnn_compute(tnn_session * s);
-/* Build a second forward graph, of out, from nodes appended before or after tnn_realize. Nothing can be appended after
- * this call. Only one of the two graphs has memory: at first the first graph. */
+/* Build a second forward graph, which computes out, from nodes appended before or after tnn_realize. Nothing can be
+ * appended after this call. Only one of the two graphs has memory at a time; at the start it is the first graph. */
 TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
 /* Give the memory to the first forward graph. All inputs and results lose their values, so upload the inputs of the
  * first graph before its next compute. Weights keep their values. If the first graph already has the memory, the call

@@ -49,7 +49,7 @@ class Family:
     """What distinguishes the files of an architecture.
 
     hf_class: the class of transformers that computes the model.
-    interleaved: the order of the rows of q and k in GGUF files, see `rope_order`.
+    interleaved: whether the rows of q and k are interleaved in GGUF files, see `rope_order`.
     freq_factors: llama.cpp divides the frequencies of RoPE by the tensor of factors.
     only: keys of config.json that change what is computed, each with the only value that toynn supports.
     defaults: the values of keys that are missing in config.json.

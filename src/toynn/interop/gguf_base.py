@@ -19,7 +19,7 @@ from toynn.tinynn import TNN_F32, Session, Tensor
 
 
 class GgufBase(Base):
-    """An open GGUF file of a supported architecture, of llama.cpp or of the reference. Its tokenizer is not read.
+    """An open GGUF file of a supported architecture, made for llama.cpp or by the reference. Its tokenizer is not read.
 
     It can be the base of several models at once. A model that maps the file keeps the mapping until the model is
     closed, also after this object is closed.

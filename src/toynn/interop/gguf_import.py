@@ -107,7 +107,7 @@ def import_gguf(path: Path) -> TrainedModel:
 
 
 def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
-    """Return the shape of a model, and whether the rows of q and k are in halves, not interleaved (see `rope_order`).
+    """Return the shape of a model, and whether the rows of q and k have the order "halves" (see `rope_order`).
 
     Everything but the tokenizer is checked. Raises FileFormatError, without the path, for a model that toynn does not
     support.

@@ -95,7 +95,7 @@ def _scaling_of_keys(values: GgufValues, shape: ModelShape) -> RopeScaling:
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the llama3 scaling that gives the factors: that of toynn's keys, or else one that matches."""
+    """Return the llama3 scaling that gives the factors: the one in toynn's keys, or without them a known scaling."""
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
             values.text(f"{_KEY}kind"),

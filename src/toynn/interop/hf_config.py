@@ -179,7 +179,7 @@ def shape_of(content: Any) -> ModelShape:
 
 
 def _check_no_rope(found: Any, shape: ModelShape) -> None:
-    """Raise FileFormatError if other layers than those of the interval have no RoPE."""
+    """Raise FileFormatError unless no_rope_layers is the list that no_rope_layer_interval gives."""
     if found is None:
         return
     if not isinstance(found, list) or len(found) < shape.n_layers:
@@ -193,7 +193,7 @@ def _check_no_rope(found: Any, shape: ModelShape) -> None:
 
 
 def _refuse_windows(layer_types: Any) -> None:
-    """Raise FileFormatError if not all layers see all tokens before a token."""
+    """Raise FileFormatError if a layer does not attend to all earlier tokens."""
     if layer_types is None:
         return
     if not isinstance(layer_types, list):
@@ -251,7 +251,7 @@ def _scaling(content: dict[str, Any], where: str, rules: dict[str, Any]) -> Rope
 
 
 def _yarn(where: str, rules: dict[str, Any], numbers: list[Any]) -> RopeScaling:
-    """Return YaRN. numbers: the values of its required keys."""
+    """Return the YaRN scaling. numbers: the values of its required keys."""
     for key, only in (("truncate", True), ("mscale", None), ("mscale_all_dim", None)):
         if (value := rules.get(key, only)) != only:
             raise FileFormatError(f"{where}.{key} is {_shown(value)}, but toynn supports only {only}")
@@ -263,7 +263,7 @@ def _yarn(where: str, rules: dict[str, Any], numbers: list[Any]) -> RopeScaling:
 
 
 def _quotient(product: float, factor: float) -> float:
-    """Return product / factor. If a number with fewer digits gives exactly the product, return that number."""
+    """Return product / factor, or a number with fewer digits whose product with `factor` is exactly `product`."""
     exact = product / factor
     return next((x for digits in range(1, 17) if (x := float(f"{exact:.{digits}g}")) * factor == product), exact)
 

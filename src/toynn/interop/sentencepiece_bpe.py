@@ -209,8 +209,8 @@ def decoder(*, strips: bool) -> dict[str, Any]:
 
 
 def _missing_byte(known: Container[str]) -> str | None:
-    """Return the first byte token, like "<0x0A>", that is missing. For a byte below 0x80, the character itself is
-    enough.
+    """Return the first byte token, like "<0x0A>", that is missing. For a byte below 0x80, a token with the character
+    itself also counts.
     """
     for byte, token in enumerate(BYTE_TOKENS):
         if token not in known and not (byte < 0x80 and chr(byte) in known):

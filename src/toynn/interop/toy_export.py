@@ -38,7 +38,7 @@ def export_toy(
     Raises:
         TinyNNValueError: the file exists and `overwrite` is false, or the path is a pipe or a device; or toy does not
             have the architecture or the RoPE scaling of the model.
-        TinyNNTypeError: an argument of the wrong type. OSError: the file cannot be written.
+        TinyNNTypeError: an argument has the wrong type. OSError: the file cannot be written.
     """
     instance_of("model", model, TrainedModel)
     run = label("run_id", run_id).decode("utf-8")

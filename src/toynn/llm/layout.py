@@ -72,8 +72,8 @@ class Layout(ABC):
     ) -> None:
         """Declare the weights and inputs, allocate them and fill the inputs. The options have been validated.
 
-        tuning: which weights are trained. stored: the weights of a base in its own types; frozen weights are declared
-            from it.
+        tuning: which weights are trained. stored: the weights of a base in its own types, from which frozen weights are
+            declared.
         """
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B

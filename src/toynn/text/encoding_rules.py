@@ -24,7 +24,7 @@ _LISTS = ("normalizers", "pretokenizers")
 def same_encoding(a: bytes, b: bytes) -> bool:
     """Return whether two tokenizer.json files give each text the same tokens.
 
-    Differences in the tokens that they put around a text, and in decoding, are ignored.
+    The tokens that they put around a text may differ, and also how they decode tokens.
     """
     return a == b or encoding_rules(a) == encoding_rules(b)
 

@@ -81,7 +81,9 @@ class MappedFile(Initialised):
         return f"<MappedFile {self.name!r}, {'closed' if self._closed else f'{len(self)} bytes'}>"
 
     def close(self) -> None:
-        """Close the file and its mapping. If open sessions use the mapping, it is closed with the last of them."""
+        """Close the file and its mapping. If open sessions use the mapping, the mapping is closed with the last of
+        these sessions.
+        """
         mapping, self._closed = self._mapping, True
         with contextlib.suppress(BufferError):  # a session holds the buffer: the mapping ends when it is released
             mapping.close()

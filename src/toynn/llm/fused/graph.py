@@ -36,7 +36,7 @@ class FusedGraph(GraphBuilder):
         return self.named(gamma.name, tnn_fused_rms_norm(self.session, x, gamma.weight, eps))
 
     def head_norm(self, qkv: Tensor, gamma_q: Affine, gamma_k: Affine, shape: ModelShape) -> Tensor:
-        """Return qkv with each head of q and of k normalized as by `rms_norm`: (n, (H + 2 H_kv) d_head), same shape."""
+        """Return qkv, (n, (H + 2 H_kv) d_head), with each head of q and k normalized as `rms_norm` does."""
         node = tnn_fused_head_norm(
             self.session, qkv, gamma_q.weight, gamma_k.weight, shape.n_heads, shape.n_kv, shape.rms_eps
         )

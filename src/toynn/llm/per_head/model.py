@@ -55,7 +55,7 @@ def attention(
     """Return causal attention over the rows of h (n, d_model), where H / H_kv query heads share a KV head.
 
     mask: None for one sequence, in which a token sees itself and the tokens before it; otherwise f32 (n, n), added to
-    the scores. norms: of each head of q and k before RoPE; None: they are not normalized.
+    the scores. norms: the norms of each head of q and k, applied before RoPE; None: the heads are not normalized.
     """
     keys, values = [], []
     for k, v in zip(w_k, w_v, strict=True):

@@ -11,19 +11,26 @@ from toynn.tinynn.session import Session, Tensor, built, handle, optional_handle
 
 
 def tnn_rms_norm_back(s: Session, dy: Tensor, x: Tensor, eps: float) -> Tensor:
-    """Return the gradient of x from dy, the gradient of x / sqrt(mean(x^2) + eps) over ne0 (`tnn_rms_norm` without
-    gamma).
+    """Return the gradient of x.
+
+    dy is the gradient of x / sqrt(mean(x^2) + eps) over ne0 (`tnn_rms_norm` without gamma).
     """
     return built(s, lib.tnn_rms_norm_back, handle(s, "dy", dy), handle(s, "x", x), float32("eps", eps))
 
 
 def tnn_softmax_back(s: Session, dy: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of a from dy, the gradient of y = softmax(a)."""
+    """Return the gradient of a.
+
+    dy is the gradient of y = softmax(a).
+    """
     return built(s, lib.tnn_softmax_back, handle(s, "dy", dy), handle(s, "y", y))
 
 
 def tnn_silu_back(s: Session, x: Tensor, dy: Tensor) -> Tensor:
-    """Return the gradient of x from dy, the gradient of silu(x)."""
+    """Return the gradient of x.
+
+    dy is the gradient of silu(x).
+    """
     return built(s, lib.tnn_silu_back, handle(s, "x", x), handle(s, "dy", dy))
 
 
@@ -43,7 +50,9 @@ def tnn_rope_ext_back(
     mode: int = 2,
     n_ctx_orig: int = 0,
 ) -> Tensor:
-    """Return the gradient of x from dy, the gradient of `tnn_rope_ext`(x) with the same values of the other arguments.
+    """Return the gradient of x.
+
+    dy is the gradient of `tnn_rope_ext`(x) with the same values of the other arguments.
 
     Args:
         dy: [d, heads, T].
@@ -78,8 +87,8 @@ def tnn_rope_ext_back(
 
 
 def tnn_get_rows_back(s: Session, dy: Tensor, ids: Tensor, table: Tensor) -> Tensor:
-    """Return the gradient of table [d, rows] from dy [d, n], the gradient of `tnn_get_rows`(table, ids).
+    """Return the gradient of table [d, rows].
 
-    Only the shape of table is used.
+    dy [d, n] is the gradient of `tnn_get_rows`(table, ids). Only the shape of table is used.
     """
     return built(s, lib.tnn_get_rows_back, handle(s, "dy", dy), handle(s, "ids", ids), handle(s, "table", table))

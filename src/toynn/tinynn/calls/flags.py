@@ -35,11 +35,11 @@ def tnn_set_output(t: Tensor) -> None:
 
 
 def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
-    """State that the rows of each head of d_head rows of a mapped matrix are stored in interleaved order, as llama.cpp
-    stores q and k: 0, d_head/2, 1, d_head/2 + 1, ..
+    """State that a mapped matrix stores the d_head rows of each head in interleaved order, as llama.cpp does for q and
+    k: 0, d_head/2, 1, d_head/2 + 1 and so on.
 
-    From now on `tnn_fused_linear` uses the rows in the order 0, 1, 2, ...; other operators and downloads see the stored
-    order.
+    After this call, `tnn_fused_linear` uses the rows in the order 0, 1, 2 and so on; other operators and downloads use
+    the stored order.
 
     Raises:
         TinyNNValueError: t is not a mapped matrix, or d_head is odd or does not divide its rows.

@@ -8,7 +8,7 @@ from toynn.tinynn.session import Session, Tensor, handle, status
 
 
 def tnn_realize(s: Session, out: Tensor) -> None:
-    """Expand the forward graph of out and allocate it.
+    """Build the forward graph of out and allocate it.
 
     A second call is allowed only after `tnn_reset_for_rebuild`.
     """
@@ -16,7 +16,7 @@ def tnn_realize(s: Session, out: Tensor) -> None:
 
 
 def tnn_add_to_graph(s: Session, t: Tensor) -> None:
-    """Add a node that out does not depend on to the forward graph, for example a `tnn_cpy` into a weight.
+    """Add to the forward graph a node on which out does not depend, for example a `tnn_cpy` into a weight.
 
     Make this call before `tnn_realize`, once for each such node. These nodes are computed first, in the order of the
     calls.
@@ -37,9 +37,10 @@ def tnn_compute(s: Session) -> None:
 
 
 def tnn_realize_b(s: Session, out: Tensor) -> None:
-    """Build a second forward graph, of out, from nodes appended before or after `tnn_realize`.
+    """Build a second forward graph, which computes out, from nodes appended before or after `tnn_realize`.
 
-    Nothing can be appended after this call. Only one of the two graphs has memory: at first the first graph.
+    Nothing can be appended after this call. Only one of the two graphs has memory at a time; at the start it is the
+    first graph.
     """
     status(s, lib.tnn_realize_b, handle(s, "out", out))
 

@@ -25,7 +25,7 @@ def tnn_fused_rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tens
 def tnn_fused_head_norm(
     s: Session, qkv: Tensor, gamma_q: Tensor, gamma_k: Tensor, n_heads: int, n_kv: int, eps: float
 ) -> Tensor:
-    """Return qkv with each query head and each key head normalized as by `tnn_fused_rms_norm`.
+    """Return qkv with each query head and each key head normalized as `tnn_fused_rms_norm` does.
 
     Value heads stay unchanged.
 

@@ -254,7 +254,8 @@ def tnn_get_rows(s: Session, table: Tensor, ids: Tensor) -> Tensor:
 def tnn_concat(s: Session, a: Tensor, b: Tensor, dim: int) -> Tensor:
     """Return the concatenation of a and b along dimension dim.
 
-    The graph contains two SETs of ggml instead of a CONCAT, because CONCAT has no derivative. The bits are the same.
+    The graph contains two SET operators of ggml instead of CONCAT, because CONCAT has no derivative. The bits are the
+    same.
     """
     return built(s, lib.tnn_concat, handle(s, "a", a), handle(s, "b", b), int32("dim", dim))
 
@@ -268,7 +269,7 @@ def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
 def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a repeated to the shape of b.
 
-    Each size of b is a multiple of that of a. The values of b are not read.
+    Each size of b must be a multiple of the same size of a. The values of b are not read.
     """
     return built(s, lib.tnn_repeat, handle(s, "a", a), handle(s, "b", b))
 
