@@ -18,7 +18,7 @@ _LONGEST_JSON = 1 << 20  # characters
 
 @dataclass
 class Texts:
-    """Text files, with what `survey` found in them.
+    """Text files, and the facts that `survey` found about them.
 
     separators: the lines that separate documents. called: the name of the texts in messages; None for their paths.
     documents: the number of documents. text_bytes: the size of all documents in UTF-8, without separator lines.

@@ -50,7 +50,9 @@ def _parts(texts: Texts) -> Iterator[tuple[int, str]]:
 
 
 def _limit(texts: Texts) -> int:
-    """Return the number of bytes to learn from: the largest limit whose parts do not have too many different words."""
+    """Return the number of bytes to learn from: the largest limit for which the parts do not have too many different
+    words.
+    """
     limits = [_TEXT]
     while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:
         limits.append(limits[-1] // 2)

@@ -1,4 +1,4 @@
-"""GgufBase: an open GGUF file as the base of fine-tuning, whose tensors can be used without a copy."""
+"""GgufBase: an open GGUF file that is the base of fine-tuning. Its tensors can be used without a copy."""
 
 from __future__ import annotations
 

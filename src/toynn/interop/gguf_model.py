@@ -102,7 +102,7 @@ class GgufModel(Initialised):
     # ---- opening ----
 
     def _add(self, path: Path, opened: ExitStack) -> None:
-        """Open a file and add its tensors; the first file has the keys."""
+        """Open a file and add its tensors. Take the keys from the first file."""
         file = opened.enter_context(open_regular(path))
         with naming(path):
             refuse_lfs_pointer(file.read(256))
@@ -153,7 +153,7 @@ class GgufModel(Initialised):
 
 
 class MappedGguf(GgufModel):
-    """A GGUF model whose tensors can be the weights of sessions without a copy: their memory is the file.
+    """A GGUF model whose tensors can be weights of sessions without a copy, because the file is mapped into memory.
 
     For each session:
 

@@ -1,7 +1,8 @@
 """Convert between the scores of a SentencePiece BPE vocabulary and the merges of a tokenizer.json.
 
-SentencePiece and llama.cpp join the two neighbouring pieces whose joined text has the highest score, and the leftmost
-of several equal ones. A tokenizer.json lists pairs of pieces instead, and joins the pair that is first in the list.
+SentencePiece and llama.cpp join the two neighbouring pieces whose joined text has the highest score. If several pairs
+have this score, they join the leftmost pair. A tokenizer.json lists pairs of pieces instead. The tokenizers library
+joins the pair that is first in the list.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class RopeScaling(Initialised):
 
     @property
     def has_freq_factors(self) -> bool:
-        """Whether the divisor of an angle differs from pair to pair."""
+        """True if the divisor of an angle differs from pair to pair."""
         return self.kind in ("yarn", "llama3", "llama3_hf")
 
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:

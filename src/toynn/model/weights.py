@@ -34,8 +34,8 @@ class Row:
     values start at `fill`.
     heads: a function that returns the number of heads that share the rows. None: the rows do not belong to heads.
     rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
-    takes_turns: neighbouring rows of the table with the same value are declared and drawn in turn: head 0 of each, then
-    head 1 of each, and so on.
+    takes_turns: the heads of neighbouring rows with the same value are declared and drawn in turn: head 0 of each row,
+    then head 1 of each row, and so on.
     flag: the field of `ModelShape` that must not be 0 or False in a model that has the weight. "": all models have it.
     frozen_by: the field of `ModelShape` that freezes the weight unless it is 0 or False. "": it is always trained.
     """
@@ -119,7 +119,7 @@ class Weight:
 
     size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
     whole: the name of the weight in the fused layout that contains this weight. For a whole weight it equals `name`.
-    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, whose row is that of the adapted weight; else "".
+    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". Its row is the row of the adapted weight.
     """
 
     row: Row

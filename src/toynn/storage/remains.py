@@ -30,7 +30,7 @@ def beside(path: Path, prefix: str) -> Path:
 
 @contextlib.contextmanager
 def writing_beside(path: Path) -> Iterator[None]:
-    """Guard code that uses names from `beside`. Remove what killed processes have left beside the same path.
+    """Guard a block that uses names from `beside`. Remove what killed processes have left beside the same path.
 
     If a process was killed after it has moved the old folder away and before it has moved the new one in its place,
     `path` does not exist, and both folders are complete. They are then removed only after the block has created `path`.

@@ -32,7 +32,9 @@ def want_memory(name: str, nbytes: int, what: str) -> None:
 
 @contextmanager
 def memory_for(name: str, nbytes: int, what: str) -> Iterator[None]:
-    """Guard code that allocates `nbytes` bytes: raise TinyNNMemoryError, naming `name`, if they cannot be allocated."""
+    """Guard a block that allocates `nbytes` bytes: raise TinyNNMemoryError, naming `name`, if they cannot be
+    allocated.
+    """
     want_memory(name, nbytes, what)
     try:
         yield

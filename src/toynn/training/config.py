@@ -149,7 +149,7 @@ class ScheduleArgs:
 
 @dataclass(frozen=True)
 class EvaluationArgs:
-    """When the model is evaluated on the validation split. It is always evaluated after the last step.
+    """Settings of evaluation on the validation split. The model is always evaluated after the last step.
 
     min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this. patience: the
     run ends after this many evaluations in a row without an improvement.
@@ -168,7 +168,7 @@ class EvaluationArgs:
 
 @dataclass(frozen=True)
 class CheckpointArgs:
-    """When checkpoints are written, and which of them are kept. A checkpoint is always written after the last step.
+    """Settings of writing and keeping checkpoints. A checkpoint is always written after the last step.
 
     keep_best: also write a checkpoint after each evaluation with the lowest loss so far, and keep the best one.
     """

@@ -24,8 +24,8 @@ class LlamaSeqEngine(TunedModel):
     """A model on a session. Realize it, build and run its graphs as often as needed, then close it, or use `with`.
 
     `build_training_step` and `forward` build different graphs over the same weights and moments. The engine holds one
-    graph at a time, so each of the two drops the graph of the other, and its handles become stale. After `forward`,
-    call `build_training_step` again to train.
+    graph at a time, so each of these calls drops the graph of the other, and the handles of the dropped graph become
+    stale. After `forward`, call `build_training_step` again to train.
     """
 
     # ---- graphs ----

@@ -120,7 +120,8 @@ class TunedModel(SeqNames):
         *,
         oversubscribe: bool = False,
     ) -> None:
-        """Declare the model on a new session, with the given weights. If weights is None, draw them as options say.
+        """Declare the model on a new session, with the given weights. If weights is None, draw them as `options`
+        describes.
 
         If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
 
@@ -213,7 +214,7 @@ class TunedModel(SeqNames):
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
-        """Declare the model on a copy of a frozen base in memory, whose weights keep their types.
+        """Declare the model on an in-memory copy of a frozen base. The weights keep their types.
 
         Args:
             gguf: the base, a GgufBase or a TrainedModel (whose weights are F32).

@@ -6,7 +6,7 @@
 
 A checkpoint is written under a temporary name, synced and renamed. Then the file `latest` is replaced, also by a
 rename. If the checkpoint is the best one, `best` is replaced before `latest`. So even if the process is killed or the
-computer loses power at any moment, `latest` and `best` name complete checkpoints. If this happens between the two
+computer loses power at any time, `latest` and `best` name complete checkpoints. If this happens between the two
 renames, `best` is newer than `latest`, and `settle` corrects this later.
 
 After a power loss, any of the last changes to a folder may be missing, unless the folder was synced. Therefore the
