@@ -59,7 +59,7 @@ class TokenScore(NamedTuple):
 def top_log_probs(logits: npt.ArrayLike, k: int) -> list[tuple[int, float]]:
     """Return the k most likely token ids with the natural logarithms of their probabilities, computed in float64.
 
-    logits: (vocab,). Tokens of the same probability stand in the order of their ids.
+    logits: (vocab,). Tokens of the same probability are ordered by id.
 
     Raises TinyNNValueError or TinyNNTypeError for a k that is not from 1 to vocab.
     """

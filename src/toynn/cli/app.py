@@ -128,7 +128,7 @@ def _comes_from_printing(error: BaseException) -> bool:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Return 2 if other input would help, 1 otherwise."""
+    """Return the exit code for an error: 2 if the input was wrong, otherwise 1."""
     if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # a wrong TOYNN_GEMM_KERNEL
         return 2
     bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)

@@ -103,7 +103,8 @@ def command(
 def _from_stdin(keep_newline: bool) -> str:
     """Return the text on stdin, which must be UTF-8. Remove one newline at its end unless keep_newline is true.
 
-    The `echo` of a shell adds this newline. The model would not continue the line, but begin a new one.
+    The `echo` of a shell adds this newline, after which the model would begin a new line instead of continuing the
+    text.
     """
     if sys.stdin is None:
         raise TinyNNValueError("--prompt - cannot read the prompt, because stdin is closed; give the text instead of -")

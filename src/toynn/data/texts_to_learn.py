@@ -29,9 +29,9 @@ Progress = Callable[[str, int, int], None]  # arguments: stage, bytes done, all 
 def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
     """Yield the texts that a tokenizer is learned from, in parts that end between words.
 
-    If the texts are larger than 256 MiB, only evenly spread parts with a total size of about 256 MiB are used. If all
-    different words of these parts have more than about 16 MiB, half as much text is used, and so on. The same texts
-    give the same parts.
+    If the texts are larger than 256 MiB, only evenly spread parts with a total size of about 256 MiB are used. If the
+    different words of these parts have a total size of more than about 16 MiB, half as much text is used, and so on.
+    The same texts give the same parts.
     """
     taken = _Spread(texts.text_bytes, _limit(texts))
     for start, part in _parts(texts):

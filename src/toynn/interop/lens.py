@@ -14,7 +14,7 @@ _ROWS = 4096  # number of rows of the embedding that are converted at once; it l
 
 
 def folded(model: TrainedModel) -> TrainedModel:
-    """Return the model without its lens. A model without a lens is returned unchanged.
+    """Return the model without its projection lens. A model without a projection lens is returned unchanged.
 
     The new embedding is embedding @ lens.T, (vocab, donor) @ (donor, d_model), computed in float64 and rounded once.
 

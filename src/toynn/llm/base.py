@@ -70,7 +70,7 @@ class LoadedBase(Base):
 
 
 def base_of(gguf: object) -> Base:
-    """Return the base for the argument `gguf`. Raises TinyNNTypeError."""
+    """Return the argument `gguf` as a base. Raises TinyNNTypeError if it is neither a base nor a TrainedModel."""
     if isinstance(gguf, Base):
         return gguf
     if isinstance(gguf, TrainedModel):

@@ -104,7 +104,8 @@ class TrainingBatch(Initialised):
     def targets(self) -> npt.NDArray[np.int32]:
         """The target at each position, int32 (T*B,), for the fused layout.
 
-        Raises SessionError before the first fill, and after labels were assigned: their rows need not be one-hot.
+        Raises SessionError before the first fill, and after labels were assigned, because the rows of assigned labels
+            need not be one-hot.
         """
         if self._targets is None:
             raise SessionError(

@@ -51,7 +51,7 @@ class WeightsByKey:
     """The weights of a layer or of the model by their keys in the table of weights, for example `layer.gate` and
     `layer.heads("q")`.
 
-    layers: in the object of the model, one object for each layer; empty in the object of a layer.
+    layers: one object for each layer, if this object belongs to the model; empty if it belongs to a layer.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,8 @@ class ForeignSettings:
     """The settings that an imported model brought with it. They are empty for a model that toynn trained from random
     weights.
 
-    name, license: those of the model. chat_template: the Jinja template that turns a conversation into text. pad_id:
+    name, license: the name and the license of the model. chat_template: the Jinja template that turns a conversation
+        into text. pad_id:
     the token that fills up short sequences of a batch. tokenizer_config, generation_config: the content of the Hugging
     Face files with these names, as the text of a JSON object; "" if there is no such file. Tokens and ids that
     `TrainedModel` contains are left out.

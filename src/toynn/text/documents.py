@@ -95,7 +95,7 @@ def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
 def marker_in(line: str, markers: Collection[str]) -> str | None:
     """Return the marker that is equal to a whole line, or None.
 
-    A byte-order mark at the start of the line, which joining several files can leave there, is ignored.
+    A byte-order mark at the start of the line is ignored, because joining several files can leave one there.
     """
     content = line.rstrip("\r\n").removeprefix(BYTE_ORDER_MARK)
     return content if content in markers else None

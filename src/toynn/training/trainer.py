@@ -214,7 +214,9 @@ class _Trainer:
         )
 
     def _notes_on_validation(self) -> tuple[str, ...]:
-        """Return a note if the model cannot be evaluated although there is validation text or a patience."""
+        """Return a note if the model cannot be evaluated, although there is validation text or evaluation.patience is
+        set.
+        """
         if self._validation.tokens > 0:
             return ()
         if self._data.meta.splits["validation"].tokens > 0:
