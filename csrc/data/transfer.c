@@ -139,8 +139,8 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
         }
         return t;
     }
-    if (((t->flags | root->flags) & GGML_TENSOR_FLAG_OUTPUT) == 0) {
-        tnn__fail(s, TNN_E_STATE, "t (%s) is not an output: later nodes reuse its memory; call tnn_set_output before "
+    if ((root->flags & TNN_FLAG_KEPT) == 0) {
+        tnn__fail(s, TNN_E_STATE, "t (%s) is not an output of the realized graph: later nodes reuse its memory; call tnn_set_output before "
                                   "realizing",
                   ggml_get_name(t));
         return NULL;

@@ -28,7 +28,7 @@
 struct place {
     size_t offset, size;
     int    last_use; /* the last node that reads it; INT32_MAX: the place never becomes free */
-    bool   placed;
+    bool   placed, is_output;
 };
 
 struct plan {
@@ -69,6 +69,7 @@ static void note_use(const struct plan * p, const struct ggml_tensor * t, int no
     }
     if ((t->flags | root->flags) & GGML_TENSOR_FLAG_OUTPUT) {
         place->last_use = INT32_MAX;
+        place->is_output = true;
     } else if (place->last_use < node) {
         place->last_use = node;
     }
@@ -89,7 +90,7 @@ static void find_last_uses(const struct plan * p) {
 static void place_input(struct plan * p, const struct ggml_tensor * t) {
     struct place * place = place_of(p, t);
     if (place != NULL && !place->placed) {
-        *place = (struct place) { .offset = p->holes.end, .size = padded_size(p, t), .last_use = INT32_MAX, .placed = true };
+        *place = (struct place) { p->holes.end, padded_size(p, t), .last_use = INT32_MAX, .placed = true, .is_output = place->is_output };
         p->holes.end += place->size;
     }
 }
@@ -199,8 +200,9 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
         t->data = NULL;
         ggml_backend_view_init(t);
     } else {
-        char * base = ggml_backend_buffer_get_base(buffer);
-        ggml_backend_tensor_alloc(buffer, t, base + place_of(p, t)->offset);
+        const struct place * place = place_of(p, t); /* before the tensor has a buffer */
+        t->flags = place->is_output ? t->flags | TNN_FLAG_KEPT : t->flags & ~TNN_FLAG_KEPT;
+        ggml_backend_tensor_alloc(buffer, t, (char *) ggml_backend_buffer_get_base(buffer) + place->offset);
     }
 }
 

@@ -94,6 +94,28 @@ def test_graphs_that_share_nodes_give_the_bits_of_graphs_of_their_own(s: Session
     assert nn.tnn_download(s, out_b).tobytes() == wanted[1]
 
 
+@pytest.mark.parametrize("viewed", [False, True])
+def test_an_output_of_the_second_graph_is_not_an_output_of_the_first(s: Session, viewed: bool) -> None:
+    """The first graph was realized before, so it reuses the memory of the node for later nodes."""
+    nn.tnn_finalize_weights(s)
+    x = nn.tnn_input_1d_f32(s, 4)
+    node = nn.tnn_scale(s, x, 2.0)
+    out = nn.tnn_neg(s, nn.tnn_exp(s, node))
+    nn.tnn_realize(s, out)
+    nn.tnn_realize_b(s, nn.tnn_reshape_2d(s, node, 2, 2) if viewed else node)
+    values = [0.0, 1.0, 2.0, 3.0]
+    nn.tnn_upload_from_float_array(s, x, values)
+    nn.tnn_compute(s)
+    with pytest.raises(SessionError, match="is not an output of the realized graph"):
+        nn.tnn_download(s, node)
+    np.testing.assert_allclose(nn.tnn_download(s, out), -np.exp(2 * np.array(values)), rtol=1e-5)
+    for switch, compute in ((nn.tnn_switch_b, nn.tnn_compute_b), (nn.tnn_switch_a, nn.tnn_compute)):
+        switch(s)
+        nn.tnn_upload_from_float_array(s, x, values)
+        compute(s)
+        assert nn.tnn_download(s, node).tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_a_switch_drops_the_values_of_inputs_and_results(s: Session) -> None:
     w = nn.tnn_input_1d_f32_persistent(s, 2)
     nn.tnn_finalize_weights(s)
