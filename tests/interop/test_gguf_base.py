@@ -7,6 +7,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from toynn.errors import MappedFileError
 from toynn.interop import GgufBase, export_gguf, export_toy, import_gguf
 from toynn.interop.rope_order import to_halves, to_interleaved
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import Weight, weights_of
 from tuned_models import BASES, base_of, random_adapters
 
 F32 = npt.NDArray[np.float32]
@@ -295,6 +297,21 @@ def test_a_model_keeps_its_file_after_the_base_is_closed(tmp_path: Path) -> None
         path.unlink()
         assert step(recipe) > 0
     base.close()
+
+
+def test_threads_can_read_a_base_at_the_same_time(tmp_path: Path) -> None:
+    """Each tensor has more bytes than Python reads in one piece, so reads of several threads would mix."""
+    one = variant()
+    model, _ = base_of(dataclasses.replace(one, cfg=dataclasses.replace(one.cfg, d_ff=1024)))
+    export_gguf(model, tmp_path / "base.gguf", "f32")
+    weights = [weight for weight in weights_of(model.shape) if ".ffn_" in weight.name]
+
+    def n_wrong(base: GgufBase, weight: Weight) -> int:
+        values = model.weights[weight.name].tobytes()
+        return sum(base.values(weight).tobytes() != values for _ in range(100))
+
+    with GgufBase(tmp_path / "base.gguf") as base, ThreadPoolExecutor(len(weights)) as threads:
+        assert sum(threads.map(lambda weight: n_wrong(base, weight), weights)) == 0
 
 
 def test_vectors_in_another_type_than_f32_are_copied_as_f32(tmp_path: Path) -> None:

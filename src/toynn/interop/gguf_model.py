@@ -19,7 +19,7 @@ from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
-from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
+from toynn.storage.regular_files import open_regular, path_of, printable, read_into, refuse_lfs_pointer
 from toynn.tinynn.memory import want_memory
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # file names as llama-gguf-split makes them
@@ -86,8 +86,7 @@ class GgufModel(Initialised):
         nbytes = tensor.nbytes * count // rows
         stored = np.empty(nbytes, dtype=np.uint8)
         path, file = self._files[tensor.part]
-        file.seek(tensor.offset + tensor.nbytes * at // rows)
-        if file.readinto(stored.data) != nbytes:  # type: ignore[attr-defined]
+        if read_into(file, tensor.offset + tensor.nbytes * at // rows, stored.data) != nbytes:
             raise FileFormatError(f"the file {path.name} became shorter while it was read")
         return nn.tnn_dequantize(tensor.type, stored, (count, *tensor.shape[1:]))
 
