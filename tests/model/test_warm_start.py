@@ -172,6 +172,13 @@ def test_a_donor_with_too_few_rows_is_refused(recipe: WarmStart, tmp_path: Path)
         recipe.realize_warm(donor(tmp_path / "donor.gguf", vocab=22), cfg)
 
 
+def test_a_donor_for_a_model_without_a_lens_is_refused(recipe: WarmStart, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(LENS.cfg, donor_d_in=0)
+    recipe.realize_scratch(cfg, options())
+    with pytest.raises(SessionError, match=r"no projection lens: set cfg\.donor_d_in before"):
+        recipe.realize_warm(donor(tmp_path / "donor.gguf"), cfg)
+
+
 def test_another_cfg_than_that_of_the_model_is_refused(recipe: WarmStart, tmp_path: Path) -> None:
     path = donor(tmp_path / "donor.gguf")
     recipe.realize_scratch(LENS.cfg, options())

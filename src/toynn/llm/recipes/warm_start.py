@@ -75,12 +75,14 @@ class WarmStart(Recipe):
                 `realize_scratch`.
             FileFormatError: the file is damaged, is not a GGUF file, or has too few rows. OSError: the file cannot be
                 read.
-            SessionError: before `realize_scratch`.
+            SessionError: before `realize_scratch`, or the model has no lens.
         """
         instance_of("cfg", cfg, SmolLM2Config)
         if not self._engine.realized:
             raise SessionError("the recipe is not realized: call realize_scratch(cfg, opts) first")
         own = self._engine.cfg
+        if own.donor_d_in == 0:
+            raise SessionError("the model has no projection lens: set cfg.donor_d_in before realize_scratch")
         for name in ("vocab", "donor_d_in"):
             if (given := getattr(cfg, name)) != getattr(own, name):
                 raise TinyNNValueError(f"cfg.{name} must be {getattr(own, name)}, as in realize_scratch, got {given}")
