@@ -113,7 +113,8 @@ TNN_API int tnn_reset_for_rebuild(tnn_session * s);
 /* ---- declare ----
  * Declare persistent tensors before tnn_finalize_weights. Their values are zero until they are uploaded. Declare the
  * inputs of a graph after tnn_finalize_weights. Each input must be uploaded before the graph computes, and keeps its
- * values for later computes.
+ * values for later computes. A session without persistent tensors needs no tnn_finalize_weights: its first input takes
+ * its place.
  *
  * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
 TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n); /* Declare a weight [n]. */

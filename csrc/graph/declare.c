@@ -69,8 +69,8 @@ static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum gg
         return 0;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights, which was already "
-                                  "called");
+        tnn__fail(s, TNN_E_STATE, "persistent tensors must be declared before tnn_finalize_weights and before the "
+                                  "first tensor of a graph");
         return 0;
     }
     if (!check_sizes(s, ne, n_dims)) {
@@ -188,8 +188,8 @@ int tnn_finalize_weights(tnn_session * s) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_DECLARE) {
-        return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights can be called only "
-                                         "once");
+        return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights must be called once, "
+                                         "before the first tensor of a graph");
     }
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;
@@ -242,7 +242,7 @@ static bool open_compute_context(tnn_session * s) {
 }
 
 bool tnn__reserve_nodes(tnn_session * s, int n) {
-    if (s->stage == TNN_STAGE_DECLARE) {
+    if (s->stage == TNN_STAGE_DECLARE && s->weights.n > 0) {
         tnn__fail_stage(s, "a graph can be built only after tnn_finalize_weights");
         return false;
     }
@@ -259,6 +259,9 @@ bool tnn__reserve_nodes(tnn_session * s, int n) {
                   "set a larger one with tnn_session_set_graph_capacity before building the graph",
                   (long long) s->n_tensors_c, (long long) s->capacity);
         return false;
+    }
+    if (s->stage == TNN_STAGE_DECLARE) { /* a session without weights has nothing to finalize */
+        s->stage = TNN_STAGE_BUILD;
     }
     return true;
 }

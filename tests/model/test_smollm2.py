@@ -23,13 +23,10 @@ FULL_FINETUNE = [
     5.531076749321073e-05, 1.224863990501035e-05, 3.8742905417166185e-06,
 ]  # fmt: skip
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not os.environ.get(VARIABLE),
-        reason=f"{VARIABLE} does not name a Hugging Face folder with the weights of SmolLM2-135M (the base model)",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not os.environ.get(VARIABLE),
+    reason=f"{VARIABLE} does not name a Hugging Face folder with the weights of SmolLM2-135M (the base model)",
+)
 
 
 @pytest.fixture(scope="module")

@@ -198,6 +198,31 @@ def test_the_aliases_build_a_graph() -> None:
     np.testing.assert_array_equal(got, nn.scale(nn.softmax(nn.gelu(y)), 3.0))
 
 
+def test_a_session_without_persistent_tensors_needs_no_finalize() -> None:
+    """The reference's helpers for one product allocate inputs, build and compute; they never finalize."""
+    a, b = normal(2, 4), normal(3, 4)
+    with nn.persistent_new(0) as s:
+        with pytest.raises(TinyNNValueError, match="rows = 0"):  # an input that is refused changes nothing
+            nn.alloc_2d(s, 0, 4)
+        w = nn.tnn_input_1d_f32_persistent(s, 4)
+        with pytest.raises(SessionError, match="only after tnn_finalize_weights"):
+            nn.alloc_2d(s, 2, 4)
+        nn.tnn_finalize_weights(s)
+        assert nn.tnn_download(s, w).tolist() == [0.0] * 4
+    with nn.persistent_new(0) as s:
+        t_a, t_b = nn.alloc_2d(s, 2, 4), nn.alloc_2d(s, 3, 4)
+        product = nn.build_matmul(s, t_a, t_b)
+        nn.realize(s, product)
+        nn.upload_row_major(s, t_a, a)
+        nn.upload_row_major(s, t_b, b)
+        nn.compute(s)
+        np.testing.assert_allclose(nn.download_matmul(s, product, 2, 3), a.astype(np.float64) @ b.T, rtol=1e-5)
+        with pytest.raises(SessionError, match="before the first tensor of a graph"):
+            nn.tnn_input_1d_f32_persistent(s, 4)
+        with pytest.raises(SessionError, match="before the first tensor of a graph"):
+            nn.tnn_finalize_weights(s)
+
+
 def test_the_one_shot_operators_agree_with_numpy() -> None:
     a, b, gamma = (one.astype(np.float64) for one in (normal(3, 4), normal(3, 4), normal(4)))
     exact = {
