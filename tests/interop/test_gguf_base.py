@@ -299,6 +299,19 @@ def test_a_model_keeps_its_file_after_the_base_is_closed(tmp_path: Path) -> None
     base.close()
 
 
+@pytest.mark.parametrize("layout", ["per_head", "fused"])
+def test_full_fine_tuning_refuses_a_file_that_was_changed_after_it_was_opened(tmp_path: Path, layout: str) -> None:
+    path, _ = written(tmp_path / "base.gguf", "f32")
+    content = path.read_bytes()
+    with GgufBase(path) as base, LlamaSeqEngine() as engine:
+        path.write_bytes(content[64:] + content[:64])  # all tensors are in other places, and the size is the same
+        os.utime(path, ns=(0, 0))  # another time of change for certain
+        engine.enable_full_finetune()
+        with pytest.raises(MappedFileError, match=r"base\.gguf was changed"):
+            engine.realize_for_full_finetune(base, base.shape, 6, True, True, layout=layout)
+        assert not engine.realized
+
+
 def test_threads_can_read_a_base_at_the_same_time(tmp_path: Path) -> None:
     """Each tensor has more bytes than Python reads in one piece, so reads of several threads would mix."""
     one = variant()

@@ -49,11 +49,16 @@ class GgufBase(Base):
     def values_as_stored(self, weight: Weight) -> FloatArray:
         """Return a weight, or one head of it, as float32 in its shape. The rows of q and k are in the order of the
         file.
+
+        Raises MappedFileError if the file was changed since it was opened.
         """
         with naming(self._gguf.path):
             if weight.name in self._gguf.tensors or weight.head is None:
-                return read_rows(self._gguf, stored_names(weight, self._gguf.tensors))
-            return self._gguf.read(weight.whole, weight.head * weight.size[0], weight.size[0])
+                values = read_rows(self._gguf, stored_names(weight, self._gguf.tensors))
+            else:
+                values = self._gguf.read(weight.whole, weight.head * weight.size[0], weight.size[0])
+        self._gguf.check()
+        return values
 
     def stored(self, copy: bool) -> StoredWeights:
         return _StoredWeights(self, self._gguf, interleaved=not self._halves, copy=copy)

@@ -188,6 +188,14 @@ class MappedGguf(GgufModel):
             file.close()
         super().close()
 
+    def check(self) -> None:
+        """Raise MappedFileError if a file was changed since it was opened: its tensors may then be in other places.
+
+        Raises SessionError if this object is closed.
+        """
+        for file in self._mapped:
+            file.check()
+
     def whole(self, s: nn.Session, name: str) -> nn.Tensor:
         """Declare a whole tensor as a weight of the session, before `tnn_finalize_weights`. ggml's shape is reversed.
 
