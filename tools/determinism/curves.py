@@ -22,6 +22,7 @@ import paths
 import recipe_curves
 from recipe_curves import RECIPE_CURVES, RecipeCurve
 from toynn import AdamW, FromScratch, LlamaSeqEngine, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
+from toynn.model.shape import ModelShape
 
 VOCAB = 627
 _TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
@@ -89,6 +90,21 @@ CURVES += [
     # both layouts have the same initial weights, so one curve is enough to test the random stream; only per_head
     # rounds weights
     if curve.name != "smoke_xorshift64" and curve.opts.weight_dtype == 0
+]
+CURVES += [
+    # with head_dim 20, two threads share the gradient of a head's weight, and the last vector of a head is not full
+    Curve(
+        "fused_qk_norm",
+        ModelShape(VOCAB, 48, 6, 2, 96, 3, 64, 10000.0, 1e-5, head_dim=20, architecture="qwen3", qk_norm=True),
+        RecipeOptions(t_seq=24, t_batch=2, seed=10, layout="fused"),
+        adamw=CORRECTED,
+    ),
+    Curve(
+        "fused_no_rope",
+        ModelShape(VOCAB, 48, 6, 2, 96, 3, 64, 10000.0, 1e-5, head_dim=12, architecture="smollm3", no_rope_interval=2),
+        RecipeOptions(t_seq=32, seed=11, layout="fused"),
+        adamw=CORRECTED,
+    ),
 ]
 
 
