@@ -55,7 +55,8 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon;
 /* Unused elements after each copied row, so that rows do not evict each other from the cache. */
 #define TNN_GEMM_PAD  16
 #define TNN_GEMM_TILE (12 * 32)
-/* Number of converted elements: those of a panel, or of a row of NC elements with a block at both ends. */
+/* Number of elements in the buffer for converted elements. It must have room for a panel, and for a row of NC elements
+ * with a whole block before and after it, because tnn__stored_row converts whole blocks. */
 #define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */

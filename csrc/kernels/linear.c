@@ -14,7 +14,7 @@
 
 struct linear {
     int32_t n_weights;
-    int32_t head[MAX_WEIGHTS]; /* tnn_tensor_set_interleaved of each weight, or 0 */
+    int32_t head[MAX_WEIGHTS]; /* for each weight, the d_head given to tnn_tensor_set_interleaved, or 0 */
     bool    has_bias, has_add;
 };
 

@@ -58,7 +58,7 @@ static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, stru
     }
     const int64_t rest = ggml_nelements(first) / first->ne[dim];
     if (length > (INT64_C(1) << 28) / rest) { /* ggml's SET stores strides and the offset in 30 bits */
-        tnn__fail(s, TNN_E_VALUE, "the result would have more than 2^28 elements, the limit of ggml's SET");
+        tnn__fail(s, TNN_E_VALUE, "the result would have %lld elements, but ggml's SET supports at most 2^28", (long long) (length * rest));
         return 0;
     }
     return tnn__reserve_nodes(s, n + 1) ? concatenate(s, t, n, dim, length) : 0;

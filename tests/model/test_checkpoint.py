@@ -176,7 +176,7 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
         ({"extra": 1}, "unknown key 'extra'"),
         ({"files": {}}, r"files must contain weights\.safetensors"),
         ({"files": {"../x": {}}}, r"the key \'files\.\.\./x\.bytes\' is missing"),
-        ({"training": []}, r"training must be a section, got \[\]"),
+        ({"training": []}, r"training must be a table of keys and values, got \[\]"),
     ],
 )
 def test_a_wrong_meta_json_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -259,7 +259,7 @@ def test_version_1_is_migrated_and_checked_like_the_current_version(trained: Pat
     for changed, says in [
         (without, "the key 'untied' is missing"),
         ({**old, "model": {**old["model"], "untied": True}}, r"unknown key 'model\.untied'"),
-        ({**old, "model": 5}, r"model must be a section, got 5|unknown key"),
+        ({**old, "model": 5}, r"model must be a table of keys and values, got 5|unknown key"),
     ]:
         path.write_text(json.dumps(changed))
         with pytest.raises(FileFormatError, match=says):

@@ -54,7 +54,7 @@ def test_all_kinds_of_values_are_read() -> None:
     ("change", "error", "says"),
     [
         ({"inner": {}}, TinyNNValueError, "the key 'inner.name' is missing"),
-        ({"inner": 3}, TinyNNTypeError, "inner must be a section, got 3"),
+        ({"inner": 3}, TinyNNTypeError, "inner must be a table of keys and values, got 3"),
         ({"inner": {"name": "a", "sise": 1}}, TinyNNValueError, "unknown key 'inner.sise'; did you mean 'inner.size'?"),
         ({"inner": {"name": "a", "size": -1}}, TinyNNValueError, "inner: size must be 0 or above, got -1"),
         ({"inner": {"name": None}}, TinyNNTypeError, "inner.name must be a string, got None"),

@@ -76,7 +76,7 @@ def test_omitted_keys_have_their_defaults() -> None:
         ("[optimzer]\nlr = 1", TinyNNValueError, "unknown key 'optimzer'; did you mean 'optimizer'"),
         ("[optimizer]\nlearning = 1", TinyNNValueError, "unknown key 'optimizer.learning'; known keys are opt"),
         ("[model.rope_scaling]\nfactr = 2", TinyNNValueError, "did you mean 'model.rope_scaling.factor'"),
-        ("model = 3", TinyNNTypeError, "model must be a section, got 3"),
+        ("model = 3", TinyNNTypeError, "model must be a table of keys and values, got 3"),
         ("[optimizer]\nlr = 'fast'", TinyNNTypeError, r"optimizer\.lr must be a number"),
         ("[optimizer]\nlr = -1", TinyNNValueError, r"optimizer\.lr must be"),
         ("[optimizer]\nlr = nan", TinyNNValueError, r"optimizer\.lr must be"),

@@ -15,7 +15,7 @@ from toynn.errors import FileFormatError, TinyNNValueError
 LONGEST_PIECE = 256  # number of characters; real pieces have at most about a hundred
 _MOST_MERGES = 16  # merges per token; real vocabularies have about two
 _ALWAYS_ALLOWED = 1 << 16  # merges
-_LONGEST_RUN = 32  # characters of a run (one repeated character) that has the score of another run
+_LONGEST_RUN = 32  # largest length of a run (one repeated character) if several runs have the same score
 _MOST_GROUPS = 8  # groups of runs with equal scores; real vocabularies have one group, for spaces
 
 
@@ -128,8 +128,8 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     runs = {len(left + right) for left, right in group}
     if len(set("".join(left + right for left, right in group))) > 1 or max(runs) > _LONGEST_RUN:
         raise FileFormatError(
-            f"the merges of the pieces {one!r:.60} and {other!r:.60} have one place in the order (score {score:.6g}), "
-            "but merges can be compared with equal scores only for runs of one character"
+            f"the merges of the pieces {one!r:.60} and {other!r:.60} have the same score {score:.6g}, but "
+            f"equal scores are supported only for runs of one character, of at most {_LONGEST_RUN} characters"
         )
     ranks = {(len(left), len(right)): rank for rank, (left, right) in enumerate(group)}
     for n in range(2, 2 * max(runs) + 2):

@@ -34,7 +34,7 @@ class RopeScaling(Initialised):
     )
     freq_scale: float = documented(1.0, "multiplier of all angles; linear and yarn set it to 1 / factor")
     orig_max_pos: int = documented(
-        0, "context length of the model before scaling (yarn, llama3, llama3_hf); 0 means 8192, except with yarn"
+        0, "context length of the model before scaling; required with yarn; 0 means 8192 with llama3 and llama3_hf"
     )
     factor: float = documented(1.0, "divisor of the low frequencies; linear divides all frequencies by it")
     low_freq: float = documented(

@@ -38,7 +38,7 @@ def from_plain(kind: type[T], content: object, name: str = "", similar: Similar 
         The errors of the dataclasses, with the name of the section in front.
     """
     if not isinstance(content, dict):
-        raise TinyNNTypeError(f"{name or 'the content'} must be a section, got {_REPR.repr(content)}")
+        raise TinyNNTypeError(f"{name or 'the content'} must be a table of keys and values, got {_REPR.repr(content)}")
     prefix = f"{name}." if name else ""
     hints, known = typing.get_type_hints(kind), keys_of(kind)
     for key in content:
@@ -81,7 +81,7 @@ def _converted(hint: Any, value: object, name: str, similar: Similar | None) -> 
         return from_plain(typing.cast("type[Any]", kind), value, name, similar)
     if origin is dict:
         if not isinstance(value, dict):
-            raise TinyNNTypeError(f"{name} must be a section, got {_REPR.repr(value)}")
+            raise TinyNNTypeError(f"{name} must be a table of keys and values, got {_REPR.repr(value)}")
         return {key: _converted(arguments[1], one, f"{name}.{key:.60}", similar) for key, one in value.items()}
     if origin is list:
         if not isinstance(value, list):

@@ -112,7 +112,7 @@ def _state(decoder: Any) -> bytes | str:
 
 
 def _kinds(described: Any) -> list[dict[str, Any]]:
-    """Return the decoders in the description of a decoder. A sequence is replaced by the decoders in it."""
+    """Return the description of each decoder in a list: those inside a Sequence in order, or the decoder itself."""
     if not isinstance(described, dict):
         return []
     inner = described.get("decoders")

@@ -108,7 +108,9 @@ class OptimizerArgs:
     beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
     eps: float = documented(1e-8, "constant added to the denominator of the update")
     weight_decay: float = documented(0.1, "weight decay, applied to matrices but not to norms and biases")
-    clip: float = documented(1.0, "largest norm of all gradients, which are scaled down to it; 0: no limit")
+    clip: float = documented(
+        1.0, "limit of the global gradient norm; larger gradients are scaled down to it; 0: no limit"
+    )
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "clip"):

@@ -48,8 +48,8 @@ class GqaWeights(Initialised):
                 )
         if len(self.w_k) != len(self.w_v) or not self.w_k or len(self.w_q) % len(self.w_k):
             raise TinyNNValueError(
-                "w_k and w_v must have equally many heads, and their number must divide that of w_q, got "
-                f"{len(self.w_q)}, {len(self.w_k)} and {len(self.w_v)}"
+                "w_k and w_v must have the same number of heads, which must divide the number of heads of w_q, got "
+                f"{len(self.w_k)} (w_k), {len(self.w_v)} (w_v) and {len(self.w_q)} (w_q)"
             )
 
 
