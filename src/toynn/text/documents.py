@@ -12,6 +12,7 @@ same way, and never score a separator as text.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from toynn.arguments import label
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.text_files import BYTE_ORDER_MARK
-from toynn.text.tokenizer_json import added_tokens, check_text, token_ids
+from toynn.text.sentencepiece_cuts import SentencePieceCuts, has_sentencepiece_rules
+from toynn.text.tokenizer_json import added_tokens, check_text, token_ids, token_starts
 from toynn.text.word_borders import BEFORE_SPACE, parts_of, separates_words_as_gpt2
 
 with naming_the_extra():
@@ -192,7 +194,14 @@ def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text") -> Iterator[tuple[Piece, list[int]]]:
-    """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`."""
+    """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`.
+
+    The pieces of a document must be in order. With a SentencePiece tokenizer, the ids of all pieces of a document are
+    those of the whole document, unless it has more than 1,048,576 characters without a place where it can be cut.
+    """
+    if has_sentencepiece_rules(tokenizer):
+        yield from _encoded_in_context(tokenizer, all_pieces, name)
+        return
     can_be_cut = None
     for batch in batches(all_pieces):
         parts = [[piece.text] for piece in batch]
@@ -205,6 +214,65 @@ def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text
         ids = iter(token_ids(tokenizer, [text for texts in parts for text in texts], name))
         for piece, texts in zip(batch, parts, strict=True):
             yield piece, list(itertools.chain.from_iterable(itertools.islice(ids, len(texts))))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Consecutive pieces of a document that are encoded as one text, between the text before and after them."""
+
+    before: str
+    pieces: list[Piece]
+    after: str
+
+    @property
+    def text(self) -> str:
+        return "".join([self.before, *(piece.text for piece in self.pieces), self.after])
+
+
+def _windows(cuts: SentencePieceCuts, all_pieces: Iterable[Piece]) -> Iterator[_Window]:
+    """Yield the pieces in windows. A window ends only if its document ends, at a cut, or if it would be too long."""
+    before = ""
+    held: list[Piece] = []
+    for piece in all_pieces:
+        if held:
+            safe = held[-1].document == piece.document and cuts.can_cut(held[-1].text, piece.text)
+            is_long = sum(len(one.text) for one in held) + len(piece.text) > _LONGEST_LINE
+            if safe or is_long or held[-1].document != piece.document:
+                yield _Window(before, held, cuts.context_after(piece.text) if safe else "")
+                before = cuts.context_before("".join(one.text for one in held)) if safe else ""
+                held = []
+        held.append(piece)
+    if held:
+        yield _Window(before, held, "")
+
+
+def _encoded_in_context(
+    tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str
+) -> Iterator[tuple[Piece, list[int]]]:
+    """Yield each piece with its token ids. A token that two pieces share belongs to the first of them."""
+    batch: list[_Window] = []
+    characters = 0
+    for window in _windows(SentencePieceCuts(tokenizer), all_pieces):
+        batch.append(window)
+        characters += sum(len(piece.text) for piece in window.pieces)
+        if len(batch) == _BATCH or characters >= _BATCH_TEXT:
+            yield from _encoded_windows(tokenizer, batch, name)
+            batch, characters = [], 0
+    if batch:
+        yield from _encoded_windows(tokenizer, batch, name)
+
+
+def _encoded_windows(tokenizer: Tokenizer, windows: list[_Window], name: str) -> Iterator[tuple[Piece, list[int]]]:
+    """Yield the pieces of all windows with their token ids. The tokens of the text around them are left out."""
+    found = token_starts(tokenizer, [window.text for window in windows], name)
+    for window, (ids, starts) in zip(windows, found, strict=True):
+        end = len(window.before)
+        first = bisect_left(starts, end)
+        for piece in window.pieces:
+            end += len(piece.text)
+            last = bisect_left(starts, end, first)
+            yield piece, ids[first:last]
+            first = last
 
 
 class PackedText(NamedTuple):

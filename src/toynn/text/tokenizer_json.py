@@ -96,6 +96,21 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
         return [encoded.ids for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
+def token_starts(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[tuple[list[int], list[int]]]:
+    """Return the token ids of each text, as `token_ids` does, and the first character of each token in the text.
+
+    Raises the errors of `token_ids`.
+    """
+    for text in texts:
+        check_text(text, name)
+    with _library_errors(f"{name}: the tokenizer cannot encode it"):
+        if len(texts) == 1:  # this call starts no threads, as in token_ids
+            found = [tokenizer.encode(texts[0], add_special_tokens=False)]
+        else:
+            found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(one.ids, [start for start, _ in one.offsets]) for one in found]
+
+
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Return the text of token ids, with the text of special tokens. Raises TinyNNValueError if the tokenizer fails."""
     if not ids:  # some decoders fail on an empty sequence
