@@ -58,7 +58,7 @@ enum tnn_flag { TNN_FLAG_INPUT = 1, TNN_FLAG_OUTPUT = 2, TNN_FLAG_PARAM = 4, TNN
 
 /* ---- build ---- Describe this build and this machine. These calls need no session. Their strings are static. */
 TNN_API const char * tnn_ggml_version(void); /* Return the version of the compiled ggml, for example "0.20.2". */
-TNN_API const char * tnn_ggml_commit(void);  /* Return ggml's name of its own commit. */
+TNN_API const char * tnn_ggml_commit(void);  /* Return the commit of ggml, as stated by ggml. */
 /* Return the instruction-set profile, for example "x86-64-v3". The same profile and inputs give the same bits. */
 TNN_API const char * tnn_profile(void);
 TNN_API const char * tnn_compiler(void);      /* Return the compiler that made this build. */
@@ -86,7 +86,8 @@ TNN_API int64_t tnn_available_memory(void);
 /* Return a new session; kind 0 is the CPU. On failure return NULL; then tnn_last_error(NULL) returns the
  * message in this thread. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
-/* Return a new session on the device with that number; the CPU has only device 0. Fails as tnn_session_new does. */
+/* Return a new session on the device with the given number; the CPU has only device 0. Fails as tnn_session_new
+ * does. */
 TNN_API tnn_session * tnn_session_new_on(int32_t kind, int32_t device);
 TNN_API void tnn_session_free(tnn_session * s); /* Free everything that the session owns. NULL is allowed. */
 /* Return the message of the last call on s if the call failed, else "". The message is valid until the next call. */
@@ -137,9 +138,10 @@ TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
  * TNN_E_TYPE: an unknown dtype.
  * TNN_E_VALUE: n is not a positive multiple of the dtype's block, or above 2^31 - 1. */
 TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
-/* Attach a file whose pages the mmap calls below use as weights. Several files can be attached; those calls use the
- * file that was attached last. A file can be attached again. The mapping must stay until the session is freed. If the
- * file is changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the process survives.
+/* Attach a file. The mmap calls below use its pages as weights. If several files are attached, the mmap calls use the
+ * file that was attached last. A file can be attached again to become the last one. The mapping must stay until the
+ * session is freed. If the file is changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the
+ * process survives.
  * TNN_E_FILE: the file is shorter than size, or was changed.
  * TNN_E_STATE: the weights are finalized already, or too many files are attached. */
 TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
@@ -147,8 +149,8 @@ TNN_API int tnn_session_attach_weight_mmap(tnn_session * s,
     int64_t      size,    /* bytes of the mapping */
     int32_t      fd,      /* descriptor of the mapped file, to detect changes; -1: none */
     const char * name);   /* name of the file in errors; may be NULL */
-/* Declare a weight [n] that is mapped from the attached file. Nothing can write it. dtype is ggml's number of the type:
- * F32, F16, BF16, or a quantized type that ggml multiplies.
+/* Declare a weight [n] that is mapped from the attached file. No call can write to the weight. dtype is ggml's number
+ * of the type: F32, F16, BF16, or a quantized type that ggml multiplies.
  * TNN_E_TYPE: another dtype.
  * TNN_E_VALUE: the tensor ends beyond the file, the offset is not aligned, or a row is not a whole number of blocks.
  * TNN_E_STATE: no file is attached. */
@@ -182,7 +184,7 @@ TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t n);
 
 /* ---- data ---- Copy values between arrays and tensors. ne0 varies fastest. n must be the tensor's number of elements.
  * */
-/* Upload real numbers to an f32, f16 or bf16 tensor. They are rounded to its dtype. */
+/* Upload real numbers to an f32, f16 or bf16 tensor. The numbers are rounded to the dtype of the tensor. */
 TNN_API int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * data, int64_t n);
 /* Upload integers to an i32 tensor. */
 TNN_API int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * data, int64_t n);
@@ -270,8 +272,8 @@ TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a view of a whose dimension axis_i is a's dimension i. Most operators need a contiguous tensor: use
  * tnn_cont_2d. */
 TNN_API tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axis1, int32_t axis2, int32_t axis3);
-/* Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on. In the copy, each row of b
- * begins nb1 bytes after the row before. */
+/* Return a copy of a in which b [ne0, ne1] replaces elements, starting at an offset in bytes. In the copy, each row of
+ * b begins nb1 bytes after the previous row. */
 TNN_API tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, int64_t offset);
 /* Return the transpose of a [m, n] as a contiguous tensor [n, m]. */
 TNN_API tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a);
@@ -283,9 +285,9 @@ TNN_API tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, in
 TNN_API tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t ne2);
 /* Return a view of ne0 elements of a, which must be contiguous, that starts at an offset in bytes. */
 TNN_API tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offset);
-/* Return a view [ne0, ne1] of a that starts at an offset in bytes. A row begins nb1 bytes after the row before it. */
+/* Return a view [ne0, ne1] of a that starts at an offset in bytes. Each row begins nb1 bytes after the previous row. */
 TNN_API tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset);
-/* Write a, converted to the floating dtype of b, into b, and return a view of b. */
+/* Convert a to the floating-point dtype of b, write the result to b, and return a view of b. */
 TNN_API tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a converted to TNN_F32, TNN_F16 or TNN_BF16. */
 TNN_API tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype);
@@ -443,7 +445,7 @@ TNN_API tnn_tensor tnn_fused_head_norm(tnn_session * s,
     tnn_tensor    gamma_q, /* weight of all query heads, [d_head] */
     tnn_tensor    gamma_k, /* weight of all key heads, [d_head] */
     int32_t       n_heads, /* query heads */
-    int32_t       n_kv,    /* key heads, and value heads */
+    int32_t       n_kv,    /* key heads, and also value heads */
     float         eps);    /* added to the mean of the squares */
 /* Return the table of rotations for tnn_fused_attention: [d_head, rows]. Each row holds d_head/2 cosines, then d_head/2
  * sines. An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */

@@ -13,7 +13,7 @@ static double lcg31_uniform(uint64_t * s) {
     return ((double) *s + 1.0) / 2147483648.0;
 }
 
-/* Returns a uniform number in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. State 0 never changes. */
+/* Returns a uniform number in (0, 1]: Marsaglia's xorshift 13, 7, 17 over 2^64, plus 1e-300. A state of 0 stays 0. */
 static double xorshift64_uniform(uint64_t * s) {
     uint64_t x = *s;
     x ^= x << 13;

@@ -6,7 +6,7 @@
 
 #include "ggml.h"
 
-/* The traits of a type that can be converted to f32, or NULL. */
+/* Returns the traits of a type that can be converted to f32, or NULL for another type. */
 static const struct ggml_type_traits * readable(int32_t dtype) {
     if (dtype < 0 || dtype >= GGML_TYPE_COUNT) {
         return NULL;

@@ -23,7 +23,7 @@ static void add_backward(struct tnn_gradients * g, struct ggml_tensor * node, st
 static const struct tnn_kernel_type ADD      = { .backward = add_backward, .differentiable = TNN_ALL_OPERANDS };
 static const struct tnn_kernel_type GET_ROWS = { .backward = tnn__embedding_backward, .differentiable = TNN_OPERAND(0) };
 
-/* Returns the row that differentiates a node, or NULL if the node has no derivative in a fused graph. */
+/* Returns the kernel type that differentiates a node, or NULL if the node has no derivative in a fused graph. */
 static const struct tnn_kernel_type * row_of(const struct ggml_tensor * t) {
     const struct tnn_kernel * k = tnn__kernel_of(t);
     if (k != NULL) {
@@ -56,7 +56,7 @@ bool tnn__is_fused(const struct ggml_cgraph * graph) {
     return false;
 }
 
-/* Returns whether a gradient can flow from node t, which row differentiates, to operand j of t. */
+/* Returns whether a gradient can flow from node t to operand j of t. row is the kernel type of t. */
 static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml_tensor * t, int j) {
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {

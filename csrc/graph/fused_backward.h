@@ -4,8 +4,8 @@
 
 #include "session.h"
 
-/* Returns whether the loss is a kernel node (tnn_fused_cross_entropy). If so, the shim differentiates the graph, not
- * ggml. */
+/* Returns whether the loss is a kernel node (tnn_fused_cross_entropy). If so, the shim, not ggml, differentiates the
+ * graph. */
 bool tnn__is_fused(const struct ggml_cgraph * graph);
 /* Checks that every node between a parameter and the loss has a derivative in a fused graph. */
 int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf);

@@ -30,7 +30,7 @@
 
 struct edge {
     int next; /* the next edge of the same node; -1: no more edges */
-    int from; /* the node that must run before the edge's owner */
+    int from; /* the node that the owner of the edge waits for */
 };
 
 /* The last node that wrote a tensor, and the nodes that have read the tensor since then. */

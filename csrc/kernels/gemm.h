@@ -27,7 +27,7 @@ struct tnn_gemm {
     int64_t       c_row;
     bool          accumulate; /* the sums start from the elements of C */
     const float * bias;       /* (n), added after the last product, or NULL */
-    const float * add;        /* (m, n), row stride of C, added after the bias, or NULL */
+    const float * add;        /* (m, n) with the row stride of C, added after the bias, or NULL */
 };
 
 /* A matrix product kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same

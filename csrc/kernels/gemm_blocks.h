@@ -22,7 +22,7 @@
 #define NC TNN_GEMM_NC
 
 #define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
-#define IN_PLACE_K    128 /* this many rows of an operand, one or two cache lines of each, stay in L1 without packing */
+#define IN_PLACE_K    128 /* number of rows of an operand that stay in L1 without packing (1 or 2 cache lines each) */
 
 /* ------------------------------------------------------------------ packing */
 

@@ -23,7 +23,7 @@ enum tnn_gradient_sum {
     TNN_SUM_IN_PLACE
 };
 
-/* The row of a kernel. Fields that are not set are false, 0 or NULL. Masks are made of TNN_OPERAND(i). */
+/* The row that describes a kernel. Fields that are not set are false, 0 or NULL. Masks are made of TNN_OPERAND(i). */
 struct tnn_kernel_type {
     const char * name; /* the name that tnn_tensor_op_name returns */
     /* Thread ith of nth computes its part of dst. scratch belongs to this thread. */

@@ -44,7 +44,8 @@ bool tnn__want_elements(tnn_session * s, const char * arg, const struct ggml_ten
 }
 
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t) {
-    /* ggml_is_contiguous ignores the strides of dimensions of size 1, which tnn_permute moves; ggml's kernels do not. */
+    /* tnn_permute can move dimensions of size 1. ggml_is_contiguous ignores the strides of such dimensions, but ggml's
+     * kernels use them. */
     const bool plain = t->nb[0] == ggml_type_size(t->type) && t->nb[2] == t->nb[1] * (size_t) t->ne[1] && t->nb[3] == t->nb[2] * (size_t) t->ne[2];
     if (ggml_is_contiguous(t) && plain) {
         return true;

@@ -192,8 +192,8 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
                   (long long) ne0, (long long) ne1, (long long) nb1, (long long) offset);
         return NULL;
     }
-    /* ggml requires ne0 * ne1 elements after the offset even if the rows are strided. They exist, because nb1 is at
-     * least the size of ne0 elements. */
+    /* ggml requires ne0 * ne1 elements after the offset even if the rows are strided. These elements exist, because nb1
+     * is at least the size of ne0 elements. */
     return tnn__reserve_nodes(s, 1) ? t : NULL;
 }
 

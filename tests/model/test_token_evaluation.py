@@ -218,7 +218,7 @@ def test_the_commands_print_what_the_reference_prints(ids: tuple[Path, list[int]
     done = toynn("eval", tmp_path / "a", path, "--ids", "--window", "16", "--stride", "8", "--json")
     logits_of_all = json.loads(done.stdout)
     nats = []
-    for start in range(0, 69, 8):  # the windows of 16, of which the last 8 count
+    for start in range(0, 69, 8):  # windows of 16 tokens, of which the last 8 tokens count
         part = values[start : start + 17]
         rows = float64_logits(a, part[:-1])
         scores = [-log_softmax(row)[token] for row, token in zip(rows, part[1:], strict=True)]

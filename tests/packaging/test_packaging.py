@@ -118,7 +118,7 @@ def test_the_sdist_contains_exactly_the_files_that_git_tracks(packages: Packages
     packed = {name for name in packed if not name.startswith("vendor/ggml/")} - {"PKG-INFO"}
     assert not {name for name in tracked - packed if not name.startswith(".ci/")}
     untracked = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines())
-    assert packed - tracked <= untracked  # new files that are not committed yet also belong into the sdist
+    assert packed - tracked <= untracked  # new files that are not committed yet also belong in the sdist
 
 
 def test_the_sdist_is_small(packages: Packages) -> None:
@@ -172,7 +172,7 @@ def test_the_bill_of_materials_in_the_wheel_names_the_pinned_ggml(packages: Pack
     (source,) = ggml["externalReferences"]
     assert source["url"] == f"pkg:pypi/{lock['package']}@{lock['version']}"
     assert source["hashes"] == [{"alg": "SHA-256", "content": lock["sha256"]}]
-    # the bill lists exactly the copyright holders in NOTICE whose work is compiled into the extension
+    # the bill of materials lists exactly the copyright holders in NOTICE whose work is compiled into the extension
     compiled_in = (ROOT / "NOTICE").read_text().split("not compiled in")[0]
     holders = [ggml["copyright"], *(part["copyright"] for part in ggml["components"])]
     assert re.findall(r"Copyright .*?(?=  )", compiled_in) == holders
@@ -298,7 +298,7 @@ def test_code_that_runs_before_the_cpu_check_contains_no_avx(packages: Packages)
 
     if os.uname().machine != "x86_64":
         pytest.skip("only x86-64 has a profile above the baseline")
-    assert vex(packages.build / "libtinynn.a") > 0  # without a match here, the pattern itself would be wrong
+    assert vex(packages.build / "libtinynn.a") > 0  # if this had no match, the pattern would be wrong
     assert vex(packages.build / "libtinynn_baseline.a") == 0
     (module,) = packages.build.rglob("_tinynn.c.o")
     assert vex(module) == 0
@@ -325,7 +325,7 @@ def test_only_one_file_uses_avx512_and_it_exports_only_its_kernel_description(pa
     archives = sorted(packages.build.rglob("lib*.a"))
     assert {"libtinynn.a", "libtinynn_baseline.a", "libggml-cpu.a"} <= {path.name for path in archives}
     found = set().union(*(functions(path) for path in [*archives, *packages.build.rglob("_tinynn.c.o")]))
-    assert found  # without a match here, the pattern itself would be wrong
+    assert found  # if this had no match, the pattern would be wrong
     assert {name.split(":")[0] for name in found} == {"gemm_avx512.c.o"}
     (own,) = packages.build.rglob("gemm_avx512.c.o")
     # The only global symbol of the file is the description of the kernel: no weak symbol and no function.

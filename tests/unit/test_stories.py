@@ -35,7 +35,7 @@ def tokens() -> dict[str, Any]:
 def test_the_script_reproduces_the_files_in_the_repository(script: ModuleType) -> None:
     for name, content in script.make().items():
         made, stored = json.loads(content), json.loads((EXAMPLES / "data" / name).read_text(encoding="utf-8"))
-        # the installed version of the tokenizers library may differ from the recorded one
+        # the installed version of the tokenizers library may differ from the recorded version
         made.pop("tokenizer", None), stored.pop("tokenizer", None)
         assert made == stored
 

@@ -153,7 +153,7 @@ def _names(different: set[str]) -> str | None:
     return "\n".join(f"  {name}" for name in sorted(different)) or None
 
 
-# Checks by the name that is given to --only.
+# The checks, each with the name that selects it in --only.
 CHECKS: dict[str, Callable[[EmulatedBuild], str | None]] = {
     "values": different_values,
     "curves": different_curves,

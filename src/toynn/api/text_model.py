@@ -27,7 +27,7 @@ from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
 from toynn.tinynn.memory import want_memory
 
-_BYTES_OF_ID = 48  # a Python integer in a list, and the copy that the tokenizers library makes
+_BYTES_OF_ID = 48  # memory per id: a Python integer in a list, and the copy of the tokenizers library
 
 
 class TextModel(Initialised):

@@ -18,7 +18,7 @@ from toynn.storage.durable_files import sha256_of
 from toynn.storage.regular_files import folder_of, read_regular
 from toynn.tinynn.memory import memory_for
 
-VALIDATION_OF_FILE = 0.05  # share of a token file's ids, as the default of `toynn prepare`
+VALIDATION_OF_FILE = 0.05  # share of the ids of a token file; also the default of `toynn prepare`
 
 
 @dataclass(frozen=True)

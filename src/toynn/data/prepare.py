@@ -120,7 +120,7 @@ def prepare(
         dtype = "uint16" if vocab <= 1 << 16 else "uint32"
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
-        bos_id = before[0] if before else eos_id  # a text also begins after the end token of the text before it
+        bos_id = before[0] if before else eos_id  # a text also begins after the end token of the previous text
         all_pieces, split_of = divided(found, share, seed)
         splits = _packed(folder, dtype, model, all_pieces, split_of, eos_id, found.text_bytes, report)
         for which, split in splits.items():

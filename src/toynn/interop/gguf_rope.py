@@ -20,7 +20,7 @@ from toynn.model.shape import ModelShape
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."
-_YARN = {"ext_factor": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}  # llama.cpp does not read their keys
+_YARN = {"ext_factor": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}  # llama.cpp does not read these keys
 # The keys that read_scaling reads, without the name of the architecture.
 READ = tuple(f"rope.scaling.{name}" for name in ("type", "factor", "attn_factor", "original_context_length"))
 _CLOSE = 1e-5  # relative tolerance, because another program may have computed the factors in float32

@@ -73,9 +73,7 @@ def _check_supported(model: SentencePieceModel) -> None:
     ):
         if value != only:
             raise FileFormatError(f"its {name} is {value}, but toynn supports only {only}")
-    if (
-        model.charsmap and not model.removes_spaces
-    ):  # the tokenizers library maps the two characters of a line end as one
+    if model.charsmap and not model.removes_spaces:  # the tokenizers library maps the two characters CR LF together
         raise FileFormatError(
             "it has a precompiled_charsmap without remove_extra_whitespaces, which toynn does not support"
         )

@@ -67,7 +67,7 @@ PRE_TOKENIZERS = {
         ignore_merges=True,
         adds_bos=True,
     ),
-    # DBRX and Smaug: the words of Llama 3, but merges always apply.
+    # DBRX and Smaug: the rules of Llama 3, but a word that is a token is also made by merges.
     "dbrx": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}")),
     # Qwen 2 and 3: the rules of Llama 3, but digits are split one by one and there is a normalizer.
     "qwen2": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),
@@ -86,7 +86,8 @@ PRE_TOKENIZERS = {
             rf"{_PUNCTUATED}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
         )
     ),
-    # What llama.cpp uses for a file that names no pre-tokenizer, such as one written before May 2024.
+    # The rules that llama.cpp uses for a file without the name of a pre-tokenizer, such as a file written before May
+    # 2024.
     DEFAULT: PreTokenizer(_split(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
 }
 

@@ -32,8 +32,8 @@ def metaspace(scheme: str) -> dict[str, Any]:
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
 
 
-# Where a space is put: "each" part of the text between special tokens, as llama.cpp and SentencePiece do; "first" only
-# at the start of the text; "always" before each part that does not begin with a space; "none".
+# The places where a space is put: "each" part of the text between special tokens, as llama.cpp and SentencePiece do;
+# "first" only at the start of the text; "always" before each part that does not begin with a space; "none".
 _RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "each": ([_PREPEND, ESCAPE], []),
     "first": ([], [metaspace("first")]),
@@ -50,7 +50,7 @@ _ENDS: frozenset[str] = frozenset(
     )
 )  # fmt: skip
 _ADDED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
-# Other ways to write the same rules, as transformers does.
+# Other forms of the same rules, which transformers writes.
 _OTHER_RULES: list[tuple[str, list[Any], list[Any]]] = [
     ("each", [ESCAPE, DOUBLE], [metaspace("always")]),
     ("first", [ESCAPE], [metaspace("first")]),

@@ -53,7 +53,7 @@ class TrainedModel(Initialised):
         object.__setattr__(self, "other_eos_ids", self._checked_others())
         if not isinstance(self.foreign, ForeignSettings):
             raise TinyNNTypeError(f"foreign must be a ForeignSettings, got {type(self.foreign).__name__}")
-        # Checked before weight_shapes() makes a name for each weight of n_layers layers.
+        # This is checked before weight_shapes() makes a name for each weight of n_layers layers.
         if self.shape.n_layers > len(self.weights):
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
         shapes = weight_shapes(self.shape)

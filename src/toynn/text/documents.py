@@ -37,7 +37,7 @@ KNOWN_MARKERS = (
     "[SEP]",
 )  # fmt: skip
 PIECE = 1 << 16  # approximate size of a piece in bytes; a piece ends at a line end
-_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts, each of which is encoded in about a second
+_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts that are encoded in about a second each
 _CUT = 1 << 17  # characters; longer pieces are encoded in parts to save memory, if this does not change the tokens
 _BATCH = 64  # largest number of pieces that are encoded together
 _BATCH_TEXT = 1 << 20  # characters that are encoded together; this takes about a second, and Ctrl-C waits for it
@@ -121,7 +121,7 @@ def pieces(files: Iterable[Iterable[str]], separators: Sequence[str], size: int 
                     document += 1
                 held, length, began = [], 0, False
                 continue
-            if length >= size:  # another line of the document follows, so the collected text does not end it
+            if length >= size:  # another line of the document follows, so the collected text does not end the document
                 yield Piece(document, start, "".join(held), False)
                 start += length
                 held, length, began = [], 0, True

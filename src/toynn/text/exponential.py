@@ -14,7 +14,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 _LOG2_STEPS = 5
-_STEPS = 2**_LOG2_STEPS  # exp(x) = 2^(k / 32) exp(r), with k whole and |r| <= ln 2 / 64
+_STEPS = 2**_LOG2_STEPS  # exp(x) = 2^(k / 32) exp(r), with an integer k and |r| <= ln 2 / 64
 _BLOCK = 4096  # elements computed at once; the temporary arrays of larger blocks would take longer to allocate
 _SMALLEST = -708.0  # for a smaller x, exp(x) is not a normal f64, so 0 is returned
 

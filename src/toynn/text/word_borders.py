@@ -17,8 +17,8 @@ with naming_the_extra():
 
 # A word ends before a space if the character before the space is not a space.
 BEFORE_SPACE = re.compile(r"(?<=\S)(?=[ \t\n])")
-# A word also ends between a letter, a digit and another character. The patterns contain only characters that have the
-# same class in every version of Unicode.
+# A word also ends between two characters of different classes: letters, digits, other characters. The patterns contain
+# only characters that have the same class in every version of Unicode.
 _LETTER = "A-Za-z\u3041-\u3096\u30a1-\u30fa\u3400-\u4db5\u4e00-\u9fa5"
 _OTHER = r"!-&(-/:-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
 BETWEEN_WORDS = re.compile(

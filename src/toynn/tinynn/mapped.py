@@ -85,7 +85,7 @@ class MappedFile(Initialised):
         these sessions.
         """
         mapping, self._closed = self._mapping, True
-        with contextlib.suppress(BufferError):  # a session holds the buffer: the mapping ends when it is released
+        with contextlib.suppress(BufferError):  # the mapping ends when the last session releases it
             mapping.close()
         self._finalizer()
 
@@ -161,7 +161,7 @@ def tnn_session_attach_weight_mmap(s: Session, base: MappedFile, size: int | Non
     with native.lock:
         native.live()
         kept = native.kept
-        kept.append(buffer)  # before the call: from then on C reads the mapping
+        kept.append(buffer)  # kept before the call, because from the call on C reads it
         try:
             status(s, lib.tnn_session_attach_weight_mmap, buffer, nbytes, base.fd, name)
         except BaseException:

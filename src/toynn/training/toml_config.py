@@ -237,7 +237,7 @@ def _override(table: dict[str, Any], override: object) -> None:
     try:
         parsed = _parsed(f"x = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = {"x": value.strip()}  # a text without quotes; a key for a number refuses it later
+        parsed = {"x": value.strip()}  # a text without quotes; a later check refuses it for a number
     except ValueError as error:
         raise ConfigurationError(f"{key.strip()}: {value.strip():.40}... is not a TOML value: {error}") from None
     if len(parsed) > 1:

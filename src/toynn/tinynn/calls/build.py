@@ -13,7 +13,7 @@ def tnn_ggml_version() -> str:
 
 
 def tnn_ggml_commit() -> str:
-    """Return ggml's name of its own commit."""
+    """Return the commit of ggml, as stated by ggml."""
     return text(lib.tnn_ggml_commit())
 
 

@@ -68,7 +68,8 @@ def tnn_rope_freq_factors_alloc(s: Session, n: int) -> Tensor:
 def tnn_input_1d_persistent_mmap(s: Session, n: int, dtype: int, offset: int) -> Tensor:
     """Declare a weight [n] that is mapped from the attached file.
 
-    Nothing can write it. dtype is ggml's number of the type: F32, F16, BF16, or a quantized type that ggml multiplies.
+    No call can write to the weight. dtype is ggml's number of the type: F32, F16, BF16, or a quantized type that ggml
+    multiplies.
 
     Args:
         n: number of elements.

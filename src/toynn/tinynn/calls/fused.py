@@ -34,7 +34,7 @@ def tnn_fused_head_norm(
         gamma_q: weight of all query heads, [d_head].
         gamma_k: weight of all key heads, [d_head].
         n_heads: query heads.
-        n_kv: key heads, and value heads.
+        n_kv: key heads, and also value heads.
         eps: added to the mean of the squares.
     """
     return built(

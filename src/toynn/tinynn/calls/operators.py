@@ -291,9 +291,9 @@ def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3
 
 
 def tnn_set_2d(s: Session, a: Tensor, b: Tensor, nb1: int, offset: int) -> Tensor:
-    """Return a copy of a in which b [ne0, ne1] replaces the elements from an offset in bytes on.
+    """Return a copy of a in which b [ne0, ne1] replaces elements, starting at an offset in bytes.
 
-    In the copy, each row of b begins nb1 bytes after the row before.
+    In the copy, each row of b begins nb1 bytes after the previous row.
     """
     return built(s, lib.tnn_set_2d, handle(s, "a", a), handle(s, "b", b), int64("nb1", nb1), int64("offset", offset))
 
@@ -326,7 +326,7 @@ def tnn_view_1d(s: Session, a: Tensor, ne0: int, offset: int) -> Tensor:
 def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int) -> Tensor:
     """Return a view [ne0, ne1] of a that starts at an offset in bytes.
 
-    A row begins nb1 bytes after the row before it.
+    Each row begins nb1 bytes after the previous row.
     """
     return built(
         s,
@@ -340,7 +340,7 @@ def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int
 
 
 def tnn_cpy(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Write a, converted to the floating dtype of b, into b, and return a view of b."""
+    """Convert a to the floating-point dtype of b, write the result to b, and return a view of b."""
     return built(s, lib.tnn_cpy, handle(s, "a", a), handle(s, "b", b))
 
 
