@@ -11,20 +11,23 @@ import click
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.interop import import_gguf, import_hf
+from toynn.model.shape import ARCHITECTURES
 from toynn.storage.checkpoint import write_checkpoint
 
 
-@click.command()
+HELP = f"""Make a run from the model SOURCE, which can then be trained further.
+
+SOURCE is a GGUF file with weights of any type that ggml can convert to f32, or a Hugging Face folder.
+The architecture of the model must be one of: {", ".join(ARCHITECTURES)}.
+"""
+
+
+@click.command(help=HELP)
 @click.argument("source", type=GivenPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder of the run to create.")
 @click.option("--force", is_flag=True, help="Replace the model in --out, if it was imported and not trained.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: Path, out: Path, force: bool, as_json: bool) -> None:
-    """Make a run from the model SOURCE, which can then be trained further.
-
-    SOURCE is a GGUF file (architecture llama, weights in F32, F16, BF16 or Q8_0)
-    or a Hugging Face folder (LlamaForCausalLM).
-    """
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
         raise TinyNNValueError(
             f"{out} already exists; name a new folder, or use --force to replace a model that was imported before"
