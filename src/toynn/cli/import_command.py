@@ -14,7 +14,6 @@ from toynn.interop import import_gguf, import_hf
 from toynn.model.shape import ARCHITECTURES
 from toynn.storage.checkpoint import write_checkpoint
 
-
 HELP = f"""Make a run from the model SOURCE, which can then be trained further.
 
 SOURCE is a GGUF file with weights of any type that ggml can convert to f32, or a Hugging Face folder.
