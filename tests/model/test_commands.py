@@ -67,6 +67,7 @@ def test_every_command_has_help_of_at_most_80_columns(command: list[str]) -> Non
         (["train", "--out", "RUN", "--resume"], 2, "does not name the data of the run; give the data folder as DATA"),
         (["generate", "DATA"], 2, "is a data folder, not a run"),
         (["prepare", "EMPTY", "--out", "RUN"], 2, "is a folder; name the files in it, like EMPTY/*.txt"),
+        (["prepare", "BAD", "--out", "DATA"], 2, "toynn: --out: DATA exists and is not an empty folder; use another"),
         (["prepare", "BAD", "--out", "DATA"], 2, "use another path, like DATA-2"),
         (["prepare", "BAD", "--out", "RUN", "--vocab-size", "300", "--tokenizer", "BAD"], 2, "cannot be combined"),
         (["prepare", "GGUF", "--out", "RUN"], 2, "is not UTF-8"),

@@ -12,6 +12,7 @@ from toynn.data.folder import DataFolder
 from toynn.storage.regular_files import path_of
 from toynn.training import TrainArgs
 from toynn.training.toml_config import from_toml
+from toynn.wording import on_the_command_line
 
 pytestmark = pytest.mark.quick
 
@@ -46,6 +47,15 @@ def test_a_value_of_the_wrong_type_is_still_a_type_error() -> None:
 def test_a_vocabulary_size_is_refused_with_the_place_that_sets_it(key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"unknown key '{key.split('.')[1]}': .* comes from the data"):
         from_toml("", overrides=[f"{key}=300"])
+
+
+@pytest.mark.parametrize("key", ["train.threads", "train.n_threads"])
+def test_a_number_of_threads_is_refused_with_the_place_that_sets_it(key: str) -> None:
+    says = f"unknown key '{key.split('.')[-1]}': the number of threads is not a part of the configuration"
+    with pytest.raises(ConfigurationError, match=f"{says}; use the argument n_threads"):
+        from_toml("", overrides=[f"{key}=2"])
+    with on_the_command_line(), pytest.raises(ConfigurationError, match=f"^--set: {says}; use the option --threads"):
+        from_toml("", overrides=[f"{key}=2"])
 
 
 @pytest.mark.parametrize(

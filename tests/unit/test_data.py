@@ -493,7 +493,7 @@ def test_toynn_prepare_writes_the_data_and_reports_it(tmp_path: Path) -> None:
     assert told["splits"]["train"]["tokens"] == len(PackedTokens.open(tmp_path / "data", "train"))
     again = toynn("prepare", text, "--vocab-size", "280", "--out", tmp_path / "data")
     assert again.returncode == 2
-    assert again.stderr.startswith("toynn: out: ")
+    assert again.stderr.startswith("toynn: --out: ")
     assert len(again.stderr.splitlines()) == 1
     shutil.rmtree(tmp_path / "data")
     plain = toynn("prepare", text, "--vocab-size", "280", "--out", tmp_path / "data")

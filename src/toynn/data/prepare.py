@@ -103,7 +103,7 @@ def prepare(
             raise TinyNNValueError(
                 f"texts: {path} holds packed token ids, not text; use {spelled('toynn.prepare_ids', '--ids')}"
             )
-    with new_folder("out", path_of("out", out), FILES) as folder:
+    with new_folder(spelled("out", "--out"), path_of("out", out), FILES) as folder:
         sources = [Source(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
         found = survey(paths, cut, eos, name)
         model = None if given is None else given_tokenizer(given, eos)

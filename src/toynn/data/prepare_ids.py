@@ -16,6 +16,7 @@ from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
 from toynn.storage.regular_files import naming_file, path_of, read_regular
+from toynn.wording import spelled
 
 
 def validation_ids(n: int, share: float) -> int:
@@ -75,7 +76,7 @@ def prepare_ids(
         vocab = _vocab(opened, given, needed)
         n = sum(one.n for one in opened)
         tail = n - validation_ids(n, share)
-        with new_folder("out", path_of("out", out), files) as folder:
+        with new_folder(spelled("out", "--out"), path_of("out", out), files) as folder:
             sources = [Source(one.path.name, one.start + 4 * one.n, sha256_of(one.path)) for one in opened]
             splits = _packed(folder, opened, vocab, tail)
             described = None

@@ -50,6 +50,8 @@ VOCABULARY = frozenset({"vocab", "vocab_size", "n_vocab", "padded_vocab_size", "
 NO_VOCABULARY_KEY = (
     "the size of the vocabulary cannot be set for training, because it comes from the data (`toynn prepare`)"
 )
+# The number of threads is not a key, because it does not change the result of a run.
+THREADS = frozenset({"threads", "n_threads", "num_threads", "nthreads"})
 _KEY_OF = {synonym: key for key, synonyms in SYNONYMS.items() for synonym in synonyms.split()}
 
 

@@ -56,7 +56,7 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     name = kept.foreign.name
     # The run makes a new model, so the name of the model that it starts from is dropped.
     kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))
-    renamed = f"exported files will have the name of the run, not the name {name!r:.60} of the model it starts from"
+    renamed = f"{name!r:.60} is the name of the model before training; exported files will have the name of the run"
     notes = [renamed] if name else []
     if theirs is None:
         if model.tokenizer is not None:

@@ -81,12 +81,13 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
         return _resumed(args, held, data)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
-            f"out: {args.out} is already a run of {held.step} steps; resume it "
+            f"{spelled('out', '--out')}: {args.out} is already a run of {held.step} steps; resume it "
             f"({spelled('resume=True', '--resume')}), or use another folder"
         )
     if held is not None and args.init is not None:
         raise TinyNNValueError(
-            f"out: {args.out} already contains a model, so {spelled('init', '--init')} cannot be used; use a new folder"
+            f"{spelled('out', '--out')}: {args.out} already contains a model, so {spelled('init', '--init')} cannot be "
+            "used; use a new folder"
         )
     config = args.config or TrainConfig()
     init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held

@@ -20,7 +20,7 @@ from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
 from toynn.training.config import ModelArgs, TrainConfig
-from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
+from toynn.training.key_names import NO_VOCABULARY_KEY, THREADS, VOCABULARY, similar_key
 from toynn.wording import spelled
 
 if sys.version_info >= (3, 11):
@@ -149,6 +149,12 @@ def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | 
     for section in table.values():
         if isinstance(section, dict) and (wrong := VOCABULARY & section.keys()):
             raise ConfigurationError(f"unknown key {min(wrong)!r}: {NO_VOCABULARY_KEY}")
+    for keys_there in (table, *(section for section in table.values() if isinstance(section, dict))):
+        if wrong := THREADS & keys_there.keys():
+            raise ConfigurationError(
+                f"unknown key {min(wrong)!r}: the number of threads is not a part of the configuration; use "
+                f"{spelled('the argument n_threads', 'the option --threads')}"
+            )
     if init is not None and isinstance(table.get("model"), dict):
         table["model"] = _model_table(table["model"], init)
     known = [key.name for key in keys()]
