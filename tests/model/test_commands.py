@@ -64,7 +64,7 @@ def test_every_command_has_help_of_at_most_80_columns(command: list[str]) -> Non
         (["export", "EMPTY", ""], 2, "'OUT': the path must not be empty"),
         (["train", "DATA", "--out", "/proc/no"], 2, "/proc/no: the folder cannot be created (No such"),
         (["train", "DATA", "--out", "RUN", "--set", "model.ctx=100000000"], 2, "model.ctx = 100000000 is too large"),
-        (["train", "--out", "RUN", "--resume"], 2, "does not name the data of the run; give the data folder as DATA"),
+        (["train", "--out", "RUN", "--resume"], 2, "has no log.jsonl, so there is no run to resume; give"),
         (["generate", "DATA"], 2, "is a data folder, not a run"),
         (["prepare", "EMPTY", "--out", "RUN"], 2, "is a folder; name the files in it, like EMPTY/*.txt"),
         (["prepare", "BAD", "--out", "DATA"], 2, "toynn: --out: DATA exists and is not an empty folder; use another"),
@@ -218,7 +218,7 @@ def test_a_new_run_writes_tensorboard_files_when_asked(data: Path, tmp_path: Pat
     assert again.stdout.startswith("nothing to do: the run has taken all its 3 steps")
     fewer = toynn("train", data, "--out", run, "--resume", "--set", "train.steps=2")
     assert fewer.returncode == 2
-    assert "train.steps must be at least 3" in fewer.stderr
+    assert "train.steps = 2 is too small, but the run has already taken 3 steps" in fewer.stderr
 
 
 def test_training_with_a_damaged_log_ends_with_a_note(data: Path, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_an_interrupted_training_is_saved_and_says_how_to_resume(data: Path, tmp
     assert f"continue with: toynn train {data} --out '{run}' --resume --threads 1 --tensorboard" in out
     assert "Traceback" not in err
     step = load_checkpoint(run).step
-    assert f"interrupted after {step} steps, saved" in out
+    assert f"interrupted after {step} step{'' if step == 1 else 's'}, saved" in out
     done = toynn("train", data, "--out", run, "--resume", "--set", f"train.steps={step + 2}", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == step + 2

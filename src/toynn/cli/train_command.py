@@ -20,6 +20,7 @@ from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
+from toynn.storage.checkpoint.run_folder import LOG
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
 from toynn.training.progress import ProgressView
@@ -119,7 +120,9 @@ def _data_of_run(run: Path) -> Path:
     try:
         folders = [Path(event["data"]) for event in read_log(run) if event["event"] == "started"]
     except FileNotFoundError:
-        folders = []
+        raise TinyNNValueError(
+            f"{run} has no {LOG}, so there is no run to resume; give DATA, and leave out --resume"
+        ) from None
     if not folders:
         raise TinyNNValueError(f"the log of {run} does not name the data of the run; give the data folder as DATA")
     if not folders[-1].exists():
