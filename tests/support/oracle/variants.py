@@ -70,6 +70,7 @@ VARIANTS = {
     "qk_norm": Variant(
         ModelShape(23, 14, 4, 2, 20, 2, 16, 10000.0, 1e-2, head_dim=10, architecture="qwen3", qk_norm=True), 7, 2
     ),
+    # With rms_eps = 1e-5 this small model amplifies rounding errors ten times as much as the other variants.
     "a layer without rope": Variant(
         ModelShape(
             23,
@@ -80,7 +81,7 @@ VARIANTS = {
             3,
             64,
             100.0,
-            1e-5,
+            1e-3,
             head_dim=10,
             architecture="smollm3",
             no_rope_interval=2,
