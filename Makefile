@@ -3,7 +3,7 @@
 #   make run        Install toynn, and train a projection lens for five steps.
 #   make quickstart Train a small model on the included stories for three minutes, and print a story of it.
 #   make check      Run the linters and the quick tests (under a minute). Use it while you work.
-#   make test       Run the linters and all tests that CI runs (about ten minutes).
+#   make test       Run the linters and all tests that CI runs (about 15 minutes).
 #   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
 #   make lint       Run ruff and mypy --strict.
 #   make dev        Compile what changed in csrc/ or CMakeLists.txt (seconds).

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from toynn import ToyLR
 
-pytestmark = pytest.mark.quick
-
 
 def test_the_first_steps_of_the_warm_start_runner() -> None:
     rates = [ToyLR.cosine(i, 10, 0.001, 1e-5, 5) for i in range(12)]
