@@ -224,6 +224,31 @@ def adapter_of(weight: Weight, rank: int) -> tuple[Weight, Weight]:
     return part(ADAPTER_A, (rank, d_in)), part(ADAPTER_B, (d_out, rank))
 
 
+def adapter_weights_of(shape: ModelShape, keys: Collection[str], rank: int) -> list[Weight]:
+    """Return the matrices of the adapters of the fused layout in the order of declaration, A before B for each weight.
+
+    keys: the keys of the adapted matrices, for example {"q", "v"}. A matrix X has the adapter X.lora_a, (rank, d_in),
+    and X.lora_b, (d_out, rank).
+
+    Raises TinyNNValueError, which names the weight, if the rank is larger than a dimension of an adapted matrix, or if
+    the model has no matrix with one of the keys.
+    """
+    adapted = [weight for weight in weights_of(shape) if len(weight.size) == 2 and weight.row.key in keys]
+    if missing := set(keys) - {weight.row.key for weight in adapted}:
+        raise TinyNNValueError(f"the model has no matrix {min(missing)!r}, so it cannot have an adapter on this matrix")
+    result = []
+    for weight in adapted:
+        d_out, d_in = weight.size
+        if rank > min(weight.size):
+            raise TinyNNValueError(
+                f"rank must be at most {min(weight.size)} for {weight.name}, which has shape {weight.size}, got {rank}"
+            )
+        for part, size in ((ADAPTER_A, (rank, d_in)), (ADAPTER_B, (d_out, rank))):
+            name = f"{weight.name}.{part}"
+            result.append(replace(weight, name=name, size=size, whole=name, adapter=part))
+    return result
+
+
 def with_q_adapters(weights: Iterable[Weight], rank: int) -> list[Weight]:
     """Return the weights with the adapter of each q weight after it: A, then B."""
     result = []
@@ -232,6 +257,19 @@ def with_q_adapters(weights: Iterable[Weight], rank: int) -> list[Weight]:
         if weight.row.key == "q" and len(weight.size) == 2:
             result += adapter_of(weight, rank)
     return result
+
+
+def _peft_name(row: Row) -> str:
+    """Return the name of a matrix as the module of a Hugging Face model, for example "q_proj"."""
+    return row.hf.split(".")[-2]
+
+
+ADAPTABLE = {
+    row.key: _peft_name(row)
+    for row in (*LAYER_ROWS, *GLOBAL_ROWS)
+    if row.std is not None and row.key not in ("embedding", "lens")
+}
+"""The keys of the matrices that can have an adapter, each with the name of its module in a Hugging Face model."""
 
 
 # ---- values derived from the weights ----
