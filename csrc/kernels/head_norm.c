@@ -39,8 +39,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
             memcpy(y, x, (size_t) d * sizeof(float));
             continue;
         }
-        const v8f r = v8_set1(tnn__reciprocal_rms(x, d, p->eps));
-        EACH_VECTOR(d, { STORE(y, LOAD(x) * r * LOAD(gamma)); })
+        tnn__rms_norm_row(x, gamma, y, d, p->eps);
     }
 }
 
@@ -62,14 +61,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
             EACH_VECTOR(d, { const v8f g = LOAD(dy); STORE(dx, add != NULL ? g + LOAD(add) : g); })
             continue;
         }
-        const float r = tnn__reciprocal_rms(x, d, p->eps);
-        v8f dot = v8_set1(0.0f);
-        EACH_VECTOR(d, { dot = v8_fma(LOAD(dy) * LOAD(gamma), LOAD(x), dot); })
-        const v8f scale = v8_set1(r), slope = v8_set1(-(r * r) * (v8_sum(dot) / (float) d));
-        EACH_VECTOR(d, {
-            const v8f g = v8_fma(LOAD(x), slope, LOAD(dy) * LOAD(gamma)) * scale;
-            STORE(dx, add != NULL ? g + LOAD(add) : g);
-        })
+        tnn__rms_norm_row_back_x(dy, x, gamma, add, dx, d, p->eps);
     }
 }
 
@@ -92,10 +84,7 @@ static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst
     for (int64_t row = 0; row < x->ne[1]; row++) {
         for (int64_t head = p->first; head < p->end; head++) {
             const int64_t at = row * x->ne[0] + head * d;
-            const v8f     r  = v8_set1(tnn__reciprocal_rms(tnn__data(x) + at, d, p->eps));
-            const float * xr = tnn__data(x) + at + begin;
-            const float * g  = tnn__data(dy) + at + begin;
-            EACH_VECTOR(end - begin, { STORE(dgamma, v8_fma(LOAD(g) * r, LOAD(xr), LOAD(dgamma))); })
+            tnn__rms_norm_row_back_gamma(tnn__data(dy) + at, tnn__data(x) + at, dgamma, begin, end, d, p->eps);
         }
     }
 }

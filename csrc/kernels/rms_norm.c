@@ -1,6 +1,5 @@
 /* kernels/rms_norm.c - RMSNorm with its weight: y = x / rms(x) * gamma. The parameter of a node is eps. */
 #include "graph/gradients.h"
-#include "kernels/each_vector.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 #include "kernels/rms.h"
@@ -15,10 +14,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
-        const float * x = tnn__data(dst->src[0]) + row * d;
-        float       * y = (float *) dst->data + row * d;
-        const v8f     r = v8_set1(tnn__reciprocal_rms(x, d, eps));
-        EACH_VECTOR(d, { STORE(y, LOAD(x) * r * LOAD(gamma)); })
+        tnn__rms_norm_row(tnn__data(dst->src[0]) + row * d, gamma, (float *) dst->data + row * d, d, eps);
     }
 }
 
@@ -35,15 +31,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         const float * dy  = tnn__data(dst->src[0]) + row * d;
         const float * x   = tnn__data(dst->src[1]) + row * d;
         const float * add = k->has_add ? tnn__data(dst->src[3]) + row * d : NULL;
-        float       * dx  = (float *) dst->data + row * d;
-        const float   r   = tnn__reciprocal_rms(x, d, eps);
-        v8f dot = v8_set1(0.0f);
-        EACH_VECTOR(d, { dot = v8_fma(LOAD(dy) * LOAD(gamma), LOAD(x), dot); })
-        const v8f scale = v8_set1(r), slope = v8_set1(-(r * r) * (v8_sum(dot) / (float) d));
-        EACH_VECTOR(d, {
-            const v8f g = v8_fma(LOAD(x), slope, LOAD(dy) * LOAD(gamma)) * scale;
-            STORE(dx, add != NULL ? g + LOAD(add) : g);
-        })
+        tnn__rms_norm_row_back_x(dy, x, gamma, add, (float *) dst->data + row * d, d, eps);
     }
 }
 
@@ -64,11 +52,7 @@ static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst
         memset(dgamma, 0, (size_t) (end - begin) * sizeof(float));
     }
     for (int64_t row = 0; row < x->ne[1]; row++) {
-        const float * xr = tnn__data(x) + row * d;
-        const float * g  = tnn__data(dy) + row * d + begin;
-        const v8f     r  = v8_set1(tnn__reciprocal_rms(xr, d, eps));
-        xr += begin;
-        EACH_VECTOR(end - begin, { STORE(dgamma, v8_fma(LOAD(g) * r, LOAD(xr), LOAD(dgamma))); })
+        tnn__rms_norm_row_back_gamma(tnn__data(dy) + row * d, tnn__data(x) + row * d, dgamma, begin, end, d, eps);
     }
 }
 
