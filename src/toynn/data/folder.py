@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from toynn.data.meta import SPLITS, TOKENIZER, DataMeta, Source, Split
+from toynn.data.meta import SPLITS, TOKENIZER, DataMeta, Source, Split, dtype_of
 from toynn.data.packed import PackedTokens
-from toynn.data.prepare_ids import dtype_of, validation_ids
+from toynn.data.prepare_ids import validation_ids
 from toynn.data.token_file import TokenFile, open_token_file
 from toynn.errors import FileFormatError
 from toynn.initialised import Initialised

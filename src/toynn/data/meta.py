@@ -11,14 +11,21 @@ from pathlib import Path
 from toynn.arguments import INT31_MAX, integer, one_of, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.storage.durable_files import sha256_of
 from toynn.storage.formats import Format
-from toynn.storage.regular_files import folder_of
+from toynn.storage.regular_files import folder_of, naming_file
 
 DATA = Format("toynn-data")
 META, TOKENIZER = "meta.json", "tokenizer.json"
 SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes per token
 _LARGEST = 2**63 - 1
+_MOST_UINT16 = 1 << 16  # largest vocabulary whose ids fit into 16 bits
+
+
+def dtype_of(vocab: int) -> str:
+    """Return the dtype of the token files for this vocabulary size."""
+    return "uint16" if vocab <= _MOST_UINT16 else "uint32"
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class DataMeta(Initialised):
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, tuple(DTYPES))
-        integer("vocab_size", self.vocab_size, 1, 1 << 16 if self.dtype == "uint16" else INT31_MAX)
+        integer("vocab_size", self.vocab_size, 1, _MOST_UINT16 if self.dtype == "uint16" else INT31_MAX)
         for name in ("eos_id", "bos_id"):
             if (value := getattr(self, name)) is not None:
                 integer(name, value, 0, self.vocab_size - 1)
@@ -111,6 +118,21 @@ class DataMeta(Initialised):
         if self.separator is None:  # older versions of toynn refuse files with this key
             del content["separator"]
         return DATA.text(content)
+
+
+def write_tokenizer_file(folder: Path, content: bytes) -> TokenizerFile:
+    """Write the tokenizer.json of a data folder, and return its description. Raises OSError."""
+    path = folder / TOKENIZER
+    with naming_file(path):
+        path.write_bytes(content)
+    return TokenizerFile(TOKENIZER, sha256_of(path))
+
+
+def write_meta(folder: Path, meta: DataMeta) -> None:
+    """Write the meta.json of a data folder. Raises OSError."""
+    path = folder / META
+    with naming_file(path):
+        path.write_text(meta.to_json(), encoding="utf-8")
 
 
 def load_meta(folder: Path) -> DataMeta:

@@ -12,17 +12,27 @@ from pathlib import Path
 from toynn.arguments import integer, real
 from toynn.data.given_tokenizer import check_decoding, given_tokenizer
 from toynn.data.learning import learned_bpe
-from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
+from toynn.data.meta import (
+    META,
+    SPLITS,
+    TOKENIZER,
+    DataMeta,
+    Source,
+    Split,
+    dtype_of,
+    write_meta,
+    write_tokenizer_file,
+)
 from toynn.data.splits import TRAIN, divided
 from toynn.data.texts import notes_on, survey
 from toynn.data.texts_to_learn import Progress, texts_to_learn
 from toynn.data.token_file import has_header
-from toynn.data.token_writer import TokenWriter
+from toynn.data.token_writer import token_writers
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
-from toynn.storage.regular_files import naming_file, path_of
+from toynn.storage.regular_files import path_of
 from toynn.text.documents import END_OF_TEXT, PIECE, Piece, encoded, one_line, separators_of
 from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import added_tokens, ids_needed
@@ -117,30 +127,26 @@ def prepare(
             to_learn = texts_to_learn(found, report, sum(source.bytes for source in sources))
             model = learned_bpe(to_learn, found.text_bytes, vocab_size or _LEAST_VOCAB, eos)
         vocab = ids_needed(model)
-        dtype = "uint16" if vocab <= 1 << 16 else "uint32"
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
         bos_id = before[0] if before else eos_id  # a text also begins after the end token of the previous text
         all_pieces, split_of = divided(found, share, seed)
-        splits = _packed(folder, dtype, model, all_pieces, split_of, eos_id, found.text_bytes, report)
+        splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found.text_bytes, report)
         for which, split in splits.items():
             if split.tokens == 0 and (share > 0 or which == TRAIN):
                 raise TinyNNValueError(
                     f"texts: the tokenizer encodes the {split.bytes} bytes of the {which} split as 0 tokens; add text, "
                     "or use another tokenizer"
                 )
-        with naming_file(folder / TOKENIZER):
-            (folder / TOKENIZER).write_bytes(model.to_str(pretty=True).encode("utf-8"))
-        described = TokenizerFile(TOKENIZER, sha256_of(folder / TOKENIZER))
-        meta = DataMeta(dtype, vocab, splits, described, eos_id, bos_id, sources, separator)
-        with naming_file(folder / META):
-            (folder / META).write_text(meta.to_json(), encoding="utf-8")
+        described = write_tokenizer_file(folder, model.to_str(pretty=True).encode("utf-8"))
+        meta = DataMeta(dtype_of(vocab), vocab, splits, described, eos_id, bos_id, sources, separator)
+        write_meta(folder, meta)
     return meta
 
 
 def _packed(
     folder: Path,
-    dtype: str,
+    vocab: int,
     model: Tokenizer,
     all_pieces: Iterator[Piece],
     split_of: Callable[[Piece], str],
@@ -149,8 +155,7 @@ def _packed(
     report: Progress,
 ) -> dict[str, Split]:
     """Write the token files of both splits and return their descriptions. Raises the errors of `prepare`."""
-    writers = {name: TokenWriter(folder / f"{name}.bin", dtype) for name in SPLITS}
-    try:
+    with token_writers(folder, vocab) as writers:
         document = -1
         for piece, ids in encoded(model, all_pieces):
             end = [eos_id] if piece.ends_document and eos_id is not None else []
@@ -159,10 +164,6 @@ def _packed(
             report("encoding", piece.start, text_bytes)
         report("encoding", text_bytes, text_bytes)
         return {name: writer.finished() for name, writer in writers.items()}
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise
 
 
 # ---- arguments ----

@@ -8,14 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toynn.arguments import integer, real, text
-from toynn.data.meta import META, SPLITS, TOKENIZER, DataMeta, Source, Split, TokenizerFile
+from toynn.data.meta import (
+    META,
+    SPLITS,
+    TOKENIZER,
+    DataMeta,
+    Source,
+    Split,
+    dtype_of,
+    write_meta,
+    write_tokenizer_file,
+)
 from toynn.data.splits import TRAIN, VALIDATION
 from toynn.data.token_file import TokenFile, open_token_file
-from toynn.data.token_writer import TokenWriter
+from toynn.data.token_writer import token_writers
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
-from toynn.storage.regular_files import naming_file, path_of, read_regular
+from toynn.storage.regular_files import path_of, read_regular
 from toynn.wording import spelled
 
 
@@ -79,20 +89,10 @@ def prepare_ids(
         with new_folder(spelled("out", "--out"), path_of("out", out), files) as folder:
             sources = [Source(one.path.name, one.start + 4 * one.n, sha256_of(one.path)) for one in opened]
             splits = _packed(folder, opened, vocab, tail)
-            described = None
-            if content is not None:
-                with naming_file(folder / TOKENIZER):
-                    (folder / TOKENIZER).write_bytes(content)
-                described = TokenizerFile(TOKENIZER, sha256_of(folder / TOKENIZER))
+            described = None if content is None else write_tokenizer_file(folder, content)
             meta = DataMeta(dtype_of(vocab), vocab, splits, described, eos_id, eos_id, sources)
-            with naming_file(folder / META):
-                (folder / META).write_text(meta.to_json(), encoding="utf-8")
+            write_meta(folder, meta)
     return meta
-
-
-def dtype_of(vocab: int) -> str:
-    """Return the dtype of the token files for this vocabulary size."""
-    return "uint16" if vocab <= 1 << 16 else "uint32"
 
 
 def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
@@ -125,8 +125,7 @@ def _packed(folder: Path, files: Sequence[TokenFile], vocab: int, tail: int) -> 
     """Write the token files of both splits, and return their descriptions. The validation split begins at position
     `tail`.
     """
-    writers = {name: TokenWriter(folder / f"{name}.bin", dtype_of(vocab)) for name in SPLITS}
-    try:
+    with token_writers(folder, vocab) as writers:
         done = 0
         for one in files:
             for ids in one.pieces(vocab):
@@ -135,7 +134,3 @@ def _packed(folder: Path, files: Sequence[TokenFile], vocab: int, tail: int) -> 
                     writers[name].add_ids(part)
                 done += ids.size
         return {name: dataclasses.replace(writer.finished(), documents=None) for name, writer in writers.items()}
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise

@@ -49,26 +49,19 @@ class TokenFile:
         name: the argument that contains `given`, for messages. Raises TinyNNValueError if the two numbers differ, or if
         neither is known.
         """
-        if self.vocab is None and given is None:
+        vocab = self.vocab if given is None else given
+        if vocab is None:
             raise TinyNNValueError(f"{name}: {self.path} has no header with the size of the vocabulary; give {name}")
-        if self.vocab is not None and given is not None and self.vocab != given:
+        if self.vocab not in (None, vocab):
             raise TinyNNValueError(
                 f"{name} = {given} differs from {self.vocab}, the size in the header of {self.path}; leave out {name}"
             )
-        vocab = self.vocab if given is None else given
-        if vocab is None:
-            raise AssertionError("bug in toynn: the vocabulary is unknown")
         return vocab
 
     def pieces(self, vocab: int) -> Iterator[npt.NDArray[np.int32]]:
         """Yield all ids, int32, in pieces. Raises FileFormatError for an id outside the vocabulary of `vocab` ids."""
-        self.file.seek(self.start)
         for at in range(0, self.n, _CHUNK):
-            n = min(_CHUNK, self.n - at)
-            content = self.file.read(n * _ID.itemsize)
-            if len(content) != n * _ID.itemsize:
-                raise FileFormatError(f"another program has shortened {self.path} while it was read; try again")
-            yield self._checked(np.frombuffer(content, dtype=_ID), at, vocab)
+            yield self.read(at, min(_CHUNK, self.n - at), vocab)
 
     def read(self, first: int, n: int, vocab: int) -> npt.NDArray[np.int32]:
         """Return n ids from position `first`, which must be in the file. Raises the errors of `pieces`."""

@@ -1,17 +1,18 @@
-"""TokenWriter: write a token file."""
+"""Write the token files of a data folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.data.meta import Split
+from toynn.data.meta import SPLITS, Split, dtype_of
 from toynn.storage.regular_files import naming_file
 
 
@@ -29,17 +30,13 @@ class TokenWriter:
 
     def add(self, ids: Sequence[int], text_bytes: int, *, begins_document: bool) -> None:
         """Write the tokens of a part of a document. text_bytes: the size of this part in UTF-8."""
-        raw = np.asarray(ids, dtype=np.dtype(self.dtype).newbyteorder("<")).tobytes()
-        with naming_file(self._path):
-            self._file.write(raw)
-        self._digest.update(raw)
-        self.tokens += len(ids)
+        self.add_ids(np.asarray(ids, dtype=self.dtype))
         self._bytes += text_bytes
         self._documents += begins_document
 
-    def add_ids(self, ids: npt.NDArray[np.int32]) -> None:
+    def add_ids(self, ids: npt.NDArray[np.integer[Any]]) -> None:
         """Add checked ids whose text and documents are unknown."""
-        raw = ids.astype(np.dtype(self.dtype).newbyteorder("<")).tobytes()
+        raw = ids.astype(np.dtype(self.dtype).newbyteorder("<"), copy=False).tobytes()
         with naming_file(self._path):
             self._file.write(raw)
         self._digest.update(raw)
@@ -59,3 +56,15 @@ class TokenWriter:
         """
         with suppress(OSError):
             self._file.close()
+
+
+@contextmanager
+def token_writers(folder: Path, vocab: int) -> Iterator[dict[str, TokenWriter]]:
+    """Yield a writer for each split of a data folder. After an error in the block, their files are closed."""
+    writers = {name: TokenWriter(folder / f"{name}.bin", dtype_of(vocab)) for name in SPLITS}
+    try:
+        yield writers
+    except BaseException:
+        for writer in writers.values():
+            writer.abandon()
+        raise
