@@ -9,9 +9,10 @@ from gguf import TokenType
 from tokenizers import pre_tokenizers
 
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.bpe_json import described_bpe, written
 from toynn.interop.pre_tokenizers import by_name, name_of
-from toynn.interop.token_lists import added_token, by_id
-from toynn.text.token_rules import template, tokens_around
+from toynn.interop.token_lists import added_token, by_id, unique_ids
+from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
 _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # the alphabet has one character for each byte
@@ -77,45 +78,30 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
     Raises FileFormatError if the lists do not describe a byte-level BPE tokenizer.
     """
     rules, normalized = by_name(bpe.pre), set(bpe.normalized)
-    vocabulary: dict[str, int] = {}
     added = []
-    for i, (token, kind) in enumerate(zip(bpe.tokens, bpe.kinds, strict=True)):
-        if kind == TokenType.UNUSED:
-            continue
+    tokens = [(i, token, kind) for i, (token, kind) in enumerate(zip(bpe.tokens, bpe.kinds, strict=True))
+              if kind != TokenType.UNUSED]  # fmt: skip
+    for i, token, kind in tokens:
         if kind not in (TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED):
             raise FileFormatError(f"the token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
-        if token in vocabulary:
-            raise FileFormatError(
-                f"the ids {vocabulary[token]} and {i} are both the token {token!r:.60}; each token must have one id"
-            )
-        vocabulary[token] = i
         if kind != TokenType.NORMAL:
             added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
+    vocabulary = unique_ids((i, token) for i, token, _ in tokens)
     merges = [merge.split(" ") for merge in bpe.merges]
     for i, merge in enumerate(merges):
         if len(merge) != 2:
             raise FileFormatError(f"the merge {i} must consist of two tokens, got {bpe.merges[i]!r:.60}")
-    described = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": rules.normalizer if bpe.normalizes else None,
-        "pre_tokenizer": rules.rules,
-        "post_processor": template(*([(bpe.tokens[i], i) for i in ids] for ids in (bpe.before, bpe.after))),
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": rules.ignore_merges,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }
-    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
-    return text.encode("utf-8")
+    return written(
+        described_bpe(
+            tokens=bpe.tokens,
+            before=bpe.before,
+            after=bpe.after,
+            added=added,
+            normalizer=rules.normalizer if bpe.normalizes else None,
+            pre_tokenizer=rules.rules,
+            decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            vocabulary=vocabulary,
+            merges=merges,
+            ignore_merges=rules.ignore_merges,
+        )
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any
     return content
 
 
+def added_tokens_of(config: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """Yield the key, the id and the description of each added token in a tokenizer_config.json.
+
+    The id is -1 if the key is not a number. Raises FileFormatError.
+    """
+    added = config.get("added_tokens_decoder") or {}
+    if not isinstance(added, dict):
+        raise FileFormatError(f"added_tokens_decoder must be a JSON object, got {added!r:.60}")
+    for key, described in added.items():
+        yield key, int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1, described
+
+
 def check_agreement(folder: Path, tokenizer: Tokenizer) -> None:
     """Raise FileFormatError if tokenizer_config.json contradicts tokenizer.json.
 
@@ -100,12 +113,8 @@ def check_agreement(folder: Path, tokenizer: Tokenizer) -> None:
     """
     content = json_object_of(folder / TOKENIZER_CONFIG)
     with naming(folder / TOKENIZER_CONFIG):
-        added = content.get("added_tokens_decoder") or {}
-        if not isinstance(added, dict):
-            raise FileFormatError(f"added_tokens_decoder must be a JSON object, got {added!r:.60}")
-        for key, described in added.items():
+        for key, token, described in added_tokens_of(content):
             text = _token_text(f"added_tokens_decoder.{key:.20}", described)
-            token = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
             if token < 0 or (found := tokenizer.id_to_token(token)) is None:
                 raise FileFormatError(f"added_tokens_decoder gives {text!r:.60} the id {key:.20}, which tokenizer.json "
                                       "does not have")  # fmt: skip

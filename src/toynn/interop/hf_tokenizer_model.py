@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from typing import Any
 
 from gguf import TokenType
 
 from toynn.errors import FileFormatError
+from toynn.interop.bpe_json import written
+from toynn.interop.hf_settings import added_tokens_of
 from toynn.interop.sentencepiece_bpe import (
     DOUBLE,
     ESCAPE,
     SPACE,
     SentencePieceBpe,
+    described_sentencepiece,
     metaspace,
     sequence,
-    write_sentencepiece,
 )
 from toynn.interop.sentencepiece_model import BPE, SentencePieceModel, parsed_model
-from toynn.text.tokenizer_json import parsed_tokenizer
+from toynn.text.rule_lists import flat_rules
 
 # If remove_extra_whitespaces is set, SentencePiece removes spaces at both ends, and all but one of consecutive spaces.
 # At the end of a text, it also removes the character that stands for a space.
@@ -45,18 +46,15 @@ def converted_model(content: bytes, config: dict[str, Any], added: dict[str, Any
     _check_supported(model)
     symbols = [token for token, kind in zip(model.tokens, model.kinds, strict=True) if kind == TokenType.USER_DEFINED]
     lists = _lists(model, config, added, vocab)
-    described = json.loads(write_sentencepiece(lists, by_text=False))
+    described = described_sentencepiece(lists, by_text=False)
     normalizers = [_described_charsmap(model.charsmap)] * bool(model.charsmap) + _REMOVE_SPACES * model.removes_spaces
     if symbols and model.prefix:
         _keep_whole(described, symbols, lists.prefix)
     if normalizers:
-        rules = described["normalizer"]
-        rules = rules["normalizers"] if rules and rules["type"] == "Sequence" else [rules] * (rules is not None)
-        described["normalizer"] = sequence("normalizers", [*normalizers, *rules])
+        described["normalizer"] = sequence("normalizers", [*normalizers, *flat_rules(described["normalizer"])])
     if not model.byte_fallback:
         described["model"]["byte_fallback"] = False
-    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
-    return text.encode("utf-8")
+    return written(described)
 
 
 def _check_supported(model: SentencePieceModel) -> None:
@@ -150,11 +148,7 @@ def _added_tokens(config: dict[str, Any], added: dict[str, Any], vocab: int) -> 
                 f"added_tokens.json gives {text!r:.60} the id {i!r:.60}, but the model has {vocab} ids"
             )
         found[i] = (text, int(TokenType.USER_DEFINED))
-    decoder = config.get("added_tokens_decoder") or {}
-    if not isinstance(decoder, dict):
-        raise FileFormatError(f"added_tokens_decoder must be a JSON object, got {decoder!r:.60}")
-    for key, one in decoder.items():
-        i = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
+    for key, i, one in added_tokens_of(config):
         if not 0 <= i < vocab:
             raise FileFormatError(f"added_tokens_decoder has the id {key!r:.20}, but the model has {vocab} ids")
         described: dict[str, Any] = one if isinstance(one, dict) else {}

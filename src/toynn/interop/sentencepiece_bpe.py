@@ -11,9 +11,11 @@ from typing import Any
 from gguf import TokenType
 
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.bpe_json import described_bpe, written
 from toynn.interop.sentencepiece_merges import LONGEST_PIECE, merges_by_score, scores_of
-from toynn.interop.token_lists import added_token, by_id
-from toynn.text.token_rules import template, tokens_around
+from toynn.interop.token_lists import added_token, by_id, unique_ids
+from toynn.text.rule_lists import flat_rules
+from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import parsed_tokenizer
 
 SPACE = "\u2581"  # SentencePiece writes a space as this character
@@ -115,19 +117,19 @@ def read_sentencepiece(content: bytes, vocab: int) -> SentencePieceBpe:
     return SentencePieceBpe(tokens, numbers, kinds, prefix, *tokens_around(tokenizer), normalized)
 
 
-def write_sentencepiece(spm: SentencePieceBpe, *, by_text: bool = True) -> bytes:
-    """Return the tokenizer.json of a tokenizer from a GGUF file, without unused tokens that never occur in a text.
+def write_sentencepiece(spm: SentencePieceBpe) -> bytes:
+    """Return the tokenizer.json of a tokenizer from a GGUF file. Raises the errors of `described_sentencepiece`."""
+    return written(described_sentencepiece(spm))
+
+
+def described_sentencepiece(spm: SentencePieceBpe, *, by_text: bool = True) -> dict[str, Any]:
+    """Return the content of the tokenizer.json of a tokenizer, without unused tokens that never occur in a text.
 
     by_text: tokens with certain texts, such as </s>, are special tokens whatever their type, as in llama.cpp.
 
     Raises FileFormatError if the lists do not describe a SentencePiece BPE tokenizer, or if tokens have equal scores.
     """
-    vocabulary: dict[str, int] = {}
-    for i, token in enumerate(spm.tokens):
-        if (other := vocabulary.setdefault(token, i)) != i:
-            raise FileFormatError(
-                f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
-            )
+    vocabulary = unique_ids(enumerate(spm.tokens))
     vocabulary.pop("", None)  # llama.cpp ignores a token without text
     ends = _ENDS if by_text else frozenset()
     added, unknown = _added(spm, vocabulary, ends)
@@ -140,30 +142,20 @@ def write_sentencepiece(spm: SentencePieceBpe, *, by_text: bool = True) -> bytes
         if kind == TokenType.UNUSED and vocabulary.get(token) == i and len(token) > 1 and token not in joined:
             del vocabulary[token]
     normalizers, pre_tokenizers = _RULES[spm.prefix]
-    described = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": sequence("normalizers", normalizers),
-        "pre_tokenizer": sequence("pretokenizers", pre_tokenizers),
-        "post_processor": template(*([(spm.tokens[i], i) for i in ids] for ids in (spm.before, spm.after))),
-        "decoder": decoder(strips=spm.prefix != "none"),
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unknown,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": has_bytes,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }
-    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
-    return text.encode("utf-8")
+    return described_bpe(
+        tokens=spm.tokens,
+        before=spm.before,
+        after=spm.after,
+        added=added,
+        normalizer=sequence("normalizers", normalizers),
+        pre_tokenizer=sequence("pretokenizers", pre_tokenizers),
+        decoder=decoder(strips=spm.prefix != "none"),
+        vocabulary=vocabulary,
+        merges=merges,
+        unknown=unknown,
+        fuse_unknown=True,
+        byte_fallback=has_bytes,
+    )
 
 
 def _added(
@@ -246,17 +238,9 @@ def sequence(key: str, rules: Sequence[Any]) -> dict[str, Any] | None:
     return rules[0] if rules else None
 
 
-def _flat(described: Any, key: str) -> list[Any]:
-    if described is None:
-        return []
-    if described.get("type") == "Sequence":
-        return [rule for one in described[key] for rule in _flat(one, key)]
-    return [described]
-
-
 def _prefix_of(normalizer: Any, pre_tokenizer: Any) -> str:
     """Return where the rules of a tokenizer.json put a space. Raises TinyNNValueError for any other rules."""
-    found = _flat(normalizer, "normalizers"), _flat(pre_tokenizer, "pretokenizers")
+    found = flat_rules(normalizer), flat_rules(pre_tokenizer)
     for prefix, rules in _RULES.items():
         if found == rules:
             return prefix
@@ -271,7 +255,7 @@ def _prefix_of(normalizer: Any, pre_tokenizer: Any) -> str:
 
 
 def _check_decoder(described: Any) -> None:
-    rules = _flat(described, "decoders")
+    rules = flat_rules(described)
     if rules[:2] != [_UNESCAPE, {"type": "ByteFallback"}] or any(
         rule not in ({"type": "Fuse"}, _STRIP) for rule in rules[2:]
     ):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gguf import TokenType
 
-from toynn.errors import TinyNNValueError
+from toynn.errors import FileFormatError, TinyNNValueError
 
 
 def by_id(
@@ -33,18 +34,22 @@ def by_id(
     for i, (token, kind) in known.items():
         if not token or (alphabet is not None and kind == TokenType.NORMAL and not alphabet.issuperset(token)):
             raise TinyNNValueError(f"the token {i}, {token!r:.60}, contains characters outside the byte-level alphabet")
-    ids: dict[str, int] = {}
-    for i, (token, _) in known.items():
-        if (other := ids.setdefault(token, i)) != i:
-            raise TinyNNValueError(
-                f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id"
-            )
+    ids = unique_ids(((i, token) for i, (token, _) in known.items()), TinyNNValueError)
     tokens, kinds = [], []
     for i in range(vocab):
         token, kind = known.get(i) or (_filler(i, ids), TokenType.UNUSED)
         tokens.append(token)
         kinds.append(int(kind))
     return tokens, kinds
+
+
+def unique_ids(tokens: Iterable[tuple[int, str]], error: type[TinyNNValueError] = FileFormatError) -> dict[str, int]:
+    """Return the ids of tokens by their text. Raises `error` if two ids have the same text."""
+    ids: dict[str, int] = {}
+    for i, token in tokens:
+        if (other := ids.setdefault(token, i)) != i:
+            raise error(f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id")
+    return ids
 
 
 def added_token(i: int, text: str, *, special: bool, normalized: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from toynn.text.rule_lists import flat_rules
 from toynn.text.tokenizer_json import load_tokenizer
 
 # These fields change only the positions of tokens in the text, which toynn does not use.
@@ -18,7 +19,6 @@ _OPTIONAL = (
     "byte_fallback",
     "ignore_merges",
 )
-_LISTS = ("normalizers", "pretokenizers")
 
 
 def same_encoding(a: bytes, b: bytes) -> bool:
@@ -60,14 +60,9 @@ def encoding_rules(content: bytes) -> dict[str, Any]:
     return rules
 
 
-def _rules(described: Any) -> list[Any]:
-    """Return the rules of a normalizer or pre-tokenizer in order. A sequence is replaced by the rules in it."""
-    if described is None:
-        return []
-    for key in _LISTS:
-        if described.get("type") == "Sequence" and key in described:
-            return [rule for one in described[key] for rule in _rules(one)]
-    return [{key: value for key, value in described.items() if key not in _POSITIONS}]
+def _rules(described: Any) -> list[dict[str, Any]]:
+    """Return the rules of a normalizer or pre-tokenizer in order, without their fields for positions."""
+    return [{key: value for key, value in rule.items() if key not in _POSITIONS} for rule in flat_rules(described)]
 
 
 def _overlap(a: str, b: str) -> bool:

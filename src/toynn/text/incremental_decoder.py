@@ -8,11 +8,11 @@ returned as soon as later tokens cannot change it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from toynn.text.rule_lists import rules_of
 from toynn.text.tokenizer_json import text_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class IncrementalDecoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
-        kinds = _kinds(json.loads(_state(tokenizer.decoder)))
+        kinds = rules_of(tokenizer.decoder)
         self._tokenizer = tokenizer
         self._local = _is_local(kinds)
         self._joins_bytes = any(kind.get("type") == "ByteFallback" for kind in kinds)
@@ -103,22 +103,6 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     if texts:
         texts[-1] += decoder.finish()
     return texts
-
-
-def _state(decoder: Any) -> bytes | str:
-    """Return the description of a decoder as JSON, or "null" if the tokenizer has no decoder."""
-    state: bytes | str = "null" if decoder is None else decoder.__getstate__()
-    return state
-
-
-def _kinds(described: Any) -> list[dict[str, Any]]:
-    """Return the description of each decoder in a list: those inside a Sequence in order, or the decoder itself."""
-    if not isinstance(described, dict):
-        return []
-    inner = described.get("decoders")
-    if isinstance(inner, list):
-        return [kind for one in inner for kind in _kinds(one)]
-    return [described]
 
 
 def _is_local(kinds: list[dict[str, Any]]) -> bool:

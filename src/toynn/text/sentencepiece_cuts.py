@@ -7,12 +7,12 @@ between two characters that no token contains side by side, and if it is encoded
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cached_property
 from typing import Any
 
 from toynn.extras import naming_the_extra
+from toynn.text.rule_lists import rules_of
 
 with naming_the_extra():
     from tokenizers import Tokenizer, models
@@ -28,7 +28,7 @@ class SentencePieceCuts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        normalizers = _rules_of(tokenizer.normalizer)
+        normalizers = rules_of(tokenizer.normalizer)
         self._never = any(rule["type"] == "Precompiled" for rule in normalizers)  # it may join any characters
         self._removes_spaces = any(rule.get("pattern", {}).get("Regex") in _OF_SPACES[1:] for rule in normalizers)
 
@@ -72,7 +72,7 @@ class SentencePieceCuts:
     @cached_property
     def _pairs(self) -> set[str]:
         """All pairs of characters that a token contains side by side, with SPACE for a space."""
-        symbols = [symbol for rule in _rules_of(self._tokenizer.pre_tokenizer) for symbol in _symbols(rule) or ()]
+        symbols = [symbol for rule in rules_of(self._tokenizer.pre_tokenizer) for symbol in _symbols(rule) or ()]
         texts = [text.replace(" ", _SPACE) for text in (*self._vocabulary, *symbols)]
         return {text[i : i + 2] for text in texts for i in range(len(text) - 1)}
 
@@ -104,7 +104,7 @@ def has_sentencepiece_rules(tokenizer: Tokenizer) -> bool:
     model = tokenizer.model
     if not isinstance(model, models.BPE) or model.continuing_subword_prefix or model.end_of_word_suffix:
         return False
-    normalizers, pre_tokenizers = _rules_of(tokenizer.normalizer), _rules_of(tokenizer.pre_tokenizer)
+    normalizers, pre_tokenizers = rules_of(tokenizer.normalizer), rules_of(tokenizer.pre_tokenizer)
     return (
         bool(normalizers or pre_tokenizers)
         and all(_is_known_normalizer(rule) for rule in normalizers)
@@ -129,14 +129,3 @@ def _symbols(rule: dict[str, Any]) -> list[str] | None:
     symbols = [re.sub(r"\\(.)", r"\1", one, flags=re.DOTALL)
                for one in re.findall(r"(?:\\.|[^\\|])+", pattern, re.DOTALL)]  # fmt: skip
     return symbols if "|".join(map(re.escape, symbols)) == pattern else None
-
-
-def _rules_of(part: Any) -> list[dict[str, Any]]:
-    """Return the rules of a normalizer or pre-tokenizer in order, as in tokenizer.json."""
-    return [] if part is None else _flat(json.loads(part.__getstate__()))
-
-
-def _flat(described: dict[str, Any]) -> list[dict[str, Any]]:
-    if described["type"] != "Sequence":
-        return [described]
-    return [rule for key in ("normalizers", "pretokenizers") for one in described.get(key, ()) for rule in _flat(one)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
@@ -13,7 +13,7 @@ from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_checks import check_tokenizer
 
 with naming_the_extra():
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 
 def parsed_tokenizer(content: bytes) -> Tokenizer:
@@ -86,14 +86,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
     Raises TinyNNTypeError for a value that is not a str; TinyNNValueError for a str that UTF-8 cannot encode, or if the
     tokenizer fails. Both messages start with `name`.
     """
-    for text in texts:
-        check_text(text, name)
-    with _library_errors(f"{name}: the tokenizer cannot encode it"):
-        if (
-            len(texts) == 1
-        ):  # this call starts no threads; after starting threads, the library prints a warning at every fork
-            return [tokenizer.encode(texts[0], add_special_tokens=False).ids]
-        return [encoded.ids for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return [one.ids for one in _encodings(tokenizer, texts, name, tokenizer.encode_batch_fast)]
 
 
 def token_starts(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[tuple[list[int], list[int]]]:
@@ -101,14 +94,21 @@ def token_starts(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text")
 
     Raises the errors of `token_ids`.
     """
+    found = _encodings(tokenizer, texts, name, tokenizer.encode_batch)
+    return [(one.ids, [start for start, _ in one.offsets]) for one in found]
+
+
+def _encodings(
+    tokenizer: Tokenizer, texts: Sequence[str], name: str, encode_batch: Callable[..., list[Encoding]]
+) -> list[Encoding]:
+    """Check and encode texts. encode_batch: the method of the tokenizer for several texts."""
     for text in texts:
         check_text(text, name)
     with _library_errors(f"{name}: the tokenizer cannot encode it"):
-        if len(texts) == 1:  # this call starts no threads, as in token_ids
-            found = [tokenizer.encode(texts[0], add_special_tokens=False)]
-        else:
-            found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [(one.ids, [start for start, _ in one.offsets]) for one in found]
+        if len(texts) == 1:
+            # This call starts no threads. After starting threads, the library prints a warning at every fork.
+            return [tokenizer.encode(texts[0], add_special_tokens=False)]
+        return encode_batch(list(texts), add_special_tokens=False)
 
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
