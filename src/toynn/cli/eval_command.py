@@ -10,9 +10,10 @@ from typing import Any
 import click
 import numpy as np
 
-from toynn.api.evaluation import top_log_probs, window_losses
+from toynn.api.evaluation import Evaluation, top_log_probs, window_losses
 from toynn.api.load_model import load, read_model
 from toynn.api.token_evaluation import TOKENS, WINDOW, all_ids, eval_ce
+from toynn.arguments import integer
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaDecoder
@@ -109,24 +110,21 @@ def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool
 def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:
     options, source = ctx.params, read_model(model, which)
     values = source.model
-    window = options["window"] or values.shape.ctx
-    stride = options["stride"] or window
-    if window > values.shape.ctx or stride > window:
-        name, most = ("window", values.shape.ctx) if window > values.shape.ctx else ("stride", window)
-        raise TinyNNValueError(f"{name} must be an integer from 1 to {most}, got {options[name]}")
+    window = integer("window", options["window"] or values.shape.ctx, 1, values.shape.ctx)
+    stride = integer("stride", options["stride"] or window, 1, window)
     ids = all_ids(path, values.shape.vocab, options["tokens"], options["offset"] or 0)
     with LlamaDecoder(values.shape, values.weights, n_threads=options["threads"]) as decoder:
         losses = window_losses(decoder, ids, window, stride)
-    loss = math.fsum(float(np.sum(one, dtype=np.float64)) for one in losses) / (ids.size - 1)
-    perplexity = math.exp(loss) if loss < 700 else math.inf
+    nats = math.fsum(float(np.sum(one, dtype=np.float64)) for one in losses)
+    result = Evaluation(tokens=ids.size - 1, text_bytes=0, nats=nats)
     if as_json:
-        figures = {"step": source.step, "tokens": ids.size - 1, "loss": number_or_null(loss),
-                   "perplexity": number_or_null(perplexity)}  # fmt: skip
+        figures = {"step": source.step, "tokens": result.tokens, "loss": number_or_null(result.loss),
+                   "perplexity": number_or_null(result.perplexity)}  # fmt: skip
         click.echo(json.dumps(figures, allow_nan=False))
         return
-    click.echo(f"tokens         {ids.size - 1}")
-    click.echo(f"loss           {loss:.4f} nats per token")
-    click.echo(f"perplexity     {perplexity:.2f}")
+    click.echo(f"tokens         {result.tokens}")
+    click.echo(f"loss           {result.loss:.4f} nats per token")
+    click.echo(f"perplexity     {result.perplexity:.2f}")
 
 
 def _windows(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:

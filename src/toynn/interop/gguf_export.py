@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,25 +79,18 @@ def export_gguf(
     _check_shape(plain.shape, family)
     notes: list[str] = []
     tensors: dict[str, str] = {}
-    with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
-        writer = GGUFWriter(temporary, plain.shape.architecture)
-        try:
-            _write_description(writer, plain, _name_of(model, path, name))
-            _write_config(writer, plain, file_type)
-            write_gguf_tokenizer(writer, plain, notes)
-            factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
-            if factors is not None and plain.shape.rope_scaling.kind != "yarn":
-                writer.add_tensor(ROPE_FREQS, factors)
-                tensors[ROPE_FREQS] = "F32"
-            for weight in weights_of(plain.shape):
-                values, n_heads = plain.weights[weight.name], weight.rotated_heads
-                ordered = to_interleaved(values, n_heads) if n_heads and family.interleaved else values
-                tensors[weight.name] = _add_tensor(writer, weight.name, ordered, kind).name
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-        finally:
-            writer.close()
+    with new_gguf(path, plain.shape.architecture, overwrite) as writer:
+        _write_description(writer, plain, _name_of(model, path, name))
+        _write_config(writer, plain, file_type)
+        write_gguf_tokenizer(writer, plain, notes)
+        factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
+        if factors is not None and plain.shape.rope_scaling.kind != "yarn":
+            writer.add_tensor(ROPE_FREQS, factors)
+            tensors[ROPE_FREQS] = "F32"
+        for weight in weights_of(plain.shape):
+            values, n_heads = plain.weights[weight.name], weight.rotated_heads
+            ordered = to_interleaved(values, n_heads) if n_heads and family.interleaved else values
+            tensors[weight.name] = _add_tensor(writer, weight.name, ordered, kind).name
     if other := [name for name, used in tensors.items() if kind.name == "Q8_0" and used == "F16"]:
         notes.append(
             f"{len(other)} of {len(tensors)} tensors are stored as f16, because their row length is not a multiple of "
@@ -119,6 +114,23 @@ def new_path(path: Path, overwrite: bool) -> Path:
     if path.exists() and not boolean("overwrite", overwrite):
         raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
     return path
+
+
+@contextmanager
+def new_gguf(path: Path, architecture: str, overwrite: bool) -> Iterator[GGUFWriter]:
+    """Yield a writer for a GGUF file. After the block, the file with the added keys and tensors appears at `path`.
+
+    overwrite: replace an existing file. After any error, `path` has its old content. Raises OSError.
+    """
+    with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
+        writer = GGUFWriter(temporary, architecture)
+        try:
+            yield writer
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
 
 
 def _check_shape(shape: ModelShape, family: Family) -> None:

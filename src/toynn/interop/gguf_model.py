@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
-from toynn.storage.regular_files import open_regular, path_of, printable, read_into, refuse_lfs_pointer
+from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
+from toynn.tinynn.mapped import read_into
 from toynn.tinynn.memory import want_memory
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # file names as llama-gguf-split makes them
@@ -86,7 +87,7 @@ class GgufModel(Initialised):
         nbytes = tensor.nbytes * count // rows
         stored = np.empty(nbytes, dtype=np.uint8)
         path, file = self._files[tensor.part]
-        if read_into(file, tensor.offset + tensor.nbytes * at // rows, stored.data) != nbytes:
+        if read_into(file.fileno(), tensor.offset + tensor.nbytes * at // rows, stored.data) != nbytes:
             raise FileFormatError(f"the file {path.name} became shorter while it was read")
         return nn.tnn_dequantize(tensor.type, stored, (count, *tensor.shape[1:]))
 
@@ -208,14 +209,7 @@ class MappedGguf(GgufModel):
         sizes = tensor.shape
         if len(sizes) > 3:
             raise TinyNNValueError(f"the tensor {name!r:.80} has shape {sizes}, but at most 3 dimensions can be mapped")
-        nn.tnn_session_attach_weight_mmap(s, self._mapped[tensor.part])
-        if len(sizes) == 1:
-            result = nn.tnn_input_1d_persistent_mmap(s, sizes[0], tensor.type, tensor.offset)
-        elif len(sizes) == 2:
-            result = nn.tnn_input_2d_persistent_mmap(s, sizes[0], sizes[1], tensor.type, tensor.offset)
-        else:
-            result = nn.tnn_input_3d_persistent_mmap(s, sizes[0], sizes[1], sizes[2], tensor.type, tensor.offset)
-        return result
+        return _declared(s, self._mapped[tensor.part], sizes, tensor.type, tensor.offset)
 
     def rows(self, s: nn.Session, name: str, first: int, n: int, copy: bool = False) -> nn.Tensor:
         """Declare n rows of a matrix, or n elements of a vector, as a weight of the session: [cols, n], or [n].
@@ -236,10 +230,8 @@ class MappedGguf(GgufModel):
         if at % per_block or count % per_block:
             raise TinyNNValueError(f"first and n must be multiples of {per_block}, the block size of {name!r:.80}")
         offset = tensor.offset + tensor.nbytes * at // total
-        nn.tnn_session_attach_weight_mmap(s, self._copy(tensor.part) if copy else self._mapped[tensor.part])
-        if len(tensor.shape) == 1:
-            return nn.tnn_input_1d_persistent_mmap(s, count, tensor.type, offset)
-        return nn.tnn_input_2d_persistent_mmap(s, count, math.prod(tensor.shape[1:]), tensor.type, offset)
+        file = self._copy(tensor.part) if copy else self._mapped[tensor.part]
+        return _declared(s, file, (count, *tensor.shape[1:]), tensor.type, offset)
 
     def _copy(self, part: int) -> nn.MappedFile:
         """Return a copy of a file in memory. Only the first call makes the copy."""
@@ -252,6 +244,17 @@ class MappedGguf(GgufModel):
                 target.flush()
                 self._copies[part] = nn.MappedFile(target, f"the copy of {source.name}")
         return self._copies[part]
+
+
+def _declared(s: nn.Session, file: nn.MappedFile, sizes: tuple[int, ...], dtype: int, offset: int) -> nn.Tensor:
+    """Declare numbers of a file as a weight of the session with one, two or three dimensions."""
+    nn.tnn_session_attach_weight_mmap(s, file)
+    declare: Callable[..., nn.Tensor] = (
+        nn.tnn_input_1d_persistent_mmap,
+        nn.tnn_input_2d_persistent_mmap,
+        nn.tnn_input_3d_persistent_mmap,
+    )[len(sizes) - 1]
+    return declare(s, *sizes, dtype, offset)
 
 
 def _file_in_memory() -> BinaryIO:

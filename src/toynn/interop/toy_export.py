@@ -8,14 +8,12 @@ from gguf import GGUFWriter
 
 from toynn.arguments import instance_of, integer, label
 from toynn.errors import TinyNNValueError
-from toynn.interop.gguf_export import GgufExport, new_path
+from toynn.interop.gguf_export import GgufExport, new_gguf, new_path
 from toynn.interop.lens import folded
 from toynn.interop.toy_format import FORMAT, FORMAT_1, N_PARAMS, NAME, NATIVE, toy_scaling
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weights_of
-from toynn.storage.durable_files import replacing_file
-from toynn.storage.regular_files import naming_file
 
 _UINT32_MAX = 2**32 - 1
 
@@ -51,30 +49,23 @@ def export_toy(
         )
     scaling = toy_scaling(plain.shape.rope_scaling)
     weights = weights_of(plain.shape)
-    with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
-        writer = GGUFWriter(temporary, "llama")
-        try:
-            writer.add_string("general.name", NAME)
-            writer.add_string("general.run_id", run)
-            writer.add_uint32("general.step", step)
-            _write_sizes(writer, plain.shape)
-            for key, value in scaling.items():
-                if isinstance(value, str):
-                    writer.add_string(key, value)
-                elif isinstance(value, int):
-                    writer.add_uint32(key, value)
-                else:
-                    writer.add_float32(key, value)
-            writer.add_string(FORMAT, FORMAT_1)
-            writer.add_uint32(N_PARAMS, len(weights))
-            writer.add_bool(NATIVE, True)
-            for weight in weights:
-                writer.add_tensor(weight.name, plain.weights[weight.name])
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-        finally:
-            writer.close()
+    with new_gguf(path, "llama", overwrite) as writer:
+        writer.add_string("general.name", NAME)
+        writer.add_string("general.run_id", run)
+        writer.add_uint32("general.step", step)
+        _write_sizes(writer, plain.shape)
+        for key, value in scaling.items():
+            if isinstance(value, str):
+                writer.add_string(key, value)
+            elif isinstance(value, int):
+                writer.add_uint32(key, value)
+            else:
+                writer.add_float32(key, value)
+        writer.add_string(FORMAT, FORMAT_1)
+        writer.add_uint32(N_PARAMS, len(weights))
+        writer.add_bool(NATIVE, True)
+        for weight in weights:
+            writer.add_tensor(weight.name, plain.weights[weight.name])
     notes = [] if model.tokenizer is None else ["a file for toy has no tokenizer: give toy token ids"]
     return GgufExport(path, path.stat().st_size, {weight.name: "F32" for weight in weights}, tuple(notes))
 

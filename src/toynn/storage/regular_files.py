@@ -12,7 +12,6 @@ from typing import BinaryIO
 from toynn.arguments import kind_of
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 
-_MOST_AT_ONCE = 1 << 30  # the system reads less than 2 GiB in one call
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -76,20 +75,6 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
     if largest is not None and len(content) > largest:
         raise FileFormatError(f"{path} is larger than {largest} bytes, which is the limit for such a file")
     return content
-
-
-def read_into(file: BinaryIO, offset: int, target: memoryview) -> int:
-    """Read bytes from position `offset` into target, and return how many there were before the end of the file.
-
-    The position of the file is neither used nor changed, so threads can share the file.
-    """
-    at = 0
-    while at < len(target):
-        n = os.preadv(file.fileno(), [target[at : at + _MOST_AT_ONCE]], offset + at)
-        if n == 0:
-            break
-        at += n
-    return at
 
 
 def _opened(path: Path, flags: int, mode: str) -> BinaryIO:

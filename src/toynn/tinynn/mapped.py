@@ -21,7 +21,7 @@ from toynn.tinynn.session import Session, native_session, status
 
 __all__ = ["MappedFile", "tnn_session_attach_weight_mmap"]
 
-_CHUNK = 1 << 24  # bytes of one read
+_CHUNK = 1 << 24  # bytes of one read, after which Ctrl-C has an effect
 
 
 class MappedFile(Initialised):
@@ -110,15 +110,23 @@ class MappedFile(Initialised):
             raise TinyNNValueError(f"bytes {start} to {start + n} do not lie inside {self.name}, of {len(self)} bytes")
         self.check()
         result = new_array("nbytes", n, np.uint8, f"{n} bytes of {self.name}")
-        at = 0
-        while at < n:
-            chunk = os.pread(self.fd, min(_CHUNK, n - at), start + at)
-            if not chunk:
-                break
-            result[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            at += len(chunk)
+        read_into(self.fd, start, result.data)
         self.check()
         return result
+
+
+def read_into(fd: int, offset: int, target: memoryview) -> int:
+    """Read bytes of an open file from position `offset` into target. Return the number of bytes before the file's end.
+
+    The position of the file is neither used nor changed, so threads can share the file.
+    """
+    at = 0
+    while at < len(target):
+        n = os.preadv(fd, [target[at : at + _CHUNK]], offset + at)
+        if n == 0:
+            break
+        at += n
+    return at
 
 
 def _name_of(file: BinaryIO) -> str:

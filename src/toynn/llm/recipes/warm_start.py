@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from toynn.arguments import instance_of
+from toynn.arguments import FloatArray, instance_of
 from toynn.errors import FileFormatError, SessionError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.llm.engine.llama_seq_engine import LlamaSeqEngine
@@ -14,6 +15,9 @@ from toynn.model.config import SmolLM2Config
 from toynn.model.weights import EMBEDDING
 from toynn.storage.regular_files import path_of
 from toynn.tinynn import Tensor
+
+if TYPE_CHECKING:
+    from toynn.interop.gguf_model import GgufModel
 
 _WIDTH = "llama.embedding_length"
 
@@ -46,14 +50,8 @@ class WarmStart(Recipe):
         Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer, and OSError
         if the file cannot be read.
         """
-        with naming_the_extra("interop"):
-            from toynn.interop.file_errors import naming
-            from toynn.interop.gguf_model import GgufModel
-        with GgufModel(path_of("path", path)) as donor, naming(donor.path):
-            width = donor.values.whole(_WIDTH)
-            if width < 1:
-                raise FileFormatError(f"{_WIDTH} must be a positive integer, got {width}")
-            return width
+        with _donor(path) as donor:
+            return _width_of(donor)
 
     def realize_scratch(self, cfg: SmolLM2Config, opts: RecipeOptions) -> None:
         """Draw all weights of the model. Call `build` before the first step.
@@ -86,21 +84,13 @@ class WarmStart(Recipe):
         for name in ("vocab", "donor_d_in"):
             if (given := getattr(cfg, name)) != getattr(own, name):
                 raise TinyNNValueError(f"cfg.{name} must be {getattr(own, name)}, as in realize_scratch, got {given}")
-        width = self.donor_embed_width(path)
-        if width != cfg.donor_d_in:
-            raise TinyNNValueError(f"the donor {path} must have an embedding of width {cfg.donor_d_in}, got {width}")
-        with naming_the_extra("interop"):
-            from toynn.interop.file_errors import naming
-            from toynn.interop.gguf_model import GgufModel
-        with GgufModel(path_of("path", path)) as donor, naming(donor.path):
-            if EMBEDDING not in donor.tensors:
-                raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
-            shape = donor.tensor(EMBEDDING).shape
-            if len(shape) != 2 or shape[1] != width:
-                raise FileFormatError(f"the tensor {EMBEDDING!r} must have rows of {_WIDTH} = {width}, got {shape}")
-            if shape[0] < cfg.vocab:
-                raise FileFormatError(f"{EMBEDDING!r} must have at least cfg.vocab = {cfg.vocab} rows, got {shape[0]}")
-            self._engine.upload_donor(donor.read(EMBEDDING, 0, cfg.vocab), cfg.vocab * width)
+        with _donor(path) as donor:
+            width = _width_of(donor)
+            if width != cfg.donor_d_in:
+                raise TinyNNValueError(
+                    f"the donor {path} must have an embedding of width {cfg.donor_d_in}, got {width}"
+                )
+            self._engine.upload_donor(_embedding_of(donor, cfg.vocab, width), cfg.vocab * width)
 
     def build(self) -> None:
         """Build the training step. Raises SessionError before `realize_scratch`."""
@@ -125,3 +115,36 @@ class WarmStart(Recipe):
     def ws_t_hp(self) -> Tensor | None:
         """The hyperparameters, an input of the training graph; None before `build`."""
         return self._t_hp
+
+
+def _donor(path: str | os.PathLike[str]) -> GgufModel:
+    """Open a donor. Raises FileFormatError, OSError."""
+    with naming_the_extra("interop"):
+        from toynn.interop.gguf_model import GgufModel
+    return GgufModel(path_of("path", path))
+
+
+def _width_of(donor: GgufModel) -> int:
+    """Return the width of the donor's embedding by its key. Raises FileFormatError."""
+    from toynn.interop.file_errors import naming
+
+    with naming(donor.path):
+        width = donor.values.whole(_WIDTH)
+        if width < 1:
+            raise FileFormatError(f"{_WIDTH} must be a positive integer, got {width}")
+        return width
+
+
+def _embedding_of(donor: GgufModel, rows: int, width: int) -> FloatArray:
+    """Return the first rows of the donor's embedding as float32 (rows, width). Raises FileFormatError."""
+    from toynn.interop.file_errors import naming
+
+    with naming(donor.path):
+        if EMBEDDING not in donor.tensors:
+            raise FileFormatError(f"the tensor {EMBEDDING!r} is missing")
+        shape = donor.tensor(EMBEDDING).shape
+        if len(shape) != 2 or shape[1] != width:
+            raise FileFormatError(f"the tensor {EMBEDDING!r} must have rows of {_WIDTH} = {width}, got {shape}")
+        if shape[0] < rows:
+            raise FileFormatError(f"{EMBEDDING!r} must have at least cfg.vocab = {rows} rows, got {shape[0]}")
+        return donor.read(EMBEDDING, 0, rows)
