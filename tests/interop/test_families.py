@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from engines import realized
-from interop_models import VOCAB, logits_of, make
+from interop_models import ROPE_PARAMETERS, VOCAB, logits_of, make
 from toynn import AdamW, LlamaSeqEngine, RopeScaling, TinyNNValueError, labels
 from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_hf
 from toynn.interop.families import FAMILIES
@@ -105,20 +105,14 @@ def test_loss_and_every_gradient_agree_with_transformers_in_float64(
 
 @each_architecture
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("rope", [None, "llama3"])
+@pytest.mark.parametrize("rope", ROPE_PARAMETERS)
 def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
-    architecture: str, tied: bool, rope: str | None, tmp_path: Path
+    architecture: str, tied: bool, rope: str, tmp_path: Path
 ) -> None:
-    rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
-    if rope:
-        rope_parameters = {
-            "rope_theta": 100.0, "rope_type": rope, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        }  # fmt: skip
     config = transformers.AutoConfig.for_model(
         architecture, vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-4,
-        tie_word_embeddings=tied, rope_parameters=rope_parameters, bos_token_id=None, eos_token_id=None,
+        tie_word_embeddings=tied, rope_parameters=dict(ROPE_PARAMETERS[rope]), bos_token_id=None, eos_token_id=None,
         pad_token_id=None, **CONFIGS[architecture],
     )  # fmt: skip
     torch.manual_seed(1)

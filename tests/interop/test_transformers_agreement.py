@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from tokenizers import Tokenizer
 
-from interop_models import END_OF_TEXT, LLAMA3, SHAPES, TEXTS, VOCAB, logits_of, make, tokenizer
+from interop_models import END_OF_TEXT, LLAMA3, ROPE_PARAMETERS, SHAPES, TEXTS, VOCAB, logits_of, make, tokenizer
 from toynn import RopeScaling, load
 from toynn.interop import export_hf, import_hf
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
@@ -54,21 +54,15 @@ def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("rope", [None, "llama3"])
+@pytest.mark.parametrize("rope", ROPE_PARAMETERS)
 @pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["one file", "shards"])
 def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
-    qkv_bias: bool, tied: bool, rope: str | None, shard: str, tmp_path: Path
+    qkv_bias: bool, tied: bool, rope: str, shard: str, tmp_path: Path
 ) -> None:
-    rope_parameters = {"rope_theta": 100.0, "rope_type": "default"}
-    if rope:
-        rope_parameters = {
-            "rope_theta": 100.0, "rope_type": rope, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        }  # fmt: skip
     config = transformers.LlamaConfig(
         vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=10, max_position_embeddings=256, rms_norm_eps=1e-4, attention_bias=qkv_bias,
-        tie_word_embeddings=tied, rope_parameters=rope_parameters, attn_implementation="eager",
+        tie_word_embeddings=tied, rope_parameters=dict(ROPE_PARAMETERS[rope]), attn_implementation="eager",
     )  # fmt: skip
     torch.manual_seed(1)
     model = transformers.LlamaForCausalLM(config).eval()

@@ -74,6 +74,14 @@ def tokenizer(pre: str = "gpt-2", size: int = VOCAB - 12, end: str = END_OF_TEXT
     return text.encode()
 
 
+# The key rope_parameters of config.json, by its rope_type.
+ROPE_PARAMETERS: dict[str, dict[str, Any]] = {
+    "default": {"rope_theta": 100.0, "rope_type": "default"},
+    "llama3": {
+        "rope_theta": 100.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
 BASE = SmolLM2Config(VOCAB, 64, 4, 4, 96, 2, 256, 10000.0, 1e-5)
 SHAPES: dict[str, dict[str, Any]] = {
     "tied": {},
