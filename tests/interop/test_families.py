@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from engines import realized
-from interop_models import ROPE_PARAMETERS, VOCAB, logits_of, make
+from interop_models import ROPE_PARAMETERS, VOCAB, assert_same_model, logits_of, make
 from toynn import AdamW, LlamaSeqEngine, RopeScaling, TinyNNValueError, labels
 from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_hf
 from toynn.interop.families import FAMILIES
@@ -67,8 +67,15 @@ def gradients_of_transformers(
 ) -> tuple[float, dict[str, npt.NDArray[np.float64]]]:
     """Return the loss and the gradients by toynn's names, computed by transformers' class in float64."""
     export_hf(model, folder)
+    return gradients_in(folder, FAMILIES[model.shape.architecture].hf_class, model, ids, targets)
+
+
+def gradients_in(
+    folder: Path, hf_class: str, model: TrainedModel, ids: npt.NDArray[np.int32], targets: npt.NDArray[np.int32]
+) -> tuple[float, dict[str, npt.NDArray[np.float64]]]:
+    """Return the loss and the gradients of the folder's model, which this class of transformers computes."""
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double()
-    assert type(theirs).__name__ == FAMILIES[model.shape.architecture].hf_class
+    assert type(theirs).__name__ == hf_class
     logits = theirs(torch.tensor(ids.reshape(T_BATCH, T_SEQ).astype(np.int64))).logits
     wanted = torch.tensor(targets.astype(np.int64))
     loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), wanted, ignore_index=-1)
@@ -87,7 +94,15 @@ def test_loss_and_every_gradient_agree_with_transformers_in_float64(
     model = make(name, **changes)
     ids = np.array(IDS[: T_SEQ * T_BATCH], dtype=np.int32)
     targets = labels.targets(ids, VOCAB, T_SEQ, T_BATCH)
-    want_loss, want = gradients_of_transformers(model, tmp_path / "hf", ids, targets)
+    check_gradients(model, layout, ids, targets, gradients_of_transformers(model, tmp_path / "hf", ids, targets))
+
+
+def check_gradients(
+    model: TrainedModel, layout: str, ids: npt.NDArray[np.int32], targets: npt.NDArray[np.int32],
+    expected: tuple[float, dict[str, npt.NDArray[np.float64]]],
+) -> None:  # fmt: skip
+    """Compare the loss and the gradients of a model in this layout with the expected ones."""
+    want_loss, want = expected
     fused = layout == "fused"
     with realized(model.shape, t_seq=T_SEQ, t_batch=T_BATCH, layout=layout) as engine:
         for weight, start in (model.weights if fused else to_per_head(model.weights, model.shape)).items():
@@ -136,6 +151,67 @@ def test_a_mapped_file_has_the_logits_of_the_model(architecture: str, tmp_path: 
         assert base.shape == model.shape
         engine.realize_for_mmap(base, base.shape, T_SEQ, base.shape.untied, base.shape.qkv_bias)
         np.testing.assert_allclose(engine.forward(ids), logits_of(model, ids), rtol=0, atol=BOUND)
+
+
+# ---- mistral folders, which are read as llama models ----
+
+
+def mistral_folder(model: TrainedModel, folder: Path, **changes: Any) -> Path:
+    export_hf(model, folder)
+    kind: dict[str, Any] = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "attention_bias": ...}
+    changed(folder, **{**kind, "mlp_bias": ..., "sliding_window": None, **changes})
+    return folder
+
+
+def test_the_class_of_mistral_computes_a_llama_model(tmp_path: Path) -> None:
+    model = make("head_dim of its own", untied=True)
+    folder = mistral_folder(model, tmp_path / "hf")
+    back = import_hf(folder)
+    assert_same_model(back, model)
+    ids = np.array(IDS[: T_SEQ * T_BATCH], dtype=np.int32)
+    targets = labels.targets(ids, VOCAB, T_SEQ, T_BATCH)
+    check_gradients(back, "fused", ids, targets, gradients_in(folder, "MistralForCausalLM", model, ids, targets))
+
+
+@pytest.mark.parametrize("window", [None, 64])
+def test_a_mistral_model_saved_by_transformers_is_imported_unless_it_has_a_window(
+    window: int | None, tmp_path: Path
+) -> None:
+    config = transformers.MistralConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, max_position_embeddings=256, rms_norm_eps=1e-4, sliding_window=window,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.25)
+        expected = theirs(torch.tensor([IDS])).logits[0].numpy()
+    theirs.save_pretrained(tmp_path / "hf")
+    if window is not None:
+        with pytest.raises(TinyNNValueError, match="sliding_window is 64, but toynn supports only None"):
+            import_hf(tmp_path / "hf")
+        return
+    back = import_hf(tmp_path / "hf")
+    assert (back.shape.architecture, back.shape.untied, back.shape.head_dim) == ("llama", True, 10)
+    np.testing.assert_allclose(logits_of(back, IDS), expected, rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mentions"),
+    [
+        # a missing key means the default of the class, which is a window
+        ({"sliding_window": ...}, "sliding_window is 4096, but toynn supports only None"),
+        ({"attention_bias": True}, "attention_bias is True, but toynn supports only False"),
+        ({"num_key_value_heads": ...}, "the key num_key_value_heads is missing"),
+        ({"architectures": ["LlamaForCausalLM"]}, "model_type is 'mistral', whose class is 'MistralForCausalLM'; both"),
+    ],
+)
+def test_an_unsupported_config_of_mistral_is_refused(changes: dict[str, Any], mentions: str, tmp_path: Path) -> None:
+    folder = mistral_folder(make("gqa"), tmp_path / "hf", **changes)
+    with pytest.raises(TinyNNValueError, match=mentions):
+        import_hf(folder)
 
 
 # ---- what is refused ----

@@ -262,7 +262,7 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "mentions"),
     [
-        ({"model_type": "mistral"}, "model_type is 'mistral', but toynn supports only 'llama'"),
+        ({"model_type": "mixtral"}, "model_type is 'mixtral', but toynn supports only 'llama'"),
         ({"model_type": ...}, "model_type is None"),
         (
             {"architectures": ["GPT2LMHeadModel"]},

@@ -1,12 +1,13 @@
 """How the models of each architecture are stored: one row for each name in `toynn.model.shape.ARCHITECTURES`.
 
-The name of the architecture is `general.architecture` in a GGUF file and `model_type` in a config.json.
+The name of the architecture is `general.architecture` in a GGUF file. `FOLDERS` gives the architecture of a Hugging
+Face folder by the `model_type` in its config.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Keys of config.json that change what is computed, each with the only value that toynn supports.
@@ -52,7 +53,8 @@ class Family:
     interleaved: whether the rows of q and k are interleaved in GGUF files, see `rope_order`.
     freq_factors: llama.cpp divides the frequencies of RoPE by the tensor of factors.
     only: keys of config.json that change what is computed, each with the only value that toynn supports.
-    defaults: the values of keys that are missing in config.json.
+    defaults: the values of keys that are missing in config.json, or null.
+    nullable: keys for which null is a value of its own, and not the same as a missing key.
     written: keys that only the config.json of this architecture has, for the export.
     has_attention_bias: the key attention_bias decides whether the projections have biases.
     heads_divide_width: transformers refuses a d_model that is not a multiple of n_heads.
@@ -66,6 +68,7 @@ class Family:
     freq_factors: bool = False
     only: Mapping[str, Any] = field(default_factory=lambda: _ONLY)
     defaults: Mapping[str, Any] = field(default_factory=lambda: _DEFAULTS)
+    nullable: tuple[str, ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
     has_attention_bias: bool = False
     heads_divide_width: bool = False
@@ -109,3 +112,21 @@ FAMILIES = {
         no_rope_interval=4,
     ),
 }
+
+# The architecture of each model_type in config.json, and how its folders are read.
+FOLDERS = {
+    **{name: (name, family) for name, family in FAMILIES.items()},
+    # A Mistral model without a window is a llama model, and an export writes the class of llama.
+    "mistral": (
+        "llama",
+        replace(
+            FAMILIES["llama"],
+            hf_class="MistralForCausalLM",
+            only={**FAMILIES["llama"].only, "attention_bias": False},
+            defaults={
+                **_DEFAULTS, "num_key_value_heads": None, "max_position_embeddings": 131072, "sliding_window": 4096,
+            },
+            nullable=("sliding_window",),
+        ),
+    ),
+}  # fmt: skip

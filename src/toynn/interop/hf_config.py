@@ -13,7 +13,7 @@ import numpy as np
 
 from toynn.arguments import integer, positive
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.interop.families import FAMILIES
+from toynn.interop.families import FAMILIES, FOLDERS
 from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.shape import ARCHITECTURES, ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -132,17 +132,20 @@ def shape_of(content: Any) -> ModelShape:
     """
     if not isinstance(content, dict):
         raise FileFormatError(f"the content must be a JSON object, got {type(content).__name__}")
-    architecture = content.get("model_type")
-    if not isinstance(architecture, str) or architecture not in FAMILIES:
-        supported = ", ".join(repr(name) for name in FAMILIES)
-        raise FileFormatError(f"model_type is {_shown(architecture)}, but toynn supports only {supported}")
-    family = FAMILIES[architecture]
+    kind = content.get("model_type")
+    if not isinstance(kind, str) or kind not in FOLDERS:
+        supported = ", ".join(repr(name) for name in FOLDERS)
+        raise FileFormatError(f"model_type is {_shown(kind)}, but toynn supports only {supported}")
+    architecture, family = FOLDERS[kind]
     if (names := content.get("architectures")) not in (None, [], [family.hf_class], family.hf_class):
         raise FileFormatError(
-            f"architectures is {_shown(names)}, but model_type is {architecture!r}, whose class is "
+            f"architectures is {_shown(names)}, but model_type is {kind!r}, whose class is "
             f"{family.hf_class!r}; both keys must name the same model"
         )
-    given = {**family.defaults, **{key: value for key, value in content.items() if value is not None}}
+    given = {
+        **family.defaults,
+        **{key: value for key, value in content.items() if value is not None or key in family.nullable},
+    }
     for key, only in family.only.items():
         if (value := given.get(key)) != only:
             raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
