@@ -612,6 +612,11 @@ TNN_API int64_t tnn_type_block_nbytes(int32_t dtype);
 /* Convert n numbers to f32. Each NaN becomes the same bits, 0x7fc00000.
  * TNN_E_VALUE: the type cannot be converted, or nbytes is not the size of n numbers. */
 TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, float * out, int64_t n);
+/* Convert n numbers from f32 to the type, as ggml does without an importance matrix. In quantized types, numbers smaller
+ * than 2^-60 count as 0.
+ * TNN_E_VALUE: ggml cannot convert to the type, or needs tables or an importance matrix for that (iq1, iq2, iq3); nbytes
+ * is not the size of n numbers; a number is NaN or infinite, or too large for the type. */
+TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t * out, int64_t nbytes);
 
 /* ---- random ---- Draw from the random streams of the reference's initialisation. These calls need no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };

@@ -244,7 +244,7 @@ def test_factors_of_rope_and_another_scaling_are_refused_together(tmp_path: Path
 def test_wrong_arguments_of_an_export_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TinyNNTypeError, match="model must be a TrainedModel, got dict"):
         export_gguf({}, tmp_path / "m.gguf")  # type: ignore[arg-type]
-    with pytest.raises(TinyNNValueError, match="dtype must be one of 'f32', 'f16', 'bf16', 'q8_0', got 'q4_k'"):
+    with pytest.raises(TinyNNValueError, match=r"dtype must be one of 'f32', 'f16', 'bf16', 'q8_0', .*, got 'q4_k'"):
         export_gguf(make("tied"), tmp_path / "m.gguf", "q4_k")
 
 

@@ -83,6 +83,11 @@ int32_t llama_decode(llama_context *context, llama_batch batch);
 float *llama_get_logits_ith(llama_context *context, int32_t i);
 int32_t llama_tokenize(const llama_vocab *vocab, const char *text, int32_t text_len, llama_token *tokens,
                        int32_t n_tokens_max, bool add_special, bool parse_special);
+size_t ggml_quantize_chunk(int type, const float *src, void *dst, int64_t start, int64_t nrows, int64_t n_per_row,
+                           const float *imatrix);
+typedef struct llama_adapter_lora llama_adapter_lora;
+llama_adapter_lora *llama_adapter_lora_init(llama_model *model, const char *path);
+int32_t llama_set_adapters_lora(llama_context *context, llama_adapter_lora **adapters, size_t n, float *scales);
 int32_t llama_token_to_piece(const llama_vocab *vocab, llama_token token, char *buf, int32_t length, int32_t lstrip,
                              bool special);
 """
@@ -118,14 +123,25 @@ def _library() -> Any:
     return lib
 
 
+def quantized(kind: int, values: npt.NDArray[np.float32], nbytes: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes that the ggml of llama.cpp makes of rows of numbers."""
+    stored = np.empty(nbytes, np.uint8)
+    source, target = _ffi.from_buffer("float[]", values), _ffi.from_buffer(stored)
+    written = _library().ggml_quantize_chunk(kind, source, target, 0, *values.shape, _ffi.NULL)
+    assert written == nbytes
+    return stored
+
+
 class LlamaCpp:
     """A GGUF file that is loaded in llama.cpp and computed on one thread, as exactly as llama.cpp can.
 
     Keys and values are cached in f32 instead of f16, flash attention is off, and weights are not repacked. So if the
     weights are f32, everything is computed in f32.
+
+    adapter: a GGUF adapter that is applied with scale 1.
     """
 
-    def __init__(self, path: Path, n_ctx: int = 512) -> None:
+    def __init__(self, path: Path, n_ctx: int = 512, adapter: Path | None = None) -> None:
         self._lib = lib = _library()
         _log.clear()
         params = lib.llama_model_default_params()
@@ -147,7 +163,19 @@ class LlamaCpp:
         self._context = lib.llama_init_from_model(self._model, wanted)
         if self._context == _ffi.NULL:
             raise AssertionError(f"llama.cpp makes no context for {path}:\n{''.join(_log)[-2000:]}")
+        if adapter is not None:
+            self._apply(adapter)
         self._n_past = 0
+
+    def _apply(self, path: Path) -> None:
+        adapter = self._lib.llama_adapter_lora_init(self._model, os.fsencode(path))  # the model frees it
+        if adapter == _ffi.NULL:
+            self.close()
+            raise AssertionError(f"llama.cpp does not load the adapter {path}:\n{''.join(_log)[-2000:]}")
+        code = self._lib.llama_set_adapters_lora(
+            self._context, _ffi.new("llama_adapter_lora *[]", [adapter]), 1, _ffi.new("float[]", [1.0])
+        )
+        assert code == 0, "llama_set_adapters_lora"
 
     @property
     def n_vocab(self) -> int:

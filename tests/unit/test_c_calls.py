@@ -96,6 +96,17 @@ def test_stored_numbers_that_do_not_fit_their_type_are_refused() -> None:
         assert lib.tnn_dequantize(*arguments) == lib.TNN_E_VALUE
 
 
+def test_numbers_that_do_not_fit_the_stored_type_are_refused() -> None:
+    data, out = ffi.new("float[]", 32), ffi.new("uint8_t[]", 34)
+    assert lib.tnn_quantize(8, data, 32, out, 34) == lib.TNN_OK
+    for arguments in (
+        (8, ffi.NULL, 32, out, 34), (8, data, 32, ffi.NULL, 34), (8, data, 32, out, 33), (8, data, 31, out, 34),
+        (8, data, -32, out, 34), (8, data, -32, out, -34), (9, data, 32, out, 36), (-1, data, 32, out, 34),
+        (43, data, 32, out, 34), (8, data, 64, out, 34),
+    ):  # fmt: skip
+        assert lib.tnn_quantize(*arguments) == lib.TNN_E_VALUE
+
+
 def test_null_data_is_refused(session: Any) -> None:
     f32 = lib.tnn_input_1d_f32_persistent(session, 2)
     i32 = lib.tnn_input_1d_i32_persistent(session, 2)

@@ -271,6 +271,21 @@ void call_tnn_dequantize(struct decoder * d) {
     free(out);
 }
 
+void call_tnn_quantize(struct decoder * d) {
+    const int32_t dtype  = int32_of(d);
+    const int64_t blocks = byte_of(d) % 4, wrong = byte_of(d) % 16 == 15 ? 1 : 0;
+    const int64_t nbytes = blocks * tnn_type_block_nbytes(dtype) + wrong, n = blocks * tnn_type_block_size(dtype);
+    float       * data   = floats_of(d, n);
+    uint8_t     * out    = malloc((size_t) nbytes + (nbytes == 0));
+    const int     code   = tnn_quantize(dtype, data, n, out, nbytes);
+    HOLDS(code == TNN_OK || code == TNN_E_VALUE);
+    HOLDS(code == TNN_E_VALUE || (tnn_type_name(dtype) != NULL && data != NULL && out != NULL && wrong == 0));
+    d->refused += code != TNN_OK;
+    d->calls++;
+    free(data);
+    free(out);
+}
+
 void call_tnn_random_seed(struct decoder * d) {
     uint64_t    * state = byte_of(d) != 255 ? malloc(sizeof(*state)) : NULL;
     const int32_t kind  = int32_of(d);

@@ -420,6 +420,7 @@ def without_a_session() -> Program:
             p.call(f"tnn_type_block_{what}", dtype)
         p.raw("tnn_type_name", integer(dtype))
         p.raw("tnn_dequantize", integer(dtype), bytes([3, 0, RANDOM]))
+        p.raw("tnn_quantize", integer(dtype), bytes([3, 0, RANDOM]))
     for kind in (0, 1):
         p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
         p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))

@@ -21,8 +21,8 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
               help="Program that will read the GGUF file; toy is written in Ruby. [default: llama.cpp]")  # fmt: skip
-@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES)), default=None,
-              help="Type of the weights in a GGUF file. [default: f32]")  # fmt: skip
+@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES), case_sensitive=False), default=None,
+              help="Type of the matrices in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
               help="Model name in a GGUF file, or with --for toy the name of the run. "
                    "[default: the imported model's name, or RUN's]")  # fmt: skip

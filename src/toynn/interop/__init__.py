@@ -4,8 +4,9 @@ from toynn.extras import naming_the_extra
 
 with naming_the_extra("interop"):
     from toynn.interop.gguf_base import GgufBase
-    from toynn.interop.gguf_export import GGUF_DTYPES, GgufExport, export_gguf
+    from toynn.interop.gguf_export import GgufExport, export_gguf
     from toynn.interop.gguf_import import import_gguf
+    from toynn.interop.gguf_types import GGUF_DTYPES
     from toynn.interop.hf_export import export_hf
     from toynn.interop.hf_import import import_hf
     from toynn.interop.toy_export import export_toy

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, size_label
-from gguf.quants import dequantize, quantize
+from gguf import GGUFWriter, LlamaFileType, size_label
 
 from toynn.arguments import boolean, label, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -19,6 +16,7 @@ from toynn.interop.families import FAMILIES, Family
 from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.gguf_sampling import write_sampling
 from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
+from toynn.interop.gguf_types import GGUF_DTYPES, stored_type, stored_values
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
 from toynn.model.foreign_settings import json_object
@@ -28,12 +26,6 @@ from toynn.model.weights import weights_of
 from toynn.storage.durable_files import replacing_file
 from toynn.storage.regular_files import naming_file, path_of
 
-GGUF_DTYPES = {
-    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-}
 _QUANTIZATION_VERSION = 2  # ggml's constant GGML_QNT_VERSION
 
 
@@ -56,32 +48,34 @@ def export_gguf(
 ) -> GgufExport:
     """Write a model and its tokenizer as a GGUF file of the model's architecture.
 
-    Matrices are stored in `dtype`; norms and biases stay f32. With q8_0, a matrix whose row length is not a multiple
-    of 32 is stored as f16, as the converter of llama.cpp does. A projection lens is folded into the embedding. The file
-    is written under another name and renamed when it is complete, so an old file stays unchanged until then.
+    Matrices are stored in `dtype`; norms and biases stay f32. As in llama.cpp, the output matrix has more bits than the
+    other matrices of a quantized model, and a matrix whose rows are not whole blocks of a type has another type (see
+    `gguf_types`). ggml quantizes, without an importance matrix. A projection lens is folded into the embedding. The
+    file is written under another name and renamed when it is complete, so an old file stays unchanged until then.
 
     Args:
-        dtype: "f32", "f16", "bf16" or "q8_0".
+        dtype: a name in GGUF_DTYPES, for example "f32", "bf16", "q8_0" or "q4_K".
         name: the name of the model in the file. Default: the name of the imported model, or the name of the file.
         overwrite: replace an existing file.
 
     Raises:
-        TinyNNValueError: the file exists and `overwrite` is False; the path is a pipe or a device; or llama.cpp does
-            not support the tokenizer, the RoPE scaling or the size of a weight.
+        TinyNNValueError: the file exists and `overwrite` is False; the path is a pipe or a device; llama.cpp does not
+            support the tokenizer or the RoPE scaling; or a value is NaN, infinite, or too large for the type.
         OSError: the file cannot be written.
     """
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
-    kind, file_type = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
+    chosen = GGUF_DTYPES[one_of("dtype", dtype, tuple(GGUF_DTYPES))]
     path = new_path(path, overwrite)
     plain = folded(model)
     family = FAMILIES[plain.shape.architecture]
     _check_shape(plain.shape, family)
     notes: list[str] = []
     tensors: dict[str, str] = {}
+    replaced: dict[tuple[str, int], list[str]] = {}
     with new_gguf(path, plain.shape.architecture, overwrite) as writer:
         _write_description(writer, plain, _name_of(model, path, name))
-        _write_config(writer, plain, file_type)
+        _write_config(writer, plain, chosen.file_type)
         write_gguf_tokenizer(writer, plain, notes)
         factors = plain.shape.rope_scaling.freq_factors(plain.shape.head_dim, plain.shape.rope_base)
         if factors is not None and plain.shape.rope_scaling.kind != "yarn":
@@ -90,11 +84,15 @@ def export_gguf(
         for weight in weights_of(plain.shape):
             values, n_heads = plain.weights[weight.name], weight.rotated_heads
             ordered = to_interleaved(values, n_heads) if n_heads and family.interleaved else values
-            tensors[weight.name] = _add_tensor(writer, weight.name, ordered, kind).name
-    if other := [name for name, used in tensors.items() if kind.name == "Q8_0" and used == "F16"]:
+            kind, missed = stored_type(weight, chosen)
+            writer.add_tensor(weight.name, stored_values(weight.name, ordered, kind), raw_dtype=kind)
+            tensors[weight.name] = kind.name
+            if missed:
+                replaced.setdefault((kind.name, missed), []).append(weight.name)
+    for (used, block), names in replaced.items():
         notes.append(
-            f"{len(other)} of {len(tensors)} tensors are stored as f16, because their row length is not a multiple of "
-            f"32 (the first is {other[0]})"
+            f"{len(names)} of {len(tensors)} tensors are stored as {used.lower()}, because their row length is not a "
+            f"multiple of {block} (the first is {names[0]})"
         )
     return GgufExport(path, path.stat().st_size, tensors, tuple(notes))
 
@@ -191,21 +189,3 @@ def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileT
     writer.add_layer_norm_rms_eps(cfg.rms_eps)
     writer.add_vocab_size(cfg.vocab)
     write_scaling(writer, cfg.rope_scaling)
-
-
-def _add_tensor(
-    writer: GGUFWriter, name: str, values: npt.NDArray[np.float32], kind: GGMLQuantizationType
-) -> GGMLQuantizationType:
-    """Add a tensor to the file, and return the type in which it is stored; `export_gguf` describes the choice."""
-    if values.ndim == 1:
-        kind = GGMLQuantizationType.F32
-    elif values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
-        kind = GGMLQuantizationType.F16
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = quantize(values, kind)
-        fits = bool(np.isfinite(dequantize(stored, kind)).all())
-    if not fits:
-        largest = float(np.abs(values).max())
-        raise TinyNNValueError(f"{name} contains values up to {largest:g}, which do not fit {kind.name}; use dtype f32")
-    writer.add_tensor(name, stored, raw_dtype=kind)
-    return kind

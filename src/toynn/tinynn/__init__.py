@@ -189,7 +189,7 @@ from toynn.tinynn.dtypes import TNN_BF16, TNN_F16, TNN_F32, TNN_I32, tnn_row_siz
 from toynn.tinynn.fused import tnn_fused_linear
 from toynn.tinynn.mapped import MappedFile, tnn_session_attach_weight_mmap
 from toynn.tinynn.one_shot import add, gelu, matmul, mul, rms_norm, scale, silu, softmax, transpose
-from toynn.tinynn.quantized import tnn_dequantize
+from toynn.tinynn.quantized import tnn_dequantize, tnn_quantize
 from toynn.tinynn.session import Session, Tensor
 from toynn.tinynn.session_calls import (
     tnn_last_error,
@@ -333,6 +333,7 @@ __all__ = [
     "tnn_permute",
     "tnn_pin_all_graph_b_nodes",
     "tnn_profile",
+    "tnn_quantize",
     "tnn_random_gaussian",
     "tnn_random_seed",
     "tnn_realize",

@@ -1,4 +1,4 @@
-"""Convert numbers of ggml's types to f32."""
+"""Convert numbers of ggml's types to f32, and f32 to these types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toynn.tinynn.calls.types import tnn_type_block_nbytes, tnn_type_block_size,
 from toynn.tinynn.memory import new_array
 from toynn.tinynn.native import ffi, lib
 
-__all__ = ["tnn_dequantize"]
+__all__ = ["tnn_dequantize", "tnn_quantize"]
 
 
 def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> FloatArray:
@@ -52,3 +52,41 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     if code != lib.TNN_OK:
         raise TinyNNValueError(f"data cannot be converted from {name}")
     return result.reshape(sizes)
+
+
+def tnn_quantize(dtype: int, values: FloatArray) -> npt.NDArray[np.uint8]:
+    """Return float32 numbers as the stored bytes of a type of ggml, one-dimensional.
+
+    ggml converts them, without an importance matrix. In quantized types, numbers smaller than 2^-60 count as 0.
+
+    Args:
+        dtype: ggml's number of the type.
+        values: a contiguous float32 array, whose last dimension is a multiple of the block size of the type.
+
+    Raises:
+        TinyNNTypeError: `values` is not such an array.
+        TinyNNValueError: ggml cannot convert f32 to the type without tables or an importance matrix; the array is
+            empty, or has another last dimension; a number is NaN, infinite, or too large for the type.
+        TinyNNMemoryError: there is not enough memory for the result.
+    """
+    kind = int32("dtype", dtype)
+    name = tnn_type_name(kind)
+    if not (isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous):
+        raise TinyNNTypeError(f"values must be a contiguous array of float32, got {kind_of(values)}")
+    probe = ffi.new("uint8_t[]", 0)
+    if name is None or lib.tnn_quantize(kind, ffi.new("float[]", 0), 0, probe, 0) != lib.TNN_OK:
+        described = kind if name is None else f"{kind} ({name})"
+        raise TinyNNValueError(f"dtype = {described} is not a type that f32 can be converted to")
+    block = tnn_type_block_size(kind)
+    if values.size == 0 or values.ndim == 0 or values.shape[-1] % block:
+        raise TinyNNValueError(
+            f"values has shape {values.shape}: the last dimension must be a positive multiple of {block} for {name}"
+        )
+    nbytes = values.size // block * tnn_type_block_nbytes(kind)
+    stored = new_array("data", nbytes, np.uint8, f"{values.size} numbers in {name}")
+    out = ffi.from_buffer("uint8_t[]", stored, require_writable=True)
+    if lib.tnn_quantize(kind, ffi.from_buffer("float[]", values), values.size, out, nbytes) != lib.TNN_OK:
+        if not np.isfinite(values).all():
+            raise TinyNNValueError("values contains NaN or an infinite number, which cannot be converted")
+        raise TinyNNValueError(f"values contains {float(np.abs(values).max()):g}, which is too large for {name}")
+    return stored
