@@ -8,6 +8,7 @@ from contextlib import contextmanager
 # The keys are module names. A test compares this table with the extras in pyproject.toml.
 EXTRA_OF = {
     "click": "cli",
+    "jinja2": "cli",
     "rich": "cli",
     "safetensors": "cli",
     "tokenizers": "cli",

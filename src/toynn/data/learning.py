@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
@@ -18,15 +16,13 @@ from typing import IO
 
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.extras import naming_the_extra
+from toynn.text.child_process import start_child
 from toynn.text.tokenizer_json import parsed_tokenizer
 from toynn.tinynn.memory import want_memory
 
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-# The child gets the module search path of this process before it imports other modules. multiprocessing.Process is not
-# used, because it would run the user's main program again in the child.
-_START = "import sys; file, _, *sys.path = sys.argv[1:]; import runpy; runpy.run_path(file, run_name='__main__')"
 _CHILD = Path(__file__).with_name("bpe_process.py")
 # BpeTrainer allocates the memory for all tokens before it starts: a hash table, and a list with 24 bytes per token. An
 # entry of the table has 33 bytes. The number of entries is a power of two, of which at most 7/8 are used.
@@ -44,22 +40,11 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
     # The vocabulary begins with 256 bytes and eos. Each further token shortens the texts by at least one token.
     most = min(vocab_size, text_bytes + 257)
     want_memory("vocab_size", _BYTES_PER_TOKEN * most, f"the tables for learning {most} tokens")
-    if not sys.executable:
-        raise OSError(
-            "learning a tokenizer needs a second Python process, but sys.executable is empty; set it to the path of "
-            "the Python interpreter"
-        )
     ours, theirs = Pipe()
     with ours, tempfile.TemporaryFile() as messages:
         with theirs:
-            child = subprocess.Popen(
-                [sys.executable, "-c", _START, str(_CHILD), str(theirs.fileno()), *map(str, sys.path)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=messages,
-                env={**os.environ, "RUST_BACKTRACE": "0"},  # without a backtrace, the last line is the message
-            )
+            environment = {**os.environ, "RUST_BACKTRACE": "0"}  # without a backtrace, the last line is the message
+            child = start_child(_CHILD, theirs, "learning a tokenizer", environment, messages)
         try:
             content = _answer(ours, most, eos, texts)
             if content is None:
