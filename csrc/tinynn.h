@@ -476,10 +476,15 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     int32_t       n_kv);      /* key-value heads */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
-/* Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1]. The shapes are
- * logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The losses are added in f64, in the order of
- * the rows. Computing raises TNN_E_VALUE unless each target is a token or ignore_id, and at least one is a token. */
-TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id);
+/* Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the divisor:
+ * [1]. The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows. Each compute checks
+ * that targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor, at least one
+ * target must be a token. */
+TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s,
+    tnn_tensor    logits,    /* [vocab, rows] */
+    tnn_tensor    targets,   /* i32 [rows] */
+    int32_t       ignore_id, /* a target that does not count; it is not a token */
+    tnn_tensor    divisor);  /* optional, an input [1] instead of the number of targets that are not ignore_id */
 /* Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2]. Make this
  * call after tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, for
  * example 1/n for n accumulated steps. */

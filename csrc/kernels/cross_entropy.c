@@ -29,6 +29,7 @@ static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
+/* Returns the number of targets that are not ignored. */
 static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tensor * targets) {
     const int32_t   ignore = *(const int32_t *) k->params;
     const int32_t * target = targets->data;
@@ -39,7 +40,14 @@ static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tens
     return count;
 }
 
-/* Computes the mean of the rows' losses, added in f64 in their order. Operands: losses of the rows, targets. */
+/* Returns the number by which the sum of the losses is divided: the value of the divisor, which may be NULL, or the
+ * number of targets. */
+static double divisor_of(const struct tnn_kernel * k, const struct ggml_tensor * targets, const struct ggml_tensor * divisor) {
+    return divisor != NULL ? (double) *tnn__data(divisor) : (double) count_targets(k, targets);
+}
+
+/* Computes the sum of the rows' losses, added in f64 in their order, and divides it. Operands: losses of the rows,
+ * targets, [divisor]. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
@@ -50,17 +58,17 @@ static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     for (int64_t row = 0; row < dst->src[0]->ne[0]; row++) {
         sum += (double) tnn__data(dst->src[0])[row];
     }
-    *(float *) dst->data = (float) (sum / (double) count_targets(k, dst->src[1]));
+    *(float *) dst->data = (float) (sum / divisor_of(k, dst->src[1], dst->src[2]));
 }
 
-/* Computes dlogits = (softmax(x) - one-hot) / number of targets, and 0 if the target is ignored. Operands: logits,
- * targets. */
+/* Computes dlogits = (softmax(x) - one-hot) / divisor, and 0 if the target is ignored. Operands: logits, targets,
+ * [divisor]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const int64_t   n      = dst->ne[0];
     const int32_t   ignore = *(const int32_t *) k->params;
     const int32_t * target = dst->src[1]->data;
-    const float     weight = 1.0f / (float) count_targets(k, dst->src[1]);
+    const float     weight = 1.0f / (float) divisor_of(k, dst->src[1], dst->src[2]);
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
@@ -79,28 +87,34 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
-/* Checks that each target is a token or ignored, and that at least one target is a token, because the loss is divided
- * by the number of such targets. */
+/* Checks that each target is a token or ignored. */
 static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const struct ggml_tensor * targets = node->src[1];
     const int32_t   ignore = *(const int32_t *) k->params;
     const int64_t   vocab  = node->src[0]->ne[0];
     const int32_t * values = targets->data;
-    int64_t         used   = 0;
     for (int64_t i = 0; i < targets->ne[0]; i++) {
-        if (values[i] == ignore) {
-            continue;
-        }
-        if (values[i] < 0 || values[i] >= vocab) {
+        if (values[i] != ignore && (values[i] < 0 || values[i] >= vocab)) {
             return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d must be between 0 and %lld, or ignore_id = %d",
                              ggml_get_name(targets),
                              (long long) i, (int) values[i], (long long) vocab - 1, (int) ignore);
         }
-        used++;
     }
-    return used > 0 ? TNN_OK : tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d; at least one must be a "
-                                                         "token",
-                                         ggml_get_name(targets), (int) ignore);
+    return TNN_OK;
+}
+
+/* Checks that the sum of the losses is not divided by 0: without a divisor, at least one target must be a token. */
+static int check_divisor(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    const struct ggml_tensor * targets = node->src[1], * divisor = node->src[2];
+    const float value = divisor != NULL ? *tnn__data(divisor) : 1.0f;
+    if (!(value > 0.0f && value < INFINITY)) { /* a NaN makes the first comparison false */
+        return tnn__fail(s, TNN_E_VALUE, "divisor %s = %g must be finite and above 0", ggml_get_name(divisor), (double) value);
+    }
+    if (divisor == NULL && count_targets(k, targets) == 0) {
+        return tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d; at least one must be a token",
+                         ggml_get_name(targets), (int) *(const int32_t *) k->params);
+    }
+    return TNN_OK;
 }
 
 static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
@@ -111,21 +125,31 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
  * losses of the rows needs no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     struct ggml_tensor * logits = node->src[0]->src[0];
-    struct ggml_tensor * args[] = { logits, node->src[1] };
+    struct ggml_tensor * args[] = { logits, node->src[1], node->src[2] };
     (void) grad;
-    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, tnn__kernel_of(node)->params, args, 2);
+    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, tnn__kernel_of(node)->params, args, tnn__n_operands(node));
 }
 
 static const struct tnn_kernel_type CROSS_ENTROPY = {
     .name = "CROSS_ENTROPY", .run = run_mean, .backward = backward, .differentiable = TNN_OPERAND(0), .is_loss = true,
-    .params_size = sizeof(int32_t),
+    .check = check_divisor, .params_size = sizeof(int32_t),
 };
 static const struct tnn_kernel_type CROSS_ENTROPY_ROWS = {
     .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0), .check = check_targets,
     .params_size = sizeof(int32_t),
 };
 
-tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id) {
+/* Returns an operand that must be an f32 input with one element, whose value is known before the graph runs. */
+static struct ggml_tensor * divisor_operand(tnn_session * s, tnn_tensor h) {
+    struct ggml_tensor * t = tnn__f32_operand(s, "divisor", h);
+    if (t != NULL && (ggml_nelements(t) != 1 || !tnn__entry_of(s, t)->is_input)) {
+        tnn__fail(s, TNN_E_VALUE, "divisor has shape %s, but it must be an input of shape [1]", tnn__shape(t));
+        return NULL;
+    }
+    return t;
+}
+
+tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor) {
     if (!tnn__enter(s, __func__)) {
         return 0;
     }
@@ -145,14 +169,15 @@ tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tenso
                   (long long) tl->ne[0]);
         return 0;
     }
-    if (!tnn__reserve_nodes(s, 2)) {
+    struct ggml_tensor * td = divisor != 0 ? divisor_operand(s, divisor) : NULL;
+    if ((divisor != 0 && td == NULL) || !tnn__reserve_nodes(s, 2)) {
         return 0;
     }
-    struct ggml_tensor * args[] = { tl, tt };
+    struct ggml_tensor * args[] = { tl, tt, td };
     args[0] = tnn__kernel_node(s, &CROSS_ENTROPY_ROWS, &ignore_id, tl->ne[1], 1, args, 2);
     if (args[0] == NULL) {
         return 0;
     }
     ggml_set_name(args[0], "row losses");
-    return tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &ignore_id, 1, 1, args, 2));
+    return tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &ignore_id, 1, 1, args, td != NULL ? 3 : 2));
 }

@@ -379,7 +379,13 @@ class _Lib:
     ) -> TensorHandle: ...
     def tnn_fused_swiglu(self, s: SessionPointer, gate_up: TensorHandle, /) -> TensorHandle: ...
     def tnn_fused_cross_entropy(
-        self, s: SessionPointer, logits: TensorHandle, targets: TensorHandle, ignore_id: int, /
+        self,
+        s: SessionPointer,
+        logits: TensorHandle,
+        targets: TensorHandle,
+        ignore_id: int,
+        divisor: TensorHandle | Literal[0],
+        /,
     ) -> TensorHandle: ...
     def tnn_fused_grad_norm(
         self, s: SessionPointer, grads: TensorPointer, n: int, clip: TensorHandle, /

@@ -137,7 +137,7 @@ def test_a_null_list_or_name_is_refused(session: Any) -> None:
     assert lib.tnn_tensor_set_name(session, w, ffi.NULL) == lib.TNN_E_VALUE
     refused(session, "name must be a string")
     one = ffi.new("tnn_tensor[]", [w])
-    loss = lib.tnn_fused_cross_entropy(session, lib.tnn_fused_linear(session, w, one, ffi.NULL, 1, 0), ids, -1)
+    loss = lib.tnn_fused_cross_entropy(session, lib.tnn_fused_linear(session, w, one, ffi.NULL, 1, 0), ids, -1, 0)
     lib.tnn_set_loss(session, loss)
     lib.tnn_build_forward_only(session, loss)
     lib.tnn_build_backward(session)
@@ -169,8 +169,8 @@ class Training:
         self.unused = lib.tnn_input_1d_f32(session, 7)  # this tensor is in no graph, so it never gets memory
         rows = lib.tnn_get_rows(session, self.w, self.ids)
         product = lib.tnn_fused_linear(session, rows, ffi.new("tnn_tensor[]", [self.w]), ffi.NULL, 1, 0)
-        self.loss = lib.tnn_fused_cross_entropy(session, product, self.targets, -1)
-        self.other_loss = lib.tnn_fused_cross_entropy(session, self.m, self.targets, -1)
+        self.loss = lib.tnn_fused_cross_entropy(session, product, self.targets, -1, 0)
+        self.other_loss = lib.tnn_fused_cross_entropy(session, self.m, self.targets, -1, 0)
         lib.tnn_set_loss(session, self.loss)
         lib.tnn_set_loss(session, self.other_loss)  # this tensor is not in the graph
         lib.tnn_build_forward_only(session, self.loss)

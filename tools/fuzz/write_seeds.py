@@ -267,7 +267,7 @@ def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool 
     x = p.linear(a, [out], add=x)
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
     logits = p.linear(p.call("tnn_add", x, p.linear(h, [down])), [head])
-    return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1)
+    return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1, None)
 
 
 def fused_training() -> Program:

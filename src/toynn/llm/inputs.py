@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray, float32
 from toynn.errors import TinyNNValueError
-from toynn.llm.labels import IGNORE_ID
+from toynn.llm.labels import IGNORE_ID, IGNORED
 from toynn.tinynn.arrays import float_array, int_array
 from toynn.tinynn.memory import memory_for
 
@@ -35,10 +35,10 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "
     return array
 
 
-def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
-    """Return targets as int32 (n,). Each is a token id or IGNORE_ID, and at least one is a token id.
+def checked_targets(targets: npt.ArrayLike, n: int, vocab: int, needs_token: bool = True) -> IntArray:
+    """Return targets as int32 (n,). Each is a token id, or IGNORE_ID for IGNORE_ID and IGNORED.
 
-    Raises TinyNNValueError or TinyNNTypeError.
+    needs_token: at least one target must be a token id. Raises TinyNNValueError or TinyNNTypeError.
     """
     array = int_array("targets", targets, n)
     if array.shape != (n,):
@@ -46,16 +46,19 @@ def checked_targets(targets: npt.ArrayLike, n: int, vocab: int) -> IntArray:
             f"targets must have shape ({n},), one token id for each of the t_seq * t_batch positions (the fused layout "
             f"takes no one-hot labels), got shape {array.shape}"
         )
+    ignored = array == IGNORED
+    if ignored.any():
+        array = np.where(ignored, np.int32(IGNORE_ID), array)
     # One comparison checks both bounds: as unsigned numbers, IGNORE_ID + 1 is 0, and numbers below IGNORE_ID + 1 are
     # large.
     wrong = array.view(np.uint32) + np.uint32(-IGNORE_ID) > vocab
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(
-            f"targets[{at}] is {array[at]}, but must be from 0 to {vocab - 1}, or {IGNORE_ID} (ignored)"
+            f"targets[{at}] is {array[at]}, but must be from 0 to {vocab - 1}, or {IGNORED} or {IGNORE_ID} (ignored)"
         )
-    if array.max() == IGNORE_ID:
-        raise TinyNNValueError(f"targets are all {IGNORE_ID} (ignored); at least one must be a token id")
+    if needs_token and array.max() == IGNORE_ID:
+        raise TinyNNValueError(f"targets are all {IGNORED} or {IGNORE_ID} (ignored); at least one must be a token id")
     return array
 
 
@@ -69,6 +72,14 @@ def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatAr
     if not clips and values != (0.0, 1.0):
         raise TinyNNValueError("max_norm and gradient_scale need build_training_step(clip=True)")
     return np.array([values], dtype=np.float32)
+
+
+def checked_divisor(divisor: float) -> float:
+    """Return the divisor of the loss as a float32 number. Raises TinyNNValueError or TinyNNTypeError."""
+    value = float32("loss_divisor", divisor)
+    if not 0.0 < value < float("inf"):
+        raise TinyNNValueError(f"loss_divisor must be finite and above 0, got {divisor!r}")
+    return value
 
 
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:

@@ -13,6 +13,7 @@ from toynn.tinynn.arrays import flat_ids, ids_in_vocab
 from toynn.tinynn.memory import memory_for
 
 __all__ = [
+    "IGNORED",
     "IGNORE_ID",
     "fixed_target",
     "next_token",
@@ -22,7 +23,8 @@ __all__ = [
     "targets_guarded",
 ]
 
-IGNORE_ID = -1  # the target of a position that does not count for the loss
+IGNORE_ID = -1  # in a graph, the target of a position that does not count for the loss
+IGNORED = -100  # the same in data and in PyTorch; the engine accepts both numbers
 BYTES_OF_ID = 32  # largest memory per id in bytes while targets are made: three int64 arrays and their checks
 
 

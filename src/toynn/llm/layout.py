@@ -130,8 +130,15 @@ class Layout(ABC):
         """Build the graph from token_ids to the logits (n, vocab). Return the activations by name, the logits last."""
 
     @abstractmethod
-    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Build the mean loss (1,) over labels. Return the input for the labels, and the loss."""
+    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Build the loss (1,) over labels. Return the input for the labels, and the loss.
+
+        divisor: the number by which the sum of the losses is divided, f32 (1,). None: the mean of the losses.
+        """
+
+    def divisor_input(self) -> Tensor | None:
+        """Declare the divisor of the loss as an input of the graph, or return None if the layout has none."""
+        return None
 
     def check_optimizer(self, options: OptimizerOptions) -> None:  # noqa: B027 (a layout may have all options)
         """Raise TinyNNValueError, naming the option, if the layout does not support an option."""
@@ -149,7 +156,7 @@ class Layout(ABC):
     def loss_graph(self) -> LossGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the loss."""
         graph = self._rebuilt(keep_taps=False)
-        t_labels, t_loss = self.loss(graph.taps["logits"])
+        t_labels, t_loss = self.loss(graph.taps["logits"], None)
         tnn_set_output(t_loss)
         tnn_realize(self.session, t_loss)
         return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
@@ -157,7 +164,8 @@ class Layout(ABC):
     def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s, graph = self.session, self._rebuilt(keep_taps)
-        t_labels, t_loss = self.loss(graph.taps["logits"])
+        t_divisor = self.divisor_input()
+        t_labels, t_loss = self.loss(graph.taps["logits"], t_divisor)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
         t_hp = hp_input(s, options)
@@ -172,7 +180,16 @@ class Layout(ABC):
         if optimizer.t_clip is not None:
             upload_row_major(s, optimizer.t_clip, [[0.0, 1.0]])
         kept = pin or options.keep_gradients
-        return TrainingGraph(graph.positions, graph.taps, keep_taps, t_labels, t_loss, optimizer, gradients_kept=kept)
+        return TrainingGraph(
+            graph.positions,
+            graph.taps,
+            keep_taps,
+            t_labels,
+            t_loss,
+            optimizer,
+            gradients_kept=kept,
+            t_divisor=t_divisor,
+        )
 
     def _rebuilt(self, keep_taps: bool) -> ForwardGraph:
         """Drop the current graph, and build the forward part of a new one."""
@@ -189,8 +206,15 @@ class Layout(ABC):
     # ---- feed and run ----
 
     @abstractmethod
-    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
-        """Return labels with the shape and dtype of their input tensor. Raises TinyNNValueError or TinyNNTypeError."""
+    def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:
+        """Return labels with the shape and dtype of their input tensor. Raises TinyNNValueError or TinyNNTypeError.
+
+        needs_token: refuse targets that are all ignored.
+        """
+
+    def number_of_targets(self, labels: FloatArray | IntArray) -> int:  # noqa: ARG002
+        """Return the number by which the sum of the losses of checked labels is divided."""
+        return self.n
 
     @abstractmethod
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:

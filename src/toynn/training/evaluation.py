@@ -9,7 +9,7 @@ import numpy as np
 
 from toynn.data import PackedTokens
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.llm.labels import IGNORE_ID
+from toynn.llm.labels import IGNORED
 from toynn.storage.checkpoint import TrainingState
 
 
@@ -40,15 +40,18 @@ class Validation:
         The engine frees its training graph, which must be built again before the next step.
         """
         t, b = self._t, self._b
-        nats = 0.0
+        nats, total = 0.0, 0
         for start in range(0, self.tokens, t * b):
             n = min(t * b, self.tokens - start)
             part = np.asarray(self._tokens[start : start + n + 1], dtype=np.int32)
             ids = np.zeros(t * b, dtype=np.int32)
-            targets = np.full(t * b, IGNORE_ID, dtype=np.int32)
+            targets = np.full(t * b, IGNORED, dtype=np.int32)
             ids[:n], targets[:n] = part[:-1], part[1:]
-            nats += engine.mean_loss(ids, targets) * n
-        return nats / self.tokens
+            counted = int(np.count_nonzero(targets != IGNORED))
+            if counted > 0:
+                nats += engine.mean_loss(ids, targets) * counted
+                total += counted
+        return nats / total
 
 
 @dataclass

@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from toynn.arguments import FloatArray, IntArray
 from toynn.data import WindowBatcher
+from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.labels import IGNORED
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.memory_need import build_graph
@@ -17,7 +21,7 @@ from toynn.training.optimizer import Optimizer
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of a step. loss: mean over its batches, before the update. gradient_norm: before clipping."""
+    """The result of a step. loss: mean over its targets, before the update. gradient_norm: before clipping."""
 
     loss: float
     learning_rate: float
@@ -47,12 +51,13 @@ class TrainingSteps:
         self.build_graph()
         values = self._optimizer.values(step)
         n = self._train.accumulate
+        batches = [self._batch(step, i) for i in range(n)]
+        divisor = self._divisor(step, [targets for _, targets in batches])
         losses = []
         norm: float | None = None
-        for i in range(n):
+        for i, (ids, targets) in enumerate(batches):
             if i > 0 and self._interrupted():
                 return None
-            ids, targets = self._batch(step, i)
             loss, norm = self._engine.train_step(
                 ids,
                 targets,
@@ -61,6 +66,7 @@ class TrainingSteps:
                 update=i == n - 1,
                 max_norm=self._optimizer.max_norm,
                 gradient_scale=1.0 / n,
+                loss_divisor=divisor,
             )
             if not math.isfinite(loss):
                 raise self._divergence(step, f"loss is {loss}", values)
@@ -87,10 +93,25 @@ class TrainingSteps:
         train = self._train
         return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
 
+    def _divisor(self, step: int, targets: list[IntArray]) -> float:
+        """Return the mean number of targets per batch, by which the sum of the losses of each batch is divided.
+
+        Then the mean over the batches, of the loss and of the gradients, is the mean over the targets of the whole
+        step. If all batches have the same number of targets, each batch is divided by its own number.
+        """
+        counted = sum(int(np.count_nonzero(one != IGNORED)) for one in targets)
+        if counted == 0:
+            raise TinyNNValueError(
+                f"step {step} has no target that counts for the loss: all {sum(one.size for one in targets)} targets "
+                "are ignored; use a larger train.batch or train.accumulate, or data with more counted tokens"
+            )
+        return counted / len(targets)
+
     def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
-        batches = (self._batch(step, i) for i in range(self._train.accumulate))
-        found = (first_not_finite(self._engine, ids, targets, values) for ids, targets in batches)
+        batches = [self._batch(step, i) for i in range(self._train.accumulate)]
+        divisor = self._divisor(step, [targets for _, targets in batches])
+        found = (first_not_finite(self._engine, ids, targets, values, divisor) for ids, targets in batches)
         tensor = next((name for name in found if name is not None), SQUARES)
         return DivergedError(step, what, tensor, self._config)

@@ -170,6 +170,7 @@ def loss_and_grads(
     t_batch: int,
     trained: Collection[str] | None = None,
     rounded: torch.dtype | None = None,
+    as_ggml: bool = True,
 ) -> Result:
     """Return logits, loss and the gradient of every trained weight, by default all weights except a donor's embedding.
 
@@ -179,6 +180,7 @@ def loss_and_grads(
     ggml's gradient of the logits is (softmax - labels) / rows. If a row of labels sums to 1, this is the derivative of
     the loss. For a row of zeros (a guarded label) the derivative is 0, but ggml's gradient is not 0, and the model is
     trained with ggml's gradient. Therefore the second expression below has ggml's gradient for every row.
+    as_ggml: False returns the derivatives of the loss.
     """
     w = {name: torch.tensor(value, dtype=torch.float64) for name, value in weights.items()}
     for name, tensor in w.items():
@@ -191,7 +193,7 @@ def loss_and_grads(
     logits = logits_of(cfg, w, t_ids, t_positions, t_seq, t_batch, rounded)
     loss = -(t_labels * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
     has_ggml_gradient = (torch.logsumexp(logits, dim=1) - (t_labels * logits).sum(dim=1)).mean()
-    has_ggml_gradient.backward()  # type: ignore[no-untyped-call]
+    (has_ggml_gradient if as_ggml else loss).backward()  # type: ignore[no-untyped-call]
     grads = {name: tensor.grad.numpy() for name, tensor in w.items() if tensor.grad is not None}
     return Result(logits.detach().numpy(), float(loss.detach()), grads)
 

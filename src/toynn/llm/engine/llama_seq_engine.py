@@ -8,7 +8,7 @@ from toynn.arguments import FloatArray, boolean, instance_of
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
-from toynn.llm.inputs import checked_clip, checked_hp, checked_positions, checked_token_ids
+from toynn.llm.inputs import checked_clip, checked_divisor, checked_hp, checked_positions, checked_token_ids
 from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
 from toynn.tinynn import (
@@ -87,6 +87,7 @@ class LlamaSeqEngine(TunedModel):
         update: bool = True,
         max_norm: float = 0.0,
         gradient_scale: float = 1.0,
+        loss_divisor: float | None = None,
         node_times: NodeTimes | None = None,
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
@@ -97,9 +98,10 @@ class LlamaSeqEngine(TunedModel):
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
-            targets: integers (T*B,), the next token at each position, or -1 for a position without one. The per_head
-                layout also accepts one-hot labels (T*B, vocab), and counts a position without a next token as a loss of
-                0.
+            targets: integers (T*B,), the next token at each position, or -100 or -1 for a position that is ignored: the
+                loss is the mean over the other positions, and the gradients of this position are 0. The per_head layout
+                also accepts one-hot labels (T*B, vocab). There, an ignored position counts as a loss of 0, and has
+                ggml's gradient of a row of zeros, which is not 0.
             hp: (1, 7), as `AdamW.hp` returns it.
             positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
             reset_moments: set the moments to zero before the step, as the first step of a run needs.
@@ -108,6 +110,9 @@ class LlamaSeqEngine(TunedModel):
             max_norm: clip gradients to this norm; 0: do not clip.
             gradient_scale: a factor of the gradients, 1/n for n accumulated steps. gradient_scale and max_norm need a
                 graph built with clip.
+            loss_divisor: divide the sum of the losses by this number instead of the number of targets in this call.
+                Then all targets may be ignored. For n accumulated steps with gradient_scale 1/n, it is the number of
+                all their targets divided by n, so that each target has the same weight. Fused layout only.
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
 
@@ -120,7 +125,10 @@ class LlamaSeqEngine(TunedModel):
             raise SessionError("train_step needs a training graph: call build_training_step() first")
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
         at = layout.positions if positions is None else checked_positions(positions, layout.n, layout.shape.ctx)
-        labels = layout.checked_labels(targets)
+        labels = layout.checked_labels(targets, needs_token=loss_divisor is None)
+        divisor = layout.number_of_targets(labels) if loss_divisor is None else checked_divisor(loss_divisor)
+        if loss_divisor is not None and graph.t_divisor is None:
+            raise TinyNNValueError(f"loss_divisor needs the fused layout, got a model in the {layout.name} layout")
         row = graph.optimizer.values_of_hp(checked_hp(hp))
         t_clip = graph.optimizer.t_clip
         clip = checked_clip(max_norm, gradient_scale, t_clip is not None)
@@ -138,6 +146,8 @@ class LlamaSeqEngine(TunedModel):
                 self._require_layout()  # another thread may have closed the engine
                 raise SessionError("another thread replaced the training graph: call build_training_step() again")
             upload_int_array(layout.session, graph.positions, at)
+            if graph.t_divisor is not None:
+                upload_row_major(layout.session, graph.t_divisor, [[divisor]])
             if t_clip is not None:
                 upload_row_major(layout.session, t_clip, clip)
             return layout.step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
@@ -20,14 +21,16 @@ from toynn.tinynn import (
     TrainStep,
     tnn_fused_adamw,
     tnn_fused_cross_entropy,
+    tnn_input_1d_f32,
     tnn_input_1d_i32,
+    tnn_tensor_set_name,
     tnn_train_step,
     upload_int_array,
 )
 
 
 class FusedLayout(Layout):
-    """The fused layout. Labels are targets (n,). The loss is the mean over the rows whose target is not -1.
+    """The fused layout. Labels are targets (n,). The loss is the mean over the rows whose target is not ignored.
 
     A step that is not profiled is one C call.
     """
@@ -58,15 +61,23 @@ class FusedLayout(Layout):
         llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), context)
         return g.taps
 
-    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:
         t_targets = tnn_input_1d_i32(self.session, self.n)  # (n,)
-        return t_targets, tnn_fused_cross_entropy(self.session, logits, t_targets, IGNORE_ID)
+        return t_targets, tnn_fused_cross_entropy(self.session, logits, t_targets, IGNORE_ID, divisor)
+
+    def divisor_input(self) -> Tensor:
+        t_divisor = tnn_input_1d_f32(self.session, 1)
+        tnn_tensor_set_name(t_divisor, "loss divisor")
+        return t_divisor
 
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
         return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)
 
-    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
-        return checked_targets(labels, self.n, self.shape.vocab)
+    def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> IntArray:
+        return checked_targets(labels, self.n, self.shape.vocab, needs_token)
+
+    def number_of_targets(self, labels: FloatArray | IntArray) -> int:
+        return int(np.count_nonzero(labels != IGNORE_ID))
 
     def upload_labels(self, t_labels: Tensor, labels: FloatArray | IntArray) -> None:
         upload_int_array(self.session, t_labels, labels)

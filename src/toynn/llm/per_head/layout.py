@@ -30,8 +30,8 @@ class PerHeadLayout(Layout):
     """The per_head layout. Labels are one-hot rows (n, vocab), or targets (n,), which the layout converts to one-hot
     rows.
 
-    The loss is the mean over all n rows. A row whose target is -1 is all zeros: its loss is 0, and it counts in the
-    mean.
+    The loss is the mean over all n rows. A row whose target is ignored is all zeros: its loss is 0, and it counts in
+    the mean.
     Clipping and accumulated gradients are not supported, and weight decay applies to all weights.
     """
 
@@ -68,7 +68,7 @@ class PerHeadLayout(Layout):
         llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask)
         return g.taps
 
-    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         t_labels = tnn_input_2d_f32(self.session, self.n, self.shape.vocab)  # (n, vocab)
         return t_labels, tnn_cross_entropy_loss(self.session, logits, t_labels)
 
@@ -85,10 +85,10 @@ class PerHeadLayout(Layout):
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
         return tnn_opt_step_adamw(self.session, w, grad, m, v, hp)
 
-    def checked_labels(self, labels: npt.ArrayLike) -> FloatArray | IntArray:
+    def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:
         array = array_of("m_labels", labels, self.n * self.shape.vocab)
         if array.ndim == 1 and array.dtype.kind in "iu":
-            return one_hot.rows_of(checked_targets(array, self.n, self.shape.vocab), self.shape.vocab)
+            return one_hot.rows_of(checked_targets(array, self.n, self.shape.vocab, needs_token), self.shape.vocab)
         return checked_labels(array, self.n, self.shape.vocab)
 
     def check_step(self, accumulate: bool, update: bool, profiled: bool) -> None:  # noqa: ARG002

@@ -142,12 +142,21 @@ def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
     return built(s, lib.tnn_fused_swiglu, handle(s, "gate_up", gate_up))
 
 
-def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_id: int) -> Tensor:
-    """Return the mean of -log_softmax(logits)[target] over the rows whose target is not ignore_id: [1].
+def tnn_fused_cross_entropy(
+    s: Session, logits: Tensor, targets: Tensor, ignore_id: int, divisor: Tensor | None = None
+) -> Tensor:
+    """Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the
+    divisor: [1].
 
-    The shapes are logits [vocab, rows] and targets i32 [rows]; ignore_id is not a token. The losses are added in f64,
-    in the order of the rows. Computing raises TinyNNValueError unless each target is a token or ignore_id, and at least
-    one is a token.
+    The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows. Each compute checks that
+    targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor, at least one target
+    must be a token.
+
+    Args:
+        logits: [vocab, rows].
+        targets: i32 [rows].
+        ignore_id: a target that does not count; it is not a token.
+        divisor: an input [1] instead of the number of targets that are not ignore_id, or None.
     """
     return built(
         s,
@@ -155,6 +164,7 @@ def tnn_fused_cross_entropy(s: Session, logits: Tensor, targets: Tensor, ignore_
         handle(s, "logits", logits),
         handle(s, "targets", targets),
         int32("ignore_id", ignore_id),
+        optional_handle(s, "divisor", divisor),
     )
 
 
