@@ -456,14 +456,16 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
     float         attn_factor); /* factor of the cosines and sines */
-/* Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq]. Scores are scaled by
- * 1/sqrt(d_head). Query head h reads key-value head h // (n_heads / n_kv). */
+/* Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq]. Query head h reads
+ * key-value head h // (n_heads / n_kv). */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token */
     tnn_tensor    rope_table, /* [d_head, B t_seq], from tnn_fused_rope_table */
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv,       /* key-value heads */
-    int64_t       t_seq);     /* tokens of one sequence */
+    int64_t       t_seq,      /* tokens of one sequence */
+    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: all before it */
+    float         scale);     /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
 /* Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache. The bits are
  * those of tnn_fused_attention. The keys and values of the n tokens are written to the cache. This operator has no
  * derivative. */
@@ -473,7 +475,9 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     tnn_tensor    kv_cache,   /* persistent, [2 n_kv d_head, n_ctx] */
     tnn_tensor    n_past,     /* i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute) */
     int32_t       n_heads,    /* query heads */
-    int32_t       n_kv);      /* key-value heads */
+    int32_t       n_kv,       /* key-value heads */
+    int64_t       window,     /* default 0: as for tnn_fused_attention */
+    float         scale);     /* default 0.0: as for tnn_fused_attention */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
 /* Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the divisor:

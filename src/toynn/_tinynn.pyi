@@ -364,7 +364,16 @@ class _Lib:
         /,
     ) -> TensorHandle: ...
     def tnn_fused_attention(
-        self, s: SessionPointer, qkv: TensorHandle, rope_table: TensorHandle, n_heads: int, n_kv: int, t_seq: int, /
+        self,
+        s: SessionPointer,
+        qkv: TensorHandle,
+        rope_table: TensorHandle,
+        n_heads: int,
+        n_kv: int,
+        t_seq: int,
+        window: int,
+        scale: float,
+        /,
     ) -> TensorHandle: ...
     def tnn_fused_attention_cached(
         self,
@@ -375,6 +384,8 @@ class _Lib:
         n_past: TensorHandle,
         n_heads: int,
         n_kv: int,
+        window: int,
+        scale: float,
         /,
     ) -> TensorHandle: ...
     def tnn_fused_swiglu(self, s: SessionPointer, gate_up: TensorHandle, /) -> TensorHandle: ...

@@ -106,10 +106,10 @@ class Round(Arguments):
         hp, clip, n_past = nn.tnn_input_1d_f32(s, 7), nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_i32(s, 1)
         self.tensors += [cache, ids, positions, targets, hp, clip, n_past]
 
-        def made(function: Callable[..., nn.Tensor], *arguments: Any) -> nn.Tensor:
+        def made(function: Callable[..., nn.Tensor], *arguments: Any, **options: Any) -> nn.Tensor:
             """Create a node, sometimes with another tensor in place of an operand."""
             arguments = tuple(self.tensor() if a is not None and pick.random() < 0.01 else a for a in arguments)
-            result = self.attempt(function, s, *arguments)
+            result = self.attempt(function, s, *arguments, **options)
             self.tensors += [result] if isinstance(result, nn.Tensor) else []
             return self.tensors[-1]
 
@@ -120,10 +120,11 @@ class Round(Arguments):
             qkv = made(nn.tnn_fused_linear, h, [q, k, v], bias)
             if norms is not None:
                 qkv = made(nn.tnn_fused_head_norm, qkv, *norms, heads, n_kv, 1e-5)
+            options = {"window": pick.choice([0, 0, 1, 3, 2**63 - 1]), "scale": pick.choice([0.0, 0.5])}
             if batch == 1 and pick.random() < 0.3:
-                a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv)
+                a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv, **options)
             else:
-                a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq)
+                a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq, **options)
             x = made(nn.tnn_fused_linear, a, [out], None, x)
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
             h = made(nn.tnn_fused_swiglu, made(nn.tnn_fused_linear, h, [gate, up]))

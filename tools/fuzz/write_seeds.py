@@ -250,7 +250,9 @@ def training_by_sgd() -> Program:
     return p
 
 
-def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True) -> tuple[Handle, ...]:
+def _fused_loss(
+    p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True, window: int = 0
+) -> tuple[Handle, ...]:
     """Build a model of one layer. Return ids, positions, targets and loss."""
     d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
     table, gamma = _weight(p, d, vocab), _weight(p, d)
@@ -263,7 +265,7 @@ def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool 
     x = p.call("tnn_get_rows", table, ids)
     turn = p.call("tnn_fused_rope_table", positions, None, d_head, 10000.0, 1.0, 1.0)
     qkv = p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [q, k, v], bias)
-    a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq)
+    a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq, window, 0.0)
     x = p.linear(a, [out], add=x)
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
     logits = p.linear(p.call("tnn_add", x, p.linear(h, [down])), [head])
@@ -272,7 +274,7 @@ def _fused_loss(p: Program, *, batch: int = 1, biases: bool = False, tied: bool 
 
 def fused_training() -> Program:
     p = Program()
-    _fused_loss(p, batch=2)
+    _fused_loss(p, batch=2, window=3)
     p.raw("finish_backward", bytes([0, 1, *[RANDOM] * 60]))
     return p
 
@@ -315,7 +317,7 @@ def cached() -> Program:
             p.call("tnn_input_1d_i32", 1),
         )
         turn = p.call("tnn_fused_rope_table", positions, None, 4, 10000.0, 1.0, 1.0)
-        y = p.call("tnn_fused_attention_cached", p.linear(x, [w]), turn, cache, n_past, 2, 1)
+        y = p.call("tnn_fused_attention_cached", p.linear(x, [w]), turn, cache, n_past, 2, 1, 2, 0.5)
         _forward(p, y)
         p.reset()
     return p

@@ -83,10 +83,20 @@ def tnn_fused_rope_table(
     )
 
 
-def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: int, n_kv: int, t_seq: int) -> Tensor:
+def tnn_fused_attention(
+    s: Session,
+    qkv: Tensor,
+    rope_table: Tensor,
+    n_heads: int,
+    n_kv: int,
+    t_seq: int,
+    *,
+    window: int = 0,
+    scale: float = 0.0,
+) -> Tensor:
     """Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq].
 
-    Scores are scaled by 1/sqrt(d_head). Query head h reads key-value head h // (n_heads / n_kv).
+    Query head h reads key-value head h // (n_heads / n_kv).
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
@@ -94,6 +104,8 @@ def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: in
         n_heads: query heads.
         n_kv: key-value heads.
         t_seq: tokens of one sequence.
+        window: number of tokens that a token sees, itself included; 0: all before it.
+        scale: factor of the scores; 0: 1/sqrt(d_head).
     """
     return built(
         s,
@@ -103,11 +115,22 @@ def tnn_fused_attention(s: Session, qkv: Tensor, rope_table: Tensor, n_heads: in
         int32("n_heads", n_heads),
         int32("n_kv", n_kv),
         int64("t_seq", t_seq),
+        int64("window", window),
+        float32("scale", scale),
     )
 
 
 def tnn_fused_attention_cached(
-    s: Session, qkv: Tensor, rope_table: Tensor, kv_cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
+    s: Session,
+    qkv: Tensor,
+    rope_table: Tensor,
+    kv_cache: Tensor,
+    n_past: Tensor,
+    n_heads: int,
+    n_kv: int,
+    *,
+    window: int = 0,
+    scale: float = 0.0,
 ) -> Tensor:
     """Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache.
 
@@ -121,6 +144,8 @@ def tnn_fused_attention_cached(
         n_past: i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute).
         n_heads: query heads.
         n_kv: key-value heads.
+        window: as for `tnn_fused_attention`.
+        scale: as for `tnn_fused_attention`.
     """
     return built(
         s,
@@ -131,6 +156,8 @@ def tnn_fused_attention_cached(
         handle(s, "n_past", n_past),
         int32("n_heads", n_heads),
         int32("n_kv", n_kv),
+        int64("window", window),
+        float32("scale", scale),
     )
 
 

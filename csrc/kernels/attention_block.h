@@ -1,0 +1,87 @@
+/* kernels/attention_block.h - the attention of a block of queries: scores, softmax, and the weighted sum of the values.
+ *
+ * One row of qkv has a token's query heads, then its key heads, then its value heads. Scores exist only for a block of
+ * queries at a time, and only for the keys that the block sees. A query sees its own key and the keys before it, up to
+ * the size of the window. Sums over keys start at the first key that the query sees, so their order does not depend on
+ * the division into blocks.
+ */
+#ifndef TNN_ATTENTION_BLOCK_H
+#define TNN_ATTENTION_BLOCK_H
+
+#include "kernels/parts.h"
+#include "session.h"
+
+#define TNN_QUERIES 96 /* number of queries in one block */
+
+/* The parameters of a node. */
+struct tnn_attention {
+    int32_t d_head, n_heads, n_kv;
+    float   scale;  /* of the scores */
+    int64_t t_seq;  /* tokens of a sequence, or of the cache */
+    int64_t window; /* number of keys that a query sees, at most t_seq */
+};
+
+struct tnn_attention_shape {
+    int64_t t_seq, window, d, n_heads, n_kv, group;
+    int64_t qkv_row; /* (n_heads + 2 n_kv) d */
+    int64_t stride;  /* of scores */
+    float   scale;
+};
+
+struct tnn_attention_buffers {
+    float * keys;   /* (T, d_head) rotated */
+    float * dkeys;  /* (T, d_head) */
+    float * q;      /* (TNN_QUERIES, d_head) rotated, scaled */
+    float * dq;     /* (TNN_QUERIES, d_head) */
+    float * p;      /* (TNN_QUERIES, keys of a block) */
+    float * dp;     /* (TNN_QUERIES, keys of a block) */
+    void  * gemm;
+};
+
+struct tnn_attention_shape tnn__attention_shape(const struct tnn_attention * p);
+
+struct tnn_attention_buffers tnn__attention_buffers(void * scratch, const struct tnn_attention * p);
+
+/* Returns the size of the scratch memory of a node. params is a struct tnn_attention. */
+size_t tnn__attention_scratch(const void * params);
+
+/* Returns the first key that the query at a position sees. */
+static inline int64_t tnn__first_key(const struct tnn_attention_shape * h, int64_t position) {
+    return position < h->window ? 0 : position - h->window + 1;
+}
+
+/* A block of queries. The arrays of keys and values start at the first key that the first query sees. */
+struct tnn_attention_block {
+    const float * queries; /* (rows, qkv_row): the queries of one head */
+    const float * table;   /* (rows, d): the RoPE table */
+    int64_t       rows;
+    int64_t       first;   /* position of the first query */
+    const float * keys;    /* (n_keys, key_row), rotated */
+    int64_t       key_row;
+};
+
+/* Returns the number of keys of a block. */
+static inline int64_t tnn__block_keys(const struct tnn_attention_shape * h, const struct tnn_attention_block * k) {
+    return k->first + k->rows - tnn__first_key(h, k->first);
+}
+
+/* Computes the exponentials of a block's scores: row i of b->p (rows, stride) has exp(score - max) for the keys that
+ * query i sees, and 0 for the others. Writes the rotated and scaled queries to b->q, and the reciprocal of each row's
+ * sum to inverse. */
+void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                    const struct tnn_attention_block * k, float * inverse);
+
+/* Computes the attention of a block into rows of out. values: (n_keys, value_row). */
+void tnn__block_attention(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                          const struct tnn_attention_block * k, const float * values, int64_t value_row, float * out,
+                          int64_t out_row);
+
+/* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table. Returns false with an error. */
+bool tnn__attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
+                             struct ggml_tensor ** args);
+
+/* Sets the parameters of a node, whose operands tnn__attention_operands has checked. window and scale are arguments of
+ * the session call, in which 0 means the default. Returns false with an error. */
+bool tnn__attention_params(tnn_session * s, struct tnn_attention * p, int64_t window, float scale);
+
+#endif
