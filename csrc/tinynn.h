@@ -200,7 +200,7 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
  * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
  * handles and if no graph is being built. */
 /* Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3 of a are
- * repeated to those of b. */
+ * repeated to match those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a + b. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -210,8 +210,8 @@ TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a / b, element by element. b is repeated to the shape of a; a repeated b has no derivative. */
 TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return the product of a [m, k] and b [n, k], summed over k: [m, n]. Dimensions 2 and 3 of a are repeated to those of
- * b. The product has no derivative. */
+/* Return the product of a [m, k] and b [n, k], summed over k: [m, n]. Dimensions 2 and 3 of a are repeated to match
+ * those of b. The product has no derivative. */
 TNN_API tnn_tensor tnn_out_prod(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_scale(tnn_session * s, tnn_tensor a, float factor); /* Return a * factor. */
 TNN_API tnn_tensor tnn_scale_bias(tnn_session * s, tnn_tensor a, float factor, float bias); /* Return a * factor + bias. */
@@ -388,7 +388,7 @@ TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
  * states. */
 TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
     tnn_tensor    q,      /* [d, n_heads or a divisor of it, T, n_seqs or a divisor of it] */
-    tnn_tensor    k,      /* like q; its heads and sequences may differ from those of q */
+    tnn_tensor    k,      /* like q; k may have other numbers of heads and sequences than q */
     tnn_tensor    v,      /* [d, n_heads, T, n_seqs] */
     tnn_tensor    g,      /* log of the decay, [1 or d, n_heads, T, n_seqs] */
     tnn_tensor    beta,   /* [1, n_heads, T, n_seqs] */

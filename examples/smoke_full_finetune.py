@@ -19,9 +19,9 @@ import sys
 from small_base import CONTEXT, train_base, window
 from toynn import AdamW, LlamaSeqEngine, TrainingBatch
 
-TARGET = 99  # the token that every position shall predict
+TARGET = 99  # the token that every position must predict
 BASE_STEPS = 200
-LEARNING = 0.7  # it learns if the last loss is below this share of the first one
+LEARNING = 0.7  # the model learns if the last loss is below this share of the first loss
 
 
 def arguments() -> argparse.Namespace:

@@ -25,7 +25,7 @@ from small_base import CONTEXT, train_base, window
 from toynn import AdamW, LlamaSeqEngine, LoRA, RecipeOptions, TrainingBatch
 from toynn.interop import GgufBase, export_gguf
 
-TARGET = 99  # the token that every position shall predict
+TARGET = 99  # the token that every position must predict
 BASE_STEPS = 200
 
 

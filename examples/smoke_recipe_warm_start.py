@@ -27,7 +27,7 @@ from toynn.interop import export_gguf
 from toynn.llm.learning_rates import ToyLR
 
 DONOR_STEPS = 200
-LEARNING = 0.95  # it learns if the last loss is below this share of the first one
+LEARNING = 0.95  # the model learns if the last loss is below this share of the first loss
 
 
 def arguments() -> argparse.Namespace:

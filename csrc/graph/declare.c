@@ -144,7 +144,7 @@ static tnn_tensor declare_mapped(tnn_session * s, const char * call, int32_t dty
         return 0;
     }
     if (ne[0] % block != 0) {
-        tnn__fail(s, TNN_E_VALUE, "a row has %lld elements, must be a multiple of %lld, the block size of %s",
+        tnn__fail(s, TNN_E_VALUE, "a row has %lld elements, but the number must be a multiple of %lld, the block size of %s",
                   (long long) ne[0],
                   (long long) block, ggml_type_name(type));
         return 0;

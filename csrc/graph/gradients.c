@@ -33,7 +33,7 @@ void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct
     *grad_slot(g, t) = sum;
 }
 
-/* How a kernel node adds to an earlier part of the gradient. */
+/* The way in which a kernel node adds to an earlier part of the gradient (see struct tnn_kernel). */
 struct start {
     bool has_add, continues;
 };

@@ -10,8 +10,9 @@
 #define TNN_OPERAND(i)   (UINT32_C(1) << (i))
 #define TNN_ALL_OPERANDS UINT32_MAX
 
-/* Of ggml_tensor.flags, in a bit that ggml does not use: the graph that has the memory keeps the values of this root. An output of the
- * second forward graph may be a node of the first one, which was realized before and reuses its memory. */
+/* A bit of ggml_tensor.flags that ggml does not use. It means that the graph that has the memory keeps the values of
+ * this root. An output of the second forward graph may be a node of the first one, which was realized before and reuses
+ * its memory. */
 #define TNN_FLAG_KEPT (1 << 24)
 
 /* The tensor that owns the memory of t: the tensor of which t is a view, or t itself. It is a macro, so that const is

@@ -16,10 +16,11 @@ int tnn_realize_b(tnn_session * s, tnn_tensor out) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
-        return tnn__fail_stage(s, "the second forward graph is built after the first one is realized");
+        return tnn__fail_stage(s, "tnn_realize_b can be called only after tnn_realize");
     }
     if (s->second_built) {
-        return tnn__fail(s, TNN_E_STATE, "the second forward graph is already built; tnn_reset_for_rebuild starts new graphs");
+        return tnn__fail(s, TNN_E_STATE, "the second forward graph can be built only once; call tnn_reset_for_rebuild to "
+                                         "build another");
     }
     const int rc = tnn__expand_for(s, &s->second, "out", out);
     if (rc == TNN_OK) {

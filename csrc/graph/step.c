@@ -74,7 +74,7 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     fill(s, t_ids, ids);
     fill(s, t_targets, targets);
     fill(s, t_hp, hp);
-    int rc = tnn__check_inputs(s, s->gb); /* before tnn__reset clears the moments */
+    int rc = tnn__check_inputs(s, s->gb); /* check before tnn__reset clears the moments */
     if (rc == TNN_OK) {
         rc = tnn__reset(s, (mode & TNN_STEP_RESET_MOMENTS) != 0);
     }

@@ -21,7 +21,8 @@ struct tnn_gemm {
     int64_t       a_row, a_col;
     const float * b;
     int64_t       b_row, b_col;
-    /* If stored.data is not NULL, B is this matrix. Then b is NULL, and b_row and b_col are the strides of the f32 B. */
+    /* If stored.data is not NULL, B is the matrix `stored`. Then b is NULL, and b_row and b_col are the strides of the
+     * f32 B. */
     struct tnn_stored stored;
     float       * c; /* the rows of C are contiguous */
     int64_t       c_row;

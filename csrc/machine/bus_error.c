@@ -24,7 +24,7 @@ static struct {
 static pthread_mutex_t  g_lock = PTHREAD_MUTEX_INITIALIZER;
 static int              g_used;       /* guards in use */
 static struct sigaction g_below[2];   /* g_below[g_which] is the signal action before this handler */
-static atomic_int       g_which;      /* changes only after the other entry is written */
+static atomic_int       g_which;      /* index in g_below; it changes only after the other entry is written */
 static atomic_uintptr_t g_page_size;
 
 /* ------------------------------------------------------------------ the signal handler: it calls only async-signal-safe functions */
@@ -49,7 +49,7 @@ static void end_process(int signal_number, bool fault) {
     struct sigaction action = { .sa_handler = SIG_DFL };
     sigaction(signal_number, &action, NULL);
     if (!fault) {
-        raise(signal_number); /* a fault needs no raise: it happens again when the handler returns */
+        raise(signal_number); /* after a fault, the faulting instruction runs again and sends the signal */
     }
 }
 

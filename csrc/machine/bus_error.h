@@ -21,7 +21,7 @@ void tnn__unguard(int guard);
 bool tnn__guard_lost(int guard);
 /* Puts the handler before any handler that was installed since. Called before each use of guarded memory. */
 void tnn__guards_arm(void);
-/* Between these calls no other thread holds the lock of the guards: a child of fork inherits it unlocked. */
+/* Hold the lock of the guards during a fork, so that the child process inherits it unlocked. */
 void tnn__guards_lock(void);
 void tnn__guards_unlock(void);
 

@@ -17,7 +17,7 @@ const char * tnn_cpu_missing(void) {
     static char missing[64];
     int used = 0;
     __builtin_cpu_init();
-/* A macro, because the builtin accepts only a literal. */
+/* This is a macro, because the builtin accepts only a literal. */
 #define NEED(feature) { feature, __builtin_cpu_supports(feature) }
     const struct {
         const char * name;

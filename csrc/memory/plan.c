@@ -27,7 +27,7 @@
 /* The place of a tensor that owns memory. Places are indexed by the tensor's slot in the graph's hash set. */
 struct place {
     size_t offset, size;
-    int    last_use; /* the last node that reads it; INT32_MAX: the place never becomes free */
+    int    last_use; /* the last node that reads the tensor; INT32_MAX: the place never becomes free */
     bool   placed, is_output;
 };
 
@@ -165,7 +165,7 @@ static bool place_all(struct plan * p) {
     }
     for (int i = 0; i < p->graph->n_nodes; i++) {
         const struct ggml_tensor * node = p->graph->nodes[i];
-        if (node->op == GGML_OP_NONE /* parameters are among the nodes */
+        if (node->op == GGML_OP_NONE /* ggml lists parameters as nodes */
             || (p->s->gradients_kept && tnn__is_parameter_gradient(tnn__kernel_of(node)))) {
             place_input(p, tnn__root(node)); /* a step may add to the gradient of the previous step */
         }
@@ -200,7 +200,7 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
         t->data = NULL;
         ggml_backend_view_init(t);
     } else {
-        const struct place * place = place_of(p, t); /* before the tensor has a buffer */
+        const struct place * place = place_of(p, t); /* look it up before the tensor has a buffer */
         t->flags = place->is_output ? t->flags | TNN_FLAG_KEPT : t->flags & ~TNN_FLAG_KEPT;
         ggml_backend_tensor_alloc(buffer, t, (char *) ggml_backend_buffer_get_base(buffer) + place->offset);
     }

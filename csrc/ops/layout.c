@@ -82,7 +82,7 @@ tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, 
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_2d(s->ctx_c, x, y, (size_t) nb1, (size_t) offset)) : 0;
 }
 
-const struct tnn_op_rule tnn__layout_rules[] = { /* the rule of SET is in shape.c */
+const struct tnn_op_rule tnn__layout_rules[] = { /* the rule for SET is in shape.c */
     { .op = GGML_OP_REPEAT, .differentiable = true },
     { .op = GGML_OP_PERMUTE, .differentiable = true },
     { .op = GGML_OP_NONE },

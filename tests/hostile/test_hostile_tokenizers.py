@@ -1,4 +1,4 @@
-"""Tokenizer files that would make the tokenizers library abort, panic or run endlessly, wherever toynn reads them."""
+"""toynn refuses tokenizer files that would make the tokenizers library abort, panic or run endlessly."""
 
 from __future__ import annotations
 

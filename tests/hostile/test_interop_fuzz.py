@@ -40,7 +40,7 @@ def test_a_gguf_file_cut_anywhere_is_refused(
     which: int, share: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = fuzz.good_ggufs()[which]
-    last = content.rstrip(b"\0")  # without the padding after the last tensor, which may be missing
+    last = content.rstrip(b"\0")  # without the padding after the last tensor; a file without this padding is valid
     cut = content[: int(share * (len(last) - 1))]
     assert fuzz.read_gguf(cut, tmp_path_factory.mktemp("cut")) == "refused"
 

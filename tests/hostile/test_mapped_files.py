@@ -1,4 +1,4 @@
-"""A file that changes while its pages are weights: an exception names it, and the process continues."""
+"""If a file changes while its pages are weights, an exception names the file, and the process continues."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ ENABLE, ATTACH, CLOSE = "faulthandler.enable()", "one = attached()", "attached()
      ((ATTACH, ENABLE, "nn.tnn_compute(one[0])"), 1), ((ATTACH, ENABLE, "one[0].close()"), 1)],
 )  # fmt: skip
 def test_another_bus_error_still_ends_the_process(steps: tuple[str, ...], reports: int) -> None:
-    """Python's faulthandler reports it once, whether it was enabled before or after a file was attached."""
+    """Python's faulthandler reports the error once, whether it was enabled before or after a file was attached."""
     script = "\n".join([*steps, "read_beyond_the_end_of_another_file()", "print('survived')"])
     done = run_python(PRELUDE + MAPPED + script)
     assert (done.returncode, done.stdout) == (-signal.SIGBUS, "")
@@ -237,5 +237,5 @@ def test_a_daemon_thread_that_computes_at_the_end_of_the_interpreter_is_safe() -
 
 
 def run(script: str, before: str = "") -> str:
-    """Run a script after MAPPED and return its output."""
+    """Run the code of MAPPED and then a script, and return the output."""
     return run_with_toynn(f"import faulthandler\n{before}\n" + MAPPED + textwrap.dedent(script))

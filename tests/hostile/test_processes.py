@@ -41,7 +41,7 @@ def test_a_child_forked_while_threads_create_sessions_can_create_its_own() -> No
 
 @pytest.mark.threads
 def test_a_signal_handler_can_close_the_session_that_its_thread_computes_with() -> None:
-    """The session is freed only after the call, so the message of its error is not read from freed memory."""
+    """The session is freed only after the call. So the error message of the call is not read from freed memory."""
     out = run_with_toynn("""
         s = slowly_refused()
         junk = []

@@ -261,7 +261,7 @@ def test_an_engine_that_was_closed_during_a_graph_build_can_be_realized_again() 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a thread to a core")
 def test_threads_that_wait_give_their_core_to_the_thread_that_they_wait_for() -> None:
-    """Otherwise each barrier between nodes would take whole time slices of 1 to 4 ms, and a step would take seconds."""
+    """If waiting threads kept their core, each barrier between nodes would take whole time slices of 1 to 4 ms."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})  # the threads of a session inherit the core to which this thread is bound
     try:

@@ -37,7 +37,7 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "qwen3": [("qwen3", {})],
     "smollm3": [("smollm3", {}), ("smollm3", {"no_rope_interval": 2, "untied": True})],
 }
-# What a configuration of transformers needs besides the sizes.
+# Values that a configuration of transformers needs besides the sizes.
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 20},
@@ -214,7 +214,7 @@ def test_an_unsupported_config_of_mistral_is_refused(changes: dict[str, Any], me
         import_hf(folder)
 
 
-# ---- what is refused ----
+# ---- refused models ----
 
 
 def changed(folder: Path, **changes: Any) -> None:
@@ -262,7 +262,7 @@ def test_an_unsupported_config_is_refused_by_the_name_of_its_key(
 
 @each_architecture
 def test_a_window_that_is_not_used_is_accepted(architecture: str, tmp_path: Path) -> None:
-    """The configurations of the published models contain sizes of windows, although the models use none."""
+    """Configurations of published models contain sizes of attention windows, but these models use no windows."""
     model = make(architecture)
     export_hf(model, tmp_path / "hf")
     layers = ["full_attention"] * model.shape.n_layers

@@ -153,7 +153,7 @@ def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path:
 
 
 def quantized_base(kind: Any) -> GgufBytes:
-    """Return a llama with one layer, whose matrices but those of q and k have a type."""
+    """Return a llama model with one layer. Its matrices, except those of q and k, are stored in one type."""
     d, heads, d_ff, vocab = 256, 4, 256, 8
     file = GgufBytes()
     for key, value in {
@@ -305,7 +305,7 @@ def test_full_fine_tuning_refuses_a_file_that_was_changed_after_it_was_opened(tm
     content = path.read_bytes()
     with GgufBase(path) as base, LlamaSeqEngine() as engine:
         path.write_bytes(content[64:] + content[:64])  # all tensors are in other places, and the size is the same
-        os.utime(path, ns=(0, 0))  # another time of change for certain
+        os.utime(path, ns=(0, 0))  # the time of the last change certainly differs
         engine.enable_full_finetune()
         with pytest.raises(MappedFileError, match=r"base\.gguf was changed"):
             engine.realize_for_full_finetune(base, base.shape, 6, True, True, layout=layout)
@@ -313,7 +313,7 @@ def test_full_fine_tuning_refuses_a_file_that_was_changed_after_it_was_opened(tm
 
 
 def test_threads_can_read_a_base_at_the_same_time(tmp_path: Path) -> None:
-    """Each tensor has more bytes than Python reads in one piece, so reads of several threads would mix."""
+    """Python reads each tensor in several pieces, so pieces would be mixed up if threads shared the file's position."""
     one = variant()
     model, _ = base_of(dataclasses.replace(one, cfg=dataclasses.replace(one.cfg, d_ff=1024)))
     export_gguf(model, tmp_path / "base.gguf", "f32")
@@ -338,7 +338,7 @@ def test_vectors_in_another_type_than_f32_are_copied_as_f32(tmp_path: Path) -> N
         assert np.isfinite(engine.forward(range(4))).all()
 
 
-# ---- what is refused ----
+# ---- refused files and calls ----
 
 
 @pytest.fixture
@@ -380,5 +380,5 @@ def test_a_file_of_another_architecture_is_refused_by_its_name(tmp_path: Path) -
 @pytest.mark.parametrize("name", list(BASES))
 def test_another_base_is_refused(base: GgufBase, name: str) -> None:
     model, _ = base_of(BASES[name])
-    with LlamaSeqEngine() as engine, pytest.raises(TinyNNValueError, match="that of the base"):
+    with LlamaSeqEngine() as engine, pytest.raises(TinyNNValueError, match="as in the base"):
         engine.realize_for_mmap(base, model.shape, 4, model.shape.untied, model.shape.qkv_bias)

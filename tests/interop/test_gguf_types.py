@@ -26,7 +26,7 @@ F32 = GGMLQuantizationType.F32
 
 
 def model_of(path: Path, kind: GGMLQuantizationType, split_max_tensors: int = 0) -> dict[str, Values]:
-    """Write a llama whose matrices have a type, and return the values of all tensors."""
+    """Write a llama model whose matrices are stored in this type, and return the values of all tensors."""
     writer = GGUFWriter(path, "llama", split_max_tensors=split_max_tensors)
     writer.add_block_count(1)
     writer.add_context_length(16)
@@ -84,7 +84,7 @@ def test_every_block_is_read_bit_for_bit_also_those_with_nan_scales(kind: GGMLQu
 
 
 def test_some_types_have_blocks_whose_values_are_not_finite() -> None:
-    """Otherwise the test above would not test what it says."""
+    """The test above needs such blocks, because it compares values that are not finite."""
     kinds = [kind for kind in TYPES if not np.isfinite(values_of(kind, random_bytes(kind, 200, seed=int(kind)))).all()]
     assert {kind.name for kind in kinds} >= {"F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "IQ2_XXS", "TQ1_0"}
 
@@ -148,7 +148,7 @@ REFUSED_PARTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "two files exchanged": (
         lambda p: ((p / part(2)).rename(p / "x"), (p / part(3)).rename(p / part(2)), (p / "x").rename(p / part(3))),
         part(1),
-        rf"{part(2)}: split.no is 2, but this file must have 1",
+        rf"{part(2)}: split.no must be 1 in this file, got 2",
     ),
     "a file twice": (
         lambda p: (

@@ -1,4 +1,4 @@
-"""Hugging Face folders: exported models are imported unchanged, and unsupported folders are refused by name."""
+"""Hugging Face folders: exported models are imported unchanged, and errors name what toynn does not support."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_logits_of_smaller_dtypes_are_close(name: str, dtype: str, tmp_path: Pat
 
 
 def test_without_the_permutation_of_q_and_k_the_logits_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """llama.cpp also loads a file without the permutation, so only the logits show that it is missing."""
+    """llama.cpp also loads a file without the permutation, so only the logits show that the permutation is missing."""
     monkeypatch.setattr("toynn.interop.gguf_export.to_interleaved", lambda rows, n_heads: rows)
     model = make("qkv_bias")
     export_gguf(model, tmp_path / "m.gguf")
@@ -102,7 +102,7 @@ Both = tuple[Tokenizer, LlamaCpp]
 
 @pytest.fixture(scope="module", params=[f"{kind} {pre}" for pre in PRE_TOKENIZERS for kind in ("trained", "revealing")])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """Return a tokenizer in toynn and in llama.cpp. It is trained, or its ids show where words are separated."""
+    """Yield the same tokenizer in toynn and in llama.cpp: a trained one, or one whose ids show where words end."""
     kind, pre = request.param.split()
     content, vocab = (tokenizer(pre), VOCAB) if kind == "trained" else split_revealing(pre)
     path = tmp_path_factory.mktemp("both") / "m.gguf"

@@ -65,7 +65,7 @@ def around(content: bytes) -> bytes:
 
 
 def space_rules() -> dict[str, bytes]:
-    """Return a SentencePiece tokenizer of every rule for spaces that toynn reads."""
+    """Return SentencePiece tokenizers, one for each rule for spaces that toynn can read."""
     found = {}
     for name, options in (("plain", {}), ("symbols", SYMBOLS)):
         for prefix in PREFIXES:

@@ -112,7 +112,10 @@ def test_mapped_rows_have_the_imported_values(file: Path, model: TextModel) -> N
 
 
 def test_a_model_on_the_mapped_file_has_the_logits_of_llama_cpp(file: Path) -> None:
-    """Both round activations before products with quantized weights; llama.cpp also keeps keys and values as f16."""
+    """toynn and llama.cpp round activations before products with quantized weights.
+
+    llama.cpp also stores keys and values as f16.
+    """
     with LlamaCpp(file) as quantized:
         ids = quantized.tokenize(CHAT)
         theirs = quantized.feed(ids).astype(np.float64)

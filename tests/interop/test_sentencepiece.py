@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def spaces_of_equal_scores(lists: SentencePieceBpe, longest: int = 16) -> SentencePieceBpe:
-    """Return the lists with runs of spaces that have one low score, as in the vocabularies of Llama and Mistral."""
+    """Return the lists with runs of spaces that share one low score, as in the vocabularies of Llama and Mistral."""
     runs = ["\u2581" * n for n in (2, 4, 8, *range(3, longest + 1)) if "\u2581" * n not in lists.tokens]
     scores = [
         -1e9 if set(token) == {"\u2581"} else score for token, score in zip(lists.tokens, lists.scores, strict=True)
@@ -195,7 +195,7 @@ def merges() -> list[list[str]]:
 
 
 def torn_apart() -> list[list[str]]:
-    """Return the merges with the two merges of one piece at the start and at the end."""
+    """Return the merges in another order: two merges that give the same piece are the first and the last merge."""
     found = merges()
     one, other = next(pair for pair in itertools.pairwise(found) if "".join(pair[0]) == "".join(pair[1]))
     return [one, *(merge for merge in found if merge not in (one, other)), other]
@@ -267,7 +267,7 @@ def test_many_groups_of_equal_scores_are_refused() -> None:
 
 
 def test_a_piece_with_a_character_of_the_byte_tokens_is_joined_as_in_llama_cpp(tmp_path: Path) -> None:
-    """The vocabulary of Gemma has pieces of several tabs, but no tab."""
+    """The vocabulary of Gemma has pieces that consist of several tabs, but no piece for a single tab."""
     lists = wrong(index("\t"), token="\t\t\t", score=5.0)
     model = model_of(lists)
     described = json.loads(model.tokenizer or b"")

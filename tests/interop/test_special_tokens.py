@@ -31,7 +31,7 @@ PROMPT = "The cat sat"
 
 
 def with_begin(before: bool = True, after: bool = False, **changes: Any) -> TrainedModel:
-    """Return a model with the tokens <s> (500) and </s> (501), whose rules put them around a text."""
+    """Return a model with the tokens <s> (500) and </s> (501), and rules that put these tokens around a text."""
     described = json.loads(tokenizer())
     for i, text in ((500, "<s>"), (501, "</s>")):
         described["added_tokens"].append({**described["added_tokens"][0], "id": i, "content": text})
@@ -460,9 +460,9 @@ def parsed_ids(model: TrainedModel, text: str) -> list[int]:
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
 @pytest.mark.parametrize("form", ["gguf", "hf", "larger"])
 def test_data_fits_the_model_in_each_of_its_forms(pre: str, form: str, tmp_path: Path) -> None:
-    """Files of the same tokenizer differ, so what they do is compared: words, tokens and normalizer, in each form."""
+    """Files of one tokenizer can differ, so toynn compares the rules: for words, tokens and normalization."""
     theirs = Tokenizer.from_str(tokenizer(pre).decode())
-    theirs.add_tokens(["<a b>"])  # looked for in normalized text, and only in the list of added tokens
+    theirs.add_tokens(["<a b>"])  # searched for in normalized text; only in the list of added tokens
     described = json.loads(theirs.to_str())
     described["decoder"]["add_prefix_space"] = False
     described["model"].update(continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=True)

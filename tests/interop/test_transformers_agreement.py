@@ -120,7 +120,7 @@ def test_auto_tokenizer_gives_the_same_ids_and_text(pre: str, tmp_path: Path) ->
 def test_a_sliding_window_gives_the_loss_of_transformers_guide_to_perplexity(
     max_length: int, stride: int, tmp_path: Path
 ) -> None:
-    """The guide to perplexity masks the labels of the tokens that an earlier window has counted."""
+    """transformers' guide to perplexity masks the labels of tokens that an earlier window has counted."""
     export_hf(make("untied", tokens=tokenizer()), tmp_path / "hf")
     model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
     text = "The cat sat on the mat. It's a warm day, isn't it?\n" * 20

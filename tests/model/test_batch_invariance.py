@@ -93,7 +93,10 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
 def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
-    """A gradient is one chain of sums over the rows. Accumulation continues this chain, and 1/2 and 1/4 are exact."""
+    """A gradient adds the rows one after the other.
+
+    Accumulation continues this sum, and the factors 1/2 and 1/4 are exact.
+    """
     ids, hp = sequences(cfg, t, batch), AdamW(lr=0.01, weight_decay=0.1, bias_correct=True).hp(1)
 
     def step(parts: list[npt.NDArray[np.int64]]) -> dict[str, bytes]:
@@ -163,10 +166,12 @@ def computed(build: Callable[..., nn.Tensor], *arrays: F32) -> F32:
 def test_masked_softmax_and_product_with_values_depend_on_the_batch(
     t: int, d_head: int, softmax_holds: bool, product_holds: bool
 ) -> None:
-    """ggml sums a softmax row in vectors from the first column of the batch. The sum over the keys has as many lanes
-    as a vector in tinyBLAS (if d_head is a multiple of 4). Otherwise it has four times as many lanes, and the
-    remaining products are added one by one. If a sequence starts within a vector, its keys are divided among the lanes
-    differently."""
+    """ggml adds a softmax row in vectors that start at the first column of the batch.
+
+    If d_head is a multiple of 4, tinyBLAS adds the products with the values in as many lanes as a vector has. Otherwise
+    ggml adds them in four times as many lanes, and then adds the remaining products one by one. If a sequence starts
+    within a vector, its keys are divided among the lanes differently.
+    """
     draw, n = np.random.default_rng(0), t * BATCH
     scores = draw.standard_normal((n, n), dtype=np.float32)
     values = draw.standard_normal((n, d_head), dtype=np.float32)

@@ -124,7 +124,7 @@ def test_a_base_of_another_shape_is_refused(engine: LlamaSeqEngine) -> None:
     model, _ = base_of(BASES["gqa"])
     engine.enable_full_finetune()
     other = SmolLM2Config(23, 24, 6, 3, 20, 2, 16, 10000.0, 1e-5)
-    with pytest.raises(TinyNNValueError, match="n_kv must be 2, that of the base, got 3"):
+    with pytest.raises(TinyNNValueError, match="n_kv must be 2, as in the base, got 3"):
         engine.realize_for_full_finetune(model, other, 7, False, False)
     with pytest.raises(TinyNNValueError, match="t_seq must be at most"):
         engine.realize_for_full_finetune(model, ModelShape.of(BASES["gqa"].cfg), 17, False, False)

@@ -110,7 +110,7 @@ def test_a_profiled_step_is_a_whole_step() -> None:
         for option in ({"accumulate": True}, {"update": False}):
             with pytest.raises(TinyNNValueError, match="without node_times"):
                 e.train_step(*fed, node_times=[], **option)
-        with pytest.raises(TinyNNTypeError, match="model must be a FromScratch or a LlamaSeqEngine, got"):
+        with pytest.raises(TinyNNTypeError, match="model must be a recipe or a LlamaSeqEngine, got"):
             toynn.profile(None, fed[0], [], fed[1], fed[2], True)  # type: ignore[arg-type]
         assert all_weights(e) == before
 

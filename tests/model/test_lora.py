@@ -224,7 +224,7 @@ def test_a_wrong_rank_is_refused(recipe: LoRA, rank: int, error: type[Exception]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab": 24}, "vocab must be 23, that of the base, got 24"),
+        ({"vocab": 24}, "vocab must be 23, as in the base, got 24"),
         ({"d_model": 15, "head_dim": 4}, "d_model must be 12"),
         # the weights of both bases have the same sizes
         ({"n_heads": 6, "n_kv": 6, "head_dim": 2}, "n_heads must be 3"),
@@ -243,7 +243,7 @@ def test_a_base_of_another_shape_is_refused(recipe: LoRA, changes: dict[str, obj
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"untied": True}, "untied must be False, that of the base, got True"),
+        ({"untied": True}, "untied must be False, as in the base, got True"),
         ({"qkv_bias": True}, "qkv_bias must be False"),
         ({"weight_dtype": 1}, "weight_dtype must be 0, because a base keeps its types, got 1"),
         ({"layout": "fused"}, 'layout must be "per_head", the only one with adapters'),
@@ -319,7 +319,7 @@ def test_an_adapter_of_another_base_is_refused_and_changes_nothing(
     with pytest.raises(TinyNNValueError, match=message):
         recipe.lora_cache.upload_lora_q(adapters)
     wrong = {name: values * np.nan for name, values in before.items()}
-    with pytest.raises(TinyNNValueError, match="must be finite"):
+    with pytest.raises(TinyNNValueError, match="must contain only finite numbers"):
         recipe.lora_cache.upload_lora_q(wrong)
     for name, values in recipe.lora_cache.download_lora_q().items():
         np.testing.assert_array_equal(values, before[name])

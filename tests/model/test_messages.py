@@ -1,4 +1,4 @@
-"""Messages and results of whole runs that name what the user gave."""
+"""Messages and results of whole runs name the paths, settings and options that the user gave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run can be read while it trains. Its checkpoints come and go, and no reader reports a complete file as damaged."""
+"""A run can be read while it trains and removes checkpoints, and no reader reports a complete file as damaged."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def float64_logits(model: TrainedModel, ids: list[int]) -> np.ndarray:
 
 
 def float64_ce(model: TrainedModel, ids: list[int], window: int) -> float:
-    """Return the mean over complete windows; the last id of each predicts itself, as in the reference."""
+    """Return the mean loss over complete windows. The last id of each window predicts itself, as in the reference."""
     losses = []
     for start in range(0, len(ids) - window + 1, window):
         part = ids[start : start + window]
@@ -140,7 +140,7 @@ def test_ids_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     model = make(NAME)
     write_token_file(tmp_path / "header.bin", [1] * 40, 600)
     write_token_file(tmp_path / "flat.bin", [*[1] * 33, 512, *[1] * 40])
-    with pytest.raises(TinyNNValueError, match="says that the vocabulary has 600 ids, the model has 512"):
+    with pytest.raises(TinyNNValueError, match="states a vocabulary of 600 ids, but the model has 512"):
         eval_ce(model, tmp_path / "header.bin")
     with pytest.raises(TinyNNValueError, match="the id 512 at position 33 is outside the vocabulary, 0 to 511"):
         eval_ce(model, tmp_path / "flat.bin")

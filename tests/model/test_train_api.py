@@ -201,8 +201,12 @@ def test_progress_can_be_a_function(tmp_path: Path) -> None:
     ("arguments", "error", "says"),
     [
         ({"paths": "x"}, toynn.TinyNNTypeError, "out is missing"),
-        ({"out": "d"}, toynn.TinyNNTypeError, "give either paths or documents"),
-        ({"paths": "x", "documents": ["a"], "out": "d"}, toynn.TinyNNTypeError, "give either paths or documents"),
+        ({"out": "d"}, toynn.TinyNNTypeError, "exactly one of paths and documents must be"),
+        (
+            {"paths": "x", "documents": ["a"], "out": "d"},
+            toynn.TinyNNTypeError,
+            "exactly one of paths and documents must be",
+        ),
         ({"paths": "Once upon a time", "out": "d"}, FileNotFoundError, "to give texts, use documents="),
         ({"paths": b"x", "out": "d"}, toynn.TinyNNTypeError, "paths must be a path or a sequence of paths, got bytes"),
         ({"paths": [3], "out": "d"}, toynn.TinyNNTypeError, r"paths\[0\] must be a path, got int"),

@@ -1,4 +1,4 @@
-"""Training on packed token ids, without a tokenizer: as a file, and as a data folder of one."""
+"""Training on packed token ids, without a tokenizer: as a file, and as a data folder made from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toynn.training.run_log import read_log
 
 @pytest.fixture(scope="module")
 def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file of 600 ids with a vocabulary of 40, in which each id is followed by few others."""
+    """Return a file of 600 ids with a vocabulary of 40, in which only a few different ids follow each id."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("ids") / "ids.bin"
     write_token_file(path, np.cumsum(rng.integers(1, 4, 600)) % 40, 40)

@@ -1,4 +1,4 @@
-"""WarmStart: the donor's embedding, a start without one, training through the lens, and donors that are refused."""
+"""WarmStart: the donor's embedding, a start without a donor, training through the lens, and refused donors."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_lens_of_the_caller_can_be_uploaded(recipe: WarmStart) -> None:
     np.testing.assert_array_equal(recipe.ws_cache.download_weight("lens.proj.weight"), values)
 
 
-# ---- donors that are refused ----
+# ---- refused donors ----
 
 
 @pytest.mark.parametrize("width", [12, 16])

@@ -115,7 +115,7 @@ def test_a_closed_stdin_is_an_error_only_if_it_is_read(trained: Path) -> None:
 
 
 def test_no_file_is_opened_in_place_of_a_closed_stderr(data: Path, tmp_path: Path) -> None:
-    """Otherwise the next opened file, such as the log, would get the number of stderr and receive error messages."""
+    """A file with the descriptor of stderr, for example the log, would receive the error messages."""
     arguments = ["train", data, "--out", tmp_path / "run", "--set", "train.steps=2", "--set", "model.d_model=16"]
     done = in_a_shell("2>&-", *map(str, arguments), "--set", "model.ctx=16", "--set", "train.batch=1")
     assert done.returncode == 0, done.stdout

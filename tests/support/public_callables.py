@@ -253,6 +253,8 @@ class Samples:
     def good_values(self) -> dict[str, Any]:
         """Return a valid value for each parameter name that has the same meaning in all functions.
 
+        Sessions and tensors are new.
+
         It has a new session.
         """
         tensor = self._tensor()
@@ -363,7 +365,7 @@ OPERATIONS = ("__repr__", "__len__", "__fspath__", "__enter__", "__exit__")
 
 
 def _callables(samples: Samples) -> Iterator[tuple[str, Callable[[], Callable[..., Any]]]]:
-    """Yield the name of every public function, class and method, and a function that returns it (of a new object)."""
+    """Yield the name of every public function, class and method, and a function that returns the named object."""
     for name, value in public_names().items():
         if inspect.isclass(value) and issubclass(value, BaseException):
             continue

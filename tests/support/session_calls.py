@@ -283,7 +283,7 @@ OTHERS: dict[str, Call] = {
 
 
 def takes_session(function: Callable[..., Any]) -> bool:
-    """Return whether the first argument is a session; the calls that look at one tensor take only the tensor."""
+    """Return whether the first argument is a session. Calls that inspect one tensor take only the tensor."""
     return "s" in inspect.signature(function).parameters
 
 

@@ -190,7 +190,7 @@ class Training:
         lib.tnn_upload_from_float_array(session, self.clip, ffi.new("float[]", [0.0, 1.0]), 2)
 
     def step(self, **changes: Any) -> int:
-        """Call tnn_train_step with valid arguments, of which some arguments or fields of the tnn_step are replaced."""
+        """Call tnn_train_step with valid arguments, except for the given arguments and fields of the tnn_step."""
         fields = {"ids": self.ids, "targets": self.targets, "hp": self.hp, "loss": self.loss, "norm": self.norm}
         step = ffi.new("tnn_step *", {**fields, **{k[2:]: v for k, v in changes.items() if k.startswith("t_")}})
         given: dict[str, Any] = {
@@ -348,6 +348,6 @@ def test_the_c_code_refuses_a_session_in_a_forked_child_and_can_free_it() -> Non
 
 
 def test_the_options_of_the_build_are_separated_by_one_space_each() -> None:
-    """With a profile without its own options, such as aarch64, two spaces were left in an earlier version."""
+    """In an earlier version there were two spaces in a row if the profile, such as aarch64, added no options."""
     options = text(lib.tnn_build_options())
     assert options == " ".join(options.split())

@@ -235,7 +235,7 @@ def test_linear_scaling_divides_all_angles_by_factor() -> None:
 
 
 def yarn_speed(i: int, d_head: int, base: float, scaling: RopeScaling) -> float:
-    """Return the angle by which a pair turns from one position to the next: ggml's rope_yarn, corr_dims in float64."""
+    """Return the angle by which a pair turns from one position to the next, by ggml's formulas for YaRN, in float64."""
     extrapolated = base ** (-2.0 * i / d_head)
     dims = [
         d_head * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(base))

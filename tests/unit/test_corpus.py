@@ -96,7 +96,7 @@ def test_a_story_with_other_names_or_one_more_sentence_counts_as_similar(i: int)
 
 
 def test_at_least_a_seventh_of_every_story_and_half_on_average_is_unique() -> None:
-    """So a model that has memorized the training stories cannot predict a story of the validation split."""
+    """Unique text cannot be predicted in the validation split by a model that has memorized the training stories."""
     times = Counter(run for story in STORIES for run in runs(story))
     own = [sum(times[run] == 1 for run in runs(story)) / len(runs(story)) for story in STORIES]
     assert min(own) >= 1 / 7

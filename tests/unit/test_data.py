@@ -420,7 +420,7 @@ def test_a_batch_needs_as_much_memory_as_is_checked_before(monkeypatch: pytest.M
 
 
 def test_a_failed_draw_of_an_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an earlier version the batcher then had the offset of the new epoch, but still the order of the old epoch."""
+    """In an earlier version, a failed draw left the offset of the new epoch with the order of the old epoch."""
     from contextlib import contextmanager
 
     tokens = np.arange(1009, dtype=np.uint16)

@@ -263,7 +263,7 @@ def test_a_tokenizer_is_learned_from_a_limited_part_of_a_large_text(
 def test_a_tokenizer_is_learned_from_a_limited_number_of_different_words(
     word: Callable[[int], str], different: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The memory for learning grows with the different words, so the limit counts the words of the tokenizer."""
+    """Learning needs memory for each different word, so the limit counts words as the tokenizer divides them."""
     (tmp_path / "t.txt").write_text(" ".join(word(i) for i in range(60_000)))
     texts = survey([tmp_path / "t.txt"], [END_OF_TEXT], END_OF_TEXT)
     limit = 64_000

@@ -1,4 +1,4 @@
-"""Files and folders that replace others only when they are complete."""
+"""Files and folders replace others only when they are complete."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_node_does_not_overwrite_an_operand_it_reads_through_a_view(name: str)
 
 
 def test_an_operator_never_writes_to_memory_it_reads() -> None:
-    """Otherwise one of its threads could read a value that another thread has already overwritten."""
+    """If an operator wrote there, one of its threads could read a value that another thread has already overwritten."""
     with Session(n_threads=1) as s:
         w, m, v = (nn.tnn_input_1d_f32_persistent(s, 64) for _ in range(3))
         hp, cache = nn.tnn_input_1d_f32_persistent(s, 7), nn.tnn_input_2d_f32_persistent(s, 6, 8)

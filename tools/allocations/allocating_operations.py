@@ -217,7 +217,7 @@ def opened(layout: str, n_threads: int, dtype: int = 0) -> Callable[[], LlamaSeq
 def trained(layout: str, n_threads: int, **options: bool) -> Callable[[], LlamaSeqEngine]:
     """Return a function that makes a realized training graph.
 
-    It has not computed yet, so it has no threads and scratch.
+    The graph has not computed yet, so it has no threads and no scratch memory.
     """
 
     def make() -> LlamaSeqEngine:

@@ -142,7 +142,7 @@ def sweep(faults: Faults, operation: Operation, mode: str, first: int, stride: i
 
 @functools.cache
 def call_again() -> None:
-    """From now on, repeat each C call that raised a MemoryError once."""
+    """From now on, if a C call raises a MemoryError, make the same call one more time."""
     from toynn.errors import TinyNNMemoryError
 
     def repeated(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,7 +160,7 @@ def call_again() -> None:
 
 
 def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
-    """Sweep the first call in a process, which sets up ggml. Each n is tested in a fork that has made no call yet."""
+    """Sweep the first call in a process, which sets up ggml. For each n, a new child process makes its first call."""
     loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
     spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
     assert spec is not None

@@ -30,7 +30,7 @@ _ATTEMPTS = 60  # attempts per story; a schema that needs more attempts has too 
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Return all sequences of SHINGLE words."""
+    """Return all sequences of SHINGLE words in a text."""
     words = text.split()
     return frozenset(tuple(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
 

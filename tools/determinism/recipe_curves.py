@@ -70,7 +70,7 @@ def full_finetune_embeddings(engine: LlamaSeqEngine) -> None:
 
 @dataclass(frozen=True)
 class RecipeCurve:
-    """Steps that predict one token at each position. realize: makes the engine's model."""
+    """A golden curve whose steps predict one token at each position. realize: makes the engine's model."""
 
     name: str
     realize: Callable[[LlamaSeqEngine], None]

@@ -32,7 +32,7 @@ ARRAYS = {"npt.ArrayLike"}  # annotations of the parameters that accept an array
 
 @functools.cache
 def mapped_files() -> list[nn.MappedFile]:
-    """Return files of small f32 numbers, and of numbers of every type with NaNs among them; one is closed."""
+    """Return three mapped files: small f32 numbers, arbitrary bytes (some are NaN as numbers), and a closed file."""
     files = [nn.MappedFile(file, "a file of the fuzzer") for file in open_files()[:3]]
     files[-1].close()
     return files
@@ -40,7 +40,7 @@ def mapped_files() -> list[nn.MappedFile]:
 
 @functools.cache
 def open_files() -> list[Any]:
-    """Return open files with content; then one without, and a closed one."""
+    """Return three open files with content, an empty open file, and a closed file."""
     contents = [np.linspace(-1, 1, 1024, dtype=np.float32).tobytes(), bytes(range(256)) * 16, b"1234", b"", b"closed"]
     files: list[Any] = [tempfile.TemporaryFile() for _ in contents]  # noqa: SIM115 (open until the process ends)
     for file, content in zip(files, contents, strict=True):

@@ -72,7 +72,7 @@ class Played(Round):
         journal.truncate()
 
     def switch_to(self, session: Session, *, foreign: bool = False) -> None:
-        """Continue on another session, with its own tensors or, if foreign, those of the previous session."""
+        """Continue on another session, with its own tensors or, if foreign, with the previous session's tensors."""
         self.tensors_of[self.session] = self.tensors
         self.session = session
         if not foreign:

@@ -221,7 +221,10 @@ class Round(Arguments):
             self.second_graph()
 
     def second_graph(self) -> None:
-        """Build a second forward graph, which can have nodes added after the first graph, and compute both in turn."""
+        """Build a second forward graph, which may use nodes that were added after the first graph.
+
+        Compute both in turn.
+        """
         s, pick, attempt = self.session, self.random, self.attempt
         for _ in range(pick.randint(0, 4)):
             self.grow()

@@ -23,7 +23,7 @@ RUN = Path("runs") / "run"  # neither the run folder nor its parent folder exist
 STOP_STEP = 3
 KEEPS_ALL = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=100))
 KEEPS_NO_BEST = dataclasses.replace(CONFIG, checkpoint=CheckpointArgs(every=2, keep_last=1, keep_best=False))
-BACK_STEP = 2  # at this step, another evaluation is the best than at the end
+BACK_STEP = 2  # the best evaluation up to this step is not the best evaluation of the whole run
 
 
 def _resumed(given: Path, run: Path, config: TrainConfig) -> None:
@@ -106,7 +106,10 @@ class Training:
 
 
 class TrainingWithoutBest(Training):
-    """The same run, but the checkpoint of the best evaluation is removed when it is too old, and `best` before it."""
+    """Training without `keep_best`.
+
+    When the best checkpoint is older than the kept checkpoints, the run removes `best` and then this checkpoint.
+    """
 
     name, config = "training without best", KEEPS_NO_BEST
 

@@ -118,7 +118,7 @@ def prepare(
     folder = path_of("out", out)
     if (paths is None) == (documents is None):
         found = "neither was" if paths is None else "both were"
-        raise TinyNNTypeError(f"give either paths or documents; {found} given")
+        raise TinyNNTypeError(f"exactly one of paths and documents must be given, but {found} given")
     if vocab_size is not None and tokenizer is not None:
         raise TinyNNValueError(
             "vocab_size and tokenizer cannot be combined: the first learns a new tokenizer, the second uses an "

@@ -186,7 +186,7 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
         packed = PackedTokens.open(place, "validation")
         if packed.meta.vocab_size > vocab:
             raise TinyNNValueError(
-                f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, the model has only {vocab}"
+                f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, but the model has only {vocab}"
             )
         tokens = packed.tokens
         yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32))
@@ -194,7 +194,7 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
     with open_token_file("data", place) as file:
         if file.vocab not in (None, vocab):
             raise TinyNNValueError(
-                f"data: the header of {place} says that the vocabulary has {file.vocab} ids, the model has {vocab}"
+                f"data: the header of {place} states a vocabulary of {file.vocab} ids, but the model has {vocab}"
             )
         yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
 

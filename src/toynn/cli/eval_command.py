@@ -26,14 +26,14 @@ from toynn.storage.text_files import read_text
 @click.argument("text", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
               help="Tokens that the model reads at a time. "
-                   f"[default: its context length; {WINDOW} with --ce]")  # fmt: skip
+                   f"[default: the context length; {WINDOW} with --ce]")  # fmt: skip
 @click.option("--stride", type=click.IntRange(1), default=None,
-              help="Begin a new window every S tokens, and count its last S tokens. [default: --window]",
+              help="Begin a new window every S tokens, and count only its last S tokens. [default: --window]",
               metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
-              help="Line that separates documents. [default: as in the data of MODEL]")  # fmt: skip
+              help="Line that separates documents. [default: the separator of MODEL's training data]")  # fmt: skip
 @click.option("--ids", is_flag=True,
-              help="TEXT is a file of packed token ids, or a data folder (its validation split).")  # fmt: skip
+              help="TEXT is a file of packed token ids, or a data folder with a validation split.")  # fmt: skip
 @click.option("--ce", is_flag=True, help="Like --ids, but compute the loss as `toy eval ce` does.")
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
               help=f"Largest number of token ids to read. [default: all; {TOKENS} with --ce]")  # fmt: skip

@@ -25,7 +25,7 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Type of the matrices in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
               help="Model name in a GGUF file, or with --for toy the name of the run. "
-                   "[default: the imported model's name, or RUN's]")  # fmt: skip
+                   "[default: the name of the imported model, or of RUN]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--force", is_flag=True, help="Replace an existing OUT. It is kept until the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

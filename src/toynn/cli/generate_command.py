@@ -88,7 +88,7 @@ def command(
             content = {"step": text_model.step, "prompt": given, "text": text, "seed": seed, "finish_reason": reason}
             click.echo(json.dumps(content, allow_nan=False))
             return
-        first = next(pieces, "")  # before the prompt is printed, so that a failure prints only the error
+        first = next(pieces, "")  # compute this before the prompt is printed, so that a failure prints only the error
         for piece in itertools.chain((given, first), pieces):
             click.echo(piece, nl=False)  # echo flushes stdout too
         click.echo()

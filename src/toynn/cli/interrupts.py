@@ -23,7 +23,8 @@ def loading_modules() -> Iterator[None]:
     """Make Ctrl-C end the process at once inside the block.
 
     No work can be lost while modules load, and a module that is being loaded could catch a KeyboardInterrupt and go on.
-    If the process ignores Ctrl-C, as a background job of a shell does, it still ignores it.
+    If the process ignores Ctrl-C before the block, as a background job of a shell does, Ctrl-C also has no effect
+    inside the block.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

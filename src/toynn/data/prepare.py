@@ -100,7 +100,7 @@ def prepare(
     cut = separators_of(separator, eos)
     if (vocab_size is None) == (tokenizer is None):
         found_args = "neither was" if tokenizer is None else "both were"
-        raise TinyNNValueError(f"give either vocab_size or tokenizer; {found_args} given")
+        raise TinyNNValueError(f"exactly one of vocab_size and tokenizer must be given, but {found_args} given")
     if vocab_size is not None:
         vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
     given = tokenizer if isinstance(tokenizer, bytes | None) else path_of("tokenizer", tokenizer)

@@ -47,7 +47,7 @@ _DEFAULTS_OF_OTHERS = {
 
 @dataclass(frozen=True)
 class Family:
-    """What distinguishes the files of an architecture.
+    """The properties of an architecture's files.
 
     hf_class: the class of transformers that computes the model.
     interleaved: whether the rows of q and k are interleaved in GGUF files, see `rope_order`.

@@ -108,7 +108,7 @@ def new_path(path: Path, overwrite: bool) -> Path:
     if path.exists() and not path.is_file():
         raise TinyNNValueError(f"path: {path} is not a regular file, so it cannot be replaced; give another path")
     if not path.parent.is_dir():
-        raise TinyNNValueError(f"path: the folder {path.parent} does not exist")
+        raise TinyNNValueError(f"path: the folder {path.parent} does not exist; create it first")
     if path.exists() and not boolean("overwrite", overwrite):
         raise TinyNNValueError(f"path: {path} already exists; pass overwrite=True to replace it")
     return path

@@ -170,7 +170,7 @@ def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> Mo
     head_dim = values.whole(f"{arch}.attention.key_length", d_model // n_heads)
     for key in (f"{arch}.attention.value_length", f"{arch}.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
-            raise FileFormatError(f"{key} is {size}, but toynn needs the same size as that of the keys, {head_dim}")
+            raise FileFormatError(f"{key} must be {head_dim}, the size of a head of q and k, got {size}")
     vocab = tensors[EMBEDDING].shape[0]
     if (size := values.whole(f"{arch}.vocab_size", vocab)) != vocab:
         raise FileFormatError(f"{arch}.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")

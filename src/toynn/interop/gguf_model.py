@@ -111,7 +111,7 @@ class GgufModel(Initialised):
             if not self._files:
                 self.values = header.values
             elif (number := header.values.whole("split.no")) != len(self._files):
-                raise FileFormatError(f"split.no is {number}, but this file must have {len(self._files)}")
+                raise FileFormatError(f"split.no must be {len(self._files)} in this file, got {number}")
             elif (count := header.values.whole("split.count")) != self.values.whole("split.count"):
                 raise FileFormatError(
                     f"split.count is {count}, but in {self.path} it is {self.values.whole('split.count')}"

@@ -75,7 +75,7 @@ def _no_rope_of(shape: ModelShape) -> dict[str, Any]:
 def ids_of(model: TrainedModel) -> dict[str, Any]:
     """Return the ids of special tokens as config.json and generation_config.json contain them.
 
-    Several end tokens are a list.
+    If there are several end tokens, "eos_token_id" is a list.
     """
     ends = list(model.end_ids)
     ids: dict[str, Any] = {"bos_token_id": model.bos_id, "eos_token_id": ends if len(ends) > 1 else model.eos_id}
@@ -226,7 +226,9 @@ def _rope(content: dict[str, Any], default_base: Any) -> tuple[Any, RopeScaling]
     where = found or "rope_scaling"
     bases = [value for value in (rules.get("rope_theta"), content.get("rope_theta")) if value is not None]
     if len(bases) > 1 and bases[0] != bases[1]:
-        raise FileFormatError(f"rope_theta is {_shown(bases[1])}, but {where}.rope_theta is {_shown(bases[0])}")
+        raise FileFormatError(
+            f"rope_theta is {_shown(bases[1])}, but {where}.rope_theta is {_shown(bases[0])}; both must be equal"
+        )
     base = bases[0] if bases else default_base
     if (part := rules.get("partial_rotary_factor", 1.0)) != 1.0:
         raise FileFormatError(f"{where}.partial_rotary_factor is {_shown(part)}, but toynn supports only 1.0")

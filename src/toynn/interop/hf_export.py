@@ -62,7 +62,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
 
 def _may_be_written(folder: Path, overwrite: bool) -> None:
     if not folder.parent.is_dir():
-        raise TinyNNValueError(f"folder: the folder {folder.parent} does not exist")
+        raise TinyNNValueError(f"folder: the folder {folder.parent} does not exist; create it first")
     if not folder.exists():
         return
     if not folder.is_dir():

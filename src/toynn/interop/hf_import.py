@@ -123,7 +123,7 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
 def _places(folder: Path, index: Any) -> dict[str, str]:
     """Return the name of the file (the shard) that holds each tensor, by the tensor's name.
 
-    Each must exist in the folder.
+    Each file must exist in the folder.
     """
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:

@@ -20,8 +20,10 @@ _MOST_GROUPS = 8  # groups of runs with equal scores; real vocabularies have one
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return the merges of pieces with these scores, ordered from the highest score. Of the merges that give one piece,
-    the one with the longest left piece comes first, as in the tokenizer.json files that transformers writes.
+    """Return the merges of pieces with these scores, ordered from the highest score.
+
+    Of the merges that give the same piece, the one with the longest left piece comes first, as in the tokenizer.json
+    files that transformers writes.
 
     Raises FileFormatError if a piece is too long, or if several pieces have the same score and no list of merges gives
     the same tokens.
@@ -38,7 +40,7 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
             found.setdefault(score, []).extend(splits)
             n += len(splits)
         if n > max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores)):
-            raise FileFormatError(f"the pieces can be divided in more than {n} ways, {_MOST_MERGES} for each piece")
+            raise FileFormatError(f"the pieces can be divided in {n} ways, but the limit is {_MOST_MERGES} per piece")
     merges = []
     equal = 0
     for score in sorted(found, reverse=True):

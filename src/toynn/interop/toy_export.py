@@ -24,9 +24,9 @@ def export_toy(
     """Write a model as a GGUF file for toy: float32, the rows of q and k in toynn's order, without a tokenizer.
 
     The keys and tensors are those of toy's own checkpoints, in the same order. If the head size is not d_model /
-    n_heads, or if the model has RoPE scaling, the keys with which toy reads these are added. A projection lens is
-    folded into the embedding in float64. Other programs, such as llama.cpp, expect another order of the rows. They
-    refuse the file, because it has no tokenizer.
+    n_heads, or if the model has RoPE scaling, toy's keys for these settings are added. A projection lens is folded into
+    the embedding in float64. Other programs, such as llama.cpp, expect another order of the rows. They refuse the file,
+    because it has no tokenizer.
 
     Args:
         run_id, step: the name of the run and the training step of the model, for the keys `general.run_id` and
@@ -45,7 +45,7 @@ def export_toy(
     plain = folded(model)
     if plain.shape.architecture != "llama":
         raise TinyNNValueError(
-            f"a model of the architecture {plain.shape.architecture!r} cannot be exported for toy, only one of 'llama'"
+            f"the architecture {plain.shape.architecture!r} cannot be exported for toy, which supports only 'llama'"
         )
     scaling = toy_scaling(plain.shape.rope_scaling)
     weights = weights_of(plain.shape)

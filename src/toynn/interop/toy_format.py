@@ -46,7 +46,7 @@ def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
     if by_head is not None or FORMAT in values:
         found = f"the tensor {by_head!r:.80}" if by_head is not None else f"the key {FORMAT}"
         raise FileFormatError(
-            f"{found} shows that this is a file of toy, but the key {NATIVE}, which says what layout it has, is missing"
+            f"{found} shows that this is a file of toy, but the key {NATIVE}, which states its layout, is missing"
         )
     return False
 
@@ -61,7 +61,7 @@ def has_head(name: str) -> bool:
 
 
 def check_heads(n: int, names: Collection[str]) -> None:
-    """Raise FileFormatError if a file with one tensor for each head has fewer tensors than all layers have heads."""
+    """Raise FileFormatError for a file with one tensor for each head if it has fewer tensors than heads."""
     if n > len(names) and any(has_head(name) for name in names):
         raise FileFormatError(
             f"the file must have a tensor for each of {n} query heads, but it has only {len(names)} tensors"

@@ -88,5 +88,5 @@ def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:
     for field in dataclasses.fields(cfg):
         given, own = getattr(cfg, field.name), getattr(base.shape, field.name)
         if field.name != "ctx" and given != own:
-            raise TinyNNValueError(f"{field.name} must be {own!r}, that of the base, got {given!r}")
+            raise TinyNNValueError(f"{field.name} must be {own!r}, as in the base, got {given!r}")
     return cfg

@@ -203,7 +203,7 @@ class Layout(ABC):
                 tnn_set_output(tensor)
         return ForwardGraph(positions, taps, keep_taps)
 
-    # ---- feed and run ----
+    # ---- upload and compute ----
 
     @abstractmethod
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:

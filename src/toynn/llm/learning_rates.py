@@ -38,11 +38,11 @@ class ToyLR:
 
     @staticmethod
     def radam_rect(step: int, beta2: float) -> float:
-        """Return the rectification factor of RAdam (Liu et al. 2019) at a step, counted from 1. It multiplies AdamW's
-        lr.
+        """Return the rectification factor of RAdam (Liu et al. 2019) at a step, counted from 1.
 
-        It is 0 while the variance is unknown (rho_t <= 4, the first steps), in which RAdam takes a step with momentum
-        only.
+        It multiplies AdamW's lr.
+
+        It is 0 in the first steps, while the variance is unknown (rho_t <= 4). In these steps RAdam uses only momentum.
 
         Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
         """

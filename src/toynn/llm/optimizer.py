@@ -1,7 +1,7 @@
-"""AdamW in a training graph: which weights it steps, in which order, and to which of them weight decay applies.
+"""AdamW in a training graph: which weights it updates, in which order, and to which weights it applies weight decay.
 
-Each trained weight gets one node, the weights of the layers first. Weight decay always applies to matrices.
-With decay_vectors=True, as in the reference, it applies to norms and biases too; `toynn.train` uses False.
+Each trained weight gets one node. The nodes for the weights of the layers come first. Weight decay always applies to
+matrices. With decay_vectors=True, as in the reference, it applies to norms and biases too; `toynn.train` uses False.
 """
 
 from __future__ import annotations

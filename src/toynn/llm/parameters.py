@@ -204,7 +204,7 @@ class Parameters:
         return download_row_major(self._s, tensor, math.prod(size[:-1]), size[-1]).reshape(size)
 
     def fill(self, values: Callable[[Weight], FloatArray]) -> None:
-        """Set the weights that were declared without values, but not those of adapters, which stay zero."""
+        """Set the weights that were declared without values. The matrices of adapters stay zero."""
         for name, one in self.by_name.items():
             if name not in self._filled and not one.weight.adapter:
                 self.upload(name, values(one.weight))
@@ -222,5 +222,5 @@ class Parameters:
         if array.shape != size:
             raise TinyNNValueError(f"values for {name} must have shape {size}, got {array.shape}")
         if not np.isfinite(array).all():
-            raise TinyNNValueError(f"values for {name} must be finite")
+            raise TinyNNValueError(f"values for {name} must be finite numbers")
         tnn_upload_from_float_array(self._s, tensor, array)

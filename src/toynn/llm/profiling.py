@@ -88,7 +88,7 @@ def profile(
     """
     engine = model.fs_cache if isinstance(model, FromScratch) else model
     if not isinstance(engine, LlamaSeqEngine):
-        raise TinyNNTypeError(f"model must be a FromScratch or a LlamaSeqEngine, got {kind_of(model)}")
+        raise TinyNNTypeError(f"model must be a recipe or a LlamaSeqEngine, got {kind_of(model)}")
     first = boolean("is_first", is_first)
     times: NodeTimes = []
     loss, _ = engine.train_step(

@@ -1,1 +1,1 @@
-"""What a model is: its shape, its table of weights, their initial values, and the values of a trained model."""
+"""The description of a model: its shape, its table of weights, initial values, and the values of a trained model."""

@@ -178,7 +178,7 @@ class RopeScaling(Initialised):
             low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor,
         )  # fmt: skip
 
-    # ---- what a graph needs ----
+    # ---- values that a graph uses ----
 
     @property
     def low_freq_factor(self) -> float:
@@ -276,7 +276,7 @@ def _assignable(*names: str) -> Callable[[type[Config]], type[Config]]:
             if type(self) is not kind or name not in names:
                 refuse(self, name, value)
                 return
-            object.__setattr__(self, name, getattr(replace(self, **{name: value}), name))  # replace() makes all checks
+            object.__setattr__(self, name, getattr(replace(self, **{name: value}), name))  # replace() runs all checks
 
         kind.__setattr__ = assign  # type: ignore[assignment, method-assign]
         return kind

@@ -119,7 +119,8 @@ class Weight:
 
     size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
     whole: the name of the weight in the fused layout that contains this weight. For a whole weight it equals `name`.
-    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". Its row is the row of the adapted weight.
+    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". `row` is then the row of the adapted
+    weight.
     """
 
     row: Row
@@ -250,7 +251,7 @@ def adapter_weights_of(shape: ModelShape, keys: Collection[str], rank: int) -> l
 
 
 def with_q_adapters(weights: Iterable[Weight], rank: int) -> list[Weight]:
-    """Return the weights with the adapter of each q weight after it: A, then B."""
+    """Return the weights, with the adapter matrices A and B after each weight of q."""
     result = []
     for weight in weights:
         result.append(weight)

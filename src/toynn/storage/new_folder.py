@@ -57,13 +57,13 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
             sync(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in [str(work / file) for file in files]:
-            error.filename = str(path / Path(error.filename).name)  # without the temporary subfolder
+            error.filename = str(path / Path(error.filename).name)  # name the user's path, not the temporary one
         for place in (*moved, *(work / file for file in files)):
             with contextlib.suppress(OSError):
                 place.unlink()
         _unlock(work, lock)
         for folder in made:
-            with contextlib.suppress(OSError):  # another process has put something into it
+            with contextlib.suppress(OSError):  # another process has written into the folder
                 folder.rmdir()
         raise
     _unlock(work, lock)

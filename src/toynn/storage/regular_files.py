@@ -90,7 +90,7 @@ def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Add the name of a file to an OSError in the block that does not name a file, for example if the disk is full."""
+    """Add the name of a file to an OSError of the block if the error names no file, for example if the disk is full."""
     try:
         yield
     except OSError as error:

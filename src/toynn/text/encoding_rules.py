@@ -1,4 +1,4 @@
-"""Compare tokenizers by the tokens that they give a text, although their tokenizer.json files may differ."""
+"""Compare tokenizers by the tokens that they give for a text, although their tokenizer.json files may differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OPTIONAL = (
 
 
 def same_encoding(a: bytes, b: bytes) -> bool:
-    """Return whether two tokenizer.json files give each text the same tokens.
+    """Return whether two tokenizer.json files give the same tokens for each text.
 
-    The tokens that they put around a text may differ, and also how they decode tokens.
+    The tokens that they put around a text, and the texts to which they decode tokens, may differ.
     """
     return a == b or encoding_rules(a) == encoding_rules(b)
 

@@ -87,7 +87,7 @@ class IncrementalDecoder:
         return _BYTE_TOKEN.match(self._tokenizer.id_to_token(token) or "") is not None
 
     def _unchanged(self, text: str) -> str:
-        """Return the start of the text that the last few tokens have not changed."""
+        """Return the part at the start of the text that the last few tokens have not changed."""
         self._recent = [*self._recent[-_LOOKAHEAD:], text]
         return _common_start(self._recent)
 

@@ -104,7 +104,7 @@ def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
     least = -np.inf
     if 0 < n < x.size:
         least = np.partition(x, x.size - n)[x.size - n]
-    ids = np.flatnonzero((x >= least) & (x != -np.inf))  # only these are sorted, which is faster
+    ids = np.flatnonzero((x >= least) & (x != -np.inf))  # sorting only these ids is faster
     order: npt.NDArray[np.int64] = ids[np.argsort(-x[ids], kind="stable")]
     return order[:n] if n > 0 else order
 
@@ -220,7 +220,7 @@ def _tokens(
 
 
 def _sampled(tokens: npt.NDArray[np.int64], p: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
-    """Return a token, chosen at random with these probabilities. A single token is returned without a random number."""
+    """Return a token, chosen at random with these probabilities. A single token needs no random number."""
     if tokens.size == 1:
         return int(tokens[0])
     return int(tokens[min(int(np.searchsorted(np.cumsum(p), rng.random(), side="right")), tokens.size - 1)])

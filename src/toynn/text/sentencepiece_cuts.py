@@ -29,26 +29,32 @@ class SentencePieceCuts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         normalizers = rules_of(tokenizer.normalizer)
-        self._never = any(rule["type"] == "Precompiled" for rule in normalizers)  # it may join any characters
+        self._never = any(rule["type"] == "Precompiled" for rule in normalizers)  # this rule may join any characters
         self._removes_spaces = any(rule.get("pattern", {}).get("Regex") in _OF_SPACES[1:] for rule in normalizers)
 
     def can_cut(self, before: str, after: str) -> bool:
-        """Return whether a text can be cut between two parts of it. Neither part is empty."""
+        """Return whether a text can be cut between two of its parts. Neither part is empty."""
         a, b = before[-1], after[0]
         if self._never or (self._removes_spaces and a in (" ", _SPACE)):
             return False
         return not self._are_joined(a, b)
 
     def context_before(self, text: str) -> str:
-        """Return the end of a text that determines the tokens after it: from the last place with a cut."""
+        """Return the end of a text, from the last place where the text can be cut.
+
+        Only this end affects the tokens of the characters that follow the text.
+        """
         return next((text[i:] for i in range(len(text) - 1, 0, -1) if self.can_cut(text[i - 1], text[i])), text)
 
     def context_after(self, text: str) -> str:
-        """Return the start of a text that determines the tokens before it: up to the first place with a cut."""
+        """Return the start of a text, up to the first place where the text can be cut.
+
+        Only this start affects the tokens of the characters before the text.
+        """
         return next((text[:i] for i in range(1, len(text)) if self.can_cut(text[i - 1], text[i])), text)
 
     def _are_joined(self, a: str, b: str) -> bool:
-        """Return whether a token may contain both characters, or whether they decide together about a token."""
+        """Return whether the text must not be cut between two characters, because a token can depend on both."""
         if a.replace(" ", _SPACE) + b.replace(" ", _SPACE) in self._pairs:
             return True
         if a in self._lasts or b in self._firsts or (self._strips and a.isspace() and b.isspace()):
@@ -78,7 +84,7 @@ class SentencePieceCuts:
 
     @cached_property
     def _joins_bytes(self) -> bool:
-        """Whether a token may consist of the tokens of bytes."""
+        """Whether merges may join byte tokens: a longer token contains the text of a byte token."""
         return any(len(text) > len("<0x00>") and _BYTE.search(text) for text in self._vocabulary)
 
     @cached_property
@@ -120,7 +126,7 @@ def _is_known_normalizer(rule: dict[str, Any]) -> bool:
 
 
 def _symbols(rule: dict[str, Any]) -> list[str] | None:
-    """Return the texts at which a Split rule splits. Return None for another rule, or a pattern of other than texts."""
+    """Return the texts at which a Split rule splits. Return None for other rules, and for patterns of another form."""
     if rule["type"] != "Split" or rule["invert"] or rule["behavior"] not in ("Isolated", "MergedWithPrevious"):
         return None
     if "String" in rule["pattern"]:

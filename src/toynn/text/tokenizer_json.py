@@ -90,7 +90,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") ->
 
 
 def token_starts(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[tuple[list[int], list[int]]]:
-    """Return the token ids of each text, as `token_ids` does, and the first character of each token in the text.
+    """Return the token ids of each text, as `token_ids` does, and the position in the text at which each token begins.
 
     Raises the errors of `token_ids`.
     """

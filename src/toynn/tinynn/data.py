@@ -55,7 +55,7 @@ def _same_count(n: object, count: int) -> None:
 
 
 def _not_transposed(t: Tensor, array: FloatArray) -> None:
-    """Raise TinyNNValueError for a matrix whose rows and cols are exchanged: their order is easily mistaken."""
+    """Raise TinyNNValueError for a matrix whose rows and cols are exchanged, which is a common mistake."""
     if array.ndim != 2 or 1 in array.shape or array.shape[0] == array.shape[1] or size_of(t) != array.size:
         return
     if t.ne == (*array.shape, 1, 1):

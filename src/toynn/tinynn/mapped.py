@@ -169,7 +169,7 @@ def tnn_session_attach_weight_mmap(s: Session, base: MappedFile, size: int | Non
     with native.lock:
         native.live()
         kept = native.kept
-        kept.append(buffer)  # kept before the call, because from the call on C reads it
+        kept.append(buffer)  # keep the buffer before the call, because C reads it from then on
         try:
             status(s, lib.tnn_session_attach_weight_mmap, buffer, nbytes, base.fd, name)
         except BaseException:

@@ -32,7 +32,7 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     kind = int32("dtype", dtype)
     name = tnn_type_name(kind)
     if name is None:
-        raise TinyNNValueError(f"dtype = {kind} is not a type that can be converted to f32")
+        raise TinyNNValueError(f"dtype must be the number of a type of ggml that can be converted to f32, got {kind}")
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 1 and data.flags.c_contiguous):
         raise TinyNNTypeError(f"data must be a contiguous one-dimensional array of uint8, got {kind_of(data)}")
     if not isinstance(shape, tuple):

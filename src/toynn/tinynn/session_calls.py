@@ -63,5 +63,5 @@ def tnn_reset_for_rebuild(s: Session) -> None:
     """Drop all graphs and their tensors, whose handles become stale. The weights stay."""
     native = native_session(s)
     with native.lock:
-        native.rebuilds += 1  # counted before the call, so that from now on no cached shape of a tensor is used
+        native.rebuilds += 1  # count before the call, so that no cached shape of a tensor is used from now on
         status(s, lib.tnn_reset_for_rebuild)

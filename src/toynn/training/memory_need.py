@@ -34,7 +34,7 @@ def naming_the_batch(
     try:
         yield
     except refused as error:
-        engine.close()  # so that the memory of the engine counts as available below
+        engine.close()  # the message below counts the memory of the engine as available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
         message = _explanation(shape, t_seq, train.batch, train.accumulate > 1)
         if message is None:

@@ -72,7 +72,7 @@ class TrainingSteps:
                 raise self._divergence(step, f"loss is {loss}", values)
             losses.append(loss)
         if norm is None:
-            raise AssertionError("a graph that clips has a gradient norm")
+            raise AssertionError("bug in toynn: the training graph clips gradients, but has no gradient norm")
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", values)
         loss = losses[0] if n == 1 else math.fsum(losses) / n

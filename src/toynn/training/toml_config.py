@@ -243,7 +243,7 @@ def _override(table: dict[str, Any], override: object) -> None:
     try:
         parsed = _parsed(f"x = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = {"x": value.strip()}  # a text without quotes; a later check refuses it for a number
+        parsed = {"x": value.strip()}  # a text without quotes; a later check refuses it if the key takes a number
     except ValueError as error:
         raise ConfigurationError(f"{key.strip()}: {value.strip():.40}... is not a TOML value: {error}") from None
     if len(parsed) > 1:

@@ -34,7 +34,10 @@ def small_graph(s: nn.Session) -> tuple[nn.Tensor, nn.Tensor, nn.Tensor]:
 
 
 def test_a_tensor_with_several_readers_gets_the_sum_of_their_gradients() -> None:
-    """y = x W^T is read by two SwiGLUs, by an add of y to itself and by a linear. The oracle is finite differences."""
+    """y = x W^T is read by two SwiGLUs, by an addition y + y and by a linear operator.
+
+    The oracle is finite differences.
+    """
     with nn.Session(n_threads=1) as s:
         w, x, wanted = small_graph(s)
         y = nn.tnn_fused_linear(s, x, [w])  # ne=[6, 5]

@@ -145,9 +145,12 @@ def test_conversion_refuses_missing_heads_and_wrong_shapes() -> None:
 
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.t_batch == 1])
 def test_forwards_of_both_layouts_agree_and_differ_in_bits_after_the_first_norm(name: str) -> None:
-    """The embedding is a copy and has the same bits. The fused norm sums squares in f32 lanes, and ggml sums them in
-    f64. A fused matrix product is one chain, and tinyBLAS has one chain for each lane. So after the first norm the
-    layouts agree only within rounding."""
+    """The embedding is a copy and has the same bits.
+
+    The fused norm sums squares in f32 lanes, and ggml sums them in f64. The fused layout adds the terms of a matrix
+    product in one sequence, and tinyBLAS adds one partial sum for each lane. So after the first norm the layouts agree
+    only within rounding.
+    """
     variant = VARIANTS[name]
     # The largest difference is 2.0e-6 with the eight lanes of AVX2 in tinyBLAS, and 4.1e-6 with the four lanes of NEON.
     bound = 6e-6 if build_info()["profile"] == "aarch64" else 3e-6

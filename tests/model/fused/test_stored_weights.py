@@ -18,7 +18,7 @@ from toynn import tinynn as nn
 STORED = [kind for kind in TYPES if kind != GGMLQuantizationType.F32]
 BY_NAME = pytest.mark.parametrize("kind", STORED, ids=lambda kind: str(kind.name))
 KERNELS = [name for i in range(4) if (name := nn.tnn_gemm_kernel_at(i)) is not None]
-D, HEADS, KV, D_HEAD, VOCAB = 256, 2, 1, 128, 70  # a row of d_model is one of the largest blocks
+D, HEADS, KV, D_HEAD, VOCAB = 256, 2, 1, 128, 70  # D elements are one block of the types with the largest blocks
 
 Matrices = dict[str, tuple[bytes, npt.NDArray[np.float32]]]
 
@@ -46,7 +46,7 @@ def weights(
     n_threads: int,
     interleaved: tuple[str, ...] = (),
 ) -> Iterator[tuple[Session, dict[str, Tensor], Callable[[], None]]]:
-    """A session in which the matrices are stored in a file, or are f32 tensors; and the call that finalizes them."""
+    """Yield a session, its matrices (stored in a file, or f32 tensors), and a function that finalizes the weights."""
     with Session(n_threads=n_threads, oversubscribe=True) as s:
         found: dict[str, Tensor] = {}
         for name, (raw, values) in content.items():
@@ -112,7 +112,10 @@ def product(
 def test_products_and_their_gradients_have_the_bits_of_the_values_in_f32(
     kind: GGMLQuantizationType, tmp_path: Path
 ) -> None:
-    """Rows of more than one part of k, sizes that are not multiples of a tile, one row (no packing), many rows."""
+    """Rows are longer than one part of k, and sizes are not multiples of a tile.
+
+    One row needs no packing, many rows do.
+    """
     content = matrices(kind, {"one": (67, 768), "two": (9, 768)})
     for rows in (1, 2, 90):
         want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=rows)
@@ -134,7 +137,7 @@ def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -
         nn.tnn_gemm_use_kernel(before)
 
 
-# ---- a model of one layer, with the embedding of the head ----
+# ---- a model of one layer with a tied output head ----
 
 SIZES = {
     "table": (VOCAB, D), "q": (HEADS * D_HEAD, D), "k": (KV * D_HEAD, D), "v": (KV * D_HEAD, D), "o": (D, D),
@@ -144,7 +147,7 @@ TOKENS = np.random.default_rng(5).integers(0, VOCAB, 17).astype(np.int32)
 
 
 class Model:
-    """A llama of one layer. Its matrices are scaled by small norms, so that the numbers stay moderate."""
+    """A llama model with one layer. Its matrices are scaled by small norms, so that the numbers stay moderate."""
 
     def __init__(self, s: Session, w: dict[str, Tensor], finalize: Callable[[], None]) -> None:
         self.s, self.w = s, w

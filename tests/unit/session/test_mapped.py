@@ -1,4 +1,4 @@
-"""Weights that are the pages of a file: their values, their products, and what is refused."""
+"""Weights that are the pages of a file: their values, their products, and refused calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ rng = np.random.default_rng(3)
 
 
 def exact_activations() -> np.ndarray[Any, Any]:
-    """Return (TOKENS, ROW) integers that are exact in ggml's 8-bit blocks: each block has a 127."""
+    """Return (TOKENS, ROW) integers that are exact in ggml's 8-bit blocks: each block contains the value 127."""
     x = rng.integers(-126, 127, (TOKENS, ROW)).astype(np.float32)
     x[:, ::32] = 127
     return x
@@ -133,7 +133,7 @@ def test_a_gradient_flows_through_a_mapped_weight(name: str, tmp_path: Path) -> 
     h = x.astype(np.float64) @ p.T.astype(np.float64)
     logits = h @ values.T.astype(np.float64)
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    d_logits = (e / e.sum(axis=1, keepdims=True) - labels) / TOKENS  # like ggml, this takes labels for probabilities
+    d_logits = (e / e.sum(axis=1, keepdims=True) - labels) / TOKENS  # like ggml, this treats labels as probabilities
     want = (d_logits @ values).T @ x
     quantized = kind != GGMLQuantizationType.F32  # the 8-bit activations of the forward pass change the logits
     assert np.max(np.abs(gradients[0] - want)) < (0.1 if quantized else 1e-5) * np.max(np.abs(want))
@@ -212,7 +212,7 @@ def test_a_mapped_file_reads_copies_of_its_bytes(tmp_path: Path) -> None:
                 way(file)
 
 
-# ---- what is refused ----
+# ---- refused files and calls ----
 
 
 @pytest.fixture

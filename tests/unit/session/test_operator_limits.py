@@ -1,4 +1,4 @@
-"""Ids that operators check before each compute, derivatives that they refuse, and bits that no thread changes."""
+"""Limits of operators: ids are checked before each compute, some derivatives are refused, and threads change no bit."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ CASES = [
 
 
 def selective_scan(state: Array, x: Array, dt: Array, a: Array, b: Array, c: Array, ids: Ids) -> Array:
-    """Return y and the new states of Mamba's scan, flat.
+    """Return y and the new states of Mamba's scan as one flat array.
 
     The shapes are state (n, heads, dim, d), x (n, T, heads, dim), dt (n, T, heads), b and c (n, T, groups, d).
     """
@@ -256,7 +256,10 @@ def selective_scan(state: Array, x: Array, dt: Array, a: Array, b: Array, c: Arr
 
 
 def delta_rule(q: Array, k: Array, v: Array, g: Array, beta: Array, state: Array) -> Array:
-    """Return outputs (n, T, heads, d) and new states of the gated delta rule, flat; a state is transposed: [j, i]."""
+    """Return outputs (n, T, heads, d) and new states of the gated delta rule as one flat array.
+
+    States are transposed: [j, i].
+    """
     n, tokens, heads, d = v.shape
     out, states = np.zeros(v.shape), np.zeros(state.shape)
     for i in range(n):

@@ -20,7 +20,7 @@ def s() -> Iterator[Session]:
 
 
 def test_a_second_graph_steps_a_weight_that_the_first_graph_reads(s: Session) -> None:
-    """The reference's use of it: the first graph reads w, the second one steps it by AdamW."""
+    """The reference uses two graphs in this way: the first graph reads w, and the second graph updates w with AdamW."""
     w0, grad = np.linspace(-0.5, 0.6, 12, dtype=np.float32).reshape(3, 4), np.linspace(-0.3, 0.25, 12).reshape(3, 4)
     w, m, v = (nn.tnn_input_2d_f32_persistent(s, 3, 4) for _ in range(3))
     hp = nn.tnn_input_1d_f32_persistent(s, 7)
@@ -46,7 +46,10 @@ def test_a_second_graph_steps_a_weight_that_the_first_graph_reads(s: Session) ->
 
 
 def test_graphs_that_share_nodes_give_the_bits_of_graphs_of_their_own(s: Session) -> None:
-    """A node of both graphs has another place in each; both graphs are computed again and again."""
+    """A node that is in both graphs has a different place in the memory of each graph.
+
+    The graphs are computed in turn.
+    """
     rng = np.random.default_rng(5)
     values = rng.standard_normal((6, 8)).astype(np.float32)
 
@@ -148,7 +151,7 @@ def test_wrong_orders_of_the_calls_of_the_second_graph_are_refused(s: Session) -
     for early in (nn.tnn_switch_a, nn.tnn_switch_b, nn.tnn_compute_b):
         with pytest.raises(SessionError, match="a second forward graph needs tnn_realize and tnn_realize_b"):
             early(s)
-    with pytest.raises(SessionError, match="built after the first one is realized"):
+    with pytest.raises(SessionError, match="can be called only after tnn_realize"):
         nn.tnn_realize_b(s, b)
     nn.tnn_realize(s, a)
     for early in (nn.tnn_switch_a, nn.tnn_switch_b, nn.tnn_compute_b):
@@ -157,11 +160,11 @@ def test_wrong_orders_of_the_calls_of_the_second_graph_are_refused(s: Session) -
     with pytest.raises(TinyNNValueError, match=r"out \(.*\) is an input"):
         nn.tnn_realize_b(s, w)
     with pytest.raises(SessionError, match="can be flagged only before"):
-        nn.tnn_set_output(a)  # a already has memory in the first graph
+        nn.tnn_set_output(a)  # the tensor a already has memory in the first graph
     late = nn.tnn_scale(s, b, 4.0)
     nn.tnn_set_output(b)
     nn.tnn_realize_b(s, late)
-    with pytest.raises(SessionError, match="already built"):
+    with pytest.raises(SessionError, match="can be built only once"):
         nn.tnn_realize_b(s, b)
     with pytest.raises(SessionError, match="can be appended only before"):
         nn.tnn_scale(s, b, 1.0)

@@ -43,7 +43,7 @@ class TunedModel(SeqNames):
         super().__init__()
         self._tuning = NOTHING
 
-    # ---- what is trained ----
+    # ---- the choice of trained weights ----
 
     def enable_lora_q(self, rank: int) -> None:
         """Give each query head an adapter: q = W h + B (A h), with A (rank, d_model) and B (d_head, rank).
@@ -251,7 +251,7 @@ class TunedModel(SeqNames):
         values = base.values if stored is None else stored.values
         self._declare(shape, options, self._tuning, lambda parameters: parameters.fill(values), oversubscribe, stored)
 
-    # ---- what is uploaded after realize ----
+    # ---- values that are uploaded after realize ----
 
     def upload_lora_q_init(self, seed: int, init_scale: float) -> None:
         """Set the adapters to their initial values: A to normally distributed numbers, B to 0.
@@ -273,8 +273,8 @@ class TunedModel(SeqNames):
     def upload_lora_q(self, adapters: Mapping[str, npt.ArrayLike]) -> None:
         """Set all adapters, for example to those that `download_lora_q` returned.
 
-        Raises TinyNNValueError, before anything changes, if they belong to another base or have another rank: if one is
-        missing, unknown or of another shape, or holds a number that is not finite. Raises SessionError as
+        Raises TinyNNValueError, before anything changes, if an adapter is missing, unknown or of another shape (because
+        it belongs to another base or has another rank), or contains a number that is not finite. Raises SessionError as
         `download_lora_q` does.
         """
         own, given = self._adapters(), weights_by_name(adapters)
@@ -288,7 +288,7 @@ class TunedModel(SeqNames):
                     "another rank"
                 )
             if not np.isfinite(values).all():
-                raise TinyNNValueError(f"{name} must be finite")
+                raise TinyNNValueError(f"{name} must contain only finite numbers")
         for name, values in checked.items():
             self.upload_weight(name, values)
 

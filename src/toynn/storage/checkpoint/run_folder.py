@@ -82,7 +82,7 @@ class RunFolder(Initialised):
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
-        """Remove the temporary files of a killed process, except those that do not need the lock, like a report's."""
+        """Remove the temporary files of a killed process. Keep those that need no lock, like those of a report."""
         for entry in (self.path / CHECKPOINTS).iterdir():
             if entry.name.startswith(_TEMPORARY):
                 shutil.rmtree(entry)
@@ -125,7 +125,10 @@ class RunFolder(Initialised):
             return False
 
     def before_latest(self) -> str | None:
-        """Return the name of the newest checkpoint before the latest one (of all, if `latest` is damaged), or None."""
+        """Return the name of the newest checkpoint that is older than the latest one, or None.
+
+        If `latest` is damaged, return the newest of all checkpoints.
+        """
         names = checkpoint_names(self.path)
         try:
             latest = _order(_pointer(self.path, LATEST))
@@ -237,13 +240,13 @@ class RunFolder(Initialised):
         try:
             found = {entry.name for entry in self.path.iterdir()}
             empty = found == {CHECKPOINTS, LOCK} and not any((self.path / CHECKPOINTS).iterdir())
-        except FileNotFoundError:  # another process has removed them
+        except FileNotFoundError:  # another process has removed the folders
             return
         if not empty:
             return
         (self.path / LOCK).unlink()
         for folder in self._made:
-            with contextlib.suppress(OSError):  # another process has written into it
+            with contextlib.suppress(OSError):  # another process has written into the folder
                 folder.rmdir()
 
     def __enter__(self) -> RunFolder:
@@ -278,7 +281,7 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     while True:
         if not (path / which).exists():
             raise FileFormatError(
-                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give one of these"
+                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give the folder of one of them"
             )
         name = _pointer(path, which)
         place = path / CHECKPOINTS / name

@@ -17,7 +17,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n].
 
-    Dimensions 2 and 3 of a are repeated to those of b.
+    Dimensions 2 and 3 of a are repeated to match those of b.
     """
     return built(s, lib.tnn_matmul, handle(s, "a", a), handle(s, "b", b))
 
@@ -57,7 +57,7 @@ def tnn_div(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_out_prod(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return the product of a [m, k] and b [n, k], summed over k: [m, n].
 
-    Dimensions 2 and 3 of a are repeated to those of b. The product has no derivative.
+    Dimensions 2 and 3 of a are repeated to match those of b. The product has no derivative.
     """
     return built(s, lib.tnn_out_prod, handle(s, "a", a), handle(s, "b", b))
 

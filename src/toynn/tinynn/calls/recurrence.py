@@ -51,7 +51,7 @@ def tnn_gated_delta_net(s: Session, q: Tensor, k: Tensor, v: Tensor, g: Tensor, 
 
     Args:
         q: [d, n_heads or a divisor of it, T, n_seqs or a divisor of it].
-        k: like q; its heads and sequences may differ from those of q.
+        k: like q; k may have other numbers of heads and sequences than q.
         v: [d, n_heads, T, n_seqs].
         g: log of the decay, [1 or d, n_heads, T, n_seqs].
         beta: [1, n_heads, T, n_seqs].
