@@ -34,6 +34,14 @@ def test_missing_programs_are_named_with_their_packages_in_one_line(installed: s
     assert (done.returncode, done.stdout, done.stderr) == (1, "", wanted)
 
 
+def test_record_cannot_be_combined_with_a_choice_of_checks() -> None:
+    done = subprocess.run(
+        [sys.executable, CHECK, "--record", "--only", "curves"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: --record records all curves and runs no checks; leave out --only\n")
+
+
 def test_a_difference_in_any_check_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A Python script stands for the other processor.
 

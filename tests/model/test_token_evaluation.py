@@ -241,6 +241,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(ids: tuple[Path, list[i
         ([run, "--top-k", "1", "--prompt-ids", "512"], "ids[0] is 512, but must be from 0 to 511"),
         ([run, "--top-k", "1", "--prompt-ids", ""], "at least one token"),
         ([run, path, "--ce", "--stride", "3"], "--stride does not fit --ce"),
+        ([run, path, "--ce", "--ids"], "--ids does not fit --ce; leave out --ids"),
         ([run, path, "--tokens", "3"], "--tokens does not fit a text"),
         ([run, path, "--ids", "--window", "257"], "window must be an integer from 1 to 256, got 257"),
         ([run, path, "--ids", "--window", "8", "--stride", "9"], "stride must be an integer from 1 to 8, got 9"),

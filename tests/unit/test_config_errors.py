@@ -49,9 +49,9 @@ def test_a_vocabulary_size_is_refused_with_the_place_that_sets_it(key: str) -> N
         from_toml("", overrides=[f"{key}=300"])
 
 
-@pytest.mark.parametrize("key", ["train.threads", "train.n_threads"])
+@pytest.mark.parametrize("key", ["train.threads", "train.n_threads", "n_threads", " threads "])
 def test_a_number_of_threads_is_refused_with_the_place_that_sets_it(key: str) -> None:
-    says = f"unknown key '{key.split('.')[-1]}': the number of threads is not a part of the configuration"
+    says = f"unknown key '{key.strip().split('.')[-1]}': the number of threads is not a part of the configuration"
     with pytest.raises(ConfigurationError, match=f"{says}; use the argument n_threads"):
         from_toml("", overrides=[f"{key}=2"])
     with on_the_command_line(), pytest.raises(ConfigurationError, match=f"^--set: {says}; use the option --threads"):

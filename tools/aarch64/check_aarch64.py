@@ -52,6 +52,8 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="Checks to run (default: all).")
     options = parser.parse_args()
+    if options.record and options.only:
+        parser.error("--record records all curves and runs no checks; leave out --only")
     try:
         build = emulated_build(FOLDER)
     except AArch64Error as error:

@@ -63,7 +63,7 @@ def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, a
     if text is None:
         raise click.UsageError("Missing argument 'TEXT'", ctx)
     if options["ce"]:
-        _refuse(ctx, "--ce", "stride", "separator")
+        _refuse(ctx, "--ce", "ids", "stride", "separator")
         _windows(ctx, model, which, text, as_json)
     elif options["ids"]:
         _refuse(ctx, "--ids", "separator")

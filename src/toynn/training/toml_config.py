@@ -151,10 +151,7 @@ def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | 
             raise ConfigurationError(f"unknown key {min(wrong)!r}: {NO_VOCABULARY_KEY}")
     for keys_there in (table, *(section for section in table.values() if isinstance(section, dict))):
         if wrong := THREADS & keys_there.keys():
-            raise ConfigurationError(
-                f"unknown key {min(wrong)!r}: the number of threads is not a part of the configuration; use "
-                f"{spelled('the argument n_threads', 'the option --threads')}"
-            )
+            raise _threads_are_no_key(min(wrong))
     if init is not None and isinstance(table.get("model"), dict):
         table["model"] = _model_table(table["model"], init)
     known = [key.name for key in keys()]
@@ -162,6 +159,13 @@ def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | 
         return from_plain(TrainConfig, table, similar=lambda key: similar_key(key, known))
     except TinyNNTypeError as error:
         raise ConfigurationTypeError(str(error)) from None
+
+
+def _threads_are_no_key(key: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"unknown key {key!r}: the number of threads is not a part of the configuration; use "
+        f"{spelled('the argument n_threads', 'the option --threads')}"
+    )
 
 
 def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
@@ -230,6 +234,8 @@ def _override(table: dict[str, Any], override: object) -> None:
     key, sign, value = override.partition("=")
     names = key.strip().split(".")
     if not sign or len(names) < 2 or not all(names):
+        if sign and key.strip() in THREADS:
+            raise _threads_are_no_key(key.strip())
         meant = similar_key(key, [one.name for one in keys()]) if sign else None
         hint = "" if meant is None else f"; did you mean {meant}={value.strip():.40}?"
         raise ConfigurationError(
