@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 # The module of each public name. A name that is the last part of its module's path is the module itself.
 _MODULES = {
     "AdamW": "toynn.llm.adamw",
+    "ChatReply": "toynn.api.reply_stream",
     "ConfigurationError": "toynn.errors",
     "Evaluation": "toynn.api.evaluation",
     "FileFormatError": "toynn.errors",
@@ -27,6 +28,7 @@ _MODULES = {
     "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
+    "ReplyStream": "toynn.api.reply_stream",
     "RopeScaling": "toynn.model.config",
     "RunFolderError": "toynn.errors",
     "Sampling": "toynn.text.sampling",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from toynn.api.prepare_data import PreparedData as PreparedData
     from toynn.api.prepare_data import prepare as prepare
     from toynn.api.prepare_data import prepare_ids as prepare_ids
+    from toynn.api.reply_stream import ChatReply as ChatReply
+    from toynn.api.reply_stream import ReplyStream as ReplyStream
     from toynn.api.text_model import TextModel as TextModel
     from toynn.api.text_stream import GeneratedText as GeneratedText
     from toynn.api.text_stream import TextStream as TextStream

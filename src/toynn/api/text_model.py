@@ -11,17 +11,19 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from toynn.api.chat_model import ChatModel
+from toynn.api.chat_prompt import PromptTooLongError
 from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_losses
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
 from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
-from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.documents import PackedText, packed_ids, prompt_ids, separators_of
 from toynn.text.incremental_decoder import token_texts
+from toynn.text.read_tokens import ReadTokens
 from toynn.text.sampling import Sampling, generate
 from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
@@ -30,7 +32,7 @@ from toynn.tinynn.memory import want_memory
 _BYTES_OF_ID = 48  # memory per id: a Python integer in a list, and the copy of the tokenizers library
 
 
-class TextModel(Initialised):
+class TextModel(ChatModel):
     """A trained model with its tokenizer. `toynn.load` makes one from a path.
 
     Args:
@@ -49,8 +51,9 @@ class TextModel(Initialised):
         end_id: the token that ends a document; None if the model has no such token.
         end_ids: all tokens that end generation, end_id first.
 
-    The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context. If
-    one of them is called while a `stream` is not finished, the next piece of this stream raises SessionError. `close`
+    The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
+    `chat` keeps what two conversations have in common. If one of them is called while a `stream` or a `chat_stream` is
+    not finished, the next piece of this stream raises SessionError. `close`
     frees the memory; every later call raises SessionError. A `with` block closes the model at its end.
 
     Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary,
@@ -84,11 +87,8 @@ class TextModel(Initialised):
         without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
         self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
         self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
-
-    @property
-    def n_ctx(self) -> int:
-        """The context length, in tokens."""
-        return self.decoder.n_ctx
+        self._read = ReadTokens(self.decoder)
+        self._templates = {}
 
     def __repr__(self) -> str:
         shape = self.shape
@@ -220,7 +220,7 @@ class TextModel(Initialised):
                 )
             ids = [self.start_id]
         if len(ids) > self.n_ctx:
-            raise TinyNNValueError(
+            raise PromptTooLongError(
                 f"the prompt has {len(ids)} tokens, but the context length is {self.n_ctx}; shorten the prompt"
             )
         return ids
@@ -361,6 +361,8 @@ class TextModel(Initialised):
     def close(self) -> None:
         """Free the model's memory. Closing twice is harmless."""
         self.decoder.close()
+        for template in self._templates.values():
+            template.close()
 
     def __enter__(self) -> TextModel:
         return self

@@ -14,6 +14,7 @@ from toynn.api.load_model import load
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.storage.text_files import decoded
+from toynn.text.terminal_text import terminal_text
 
 
 @click.command()
@@ -89,8 +90,9 @@ def command(
             click.echo(json.dumps(content, allow_nan=False))
             return
         first = next(pieces, "")  # compute this before the prompt is printed, so that a failure prints only the error
+        shown = terminal_text if sys.stdout.isatty() else str  # another program gets the text unchanged
         for piece in itertools.chain((given, first), pieces):
-            click.echo(piece, nl=False)  # echo flushes stdout too
+            click.echo(shown(piece), nl=False)  # echo flushes stdout too
         click.echo()
         limit_is_default = context.get_parameter_source("max_tokens") is ParameterSource.DEFAULT
         if pieces.finish_reason == "context_full":

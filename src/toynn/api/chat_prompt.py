@@ -1,0 +1,60 @@
+"""Turn a conversation into the prompt of a reply, and leave out its oldest messages if it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from toynn.arguments import kind_of
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.text.tokenizer_json import check_text
+
+Message: TypeAlias = Mapping[str, str]
+
+
+class PromptTooLongError(TinyNNValueError):
+    """A prompt or a conversation does not fit into the context of the model."""
+
+
+def checked_messages(messages: object) -> list[dict[str, str]]:
+    """Check a conversation and return its messages as new dicts with the keys "role" and "content".
+
+    Raises TinyNNTypeError; TinyNNValueError for no messages, a key that is missing or unknown, or a str that is not
+    Unicode text.
+    """
+    if not isinstance(messages, list | tuple):
+        raise TinyNNTypeError(f"messages must be a list of messages, got {kind_of(messages)}")
+    if not messages:
+        raise TinyNNValueError("messages must contain at least one message, got none")
+    return [_checked(f"messages[{i}]", message) for i, message in enumerate(messages)]
+
+
+def _checked(name: str, message: object) -> dict[str, str]:
+    if not isinstance(message, dict):
+        raise TinyNNTypeError(f"{name} must be a dict with the keys 'role' and 'content', got {kind_of(message)}")
+    for key in ("role", "content"):
+        if key not in message:
+            raise TinyNNValueError(f"{name} must have the keys 'role' and 'content', but {key!r} is missing")
+        check_text(message[key], f"{name}[{key!r}]")
+    if others := [key for key in message if key not in ("role", "content")]:
+        raise TinyNNValueError(f"{name} must have only the keys 'role' and 'content', got {others[0]!r:.40} too")
+    return {"role": str(message["role"]), "content": str(message["content"])}
+
+
+def fitting(
+    messages: Sequence[dict[str, str]], ids_of: Callable[[Sequence[dict[str, str]]], list[int]], most: int
+) -> tuple[list[int], int]:
+    """Return the prompt of the newest messages that have at most `most` tokens, and the number of messages left out.
+
+    System messages at the start are kept. The others are left out from the oldest on, up to the next message of the
+    user, because a conversation begins with the user. ids_of: returns the token ids of a conversation. The last
+    message of the user is never left out, even if the prompt then has more tokens.
+    """
+    first = next((i for i, one in enumerate(messages) if one["role"] != "system"), len(messages))
+    starts = [i for i, one in enumerate(messages) if i > first and one["role"] == "user"]
+    ids, dropped = ids_of(messages), 0
+    for start in starts:
+        if len(ids) <= most:
+            break
+        ids, dropped = ids_of([*messages[:first], *messages[start:]]), start - first
+    return ids, dropped

@@ -1,0 +1,43 @@
+"""Know which tokens a decoder has read, so that a text with the same beginning is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toynn.llm.engine import LlamaDecoder
+
+
+class ReadTokens:
+    """The tokens that a decoder has read for one text after another.
+
+    `reuse` keeps the tokens that two texts have in common, and `note` records the tokens of the current text. If the
+    decoder was used for something else in between, no token is reused. The logits are the same bits with and without
+    reuse, because the fused layout does not depend on how tokens are divided into calls.
+
+    decoder: the decoder.
+    """
+
+    def __init__(self, decoder: LlamaDecoder) -> None:
+        self.decoder = decoder
+        self._ids: list[int] = []
+        self._turns = -1  # the number of turns of the decoder at the last call of `note`
+
+    def reuse(self, ids: Sequence[int]) -> int:
+        """Make the decoder forget all tokens but those that the new text `ids` begins with. Return their number.
+
+        At least one token of the new text remains unread, because the decoder returns logits only for new tokens.
+        """
+        decoder = self.decoder
+        read = self._ids[: decoder.n_past] if decoder.turns == self._turns else []
+        n = 0
+        for old, new in zip(read, ids[:-1], strict=False):
+            if old != new:
+                break
+            n += 1
+        decoder.rewind(n)
+        self.note(ids)
+        return n
+
+    def note(self, ids: Sequence[int]) -> None:
+        """Record that the tokens that the decoder has read so far are the first tokens of `ids`."""
+        self._ids, self._turns = list(ids), self.decoder.turns

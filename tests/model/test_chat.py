@@ -1,0 +1,272 @@
+"""Conversations with a model: from Python and with `toynn chat`, also in a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toynn
+from chat_models import chat_model, saved
+from commands import TOYNN, assert_refused
+from commands import toynn as run_toynn
+from toynn import ChatReply, ReplyStream, SessionError, TextModel, TinyNNTypeError, TinyNNValueError
+from toynn.storage.checkpoint import Checkpoint
+from toynn.text.sampling import Sampling
+
+QUESTION = {"role": "user", "content": "The cat sat on the mat."}
+RAISES = "{{ raise_exception('only one message') if messages|length > 1 }}{{ messages[0]['content'] }}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(chat_model(), tmp_path_factory.mktemp("chat") / "run")
+
+
+def opened(model: Any = None, **options: Any) -> TextModel:
+    return TextModel(Checkpoint(Path("chat"), 0, model or chat_model(), None, {}), n_threads=1, **options)
+
+
+# ---- from Python ----
+
+
+def test_a_reply_continues_the_rendered_conversation() -> None:
+    with opened() as model:
+        text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        expected = model.generate(text, max_tokens=20, seed=3)
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+        reply = model.chat(messages, max_tokens=20, seed=3)
+        assert str(reply) == str(expected)
+        assert reply.finish_reason == "max_tokens"
+        assert (reply.prompt_tokens, reply.reply_tokens) == (len(model.encode(text)), 20)
+        assert "".join(model.chat_stream(messages, max_tokens=20, seed=3)) == reply
+
+
+def test_tokens_in_common_are_read_once_and_do_not_change_the_reply() -> None:
+    with opened() as model:
+        first = model.chat([QUESTION], max_tokens=30, seed=1)
+        longer = [QUESTION, {"role": "assistant", "content": first}, {"role": "user", "content": "And then?"}]
+        reply = model.chat(longer, max_tokens=30, seed=2)
+        assert first.prompt_tokens <= reply.reused_tokens < reply.prompt_tokens
+        again = model.chat(longer, max_tokens=30, seed=2)
+        assert again.reused_tokens == again.prompt_tokens - 1
+        model.generate("Something else", max_tokens=3)
+        forgotten = model.chat(longer, max_tokens=30, seed=2)
+    with opened() as fresh:
+        alone = fresh.chat(longer, max_tokens=30, seed=2)
+    assert reply == again == forgotten == alone
+    assert forgotten.reused_tokens == alone.reused_tokens == 0
+
+
+def test_a_reply_ends_at_every_end_token_and_at_a_stop_string() -> None:
+    with opened() as model:
+        greedy = model.chat([QUESTION], max_tokens=40, greedy=True)
+        prompt = model.encode("<|im_start|>user\nThe cat sat on the mat.<|im_end|>\n<|im_start|>assistant\n")
+        padding = list(range(model.tokenizer.get_vocab_size(), 512))
+        model.decoder.rewind()
+        ids = list(toynn.generate(model.decoder, prompt, Sampling.greedy(), 40, never=padding))
+        assert model.decode(ids) == greedy
+        stopped = model.chat([QUESTION], max_tokens=40, greedy=True, stop=["no such text", greedy[5:9]])
+        assert (stopped, stopped.finish_reason) == (greedy[: greedy.index(greedy[5:9])], "stop_string")
+    later = next(token for token in ids if ids.index(token) > 3)
+    with opened(dataclasses.replace(chat_model(), other_eos_ids=(later,))) as model:
+        ended = model.chat([QUESTION], max_tokens=40, greedy=True)
+        assert ended.finish_reason == "end_of_text"
+        assert ended == model.decode(ids[: ids.index(later)])
+
+
+def test_the_sampling_of_the_model_is_the_default() -> None:
+    with opened(chat_model(temperature=0.1, top_k=5)) as model:
+        assert model.sampling_defaults == Sampling(0.1, 5)
+        wanted = model.chat([QUESTION], max_tokens=20, seed=4)
+        assert wanted == model.chat([QUESTION], max_tokens=20, seed=4, temperature=0.1, top_k=5, top_p=0.95)
+        assert wanted != model.chat([QUESTION], max_tokens=20, seed=4, temperature=3.0, top_k=0)
+
+
+def test_a_long_conversation_is_refused_or_loses_its_oldest_messages() -> None:
+    old = [{"role": "user", "content": "one two three " * 2}, {"role": "assistant", "content": "four five " * 2}]
+    messages = [{"role": "system", "content": "Be brief."}, *old, *old, *old, *old, QUESTION]
+    with opened() as model:
+        with pytest.raises(TinyNNValueError, match=r"the conversation has \d+ tokens, but the context length is 256"):
+            model.chat(messages)
+        reply = model.chat(messages, drop_oldest=True, max_tokens=5)
+        assert reply.dropped_messages in (2, 4, 6, 8)
+        kept = [messages[0], *messages[1 + reply.dropped_messages :]]
+        assert kept[1]["role"] == "user"
+        assert reply == model.chat(kept, max_tokens=5)
+        assert reply.prompt_tokens <= 192 < model.chat([*kept[:1], *old, *kept[1:]], max_tokens=0).prompt_tokens
+        with pytest.raises(TinyNNValueError, match="context length is 256"):
+            model.chat([{"role": "user", "content": "x y " * 300}], drop_oldest=True)
+        full = model.chat([QUESTION], seed=1, temperature=3.0, stop=[])
+        assert full.finish_reason in ("context_full", "end_of_text")
+        assert full.prompt_tokens + full.reply_tokens <= 257
+
+
+def test_a_reply_can_be_stopped_and_the_model_used_for_another_one() -> None:
+    with opened() as model:
+        stream = model.chat_stream([QUESTION], max_tokens=100, seed=1)
+        assert isinstance(stream, ReplyStream)
+        first = next(stream)
+        stream.stop()
+        text = first + "".join(stream)
+        assert stream.finish_reason == "stopped"
+        assert model.chat([QUESTION], max_tokens=100, seed=1).startswith(text)
+        before = model.chat_stream([QUESTION])
+        before.stop()
+        assert (list(before), before.finish_reason) == ([], "stopped")
+        running = model.chat_stream([QUESTION], seed=1)
+        next(running)
+        model.chat([QUESTION], max_tokens=2)
+        with pytest.raises(SessionError, match="read other tokens"):
+            list(running)
+
+
+def test_a_model_without_a_template_needs_the_name_of_one() -> None:
+    with opened(dataclasses.replace(chat_model(""), other_eos_ids=())) as model:
+        with pytest.raises(TinyNNValueError, match=r"chat has no chat template; choose one with template='chatml'"):
+            model.chat([QUESTION])
+        with pytest.raises(TinyNNValueError, match="template must be one of 'chatml'"):
+            model.chat([QUESTION], template="nothing")
+        named = model.chat([QUESTION], template="chatml", max_tokens=20)
+    with opened() as model:
+        assert named == model.chat([QUESTION], max_tokens=20)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "says"),
+    [
+        ("Hi", TinyNNTypeError, "messages must be a list of messages, got str"),
+        ([], TinyNNValueError, "messages must contain at least one message, got none"),
+        (["Hi"], TinyNNTypeError, r"messages\[0\] must be a dict with the keys 'role' and 'content', got str"),
+        ([{"role": "user"}], TinyNNValueError, "'content' is missing"),
+        ([{"role": "user", "content": 3}], TinyNNTypeError, r"messages\[0\]\['content'\] must be a str, got int"),
+        ([{**QUESTION, "name": "x"}], TinyNNValueError, "got 'name' too"),
+        ([{"role": "user", "content": "\ud800"}], TinyNNValueError, "is not Unicode text"),
+        ([QUESTION, QUESTION], TinyNNValueError, "refuses these messages: only one message"),
+    ],
+)
+def test_wrong_messages_are_refused(messages: Any, error: type[Exception], says: str) -> None:
+    with opened(chat_model(RAISES)) as model, pytest.raises(error, match=says):
+        model.chat(messages)
+
+
+def test_a_chat_reply_is_made_from_a_stream() -> None:
+    assert ChatReply(ReplyStream()) == ""
+    with pytest.raises(TinyNNTypeError, match="stream must be a ReplyStream, got str"):
+        ChatReply("text")  # type: ignore[arg-type]
+
+
+# ---- toynn chat ----
+
+
+def test_each_line_of_a_pipe_is_a_message_of_one_conversation(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    lines = f"Hi\n\n/undo\nHi\nAnd then?\n/save {file}\n/reset\nHi\n/exit\nnot read\n"
+    done = run_toynn("chat", run, "-n", "10", "--seed", "2", "--system", "Be brief.", stdin=lines)
+    assert (done.returncode, done.stderr.count("note:")) == (0, 4), done.stderr
+    system = {"role": "system", "content": "Be brief."}
+    with toynn.load(run) as model:
+        talk = [system, {"role": "user", "content": "Hi"}]
+        first = model.chat(talk, max_tokens=10, seed=2)
+        talk += [{"role": "assistant", "content": first}, {"role": "user", "content": "And then?"}]
+        second = model.chat(talk, max_tokens=10, seed=2)
+    assert done.stdout == f"{first}\n{first}\n{second}\n{first}\n"
+    talk.append({"role": "assistant", "content": second})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"messages": talk}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/nonsense", "there is no command '/nonsense'; the commands are /undo, /reset, /save, /help, /exit"),
+        ("/undo", "/undo has nothing to remove"),
+        ("/save", "/save needs the name of one file"),
+        ("/save OLD", "exists; give the name of a new file"),
+        ("word " * 300, "but the context length is 256"),
+    ],
+)
+def test_a_wrong_line_of_a_pipe_is_an_error(line: str, says: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("x")
+    done = run_toynn("chat", run, stdin=line.replace("OLD", str(tmp_path / "old")) + "\n")
+    assert_refused(done, says)
+
+
+def test_a_model_without_a_template_is_refused_before_the_first_message(trained: Path) -> None:
+    assert_refused(run_toynn("chat", trained, stdin=""), "has no chat template; choose one with --template chatml")
+
+
+def test_old_messages_that_no_longer_fit_are_left_out_with_a_note(run: Path) -> None:
+    done = run_toynn("chat", run, "-n", "5", stdin="one two three four five six\n" * 7)
+    assert done.returncode == 0
+    assert re.search(r"note: the model no longer sees the oldest 2 messages, because the context of 256 ", done.stderr)
+
+
+def test_control_characters_of_a_reply_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    path = saved(chat_model(), tmp_path / "run")
+    done = run_toynn("chat", path, "--temperature", "50", "--top-k", "0", "--top-p", "1", "-n", "230", stdin="Hi\n")
+    with toynn.load(path) as loaded:
+        raw = loaded.chat([{"role": "user", "content": "Hi"}], temperature=50, top_k=0, top_p=1.0, max_tokens=230)
+    assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", raw), "the model has said no control character"
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.stdout)
+
+
+# ---- in a terminal ----
+
+
+class Terminal:
+    """`toynn chat` in a pseudo-terminal."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "dumb"}
+        self.process = subprocess.Popen(
+            [*TOYNN, "chat", *map(str, arguments)],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def send(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def wait_for(self, text: str) -> str:
+        """Read the output until it contains the text. Return the output up to there."""
+        while text not in self.shown:
+            try:
+                piece = os.read(self._ours, 4096)
+            except OSError:  # the program has ended
+                piece = b""
+            assert piece, f"{text!r} is not in {self.shown!r}"
+            self.shown += piece.decode(errors="replace")
+        before, _, self.shown = self.shown.partition(text)
+        return before + text
+
+
+def test_ctrl_c_ends_a_reply_and_ctrl_d_ends_the_program(tmp_path: Path) -> None:
+    path = saved(dataclasses.replace(chat_model(ctx=8192), eos_id=None, other_eos_ids=()), tmp_path / "run")
+    terminal = Terminal(path, "--threads", "1")
+    terminal.wait_for("> ")
+    terminal.send("Hi\n")
+    terminal.wait_for("Hi\r\n")
+    while len(terminal.shown) < 20:
+        terminal.shown += os.read(terminal._ours, 4096).decode(errors="replace")
+    os.kill(terminal.process.pid, signal.SIGINT)
+    reply = terminal.wait_for("\n> ")
+    assert "the context" not in reply
+    terminal.send("/undo\n")
+    terminal.wait_for("\n> ")
+    terminal.send("/undo\n")
+    assert "/undo has nothing to remove" in terminal.wait_for("\n> ")
+    os.kill(terminal.process.pid, signal.SIGINT)
+    terminal.wait_for("(Ctrl-D or /exit ends the program)")
+    terminal.wait_for("> ")
+    terminal.send("\x04")
+    assert terminal.process.wait(60) == 0
