@@ -436,6 +436,14 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     const tnn_tensor * biases,  /* NULL, or n biases [m_i] */
     int32_t            n,       /* 1 to 3 */
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
+/* Return y with the product x W^T added to the columns column to column + m - 1: [columns, rows]. */
+TNN_API tnn_tensor tnn_fused_add_product(tnn_session * s,
+    tnn_tensor y,       /* [columns, rows] */
+    tnn_tensor x,       /* [k, rows] */
+    tnn_tensor weight,  /* W, f32 [k, m] */
+    int64_t    column); /* first column of y to which the product is added */
+/* Return factor * x. */
+TNN_API tnn_tensor tnn_fused_scale(tnn_session * s, tnn_tensor x, float factor);
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
 TNN_API tnn_tensor tnn_fused_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps);
 /* Return qkv with each query head and each key head normalized as tnn_fused_rms_norm does. Value heads stay unchanged.

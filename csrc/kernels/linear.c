@@ -1,6 +1,7 @@
-/* kernels/linear.c - y = x W^T + b for several weights at once.
+/* kernels/linear.c - y = x W^T + b for several weights at once, and a product that is added to columns of a tensor.
  *
- * Operands: x, weights..., [biases...], [add]. A row of y has the outputs of all weights side by side.
+ * Operands of LINEAR: x, weights..., [biases...], [add]. A row of y has the outputs of all weights side by side.
+ * Operands of ADD_PRODUCT: y, x, weight.
  */
 #include "graph/gradients.h"
 #include "kernels/gemm.h"
@@ -16,6 +17,7 @@ struct linear {
     int32_t n_weights;
     int32_t head[MAX_WEIGHTS]; /* for each weight, the d_head given to tnn_tensor_set_interleaved, or 0 */
     bool    has_bias, has_add;
+    int64_t column; /* the first column of y that the weights compute; only ADD_PRODUCT starts at another column than 0 */
 };
 
 /* Returns the data of a weight that is read in place, or NULL for a stored one. */
@@ -54,7 +56,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     const struct linear      * p   = k->params;
     const struct ggml_tensor * dy  = dst->src[0];
     const struct ggml_tensor * add = k->has_add ? dst->src[1 + p->n_weights] : NULL;
-    int64_t column = 0;
+    int64_t column = p->column;
     for (int i = 0; i < p->n_weights; i++) {
         const struct ggml_tensor * w = dst->src[1 + i];
         const struct tnn_gemm g = {
@@ -227,4 +229,87 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
         p.head[i] = e != NULL ? e->interleaved : 0;
     }
     return tnn__handle(s, tnn__kernel_node(s, &LINEAR, &p, columns, tx->ne[1], args, n_args));
+}
+
+/* ------------------------------------------------------------------ a product added to columns */
+
+/* Each thread computes rows of its own. The chains of multiply-adds start from the elements of y. */
+static void run_add_product(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct ggml_tensor * y = dst->src[0], * x = dst->src[1], * w = dst->src[2];
+    int64_t begin, end;
+    tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
+    if (begin == end) {
+        return;
+    }
+    float * rows = (float *) dst->data + begin * dst->ne[0];
+    if (dst->data != y->data) {
+        memcpy(rows, tnn__data(y) + begin * dst->ne[0], (size_t) ((end - begin) * dst->ne[0]) * sizeof(float));
+    }
+    const struct tnn_gemm g = {
+        .m = end - begin, .n = w->ne[1], .k = w->ne[0],
+        .a = tnn__data(x) + begin * x->ne[0], .a_row = x->ne[0], .a_col = 1,
+        .b = tnn__data(w), .b_row = 1, .b_col = w->ne[0], /* W^T */
+        .c = rows + ((const struct linear *) k->params)->column, .c_row = dst->ne[0],
+        .accumulate = true,
+    };
+    tnn__gemm(&g, scratch);
+}
+
+static void backward_of_add_product(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
+    const struct linear * p = tnn__kernel_of(node)->params;
+    struct ggml_tensor * x = node->src[1], * w = node->src[2];
+    if (tnn__needs_gradient(g, node->src[0])) {
+        tnn__pass_gradient(g, node->src[0], grad);
+    }
+    if (tnn__needs_gradient(g, x)) {
+        struct ggml_tensor * args[] = { grad, w };
+        tnn__add_gradient(g, x, &LINEAR_BACK_X, p, args, 2);
+    }
+    if (tnn__needs_gradient(g, w)) {
+        struct ggml_tensor * args[] = { grad, x };
+        tnn__add_gradient(g, w, &LINEAR_BACK_W, &p->column, args, 2);
+    }
+}
+
+/* Here k is the length of a row of x. */
+static int64_t cost_of_add_product(const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    (void) k;
+    return ggml_nelements(node->src[2]) * node->ne[1];
+}
+
+static const struct tnn_kernel_type ADD_PRODUCT = {
+    .name = "ADD_PRODUCT", .run = run_add_product, .backward = backward_of_add_product, .differentiable = TNN_ALL_OPERANDS,
+    .in_place = TNN_OPERAND(0), .multiply_adds = cost_of_add_product, .scratch = scratch_size,
+    .params_size = sizeof(struct linear),
+};
+
+tnn_tensor tnn_fused_add_product(tnn_session * s, tnn_tensor y, tnn_tensor x, tnn_tensor weight, int64_t column) {
+    if (!tnn__enter(s, __func__)) {
+        return 0;
+    }
+    struct ggml_tensor * ty = tnn__rows_operand(s, "y", y);
+    struct ggml_tensor * tx = ty != NULL ? tnn__rows_operand(s, "x", x) : NULL;
+    struct ggml_tensor * w  = tx != NULL ? tnn__rows_operand(s, "weight", weight) : NULL;
+    if (w == NULL) {
+        return 0;
+    }
+    if (tx->ne[1] != ty->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "x has shape %s; its ne1 must be that of y, of shape %s", tnn__shape(tx), tnn__shape(ty));
+        return 0;
+    }
+    if (w->ne[0] != tx->ne[0]) {
+        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must be that of x, of shape %s", tnn__shape(w), tnn__shape(tx));
+        return 0;
+    }
+    if (column < 0 || column > ty->ne[0] - w->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "column must be from 0 to ne0 of y minus ne1 of weight, %lld - %lld, got %lld",
+                  (long long) ty->ne[0], (long long) w->ne[1], (long long) column);
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, 1)) {
+        return 0;
+    }
+    struct ggml_tensor * args[] = { ty, tx, w };
+    const struct linear p = { .n_weights = 1, .column = column };
+    return tnn__handle(s, tnn__kernel_node(s, &ADD_PRODUCT, &p, ty->ne[0], ty->ne[1], args, 3));
 }

@@ -130,7 +130,7 @@ def test_a_round_depends_only_on_its_seed_and_rounds_reach_both_kinds_of_operato
             ops.update(nn.tnn_tensor_op_name(nn.tnn_graph_node(s, i)) for i in range(nn.tnn_graph_n_nodes(s)))
             super().record_contents()
 
-    for seed in range(300):
+    for seed in range(400):
         watched = Watched(seed)
         (watched.start_fused if seed % 2 else watched.start)()
         if not seed % 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gguf_bytes import F32 as GGUF_F32
-from gguf_bytes import STRING, U32, GgufBytes, of_toy, scalar
+from gguf_bytes import STRING, of_toy, scalar
 from oracle.variants import Variant
-from quantized import TYPES, random_blocks
+from quantized import TYPES, quantized_base
 from toynn import (
     AdamW,
     FileFormatError,
@@ -150,35 +148,6 @@ def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path:
     assert (
         mapped @ imported / (np.linalg.norm(mapped) * np.linalg.norm(imported)) > 0.9
     )  # with wrong signs or rows the cosine would be about 0
-
-
-def quantized_base(kind: Any) -> GgufBytes:
-    """Return a llama model with one layer. Its matrices, except those of q and k, are stored in one type."""
-    d, heads, d_ff, vocab = 256, 4, 256, 8
-    file = GgufBytes()
-    for key, value in {
-        "general.architecture": scalar(STRING, "llama"),
-        "llama.block_count": scalar(U32, 1),
-        "llama.context_length": scalar(U32, 16),
-        "llama.embedding_length": scalar(U32, d),
-        "llama.feed_forward_length": scalar(U32, d_ff),
-        "llama.attention.head_count": scalar(U32, heads),
-        "llama.attention.layer_norm_rms_epsilon": scalar(GGUF_F32, 1e-5),
-        "tokenizer.ggml.model": scalar(STRING, "no_vocab"),
-    }.items():
-        file.values.append((key, value))
-    rows = {"token_embd": vocab, "blk.0.attn_v": d, "blk.0.attn_output": d, "blk.0.ffn_gate": d_ff,
-            "blk.0.ffn_up": d_ff, "blk.0.ffn_down": d}  # fmt: skip
-    for seed, (name, n) in enumerate(rows.items()):
-        stored, _ = random_blocks(kind, n, 2 * seed, d)
-        file.tensors.append((f"{name}.weight", [d, n], int(kind), None, stored.tobytes()))
-    rng = np.random.default_rng(1)
-    for name in ("attn_q", "attn_k"):
-        values = rng.normal(0, 0.05, d * d).astype("<f4")
-        file.tensors.append((f"blk.0.{name}.weight", [d, d], 0, None, values.tobytes()))
-    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
-        file.tensors.append((f"{name}.weight", [d], 0, None, struct.pack(f"<{d}f", *[0.05] * d)))
-    return file
 
 
 # ---- full fine-tuning of a file ----

@@ -189,6 +189,8 @@ CALLS: dict[str, Call] = {
     "fused_cross_entropy with a divisor": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, d.one]),
     "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),
     "fused_linear with an addend": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2], None, d.m3]),
+    "fused_add_product": lambda d: (nn.tnn_fused_add_product, [d.wide, d.m, d.m2, 2]),
+    "fused_scale": lambda d: (nn.tnn_fused_scale, [d.m, 0.5]),
     "swiglu_split": lambda d: (nn.tnn_swiglu_split, [d.m, d.m2]),
     "repeat of a row": lambda d: (nn.tnn_repeat, [d.v, d.m]),
     "permute": lambda d: (nn.tnn_permute, [d.cube, 1, 0, 2, 3]),

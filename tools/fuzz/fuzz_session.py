@@ -76,10 +76,14 @@ class Round(Arguments):
             self.tensors += [nn.tnn_input_1d_i32(s, 1)]
 
     def map_weights(self, d: int) -> None:
-        """Declare weights that are mapped from files, and one of a half dtype."""
+        """Declare weights that are mapped from files, one of a half dtype, and one of four dimensions."""
         s, pick = self.session, self.random
         floats, blocks = pick.choice([nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16]), pick.choice([2, 3, 6, 7, 8, 20, 39])
         made = [self.attempt(nn.tnn_input_2d_persistent_typed, s, 3, d, floats)]
+        made += [
+            self.attempt(nn.tnn_input_4d_f32_persistent, s, 1, 2, 3, d),
+            self.attempt(nn.tnn_input_1d_i32_persistent, s, 3),
+        ]
         for file in mapped_files()[:2]:
             nn.tnn_session_attach_weight_mmap(s, file)
             made.append(self.attempt(nn.tnn_input_1d_persistent_mmap, s, d, nn.TNN_F32, 4 * pick.randrange(100)))

@@ -267,6 +267,7 @@ def _fused_loss(
     qkv = p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [q, k, v], bias)
     a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq, window, 0.0)
     x = p.linear(a, [out], add=x)
+    x = p.call("tnn_fused_add_product", x, p.call("tnn_fused_scale", x, 0.5), out, 0)
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
     logits = p.linear(p.call("tnn_add", x, p.linear(h, [down])), [head])
     return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1, None)

@@ -15,7 +15,7 @@ from toynn.interop.toy_format import stored_names
 from toynn.llm.base import Base, StoredWeights
 from toynn.model.weights import Weight
 from toynn.storage.regular_files import path_of
-from toynn.tinynn import TNN_F32, Session, Tensor
+from toynn.tinynn import TNN_F32, Session, Tensor, tnn_tensor_set_interleaved
 
 
 class GgufBase(Base):
@@ -60,8 +60,9 @@ class GgufBase(Base):
         self._gguf.check()
         return values
 
-    def stored(self, copy: bool) -> StoredWeights:
-        return _StoredWeights(self, self._gguf, interleaved=not self._halves, copy=copy)
+    def stored(self, copy: bool, in_order: bool = False) -> StoredWeights:
+        interleaved = not self._halves
+        return _StoredWeights(self, self._gguf, interleaved and not in_order, copy, reorders=interleaved and in_order)
 
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
@@ -82,14 +83,21 @@ class _StoredWeights(StoredWeights):
     gguf: MappedGguf
     interleaved: bool
     copy: bool
+    reorders: bool  # the rows of q and k are interleaved in the file, but are used in toynn's order
 
     def declare(self, session: Session, weight: Weight) -> Tensor | None:
         whole = weight.name in self.gguf.tensors
+        reordered = self.reorders and weight.rotated_heads > 0
+        if (reordered and len(weight.size) == 1) or not (whole or weight.whole in self.gguf.tensors):
+            return None  # a bias in another order, or a weight whose heads are tensors of their own in the file
         name = weight.name if whole else weight.whole
         if len(weight.size) == 1 and self.gguf.tensor(name).type != TNN_F32:
             return None  # ggml adds and multiplies with vectors of F32 only
         first = 0 if whole or weight.head is None else weight.head * weight.size[0]
-        return self.gguf.rows(session, name, first, weight.size[0], self.copy)
+        tensor = self.gguf.rows(session, name, first, weight.size[0], self.copy)
+        if reordered:
+            tnn_tensor_set_interleaved(tensor, weight.shape.head_dim)
+        return tensor
 
     def values(self, weight: Weight) -> FloatArray:
-        return self.base.values_as_stored(weight)
+        return self.base.values(weight) if self.reorders else self.base.values_as_stored(weight)

@@ -48,8 +48,11 @@ class Base(Initialised, ABC):
         """Return a weight, or one head of it, as float32 in its shape. The rows of q and k are in toynn's order."""
 
     @abstractmethod
-    def stored(self, copy: bool) -> StoredWeights | None:
-        """Return the weights in the types of a file, mapped or as a copy in memory. None: the base is not a file."""
+    def stored(self, copy: bool, in_order: bool = False) -> StoredWeights | None:
+        """Return the weights in the types of a file, mapped or as a copy in memory. None: the base is not a file.
+
+        in_order: operators read the rows of q and k in toynn's order, as the fused layout needs them.
+        """
 
 
 class LoadedBase(Base):
@@ -65,7 +68,7 @@ class LoadedBase(Base):
         rows = weight.size[0]
         return values[weight.head * rows : (weight.head + 1) * rows]
 
-    def stored(self, copy: bool) -> StoredWeights | None:  # noqa: ARG002 (the weights are f32 in memory already)
+    def stored(self, copy: bool, in_order: bool = False) -> StoredWeights | None:  # noqa: ARG002 (they are f32 already)
         return None
 
 

@@ -78,7 +78,9 @@ class Layout(ABC):
         self.session, self.shape, self.options = session, shape, options
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
         weights = self.weights_of(shape)
-        tnn_session_set_graph_capacity(session, min(self.capacity(shape), MAX_GRAPH_NODES))
+        self.spec = tuning.spec
+        capacity = self.capacity(shape) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
+        tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)

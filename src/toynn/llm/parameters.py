@@ -129,7 +129,7 @@ class Parameters:
         self.by_name: dict[str, Parameter] = {}
         self.tree = WeightsByKey()
         self.tree.layers += [WeightsByKey() for _ in range(shape.n_layers)]
-        for weight in tuning.with_adapters(weights):
+        for weight in tuning.with_adapters(shape, weights):
             self._declare(weight, tuning.trains(weight))
 
     def _declare(self, weight: Weight, trained: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from toynn.llm.adapters.spec import AdapterSpec
+from toynn.model.shape import ModelShape
 from toynn.model.weights import Weight, with_q_adapters
 
 
@@ -16,21 +18,29 @@ class Tuning:
     globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. A frozen
         embedding before a projection lens stays frozen.
     q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if they are trained.
+    only: the names of the weights that are trained, instead of `layers` and `globals_too`. None: not restricted.
+    spec: the adapter of the fused layout, or None. The matrices of the adapter are trained.
     """
 
     layers: bool = False
     globals_too: bool = False
     q_rank: int = 0
     trains_adapters: bool = False
+    only: frozenset[str] | None = None
+    spec: AdapterSpec | None = None
 
-    def with_adapters(self, weights: Iterable[Weight]) -> list[Weight]:
-        """Return the weights of a model, and those of its adapters."""
+    def with_adapters(self, shape: ModelShape, weights: Iterable[Weight]) -> list[Weight]:
+        """Return the weights of a model, and those of its adapters. Raises the errors of `AdapterSpec.weights`."""
+        if self.spec is not None:
+            return [*weights, *self.spec.weights(shape)]
         return with_q_adapters(weights, self.q_rank) if self.q_rank else list(weights)
 
     def trains(self, weight: Weight) -> bool:
         """Return whether a weight is trained."""
         if weight.adapter:
-            return self.trains_adapters
+            return self.trains_adapters or self.spec is not None
+        if self.only is not None:
+            return weight.trainable and weight.name in self.only
         return weight.trainable and (self.globals_too if weight.layer is None else self.layers)
 
 

@@ -80,6 +80,7 @@ from toynn.tinynn.calls.forward import (
 )
 from toynn.tinynn.calls.fused import (
     tnn_fused_adamw,
+    tnn_fused_add_product,
     tnn_fused_attention,
     tnn_fused_attention_cached,
     tnn_fused_cross_entropy,
@@ -87,6 +88,7 @@ from toynn.tinynn.calls.fused import (
     tnn_fused_head_norm,
     tnn_fused_rms_norm,
     tnn_fused_rope_table,
+    tnn_fused_scale,
     tnn_fused_swiglu,
 )
 from toynn.tinynn.calls.introspection import (
@@ -283,6 +285,7 @@ __all__ = [
     "tnn_finalize_weights",
     "tnn_flash_attn_ext",
     "tnn_fused_adamw",
+    "tnn_fused_add_product",
     "tnn_fused_attention",
     "tnn_fused_attention_cached",
     "tnn_fused_cross_entropy",
@@ -291,6 +294,7 @@ __all__ = [
     "tnn_fused_linear",
     "tnn_fused_rms_norm",
     "tnn_fused_rope_table",
+    "tnn_fused_scale",
     "tnn_fused_swiglu",
     "tnn_gated_delta_net",
     "tnn_gelu",

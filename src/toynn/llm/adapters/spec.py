@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from toynn.arguments import boolean, integer, kind_of, positive, text
+import numpy as np
+
+from toynn.arguments import FloatArray, boolean, integer, kind_of, positive, text
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
-from toynn.model.weights import ADAPTABLE, Weight, adapter_weights_of
+from toynn.model.weights import ADAPTABLE, ADAPTER_A, Weight, adapter_weights_of
 
+_STREAM = 2**32 - 1  # tells the random numbers of adapters from those of the data order, which use the same seed
 _KEY_OF_NAME = {**{name: key for key, name in ADAPTABLE.items()}, **{key: key for key in ADAPTABLE}}
 
 
@@ -47,6 +50,22 @@ class AdapterSpec:
         Raises TinyNNValueError, which names the matrix, if the model lacks a target, or if the rank is too large.
         """
         return adapter_weights_of(shape, self.targets, self.rank)
+
+    def initial(self, shape: ModelShape, seed: int) -> dict[str, FloatArray]:
+        """Return the initial values of the matrices by name, as PEFT chooses them.
+
+        A is uniform between -1/sqrt(d_in) and 1/sqrt(d_in), from one stream of random numbers for all matrices; B is 0.
+
+        Raises TinyNNValueError or TinyNNTypeError for the seed, and the errors of `weights`.
+        """
+        draw = np.random.Generator(np.random.PCG64([integer("seed", seed, 0, 2**63 - 1), _STREAM]))
+        values = {}
+        for weight in self.weights(shape):
+            uniform = np.zeros(weight.size)
+            if weight.adapter == ADAPTER_A:
+                uniform = (2.0 * draw.random(weight.size) - 1.0) / math.sqrt(weight.size[1])
+            values[weight.name] = uniform.astype(np.float32)
+        return values
 
 
 def target_keys(names: object, name: str = "targets") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from toynn.arguments import FloatArray, instance_of, integer, kind_of, same_weights, weights_by_name
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.lora import initial_adapters
+from toynn.llm.adapters.spec import AdapterSpec
 from toynn.llm.base import StoredWeights, base_of, checked_shape
 from toynn.llm.engine.seq_names import SeqNames
 from toynn.llm.layouts import BY_NAME
@@ -141,6 +142,44 @@ class TunedModel(SeqNames):
         self._declare(shape, options, EVERYTHING, fill, oversubscribe)
 
     # ---- weights of a base ----
+
+    def realize_with_adapter(
+        self,
+        base: object,
+        spec: AdapterSpec,
+        options: RecipeOptions,
+        adapter: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        oversubscribe: bool = False,
+    ) -> None:
+        """Declare a frozen base in the fused layout, with a trained adapter on its matrices.
+
+        Args:
+            base: a GgufBase, whose weights are the pages of its file and keep their types, or a TrainedModel.
+            spec: rank, scale and targets of the adapter.
+            options: t_seq, t_batch and n_threads are used; seed applies to A. layout must be "fused".
+            adapter: the values of all matrices by name, as in `TrainedAdapter.tensors`. None: A is drawn from the seed
+                and B is zero, as in PEFT.
+
+        Raises the errors of `realize_for_random_init`, and MappedFileError if the file of the base was changed.
+        """
+        self._require_unrealized()
+        instance_of("spec", spec, AdapterSpec)
+        base = base_of(base)
+        shape = _checked(base.shape, options)
+        if options.layout != "fused":
+            raise TinyNNValueError(f'layout must be "fused" for an adapter on these matrices, got {options.layout!r}')
+        names = [weight.name for weight in spec.weights(shape)]
+        values = spec.initial(shape, options.seed) if adapter is None else weights_by_name(adapter)
+        same_weights(values, names)
+        stored = base.stored(copy=False, in_order=True)
+
+        def fill(parameters: Parameters) -> None:
+            parameters.fill(base.values if stored is None else stored.values)
+            for name in names:
+                parameters.upload(name, values[name])
+
+        self._declare(shape, options, Tuning(spec=spec), fill, oversubscribe, stored)
 
     def realize_for_full_finetune(
         self,

@@ -10,26 +10,47 @@ from toynn.llm.parameters import Affine
 from toynn.llm.rope import Rope
 from toynn.model.shape import ModelShape
 from toynn.tinynn import (
+    Session,
     Tensor,
+    tnn_fused_add_product,
     tnn_fused_attention,
     tnn_fused_attention_cached,
     tnn_fused_head_norm,
     tnn_fused_linear,
     tnn_fused_rms_norm,
     tnn_fused_rope_table,
+    tnn_fused_scale,
     tnn_fused_swiglu,
     tnn_get_rows,
+    tnn_tensor_ne1,
 )
 
 
 class FusedGraph(GraphBuilder):
     """The operators from which `toynn.llm.fused.model` builds the model. A node is named after its weights."""
 
+    def __init__(self, session: Session, adapter_scale: float = 1.0) -> None:
+        """adapter_scale: the factor of the products of adapters, `AdapterSpec.scale`."""
+        super().__init__(session)
+        self._adapter_scale = adapter_scale
+
     def linear(self, x: Tensor, *ws: Affine, add: Tensor | None = None) -> Tensor:
-        """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out)."""
+        """Return x W^T + b of up to three weights, side by side, plus `add`: (n, d_in) -> (n, sum of d_out).
+
+        A weight with an adapter gives x W^T + b + scale * (x A^T) B^T.
+        """
         biases = [w.bias for w in ws if w.bias is not None]
-        node = tnn_fused_linear(self.session, x, [w.weight for w in ws], biases or None, add)
-        return self.named(_joined([w.name for w in ws]), node)
+        y = tnn_fused_linear(self.session, x, [w.weight for w in ws], biases or None, add)
+        self.named(_joined([w.name for w in ws]), y)
+        column = 0
+        for w in ws:
+            if w.lora_a is not None and w.lora_b is not None:
+                u = tnn_fused_linear(self.session, x, [w.lora_a])  # (n, rank)
+                u = tnn_fused_scale(self.session, u, self._adapter_scale)
+                y = tnn_fused_add_product(self.session, y, u, w.lora_b, column)
+                self.named(f"{w.name}_adapted", y)
+            column += tnn_tensor_ne1(w.weight)
+        return y
 
     def rms_norm(self, x: Tensor, gamma: Affine, eps: float) -> Tensor:
         """Return gamma * x / sqrt(mean(x^2) + eps), row by row: (n, d) -> (n, d)."""

@@ -56,7 +56,7 @@ class FusedLayout(Layout):
             )
 
     def forward(self, positions: Tensor) -> dict[str, Tensor]:
-        g = FusedGraph(self.session)
+        g = FusedGraph(self.session, 1.0 if self.spec is None else self.spec.scale)
         context = Sequences(self.options.t_seq)
         llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), context)
         return g.taps

@@ -17,6 +17,30 @@ from toynn.tinynn.native import lib
 from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle
 
 
+def tnn_fused_add_product(s: Session, y: Tensor, x: Tensor, weight: Tensor, column: int) -> Tensor:
+    """Return y with the product x W^T added to the columns column to column + m - 1: [columns, rows].
+
+    Args:
+        y: [columns, rows].
+        x: [k, rows].
+        weight: W, f32 [k, m].
+        column: first column of y to which the product is added.
+    """
+    return built(
+        s,
+        lib.tnn_fused_add_product,
+        handle(s, "y", y),
+        handle(s, "x", x),
+        handle(s, "weight", weight),
+        int64("column", column),
+    )
+
+
+def tnn_fused_scale(s: Session, x: Tensor, factor: float) -> Tensor:
+    """Return factor * x."""
+    return built(s, lib.tnn_fused_scale, handle(s, "x", x), float32("factor", factor))
+
+
 def tnn_fused_rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]."""
     return built(s, lib.tnn_fused_rms_norm, handle(s, "x", x), handle(s, "gamma", gamma), float32("eps", eps))
