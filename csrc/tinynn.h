@@ -382,7 +382,7 @@ TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
     tnn_tensor    dt,    /* [n_heads, T, n_seqs] */
     tnn_tensor    a,     /* [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2) */
     tnn_tensor    b,     /* [d_state, n_groups, T, n_seqs] */
-    tnn_tensor    c,     /* in the shape of b */
+    tnn_tensor    c,     /* [d_state, n_groups, T, n_seqs] */
     tnn_tensor    ids);  /* i32 [n_seqs], an input: for each sequence, the number of its initial state */
 /* Return the result of the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new
  * states. */

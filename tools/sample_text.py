@@ -102,13 +102,26 @@ def docstrings() -> Iterator[Text]:
                 yield place(path, getattr(node, "lineno", 1)), text
 
 
+def python_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each comment. Lines of comments that follow each other are one comment."""
+    line, end, parts = 0, 0, list[str]()
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        alone = not token.line[: token.start[1]].strip()
+        if not (alone and parts and token.start[0] == end + 1):
+            yield line, " ".join(parts)
+            line, parts = token.start[0], []
+        parts.append(token.string.lstrip("# "))
+        end = token.start[0] if alone else 0
+    yield line, " ".join(parts)
+
+
 def comments() -> Iterator[Text]:
     for path in python_files():
-        source = path.read_text(encoding="utf-8")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            text = token.string.lstrip("# ")
-            if token.type == tokenize.COMMENT and " " in text and not text.startswith(("noqa", "fmt:", "type:")):
-                yield place(path, token.start[0]), text
+        for line, text in python_comments(path):
+            if " " in text and not text.startswith(("noqa", "fmt:", "type:")):
+                yield place(path, line), text
     for path in c_files():
         source = path.read_text(encoding="utf-8")
         for match in re.finditer(r"/\*(.*?)\*/", source, re.DOTALL):

@@ -16,7 +16,7 @@
 /* The parameters of a node. */
 struct tnn_attention {
     int32_t d_head, n_heads, n_kv;
-    float   scale;  /* of the scores */
+    float   scale;  /* factor of the scores */
     int64_t t_seq;  /* tokens of a sequence, or of the cache */
     int64_t window; /* number of keys that a query sees, at most t_seq */
 };
@@ -24,7 +24,7 @@ struct tnn_attention {
 struct tnn_attention_shape {
     int64_t t_seq, window, d, n_heads, n_kv, group;
     int64_t qkv_row; /* (n_heads + 2 n_kv) d */
-    int64_t stride;  /* of scores */
+    int64_t stride;  /* distance between two rows of scores */
     float   scale;
 };
 

@@ -14,7 +14,7 @@
 struct head_norm {
     int32_t n_heads, n_kv;
     float   eps;
-    int32_t first, end; /* for the gradient of a weight: the weight is used in heads first..end-1 */
+    int32_t first, end; /* used for the gradient of a weight: the weight belongs to heads first..end-1 */
 };
 
 /* Returns the weight of a head, or NULL for a value head. */

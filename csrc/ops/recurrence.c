@@ -74,7 +74,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
         tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld]: one for each sequence", tnn__shape(t_i), (long long) n_seqs);
         return 0;
     }
-    const int64_t states = d_state * t_s->ne[1] * heads; /* at most the size of state, so it fits int64_t */
+    const int64_t states = d_state * t_s->ne[1] * heads; /* the product is at most the size of state, so it fits int64_t */
     if (states > TNN_MAX_ELEMENTS / n_seqs || states * n_seqs > TNN_MAX_ELEMENTS - ggml_nelements(t_x)) {
         tnn__fail_elements(s, "the result");
         return 0;

@@ -337,8 +337,8 @@ def test_the_wheel_works_in_a_new_virtual_environment(packages: Packages, tmp_pa
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", packages.wheel, env=offline())
-    # numpy and cffi come from the virtual environment of the tests. It also contains a toynn, but sys.path finds the
-    # toynn of the wheel first.
+    # numpy and cffi come from the virtual environment of the tests. This environment also contains a toynn, but
+    # sys.path finds the toynn of the wheel first.
     site = Path(pytest.__file__).parents[1]
     code = f"import sys; sys.path.append({str(site)!r}); import toynn; print(toynn.__file__, toynn.build_info())"
     said = run(python, "-I", "-c", code, cwd=tmp_path)

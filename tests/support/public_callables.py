@@ -254,8 +254,6 @@ class Samples:
         """Return a valid value for each parameter name that has the same meaning in all functions.
 
         Sessions and tensors are new.
-
-        It has a new session.
         """
         tensor = self._tensor()
         return {

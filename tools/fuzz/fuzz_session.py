@@ -29,7 +29,7 @@ HYPER_PARAMETERS = [0.01, 0.9, 0.95, 1e-8, 0.1, 0.9, 0.95]  # hyperparameters fo
 
 @dataclass(frozen=True)
 class Variant:
-    """How a round is played. The bits of the results must not depend on the variant."""
+    """The settings of a round. The bits of the results must not depend on these settings."""
 
     n_threads: int = 1
     pinned: bool = False  # whether every node of the last graph is an output

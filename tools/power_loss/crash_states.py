@@ -3,14 +3,15 @@
 Between two syncs the set of pending changes only grows, so the states just before a sync include the states of all
 earlier moments. Therefore states are built only just before each sync that makes a change durable, and at the end.
 
-A state is a choice of the pending changes. If a moment has few choices, all are built. Otherwise these are built:
+A state is a choice of the pending changes. If a moment has few choices, all states are built. Otherwise these are
+built:
 
-- the changes of names: each prefix of their order (what ext4 allows, which writes them in order to its journal), each
-  choice that leaves out or contains one or two of them, and random ones;
-- the changes of each file: all, none, each prefix, each choice that leaves out or contains one, zeros for all pieces,
-  and random ones;
-- combinations of these: each of the first with all, none and zeros for every file, each of the second with all and
-  none of the names, and random ones.
+- for the changes of names: each prefix of their order (ext4 writes changes of names to its journal in order), each
+  choice of one or two changes, each choice without one or two changes, and random choices;
+- for the changes of each file: all, none, each prefix, each choice of one change, each choice without one change, zeros
+  for all pieces, and random choices;
+- combinations: each choice of names with all, with none and with zeros for every file; each choice for one file with
+  all and with none of the names; and random combinations.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Limits:
 
     Attributes:
         exhaustive: if a moment has at most this number of choices, all of them are built.
-        random: number of random choices of names, of each file, and of combinations, of a larger moment.
+        random: if a moment has more choices, the number of random choices of names, for each file, and of combinations.
         every: build states only before every Nth sync that makes a change durable, and at the end.
     """
 

@@ -147,7 +147,7 @@ class _Reader:
         self._open[number] = _Open(self._nodes[path], 0, "O_APPEND" in flags)
 
     def _copied(self, name: str, arguments: list[str], result: int) -> Iterator[Operation]:
-        """Record a copy of a descriptor. It has the same open file, so both descriptors share one position."""
+        """Record a copy of a descriptor. The copy has the same open file, so both descriptors share one position."""
         if name != "fcntl" or arguments[1].startswith("F_DUPFD"):
             self._open.pop(str(result), None)
             if (file := self._open.get(self._number(arguments[0]))) is not None:

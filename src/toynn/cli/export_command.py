@@ -27,7 +27,7 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Model name in a GGUF file, or with --for toy the name of the run. "
                    "[default: the name of the imported model, or of RUN]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
-@click.option("--force", is_flag=True, help="Replace an existing OUT. It is kept until the new one is complete.")
+@click.option("--force", is_flag=True, help="Replace an existing OUT, which is kept until the new OUT is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     run: Path,

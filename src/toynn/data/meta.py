@@ -1,5 +1,6 @@
-"""The meta.json of a data folder. It describes the other files. It is written last, so a folder that has it is
-complete.
+"""The meta.json of a data folder.
+
+It describes the other files. It is written last, so a folder with a meta.json is complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the models of each architecture are stored: one row for each name in `toynn.model.shape.ARCHITECTURES`.
+"""The rules for the files of each architecture: one row for each name in `toynn.model.shape.ARCHITECTURES`.
 
 The name of the architecture is `general.architecture` in a GGUF file. `FOLDERS` gives the architecture of a Hugging
 Face folder by the `model_type` in its config.json.

@@ -19,10 +19,10 @@ from toynn.tinynn import TNN_F32, Session, Tensor, tnn_tensor_set_interleaved
 
 
 class GgufBase(Base):
-    """An open GGUF file of a supported architecture, made for llama.cpp or by the reference. Its tokenizer is not read.
+    """An open GGUF file of a supported architecture, made for llama.cpp or by the reference.
 
-    It can be the base of several models at once. A model that maps the file keeps the mapping until the model is
-    closed, also after this object is closed.
+    The tokenizer in the file is not read. The file can be the base of several models at once. A model that maps the
+    file keeps the mapping until the model is closed, also after this object is closed.
 
     shape: the sizes and variants of the model in the file.
 

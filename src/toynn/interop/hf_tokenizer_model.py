@@ -34,7 +34,8 @@ _REMOVE_SPACES = [
 def converted_model(content: bytes, config: dict[str, Any], added: dict[str, Any], vocab: int) -> bytes:
     """Return the tokenizer.json of a tokenizer.model.
 
-    It gives each text the same ids as the sentencepiece library, and as transformers with the class TokenizersBackend.
+    The tokenizer.json gives each text the same ids as the sentencepiece library, and as transformers with the class
+    TokenizersBackend.
 
     config, added: the content of tokenizer_config.json and added_tokens.json; {} if there is no such file. Special
     tokens divide a text into parts, and a space is put before each part. If `legacy` is false, a space is put only

@@ -84,7 +84,7 @@ class SentencePieceCuts:
 
     @cached_property
     def _joins_bytes(self) -> bool:
-        """Whether merges may join byte tokens: a longer token contains the text of a byte token."""
+        """True if merges may join byte tokens: a longer token contains the text of a byte token."""
         return any(len(text) > len("<0x00>") and _BYTE.search(text) for text in self._vocabulary)
 
     @cached_property
@@ -101,7 +101,7 @@ class SentencePieceCuts:
 
     @cached_property
     def _strips(self) -> bool:
-        """Whether an added token may include the white space around it."""
+        """True if an added token may include the white space around it."""
         return any(one.lstrip or one.rstrip for one in self._tokenizer.get_added_tokens_decoder().values())
 
 

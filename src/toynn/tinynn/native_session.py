@@ -42,7 +42,7 @@ def failure(pointer: SessionPointer, code: int) -> TinyNNError:
 class NativeSession:
     """The C session, and the state that protects it.
 
-    It exists until its memory is freed, which may be after its `Session`.
+    This object exists until the memory of the C session is freed. Its `Session` may be freed earlier.
     """
 
     __slots__ = ("busy", "closed", "kept", "lock", "pid", "pointer", "rebuilds")

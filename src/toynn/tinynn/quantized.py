@@ -40,7 +40,10 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     sizes = tuple(int64(f"shape[{i}]", size) for i, size in enumerate(shape))
     block, n = tnn_type_block_size(kind), math.prod(sizes)
     if min(sizes, default=0) < 1 or sizes[-1] % block or data.size != n // block * tnn_type_block_nbytes(kind):
-        raise TinyNNValueError(f"data has {data.size} bytes, which are not the numbers of shape {sizes} in {name}")
+        raise TinyNNValueError(
+            f"data has {data.size} bytes, which do not fit shape {sizes} of {name}: rows must consist of blocks of {block} "
+            f"numbers in {tnn_type_block_nbytes(kind)} bytes"
+        )
     if data.ctypes.data % 4 != 0:
         # A block has fields of up to 4 bytes, which C may read only at an aligned address.
         aligned = new_array("data", data.size, np.uint8, f"{data.size} bytes at an aligned address")
@@ -50,7 +53,7 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     out = ffi.from_buffer("float[]", result, require_writable=True)
     code = lib.tnn_dequantize(kind, ffi.from_buffer("uint8_t[]", data), data.size, out, n)
     if code != lib.TNN_OK:
-        raise TinyNNValueError(f"data cannot be converted from {name}")
+        raise TinyNNValueError(f"data of the type {name} cannot be converted to f32")
     return result.reshape(sizes)
 
 

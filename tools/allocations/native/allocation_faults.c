@@ -208,7 +208,7 @@ API void * realloc(void * old, size_t size) {
         errno = ENOMEM;
         return NULL;
     }
-    died(old); /* before realloc, because then another thread can receive the address of old */
+    died(old); /* call this before realloc, because another thread can receive the address of old after realloc */
     void * p = __libc_realloc(old, size);
     if (mine && p != NULL) {
         born(p, size);

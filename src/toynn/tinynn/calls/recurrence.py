@@ -29,7 +29,7 @@ def tnn_ssm_scan(
         dt: [n_heads, T, n_seqs].
         a: [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2).
         b: [d_state, n_groups, T, n_seqs].
-        c: in the shape of b.
+        c: [d_state, n_groups, T, n_seqs].
         ids: i32 [n_seqs], an input: for each sequence, the number of its initial state.
     """
     return built(
