@@ -73,8 +73,9 @@ def c_errors() -> Iterator[Text]:
     for path in c_files():
         source = path.read_text(encoding="utf-8")
         for match in call.finditer(source):
-            parts = re.findall(r'"((?:[^"\\]|\\.)*)"', match[1])
-            text = "".join(parts)
+            # the format is the first string, which may consist of several literals and PRI macros
+            text = re.sub(r'"\s*(?:PRI\w+\s*)?"', "", re.sub(r'"\s*(PRI\w+)\s*"', r"{\1}", match[1]))
+            text = found[1] if (found := re.search(r'"((?:[^"\\]|\\.)*)"', text)) else ""
             if " " in text:
                 yield place(path, source.count("\n", 0, match.start()) + 1), text
 

@@ -73,7 +73,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
         const float * x = tnn__data(dst->src[0]) + row * n;
-        float       * g = (float *) dst->data + row * n; /* may be the same memory as the logits */
+        float       * g = (float *) dst->data + row * n; /* g may be the same memory as the logits */
         if (target[row] == ignore) {
             memset(g, 0, (size_t) n * sizeof(float));
             continue;

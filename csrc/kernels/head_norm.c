@@ -56,7 +56,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         const float * x     = tnn__data(dst->src[1]) + at * d;
         const float * add   = k->has_add ? tnn__data(dst->src[4]) + at * d : NULL;
         const float * gamma = weight_of(p, at % heads, dst->src[2], dst->src[3]);
-        float       * dx    = (float *) dst->data + at * d; /* may be the same memory as dy */
+        float       * dx    = (float *) dst->data + at * d; /* dx may be the same memory as dy */
         if (gamma == NULL) {
             EACH_VECTOR(d, { const v8f g = LOAD(dy); STORE(dx, add != NULL ? g + LOAD(add) : g); })
             continue;

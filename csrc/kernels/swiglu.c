@@ -38,7 +38,8 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
         const float * dy    = tnn__data(dst->src[0]) + row * d_ff;
         const float * gate  = tnn__data(dst->src[1]) + row * 2 * d_ff;
         const float * up    = gate + d_ff;
-        float       * dgate = (float *) dst->data + row * 2 * d_ff; /* may be the same memory as gate and up */
+        /* dgate and dup may be the same memory as gate and up */
+        float       * dgate = (float *) dst->data + row * 2 * d_ff;
         float       * dup   = dgate + d_ff;
         EACH_VECTOR(d_ff, {
             const v8f g = LOAD(gate), u = LOAD(up), dv = LOAD(dy);

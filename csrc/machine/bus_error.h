@@ -19,7 +19,7 @@ int tnn__guard(const void * address, size_t size);
 void tnn__unguard(int guard);
 /* Returns whether a part of the range was replaced by zeros. */
 bool tnn__guard_lost(int guard);
-/* Puts the handler before any handler that was installed since. Called before each use of guarded memory. */
+/* Installs the handler again if another handler was installed after it. Call this before each use of guarded memory. */
 void tnn__guards_arm(void);
 /* Hold the lock of the guards during a fork, so that the child process inherits it unlocked. */
 void tnn__guards_lock(void);

@@ -43,7 +43,7 @@ def test_record_cannot_be_combined_with_a_choice_of_checks() -> None:
 
 
 def test_a_difference_in_any_check_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Python script stands for the other processor.
+    """A Python script takes the place of the other processor.
 
     It prints the values of this processor with one digest changed.
     """

@@ -93,7 +93,7 @@ def test_a_cell_whose_compiler_is_missing_is_not_run_and_not_counted() -> None:
 
 
 def test_a_build_that_fails_counts_as_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program `false` stands for an installed compiler that rejects the source."""
+    """The program `false` takes the place of an installed compiler that rejects the source."""
     monkeypatch.setitem(determinism_builds.COMPILERS, "clang", [("false", "false")])
     broken = Cell("clang Release", "equal", lambda: Builds(tmp_path).of("clang", "Release"))
     out = outcome(broken, {"a": {}})

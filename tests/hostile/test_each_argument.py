@@ -36,7 +36,8 @@ ELSEWHERE = {
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
     "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",
     "tnn_realize_backward", "tnn_train_step", "tnn_switch_a", "tnn_switch_b", "tnn_compute_b",
-    "tnn_build_forward_only", "tnn_realize", "tnn_realize_b", "tnn_add_to_graph",  # these accept a tensor only once
+    # These calls accept a tensor only once.
+    "tnn_build_forward_only", "tnn_realize", "tnn_realize_b", "tnn_add_to_graph",
     "tnn_tensor_name", "tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3",
     "tnn_download_to_int_array", "download_row_major", "download_to_mat", "download_matmul",
     "upload_int_array", "upload_row_major", "upload_transposed",
@@ -94,7 +95,7 @@ def test_a_call_with_a_replaced_argument_succeeds_or_raises_an_error_that_names_
     with desk.s as s:
         call = {**CALLS, **OTHERS}[name]
         messages = refusals(desk, name, call, desk.strange())
-        of_tensor = not takes_session(call(desk)[0])  # a tensor of another session is not an error
+        of_tensor = not takes_session(call(desk)[0])  # such a call accepts a tensor of another session
         assert len(messages) >= (4 if of_tensor else 5)
         assert nn.tnn_tensor_ne0(nn.tnn_scale(s, desk.m, 2.0)) == 4
 

@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 def test_a_leak_and_a_changed_loss_are_noticed() -> None:
     start = [80 * MIB] * WARM_UP
-    lost = int(MOST_SLOPE * STEPS_PER_SESSION) + 4096  # growth per session: the limit and one page more
+    lost = int(MOST_SLOPE * STEPS_PER_SESSION) + 4096  # growth per session: one page more than the limit
     steady, leaking = [50 * MIB] * 90, [50 * MIB + i * lost for i in range(90)]
     wavering = [50 * MIB + (i % 2) * 2 * MIB for i in range(90)]
     assert Soak("fused", start + steady, {"a"}).passed

@@ -218,7 +218,7 @@ def test_an_unsupported_config_of_mistral_is_refused(changes: dict[str, Any], me
 
 
 def changed(folder: Path, **changes: Any) -> None:
-    """Change keys of the folder's config.json; ... removes a key."""
+    """Change keys of the folder's config.json. The value ... removes a key."""
     path = folder / "config.json"
     content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}), encoding="utf-8")

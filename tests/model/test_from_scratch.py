@@ -109,12 +109,12 @@ def test_only_the_first_step_clears_the_moments(recipe: FromScratch) -> None:
     start = {name: recipe.fs_cache.download_weight(name) for name in recipe.fs_cache.weights}
     moment = recipe.fs_cache.download_weight("output_norm.weight.m")
     assert moment.any()
-    still = np.array([[0, 0.5, 0.5, 1e-8, 0, 1, 1]], dtype=np.float32)  # lr 0
+    still = np.array([[0, 0.5, 0.5, 1e-8, 0, 1, 1]], dtype=np.float32)  # the learning rate is 0
     recipe.step(variant.ids(), variant.positions(), variant.labels(), still, True)
     after_first = recipe.fs_cache.download_weight("output_norm.weight.m")
     recipe.step(variant.ids(), variant.positions(), variant.labels(), still, False)
     after_second = recipe.fs_cache.download_weight("output_norm.weight.m")
-    np.testing.assert_allclose(after_second, 1.5 * after_first, rtol=1e-6)  # g/2, then g/4 + g/2
+    np.testing.assert_allclose(after_second, 1.5 * after_first, rtol=1e-6)  # the moment is g/2, then g/4 + g/2
     for name, values in start.items():
         np.testing.assert_array_equal(values, recipe.fs_cache.download_weight(name))
     assert first[0] > first[-1]

@@ -124,7 +124,7 @@ def _library() -> Any:
 
 
 def quantized(kind: int, values: npt.NDArray[np.float32], nbytes: int) -> npt.NDArray[np.uint8]:
-    """Return the bytes that the ggml of llama.cpp makes of rows of numbers."""
+    """Return the rows quantized to this type by the ggml of llama.cpp, as bytes."""
     stored = np.empty(nbytes, np.uint8)
     source, target = _ffi.from_buffer("float[]", values), _ffi.from_buffer(stored)
     written = _library().ggml_quantize_chunk(kind, source, target, 0, *values.shape, _ffi.NULL)

@@ -126,7 +126,7 @@ class Desk:
 
 
 def all_positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with its keyword arguments after the others, to be passed by position."""
+    """Return a function that takes all arguments by position, the keyword arguments of the original at the end."""
     keywords = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
 
     @functools.wraps(function)

@@ -39,7 +39,8 @@ from paths import TESTS_SUPPORT
 sys.path.insert(0, str(TESTS_SUPPORT))  # for the import of the table of session calls
 
 FIRST_SESSION = "first session of a process"
-MOST_FAILURES = 20  # limit for one mode of one operation; then the sweep continues with the next operation
+# After this number of failures in one mode of an operation, the sweep continues with the next operation.
+MOST_FAILURES = 20
 MODES = ("once", "from then on", "each call")
 NATIVE = Path(__file__).with_name("native")
 

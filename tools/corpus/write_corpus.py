@@ -24,7 +24,7 @@ SEPARATOR = "<|endoftext|>"  # the line at which `toynn prepare` ends a document
 
 STORIES_PER_SCHEMA = 25
 SHINGLE = 8  # words
-# Largest share of the shingles of a story that may also occur in another story, relative to the smaller set.
+# Largest share of the sequences of words that two stories may have in common, relative to the smaller set of sequences.
 MOST_SHARED = 0.25
 _ATTEMPTS = 60  # attempts per story; a schema that needs more attempts has too few choices
 

@@ -60,7 +60,7 @@ def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str
             f"which = {which!r} needs a run, but {path} is {_NAMES[kind]}, which contains one model; "
             "leave out the argument 'which'"
         )
-    from toynn.interop import import_gguf, import_hf  # these need the extra toynn[interop]
+    from toynn.interop import import_gguf, import_hf  # these modules need the extra toynn[interop]
 
     model = import_gguf(path) if kind == "gguf" else import_hf(path)
     return Checkpoint(path, 0, model, None, {})

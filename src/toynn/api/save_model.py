@@ -75,7 +75,7 @@ def write_model(
     if kind == "run":
         folder = write_checkpoint(path, model, step=step, replace=overwrite)
         return SavedModel(path, kind, "f32", _size_of(folder), ())
-    from toynn.interop import export_gguf, export_hf, export_toy  # these need the extra toynn[interop]
+    from toynn.interop import export_gguf, export_hf, export_toy  # these modules need the extra toynn[interop]
 
     if kind == "gguf":
         written = export_gguf(model, path, dtype or "f32", name=name, overwrite=overwrite)

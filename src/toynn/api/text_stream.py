@@ -62,7 +62,8 @@ class GeneratedText(str):
 
 
 def _pieces(decoder: LlamaDecoder, tokens: TokenStream, texts: IncrementalDecoder) -> Iterator[str]:
-    decoder.rewind()  # runs when the first piece is requested; the model can be used for another text until then
+    # This line runs when the first piece is requested; until then, the model can be used for another text.
+    decoder.rewind()
     for token in tokens:
         if piece := texts.add(token):
             yield piece

@@ -20,7 +20,7 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--format", "form", type=click.Choice(["gguf", "hf"]), default=None,
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
-              help="Program that will read the GGUF file; toy is written in Ruby. [default: llama.cpp]")  # fmt: skip
+              help="Reader of the GGUF file: llama.cpp, or the Ruby project toy. [default: llama.cpp]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES), case_sensitive=False), default=None,
               help="Type of the matrices in a GGUF file. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,

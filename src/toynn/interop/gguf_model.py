@@ -24,7 +24,7 @@ from toynn.tinynn.mapped import read_into
 from toynn.tinynn.memory import want_memory
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # file names as llama-gguf-split makes them
-_MOST_PARTS = 999  # limit of open files: each part is one
+_MOST_PARTS = 999  # each part is an open file, and a process can have about a thousand
 _CHUNK = 1 << 24  # bytes that are copied at once
 
 
@@ -82,7 +82,7 @@ class GgufModel(Initialised):
         rows = tensor.shape[0]
         at = integer("first", first, 0, rows - 1)
         count = rows - at if n is None else integer("n", n, 1, rows - at)
-        if len(tensor.shape) == 1 and count != rows:  # rows of a vector are single numbers, but blocks have several
+        if len(tensor.shape) == 1 and count != rows:  # a row of a vector is one number, but a block has several
             return self.read(name)[at : at + count]
         nbytes = tensor.nbytes * count // rows
         stored = np.empty(nbytes, dtype=np.uint8)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from toynn.errors import FileFormatError, TinyNNValueError
 
-LONGEST_PIECE = 256  # number of characters; real pieces have at most about a hundred
-_MOST_MERGES = 16  # merges per token; real vocabularies have about two
-_ALWAYS_ALLOWED = 1 << 16  # merges
+LONGEST_PIECE = 256  # largest number of characters in a piece; real pieces have at most about a hundred
+_MOST_MERGES = 16  # largest number of merges per token; real vocabularies have about two
+_ALWAYS_ALLOWED = 1 << 16  # this number of merges is accepted for any number of tokens
 _LONGEST_RUN = 32  # largest length of a run (one repeated character) if several runs have the same score
-_MOST_GROUPS = 8  # groups of runs with equal scores; real vocabularies have one group, for spaces
+_MOST_GROUPS = 8  # largest number of groups of runs with equal scores; real vocabularies have one group, for spaces
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -39,7 +39,8 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
         if found is None or found.head is None:
             fused[name] = float_array(name, values, most)
             continue
-        fused.setdefault(found.whole, np.zeros(0, dtype=np.float32))  # replaced below; keeps the order of names
+        # A placeholder, which keeps the order of the names.
+        fused.setdefault(found.whole, np.zeros(0, dtype=np.float32))
         heads.setdefault(found.without_head, {})[found.head] = float_array(name, values, most)
     for whole, parts in heads.items():
         n, size = whole.heads(cfg)

@@ -181,7 +181,7 @@ class Parameters:
                 values = stream.gaussian(n, part.row.std(self._shape, init_scale))
             drawn[name].append(values)
             missing[name] -= n
-            if missing[name] == 0:  # uploaded early, so that only a few weights are in memory twice
+            if missing[name] == 0:  # upload now, so that only a few weights are in memory twice
                 parts = drawn.pop(name)
                 whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 tnn_upload_from_float_array(self._s, self.by_name[name].tensor, whole)

@@ -37,10 +37,11 @@ KNOWN_MARKERS = (
     "[SEP]",
 )  # fmt: skip
 PIECE = 1 << 16  # approximate size of a piece in bytes; a piece ends at a line end
-_LONGEST_LINE = 1 << 20  # characters; longer lines are split into parts that are encoded in about a second each
-_CUT = 1 << 17  # characters; longer pieces are encoded in parts to save memory, if this does not change the tokens
+_LONGEST_LINE = 1 << 20  # largest number of characters in a part of a line; encoding a part takes about a second
+_CUT = 1 << 17  # largest number of characters encoded at once, to save memory, unless cutting would change the tokens
 _BATCH = 64  # largest number of pieces that are encoded together
-_BATCH_TEXT = 1 << 20  # characters that are encoded together; this takes about a second, and Ctrl-C waits for it
+# Largest number of characters in such a batch; encoding them takes about a second, and Ctrl-C waits.
+_BATCH_TEXT = 1 << 20
 
 
 @dataclass(frozen=True)

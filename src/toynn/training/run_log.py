@@ -56,7 +56,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_regular_to_append(path)
-        sync(path.parent)  # stores the name of a new file on the disk
+        sync(path.parent)  # if the file is new, this syncs its name to the disk
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":  # a killed process has written an incomplete line

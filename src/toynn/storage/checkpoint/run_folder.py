@@ -73,7 +73,7 @@ class RunFolder(Initialised):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._lock.fileno()).st_ino != (self.path / LOCK).stat().st_ino:
-                raise OSError("another process has just removed the folder")
+                raise OSError("another process has just removed the folder; try again")
         except OSError:
             self._lock.close()
             raise RunFolderError(
