@@ -32,6 +32,8 @@ def test_the_files_without_damage_can_be_read(tmp_path: Path) -> None:
     assert fuzz.read_ids(fuzz.good_ids(), tmp_path) == "read"
     assert fuzz.read_mapped(fuzz.good_stored().build(), tmp_path) == "read"
     assert fuzz.read_split(fuzz.good_split(), tmp_path) == "read"
+    for files in fuzz.good_adapters():
+        assert fuzz.read_adapter(files, tmp_path) == "read"
 
 
 @many
@@ -55,6 +57,17 @@ def test_a_folder_with_a_file_cut_anywhere_is_refused(
     name = data.draw(st.sampled_from(sorted(needed)))
     files[name] = files[name][: int(share * (len(files[name].rstrip()) - 1))]
     assert fuzz.read_folder(files, tmp_path_factory.mktemp("cut")) == "refused"
+
+
+@many
+@given(which=st.integers(0, 1), share=st.floats(0, 1, exclude_max=True), data=st.data())
+def test_an_adapter_with_a_file_cut_anywhere_is_refused(
+    which: int, share: float, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    files = dict(fuzz.good_adapters()[which])
+    name = data.draw(st.sampled_from(sorted(files)))
+    files[name] = files[name][: int(share * (len(files[name].rstrip(b" \n\0")) - 1))]
+    assert fuzz.read_adapter(files, tmp_path_factory.mktemp("cut")) == "refused"
 
 
 @many

@@ -1,4 +1,4 @@
-"""Damage GGUF files, Hugging Face folders and files of packed token ids at random and read them.
+"""Damage GGUF files, Hugging Face folders, adapters and files of packed token ids at random and read them.
 
     python tools/fuzz/fuzz_interop.py [--seconds 60] [--rounds N] [--seed S]
 
@@ -30,6 +30,7 @@ from paths import TESTS_SUPPORT
 
 sys.path.insert(0, str(TESTS_SUPPORT))
 
+from adapters import adapter_of
 from fuzz_watch import END, add_options, passed_on, watch
 from gguf_bytes import GgufBytes, array, of_toy, scalar, tiny
 from interop_models import make
@@ -38,8 +39,20 @@ from sentencepiece_models import lists_of, model_of, parsed, trained
 from toynn import AdamW, LoRA, RecipeOptions, TinyNNError, TinyNNMemoryError, labels
 from toynn import tinynn as nn
 from toynn.data import DataFolder
-from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_gguf, import_hf
+from toynn.interop import (
+    GgufBase,
+    export_gguf,
+    export_gguf_adapter,
+    export_hf,
+    export_peft,
+    export_toy,
+    import_gguf,
+    import_gguf_adapter,
+    import_hf,
+    import_peft,
+)
 from toynn.interop.gguf_model import MappedGguf
+from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
 
 Files = dict[str, bytes]
@@ -113,6 +126,22 @@ def good_split() -> Files:
         file.tensors = file.tensors[:5] if number == 0 else file.tensors[5:]
         files[f"m-{number + 1:05}-of-00002.gguf"] = file.build()
     return files
+
+
+ADAPTED = make("gqa", n_layers=1).shape  # the shape of the base of the adapters
+
+
+@functools.cache
+def good_adapters() -> list[Files]:
+    """Return an undamaged adapter as a GGUF file, and as a folder of PEFT."""
+    adapter = adapter_of(ADAPTED, ("q", "down"), use_rslora=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        export_gguf_adapter(adapter, Path(temporary) / "a.gguf")
+        folder = export_peft(adapter, Path(temporary) / "peft")
+        return [
+            {"a.gguf": (Path(temporary) / "a.gguf").read_bytes()},
+            {path.name: path.read_bytes() for path in folder.iterdir()},
+        ]
 
 
 def good_ids() -> bytes:
@@ -238,10 +267,23 @@ def changed_model(content: bytes, pick: random.Random) -> bytes:
     return written
 
 
+def wrong_adapter(pick: random.Random) -> Files:
+    """Return the files of an adapter with a damaged file, or with a wrong value in a file of the correct form."""
+    files = dict(pick.choice(good_adapters()))
+    name = pick.choice(list(files))
+    if name.endswith(".gguf") or pick.random() < 0.3:
+        files[name] = damaged(files[name], pick, header=1200)
+    elif name.endswith(".json"):
+        files[name] = changed_json(files[name], pick)
+    else:
+        files[name] = changed_safetensors(files[name], pick)
+    return files
+
+
 # ---- reading ----
 
 
-def result_of(read: Callable[[], TrainedModel | DataFolder | None]) -> str:
+def result_of(read: Callable[[], TrainedModel | TrainedAdapter | DataFolder | None]) -> str:
     """Return "read" or "refused".
 
     Raises:
@@ -313,15 +355,29 @@ def read_split(files: Files, folder: Path) -> str:
     return result_of(lambda: import_gguf(inside / min(files)))
 
 
-def read_folder(files: Files, folder: Path) -> str:
-    """Write the files of a Hugging Face folder into the folder and read them. Return "read" or "refused"."""
-    inside = folder / "hf"
+def folder_with(files: Files, folder: Path) -> Path:
+    """Write files into an empty folder inside the folder, and return its path."""
+    inside = folder / "files"
     inside.mkdir(exist_ok=True)
     for old in inside.iterdir():
         old.unlink()
     for name, content in files.items():
         (inside / name).write_bytes(content)
+    return inside
+
+
+def read_folder(files: Files, folder: Path) -> str:
+    """Write the files of a Hugging Face folder into the folder and read them. Return "read" or "refused"."""
+    inside = folder_with(files, folder)
     return result_of(lambda: import_hf(inside))
+
+
+def read_adapter(files: Files, folder: Path) -> str:
+    """Write the files of an adapter into the folder and read them. Return "read" or "refused"."""
+    inside = folder_with(files, folder)
+    if "a.gguf" in files:
+        return result_of(lambda: import_gguf_adapter(inside / "a.gguf", ADAPTED))
+    return result_of(lambda: import_peft(inside, ADAPTED))
 
 
 def read_ids(content: bytes, folder: Path) -> str:
@@ -335,7 +391,7 @@ def read_ids(content: bytes, folder: Path) -> str:
 def run(seed: int, folder: Path) -> str:
     """Play one round. Return "read" or "refused". Raise the errors of `result_of`."""
     pick = random.Random(seed)
-    kind = pick.randrange(7)
+    kind = pick.randrange(8)
     if kind == 4:
         return read_ids(damaged(good_ids(), pick, header=24), folder)
     if kind == 5:
@@ -344,6 +400,8 @@ def run(seed: int, folder: Path) -> str:
         split = dict(good_split())
         name = pick.choice(list(split))
         return read_split({**split, name: damaged(split[name], pick)}, folder)
+    if kind == 7:
+        return read_adapter(wrong_adapter(pick), folder)
     if kind == 0:
         return read_gguf(damaged(pick.choice(good_ggufs()), pick), folder)
     if kind == 1:

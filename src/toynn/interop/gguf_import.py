@@ -113,6 +113,8 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
     support.
     """
     values = model.values
+    if values.text("general.type", "model") == "adapter":
+        raise FileFormatError("the file is an adapter, not a model; read it together with its base")
     if (arch := values.text("general.architecture")) not in FAMILIES:
         supported = ", ".join(repr(name) for name in FAMILIES)
         raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only {supported}")

@@ -40,7 +40,7 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
     folder = path_of("folder", folder).resolve()
-    _may_be_written(folder, boolean("overwrite", overwrite))
+    may_be_written(folder, FILES, boolean("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.shape.vocab:
@@ -50,29 +50,34 @@ def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> 
     if plain.shape.qkv_bias:  # with attention_bias, transformers expects these biases too
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
-    with replacing_folder(folder, check=lambda: _may_be_written(folder, overwrite)) as temporary:
+    with replacing_folder(folder, check=lambda: may_be_written(folder, FILES, overwrite)) as temporary:
         write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
-        _write(temporary / "config.json", config)
-        _write(temporary / GENERATION_CONFIG, generation_config(plain))
+        write_json(temporary / "config.json", config)
+        write_json(temporary / GENERATION_CONFIG, generation_config(plain))
         if plain.tokenizer is not None and tokenizer is not None:
             (temporary / "tokenizer.json").write_bytes(plain.tokenizer)
-            _write(temporary / TOKENIZER_CONFIG, tokenizer_config(plain, tokenizer))
+            write_json(temporary / TOKENIZER_CONFIG, tokenizer_config(plain, tokenizer))
     return folder
 
 
-def _may_be_written(folder: Path, overwrite: bool) -> None:
+def may_be_written(folder: Path, files: tuple[str, ...], overwrite: bool) -> None:
+    """Raise TinyNNValueError unless a folder with these files can be written at the path.
+
+    A folder that contains other files is never replaced, one with these files only if `overwrite` is true.
+    """
     if not folder.parent.is_dir():
         raise TinyNNValueError(f"folder: the folder {folder.parent} does not exist; create it first")
     if not folder.exists():
         return
     if not folder.is_dir():
         raise TinyNNValueError(f"folder: {folder} is a file; give the path of a folder")
-    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES or not entry.is_file())
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in files or not entry.is_file())
     if others:
         raise TinyNNValueError(f"folder: {folder} contains other files ({others[0]!r:.60}); give another path")
     if not overwrite and any(folder.iterdir()):
         raise TinyNNValueError(f"folder: {folder} already exists; pass overwrite=True to replace it")
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object to a new file, in the form of Hugging Face's libraries."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

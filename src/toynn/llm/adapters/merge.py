@@ -1,0 +1,64 @@
+"""Merge an adapter into the weights of its base."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from toynn.arguments import FloatArray, instance_of
+from toynn.errors import TinyNNValueError
+from toynn.llm.adapters.spec import AdapterSpec
+from toynn.llm.adapters.trained_adapter import TrainedAdapter
+from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import ADAPTER_A, ADAPTER_B
+from toynn.tinynn.memory import want_memory
+
+_CHUNK = 1 << 16  # elements of a matrix that are computed at once in f64
+
+
+def merged(model: TrainedModel, adapter: TrainedAdapter) -> TrainedModel:
+    """Return the model with the adapter in its weights: each target W becomes W + scale * B A.
+
+    Computed in f64, the products of the ranks added in their order, and rounded once to f32. The bits therefore do not
+    depend on the machine. The name of the model is dropped, because the result is another model.
+
+    Raises TinyNNValueError if the adapter belongs to a base of another shape, or if a number does not fit f32;
+    TinyNNTypeError for an argument of the wrong type.
+    """
+    instance_of("model", model, TrainedModel)
+    instance_of("adapter", adapter, TrainedAdapter)
+    for field in dataclasses.fields(model.shape):
+        of_model, of_adapter = getattr(model.shape, field.name), getattr(adapter.shape, field.name)
+        if field.name != "ctx" and of_model != of_adapter:
+            raise TinyNNValueError(
+                f"the adapter belongs to a base with {field.name} = {of_adapter!r}, but the model has {of_model!r}"
+            )
+    weights = dict(model.weights)
+    for name in adapter.tensors:
+        stem, end = name.rsplit(".", 1)
+        if end == ADAPTER_A:
+            weights[stem] = _sum(stem, weights[stem], adapter)
+    return dataclasses.replace(model, weights=weights, foreign=dataclasses.replace(model.foreign, name=""))
+
+
+def _sum(name: str, weight: FloatArray, adapter: TrainedAdapter) -> FloatArray:
+    spec: AdapterSpec = adapter.spec
+    a = adapter.tensors[f"{name}.{ADAPTER_A}"].astype(np.float64)
+    b = adapter.tensors[f"{name}.{ADAPTER_B}"].astype(np.float64)
+    want_memory(name, weight.nbytes, f"{weight.size} merged numbers")
+    result = np.empty_like(weight)
+    rows = max(1, _CHUNK // weight.shape[1])
+    for first in range(0, len(weight), rows):
+        part = slice(first, first + rows)
+        # A matrix product of numpy would add up in an order that depends on the machine.
+        total = np.zeros(weight[part].shape)
+        for i in range(spec.rank):
+            total += b[part, i, None] * a[i]
+        with np.errstate(over="ignore"):
+            result[part] = weight[part] + spec.scale * total
+    if not np.isfinite(result).all():
+        raise TinyNNValueError(
+            f"{name} cannot be merged: its sum with the adapter contains numbers that do not fit f32"
+        )
+    return result
