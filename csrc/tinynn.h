@@ -488,6 +488,9 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     float         scale);     /* default 0.0: as for tnn_fused_attention */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
+/* Return gelu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. GELU is the
+ * approximation by tanh: x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
+TNN_API tnn_tensor tnn_fused_geglu(tnn_session * s, tnn_tensor gate_up);
 /* Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the divisor:
  * [1]. The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows. Each compute checks
  * that targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor, at least one

@@ -1,14 +1,9 @@
 /* kernels/swiglu.c - SwiGLU: silu(gate) * up. */
 #include "graph/gradients.h"
 #include "kernels/each_vector.h"
+#include "kernels/gated.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
-#include "ops/operands.h"
-
-static v8f sigmoid(v8f x) {
-    const v8f one = v8_set1(1.0f);
-    return one / (one + v8_exp(-x));
-}
 
 /* Computes y = silu(gate) * up. Operand: [2 d_ff, rows], each row holds its gate, then its up. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
@@ -21,7 +16,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
         const float * gate = tnn__data(dst->src[0]) + row * 2 * d_ff;
         const float * up   = gate + d_ff;
         float       * y    = (float *) dst->data + row * d_ff;
-        EACH_VECTOR(d_ff, { const v8f g = LOAD(gate); STORE(y, g * sigmoid(g) * LOAD(up)); })
+        EACH_VECTOR(d_ff, { const v8f g = LOAD(gate); STORE(y, g * tnn__sigmoid(g) * LOAD(up)); })
     }
 }
 
@@ -43,7 +38,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
         float       * dup   = dgate + d_ff;
         EACH_VECTOR(d_ff, {
             const v8f g = LOAD(gate), u = LOAD(up), dv = LOAD(dy);
-            const v8f s = sigmoid(g);
+            const v8f s = tnn__sigmoid(g);
             STORE(dgate, dv * u * s * v8_fma(g, one - s, one));
             STORE(dup, dv * g * s);
         })
@@ -62,19 +57,5 @@ static const struct tnn_kernel_type SWIGLU = {
 };
 
 tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
-    }
-    struct ggml_tensor * t = tnn__rows_operand(s, "gate_up", gate_up);
-    if (t == NULL) {
-        return 0;
-    }
-    if (t->ne[0] % 2 != 0) {
-        tnn__fail(s, TNN_E_VALUE, "gate_up has shape %s, but it must be [2 d_ff, rows]", tnn__shape(t));
-        return 0;
-    }
-    if (!tnn__reserve_nodes(s, 1)) {
-        return 0;
-    }
-    return tnn__handle(s, tnn__kernel_node(s, &SWIGLU, NULL, t->ne[0] / 2, t->ne[1], &t, 1));
+    return tnn__enter(s, __func__) ? tnn__gated_node(s, &SWIGLU, gate_up) : 0;
 }

@@ -185,6 +185,7 @@ CALLS: dict[str, Call] = {
         [d.wide, d.table, d.cache, d.id, 2, 2, 3, 0.5],
     ),
     "fused_swiglu": lambda d: (nn.tnn_fused_swiglu, [d.m]),
+    "fused_geglu": lambda d: (nn.tnn_fused_geglu, [d.m]),
     "fused_cross_entropy": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, None]),
     "fused_cross_entropy with a divisor": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, d.one]),
     "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),

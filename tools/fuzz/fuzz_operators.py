@@ -79,7 +79,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_scale, a, pick.choice([2.0, -0.5, 0.0])),
         (nn.tnn_matmul, a, factor), (nn.tnn_matmul, factor, a),
         (nn.tnn_rms_norm, a, column, 1e-5), (nn.tnn_layer_norm, a, column, column, 1e-5),
-        (nn.tnn_fused_rms_norm, a, column, 1e-5), (nn.tnn_fused_swiglu, a), (nn.tnn_fused_linear, a, [factor]),
+        (nn.tnn_fused_rms_norm, a, column, 1e-5), (pick.choice([nn.tnn_fused_swiglu, nn.tnn_fused_geglu]), a), (nn.tnn_fused_linear, a, [factor]),
         (nn.tnn_fused_scale, a, 2.0), (nn.tnn_fused_add_product, alike, a, factor, 0),
         (nn.tnn_soft_max_ext, a, alike, 0.5, pick.choice([0.0, 0.0, 1.0])), (nn.tnn_diag_mask_inf, a, pick.choice([0, 1, 2**31 - 1])),
         (nn.tnn_concat, a, alike, pick.randrange(3)), (nn.tnn_concat_n, [a, alike, a], pick.randrange(3)),

@@ -118,6 +118,8 @@ class Round(Arguments):
             return self.tensors[-1]
 
         x = made(nn.tnn_get_rows, table, ids)
+        if pick.random() < 0.3:
+            x = made(nn.tnn_fused_scale, x, 1.5)
         turn = made(nn.tnn_fused_rope_table, positions, None, d_head, 10000.0, 1.0, 1.0)
         for _ in range(pick.choice([0, 1, 1, 2])):
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
@@ -131,7 +133,8 @@ class Round(Arguments):
                 a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq, **options)
             x = made(nn.tnn_fused_linear, a, [out], None, x)
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
-            h = made(nn.tnn_fused_swiglu, made(nn.tnn_fused_linear, h, [gate, up]))
+            gated = pick.choice([nn.tnn_fused_swiglu, nn.tnn_fused_geglu])
+            h = made(gated, made(nn.tnn_fused_linear, h, [gate, up]))
             x = made(nn.tnn_add, x, made(nn.tnn_fused_linear, h, [down]))
         logits = made(nn.tnn_fused_linear, x, [head if pick.random() < 0.5 else table])
         loss = made(nn.tnn_fused_cross_entropy, logits, targets, -1)

@@ -198,6 +198,7 @@ def test_two_losses_are_refused() -> None:
         (lambda s, w, x, t: cached(s, x, w, x), TinyNNTypeError, "n_past has dtype f32"),
         (lambda s, w, x, t: nn.tnn_fused_attention(s, x, x, 2**31 - 1, 1, 5), TinyNNValueError, "qkv has shape"),
         (lambda s, w, x, t: nn.tnn_fused_swiglu(s, nn.tnn_input_2d_f32(s, 2, 3)), TinyNNValueError, "gate_up"),
+        (lambda s, w, x, t: nn.tnn_fused_geglu(s, nn.tnn_input_2d_f32(s, 2, 3)), TinyNNValueError, "gate_up"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, w, t, -1), TinyNNValueError, "targets has shape"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, x, t, 7), TinyNNValueError, "ignore_id = 7"),
         (lambda s, w, x, t: nn.tnn_fused_cross_entropy(s, x, x, -1), TinyNNTypeError, "targets has dtype f32"),

@@ -193,6 +193,15 @@ def tnn_fused_swiglu(s: Session, gate_up: Tensor) -> Tensor:
     return built(s, lib.tnn_fused_swiglu, handle(s, "gate_up", gate_up))
 
 
+def tnn_fused_geglu(s: Session, gate_up: Tensor) -> Tensor:
+    """Return gelu(gate) * up: [d_ff, rows].
+
+    A row of gate_up [2 d_ff, rows] holds its gate, then its up. GELU is the approximation by tanh: x (1 +
+    tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+    """
+    return built(s, lib.tnn_fused_geglu, handle(s, "gate_up", gate_up))
+
+
 def tnn_fused_cross_entropy(
     s: Session, logits: Tensor, targets: Tensor, ignore_id: int, divisor: Tensor | None = None
 ) -> Tensor:
