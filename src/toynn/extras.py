@@ -17,6 +17,8 @@ EXTRA_OF = {
     "matplotlib": "plot",
     "gguf": "interop",
     "tensorboardX": "tensorboard",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -28,6 +28,7 @@ LAYERS = (
     ("interop",),
     ("llm.recipes", "llm.profiling"),
     ("api",),
+    ("serve",),
     ("cli",),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",
     "chat": "Talk with a model.",
+    "serve": "Serve a model with the API of OpenAI.",
     "eval": "Measure loss, perplexity and bits per byte on a text.",
     "lmc": "Show the loss along the line between two models.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
