@@ -71,6 +71,35 @@ def test_an_exported_model_is_imported_unchanged(name: str, tmp_path: Path) -> N
     assert_same_model(import_hf(tmp_path / "hf"), model)
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("f16", np.float16), ("bf16", None)])
+def test_a_folder_in_half_precision_has_the_rounded_weights(dtype: str, bits: Any, tmp_path: Path) -> None:
+    model = make("qkv_bias")
+    folder = export_hf(model, tmp_path / "hf", dtype)
+    assert json.loads((folder / "config.json").read_text())["torch_dtype"] == {"f16": "float16"}.get(dtype, "bfloat16")
+    back = import_hf(folder)
+    for name, values in model.weights.items():
+        if bits is not None:
+            expected = values.astype(bits).astype(np.float32)
+        else:  # round to nearest even: BF16 is the upper half of an f32
+            words = values.view(np.uint32).astype(np.uint64)
+            rounded = ((words + 0x7FFF + (words >> 16 & 1)) >> 16 << 16).astype(np.uint32)
+            expected = rounded.view(np.float32).reshape(values.shape)
+        assert back.weights[name].tobytes() == expected.tobytes(), name
+    assert export_hf(back, tmp_path / "again", dtype).joinpath("model.safetensors").read_bytes() == (
+        (folder / "model.safetensors").read_bytes()
+    )
+
+
+def test_a_number_too_large_for_the_type_of_a_folder_is_refused(tmp_path: Path) -> None:
+    model = make("tied")
+    model.weights["blk.1.ffn_up.weight"][3, 5] = 65520.0
+    with pytest.raises(TinyNNValueError, match=r"mlp\.up_proj\.weight cannot be stored in f16: .*65520"):
+        export_hf(model, tmp_path / "hf", "f16")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TinyNNValueError, match="dtype must be one of 'f32', 'f16', 'bf16', got 'q8_0'"):
+        export_hf(model, tmp_path / "hf", "q8_0")
+
+
 def test_a_model_without_a_tokenizer_is_imported_unchanged(tmp_path: Path) -> None:
     model = make("tied", tokens=None)
     export_hf(model, tmp_path / "hf")

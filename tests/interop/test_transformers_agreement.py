@@ -52,6 +52,17 @@ def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(logits_of_transformers(theirs.eval()), ours, rtol=0, atol=BOUND)
 
 
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_a_folder_in_half_precision_is_computed_by_transformers(dtype: str, tmp_path: Path) -> None:
+    export_hf(make("gqa"), tmp_path / "hf", dtype)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "hf", dtype="auto", attn_implementation="eager"
+    )
+    assert str(theirs.dtype) == {"f16": "torch.float16", "bf16": "torch.bfloat16"}[dtype]
+    ours = logits_of(import_hf(tmp_path / "hf"), IDS)
+    np.testing.assert_allclose(logits_of_transformers(theirs.float().eval()), ours, rtol=0, atol=BOUND)
+
+
 @pytest.mark.parametrize("qkv_bias", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("rope", ROPE_PARAMETERS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+from toynn import LlamaSeqEngine, RecipeOptions
 from toynn.llm.adapters.spec import AdapterSpec
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.shape import ModelShape
@@ -29,6 +31,14 @@ def adapter_of(
         for weight in spec.weights(shape)
     }
     return TrainedAdapter(spec, shape, tensors)
+
+
+def logits_with(base: object, adapter: TrainedAdapter, ids: list[int]) -> npt.NDArray[np.float32]:
+    """Return the logits of every position, float32 (n, vocab), of a base with an adapter beside it."""
+    with LlamaSeqEngine() as engine:
+        options = RecipeOptions(len(ids), n_threads=1, layout="fused")
+        engine.realize_with_adapter(base, adapter.spec, options, adapter.tensors)
+        return engine.forward(ids)
 
 
 def assert_same_adapter(a: TrainedAdapter, b: TrainedAdapter) -> None:

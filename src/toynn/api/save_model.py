@@ -62,14 +62,14 @@ def write_model(
 ) -> SavedModel:
     """Write the model in the format `kind`, one of FORMATS.
 
-    dtype: type of the weights in a GGUF file; None for "f32". name: name of the model in a GGUF file.
+    dtype: type of the weights; None for "f32". name: name of the model in a GGUF file.
 
-    Raises TinyNNValueError if the path exists and overwrite is false, or if dtype is not "f32" and kind is not "gguf".
+    Raises TinyNNValueError if the path exists and overwrite is false, or if the format `kind` does not have the dtype.
     Also raises the errors of `write_checkpoint`, `export_gguf` and `export_hf`.
     """
-    dtype = None if dtype is None else text("dtype", dtype)
-    if kind != "gguf" and dtype not in (None, "f32"):
-        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only, but {_f32_only(kind)}; leave out dtype")
+    dtype = "f32" if dtype is None else text("dtype", dtype)
+    if kind != "gguf" and dtype not in dtypes_of(kind):
+        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only, but {described_dtypes(kind)}")
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
     if kind == "run":
@@ -78,17 +78,24 @@ def write_model(
     from toynn.interop import export_gguf, export_hf, export_toy  # these modules need the extra toynn[interop]
 
     if kind == "gguf":
-        written = export_gguf(model, path, dtype or "f32", name=name, overwrite=overwrite)
-        return SavedModel(path, kind, dtype or "f32", written.bytes, written.notes)
+        written = export_gguf(model, path, dtype, name=name, overwrite=overwrite)
+        return SavedModel(path, kind, dtype, written.bytes, written.notes)
     if kind == "toy":
         written = export_toy(model, path, run_id=name or "", step=step, overwrite=overwrite)
         return SavedModel(path, kind, "f32", written.bytes, written.notes)
-    folder = export_hf(model, path, overwrite=overwrite)
-    return SavedModel(path, kind, "f32", _size_of(folder), ())
+    folder = export_hf(model, path, dtype, overwrite=overwrite)
+    return SavedModel(path, kind, dtype, _size_of(folder), ())
 
 
-def _f32_only(kind: str) -> str:
-    return f"{'a file for toy' if kind == 'toy' else 'a folder'} is written in f32"
+def dtypes_of(kind: str) -> tuple[str, ...]:
+    """Return the types that the weights can have in a format other than "gguf"."""
+    return ("f32", "f16", "bf16") if kind == "hf" else ("f32",)
+
+
+def described_dtypes(kind: str) -> str:
+    """Return a clause for messages: the types that the weights can have in a format other than "gguf"."""
+    written = {"toy": "a file for toy", "hf": "a Hugging Face folder", "run": "a run"}[kind]
+    return f"{written} is written in {' or '.join(dtypes_of(kind))}"
 
 
 def model_name(model: TrainedModel, source: Path) -> str:

@@ -341,7 +341,7 @@ class TextModel(ChatModel):
                 llama.cpp; "hf" for transformers; "toy" for a GGUF file of the reference, the Ruby project toy. Default:
                 "gguf" if the path ends in .gguf, otherwise "run".
             dtype: type of the weights in a GGUF file: "f32", "f16", "bf16", "q8_0", "q4_K" or another name in
-                `toynn.interop.GGUF_DTYPES`. Default: "f32".
+                `toynn.interop.GGUF_DTYPES`. A Hugging Face folder can have the first three. Default: "f32".
             overwrite: if the path exists, replace the GGUF file or Hugging Face folder, or add a checkpoint to the run.
 
         Warns (UserWarning) if the written model differs from the request, for example in the type of a tensor.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from toynn.api.save_model import exists, format_of, model_name, write_model
+from toynn.api.save_model import described_dtypes, dtypes_of, exists, format_of, model_name, write_model
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES
@@ -21,8 +21,9 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
               help="Reader of the GGUF file: llama.cpp, or the Ruby project toy. [default: llama.cpp]")  # fmt: skip
-@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES), case_sensitive=False), default=None,
-              help="Type of the matrices in a GGUF file. [default: f32]")  # fmt: skip
+@click.option("--dtype", type=click.Choice(list(GGUF_DTYPES), case_sensitive=False), default=None, metavar="TYPE",
+              help=f"Type of the matrices in a GGUF file: {', '.join(GGUF_DTYPES)}. A Hugging Face folder can have "
+                   "f32, f16 or bf16. [default: f32]")  # fmt: skip
 @click.option("--name", default=None,
               help="Model name in a GGUF file, or with --for toy the name of the run. "
                    "[default: the name of the imported model, or of RUN]")  # fmt: skip
@@ -43,7 +44,7 @@ def command(
     """Write the model of RUN (a run or a checkpoint) for other programs.
 
     OUT is a GGUF file for llama.cpp or for toy, or a folder for Hugging Face's
-    transformers (weights in f32).
+    transformers.
     """
     form = format_of(out, form, "hf" if program is None else "gguf")
     if form == "hf" and program is not None:
@@ -52,11 +53,8 @@ def command(
         )
     if program == "toy":
         form = "toy"
-    if form != "gguf" and dtype not in (None, "f32"):
-        written_as = "a file for toy" if form == "toy" else "a Hugging Face folder"
-        raise TinyNNValueError(
-            f"--dtype {dtype} is for GGUF files of llama.cpp; {written_as} is written in f32, so leave out --dtype"
-        )
+    if form != "gguf" and dtype is not None and dtype not in dtypes_of(form):
+        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files of llama.cpp; {described_dtypes(form)}")
     if not force and exists(out):
         raise TinyNNValueError(f"{out} already exists; name another path, or use --force to replace it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")

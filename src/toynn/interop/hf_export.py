@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toynn.arguments import boolean
+from toynn.arguments import boolean, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_settings import GENERATION_CONFIG, TOKENIZER_CONFIG, generation_config, tokenizer_config
@@ -17,41 +17,49 @@ from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import foreign_weights_of, weights_of
 from toynn.storage.durable_files import replacing_folder
 from toynn.storage.regular_files import path_of
-from toynn.storage.tensor_files import write_tensors
+from toynn.storage.tensor_files import write_half_tensors, write_tensors
 from toynn.text.tokenizer_json import ids_needed, parsed_tokenizer
 
 FILES = ("config.json", GENERATION_CONFIG, "model.safetensors", "tokenizer.json", TOKENIZER_CONFIG)
+_TORCH_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+HF_DTYPES = tuple(_TORCH_NAMES)
 
 
-def export_hf(model: TrainedModel, folder: Path, *, overwrite: bool = False) -> Path:
+def export_hf(model: TrainedModel, folder: Path, dtype: str = "f32", *, overwrite: bool = False) -> Path:
     """Write a model as a folder for `transformers.AutoModelForCausalLM.from_pretrained`, and return its path.
 
-    Weights are f32, and tokenizer.json is copied unchanged. A projection lens is folded into the embedding. The folder
-    is written under another name and renamed when it is complete, so an old folder stays unchanged until then.
+    All weights are stored in `dtype`, and tokenizer.json is copied unchanged. A projection lens is folded into the
+    embedding. The folder is written under another name and renamed when it is complete, so an old folder stays
+    unchanged until then.
 
     Args:
+        dtype: "f32", "f16" or "bf16".
         overwrite: replace an existing folder. A folder that contains any other file is never changed.
 
     Raises:
         TinyNNValueError: the folder exists and `overwrite` is False; transformers does not support the RoPE scaling or
-            the width; or the tokenizer has more tokens than the model.
+            the width; the tokenizer has more tokens than the model; or a value is too large for the dtype.
         OSError: the folder cannot be written.
     """
     if not isinstance(model, TrainedModel):
         raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
+    one_of("dtype", dtype, HF_DTYPES)
     folder = path_of("folder", folder).resolve()
     may_be_written(folder, FILES, boolean("overwrite", overwrite))
     plain = folded(model)
     tokenizer = None if plain.tokenizer is None else parsed_tokenizer(plain.tokenizer)
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.shape.vocab:
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
-    config = config_of(plain)
+    config = {**config_of(plain), "torch_dtype": _TORCH_NAMES[dtype]}
     weights = {weight.hf_name: plain.weights[weight.name] for weight in weights_of(plain.shape)}
     if plain.shape.qkv_bias:  # with attention_bias, transformers expects these biases too
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
     with replacing_folder(folder, check=lambda: may_be_written(folder, FILES, overwrite)) as temporary:
-        write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
+        if dtype == "f32":
+            write_tensors(temporary / "model.safetensors", weights, metadata={"format": "pt"})
+        else:
+            write_half_tensors(temporary / "model.safetensors", weights, {"format": "pt"}, dtype)
         write_json(temporary / "config.json", config)
         write_json(temporary / GENERATION_CONFIG, generation_config(plain))
         if plain.tokenizer is not None and tokenizer is not None:
