@@ -91,7 +91,7 @@ static bool want_result(tnn_session * s, int64_t n_patches, int64_t out_channels
     if (out_channels <= INT32_MAX / (int64_t) sizeof(float) / n_patches) {
         return true;
     }
-    tnn__fail(s, TNN_E_VALUE, "the result would be larger than 2 GiB, ggml's limit for convolutions");
+    tnn__fail(s, TNN_E_VALUE, "the result would be larger than 2 GiB, ggml's limit for convolutions; use a smaller x");
     return false;
 }
 

@@ -100,7 +100,7 @@ bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tenso
 }
 
 void tnn__fail_elements(tnn_session * s, const char * what) {
-    tnn__fail(s, TNN_E_VALUE, "%s would have more than 2^31 - 1 elements, ggml's limit", what);
+    tnn__fail(s, TNN_E_VALUE, "%s would have more than 2^31 - 1 elements, ggml's limit; use smaller operands", what);
 }
 
 struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_tensor h) {

@@ -157,7 +157,7 @@ def with_damaged_charsmap() -> bytes:
     ("content", "mentions"),
     [
         (lambda: b"", "it contains no pieces"),
-        (lambda: b"\xff" * 20, "an integer has no end"),
+        (lambda: b"\xff" * 20, "the integer at byte 0 of a message has no end"),
         (lambda: b"\x0a\xff\x01abc", "the field 1 needs 255 bytes, but 3 are left"),
         (lambda: b"\x0b", "the field 1 has the unknown wire type 3"),
         (lambda: b"\x08\x01", "a piece is an integer"),

@@ -124,12 +124,12 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value & (2**64 - 1), at + i + 1
-    raise FileFormatError("it is damaged: an integer has no end")
+    raise FileFormatError(f"it is damaged: the integer at byte {at} of a message has no end")
 
 
 def _message(value: Value, what: str) -> memoryview:
     if isinstance(value, int):
-        raise FileFormatError(f"it is damaged: {what} is an integer")
+        raise FileFormatError(f"it is damaged: {what} is an integer instead of bytes")
     return value
 
 
@@ -153,7 +153,7 @@ def _number(value: Value) -> float:
     if isinstance(value, int):
         if value == 0:
             return 0.0
-        raise FileFormatError("it is damaged: a score is an integer")
+        raise FileFormatError(f"it is damaged: a score is the integer {value} instead of a float")
     if len(value) != 4:
         raise FileFormatError(f"it is damaged: a score has {len(value)} bytes instead of 4")
     number: float = struct.unpack("<f", value)[0]

@@ -94,11 +94,7 @@ class TrainingSteps:
         return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
 
     def _divisor(self, step: int, targets: list[IntArray]) -> float:
-        """Return the mean number of targets per batch, by which the sum of the losses of each batch is divided.
-
-        Then the mean over the batches, of the loss and of the gradients, is the mean over the targets of the whole
-        step. If all batches have the same number of targets, each batch is divided by its own number.
-        """
+        """Return the mean number of targets per batch. The sum of the losses of each batch is divided by this number."""
         counted = sum(int(np.count_nonzero(one != IGNORED)) for one in targets)
         if counted == 0:
             raise TinyNNValueError(

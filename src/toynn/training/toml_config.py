@@ -215,7 +215,9 @@ def _parsed(content: str) -> dict[str, Any]:
 
 
 def _leave_out_the_other_length(table: dict[str, Any], overrides: Iterable[object]) -> None:
-    """Remove train.steps from the table if the overrides set only train.epochs, and the reverse."""
+    """Remove train.steps from the table if the overrides set only train.epochs, and train.epochs if they set only
+    steps.
+    """
     set_keys = {key_set(override) for override in overrides if isinstance(override, str)}
     lengths = {name for name in _LENGTHS if f"train.{name}" in set_keys}
     if len(lengths) == 1 and isinstance(train := table.get("train"), dict):

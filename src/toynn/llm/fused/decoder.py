@@ -126,8 +126,8 @@ class LlamaDecoder(Initialised):
 
     @property
     def turns(self) -> int:
-        """The number of calls of `feed`, `rewind` and `score`. If it has changed, the decoder has read or forgotten
-        tokens.
+        """The number of calls of `feed`, `rewind` and `score`. If this number has changed, the decoder has read or
+        forgotten tokens.
         """
         return self._turns
 
