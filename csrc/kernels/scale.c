@@ -12,7 +12,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     const int64_t count = (end - begin) * dst->ne[0];
-    const float * x = tnn__data(dst->src[0]) + begin * dst->ne[0]; /* may be the same memory as y */
+    const float * x = tnn__data(dst->src[0]) + begin * dst->ne[0]; /* x may be the same memory as y */
     float       * y = (float *) dst->data + begin * dst->ne[0];
     EACH_VECTOR(count, { STORE(y, factor * LOAD(x)); })
 }

@@ -287,7 +287,7 @@ def test_an_exported_peft_folder_is_imported_unchanged(name: str, tmp_path: Path
 
 @pytest.fixture
 def peft(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the library PEFT, kept from the network."""
+    """Return the library PEFT, and keep it from using the network."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(os.environ, "HF_HUB_DISABLE_PROGRESS_BARS", "1")
     pytest.importorskip("torch")

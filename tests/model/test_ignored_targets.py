@@ -21,7 +21,7 @@ WHOLE = Variant(ONE.cfg, ONE.t_seq, t_batch=len(COUNTS))
 
 
 def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
-    """Return the targets of WHOLE, of which the last ones of each sequence count."""
+    """Return the targets of WHOLE. Only the last targets of each sequence count."""
     rows = targets(WHOLE).reshape(len(counts), -1)
     for row, count in zip(rows, counts, strict=True):
         row[: row.size - count] = IGNORED
@@ -29,7 +29,7 @@ def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
 
 
 class Batches:
-    """Returns batch i of WHOLE in place of a WindowBatcher."""
+    """Takes the place of a WindowBatcher, and returns batch i of WHOLE."""
 
     def __init__(self, wanted: npt.NDArray[np.int32]) -> None:
         self._ids, self._targets = WHOLE.ids().reshape(wanted.shape), wanted
@@ -77,7 +77,7 @@ def test_a_step_without_any_target_that_counts_is_refused() -> None:
 
 
 def test_equal_numbers_of_targets_give_the_bits_of_separate_means() -> None:
-    """The divisor of each batch is then its own number of targets."""
+    """If all batches have the same number of targets, the divisor of each batch is this number."""
     wanted = masked((3, 3, 3))
     runs = []
     for divisor in (None, 3.0):

@@ -1,4 +1,4 @@
-"""Stored numbers of ggml's types: random finite ones, their values by the gguf package, and a model of them."""
+"""Stored numbers of ggml's types: random finite numbers, their values by the gguf package, and a model made of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def random_blocks(kind: GGMLQuantizationType, rows: int, seed: int, cols: int = 
 
 
 def quantized_base(kind: GGMLQuantizationType, *, rotated: bool = False) -> GgufBytes:
-    """Return a llama with one layer, whose matrices have a type.
+    """Return a llama model with one layer, whose matrices are stored in this type.
 
     rotated: the matrices of q and k have this type too; otherwise they are F32.
     """

@@ -1,4 +1,4 @@
-"""AdapterSpec and TrainedAdapter: what they accept, and how they name what is wrong."""
+"""AdapterSpec and TrainedAdapter: the accepted values, and the errors for wrong values."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _ROOM = 4  # with drop_oldest, the reply has room for at least 1/4 of the contex
 
 
 class ChatModel(Initialised):
-    """The methods `chat` and `chat_stream` of `TextModel`, which sets the attributes."""
+    """The methods `chat` and `chat_stream` of `TextModel`. `TextModel` sets the attributes."""
 
     decoder: LlamaDecoder
     tokenizer: Tokenizer
@@ -99,8 +99,8 @@ class ChatModel(Initialised):
     ) -> ChatReply:
         """Return the reply of the model to a conversation. The same arguments give the same reply.
 
-        The result is a str with the attributes of `ReplyStream`, for example `finish_reason`. The tokens that the
-        conversation has in common with the conversation before are not read again; this does not change the reply.
+        The result is a str with the attributes of `ReplyStream`, for example `finish_reason`. If the previous
+        conversation began with the same tokens, these tokens are not read again. This does not change the reply.
 
         Args:
             messages: the conversation: dicts with the keys "role" ("system", "user" or "assistant") and "content".
@@ -204,7 +204,7 @@ def reply_to(
 
 
 def continuation(model: ChatModel, prompt: str | Sequence[int], options: ReplyOptions) -> ReplyStream:
-    """Return the text that continues a prompt, with the tokens of `TextModel.stream`.
+    """Return the text that continues a prompt. Its tokens are those that `TextModel.stream` would choose.
 
     prompt: a text, or the token ids that the model reads. Raises the errors of `TextModel.stream` for the prompt.
     """

@@ -52,9 +52,9 @@ class TextModel(ChatModel):
         end_ids: all tokens that end generation, end_id first.
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
-    `chat` keeps what two conversations have in common. If one of them is called while a `stream` or a `chat_stream` is
-    not finished, the next piece of this stream raises SessionError. `close`
-    frees the memory; every later call raises SessionError. A `with` block closes the model at its end.
+    `chat` keeps the tokens with which the previous conversation also began. If one of them is called while a `stream`
+    or a `chat_stream` is not finished, the next piece of this stream raises SessionError. `close` frees the memory;
+    every later call raises SessionError. A `with` block closes the model at its end.
 
     Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary,
     or if n_ctx or n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.

@@ -23,16 +23,16 @@ from toynn.errors import TinyNNValueError
               help="Largest number of tokens of a reply. [default: until the context is full]")  # fmt: skip
 @click.option("--greedy", is_flag=True, help="Always take the most likely token; sampling options have no effect.")
 @click.option("--temperature", type=click.FloatRange(0), default=None,
-              help="Sampling temperature; 0 is greedy. [default: of the model]")  # fmt: skip
+              help="Sampling temperature; 0 is greedy. [default: from the model]")  # fmt: skip
 @click.option("--top-k", type=click.IntRange(0), default=None, metavar="K",
-              help="Sample from the K most likely tokens; 0 keeps all. [default: of the model]")  # fmt: skip
+              help="Sample from the K most likely tokens; 0 keeps all. [default: from the model]")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=None, metavar="P",
-              help="Keep the most likely tokens up to a total probability of P. [default: of the model]")  # fmt: skip
+              help="Keep the most likely tokens up to a total probability of P. [default: from the model]")  # fmt: skip
 @click.option("--min-p", type=click.FloatRange(0, 1), default=None, metavar="P",
-              help="Drop tokens less likely than P times the most likely one. [default: of the model]")  # fmt: skip
+              help="Drop tokens less likely than P times the most likely one. [default: from the model]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
-              help="Context length in tokens. [default: of the model]")  # fmt: skip
+              help="Context length in tokens. [default: that of the model]")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip

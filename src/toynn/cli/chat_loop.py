@@ -130,8 +130,8 @@ class ChatLoop:
         else:
             names = ", ".join(command.partition(" ")[0] for command in _COMMANDS)
             raise TinyNNValueError(
-                f"there is no command {name!r:.40}; the commands are {names}, and a message to the model can begin "
-                "with a space"
+                f"there is no command {name!r:.40}; the commands are {names}; put a space before a message that begins "
+                "with /"
             )
         return True
 

@@ -25,7 +25,7 @@ class GgufType:
 
     file_type: the value of `general.file_type`. short: the type of matrices whose rows are not whole blocks.
     output: the type of the output matrix, and of an embedding that is also the output matrix; None: `kind`.
-    embedding: the type of another embedding; None: `kind`.
+    embedding: the type of an embedding that is not the output matrix; None: `kind`.
     """
 
     kind: GGMLQuantizationType

@@ -36,7 +36,7 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "
 
 
 def checked_targets(targets: npt.ArrayLike, n: int, vocab: int, needs_token: bool = True) -> IntArray:
-    """Return targets as int32 (n,). Each is a token id, or IGNORE_ID for IGNORE_ID and IGNORED.
+    """Return targets as int32 (n,). Each must be a token id, IGNORE_ID or IGNORED; IGNORED becomes IGNORE_ID.
 
     needs_token: at least one target must be a token id. Raises TinyNNValueError or TinyNNTypeError.
     """

@@ -138,7 +138,7 @@ class ChatTemplate(Initialised):
 
         These spans are the generation blocks of the template. Without generation blocks, the span of an assistant
         message begins where the generation prompt after the messages before it ends, and ends with the message. Both
-        positions are the lengths of shorter conversations, which the text must begin with.
+        positions are the lengths of the texts of shorter conversations. The text must begin with these texts.
 
         Raises the errors of `render`; also TinyNNValueError if the text does not begin with a shorter conversation,
         because the template renders a message differently when other messages follow.

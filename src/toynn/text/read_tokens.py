@@ -20,10 +20,10 @@ class ReadTokens:
     def __init__(self, decoder: LlamaDecoder) -> None:
         self.decoder = decoder
         self._ids: list[int] = []
-        self._turns = -1  # the number of turns of the decoder at the last call of `note`
+        self._turns = -1  # the value of `decoder.turns` at the last call of `note`
 
     def reuse(self, ids: Sequence[int]) -> int:
-        """Make the decoder forget all tokens but those that the new text `ids` begins with. Return their number.
+        """Make the decoder forget all tokens except those with which the new text `ids` begins. Return their number.
 
         At least one token of the new text remains unread, because the decoder returns logits only for new tokens.
         """

@@ -137,7 +137,7 @@ class Renderer:
         self.has_blocks = has_generation_blocks(env, source)
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the text of a request, and the spans that the model generates: pairs of its first and last position.
+        """Return the text of a request, and the spans that the model generates, as pairs of first and last position.
 
         request: "variables" of the template; "spans": "none", "generated" or "completion"; with "completion",
             "prompt": the number of messages that belong to the prompt.
@@ -178,7 +178,10 @@ class Renderer:
         return text, [(start, start + len(inside)) for start, inside in track.spans]
 
     def _prompt(self, text: str, variables: Mapping[str, Any], n: int) -> int:
-        """Return the length of the first n messages with the generation prompt, which the text must begin with."""
+        """Return the length of the text of the first n messages with the generation prompt.
+
+        The text must begin with it.
+        """
         first = {**variables, "messages": variables["messages"][:n], "add_generation_prompt": True}
         prompt, _ = self._rendered(first)
         if not text.startswith(prompt):
@@ -188,7 +191,7 @@ class Renderer:
     def _by_prefixes(self, text: str, variables: Mapping[str, Any]) -> list[tuple[int, int]]:
         """Return the span of each assistant message, from the end of its generation prompt to the end of the message.
 
-        Both ends are the lengths of shorter conversations, which the text must begin with.
+        Both ends are the lengths of the texts of shorter conversations. The text must begin with these texts.
         """
         messages, spans = variables["messages"], []
         for i, message in enumerate(messages):

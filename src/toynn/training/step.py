@@ -94,7 +94,7 @@ class TrainingSteps:
         return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
 
     def _divisor(self, step: int, targets: list[IntArray]) -> float:
-        """Return the mean number of targets per batch. The sum of the losses of each batch is divided by this number."""
+        """Return the mean number of targets per batch, the divisor of the sum of the losses of each batch."""
         counted = sum(int(np.count_nonzero(one != IGNORED)) for one in targets)
         if counted == 0:
             raise TinyNNValueError(
