@@ -36,7 +36,7 @@ from toynn.storage.checkpoint import Checkpoint
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "The cat sat on the mat."}]
-SECONDS = 60  # the longest time that a test waits for something that happens at once
+SECONDS = 60  # time limit in seconds for events that normally happen at once
 
 
 @pytest.fixture(scope="module")

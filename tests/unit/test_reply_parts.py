@@ -1,4 +1,6 @@
-"""The parts of a reply: stop strings in pieces of text, safe text for a terminal, and the tokens that are read once."""
+"""The parts of a reply: stop strings in pieces of text, safe text for a terminal, and tokens that are not read
+again.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ReplyReason: TypeAlias = Literal["end_of_text", "max_tokens", "context_full", "stop_string", "stopped"]
-_PART = 512  # number of prompt tokens that are read between two checks whether the reply was stopped
+_PART = 512  # number of prompt tokens that are read before the next check for a call of `stop`
 
 
 class ReplyStream(Iterator[str]):

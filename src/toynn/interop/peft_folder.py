@@ -26,7 +26,7 @@ _WHOLE = ".base_layer.weight"  # end of the name of a weight of the base that PE
 # Keys that change what is computed, each with the only value that toynn supports, which is also PEFT's default.
 _ONLY: dict[str, Any] = {"peft_type": "LORA", "fan_in_fan_out": False, "bias": "none"}
 _READ = ("r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights", *_ONLY)
-# Initial values of the matrices that leave the base as it is; others, such as "pissa", change its weights.
+# Initializations of the matrices that leave the base unchanged. Others, such as "pissa", change its weights.
 _INITIAL = (True, False, "gaussian", "orthogonal")
 # Keys that change neither what the adapter computes nor its matrices. Dropout has an effect only in PEFT's training.
 _IGNORED = (

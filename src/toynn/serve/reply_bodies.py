@@ -63,7 +63,7 @@ def server_event(content: object) -> bytes:
 
 
 def reason_of(stream: ReplyStream) -> str | None:
-    """Return why a reply ended, in OpenAI's words."""
+    """Return why a reply ended, by the names of OpenAI's API."""
     return None if stream.finish_reason is None else _REASONS.get(stream.finish_reason)
 
 

@@ -62,7 +62,7 @@ def keys_of(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def dataclass_in(hint: Any) -> type[Any] | None:
-    """Return the type of a field if it is a dataclass, or a dataclass or None. Otherwise return None."""
+    """Return the dataclass X if the type of a field is X or `X | None`. Return None for other types."""
     kinds = (option for option in _options(hint) if isinstance(option, type))
     return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
 

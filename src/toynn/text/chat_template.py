@@ -137,8 +137,8 @@ class ChatTemplate(Initialised):
         """Return the text of a conversation, and the spans of characters that the model generates.
 
         These spans are the generation blocks of the template. Without generation blocks, the span of an assistant
-        message begins where the generation prompt after the messages before it ends, and ends with the message. Both
-        positions are the lengths of the texts of shorter conversations. The text must begin with these texts.
+        message begins after its generation prompt, and ends with the message. Both positions are the lengths of the
+        texts of shorter conversations. The text must begin with these texts.
 
         Raises the errors of `render`; also TinyNNValueError if the text does not begin with a shorter conversation,
         because the template renders a message differently when other messages follow.
@@ -244,8 +244,8 @@ class ChatTemplate(Initialised):
         return [answers] if len(packed) == 1 else [self._answers([one])[0] for one in packed]
 
     def _running(self) -> _Child:
-        """Return the child process. Start one if there is none, or if this process is a fork of the one that started
-        it.
+        """Return the child process. Start one if there is none, or if a parent of this process started it before a
+        fork.
         """
         if self._closed:
             raise SessionError(f"{self.name} was closed; make a new ChatTemplate")
@@ -289,7 +289,8 @@ class _Child:
             ended = _reason(self._process.wait())
         except OSError as error:  # the answer is too long
             ended = {"kind": "ended", "message": str(error)}
-        except BaseException:  # for example Ctrl-C: the answer to this message must not be taken for a later one
+        # For example Ctrl-C: the child must end, because its answer would be read as the answer to the next message.
+        except BaseException:
             self.end()
             raise
         self.end()

@@ -94,7 +94,7 @@ class IncrementalDecoder:
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return, for each token, the text that it adds to the tokens before it. Joined, these are the whole text.
+    """Return, for each token, the text that it adds to the tokens before it. All these texts joined are the whole text.
 
     If several tokens are the bytes of one character, the last of them adds the character. Raises TinyNNValueError if
     the tokenizer fails.
