@@ -1,4 +1,4 @@
-"""Models of each architecture compared with transformers' own classes: logits, gradients, and what is refused."""
+"""Models of each architecture compared with transformers' own classes: logits, gradients, and refused models."""
 
 from __future__ import annotations
 

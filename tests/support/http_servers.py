@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error in the body. Raise AssertionError if the body has not the shape of OpenAI's errors."""
+        """The error in the body. Raise AssertionError if the body does not have the form of OpenAI's errors."""
         content = self.json
         assert content.keys() == {"error"}
         assert content["error"].keys() == {"message", "type", "param", "code"}

@@ -94,7 +94,7 @@ any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=2
 def test_any_text_in_any_pieces_decodes_to_itself(
     texts: list[str], size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The texts have all kinds of line ends, odd characters and empty documents, and are read in very small pieces."""
+    """The texts have all kinds of line ends, rare characters and empty documents, and are read in very small pieces."""
     tmp_path = tmp_path_factory.mktemp("any")
     texts = [text for text in texts if text.strip() != END_OF_TEXT and END_OF_TEXT not in text]
     path = tmp_path / "text.txt"

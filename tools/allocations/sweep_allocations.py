@@ -73,7 +73,7 @@ class Faults:
         return self._lib.faults_disarm(), self._lib.faults_seen()
 
     def live(self) -> tuple[int, int, int]:
-        """Return the number of blocks of the target, their bytes, and its threads."""
+        """Return the numbers of memory blocks, of their bytes, and of threads that the target has."""
         gc.collect()
         return self._lib.faults_live(), self._lib.faults_live_bytes(), self._lib.faults_threads()
 
@@ -223,7 +223,7 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
 
 
 def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
-    """Sweep operations. first: the first n of the first operation; 0 derives it from the name, as for the others."""
+    """Sweep operations. first: the first n of the first operation. 0: derive n from the name of the operation."""
     faulthandler.enable()
     for name in names:
         print(f"operation {name}", flush=True)
@@ -286,7 +286,7 @@ def run(
 ) -> dict[str, Swept]:
     """Sweep operations in a child process. If an n ends this process, continue after this n in a new process.
 
-    first: the first n of the first operation; 0 derives it from the name, as for the other operations.
+    first: the first n of the first operation. 0: derive n from the name of the operation.
     """
     swept = {name: Swept() for name in names}
     while names:

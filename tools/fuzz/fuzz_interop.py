@@ -309,7 +309,7 @@ def result_of(read: Callable[[], TrainedModel | TrainedAdapter | DataFolder | No
 
 
 def read_gguf(content: bytes, folder: Path) -> str:
-    """Write a GGUF file to the folder, import it and use it as a base. Return "read" or "refused", of the import."""
+    """Write a GGUF file to the folder, import it and use it as a base. Return "read" or "refused" for the import."""
     path = folder / "m.gguf"
     path.write_bytes(content)
     result_of(lambda: use_as_base(path))

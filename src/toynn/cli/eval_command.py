@@ -34,7 +34,7 @@ from toynn.storage.text_files import read_text
               help="Line that separates documents. [default: the separator of MODEL's training data]")  # fmt: skip
 @click.option("--ids", is_flag=True,
               help="TEXT is a file of packed token ids, or a data folder with a validation split.")  # fmt: skip
-@click.option("--ce", is_flag=True, help="Like --ids, but compute the loss as `toy eval ce` does.")
+@click.option("--ce", is_flag=True, help="Like --ids, but with the loss of the Ruby project's `toy eval ce`.")
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
               help=f"Largest number of token ids to read. [default: all; {TOKENS} with --ce]")  # fmt: skip
 @click.option("--offset", type=click.IntRange(0), default=None, metavar="N",

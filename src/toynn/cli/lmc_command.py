@@ -19,7 +19,7 @@ from toynn.storage.json_files import number_or_null
 @click.argument("b", type=GivenPath(exists=True, path_type=Path))
 @click.argument("ids", type=GivenPath(exists=True, path_type=Path))
 @click.option("--alphas", default=",".join(map(str, ALPHAS)), show_default=True, metavar="LIST",
-              help="Points on the line: 0 is A, 1 is B.")  # fmt: skip
+              help="Points on the line between the models: 0 is A, 1 is B.")  # fmt: skip
 @click.option("--window", type=click.IntRange(1), default=None,
               help=f"Tokens of a window; the model sees one window at a time. [default: {WINDOW}]")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",

@@ -31,7 +31,7 @@ from toynn.text.documents import END_OF_TEXT
     help="Line that separates documents in a file. [default: <|endoftext|>, and the text of --eos]",
 )
 @click.option("--ids", is_flag=True,
-              help="TEXTS are files of packed token ids: int32, flat or with the header TOYC.")  # fmt: skip
+              help="TEXTS are files of packed token ids: int32, with or without the header TOYC.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Random seed for choosing the documents for validation.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -26,7 +26,7 @@ _DEFAULTS = Limits()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port to listen on; 0 chooses a free one.")  # fmt: skip
 @click.option("--api-key", default=None, metavar="KEY",
-              help=f"Key that every request must have. [default: the variable {KEY}]")  # fmt: skip
+              help=f"Key that every request must have. [default: the environment variable {KEY}]")  # fmt: skip
 @click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN",
               help="Let the web pages of ORIGIN use the server, for example http://localhost:3000.")  # fmt: skip
 @click.option("--name", default=None, help="Name of the model in the API. [default: the name of the file or folder]")
@@ -35,11 +35,11 @@ _DEFAULTS = Limits()
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
               help="Context length in tokens. [default: that of the model]")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(1), default=_DEFAULTS.body, show_default=True, metavar="BYTES",
-              help="Largest size of a request.")  # fmt: skip
+              help="Largest size of a request in bytes.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=_DEFAULTS.queue, show_default=True, metavar="N",
               help="Largest number of requests that wait; further requests are refused.")  # fmt: skip
 @click.option("--time-limit", type=click.FloatRange(0, min_open=True), default=_DEFAULTS.seconds, show_default=True,
-              metavar="SECONDS", help="Longest time of a request, with its time in the queue.")  # fmt: skip
+              metavar="SECONDS", help="Time limit of a request in seconds, including its time in the queue.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip

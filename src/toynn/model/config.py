@@ -42,7 +42,7 @@ class RopeScaling(Initialised):
     )
     high_freq: float = documented(4.0, "wavelengths below orig_max_pos / high_freq stay unchanged (llama3, llama3_hf)")
     ext_factor: float = documented(
-        0.0, "share of the unscaled angles that yarn mixes in, at most 1; yarn replaces the default of 0 by 1"
+        0.0, "yarn: weight of the unscaled angles, at most 1 (0 means 1); other kinds: must be 0"
     )
     attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
     beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens keep their frequency (yarn)")

@@ -1,4 +1,4 @@
-"""Errors of the server in the shape that OpenAI's API has, which its clients understand."""
+"""Errors of the server in the JSON form of OpenAI's API, which its clients understand."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def gelu(x: F64) -> tuple[F64, F64]:
 
 
 def case(rows: int, d_ff: int) -> tuple[F32, F32]:
-    """Return gate_up and w, computed without the C library, whose functions may give other bits elsewhere."""
+    """Return gate_up and w, computed without the C library, whose functions may give other bits on other machines."""
     rng = np.random.default_rng(rows)
     return rng.uniform(-5, 5, (rows, 2 * d_ff)).astype(np.float32), rng.uniform(-2, 2, (5, d_ff)).astype(np.float32)
 

@@ -99,7 +99,7 @@ def test_graphs_that_share_nodes_give_the_bits_of_graphs_of_their_own(s: Session
 
 @pytest.mark.parametrize("viewed", [False, True])
 def test_an_output_of_the_second_graph_is_not_an_output_of_the_first(s: Session, viewed: bool) -> None:
-    """The first graph was realized before, so it reuses the memory of the node for later nodes."""
+    """The first graph was realized without this output, so it reuses the memory of the node for later nodes."""
     nn.tnn_finalize_weights(s)
     x = nn.tnn_input_1d_f32(s, 4)
     node = nn.tnn_scale(s, x, 2.0)
