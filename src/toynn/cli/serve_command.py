@@ -39,7 +39,8 @@ _DEFAULTS = Limits()
 @click.option("--queue", type=click.IntRange(0), default=_DEFAULTS.queue, show_default=True, metavar="N",
               help="Largest number of requests that wait; further requests are refused.")  # fmt: skip
 @click.option("--time-limit", type=click.FloatRange(0, min_open=True), default=_DEFAULTS.seconds, show_default=True,
-              metavar="SECONDS", help="Time limit of a request in seconds, including its time in the queue.")  # fmt: skip
+              metavar="SECONDS",
+              help="Time limit of a request in seconds, including its time in the queue.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
