@@ -165,7 +165,8 @@ int tnn_realize_backward(tnn_session * s) {
         return tnn__fail_stage(s, "tnn_realize_backward can be called only after tnn_build_backward");
     }
     const bool fused = tnn__is_fused(s->gb);
-    int rc = fused ? tnn__schedule_steps(s, s->gb) : TNN_OK;
+    int rc = fused ? tnn__schedule_gradients(s, s->gb) : TNN_OK;
+    rc = rc == TNN_OK && fused ? tnn__schedule_steps(s, s->gb) : rc;
     rc = rc == TNN_OK && fused ? tnn__group_nodes(s, s->gb) : rc;
     rc = rc == TNN_OK ? tnn__groups_seal(s, s->gb) : rc;
     /* This step is last, because tensors get their memory only once: if a later step failed, the call could not be

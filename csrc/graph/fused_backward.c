@@ -60,7 +60,9 @@ bool tnn__is_fused(const struct ggml_cgraph * graph) {
 static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml_tensor * t, int j) {
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {
-        return row == from->type->part_of;
+        const struct tnn_kernel * k = tnn__kernel_of(t);
+        /* A kernel that writes more rows of its operand 0 is a part of the same kernel. */
+        return row == from->type->part_of || (row == from->type && j == 0 && k->continues);
     }
     return (row->differentiable & TNN_OPERAND(j)) != 0;
 }

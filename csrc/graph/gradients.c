@@ -18,6 +18,12 @@ struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const 
     return *grad_slot(g, t);
 }
 
+struct ggml_tensor * tnn__take_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t) {
+    struct ggml_tensor * grad = *grad_slot(g, t);
+    *grad_slot(g, t) = NULL;
+    return grad;
+}
+
 void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct ggml_tensor * grad) {
     struct ggml_tensor * before = *grad_slot(g, t);
     if (grad == NULL) {

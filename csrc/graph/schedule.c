@@ -1,11 +1,15 @@
-/* graph/schedule.c - decides when each weight is updated.
+/* graph/schedule.c - decides when each weight is updated, and when gradients are computed that need not wait.
  *
  * A weight is updated as soon as no later node reads it. Then the memory of its gradient is free for the next gradient,
  * so a training step needs the memory of one gradient instead of all gradients. No bit of a result changes, because
- * each optimizer step reads the same gradient and writes only w, m and v. */
+ * each optimizer step reads the same gradient and writes only w, m and v.
+ *
+ * The backward pass of a graph stands behind its forward pass. But the gradients of a part of the logits are computed
+ * right behind this part, so that its memory is free for the next part. */
 #include "graph/schedule.h"
 
 #include "graph/nodes.h"
+#include "kernels/kernel.h"
 #include "ops/rules.h"
 
 #include <stdlib.h>
@@ -13,25 +17,94 @@
 
 #include "ggml-impl.h"
 
+/* Moves each node k for which after[k] >= 0 right behind node after[k]. Nodes that move behind the same node keep their
+ * order. No node may move behind a node that moves itself. */
+static int move_nodes(tnn_session * s, struct ggml_cgraph * graph, const int * after) {
+    const int n = graph->n_nodes;
+    int * first = malloc((size_t) n * 2 * sizeof(*first)), * const next = first != NULL ? first + n : NULL;
+    struct ggml_tensor ** order = malloc((size_t) n * sizeof(*order));
+    int rc = TNN_OK;
+    if (first == NULL || order == NULL) {
+        rc = tnn__fail(s, TNN_E_MEMORY, "cannot order a graph of %d nodes: out of memory", n);
+        goto done;
+    }
+    for (int i = 0; i < n; i++) {
+        first[i] = -1;
+    }
+    /* Makes for each node the list of the nodes that move behind it. */
+    for (int k = n - 1; k >= 0; k--) {
+        if (after[k] >= 0) {
+            next[k]         = first[after[k]];
+            first[after[k]] = k;
+        }
+    }
+    int n_order = 0;
+    for (int i = 0; i < n; i++) {
+        if (after[i] < 0) {
+            order[n_order++] = graph->nodes[i];
+            for (int k = first[i]; k >= 0; k = next[k]) {
+                order[n_order++] = graph->nodes[k];
+            }
+        }
+    }
+    if (n_order == n) {
+        memcpy(graph->nodes, order, (size_t) n * sizeof(*order));
+    } else {
+        rc = tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: only %d of %d nodes were ordered; please report it",
+                       n_order, n);
+    }
+done:
+    free(first);
+    free(order);
+    return rc;
+}
+
+int tnn__schedule_gradients(tnn_session * s, struct ggml_cgraph * graph) {
+    const int n = graph->n_nodes;
+    /* By slot: the node that computes this tensor, or if that node moves, the node behind which it moves. */
+    int * place = malloc(graph->visited_hash_set.size * sizeof(*place));
+    int * after = malloc((size_t) n * sizeof(*after));
+    int rc = TNN_OK;
+    if (place == NULL || after == NULL) {
+        rc = tnn__fail(s, TNN_E_MEMORY, "cannot order a graph of %d nodes: out of memory", n);
+        goto done;
+    }
+    for (size_t i = 0; i < graph->visited_hash_set.size; i++) {
+        place[i] = -1;
+    }
+    for (int i = 0; i < n; i++) {
+        const struct ggml_tensor * t = graph->nodes[i];
+        const struct tnn_kernel  * k = tnn__kernel_of(t);
+        after[i] = -1;
+        for (int j = 0; k != NULL && k->type->at_once && j < tnn__n_operands(t); j++) {
+            const int at = place[ggml_hash_find(&graph->visited_hash_set, t->src[j])];
+            after[i] = at > after[i] ? at : after[i];
+        }
+        place[ggml_hash_find(&graph->visited_hash_set, t)] = after[i] >= 0 ? after[i] : i;
+    }
+    rc = move_nodes(s, graph, after);
+done:
+    free(place);
+    free(after);
+    return rc;
+}
+
 int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
     /* By slot: the last node that reads or writes this memory. */
     int * last  = malloc(graph->visited_hash_set.size * sizeof(*last));
     /* By optimizer step: the node after which the step can run. */
-    int * after = malloc((size_t) n * 3 * sizeof(*after));
-    struct ggml_tensor ** order = malloc((size_t) n * sizeof(*order));
+    int * after = malloc((size_t) n * sizeof(*after));
     int rc = TNN_OK;
-    if (last == NULL || after == NULL || order == NULL) {
+    if (last == NULL || after == NULL) {
         rc = tnn__fail(s, TNN_E_MEMORY, "cannot order a graph of %d nodes: out of memory", n);
         goto done;
     }
-    int * const first = after + n, * const next = first + n;
     for (size_t i = 0; i < graph->visited_hash_set.size; i++) {
         last[i] = -1;
     }
     for (int i = 0; i < n; i++) {
         const struct ggml_tensor * t = graph->nodes[i];
-        first[i] = -1;
         if (tnn__is_optimizer_step(t)) {
             continue;
         }
@@ -53,32 +126,9 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
             after[i] = at > after[i] ? at : after[i];
         }
     }
-    /* Makes for each node the list of the optimizer steps that run right after the node. The steps keep the caller's
-     * order. */
-    for (int k = n - 1; k >= 0; k--) {
-        if (after[k] >= 0) {
-            next[k]         = first[after[k]];
-            first[after[k]] = k;
-        }
-    }
-    int n_order = 0;
-    for (int i = 0; i < n; i++) {
-        if (!tnn__is_optimizer_step(graph->nodes[i])) {
-            order[n_order++] = graph->nodes[i];
-            for (int k = first[i]; k >= 0; k = next[k]) {
-                order[n_order++] = graph->nodes[k];
-            }
-        }
-    }
-    if (n_order == n) {
-        memcpy(graph->nodes, order, (size_t) n * sizeof(*order));
-    } else {
-        rc = tnn__fail(s, TNN_E_INTERNAL, "bug in toynn: only %d of %d nodes were ordered; please report it",
-                       n_order, n);
-    }
+    rc = move_nodes(s, graph, after);
 done:
     free(last);
     free(after);
-    free(order);
     return rc;
 }

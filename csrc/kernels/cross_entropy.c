@@ -1,29 +1,38 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
  * Within rounding, the result is that of CROSS_ENTROPY_LOSS on one-hot labels, but a target is one number instead of a
- * row of labels. The parameter of a node is the ignored id.
+ * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts of some rows, and the
+ * memory of a part is free before the next part is computed (tnn_fused_output_loss).
  */
 #include "graph/gradients.h"
 #include "kernels/kernel.h"
+#include "kernels/logits.h"
 #include "kernels/parts.h"
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
-/* Computes -log softmax(x)[target] of each row, and 0 if the target is ignored. Operands: logits, targets. */
+struct rows {
+    int64_t first;  /* the row of the targets that belongs to row 0 of the logits */
+    int32_t ignore; /* the ignored id */
+};
+
+/* Computes -log softmax(x)[target] of each row of the logits, and 0 if the target is ignored. The first node creates the
+ * losses of all rows, and the later nodes write more of them. Operands: [losses of earlier rows,] logits, targets. */
 static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
-    const int64_t   n      = dst->src[0]->ne[0];
-    const int32_t   ignore = *(const int32_t *) k->params;
-    const int32_t * target = dst->src[1]->data;
-    float         * loss   = dst->data;
+    const struct rows        * p      = k->params;
+    const struct ggml_tensor * logits = tnn__operand(k, dst, 0);
+    const int64_t   n      = logits->ne[0];
+    const int32_t * target = (const int32_t *) tnn__operand(k, dst, 1)->data + p->first;
+    float         * loss   = (float *) dst->data + p->first;
     int64_t begin, end;
-    tnn__part(dst->ne[0], 1, ith, nth, &begin, &end);
+    tnn__part(logits->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
-        if (target[row] == ignore) {
+        if (target[row] == p->ignore) {
             loss[row] = 0.0f;
             continue;
         }
-        const float * x   = tnn__data(dst->src[0]) + row * n;
+        const float * x   = tnn__data(logits) + row * n;
         const float   max = tnn__row_max(x, n);
         loss[row] = (float) (log((double) tnn__exp_sum(x, n, max, NULL)) + (double) max - (double) x[target[row]]);
     }
@@ -31,7 +40,7 @@ static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
 
 /* Returns the number of targets that are not ignored. */
 static int64_t count_targets(const struct tnn_kernel * k, const struct ggml_tensor * targets) {
-    const int32_t   ignore = *(const int32_t *) k->params;
+    const int32_t   ignore = ((const struct rows *) k->params)->ignore;
     const int32_t * target = targets->data;
     int64_t count = 0;
     for (int64_t row = 0; row < targets->ne[0]; row++) {
@@ -61,20 +70,20 @@ static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     *(float *) dst->data = (float) (sum / divisor_of(k, dst->src[1], dst->src[2]));
 }
 
-/* Computes dlogits = (softmax(x) - one-hot) / divisor, and 0 if the target is ignored. Operands: logits, targets,
- * [divisor]. */
+/* Computes dlogits = (softmax(x) - one-hot) / divisor, and 0 if the target is ignored. Operands: logits, targets, losses
+ * of the rows, which were computed from the same logits, [divisor]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
+    const struct rows * p  = k->params;
     const int64_t   n      = dst->ne[0];
-    const int32_t   ignore = *(const int32_t *) k->params;
-    const int32_t * target = dst->src[1]->data;
-    const float     weight = 1.0f / (float) divisor_of(k, dst->src[1], dst->src[2]);
+    const int32_t * target = (const int32_t *) dst->src[1]->data + p->first;
+    const float     weight = 1.0f / (float) divisor_of(k, dst->src[1], dst->src[3]);
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
         const float * x = tnn__data(dst->src[0]) + row * n;
         float       * g = (float *) dst->data + row * n; /* g may be the same memory as the logits */
-        if (target[row] == ignore) {
+        if (target[row] == p->ignore) {
             memset(g, 0, (size_t) n * sizeof(float));
             continue;
         }
@@ -87,17 +96,17 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
-/* Checks that each target is a token or ignored. */
+/* Checks that each target of the rows is a token or ignored. */
 static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
-    const struct ggml_tensor * targets = node->src[1];
-    const int32_t   ignore = *(const int32_t *) k->params;
-    const int64_t   vocab  = node->src[0]->ne[0];
+    const struct rows        * p      = k->params;
+    const struct ggml_tensor * logits = tnn__operand(k, node, 0), * targets = tnn__operand(k, node, 1);
+    const int64_t   vocab  = logits->ne[0];
     const int32_t * values = targets->data;
-    for (int64_t i = 0; i < targets->ne[0]; i++) {
-        if (values[i] != ignore && (values[i] < 0 || values[i] >= vocab)) {
+    for (int64_t i = p->first; i < p->first + logits->ne[1]; i++) {
+        if (values[i] != p->ignore && (values[i] < 0 || values[i] >= vocab)) {
             return tnn__fail(s, TNN_E_VALUE, "targets %s[%lld] = %d must be between 0 and %lld, or ignore_id = %d",
                              ggml_get_name(targets),
-                             (long long) i, (int) values[i], (long long) vocab - 1, (int) ignore);
+                             (long long) i, (int) values[i], (long long) vocab - 1, (int) p->ignore);
         }
     }
     return TNN_OK;
@@ -112,31 +121,53 @@ static int check_divisor(tnn_session * s, const struct tnn_kernel * k, const str
     }
     if (divisor == NULL && count_targets(k, targets) == 0) {
         return tnn__fail(s, TNN_E_VALUE, "targets %s are all ignore_id = %d; at least one must be a token",
-                         ggml_get_name(targets), (int) *(const int32_t *) k->params);
+                         ggml_get_name(targets), (int) ((const struct rows *) k->params)->ignore);
     }
     return TNN_OK;
 }
 
 static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
-    .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .params_size = sizeof(int32_t),
+    .name = "CROSS_ENTROPY_BACK", .run = run_back, .in_place = TNN_OPERAND(0), .order_only = TNN_OPERAND(2), .at_once = true,
+    .params_size = sizeof(struct rows),
 };
+
+/* Appends the gradients of the logits whose losses the node `rows`, and the nodes before it, compute. The gradients of
+ * logits that exist only for a while are used at once, in the order of the rows. */
+static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor) {
+    const struct tnn_kernel * k = tnn__kernel_of(rows);
+    if (k->continues) {
+        rows_backward(g, rows->src[0], divisor);
+    }
+    struct ggml_tensor * logits = rows->src[k->continues ? 1 : 0], * targets = rows->src[k->continues ? 2 : 1];
+    struct ggml_tensor * args[] = { logits, targets, rows, divisor };
+    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, k->params, args, divisor != NULL ? 4 : 3);
+    if (tnn__is_logits(logits) && !g->failed) {
+        tnn__logits_backward(g, logits, tnn__take_gradient(g, logits));
+    }
+}
 
 /* One node computes the gradient of the logits directly from the gradient of the loss, so the node that computes the
  * losses of the rows needs no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
-    struct ggml_tensor * logits = node->src[0]->src[0];
-    struct ggml_tensor * args[] = { logits, node->src[1], node->src[2] };
     (void) grad;
-    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, tnn__kernel_of(node)->params, args, tnn__n_operands(node));
+    rows_backward(g, node->src[0], node->src[2]);
 }
 
 static const struct tnn_kernel_type CROSS_ENTROPY = {
     .name = "CROSS_ENTROPY", .run = run_mean, .backward = backward, .differentiable = TNN_OPERAND(0), .is_loss = true,
-    .check = check_divisor, .params_size = sizeof(int32_t),
+    .check = check_divisor, .params_size = sizeof(struct rows),
 };
 static const struct tnn_kernel_type CROSS_ENTROPY_ROWS = {
-    .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0), .check = check_targets,
-    .params_size = sizeof(int32_t),
+    .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0) | TNN_OPERAND(1),
+    .check = check_targets, .params_size = sizeof(struct rows),
+};
+
+/* ------------------------------------------------------------------ the calls */
+
+/* The operands of a loss besides the logits. */
+struct loss {
+    struct ggml_tensor * targets, * divisor; /* divisor may be NULL */
+    int32_t              ignore_id;
 };
 
 /* Returns an operand that must be an f32 input with one element, whose value is known before the graph runs. */
@@ -149,35 +180,96 @@ static struct ggml_tensor * divisor_operand(tnn_session * s, tnn_tensor h) {
     return t;
 }
 
-tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor) {
-    if (!tnn__enter(s, __func__)) {
-        return 0;
+/* Sets the operands of a loss of logits [vocab, rows], which have the rows of the argument `of`. Returns false with an
+ * error. */
+static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor, int64_t vocab,
+                          const char * arg, const struct ggml_tensor * of) {
+    loss->ignore_id = ignore_id;
+    loss->targets   = tnn__index_operand(s, "targets", targets);
+    if (loss->targets == NULL) {
+        return false;
     }
-    struct ggml_tensor * tl = tnn__rows_operand(s, "logits", logits);
-    struct ggml_tensor * tt = tl != NULL ? tnn__index_operand(s, "targets", targets) : NULL;
-    if (tt == NULL) {
-        return 0;
+    if (loss->targets->ne[0] != of->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "targets has shape %s, but it must have one element for each row of %s, of shape %s",
+                  tnn__shape(loss->targets), arg, tnn__shape(of));
+        return false;
     }
-    if (tt->ne[0] != tl->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "targets has shape %s, but it must have one element for each row of logits, of "
-                                  "shape %s", tnn__shape(tt), tnn__shape(tl));
-        return 0;
-    }
-    if (ignore_id >= 0 && ignore_id < tl->ne[0]) {
+    if (ignore_id >= 0 && ignore_id < vocab) {
         tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number",
-                  (int) ignore_id,
-                  (long long) tl->ne[0]);
+                  (int) ignore_id, (long long) vocab);
+        return false;
+    }
+    loss->divisor = divisor != 0 ? divisor_operand(s, divisor) : NULL;
+    return divisor == 0 || loss->divisor != NULL;
+}
+
+/* Appends a node that computes losses of rows, from row `first` on. before: the node of the rows before them, or NULL.
+ * Returns NULL if memory runs out. */
+static struct ggml_tensor * append_rows(tnn_session * s, const struct loss * loss, struct ggml_tensor * logits, int64_t first,
+                                        struct ggml_tensor * before) {
+    const struct rows    rows   = { .first = first, .ignore = loss->ignore_id };
+    struct ggml_tensor * args[] = { before, logits, loss->targets };
+    struct ggml_tensor * node   = logits == NULL ? NULL
+        : before == NULL ? tnn__kernel_node(s, &CROSS_ENTROPY_ROWS, &rows, loss->targets->ne[0], 1, args + 1, 2)
+                         : tnn__kernel_node(s, &CROSS_ENTROPY_ROWS, &rows, 0, 1, args, 3);
+    if (node != NULL) {
+        tnn__kernel_of(node)->continues = before != NULL;
+        ggml_set_name(node, "row losses");
+    }
+    return node;
+}
+
+/* Appends the mean of the rows' losses. rows is NULL if memory ran out. */
+static tnn_tensor append_mean(tnn_session * s, const struct loss * loss, struct ggml_tensor * rows) {
+    const struct rows    all    = { .ignore = loss->ignore_id };
+    struct ggml_tensor * args[] = { rows, loss->targets, loss->divisor };
+    return rows != NULL ? tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &all, 1, 1, args, loss->divisor != NULL ? 3 : 2)) : 0;
+}
+
+tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor) {
+    struct ggml_tensor * tl = tnn__enter(s, __func__) ? tnn__rows_operand(s, "logits", logits) : NULL;
+    struct loss loss;
+    if (tl == NULL || !loss_operands(s, &loss, targets, ignore_id, divisor, tl->ne[0], "logits", tl)) {
         return 0;
     }
-    struct ggml_tensor * td = divisor != 0 ? divisor_operand(s, divisor) : NULL;
-    if ((divisor != 0 && td == NULL) || !tnn__reserve_nodes(s, 2)) {
+    if (tnn__is_logits(tl)) {
+        tnn__fail(s, TNN_E_VALUE, "logits is a part of a tnn_fused_output_loss, which computes its loss already");
         return 0;
     }
-    struct ggml_tensor * args[] = { tl, tt, td };
-    args[0] = tnn__kernel_node(s, &CROSS_ENTROPY_ROWS, &ignore_id, tl->ne[1], 1, args, 2);
-    if (args[0] == NULL) {
+    return tnn__reserve_nodes(s, 2) ? append_mean(s, &loss, append_rows(s, &loss, tl, 0, NULL)) : 0;
+}
+
+tnn_tensor tnn_fused_output_loss(tnn_session * s, tnn_tensor x, tnn_tensor weight, tnn_tensor targets, int32_t ignore_id,
+                                 tnn_tensor divisor, int64_t part) {
+    struct ggml_tensor * tx = tnn__enter(s, __func__) ? tnn__rows_operand(s, "x", x) : NULL;
+    struct ggml_tensor * w  = tx != NULL ? tnn__tensor(s, "weight", weight) : NULL;
+    struct loss loss;
+    if (w == NULL || !tnn__want_matrix_type(s, "weight", w) || !tnn__want_contiguous(s, "weight", w) || !tnn__want_matrix(s, "weight", w)
+        || !loss_operands(s, &loss, targets, ignore_id, divisor, w->ne[1], "x", tx)) {
         return 0;
     }
-    ggml_set_name(args[0], "row losses");
-    return tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &ignore_id, 1, 1, args, td != NULL ? 3 : 2));
+    if (w->ne[0] != tx->ne[0]) {
+        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must be that of x, of shape %s", tnn__shape(w), tnn__shape(tx));
+        return 0;
+    }
+    if (part < 1) {
+        tnn__fail(s, TNN_E_VALUE, "part = %lld must be at least 1, a number of rows", (long long) part);
+        return 0;
+    }
+    const int64_t rows = tx->ne[1], size = tnn__min(part, rows), n_parts = (rows + size - 1) / size;
+    if (w->ne[1] > TNN_MAX_ELEMENTS / size) {
+        tnn__fail_elements(s, "a part of the logits");
+        return 0;
+    }
+    if (!tnn__reserve_nodes(s, (int) tnn__min(2 * n_parts + 1, INT32_MAX))) {
+        return 0;
+    }
+    struct ggml_tensor * losses = NULL;
+    for (int64_t first = 0; first < rows; first += size) {
+        losses = append_rows(s, &loss, tnn__logits(s, tx, w, first, tnn__min(size, rows - first)), first, losses);
+        if (losses == NULL) {
+            return 0;
+        }
+    }
+    return append_mean(s, &loss, losses);
 }

@@ -57,6 +57,7 @@ struct tnn_kernel_type {
     bool makes_ids;      /* the i32 result holds places of elements in the rows of operand 0 */
     bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
     bool for_optimizer;  /* only the optimizer waits for its result */
+    bool at_once;        /* a gradient that is computed as soon as its operands are, if possible before the backward pass */
 
     size_t params_size; /* bytes of k->params, the parameters from the session call */
     size_t state_size;  /* bytes of k->state, values that run keeps for other nodes */

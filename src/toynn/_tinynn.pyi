@@ -403,6 +403,17 @@ class _Lib:
         divisor: TensorHandle | Literal[0],
         /,
     ) -> TensorHandle: ...
+    def tnn_fused_output_loss(
+        self,
+        s: SessionPointer,
+        x: TensorHandle,
+        weight: TensorHandle,
+        targets: TensorHandle,
+        ignore_id: int,
+        divisor: TensorHandle | Literal[0],
+        part: int,
+        /,
+    ) -> TensorHandle: ...
     def tnn_fused_grad_norm(
         self, s: SessionPointer, grads: TensorPointer, n: int, clip: TensorHandle, /
     ) -> TensorHandle: ...

@@ -188,6 +188,7 @@ CALLS: dict[str, Call] = {
     "fused_geglu": lambda d: (nn.tnn_fused_geglu, [d.m]),
     "fused_cross_entropy": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, None]),
     "fused_cross_entropy with a divisor": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, d.one]),
+    "fused_output_loss": lambda d: (nn.tnn_fused_output_loss, [d.m, d.m2, d.ids, -1, d.one, 3]),
     "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),
     "fused_linear with an addend": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2], None, d.m3]),
     "fused_add_product": lambda d: (nn.tnn_fused_add_product, [d.wide, d.m, d.m2, 2]),

@@ -90,6 +90,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, ids),
         (pick.choice([nn.tnn_rope_ext, rope_of_neighbours]), a, ids, ne[0] // 2 * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, None if pick.random() < 0.5 else column),
         (nn.tnn_cross_entropy_loss, a, alike), (nn.tnn_fused_cross_entropy, a, ids, -1),
+        (nn.tnn_fused_output_loss, a, factor, ids, -1, None, pick.randint(1, rows)),
         (nn.tnn_flash_attn_ext, a, alike, alike, None, 0.5, 0.0, 0.0),
     ]  # fmt: skip
     return pick.choice(choices)

@@ -136,8 +136,11 @@ class Round(Arguments):
             gated = pick.choice([nn.tnn_fused_swiglu, nn.tnn_fused_geglu])
             h = made(gated, made(nn.tnn_fused_linear, h, [gate, up]))
             x = made(nn.tnn_add, x, made(nn.tnn_fused_linear, h, [down]))
-        logits = made(nn.tnn_fused_linear, x, [head if pick.random() < 0.5 else table])
-        loss = made(nn.tnn_fused_cross_entropy, logits, targets, -1)
+        output = head if pick.random() < 0.5 else table
+        if pick.random() < 0.5:
+            loss = made(nn.tnn_fused_output_loss, x, output, targets, -1, None, pick.randint(1, 8))
+        else:
+            loss = made(nn.tnn_fused_cross_entropy, made(nn.tnn_fused_linear, x, [output]), targets, -1)
         self.step = nn.TrainStep(ids, targets, hp, loss)
 
     def weight(self, *ne: int) -> nn.Tensor:

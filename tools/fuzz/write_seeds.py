@@ -252,7 +252,7 @@ def training_by_sgd() -> Program:
 
 
 def _fused_loss(
-    p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True, window: int = 0
+    p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True, window: int = 0, part: int = 0
 ) -> tuple[Handle, ...]:
     """Build a model of one layer. Return ids, positions, targets and loss."""
     d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
@@ -270,7 +270,10 @@ def _fused_loss(
     x = p.linear(a, [out], add=x)
     x = p.call("tnn_fused_add_product", x, p.call("tnn_fused_scale", x, 0.5), out, 0)
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
-    logits = p.linear(p.call("tnn_add", x, p.linear(h, [down])), [head])
+    x = p.call("tnn_add", x, p.linear(h, [down]))
+    if part:
+        return ids, positions, targets, p.call("tnn_fused_output_loss", x, head, targets, -1, None, part)
+    logits = p.linear(x, [head])
     return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1, None)
 
 
@@ -284,7 +287,7 @@ def fused_training() -> Program:
 def fused_training_in_one_call() -> Program:
     """Call tnn_train_step, with a gradient norm that clips and with accumulated gradients."""
     p = Program()
-    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False)
+    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2)
     w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
     places = range(0, 39, 3)  # each weight is followed by its two moments
     p.call("tnn_set_output", loss)

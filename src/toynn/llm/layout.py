@@ -79,7 +79,7 @@ class Layout(ABC):
         self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
         weights = self.weights_of(shape)
         self.spec = tuning.spec
-        capacity = self.capacity(shape) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
+        capacity = self.capacity(shape, self.n) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
@@ -101,8 +101,8 @@ class Layout(ABC):
 
     @staticmethod
     @abstractmethod
-    def capacity(shape: ModelShape) -> int:
-        """Return the number of nodes that a graph may have."""
+    def capacity(shape: ModelShape, n: int) -> int:
+        """Return the number of nodes that a graph over n tokens may have."""
 
     @classmethod
     @abstractmethod
@@ -128,13 +128,17 @@ class Layout(ABC):
     # ---- build ----
 
     @abstractmethod
-    def forward(self, positions: Tensor) -> dict[str, Tensor]:
-        """Build the graph from token_ids to the logits (n, vocab). Return the activations by name, the logits last."""
+    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:
+        """Build the graph from token_ids to the logits (n, vocab). Return the activations by name, the logits last.
+
+        needs_logits: False leaves out the logits if `loss` computes them in parts.
+        """
 
     @abstractmethod
-    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss(self, taps: dict[str, Tensor], divisor: Tensor | None) -> tuple[Tensor, Tensor]:
         """Build the loss (1,) over labels. Return the input for the labels, and the loss.
 
+        taps: the result of `forward`.
         divisor: the number by which the sum of the losses is divided, f32 (1,). None: the mean of the losses.
         """
 
@@ -151,23 +155,23 @@ class Layout(ABC):
 
     def forward_graph(self, keep_taps: bool) -> ForwardGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the logits."""
-        graph = self._rebuilt(keep_taps)
+        graph = self._rebuilt(keep_taps, needs_logits=True)
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
     def loss_graph(self) -> LossGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the loss."""
-        graph = self._rebuilt(keep_taps=False)
-        t_labels, t_loss = self.loss(graph.taps["logits"], None)
+        graph = self._rebuilt(keep_taps=False, needs_logits=False)
+        t_labels, t_loss = self.loss(graph.taps, None)
         tnn_set_output(t_loss)
         tnn_realize(self.session, t_loss)
         return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
 
     def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
-        s, graph = self.session, self._rebuilt(keep_taps)
+        s, graph = self.session, self._rebuilt(keep_taps, needs_logits=keep_taps)
         t_divisor = self.divisor_input()
-        t_labels, t_loss = self.loss(graph.taps["logits"], t_divisor)
+        t_labels, t_loss = self.loss(graph.taps, t_divisor)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
         t_hp = hp_input(s, options)
@@ -193,13 +197,13 @@ class Layout(ABC):
             t_divisor=t_divisor,
         )
 
-    def _rebuilt(self, keep_taps: bool) -> ForwardGraph:
+    def _rebuilt(self, keep_taps: bool, needs_logits: bool) -> ForwardGraph:
         """Drop the current graph, and build the forward part of a new one."""
         s = self.session
         tnn_reset_for_rebuild(s)
         positions = tnn_input_1d_i32(s, self.n)
         tnn_tensor_set_name(positions, "positions")
-        taps = self.forward(positions)
+        taps = self.forward(positions, needs_logits)
         if keep_taps:
             for tensor in taps.values():
                 tnn_set_output(tensor)

@@ -239,6 +239,42 @@ def test_interleaved_rows_of_q_and_k_are_used_in_order(name: str, tmp_path: Path
     assert results[2] == results[0]
 
 
+def loss_in_parts(w: Tensor, s: Session, finalize: Callable[[], None], part: int) -> list[bytes]:
+    """Return the bytes of the loss of the logits x W^T and of the gradient of x. part: rows of a part; 0: all rows."""
+    x = nn.tnn_input_2d_f32_persistent(s, 7, D)
+    finalize()
+    nn.tnn_upload_from_float_array(s, x, np.random.default_rng(0).standard_normal(7 * D) / 1000)
+    nn.tnn_set_param(x)
+    targets = nn.tnn_input_1d_i32(s, 7)
+    if part:
+        loss = nn.tnn_fused_output_loss(s, x, w, targets, -1, None, part)
+    else:
+        loss = nn.tnn_fused_cross_entropy(s, nn.tnn_fused_linear(s, x, [w]), targets, -1)
+    nn.tnn_set_output(loss)
+    nn.tnn_set_loss(loss)
+    nn.tnn_build_forward_only(s, loss)
+    nn.tnn_build_backward(s)
+    gradient = nn.tnn_tensor_grad(s, x)
+    nn.tnn_set_output(gradient)
+    nn.tnn_realize_backward(s)
+    nn.tnn_upload_from_int_array(s, targets, [0, D - 1, 3, -1, 5, 6, 7])
+    nn.tnn_graph_reset(s)
+    nn.tnn_compute_backward(s)
+    assert nn.tnn_download(s, gradient).std() > 0
+    return [nn.tnn_download(s, t).tobytes() for t in (loss, gradient)]
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16", "Q4_1", "Q4_K"])
+def test_a_loss_in_parts_has_the_bits_of_the_values_in_f32(name: str, tmp_path: Path) -> None:
+    kind = GGMLQuantizationType[name]
+    content = matrices(kind, {"w": (2 * D_HEAD, D)})
+    results = []
+    for stored, interleaved, part in ((False, (), 0), (True, (), 3), (True, ("w",), 3), (True, ("w",), 1)):
+        with weights(kind, content, tmp_path, stored, 2, interleaved) as (s, w, finalize):
+            results.append(loss_in_parts(w["w"], s, finalize, part))
+    assert results[1:] == [results[0]] * 3
+
+
 def test_only_a_mapped_matrix_of_whole_heads_is_interleaved(tmp_path: Path) -> None:
     kind = GGMLQuantizationType.F16
     with weights(kind, matrices(kind, {"w": (12, 32)}), tmp_path, stored=True, n_threads=1) as (s, w, finalize):

@@ -98,8 +98,15 @@ class RealizedModel(Initialised):
 
     @property
     def t_seq_logits(self) -> Tensor:
-        """Logits, ne=[vocab, T*B], of the current graph. If there is no graph, build the forward graph."""
-        return self._built_graph().taps["logits"]
+        """Logits, ne=[vocab, T*B], of the current graph. If there is no graph, build the forward graph.
+
+        Raises SessionError if the current graph computes the logits in parts, as a graph with a loss over many tokens
+        does in the fused layout.
+        """
+        logits = self._built_graph().taps.get("logits")
+        if logits is None:
+            raise SessionError("the graph computes the logits in parts: build it with build_training_step(taps=True)")
+        return logits
 
     @property
     def taps(self) -> dict[str, Tensor]:

@@ -12,9 +12,8 @@ from toynn.arguments import FloatArray, integer, weights_by_name
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.fused.graph import FusedGraph
-from toynn.llm.fused.model import Continuation, llama
+from toynn.llm.fused.model import Continuation, hidden_states, llama, output_of
 from toynn.llm.inputs import checked_token_ids
-from toynn.llm.labels import IGNORE_ID
 from toynn.llm.parameters import Parameters
 from toynn.llm.rope import RopeOfModel
 from toynn.llm.tuning import NOTHING
@@ -27,7 +26,6 @@ from toynn.tinynn import (
     tnn_compute,
     tnn_download,
     tnn_finalize_weights,
-    tnn_fused_cross_entropy,
     tnn_input_1d_i32,
     tnn_input_2d_f32_persistent,
     tnn_realize,
@@ -231,15 +229,17 @@ class LlamaDecoder(Initialised):
         if not scores:
             graph.last = tnn_input_1d_i32(s, 1)
         rope, context = self._rope.at(graph.positions), Continuation(self._caches, graph.n_past)
-        logits = llama(FusedGraph(s), self._parameters.tree, cfg, graph.ids, rope, context, graph.last)
-        result = graph.logits = logits
+        g, w = FusedGraph(s), self._parameters.tree
         if scores:
             graph.targets = tnn_input_1d_i32(s, n)
-            result = tnn_fused_cross_entropy(s, logits, graph.targets, IGNORE_ID)
+            x = hidden_states(g, w, cfg, graph.ids, rope, context)
+            result = g.output_loss(x, output_of(w), graph.targets, None)
             graph.row_losses = tnn_tensor_src(result, 0)
             if graph.row_losses is None:
                 raise AssertionError("bug in toynn: the decoder's cross entropy has no losses of rows")
             tnn_set_output(graph.row_losses)
+        else:
+            result = graph.logits = llama(g, w, cfg, graph.ids, rope, context, graph.last)
         tnn_realize(s, result)
         if graph.last is not None:
             upload_int_array(s, graph.last, [n - 1])

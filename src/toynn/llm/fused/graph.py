@@ -6,6 +6,7 @@ Shapes are row-major: a tensor (n, d) has n rows of d numbers, which ggml writes
 from __future__ import annotations
 
 from toynn.llm.graph_builder import GraphBuilder
+from toynn.llm.labels import IGNORE_ID
 from toynn.llm.parameters import Affine
 from toynn.llm.rope import Rope
 from toynn.model.shape import ModelShape
@@ -17,6 +18,7 @@ from toynn.tinynn import (
     tnn_fused_attention_cached,
     tnn_fused_head_norm,
     tnn_fused_linear,
+    tnn_fused_output_loss,
     tnn_fused_rms_norm,
     tnn_fused_rope_table,
     tnn_fused_scale,
@@ -24,6 +26,14 @@ from toynn.tinynn import (
     tnn_get_rows,
     tnn_tensor_ne1,
 )
+
+LOGITS_NBYTES = 64 << 20  # the size of the logits that exist at once, if they are not kept
+LEAST_ROWS = 128  # fewer rows would make the products with the output matrix slower
+
+
+def rows_of_logits(vocab: int) -> int:
+    """Return the number of rows whose logits exist at once."""
+    return max(LOGITS_NBYTES // (4 * vocab), LEAST_ROWS)
 
 
 class FusedGraph(GraphBuilder):
@@ -62,6 +72,13 @@ class FusedGraph(GraphBuilder):
             self.session, qkv, gamma_q.weight, gamma_k.weight, shape.n_heads, shape.n_kv, shape.rms_eps
         )
         return self.named("attn_qk_norm", node)
+
+    def output_loss(self, x: Tensor, w: Affine, targets: Tensor, divisor: Tensor | None) -> Tensor:
+        """Return the loss (1,) of the logits x W^T, which are computed in parts of some rows: (n, d) -> (1,)."""
+        n, most = tnn_tensor_ne1(x), rows_of_logits(tnn_tensor_ne1(w.weight))
+        n_parts = -(-n // most)
+        part = -(-n // n_parts)  # all parts have nearly the same size
+        return tnn_fused_output_loss(self.session, x, w.weight, targets, IGNORE_ID, divisor, part)
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up: (n, 2 d_ff) -> (n, d_ff)."""

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNValueError
-from toynn.llm.fused.graph import FusedGraph
-from toynn.llm.fused.model import Sequences, llama
+from toynn.llm.fused.graph import FusedGraph, rows_of_logits
+from toynn.llm.fused.model import Sequences, hidden_states, llama, output_of
 from toynn.llm.graphs import TrainingGraph
 from toynn.llm.inputs import checked_targets
 from toynn.llm.labels import IGNORE_ID
@@ -44,8 +44,8 @@ class FusedLayout(Layout):
         return weights_of(shape)
 
     @staticmethod
-    def capacity(shape: ModelShape) -> int:
-        return shape.n_layers * 256 + 256
+    def capacity(shape: ModelShape, n: int) -> int:
+        return shape.n_layers * 256 + 256 + 32 * (n // rows_of_logits(shape.vocab))
 
     @classmethod
     def check_weight_dtype(cls, weight_dtype: int) -> None:
@@ -55,15 +55,21 @@ class FusedLayout(Layout):
                 "profile has F16 or BF16 arithmetic; use 0 (F32)"
             )
 
-    def forward(self, positions: Tensor) -> dict[str, Tensor]:
+    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:
         g = FusedGraph(self.session, 1.0 if self.spec is None else self.spec.scale)
         context = Sequences(self.options.t_seq)
-        llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), context)
+        fits = self.n <= rows_of_logits(self.shape.vocab)
+        in_parts = not (needs_logits or fits or output_of(self.parameters.tree).lora_a is not None)
+        build = hidden_states if in_parts else llama
+        build(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), context)
         return g.taps
 
-    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss(self, taps: dict[str, Tensor], divisor: Tensor | None) -> tuple[Tensor, Tensor]:
         t_targets = tnn_input_1d_i32(self.session, self.n)  # (n,)
-        return t_targets, tnn_fused_cross_entropy(self.session, logits, t_targets, IGNORE_ID, divisor)
+        if "logits" in taps:
+            return t_targets, tnn_fused_cross_entropy(self.session, taps["logits"], t_targets, IGNORE_ID, divisor)
+        output = output_of(self.parameters.tree)
+        return t_targets, FusedGraph(self.session).output_loss(taps["final_norm"], output, t_targets, divisor)
 
     def divisor_input(self) -> Tensor:
         t_divisor = tnn_input_1d_f32(self.session, 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from toynn.llm.fused.graph import FusedGraph
-from toynn.llm.parameters import WeightsByKey
+from toynn.llm.parameters import Affine, WeightsByKey
 from toynn.llm.rope import Rope
 from toynn.model.shape import ModelShape
 from toynn.tinynn import Tensor
@@ -53,6 +53,20 @@ def llama(
     last: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the logits (n, vocab) of token ids i32 (n,). last: the rows that get logits, i32; None: all rows."""
+    x = hidden_states(g, w, shape, token_ids, rope, context, last)  # (n, d_model)
+    return g.tap("logits", g.linear(x, output_of(w)))  # (n, vocab)
+
+
+def output_of(w: WeightsByKey) -> Affine:
+    """Return the matrix (vocab, d_model) from which the logits are computed."""
+    return w.output if "output" in w else w.embedding
+
+
+def hidden_states(
+    g: FusedGraph, w: WeightsByKey, shape: ModelShape, token_ids: Tensor, rope: Rope, context: Context,
+    last: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the normalized states (n, d_model) from which `llama`, with the same arguments, computes the logits."""
     table = g.rope_table(rope)  # (n, d_head)
     still = g.rope_table(rope.still()) if shape.no_rope_interval else table  # (n, d_head), for layers without RoPE
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
@@ -72,5 +86,4 @@ def llama(
             x = g.tap("residual", g.linear(y, layer.down, add=x))  # (n, d_model)
     if last is not None:
         x = g.pick(x, last)  # (rows of last, d_model)
-    x = g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
-    return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
+    return g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)

@@ -44,7 +44,7 @@ class PerHeadLayout(Layout):
         return weights_by_head_of(shape)
 
     @staticmethod
-    def capacity(shape: ModelShape) -> int:
+    def capacity(shape: ModelShape, n: int) -> int:  # noqa: ARG004
         return shape.n_layers * shape.n_heads * 1000 + 65536
 
     @classmethod
@@ -63,14 +63,14 @@ class PerHeadLayout(Layout):
         if self.mask is not None:
             upload_row_major(self.session, self.mask, block_causal_mask(self.options.t_seq, self.options.t_batch))
 
-    def forward(self, positions: Tensor) -> dict[str, Tensor]:
+    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:  # noqa: ARG002
         g = PerHeadGraph(self.session)
         llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask)
         return g.taps
 
-    def loss(self, logits: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def loss(self, taps: dict[str, Tensor], divisor: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         t_labels = tnn_input_2d_f32(self.session, self.n, self.shape.vocab)  # (n, vocab)
-        return t_labels, tnn_cross_entropy_loss(self.session, logits, t_labels)
+        return t_labels, tnn_cross_entropy_loss(self.session, taps["logits"], t_labels)
 
     def check_optimizer(self, options: OptimizerOptions) -> None:
         asked = {

@@ -228,6 +228,34 @@ def tnn_fused_cross_entropy(
     )
 
 
+def tnn_fused_output_loss(
+    s: Session, x: Tensor, weight: Tensor, targets: Tensor, ignore_id: int, divisor: Tensor | None, part: int
+) -> Tensor:
+    """Return the loss that `tnn_fused_cross_entropy` computes from the logits x W^T, with the same bits: [1].
+
+    The logits are computed in parts of some rows, and so are their gradients. A part is dropped before the next part is
+    computed.
+
+    Args:
+        x: [k, rows].
+        weight: W, [k, vocab], of a type as in `tnn_fused_linear`.
+        targets: i32 [rows].
+        ignore_id: as for `tnn_fused_cross_entropy`.
+        divisor: as for `tnn_fused_cross_entropy`, or None.
+        part: rows of a part.
+    """
+    return built(
+        s,
+        lib.tnn_fused_output_loss,
+        handle(s, "x", x),
+        handle(s, "weight", weight),
+        handle(s, "targets", targets),
+        int32("ignore_id", ignore_id),
+        optional_handle(s, "divisor", divisor),
+        int64("part", part),
+    )
+
+
 def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Tensor:
     """Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2].
 

@@ -1,0 +1,138 @@
+/* kernels/logits.c - the logits of some rows, x W^T, and their gradients.
+ *
+ * Unlike LINEAR, which computes all rows, a node computes the logits of a few rows. Later nodes reuse the memory of the
+ * logits for the next rows. The bits are those of LINEAR: the gradient of W continues one chain of multiply-adds over
+ * the rows, in their order.
+ */
+#include "kernels/logits.h"
+
+#include "graph/gradients.h"
+#include "kernels/gemm.h"
+#include "kernels/parts.h"
+#include "ops/operands.h"
+
+#include <string.h>
+
+struct rows {
+    int64_t first;       /* the first row of x */
+    int32_t interleaved; /* the d_head given to tnn_tensor_set_interleaved for W, or 0 */
+};
+
+static int64_t first_row(const struct tnn_kernel * k) {
+    return ((const struct rows *) k->params)->first;
+}
+
+/* Describes W, or W^T if transposed, as operand B of a product. */
+static struct tnn_gemm product_with(const struct tnn_kernel * k, const struct ggml_tensor * w, bool transposed) {
+    const struct tnn_stored stored = tnn__stored(w, transposed, ((const struct rows *) k->params)->interleaved);
+    return (struct tnn_gemm) {
+        .n = w->ne[transposed ? 1 : 0], .k = w->ne[transposed ? 0 : 1],
+        .b = stored.data == NULL ? tnn__data(w) : NULL, .b_row = transposed ? 1 : w->ne[0], .b_col = transposed ? w->ne[0] : 1,
+        .stored = stored,
+    };
+}
+
+/* Operands: x, W. */
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct ggml_tensor * x = dst->src[0], * w = dst->src[1];
+    struct tnn_gemm g = product_with(k, w, true);
+    g.m     = dst->ne[1];
+    g.a     = tnn__data(x) + first_row(k) * x->ne[0];
+    g.a_row = x->ne[0];
+    g.a_col = 1;
+    g.c     = dst->data;
+    g.c_row = dst->ne[0];
+    tnn__gemm_share(&g, ith, nth, scratch);
+}
+
+/* Computes rows of dx = dy W. The first node of a gradient sets all other rows to 0, and the later nodes add their rows.
+ * Operands: [earlier part of dx,] dy, W. */
+static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * w = tnn__operand(k, dst, 1);
+    const int64_t d = dst->ne[0], first = first_row(k), end = first + dy->ne[1];
+    /* s->accumulate concerns the gradients of parameters only. */
+    const bool goes_on = k->continues || (tnn__is_parameter_gradient(k) && tnn__grad_goes_on(k));
+    if (!goes_on) {
+        int64_t from, to;
+        tnn__part(dst->ne[1], 1, ith, nth, &from, &to);
+        for (int64_t row = from; row < to; row++) {
+            if (row < first || row >= end) {
+                memset((float *) dst->data + row * d, 0, (size_t) d * sizeof(float));
+            }
+        }
+    }
+    struct tnn_gemm g = product_with(k, w, false);
+    g.m     = dy->ne[1];
+    g.a     = tnn__data(dy);
+    g.a_row = dy->ne[0];
+    g.a_col = 1;
+    g.c     = (float *) dst->data + first * d;
+    g.c_row = d;
+    g.accumulate = goes_on;
+    tnn__gemm_share(&g, ith, nth, scratch);
+}
+
+/* Computes the part of dW = dy^T x of some rows. Operands: [earlier part of dW,] dy, x. */
+static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
+    const struct tnn_gemm g = {
+        .m = dst->ne[1], .n = dst->ne[0], .k = dy->ne[1],
+        .a = tnn__data(dy), .a_row = 1, .a_col = dy->ne[0], /* dy^T */
+        .b = tnn__data(x) + first_row(k) * x->ne[0], .b_row = x->ne[0], .b_col = 1,
+        .c = dst->data, .c_row = dst->ne[0],
+        .accumulate = tnn__grad_goes_on(k),
+    };
+    tnn__gemm_share(&g, ith, nth, scratch);
+}
+
+static size_t scratch_size(const void * params) {
+    (void) params;
+    return tnn__gemm_scratch();
+}
+
+static int64_t cost(const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    (void) k;
+    return ggml_nelements(node) * node->src[0]->ne[0];
+}
+
+/* The cost of a gradient is that of the logits: the size of dy times the length of a row of x. */
+static int64_t cost_of_gradient(const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    return ggml_nelements(tnn__operand(k, node, 0)) * node->ne[0];
+}
+
+static const struct tnn_kernel_type LOGITS_BACK_X = {
+    .name = "LOGITS_BACK_X", .run = run_back_x, .sum = TNN_SUM_IN_PLACE, .multiply_adds = cost_of_gradient,
+    .scratch = scratch_size, .at_once = true, .params_size = sizeof(struct rows),
+};
+static const struct tnn_kernel_type LOGITS_BACK_W = {
+    .name = "LOGITS_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .multiply_adds = cost_of_gradient,
+    .scratch = scratch_size, .at_once = true, .params_size = sizeof(struct rows),
+};
+
+void tnn__logits_backward(struct tnn_gradients * g, struct ggml_tensor * logits, struct ggml_tensor * grad) {
+    const void         * params = tnn__kernel_of(logits)->params;
+    struct ggml_tensor * x = logits->src[0], * w = logits->src[1];
+    struct ggml_tensor * for_x[] = { grad, w }, * for_w[] = { grad, x };
+    if (tnn__needs_gradient(g, x)) {
+        tnn__add_gradient(g, x, &LOGITS_BACK_X, params, for_x, 2);
+    }
+    if (tnn__needs_gradient(g, w)) {
+        tnn__add_gradient(g, w, &LOGITS_BACK_W, params, for_w, 2);
+    }
+}
+
+static const struct tnn_kernel_type LOGITS = {
+    .name = "LOGITS", .run = run, .backward = tnn__logits_backward, .differentiable = TNN_ALL_OPERANDS, .multiply_adds = cost,
+    .scratch = scratch_size, .params_size = sizeof(struct rows),
+};
+
+struct ggml_tensor * tnn__logits(tnn_session * s, struct ggml_tensor * x, struct ggml_tensor * w, int64_t first, int64_t n) {
+    const struct tnn_entry * e      = tnn__entry_of(s, w);
+    const struct rows        rows   = { .first = first, .interleaved = e != NULL ? e->interleaved : 0 };
+    struct ggml_tensor     * args[] = { x, w };
+    return tnn__kernel_node(s, &LOGITS, &rows, w->ne[1], n, args, 2);
+}
+
+bool tnn__is_logits(const struct ggml_tensor * t) {
+    return tnn__is_kernel(t, &LOGITS);
+}
