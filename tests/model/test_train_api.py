@@ -107,7 +107,11 @@ def test_progress_is_a_few_lines_on_stderr(data: Path, tmp_path: Path, capfd: py
         ({"qwxyz": 3}, toynn.ConfigurationError, "`toynn train --show-config` lists all settings"),
         ({"checkpoint": 3}, toynn.TinyNNTypeError, "checkpoint is a section"),
         ({"checkpoint": {"evry": 3}}, toynn.ConfigurationError, "did you mean 'checkpoint.every'"),
-        ({"lr": [1]}, toynn.TinyNNTypeError, r"optimizer.lr must be a number, a bool or a str, got \[1\]"),
+        (
+            {"lr": [1]},
+            toynn.TinyNNTypeError,
+            r"optimizer.lr must be a number, a bool, a str or a list of str, got \[1\]",
+        ),
         ({"lr": "fast"}, toynn.TinyNNTypeError, "optimizer.lr must be a number"),
         ({"lr": -1.0}, toynn.TinyNNValueError, "optimizer.lr must be"),
         ({"lr": float("nan")}, toynn.TinyNNValueError, "optimizer.lr must be"),

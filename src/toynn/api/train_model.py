@@ -20,6 +20,7 @@ from toynn.api.train_settings import changes_of, config_of, overrides_of
 from toynn.arguments import boolean
 from toynn.errors import TinyNNTypeError
 from toynn.extras import naming_the_extra
+from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 
@@ -27,6 +28,7 @@ with naming_the_extra():
     from toynn.training import trainer
     from toynn.training.callbacks import checked_callbacks
     from toynn.training.config import TrainArgs, TrainConfig
+    from toynn.training.evaluation import ContinuePrompts
     from toynn.training.events import Callback, Ended, Event, Started
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -164,9 +166,19 @@ def train(
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown else []
         notes: list[str] = []
-        ended = trainer.train(args, [_collector(notes), *view, *checked_callbacks(callbacks)])
+        ended = trainer.train(args, [_collector(notes), *view, *checked_callbacks(callbacks)], _continue_prompts(args))
     values = {field.name: getattr(ended, field.name) for field in dataclasses.fields(ended)}
     return TrainingResult(**values, run=args.out, notes=tuple(notes))
+
+
+def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
+    """Return a function that lets the model of a run continue prompts."""
+
+    def texts(model: TrainedModel, prompts: Sequence[str], max_tokens: int, temperature: float) -> tuple[str, ...]:
+        with TextModel(Checkpoint(args.out, 0, model, None, {}), n_threads=args.n_threads) as opened:
+            return tuple(opened.generate(one, max_tokens=max_tokens, temperature=temperature) for one in prompts)
+
+    return texts
 
 
 def _collector(notes: list[str]) -> Callback:

@@ -121,9 +121,10 @@ def _key_of(name: str, known: list[str]) -> str:
 def _toml_value(name: str, value: object) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    if not isinstance(value, bool | int | float | str):
-        raise ConfigurationTypeError(f"{name} must be a number, a bool or a str, got {shown(value)}")
+    texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    if not texts and not isinstance(value, bool | int | float | str):
+        raise ConfigurationTypeError(f"{name} must be a number, a bool, a str or a list of str, got {shown(value)}")
     try:
-        return tomli_w.dumps({"x": value}).partition("=")[2].strip()
+        return " ".join(tomli_w.dumps({"x": value}).partition("=")[2].split("\n")).strip()  # a list has several lines
     except ValueError:  # Python refuses to print an integer with more than 4300 digits
         raise ConfigurationError(f"{name} must be a number with fewer digits, got {shown(value)}") from None

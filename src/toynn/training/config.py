@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX, boolean, instance_of, integer, not_negative, one_of, positive, real
+from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
@@ -18,6 +18,7 @@ from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
 DEFAULT_STEPS = 1000
+_MOST_PROMPTS, _LONGEST_PROMPT = 16, 1000  # the log stores the prompts of an evaluation in one line
 
 
 @dataclass(frozen=True)
@@ -154,18 +155,41 @@ class EvaluationArgs:
     """Settings of evaluation on the validation split. The model is always evaluated after the last step.
 
     min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this. patience: the
-    run ends after this many evaluations in a row without an improvement.
+    run ends after this many evaluations in a row without an improvement. prompts: at each evaluation, the model
+    continues these texts with sample_tokens tokens, sampled with sample_temperature and the seed 0.
     """
 
     every: int = documented(100, "steps between evaluations; 0: only at the end")
     windows: int = documented(0, "windows of the validation split to evaluate; 0: all")
     patience: int = documented(0, "end the run after this many evaluations in a row without improvement; 0: never")
     min_delta: float = documented(0.0, "an improvement must lower the loss by more than this")
+    prompts: tuple[str, ...] = documented((), "texts that the model continues at each evaluation, for the report")
+    sample_tokens: int = documented(60, "largest number of tokens with which the model continues a prompt")
+    sample_temperature: float = documented(0.8, "temperature with which the tokens after a prompt are sampled")
 
     def __post_init__(self) -> None:
         for name in ("every", "windows", "patience"):
             object.__setattr__(self, name, integer(f"evaluation.{name}", getattr(self, name), 0))
-        object.__setattr__(self, "min_delta", not_negative("evaluation.min_delta", self.min_delta))
+        for name in ("min_delta", "sample_temperature"):
+            object.__setattr__(self, name, not_negative(f"evaluation.{name}", getattr(self, name)))
+        object.__setattr__(self, "sample_tokens", integer("evaluation.sample_tokens", self.sample_tokens, 1, 1000))
+        object.__setattr__(self, "prompts", self._checked_prompts())
+
+    def _checked_prompts(self) -> tuple[str, ...]:
+        prompts: object = self.prompts
+        if not isinstance(prompts, tuple | list):
+            raise TinyNNTypeError(f"evaluation.prompts must be a list of texts, got {type(prompts).__name__}")
+        if len(prompts) > _MOST_PROMPTS:
+            raise ConfigurationError(
+                f"evaluation.prompts must contain at most {_MOST_PROMPTS} texts, got {len(prompts)}"
+            )
+        for i, prompt in enumerate(prompts):
+            label(f"evaluation.prompts[{i}]", prompt)
+            if len(prompt) > _LONGEST_PROMPT:
+                raise ConfigurationError(
+                    f"evaluation.prompts[{i}] must have at most {_LONGEST_PROMPT} characters, got {len(prompt)}"
+                )
+        return tuple(prompts)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from toynn.data import PackedTokens
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
+from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import TrainingState
+
+
+class ContinuePrompts(Protocol):
+    """A function that returns the text with which a model continues each prompt."""
+
+    def __call__(
+        self, model: TrainedModel, prompts: Sequence[str], max_tokens: int, temperature: float
+    ) -> tuple[str, ...]: ...
 
 
 class Validation:

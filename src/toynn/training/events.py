@@ -64,7 +64,8 @@ class Evaluated(Initialised):
 
     loss: mean loss in nats per token. bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text
     is unknown. tokens: number of predicted tokens. seconds: duration of the evaluation. best: whether this is the best
-    evaluation so far.
+    evaluation so far. prompts, samples: the texts of evaluation.prompts, and the text with which the model continues
+    each of them.
     """
 
     step: int
@@ -74,6 +75,8 @@ class Evaluated(Initialised):
     tokens: int
     seconds: float
     best: bool
+    prompts: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint.run_folder import LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file, path_of, printable
+from toynn.text.terminal_text import terminal_text
 from toynn.training.run_log import read_log
 
 with naming_the_extra():
@@ -130,6 +131,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem 1rem .15rem 0; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
 pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; }
+td.text { white-space: pre-wrap; vertical-align: top; } td.text b { font-weight: 600; }
 @media (prefers-color-scheme: dark) {
   body { background: #181818; color: #ddd; } pre { background: #242424; } img { filter: invert(.9) hue-rotate(180deg); }
 }
@@ -140,6 +142,7 @@ pre { background: #f4f4f4; padding: 1rem; overflow-x: auto; }
 <h2>Learning rate</h2><img alt="Learning rate by step" src="$learning_rate">
 <h2>Gradient norm</h2><img alt="Gradient norm by step" src="$gradient_norm">
 $evaluations
+$samples
 <h2>Configuration</h2><pre>$config</pre>
 </body></html>
 """)
@@ -154,6 +157,7 @@ def _page(title: str, events: Sequence[Mapping[str, Any]], pictures: Mapping[str
         title=html.escape(title),
         summary=_rows(_summary(events)),
         evaluations=_evaluations(evaluations) if evaluations else "",
+        samples=_samples(evaluations),
         config=html.escape(str(started[0].get("config", ""))),
     )
 
@@ -167,6 +171,7 @@ def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         ("ended", str(ended[-1]["reason"]) if ended else "still running, or killed"),
         ("parameters", f"{started.get('parameters', 0) / 1e6:.2f} M"),
         ("tokens read", f"{steps[-1]['tokens']:,}"),
+        ("epochs", f"{steps[-1].get('epoch', 0.0):.2f}"),
         ("last training loss", f"{steps[-1]['loss']:.4f}"),
         ("tokens per second", f"{steps[-1]['tokens'] / busy if busy else 0:,.0f}"),
         ("time in steps", f"{busy:.1f} s"),
@@ -190,3 +195,21 @@ def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
         cells = (str(one["step"]), f"{one['loss']:.4f}", perplexity, bits)
         lines.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
     return f"<h2>Evaluations</h2><table>{head}{''.join(lines)}</table>"
+
+
+def _samples(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the texts that the model wrote at each evaluation, a part for each prompt."""
+    texts: dict[str, list[tuple[int, str]]] = {}
+    for one in evaluations:
+        for prompt, text in zip(one.get("prompts", ()), one.get("samples", ()), strict=False):
+            texts.setdefault(prompt, []).append((one["step"], text))
+    if not texts:
+        return ""
+    rows = []
+    for prompt, written in texts.items():
+        begin = f"<b>{html.escape(terminal_text(prompt))}</b>"
+        rows += [
+            f'<tr><td class="n">{step}</td><td class="text">{begin}{html.escape(terminal_text(text))}</td></tr>'
+            for step, text in written
+        ]
+    return f"<h2>Texts</h2><table><tr><th>step</th><th>prompt and continuation</th></tr>{''.join(rows)}</table>"

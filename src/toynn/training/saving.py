@@ -39,7 +39,7 @@ class Saver:
         if self._saved_step == step:
             return None
         began = time.perf_counter()
-        model = self._model(step)
+        model = self.model(step)
         state = TrainingState(self._progress(step, evaluations), self._moments() if step > 0 else {})
         path = self._run.save(step, model, state, best=best)
         self._saved_step = step
@@ -56,7 +56,8 @@ class Saver:
     def _remove_old(self) -> None:
         self._run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
 
-    def _model(self, step: int) -> TrainedModel:
+    def model(self, step: int) -> TrainedModel:
+        """Return the model after a step, with its tokenizer. Raises DivergedError if a weight is NaN or infinite."""
         weights = {name: self._engine.download_weight(name) for name in self._engine.weights}
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(step, "weights are not finite after it", name, self._config)

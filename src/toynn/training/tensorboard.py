@@ -15,7 +15,7 @@ with naming_the_extra():
 
 
 class TensorBoardView:
-    """A callback that writes loss, learning rate, gradient norm and evaluations as event files into a folder.
+    """A callback that writes losses, other figures, evaluations and generated texts as event files into a folder.
 
     The folder is created by the event Started, after the run folder was checked. Each start adds an event file.
     """
@@ -31,9 +31,11 @@ class TensorBoardView:
         elif isinstance(event, Stepped):
             self._add("train", event, "loss", "learning_rate", "gradient_norm", "tokens_per_second")
         elif isinstance(event, Evaluated):
-            self._add("validation", event, "loss", "perplexity", "bits_per_byte")
+            writer = self._add("validation", event, "loss", "perplexity", "bits_per_byte")
+            for i, (prompt, text) in enumerate(zip(event.prompts, event.samples, strict=True)):
+                writer.add_text(f"samples/{i}", f"{prompt}{text}", event.step)
 
-    def _add(self, group: str, event: Stepped | Evaluated, *names: str) -> None:
+    def _add(self, group: str, event: Stepped | Evaluated, *names: str) -> SummaryWriter:
         if self._writer is None:
             raise SessionError(
                 "TensorBoardView must receive the event Started before other events; pass it to `train` as a callback"
@@ -42,6 +44,7 @@ class TensorBoardView:
             value = getattr(event, name)
             if name != "bits_per_byte" or not math.isnan(value):  # NaN means that the size of the text is unknown
                 self._writer.add_scalar(f"{group}/{name}", value, event.step)
+        return self._writer
 
     def close(self) -> None:
         """Write the remaining data. A second call does nothing."""

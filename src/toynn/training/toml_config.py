@@ -88,10 +88,10 @@ def commented_toml(config: TrainConfig) -> str:
     meanings = {key.name: key.meaning for key in keys()}
     section, lines = "", []
     for line in to_toml(config).splitlines():
-        key, sign, _ = line.partition(" = ")
+        key, _, _ = line.partition(" = ")
         if line.startswith("["):
             section = line.strip("[]")
-        if not sign:
+        if f"{section}.{key}" not in meanings:  # the head of a section, or a text in a list of several lines
             lines.append(line)
             continue
         first = max(len(line), 22)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from toynn.data import DataFolder, WindowBatcher
-from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError
+from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
 from toynn.storage.checkpoint.run_folder import CONFIG, LOG
@@ -25,7 +25,7 @@ from toynn.storage.regular_files import naming_file
 from toynn.training.callbacks import Callbacks, checked_callbacks
 from toynn.training.config import TrainArgs
 from toynn.training.divergence import DivergedError, weight_not_finite
-from toynn.training.evaluation import BestEvaluation, Validation
+from toynn.training.evaluation import BestEvaluation, ContinuePrompts, Validation
 from toynn.training.events import Callback, Ended, Evaluated, Started, Stepped
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
@@ -36,7 +36,9 @@ from toynn.training.step import TrainingSteps
 from toynn.training.toml_config import to_toml
 
 
-def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
+def train(
+    args: TrainArgs, callbacks: Sequence[Callback] = (), continue_prompts: ContinuePrompts | None = None
+) -> Ended:
     """Train a model in the fused layout and return the last event of the run.
 
     The run writes run.toml, log.jsonl (see `toynn.training.run_log`) and checkpoints into its folder. The first
@@ -44,6 +46,9 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     several batches (train.accumulate) is abandoned between two of them. A second signal raises KeyboardInterrupt at
     once. If a callback raises StopTraining, the run saves the step and ends. If it raises another exception, the run
     saves the step and raises this exception.
+
+    continue_prompts: returns the texts of the model for evaluation.prompts. `toynn.train` passes a function that
+    generates them; without one, a configuration with prompts is refused.
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); data or a model does not fit.
@@ -60,13 +65,14 @@ def train(args: TrainArgs, callbacks: Sequence[Callback] = ()) -> Ended:
     data = DataFolder.open(args.data)
     with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
         start = find_start(args, run, data)
-        trainer = _Trainer(args, start, run, engine, data, interrupts)
+        trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts)
         # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
         train = start.config.train
         with naming_the_batch(engine, start.shape, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
             realize(engine, start, args.n_threads)
         with naming_the_batch(engine, start.shape, start.t_seq, train):
             trainer.build_graph()
+        trainer.check_prompts()
         if args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
         with RunLog(args.out / LOG) as log:
@@ -84,10 +90,11 @@ class _Trainer:
         engine: LlamaSeqEngine,
         data: DataFolder,
         interrupts: Interrupts,
+        continue_prompts: ContinuePrompts | None,
     ) -> None:
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config
-        self._interrupts = interrupts
+        self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
         windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
@@ -105,6 +112,30 @@ class _Trainer:
         """Build the training graph of the realized model, if the run takes steps. Raises TinyNNMemoryError."""
         if self._step < self._config.train.steps:
             self._steps.build_graph()
+
+    def check_prompts(self) -> None:
+        """Let the model read the texts of evaluation.prompts, so that a wrong one is an error before the first step."""
+        try:
+            self._samples(max_tokens=0)
+        except ConfigurationError:
+            raise
+        except TinyNNValueError as error:
+            raise ConfigurationError(f"evaluation.prompts cannot be used: {error}") from None
+
+    def _samples(self, max_tokens: int) -> tuple[str, ...]:
+        """Return the texts with which the model continues evaluation.prompts."""
+        evaluation = self._config.evaluation
+        if not evaluation.prompts:
+            return ()
+        if self._data.tokenizer is None:
+            raise ConfigurationError(
+                "evaluation.prompts needs data with a tokenizer, but this data has only token ids; leave the key out"
+            )
+        if self._continue_prompts is None:
+            raise ConfigurationError("evaluation.prompts needs a function that generates texts; use toynn.train")
+        return self._continue_prompts(
+            self._saver.model(self._step), evaluation.prompts, max_tokens, evaluation.sample_temperature
+        )
 
     def run(self, log: RunLog, callbacks: Sequence[Callback]) -> Ended:
         """Train the realized model to the end of the run, and return the last event."""
@@ -173,6 +204,7 @@ class _Trainer:
         if not math.isfinite(loss):
             tensor = weight_not_finite(self._engine) or "an activation"
             raise DivergedError(self._step, f"validation loss is {loss}", tensor, self._config)
+        seconds = time.perf_counter() - began
         best = self._best.update(self._step, loss, self._config.evaluation.min_delta)
         self._callbacks.send(
             Evaluated(
@@ -181,8 +213,10 @@ class _Trainer:
                 perplexity=math.exp(loss) if loss < 700 else math.inf,
                 bits_per_byte=self._validation.bits_per_byte(loss),
                 tokens=self._validation.tokens,
-                seconds=time.perf_counter() - began,
+                seconds=seconds,
                 best=best,
+                prompts=self._config.evaluation.prompts,
+                samples=self._samples(self._config.evaluation.sample_tokens),
             )
         )
         return best
@@ -223,6 +257,8 @@ class _Trainer:
             return ("the validation split has only 1 token, so the model is never evaluated; prepare more text",)
         if self._config.evaluation.patience > 0:
             return ("evaluation.patience has no effect, because the data has no validation split",)
+        if self._config.evaluation.prompts:
+            return ("evaluation.prompts has no effect, because the data has no validation split",)
         return ()
 
     def _ended(self, reason: str) -> Ended:
