@@ -96,7 +96,7 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
         if name in ("beta1", "beta2") and value >= 1.0:
             raise TinyNNValueError(f"m_hp: {name} must be below 1, got {value!r}")
         if name == "eps" and value == 0.0:
-            raise TinyNNValueError("m_hp: eps must be above 0, because a weight without gradient would become 0/0")
+            raise TinyNNValueError("m_hp: eps must be above 0, got 0: a weight without gradient would become 0/0")
     return array
 
 
