@@ -118,6 +118,7 @@ def test_a_usage_error_is_one_line_that_says_what_to_do(
         ("matplotlib", "plot", ["report", "DATA"]),
         ("starlette", "serve", ["serve", "DATA"]),
         ("uvicorn", "serve", ["serve", "DATA"]),
+        ("uvicorn", "serve", ["watch", "DATA"]),
         ("gguf", "interop", ["export", "DATA", "m.gguf"]),
         ("tokenizers", "cli", ["generate", "DATA"]),
         ("safetensors", "cli", ["info", "DATA"]),

@@ -158,7 +158,8 @@ def test_the_wheel_contains_exactly_the_files_of_the_package(packages: Packages)
         names = {name for name in archive.namelist() if not name.startswith(f"{DIST_INFO}/")}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("toynn*/**/*.py*")}
     sources = {name for name in sources if not name.endswith(".pyc")}
-    assert names == sources | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
+    pages = {"toynn/serve/watch.html", "toynn/serve/watch.js"}
+    assert names == sources | pages | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 
 
 def test_the_bill_of_materials_in_the_wheel_names_the_pinned_ggml(packages: Packages) -> None:

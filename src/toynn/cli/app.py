@@ -24,6 +24,7 @@ from toynn.wording import on_the_command_line
 COMMANDS = {
     "prepare": "Turn text files into packed tokens and a tokenizer.",
     "train": "Train a model on packed tokens.",
+    "watch": "Serve a web page that follows a run.",
     "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",
     "chat": "Talk with a model.",

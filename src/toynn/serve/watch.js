@@ -1,0 +1,129 @@
+"use strict";
+// Asks the server every two seconds for the figures of the run, and shows them. Every text is set with textContent.
+
+const SECONDS = 2;
+const QUIET = 120; // seconds without an event after which the page says so
+const CURVES = [
+  ["Loss, nats per token", "loss", "validation"],
+  ["Learning rate", "learning_rate", null],
+  ["Gradient norm before clipping", "gradient_norm", null],
+  ["Tokens per second", "tokens_per_second", null],
+];
+const byId = (id) => document.getElementById(id);
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function drawn(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const number = (value, digits) =>
+  value === null || value === undefined ? "–" : value.toLocaleString("en", { maximumFractionDigits: digits });
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  const minutes = Math.round(seconds / 60);
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+// A chart of points [step, value]. The second curve has dots.
+function chart(title, first, second) {
+  const width = 480, height = 220, left = 56, right = 8, top = 8, bottom = 24;
+  const points = [...first, ...second];
+  const figure = element("figure");
+  figure.append(element("figcaption", second.length ? `${title}; dots: validation` : title));
+  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  svg.append(drawn("title", {}, title));
+  figure.append(svg);
+  if (!points.length) return figure;
+  const xs = points.map((one) => one[0]), ys = points.map((one) => one[1]);
+  const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const x = (value) => left + ((value - x0) / (x1 - x0 || 1)) * (width - left - right);
+  const y = (value) => height - bottom - ((value - y0) / (y1 - y0 || 1)) * (height - top - bottom);
+  for (let i = 0; i <= 4; i++) {
+    const value = y0 + ((y1 - y0) * i) / 4;
+    svg.append(drawn("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "grid" }));
+    svg.append(drawn("text", { x: left - 4, y: y(value) + 4, "text-anchor": "end" }, Number(value.toPrecision(3))));
+  }
+  svg.append(drawn("text", { x: left, y: height - 6 }, `step ${x0}`));
+  svg.append(drawn("text", { x: width - right, y: height - 6, "text-anchor": "end" }, x1));
+  const line = (curve) => curve.map((one) => `${x(one[0])},${y(one[1])}`).join(" ");
+  svg.append(drawn("polyline", { points: line(first), class: "curve" }));
+  if (second.length) svg.append(drawn("polyline", { points: line(second), class: "curve other" }));
+  for (const one of second) svg.append(drawn("circle", { cx: x(one[0]), cy: y(one[1]), r: 2.5, class: "dot" }));
+  return figure;
+}
+
+// A run that was killed does not log its end.
+function stateOf(figures) {
+  const quiet = (Date.now() - new Date(figures.time)) / 1000;
+  return figures.state === "training" && quiet > QUIET ? `training or killed: no event for ${duration(quiet)}` : figures.state;
+}
+
+function showFigures(figures) {
+  const rows = [
+    ["State", stateOf(figures)],
+    ["Step", `${number(figures.step, 0)} of ${number(figures.steps, 0)}`],
+    ["Time left", duration(figures.seconds_left)],
+    ["Epoch", number(figures.epoch, 2)],
+    ["Tokens read", number(figures.tokens, 0)],
+    ["Tokens per second", number(figures.tokens_per_second, 0)],
+    ["Training loss", number(figures.loss, 4)],
+    ["Best validation loss", figures.best_loss === null ? "–" : `${number(figures.best_loss, 4)} at step ${figures.best_step}`],
+    ["Parameters", figures.parameters === null ? "–" : `${number(figures.parameters / 1e6, 2)} M`],
+    ["Last event", figures.time === null ? "–" : new Date(figures.time).toLocaleString()],
+  ];
+  byId("figures").replaceChildren(...rows.map(([name, value]) => {
+    const row = element("div");
+    row.append(element("dt", name), element("dd", value));
+    return row;
+  }));
+  byId("bar").max = figures.steps || 1;
+  byId("bar").value = figures.step;
+  byId("config").textContent = figures.config || "";
+}
+
+function showTexts(texts) {
+  const shown = texts.map((one) => {
+    const text = element("div", undefined, "text");
+    text.append(element("div", `step ${one.step}`, "step"), element("b", one.prompt), element("span", one.text));
+    return text;
+  });
+  byId("texts").replaceChildren(...(shown.length ? [element("h2", "Texts"), ...shown] : []));
+}
+
+function showProblem(problem) {
+  byId("problem").textContent = problem;
+  byId("problem").hidden = !problem;
+}
+
+async function update() {
+  try {
+    const answer = await fetch("/progress");
+    const run = await answer.json();
+    byId("name").textContent = run.name;
+    document.title = `toynn watch: ${run.name}`;
+    showProblem(run.error || "");
+    if (!run.error) {
+      showFigures(run.figures);
+      byId("curves").replaceChildren(
+        ...CURVES.map(([title, first, second]) => chart(title, run.curves[first], second ? run.curves[second] : []))
+      );
+      showTexts(run.texts);
+    }
+  } catch (error) {
+    showProblem("The server does not answer. Start `toynn watch` again.");
+  }
+  setTimeout(update, SECONDS * 1000);
+}
+
+update();
