@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from engines import realized
-from interop_models import ROPE_PARAMETERS, VOCAB, assert_same_model, logits_of, make
+from interop_models import ROPE_PARAMETERS, VOCAB, assert_same_model, change_config, logits_of, make
 from toynn import AdamW, LlamaSeqEngine, RopeScaling, TinyNNValueError, labels
 from toynn.interop import GgufBase, export_gguf, export_hf, export_toy, import_hf
 from toynn.interop.families import FAMILIES
@@ -36,12 +35,14 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "qwen2": [("qwen2", {}), ("qwen2", OWN_HEADS)],
     "qwen3": [("qwen3", {})],
     "smollm3": [("smollm3", {}), ("smollm3", {"no_rope_interval": 2, "untied": True})],
+    "gemma3": [("gemma3", {}), ("gemma3", {"query_pre_attn_scalar": 9, "global_interval": 6, "untied": False})],
 }
 # Values that a configuration of transformers needs besides the sizes.
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 20},
     "smollm3": {"no_rope_layer_interval": 2},
+    "gemma3": {"head_dim": 20, "sliding_window": 50, "sliding_window_pattern": 2, "query_pre_attn_scalar": 33},
 }
 
 each_model = pytest.mark.parametrize(("name", "changes"), [model for models in MODELS.values() for model in models])
@@ -124,17 +125,21 @@ def check_gradients(
 def test_a_model_saved_by_transformers_is_imported_with_the_same_logits(
     architecture: str, tied: bool, rope: str, tmp_path: Path
 ) -> None:
+    family, parameters = FAMILIES[architecture], dict(ROPE_PARAMETERS[rope])
+    if family.windows:
+        local = {"rope_theta": 30.0, "rope_type": "default"}
+        parameters = {"full_attention": parameters, "sliding_attention": local}
     config = transformers.AutoConfig.for_model(
-        architecture, vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+        family.model_type or architecture, vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-4,
-        tie_word_embeddings=tied, rope_parameters=dict(ROPE_PARAMETERS[rope]), bos_token_id=None, eos_token_id=None,
+        tie_word_embeddings=tied, rope_parameters=parameters, bos_token_id=None, eos_token_id=None,
         pad_token_id=None, **CONFIGS[architecture],
     )  # fmt: skip
     torch.manual_seed(1)
     theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            parameter.normal_(1.0 if "norm" in name else 0.0, 0.25)
+            parameter.normal_(float("norm" in name and not family.norms_without_one), 0.25)
         expected = theirs(torch.tensor([IDS])).logits[0].numpy()
     theirs.save_pretrained(tmp_path / "hf")
     back = import_hf(tmp_path / "hf")
@@ -159,7 +164,7 @@ def test_a_mapped_file_has_the_logits_of_the_model(architecture: str, tmp_path: 
 def mistral_folder(model: TrainedModel, folder: Path, **changes: Any) -> Path:
     export_hf(model, folder)
     kind: dict[str, Any] = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "attention_bias": ...}
-    changed(folder, **{**kind, "mlp_bias": ..., "sliding_window": None, **changes})
+    change_config(folder, **{**kind, "mlp_bias": ..., "sliding_window": None, **changes})
     return folder
 
 
@@ -217,13 +222,6 @@ def test_an_unsupported_config_of_mistral_is_refused(changes: dict[str, Any], me
 # ---- refused models ----
 
 
-def changed(folder: Path, **changes: Any) -> None:
-    """Change keys of the folder's config.json. The value ... removes a key."""
-    path = folder / "config.json"
-    content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}), encoding="utf-8")
-
-
 COMMON: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "gelu"}, "hidden_act is 'gelu', but toynn supports only 'silu'"),
     ({"attention_dropout": 0.1}, "attention_dropout is 0.1, but toynn supports only 0.0"),
@@ -234,8 +232,9 @@ COMMON: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["LlamaForCausalLM"]}, r"architectures is \['LlamaForCausalLM'\], but model_type is '"),
 ]
 REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
-    "qwen2": [],
+    "qwen2": [*COMMON],
     "smollm3": [
+        *COMMON,
         ({"no_rope_layers": [1, 1, 1, 1, 1]}, r"no_rope_layers\[3\] is 1, but toynn supports only lists that follow f"),
         ({"no_rope_layers": [1, 1, 1, 0]}, "no_rope_layers must be a list with a number for each layer, got"),
         ({"no_rope_layer_interval": 3}, r"no_rope_layers\[2\] is 1, but"),
@@ -243,30 +242,70 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"no_rope_layer_interval": 2.0}, "no_rope_layer_interval must be an integer"),
         ({"mlp_bias": True}, "mlp_bias is True, but toynn supports only False"),
     ],
-    "qwen3": [({"attention_bias": True}, "attention_bias is True, but toynn supports only False")],
+    "qwen3": [*COMMON, ({"attention_bias": True}, "attention_bias is True, but toynn supports only False")],
+    "gemma3": [
+        ({"model_type": "gemma3"}, "model_type is 'gemma3', but toynn supports only .*'gemma3_text'"),
+        ({"hidden_activation": "gelu"}, "hidden_activation is 'gelu', but toynn supports only 'gelu_pytorch_tanh'"),
+        ({"attn_logit_softcapping": 50.0}, r"attn_logit_softcapping is 50\.0, but toynn supports only None"),
+        ({"final_logit_softcapping": 30.0}, r"final_logit_softcapping is 30\.0, but toynn supports only None"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True, but toynn supports only False"),
+        ({"attention_bias": True}, "attention_bias is True, but toynn supports only False"),
+        ({"attention_dropout": 0.1}, r"attention_dropout is 0\.1, but toynn supports only 0\.0"),
+        ({"sliding_window": None}, "the key sliding_window is missing"),
+        ({"sliding_window": 0}, "sliding_window must be an integer from 1 to 2147483647, got 0"),
+        ({"sliding_window": 2.5}, "sliding_window must be an integer"),
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be an integer from 1 to 2147483647, got 0"),
+        ({"rope_local_base_freq": -1.0}, "local_rope_base"),
+        (
+            {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+            r"layer_types\[3\] is 'sliding_attention', b",
+        ),
+        ({"layer_types": ["sliding_attention"] * 3}, "layer_types must have an entry for each of 4 layers, got 3"),
+        ({"layer_types": ["sliding_attention"] * 3 + ["chunked"]}, r"layer_types\[3\] is 'chunked', but"),
+        ({"layer_types": "full_attention"}, "layer_types must be a list, got 'full_attention'"),
+        (
+            {"layer_types": ..., "sliding_window_pattern": 0},
+            "sliding_window_pattern must be an integer from 1 to 2147483647, got 0",
+        ),
+        (
+            {"rope_parameters": {"rope_theta": 1e6}},
+            "rope_parameters contains 'rope_theta', but in gemma3 it may contain",
+        ),
+        ({"rope_parameters": {"full_attention": 3}}, "rope_parameters must have a JSON object for each kind of layer"),
+        (
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope_parameters.sliding_attention.rope_type is 'linear', but toynn supports only 'default' in loc",
+        ),
+        (
+            {"rope_parameters": {"sliding_attention": {"rope_theta": 7.0}}},
+            r"rope_local_base_freq is 500\.0, but rope_parameters.sliding_attention.rope_theta is 7\.0",
+        ),
+    ],
 }
 
 
 @pytest.mark.parametrize(
     ("architecture", "changes", "mentions"),
-    [(one, *case) for one, own in REFUSED.items() for case in [*COMMON, *own]],
+    [(one, *case) for one, cases in REFUSED.items() for case in cases],
 )
 def test_an_unsupported_config_is_refused_by_the_name_of_its_key(
     architecture: str, changes: dict[str, Any], mentions: str, tmp_path: Path
 ) -> None:
     export_hf(make(architecture), tmp_path / "hf")
-    changed(tmp_path / "hf", **changes)
+    change_config(tmp_path / "hf", **changes)
     with pytest.raises(TinyNNValueError, match=mentions):
         import_hf(tmp_path / "hf")
 
 
-@each_architecture
+@pytest.mark.parametrize("architecture", [name for name in MODELS if not FAMILIES[name].windows])
 def test_a_window_that_is_not_used_is_accepted(architecture: str, tmp_path: Path) -> None:
     """Configurations of published models contain sizes of attention windows, but these models use no windows."""
     model = make(architecture)
     export_hf(model, tmp_path / "hf")
     layers = ["full_attention"] * model.shape.n_layers
-    changed(tmp_path / "hf", sliding_window=4096, max_window_layers=1, use_sliding_window=False, layer_types=layers)
+    change_config(
+        tmp_path / "hf", sliding_window=4096, max_window_layers=1, use_sliding_window=False, layer_types=layers
+    )
     assert import_hf(tmp_path / "hf").shape == model.shape
 
 
@@ -305,6 +344,6 @@ def test_another_interval_of_layers_without_rope_is_refused_in_gguf_files(tmp_pa
 
 def test_the_interval_alone_says_which_layers_have_no_rope(tmp_path: Path) -> None:
     export_hf(make("smollm3"), tmp_path / "hf")
-    changed(tmp_path / "hf", no_rope_layers=..., no_rope_layer_interval=...)
+    change_config(tmp_path / "hf", no_rope_layers=..., no_rope_layer_interval=...)
     shape = import_hf(tmp_path / "hf").shape
     assert [shape.has_rope(layer) for layer in range(5)] == [True, True, True, False, True]

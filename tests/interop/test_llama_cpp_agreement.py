@@ -36,6 +36,7 @@ from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 pytestmark = pytest.mark.other_programs
 
 F32_BOUND = 5e-4  # allowed difference of logits; the largest measured difference is 2.3e-4
+GELU_BOUND = 0.02  # as above with GELU, whose arguments and results ggml rounds to F16; 4.3e-3 was measured
 # With f16, bf16 and q8_0 weights llama.cpp also rounds the activations before each product, and random weights magnify
 # the error. The bounds are for the root mean square of the difference, divided by the root mean square of the logits.
 # The largest measured values are 0.0059, 0.049 and 0.15.
@@ -56,7 +57,7 @@ def test_logits_agree_at_every_position(name: str, tmp_path: Path) -> None:
         logits = theirs.feed(IDS)
     assert logits.shape == ours.shape == (200, VOCAB)
     assert np.abs(ours).max() > 5, "the logits are too small for a meaningful comparison"
-    np.testing.assert_allclose(logits, ours, rtol=0, atol=F32_BOUND)
+    np.testing.assert_allclose(logits, ours, rtol=0, atol=GELU_BOUND if model.shape.has_gelu else F32_BOUND)
 
 
 @each_shape

@@ -29,6 +29,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"architecture": "qwen2", "qkv_bias": True},
     {"architecture": "qwen3", "qk_norm": True, "head_dim": 16},
     {"architecture": "smollm3", "no_rope_interval": 4, "n_layers": 4},
+    {
+        "architecture": "gemma3",
+        "qk_norm": True,
+        "head_dim": 16,
+        "n_layers": 4,
+        "sliding_window": 24,
+        "global_interval": 3,
+        "local_rope_base": 1000.0,
+    },
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from engines import realized
 from toynn import AdamW, RopeScaling, SmolLM2Config, build_info, labels
 from toynn import tinynn as nn
+from toynn.model.shape import ModelShape
 
 F32 = npt.NDArray[np.float32]
 
@@ -26,7 +27,14 @@ MODELS = {
     ),
     "heads of 10": SmolLM2Config(101, 40, 4, 2, 72, 2, 256, 10000.0, 1e-5, head_dim=10),
 }
+# A window of 20 ends inside a block of 96 queries.
+WINDOWS = ModelShape(
+    101, 40, 4, 2, 72, 3, 256, 10000.0, 1e-5, head_dim=12, architecture="gemma3", qk_norm=True, untied=True,
+    sliding_window=20, global_interval=3,
+)  # fmt: skip
+IN_FUSED = {**MODELS, "windows": WINDOWS}
 each_model = pytest.mark.parametrize("cfg", MODELS.values(), ids=MODELS.keys())
+each_model_in_fused = pytest.mark.parametrize("cfg", IN_FUSED.values(), ids=IN_FUSED.keys())
 
 
 def sequences(cfg: SmolLM2Config, t: int, batch: int = BATCH) -> npt.NDArray[np.int64]:
@@ -52,7 +60,7 @@ def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tupl
 # ---- the fused layout ----
 
 
-@each_model
+@each_model_in_fused
 @pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 31, 33, 64, 97, 130])
 def test_fused_logits_have_the_same_bits_alone_and_anywhere_in_a_batch(cfg: SmolLM2Config, t: int) -> None:
     """The lengths are below and above the size of vectors, tiles and blocks of queries.
@@ -89,7 +97,7 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
         assert row_losses(logits[i : i + 1], wanted[i : i + 1]).tobytes() == together[i : i + 1].tobytes()
 
 
-@each_model
+@each_model_in_fused
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
 def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
@@ -101,7 +109,8 @@ def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Con
 
     def step(parts: list[npt.NDArray[np.int64]]) -> dict[str, bytes]:
         rows = len(parts[0])
-        with realized(cfg, t_seq=t, t_batch=rows, untied=True, qkv_bias=True, seed=3, init_scale=1.5) as e:
+        biases = {"qkv_bias": cfg is not WINDOWS}
+        with realized(cfg, t_seq=t, t_batch=rows, untied=True, **biases, seed=3, init_scale=1.5) as e:
             e.build_training_step(clip=True, keep_gradients=True)
             for i, part in enumerate(parts):
                 wanted = labels.targets(part.ravel(), cfg.vocab, t, rows)

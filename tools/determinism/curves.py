@@ -105,6 +105,31 @@ CURVES += [
         RecipeOptions(t_seq=32, seed=11, layout="fused"),
         adamw=CORRECTED,
     ),
+    # the sequences are longer than a block of queries, and the last vector of gates is not full
+    Curve(
+        "fused_gemma3",
+        ModelShape(
+            VOCAB,
+            48,
+            6,
+            2,
+            93,
+            4,
+            128,
+            10000.0,
+            1e-5,
+            head_dim=12,
+            architecture="gemma3",
+            qk_norm=True,
+            sliding_window=20,
+            global_interval=3,
+            local_rope_base=1000.0,
+            query_pre_attn_scalar=16,
+            rope_scaling=RopeScaling.linear(4.0),
+        ),
+        RecipeOptions(t_seq=100, t_batch=2, seed=12, layout="fused"),
+        adamw=CORRECTED,
+    ),
 ]
 
 

@@ -78,6 +78,7 @@ def good_ggufs() -> list[bytes]:
             ("qkv_bias", "q8_0"),
             ("llama3 rope", "f16"),
             ("tied", "bf16"),
+            ("gemma3", "f32"),
         ):
             export_gguf(make(name), path, dtype, overwrite=True)
             found.append(path.read_bytes())
@@ -90,15 +91,15 @@ def good_ggufs() -> list[bytes]:
 
 @functools.cache
 def good_folders() -> list[Files]:
-    """Return undamaged folders; the weights of the second are in shards, the third has a tokenizer.model."""
+    """Return undamaged folders; the weights of the second are in shards, the fourth has a tokenizer.model."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
-        for name in ("qkv_bias", "llama3_hf rope"):
+        for name in ("qkv_bias", "llama3_hf rope", "gemma3"):
             folder = export_hf(make(name, n_layers=1), Path(temporary) / name)
             found.append({path.name: path.read_bytes() for path in folder.iterdir()})
     header_end = 8 + struct.unpack("<Q", found[1]["model.safetensors"][:8])[0]
     found.append({**found[0], "tokenizer.model": trained(vocab_size=500)})
-    del found[2]["tokenizer.json"], found[2]["tokenizer_config.json"]
+    del found[3]["tokenizer.json"], found[3]["tokenizer_config.json"]
     names = [key for key in json.loads(found[1]["model.safetensors"][8:header_end]) if key != "__metadata__"]
     shard = "model-00001-of-00001.safetensors"
     found[1][shard] = found[1].pop("model.safetensors")

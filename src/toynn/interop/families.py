@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from toynn.model.weights import Weight
+
 # Keys of config.json that change what is computed, each with the only value that toynn supports.
 _ONLY = {
     "hidden_act": "silu",
@@ -20,6 +22,15 @@ _ONLY = {
     "is_decoder": True,
     "rope_interleaved": False,
     "attention_dropout": 0.0,
+}
+_SILU, _GELU = {"hidden_act": "silu"}, {"hidden_activation": "gelu_pytorch_tanh"}
+_ONLY_IN_GEMMA = {
+    **{key: only for key, only in _ONLY.items() if key not in _SILU},
+    **_GELU,
+    "attention_bias": False,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "use_bidirectional_attention": False,
 }
 # Defaults of the configuration classes, for keys that are missing in config.json or null. None: the key is required.
 _DEFAULTS: dict[str, Any] = {
@@ -50,12 +61,16 @@ class Family:
     """The properties of an architecture's files.
 
     hf_class: the class of transformers that computes the model.
+    model_type: `model_type` in config.json; "": the name of the architecture.
     interleaved: whether the rows of q and k are interleaved in GGUF files, see `rope_order`.
     freq_factors: llama.cpp divides the frequencies of RoPE by the tensor of factors.
     only: keys of config.json that change what is computed, each with the only value that toynn supports.
     defaults: the values of keys that are missing in config.json, or null.
     nullable: keys for which null is a value of its own, and not the same as a missing key.
     written: keys that only the config.json of this architecture has, for the export.
+    activation: the key of the activation in config.json, with its value.
+    norms_without_one: folders contain the weights of norms minus 1.
+    windows: the files have keys about windows.
     has_attention_bias: the key attention_bias decides whether the projections have biases.
     heads_divide_width: transformers refuses a d_model that is not a multiple of n_heads.
     heads_fill_width: llama.cpp needs d_model = n_heads * head_dim.
@@ -66,10 +81,14 @@ class Family:
     hf_class: str
     interleaved: bool
     freq_factors: bool = False
+    model_type: str = ""
     only: Mapping[str, Any] = field(default_factory=lambda: _ONLY)
     defaults: Mapping[str, Any] = field(default_factory=lambda: _DEFAULTS)
     nullable: tuple[str, ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
+    activation: Mapping[str, Any] = field(default_factory=lambda: _SILU)
+    norms_without_one: bool = False
+    windows: bool = False
     has_attention_bias: bool = False
     heads_divide_width: bool = False
     heads_fill_width: bool = False
@@ -111,11 +130,40 @@ FAMILIES = {
         written={"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "pad_token_id": None},
         no_rope_interval=4,
     ),
+    "gemma3": Family(
+        "Gemma3ForCausalLM",
+        interleaved=False,
+        model_type="gemma3_text",
+        only=_ONLY_IN_GEMMA,
+        defaults={
+            **{key: value for key, value in _DEFAULTS.items() if key not in _SILU},
+            **_ONLY_IN_GEMMA,
+            "num_key_value_heads": None,
+            "head_dim": 256,
+            "max_position_embeddings": 131072,
+            "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0,
+            "tie_word_embeddings": True,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+        },
+        nullable=("sliding_window",),
+        written={
+            "attention_bias": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "pad_token_id": None,
+        },
+        activation=_GELU,
+        norms_without_one=True,
+        windows=True,
+        heads_divide_width=True,
+    ),
 }
 
 # The architecture of each model_type in config.json, and how its folders are read.
 FOLDERS = {
-    **{name: (name, family) for name, family in FAMILIES.items()},
+    **{family.model_type or name: (name, family) for name, family in FAMILIES.items()},
     # A Mistral model without a window is a llama model, and an export writes the class of llama.
     "mistral": (
         "llama",
@@ -130,3 +178,8 @@ FOLDERS = {
         ),
     ),
 }  # fmt: skip
+
+
+def folder_offset(weight: Weight) -> float:
+    """Return the number that is added to the values of a weight in a folder. It is 1 for norms stored without 1."""
+    return weight.row.fill if FAMILIES[weight.shape.architecture].norms_without_one else 0.0

@@ -17,6 +17,7 @@ from toynn.interop.gguf_rope import ROPE_FREQS, write_scaling
 from toynn.interop.gguf_sampling import write_sampling
 from toynn.interop.gguf_tokenizer_export import write_gguf_tokenizer
 from toynn.interop.gguf_types import GGUF_DTYPES, stored_type, stored_values
+from toynn.interop.gguf_windows import write_windows
 from toynn.interop.lens import folded
 from toynn.interop.rope_order import to_interleaved
 from toynn.model.foreign_settings import json_object
@@ -189,3 +190,5 @@ def _write_config(writer: GGUFWriter, model: TrainedModel, file_type: LlamaFileT
     writer.add_layer_norm_rms_eps(cfg.rms_eps)
     writer.add_vocab_size(cfg.vocab)
     write_scaling(writer, cfg.rope_scaling)
+    if cfg.sliding_window:
+        write_windows(writer, cfg)

@@ -18,6 +18,8 @@ from toynn.interop.gguf_rope import READ as SCALING
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
 from toynn.interop.gguf_sampling import read_sampling
 from toynn.interop.gguf_tokenizer_import import read_gguf_tokenizer, special_tokens
+from toynn.interop.gguf_windows import READ as WINDOWS
+from toynn.interop.gguf_windows import read_windows, score_scalar
 from toynn.interop.rope_order import to_halves
 from toynn.interop.toy_format import (
     SCALING_KEYS,
@@ -119,7 +121,8 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
         supported = ", ".join(repr(name) for name in FAMILIES)
         raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only {supported}")
     toy = _is_toy(model)
-    _refuse_what_is_not_computed(values, arch, SCALING_KEYS if toy else tuple(f"{arch}.{name}" for name in SCALING))
+    also_read = (*SCALING, *WINDOWS) if FAMILIES[arch].windows else SCALING
+    _refuse_what_is_not_computed(values, arch, SCALING_KEYS if toy else tuple(f"{arch}.{name}" for name in also_read))
     cfg = _config(values, arch, model.tensors)
     zeros = _checked_names(model.tensors, cfg, toy)
     if toy:
@@ -176,6 +179,7 @@ def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> Mo
     vocab = tensors[EMBEDDING].shape[0]
     if (size := values.whole(f"{arch}.vocab_size", vocab)) != vocab:
         raise FileFormatError(f"{arch}.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")
+    scalar = score_scalar(d_model=d_model, n_heads=n_heads, head_dim=head_dim, n_layers=n_layers)
     return ModelShape(
         vocab=vocab,
         d_model=d_model,
@@ -191,6 +195,7 @@ def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> Mo
         **{
             **variants_in(whole_names(tensors)),
             "no_rope_interval": FAMILIES[arch].no_rope_interval,
+            **(read_windows(values, arch, scalar) if FAMILIES[arch].windows else {}),
             **ARCHITECTURES[arch],
         },
     )

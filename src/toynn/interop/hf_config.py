@@ -14,6 +14,7 @@ import numpy as np
 from toynn.arguments import integer, positive
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.families import FAMILIES, FOLDERS
+from toynn.interop.hf_layers import check_layers, fields_of, layers_of, split_rope
 from toynn.model.config import RopeScaling, SmolLM2Config
 from toynn.model.shape import ARCHITECTURES, ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -41,7 +42,7 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         )
     return {
         "architectures": [family.hf_class],
-        "model_type": cfg.architecture,
+        "model_type": family.model_type or cfg.architecture,
         "vocab_size": cfg.vocab,
         "hidden_size": cfg.d_model,
         "intermediate_size": cfg.d_ff,
@@ -49,7 +50,7 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         "num_attention_heads": cfg.n_heads,
         "num_key_value_heads": cfg.n_kv,
         "head_dim": cfg.head_dim,
-        "hidden_act": "silu",
+        **family.activation,
         "max_position_embeddings": cfg.ctx,
         "rms_norm_eps": cfg.rms_eps,
         "rope_theta": cfg.rope_base,
@@ -57,19 +58,12 @@ def config_of(model: TrainedModel) -> dict[str, Any]:
         **({"attention_bias": cfg.qkv_bias} if family.has_attention_bias else {}),
         "attention_dropout": 0.0,
         **family.written,
-        **_no_rope_of(cfg),
+        **layers_of(cfg),
         "tie_word_embeddings": not model.shape.untied,
         **ids_of(model),
         "torch_dtype": "float32",
         "use_cache": True,
     }
-
-
-def _no_rope_of(shape: ModelShape) -> dict[str, Any]:
-    if shape.no_rope_interval == 0:
-        return {}
-    layers = [int(shape.has_rope(layer)) for layer in range(shape.n_layers)]
-    return {"no_rope_layer_interval": shape.no_rope_interval, "no_rope_layers": layers}
 
 
 def ids_of(model: TrainedModel) -> dict[str, Any]:
@@ -149,13 +143,15 @@ def shape_of(content: Any) -> ModelShape:
     for key, only in family.only.items():
         if (value := given.get(key)) != only:
             raise FileFormatError(f"{key} is {_shown(value)}, but toynn supports only {only!r}")
-    _refuse_windows(given.get("layer_types"))
     for key, value in given.items():
         if value is None and key not in family.only:
             raise FileFormatError(f"the key {key} is missing")
+    fields = fields_of(given, architecture, family.no_rope_interval)
+    if architecture == "gemma3":
+        content, base = split_rope(content)
+        fields["local_rope_base"] = given["rope_local_base_freq"] if base is None else base
     rope_base, scaling = _rope(content, given["rope_theta"])
     n_heads = given["num_attention_heads"]
-    interval = given.get("no_rope_layer_interval", family.no_rope_interval)
     shape = ModelShape(
         vocab=given["vocab_size"],
         d_model=given["hidden_size"],
@@ -172,38 +168,12 @@ def shape_of(content: Any) -> ModelShape:
         architecture=architecture,
         **{
             "qkv_bias": _flag(given, "attention_bias"),
-            "no_rope_interval": integer("no_rope_layer_interval", interval, 0),
+            **fields,
             **ARCHITECTURES[architecture],
         },
     )
-    if shape.no_rope_interval:
-        _check_no_rope(given.get("no_rope_layers"), shape)
+    check_layers(given, shape)
     return shape
-
-
-def _check_no_rope(found: Any, shape: ModelShape) -> None:
-    """Raise FileFormatError unless no_rope_layers is the list that no_rope_layer_interval gives."""
-    if found is None:
-        return
-    if not isinstance(found, list) or len(found) < shape.n_layers:
-        raise FileFormatError(f"no_rope_layers must be a list with a number for each layer, got {_shown(found)}")
-    for layer, rotates in enumerate(found[: shape.n_layers]):
-        if bool(rotates) != shape.has_rope(layer):
-            raise FileFormatError(
-                f"no_rope_layers[{layer}] is {_shown(rotates)}, but toynn supports only lists that follow from "
-                f"no_rope_layer_interval = {shape.no_rope_interval}"
-            )
-
-
-def _refuse_windows(layer_types: Any) -> None:
-    """Raise FileFormatError if a layer does not attend to all earlier tokens."""
-    if layer_types is None:
-        return
-    if not isinstance(layer_types, list):
-        raise FileFormatError(f"layer_types must be a list, got {_shown(layer_types)}")
-    for kind in layer_types:
-        if kind != "full_attention":
-            raise FileFormatError(f"layer_types contains {_shown(kind)}, but toynn supports only 'full_attention'")
 
 
 def token_ids_of(content: dict[str, Any], vocab: int, key: str) -> list[int]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from toynn.arguments import boolean, one_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.interop.families import folder_offset
 from toynn.interop.hf_config import config_of
 from toynn.interop.hf_settings import GENERATION_CONFIG, TOKENIZER_CONFIG, generation_config, tokenizer_config
 from toynn.interop.lens import folded
 from toynn.model.trained_model import TrainedModel
-from toynn.model.weights import foreign_weights_of, weights_of
+from toynn.model.weights import Weight, foreign_weights_of, weights_of
 from toynn.storage.durable_files import replacing_folder
 from toynn.storage.regular_files import path_of
 from toynn.storage.tensor_files import write_half_tensors, write_tensors
@@ -51,7 +53,7 @@ def export_hf(model: TrainedModel, folder: Path, dtype: str = "f32", *, overwrit
     if tokenizer is not None and (needed := ids_needed(tokenizer)) > plain.shape.vocab:
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = {**config_of(plain), "torch_dtype": _TORCH_NAMES[dtype]}
-    weights = {weight.hf_name: plain.weights[weight.name] for weight in weights_of(plain.shape)}
+    weights = {weight.hf_name: _stored(weight, plain.weights[weight.name]) for weight in weights_of(plain.shape)}
     if plain.shape.qkv_bias:  # with attention_bias, transformers expects these biases too
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
@@ -89,3 +91,9 @@ def may_be_written(folder: Path, files: tuple[str, ...], overwrite: bool) -> Non
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object to a new file, in the form of Hugging Face's libraries."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _stored(weight: Weight, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the values of a weight as the folder contains them."""
+    offset = folder_offset(weight)
+    return values - np.float32(offset) if offset else values

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.families import folder_offset
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import shape_of
 from toynn.interop.hf_settings import (
@@ -68,7 +69,8 @@ def import_hf(folder: Path) -> TrainedModel:
         _check(stored, foreign, shape)
     weights: dict[str, npt.NDArray[np.float32]] = {}
     for weight in weights_of(shape):
-        weights[weight.name] = _read(stored, weight.hf_name)
+        values, offset = _read(stored, weight.hf_name), folder_offset(weight)
+        weights[weight.name] = values + np.float32(offset) if offset else values
     for name in foreign:
         if name in stored and _read(stored, name).any():
             raise FileFormatError(f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from toynn.llm.parameters import Affine
-from toynn.tinynn import Session, Tensor, tnn_get_rows, tnn_tensor_set_name
+from toynn.tinynn import Session, Tensor, tnn_add, tnn_get_rows, tnn_tensor_set_name
 
 
 class GraphBuilder:
@@ -42,3 +42,7 @@ class GraphBuilder:
     def rows(self, table: Affine, ids: Tensor) -> Tensor:
         """Return the rows of a table (vocab, d) at ids i32 (n,): (n, d)."""
         return tnn_get_rows(self.session, table.weight, ids)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a + b."""
+        return tnn_add(self.session, a, b)

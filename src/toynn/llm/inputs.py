@@ -100,13 +100,15 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
     return array
 
 
-def block_causal_mask(t_seq: int, t_batch: int) -> FloatArray:
+def block_causal_mask(t_seq: int, t_batch: int, window: int = 0) -> FloatArray:
     """Return the attention mask float32 (T*B queries, T*B keys): 0 for keys that a query sees, -1e30 for all others.
 
-    A query sees the keys of its own sequence up to its own position.
+    A query sees the keys of its own sequence up to its own position, and with a window only the last `window` of them.
     """
     with memory_for("t_batch", 4 * (t_batch * t_seq) ** 2 + 2 * t_seq**2, "the rows of the block-causal mask"):
         causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)
+        if window:
+            causal &= ~np.tril(causal, -window)
         mask = np.full((t_batch * t_seq, t_batch * t_seq), -1e30, dtype=np.float32)
     for b in range(t_batch):
         own = slice(b * t_seq, (b + 1) * t_seq)

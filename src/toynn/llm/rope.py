@@ -44,6 +44,12 @@ class Rope(Initialised):
         """Return the parameters of a layer without RoPE."""
         return replace(self, rotates=False)
 
+    def of_layer(self, shape: ModelShape, layer: int) -> Rope:
+        """Return the parameters of a layer, counted from 0. These are the parameters of a global layer with RoPE."""
+        if shape.is_local(layer):
+            return replace(self, base=shape.local_rope_base, scaling=RopeScaling.none(), freq_factors=None)
+        return self if shape.has_rope(layer) else self.still()
+
 
 class RopeOfModel:
     """The part of `Rope` that is the same in all graphs of a model. Make it before `tnn_finalize_weights`."""

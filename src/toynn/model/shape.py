@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from toynn.arguments import boolean, integer, one_of
+from toynn.arguments import boolean, integer, one_of, positive
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
 
+_NO_WINDOW = {"sliding_window": 0, "global_interval": 0, "local_rope_base": 10000.0, "query_pre_attn_scalar": 0}
 # The architectures, each with the fields of a shape that have the same value in all its models.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {"qk_norm": False, "no_rope_interval": 0},
-    "qwen2": {"qkv_bias": True, "qk_norm": False, "no_rope_interval": 0},
-    "qwen3": {"qkv_bias": False, "qk_norm": True, "no_rope_interval": 0},
-    "smollm3": {"qkv_bias": False, "qk_norm": False},
+    "llama": {"qk_norm": False, "no_rope_interval": 0, **_NO_WINDOW},
+    "qwen2": {"qkv_bias": True, "qk_norm": False, "no_rope_interval": 0, **_NO_WINDOW},
+    "qwen3": {"qkv_bias": False, "qk_norm": True, "no_rope_interval": 0, **_NO_WINDOW},
+    "smollm3": {"qkv_bias": False, "qk_norm": False, **_NO_WINDOW},
+    "gemma3": {"qkv_bias": False, "qk_norm": True, "no_rope_interval": 0},
 }
+# The fields that must be at least 1 in the models of an architecture.
+_REQUIRED = {"smollm3": ("no_rope_interval",), "gemma3": ("sliding_window", "global_interval")}
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,35 @@ class ModelShape(SmolLM2Config):
     qkv_bias: bool = documented(False, "the projections q, k and v have biases")
     architecture: str = documented(
         "llama",
-        "family of the model: llama, qwen2 (with qkv_bias), qwen3 (with qk_norm) or smollm3 (with no_rope_interval)",
+        "family of the model: llama, qwen2 (with qkv_bias), qwen3 (with qk_norm), smollm3 (with no_rope_interval) or "
+        "gemma3 (with qk_norm, sliding_window and global_interval)",
     )
     qk_norm: bool = documented(False, "each head of q and k is normalized before RoPE (RMSNorm)")
     no_rope_interval: int = documented(0, "layers n, 2 n, 3 n and so on have no RoPE; 0: all layers have it")
+    sliding_window: int = documented(0, "tokens that a token sees in a local layer, with itself; 0: no layer is local")
+    global_interval: int = documented(
+        0, "with sliding_window, layers n, 2 n, 3 n and so on are global, and all other layers are local"
+    )
+    local_rope_base: float = documented(10000.0, "base of the rotary embedding in local layers, which is not scaled")
+    query_pre_attn_scalar: int = documented(
+        0, "attention scores are divided by the square root of this number; 0 means head_dim"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("untied", "qkv_bias", "qk_norm"):
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
-        object.__setattr__(self, "no_rope_interval", integer("no_rope_interval", self.no_rope_interval, 0))
+        for name in ("no_rope_interval", "sliding_window", "global_interval", "query_pre_attn_scalar"):
+            object.__setattr__(self, name, integer(name, getattr(self, name), 0))
+        object.__setattr__(self, "local_rope_base", positive("local_rope_base", self.local_rope_base))
         for name, only in ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))].items():
             if (value := getattr(self, name)) != only:
                 raise TinyNNValueError(f"{name} must be {only} with architecture = {self.architecture!r}, got {value}")
-        if self.architecture == "smollm3" and self.no_rope_interval == 0:
-            raise TinyNNValueError("no_rope_interval must be at least 1 with architecture = 'smollm3', got 0")
+        for name in _REQUIRED.get(self.architecture, ()):
+            if getattr(self, name) == 0:
+                raise TinyNNValueError(f"{name} must be at least 1 with architecture = {self.architecture!r}, got 0")
+        if self.architecture == "gemma3" and self.query_pre_attn_scalar == 0:
+            object.__setattr__(self, "query_pre_attn_scalar", self.head_dim)
         if self.donor_d_in > 0 and not self.untied:
             raise TinyNNValueError(
                 f"donor_d_in = {self.donor_d_in} needs untied = True, because a frozen embedding cannot be the "
@@ -57,6 +76,34 @@ class ModelShape(SmolLM2Config):
     def has_rope(self, layer: int) -> bool:
         """Return whether a layer, counted from 0, rotates its queries and keys by their positions."""
         return self.no_rope_interval == 0 or (layer + 1) % self.no_rope_interval != 0
+
+    def is_local(self, layer: int) -> bool:
+        """Return whether the tokens of a layer, counted from 0, see only the tokens of their window."""
+        return self.sliding_window > 0 and (layer + 1) % self.global_interval != 0
+
+    def window(self, layer: int) -> int:
+        """Return the number of tokens that a token sees in a layer, with itself; 0 if it sees all tokens before it."""
+        return self.sliding_window if self.is_local(layer) else 0
+
+    @property
+    def score_scale(self) -> float:
+        """The factor of the attention scores."""
+        return 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+
+    @property
+    def post_norms(self) -> bool:
+        """True if the results of attention and of the feed-forward part are normalized before they are added."""
+        return self.architecture == "gemma3"
+
+    @property
+    def has_gelu(self) -> bool:
+        """True if the feed-forward part is gated by GELU, approximated by tanh; False if it is gated by SiLU."""
+        return self.architecture == "gemma3"
+
+    @property
+    def embedding_scale(self) -> float | None:
+        """The factor of the embedding, or None if the embedding is used as it is."""
+        return math.sqrt(self.d_model) if self.architecture == "gemma3" else None
 
     @classmethod
     def of(cls, cfg: SmolLM2Config, *, untied: bool | None = None, qkv_bias: bool | None = None) -> ModelShape:

@@ -36,6 +36,7 @@ class Row:
     rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
     takes_turns: the heads of neighbouring rows with the same value are declared and drawn in turn: head 0 of each row,
     then head 1 of each row, and so on.
+    hf_with_post_norms: Hugging Face's name in models with `ModelShape.post_norms`. "": the same as `hf`.
     flag: the field of `ModelShape` that must not be 0 or False in a model that has the weight. "": all models have it.
     frozen_by: the field of `ModelShape` that freezes the weight unless it is 0 or False. "": it is always trained.
     """
@@ -49,6 +50,7 @@ class Row:
     heads: Callable[[SmolLM2Config], int] | None = None
     rotated: bool = False
     takes_turns: str = ""
+    hf_with_post_norms: str = ""
     flag: str = ""
     frozen_by: str = ""
 
@@ -84,7 +86,8 @@ GLOBAL_ROWS = (
 )  # fmt: skip
 LAYER_ROWS = (
     Row("attn_norm", "attn_norm.weight", lambda c: (c.d_model,), "input_layernorm.weight", fill=1.0),
-    Row("ffn_norm", "ffn_norm.weight", lambda c: (c.d_model,), "post_attention_layernorm.weight", fill=1.0),
+    Row("ffn_norm", "ffn_norm.weight", lambda c: (c.d_model,), "post_attention_layernorm.weight", fill=1.0,
+        hf_with_post_norms="pre_feedforward_layernorm.weight"),
     Row("q", "attn_q.weight", lambda c: (c.n_heads * c.head_dim, c.d_model), "self_attn.q_proj.weight",
         _std_of_model, heads=_q_heads, rotated=True),
     Row("k", "attn_k.weight", lambda c: (c.n_kv * c.head_dim, c.d_model), "self_attn.k_proj.weight",
@@ -105,6 +108,10 @@ LAYER_ROWS = (
         heads=_kv_heads, takes_turns="kv biases", flag="qkv_bias"),
     Row("q_norm", "attn_q_norm.weight", lambda c: (c.head_dim,), "self_attn.q_norm.weight", fill=1.0, flag="qk_norm"),
     Row("k_norm", "attn_k_norm.weight", lambda c: (c.head_dim,), "self_attn.k_norm.weight", fill=1.0, flag="qk_norm"),
+    Row("attn_post_norm", "post_attention_norm.weight", lambda c: (c.d_model,), "post_attention_layernorm.weight",
+        fill=1.0, flag="post_norms"),
+    Row("ffn_post_norm", "post_ffw_norm.weight", lambda c: (c.d_model,), "post_feedforward_layernorm.weight",
+        fill=1.0, flag="post_norms"),
 )  # fmt: skip
 
 # Weights that files of other programs may contain, but toynn's models do not have. Their values must be zero.
@@ -153,7 +160,8 @@ class Weight:
             raise TinyNNValueError(
                 f"the weight {self.name} has no name in the Hugging Face format, so it cannot be exported"
             )
-        return self.row.hf if self.layer is None else f"model.layers.{self.layer}.{self.row.hf}"
+        name = self.row.hf_with_post_norms if self.row.hf_with_post_norms and self.shape.post_norms else self.row.hf
+        return name if self.layer is None else f"model.layers.{self.layer}.{name}"
 
 
 def weights_of(shape: ModelShape) -> list[Weight]:
@@ -287,10 +295,10 @@ def moment_names(shape: ModelShape) -> list[str]:
 
 
 def variants_in(names: Collection[str]) -> dict[str, Any]:
-    """Return the flags of `ModelShape`, each True if a file contains a weight that only models with this flag have."""
+    """Return the flags that are fields of `ModelShape`, each True if a file contains a weight of this flag."""
     found: dict[str, bool] = {}
     for row in (*GLOBAL_ROWS, *LAYER_ROWS):
-        if row.flag and row.hf:
+        if row.flag in ModelShape.__dataclass_fields__ and row.hf:
             name = row.name if row in GLOBAL_ROWS else f"blk.0.{row.name}"
             found[row.flag] = found.get(row.flag, False) or name in names
     return found

@@ -46,6 +46,10 @@ SYNONYMS = {
     "model.architecture": "model_type arch architectures",
     "model.qk_norm": "use_qk_norm qk_layernorm q_norm k_norm",
     "model.no_rope_interval": "no_rope_layer_interval no_rope_layers nope_interval",
+    "model.sliding_window": "attention_window swa window_left local_window",
+    "model.global_interval": "sliding_window_pattern swa_pattern layer_types",
+    "model.local_rope_base": "rope_local_base_freq rope_freq_base_swa local_rope_theta",
+    "model.query_pre_attn_scalar": "attention_scale attn_scale query_scale softmax_scale",
     "model.init_scale": "initializer_range init_std",
 }
 # The size of the vocabulary is not a key, because it comes from the data.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from oracle.params import Weights, has_rope
+from oracle.params import Weights, config_of_layer, has_rope, is_gemma, score_divisor, window_of
 
 if TYPE_CHECKING:
     from toynn.model.config import SmolLM2Config
@@ -69,13 +69,18 @@ def rms_norm(x: Tensor, gamma: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.pow(2).mean(dim=1, keepdim=True) + eps) * gamma
 
 
-def causal_mask(t_seq: int, t_batch: int) -> Tensor:
-    """Return the mask (T*B queries, T*B keys): 0 if the query sees the key, else -1e30, or -inf if B is 1."""
+def causal_mask(t_seq: int, t_batch: int, window: int = 0) -> Tensor:
+    """Return the mask (T*B queries, T*B keys): 0 if the query sees the key, else -1e30, or -inf if B is 1.
+
+    window: the number of keys that a query sees; 0: all keys of its sequence up to its own.
+    """
     n = t_seq * t_batch
     closed = -math.inf if t_batch == 1 else -1e30
     mask = torch.full((n, n), closed, dtype=torch.float64)
     for query in range(n):
         start = query // t_seq * t_seq  # keys of the query's own sequence
+        if window:
+            start = max(start, query - window + 1)
         mask[query, start : query + 1] = 0.0
     return mask
 
@@ -133,7 +138,7 @@ def attention(
     for i in range(cfg.n_heads):
         g = i // (cfg.n_heads // cfg.n_kv)
         q = turned(f"attn_q.head_{i}", "attn_q_norm")
-        scores = q @ keys[g].T / math.sqrt(cfg.head_dim) + mask  # (T*B queries, T*B keys)
+        scores = q @ keys[g].T / score_divisor(cfg) + mask  # (T*B queries, T*B keys)
         heads.append(torch.softmax(scores, dim=1) @ values[g])
     return torch.cat(heads, dim=1)
 
@@ -143,19 +148,30 @@ def logits_of(
     rounded: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """(T*B, vocab)"""
-    angles, mask = rope_angles(cfg, positions), causal_mask(t_seq, t_batch)
+
+    def normed(part: Tensor, name: str) -> Tensor:
+        gamma = w.get(f"{blk}{name}.weight")
+        return part if gamma is None else rms_norm(part, gamma, cfg.rms_eps)
+
     x = w["token_embd.weight"][ids]
     if cfg.donor_d_in > 0:
         x = x @ w["lens.proj.weight"].T
+    if is_gemma(cfg):
+        x = x * math.sqrt(cfg.d_model)
     for n in range(cfg.n_layers):
         blk = f"blk.{n}."
+        angles = rope_angles(config_of_layer(cfg, blk), positions)
+        mask = causal_mask(t_seq, t_batch, window_of(cfg, blk))
         h = rms_norm(x, w[blk + "attn_norm.weight"], cfg.rms_eps)
-        heads = attention(cfg, w, blk, h, angles, mask, rounded)
-        x = x + product(heads, w[blk + "attn_output.weight"], rounded)
+        heads = attention(config_of_layer(cfg, blk), w, blk, h, angles, mask, rounded)
+        x = x + normed(product(heads, w[blk + "attn_output.weight"], rounded), "post_attention_norm")
         h2 = rms_norm(x, w[blk + "ffn_norm.weight"], cfg.rms_eps)
         gate = product(h2, w[blk + "ffn_gate.weight"], rounded)
         up = product(h2, w[blk + "ffn_up.weight"], rounded)
-        x = x + product(torch.nn.functional.silu(gate) * up, w[blk + "ffn_down.weight"], rounded)
+        activated = (
+            torch.nn.functional.gelu(gate, approximate="tanh") if is_gemma(cfg) else torch.nn.functional.silu(gate)
+        )
+        x = x + normed(product(activated * up, w[blk + "ffn_down.weight"], rounded), "post_ffw_norm")
     head = w.get("output.weight", w["token_embd.weight"])
     return rms_norm(x, w["output_norm.weight"], cfg.rms_eps) @ head.T
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from oracle.params import Weights, has_rope
+from oracle.params import Weights, config_of_layer, has_rope, is_gemma, score_divisor, window_of
 
 if TYPE_CHECKING:
     from toynn.model.config import RopeScaling, SmolLM2Config
@@ -71,6 +71,10 @@ def rms_norm(x: F64, gamma: F64, eps: float) -> F64:
     return np.asarray(x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + eps) * gamma)
 
 
+def gelu(x: F64) -> F64:
+    return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+
+
 def softmax(x: F64) -> F64:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
@@ -96,12 +100,15 @@ def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk:
         k = rms_norm(k, weights[f"{blk}attn_k_norm.weight"], cfg.rms_eps)
     group = cfg.n_heads // cfg.n_kv
     if has_rope(cfg, blk):
-        q, k = rope(q, positions, cfg), rope(k, positions, cfg)
+        own = config_of_layer(cfg, blk)
+        q, k = rope(q, positions, own), rope(k, positions, own)
     k = np.repeat(k, group, axis=2)
     v = np.repeat(project("v", cfg.n_kv), group, axis=2)
-    scores = np.einsum("bqnd,bknd->bnqk", q, k) / np.sqrt(cfg.head_dim)
-    future = np.triu(np.ones(scores.shape[-2:], dtype=bool), 1)
-    heads = np.einsum("bnqk,bknd->bqnd", softmax(np.where(future, -np.inf, scores)), v)
+    scores = np.einsum("bqnd,bknd->bnqk", q, k) / score_divisor(cfg)
+    hidden = np.triu(np.ones(scores.shape[-2:], dtype=bool), 1)
+    if window := window_of(cfg, blk):
+        hidden |= np.tril(np.ones_like(hidden), -window)
+    heads = np.einsum("bnqk,bknd->bqnd", softmax(np.where(hidden, -np.inf, scores)), v)
     return np.asarray(heads.reshape(*heads.shape[:2], -1))
 
 
@@ -109,18 +116,26 @@ def forward(
     cfg: SmolLM2Config, weights: Weights, ids: npt.ArrayLike, positions: npt.ArrayLike, t_seq: int, t_batch: int
 ) -> F64:
     """Return the logits (T*B, vocab)"""
+
+    def normed(part: F64, blk: str, name: str) -> F64:
+        gamma = weights.get(f"{blk}post_{name}_norm.weight")
+        return part if gamma is None else rms_norm(part, gamma, cfg.rms_eps)
+
     pos = np.asarray(positions, dtype=np.float64).reshape(t_batch, t_seq)
     x = weights["token_embd.weight"][np.asarray(ids).reshape(t_batch, t_seq)]  # (B, T, d_model or donor_d_in)
     if cfg.donor_d_in > 0:
         x = x @ weights["lens.proj.weight"].T
+    if is_gemma(cfg):
+        x = x * np.sqrt(cfg.d_model)
     for n in range(cfg.n_layers):
         blk = f"blk.{n}."
         h = rms_norm(x, weights[blk + "attn_norm.weight"], cfg.rms_eps)
-        x = x + attention(h, pos, cfg, weights, blk) @ weights[blk + "attn_output.weight"].T
+        x = x + normed(attention(h, pos, cfg, weights, blk) @ weights[blk + "attn_output.weight"].T, blk, "attention")
         h = rms_norm(x, weights[blk + "ffn_norm.weight"], cfg.rms_eps)
         gate = h @ weights[blk + "ffn_gate.weight"].T
         up = h @ weights[blk + "ffn_up.weight"].T
-        x = x + (gate / (1.0 + np.exp(-gate)) * up) @ weights[blk + "ffn_down.weight"].T
+        activated = gelu(gate) if is_gemma(cfg) else gate / (1.0 + np.exp(-gate))
+        x = x + normed((activated * up) @ weights[blk + "ffn_down.weight"].T, blk, "ffw")
     head = weights.get("output.weight", weights["token_embd.weight"])
     logits = rms_norm(x, weights["output_norm.weight"], cfg.rms_eps) @ head.T
     return np.asarray(logits.reshape(t_seq * t_batch, cfg.vocab))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,10 +45,41 @@ def param_shapes(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> dict[str, 
             for h in range(cfg.n_kv):
                 shapes[f"{blk}attn_k.head_{h}.bias"] = (cfg.head_dim,)
                 shapes[f"{blk}attn_v.head_{h}.bias"] = (cfg.head_dim,)
-        if getattr(cfg, "qk_norm", False):
-            shapes[blk + "attn_q_norm.weight"] = (cfg.head_dim,)
-            shapes[blk + "attn_k_norm.weight"] = (cfg.head_dim,)
+        shapes.update(optional_norms(cfg, blk))
     return shapes
+
+
+def optional_norms(cfg: SmolLM2Config, blk: str) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if getattr(cfg, "qk_norm", False):
+        shapes[blk + "attn_q_norm.weight"] = (cfg.head_dim,)
+        shapes[blk + "attn_k_norm.weight"] = (cfg.head_dim,)
+    if is_gemma(cfg):
+        shapes[blk + "post_attention_norm.weight"] = (cfg.d_model,)
+        shapes[blk + "post_ffw_norm.weight"] = (cfg.d_model,)
+    return shapes
+
+
+def is_gemma(cfg: SmolLM2Config) -> bool:
+    return getattr(cfg, "architecture", "llama") == "gemma3"
+
+
+def window_of(cfg: SmolLM2Config, blk: str) -> int:
+    """Return the window of the layer "blk.N."; 0 for a global layer: of n layers in a row, the last one is global."""
+    window = getattr(cfg, "sliding_window", 0)
+    return window if window and (int(blk.split(".")[1]) + 1) % getattr(cfg, "global_interval", 0) > 0 else 0
+
+
+def config_of_layer(cfg: SmolLM2Config, blk: str) -> SmolLM2Config:
+    """Return cfg with the RoPE of the layer "blk.N."."""
+    if not window_of(cfg, blk):
+        return cfg
+    return replace(cfg, rope_base=getattr(cfg, "local_rope_base"), rope_scaling=type(cfg.rope_scaling)())  # noqa: B009
+
+
+def score_divisor(cfg: SmolLM2Config) -> float:
+    """Return the number by which the scores of attention are divided."""
+    return math.sqrt(getattr(cfg, "query_pre_attn_scalar", 0) or cfg.head_dim)
 
 
 def has_rope(cfg: SmolLM2Config, blk: str) -> bool:

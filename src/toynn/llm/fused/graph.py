@@ -16,6 +16,7 @@ from toynn.tinynn import (
     tnn_fused_add_product,
     tnn_fused_attention,
     tnn_fused_attention_cached,
+    tnn_fused_geglu,
     tnn_fused_head_norm,
     tnn_fused_linear,
     tnn_fused_output_loss,
@@ -84,29 +85,48 @@ class FusedGraph(GraphBuilder):
         """Return silu(gate) * up: (n, 2 d_ff) -> (n, d_ff)."""
         return self.named("ffn_swiglu", tnn_fused_swiglu(self.session, gate_up))
 
+    def geglu(self, gate_up: Tensor) -> Tensor:
+        """Return gelu(gate) * up: (n, 2 d_ff) -> (n, d_ff)."""
+        return self.named("ffn_geglu", tnn_fused_geglu(self.session, gate_up))
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        """Return factor * x."""
+        return tnn_fused_scale(self.session, x, factor)
+
     def rope_table(self, r: Rope) -> Tensor:
         """Return the cosines and sines of all angles: (n, d_head). All angles of a layer without RoPE are 0."""
         scale, amplitude = (r.scaling.angle_scale, r.scaling.amplitude) if r.rotates else (0.0, 1.0)
         node = tnn_fused_rope_table(self.session, r.positions, r.freq_factors, r.d_head, r.base, scale, amplitude)
         return self.named("rope_table" if r.rotates else "rope_table_of_zeros", node)
 
-    def attention(self, qkv: Tensor, table: Tensor, n_heads: int, n_kv: int, t_seq: int) -> Tensor:
+    def attention(self, qkv: Tensor, table: Tensor, shape: ModelShape, layer: int, t_seq: int) -> Tensor:
         """Return causal attention with RoPE in sequences of t_seq tokens: (n, (H + 2 H_kv) d_head) -> (n, H d_head)."""
-        return self.named("attention", tnn_fused_attention(self.session, qkv, table, n_heads, n_kv, t_seq))
+        node = tnn_fused_attention(
+            self.session, qkv, table, shape.n_heads, shape.n_kv, t_seq, window=shape.window(layer), scale=_scale(shape)
+        )
+        return self.named("attention", node)
 
     def attention_cached(
-        self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, n_heads: int, n_kv: int
+        self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, shape: ModelShape, layer: int
     ) -> Tensor:
         """Return the attention of the last n tokens of one sequence.
 
         The cache has the keys and values of the tokens before them.
         """
-        node = tnn_fused_attention_cached(self.session, qkv, table, cache, n_past, n_heads, n_kv)
+        node = tnn_fused_attention_cached(
+            self.session, qkv, table, cache, n_past, shape.n_heads, shape.n_kv, window=shape.window(layer),
+            scale=_scale(shape),
+        )  # fmt: skip
         return self.named("attention", node)
 
     def pick(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return the rows of x with the given numbers, i32 (m,): (n, d) -> (m, d)."""
         return tnn_get_rows(self.session, x, rows)
+
+
+def _scale(shape: ModelShape) -> float:
+    """Return the argument `scale` of attention. The kernel computes the default itself, from 0."""
+    return shape.score_scale if shape.query_pre_attn_scalar else 0.0
 
 
 def _joined(names: list[str]) -> str:

@@ -29,8 +29,8 @@ class Sequences:
 
     t_seq: int
 
-    def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:  # noqa: ARG002
-        return g.attention(qkv, table, shape.n_heads, shape.n_kv, self.t_seq)
+    def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
+        return g.attention(qkv, table, shape, layer, self.t_seq)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Continuation:
     n_past: Tensor
 
     def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
-        return g.attention_cached(qkv, table, self.caches[layer], self.n_past, shape.n_heads, shape.n_kv)
+        return g.attention_cached(qkv, table, self.caches[layer], self.n_past, shape, layer)
 
 
 def llama(
@@ -67,23 +67,33 @@ def hidden_states(
     last: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the normalized states (n, d_model) from which `llama`, with the same arguments, computes the logits."""
-    table = g.rope_table(rope)  # (n, d_head)
-    still = g.rope_table(rope.still()) if shape.no_rope_interval else table  # (n, d_head), for layers without RoPE
+    ropes = [rope.of_layer(shape, i) for i in range(shape.n_layers)]
+    tables = {one: g.rope_table(one) for one in dict.fromkeys(ropes)}  # (n, d_head) each
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:
         x = g.tap("lens", g.linear(x, w.lens))  # (n, d_model)
+    if shape.embedding_scale is not None:
+        x = g.tap("scaled_embed", g.scale(x, shape.embedding_scale))  # (n, d_model)
     for i, layer in enumerate(w.layers):
         with g.scope(f"blk.{i}"):
             h = g.tap("attn_norm", g.rms_norm(x, layer.attn_norm, shape.rms_eps))  # (n, d_model)
             qkv = g.linear(h, layer.q, layer.k, layer.v)  # (n, (H + 2 H_kv) d_head)
             if "q_norm" in layer:
                 qkv = g.head_norm(qkv, layer.q_norm, layer.k_norm, shape)  # (n, (H + 2 H_kv) d_head)
-            a = context.attend(g, i, qkv, table if shape.has_rope(i) else still, shape)  # (n, H d_head)
-            x = g.linear(a, layer.o, add=x)  # (n, d_model)
+            a = context.attend(g, i, qkv, tables[ropes[i]], shape)  # (n, H d_head)
+            x = added(g, x, a, layer.o, layer.attn_post_norm if shape.post_norms else None, shape)  # (n, d_model)
             h = g.rms_norm(x, layer.ffn_norm, shape.rms_eps)  # (n, d_model)
             gate_up = g.linear(h, layer.gate, layer.up)  # (n, 2 d_ff)
-            y = g.swiglu(gate_up)  # (n, d_ff)
-            x = g.tap("residual", g.linear(y, layer.down, add=x))  # (n, d_model)
+            y = g.geglu(gate_up) if shape.has_gelu else g.swiglu(gate_up)  # (n, d_ff)
+            x = added(g, x, y, layer.down, layer.ffn_post_norm if shape.post_norms else None, shape)  # (n, d_model)
+            g.tap("residual", x)
     if last is not None:
         x = g.pick(x, last)  # (rows of last, d_model)
     return g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
+
+
+def added(g: FusedGraph, x: Tensor, y: Tensor, w: Affine, norm: Affine | None, shape: ModelShape) -> Tensor:
+    """Return x + y W^T (n, d_model) for x (n, d_model) and y (n, d). norm: of the second term; None: no norm."""
+    if norm is None:
+        return g.linear(y, w, add=x)
+    return g.add(x, g.rms_norm(g.linear(y, w), norm, shape.rms_eps))

@@ -17,6 +17,7 @@ from toynn.tinynn import (
     tnn_cast,
     tnn_concat_n,
     tnn_diag_mask_inf,
+    tnn_div,
     tnn_matmul,
     tnn_mul,
     tnn_reshape_2d,
@@ -24,6 +25,7 @@ from toynn.tinynn import (
     tnn_rms_norm,
     tnn_rope_ext,
     tnn_scale,
+    tnn_scale_bias,
     tnn_silu,
     tnn_soft_max_ext,
     tnn_softmax,
@@ -56,17 +58,27 @@ class PerHeadGraph(GraphBuilder):
         """Return a b^T: (n, d), (m, d) -> (n, m)."""
         return tnn_matmul(self.session, b, a)
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return a + b."""
-        return tnn_add(self.session, a, b)
-
     def mul(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a * b, element by element."""
         return tnn_mul(self.session, a, b)
 
+    def scale(self, a: Tensor, factor: float) -> Tensor:
+        """Return a * factor."""
+        return tnn_scale(self.session, a, factor)
+
     def silu(self, a: Tensor) -> Tensor:
         """Return a / (1 + exp(-a))."""
         return tnn_silu(self.session, a)
+
+    def gelu(self, a: Tensor) -> Tensor:
+        """Return GELU, approximated by tanh: a (1 + tanh(z)) / 2 with z = sqrt(2 / pi) (a + 0.044715 a^3).
+
+        This is a sigmoid(2 z) = silu(2 z) / (2 z / a), because ggml has no derivative for tanh, and its own GELU is
+        rounded to F16.
+        """
+        s, slope = self.session, 2.0 * math.sqrt(2.0 / math.pi)
+        ratio = tnn_scale_bias(s, tnn_mul(s, a, a), 0.044715 * slope, slope)  # 2 z / a, at least 1.59
+        return tnn_div(s, tnn_silu(s, tnn_mul(s, a, ratio)), ratio)
 
     def transpose(self, a: Tensor) -> Tensor:
         """Return the transpose as a contiguous tensor: (n, m) -> (m, n)."""
@@ -93,13 +105,11 @@ class PerHeadGraph(GraphBuilder):
         )  # fmt: skip
         return tnn_reshape_2d(s, x, r.d_head, n)  # (n, d_head)
 
-    def causal_softmax(self, scores: Tensor, d_head: int, mask: Tensor | None) -> Tensor:
-        """Return the softmax of scores / sqrt(d_head) over the keys that a query sees. Scores and result: (queries,
-        keys).
+    def causal_softmax(self, scores: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+        """Return the softmax of scores * scale over the keys that a query sees. Scores and result: (queries, keys).
 
         mask: f32 (queries, keys), added to the scores. None: a query sees its own key and the keys before it.
         """
-        scale = 1.0 / math.sqrt(d_head)
         if mask is not None:
             return tnn_soft_max_ext(self.session, scores, mask, scale, 0.0)
         return tnn_softmax(self.session, tnn_diag_mask_inf(self.session, tnn_scale(self.session, scores, scale), 0))

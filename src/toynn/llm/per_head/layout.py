@@ -52,20 +52,28 @@ class PerHeadLayout(Layout):
         """Accept all types: ggml's operators compute with F32, F16 and BF16 weights."""
 
     def declare_mask(self) -> Tensor | None:
-        """Return the block-causal mask f32 (n queries, n keys), or None for one sequence."""
-        if self.options.t_batch == 1:
-            return None
+        """Return the block-causal mask f32 (n queries, n keys), or None for one sequence.
+
+        If the model has local layers, declare their mask too.
+        """
+        self._local_mask = self._mask("local_attn_mask") if self.shape.sliding_window else None
+        return None if self.options.t_batch == 1 else self._mask("attn_mask")
+
+    def _mask(self, name: str) -> Tensor:
         mask = tnn_input_2d_f32_persistent(self.session, self.n, self.n)
-        tnn_tensor_set_name(mask, "attn_mask")
+        tnn_tensor_set_name(mask, name)
         return mask
 
     def fill_mask(self) -> None:
+        sizes = self.options.t_seq, self.options.t_batch
         if self.mask is not None:
-            upload_row_major(self.session, self.mask, block_causal_mask(self.options.t_seq, self.options.t_batch))
+            upload_row_major(self.session, self.mask, block_causal_mask(*sizes))
+        if self._local_mask is not None:
+            upload_row_major(self.session, self._local_mask, block_causal_mask(*sizes, self.shape.sliding_window))
 
     def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:  # noqa: ARG002
         g = PerHeadGraph(self.session)
-        llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask)
+        llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask, self._local_mask)
         return g.taps
 
     def loss(self, taps: dict[str, Tensor], divisor: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
