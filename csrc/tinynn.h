@@ -500,8 +500,8 @@ TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s,
     tnn_tensor    targets,   /* i32 [rows] */
     int32_t       ignore_id, /* a target that does not count; it is not a token */
     tnn_tensor    divisor);  /* optional, an input [1] instead of the number of targets that are not ignore_id */
-/* Return the loss that tnn_fused_cross_entropy computes from the logits x W^T, with the same bits: [1]. The logits are
- * computed in parts of some rows, and so are their gradients. A part is dropped before the next part is computed. */
+/* Return the loss that tnn_fused_cross_entropy computes from the logits x W^T, with the same bits: [1]. The logits and
+ * their gradients are computed in parts, each of several rows. A part is dropped before the next part is computed. */
 TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
     tnn_tensor    x,         /* [k, rows] */
     tnn_tensor    weight,    /* W, [k, vocab], of a type as in tnn_fused_linear */

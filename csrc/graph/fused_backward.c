@@ -61,7 +61,7 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {
         const struct tnn_kernel * k = tnn__kernel_of(t);
-        /* A kernel that writes more rows of its operand 0 is a part of the same kernel. */
+        /* A kernel of the same type that writes more rows of its operand 0 passes the gradient on to this operand. */
         return row == from->type->part_of || (row == from->type && j == 0 && k->continues);
     }
     return (row->differentiable & TNN_OPERAND(j)) != 0;

@@ -1,11 +1,11 @@
-/* graph/schedule.c - decides when each weight is updated, and when gradients are computed that need not wait.
+/* graph/schedule.c - decides when each weight is updated, and when the gradients that need not wait are computed.
  *
  * A weight is updated as soon as no later node reads it. Then the memory of its gradient is free for the next gradient,
  * so a training step needs the memory of one gradient instead of all gradients. No bit of a result changes, because
  * each optimizer step reads the same gradient and writes only w, m and v.
  *
- * The backward pass of a graph stands behind its forward pass. But the gradients of a part of the logits are computed
- * right behind this part, so that its memory is free for the next part. */
+ * The backward pass of a graph comes after its forward pass. But the gradients of a part of the logits are computed
+ * immediately after this part, so that its memory is free for the next part. */
 #include "graph/schedule.h"
 
 #include "graph/nodes.h"
@@ -17,8 +17,8 @@
 
 #include "ggml-impl.h"
 
-/* Moves each node k for which after[k] >= 0 right behind node after[k]. Nodes that move behind the same node keep their
- * order. No node may move behind a node that moves itself. */
+/* Moves each node k for which after[k] >= 0 to the place after node after[k]. Nodes that move after the same node keep
+ * their order. No node may move after a node that moves itself. */
 static int move_nodes(tnn_session * s, struct ggml_cgraph * graph, const int * after) {
     const int n = graph->n_nodes;
     int * first = malloc((size_t) n * 2 * sizeof(*first)), * const next = first != NULL ? first + n : NULL;
@@ -31,7 +31,7 @@ static int move_nodes(tnn_session * s, struct ggml_cgraph * graph, const int * a
     for (int i = 0; i < n; i++) {
         first[i] = -1;
     }
-    /* Makes for each node the list of the nodes that move behind it. */
+    /* Makes for each node the list of the nodes that move after it. */
     for (int k = n - 1; k >= 0; k--) {
         if (after[k] >= 0) {
             next[k]         = first[after[k]];
@@ -61,7 +61,7 @@ done:
 
 int tnn__schedule_gradients(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
-    /* By slot: the node that computes this tensor, or if that node moves, the node behind which it moves. */
+    /* By slot: the node that computes this tensor. If that node moves: the node after which it moves. */
     int * place = malloc(graph->visited_hash_set.size * sizeof(*place));
     int * after = malloc((size_t) n * sizeof(*after));
     int rc = TNN_OK;

@@ -4,8 +4,8 @@
 
 #include "session.h"
 
-/* Puts each gradient that need not wait (tnn_kernel_type.at_once) right behind the last node that computes one of its
- * operands. */
+/* Puts each gradient that need not wait (tnn_kernel_type.at_once) immediately after the last node that computes one of
+ * its operands. */
 int tnn__schedule_gradients(tnn_session * s, struct ggml_cgraph * graph);
 /* Moves each optimizer step to the first place at which its gradient is complete and no later node reads its weight
  * (schedule.c). */

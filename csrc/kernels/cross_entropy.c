@@ -1,8 +1,8 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
  * Within rounding, the result is that of CROSS_ENTROPY_LOSS on one-hot labels, but a target is one number instead of a
- * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts of some rows, and the
- * memory of a part is free before the next part is computed (tnn_fused_output_loss).
+ * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts, each of several
+ * rows, and the memory of a part is free before the next part is computed (tnn_fused_output_loss).
  */
 #include "graph/gradients.h"
 #include "kernels/kernel.h"
@@ -131,8 +131,9 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .params_size = sizeof(struct rows),
 };
 
-/* Appends the gradients of the logits whose losses the node `rows`, and the nodes before it, compute. The gradients of
- * logits that exist only for a while are used at once, in the order of the rows. */
+/* Appends the gradients of the logits. The losses of these logits are computed by the node `rows` and the nodes of
+ * earlier rows. If the logits exist only in parts, the gradients of each part are used at once, in the order of the
+ * rows. */
 static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {

@@ -1,4 +1,4 @@
-/* kernels/gated.h - what the kernels of gated feed-forward networks share: a sigmoid, and the session call. */
+/* kernels/gated.h - code that the kernels of gated feed-forward networks share: a sigmoid, and the session call. */
 #ifndef TNN_GATED_H
 #define TNN_GATED_H
 

@@ -307,7 +307,7 @@ def test_a_fault_in_the_server_is_one_line_on_stderr_and_a_status_500(
     assert capsys.readouterr().err == "toynn: RuntimeError while a request was answered: secret\n"
 
 
-# ---- who may use the server ----
+# ---- access to the server ----
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _DEFAULTS = Limits()
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST",
               help="Address to listen on. An address for other machines needs a key.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
-              help="Port to listen on; 0 chooses a free one.")  # fmt: skip
+              help="Port to listen on; 0 chooses a free port.")  # fmt: skip
 @click.option("--api-key", default=None, metavar="KEY",
               help=f"Key that every request must have. [default: the environment variable {KEY}]")  # fmt: skip
 @click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN",

@@ -84,7 +84,7 @@ class GenerationWorker:
     """
 
     def __init__(self, waiting: int) -> None:
-        self._most = waiting + 1  # with the job that runs
+        self._most = waiting + 1  # including the job that runs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._n_jobs = 0
@@ -101,7 +101,10 @@ class GenerationWorker:
         return True
 
     def close(self) -> None:
-        """End the thread after the jobs in the queue. Cancel them before, so that this takes at most one token."""
+        """End the thread after the jobs in the queue.
+
+        Cancel the jobs first, so that ending takes at most the time of one token.
+        """
         self._jobs.put(None)
         self._thread.join()
 

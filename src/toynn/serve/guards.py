@@ -24,7 +24,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 class OriginGuard:
     """ASGI middleware that refuses requests with a foreign Host or Origin header.
 
-    hosts: the host names that the server has; None for all. origins: the origins of web pages that may use the server.
+    hosts: the accepted host names; None: all are accepted. origins: the origins of web pages that may use the server.
     A page of the server itself may use it too.
     """
 

@@ -102,9 +102,7 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
-    """Return a protocol that disconnects a client if it sends no request, or reads nothing of a response, for this
-    long.
-    """
+    """Return a protocol that disconnects a client that sends no request, or reads no response, for the given time."""
 
     class Protocol(H11Protocol):
         _no_request: asyncio.TimerHandle | None = None

@@ -175,7 +175,10 @@ class ModelApp:
         return json_response(bodies.whole(text, stream))
 
     async def _pieces(self, request: Request, job: Job) -> AsyncGenerator[str | ReplyStream, None]:
-        """Yield the pieces of a reply, and at last its stream. Cancel the job if the client or the time is gone."""
+        """Yield the pieces of a reply, and at the end its stream.
+
+        Cancel the job if the client leaves or the time is over.
+        """
         end = time.monotonic() + self._limits.seconds
         gone = asyncio.ensure_future(_disconnected(request))
         self._jobs.add(job)
@@ -236,7 +239,7 @@ async def _chunks(
 
 
 class _EventStream(Response):
-    """A response of server-sent events. It closes the reply if it ends early."""
+    """A response of server-sent events. If the response ends early, it closes the reply."""
 
     def __init__(self, chunks: AsyncIterator[bytes], pieces: AsyncGenerator[str | ReplyStream, None]) -> None:
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""The bodies of responses in the shape that OpenAI's API has: whole replies, and the chunks of a stream."""
+"""The bodies of responses in the form of OpenAI's API: whole replies, and the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REASONS = {"end_of_text": "stop", "stop_string": "stop", "max_tokens": "length"
 class ReplyBodies:
     """Makes the bodies of one response. chat: whether it answers a conversation. model: the name of the model.
 
-    seed: the seed of the sampling, which is also sent, because a request without seed gets a random one.
+    seed: the seed of the sampling, which is also sent, because a request without a seed gets a random seed.
     """
 
     def __init__(self, chat: bool, model: str, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Read the body of a request: check every field, and refuse by name what the server does not do."""
+"""Read the body of a request: check every field, and refuse fields that the server does not support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of `toynn watch` shows about a run, computed from the events of its log."""
+"""Compute what the page of `toynn watch` shows about a run, from the events of its log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from toynn.text.terminal_text import terminal_text
 
-_MOST_POINTS = 500  # points of a curve; a longer curve shows the means of neighbouring steps
-_RECENT = 200  # the speed is that of this number of last steps
-_MOST_EVALUATIONS = 20  # evaluations whose texts are shown
+_MOST_POINTS = 500  # largest number of points of a curve; a longer curve shows the means of neighbouring steps
+_RECENT = 200  # number of last steps from which the speed is computed
+_MOST_EVALUATIONS = 20  # number of last evaluations whose texts are shown
 
 Event = Mapping[str, Any]
 

@@ -40,7 +40,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
 def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], dtype: str) -> None:
     """Write tensors in "f16" or "bf16" to a new file and wait until it is on the disk.
 
-    The library writes BF16 only if other libraries are installed, so the file is written here.
+    The safetensors library writes BF16 only if other libraries are installed, so this function writes the file itself.
 
     Raises TinyNNValueError, which names the tensor, if a number is too large; OSError. The file may then be incomplete.
     """

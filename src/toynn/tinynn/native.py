@@ -16,12 +16,12 @@ lib = _tinynn.lib
 
 
 def text(pointer: CharPointer) -> str:
-    """Return the str behind a `const char *` that is not NULL."""
+    """Return the str to which a `const char *` points. The pointer must not be NULL."""
     return ffi.string(pointer).decode("utf-8", "replace")
 
 
 def optional_text(pointer: CharPointer) -> str | None:
-    """Return the str behind a `const char *`, or None for NULL."""
+    """Return the str to which a `const char *` points, or None for NULL."""
     return None if pointer == ffi.NULL else text(pointer)
 
 

@@ -198,7 +198,7 @@ def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _samples(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of the texts that the model wrote at each evaluation, a part for each prompt."""
+    """Return a table of the texts that the model wrote at each evaluation, with a part for each prompt."""
     texts: dict[str, list[tuple[int, str]]] = {}
     for one in evaluations:
         for prompt, text in zip(one.get("prompts", ()), one.get("samples", ()), strict=False):

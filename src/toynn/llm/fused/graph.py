@@ -75,7 +75,7 @@ class FusedGraph(GraphBuilder):
         return self.named("attn_qk_norm", node)
 
     def output_loss(self, x: Tensor, w: Affine, targets: Tensor, divisor: Tensor | None) -> Tensor:
-        """Return the loss (1,) of the logits x W^T, which are computed in parts of some rows: (n, d) -> (1,)."""
+        """Return the loss (1,) of the logits x W^T, which are computed in parts of several rows: (n, d) -> (1,)."""
         n, most = tnn_tensor_ne1(x), rows_of_logits(tnn_tensor_ne1(w.weight))
         n_parts = -(-n // most)
         part = -(-n // n_parts)  # all parts have nearly the same size

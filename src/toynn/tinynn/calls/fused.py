@@ -233,8 +233,8 @@ def tnn_fused_output_loss(
 ) -> Tensor:
     """Return the loss that `tnn_fused_cross_entropy` computes from the logits x W^T, with the same bits: [1].
 
-    The logits are computed in parts of some rows, and so are their gradients. A part is dropped before the next part is
-    computed.
+    The logits and their gradients are computed in parts, each of several rows. A part is dropped before the next part
+    is computed.
 
     Args:
         x: [k, rows].
