@@ -114,7 +114,7 @@ class _Trainer:
             self._steps.build_graph()
 
     def check_prompts(self) -> None:
-        """Let the model read the texts of evaluation.prompts, so that wrong texts raise an error before the first step."""
+        """Let the model read the texts of evaluation.prompts, so that a wrong text fails before the first step."""
         try:
             self._samples(max_tokens=0)
         except ConfigurationError:
