@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_templates import CONVERSATIONS, TEMPLATES, TOOLS
+import toynn
+from chat_templates import CHATML, CONVERSATIONS, TEMPLATES, TOOLS
 from toynn import TinyNNValueError
+from toynn.data import DataFolder
 from toynn.text.chat_template import ChatTemplate, RenderRequest
 
+transformers: Any = pytest.importorskip("transformers")
 rendering: Any = pytest.importorskip("transformers.utils.chat_template_utils")
 pytestmark = pytest.mark.other_programs
 
@@ -99,3 +107,76 @@ def test_texts_of_random_conversations_are_those_of_transformers(messages: list[
 
 
 RUNNING = {name: ChatTemplate(source, **TOKENS) for name, source in TEMPLATES.items()}
+
+
+# ---- the tokens that count ----
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer with the special tokens of ChatML, in a folder as transformers reads it."""
+    texts = [message["content"] for chat in CONVERSATIONS.values() for message in chat] * 3
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    folder = tmp_path_factory.mktemp("byte-level")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+RANDOM = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": WORDS}), min_size=2, max_size=5
+).map(lambda chat: [*chat, {"role": "assistant", "content": "4"}])
+
+
+@pytest.mark.parametrize("most", [None, 12])
+@pytest.mark.parametrize("which", ["generation blocks", "generation blocks with tools"])
+@given(st.lists(RANDOM, min_size=4, max_size=8))
+@settings(max_examples=10, deadline=None)
+def test_the_counted_tokens_are_those_of_the_assistant_mask(
+    byte_level: Path, which: str, most: int | None, chats: list[list[dict[str, str]]]
+) -> None:
+    """`assistant_only_loss` of TRL uses this mask of transformers."""
+    oracle_tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(byte_level / "tokenizer.json"), eos_token="<|endoftext|>", truncation_side="left"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "chats.jsonl").write_text("\n".join(json.dumps({"messages": chat}) for chat in chats))
+        (folder / "t.jinja").write_text(TEMPLATES[which])
+        toynn.prepare(
+            folder / "chats.jsonl", folder / "data", tokenizer=byte_level / "tokenizer.json", validation=0,
+            chat_template=folder / "t.jinja", max_tokens=most, progress=False,
+        )  # fmt: skip
+        data = DataFolder.open(folder / "data").train
+        assert data.starts is not None
+        assert data.counted is not None
+        samples = [np.split(part, data.starts[1:]) for part in (data.tokens, data.counted)]
+        found = [(ids.tolist(), marks.tolist()) for ids, marks in zip(*samples, strict=True)]
+    expected = []
+    for chat in chats:
+        one = oracle_tokenizer.apply_chat_template(
+            chat, chat_template=TEMPLATES[which], return_dict=True, return_assistant_tokens_mask=True,
+            truncation=most is not None, max_length=most,
+        )  # fmt: skip
+        expected.append((one["input_ids"], one["assistant_masks"]))
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["an answer", "two turns", "a tool"])
+def test_templates_without_generation_blocks_count_the_same_answers(name: str) -> None:
+    """The spans are those of the same template with generation blocks around each answer and its end."""
+    content = "message['content'] + '<|im_end|>\\n'"
+    blocks = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+        "{% if message['role'] == 'assistant' %}{% generation %}{{ " + content + " }}{% endgeneration %}"
+        "{% else %}{{ " + content + " }}{% endif %}{% endfor %}"
+    )
+    with ChatTemplate(CHATML, **TOKENS) as plain, ChatTemplate(blocks, **TOKENS) as marked:
+        assert plain.render_with_spans(CONVERSATIONS[name]) == marked.render_with_spans(CONVERSATIONS[name])

@@ -41,7 +41,7 @@ class ChatModel(Initialised):
     end_id: int | None
     end_ids: tuple[int, ...]
     path: Path
-    _foreign: ForeignSettings
+    foreign: ForeignSettings
     _never: npt.NDArray[np.int64]
     _read: ReadTokens
     _templates: dict[str | None, ChatTemplate]
@@ -58,7 +58,7 @@ class ChatModel(Initialised):
         return self._templates[name]
 
     def _new_template(self, name: str | None) -> ChatTemplate:
-        source, label = self._foreign.chat_template, f"the chat template of {self.path}"
+        source, label = self.foreign.chat_template, f"the chat template of {self.path}"
         if name is not None:
             source, label = NAMED_TEMPLATES[name].source, f"the chat template {name!r}"
         elif not source:
@@ -66,7 +66,7 @@ class ChatModel(Initialised):
                 f"{spelled('template=', '--template ')}{spelled(repr(one), one)}" for one in NAMED_TEMPLATES
             )
             raise TinyNNValueError(f"{self.path} has no chat template; choose one with {named}")
-        ids = {"bos_token": self.start_id, "eos_token": self.end_id, "pad_token": self._foreign.pad_id}
+        ids = {"bos_token": self.start_id, "eos_token": self.end_id, "pad_token": self.foreign.pad_id}
         tokens = {
             key: token for key, one in ids.items() if one is not None and (token := self.tokenizer.id_to_token(one))
         }
@@ -80,7 +80,7 @@ class ChatModel(Initialised):
     @property
     def sampling_defaults(self) -> Sampling:
         """The sampling settings of `chat`: those that the model recommends, otherwise the defaults of toynn."""
-        return sampling_defaults(self._foreign)
+        return sampling_defaults(self.foreign)
 
     def chat(
         self,

@@ -13,17 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
-from toynn.api.load_model import read_model
+from toynn.api.prepare_sources import SampleOptions, given_tokenizer, is_plain_text, prepare_sources
 from toynn.api.text_model import TextModel
 from toynn.arguments import boolean
 from toynn.data import DataMeta
-from toynn.data.meta import META, TOKENIZER
 from toynn.data.prepare import prepare as prepare_files
+from toynn.data.prepare import text_paths
 from toynn.data.prepare_ids import prepare_ids as prepare_id_files
+from toynn.data.samples import SampleSettings
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.storage.checkpoint.foreign import kind_of_path
-from toynn.storage.checkpoint.run_folder import LATEST
 from toynn.storage.regular_files import naming_file, path_of
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
@@ -77,16 +76,25 @@ def prepare(
     vocab_size: int | None = None,
     tokenizer: PathLike | TextModel | None = None,
     validation: float = 0.05,
-    eos: str = END_OF_TEXT,
+    eos: str | None = None,
     separator: str | None = None,
     seed: int = 0,
     progress: bool | Progress = True,
+    format: str | None = None,  # noqa: A002 (the name of the option)
+    text_field: str | None = None,
+    weights: Sequence[float] | None = None,
+    skip_bad: int = 0,
+    chat_template: PathLike | None = None,
+    loss: str = "assistant",
+    max_tokens: int | None = None,
+    truncate: str = "left",
 ) -> PreparedData:
-    """Turn texts into packed tokens and a tokenizer in the folder `out`, for `toynn.train`.
+    """Turn texts or samples into packed tokens and a tokenizer in the folder `out`, for `toynn.train`.
 
     Args:
-        paths: one or several text files in UTF-8. Separator lines divide a file into documents. A file without
-            separator lines is one document.
+        paths: one or several files: plain text in UTF-8, JSON lines, a JSON array, or Parquet (extra toynn[parquet]).
+            All but Parquet may be compressed with gzip or Zstandard. Separator lines divide a plain text into
+            documents. A plain text without separator lines is one document.
         out: the folder to create. It must not exist, or be empty, or contain only the remains of a killed `prepare`.
         documents: the documents as strings, instead of paths. A line feed is added to a document that does not end with
             one.
@@ -98,12 +106,28 @@ def prepare(
         validation: share of the documents that is held out for validation, at least 0 and below 1. If there is only one
             document, its end is held out.
         eos: the token that ends each document. If `tokenizer` is given, it must have this token as a special token.
-            "": documents get no end token.
+            "": documents get no end token. Default: <|endoftext|>; for samples, if the tokenizer does not have it, the
+            end token of the model that the tokenizer comes from.
         separator: the line that separates documents in a file. Default: both <|endoftext|> and the text of eos are
             separators, and a text with lines of another known separator, like </s>, is refused. "": no separator.
         seed: random seed for choosing the documents for validation.
         progress: True to show a bar in a terminal, or a function that is called with the stage ("learning" or
-            "encoding"), the number of bytes done, and the number of all bytes.
+            "encoding"), the number of bytes or samples done, and the number of all.
+        format: the format of the samples: "messages" (with role and content), "conversations" (ShareGPT: from and
+            value), "prompt" (prompt and completion), "alpaca" (instruction, input, output), "text", or "plain" for
+            plain text. Default: found from the content of each file.
+        text_field: the field that contains the text of a sample. Default: "text".
+        weights: for each file, how often each of its training samples is used in an epoch, above 0 and at most 1000.
+            2.5 means twice, and a third time for half of the samples, which the seed determines.
+        skip_bad: the number of broken lines, elements or rows that are tolerated. They are counted and left out.
+        chat_template: the template that turns conversations into text: "chatml", the path of a Jinja file, or the path
+            of a model. Default: the template that comes with `tokenizer`.
+        loss: the tokens from which the model learns: "assistant" for all answers, "last" for the last answer of a
+            conversation, "all" for every token. Of a prompt with a completion, "assistant" and "last" mean the
+            completion.
+        max_tokens: the largest number of tokens of a sample. Default: no limit.
+        truncate: what is done with a longer sample: "left" drops its first tokens, "turns" drops its oldest turns, and
+            leaves the sample out if its last turn is too long, "drop" leaves it out.
 
     Warns (UserWarning) about possible mistakes in the texts, for example JSON lines, or a separator inside a line.
 
@@ -124,30 +148,54 @@ def prepare(
             "vocab_size and tokenizer cannot be combined: the first learns a new tokenizer, the second uses an "
             "existing one; leave one out"
         )
+    options = SampleOptions(
+        format, text_field, weights, chat_template, SampleSettings(loss, max_tokens, truncate, skip_bad)
+    )
     size = (VOCAB_SIZE if vocab_size is None else vocab_size) if tokenizer is None else None
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toynn-prepare-")))
         if documents is None:
-            files = _given(paths)
+            files = text_paths(_given(paths))
+            sources = options.sources(files)
         else:
-            if not (lines := separators_of(separator, eos)):
+            options.refuse("documents are plain texts")
+            if format is not None or weights is not None:
+                raise TinyNNValueError("format and weights are for files, but documents are given; leave them out")
+            if not (lines := separators_of(separator, END_OF_TEXT if eos is None else eos)):
                 lines = (separator := "<|toynn-document|>",)  # a line that no document contains
-            files = [_written(documents, scratch, lines[0])]
-        given = None if tokenizer is None else _given_tokenizer(tokenizer)
-        meta = prepare_files(
-            files,
-            folder,
-            vocab_size=size,
-            tokenizer=given,
-            validation=validation,
-            eos=eos,
-            separator=separator,
-            seed=seed,
-            progress=stack.enter_context(_shown(progress)),
-            note=notes.append,
-            name=None if documents is None else "documents",
-        )
+            files, sources = [_written(documents, scratch, lines[0])], []
+        shown = stack.enter_context(_shown(progress))
+        if is_plain_text(sources):
+            options.refuse("the files contain plain text")
+            given = None if tokenizer is None else given_tokenizer(tokenizer)[0]
+            meta = prepare_files(
+                files,
+                folder,
+                vocab_size=size,
+                tokenizer=given,
+                validation=validation,
+                eos=END_OF_TEXT if eos is None else eos,
+                separator=separator,
+                seed=seed,
+                progress=shown,
+                note=notes.append,
+                name=None if documents is None else "documents",
+            )
+        else:
+            meta = prepare_sources(
+                sources,
+                folder,
+                options,
+                vocab_size=size,
+                tokenizer=tokenizer,
+                validation=validation,
+                eos=eos,
+                separator=separator,
+                seed=seed,
+                progress=shown,
+                note=notes.append,
+            )
     for sentence in notes:
         warnings.warn(sentence, stacklevel=2)
     return PreparedData(folder, meta, tuple(notes))
@@ -181,7 +229,7 @@ def prepare_ids(
         TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be read or written.
     """
     folder = path_of("out", out)
-    given = None if tokenizer is None else _given_tokenizer(tokenizer)
+    given = None if tokenizer is None else given_tokenizer(tokenizer)[0]
     meta = prepare_id_files(
         _given(paths), folder, vocab_size=vocab_size, tokenizer=given, validation=validation, eos=eos
     )
@@ -221,23 +269,6 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
                 file.write(separator.encode("utf-8") + b"\n")
             file.write(content if content.endswith(b"\n") else content + b"\n")
     return path
-
-
-def _given_tokenizer(tokenizer: object) -> Path | bytes:
-    """Return the path of the given tokenizer.json, or the content of the tokenizer.json of a model."""
-    if isinstance(tokenizer, TextModel):
-        return tokenizer.tokenizer_json
-    path = path_of("tokenizer", tokenizer)
-    if path.is_file() and path.suffix.lower() != ".gguf":
-        return path
-    kind = kind_of_path(path)
-    only_tokenizer = kind is None and not (path / META).exists() and not (path / LATEST).exists()
-    if (kind == "data" or only_tokenizer) and (path / TOKENIZER).is_file():
-        return path / TOKENIZER
-    content = read_model(path, name="tokenizer").model.tokenizer
-    if content is None:
-        raise TinyNNValueError(f"tokenizer: {path} has no tokenizer; give a tokenizer.json, or a model that has one")
-    return content
 
 
 @contextlib.contextmanager

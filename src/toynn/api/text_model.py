@@ -50,6 +50,7 @@ class TextModel(ChatModel):
         start_id: the token that starts a document; None if the model has no such token.
         end_id: the token that ends a document; None if the model has no such token.
         end_ids: all tokens that end generation, end_id first.
+        foreign: settings that an imported model brought with it, among them its chat template.
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
     `chat` keeps the tokens with which the previous conversation also began. If one of them is called while a `stream`
@@ -82,7 +83,7 @@ class TextModel(ChatModel):
         self.start_id = model.bos_id
         self.end_id = model.eos_id
         self.end_ids = model.end_ids
-        self._foreign, self._other_eos_ids = model.foreign, model.other_eos_ids
+        self.foreign, self._other_eos_ids = model.foreign, model.other_eos_ids
         self._separator = None if source.training is None else source.training.progress.separator
         without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
         self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
@@ -323,7 +324,7 @@ class TextModel(ChatModel):
             eos_id=self.end_id,
             bos_id=self.start_id,
             other_eos_ids=self._other_eos_ids,
-            foreign=self._foreign,
+            foreign=self.foreign,
         )
 
     def save(

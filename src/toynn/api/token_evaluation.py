@@ -47,11 +47,15 @@ class WindowedLoss(Initialised):
 
 @dataclass(frozen=True)
 class _Ids:
-    """Token ids that are read only when needed. read(first, n) returns n ids, int32, from position `first` on."""
+    """Token ids that are read only when needed. read(first, n) returns n ids, int32, from position `first` on.
+
+    counted: for each id, 1 if it counts for the loss, otherwise 0; None: every id counts.
+    """
 
     name: str
     n: int
     read: Callable[[int, int], npt.NDArray[np.int32]]
+    counted: npt.NDArray[np.uint8] | None = None
 
 
 def eval_ce(
@@ -67,7 +71,7 @@ def eval_ce(
 
     The ids are divided into windows of `window` ids that do not overlap. The model sees one window at a time. In a
     window, each id predicts the next, and the last one predicts itself. `toynn eval --ids` does not count this last
-    prediction.
+    prediction, and counts only the tokens that count for the loss.
 
     Args:
         model: a path that `toynn.load` accepts, a `TextModel`, or a `TrainedModel`.
@@ -189,7 +193,7 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
                 f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, but the model has only {vocab}"
             )
         tokens = packed.tokens
-        yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32))
+        yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32), packed.counted)
         return
     with open_token_file("data", place) as file:
         if file.vocab not in (None, vocab):
@@ -199,17 +203,24 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
         yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
 
 
-def all_ids(path: Path, vocab: int, most: int | None, offset: int) -> npt.NDArray[np.int32]:
+def all_ids(
+    path: Path, vocab: int, most: int | None, offset: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8] | None]:
     """Return at most `most` ids of a file or of the validation split of a data folder, from position `offset` on.
 
-    Raises the errors of `eval_ce`, and TinyNNValueError for fewer than two ids.
+    The second result has 1 for each id that counts for the loss, and 0 for the others; None: every id counts.
+
+    Raises the errors of `eval_ce`, and TinyNNValueError if no id can be predicted.
     """
     with _ids_of(path, vocab) as ids:
         offset = integer("offset", offset, 0, 2**62)
         n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
         if n < 2:
             raise TinyNNValueError(f"data: predicting needs at least 2 ids, {path} has {n} from position {offset}")
-        return ids.read(offset, n)
+        counted = None if ids.counted is None else np.array(ids.counted[offset : offset + n])
+        if counted is not None and not counted[1:].any():
+            raise TinyNNValueError(f"data: none of the {n} ids of {path} from position {offset} counts for the loss")
+        return ids.read(offset, n), counted
 
 
 def _alphas(alphas: object) -> list[float]:

@@ -22,7 +22,8 @@ from toynn.text.panic_text import hide_panics
 from toynn.wording import on_the_command_line
 
 COMMANDS = {
-    "prepare": "Turn text files into packed tokens and a tokenizer.",
+    "prepare": "Turn texts or samples into packed tokens and a tokenizer.",
+    "data": "Show samples of prepared data.",
     "train": "Train a model on packed tokens.",
     "watch": "Serve a web page that follows a run.",
     "report": "Plot the losses of a run and write an HTML page.",

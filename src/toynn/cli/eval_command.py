@@ -112,11 +112,14 @@ def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool)
     values = source.model
     window = integer("window", options["window"] or values.shape.ctx, 1, values.shape.ctx)
     stride = integer("stride", options["stride"] or window, 1, window)
-    ids = all_ids(path, values.shape.vocab, options["tokens"], options["offset"] or 0)
+    ids, counted = all_ids(path, values.shape.vocab, options["tokens"], options["offset"] or 0)
     with LlamaDecoder(values.shape, values.weights, n_threads=options["threads"]) as decoder:
         losses = window_losses(decoder, ids, window, stride)
+    n = ids.size - 1
+    if counted is not None:
+        losses, n = [np.concatenate(losses)[counted[1:] == 1]], int(counted[1:].sum())
     nats = math.fsum(float(np.sum(one, dtype=np.float64)) for one in losses)
-    result = Evaluation(tokens=ids.size - 1, text_bytes=0, nats=nats)
+    result = Evaluation(tokens=n, text_bytes=0, nats=nats)
     if as_json:
         figures = {"step": source.step, "tokens": result.tokens, "loss": number_or_null(result.loss),
                    "perplexity": number_or_null(result.perplexity)}  # fmt: skip

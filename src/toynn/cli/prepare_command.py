@@ -1,4 +1,4 @@
-"""`toynn prepare`: turn text files into training data."""
+"""`toynn prepare`: turn texts or samples into training data."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import dataclasses
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toynn.api.prepare_data import VOCAB_SIZE, PreparedData, prepare, prepare_ids
 from toynn.cli.given_path import GivenPath
+from toynn.cli.sample_table import sample_table
+from toynn.data.samples.settings import LOSSES, TRUNCATIONS
+from toynn.data.sources.records import FORMATS
+from toynn.errors import TinyNNValueError
 from toynn.text.documents import END_OF_TEXT
+from toynn.text.named_templates import NAMED_TEMPLATES
+
+_FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", "loss", "max_tokens", "truncate")
 
 
 @click.command()
@@ -24,7 +32,9 @@ from toynn.text.documents import END_OF_TEXT
               help="Use this tokenizer.json, or the tokenizer of this data folder or model.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
               help="Share of the documents held out for validation.")  # fmt: skip
-@click.option("--eos", default=None, help=f"Token that ends each document. [default: {END_OF_TEXT}]")
+@click.option("--eos", default=None,
+              help=f"Token that ends each document. [default: {END_OF_TEXT}, or the end token of the model that the "
+                   "tokenizer of samples comes from]")  # fmt: skip
 @click.option(
     "--separator",
     default=None,
@@ -32,70 +42,83 @@ from toynn.text.documents import END_OF_TEXT
 )
 @click.option("--ids", is_flag=True,
               help="TEXTS are files of packed token ids: int32, with or without the header TOYC.")  # fmt: skip
+@click.option("--format", type=click.Choice(FORMATS), default=None,
+              help="Format of the samples. [default: found from the content of each file]")  # fmt: skip
+@click.option("--text-field", default=None, metavar="NAME",
+              help="Field that contains the text of a sample. [default: text]")  # fmt: skip
+@click.option("--weights", default=None, metavar="W,W,...",
+              help="For each file, how often each training sample is used in an epoch. [default: 1]")  # fmt: skip
+@click.option("--skip-bad", type=click.IntRange(0), default=0, metavar="N", show_default=True,
+              help="Number of broken samples to tolerate and count.")  # fmt: skip
+@click.option("--chat-template", default=None, metavar="NAME|PATH",
+              help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
+                   "[default: that of --tokenizer]")  # fmt: skip
+@click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True,
+              help="Tokens that count for the loss: all answers, the last answer, or all tokens.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(2), default=None, metavar="N",
+              help="Largest number of tokens of a sample. [default: no limit]")  # fmt: skip
+@click.option("--truncate", type=click.Choice(TRUNCATIONS), default=TRUNCATIONS[0], show_default=True,
+              help="With --max-tokens: drop the first tokens, the oldest turns, or the whole sample.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Random seed for choosing the documents for validation.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    texts: tuple[Path, ...],
-    out: Path,
-    vocab_size: int | None,
-    tokenizer: Path | None,
-    validation: float,
-    eos: str | None,
-    separator: str | None,
-    ids: bool,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Turn TEXTS, files in UTF-8, into packed tokens and a tokenizer for `toynn train`."""
-    if ids:
-        if separator is not None:
-            raise click.UsageError("--separator is for texts, but --ids says that TEXTS are token ids; leave one out")
-        prepared = prepare_ids(texts, out, vocab_size=vocab_size, tokenizer=tokenizer, validation=validation, eos=eos)
-    else:
-        prepared = _of_texts(texts, out, vocab_size, tokenizer, validation, eos, separator, seed)
+@click.pass_context
+def command(ctx: click.Context, /, texts: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Turn TEXTS into packed tokens and a tokenizer for `toynn train`.
+
+    TEXTS are plain text in UTF-8, JSON lines, JSON arrays or Parquet files. All but
+    Parquet may be compressed (gzip, Zstandard).
+    """
+    vocab_size, tokenizer = options["vocab_size"], options["tokenizer"]
+    prepared = _of_ids(ctx, texts, out) if options.pop("ids") else _of_texts(texts, out, options)
     meta, notes = prepared.meta, list(prepared.notes)
     wanted = vocab_size or VOCAB_SIZE
-    if tokenizer is None and not ids and meta.vocab_size < wanted:
+    if tokenizer is None and not ctx.params["ids"] and meta.vocab_size < wanted:
         notes.append(f"the texts are too short for {wanted} tokens, so the vocabulary has {meta.vocab_size} tokens")
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
         splits = {name: dataclasses.asdict(split) for name, split in meta.splits.items()}
+        for split in splits.values():
+            if split["samples"] is None:
+                del split["samples"]
         content = {"out": str(out), "vocab_size": meta.vocab_size, "dtype": meta.dtype, "documents": meta.documents}
-        click.echo(json.dumps({**content, "splits": splits, "notes": notes}))
+        of_samples = {one.name: dataclasses.asdict(one.samples) for one in meta.sources if one.samples is not None}
+        sources = {"sources": of_samples} if of_samples else {}
+        click.echo(json.dumps({**content, "splits": splits, **sources, "notes": notes}))
         return
-    for name, split in meta.splits.items():
-        ratio = f", {split.bytes / split.tokens:.2f} bytes per token" if split.bytes and split.tokens else ""
-        click.echo(f"{name:<11}{split.tokens} tokens{ratio}")
+    for line in sample_table(meta):
+        click.echo(line)
+    for name, one in meta.splits.items():
+        ratio = f", {one.bytes / one.tokens:.2f} bytes per token" if one.bytes and one.tokens else ""
+        click.echo(f"{name:<11}{one.tokens} tokens{ratio}")
     if meta.documents is not None:
         click.echo(f"documents  {meta.documents}")
     click.echo(f"vocabulary {meta.vocab_size}")
     click.echo(f"written to {out}")
 
 
-def _of_texts(
-    texts: tuple[Path, ...],
-    out: Path,
-    vocab_size: int | None,
-    tokenizer: Path | None,
-    validation: float,
-    eos: str | None,
-    separator: str | None,
-    seed: int,
-) -> PreparedData:
-    if tokenizer is not None and vocab_size is not None:
+def _of_ids(ctx: click.Context, paths: tuple[Path, ...], out: Path) -> PreparedData:
+    for name in ("separator", *_FOR_SAMPLES):
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for texts, but --ids says that TEXTS are token ids; leave one out")
+    names = ("vocab_size", "tokenizer", "validation", "eos")
+    return prepare_ids(paths, out, **{name: ctx.params[name] for name in names})
+
+
+def _of_texts(texts: tuple[Path, ...], out: Path, options: dict[str, Any]) -> PreparedData:
+    if options["tokenizer"] is not None and options["vocab_size"] is not None:
         raise click.UsageError("--vocab-size and --tokenizer cannot be combined: the first learns a new tokenizer, "
                                "the second uses an existing one; leave one out")  # fmt: skip
+    weights = None if options["weights"] is None else _numbers(options["weights"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the command prints these warnings as notes
-        return prepare(
-            texts,
-            out,
-            vocab_size=vocab_size,
-            tokenizer=tokenizer,
-            validation=validation,
-            eos=END_OF_TEXT if eos is None else eos,
-            separator=separator,
-            seed=seed,
-        )
+        return prepare(texts, out, **{**options, "weights": weights})
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise TinyNNValueError(f"--weights must be numbers such as 1,2.5, got {text!r:.60}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toynn.data.meta import SPLITS, TOKENIZER, DataMeta, Source, Split, dtype_of
+from toynn.data.meta import SPLITS, TEMPLATE, TOKENIZER, DataMeta, Source, Split, dtype_of
 from toynn.data.packed import PackedTokens
 from toynn.data.prepare_ids import validation_ids
 from toynn.data.token_file import TokenFile, open_token_file
@@ -25,12 +25,14 @@ VALIDATION_OF_FILE = 0.05  # share of the ids of a token file; also the default 
 class DataFolder(Initialised):
     """Training data that is ready to be read: the tokens of both splits, and the content of its tokenizer.json.
 
-    tokenizer: None for token ids without a tokenizer.
+    tokenizer: None for token ids without a tokenizer. chat_template: the template with which conversations were
+    rendered; None for other data.
     """
 
     train: PackedTokens
     validation: PackedTokens
     tokenizer: bytes | None
+    chat_template: str | None = None
 
     @property
     def meta(self) -> DataMeta:
@@ -48,13 +50,13 @@ class DataFolder(Initialised):
             with open_token_file("data", folder) as file:
                 return cls._of_file(file)
         train, validation = PackedTokens.open(folder, "train"), PackedTokens.open(folder, "validation")
-        described = train.meta.tokenizer
-        if described is None:
+        if (described := train.meta.tokenizer) is None:
             return cls(train, validation, None)
-        path = folder_of(folder) / TOKENIZER
-        if sha256_of(path) != described.sha256:
-            raise FileFormatError(f"{path} is damaged: its sha256 differs from the one in meta.json")
-        return cls(train, validation, read_regular(path))
+        tokenizer = _checked(folder_of(folder) / TOKENIZER, described.sha256)
+        if (template := train.meta.chat_template) is None:
+            return cls(train, validation, tokenizer)
+        content = _checked(folder_of(folder) / TEMPLATE, template.sha256)
+        return cls(train, validation, tokenizer, content.decode("utf-8"))
 
     @classmethod
     def _of_file(cls, file: TokenFile) -> DataFolder:
@@ -80,3 +82,10 @@ class DataFolder(Initialised):
         meta = DataMeta(dtype, file.vocab, splits, None, None, None, sources)
         train, validation = (PackedTokens(part, meta, name) for name, part in parts.items())
         return cls(train, validation, None)
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    """Return the content of a small file of a data folder."""
+    if sha256_of(path) != sha256:
+        raise FileFormatError(f"{path} is damaged: its sha256 differs from the one in meta.json")
+    return read_regular(path)

@@ -17,7 +17,7 @@ from toynn.storage.formats import Format
 from toynn.storage.regular_files import folder_of, naming_file
 
 DATA = Format("toynn-data")
-META, TOKENIZER = "meta.json", "tokenizer.json"
+META, TOKENIZER, TEMPLATE = "meta.json", "tokenizer.json", "chat_template.jinja"
 SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes per token
 _LARGEST = 2**63 - 1
@@ -29,12 +29,72 @@ def dtype_of(vocab: int) -> str:
     return "uint16" if vocab <= _MOST_UINT16 else "uint32"
 
 
+def starts_file(split: str) -> str:
+    """Return the name of the file with the first position of each sample of a split."""
+    return f"{split}.starts.bin"
+
+
+def counted_file(split: str) -> str:
+    """Return the name of the file that says which tokens of a split count for the loss."""
+    return f"{split}.counted.bin"
+
+
+@dataclass(frozen=True)
+class SampleFiles(Initialised):
+    """The files that say where samples begin in a token file, and which tokens count for the loss.
+
+    starts: a file of little-endian int64, the position of the first token of each sample. samples: their number.
+    counted: a file with one byte for each token: 1 if the token counts, otherwise 0. None: every token counts.
+    """
+
+    starts: str
+    starts_sha256: str
+    samples: int
+    counted_tokens: int
+    counted: str | None = None
+    counted_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "counted_tokens"):
+            integer(name, getattr(self, name), 0, _LARGEST)
+        sha256_digest("starts_sha256", self.starts_sha256)
+        if (self.counted is None) != (self.counted_sha256 is None):
+            raise TinyNNValueError("counted and counted_sha256 must both be given, or neither")
+        if self.counted_sha256 is not None:
+            sha256_digest("counted_sha256", self.counted_sha256)
+
+
+@dataclass(frozen=True)
+class SourceSamples(Initialised):
+    """What became of the samples of a source. All numbers are for both splits.
+
+    format: the format of the samples. weight: how often each sample is used in an epoch. samples, tokens, counted: the
+    samples in the data, their tokens, and the tokens that count for the loss. longest: the tokens of the longest
+    sample. truncated, dropped, skipped: the number of samples that were shortened, left out, or broken.
+    """
+
+    format: str
+    weight: float
+    samples: int
+    tokens: int
+    counted: int
+    longest: int
+    truncated: int
+    dropped: int
+    skipped: int
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "tokens", "counted", "longest", "truncated", "dropped", "skipped"):
+            integer(name, getattr(self, name), 0, _LARGEST)
+
+
 @dataclass(frozen=True)
 class Split(Initialised):
     """The description of a token file, which contains little-endian token ids and no header.
 
     bytes: the size of the encoded text in UTF-8, or 0 if it is unknown. documents: the number of documents that begin
-    in the file. None: an older version of toynn wrote the file and did not count them.
+    in the file. None: an older version of toynn wrote the file and did not count them. samples: the files that describe
+    the samples in the file, if the data was made of samples.
     """
 
     file: str
@@ -42,6 +102,7 @@ class Split(Initialised):
     bytes: int
     sha256: str
     documents: int | None = None
+    samples: SampleFiles | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
@@ -50,14 +111,20 @@ class Split(Initialised):
         if self.documents is not None:
             integer("documents", self.documents, 0, _LARGEST)
 
+    @property
+    def counted_tokens(self) -> int:
+        """The number of tokens that count for the loss."""
+        return self.tokens if self.samples is None else self.samples.counted_tokens
+
 
 @dataclass(frozen=True)
 class Source(Initialised):
-    """A text file from which the data was made."""
+    """A file from which the data was made. samples: what became of its samples; None for a file of plain text."""
 
     name: str
     bytes: int
     sha256: str
+    samples: SourceSamples | None = None
 
     def __post_init__(self) -> None:
         integer("bytes", self.bytes, 0, _LARGEST)
@@ -77,13 +144,26 @@ class TokenizerFile(Initialised):
 
 
 @dataclass(frozen=True)
+class TemplateFile(Initialised):
+    """The file of the chat template with which the conversations were rendered."""
+
+    file: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        one_of("file", self.file, (TEMPLATE,))
+        sha256_digest("sha256", self.sha256)
+
+
+@dataclass(frozen=True)
 class DataMeta(Initialised):
     """The keys of meta.json.
 
     dtype: the type of a token in the token files, "uint16" or "uint32". tokenizer: None for ids without a tokenizer.
     eos_id: the id of the token that ends each document, or None. bos_id: the id of the token that starts a text, or
     None. sources: the text files.
-    separator: the line that separates documents, if the user chose one; None: the default.
+    separator: the line that separates documents, if the user chose one; None: the default. loss: the tokens of samples
+    that count for the loss, as the user chose. chat_template: the file with the template of the conversations.
     """
 
     dtype: str
@@ -94,6 +174,8 @@ class DataMeta(Initialised):
     bos_id: int | None
     sources: list[Source]
     separator: str | None = None
+    loss: str | None = None
+    chat_template: TemplateFile | None = None
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, tuple(DTYPES))
@@ -105,7 +187,12 @@ class DataMeta(Initialised):
             found = ", ".join(map(repr, self.splits)) or "none"
             raise TinyNNValueError(f"splits must have the keys {' and '.join(SPLITS)}, got {found:.80}")
         for name in SPLITS:
-            one_of(f"splits.{name}.file", self.splits[name].file, (f"{name}.bin",))
+            split = self.splits[name]
+            one_of(f"splits.{name}.file", split.file, (f"{name}.bin",))
+            if (files := split.samples) is not None:
+                one_of(f"splits.{name}.samples.starts", files.starts, (starts_file(name),))
+                if files.counted is not None:
+                    one_of(f"splits.{name}.samples.counted", files.counted, (counted_file(name),))
 
     @property
     def documents(self) -> int | None:
@@ -116,8 +203,11 @@ class DataMeta(Initialised):
     def to_json(self) -> str:
         """Return the content of meta.json."""
         content = dataclasses.asdict(self)
-        if self.separator is None:  # older versions of toynn refuse files with this key
-            del content["separator"]
+        newer = [(content, key) for key in ("separator", "loss", "chat_template")]
+        newer += [(one, "samples") for one in (*content["splits"].values(), *content["sources"])]
+        for place, key in newer:  # older versions of toynn refuse files with these keys
+            if place[key] is None:
+                del place[key]
         return DATA.text(content)
 
 
@@ -127,6 +217,14 @@ def write_tokenizer_file(folder: Path, content: bytes) -> TokenizerFile:
     with naming_file(path):
         path.write_bytes(content)
     return TokenizerFile(TOKENIZER, sha256_of(path))
+
+
+def write_template_file(folder: Path, template: str) -> TemplateFile:
+    """Write the chat template of a data folder and return its description. Raises OSError."""
+    path = folder / TEMPLATE
+    with naming_file(path):
+        path.write_bytes(template.encode("utf-8"))
+    return TemplateFile(TEMPLATE, sha256_of(path))
 
 
 def write_meta(folder: Path, meta: DataMeta) -> None:

@@ -44,7 +44,7 @@ with naming_the_extra():
 __all__ = ["END_OF_TEXT", "PIECE", "prepare"]
 
 FILES = (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META)
-_LEAST_VOCAB = 257  # 256 bytes and the end-of-text token
+LEAST_VOCAB = 257  # 256 bytes and the end-of-text token
 
 Note = Callable[[str], None]  # a sentence about a possible mistake in the texts
 
@@ -94,15 +94,15 @@ def prepare(
         OSError: a file cannot be read or written.
         After an error, `out` contains no new files. If the process is killed, `out` has no meta.json.
     """
-    paths = _paths(texts)
+    paths = text_paths(texts)
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
-    _check_eos(eos)
+    check_eos(eos)
     cut = separators_of(separator, eos)
     if (vocab_size is None) == (tokenizer is None):
         found_args = "neither was" if tokenizer is None else "both were"
         raise TinyNNValueError(f"exactly one of vocab_size and tokenizer must be given, but {found_args} given")
     if vocab_size is not None:
-        vocab_size = integer("vocab_size", vocab_size, _LEAST_VOCAB)
+        vocab_size = integer("vocab_size", vocab_size, LEAST_VOCAB)
     given = tokenizer if isinstance(tokenizer, bytes | None) else path_of("tokenizer", tokenizer)
     integer("seed", seed, 0, 2**63 - 1)
     _check_callable("progress", progress)
@@ -125,7 +125,7 @@ def prepare(
             check_decoding(model, found)
         else:
             to_learn = texts_to_learn(found, report, sum(source.bytes for source in sources))
-            model = learned_bpe(to_learn, found.text_bytes, vocab_size or _LEAST_VOCAB, eos)
+            model = learned_bpe(to_learn, found.text_bytes, vocab_size or LEAST_VOCAB, eos)
         vocab = ids_needed(model)
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
@@ -169,7 +169,7 @@ def _packed(
 # ---- arguments ----
 
 
-def _paths(texts: object) -> list[Path]:
+def text_paths(texts: object) -> list[Path]:
     """Return the paths of the texts. Raises TinyNNTypeError; TinyNNValueError if there is no path, or if a path is not
     that of a file.
     """
@@ -188,7 +188,7 @@ def _paths(texts: object) -> list[Path]:
     return paths
 
 
-def _check_eos(eos: object) -> None:
+def check_eos(eos: object) -> None:
     """Refuse an eos that is likely to occur in texts, because each occurrence would end a document."""
     end = one_line("eos", eos)
     if end and (len(end) == 1 or all(char.isalnum() or char.isspace() for char in end)):

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toynn.data.sources.compressed import parts_of_file
 from toynn.errors import TinyNNValueError
-from toynn.storage.text_files import text_parts
+from toynn.storage.text_files import decoded_parts
 from toynn.text.documents import KNOWN_MARKERS, PIECE, Piece, marker_lines, other_markers, pieces, refuse_other_markers
 
 _JSON_LINES = 5  # number of first lines of a file; if all are JSON, the file counts as JSON lines
@@ -47,7 +48,7 @@ class Texts:
 
     def pieces(self, size: int = PIECE) -> Iterator[Piece]:
         """Read the texts and yield their documents in pieces: see `toynn.text.documents.pieces`."""
-        return pieces((text_parts(path) for path in self.paths), self.separators, size)
+        return pieces((decoded_parts(parts_of_file(path), str(path)) for path in self.paths), self.separators, size)
 
 
 def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str | None = None) -> Texts:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from toynn.data.texts import Texts
-from toynn.text.documents import PIECE
+from toynn.text.documents import PIECE, Piece
 from toynn.text.word_borders import BETWEEN_WORDS, parts_of
 
 _TEXT = 1 << 28  # largest number of bytes of text that a tokenizer is learned from
@@ -26,7 +26,16 @@ _SPACES = re.compile(r"\s{2,}")
 Progress = Callable[[str, int, int], None]  # arguments: stage, bytes done, all bytes
 
 
-def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[str]:
+class TextsToLearn(Protocol):
+    """Texts that can be read several times. text_bytes: their size in UTF-8."""
+
+    text_bytes: int
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the texts in pieces."""
+
+
+def texts_to_learn(texts: TextsToLearn, report: Progress, file_bytes: int) -> Iterator[str]:
     """Yield the texts that a tokenizer is learned from, in parts that end between words.
 
     If the texts are larger than 256 MiB, only evenly spread parts with a total size of about 256 MiB are used. If the
@@ -40,7 +49,7 @@ def texts_to_learn(texts: Texts, report: Progress, file_bytes: int) -> Iterator[
             yield part
 
 
-def _parts(texts: Texts) -> Iterator[tuple[int, str]]:
+def _parts(texts: TextsToLearn) -> Iterator[tuple[int, str]]:
     """Yield all parts of the texts, with the number of bytes before each."""
     for piece in texts.pieces():
         start = piece.start
@@ -49,7 +58,7 @@ def _parts(texts: Texts) -> Iterator[tuple[int, str]]:
             start += len(part.encode("utf-8"))
 
 
-def _limit(texts: Texts) -> int:
+def _limit(texts: TextsToLearn) -> int:
     """Return the number of bytes to learn from: the largest limit for which the parts do not have too many different
     words.
     """

@@ -28,7 +28,7 @@ class TokenWriter:
         self._bytes = 0
         self._documents = 0
 
-    def add(self, ids: Sequence[int], text_bytes: int, *, begins_document: bool) -> None:
+    def add(self, ids: Sequence[int] | npt.NDArray[np.int32], text_bytes: int, *, begins_document: bool) -> None:
         """Write the tokens of a part of a document. text_bytes: the size of this part in UTF-8."""
         self.add_ids(np.asarray(ids, dtype=self.dtype))
         self._bytes += text_bytes

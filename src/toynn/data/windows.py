@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from toynn.arguments import INT31_MAX, integer
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.labels import IGNORED
 from toynn.tinynn.memory import memory_for
 
 IntArray = npt.NDArray[np.int32]
@@ -42,11 +43,16 @@ class WindowBatcher(Initialised):
         tokens: array (n,) of integers, with n at least t_seq + 1.
         t_seq: tokens per window, at least 1.
         seed: seed of the offsets and orders.
+        counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the others. None: every token
+            counts. A target that does not count is -100. Windows without any target that counts are replaced by other
+            windows of the same epoch.
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """
 
-    def __init__(self, tokens: npt.NDArray[Any], t_seq: int, seed: int) -> None:
+    def __init__(
+        self, tokens: npt.NDArray[Any], t_seq: int, seed: int, counted: npt.NDArray[np.uint8] | None = None
+    ) -> None:
         self.t_seq = integer("t_seq", t_seq, 1)
         self.seed = integer("seed", seed, 0, 2**63 - 1)
         if not isinstance(tokens, np.ndarray) or isinstance(tokens, np.ma.MaskedArray):
@@ -61,6 +67,7 @@ class WindowBatcher(Initialised):
                 "use a smaller t_seq or more text"
             )
         self._tokens: npt.NDArray[Any] = np.asarray(tokens)
+        self._counted = None if counted is None else _checked_marks(counted, int(tokens.size))
         # The last token is only a target. Offsets from 0 to _slack give every epoch the same number of windows.
         self.windows_per_epoch = windows_per_epoch(int(tokens.size), self.t_seq)
         self._slack = (int(tokens.size) - 1) % self.t_seq
@@ -105,8 +112,20 @@ class WindowBatcher(Initialised):
                 starts = draw.permutation(self.windows_per_epoch)
             starts *= self.t_seq
             starts += offset
+            if self._counted is not None:
+                starts = self._useful(starts, offset)
             self._drawn = drawn = _Epoch(number, starts)
         return drawn
+
+    def _useful(self, starts: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
+        """Return as many starts, but only those of windows with a target that counts. Some are used again."""
+        n, t = self.windows_per_epoch, self.t_seq
+        targets = np.asarray(self._counted)[offset + 1 : offset + 1 + n * t]
+        counts = np.any(targets.reshape(n, t), axis=1)  # (n,): whether window i has a target that counts
+        useful = starts[counts[(starts - offset) // t]]
+        if useful.size == 0:
+            raise TinyNNValueError("counted: no window has a target that counts; use more samples")
+        return np.resize(useful, n)
 
     def _cut(self, starts: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of the windows that begin at these positions."""
@@ -119,4 +138,17 @@ class WindowBatcher(Initialised):
                 f"tokens must be ids from 0 to {INT31_MAX}, got {low} to {high} in the window at {starts[wrong]}"
             )
         ids, targets = raw[:, :-1], raw[:, 1:]
+        if self._counted is not None:
+            marks = sliding_window_view(self._counted, self.t_seq + 1)[starts][:, 1:]
+            targets = np.where(marks, targets.astype(np.int32), np.int32(IGNORED))
         return ids.astype(np.int32, order="C").reshape(-1), targets.astype(np.int32, order="C").reshape(-1)
+
+
+def _checked_marks(counted: object, n: int) -> npt.NDArray[np.uint8]:
+    if not isinstance(counted, np.ndarray) or isinstance(counted, np.ma.MaskedArray):
+        raise TinyNNTypeError(f"counted must be a plain array, got {type(counted).__name__}")
+    if counted.shape != (n,) or counted.dtype != np.uint8:
+        raise TinyNNValueError(
+            f"counted must have shape ({n},) and dtype uint8, got shape {counted.shape} and dtype {counted.dtype}"
+        )
+    return np.asarray(counted)

@@ -14,13 +14,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from toynn.errors import FileFormatError
+from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.file_errors import naming
 from toynn.interop.hf_config import ids_of, token_ids_of
 from toynn.model.foreign_settings import ForeignSettings, json_object
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.json_files import read_json
 from toynn.storage.regular_files import read_regular
+from toynn.text.chat_template import DEFAULT, named_templates
 from toynn.text.token_rules import tokens_around
 
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
@@ -171,13 +172,12 @@ def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
             return read_regular(path, _LARGEST).decode("utf-8")
         except UnicodeDecodeError:
             raise FileFormatError(f"{path} must be UTF-8 text") from None
-    template = tokenizer.get("chat_template")
-    if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise FileFormatError(f"{folder / TOKENIZER_CONFIG}: chat_template must be a string, got {template!r:.60}")
-    return template or ""
+    if (template := tokenizer.get("chat_template")) is None:
+        return ""
+    try:
+        return named_templates(template).get(DEFAULT, "")
+    except TinyNNValueError as error:
+        raise FileFormatError(f"{folder / TOKENIZER_CONFIG}: {error}") from None
 
 
 def _license(readme: Path) -> str:

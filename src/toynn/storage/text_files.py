@@ -7,7 +7,8 @@ message everywhere.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from toynn.errors import FileFormatError
@@ -64,21 +65,28 @@ def text_parts(path: Path) -> Iterator[str]:
 
     Raises the errors of `read_text`. The parts before the wrong byte are yielded first.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    at, chunk, start = 0, b"-", b""
     with open_regular(path) as file:
-        while chunk:
-            chunk = file.read(_READ)
-            if at == 0:
-                start = chunk[:_START]
-                _refuse_wide_characters(chunk, str(path))
-            try:
-                part = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(error, str(path), at - (len(error.object) - len(chunk)), start) from None
-            if part:
-                yield part.removeprefix(BYTE_ORDER_MARK) if at == 0 else part
-            at += len(chunk)
+        yield from decoded_parts(iter(lambda: file.read(_READ), b""), str(path))
+
+
+def decoded_parts(parts: Iterable[bytes], name: str) -> Iterator[str]:
+    """Decode UTF-8 and remove a leading byte-order mark. parts: the content of a file, in parts that are not empty.
+
+    name: the name of the file in messages. Raises FileFormatError if the content is not UTF-8, with the reason.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    at, start = 0, b""
+    for chunk in itertools.chain(parts, [b""]):
+        if at == 0:
+            start = chunk[:_START]
+            _refuse_wide_characters(chunk, name)
+        try:
+            part = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error, name, at - (len(error.object) - len(chunk)), start) from None
+        if part:
+            yield part.removeprefix(BYTE_ORDER_MARK) if at == 0 else part
+        at += len(chunk)
 
 
 def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> FileFormatError:

@@ -35,6 +35,8 @@ _LONGEST_ANSWER = 1 << 28  # bytes
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TZ")
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same field of a message
 
+DEFAULT = "default"  # the name of the template that is used if no other is chosen
+
 Message = Mapping[str, Any]
 
 
@@ -252,6 +254,20 @@ class ChatTemplate(Initialised):
         if self._child is None or self._child.owner != os.getpid():
             self._child = _Child(self.source, self.name)
         return self._child
+
+
+def named_templates(found: object) -> dict[str, str]:
+    """Return the templates in the value of "chat_template" of a tokenizer_config.json: a text, or a list of objects.
+
+    Raises TinyNNValueError if the value is neither.
+    """
+    if isinstance(found, str):
+        return {DEFAULT: found}
+    if isinstance(found, list):
+        pairs = [(one.get("name"), one.get("template")) for one in found if isinstance(one, dict)]
+        if len(pairs) == len(found) and all(isinstance(key, str) and isinstance(text, str) for key, text in pairs):
+            return {str(key): str(text) for key, text in pairs}
+    raise TinyNNValueError("chat_template must be a text, or a list of objects with name and template")
 
 
 class _Child:

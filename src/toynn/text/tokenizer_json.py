@@ -94,8 +94,17 @@ def token_starts(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text")
 
     Raises the errors of `token_ids`.
     """
-    found = _encodings(tokenizer, texts, name, tokenizer.encode_batch)
-    return [(one.ids, [start for start, _ in one.offsets]) for one in found]
+    return [(ids, [start for start, _ in offsets]) for ids, offsets in token_spans(tokenizer, texts, name)]
+
+
+def token_spans(
+    tokenizer: Tokenizer, texts: Sequence[str], name: str = "text"
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Return the token ids of each text, as `token_ids` does, and the span of characters of each token.
+
+    Raises the errors of `token_ids`.
+    """
+    return [(one.ids, one.offsets) for one in _encodings(tokenizer, texts, name, tokenizer.encode_batch)]
 
 
 def _encodings(

@@ -27,7 +27,8 @@ class ContinuePrompts(Protocol):
 class Validation:
     """The windows of the validation split, in order. The model sees one window at a time.
 
-    Every token except the first is predicted and counted once. The last window and the last batch are padded with
+    Every token except the first is predicted and counted once; in data made of samples, only the tokens that count for
+    the loss. The last window and the last batch are padded with
     tokens that have no target.
 
     windows: evaluate only this many windows; 0: all. tokens: number of predicted tokens. bytes: size of their text,
@@ -35,9 +36,10 @@ class Validation:
     """
 
     def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int) -> None:
-        self._tokens, self._t, self._b = tokens.tokens, t_seq, t_batch
+        self._tokens, self._counted, self._t, self._b = tokens.tokens, tokens.counted, t_seq, t_batch
         n = max(len(tokens) - 1, 0)
-        self.tokens = min(n, windows * t_seq) if windows > 0 else n
+        self._n = min(n, windows * t_seq) if windows > 0 else n
+        self.tokens = self._n if self._counted is None else int(self._counted[1 : self._n + 1].sum(dtype=np.int64))
         split = tokens.meta.splits[tokens.split]
         self.bytes = split.bytes * self.tokens / max(split.tokens, 1)
 
@@ -52,12 +54,14 @@ class Validation:
         """
         t, b = self._t, self._b
         nats, total = 0.0, 0
-        for start in range(0, self.tokens, t * b):
-            n = min(t * b, self.tokens - start)
+        for start in range(0, self._n, t * b):
+            n = min(t * b, self._n - start)
             part = np.asarray(self._tokens[start : start + n + 1], dtype=np.int32)
             ids = np.zeros(t * b, dtype=np.int32)
             targets = np.full(t * b, IGNORED, dtype=np.int32)
             ids[:n], targets[:n] = part[:-1], part[1:]
+            if self._counted is not None:
+                targets[:n][self._counted[start + 1 : start + n + 1] == 0] = IGNORED
             counted = int(np.count_nonzero(targets != IGNORED))
             if counted > 0:
                 nats += engine.mean_loss(ids, targets) * counted

@@ -39,8 +39,9 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     """Return the special tokens of a run. model: the model that the run starts from, or None for random weights.
 
     A run from random weights gets the special tokens of its data. A model keeps its own tokenizer and special tokens,
-    also the rules for tokens around a text. If the documents of the data end with another token than the model's texts,
-    generation will stop at both tokens. resumed: the model was trained by the same run, so nothing changes.
+    also the rules for tokens around a text, but it gets the chat template of the data if there is one. If the
+    documents of the data end with another token than the model's texts, generation will stop at both tokens.
+    resumed: the model was trained by the same run, so nothing changes.
     """
     meta = data.meta
     theirs = None if data.tokenizer is None else parsed_tokenizer(data.tokenizer)
@@ -49,7 +50,9 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
             return SpecialTokens(None, None, None)
         before = tokens_around(theirs).before
         note = tuple(_note_of_begin("the tokenizer of the data", theirs, before, meta.eos_id))
-        return SpecialTokens(data.tokenizer, meta.eos_id, before[0] if before else meta.bos_id, notes=note)
+        begin = before[0] if before else meta.bos_id
+        foreign = ForeignSettings(chat_template=data.chat_template or "")
+        return SpecialTokens(data.tokenizer, meta.eos_id, begin, foreign=foreign, notes=note)
     kept = SpecialTokens(model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign)
     if resumed:
         return kept
@@ -58,6 +61,8 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
     kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))
     renamed = f"{name!r:.60} is the name of the model before training; exported files will have the name of the run"
     notes = [renamed] if name else []
+    kept, of_template = _with_template(kept, data)
+    notes += of_template
     if theirs is None:
         if model.tokenizer is not None:
             notes.append("the data has no tokenizer, so its ids must be those of the model's tokenizer")
@@ -85,6 +90,15 @@ def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) 
         )
     notes += _note_of_begin("the model's tokenizer", tokenizer, around.before, meta.eos_id)
     return dataclasses.replace(kept, notes=tuple(notes))
+
+
+def _with_template(kept: SpecialTokens, data: DataFolder) -> tuple[SpecialTokens, list[str]]:
+    """Return the tokens with the chat template of the data, if the data has one, and notes for the user."""
+    template, own = data.chat_template, kept.foreign.chat_template
+    if template is None or template == own:
+        return kept, []
+    notes = ["the chat template of the data replaces the one of the model, which is different"] if own else []
+    return dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, chat_template=template)), notes
 
 
 def _note_of_begin(whose: str, tokenizer: Tokenizer, before: list[int], eos_id: int | None) -> list[str]:

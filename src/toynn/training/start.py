@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from toynn.arguments import INT31_MAX
-from toynn.data import DataFolder, DataMeta
+from toynn.data import DataFolder, DataMeta, Split
 from toynn.data.windows import windows_per_epoch
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
@@ -59,10 +60,18 @@ class Start:
 def data_identity(meta: DataMeta) -> DataIdentity:
     """Return the sha256 of the files of a data folder that determine the result of a run."""
     return DataIdentity(
-        train=meta.splits["train"].sha256,
-        validation=meta.splits["validation"].sha256,
+        train=_of_split(meta.splits["train"]),
+        validation=_of_split(meta.splits["validation"]),
         tokenizer=None if meta.tokenizer is None else meta.tokenizer.sha256,
     )
+
+
+def _of_split(split: Split) -> str:
+    """Return the sha256 of the file of a split, or of the list of the sha256 of all its files if there are several."""
+    if split.samples is None:
+        return split.sha256
+    files = (split.sha256, split.samples.starts_sha256, split.samples.counted_sha256 or "")
+    return hashlib.sha256("\n".join(files).encode("ascii")).hexdigest()
 
 
 def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:

@@ -96,7 +96,7 @@ class _Trainer:
         self._config = config = start.config
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
-        windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed)
+        windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed, data.train.counted)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
         self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
         self._validation = Validation(data.validation, start.t_seq, config.train.batch, config.evaluation.windows)

@@ -1,0 +1,102 @@
+"""Find the chat templates that belong to a model, or that a user names, and the tokens that they use as variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from toynn.api.load_model import read_model
+from toynn.api.text_model import TextModel
+from toynn.data.meta import TEMPLATE
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.foreign_settings import ForeignSettings, json_object
+from toynn.storage.checkpoint.foreign import kind_of_path
+from toynn.storage.regular_files import path_of
+from toynn.storage.text_files import read_text
+from toynn.text.chat_template import DEFAULT
+from toynn.text.named_templates import NAMED_TEMPLATES
+from toynn.wording import spelled
+
+_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LARGEST = 1 << 24  # bytes of a template
+
+
+def template_tokens(
+    tokenizer: Tokenizer, bos_id: int | None, eos_id: int | None, foreign: ForeignSettings
+) -> dict[str, str]:
+    """Return the variables of chat templates that are tokens of a model, for example eos_token."""
+    found: dict[str, str] = {}
+    settings = json_object("tokenizer_config", foreign.tokenizer_config)
+    for name in _TOKENS:
+        value = settings.get(name)
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            found[name] = text
+    for name, token in (("bos_token", bos_id), ("eos_token", eos_id), ("pad_token", foreign.pad_id)):
+        if token is not None and (text := tokenizer.id_to_token(token)) is not None:
+            found[name] = text
+    return found
+
+
+def templates_of_tokenizer(tokenizer: object) -> dict[str, str]:
+    """Return the chat templates that come with the argument `tokenizer` of `toynn.prepare`; {} if there are none."""
+    if isinstance(tokenizer, TextModel):
+        template = tokenizer.foreign.chat_template
+        return {DEFAULT: template} if template else {}
+    path = path_of("tokenizer", tokenizer)
+    if path.is_file() and kind_of_path(path) != "gguf":
+        return {}  # a tokenizer.json
+    return _templates_in(path)
+
+
+def given_templates(given: object) -> dict[str, str]:
+    """Return the chat templates that a user names: a built-in one, a file, or the path of a model.
+
+    Raises TinyNNValueError if the path has no template; FileNotFoundError; FileFormatError; OSError.
+    """
+    if isinstance(given, str) and given in NAMED_TEMPLATES:
+        return {DEFAULT: NAMED_TEMPLATES[given].source}
+    if isinstance(given, Mapping):
+        raise TinyNNTypeError(f"chat_template must be a name or a path, got {type(given).__name__}")
+    path = path_of("chat_template", given)
+    name = spelled("chat_template", "--chat-template")
+    names = ", ".join(NAMED_TEMPLATES)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{name}: {str(path)!r:.200} does not exist; give a Jinja file, a model, or one of {names}"
+        )
+    if path.is_file() and kind_of_path(path) != "gguf":
+        if path.suffix == ".json":
+            from toynn.interop.chat_templates import config_chat_templates
+
+            found = config_chat_templates(path)
+        else:
+            found = {DEFAULT: read_text(path, _LARGEST)}
+    else:
+        found = _templates_in(path)
+    if not found:
+        raise TinyNNValueError(
+            f"{name}: {path} has no chat template; give a Jinja file, or one of {', '.join(NAMED_TEMPLATES)}"
+        )
+    return found
+
+
+def _templates_in(path: Path) -> dict[str, str]:
+    """Return the templates of a GGUF file, a Hugging Face folder, a data folder, a run or a checkpoint."""
+    kind = kind_of_path(path)
+    if kind == "data":
+        return {DEFAULT: read_text(path / TEMPLATE, _LARGEST)} if (path / TEMPLATE).is_file() else {}
+    if kind == "gguf":
+        from toynn.interop.chat_templates import gguf_chat_templates  # this needs the extra toynn[interop]
+
+        return gguf_chat_templates(path)
+    if kind == "hf" or (path / "tokenizer_config.json").is_file() or (path / TEMPLATE).is_file():
+        from toynn.interop.chat_templates import hf_chat_templates
+
+        return hf_chat_templates(path)
+    if (path / "tokenizer.json").is_file() and not (path / "meta.json").is_file():
+        return {}  # a folder with only a tokenizer
+    template = read_model(path, name="tokenizer").model.foreign.chat_template
+    return {DEFAULT: template} if template else {}

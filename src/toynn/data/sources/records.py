@@ -1,0 +1,215 @@
+"""Turn the content of a line, an element or a row into a sample: a conversation, a prompt with its completion, or a
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from toynn.data.sources.strict_json import parsed
+from toynn.errors import TinyNNValueError
+
+# The formats of samples. "plain" is a file of plain text, which is divided into documents.
+FORMATS = ("messages", "conversations", "prompt", "alpaca", "text", "plain")
+# The fields that show a format, in the order in which the formats are tried.
+_SHOWN_BY = {
+    "messages": ("messages",),
+    "conversations": ("conversations",),
+    "prompt": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+    "text": ("text",),
+}
+FIELDS = (
+    "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "system", "history",
+    "tools", "chat_template_kwargs",
+)  # fmt: skip
+_ROLES = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bing", "bard"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
+    "system": "system",
+}
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation. messages, tools, variables: as in `toynn.text.chat_template.RenderRequest`.
+
+    prompt: the number of messages that are given, so that only the messages after them are completions. None: not
+    known, so every message of the assistant is one.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    variables: dict[str, Any] = field(default_factory=dict)
+    prompt: int | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and the text with which a model should continue."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text. The model should learn each of its tokens."""
+
+    text: str
+
+
+Sample: TypeAlias = Chat | Completion | Text
+
+
+def format_of(record: Mapping[str, Any]) -> str | None:
+    """Return the format that the fields of a record show, or None."""
+    for form, fields in _SHOWN_BY.items():
+        if all(name in record for name in fields):
+            return form
+    return None
+
+
+def what_is_missing(form: str, text_field: str) -> str:
+    """Return the fields that a record of a format must have, for a message."""
+    return " and ".join(map(repr, _SHOWN_BY[form])) if form != "text" else repr(text_field)
+
+
+def sample_of(record: Mapping[str, Any], form: str, text_field: str = "text") -> Sample:
+    """Return the sample of a record. form: one of FORMATS but "plain". text_field: the field of a text.
+
+    Raises TinyNNValueError, whose message is the reason.
+    """
+    if form == "text":
+        return Text(_str(record, text_field))
+    if form == "prompt":
+        return _completion(record)
+    if form == "alpaca":
+        return _alpaca(record)
+    return _messages(record) if form == "messages" else _conversations(record)
+
+
+def _messages(record: Mapping[str, Any]) -> Chat:
+    messages = _list(record, "messages")
+    return Chat(_checked_messages("messages", messages), _tools(record), _variables(record))
+
+
+def _completion(record: Mapping[str, Any]) -> Sample:
+    if isinstance(record.get("prompt"), list) and isinstance(record.get("completion"), list):
+        prompt = _checked_messages("prompt", record["prompt"])
+        completion = _checked_messages("completion", record["completion"])
+        return Chat([*prompt, *completion], _tools(record), _variables(record), len(prompt))
+    found = Completion(_str(record, "prompt"), _str(record, "completion"))
+    if not found.completion:
+        raise TinyNNValueError("'completion' is empty")
+    return found
+
+
+def _alpaca(record: Mapping[str, Any]) -> Chat:
+    messages = []
+    if system := _str(record, "system", ""):
+        messages.append({"role": "system", "content": system})
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise TinyNNValueError(_wrong(record, "history", "a list"))
+    for i, pair in enumerate(history):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, str) for one in pair)):
+            raise TinyNNValueError(f"history[{i}] must be a list of two texts")
+        messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    question = _str(record, "instruction")
+    if given := _str(record, "input", ""):
+        question = f"{question}\n\n{given}" if question else given
+    messages += [{"role": "user", "content": question}, {"role": "assistant", "content": _str(record, "output")}]
+    return Chat(messages)
+
+
+def _conversations(record: Mapping[str, Any]) -> Chat:
+    messages = []
+    if system := _str(record, "system", ""):
+        messages.append({"role": "system", "content": system})
+    for i, turn in enumerate(_list(record, "conversations")):
+        if not isinstance(turn, dict):
+            raise TinyNNValueError(f"conversations[{i}] must be an object")
+        if "role" in turn and "content" in turn and "from" not in turn:
+            messages.append(_checked_messages(f"conversations[{i}]", [turn])[0])
+            continue
+        speaker = turn.get("from")
+        role = _ROLES.get(speaker) if isinstance(speaker, str) else None
+        if role is None:
+            raise TinyNNValueError(
+                f"conversations[{i}]['from'] must be one of {', '.join(_ROLES)}, got {speaker!r:.40}"
+            )
+        if not isinstance(turn.get("value"), str):
+            raise TinyNNValueError(f"conversations[{i}]['value'] must be a text, got {turn.get('value')!r:.40}")
+        messages.append({"role": role, "content": turn["value"]})
+    return Chat(messages, _tools(record), _variables(record))
+
+
+def _checked_messages(name: str, messages: list[Any]) -> list[dict[str, Any]]:
+    if not messages:
+        raise TinyNNValueError(f"{name} is empty")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise TinyNNValueError(f"{name}[{i}] must be an object, got {message!r:.40}")
+        if not isinstance(message.get("role"), str):
+            raise TinyNNValueError(f"{name}[{i}]['role'] must be a text, got {message.get('role')!r:.40}")
+        content = message.get("content")
+        parts = content if isinstance(content, list) else []
+        if not (content is None or isinstance(content, str | list)) or not all(isinstance(one, dict) for one in parts):
+            raise TinyNNValueError(f"{name}[{i}]['content'] must be a text or a list of objects, got {content!r:.40}")
+    return messages
+
+
+def _tools(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    tools = record.get("tools")
+    if isinstance(tools, str):  # many files contain the tools as JSON in a text
+        if not tools.strip():
+            return None
+        try:
+            tools = parsed(tools.encode("utf-8"))
+        except (UnicodeEncodeError, TinyNNValueError) as error:
+            raise TinyNNValueError(f"'tools' is a text, but not JSON: {error}") from None
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise TinyNNValueError(f"'tools' must be a list of objects, got {tools!r:.40}")
+    return tools
+
+
+def _variables(record: Mapping[str, Any]) -> dict[str, Any]:
+    found = record.get("chat_template_kwargs")
+    if not (found is None or isinstance(found, dict)):
+        raise TinyNNValueError(f"'chat_template_kwargs' must be an object, got {found!r:.40}")
+    return found or {}
+
+
+def _list(record: Mapping[str, Any], name: str) -> list[Any]:
+    value = record.get(name)
+    if not isinstance(value, list):
+        raise TinyNNValueError(_wrong(record, name, "a list"))
+    if not value:
+        raise TinyNNValueError(f"{name!r} is empty")
+    return value
+
+
+def _str(record: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = record.get(name)
+    if default is not None and value is None:
+        return default
+    if not isinstance(value, str):
+        raise TinyNNValueError(_wrong(record, name, "a text"))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TinyNNValueError(f"{name!r} is not Unicode text: {error.reason} at character {error.start}") from None
+    return value
+
+
+def _wrong(record: Mapping[str, Any], name: str, what: str) -> str:
+    if name in record:
+        return f"{name!r} must be {what}, got {record[name]!r:.40}"
+    keys = ", ".join(map(repr, list(record)[:8])) or "none"
+    return f"it has no field {name!r}; its fields are {keys:.200}"
