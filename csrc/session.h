@@ -4,6 +4,7 @@
 #ifndef TNN_SESSION_H
 #define TNN_SESSION_H
 
+#include "kernels/window_sums.h"
 #include "memory/reserve.h"
 #include "tinynn.h"
 
@@ -108,7 +109,11 @@ struct tnn_session {
     size_t               work_size;
     void               * scratch; /* scratch memory of the kernels: scratch_per_thread bytes for each thread */
     size_t               scratch_size, scratch_per_thread;
-    bool                 accumulate;     /* this compute adds to the gradients of the previous compute */
+    struct tnn_windows   windows;        /* the windows of this compute */
+    int64_t              first_window;   /* the first window of a step that this session computes */
+    int64_t              next_window;    /* the window after the last batch of an unfinished step, or -1 */
+    size_t               nodes_nbytes;   /* bytes of the nodes that kernels keep between the rows of a batch */
+    size_t               stored_size;    /* number of elements of a stored node */
     bool                 update;         /* this compute runs the optimizer steps of a fused graph */
     bool                 gradients_kept; /* in the realized graph b the gradient of each parameter is an output */
 };

@@ -190,6 +190,7 @@ static tnn_session * new_session(const char * call, int32_t kind, int32_t device
     s->generation = 1;
     s->fork_epoch = atomic_load(&g_fork_epoch);
     s->stage      = TNN_STAGE_DECLARE;
+    s->windows.n  = 1;
     s->call       = t_call;
     s->capacity   = TNN_DEFAULT_CAPACITY;
     s->n_threads  = tnn_available_cores();

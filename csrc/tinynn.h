@@ -102,6 +102,12 @@ TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return the numbe
 /* Set the number of threads that compute: 1 to tnn_available_cores(), which is the default, or up to 512 if
  * oversubscribe is not 0 (slow, for tests). Results do not depend on the number of threads. */
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
+/* Divide the rows of each batch of the fused operators into n windows of equal size: 1 by default. A gradient and a loss
+ * are added up in each window first. Then the sums of the windows are added as a binary tree over the numbers of the
+ * windows in the step, so the bits do not depend on the sizes of the batches (tnn_train_step). first: the number of the
+ * first window of a step that this session computes.
+ * TNN_E_STATE: tensors of a graph exist, as for tnn_session_set_graph_capacity. */
+TNN_API int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first);
 TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
 /* Return the size of the weights buffer in bytes; 0 before it is allocated. */
@@ -492,7 +498,7 @@ TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
  * approximation by tanh: x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
 TNN_API tnn_tensor tnn_fused_geglu(tnn_session * s, tnn_tensor gate_up);
 /* Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the divisor:
- * [1]. The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows. Each compute checks
+ * [1]. The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows of each window. Each compute checks
  * that targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor, at least one
  * target must be a token. */
 TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s,
@@ -588,8 +594,10 @@ typedef struct tnn_step {
 /* the bits of the argument mode of tnn_train_step */
 enum tnn_step_mode {
     TNN_STEP_RESET_MOMENTS = 1, /* set the moments of the optimizer to 0 first */
-    TNN_STEP_ACCUMULATE    = 2, /* add to the gradients of the previous step, flagged with tnn_set_output */
-    TNN_STEP_NO_UPDATE     = 4  /* leave weights and moments unchanged: tnn_fused_adamw steps do nothing */
+    TNN_STEP_ACCUMULATE    = 2, /* compute the next batch of a step whose earlier calls set TNN_STEP_NO_UPDATE */
+    /* leave weights and moments unchanged: tnn_fused_adamw steps do nothing. If each gradient is flagged with
+     * tnn_set_output, keep the sums of the windows for the next batch of the step. */
+    TNN_STEP_NO_UPDATE     = 4
 };
 /* Reset, upload, compute and download in one call. If the compute fails, the uploaded values stay. */
 TNN_API int tnn_train_step(tnn_session * s,
@@ -602,6 +610,10 @@ TNN_API int tnn_train_step(tnn_session * s,
     int32_t          mode,    /* sum of bits of enum tnn_step_mode */
     float *          loss,    /* result */
     float *          norm);   /* result; may be NULL if step->norm is 0 */
+/* Allocate the memory that a step of this number of batches needs between its batches. Without this call, it is
+ * allocated when it is needed.
+ * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
+TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
 /* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are
  * those of tnn_compute or tnn_compute_backward, but this call is slower. */
 TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);

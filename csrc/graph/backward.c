@@ -9,6 +9,7 @@
 #include "graph/handles.h"
 #include "graph/run.h"
 #include "graph/schedule.h"
+#include "graph/windows.h"
 #include "kernels/kernel.h"
 #include "memory/allocate.h"
 #include "memory/plan.h"
@@ -149,7 +150,8 @@ static bool gradients_kept(const struct ggml_cgraph * gb) {
     for (int i = 0; i < gb->n_nodes; i++) {
         if (gb->nodes[i]->flags & GGML_TENSOR_FLAG_PARAM) {
             const struct ggml_tensor * grad = ggml_graph_get_grad(gb, gb->nodes[i]);
-            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(grad)))) {
+            if (grad != NULL && (!(grad->flags & GGML_TENSOR_FLAG_OUTPUT) || !tnn__is_parameter_gradient(tnn__kernel_of(grad))
+                                 || !tnn__kernel_of(grad)->type->over_windows)) {
                 return false;
             }
         }
@@ -173,7 +175,9 @@ int tnn_realize_backward(tnn_session * s) {
      * repeated. */
     if (rc == TNN_OK) {
         s->gradients_kept = gradients_kept(s->gb);
+        tnn__windows_realize(s);
         rc = tnn__plan_and_allocate(s, s->gb);
+        s->nbytes_c += rc == TNN_OK ? s->nodes_nbytes : 0;
     }
     if (rc != TNN_OK) {
         return rc;

@@ -45,10 +45,16 @@ struct start {
 };
 
 /* Appends a kernel node that computes a gradient of t into a new tensor, or into args[0] if start.continues. Returns
- * NULL if memory runs out. */
+ * NULL with an error. */
 static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_tensor * t, const struct tnn_kernel_type * type,
                                  const void * params, struct start start, struct ggml_tensor ** args, int n_args) {
     const int64_t        ne0  = start.continues ? 0 : t->ne[0];
+    const int64_t        rows = args[start.continues ? 1 : 0]->ne[1], windows = g->s->windows.n;
+    if (!g->failed && type->over_windows && !type->at_once && rows % windows != 0) {
+        tnn__fail(g->s, TNN_E_VALUE, "the gradient of %s is a sum over %lld rows, which must consist of %lld windows of equal size; "
+                                     "tnn_session_set_windows sets their number", ggml_get_name(t), (long long) rows, (long long) windows);
+        g->failed = true;
+    }
     struct ggml_tensor * node = g->failed ? NULL : tnn__kernel_node(g->s, type, params, ne0, t->ne[1], args, n_args);
     if (node == NULL) {
         g->failed = true;

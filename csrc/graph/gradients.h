@@ -10,7 +10,7 @@ struct tnn_gradients {
     struct ggml_cgraph       * gb;
     const struct ggml_cgraph * gf;
     const bool               * needed; /* by slot of gf's hash set: the tensor depends on a parameter, or is one */
-    bool                       failed; /* out of memory; the session has the error */
+    bool                       failed; /* the session has the error */
 };
 
 /* Returns whether t is a parameter or depends on one. Only such a tensor needs a gradient. */

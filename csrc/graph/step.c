@@ -4,6 +4,7 @@
 #include "graph/check.h"
 #include "graph/handles.h"
 #include "graph/run.h"
+#include "graph/windows.h"
 #include "kernels/grad_norm.h"
 
 #include <string.h>
@@ -63,28 +64,23 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return tnn__fail(s, TNN_E_VALUE, "step.norm must be a result of tnn_fused_grad_norm in the graph, and norm "
                                          "must not be NULL");
     }
-    if ((mode & TNN_STEP_ACCUMULATE) && !s->gradients_kept) {
-        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before "
-                                         "tnn_realize_backward");
-    }
-    if ((mode & TNN_STEP_ACCUMULATE) && !s->computed) {
-        return tnn__fail(s, TNN_E_STATE, "the first step must not set TNN_STEP_ACCUMULATE, because there are no "
-                                         "gradients yet to add to");
+    int rc = tnn__windows_begin(s, mode);
+    if (rc != TNN_OK) {
+        return rc;
     }
     fill(s, t_ids, ids);
     fill(s, t_targets, targets);
     fill(s, t_hp, hp);
-    int rc = tnn__check_inputs(s, s->gb); /* check before tnn__reset clears the moments */
+    rc = tnn__check_inputs(s, s->gb); /* check before tnn__reset clears the moments */
     if (rc == TNN_OK) {
         rc = tnn__reset(s, (mode & TNN_STEP_RESET_MOMENTS) != 0);
     }
     if (rc == TNN_OK) {
-        s->accumulate = (mode & TNN_STEP_ACCUMULATE) != 0;
-        s->update     = (mode & TNN_STEP_NO_UPDATE) == 0;
+        s->update = (mode & TNN_STEP_NO_UPDATE) == 0;
         rc = tnn__run_checked(s, s->gb, NULL);
-        s->accumulate = false;
-        s->update     = true;
+        s->update = true;
     }
+    tnn__windows_end(s, rc == TNN_OK);
     s->reset_done = false;
     if (rc == TNN_OK) {
         *loss = tnn__canonical_nan(*(const float *) t_loss->data);

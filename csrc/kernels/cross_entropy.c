@@ -55,18 +55,41 @@ static double divisor_of(const struct tnn_kernel * k, const struct ggml_tensor *
     return divisor != NULL ? (double) *tnn__data(divisor) : (double) count_targets(k, targets);
 }
 
-/* Computes the sum of the rows' losses, added in f64 in their order, and divides it. Operands: losses of the rows,
- * targets, [divisor]. */
+/* Returns the sum of the rows' losses in f64. The losses of each window are added in the order of the rows, and the sums of
+ * the windows as a tree (kernels/window_sums.h). */
+static double sum_of_losses(const float * losses, int64_t n, int64_t windows) {
+    const int64_t rows = n / windows;
+    double        nodes[TNN_LEVELS]; /* by level: the node whose right half is not complete yet */
+    double        sum = 0.0;
+    for (int64_t window = 0; window < windows; window++) {
+        sum = 0.0;
+        for (int64_t row = window * rows; row < (window + 1) * rows; row++) {
+            sum += (double) losses[row];
+        }
+        int level = 0;
+        for (; (window >> level & 1) != 0; level++) {
+            sum = nodes[level] + sum;
+        }
+        nodes[level] = sum;
+    }
+    /* `sum` is the node of the lowest bit of `windows`; the nodes of the higher bits are added to it */
+    for (int level = 0, lowest = 1; windows >> level > 0; level++) {
+        if ((windows >> level & 1) != 0) {
+            sum    = lowest ? sum : nodes[level] + sum;
+            lowest = 0;
+        }
+    }
+    return sum;
+}
+
+/* Computes the sum of the rows' losses, and divides it. Operands: losses of the rows, targets, [divisor]. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
     if (ith != 0) {
         return;
     }
-    double sum = 0.0;
-    for (int64_t row = 0; row < dst->src[0]->ne[0]; row++) {
-        sum += (double) tnn__data(dst->src[0])[row];
-    }
+    const double sum = sum_of_losses(tnn__data(dst->src[0]), dst->src[0]->ne[0], k->s->windows.n);
     *(float *) dst->data = (float) (sum / divisor_of(k, dst->src[1], dst->src[2]));
 }
 
@@ -198,6 +221,11 @@ static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor target
     if (ignore_id >= 0 && ignore_id < vocab) {
         tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number",
                   (int) ignore_id, (long long) vocab);
+        return false;
+    }
+    if (of->ne[1] % s->windows.n != 0) {
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but its rows must consist of %lld windows of equal size, which "
+                                  "tnn_session_set_windows sets", arg, tnn__shape(of), (long long) s->windows.n);
         return false;
     }
     loss->divisor = divisor != 0 ? divisor_operand(s, divisor) : NULL;

@@ -7,9 +7,9 @@
 
 #include <stdatomic.h>
 
-size_t tnn__gemm_scratch(void) {
-    return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE
-                            + TNN_GEMM_STAGE);
+size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows) {
+    const int64_t slots = tnn__local_slots(windows, false) + 1;
+    return tnn__gemm_scratch() + sizeof(float) * (size_t) tnn__min(TNN_GEMM_NODES, slots * (m + TNN_GEMM_ROWS) * (n + TNN_GEMM_COLUMNS));
 }
 
 /* ------------------------------------------------------------------ the kernels */
@@ -142,7 +142,7 @@ static void few_rows_stored(const struct tnn_gemm * g, float * stage) {
 }
 
 void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
-    const bool few = g->m <= 2 && g->b_row == 1 && g->a_col == 1;
+    const bool few = g->m <= 2 && g->b_row == 1 && g->a_col == 1 && g->windows == NULL;
     if (few && g->stored.data != NULL) {
         few_rows_stored(g, scratch);
     } else if (few) {
@@ -160,6 +160,8 @@ static struct tnn_gemm rows_of(const struct tnn_gemm * g, int64_t begin, int64_t
     part.a  += begin * g->a_row;
     part.c  += begin * g->c_row;
     part.add = g->add != NULL ? g->add + begin * g->c_row : NULL;
+    part.stored_at  += (size_t) (begin * g->c_row);
+    part.between_at += (size_t) (begin * g->c_row);
     return part;
 }
 
@@ -174,6 +176,8 @@ static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int6
     part.c   += begin;
     part.add  = g->add != NULL ? g->add + begin : NULL;
     part.bias = g->bias != NULL ? g->bias + begin : NULL;
+    part.stored_at  += (size_t) begin;
+    part.between_at += (size_t) begin;
     return part;
 }
 

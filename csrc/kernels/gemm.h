@@ -2,12 +2,14 @@
  *
  * Every element of C is one chain of fused multiply-adds along k, in rising order: c = fma(a[k], b[k], c), starting from 0 or from the
  * element of C. So the bits of an element depend only on its row of A and its column of B. They do not depend on the
- * number of threads, the blocking, the other rows of the batch, or which operand is packed.
+ * number of threads, the blocking, the other rows of the batch, or which operand is packed. Only the gradient of a
+ * weight is divided into several chains along k, one for each window.
  */
 #ifndef TNN_GEMM_H
 #define TNN_GEMM_H
 
 #include "kernels/stored.h"
+#include "kernels/window_sums.h"
 #include "machine/machine.h"
 
 #include <stdbool.h>
@@ -29,6 +31,16 @@ struct tnn_gemm {
     bool          accumulate; /* the sums start from the elements of C */
     const float * bias;       /* (n), added after the last product, or NULL */
     const float * add;        /* (m, n) with the row stride of C, added after the bias, or NULL */
+    /* If windows is not NULL, k consists of windows->n windows of equal size. Each window is one chain, and the chains
+     * of the windows are added as a tree (kernels/window_sums.h). accumulate then means that the sum of the step is
+     * added to C. A stored node has the layout of C, and element 0 of C is its element stored_at. bias and add are
+     * NULL. */
+    const struct tnn_windows * windows;
+    size_t        stored_at;
+    /* The rows of the batch along k. If they are not all rows, C holds the chain of a window whose other rows are added
+     * later. A node that waits for later rows has the layout of C, and element 0 of C is its element between_at. */
+    struct tnn_rows_of_batch rows;
+    size_t        between_at;
 };
 
 /* A matrix product kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same
@@ -49,19 +61,29 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #endif
 
 /* Limits of all kernels: KC elements along k, NC columns of B and MC rows of A are packed at once; a tile has at most
- * TILE elements. */
+ * ROWS x COLUMNS elements. */
 #define TNN_GEMM_KC   384
 #define TNN_GEMM_NC   512 /* a block of B: 768 KiB at most, in L2 or L3 */
 #define TNN_GEMM_MC   96  /* rows of A: 150 KiB, in L2 */
 /* Unused elements after each copied row, so that rows do not evict each other from the cache. */
 #define TNN_GEMM_PAD  16
-#define TNN_GEMM_TILE (12 * 32)
+#define TNN_GEMM_ROWS    12
+#define TNN_GEMM_COLUMNS 32
+#define TNN_GEMM_TILE    (TNN_GEMM_ROWS * TNN_GEMM_COLUMNS)
 /* Number of elements in the buffer for converted elements. It must have room for a panel, and for a row of NC elements
  * with a whole block before and after it, because tnn__stored_row converts whole blocks. */
 #define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
 
+/* Largest number of elements in the buffer for nodes of a tree over windows. */
+#define TNN_GEMM_NODES (INT64_C(1) << 20)
+
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
-size_t tnn__gemm_scratch(void);
+static inline size_t tnn__gemm_scratch(void) {
+    return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE
+                            + TNN_GEMM_STAGE);
+}
+/* Bytes of scratch that tnn__gemm needs for an m x n product with this number of windows. */
+size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows);
 
 /* Computes the product in one thread. scratch belongs to this thread. */
 void tnn__gemm(const struct tnn_gemm * g, void * scratch);

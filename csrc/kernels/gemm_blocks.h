@@ -141,6 +141,12 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 
 /* ------------------------------------------------------------------ the micro-kernel */
 
+/* The rows of a tile in memory. */
+struct tile_rows {
+    float * p;
+    int64_t row; /* row stride */
+};
+
 /* The operands of a tile. A's element (r, p) is a[r*a_row + p*a_col], and one of the two strides is 1; row p of the panel starts at
  * b + p*b_row. The sums start from c (NULL: from 0), and the results go to out. */
 struct tile {
@@ -153,6 +159,8 @@ struct tile {
     int64_t       c_row;
     const float * bias; /* or NULL */
     const float * add;  /* row stride c_row, or NULL */
+    const struct tile_rows * nodes; /* n_nodes tiles, added one after the other (kernels/gemm_windows.h) */
+    int           n_nodes;
     float       * out;
     int64_t       out_row;
 };
@@ -203,6 +211,13 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
 #define ADD(r) if (r < rows) { lo##r += vec_load(add + r * c_row); if (two) { hi##r += vec_load(add + r * c_row + LANES); } }
         ROWS(ADD)
 #undef ADD
+    }
+    for (int i = 0; i < t->n_nodes; i++) {
+        const float * node = t->nodes[i].p;
+        const int64_t row  = t->nodes[i].row;
+#define NODE(r) if (r < rows) { lo##r = vec_load(node + r * row) + lo##r; if (two) { hi##r = vec_load(node + r * row + LANES) + hi##r; } }
+        ROWS(NODE)
+#undef NODE
     }
     float * out = t->out;
 #define STORE(r) if (r < rows) { vec_store(out + r * out_row, lo##r); if (two) { vec_store(out + r * out_row + LANES, hi##r); } }
@@ -256,7 +271,7 @@ static void cut_tile(const struct tile * t, bool along_k, int64_t height, int64_
     }
 }
 
-static void run(const struct tnn_gemm * g, void * scratch) {
+static void run_chains(const struct tnn_gemm * g, void * scratch) {
     float * const b_block = scratch;
     float * const a_block = b_block + TNN_GEMM_KC * NC;
     float * const spill   = a_block + MC * (TNN_GEMM_KC + TNN_GEMM_PAD);
@@ -323,5 +338,15 @@ static void run(const struct tnn_gemm * g, void * scratch) {
                 }
             }
         }
+    }
+}
+
+#include "kernels/gemm_windows.h"
+
+static void run(const struct tnn_gemm * g, void * scratch) {
+    if (g->windows != NULL) {
+        run_windows(g, scratch);
+    } else {
+        run_chains(g, scratch);
     }
 }

@@ -14,7 +14,9 @@
 struct head_norm {
     int32_t n_heads, n_kv;
     float   eps;
-    int32_t first, end; /* used for the gradient of a weight: the weight belongs to heads first..end-1 */
+    /* for the gradient of a weight: */
+    int32_t first, end; /* the weight is used in heads first..end-1 */
+    int64_t d, windows; /* size of a head, windows of a batch */
 };
 
 /* Returns the weight of a head, or NULL for a value head. */
@@ -65,28 +67,34 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     }
 }
 
-/* Computes dgamma = sum of dy * x / rms(x) over the rows and, within a row, over the heads first..end-1, in their
- * order. Each thread computes some columns. Operands: [earlier part of dgamma,] dy, qkv. */
+/* Computes dgamma = sum of dy * x / rms(x) over the rows of each window and, within a row, over the heads
+ * first..end-1, in their order. Each thread computes some columns. Operands: [earlier part of dgamma,] dy, qkv. */
 static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
     const struct head_norm   * p  = k->params;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
-    const int64_t d = dst->ne[0];
+    const int64_t d = dst->ne[0], rows = x->ne[1] / p->windows;
     int64_t begin, end;
     tnn__part(d, 16, ith, nth, &begin, &end);
     if (begin == end) {
         return;
     }
-    float * dgamma = (float *) dst->data + begin;
-    if (!tnn__grad_goes_on(k)) {
-        memset(dgamma, 0, (size_t) (end - begin) * sizeof(float));
-    }
-    for (int64_t row = 0; row < x->ne[1]; row++) {
-        for (int64_t head = p->first; head < p->end; head++) {
-            const int64_t at = row * x->ne[0] + head * d;
-            tnn__rms_norm_row_back_gamma(tnn__data(dy) + at, tnn__data(x) + at, dgamma, begin, end, d, p->eps);
+    float * const sum = scratch;
+    const struct tnn_column_sums sums = tnn__column_sums(k, dst, begin, end - begin, sum + (end - begin));
+    for (int64_t window = 0; window < p->windows; window++) {
+        tnn__start_sum(k, &sums, sum);
+        for (int64_t row = window * rows; row < (window + 1) * rows; row++) {
+            for (int64_t head = p->first; head < p->end; head++) {
+                const int64_t at = row * x->ne[0] + head * d;
+                tnn__rms_norm_row_back_gamma(tnn__data(dy) + at, tnn__data(x) + at, sum, begin, end, d, p->eps);
+            }
         }
+        tnn__add_window(&sums, window, sum);
     }
+}
+
+static size_t scratch_of_gamma(const void * params) {
+    const struct head_norm * p = params;
+    return tnn__sums_scratch(p->d, p->windows);
 }
 
 static const struct tnn_kernel_type HEAD_NORM_BACK_X = {
@@ -94,13 +102,16 @@ static const struct tnn_kernel_type HEAD_NORM_BACK_X = {
     .params_size = sizeof(struct head_norm),
 };
 static const struct tnn_kernel_type HEAD_NORM_BACK_GAMMA = {
-    .name = "HEAD_NORM_BACK_GAMMA", .run = run_back_gamma, .sum = TNN_SUM_IN_PLACE, .params_size = sizeof(struct head_norm),
+    .name = "HEAD_NORM_BACK_GAMMA", .run = run_back_gamma, .sum = TNN_SUM_IN_PLACE, .over_windows = true, .scratch = scratch_of_gamma,
+    .params_size = sizeof(struct head_norm),
 };
 
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     struct ggml_tensor * qkv = node->src[0], * gamma_q = node->src[1], * gamma_k = node->src[2];
     struct ggml_tensor * args[] = { grad, qkv, gamma_q, gamma_k };
     struct head_norm     p      = *(const struct head_norm *) tnn__kernel_of(node)->params;
+    p.d       = gamma_q->ne[0];
+    p.windows = g->s->windows.n;
     if (tnn__needs_gradient(g, gamma_q)) {
         p.first = 0;
         p.end   = p.n_heads;

@@ -10,6 +10,7 @@
 #define TNN_KERNEL_H
 
 #include "graph/nodes.h"
+#include "kernels/window_sums.h"
 #include "session.h"
 
 struct tnn_gradients; /* graph/gradients.h */
@@ -57,6 +58,7 @@ struct tnn_kernel_type {
     bool makes_ids;      /* the i32 result holds places of elements in the rows of operand 0 */
     bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
     bool for_optimizer;  /* only the optimizer waits for its result */
+    bool over_windows;   /* a sum over rows, in the order of kernels/window_sums.h */
     bool at_once;        /* a gradient that is computed as soon as its operands are, if possible before the backward pass */
 
     size_t params_size; /* bytes of k->params, the parameters from the session call */
@@ -74,6 +76,7 @@ struct tnn_kernel {
     bool          continues;
     /* The tensor whose gradient the kernel computes, if type->sum is TNN_SUM_IN_PLACE. */
     const struct ggml_tensor * gradient_of;
+    size_t stored_at; /* the first element of this gradient in a stored node (kernels/window_sums.h) */
     struct ggml_tensor ** members;         /* for the last node of a group: the nodes of the group, which run with it */
     int           n_members;
 };
@@ -103,9 +106,31 @@ static inline const struct ggml_tensor * tnn__operand(const struct tnn_kernel * 
     return node->src[i + (k->continues ? 1 : 0)];
 }
 
-/* Returns whether the gradient of a parameter is added to the values in its memory, instead of starting from 0. */
-static inline bool tnn__grad_goes_on(const struct tnn_kernel * k) {
-    return k->continues || k->s->accumulate;
+/* Returns whether a kernel that sums in place continues the sum of the earlier part. This is so in a step with a single
+ * window; in other steps, the kernel adds the tree of its windows to the earlier part. */
+static inline bool tnn__continues_chain(const struct tnn_kernel * k) {
+    return k->continues && k->s->windows.single;
+}
+
+/* Describes the sums of columns begin to begin + n - 1 of a gradient, whose columns are its first dimension. */
+static inline struct tnn_column_sums tnn__column_sums(const struct tnn_kernel * k, struct ggml_tensor * dst, int64_t begin, int64_t n,
+                                                      float * local) {
+    return (struct tnn_column_sums) {
+        .windows = &k->s->windows, .at = k->stored_at + (size_t) begin, .n = n, .local = local, .out = (float *) dst->data + begin,
+        .add_out = k->continues && !k->s->windows.single,
+    };
+}
+
+/* Sets sum [n] to the value from which the sum of a window starts. */
+static inline void tnn__start_sum(const struct tnn_kernel * k, const struct tnn_column_sums * c, float * sum) {
+    for (int64_t j = 0; j < c->n; j++) {
+        sum[j] = tnn__continues_chain(k) ? c->out[j] : 0.0f;
+    }
+}
+
+/* Returns the bytes of scratch that the sums of n columns need: one sum, then the local slots. */
+static inline size_t tnn__sums_scratch(int64_t n, int64_t windows) {
+    return sizeof(float) * (size_t) n * (size_t) (1 + tnn__local_slots(windows, false));
 }
 
 /* Returns whether the kernel computes the gradient of a parameter. kernel may be NULL. */

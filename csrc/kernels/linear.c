@@ -72,16 +72,26 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     }
 }
 
-/* Computes dW = dy^T x from the columns of dy that belong to this weight. Operands: [earlier part of dW,] dy, x. */
+/* The parameters of the gradient of a weight or bias. */
+struct column {
+    int64_t first;   /* the first column of dy that belongs to the weight */
+    int64_t n;       /* the number of these columns */
+    int64_t x;       /* the number of columns of x */
+    int64_t windows; /* windows of a batch */
+};
+
+/* Computes dW = dy^T x from the columns of dy that belong to this weight, one chain for each window. Operands: [earlier
+ * part of dW,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
-    const int64_t column = *(const int64_t *) k->params;
+    const struct column      * p  = k->params;
     const struct tnn_gemm g = {
         .m = dst->ne[1], .n = dst->ne[0], .k = x->ne[1],
-        .a = tnn__data(dy) + column, .a_row = 1, .a_col = dy->ne[0], /* dy^T */
+        .a = tnn__data(dy) + p->first, .a_row = 1, .a_col = dy->ne[0], /* dy^T */
         .b = tnn__data(x), .b_row = x->ne[0], .b_col = 1,
         .c = dst->data, .c_row = dst->ne[0],
-        .accumulate = tnn__grad_goes_on(k),
+        .accumulate = k->continues,
+        .windows = k->s->windows.single ? NULL : &k->s->windows, .stored_at = k->stored_at,
     };
     tnn__gemm_share(&g, ith, nth, scratch);
 }
@@ -89,26 +99,39 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 /* Computes db, the sum of the rows of dy in their order, from the columns that belong to this bias. Operands: [earlier
  * part of db,] dy. */
 static void run_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0);
-    const int64_t column = *(const int64_t *) k->params;
-    float * db = dst->data;
+    const struct column      * p  = k->params;
+    const int64_t rows = dy->ne[1] / p->windows;
     int64_t begin, end;
     tnn__part(dst->ne[0], 16, ith, nth, &begin, &end);
-    if (!tnn__grad_goes_on(k)) {
-        memset(db + begin, 0, (size_t) (end - begin) * sizeof(float));
-    }
-    for (int64_t row = 0; row < dy->ne[1]; row++) {
-        const float * g = tnn__data(dy) + row * dy->ne[0] + column;
-        for (int64_t j = begin; j < end; j++) {
-            db[j] += g[j];
+    const int64_t n   = end - begin;
+    float * const sum = scratch;
+    const struct tnn_column_sums sums = tnn__column_sums(k, dst, begin, n, sum + n);
+    for (int64_t window = 0; window < p->windows; window++) {
+        tnn__start_sum(k, &sums, sum);
+        for (int64_t row = window * rows; row < (window + 1) * rows; row++) {
+            const float * g = tnn__data(dy) + row * dy->ne[0] + p->first + begin;
+            for (int64_t j = 0; j < n; j++) {
+                sum[j] += g[j];
+            }
         }
+        tnn__add_window(&sums, window, sum);
     }
 }
 
 static size_t scratch_size(const void * params) {
     (void) params;
     return tnn__gemm_scratch();
+}
+
+static size_t scratch_of_weight(const void * params) {
+    const struct column * p = params;
+    return tnn__gemm_windows_scratch(p->n, p->x, p->windows);
+}
+
+static size_t scratch_of_bias(const void * params) {
+    const struct column * p = params;
+    return tnn__sums_scratch(p->n, p->windows);
 }
 
 /* Here k is the length of a row of x, or of dy. */
@@ -127,11 +150,12 @@ static const struct tnn_kernel_type LINEAR_BACK_X = {
     .params_size = sizeof(struct linear),
 };
 static const struct tnn_kernel_type LINEAR_BACK_W = {
-    .name = "LINEAR_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .multiply_adds = cost_of_columns, .scratch = scratch_size,
-    .params_size = sizeof(int64_t), /* the first column of dy that belongs to the weight */
+    .name = "LINEAR_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .over_windows = true, .multiply_adds = cost_of_columns, .scratch = scratch_of_weight,
+    .params_size = sizeof(struct column),
 };
 static const struct tnn_kernel_type LINEAR_BACK_BIAS = {
-    .name = "LINEAR_BACK_BIAS", .run = run_back_bias, .sum = TNN_SUM_IN_PLACE, .params_size = sizeof(int64_t),
+    .name = "LINEAR_BACK_BIAS", .run = run_back_bias, .sum = TNN_SUM_IN_PLACE, .over_windows = true, .scratch = scratch_of_bias,
+    .params_size = sizeof(struct column),
 };
 
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
@@ -146,9 +170,10 @@ static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct
         memcpy(&args[1], &node->src[1], (size_t) n * sizeof(args[0]));
         tnn__add_gradient(g, x, &LINEAR_BACK_X, p, args, 1 + n);
     }
-    int64_t column = 0;
+    struct column column = { .x = x->ne[0], .windows = g->s->windows.n };
     for (int i = 0; i < n; i++) {
         struct ggml_tensor * weight = node->src[1 + i];
+        column.n = weight->ne[1];
         struct ggml_tensor * bias   = p->has_bias ? node->src[1 + n + i] : NULL;
         struct ggml_tensor * args[] = { grad, x };
         if (tnn__needs_gradient(g, weight)) {
@@ -157,7 +182,7 @@ static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct
         if (bias != NULL && tnn__needs_gradient(g, bias)) {
             tnn__add_gradient(g, bias, &LINEAR_BACK_BIAS, &column, args, 1);
         }
-        column += weight->ne[1];
+        column.first += column.n;
     }
 }
 
@@ -267,7 +292,8 @@ static void backward_of_add_product(struct tnn_gradients * g, struct ggml_tensor
     }
     if (tnn__needs_gradient(g, w)) {
         struct ggml_tensor * args[] = { grad, x };
-        tnn__add_gradient(g, w, &LINEAR_BACK_W, &p->column, args, 2);
+        const struct column column = { .first = p->column, .n = w->ne[1], .x = x->ne[0], .windows = g->s->windows.n };
+        tnn__add_gradient(g, w, &LINEAR_BACK_W, &column, args, 2);
     }
 }
 

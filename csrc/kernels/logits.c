@@ -1,14 +1,14 @@
 /* kernels/logits.c - the logits of some rows, x W^T, and their gradients.
  *
  * Unlike LINEAR, which computes all rows, a node computes the logits of a few rows. Later nodes reuse the memory of the
- * logits for the next rows. The bits are those of LINEAR: the gradient of W continues one chain of multiply-adds over
- * the rows, in their order.
+ * logits for the next rows. The bits are those of LINEAR: the gradient of W has the same order of sums.
  */
 #include "kernels/logits.h"
 
 #include "graph/gradients.h"
 #include "kernels/gemm.h"
 #include "kernels/parts.h"
+#include "memory/allocate.h"
 #include "ops/operands.h"
 
 #include <string.h>
@@ -16,6 +16,10 @@
 struct rows {
     int64_t first;       /* the first row of x */
     int32_t interleaved; /* the d_head given to tnn_tensor_set_interleaved for W, or 0 */
+    /* for the gradient of W: */
+    float * nodes;   /* the nodes that wait for later rows (kernels/window_sums.h), or NULL */
+    int64_t windows; /* windows of a batch */
+    int64_t m, n;    /* the shape of W */
 };
 
 static int64_t first_row(const struct tnn_kernel * k) {
@@ -50,9 +54,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
 static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * w = tnn__operand(k, dst, 1);
     const int64_t d = dst->ne[0], first = first_row(k), end = first + dy->ne[1];
-    /* s->accumulate concerns the gradients of parameters only. */
-    const bool goes_on = k->continues || (tnn__is_parameter_gradient(k) && tnn__grad_goes_on(k));
-    if (!goes_on) {
+    if (!k->continues) {
         int64_t from, to;
         tnn__part(dst->ne[1], 1, ith, nth, &from, &to);
         for (int64_t row = from; row < to; row++) {
@@ -68,19 +70,25 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     g.a_col = 1;
     g.c     = (float *) dst->data + first * d;
     g.c_row = d;
-    g.accumulate = goes_on;
+    g.accumulate = k->continues;
     tnn__gemm_share(&g, ith, nth, scratch);
 }
 
-/* Computes the part of dW = dy^T x of some rows. Operands: [earlier part of dW,] dy, x. */
+/* Adds some rows to dW = dy^T x. The gradient of the logits is the first part of the gradient of W, because the backward
+ * pass begins with the loss. So until the last rows are added, dW can hold the chain of a window whose rows are not
+ * complete. Operands: [dW of the rows before,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
+    const struct rows * p = k->params;
     const struct tnn_gemm g = {
         .m = dst->ne[1], .n = dst->ne[0], .k = dy->ne[1],
         .a = tnn__data(dy), .a_row = 1, .a_col = dy->ne[0], /* dy^T */
         .b = tnn__data(x) + first_row(k) * x->ne[0], .b_row = x->ne[0], .b_col = 1,
         .c = dst->data, .c_row = dst->ne[0],
-        .accumulate = tnn__grad_goes_on(k),
+        .accumulate = k->s->windows.single && k->continues,
+        .windows    = k->s->windows.single ? NULL : &k->s->windows, .stored_at = k->stored_at,
+        .rows = { .first = first_row(k), .n = dy->ne[1], .window = x->ne[1] / k->s->windows.n, .slots = p->nodes,
+                  .slot_size = (size_t) ggml_nelements(dst) },
     };
     tnn__gemm_share(&g, ith, nth, scratch);
 }
@@ -88,6 +96,11 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 static size_t scratch_size(const void * params) {
     (void) params;
     return tnn__gemm_scratch();
+}
+
+static size_t scratch_of_weight(const void * params) {
+    const struct rows * p = params;
+    return tnn__gemm_windows_scratch(p->m, p->n, p->windows);
 }
 
 static int64_t cost(const struct tnn_kernel * k, const struct ggml_tensor * node) {
@@ -105,19 +118,43 @@ static const struct tnn_kernel_type LOGITS_BACK_X = {
     .scratch = scratch_size, .at_once = true, .params_size = sizeof(struct rows),
 };
 static const struct tnn_kernel_type LOGITS_BACK_W = {
-    .name = "LOGITS_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .multiply_adds = cost_of_gradient,
-    .scratch = scratch_size, .at_once = true, .params_size = sizeof(struct rows),
+    .name = "LOGITS_BACK_W", .run = run_back_w, .sum = TNN_SUM_IN_PLACE, .over_windows = true, .multiply_adds = cost_of_gradient,
+    .scratch = scratch_of_weight, .at_once = true, .params_size = sizeof(struct rows),
 };
 
+/* Returns memory for the nodes of the gradient of W that wait for later rows, or NULL if there are none, or with an
+ * error. The nodes that add later rows use the same memory. */
+static float * nodes_between_rows(struct tnn_gradients * g, const struct ggml_tensor * logits, const struct ggml_tensor * before) {
+    const struct ggml_tensor * x = logits->src[0], * w = logits->src[1];
+    if (before != NULL && tnn__is_kernel(before, &LOGITS_BACK_W)) {
+        return ((const struct rows *) tnn__kernel_of(before)->params)->nodes;
+    }
+    if (g->s->windows.n == 1 || logits->ne[1] == x->ne[1]) {
+        return NULL;
+    }
+    /* no node begins before a batch and ends in it if each batch is a node itself */
+    const int64_t n       = g->s->windows.n;
+    const bool    is_node = (n & (n - 1)) == 0 && g->s->first_window % n == 0;
+    const size_t  slots   = (size_t) tnn__local_slots(n, is_node) * (size_t) ggml_nelements(w);
+    float * nodes = tnn__graph_alloc(g->s, slots * sizeof(float), "sums of the gradient of the output matrix");
+    g->failed = g->failed || nodes == NULL;
+    g->s->nodes_nbytes += nodes != NULL ? slots * sizeof(float) : 0;
+    return nodes;
+}
+
 void tnn__logits_backward(struct tnn_gradients * g, struct ggml_tensor * logits, struct ggml_tensor * grad) {
-    const void         * params = tnn__kernel_of(logits)->params;
+    struct rows          params = *(const struct rows *) tnn__kernel_of(logits)->params;
     struct ggml_tensor * x = logits->src[0], * w = logits->src[1];
     struct ggml_tensor * for_x[] = { grad, w }, * for_w[] = { grad, x };
     if (tnn__needs_gradient(g, x)) {
-        tnn__add_gradient(g, x, &LOGITS_BACK_X, params, for_x, 2);
+        tnn__add_gradient(g, x, &LOGITS_BACK_X, &params, for_x, 2);
     }
     if (tnn__needs_gradient(g, w)) {
-        tnn__add_gradient(g, w, &LOGITS_BACK_W, params, for_w, 2);
+        params.nodes   = nodes_between_rows(g, logits, tnn__gradient_so_far(g, w));
+        params.windows = g->s->windows.n;
+        params.m       = w->ne[1];
+        params.n       = w->ne[0];
+        tnn__add_gradient(g, w, &LOGITS_BACK_W, &params, for_w, 2);
     }
 }
 

@@ -35,32 +35,45 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     }
 }
 
-/* Computes dgamma = sum of dy * x / rms(x) over the rows, in their order. Each thread computes some columns. Operands:
- * [earlier part of dgamma,] dy, x. */
+/* The parameters of the gradient of gamma. */
+struct gamma {
+    float   eps;
+    int64_t n, windows; /* elements of gamma, windows of a batch */
+};
+
+/* Computes dgamma = sum of dy * x / rms(x) over the rows of each window, in their order. Each thread computes some
+ * columns. Operands: [earlier part of dgamma,] dy, x. */
 static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
-    const float   eps = *(const float *) k->params;
-    const int64_t d   = dst->ne[0];
+    const struct gamma       * p  = k->params;
+    const int64_t d = dst->ne[0], rows = x->ne[1] / p->windows;
     int64_t begin, end;
     tnn__part(d, 16, ith, nth, &begin, &end);
     if (begin == end) {
         return;
     }
-    float * dgamma = (float *) dst->data + begin;
-    if (!tnn__grad_goes_on(k)) {
-        memset(dgamma, 0, (size_t) (end - begin) * sizeof(float));
+    float * const sum = scratch;
+    const struct tnn_column_sums sums = tnn__column_sums(k, dst, begin, end - begin, sum + (end - begin));
+    for (int64_t window = 0; window < p->windows; window++) {
+        tnn__start_sum(k, &sums, sum);
+        for (int64_t row = window * rows; row < (window + 1) * rows; row++) {
+            tnn__rms_norm_row_back_gamma(tnn__data(dy) + row * d, tnn__data(x) + row * d, sum, begin, end, d, p->eps);
+        }
+        tnn__add_window(&sums, window, sum);
     }
-    for (int64_t row = 0; row < x->ne[1]; row++) {
-        tnn__rms_norm_row_back_gamma(tnn__data(dy) + row * d, tnn__data(x) + row * d, dgamma, begin, end, d, eps);
-    }
+}
+
+static size_t scratch_of_gamma(const void * params) {
+    const struct gamma * p = params;
+    return tnn__sums_scratch(p->n, p->windows);
 }
 
 static const struct tnn_kernel_type RMS_NORM_BACK_X = {
     .name = "RMS_NORM_BACK_X", .run = run_back_x, .sum = TNN_SUM_OPERAND, .in_place = TNN_OPERAND(0), .params_size = sizeof(float),
 };
 static const struct tnn_kernel_type RMS_NORM_BACK_GAMMA = {
-    .name = "RMS_NORM_BACK_GAMMA", .run = run_back_gamma, .sum = TNN_SUM_IN_PLACE, .params_size = sizeof(float),
+    .name = "RMS_NORM_BACK_GAMMA", .run = run_back_gamma, .sum = TNN_SUM_IN_PLACE, .over_windows = true, .scratch = scratch_of_gamma,
+    .params_size = sizeof(struct gamma),
 };
 
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
@@ -68,7 +81,8 @@ static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct
     struct ggml_tensor * args[] = { grad, x, gamma };
     const void         * eps    = tnn__kernel_of(node)->params;
     if (tnn__needs_gradient(g, gamma)) {
-        tnn__add_gradient(g, gamma, &RMS_NORM_BACK_GAMMA, eps, args, 2);
+        const struct gamma p = { .eps = *(const float *) eps, .n = gamma->ne[0], .windows = g->s->windows.n };
+        tnn__add_gradient(g, gamma, &RMS_NORM_BACK_GAMMA, &p, args, 2);
     }
     if (tnn__needs_gradient(g, x)) {
         tnn__add_gradient(g, x, &RMS_NORM_BACK_X, eps, args, 3);

@@ -5,6 +5,7 @@
 #include "machine/bus_error.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 void tnn__release_pool(tnn_session * s) {
@@ -22,6 +23,13 @@ void tnn__release_groups(tnn_session * s) {
     s->group_end = NULL;
     s->leaders   = NULL;
     s->n_leaders = 0;
+}
+
+void tnn__release_windows(tnn_session * s) {
+    tnn__whole_step(&s->windows);
+    memset(s->windows.stored, 0, sizeof(s->windows.stored));
+    s->next_window = -1;
+    s->stored_size = 0;
 }
 
 void tnn__release_graphs(tnn_session * s) {
@@ -46,6 +54,8 @@ void tnn__release_graphs(tnn_session * s) {
     s->n_tensors_c   = 0;
     s->scratch_per_thread = 0;
     s->computed = s->reset_done = false;
+    tnn__release_windows(s);
+    s->nodes_nbytes = 0;
 }
 
 void tnn__release_mapping(struct tnn_mapping * m) {

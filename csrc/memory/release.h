@@ -37,6 +37,8 @@ struct tnn_mapping {
 void tnn__release_pool(tnn_session * s);
 /* Frees the groups of nodes of graph b. */
 void tnn__release_groups(tnn_session * s);
+/* Forgets the batches of an unfinished step. The memory of their sums belongs to the graph. */
+void tnn__release_windows(tnn_session * s);
 /* Frees everything that belongs to the current generation of graphs, except the buffer of their tensors, which the next generation may
  * use again. */
 void tnn__release_graphs(tnn_session * s);

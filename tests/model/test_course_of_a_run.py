@@ -20,6 +20,7 @@ from toynn.api.plain_progress import PlainProgress
 from toynn.data import PackedTokens
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+from toynn.storage.checkpoint.meta import META
 from toynn.training import CheckpointArgs, Event, OptimizerArgs, ScheduleArgs, Started, StepArgs, Stepped, train
 from toynn.training.divergence import DivergedError
 from toynn.training.report import _Curve, _smooth
@@ -281,3 +282,21 @@ def test_a_smoothed_curve_follows_a_falling_loss_from_its_start(width: int, erro
     assert (
         max(abs(value - 2.0) for value in _smooth(_Curve("", steps, noisy), width).values[width:-width]) <= 1.01 / width
     )
+
+
+@pytest.mark.parametrize(("batch", "noted"), [(2, True), (1, False)])
+def test_a_run_whose_steps_an_older_version_added_up_is_resumed_with_a_note(
+    data: Path, tmp_path: Path, batch: int, noted: bool
+) -> None:
+    run = tmp_path / "run"
+    train(TrainArgs(data, run, config(2, train=StepArgs(steps=2, batch=batch))))
+    meta = load_checkpoint(run).path / META
+    content = json.loads(meta.read_text(encoding="utf-8"))
+    assert content["training"].pop("order_of_sums", 1) == (2 if noted else 1)
+    meta.write_text(json.dumps(content), encoding="utf-8")
+    notes = []
+    for steps in (3, 4):  # the checkpoint of step 3 has the new order
+        toynn.train(data, run, resume=True, steps=steps, progress=False)
+        notes.append([note for note in started(run)["notes"] if "up the gradients of a step in another order" in note])
+    assert [len(found) for found in notes] == [int(noted), 0]
+    assert not noted or "took 2 steps" in notes[0][0]

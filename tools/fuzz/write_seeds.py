@@ -279,6 +279,7 @@ def _fused_loss(
 
 def fused_training() -> Program:
     p = Program()
+    p.call("tnn_session_set_windows", 2, 0)
     _fused_loss(p, batch=2, window=3)
     p.raw("finish_backward", bytes([0, 1, *[RANDOM] * 60]))
     return p
@@ -302,9 +303,10 @@ def fused_training_in_one_call() -> Program:
     p.call("tnn_set_output", norm)
     p.call("tnn_extend_backward_graph", p.call("tnn_fused_adamw", w, grads[0], m, v, hp, norm))
     p.call("tnn_realize_backward")
+    p.call("tnn_reserve_batches", 3)
     p.upload(positions, COUNTING, integers=True)
     p.upload(clip, HYPER_PARAMETERS)
-    p.train_step(ids, targets, hp, loss, norm, mode=1)
+    p.train_step(ids, targets, hp, loss, norm, mode=1 | 4)
     p.train_step(ids, targets, hp, loss, None, mode=2 | 4)
     p.download(norm)
     return p

@@ -23,10 +23,14 @@ class ForwardGraph:
 
 @dataclass
 class LossGraph(ForwardGraph):
-    """A forward graph with the loss on labels, but without a backward pass."""
+    """A forward graph with the loss on labels, but without a backward pass.
+
+    t_row_losses: the losses of the rows, f32 (T*B,); None in the per_head layout.
+    """
 
     t_labels: Tensor
     t_loss: Tensor
+    t_row_losses: Tensor | None
 
 
 @dataclass

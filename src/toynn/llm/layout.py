@@ -37,6 +37,7 @@ from toynn.tinynn import (
     tnn_realize_backward,
     tnn_reset_for_rebuild,
     tnn_session_set_graph_capacity,
+    tnn_session_set_windows,
     tnn_set_loss,
     tnn_set_output,
     tnn_tensor_op_name,
@@ -81,6 +82,7 @@ class Layout(ABC):
         self.spec = tuning.spec
         capacity = self.capacity(shape, self.n) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
+        tnn_session_set_windows(session, options.t_batch, 0)
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
@@ -142,8 +144,16 @@ class Layout(ABC):
         divisor: the number by which the sum of the losses is divided, f32 (1,). None: the mean of the losses.
         """
 
+    def parts_save_memory(self) -> bool:
+        """Return whether a training graph needs less memory if `loss` computes the logits in parts."""
+        return True
+
     def divisor_input(self) -> Tensor | None:
         """Declare the divisor of the loss as an input of the graph, or return None if the layout has none."""
+        return None
+
+    def row_losses(self, t_loss: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Make the losses of the rows, f32 (n,), an output and return them; None if the layout has none."""
         return None
 
     def check_optimizer(self, options: OptimizerOptions) -> None:  # noqa: B027 (a layout may have all options)
@@ -164,18 +174,21 @@ class Layout(ABC):
         graph = self._rebuilt(keep_taps=False, needs_logits=False)
         t_labels, t_loss = self.loss(graph.taps, None)
         tnn_set_output(t_loss)
+        t_row_losses = self.row_losses(t_loss)
         tnn_realize(self.session, t_loss)
-        return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss)
+        return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss, t_row_losses)
 
     def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
-        s, graph = self.session, self._rebuilt(keep_taps, needs_logits=keep_taps)
+        s = self.session
+        graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory())
         t_divisor = self.divisor_input()
         t_labels, t_loss = self.loss(graph.taps, t_divisor)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
         t_hp = hp_input(s, options)
         tnn_set_output(t_loss)
+        t_row_losses = self.row_losses(t_loss)
         tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)
         tnn_build_backward(s)
@@ -192,6 +205,7 @@ class Layout(ABC):
             keep_taps,
             t_labels,
             t_loss,
+            t_row_losses,
             optimizer,
             gradients_kept=kept,
             t_divisor=t_divisor,

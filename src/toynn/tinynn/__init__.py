@@ -163,6 +163,7 @@ from toynn.tinynn.calls.session import (
     tnn_session_graph_capacity,
     tnn_session_n_threads,
     tnn_session_set_graph_capacity,
+    tnn_session_set_windows,
     tnn_session_weights_nbytes,
 )
 from toynn.tinynn.calls.train import (
@@ -174,6 +175,7 @@ from toynn.tinynn.calls.train import (
     tnn_graph_reset_grads_only,
     tnn_pin_all_graph_b_nodes,
     tnn_realize_backward,
+    tnn_reserve_batches,
     tnn_tensor_grad,
 )
 from toynn.tinynn.calls.types import tnn_type_block_nbytes, tnn_type_block_size, tnn_type_name
@@ -348,6 +350,7 @@ __all__ = [
     "tnn_realize_b",
     "tnn_realize_backward",
     "tnn_repeat",
+    "tnn_reserve_batches",
     "tnn_reset_for_rebuild",
     "tnn_reshape_2d",
     "tnn_reshape_3d",
@@ -368,6 +371,7 @@ __all__ = [
     "tnn_session_new_on",
     "tnn_session_set_graph_capacity",
     "tnn_session_set_n_threads",
+    "tnn_session_set_windows",
     "tnn_session_weights_nbytes",
     "tnn_set_2d",
     "tnn_set_loss",

@@ -53,13 +53,14 @@ def tnn_train_step(
         targets: integers, as many as ids.
         hp: real numbers, as many as the tensor holds.
         reset_moments: set the optimizers' moments to zero first.
-        accumulate: add to the gradients of the previous step. Each gradient must be flagged with `tnn_set_output`.
+        accumulate: compute the next batch of a step, whose earlier calls had update=False. Each gradient must be
+            flagged with `tnn_set_output`.
         update: False leaves weights and moments as they are (`tnn_fused_adamw` steps do nothing).
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it), or an id or target is out of
             range.
-        SessionError: no training graph is realized, or accumulate is True before the first step.
+        SessionError: no training graph is realized, or accumulate is True in the first call of a step.
     """
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")

@@ -48,7 +48,10 @@ class Validation:
         return loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
 
     def loss(self, engine: LlamaSeqEngine) -> float:
-        """Return the mean loss in nats per token. The losses of the batches are added in order, in float64.
+        """Return the mean loss in nats per token. The result does not depend on the size of the batches.
+
+        The mean of each window is rounded to float32, as the loss of a batch with one window is. The means times the
+        numbers of tokens are added in the order of the windows, in float64.
 
         The engine frees its training graph, which must be built again before the next step.
         """
@@ -62,10 +65,14 @@ class Validation:
             ids[:n], targets[:n] = part[:-1], part[1:]
             if self._counted is not None:
                 targets[:n][self._counted[start + 1 : start + n + 1] == 0] = IGNORED
-            counted = int(np.count_nonzero(targets != IGNORED))
-            if counted > 0:
-                nats += engine.mean_loss(ids, targets) * counted
-                total += counted
+            counts = np.count_nonzero(targets.reshape(b, t) != IGNORED, axis=1).tolist()
+            if not any(counts):
+                continue
+            engine.mean_loss(ids, targets)
+            for loss, counted in zip(engine.window_losses().tolist(), counts, strict=True):
+                if counted > 0:
+                    nats += float(np.float32(loss / counted)) * counted
+                    total += counted
         return nats / total
 
 

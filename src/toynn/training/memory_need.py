@@ -36,16 +36,16 @@ def naming_the_batch(
     except refused as error:
         engine.close()  # the message below counts the memory of the engine as available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
-        message = _explanation(shape, t_seq, train.batch, train.accumulate > 1)
+        message = _explanation(shape, t_seq, train.batch, train.accumulate)
         if message is None:
             raise
         raise kind(message) from error
 
 
-def _explanation(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool) -> str | None:
-    one = _bytes_of_a_step(shape, t_seq, 1, keep_gradients)
+def _explanation(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> str | None:
+    one = _bytes_of_a_step(shape, t_seq, 1, accumulate)
     if one is None:
-        if t_seq == 1 or _bytes_of_a_step(shape, 1, 1, keep_gradients) is None:
+        if t_seq == 1 or _bytes_of_a_step(shape, 1, 1, accumulate) is None:
             return None
         return (
             f"train.t_seq = {t_seq} (by default model.ctx) is too large: a step with a single window of {t_seq} tokens "
@@ -53,7 +53,7 @@ def _explanation(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool
         )
     if batch == 1:
         return None
-    two = _bytes_of_a_step(shape, t_seq, 2, keep_gradients)
+    two = _bytes_of_a_step(shape, t_seq, 2, accumulate)
     available = tnn_available_memory()
     if two is None:
         return (
@@ -71,20 +71,22 @@ def _explanation(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool
     )
 
 
-def _bytes_of_a_step(shape: ModelShape, t_seq: int, batch: int, keep_gradients: bool) -> int | None:
+def _bytes_of_a_step(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> int | None:
     """Return the size of a model and its training graph in bytes, or None if they do not fit into memory."""
     with LlamaSeqEngine() as engine:
         try:
             engine.realize(shape, RecipeOptions(t_seq=t_seq, t_batch=batch, n_threads=1, layout="fused"))
-            build_graph(engine, keep_gradients)
+            build_graph(engine, accumulate)
         except (TinyNNMemoryError, TinyNNValueError):
             return None
         return tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
 
 
-def build_graph(engine: LlamaSeqEngine, keep_gradients: bool) -> None:
-    """Build the training graph. keep_gradients: must be true if a step has several batches."""
-    engine.build_training_step(clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=keep_gradients)
+def build_graph(engine: LlamaSeqEngine, accumulate: int) -> None:
+    """Build the training graph. accumulate: number of batches of a step."""
+    engine.build_training_step(
+        clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=accumulate > 1, batches=accumulate
+    )
 
 
 def _gigabytes(nbytes: int) -> str:

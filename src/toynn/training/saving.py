@@ -10,7 +10,7 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import moment_names
 from toynn.storage.checkpoint import RunFolder, TrainingState
-from toynn.storage.checkpoint.meta import TrainingProgress
+from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
 from toynn.training.events import Saved
@@ -76,12 +76,14 @@ class Saver:
         return {name: self._engine.download_weight(name) for name in moment_names(self._start.shape)}
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
+        windows_of_step = self._config.train.batch * self._config.train.accumulate
         return TrainingProgress(
-            windows=step * self._config.train.batch * self._config.train.accumulate,
+            windows=step * windows_of_step,
             best_loss=evaluations.loss,
             best_step=evaluations.step,
             bad_evaluations=evaluations.bad,
             config=to_toml(self._config),
             data=data_identity(self._data.meta),
             separator=self._data.meta.separator,
+            order_of_sums=OVER_WINDOWS if windows_of_step > 1 else OVER_BATCHES,
         )

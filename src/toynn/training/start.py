@@ -16,7 +16,7 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
-from toynn.storage.checkpoint.meta import META, DataIdentity
+from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
 from toynn.training.optimizer import Optimizer
@@ -266,7 +266,17 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
             f"{held.path} is damaged: training.windows must be {windows} after {held.step} steps, "
             f"got {state.progress.windows}"
         )
-    return Start(config, held.model.shape, held.step, held, state, changes_of_course(own, config, held.step))
+    notes = (*changes_of_course(own, config, held.step), *_changes_of_order(state, config, held.step))
+    return Start(config, held.model.shape, held.step, held, state, notes)
+
+
+def _changes_of_order(state: TrainingState, config: TrainConfig, step: int) -> tuple[str, ...]:
+    """Return a note if an older version, which added up the windows of a step in another order, took the last step."""
+    several = config.train.batch * config.train.accumulate > 1
+    if not several or step == 0 or state.progress.order_of_sums == OVER_WINDOWS:
+        return ()
+    note = f"an older version of toynn, which added up the gradients of a step in another order, took {_steps(step)}"
+    return (f"{note}; from here on, the weights differ by rounding errors from those that it would reach",)
 
 
 def _steps(n: int) -> str:

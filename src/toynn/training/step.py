@@ -13,6 +13,7 @@ from toynn.data import WindowBatcher
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
+from toynn.llm.window_sums import step_loss
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.memory_need import build_graph
@@ -40,6 +41,7 @@ class TrainingSteps:
         self._engine, self._windows, self._config, self._train = engine, windows, config, config.train
         self._interrupted = interrupted
         self._optimizer = Optimizer(config)
+        self._read: tuple[int, tuple[IntArray, IntArray]] | None = None
         self._built = False
 
     def take(self, step: int) -> StepResult | None:
@@ -51,13 +53,15 @@ class TrainingSteps:
         self.build_graph()
         values = self._optimizer.values(step)
         n = self._train.accumulate
-        batches = [self._batch(step, i) for i in range(n)]
-        divisor = self._divisor(step, [targets for _, targets in batches])
-        losses = []
+        counted = self._counted_targets(step)
+        if counted is None:
+            return None
+        window_losses: list[float] = []
         norm: float | None = None
-        for i, (ids, targets) in enumerate(batches):
+        for i in range(n):
             if i > 0 and self._interrupted():
                 return None
+            ids, targets = self._batch(step, i)
             loss, norm = self._engine.train_step(
                 ids,
                 targets,
@@ -65,18 +69,16 @@ class TrainingSteps:
                 accumulate=i > 0,
                 update=i == n - 1,
                 max_norm=self._optimizer.max_norm,
-                gradient_scale=1.0 / n,
-                loss_divisor=divisor,
+                loss_divisor=counted,
             )
             if not math.isfinite(loss):
                 raise self._divergence(step, f"loss is {loss}", values)
-            losses.append(loss)
+            window_losses += self._engine.window_losses().tolist()
         if norm is None:
             raise AssertionError("bug in toynn: the training graph clips gradients, but has no gradient norm")
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", values)
-        loss = losses[0] if n == 1 else math.fsum(losses) / n
-        return StepResult(loss, self._optimizer.learning_rate(step), norm)
+        return StepResult(step_loss(window_losses, counted), self._optimizer.learning_rate(step), norm)
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
@@ -85,29 +87,40 @@ class TrainingSteps:
     def build_graph(self) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            build_graph(self._engine, keep_gradients=self._train.accumulate > 1)
+            build_graph(self._engine, self._train.accumulate)
             self._built = True
 
     def _batch(self, step: int, i: int) -> tuple[IntArray, IntArray]:
-        """Return the ids and targets of batch i of a step."""
+        """Return the ids and targets of batch i of a step. The last batch is kept for another call."""
         train = self._train
-        return self._windows.batch(((step - 1) * train.accumulate + i) * train.batch, train.batch)
+        start = ((step - 1) * train.accumulate + i) * train.batch
+        if self._read is None or self._read[0] != start:
+            self._read = (start, self._windows.batch(start, train.batch))
+        return self._read[1]
 
-    def _divisor(self, step: int, targets: list[IntArray]) -> float:
-        """Return the mean number of targets per batch, the divisor of the sum of the losses of each batch."""
-        counted = sum(int(np.count_nonzero(one != IGNORED)) for one in targets)
+    def _counted_targets(self, step: int) -> int | None:
+        """Return the number of targets of a step that are not ignored, or None if the step was interrupted.
+
+        Raises TinyNNValueError if all targets are ignored.
+        """
+        counted = 0
+        for i in range(self._train.accumulate):
+            if i > 0 and self._interrupted():
+                return None
+            _, targets = self._batch(step, i)
+            counted += int(np.count_nonzero(targets != IGNORED))
         if counted == 0:
             raise TinyNNValueError(
-                f"step {step} has no target that counts for the loss: all {sum(one.size for one in targets)} targets "
-                "are ignored; use a larger train.batch or train.accumulate, or data with more counted tokens"
+                f"step {step} has no target that counts for the loss: all {targets.size * self._train.accumulate} "
+                "targets are ignored; use a larger train.batch or train.accumulate, or data with more counted tokens"
             )
-        return counted / len(targets)
+        return counted
 
     def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
-        batches = [self._batch(step, i) for i in range(self._train.accumulate)]
-        divisor = self._divisor(step, [targets for _, targets in batches])
-        found = (first_not_finite(self._engine, ids, targets, values, divisor) for ids, targets in batches)
+        counted = self._counted_targets(step) or 1  # of an interrupted step; the divisor does not hide a NaN
+        batches = (self._batch(step, i) for i in range(self._train.accumulate))
+        found = (first_not_finite(self._engine, ids, targets, values, counted) for ids, targets in batches)
         tensor = next((name for name in found if name is not None), SQUARES)
         return DivergedError(step, what, tensor, self._config)

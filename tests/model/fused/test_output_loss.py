@@ -14,6 +14,7 @@ from toynn import LlamaDecoder, SessionError, SmolLM2Config, TinyNNTypeError, Ti
 from toynn import tinynn as nn
 from toynn.llm.fused import graph
 from toynn.llm.labels import IGNORED
+from toynn.model.shape import ModelShape
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     def set_rows(rows: int) -> None:
         monkeypatch.setattr(graph, "LOGITS_NBYTES", 0)
         monkeypatch.setattr(graph, "LEAST_ROWS", rows)
+        monkeypatch.setattr(graph, "parts_save_memory", lambda *_: True)
 
     return set_rows
 
@@ -65,6 +67,41 @@ def test_parts_of_a_larger_model_have_the_same_bits_with_any_number_of_threads(r
         parted, got = two_steps(variant, n_threads)
         assert not parted
         assert got == want
+
+
+@pytest.mark.parametrize(("windows", "batch"), [(8, 8), (7, 7), (6, 2), (9, 3), (4, 1)])
+@pytest.mark.parametrize("rows", [2, 5, 12])
+def test_parts_of_several_windows_have_the_bits_of_all_rows(windows: int, batch: int, rows: int, in_parts: Any) -> None:
+    """A window has five rows. Parts begin and end in the middle of windows, and each step has several batches."""
+    variant = Variant(VARIANTS["tied"].cfg, 5, t_batch=windows)
+    ids, wanted = variant.ids().reshape(-1, batch * 5), targets(variant).reshape(-1, batch * 5)
+
+    def results(rows_of_part: int | None) -> Any:
+        if rows_of_part is not None:
+            in_parts(rows_of_part)
+        with engine(Variant(variant.cfg, 5, t_batch=batch), clip=True, keep_gradients=True, n_threads=2) as e:
+            for i, (part, wanted_of_part) in enumerate(zip(ids, wanted, strict=True)):
+                options: dict[str, Any] = {
+                    "accumulate": i > 0,
+                    "update": i == len(ids) - 1,
+                    "loss_divisor": wanted.size,
+                }
+                e.train_step(part, wanted_of_part, HP.hp(1), **options)
+            gradients = {name: e.gradient(name).tobytes() for name in e.param_names()}
+            return "logits" in e.taps, (gradients, all_weights(e))
+
+    whole, want = results(None)
+    in_parts_now, got = results(rows)
+    assert whole
+    assert in_parts_now == (batch * 5 <= rows)
+    assert got == want
+
+
+def test_logits_are_computed_at_once_if_the_waiting_sums_of_their_gradient_would_be_larger() -> None:
+    shape = ModelShape.of(SmolLM2Config(49152, 576, 9, 3, 1536, 30, 2048, 10000.0, 1e-5))
+    assert graph.parts_save_memory(512, shape, 1)
+    assert not graph.parts_save_memory(8 * 64, shape, 8)
+    assert graph.parts_save_memory(8 * 512, shape, 8)
 
 
 def test_pinned_nodes_keep_the_bits_and_taps_keep_the_logits(in_parts: Any) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, instance_of
+from toynn.arguments import FloatArray, boolean, instance_of, integer
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.inputs import checked_clip, checked_divisor, checked_hp, checked_positions, checked_token_ids
 from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
+from toynn.llm.window_sums import sums_of_windows
 from toynn.tinynn import (
     Tensor,
     download_row_major,
     tnn_compute,
+    tnn_download,
+    tnn_reserve_batches,
     upload_int_array,
     upload_row_major,
 )
@@ -36,6 +40,7 @@ class LlamaSeqEngine(TunedModel):
         pin: bool = False,
         taps: bool | None = None,
         keep_gradients: bool = False,
+        batches: int = 1,
         clip: bool = False,
         decay_vectors: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,8 +49,10 @@ class LlamaSeqEngine(TunedModel):
         Args:
             pin: keep the memory of every node, so that `gradient` can read the gradients. Results do not change.
             taps: keep the activations for `download_tap`. Default: True in the per_head layout, False in the fused one.
-            keep_gradients: keep the gradients, so that `train_step(accumulate=True)` can add to them. Fused layout
-                only.
+            keep_gradients: keep the gradients, so that `gradient` can read them, and a step can have several batches
+                (`train_step(accumulate=True)`). Fused layout only.
+            batches: allocate the memory for a step of this number of batches; more than 1 needs keep_gradients. Without
+                it, this memory is allocated when a step needs it.
             clip: `train_step` returns the norm of the gradients and clips them. This needs memory for all gradients at
                 once. Fused layout only.
             decay_vectors: False excludes norms and biases from weight decay. Fused layout only.
@@ -70,9 +77,15 @@ class LlamaSeqEngine(TunedModel):
         )
         layout.check_optimizer(options)
         pin, keep_taps = boolean("pin", pin), _keep_taps(layout, taps)
+        batches = integer("batches", batches, 1)
+        if batches > 1 and not options.keep_gradients:
+            raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
         with layout.session.exclusive():
             self._graph = None
-            self._graph = graph = layout.training_graph(pin=pin, keep_taps=keep_taps, options=options)
+            graph = layout.training_graph(pin=pin, keep_taps=keep_taps, options=options)
+            if batches > 1:
+                tnn_reserve_batches(layout.session, batches)
+            self._graph = graph
         return graph.t_loss, graph.t_labels, graph.optimizer.t_hp
 
     def train_step(
@@ -92,6 +105,11 @@ class LlamaSeqEngine(TunedModel):
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
 
+        A step can be computed in several batches of equal size: each call but the first has accumulate=True, each call
+        but the last has update=False, and each call gets the same loss_divisor, the number of targets of the step. The
+        gradients then have the bits of the step in one batch. `toynn.llm.window_sums.step_loss` returns the loss of the
+        step.
+
         All arguments are checked before anything changes. The norm is that of all gradients together, multiplied by
         gradient_scale, before clipping. It is None if the graph was built without clip. A loss that is not finite is
         returned unchanged. If the norm is not finite, weights and moments stay unchanged.
@@ -105,14 +123,12 @@ class LlamaSeqEngine(TunedModel):
             hp: (1, 7), as `AdamW.hp` returns it.
             positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
             reset_moments: set the moments to zero before the step, as the first step of a run needs.
-            accumulate: add to the gradients of the previous step. Needs a graph built with keep_gradients.
+            accumulate: add the gradients of the next batch of the step. Needs a graph built with keep_gradients.
             update: False computes the loss and the gradients, and changes no weight. Fused layout only.
             max_norm: clip gradients to this norm; 0: do not clip.
-            gradient_scale: a factor of the gradients, 1/n for n accumulated steps. gradient_scale and max_norm need a
-                graph built with clip.
+            gradient_scale: a factor of the gradients. gradient_scale and max_norm need a graph built with clip.
             loss_divisor: divide the sum of the losses by this number instead of the number of targets in this call.
-                Then all targets may be ignored. For n accumulated steps with gradient_scale 1/n, it is the number of
-                all their targets divided by n, so that each target has the same weight. Fused layout only.
+                Then all targets of the call may be ignored. Fused layout only.
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
 
@@ -211,6 +227,17 @@ class LlamaSeqEngine(TunedModel):
             layout.upload_labels(graph.t_labels, labels)
             tnn_compute(s)
             return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0])
+
+    def window_losses(self) -> npt.NDArray[np.float64]:
+        """Return the sum of the losses in each window of the last `train_step` or `mean_loss`, float64 (B,).
+
+        Fused layout only. Raises SessionError if the current graph does not compute losses of rows.
+        """
+        layout, graph = self._require_layout(), self._require_graph()
+        if not isinstance(graph, LossGraph) or graph.t_row_losses is None:
+            raise SessionError("window_losses needs a graph of the fused layout that computes a loss")
+        rows = tnn_download(layout.session, graph.t_row_losses).astype(np.float64)
+        return sums_of_windows(rows, layout.options.t_seq)
 
 
 def _keep_taps(layout: Layout, taps: bool | None) -> bool:

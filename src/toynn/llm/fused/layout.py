@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNValueError
+from toynn.llm.fused import graph
 from toynn.llm.fused.graph import FusedGraph, rows_of_logits
 from toynn.llm.fused.model import Sequences, hidden_states, llama, output_of
 from toynn.llm.graphs import TrainingGraph
@@ -23,7 +24,9 @@ from toynn.tinynn import (
     tnn_fused_cross_entropy,
     tnn_input_1d_f32,
     tnn_input_1d_i32,
+    tnn_set_output,
     tnn_tensor_set_name,
+    tnn_tensor_src,
     tnn_train_step,
     upload_int_array,
 )
@@ -71,10 +74,20 @@ class FusedLayout(Layout):
         output = output_of(self.parameters.tree)
         return t_targets, FusedGraph(self.session).output_loss(taps["final_norm"], output, t_targets, divisor)
 
+    def parts_save_memory(self) -> bool:
+        return graph.parts_save_memory(self.n, self.shape, self.options.t_batch)
+
     def divisor_input(self) -> Tensor:
         t_divisor = tnn_input_1d_f32(self.session, 1)
         tnn_tensor_set_name(t_divisor, "loss divisor")
         return t_divisor
+
+    def row_losses(self, t_loss: Tensor) -> Tensor:
+        rows = tnn_tensor_src(t_loss, 0)
+        if rows is None:
+            raise AssertionError("bug in toynn: the cross entropy has no losses of rows")
+        tnn_set_output(rows)
+        return rows
 
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
         return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)

@@ -19,6 +19,7 @@ META = "meta.json"
 WEIGHTS, MOMENTS, TOKENIZER = "weights.safetensors", "moments.safetensors", "tokenizer.json"
 FILES = (WEIGHTS, MOMENTS, TOKENIZER)
 _LARGEST = 2**63 - 1
+OVER_BATCHES, OVER_WINDOWS = 1, 2  # values of order_of_sums
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class TrainingProgress:
     windows: number of windows read so far. best_loss, best_step: loss and step of the best evaluation, None before the
     first evaluation. bad_evaluations: number of evaluations after the best one. config: the configuration as TOML.
     data: the files that the run is trained on. separator: the line that separates the documents of the data, if the
-    user chose one; None: the default.
+    user chose one; None: the default. order_of_sums: how the windows of a step were added up. OVER_WINDOWS: as a binary
+    tree. OVER_BATCHES: the rows of a batch one after the other, as older versions did. A step with one window has the
+    same bits in both orders.
     """
 
     windows: int
@@ -64,8 +67,10 @@ class TrainingProgress:
     config: str
     data: DataIdentity
     separator: str | None = None
+    order_of_sums: int = OVER_BATCHES
 
     def __post_init__(self) -> None:
+        integer("order_of_sums", self.order_of_sums, OVER_BATCHES, OVER_WINDOWS)
         integer("windows", self.windows, 0, _LARGEST)
         integer("bad_evaluations", self.bad_evaluations, 0, _LARGEST)
         if self.best_loss is not None and not _finite(self.best_loss):
@@ -121,6 +126,8 @@ class CheckpointMeta:
             del content["foreign"]
         if self.training is not None and self.training.separator is None:
             del content["training"]["separator"]
+        if self.training is not None and self.training.order_of_sums == OVER_BATCHES:
+            del content["training"]["order_of_sums"]
         return CHECKPOINT.text(content)
 
 

@@ -208,9 +208,9 @@ def tnn_fused_cross_entropy(
     """Return the sum of -log_softmax(logits)[target] over the rows whose target is not ignore_id, divided by the
     divisor: [1].
 
-    The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows. Each compute checks that
-    targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor, at least one target
-    must be a token.
+    The gradients of ignored rows are 0. The losses are added in f64, in the order of the rows of each window. Each
+    compute checks that targets are tokens or ignore_id, and that the divisor is finite and above 0. Without a divisor,
+    at least one target must be a token.
 
     Args:
         logits: [vocab, rows].

@@ -23,6 +23,19 @@ def tnn_session_graph_capacity(s: Session) -> int:
     return number(s, lib.tnn_session_graph_capacity)
 
 
+def tnn_session_set_windows(s: Session, n: int, first: int) -> None:
+    """Divide the rows of each batch of the fused operators into n windows of equal size: 1 by default.
+
+    A gradient and a loss are added up in each window first. Then the sums of the windows are added as a binary tree
+    over the numbers of the windows in the step, so the bits do not depend on the sizes of the batches
+    (`tnn_train_step`). first: the number of the first window of a step that this session computes.
+
+    Raises:
+        SessionError: tensors of a graph exist, as for `tnn_session_set_graph_capacity`.
+    """
+    status(s, lib.tnn_session_set_windows, int64("n", n), int64("first", first))
+
+
 def tnn_backend_name(s: Session) -> str:
     """Return the name of the backend that computes: "CPU"."""
     return string(s, lib.tnn_backend_name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from toynn.arguments import int64
 from toynn.tinynn.native import lib
 from toynn.tinynn.session import Session, Tensor, built, handle, status
 
@@ -62,3 +63,14 @@ def tnn_compute_backward(s: Session) -> None:
     Reset the graph before each call. Raises the errors of `tnn_compute`.
     """
     status(s, lib.tnn_compute_backward)
+
+
+def tnn_reserve_batches(s: Session, batches: int) -> None:
+    """Allocate the memory that a step of this number of batches needs between its batches.
+
+    Without this call, it is allocated when it is needed.
+
+    Raises:
+        SessionError: the gradients are not flagged with `tnn_set_output`.
+    """
+    status(s, lib.tnn_reserve_batches, int64("batches", batches))

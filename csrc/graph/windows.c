@@ -1,0 +1,132 @@
+/* graph/windows.c - the windows of the batches of a training step, and the memory between the batches. */
+#include "graph/windows.h"
+
+#include "kernels/kernel.h"
+#include "memory/allocate.h"
+#include "memory/release.h"
+
+#include <string.h>
+
+#include "ggml-impl.h"
+
+#define FIRST_BATCHES 63
+
+int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (n < 1 || n > TNN_MAX_ELEMENTS) {
+        return tnn__fail(s, TNN_E_VALUE, "n = %lld must be between 1 and %lld", (long long) n, (long long) TNN_MAX_ELEMENTS);
+    }
+    if (first < 0 || first > TNN_MAX_ELEMENTS) {
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld must be between 0 and %lld", (long long) first, (long long) TNN_MAX_ELEMENTS);
+    }
+    if (s->ctx_c != NULL) {
+        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the windows before the first of them, or "
+                                         "after tnn_reset_for_rebuild");
+    }
+    s->windows.n    = n;
+    s->first_window = first;
+    tnn__release_windows(s);
+    return TNN_OK;
+}
+
+void tnn__windows_realize(tnn_session * s) {
+    s->stored_size = 0;
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        struct tnn_kernel * k = tnn__kernel_of(s->gb->nodes[i]);
+        if (!tnn__is_parameter_gradient(k)) {
+            continue;
+        }
+        const struct tnn_kernel * before = k->continues ? tnn__kernel_of(s->gb->nodes[i]->src[0]) : NULL;
+        if (before != NULL && before->type == k->type && k->type->at_once) {
+            k->stored_at = before->stored_at; /* the two nodes add rows of the same sum */
+        } else {
+            k->stored_at    = s->stored_size;
+            s->stored_size += GGML_PAD((size_t) ggml_nelements(k->gradient_of), 16);
+        }
+    }
+}
+
+/* Allocates the nodes that a batch stores, unless they have memory. */
+static int allocate_stored(tnn_session * s, struct tnn_windows * w) {
+    struct tnn_window_end e;
+    for (int64_t i = 0; i < w->n && w->keep; i++) {
+        tnn__window_end(w, NULL, i, &e);
+        if (!e.to_node || e.to.tier != TNN_STORED || w->stored[e.to.bank][e.to.level] != NULL) {
+            continue;
+        }
+        float * memory = tnn__graph_alloc(s, s->stored_size * sizeof(float), "sums of gradients between the batches of a step");
+        if (memory == NULL) {
+            return s->code;
+        }
+        w->stored[e.to.bank][e.to.level] = memory;
+        s->nbytes_c += s->stored_size * sizeof(float);
+    }
+    return TNN_OK;
+}
+
+int tnn__windows_begin(tnn_session * s, int32_t mode) {
+    const bool adds = (mode & TNN_STEP_ACCUMULATE) != 0, updates = (mode & TNN_STEP_NO_UPDATE) == 0;
+    if (adds && !s->gradients_kept) {
+        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before "
+                                         "tnn_realize_backward");
+    }
+    if (adds && s->next_window < 0) {
+        return tnn__fail(s, TNN_E_STATE, "TNN_STEP_ACCUMULATE needs an earlier call for the same step with "
+                                         "TNN_STEP_NO_UPDATE, because there are no gradients yet to add to");
+    }
+    if (s->first_window > 0 && (updates || !s->gradients_kept)) {
+        return tnn__fail(s, TNN_E_STATE, "the session computes the windows of a step from window %lld on, so it needs "
+                                         "TNN_STEP_NO_UPDATE, and each gradient must be flagged with tnn_set_output",
+                         (long long) s->first_window);
+    }
+    struct tnn_windows w = s->windows;
+    w.begin  = s->first_window;
+    w.at     = adds ? s->next_window : s->first_window;
+    w.keep   = !updates && s->gradients_kept;
+    w.single = w.n == 1 && w.at == 0 && !w.keep;
+    const int rc = allocate_stored(s, &w);
+    memcpy(s->windows.stored, w.stored, sizeof(w.stored));
+    if (rc == TNN_OK) {
+        s->windows = w;
+    }
+    return rc;
+}
+
+void tnn__windows_end(tnn_session * s, bool done) {
+    if (done) {
+        s->next_window = s->windows.keep ? s->windows.at + s->windows.n : -1;
+    }
+    tnn__whole_step(&s->windows);
+}
+
+int tnn_reserve_batches(tnn_session * s, int64_t batches) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        return tnn__fail_stage(s, "tnn_reserve_batches can be called only after tnn_realize_backward");
+    }
+    if (batches < 1 || batches > TNN_MAX_ELEMENTS) {
+        return tnn__fail(s, TNN_E_VALUE, "batches = %lld must be between 1 and %lld", (long long) batches,
+                         (long long) TNN_MAX_ELEMENTS);
+    }
+    if (!s->gradients_kept) {
+        return tnn__fail(s, TNN_E_STATE, "to accumulate, each gradient must be flagged with tnn_set_output before "
+                                         "tnn_realize_backward");
+    }
+    struct tnn_windows w = s->windows;
+    w.begin = s->first_window;
+    w.keep  = true;
+    /* The last batch of a step stores nothing, unless other processes compute windows of the step too. Every level is
+     * first used by one of the first batches, or by the last one of a power of two of batches. */
+    const int64_t storing = s->first_window > 0 ? batches : batches - 1;
+    int rc = TNN_OK;
+    for (int64_t batch = 0; batch < storing && rc == TNN_OK; batch = batch < FIRST_BATCHES ? batch + 1 : 2 * batch + 1) {
+        w.at = w.begin + batch * w.n;
+        rc   = allocate_stored(s, &w);
+    }
+    memcpy(s->windows.stored, w.stored, sizeof(w.stored));
+    return rc;
+}

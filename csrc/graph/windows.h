@@ -1,0 +1,15 @@
+/* graph/windows.h - the windows of the batches of a training step. */
+#ifndef TNN_WINDOWS_H
+#define TNN_WINDOWS_H
+
+#include "session.h"
+
+/* Gives each gradient of the training graph its place in a stored node (kernels/window_sums.h). */
+void tnn__windows_realize(tnn_session * s);
+/* Prepares a batch of a step, and allocates the nodes that it stores. mode: of tnn_train_step. Returns TNN_OK or an
+ * error; after an error nothing has changed. */
+int tnn__windows_begin(tnn_session * s, int32_t mode);
+/* Ends the batch. done: it was computed. */
+void tnn__windows_end(tnn_session * s, bool done);
+
+#endif

@@ -1,0 +1,200 @@
+/* kernels/gemm_windows.h - a matrix product whose k consists of windows, as in the gradient of a weight. A part of
+ * kernels/gemm_blocks.h.
+ *
+ * Each window is one chain, as in run_chains. While the windows of a block of C are computed one after the other, the
+ * open nodes of the tree (kernels/window_sums.h) stay in a buffer with room for a part of C, not for all of C. The
+ * nodes of one tile are side by side in this buffer, so they are in the cache when the tile's windows are added.
+ */
+
+#define GROUP     8 /* windows that are packed together, if they are short */
+#define MAX_NODES 8 /* nodes that a tile adds before it is written */
+
+/* A tile of C: the local slots of its nodes, then a slot for the window that is being computed. */
+struct window_tile {
+    const struct tnn_gemm * g;
+    float * slots;
+    int64_t at; /* element of C */
+    int64_t height, width;
+};
+
+static int64_t n_local(const struct tnn_gemm * g) {
+    return tnn__local_slots(g->windows->n, g->windows->at == 0);
+}
+
+static struct tile_rows rows_at(const struct window_tile * t, struct tnn_place p) {
+    const struct tnn_gemm * g = t->g;
+    if (p.tier == TNN_LOCAL) {
+        return (struct tile_rows) { t->slots + (int64_t) p.slot * MR * NR, NR };
+    }
+    if (p.tier == TNN_STORED) {
+        return (struct tile_rows) { g->windows->stored[p.bank][p.level] + g->stored_at + t->at, g->c_row };
+    }
+    return (struct tile_rows) { g->rows.slots + (size_t) p.slot * g->rows.slot_size + g->between_at + t->at, g->c_row };
+}
+
+static void add_rows(const struct window_tile * t, float * sum, struct tile_rows from) {
+    for (int64_t r = 0; r < t->height; r++) {
+        for (int64_t s = 0; s < t->width; s++) {
+            sum[r * NR + s] = from.p[r * from.row + s] + sum[r * NR + s];
+        }
+    }
+}
+
+static void copy_tile(const struct window_tile * t, struct tile_rows from, struct tile_rows to) {
+    for (int64_t r = 0; r < t->height; r++) {
+        memcpy(to.p + r * to.row, from.p + r * from.row, (size_t) t->width * sizeof(float));
+    }
+}
+
+/* Adds a window to the tree of a tile. sum: the window, MR x NR elements. */
+static void end_window(const struct window_tile * t, const struct tnn_window_end * e, float * sum) {
+    const struct tile_rows c = { t->g->c + t->at, t->g->c_row };
+    for (int i = 0; i < e->n_add; i++) {
+        add_rows(t, sum, rows_at(t, e->add[i]));
+    }
+    if (e->to_node) {
+        copy_tile(t, (struct tile_rows) { sum, NR }, rows_at(t, e->to));
+    }
+    if (!e->last) {
+        return;
+    }
+    for (int i = 0; i < e->n_rest; i++) {
+        add_rows(t, sum, rows_at(t, e->rest[i]));
+    }
+    if (t->g->accumulate) {
+        add_rows(t, sum, c);
+    }
+    copy_tile(t, (struct tile_rows) { sum, NR }, c);
+}
+
+/* A part of k: `windows` whole windows of kc elements each, or one part of one window. */
+struct window_part {
+    int64_t window, windows;
+    int64_t p0, kc;
+    bool    first, last; /* the part begins, or ends, a window */
+};
+
+/* Returns the part that begins at element p0 of k. */
+static struct window_part part_at(const struct tnn_gemm * g, int64_t t_len, int64_t p0) {
+    const int64_t row = g->rows.first + p0, window = row / t_len, at = row % t_len, left = g->k - p0;
+    if (at == 0 && t_len <= KC && t_len <= left) {
+        return (struct window_part) { .window = window, .windows = tnn__min(tnn__min(GROUP, KC / t_len), left / t_len), .p0 = p0,
+                                      .kc = t_len, .first = true, .last = true };
+    }
+    const int64_t rest = tnn__min(t_len - at, left), parts = (rest + KC - 1) / KC, kc = (rest + parts - 1) / parts;
+    return (struct window_part) { .window = window, .windows = 1, .p0 = p0, .kc = kc, .first = at == 0, .last = at + kc == t_len };
+}
+
+/* Lists what is added to a window, if the tile can write its result at once, and returns the place of the result.
+ * Returns no place (p is NULL) if end_window must follow. */
+static struct tile_rows written_at_once(const struct window_tile * t, const struct tnn_window_end * e, struct tile_rows * nodes, int * n) {
+    const bool whole = t->width % LANES == 0; /* a tile can read and write C and stored nodes only in whole vectors */
+    *n = 0;
+    for (int i = 0; i < e->n_add + e->n_rest; i++) {
+        const struct tnn_place from = i < e->n_add ? e->add[i] : e->rest[i - e->n_add];
+        if (*n == MAX_NODES || (from.tier != TNN_LOCAL && !whole)) {
+            return (struct tile_rows) { NULL, 0 };
+        }
+        nodes[(*n)++] = rows_at(t, from);
+    }
+    if (!e->last) {
+        return e->to.tier == TNN_LOCAL || whole ? rows_at(t, e->to) : (struct tile_rows) { NULL, 0 };
+    }
+    if (e->to_node || !whole || (t->g->accumulate && *n == MAX_NODES)) {
+        return (struct tile_rows) { NULL, 0 };
+    }
+    const struct tile_rows c = { t->g->c + t->at, t->g->c_row };
+    if (t->g->accumulate) {
+        nodes[(*n)++] = c;
+    }
+    return c;
+}
+
+/* Computes the windows of a part for one tile. tile has the operands of the first window. */
+static void run_tile_windows(const struct window_tile * t, const struct window_part * part, const struct tnn_window_end * ends,
+                             struct tile tile, bool along_k, int64_t a_window) {
+    float * const sum = t->slots + n_local(t->g) * MR * NR;
+    void (*const run_tile_of)(const struct tile *) = TILE[along_k][t->height - 1][t->width > LANES];
+    for (int64_t w = 0; w < part->windows; w++) {
+        struct tile_rows nodes[MAX_NODES], out = { NULL, 0 };
+        int n_nodes = 0;
+        if (part->last) {
+            out = written_at_once(t, &ends[w], nodes, &n_nodes);
+        }
+        if (!part->first && part->p0 == 0) { /* an earlier call computed the beginning of the window */
+            copy_tile(t, (struct tile_rows) { t->g->c + t->at, t->g->c_row }, (struct tile_rows) { sum, NR });
+        }
+        tile.c       = part->first ? NULL : sum;
+        tile.nodes   = nodes;
+        tile.n_nodes = out.p != NULL ? n_nodes : 0;
+        tile.out     = out.p != NULL ? out.p : sum;
+        tile.out_row = out.p != NULL ? out.row : NR;
+        run_tile_of(&tile);
+        if (part->last && out.p == NULL) {
+            end_window(t, &ends[w], sum);
+        } else if (!part->last && part->p0 + part->kc == t->g->k) { /* a later call computes the end of the window */
+            copy_tile(t, (struct tile_rows) { sum, NR }, (struct tile_rows) { t->g->c + t->at, t->g->c_row });
+        }
+        tile.a += a_window;
+        tile.b += part->kc * tile.b_row;
+    }
+}
+
+static void run_windows(const struct tnn_gemm * g, void * scratch) {
+    float * const b_block = scratch;
+    float * const a_block = b_block + TNN_GEMM_KC * NC;
+    float * const nodes   = (float *) ((char *) scratch + tnn__gemm_scratch());
+    const int64_t t_len   = g->rows.n > 0 ? g->rows.window : g->k / g->windows->n, n_slots = n_local(g) + 1;
+    const bool    along_k = g->a_col == 1;
+    const bool    pack_b  = g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    /* the nodes of a block of C with block_rows rows and block_cols columns fit into the buffer */
+    const int64_t block_cols = tnn__min(NC, TNN_GEMM_NODES / (n_slots * MC) / NR * NR);
+    const int64_t used_cols  = tnn__min(block_cols, (g->n + NR - 1) / NR * NR);
+    const int64_t block_rows = TNN_GEMM_NODES / (n_slots * used_cols) / MC * MC;
+    struct tnn_window_end ends[GROUP];
+    for (int64_t j0 = 0; j0 < g->n; j0 += block_cols) {
+        const int64_t cols = tnn__min(block_cols, g->n - j0), panels = (cols + NR - 1) / NR;
+        for (int64_t i0 = 0; i0 < g->m; i0 += block_rows) {
+            const int64_t i_end = tnn__min(g->m, i0 + block_rows);
+            for (int64_t p0 = 0, length; p0 < g->k; p0 += length) {
+                const struct window_part part = part_at(g, t_len, p0);
+                length = part.windows * part.kc;
+                const float * b      = g->b + part.p0 * g->b_row + j0 * g->b_col;
+                for (int64_t w = 0; w < part.windows && part.last; w++) {
+                    tnn__window_end(g->windows, &g->rows, part.window + w, &ends[w]);
+                }
+                for (int64_t j = 0; j < cols; j += NR) {
+                    const int64_t width = tnn__min(NR, cols - j);
+                    if (pack_b || width % LANES != 0) {
+                        pack_panel(b + j * g->b_col, g->b_row, g->b_col, length, width, b_block + j * length);
+                    }
+                }
+                for (int64_t i1 = i0; i1 < i_end; i1 += MC) {
+                    const int64_t rows = tnn__min(MC, i_end - i1), strips = (rows + MR - 1) / MR;
+                    if (!along_k) {
+                        pack_columns(g->a + i1 + part.p0 * g->a_col, g->a_col, length, rows, strips, a_block);
+                    }
+                    for (int64_t j = 0; j < cols; j += NR) {
+                        const int64_t width  = tnn__min(NR, cols - j);
+                        const bool    packed = pack_b || width % LANES != 0;
+                        for (int64_t s = 0; s < strips; s++) {
+                            const int64_t r = strip_begin(rows, strips, s), height = strip_begin(rows, strips, s + 1) - r;
+                            const int64_t number = ((i1 - i0) / MR + s) * panels + j / NR; /* of the tile in the block */
+                            const struct window_tile t = {
+                                .g = g, .slots = nodes + number * n_slots * MR * NR, .at = (i1 + r) * g->c_row + j0 + j,
+                                .height = height, .width = width,
+                            };
+                            const struct tile tile = {
+                                .kc = part.kc, .c_row = NR,
+                                .a = along_k ? g->a + (i1 + r) * g->a_row + part.p0 : a_block + r * length,
+                                .a_row = g->a_row, .a_col = height,
+                                .b = packed ? b_block + j * length : b + j, .b_row = packed ? NR : g->b_row,
+                            };
+                            run_tile_windows(&t, &part, ends, tile, along_k, along_k ? part.kc : part.kc * height);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
