@@ -7,9 +7,9 @@
 /* Appends a node that computes the logits of n rows of x, from row `first` on: x W^T, [ne1 of w, n]. Returns NULL if
  * memory runs out. */
 struct ggml_tensor * tnn__logits(tnn_session * s, struct ggml_tensor * x, struct ggml_tensor * w, int64_t first, int64_t n);
-/* Returns whether t is such a node. */
+/* Returns whether tnn__logits appended t. */
 bool tnn__is_logits(const struct ggml_tensor * t);
-/* Appends the nodes that add the gradients of x and w from the gradient of such a node. */
+/* Appends the nodes that compute the gradients of x and w. grad: the gradient of the logits. */
 void tnn__logits_backward(struct tnn_gradients * g, struct ggml_tensor * logits, struct ggml_tensor * grad);
 
 #endif

@@ -200,7 +200,7 @@ static void attach(const struct plan * p, ggml_backend_buffer_t buffer, struct g
         t->data = NULL;
         ggml_backend_view_init(t);
     } else {
-        const struct place * place = place_of(p, t); /* look it up before the tensor has a buffer */
+        const struct place * place = place_of(p, t); /* place_of works only while the tensor has no buffer */
         t->flags = place->is_output ? t->flags | TNN_FLAG_KEPT : t->flags & ~TNN_FLAG_KEPT;
         ggml_backend_tensor_alloc(buffer, t, (char *) ggml_backend_buffer_get_base(buffer) + place->offset);
     }

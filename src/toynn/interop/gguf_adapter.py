@@ -23,7 +23,7 @@ from toynn.model.shape import ModelShape
 from toynn.model.weights import ADAPTER_B, Weight
 
 _KIND, _ALPHA = "adapter.type", "adapter.lora.alpha"
-_DESCRIPTIONS = ("adapter.lora.task_name", "adapter.lora.prompt_prefix")  # they do not change what is computed
+_DESCRIPTIONS = ("adapter.lora.task_name", "adapter.lora.prompt_prefix")  # these keys do not change any result
 
 
 def export_gguf_adapter(

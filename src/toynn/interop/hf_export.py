@@ -73,7 +73,8 @@ def export_hf(model: TrainedModel, folder: Path, dtype: str = "f32", *, overwrit
 def may_be_written(folder: Path, files: tuple[str, ...], overwrite: bool) -> None:
     """Raise TinyNNValueError unless a folder with these files can be written at the path.
 
-    A folder that contains other files is never replaced, one with these files only if `overwrite` is true.
+    A folder that contains other files is never replaced. A folder with these files is replaced only if `overwrite` is
+    true.
     """
     if not folder.parent.is_dir():
         raise TinyNNValueError(f"folder: the folder {folder.parent} does not exist; create it first")

@@ -1,4 +1,4 @@
-"""Know which tokens a decoder has read, so that a text with the same beginning is not read again."""
+"""Record which tokens a decoder has read, so that the next text is read only from its first new token."""
 
 from __future__ import annotations
 

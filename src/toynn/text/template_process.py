@@ -212,7 +212,7 @@ def _limit(kind: int, most: int) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent handles it
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the end of the time for a request ends the process
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process if a request takes too long
     parent = Connection(int(sys.argv[2]))
     try:
         task = json.loads(parent.recv_bytes())

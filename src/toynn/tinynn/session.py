@@ -209,7 +209,10 @@ def native_session(s: object) -> NativeSession:
 
 
 def session_of(name: str, tensor: object) -> Session:
-    """Return the session of a tensor, for the calls that take only a tensor. Raises TinyNNTypeError for any other."""
+    """Return the session of a tensor, for the calls that take only a tensor.
+
+    Raises TinyNNTypeError for any other value.
+    """
     if not isinstance(tensor, Tensor):
         raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
     session: Session | None = getattr(tensor, "session", None)

@@ -23,7 +23,7 @@ class LlamaArch(Initialised):
         self._parameters, self._shape = parameters, shape
 
     def trainable(self) -> list[Parameter]:
-        """Return the trained weights in the order in which the optimizer steps them."""
+        """Return the trained weights in the order in which the optimizer updates them."""
         return self._parameters.in_step_order()
 
     def build(self, s: Session, token_ids: Tensor, r: Rope, mask: Tensor | None) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ def _describe_the_whole_shape_in_model(meta: dict[str, Any]) -> None:
     """Convert version 1 to 2: move "untied" and "qkv_bias" into "model", so that "model" is a `ModelShape`."""
     model = meta.get("model")
     if not isinstance(model, dict):
-        return  # reading the result as version 2 reports the error
+        return  # the error is reported when the result is read as version 2
     for key in ("untied", "qkv_bias"):
         if key not in meta:
             raise TinyNNValueError(f"the key {key!r} is missing")
