@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import subprocess
@@ -20,7 +21,7 @@ from toynn import ConfigurationError, TinyNNError, TinyNNTypeError, TinyNNValueE
 from toynn.extras import EXTRA_OF
 from toynn.model.config import RopeScaling
 from toynn.model.weights import weight_shapes
-from toynn.training import CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
+from toynn.training import AdapterArgs, CheckpointArgs, EvaluationArgs, ModelArgs, OptimizerArgs, ScheduleArgs, StepArgs
 from toynn.training.key_names import SYNONYMS
 from toynn.training.toml_config import Key, commented_toml, differences, from_toml, keys, read_config, to_toml
 
@@ -56,6 +57,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
                      draw(st.floats(0, 1))),
         EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite)),
         CheckpointArgs(draw(st.integers(0, 9)), draw(st.integers(1, 9)), draw(st.booleans())),
+        AdapterArgs(draw(st.integers(0, 9)), targets=draw(st.sampled_from([("q",), ("v", "k", "lm_head")])),
+                    init_seed=draw(st.none() | st.integers(0, 9))),
     )  # fmt: skip
 
 
@@ -118,7 +121,7 @@ def test_single_keys_override_a_file(tmp_path: Path) -> None:
 def test_differences_are_named_by_key() -> None:
     one = TrainConfig(ModelArgs())
     other = dataclasses.replace(one, optimizer=OptimizerArgs(lr=1.0), train=StepArgs(seed=4))
-    assert differences(one, other) == {"optimizer.lr": (3e-3, 1.0), "train.seed": (0, 4)}
+    assert differences(one, other) == {"optimizer.lr": (None, 1.0), "train.seed": (0, 4)}
 
 
 def test_sections_of_a_wrong_type_are_refused() -> None:
@@ -139,8 +142,15 @@ def test_the_quickstart_model_has_about_a_million_parameters() -> None:
 
 
 def row(key: Key) -> str:
-    computed = {"schedule.warmup": "steps / 10, at most 100", "train.epochs": "none"}
+    computed = {
+        "schedule.warmup": "steps / 10, at most 100",
+        "train.epochs": "none",
+        "optimizer.lr": "0.003, for an adapter 0.001",
+        "adapter.init_seed": "train.seed",
+    }
     default = computed[key.name] if key.default is None else tomli_w.dumps({"x": key.default})[4:].strip()
+    if isinstance(key.default, tuple):  # tomli_w writes a list in several lines
+        default = json.dumps(key.default)
     return f"| `{key.name}` | {default} | {key.meaning} |"
 
 

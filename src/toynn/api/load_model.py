@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from toynn.api.base_model import base_of, decoder_of, open_base
 from toynn.api.text_model import TextModel
 from toynn.arguments import one_of
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.engine import LlamaDecoder
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.regular_files import path_of, refuse_lfs_pointer
@@ -16,13 +22,19 @@ _NAMES = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
 
 
 def load(
-    path: str | os.PathLike[str], *, which: str = "latest", n_ctx: int | None = None, n_threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    which: str = "latest",
+    base: str | os.PathLike[str] | None = None,
+    n_ctx: int | None = None,
+    n_threads: int | None = None,
 ) -> TextModel:
     """Load a trained model and return it as a `TextModel`, which generates and scores text.
 
     Args:
         path: the folder of a run or of one checkpoint, a GGUF file, or a Hugging Face folder. A GGUF file and a Hugging
-            Face folder need the extra toynn[interop].
+            Face folder need the extra toynn[interop]. The weights of a GGUF file are mapped and keep their types.
+        base: the place of the base, if the run trained an adapter and its base was moved.
         which: the checkpoint of a run to load: "latest", or "best" for the one with the lowest validation loss.
         n_ctx: context length in tokens. Default and maximum: the context length that the model was trained with.
         n_threads: number of threads. Default: the number of cores that this process may use. The results do not depend
@@ -35,7 +47,44 @@ def load(
         TinyNNTypeError: an argument has the wrong type.
         TinyNNMemoryError: the model does not fit into memory. OSError: a file cannot be read.
     """
-    return TextModel(read_model(path, which), n_ctx=n_ctx, n_threads=n_threads)
+    source, opened = open_model(path, which, base)
+    try:
+        return TextModel(source, base=opened, n_ctx=n_ctx, n_threads=n_threads)
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
+
+
+def open_model(
+    path: str | os.PathLike[str], which: str = "latest", base: str | os.PathLike[str] | None = None
+) -> tuple[Checkpoint, OpenBase | None]:
+    """Return the model at a path that `load` accepts, and the open base of an adapter or of a GGUF file.
+
+    The caller closes the base. Raises the errors of `load`.
+    """
+    path, place = path_of("path", path), None if base is None else path_of("base", base)
+    if path.exists() and kind_of_path(path) == "gguf" and which == "latest" and place is None:
+        opened = open_base(path)
+        return Checkpoint(path, 0, opened.description, None, {}), opened
+    source = read_model(path, which)
+    return source, base_of(source, place)
+
+
+@contextmanager
+def open_decoder(
+    path: str | os.PathLike[str], which: str = "latest", base: str | os.PathLike[str] | None = None, *,
+    n_threads: int | None = None,
+) -> Iterator[tuple[Checkpoint, LlamaDecoder]]:  # fmt: skip
+    """Yield the model at a path that `load` accepts, which needs no tokenizer, and its decoder.
+
+    Raises the errors of `load`.
+    """
+    source, opened = open_model(path, which, base)
+    with contextlib.ExitStack() as stack:
+        if opened is not None:
+            stack.callback(opened.close)
+        yield source, stack.enter_context(decoder_of(source, opened, n_threads=n_threads))
 
 
 def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str = "path") -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Set, Sized
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from toynn.api.base_model import decoder_of
 from toynn.api.chat_model import ChatModel
 from toynn.api.chat_prompt import PromptTooLongError
 from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_losses
@@ -18,8 +20,11 @@ from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
 from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.adapters.merge import merged
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.documents import PackedText, packed_ids, prompt_ids, separators_of
 from toynn.text.incremental_decoder import token_texts
@@ -37,6 +42,7 @@ class TextModel(ChatModel):
 
     Args:
         source: the model as a `Checkpoint`: weights, tokenizer, and the path that they were read from.
+        base: the open base of an adapter, or of a model whose weights are the pages of a file. `close` closes the base.
         n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default and maximum: the
             context length that the model was trained with.
         n_threads: number of threads. Default: the number of cores that this process may use.
@@ -61,16 +67,23 @@ class TextModel(ChatModel):
     or if n_ctx or n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.
     """
 
-    def __init__(self, source: Checkpoint, *, n_ctx: int | None = None, n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Checkpoint,
+        *,
+        base: OpenBase | None = None,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+    ) -> None:
         if not isinstance(source, Checkpoint):
             raise TinyNNTypeError(f"source must be a Checkpoint, got {type(source).__name__}; toynn.load takes a path")
-        model = source.model
+        model = source.contents
         if model.tokenizer is None:
             raise TinyNNValueError(
                 f"{source.path} has no tokenizer.json, so it cannot read or write text; use a model with a tokenizer"
             )
         self.path, self.step, self.shape = source.path, source.step, model.shape
-        self.n_parameters = sum(values.size for values in model.weights.values())
+        self.n_parameters = sum(math.prod(size) for size in weight_shapes(model.shape).values())
         self.tokenizer = load_tokenizer(model.tokenizer, str(source.path))
         self.tokenizer_json = model.tokenizer
         needed = ids_needed(self.tokenizer)
@@ -87,7 +100,8 @@ class TextModel(ChatModel):
         self._separator = None if source.training is None else source.training.progress.separator
         without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
         self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
-        self.decoder = LlamaDecoder(model.shape, model.weights, n_ctx=n_ctx, n_threads=n_threads)
+        self._contents, self._base = model, base
+        self.decoder = decoder_of(source, base, n_ctx=n_ctx, n_threads=n_threads)
         self._read = ReadTokens(self.decoder)
         self._templates = {}
 
@@ -316,16 +330,22 @@ class TextModel(ChatModel):
     # ---- saving ----
 
     def trained_model(self) -> TrainedModel:
-        """Return the shape, the weights and the tokenizer of the model. Raises SessionError if the model is closed."""
-        return TrainedModel(
+        """Return the shape, the weights and the tokenizer of the model. Raises SessionError if the model is closed.
+
+        The weights of an adapter are added to those of its base.
+        """
+        adapter = self._contents.adapter if isinstance(self._contents, ModelOnBase) else None
+        weights = self.decoder.download_weights()
+        model = TrainedModel(
             self.shape,
-            self.decoder.download_weights(),
+            {name: weights[name] for name in weight_shapes(self.shape)},
             self.tokenizer_json,
             eos_id=self.end_id,
             bos_id=self.start_id,
             other_eos_ids=self._other_eos_ids,
             foreign=self.foreign,
         )
+        return model if adapter is None else merged(model, adapter)
 
     def save(
         self,
@@ -362,6 +382,8 @@ class TextModel(ChatModel):
     def close(self) -> None:
         """Free the model's memory. Closing twice is harmless."""
         self.decoder.close()
+        if self._base is not None:
+            self._base.close()
         for template in self._templates.values():
             template.close()
 

@@ -13,14 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias, cast, overload
 
+from toynn.api.base_model import base_of, described_base, open_base
 from toynn.api.load_model import load, read_model
 from toynn.api.plain_progress import PlainProgress
 from toynn.api.text_model import TextModel
-from toynn.api.train_settings import changes_of, config_of, overrides_of
+from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of, overrides_of
 from toynn.arguments import boolean
-from toynn.errors import TinyNNTypeError
+from toynn.errors import TinyNNError, TinyNNTypeError
 from toynn.extras import naming_the_extra
-from toynn.model.trained_model import TrainedModel
+from toynn.llm.adapters.model_on_base import AnyModel
+from toynn.llm.adapters.open_base import OpenBase
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 
@@ -81,6 +83,7 @@ def train(
     out: PathLike,
     *,
     init: PathLike | TextModel | Checkpoint | None = None,
+    base: PathLike | None = None,
     config: PathLike | TrainConfig | None = None,
     resume: bool = False,
     resume_from: str | None = None,
@@ -96,6 +99,7 @@ def train(
     out: object = None,
     *,
     init: object = None,
+    base: PathLike | None = None,
     config: object = None,
     resume: bool = False,
     resume_from: str | None = None,
@@ -116,6 +120,9 @@ def train(
         out: the folder of the run. It is created if it does not exist.
         init: the model to start from instead of random weights: a loaded model, or a path that `toynn.load` accepts.
             The data must have been prepared with the tokenizer of this model.
+        base: the path of a frozen model on which an adapter is trained (setting "adapter.rank"): a GGUF file, whose
+            weights keep their types, a Hugging Face folder or a run. With resume: the place of the base, if it was
+            moved. Default: the base that the run started with.
         config: a `toynn.TrainConfig`, or the path of a TOML file. Default: every setting has its default.
         resume: continue the run in `out` with its configuration. Settings given in this call may change steps, epochs,
             evaluation.* and checkpoint.*. They may also change optimizer.* and schedule.*, but then the result differs
@@ -142,7 +149,14 @@ def train(
         KeyboardInterrupt: Ctrl-C was pressed a second time.
     """
     if isinstance(data, TrainArgs):
-        given = {"init": init, "config": config, "resume_from": resume_from, "n_threads": n_threads, **settings}
+        given = {
+            "init": init,
+            "base": base,
+            "config": config,
+            "resume_from": resume_from,
+            "n_threads": n_threads,
+            **settings,
+        }
         wrong = [name for name, value in given.items() if value is not None] + (["resume"] if resume else [])
         if wrong:
             raise TinyNNTypeError(f"{wrong[0]} cannot be combined with a TrainArgs; set it in the TrainArgs")
@@ -152,6 +166,7 @@ def train(
         if isinstance(args.init, Path):
             args = dataclasses.replace(args, init=read_model(args.init, name="init"))
         shown = False if progress is None else boolean("progress", progress)
+        args = with_open_base(args)
     else:
         folder, run = path_of("data", data), path_of("out", out)
         shown = True if progress is None else boolean("progress", progress)
@@ -160,12 +175,18 @@ def train(
             config = path_of("config", config)
         overrides = overrides_of(settings)
         start = _initial(init)
-        wanted = config_of(config, overrides, init=start, resumed=resumed, resume_from=resume_from)
+        opened = None if base is None or resume else open_base(base)
+        shape_from = start if opened is None else described_base(opened)
+        wanted = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
         changes = changes_of(overrides) if resume else ()
-        args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes)
+        place = None if base is None else path_of("base", base)
+        args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes, opened or place)
+        args = with_open_base(args)
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown else []
         notes: list[str] = []
+        if isinstance(args.base, OpenBase):
+            stack.callback(args.base.close)
         ended = trainer.train(args, [_collector(notes), *view, *checked_callbacks(callbacks)], _continue_prompts(args))
     values = {field.name: getattr(ended, field.name) for field in dataclasses.fields(ended)}
     return TrainingResult(**values, run=args.out, notes=tuple(notes))
@@ -174,11 +195,31 @@ def train(
 def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
     """Return a function that lets the model of a run continue prompts."""
 
-    def texts(model: TrainedModel, prompts: Sequence[str], max_tokens: int, temperature: float) -> tuple[str, ...]:
-        with TextModel(Checkpoint(args.out, 0, model, None, {}), n_threads=args.n_threads) as opened:
+    base = args.base if isinstance(args.base, OpenBase) else None
+
+    def texts(model: AnyModel, prompts: Sequence[str], max_tokens: int, temperature: float) -> tuple[str, ...]:
+        source = Checkpoint(args.out, 0, model, None, {})
+        shared = None if base is None else dataclasses.replace(base, on_close=lambda: None)  # the run closes the base
+        with TextModel(source, base=shared, n_threads=args.n_threads) as opened:
             return tuple(opened.generate(one, max_tokens=max_tokens, temperature=temperature) for one in prompts)
 
     return texts
+
+
+def with_open_base(args: TrainArgs) -> TrainArgs:
+    """Return the arguments with their base opened. A resumed run of an adapter gets its base from its checkpoint.
+
+    Raises the errors of `open_base` and `base_of`.
+    """
+    if isinstance(args.base, OpenBase):
+        return args
+    if not args.resume:
+        return args if args.base is None else dataclasses.replace(args, base=open_base(args.base))
+    try:
+        held = checkpoint_to_resume(args.out, args.resume_from)
+    except (TinyNNError, OSError):
+        return args  # the start of the run reports the error
+    return dataclasses.replace(args, base=base_of(held, args.base))
 
 
 def _collector(notes: list[str]) -> Callback:

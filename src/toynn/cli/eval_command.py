@@ -11,12 +11,11 @@ import click
 import numpy as np
 
 from toynn.api.evaluation import Evaluation, top_log_probs, window_losses
-from toynn.api.load_model import load, read_model
+from toynn.api.load_model import load, open_decoder, read_model
 from toynn.api.token_evaluation import TOKENS, WINDOW, all_ids, eval_ce
 from toynn.arguments import integer
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
-from toynn.llm.engine import LlamaDecoder
 from toynn.storage.json_files import number_or_null
 from toynn.storage.text_files import read_text
 
@@ -44,6 +43,8 @@ from toynn.storage.text_files import read_text
 @click.option("-p", "--prompt", default=None, help="Prompt for --top-k. [default: the file TEXT]")
 @click.option("--prompt-ids", default=None, metavar="IDS", help="Prompt for --top-k as token ids, like '1 100 200'.")
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
+@click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Place of the base of MODEL, if MODEL is an adapter and its base was moved.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -63,7 +64,7 @@ def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, a
     if text is None:
         raise click.UsageError("Missing argument 'TEXT'", ctx)
     if options["ce"]:
-        _refuse(ctx, "--ce", "ids", "stride", "separator")
+        _refuse(ctx, "--ce", "ids", "stride", "separator", "base")
         _windows(ctx, model, which, text, as_json)
     elif options["ids"]:
         _refuse(ctx, "--ids", "separator")
@@ -85,7 +86,7 @@ def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool
     if text.is_dir():
         raise click.UsageError(f"{text} is a folder; name a text file, or use --ids for a data folder", ctx)
     options, content = ctx.params, read_text(text)
-    with load(model, which=which, n_threads=options["threads"]) as text_model:
+    with load(model, which=which, base=ctx.params["base"], n_threads=options["threads"]) as text_model:
         result = text_model.evaluate(content, options["window"], options["stride"], separator=options["separator"])
         step = text_model.step
     figures = {
@@ -108,12 +109,12 @@ def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool
 
 
 def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:
-    options, source = ctx.params, read_model(model, which)
-    values = source.model
-    window = integer("window", options["window"] or values.shape.ctx, 1, values.shape.ctx)
-    stride = integer("stride", options["stride"] or window, 1, window)
-    ids, counted = all_ids(path, values.shape.vocab, options["tokens"], options["offset"] or 0)
-    with LlamaDecoder(values.shape, values.weights, n_threads=options["threads"]) as decoder:
+    options = ctx.params
+    with open_decoder(model, which, options["base"], n_threads=options["threads"]) as (source, decoder):
+        shape = decoder.cfg
+        window = integer("window", options["window"] or shape.ctx, 1, shape.ctx)
+        stride = integer("stride", options["stride"] or window, 1, window)
+        ids, counted = all_ids(path, shape.vocab, options["tokens"], options["offset"] or 0)
         losses = window_losses(decoder, ids, window, stride)
     n = ids.size - 1
     if counted is not None:
@@ -152,14 +153,13 @@ def _next_tokens(ctx: click.Context, model: Path, which: str, text: Path | None,
         raise click.UsageError("--top-k needs one prompt: the file TEXT, --prompt or --prompt-ids", ctx)
     if given is None:
         content = prompt if text is None else read_text(text)
-        with load(model, which=which, n_threads=ctx.params["threads"]) as text_model:
+        with load(model, which=which, base=ctx.params["base"], n_threads=ctx.params["threads"]) as text_model:
             scores = text_model.next_tokens(content, k)
         found = [(one.token, one.log_prob) for one in scores]
         rows: list[dict[str, Any]] = [{"id": one.token, "text": one.text, "logprob": one.log_prob} for one in scores]
     else:
         ids = _numbers(given)
-        values = read_model(model, which).model
-        with LlamaDecoder(values.shape, values.weights, n_threads=ctx.params["threads"]) as decoder:
+        with open_decoder(model, which, ctx.params["base"], n_threads=ctx.params["threads"]) as (_, decoder):
             found = top_log_probs(decoder.feed(ids), k)
         rows = [{"id": token, "logprob": log_prob} for token, log_prob in found]
     if as_json:

@@ -39,6 +39,8 @@ from toynn.text.terminal_text import terminal_text
 @click.option("--keep-newline", is_flag=True,
               help="Keep the newline at the end of stdin, which is normally removed.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
+@click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Place of the base of MODEL, if MODEL is an adapter and its base was moved.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -57,6 +59,7 @@ def command(
     rolling: bool,
     keep_newline: bool,
     best: bool,
+    base: Path | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -71,7 +74,7 @@ def command(
     if keep_newline and prompt != "-":
         raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
     given = _from_stdin(keep_newline) if prompt == "-" else prompt or ""
-    with load(model, which="best" if best else "latest", n_threads=threads) as text_model:
+    with load(model, which="best" if best else "latest", base=base, n_threads=threads) as text_model:
         pieces = text_model.stream(
             given,
             max_tokens=max_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from toynn.api.load_model import read_model
 from toynn.cli.given_path import GivenPath
 from toynn.data.meta import META, load_meta
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
+from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.run_folder import BEST, LOG, checkpoint_names
@@ -82,14 +85,15 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
     foreign = {"gguf": "GGUF file", "hf": "Hugging Face folder"}.get(kind or "")
     checkpoint = load_checkpoint(path) if foreign is None else read_model(path)
     is_run = checkpoint.path != path
-    model, state = checkpoint.model, checkpoint.training
+    model, state = checkpoint.contents, checkpoint.training
     shape = dataclasses.asdict(model.shape)
     scaling = shape.pop("rope_scaling")
     info: dict[str, Any] = {
         foreign or "checkpoint": str(checkpoint.path),
         **({} if foreign else {"step": checkpoint.step}),
         **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
-        "parameters": sum(values.size for values in model.weights.values()),
+        "parameters": sum(math.prod(size) for size in weight_shapes(model.shape).values()),
+        **_of_adapter(model),
         "model": {**shape, "rope_scaling": scaling["kind"]},
         "tokenizer": "none" if model.tokenizer is None else f"{len(model.tokenizer)} bytes",
         "eos_id": model.eos_id,
@@ -101,6 +105,24 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
         info["windows"] = state.progress.windows
         info["best loss"], info["best step"] = state.progress.best_loss, state.progress.best_step
     return {"run": str(path), **_of_run(path, damage), **info} if is_run else info
+
+
+def _of_adapter(model: AnyModel) -> dict[str, Any]:
+    adapter = model.adapter if isinstance(model, ModelOnBase) else None
+    if adapter is None:
+        return {}
+    spec, base = adapter.spec, adapter.base
+    described = {
+        "rank": spec.rank,
+        "alpha": spec.alpha,
+        "rslora": spec.use_rslora,
+        "targets": list(spec.targets),
+        "parameters": sum(values.size for values in adapter.tensors.values()),
+    }
+    place = (
+        {} if base is None else {"base": str(base.path), "base sha256": base.sha256, "base exists": base.path.exists()}
+    )
+    return {"adapter": described, **place}
 
 
 def _planned(config: str, path: Path) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from toynn.api.base_model import described_base, open_base
 from toynn.api.load_model import read_model
 from toynn.api.plain_progress import PlainProgress
 from toynn.api.train_model import TrainingResult, train
@@ -41,6 +42,8 @@ with naming_the_extra():
               help="Set one key, for example optimizer.lr=1e-3. Can be repeated.")  # fmt: skip
 @click.option("--init", type=GivenPath(exists=True, path_type=Path), default=None,
               help="Start from the model of this run, GGUF file or Hugging Face folder.")  # fmt: skip
+@click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Train an adapter (adapter.rank) on this frozen GGUF file, Hugging Face folder or run.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
               help="With --resume: continue from this checkpoint, for example step-00000070.")  # fmt: skip
@@ -61,6 +64,7 @@ def command(
     config: Path | None,
     overrides: tuple[str, ...],
     init: Path | None,
+    base: Path | None,
     resume: bool,
     resume_from: str | None,
     threads: int | None,
@@ -81,7 +85,7 @@ def command(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
     if show_config:
-        shown = _shown(config, overrides, init, out if resume else None, resume_from)
+        shown = _shown(config, overrides, init, base, out if resume else None, resume_from)
         click.echo(json.dumps(to_plain(shown)) if as_json_ else commented_toml(shown), nl=as_json_)
         return
     if data is None and resume and out is not None:
@@ -92,7 +96,9 @@ def command(
         raise click.UsageError("Missing option '--out'", click.get_current_context())
     resumed = out if resume else None
     start = None if init is None or resume else read_model(init)
-    settings = config_of(config, overrides, init=start, resumed=resumed, resume_from=resume_from)
+    opened = None if base is None or resume or init is not None else open_base(base)
+    shape_from = start if opened is None else described_base(opened)
+    settings = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
     callbacks: list[Callback] = []
     with contextlib.ExitStack() as stack:
         callbacks.append(_notes if quiet else stack.enter_context(_progress_view(log_every)))
@@ -101,7 +107,15 @@ def command(
 
             callbacks.append(stack.enter_context(TensorBoardView(out / "tensorboard")))
         args = TrainArgs(
-            data, out, settings, start or init, resume, threads, resume_from, changes_of(overrides) if resume else ()
+            data,
+            out,
+            settings,
+            start or init,
+            resume,
+            threads,
+            resume_from,
+            changes_of(overrides) if resume else (),
+            opened or base,
         )
         result = train(args, callbacks=callbacks)
     report = _report(result)
@@ -136,6 +150,7 @@ def _shown(
     path: Path | None,
     overrides: tuple[str, ...],
     init: Path | None,
+    base: Path | None,
     resumed: Path | None,
     resume_from: str | None,
 ) -> TrainConfig:
@@ -143,6 +158,9 @@ def _shown(
     if resumed is not None and path is None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
     start = None if init is None else read_model(init)
+    if base is not None:
+        with open_base(base) as opened:
+            start = described_base(opened)
     config = config_of(path, overrides, init=start) or TrainConfig()
     return config.explicit() if start is None else initial_config(config, start)[0]
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+
 from toynn.arguments import FloatArray
+from toynn.errors import FileFormatError
 from toynn.interop.file_errors import naming
-from toynn.interop.gguf_import import read_rows, read_shape
+from toynn.interop.gguf_import import read_description, read_rows, read_shape
 from toynn.interop.gguf_model import MappedGguf
 from toynn.interop.rope_order import to_halves
 from toynn.interop.toy_format import stored_names
+from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.llm.base import Base, StoredWeights
 from toynn.model.weights import Weight
 from toynn.storage.regular_files import path_of
 from toynn.tinynn import TNN_F32, Session, Tensor, tnn_tensor_set_interleaved
 
+_CHUNK = 1 << 22  # elements that are dequantized at once
+
 
 class GgufBase(Base):
     """An open GGUF file of a supported architecture, made for llama.cpp or by the reference.
 
-    The tokenizer in the file is not read. The file can be the base of several models at once. A model that maps the
+    Only `description` reads the tokenizer. The file can be the base of several models at once. A model that maps the
     file keeps the mapping until the model is closed, also after this object is closed.
 
     shape: the sizes and variants of the model in the file.
@@ -59,6 +66,34 @@ class GgufBase(Base):
                 values = self._gguf.read(weight.whole, weight.head * weight.size[0], weight.size[0])
         self._gguf.check()
         return values
+
+    def description(self) -> ModelOnBase:
+        """Return the shape, tokenizer and special tokens of the model. Raises FileFormatError."""
+        with naming(self._gguf.path):
+            return read_description(self._gguf)[0]
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file, or of the list of the files of a split model with the SHA-256 of each.
+
+        Raises MappedFileError if a file was changed since it was opened.
+        """
+        return self._gguf.sha256()
+
+    def check_finite(self) -> None:
+        """Read all tensors. Raises FileFormatError, which names the tensor, for a value that is NaN or infinite."""
+        with naming(self._gguf.path):
+            for name, tensor in self._gguf.tensors.items():
+                rows = tensor.shape[0]
+                most = max(_CHUNK * rows // math.prod(tensor.shape), 1) if len(tensor.shape) > 1 else rows
+                for first in range(0, rows, most):
+                    values = self._gguf.read(name, first, min(most, rows - first))
+                    if not np.isfinite(values).all():
+                        at = np.argwhere(~np.isfinite(values))[0]
+                        place = [int(at[0]) + first, *map(int, at[1:])]
+                        raise FileFormatError(
+                            f"{name} must hold only finite numbers, got {values[tuple(at)]} at {place}"
+                        )
+        self._gguf.check()
 
     def stored(self, copy: bool, in_order: bool = False) -> StoredWeights:
         interleaved = not self._halves

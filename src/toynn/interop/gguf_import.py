@@ -30,6 +30,7 @@ from toynn.interop.toy_format import (
     stored_sizes,
     whole_names,
 )
+from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.model.foreign_settings import ForeignSettings
 from toynn.model.shape import ARCHITECTURES, ModelShape
 from toynn.model.trained_model import TrainedModel
@@ -87,25 +88,42 @@ def import_gguf(path: Path) -> TrainedModel:
         OSError: the file cannot be read.
     """
     with GgufModel(path) as model, naming(model.path):
-        values = model.values
-        cfg, halves = read_shape(model)
-        tokenizer = read_gguf_tokenizer(values, cfg.vocab, default="no_vocab" if _is_toy(model) else None)
-        bos_id, ends = special_tokens(values, cfg.vocab)
-        foreign = _foreign(values, cfg.vocab)
+        described, halves = read_description(model)
         weights: dict[str, npt.NDArray[np.float32]] = {}
-        for weight in weights_of(cfg):
+        for weight in weights_of(described.shape):
             stored = read_rows(model, stored_names(weight, model.tensors))
             interleaved = weight.rotated_heads > 0 and not halves
             weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
         return TrainedModel(
-            cfg,
+            described.shape,
             weights,
-            tokenizer,
-            eos_id=ends[0] if ends else None,
-            bos_id=bos_id,
-            other_eos_ids=tuple(ends[1:]),
-            foreign=foreign,
+            described.tokenizer,
+            described.eos_id,
+            described.bos_id,
+            described.other_eos_ids,
+            described.foreign,
         )
+
+
+def read_description(model: GgufModel) -> tuple[ModelOnBase, bool]:
+    """Return a model without its weights, and whether the rows of q and k have the order "halves".
+
+    Raises FileFormatError, without the path, for a model that toynn does not support.
+    """
+    shape, halves = read_shape(model)
+    tokenizer = read_gguf_tokenizer(model.values, shape.vocab, default="no_vocab" if _is_toy(model) else None)
+    bos_id, ends = special_tokens(model.values, shape.vocab)
+    foreign = _foreign(model.values, shape.vocab)
+    described = ModelOnBase(
+        shape,
+        None,
+        tokenizer,
+        eos_id=ends[0] if ends else None,
+        bos_id=bos_id,
+        other_eos_ids=tuple(ends[1:]),
+        foreign=foreign,
+    )
+    return described, halves
 
 
 def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:

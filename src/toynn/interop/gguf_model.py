@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_header import GgufTensor, GgufValues, read_header
+from toynn.storage.durable_files import sha256_of_parts
 from toynn.storage.regular_files import open_regular, path_of, printable, refuse_lfs_pointer
 from toynn.tinynn.mapped import read_into
 from toynn.tinynn.memory import want_memory
@@ -197,6 +199,15 @@ class MappedGguf(GgufModel):
         for file in self._mapped:
             file.check()
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file, or of the list of the files of a split model with the SHA-256 of each.
+
+        Raises MappedFileError if a file was changed since it was opened.
+        """
+        return sha256_of_parts(
+            {path.name: _sha256(file) for (path, _), file in zip(self._files, self._mapped, strict=True)}
+        )
+
     def whole(self, s: nn.Session, name: str) -> nn.Tensor:
         """Declare a whole tensor as a weight of the session, before `tnn_finalize_weights`. ggml's shape is reversed.
 
@@ -255,6 +266,13 @@ def _declared(s: nn.Session, file: nn.MappedFile, sizes: tuple[int, ...], dtype:
         nn.tnn_input_3d_persistent_mmap,
     )[len(sizes) - 1]
     return declare(s, *sizes, dtype, offset)
+
+
+def _sha256(file: nn.MappedFile) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(file), _CHUNK):
+        digest.update(file.read(start, min(_CHUNK, len(file) - start)).data)
+    return digest.hexdigest()
 
 
 def _file_in_memory() -> BinaryIO:

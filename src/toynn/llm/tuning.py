@@ -19,7 +19,7 @@ class Tuning:
         embedding before a projection lens stays frozen.
     q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if they are trained.
     only: the names of the weights that are trained, instead of `layers` and `globals_too`. None: not restricted.
-    spec: the adapter of the fused layout, or None. The matrices of the adapter are trained.
+    spec: the adapter of the fused layout, or None.
     """
 
     layers: bool = False
@@ -38,7 +38,7 @@ class Tuning:
     def trains(self, weight: Weight) -> bool:
         """Return whether a weight is trained."""
         if weight.adapter:
-            return self.trains_adapters or self.spec is not None
+            return self.trains_adapters
         if self.only is not None:
             return weight.trainable and weight.name in self.only
         return weight.trainable and (self.globals_too if weight.layer is None else self.layers)

@@ -17,8 +17,49 @@ from toynn.model.weights import weight_shapes
 from toynn.tinynn.memory import want_memory
 
 
+class DescribedModel(Initialised):
+    """The base class of models as plain values: the fields of `TrainedModel` without the weights."""
+
+    shape: ModelShape
+    tokenizer: bytes | None
+    eos_id: int | None
+    bos_id: int | None
+    other_eos_ids: tuple[int, ...]
+    foreign: ForeignSettings
+
+    def _check_description(self) -> None:
+        if not isinstance(self.tokenizer, bytes | None):
+            raise TinyNNTypeError(
+                f"tokenizer must be the bytes of a tokenizer.json, or None, got {type(self.tokenizer).__name__}"
+            )
+        for name in ("eos_id", "bos_id"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
+        object.__setattr__(self, "other_eos_ids", self._checked_others())
+        if not isinstance(self.foreign, ForeignSettings):
+            raise TinyNNTypeError(f"foreign must be a ForeignSettings, got {type(self.foreign).__name__}")
+
+    def _checked_others(self) -> tuple[int, ...]:
+        if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
+            raise TinyNNTypeError(
+                f"other_eos_ids must be a sequence of token ids, got {type(self.other_eos_ids).__name__}"
+            )
+        if len(self.other_eos_ids) > self.shape.vocab:
+            raise TinyNNValueError(
+                f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
+            )
+        others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
+        return tuple(dict.fromkeys(token for token in others if token != self.eos_id))
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All tokens at which generation ends, `eos_id` first."""
+        return self.other_eos_ids if self.eos_id is None else (self.eos_id, *self.other_eos_ids)
+
+
 @dataclass(frozen=True)
-class TrainedModel(Initialised):
+class TrainedModel(DescribedModel):
     """A model's shape, weights and tokenizer, without a session or moments.
 
     weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
@@ -42,17 +83,7 @@ class TrainedModel(Initialised):
     def __post_init__(self) -> None:
         instance_of("shape", self.shape, ModelShape)
         instance_of("weights", self.weights, dict)
-        if not isinstance(self.tokenizer, bytes | None):
-            raise TinyNNTypeError(
-                f"tokenizer must be the bytes of a tokenizer.json, or None, got {type(self.tokenizer).__name__}"
-            )
-        for name in ("eos_id", "bos_id"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, integer(name, value, 0, self.shape.vocab - 1))
-        object.__setattr__(self, "other_eos_ids", self._checked_others())
-        if not isinstance(self.foreign, ForeignSettings):
-            raise TinyNNTypeError(f"foreign must be a ForeignSettings, got {type(self.foreign).__name__}")
+        self._check_description()
         # This is checked before weight_shapes() makes a name for each weight of n_layers layers.
         if self.shape.n_layers > len(self.weights):
             raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
@@ -61,23 +92,6 @@ class TrainedModel(Initialised):
         for name, shape in shapes.items():
             _fits(name, self.weights[name], shape)
         object.__setattr__(self, "weights", {name: self.weights[name] for name in shapes})
-
-    def _checked_others(self) -> tuple[int, ...]:
-        if not isinstance(self.other_eos_ids, Sequence) or isinstance(self.other_eos_ids, str | bytes):
-            raise TinyNNTypeError(
-                f"other_eos_ids must be a sequence of token ids, got {type(self.other_eos_ids).__name__}"
-            )
-        if len(self.other_eos_ids) > self.shape.vocab:
-            raise TinyNNValueError(
-                f"other_eos_ids must have at most {self.shape.vocab} tokens, got {len(self.other_eos_ids)}"
-            )
-        others = (integer("other_eos_ids", token, 0, self.shape.vocab - 1) for token in self.other_eos_ids)
-        return tuple(dict.fromkeys(token for token in others if token != self.eos_id))
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """All tokens at which generation ends, `eos_id` first."""
-        return self.other_eos_ids if self.eos_id is None else (self.eos_id, *self.other_eos_ids)
 
 
 def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +83,14 @@ def sha256_of_file(file: BinaryIO) -> str:
         digest.update(piece)
     file.seek(0)
     return digest.hexdigest()
+
+
+def sha256_of_parts(digests: Mapping[str, str]) -> str:
+    """Return one SHA-256 for several files, from the name and the SHA-256 of each. A single file keeps its own."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @contextlib.contextmanager

@@ -27,9 +27,8 @@ _REPR.maxlevel = 2
 def from_plain(kind: type[T], content: object, name: str = "", similar: Similar | None = None) -> T:
     """Return an object of the dataclass `kind` with the values of `content`.
 
-    kind: a dataclass whose fields are of type bool, int, float, str, a dataclass, `list[X]`,
-        `tuple[X, ...]` or `dict[str, X]`, or of
-        one of these types or None.
+    kind: a dataclass whose fields are of type bool, int, float, str, a dataclass, `list[X]`, `tuple[X, ...]` or
+        `dict[str, X]`, or of one of these types or None.
     content: a dict from a JSON or TOML file.
     name: the key of `content` in its file, for messages. "": `content` is the whole file.
     similar: a function that returns the key that the user probably means by an unknown key, or None.
@@ -84,14 +83,10 @@ def _converted(hint: Any, value: object, name: str, similar: Similar | None) -> 
         if not isinstance(value, dict):
             raise TinyNNTypeError(f"{name} must be a table of keys and values, got {_REPR.repr(value)}")
         return {key: _converted(arguments[1], one, f"{name}.{key:.60}", similar) for key, one in value.items()}
-    if origin is list:
+    if origin in (list, tuple):
         if not isinstance(value, list):
             raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
-        return [_converted(arguments[0], one, f"{name}[{i}]", similar) for i, one in enumerate(value)]
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TinyNNTypeError(f"{name} must be a list, got {_REPR.repr(value)}")
-        return tuple(_converted(arguments[0], one, f"{name}[{i}]", similar) for i, one in enumerate(value))
+        return origin(_converted(arguments[0], one, f"{name}[{i}]", similar) for i, one in enumerate(value))
     # In Python a bool is an int, but a key for a number must not contain a bool. A key for a float may contain an int.
     fits = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:

@@ -3,6 +3,7 @@
 from toynn.extras import naming_the_extra
 
 with naming_the_extra():
+    from toynn.training.adapter_config import AdapterArgs
     from toynn.training.config import (
         CheckpointArgs,
         EvaluationArgs,
@@ -18,6 +19,7 @@ with naming_the_extra():
     from toynn.training.trainer import train
 
 __all__ = [
+    "AdapterArgs",
     "CheckpointArgs",
     "DivergedError",
     "Ended",

@@ -9,16 +9,19 @@ from pathlib import Path
 
 from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, real
 from toynn.documented_fields import documented
-from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
+from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
+from toynn.training.adapter_config import AdapterArgs
 from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
 DEFAULT_STEPS = 1000
 _MOST_PROMPTS, _LONGEST_PROMPT = 16, 1000  # the log stores the prompts of an evaluation in one line
+LR, LR_OF_ADAPTERS = 3e-3, 1e-3  # the defaults of optimizer.lr
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,14 @@ class StepArgs:
     accumulate: int = documented(1, "batches per optimizer step")
     seed: int = documented(0, "random seed of the initial weights and of the data order")
     epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
+    only: tuple[str, ...] = documented(
+        (), "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all"
+    )
 
     def __post_init__(self) -> None:
+        if isinstance(self.only, str) or not all(isinstance(one, str) for one in self.only):
+            raise ConfigurationTypeError(f"train.only must be a list of names of weights, got {self.only!r:.60}")
+        object.__setattr__(self, "only", tuple(self.only))
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
         if self.epochs is not None:
@@ -104,7 +113,7 @@ class StepArgs:
 class OptimizerArgs:
     """AdamW with bias correction and decoupled weight decay. `toynn.training.optimizer` applies these settings."""
 
-    lr: float = documented(3e-3, "highest learning rate of the schedule")
+    lr: float | None = documented(None, "highest learning rate of the schedule. Default: 3e-3, for an adapter 1e-3")
     beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
     beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
     eps: float = documented(1e-8, "constant added to the denominator of the update")
@@ -114,7 +123,9 @@ class OptimizerArgs:
     )
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "clip"):
+        if self.lr is not None:
+            object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
+        for name in ("weight_decay", "clip"):
             object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))
         for name in ("beta1", "beta2"):
             value = real(f"optimizer.{name}", getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1")
@@ -223,6 +234,7 @@ class TrainConfig:
     schedule: ScheduleArgs = ScheduleArgs()
     evaluation: EvaluationArgs = EvaluationArgs()
     checkpoint: CheckpointArgs = CheckpointArgs()
+    adapter: AdapterArgs = AdapterArgs()  # noqa: RUF009 (the dataclass is frozen)
 
     def __post_init__(self) -> None:
         kinds = {
@@ -231,12 +243,18 @@ class TrainConfig:
             "schedule": ScheduleArgs,
             "evaluation": EvaluationArgs,
             "checkpoint": CheckpointArgs,
+            "adapter": AdapterArgs,
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise TinyNNTypeError(f"{name} must be {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.model is not None and not isinstance(self.model, ModelArgs):
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
+        if self.train.only and self.adapter.rank:
+            raise ConfigurationError(
+                f"train.only and adapter.rank = {self.adapter.rank} cannot be combined, because an adapter's base is "
+                "frozen; leave one out"
+            )
         if self.train.epochs is not None:
             return  # the number of steps is not known before `with_steps`
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
@@ -247,17 +265,26 @@ class TrainConfig:
             )
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
-        """Return a copy with a value for `model` and for schedule.warmup, instead of None.
+        """Return a copy with a value for `model`, optimizer.lr, schedule.warmup and adapter.init_seed, instead of None.
 
         model: the shape to use if the configuration has none. Default: `ModelArgs()`. If train.epochs is set,
         schedule.warmup may still be None, because the number of steps is not known before `with_steps`.
         """
         if model is not None:
             instance_of("model", model, ModelArgs)
-        schedule = self.schedule
+        schedule, optimizer, adapter = self.schedule, replace(self.optimizer, lr=self.lr), self.adapter
+        if adapter.init_seed is None:
+            adapter = replace(adapter, init_seed=self.train.seed)
         if self.train.epochs is None:
             schedule = replace(schedule, warmup=schedule.warmup_of(self.train.steps))
-        return replace(self, model=self.model or model or ModelArgs(), schedule=schedule)
+        return replace(
+            self, model=self.model or model or ModelArgs(), schedule=schedule, optimizer=optimizer, adapter=adapter
+        )
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate of the schedule: optimizer.lr, or its default."""
+        return self.optimizer.lr if self.optimizer.lr is not None else LR_OF_ADAPTERS if self.adapter.rank else LR
 
     def with_steps(self, windows_per_epoch: int) -> TrainConfig:
         """Return a copy with train.steps instead of train.epochs. The number of steps is rounded up.
@@ -312,6 +339,8 @@ class TrainArgs(Initialised):
     resume_from: the name of the checkpoint to resume from, like "step-00000070", instead of the latest one. It becomes
         the latest one. Newer checkpoints are kept until training reaches their step again.
     n_threads: number of threads. Default: the number of cores that this process may use. It does not change the result.
+    base: the frozen model on which an adapter is trained (adapter.rank), as an `OpenBase` or the path of a GGUF file,
+        Hugging Face folder or run. With `resume`: the place of the base, if it was moved.
     """
 
     data: Path
@@ -322,8 +351,10 @@ class TrainArgs(Initialised):
     n_threads: int | None = None
     resume_from: str | None = None
     changes: tuple[str, ...] = ()
+    base: Path | OpenBase | None = None
 
     def __post_init__(self) -> None:
+        self._check_base()
         for name in ("data", "out", "init"):
             value = getattr(self, name)
             if name == "init" and isinstance(value, Checkpoint | None):
@@ -347,6 +378,17 @@ class TrainArgs(Initialised):
         object.__setattr__(self, "changes", self._checked_changes())
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))
+
+    def _check_base(self) -> None:
+        if self.base is None:
+            return
+        if not isinstance(self.base, OpenBase):
+            object.__setattr__(self, "base", path_of("base", self.base))
+        if self.init is not None:
+            raise TinyNNValueError(
+                f"{spelled('init', '--init')} and {spelled('base', '--base')} cannot be combined: the weights of init "
+                "are trained, but a base is frozen"
+            )
 
     def _checked_changes(self) -> tuple[str, ...]:
         changes: object = self.changes

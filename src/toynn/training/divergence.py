@@ -32,7 +32,7 @@ class DivergedError(TinyNNError, ArithmeticError):
 def _advice(config: TrainConfig) -> str:
     """Return the changes of settings that may prevent a divergence, with the current values."""
     optimizer, steps = config.optimizer, config.train.steps
-    changes = [f"a lower optimizer.lr (now {optimizer.lr:g})"]
+    changes = [f"a lower optimizer.lr (now {config.lr:g})"]
     warmup = config.schedule.warmup_of(steps)
     if warmup < steps // 2:
         changes.append(f"a longer schedule.warmup (now {warmup})")

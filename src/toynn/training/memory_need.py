@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.llm.options import RecipeOptions
-from toynn.model.shape import ModelShape
 from toynn.tinynn import tnn_available_memory, tnn_session_compute_nbytes, tnn_session_weights_nbytes
 from toynn.training.config import StepArgs
 from toynn.training.optimizer import DECAY_VECTORS
+
+Realize: TypeAlias = Callable[[LlamaSeqEngine, int, int], None]  # engine, tokens per window, windows
 
 
 @contextmanager
 def naming_the_batch(
     engine: LlamaSeqEngine,
-    shape: ModelShape,
+    realize: Realize,
     t_seq: int,
     train: StepArgs,
     refused: tuple[type[Exception], ...] = (TinyNNMemoryError, TinyNNValueError),
@@ -28,6 +29,7 @@ def naming_the_batch(
     The message names train.batch, or train.t_seq if a single window is too large. If the model itself does not fit, the
     error passes unchanged. After an error the engine is closed.
 
+    realize: a function that creates the model in an engine, for windows of a length and a number of windows.
     refused: the errors of the block to replace. The arguments of the block must be valid, so that these errors only
     mean that something is too large.
     """
@@ -36,16 +38,16 @@ def naming_the_batch(
     except refused as error:
         engine.close()  # the message below counts the memory of the engine as available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
-        message = _explanation(shape, t_seq, train.batch, train.accumulate)
+        message = _explanation(realize, t_seq, train.batch, train.accumulate)
         if message is None:
             raise
         raise kind(message) from error
 
 
-def _explanation(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> str | None:
-    one = _bytes_of_a_step(shape, t_seq, 1, accumulate)
+def _explanation(realize: Realize, t_seq: int, batch: int, accumulate: int) -> str | None:
+    one = _bytes_of_a_step(realize, t_seq, 1, accumulate)
     if one is None:
-        if t_seq == 1 or _bytes_of_a_step(shape, 1, 1, accumulate) is None:
+        if t_seq == 1 or _bytes_of_a_step(realize, 1, 1, accumulate) is None:
             return None
         return (
             f"train.t_seq = {t_seq} (by default model.ctx) is too large: a step with a single window of {t_seq} tokens "
@@ -53,7 +55,7 @@ def _explanation(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> 
         )
     if batch == 1:
         return None
-    two = _bytes_of_a_step(shape, t_seq, 2, accumulate)
+    two = _bytes_of_a_step(realize, t_seq, 2, accumulate)
     available = tnn_available_memory()
     if two is None:
         return (
@@ -71,11 +73,11 @@ def _explanation(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> 
     )
 
 
-def _bytes_of_a_step(shape: ModelShape, t_seq: int, batch: int, accumulate: int) -> int | None:
+def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, accumulate: int) -> int | None:
     """Return the size of a model and its training graph in bytes, or None if they do not fit into memory."""
     with LlamaSeqEngine() as engine:
         try:
-            engine.realize(shape, RecipeOptions(t_seq=t_seq, t_batch=batch, n_threads=1, layout="fused"))
+            realize(engine, t_seq, batch)
             build_graph(engine, accumulate)
         except (TinyNNMemoryError, TinyNNValueError):
             return None

@@ -26,7 +26,7 @@ class Optimizer:
         settings = config.optimizer
         self.max_norm = settings.clip
         self._adamw = AdamW(
-            lr=settings.lr,
+            lr=config.lr,
             beta1=settings.beta1,
             beta2=settings.beta2,
             eps=settings.eps,
@@ -36,7 +36,7 @@ class Optimizer:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1."""
-        return learning_rate(self._config.schedule, self._config.optimizer.lr, step, self._config.train.steps)
+        return learning_rate(self._config.schedule, self._config.lr, step, self._config.train.steps)
 
     def values(self, step: int) -> FloatArray:
         """Return the hyperparameters of a step for `LlamaSeqEngine.train_step`."""

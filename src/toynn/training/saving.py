@@ -6,9 +6,11 @@ import time
 
 from toynn.arguments import FloatArray
 from toynn.data import DataFolder
+from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
+from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
-from toynn.model.weights import moment_names
+from toynn.model.weights import MOMENTS
 from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
 from toynn.training.divergence import DivergedError, name_not_finite
@@ -25,7 +27,7 @@ class Saver:
     def __init__(self, run: RunFolder, engine: LlamaSeqEngine, start: Start, data: DataFolder) -> None:
         self._run, self._engine, self._start, self._data = run, engine, start, data
         self._config = start.config
-        model = None if start.checkpoint is None else start.checkpoint.model
+        model = None if start.checkpoint is None else start.checkpoint.contents
         self._tokens = special_tokens(model, start.state is not None, data)
         self._saved_step = None if start.state is None else start.step
 
@@ -56,24 +58,22 @@ class Saver:
     def _remove_old(self) -> None:
         self._run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
 
-    def model(self, step: int) -> TrainedModel:
+    def model(self, step: int) -> AnyModel:
         """Return the model after a step, with its tokenizer. Raises DivergedError if a weight is NaN or infinite."""
-        weights = {name: self._engine.download_weight(name) for name in self._engine.weights}
+        base = self._start.base
+        names = self._engine.weights if base is None else self._engine.param_names()
+        weights = {name: self._engine.download_weight(name) for name in names}
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(step, "weights are not finite after it", name, self._config)
-        tokens = self._tokens
-        return TrainedModel(
-            self._start.shape,
-            weights,
-            tokens.tokenizer,
-            eos_id=tokens.eos_id,
-            bos_id=tokens.bos_id,
-            other_eos_ids=tokens.other_eos_ids,
-            foreign=tokens.foreign,
-        )
+        shape, tokens, spec = self._start.shape, self._tokens, self._config.adapter.spec()
+        described = (tokens.tokenizer, tokens.eos_id, tokens.bos_id, tokens.other_eos_ids, tokens.foreign)
+        if base is None or spec is None:
+            return TrainedModel(shape, weights, *described)
+        return ModelOnBase(shape, TrainedAdapter(spec, shape, weights, base.identity), *described)
 
     def _moments(self) -> dict[str, FloatArray]:
-        return {name: self._engine.download_weight(name) for name in moment_names(self._start.shape)}
+        names = [name + end for name in self._engine.param_names() for end in MOMENTS]
+        return {name: self._engine.download_weight(name) for name in names}
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
         windows_of_step = self._config.train.batch * self._config.train.accumulate

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from toynn.data import DataFolder
 from toynn.extras import naming_the_extra
+from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.resize import resized
-from toynn.model.trained_model import TrainedModel
+from toynn.model.trained_model import DescribedModel
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.encoding_rules import encoding_rules, same_encoding
 from toynn.text.token_rules import TokensAround, tokens_around
@@ -35,7 +36,7 @@ class SpecialTokens:
     notes: tuple[str, ...] = ()
 
 
-def special_tokens(model: TrainedModel | None, resumed: bool, data: DataFolder) -> SpecialTokens:
+def special_tokens(model: DescribedModel | None, resumed: bool, data: DataFolder) -> SpecialTokens:
     """Return the special tokens of a run. model: the model that the run starts from, or None for random weights.
 
     A run from random weights gets the special tokens of its data. A model keeps its own tokenizer and special tokens,
@@ -131,6 +132,8 @@ def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, t
     The tokenizer of the data may be the tokenizer of the model with more special tokens. Then the model gets these
     tokens, and its vocabulary grows if necessary (`resized`). Otherwise the model is returned unchanged.
     """
+    if isinstance(init.contents, ModelOnBase):  # a base is frozen, so its vocabulary cannot grow
+        return init, ()
     model = init.model
     if model.tokenizer is None or data.tokenizer is None or same_encoding(model.tokenizer, data.tokenizer):
         return init, ()
@@ -151,4 +154,4 @@ def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, t
             f", so the vocabulary grows from {model.shape.vocab} to {vocab}, and each new row of the embedding is the "
             "mean of the old rows"
         )
-    return dataclasses.replace(init, model=resized(model, vocab, tokenizer)), (note,)
+    return dataclasses.replace(init, contents=resized(model, vocab, tokenizer)), (note,)

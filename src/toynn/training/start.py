@@ -12,12 +12,16 @@ from toynn.arguments import INT31_MAX
 from toynn.data import DataFolder, DataMeta, Split
 from toynn.data.windows import windows_per_epoch
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
+from toynn.model.weights import MOMENTS, matching_names
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
+from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, opened_base
 from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
 from toynn.training.optimizer import Optimizer
 from toynn.training.special_tokens import special_tokens, with_added_tokens
@@ -37,7 +41,7 @@ class Start:
 
     config: the configuration with every key set. step: number of steps taken before. checkpoint: the checkpoint with
     the weights, or None for random weights. state: the state of training of a resumed run, or None for a new run.
-    notes: sentences for the user about settings that were chosen or changed.
+    notes: sentences for the user about settings that were chosen or changed. base: the base of an adapter, or None.
     """
 
     config: TrainConfig
@@ -46,6 +50,7 @@ class Start:
     checkpoint: Checkpoint | None
     state: TrainingState | None
     notes: tuple[str, ...] = ()
+    base: OpenBase | None = None
 
     def __post_init__(self) -> None:
         if self.t_seq > self.shape.ctx:
@@ -99,35 +104,76 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
             "used; use a new folder"
         )
     config = args.config or TrainConfig()
+    if args.base is not None:
+        base = opened_base(args.base)
+        start = _initialized(args, config, checkpoint_on_base(base, config, args.out, held), data)
+        return dataclasses.replace(start, base=base)
+    if config.adapter.rank:
+        raise ConfigurationError(
+            f"adapter.rank = {config.adapter.rank} needs a base, the model that the adapter is trained on; give it "
+            f"with {spelled('base=', '--base')}"
+        )
     init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
         notes = special_tokens(None, False, data).notes
-        return Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
-    return _initialized(args, config, init, data)
+        start = Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
+    else:
+        _ = init.model  # raises an error if init is an adapter
+        start = _initialized(args, config, init, data)
+    _trained_names(start)
+    return start
+
+
+def _trained_names(start: Start) -> frozenset[str] | None:
+    """Return the names of the weights that train.only selects, or None if all weights are trained."""
+    if not start.config.train.only:
+        return None
+    try:
+        return matching_names(start.shape, start.config.train.only)
+    except TinyNNValueError as error:
+        raise ConfigurationError(f"train.only: {error}") from None
+
+
+def declare_model(start: Start, n_threads: int | None, engine: LlamaSeqEngine, t_seq: int, batch: int) -> None:
+    """Create the model in the engine, with the weights of the start, for a batch of windows of t_seq tokens."""
+    options = RecipeOptions(
+        t_seq=t_seq,
+        t_batch=batch,
+        seed=start.config.train.seed,
+        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
+        n_threads=n_threads,
+        layout="fused",
+    )
+    contents = None if start.checkpoint is None else start.checkpoint.contents
+    if isinstance(contents, ModelOnBase):
+        if contents.adapter is None or start.base is None:
+            raise AssertionError("bug in toynn: a run on a base has no adapter or no base")
+        engine.realize_with_adapter(start.base.weights, contents.adapter.spec, options, contents.adapter.tensors)
+    else:
+        weights = None if contents is None else contents.weights
+        engine.realize(start.shape, options, weights, only=_trained_names(start))
 
 
 def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None:
     """Create the model in the engine, with the weights and moments of the start. Raises TinyNNMemoryError.
 
-    Raises ConfigurationError if a batch has too many tokens.
+    Raises ConfigurationError if a batch has too many tokens, FileFormatError if moments are missing.
     """
     train = start.config.train
-    options = RecipeOptions(
-        t_seq=start.t_seq,
-        t_batch=train.batch,
-        seed=train.seed,
-        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
-        n_threads=n_threads,
-        layout="fused",
-    )
     if start.t_seq * train.batch > INT31_MAX:
         raise ConfigurationError(
             f"train.batch = {train.batch} is too large: a batch must have at most {INT31_MAX} tokens, but each window "
             f"has {start.t_seq}"
         )
-    engine.realize(start.shape, options, None if start.checkpoint is None else start.checkpoint.model.weights)
-    if start.state is not None:
+    declare_model(start, n_threads, engine, start.t_seq, train.batch)
+    if start.state is not None and start.step > 0:
+        names = {name + end for name in engine.param_names() for end in MOMENTS}
+        if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
+            raise FileFormatError(
+                f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
+                f"is {'missing' if min(wrong) in names else 'unknown'}"
+            )
         for name, values in start.state.moments.items():
             engine.upload_weight(name, values)
 
@@ -148,7 +194,7 @@ def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
 def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a new run with the weights of a checkpoint."""
     init, added = with_added_tokens(init, data)
-    model = init.model
+    model = init.contents
     shape = shape_of(init)
     if config.model is not None and (key := config.model.first_difference(shape)) is not None:
         raise ConfigurationError(
@@ -242,7 +288,7 @@ def _training(checkpoint: Checkpoint) -> TrainingState:
 def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a run that is resumed from its checkpoint `held`."""
     state, own = _training(held), own_config(held)
-    t_seq = own.train.t_seq or held.model.shape.ctx
+    t_seq = own.train.t_seq or held.contents.shape.ctx
     config = _resumed_config(args, own, held, windows_per_epoch(len(data.train), t_seq))
     if config.train.steps < held.step:
         epochs = None if args.config is None else args.config.train.epochs
@@ -267,7 +313,8 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
             f"got {state.progress.windows}"
         )
     notes = (*changes_of_course(own, config, held.step), *_changes_of_order(state, config, held.step))
-    return Start(config, held.model.shape, held.step, held, state, notes)
+    base = base_to_resume(args.base, held)
+    return Start(config, held.contents.shape, held.step, held, state, notes, base)
 
 
 def _changes_of_order(state: TrainingState, config: TrainConfig, step: int) -> tuple[str, ...]:
@@ -290,6 +337,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
     """
     shape = own.model or shape_of(held)
     config = own if args.config is None else args.config.with_steps(epoch)
+    if config.optimizer.lr is None:
+        config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=own.optimizer.lr))
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
@@ -332,4 +381,4 @@ def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple
 
 def shape_of(checkpoint: Checkpoint) -> ModelArgs:
     """Return the shape of the model in a checkpoint as the section `model` of a configuration."""
-    return ModelArgs.of_shape(checkpoint.model.shape)
+    return ModelArgs.of_shape(checkpoint.contents.shape)

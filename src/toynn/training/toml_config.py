@@ -170,7 +170,7 @@ def _threads_are_no_key(key: str) -> ConfigurationError:
 
 def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
     """Return the section [model] with the values of an existing model. Raises ConfigurationError for other values."""
-    existing = _table(ModelArgs.of_shape(init.model.shape))
+    existing = _table(ModelArgs.of_shape(init.contents.shape))
     shape, values = _flat(existing), _flat(given)
     del shape["init_scale"]  # init_scale is not a part of the shape
     for key, value in values.items():

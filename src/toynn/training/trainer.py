@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from toynn.data import DataFolder, WindowBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
@@ -31,7 +32,7 @@ from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
-from toynn.training.start import Start, find_start, realize
+from toynn.training.start import Start, declare_model, find_start, realize
 from toynn.training.step import TrainingSteps
 from toynn.training.toml_config import to_toml
 
@@ -68,9 +69,10 @@ def train(
         trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts)
         # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
         train = start.config.train
-        with naming_the_batch(engine, start.shape, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
+        declare = partial(declare_model, start, 1)
+        with naming_the_batch(engine, declare, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
             realize(engine, start, args.n_threads)
-        with naming_the_batch(engine, start.shape, start.t_seq, train):
+        with naming_the_batch(engine, declare, start.t_seq, train):
             trainer.build_graph()
         trainer.check_prompts()
         if args.resume_from is not None and start.state is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -119,10 +119,11 @@ class TunedModel(SeqNames):
         options: RecipeOptions,
         weights: Mapping[str, npt.ArrayLike] | None = None,
         *,
+        only: Collection[str] | None = None,
         oversubscribe: bool = False,
     ) -> None:
         """Declare the model on a new session, with the given weights. If weights is None, draw them as `options`
-        describes.
+        describes. only: the names of the weights that are trained. Default: all, except a frozen embedding.
 
         If cfg is a ModelShape, its variants untied and qkv_bias apply too, even if they are False in options.
 
@@ -139,7 +140,8 @@ class TunedModel(SeqNames):
             else:
                 parameters.upload_all(weights)
 
-        self._declare(shape, options, EVERYTHING, fill, oversubscribe)
+        tuning = EVERYTHING if only is None else Tuning(only=frozenset(only))
+        self._declare(shape, options, tuning, fill, oversubscribe)
 
     # ---- weights of a base ----
 
@@ -179,7 +181,7 @@ class TunedModel(SeqNames):
             for name in names:
                 parameters.upload(name, values[name])
 
-        self._declare(shape, options, Tuning(spec=spec), fill, oversubscribe, stored)
+        self._declare(shape, options, Tuning(spec=spec, trains_adapters=True), fill, oversubscribe, stored)
 
     def realize_for_full_finetune(
         self,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, integer, weights_by_name
-from toynn.errors import TinyNNValueError
+from toynn.arguments import FloatArray, instance_of, integer, kind_of, weights_by_name
+from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.adapters.trained_adapter import TrainedAdapter
+from toynn.llm.base import Base, StoredWeights
 from toynn.llm.fused.graph import FusedGraph
 from toynn.llm.fused.model import Continuation, hidden_states, llama, output_of
 from toynn.llm.inputs import checked_token_ids
-from toynn.llm.parameters import Parameters
+from toynn.llm.parameters import Parameter, Parameters
 from toynn.llm.rope import RopeOfModel
-from toynn.llm.tuning import NOTHING
+from toynn.llm.tuning import NOTHING, Tuning
 from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weights_of
@@ -86,8 +88,64 @@ class LlamaDecoder(Initialised):
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
-        self.cfg = cfg = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias)
-        weights = weights_by_name(weights)
+        self._base: Base | None = None
+        shape, given = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias), weights_by_name(weights)
+        self._open(
+            shape, NOTHING, None, lambda parameters: parameters.upload_all(given), n_ctx, n_threads, oversubscribe
+        )
+
+    @classmethod
+    def on_base(
+        cls,
+        base: Base,
+        adapter: TrainedAdapter | None = None,
+        *,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        oversubscribe: bool = False,
+    ) -> LlamaDecoder:
+        """Return a decoder of a base, with an adapter or without one.
+
+        The weights of a GgufBase are the pages of its file and keep their types. The results have the bits of the
+        dequantized weights.
+
+        Args:
+            base: a GgufBase, or a TrainedModel as a `LoadedBase`.
+            adapter: the adapter, trained on this base.
+            n_ctx, n_threads, oversubscribe: as for the constructor.
+
+        Raises the errors of the constructor, TinyNNValueError if the adapter belongs to a base of another shape, and
+        MappedFileError if the file of the base was changed.
+        """
+        instance_of("base", base, Base)
+        if not isinstance(adapter, TrainedAdapter | None):
+            raise TinyNNTypeError(f"adapter must be a TrainedAdapter or None, got {kind_of(adapter)}")
+        if adapter is not None and adapter.shape != base.shape:
+            raise TinyNNValueError("adapter belongs to a base of another shape; use the base that it was trained on")
+        stored = base.stored(copy=False, in_order=True)
+
+        def fill(parameters: Parameters) -> None:
+            parameters.fill(base.values if stored is None else stored.values)
+            for name, values in {} if adapter is None else adapter.tensors.items():
+                parameters.upload(name, values)
+
+        decoder = cls.__new__(cls)
+        decoder._base = base
+        tuning = Tuning(spec=None if adapter is None else adapter.spec)
+        decoder._open(base.shape, tuning, stored, fill, n_ctx, n_threads, oversubscribe)
+        return decoder
+
+    def _open(
+        self,
+        cfg: ModelShape,
+        tuning: Tuning,
+        stored: StoredWeights | None,
+        fill: Callable[[Parameters], None],
+        n_ctx: int | None,
+        n_threads: int | None,
+        oversubscribe: bool,
+    ) -> None:
+        self.cfg = cfg
         self.n_ctx = cfg.ctx if n_ctx is None else integer("n_ctx", n_ctx, 1)
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
@@ -96,16 +154,19 @@ class LlamaDecoder(Initialised):
         self._graph: _Graph | None = None
         self._session = Session(0, n_threads, oversubscribe)
         try:
-            self._declare()
-            self._parameters.upload_all(weights)
+            self._declare(tuning, stored)
+            fill(self._parameters)
         except BaseException:
             self._session.close()
             raise
 
-    def _declare(self) -> None:
+    def _declare(self, tuning: Tuning, stored: StoredWeights | None) -> None:
         s, cfg, weights = self._session, self.cfg, weights_of(self.cfg)
-        tnn_session_set_graph_capacity(s, 64 * cfg.n_layers + 256)
-        self._parameters = Parameters(s, cfg, weights, NOTHING)
+        self._adapter_scale = 1.0 if tuning.spec is None else tuning.spec.scale
+        of_adapter = 0 if tuning.spec is None else 4 * len(tuning.spec.weights(cfg))
+        tnn_session_set_graph_capacity(s, 64 * cfg.n_layers + 256 + of_adapter)
+        declared = None if stored is None else stored.declare
+        self._parameters = Parameters(s, cfg, weights, tuning, declared=declared)
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
             cache = tnn_input_2d_f32_persistent(s, self.n_ctx, 2 * cfg.n_kv * cfg.head_dim)
@@ -229,7 +290,7 @@ class LlamaDecoder(Initialised):
         if not scores:
             graph.last = tnn_input_1d_i32(s, 1)
         rope, context = self._rope.at(graph.positions), Continuation(self._caches, graph.n_past)
-        g, w = FusedGraph(s), self._parameters.tree
+        g, w = FusedGraph(s, self._adapter_scale), self._parameters.tree
         if scores:
             graph.targets = tnn_input_1d_i32(s, n)
             x = hidden_states(g, w, cfg, graph.ids, rope, context)
@@ -247,8 +308,17 @@ class LlamaDecoder(Initialised):
         return graph
 
     def download_weights(self) -> dict[str, FloatArray]:
-        """Return every weight by name, float32 in its row-major shape. Raises SessionError after close."""
-        return {name: self._parameters.download(name) for name in self._parameters.by_name}
+        """Return every weight by name, float32 in its row-major shape. Raises SessionError after close.
+
+        The weights of a base come from the base, which must still be open.
+        """
+        with self._session.exclusive():
+            return {name: self._download(one) for name, one in self._parameters.by_name.items()}
+
+    def _download(self, one: Parameter) -> FloatArray:
+        if self._base is None or one.weight.adapter:
+            return self._parameters.download(one.weight.name)
+        return self._base.values(one.weight)
 
     # ---- lifetime ----
 

@@ -16,6 +16,7 @@ from toynn.tinynn import (
     tnn_fused_add_product,
     tnn_fused_attention,
     tnn_fused_attention_cached,
+    tnn_fused_cross_entropy,
     tnn_fused_geglu,
     tnn_fused_head_norm,
     tnn_fused_linear,
@@ -84,7 +85,12 @@ class FusedGraph(GraphBuilder):
         return self.named("attn_qk_norm", node)
 
     def output_loss(self, x: Tensor, w: Affine, targets: Tensor, divisor: Tensor | None) -> Tensor:
-        """Return the loss (1,) of the logits x W^T, which are computed in parts of several rows: (n, d) -> (1,)."""
+        """Return the loss (1,) of the logits x W^T, which are computed in parts of several rows: (n, d) -> (1,).
+
+        The logits of a weight with an adapter are computed for all rows at once.
+        """
+        if w.lora_a is not None:
+            return tnn_fused_cross_entropy(self.session, self.linear(x, w), targets, IGNORE_ID, divisor)
         n, most = tnn_tensor_ne1(x), rows_of_logits(tnn_tensor_ne1(w.weight))
         n_parts = -(-n // most)
         part = -(-n // n_parts)  # all parts have nearly the same size

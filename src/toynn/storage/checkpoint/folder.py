@@ -21,14 +21,19 @@ from safetensors.numpy import load_file
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
+from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import MOMENTS as MOMENT_ENDS
 from toynn.model.weights import moment_names, weight_shapes
 from toynn.storage.checkpoint.meta import (
+    ADAPTER,
     META,
     MOMENTS,
     TOKENIZER,
     WEIGHTS,
     CheckpointMeta,
+    StoredAdapter,
     StoredFile,
     TrainingProgress,
     read_checkpoint_meta,
@@ -55,23 +60,37 @@ class TrainingState(Initialised):
 class Checkpoint(Initialised):
     """A checkpoint in memory.
 
-    path: the folder or file that it was read from. step: optimizer steps taken. training: the state of training, None
-    for a model that was not written by training. versions: the software that wrote the checkpoint.
+    path: the folder or file that it was read from. step: optimizer steps taken. contents: the model, a `ModelOnBase` if
+    the weights of its base are elsewhere. training: the state of training, None for a model that was not written by
+    training. versions: the software that wrote the checkpoint.
     """
 
     path: Path
     step: int
-    model: TrainedModel
+    contents: AnyModel
     training: TrainingState | None
     versions: dict[str, str]
 
+    @property
+    def model(self) -> TrainedModel:
+        """The model with all its weights. Raises TinyNNValueError if the checkpoint does not contain the weights."""
+        if isinstance(self.contents, ModelOnBase):
+            raise TinyNNValueError(
+                f"{self.path} has only an adapter, without the weights of its base, so it cannot be used here"
+            )
+        return self.contents
 
-def write_folder(folder: Path, step: int, model: TrainedModel, training: TrainingState | None) -> None:
+
+def write_folder(folder: Path, step: int, model: AnyModel, training: TrainingState | None) -> None:
     """Write a checkpoint into an existing empty folder, and wait until it is on the disk. meta.json is written last.
 
     Raises OSError; the folder is then not a checkpoint, because it has no meta.json.
     """
-    write_tensors(folder / WEIGHTS, model.weights)
+    adapter = model.adapter if isinstance(model, ModelOnBase) else None
+    if isinstance(model, TrainedModel):
+        write_tensors(folder / WEIGHTS, model.weights)
+    elif adapter is not None:
+        write_tensors(folder / ADAPTER, adapter.tensors)
     if training is not None and training.moments:
         write_tensors(folder / MOMENTS, training.moments)
     if model.tokenizer is not None:
@@ -87,6 +106,7 @@ def write_folder(folder: Path, step: int, model: TrainedModel, training: Trainin
         files,
         list(model.other_eos_ids),
         model.foreign,
+        None if adapter is None else StoredAdapter.of(adapter),
     )
     write_synced(folder / META, meta.to_json().encode("utf-8"))
     sync(folder)
@@ -132,24 +152,25 @@ def _read(folder: Path) -> Checkpoint:
             if sha256_of_file(files[name]) != stored.sha256:
                 raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
         tokenizer = files[TOKENIZER].read() if TOKENIZER in files else None
-        weights = _load(folder / WEIGHTS, files[WEIGHTS])
+        weights_file = WEIGHTS if meta.adapter is None else ADAPTER
+        weights = _load(folder / weights_file, files[weights_file])
         moments = _load(folder / MOMENTS, files[MOMENTS]) if meta.training is not None and MOMENTS in files else {}
     try:
-        model = TrainedModel(
-            meta.model,
-            weights,
-            tokenizer,
-            eos_id=meta.eos_id,
-            bos_id=meta.bos_id,
-            other_eos_ids=tuple(meta.other_eos_ids),
-            foreign=meta.foreign,
-        )
+        model = _model(meta, weights, tokenizer)
     except TinyNNValueError as error:
         raise FileFormatError(f"{folder} is damaged: {error}") from None
     if moments:
         _check_moments(folder, model, moments)
     training = None if meta.training is None else TrainingState(meta.training, moments)
     return Checkpoint(folder, meta.step, model, training, meta.versions)
+
+
+def _model(meta: CheckpointMeta, tensors: dict[str, FloatArray], tokenizer: bytes | None) -> AnyModel:
+    described = (meta.eos_id, meta.bos_id, tuple(meta.other_eos_ids), meta.foreign)
+    if meta.adapter is None:
+        return TrainedModel(meta.model, tensors, tokenizer, *described)
+    adapter = TrainedAdapter(meta.adapter.spec(), meta.model, tensors, meta.adapter.base())
+    return ModelOnBase(meta.model, adapter, tokenizer, *described)
 
 
 @contextmanager
@@ -165,12 +186,18 @@ def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]
         yield files
 
 
-def _check_moments(folder: Path, model: TrainedModel, moments: Mapping[str, FloatArray]) -> None:
-    wanted = set(moment_names(model.shape))
+def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArray]) -> None:
+    """Check that each trained weight has both moments. A run may train only some weights of a model."""
+    if isinstance(model, TrainedModel):
+        shapes, known = weight_shapes(model.shape), set(moment_names(model.shape))
+        wanted = {name[:-2] + end for name in known.intersection(moments) for end in MOMENT_ENDS}
+    else:
+        tensors = {} if model.adapter is None else model.adapter.tensors
+        shapes = {name: values.shape for name, values in tensors.items()}
+        wanted = {name + end for name in shapes for end in MOMENT_ENDS}
     if wrong := wanted.symmetric_difference(moments):
         what = "lacks the tensor" if min(wrong) in wanted else "contains the unknown tensor"
         raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}")
-    shapes = weight_shapes(model.shape)
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():

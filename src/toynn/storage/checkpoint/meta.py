@@ -10,6 +10,8 @@ from pathlib import Path
 
 from toynn.arguments import INT31_MAX, integer, sha256_digest
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.adapters.spec import AdapterSpec
+from toynn.llm.adapters.trained_adapter import BaseModel, TrainedAdapter
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint.migrations import CHECKPOINT
@@ -17,7 +19,8 @@ from toynn.tinynn import build_info, ggml_version
 
 META = "meta.json"
 WEIGHTS, MOMENTS, TOKENIZER = "weights.safetensors", "moments.safetensors", "tokenizer.json"
-FILES = (WEIGHTS, MOMENTS, TOKENIZER)
+ADAPTER = "adapter.safetensors"
+FILES = (WEIGHTS, ADAPTER, MOMENTS, TOKENIZER)
 _LARGEST = 2**63 - 1
 OVER_BATCHES, OVER_WINDOWS = 1, 2  # values of order_of_sums
 
@@ -46,6 +49,41 @@ class DataIdentity:
         for field in dataclasses.fields(self):
             if (digest := getattr(self, field.name)) is not None or field.name != "tokenizer":
                 sha256_digest(field.name, digest)
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """The adapter of a checkpoint, whose matrices are in the file adapter.safetensors.
+
+    rank, alpha, use_rslora, targets: see `AdapterSpec`. base_path, base_sha256: see `BaseModel`.
+    """
+
+    rank: int
+    alpha: float
+    use_rslora: bool
+    targets: list[str]
+    base_path: str
+    base_sha256: str
+
+    def __post_init__(self) -> None:
+        self.spec()
+        self.base()
+
+    def spec(self) -> AdapterSpec:
+        """Return the rank, scale and targets of the adapter."""
+        return AdapterSpec(self.rank, self.alpha, self.use_rslora, tuple(self.targets))
+
+    def base(self) -> BaseModel:
+        """Return the path and the sha256 of the base."""
+        return BaseModel(Path(self.base_path), self.base_sha256)
+
+    @classmethod
+    def of(cls, adapter: TrainedAdapter) -> StoredAdapter:
+        """Return the description of an adapter. Raises TinyNNValueError for an adapter without a base."""
+        spec, base = adapter.spec, adapter.base
+        if base is None:
+            raise TinyNNValueError("adapter.base must be the base of the adapter, got None")
+        return cls(spec.rank, spec.alpha, spec.use_rslora, list(spec.targets), str(base.path), base.sha256)
 
 
 @dataclass(frozen=True)
@@ -88,7 +126,8 @@ class CheckpointMeta:
 
     step: optimizer steps taken. training: None for a model that was not written by training. versions: the software
     that wrote the checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign:
-    see `TrainedModel`. These two may be missing in the file; then they have their defaults.
+    see `TrainedModel`. adapter: None if the checkpoint contains all weights of the model; otherwise it contains only an
+    adapter. These three may be missing in the file; then they have their defaults.
     """
 
     step: int
@@ -100,6 +139,7 @@ class CheckpointMeta:
     files: dict[str, StoredFile]
     other_eos_ids: list[int] = dataclasses.field(default_factory=list)
     foreign: ForeignSettings = NO_SETTINGS
+    adapter: StoredAdapter | None = None
 
     def __post_init__(self) -> None:
         for name in ("eos_id", "bos_id"):
@@ -112,8 +152,11 @@ class CheckpointMeta:
                 integer("training.best_step", self.training.best_step, 0, self.step)
         if unknown := [name for name in self.files if name not in FILES]:
             raise TinyNNValueError(f"unknown key {'files.' + unknown[0]!r:.80}; known keys are {', '.join(FILES)}")
-        if WEIGHTS not in self.files:
-            raise TinyNNValueError(f"files must contain {WEIGHTS}, but it is missing")
+        weights, other = (WEIGHTS, ADAPTER) if self.adapter is None else (ADAPTER, WEIGHTS)
+        if weights not in self.files:
+            raise TinyNNValueError(f"files must contain {weights}, but it is missing")
+        if other in self.files:
+            raise TinyNNValueError(f"files must not contain {other} beside {weights}")
         if self.training is not None and self.step > 0 and MOMENTS not in self.files:
             raise TinyNNValueError(f"files must contain {MOMENTS} after {self.step} steps, but it is missing")
 
@@ -124,6 +167,8 @@ class CheckpointMeta:
             del content["other_eos_ids"]
         if self.foreign == NO_SETTINGS:
             del content["foreign"]
+        if self.adapter is None:
+            del content["adapter"]
         if self.training is not None and self.training.separator is None:
             del content["training"]["separator"]
         if self.training is not None and self.training.order_of_sums == OVER_BATCHES:

@@ -27,6 +27,7 @@ from types import TracebackType
 from toynn.arguments import boolean, integer, one_of, text
 from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint.folder import Checkpoint, CheckpointRemovedError, TrainingState, read_folder, write_folder
 from toynn.storage.checkpoint.foreign import what_it_is
@@ -142,7 +143,7 @@ class RunFolder(Initialised):
         """The folder of the latest checkpoint. Raises FileFormatError if there is none."""
         return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
 
-    def save(self, step: int, model: TrainedModel, training: TrainingState | None, *, best: bool = False) -> Path:
+    def save(self, step: int, model: AnyModel, training: TrainingState | None, *, best: bool = False) -> Path:
         """Write the checkpoint of a step, make it the latest one, and return its folder.
 
         best: also make it the best one. Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError
@@ -150,8 +151,8 @@ class RunFolder(Initialised):
         """
         self._require_open()
         step = integer("step", step, 0, 2**62)
-        if not isinstance(model, TrainedModel):
-            raise TinyNNTypeError(f"model must be a TrainedModel, got {type(model).__name__}")
+        if not isinstance(model, TrainedModel | ModelOnBase):
+            raise TinyNNTypeError(f"model must be a TrainedModel or a ModelOnBase, got {type(model).__name__}")
         if not isinstance(training, TrainingState | None):
             raise TinyNNTypeError(f"training must be a TrainingState or None, got {type(training).__name__}")
         checkpoints = self.path / CHECKPOINTS
@@ -169,7 +170,7 @@ class RunFolder(Initialised):
                 replace_file(self.path / pointer, name)
         return place
 
-    def _write(self, place: Path, step: int, model: TrainedModel, training: TrainingState | None) -> None:
+    def _write(self, place: Path, step: int, model: AnyModel, training: TrainingState | None) -> None:
         checkpoints = place.parent
         temporary = checkpoints / f"{_TEMPORARY}{place.name}"
         with contextlib.suppress(FileNotFoundError):

@@ -1,0 +1,136 @@
+"""Open the base model of an adapter: a GGUF file, which stays mapped, a Hugging Face folder, or a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.adapters.trained_adapter import BaseModel
+from toynn.llm.base import LoadedBase
+from toynn.llm.engine import LlamaDecoder
+from toynn.model.trained_model import TrainedModel
+from toynn.storage.checkpoint import Checkpoint, load_checkpoint
+from toynn.storage.checkpoint.foreign import kind_of_path
+from toynn.storage.durable_files import sha256_of, sha256_of_parts
+from toynn.storage.regular_files import path_of
+from toynn.wording import spelled
+
+_WEIGHTS = ".safetensors"
+_SHAPES = ("config.json", "meta.json")  # the shape of a Hugging Face model, and of a checkpoint
+_NOT_OF_THE_MODEL = ("moments.safetensors",)
+
+
+def open_base(path: str | os.PathLike[str], expected: BaseModel | None = None) -> OpenBase:
+    """Open a base model. The weights of a GGUF file are mapped and keep their types; others are read into memory.
+
+    path: a GGUF file, a Hugging Face folder, or the folder of a run or of a checkpoint. Of a run, the latest checkpoint
+    is the base, also after the run has made newer checkpoints.
+    expected: the base that an adapter was trained on. A base with another SHA-256 is refused.
+
+    Raises:
+        FileFormatError: a file is damaged, has another format, or holds a value that is NaN or infinite.
+        TinyNNValueError: the base is not the expected one, or is itself an adapter. OSError: a file cannot be read.
+    """
+    path = path_of("base", path)
+    if not path.exists():
+        raise FileNotFoundError(f"base: {path} does not exist; give a GGUF file, a Hugging Face folder or a run")
+    kind = kind_of_path(path)
+    if kind == "gguf":
+        return _gguf(path, expected)
+    if kind == "hf":
+        from toynn.interop import import_hf  # needs the extra toynn[interop]
+
+        sha256 = _sha256(path)
+        _require(path, sha256, expected)
+        return _in_memory(path, sha256, import_hf(path))
+    if path.is_file():
+        raise FileFormatError(f"{path} is not a GGUF file; give a GGUF file, a Hugging Face folder or a run")
+    checkpoint = load_checkpoint(path)
+    sha256 = _sha256(checkpoint.path)
+    _require(path, sha256, expected)
+    return _in_memory(checkpoint.path, sha256, checkpoint.model)
+
+
+def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | None:
+    """Open the base of a checkpoint that has only an adapter. Return None for a checkpoint with all weights.
+
+    place: where the base is now. Default: where it was when the checkpoint was written.
+
+    Raises TinyNNValueError if the base is missing or was changed, or if place is given for a checkpoint without an
+    adapter; the errors of `open_base`.
+    """
+    contents = checkpoint.contents
+    adapter = contents.adapter if isinstance(contents, ModelOnBase) else None
+    if adapter is None or adapter.base is None:
+        if place is not None:
+            raise TinyNNValueError(f"base: {checkpoint.path} contains all weights of its model, so it needs no base")
+        return None
+    path = adapter.base.path if place is None else place
+    if not path.exists():
+        raise TinyNNValueError(
+            f"{checkpoint.path} is an adapter on the base {adapter.base.path}, but {path} does not exist; {_remedy()}"
+        )
+    return open_base(path, adapter.base)
+
+
+def decoder_of(
+    source: Checkpoint, base: OpenBase | None, *, n_ctx: int | None = None, n_threads: int | None = None
+) -> LlamaDecoder:
+    """Return a decoder of a checkpoint. base: the base of a checkpoint without the weights of the model.
+
+    Raises TinyNNValueError if the base is missing; the errors of `LlamaDecoder`.
+    """
+    contents = source.contents
+    if isinstance(contents, TrainedModel):
+        return LlamaDecoder(contents.shape, contents.weights, n_ctx=n_ctx, n_threads=n_threads)
+    if base is None:
+        raise TinyNNValueError(f"base must be the open base of {source.path}, got None")
+    return LlamaDecoder.on_base(base.weights, contents.adapter, n_ctx=n_ctx, n_threads=n_threads)
+
+
+def described_base(base: OpenBase) -> Checkpoint:
+    """Return the description of a base as a checkpoint without weights."""
+    return Checkpoint(base.identity.path, 0, base.description, None, {})
+
+
+def _remedy() -> str:
+    return f"give the place of the base with {spelled('base=', '--base')}"
+
+
+def _gguf(path: Path, expected: BaseModel | None) -> OpenBase:
+    from toynn.interop import GgufBase  # needs the extra toynn[interop]
+
+    base = GgufBase(path)
+    try:
+        sha256 = base.sha256()
+        _require(path, sha256, expected)
+        base.check_finite()
+        return OpenBase(BaseModel(path.resolve(), sha256), base, base.description(), base.close)
+    except BaseException:
+        base.close()
+        raise
+
+
+def _in_memory(path: Path, sha256: str, model: TrainedModel) -> OpenBase:
+    described = ModelOnBase(
+        model.shape, None, model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign
+    )
+    return OpenBase(BaseModel(path.resolve(), sha256), LoadedBase(model), described)
+
+
+def _sha256(folder: Path) -> str:
+    """Return one SHA-256 for the files of a folder that contain the shape and the weights of a model."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    parts = [name for name in names if name.endswith(_WEIGHTS) and name not in _NOT_OF_THE_MODEL]
+    return sha256_of_parts({name: sha256_of(folder / name) for name in (*parts, *_SHAPES) if name in names})
+
+
+def _require(path: Path, sha256: str, expected: BaseModel | None) -> None:
+    if expected is not None and sha256 != expected.sha256:
+        raise TinyNNValueError(
+            f"{path} is not the base that the adapter was trained on: its SHA-256 is {sha256[:16]}..., but that of the "
+            f"base was {expected.sha256[:16]}...; restore the base, or {_remedy()}"
+        )

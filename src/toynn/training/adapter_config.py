@@ -1,0 +1,34 @@
+"""The section [adapter] of the configuration of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toynn.arguments import boolean, integer, positive
+from toynn.documented_fields import documented
+from toynn.llm.adapters.spec import AdapterSpec, target_keys
+
+
+@dataclass(frozen=True)
+class AdapterArgs:
+    """The low-rank adapter (LoRA) that is trained on a frozen base; see `AdapterSpec`."""
+
+    rank: int = documented(0, "rank of the adapter (LoRA) that is trained on a frozen base; 0: no adapter")
+    alpha: float = documented(16.0, "the scale of the adapter is alpha / rank")
+    rslora: bool = documented(False, "the scale is alpha / sqrt(rank) (rsLoRA)")
+    targets: tuple[str, ...] = documented(
+        ("q", "k", "v", "o", "gate", "up", "down"), "matrices with an adapter: q, k, v, o, gate, up, down and output"
+    )
+    init_seed: int | None = documented(None, "random seed of the adapter's initial values. Default: train.seed")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", integer("adapter.rank", self.rank, 0))
+        object.__setattr__(self, "alpha", positive("adapter.alpha", self.alpha))
+        object.__setattr__(self, "rslora", boolean("adapter.rslora", self.rslora))
+        object.__setattr__(self, "targets", target_keys(self.targets, "adapter.targets"))
+        if self.init_seed is not None:
+            object.__setattr__(self, "init_seed", integer("adapter.init_seed", self.init_seed, 0))
+
+    def spec(self) -> AdapterSpec | None:
+        """Return the description of the adapter, or None if there is no adapter."""
+        return AdapterSpec(self.rank, self.alpha, self.rslora, self.targets) if self.rank else None
