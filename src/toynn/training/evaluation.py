@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from toynn.data import PackedTokens
+from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
-from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import TrainingState
 
 
@@ -20,7 +20,7 @@ class ContinuePrompts(Protocol):
     """A function that returns the text with which a model continues each prompt."""
 
     def __call__(
-        self, model: TrainedModel, prompts: Sequence[str], max_tokens: int, temperature: float
+        self, model: AnyModel, prompts: Sequence[str], max_tokens: int, temperature: float
     ) -> tuple[str, ...]: ...
 
 
