@@ -8,10 +8,11 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from gguf_bytes import of_toy, tiny
+from interop_models import SHAPES, decoder_of, make
 from quantized import TYPES, quantized_base
-from toynn import AdamW, LlamaSeqEngine, RecipeOptions
+from toynn import AdamW, LlamaDecoder, LlamaSeqEngine, RecipeOptions
 from toynn import tinynn as nn
-from toynn.interop import GgufBase, import_gguf
+from toynn.interop import GgufBase, export_gguf, import_gguf
 from toynn.llm.adapters.spec import AdapterSpec
 from toynn.model.trained_model import TrainedModel
 
@@ -69,3 +70,17 @@ def test_interleaved_rows_are_used_in_order(tmp_path: Path) -> None:
         for one, source in ((engine, base), (imported, import_gguf(path))):
             one.realize_with_adapter(source, spec, RecipeOptions(4, layout="fused", n_threads=1))
         assert engine.forward(IDS[:4]).tobytes() == imported.forward(IDS[:4]).tobytes()
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if not shape.get("donor_d_in")])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_models_of_each_family_are_decoded_from_a_mapped_file(tmp_path: Path, name: str, dtype: str) -> None:
+    path = tmp_path / "base.gguf"
+    export_gguf(make(name), path, dtype)
+    model = import_gguf(path)
+    ids = list(range(2, 12))
+    with GgufBase(path) as base, LlamaDecoder.on_base(base, n_threads=2) as mapped, decoder_of(model) as decoder:
+        assert mapped.feed(ids).tobytes() == decoder.feed(ids).tobytes()
+        assert mapped.score(ids).tobytes() == decoder.score(ids).tobytes()
+        for weight, values in mapped.download_weights().items():
+            assert values.tobytes() == model.weights[weight].tobytes(), weight

@@ -98,5 +98,5 @@ def _templates_in(path: Path) -> dict[str, str]:
         return hf_chat_templates(path)
     if (path / "tokenizer.json").is_file() and not (path / "meta.json").is_file():
         return {}  # a folder with only a tokenizer
-    template = read_model(path, name="tokenizer").model.foreign.chat_template
+    template = read_model(path, name="tokenizer").contents.foreign.chat_template
     return {DEFAULT: template} if template else {}

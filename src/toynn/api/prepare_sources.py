@@ -49,7 +49,7 @@ def given_tokenizer(tokenizer: object) -> tuple[Path | bytes, OwnTokens]:
     only_tokenizer = kind is None and not (path / META).exists() and not (path / LATEST).exists()
     if (kind == "data" or only_tokenizer) and (path / TOKENIZER).is_file():
         return path / TOKENIZER, OwnTokens()
-    model = read_model(path, name="tokenizer").model
+    model = read_model(path, name="tokenizer").contents
     if model.tokenizer is None:
         raise TinyNNValueError(f"tokenizer: {path} has no tokenizer; give a tokenizer.json, or a model that has one")
     return model.tokenizer, OwnTokens(model.bos_id, model.eos_id, model.foreign)

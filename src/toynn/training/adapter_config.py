@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from toynn.arguments import boolean, integer, positive
 from toynn.documented_fields import documented
+from toynn.errors import TinyNNValueError
+from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.adapters.spec import AdapterSpec, target_keys
+from toynn.storage.regular_files import path_of
+from toynn.wording import spelled
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,13 @@ class AdapterArgs:
     def spec(self) -> AdapterSpec | None:
         """Return the description of the adapter, or None if there is no adapter."""
         return AdapterSpec(self.rank, self.alpha, self.rslora, self.targets) if self.rank else None
+
+
+def checked_base(base: object, init: object) -> Path | OpenBase | None:
+    """Return the base of a run as an open base or a path. Raises TinyNNTypeError, and TinyNNValueError beside init."""
+    if base is not None and init is not None:
+        raise TinyNNValueError(
+            f"{spelled('init', '--init')} and {spelled('base', '--base')} cannot be combined: the weights of init are "
+            "trained, but a base is frozen"
+        )
+    return base if base is None or isinstance(base, OpenBase) else path_of("base", base)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, real
+from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, real, shown
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
@@ -15,7 +15,7 @@ from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.shape import ModelShape
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
-from toynn.training.adapter_config import AdapterArgs
+from toynn.training.adapter_config import AdapterArgs, checked_base
 from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
@@ -96,8 +96,8 @@ class StepArgs:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.only, str) or not all(isinstance(one, str) for one in self.only):
-            raise ConfigurationTypeError(f"train.only must be a list of names of weights, got {self.only!r:.60}")
+        if not isinstance(self.only, list | tuple) or not all(isinstance(one, str) for one in self.only):
+            raise ConfigurationTypeError(f"train.only must be a list of names of weights, got {shown(self.only)}")
         object.__setattr__(self, "only", tuple(self.only))
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
@@ -354,7 +354,7 @@ class TrainArgs(Initialised):
     base: Path | OpenBase | None = None
 
     def __post_init__(self) -> None:
-        self._check_base()
+        object.__setattr__(self, "base", checked_base(self.base, self.init))
         for name in ("data", "out", "init"):
             value = getattr(self, name)
             if name == "init" and isinstance(value, Checkpoint | None):
@@ -378,17 +378,6 @@ class TrainArgs(Initialised):
         object.__setattr__(self, "changes", self._checked_changes())
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))
-
-    def _check_base(self) -> None:
-        if self.base is None:
-            return
-        if not isinstance(self.base, OpenBase):
-            object.__setattr__(self, "base", path_of("base", self.base))
-        if self.init is not None:
-            raise TinyNNValueError(
-                f"{spelled('init', '--init')} and {spelled('base', '--base')} cannot be combined: the weights of init "
-                "are trained, but a base is frozen"
-            )
 
     def _checked_changes(self) -> tuple[str, ...]:
         changes: object = self.changes

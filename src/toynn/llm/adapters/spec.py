@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +72,10 @@ def target_keys(names: object, name: str = "targets") -> tuple[str, ...]:
 
     The result has the order of `ADAPTABLE`. name: the name of the argument in messages.
 
-    Raises TinyNNTypeError if `names` is not a sequence of str; TinyNNValueError for an unknown or repeated name, or
+    Raises TinyNNTypeError if `names` is not a list or tuple of str; TinyNNValueError for an unknown or repeated name, or
     for no name.
     """
-    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+    if not isinstance(names, list | tuple):
         raise TinyNNTypeError(f"{name} must be a list of names of matrices, got {kind_of(names)}")
     found = []
     for i, one in enumerate(names):
