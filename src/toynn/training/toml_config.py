@@ -59,7 +59,8 @@ def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
 def _table(value: Any) -> dict[str, Any]:
     """Return a dataclass as a dict. The dataclasses inside it become dicts too."""
     table = {name: getattr(value, name) for name in keys_of(type(value))}
-    return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in table.items()}
+    plain = {name: list(one) if isinstance(one, tuple) else one for name, one in table.items()}
+    return {name: _table(one) if dataclasses.is_dataclass(one) else one for name, one in plain.items()}
 
 
 def to_plain(config: TrainConfig) -> dict[str, Any]:
