@@ -75,7 +75,7 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
 
 /* Largest number of elements in the buffer for nodes of a tree over windows. */
-#define TNN_GEMM_NODES (INT64_C(1) << 20)
+#define TNN_GEMM_NODES (INT64_C(1) << 21)
 
 /* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
 static inline size_t tnn__gemm_scratch(void) {

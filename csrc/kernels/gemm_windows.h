@@ -7,6 +7,7 @@
  */
 
 #define GROUP     8 /* windows that are packed together, if they are short */
+#define LINE      16 /* elements of a cache line */
 #define MAX_NODES 8 /* nodes that a tile adds before it is written */
 
 /* A tile of C: the local slots of its nodes, then a slot for the window that is being computed. */
@@ -110,6 +111,15 @@ static struct tile_rows written_at_once(const struct window_tile * t, const stru
     return c;
 }
 
+/* Fetches rows of a tile into the cache, which takes place during the multiply-adds of the tile. */
+static inline void prefetch_tile(const struct window_tile * t, struct tile_rows rows) {
+    for (int64_t r = 0; r < t->height; r++) {
+        for (int64_t s = 0; s < NR; s += LINE) {
+            __builtin_prefetch(rows.p + r * rows.row + s);
+        }
+    }
+}
+
 /* Computes the windows of a part for one tile. tile has the operands of the first window. */
 static void run_tile_windows(const struct window_tile * t, const struct window_part * part, const struct tnn_window_end * ends,
                              struct tile tile, bool along_k, int64_t a_window) {
@@ -129,6 +139,12 @@ static void run_tile_windows(const struct window_tile * t, const struct window_p
         tile.n_nodes = out.p != NULL ? n_nodes : 0;
         tile.out     = out.p != NULL ? out.p : sum;
         tile.out_row = out.p != NULL ? out.row : NR;
+        if (w == 0) { /* for the tile's other windows, the nodes are in the cache already */
+            for (int i = 0; i < tile.n_nodes; i++) {
+                prefetch_tile(t, nodes[i]);
+            }
+            prefetch_tile(t, (struct tile_rows) { tile.out, tile.out_row });
+        }
         run_tile_of(&tile);
         if (part->last && out.p == NULL) {
             end_window(t, &ends[w], sum);
@@ -148,9 +164,9 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
     const bool    along_k = g->a_col == 1;
     const bool    pack_b  = g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
     /* the nodes of a block of C with block_rows rows and block_cols columns fit into the buffer */
-    const int64_t block_cols = tnn__min(NC, TNN_GEMM_NODES / (n_slots * MC) / NR * NR);
-    const int64_t used_cols  = tnn__min(block_cols, (g->n + NR - 1) / NR * NR);
-    const int64_t block_rows = TNN_GEMM_NODES / (n_slots * used_cols) / MC * MC;
+    const int64_t most_cols  = tnn__min(NC, TNN_GEMM_NODES / (n_slots * MC) / NR * NR), blocks = (g->n + most_cols - 1) / most_cols;
+    const int64_t block_cols = ((g->n + blocks - 1) / blocks + NR - 1) / NR * NR; /* the blocks have nearly equal widths */
+    const int64_t block_rows = TNN_GEMM_NODES / (n_slots * block_cols) / MC * MC;
     struct tnn_window_end ends[GROUP];
     for (int64_t j0 = 0; j0 < g->n; j0 += block_cols) {
         const int64_t cols = tnn__min(block_cols, g->n - j0), panels = (cols + NR - 1) / NR;
@@ -179,7 +195,8 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
                         const bool    packed = pack_b || width % LANES != 0;
                         for (int64_t s = 0; s < strips; s++) {
                             const int64_t r = strip_begin(rows, strips, s), height = strip_begin(rows, strips, s + 1) - r;
-                            const int64_t number = ((i1 - i0) / MR + s) * panels + j / NR; /* of the tile in the block */
+                            /* the number of the tile, in the order of the loops */
+                            const int64_t number = (i1 - i0) / MC * panels * (MC / MR) + j / NR * strips + s;
                             const struct window_tile t = {
                                 .g = g, .slots = nodes + number * n_slots * MR * NR, .at = (i1 + r) * g->c_row + j0 + j,
                                 .height = height, .width = width,

@@ -134,6 +134,44 @@ def test_the_gradient_of_a_batch_is_the_tree_of_the_gradients_of_its_windows(win
         assert got.tobytes() == tree([one[name] for one in alone]).tobytes(), name
 
 
+@pytest.mark.parametrize(("first", "windows", "batch"), [(3, 5, 1), (1, 6, 3), (4, 4, 2), (6, 3, 3), (5, 2, 1)])
+def test_a_session_can_compute_a_part_of_the_windows_of_a_step(first: int, windows: int, batch: int) -> None:
+    """The sum so far is that of the largest nodes of the tree in this part, added from the last to the first."""
+    variant = VARIANTS["untied with biases"]
+    ids, targets = batch_of_windows(variant, first + windows)
+    counted = int((targets != IGNORE_ID).sum())
+
+    def gradients(start: int, end: int, step: int, number: int) -> dict[str, F32]:
+        """Compute the windows start to end - 1, of which the first has this number in its step, in batches."""
+        with realized(variant.cfg, **{**variant.options, "t_batch": step}, seed=3, init_scale=1.5) as e:
+            nn.tnn_reset_for_rebuild(e.sess)
+            nn.tnn_session_set_windows(e.sess, step, number)
+            e.build_training_step(keep_gradients=True)
+            for at in range(start, end, step):
+                part = slice(at, at + step)
+                feed = (ids[part].ravel(), targets[part].ravel(), HP.hp(1))
+                e.train_step(*feed, accumulate=at > start, update=False, loss_divisor=counted)
+            with pytest.raises(SessionError, match="so it needs TNN_STEP_NO_UPDATE"):
+                e.train_step(*feed)
+            return {name: e.gradient(name) for name in e.param_names()}
+
+    def nodes(start: int, end: int) -> list[tuple[int, int]]:
+        """Return the starts and ends of the largest nodes that cover the windows start to end - 1."""
+        if start == end:
+            return []
+        size = 1
+        while start % (2 * size) == 0 and start + 2 * size <= end:
+            size *= 2
+        return [(start, start + size), *nodes(start + size, end)]
+
+    got = gradients(first, first + windows, batch, first)
+    alone = {i: gradients(i, i + 1, 1, i) for i in range(first, first + windows)}
+    for name in got:
+        sums = [tree([alone[i][name] for i in range(*node)]) for node in nodes(first, first + windows)]
+        want = reduce(lambda right, left: left + right, reversed(sums))
+        assert got[name].tobytes() == want.tobytes(), name
+
+
 def linear_gradient(x: F32, targets: I32, vocab: int, windows: int, counted: int, n_threads: int) -> F32:
     """Return the gradient of the matrix (vocab, d) of a model that is one product with the rows of x."""
     n, d = x.shape
