@@ -85,7 +85,7 @@ class Round(Arguments):
             self.attempt(nn.tnn_input_1d_i32_persistent, s, 3),
         ]
         for file in mapped_files()[:2]:
-            nn.tnn_session_attach_weight_mmap(s, file)
+            self.attempt(nn.tnn_session_attach_weight_mmap, s, file)
             made.append(self.attempt(nn.tnn_input_1d_persistent_mmap, s, d, nn.TNN_F32, 4 * pick.randrange(100)))
             made.append(self.attempt(nn.tnn_input_2d_persistent_mmap, s, 3, d, floats, 1024))
             made.append(self.attempt(nn.tnn_input_2d_persistent_mmap, s, 2, 32, blocks, 2 * pick.randrange(100)))

@@ -44,11 +44,12 @@ class Rope(Initialised):
         """Return the parameters of a layer without RoPE."""
         return replace(self, rotates=False)
 
-    def of_layer(self, shape: ModelShape, layer: int) -> Rope:
-        """Return the parameters of a layer, counted from 0. These are the parameters of a global layer with RoPE."""
-        if shape.is_local(layer):
-            return replace(self, base=shape.local_rope_base, scaling=RopeScaling.none(), freq_factors=None)
-        return self if shape.has_rope(layer) else self.still()
+
+def rope_of_layer(rope: Rope, shape: ModelShape, layer: int) -> Rope:
+    """Return the parameters of a layer, counted from 0. rope: the parameters of a global layer with RoPE."""
+    if shape.is_local(layer):
+        return replace(rope, base=shape.local_rope_base, scaling=RopeScaling.none(), freq_factors=None)
+    return rope if shape.has_rope(layer) else rope.still()
 
 
 class RopeOfModel:

@@ -86,9 +86,9 @@ class ModelShape(SmolLM2Config):
         return self.sliding_window if self.is_local(layer) else 0
 
     @property
-    def score_scale(self) -> float:
-        """The factor of the attention scores."""
-        return 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+    def score_divisor(self) -> float:
+        """The number by which attention scores are divided."""
+        return math.sqrt(self.query_pre_attn_scalar or self.head_dim)
 
     @property
     def post_norms(self) -> bool:

@@ -141,7 +141,7 @@ class FusedGraph(GraphBuilder):
 
 def _scale(shape: ModelShape) -> float:
     """Return the argument `scale` of attention. The kernel computes the default itself, from 0."""
-    return shape.score_scale if shape.query_pre_attn_scalar else 0.0
+    return 1.0 / shape.score_divisor if shape.query_pre_attn_scalar else 0.0
 
 
 def _joined(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from toynn.llm.fused.graph import FusedGraph
 from toynn.llm.parameters import Affine, WeightsByKey
-from toynn.llm.rope import Rope
+from toynn.llm.rope import Rope, rope_of_layer
 from toynn.model.shape import ModelShape
 from toynn.tinynn import Tensor
 
@@ -67,7 +67,7 @@ def hidden_states(
     last: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the normalized states (n, d_model) from which `llama`, with the same arguments, computes the logits."""
-    ropes = [rope.of_layer(shape, i) for i in range(shape.n_layers)]
+    ropes = [rope_of_layer(rope, shape, i) for i in range(shape.n_layers)]
     tables = {one: g.rope_table(one) for one in dict.fromkeys(ropes)}  # (n, d_head) each
     x = g.tap("embed", g.rows(w.embedding, token_ids))  # (n, d_model), or (n, donor_d_in) under a lens
     if "lens" in w:

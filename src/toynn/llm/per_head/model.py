@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from toynn.llm.parameters import Affine, WeightsByKey
 from toynn.llm.per_head.graph import PerHeadGraph
-from toynn.llm.rope import Rope
+from toynn.llm.rope import Rope, rope_of_layer
 from toynn.model.shape import ModelShape
 from toynn.tinynn import Tensor
 
@@ -31,7 +31,7 @@ def llama(
     for i, layer in enumerate(w.layers):
         with g.scope(f"blk.{i}"):
             own_mask = local_mask if shape.is_local(i) else mask
-            x = block(g, layer, shape, x, rope.of_layer(shape, i), own_mask)  # (n, d_model)
+            x = block(g, layer, shape, x, rope_of_layer(rope, shape, i), own_mask)  # (n, d_model)
     x = g.tap("final_norm", g.rms_norm(x, w.output_norm, shape.rms_eps))  # (n, d_model)
     return g.tap("logits", g.linear(x, w.output if "output" in w else w.embedding))  # (n, vocab)
 
@@ -41,7 +41,7 @@ def block(g: PerHeadGraph, w: WeightsByKey, shape: ModelShape, x: Tensor, rope: 
     norms = HeadNorms(w.q_norm, w.k_norm, shape.rms_eps) if "q_norm" in w else None
     h = g.tap("attn_norm", g.rms_norm(x, w.attn_norm, shape.rms_eps))  # (n, d_model)
     attended = attention(
-        g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask, norms, shape.score_scale
+        g, h, w.heads("q"), w.heads("k"), w.heads("v"), w.o, rope, mask, norms, 1.0 / shape.score_divisor
     )  # (n, d_model)
     if shape.post_norms:
         attended = g.rms_norm(attended, w.attn_post_norm, shape.rms_eps)  # (n, d_model)
