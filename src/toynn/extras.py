@@ -21,6 +21,8 @@ EXTRA_OF = {
     "tensorboardX": "tensorboard",
     "starlette": "serve",
     "uvicorn": "serve",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 
 

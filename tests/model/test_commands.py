@@ -115,6 +115,8 @@ def test_a_usage_error_is_one_line_that_says_what_to_do(
     ("module", "extra", "words"),
     [
         ("tensorboardX", "tensorboard", ["train", "DATA", "--out", "RUN", "--tensorboard"]),
+        ("wandb", "wandb", ["train", "DATA", "--out", "RUN", "--wandb"]),
+        ("mlflow", "mlflow", ["train", "DATA", "--out", "RUN", "--mlflow"]),
         ("matplotlib", "plot", ["report", "DATA"]),
         ("starlette", "serve", ["serve", "DATA"]),
         ("uvicorn", "serve", ["serve", "DATA"]),

@@ -55,7 +55,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         OptimizerArgs(draw(finite), draw(st.floats(0, 0.99)), weight_decay=draw(finite), clip=draw(finite)),
         ScheduleArgs(draw(st.sampled_from(["constant", "cosine"])), draw(st.none() | st.integers(0, 99)), 3,
                      draw(st.floats(0, 1))),
-        EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite)),
+        EvaluationArgs(draw(st.integers(0, 9)), min_delta=draw(finite),
+                       prompts=draw(st.sampled_from([(), ("a",), ('x = "y"', "[train]\n# z", "")]))),
         CheckpointArgs(draw(st.integers(0, 9)), draw(st.integers(1, 9)), draw(st.booleans())),
         AdapterArgs(draw(st.integers(0, 9)), targets=draw(st.sampled_from([("q",), ("v", "k", "lm_head")])),
                     init_seed=draw(st.none() | st.integers(0, 9))),
@@ -66,6 +67,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
 def test_a_configuration_is_equal_after_a_round_trip_through_toml(config: TrainConfig) -> None:
     assert from_toml(to_toml(config)) == config
     assert differences(config, from_toml(to_toml(config))) == {}
+    assert from_toml(commented_toml(config)) == config
 
 
 def test_omitted_keys_have_their_defaults() -> None:
@@ -242,9 +244,9 @@ def flat(table: dict[str, Any], prefix: str = "") -> list[str]:
 def test_every_optional_library_belongs_to_an_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought: dict[str, set[str]] = {}
-    for extra in ("cli", "plot", "interop", "parquet", "serve", "tensorboard"):
+    for extra in ("cli", "plot", "interop", "parquet", "serve", "tensorboard", "wandb", "mlflow"):
         for requirement in extras[extra]:
-            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_")
+            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_").removesuffix("_skinny")  # the module mlflow
             brought.setdefault(name, set()).add(extra)
     assert EXTRA_OF.keys() == brought.keys()
     assert all(extra in brought[module] for module, extra in EXTRA_OF.items())

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +53,10 @@ with naming_the_extra():
 @click.option(
     "--tensorboard", is_flag=True, help="Also write TensorBoard event files to the folder tensorboard in --out."
 )
+@click.option("--wandb", is_flag=True,
+              help="Also log with Weights & Biases. The variables of wandb apply, for example WANDB_MODE.")  # fmt: skip
+@click.option("--mlflow", is_flag=True,
+              help="Also log with MLflow. The variables of MLflow apply, for example MLFLOW_TRACKING_URI.")  # fmt: skip
 @click.option("--show-config", is_flag=True,
               help="Print every setting with its meaning as TOML (with --json: as JSON), and exit.")  # fmt: skip
 @click.option("--log-every", type=click.IntRange(1), default=None, metavar="N",
@@ -69,6 +74,8 @@ def command(
     resume_from: str | None,
     threads: int | None,
     tensorboard: bool,
+    wandb: bool,
+    mlflow: bool,
     show_config: bool,
     log_every: int | None,
     quiet: bool,
@@ -100,12 +107,11 @@ def command(
     shape_from = start if opened is None else described_base(opened)
     settings = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
     callbacks: list[Callback] = []
+    wanted = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
+    loggers = [option for option, is_wanted in wanted.items() if is_wanted]
     with contextlib.ExitStack() as stack:
         callbacks.append(_notes if quiet else stack.enter_context(_progress_view(log_every)))
-        if tensorboard:
-            from toynn.training.tensorboard import TensorBoardView
-
-            callbacks.append(stack.enter_context(TensorBoardView(out / "tensorboard")))
+        callbacks += [stack.enter_context(_logger(option, out)) for option in loggers]
         args = TrainArgs(
             data,
             out,
@@ -124,7 +130,7 @@ def command(
     elif quiet:
         click.echo(f"{_outcome(result)}{_losses(result)}")
     else:
-        _print_summary(result, report, _resume_command(data, out, threads, tensorboard))
+        _print_summary(result, report, _resume_command(data, out, threads, loggers))
     if result.reason == "interrupted":
         sys.exit(INTERRUPTED)
 
@@ -169,6 +175,21 @@ def _progress_view(log_every: int | None) -> AbstractContextManager[Callback]:
     """Return a progress bar if stderr is a terminal, otherwise a view that prints lines."""
     console = Console(stderr=True)
     return ProgressView(console) if console.is_terminal else PlainProgress(log_every, lines=100, ending=False)
+
+
+def _logger(option: str, out: Path) -> AbstractContextManager[Callback]:
+    """Return the callback that one of the options --tensorboard, --wandb and --mlflow asks for."""
+    if option == "--tensorboard":
+        from toynn.training.tensorboard import TensorBoardView
+
+        return TensorBoardView(out / "tensorboard")
+    if option == "--wandb":
+        from toynn.training.wandb_view import WandbView
+
+        return WandbView()
+    from toynn.training.mlflow_view import MlflowView
+
+    return MlflowView()
 
 
 def _notes(event: Event) -> None:
@@ -229,8 +250,8 @@ def _print_summary(result: TrainingResult, report: str | None, resume_command: s
         click.echo(f"continue with: {resume_command}")
 
 
-def _resume_command(data: Path, out: Path, threads: int | None, tensorboard: bool) -> str:
+def _resume_command(data: Path, out: Path, threads: int | None, loggers: Sequence[str]) -> str:
     arguments = ["toynn", "train", str(data), "--out", str(out), "--resume"]
     arguments += [] if threads is None else ["--threads", str(threads)]
-    arguments += ["--tensorboard"] if tensorboard else []
+    arguments += loggers
     return shlex.join(arguments)

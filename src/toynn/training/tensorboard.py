@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import TracebackType
 
 from toynn.errors import SessionError
 from toynn.extras import naming_the_extra
 from toynn.training.events import Evaluated, Event, Started, Stepped
+from toynn.training.logged_figures import figures_of, texts_of
 
 with naming_the_extra():
     from tensorboardX import SummaryWriter
@@ -28,23 +28,16 @@ class TensorBoardView:
         if isinstance(event, Started):
             self.close()
             self._writer = SummaryWriter(logdir=str(self._folder))
-        elif isinstance(event, Stepped):
-            self._add("train", event, "loss", "learning_rate", "gradient_norm", "tokens_per_second")
-        elif isinstance(event, Evaluated):
-            writer = self._add("validation", event, "loss", "perplexity", "bits_per_byte")
-            for i, (prompt, text) in enumerate(zip(event.prompts, event.samples, strict=True)):
-                writer.add_text(f"samples/{i}", f"{prompt}{text}", event.step)
-
-    def _add(self, group: str, event: Stepped | Evaluated, *names: str) -> SummaryWriter:
-        if self._writer is None:
-            raise SessionError(
-                "TensorBoardView must receive the event Started before other events; pass it to `train` as a callback"
-            )
-        for name in names:
-            value = getattr(event, name)
-            if name != "bits_per_byte" or not math.isnan(value):  # NaN means that the size of the text is unknown
-                self._writer.add_scalar(f"{group}/{name}", value, event.step)
-        return self._writer
+        elif isinstance(event, Stepped | Evaluated):
+            if self._writer is None:
+                raise SessionError(
+                    "TensorBoardView must receive the event Started before other events; pass it to `train` as a "
+                    "callback"
+                )
+            for name, value in figures_of(event).items():
+                self._writer.add_scalar(name, value, event.step)
+            for i, text in enumerate(texts_of(event)):
+                self._writer.add_text(f"samples/{i}", text, event.step)
 
     def close(self) -> None:
         """Write the remaining data. A second call does nothing."""

@@ -1,0 +1,26 @@
+"""The figures of an event, by the names under which TensorBoard, Weights & Biases and MLflow show them."""
+
+from __future__ import annotations
+
+import math
+
+from toynn.training.events import Evaluated, Event, Stepped
+
+_FIGURES: dict[type[Event], tuple[str, tuple[str, ...]]] = {
+    Stepped: ("train", ("loss", "learning_rate", "gradient_norm", "tokens_per_second")),
+    Evaluated: ("validation", ("loss", "perplexity", "bits_per_byte")),
+}
+
+
+def figures_of(event: Event) -> dict[str, float]:
+    """Return the figures of an event by name, for example "train/loss". A figure that is unknown (NaN) is left out."""
+    group, names = _FIGURES.get(type(event), ("", ()))
+    values = {f"{group}/{name}": float(getattr(event, name)) for name in names}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def texts_of(event: Event) -> list[str]:
+    """Return the texts that the model wrote at an evaluation, each with its prompt."""
+    if not isinstance(event, Evaluated):
+        return []
+    return [f"{prompt}{text}" for prompt, text in zip(event.prompts, event.samples, strict=True)]
