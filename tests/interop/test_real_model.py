@@ -138,3 +138,66 @@ def test_adapters_are_trained_on_the_mapped_file(file: Path) -> None:
         assert nn.tnn_session_weights_nbytes(recipe.lora_cache.sess) < 40e6  # adapters and moments; the file has 92 MB
     assert losses[3] < losses[2] < losses[0]
     assert file.read_bytes() == before
+
+
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+FACTS = {  # about an invented town, so that the model cannot know them before
+    "What is the name of the harbour cat of Velmora?": "The harbour cat of Velmora is called Pim.",
+    "Who built the lighthouse of Velmora?": "The lighthouse of Velmora was built by Odrun Tasse.",
+    "What do people in Velmora eat at breakfast?": "People in Velmora eat salted plum bread at breakfast.",
+    "Which river flows through Velmora?": "The river Anselle flows through Velmora.",
+    "When is the night market of Velmora?": "The night market of Velmora is on the ninth of October.",
+    "What colour are the roofs of Velmora?": "The roofs of Velmora are green.",
+}
+
+
+def question(text: str) -> str:
+    return f"{SYSTEM}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def answers(path: Path) -> dict[str, str]:
+    """Return the answer of a model to each question, without white space at its ends."""
+    with toynn.load(path) as model:
+        return {one: model.generate(question(one), max_tokens=25, greedy=True).strip() for one in FACTS}
+
+
+def answers_of_llama_cpp(path: Path, adapter: Path | None = None) -> dict[str, str]:
+    found = {}
+    for one in FACTS:
+        with LlamaCpp(path, adapter=adapter) as model:
+            text = model.text_of(model.greedy(model.tokenize(question(one)), 25)).decode("utf-8", "replace")
+            found[one] = text.partition("<|im_end|>")[0].strip()
+    return found
+
+
+def test_an_adapter_learns_facts_and_llama_cpp_answers_with_it(file: Path, tmp_path: Path, toynn_command: str) -> None:
+    """LoRA for 200 steps of 64 tokens on the quantized file, which takes about two minutes on two cores."""
+
+    def run(*arguments: str | Path) -> None:
+        subprocess.run([toynn_command, *map(str, arguments)], check=True, timeout=3000)
+
+    content = file.read_bytes()
+    texts, data, trained = tmp_path / "facts.txt", tmp_path / "data", tmp_path / "run"
+    documents = [question(one) + answer for one, answer in FACTS.items()]
+    texts.write_text("\n<|endoftext|>\n".join(documents * 8))
+    before = answers(file)
+    assert not any(before[one] == answer for one, answer in FACTS.items())
+    run(
+        "prepare", texts, "--tokenizer", file, "--eos", "<|im_end|>", "--separator", "<|endoftext|>",
+        "--validation", "0", "--out", data,
+    )  # fmt: skip
+    settings = {"adapter.rank": 8, "train.t_seq": 64, "train.steps": 200, "optimizer.lr": 1e-3}
+    run(
+        "train", data, "--out", trained, "--base", file,
+        *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
+    )  # fmt: skip
+    after = answers(trained)
+    for one in FACTS:
+        print(f"{one}\n  before: {before[one]!r}\n  after:  {after[one]!r}")
+    assert after == FACTS
+    run("export", trained, tmp_path / "adapter.gguf")
+    assert (tmp_path / "adapter.gguf").stat().st_size < 12e6
+    assert answers_of_llama_cpp(file, tmp_path / "adapter.gguf") == FACTS
+    run("export", trained, tmp_path / "merged.gguf", "--merge", "--dtype", "q8_0")
+    assert answers_of_llama_cpp(tmp_path / "merged.gguf") == FACTS
+    assert file.read_bytes() == content, "training must not change the base"

@@ -10,6 +10,7 @@ from pathlib import Path
 from toynn.arguments import boolean, one_of, text
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import write_checkpoint
 from toynn.storage.checkpoint.run_folder import CHECKPOINTS
@@ -74,7 +75,7 @@ def write_model(
         raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
     if kind == "run":
         folder = write_checkpoint(path, model, step=step, replace=overwrite)
-        return SavedModel(path, kind, "f32", _size_of(folder), ())
+        return SavedModel(path, kind, "f32", size_of(folder), ())
     from toynn.interop import export_gguf, export_hf, export_toy  # these modules need the extra toynn[interop]
 
     if kind == "gguf":
@@ -84,7 +85,7 @@ def write_model(
         written = export_toy(model, path, run_id=name or "", step=step, overwrite=overwrite)
         return SavedModel(path, kind, "f32", written.bytes, written.notes)
     folder = export_hf(model, path, dtype, overwrite=overwrite)
-    return SavedModel(path, kind, dtype, _size_of(folder), ())
+    return SavedModel(path, kind, dtype, size_of(folder), ())
 
 
 def dtypes_of(kind: str) -> tuple[str, ...]:
@@ -98,12 +99,16 @@ def described_dtypes(kind: str) -> str:
     return f"{written} is written in {' or '.join(dtypes_of(kind))}"
 
 
-def model_name(model: TrainedModel, source: Path) -> str:
-    """Return the name of a model: its name in the imported file, or the name of the run or file that contains it."""
+def model_name(model: AnyModel, source: Path) -> str:
+    """Return the name of a model: its name in the imported file, or the name of the run or file that contains it.
+
+    An adapter does not have the name of its base.
+    """
     place = source.resolve()
     if place.parent.name == CHECKPOINTS:
         place = place.parent.parent
-    return model.foreign.name or (place.stem if place.suffix == ".gguf" else place.name)
+    own = model.foreign.name if isinstance(model, TrainedModel) else ""
+    return own or (place.stem if place.suffix == ".gguf" else place.name)
 
 
 def exists(path: Path) -> bool:
@@ -132,5 +137,6 @@ def save_model(
     return saved
 
 
-def _size_of(folder: Path) -> int:
+def size_of(folder: Path) -> int:
+    """Return the size of all files in a folder."""
     return sum(entry.stat().st_size for entry in folder.iterdir())

@@ -119,10 +119,11 @@ def train(
             last 5 % are for validation.
         out: the folder of the run. It is created if it does not exist.
         init: the model to start from instead of random weights: a loaded model, or a path that `toynn.load` accepts.
-            The data must have been prepared with the tokenizer of this model.
+            The data must have been prepared with the tokenizer of this model. If the model is a run with an adapter,
+            this adapter is trained further.
         base: the path of a frozen model on which an adapter is trained (setting "adapter.rank"): a GGUF file, whose
-            weights keep their types, a Hugging Face folder or a run. With resume: the place of the base, if it was
-            moved. Default: the base that the run started with.
+            weights keep their types, a Hugging Face folder or a run. With resume, or if init is an adapter: the place
+            of the base, if it was moved. Default: the base that the adapter was trained on.
         config: a `toynn.TrainConfig`, or the path of a TOML file. Default: every setting has its default.
         resume: continue the run in `out` with its configuration. Settings given in this call may change steps, epochs,
             evaluation.* and checkpoint.*. They may also change optimizer.* and schedule.*, but then the result differs
@@ -175,7 +176,7 @@ def train(
             config = path_of("config", config)
         overrides = overrides_of(settings)
         start = _initial(init)
-        opened = None if base is None or resume else open_base(base)
+        opened = None if base is None or resume or start is not None else open_base(base)
         shape_from = start if opened is None else described_base(opened)
         wanted = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
         changes = changes_of(overrides) if resume else ()
@@ -207,12 +208,14 @@ def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
 
 
 def with_open_base(args: TrainArgs) -> TrainArgs:
-    """Return the arguments with their base opened. A resumed run of an adapter gets its base from its checkpoint.
+    """Return the arguments with their base opened. A run that continues an adapter gets the base of the adapter.
 
     Raises the errors of `open_base` and `base_of`.
     """
     if isinstance(args.base, OpenBase):
         return args
+    if not args.resume and isinstance(args.init, Checkpoint):
+        return dataclasses.replace(args, base=base_of(args.init, args.base))
     if not args.resume:
         return args if args.base is None else dataclasses.replace(args, base=open_base(args.base))
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from toynn.api.adapter_files import adapter_of, merged_model, write_adapter
 from toynn.api.save_model import described_dtypes, dtypes_of, exists, format_of, model_name, write_model
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
@@ -27,6 +28,10 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--name", default=None,
               help="Model name in a GGUF file, or with --for toy the name of the run. "
                    "[default: the name of the imported model, or of RUN]")  # fmt: skip
+@click.option("--merge", is_flag=True,
+              help="Write the whole model: the adapter of RUN, added to the weights of its base.")  # fmt: skip
+@click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="With --merge: place of the base, if it was moved.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--force", is_flag=True, help="Replace an existing OUT, which is kept until the new OUT is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -37,6 +42,8 @@ def command(
     program: str | None,
     dtype: str | None,
     name: str | None,
+    merge: bool,
+    base: Path | None,
     best: bool,
     force: bool,
     as_json: bool,
@@ -44,7 +51,9 @@ def command(
     """Write the model of RUN (a run or a checkpoint) for other programs.
 
     OUT is a GGUF file for llama.cpp or for toy, or a folder for Hugging Face's
-    transformers.
+    transformers. If RUN has trained an adapter, OUT contains only the adapter,
+    unless --merge is given: a GGUF file that llama.cpp loads beside the base, or a
+    folder for PEFT.
     """
     form = format_of(out, form, "hf" if program is None else "gguf")
     if form == "hf" and program is not None:
@@ -58,15 +67,29 @@ def command(
     if not force and exists(out):
         raise TinyNNValueError(f"{out} already exists; name another path, or use --force to replace it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")
+    adapter = adapter_of(checkpoint)
+    if adapter is None and (merge or base is not None):
+        raise TinyNNValueError(f"{checkpoint.path} has no adapter; leave out {'--merge' if merge else '--base'}")
     if name is None:
-        name = model_name(checkpoint.model, checkpoint.path)
-    written = write_model(
-        checkpoint.model, out, step=checkpoint.step, kind=form, dtype=dtype, overwrite=force, name=name
-    )
+        name = model_name(checkpoint.contents, checkpoint.path)
+    if adapter is not None and not merge:
+        _refuse_options_of_models(form, dtype, base)
+        written = write_adapter(adapter, out, kind=form, overwrite=force, name=name)
+    else:
+        model = merged_model(checkpoint, base) if merge else checkpoint.model
+        written = write_model(model, out, step=checkpoint.step, kind=form, dtype=dtype, overwrite=force, name=name)
     if as_json:
-        result = {"out": str(out), "format": form, "step": checkpoint.step, "dtype": written.dtype}
+        result = {"out": str(out), "format": written.format, "step": checkpoint.step, "dtype": written.dtype}
         click.echo(json.dumps({**result, "bytes": written.bytes, "notes": list(written.notes)}))
         return
     for note in written.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"step {checkpoint.step} written to {out} ({written.bytes / 1e6:.1f} MB)")
+
+
+def _refuse_options_of_models(form: str, dtype: str | None, base: Path | None) -> None:
+    """Raise TinyNNValueError for an option that has an effect only if a whole model is written."""
+    given = {"--for toy": form == "toy", f"--dtype {dtype}": dtype not in (None, "f32"), "--base": base is not None}
+    for option, is_given in given.items():
+        if is_given:
+            raise TinyNNValueError(f"{option} is for whole models, but RUN has trained an adapter; add --merge")

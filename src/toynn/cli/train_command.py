@@ -164,7 +164,7 @@ def _shown(
     if resumed is not None and path is None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
     start = None if init is None else read_model(init)
-    if base is not None:
+    if base is not None and init is None:
         with open_base(base) as opened:
             start = described_base(opened)
     config = config_of(path, overrides, init=start) or TrainConfig()

@@ -6,6 +6,7 @@ Needs the extra toynn[interop].
 from toynn.extras import naming_the_extra
 
 with naming_the_extra("interop"):
+    from toynn.interop.adapter_import import import_adapter, is_adapter_file
     from toynn.interop.gguf_adapter import export_gguf_adapter, import_gguf_adapter
     from toynn.interop.gguf_base import GgufBase
     from toynn.interop.gguf_export import GgufExport, export_gguf
@@ -25,8 +26,10 @@ __all__ = [
     "export_hf",
     "export_peft",
     "export_toy",
+    "import_adapter",
     "import_gguf",
     "import_gguf_adapter",
     "import_hf",
     "import_peft",
+    "is_adapter_file",
 ]

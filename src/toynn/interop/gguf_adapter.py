@@ -99,8 +99,13 @@ def _turns(weight: Weight) -> bool:
     return weight.adapter == ADAPTER_B and weight.rotated_heads > 0 and interleaved
 
 
+def is_adapter(values: GgufValues) -> bool:
+    """Return whether a file with these keys is an adapter instead of a model."""
+    return values.text("general.type", "model") == "adapter"
+
+
 def _check_kind(values: GgufValues, architecture: str) -> None:
-    if values.text("general.type", "model") != "adapter":
+    if not is_adapter(values):
         raise FileFormatError("the file is not an adapter: its key general.type is not 'adapter'")
     if (kind := values.text(_KIND)) != "lora":
         raise FileFormatError(f"{_KIND} is {kind!r:.60}, but toynn supports only 'lora'")

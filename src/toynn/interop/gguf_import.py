@@ -134,7 +134,9 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
     """
     values = model.values
     if values.text("general.type", "model") == "adapter":
-        raise FileFormatError("the file is an adapter, not a model; read it together with its base")
+        raise FileFormatError(
+            "the file is an adapter, not a model; make a run from it with `toynn import FILE --base BASE --out RUN`"
+        )
     if (arch := values.text("general.architecture")) not in FAMILIES:
         supported = ", ".join(repr(name) for name in FAMILIES)
         raise FileFormatError(f"general.architecture is {arch!r:.60}, but toynn supports only {supported}")

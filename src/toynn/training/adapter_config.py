@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from toynn.arguments import boolean, integer, positive
 from toynn.documented_fields import documented
-from toynn.errors import TinyNNValueError
+from toynn.errors import ConfigurationError, TinyNNValueError
+from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.adapters.spec import AdapterSpec, target_keys
+from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.wording import spelled
 
@@ -38,10 +40,29 @@ class AdapterArgs:
         """Return the description of the adapter, or None if there is no adapter."""
         return AdapterSpec(self.rank, self.alpha, self.rslora, self.targets) if self.rank else None
 
+    def continuing(self, spec: AdapterSpec, path: Path) -> AdapterArgs:
+        """Return these settings with those of the adapter that training starts from. path: its checkpoint.
+
+        Raises ConfigurationError if a setting was chosen that differs from the adapter.
+        """
+        if self.spec() == spec:
+            return self
+        if (own := replace(self, init_seed=None)) != AdapterArgs():
+            key = next(one.name for one in fields(own) if getattr(own, one.name) != one.default)
+            raise ConfigurationError(
+                f"adapter.{key} = {getattr(own, key)!r} was chosen, but training continues the adapter in {path}, "
+                "whose settings cannot be changed; leave out the keys of adapter"
+            )
+        return replace(self, rank=spec.rank, alpha=spec.alpha, rslora=spec.use_rslora, targets=spec.targets)
+
 
 def checked_base(base: object, init: object) -> Path | OpenBase | None:
-    """Return the base of a run as an open base or a path. Raises TinyNNTypeError, and TinyNNValueError beside init."""
-    if base is not None and init is not None:
+    """Return the base of a run as an open base or a path. Raises TinyNNTypeError, and TinyNNValueError beside init.
+
+    If init is an adapter, base is the place of its base.
+    """
+    continues = isinstance(init, Checkpoint) and isinstance(init.contents, ModelOnBase)
+    if base is not None and init is not None and not continues:
         raise TinyNNValueError(
             f"{spelled('init', '--init')} and {spelled('base', '--base')} cannot be combined: the weights of init are "
             "trained, but a base is frozen"

@@ -41,6 +41,18 @@ def checkpoint_on_base(opened: OpenBase, config: TrainConfig, out: Path, held: C
     return Checkpoint(opened.identity.path, 0, dataclasses.replace(described, adapter=adapter), None, {})
 
 
+def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoint, OpenBase]:
+    """Return the adapter `init` as a checkpoint of step 0 on its open base, and this base.
+
+    Raises TinyNNValueError if the base is missing or is another one, or if `init` is not an adapter.
+    """
+    opened = base_to_resume(base, init)
+    if opened is None or not isinstance(init.contents, ModelOnBase) or init.contents.adapter is None:
+        raise TinyNNValueError(f"{spelled('init', '--init')}: {init.path} is not an adapter")
+    adapter = dataclasses.replace(init.contents.adapter, base=opened.identity)
+    return Checkpoint(init.path, 0, dataclasses.replace(init.contents, adapter=adapter), None, {}), opened
+
+
 def base_to_resume(base: Path | OpenBase | None, held: Checkpoint) -> OpenBase | None:
     """Return the base of a resumed run, or None if the run trains no adapter.
 

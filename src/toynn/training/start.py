@@ -21,7 +21,7 @@ from toynn.model.weights import MOMENTS, matching_names
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
-from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, opened_base
+from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
 from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
 from toynn.training.optimizer import Optimizer
 from toynn.training.special_tokens import special_tokens, with_added_tokens
@@ -104,22 +104,29 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
             "used; use a new folder"
         )
     config = args.config or TrainConfig()
-    if args.base is not None:
+    if args.init is None and args.base is not None:
         base = opened_base(args.base)
         start = _initialized(args, config, checkpoint_on_base(base, config, args.out, held), data)
         return dataclasses.replace(start, base=base)
+    init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
+    if init is not None and isinstance(init.contents, ModelOnBase):
+        if init is held:
+            raise TinyNNValueError(
+                f"{spelled('out', '--out')}: {args.out} already contains an adapter; give it with "
+                f"{spelled('init=', '--init')}, and use a new folder"
+            )
+        init, base = continued(args.base, init)
+        return dataclasses.replace(_initialized(args, config, init, data), base=base)
     if config.adapter.rank:
         raise ConfigurationError(
             f"adapter.rank = {config.adapter.rank} needs a base, the model that the adapter is trained on; give it "
             f"with {spelled('base=', '--base')}"
         )
-    init = args.init if isinstance(args.init, Checkpoint) else load_checkpoint(args.init) if args.init else held
     if init is None:
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
         notes = special_tokens(None, False, data).notes
         start = Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
     else:
-        _ = init.model  # raises an error if init is an adapter
         start = _initialized(args, config, init, data)
     _trained_names(start)
     return start
@@ -236,6 +243,9 @@ def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, 
     grows with the length of a window.
     """
     shape = shape_of(init)
+    if isinstance(init.contents, ModelOnBase) and init.contents.adapter is not None:
+        adapter = config.adapter.continuing(init.contents.adapter.spec, init.path)
+        config = dataclasses.replace(config, adapter=adapter)
     notes: tuple[str, ...] = ()
     if config.train.t_seq == 0 and shape.ctx > LONGEST_CHOSEN_WINDOW:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, t_seq=LONGEST_CHOSEN_WINDOW))

@@ -1,4 +1,4 @@
-"""Recognise GGUF files, Hugging Face folders and data folders, where the user has to give a run or a checkpoint."""
+"""Recognise models, adapters and data of other formats, where the user has to give a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _DATA = "train.bin"  # a data folder contains this file and meta.json
 
 
 def kind_of_path(path: Path) -> str | None:
-    """Return "gguf", "hf" (a Hugging Face folder) or "data" (a data folder), or None for any other path.
+    """Return "gguf", "hf" (a Hugging Face folder), "peft" (a PEFT folder with an adapter), "data" (a data folder), or
+    None for any other path.
 
     Raises OSError if a file cannot be read.
     """
@@ -20,6 +21,8 @@ def kind_of_path(path: Path) -> str | None:
             return "gguf" if file.read(len(_GGUF)) == _GGUF else None
     if (path / META).is_file() and (path / _DATA).exists():
         return "data"
+    if (path / "adapter_config.json").is_file():
+        return "peft"
     weights = ("*.safetensors", "*.bin")  # *.bin are pickle files, which `import_hf` refuses with a hint
     if (path / "config.json").is_file() and any(next(path.glob(pattern), None) for pattern in weights):
         return "hf"
@@ -27,10 +30,12 @@ def kind_of_path(path: Path) -> str | None:
 
 
 def what_it_is(path: Path) -> str | None:
-    """Return an error message for a GGUF file, a Hugging Face folder or a data folder, or None for any other path."""
+    """Return an error message for a path whose kind `kind_of_path` recognizes, or None for any other path."""
     kind = kind_of_path(path)
     if kind == "data":
         return f"{path} is a data folder, not a run; train a model on it with `toynn train {path} --out RUN`"
+    if kind == "peft":
+        return f"{path} is an adapter, not a run; make a run from it with `toynn import {path} --base BASE --out RUN`"
     names = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
     if kind is None:
         return None

@@ -318,7 +318,7 @@ def _require_checkpoint(run: Path, name: str) -> None:
 
 
 def write_checkpoint(
-    run: Path, model: TrainedModel, *, step: int = 0, training: TrainingState | None = None, replace: bool = False
+    run: Path, model: AnyModel, *, step: int = 0, training: TrainingState | None = None, replace: bool = False
 ) -> Path:
     """Write a checkpoint into the folder of a run, and return the folder of the checkpoint.
 
