@@ -610,8 +610,8 @@ TNN_API int tnn_train_step(tnn_session * s,
     int32_t          mode,    /* sum of bits of enum tnn_step_mode */
     float *          loss,    /* result */
     float *          norm);   /* result; may be NULL if step->norm is 0 */
-/* Allocate the memory that a step of this number of batches needs between its batches. Without this call, it is
- * allocated when it is needed.
+/* Allocate the memory that a step of this number of batches needs between its batches. Without this call, a step
+ * allocates the memory when it needs it.
  * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
 TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
 /* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are

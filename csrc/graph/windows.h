@@ -6,10 +6,10 @@
 
 /* Gives each gradient of the training graph its place in a stored node (kernels/window_sums.h). */
 void tnn__windows_realize(tnn_session * s);
-/* Prepares a batch of a step, and allocates the nodes that it stores. mode: of tnn_train_step. Returns TNN_OK or an
- * error; after an error nothing has changed. */
+/* Prepares a batch of a step, and allocates the nodes that it stores. mode: the mode of tnn_train_step. Returns TNN_OK
+ * or an error; after an error nothing has changed. */
 int tnn__windows_begin(tnn_session * s, int32_t mode);
-/* Ends the batch. done: it was computed. */
+/* Ends the batch. done: whether the batch was computed. */
 void tnn__windows_end(tnn_session * s, bool done);
 
 #endif

@@ -1,14 +1,14 @@
-/* kernels/gemm_windows.h - a matrix product whose k consists of windows, as in the gradient of a weight. A part of
- * kernels/gemm_blocks.h.
+/* kernels/gemm_windows.h - a matrix product whose k consists of windows, as in the gradient of a weight.
+ * kernels/gemm_blocks.h includes this file.
  *
  * Each window is one chain, as in run_chains. While the windows of a block of C are computed one after the other, the
  * open nodes of the tree (kernels/window_sums.h) stay in a buffer with room for a part of C, not for all of C. The
  * nodes of one tile are side by side in this buffer, so they are in the cache when the tile's windows are added.
  */
 
-#define GROUP     8 /* windows that are packed together, if they are short */
-#define LINE      16 /* elements of a cache line */
-#define MAX_NODES 8 /* nodes that a tile adds before it is written */
+#define GROUP     8 /* number of windows that are packed together, if they are short */
+#define LINE      16 /* number of elements in a cache line */
+#define MAX_NODES 8 /* largest number of nodes that a tile adds before it is written */
 
 /* A tile of C: the local slots of its nodes, then a slot for the window that is being computed. */
 struct window_tile {

@@ -16,7 +16,7 @@ struct head_norm {
     float   eps;
     /* for the gradient of a weight: */
     int32_t first, end; /* the weight is used in heads first..end-1 */
-    int64_t d, windows; /* size of a head, windows of a batch */
+    int64_t d, windows; /* size of a head, number of windows in a batch */
 };
 
 /* Returns the weight of a head, or NULL for a value head. */

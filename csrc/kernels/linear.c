@@ -77,7 +77,7 @@ struct column {
     int64_t first;   /* the first column of dy that belongs to the weight */
     int64_t n;       /* the number of these columns */
     int64_t x;       /* the number of columns of x */
-    int64_t windows; /* windows of a batch */
+    int64_t windows; /* number of windows in a batch */
 };
 
 /* Computes dW = dy^T x from the columns of dy that belong to this weight, one chain for each window. Operands: [earlier

@@ -18,7 +18,7 @@ struct rows {
     int32_t interleaved; /* the d_head given to tnn_tensor_set_interleaved for W, or 0 */
     /* for the gradient of W: */
     float * nodes;   /* the nodes that wait for later rows (kernels/window_sums.h), or NULL */
-    int64_t windows; /* windows of a batch */
+    int64_t windows; /* number of windows in a batch */
     int64_t m, n;    /* the shape of W */
 };
 

@@ -38,7 +38,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 /* The parameters of the gradient of gamma. */
 struct gamma {
     float   eps;
-    int64_t n, windows; /* elements of gamma, windows of a batch */
+    int64_t n, windows; /* number of elements of gamma, number of windows in a batch */
 };
 
 /* Computes dgamma = sum of dy * x / rms(x) over the rows of each window, in their order. Each thread computes some

@@ -35,7 +35,7 @@ static struct tnn_place place_of(const struct tnn_windows * w, const struct tnn_
     if (rows == NULL || rows->n == 0) {
         return (struct tnn_place) { .tier = TNN_LOCAL, .slot = slot };
     }
-    /* the rows of the node end before the rows that are added now, or those of its other half end after them */
+    /* a node waits if its rows end before the current rows, or the rows of its parent end after the current rows */
     const bool    last        = rows->first + rows->n >= w->n * rows->window;
     const int64_t parent_end  = (end + size - w->at) * rows->window;
     const bool    is_waiting  = !last && parent_end > rows->first + rows->n;
@@ -43,7 +43,7 @@ static struct tnn_place place_of(const struct tnn_windows * w, const struct tnn_
     return (struct tnn_place) { .tier = was_waiting || is_waiting ? TNN_BETWEEN_ROWS : TNN_LOCAL, .slot = slot };
 }
 
-/* Lists the nodes that are complete after the batch, from the last to the first, except one. */
+/* Lists the nodes that are complete after the batch, from the last to the first, but not the node `except`. */
 static void list_rest(const struct tnn_windows * w, const struct tnn_rows_of_batch * rows, struct tnn_window_end * e, struct node except) {
     const int64_t end = w->at + w->n;
     for (int level = 0; level < TNN_LEVELS && end >> level > 0; level++) {

@@ -77,7 +77,7 @@ def test_scaling_applies_to_the_global_layers_of_gemma3_only(kind: str) -> None:
     ("changes", "mentions"),
     [
         ({"query_pre_attn_scalar": 9}, "query_pre_attn_scalar = 9 cannot be exported .* always uses 20; export a Hugg"),
-        ({"global_interval": 1}, "global_interval = 1 cannot be exported .* without local layers; export a Hugging F"),
+        ({"global_interval": 1}, "global_interval = 1 cannot be exported .* no local layers; export a Hugging F"),
     ],
 )
 def test_what_llama_cpp_lacks_is_refused_in_gguf_files(changes: dict[str, Any], mentions: str, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_an_unsupported_key_is_refused_by_name(key: str, value: bytes | None, me
 
 @pytest.mark.other_programs
 def test_the_tokenizer_of_gemma_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
-    """It is a SentencePiece model without a space before the text, with <bos> before it, in Gemma's tokenizer.json."""
+    """Gemma's tokenizer.json is a SentencePiece model that adds no space, but a <bos>, before the text."""
     symbols = ("<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "\t")
     lists = lists_of(trained(add_dummy_prefix=False, user_defined_symbols=symbols), prefix="none")
     content = json.loads(write_sentencepiece(lists))

@@ -355,7 +355,7 @@ def test_a_single_sample_cannot_be_divided(tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=r"^validation: the only sample cannot be divided"):
         toynn.prepare(path, tmp_path / "out", vocab_size=280)
     path.write_text('{"text": "a"}\n{')
-    with pytest.raises(FileFormatError, match="line 2: it is not JSON"):
+    with pytest.raises(FileFormatError, match="line 2: the text is not JSON"):
         toynn.prepare(path, tmp_path / "out", vocab_size=280)
 
 

@@ -99,17 +99,17 @@ def test_broken_elements_are_reported_with_their_lines(content: str, places: lis
 def test_a_broken_line_is_reported_with_file_line_and_reason(tmp_path: Path) -> None:
     good = json.dumps({"text": "a"})
     broken = {
-        "{'text': 'a'}": "it is not JSON: Expecting property name enclosed in double quotes at character 1",
-        '{"text": "a"': "it is not JSON: Expecting ',' delimiter at character 12",
+        "{'text': 'a'}": "the text is not JSON: Expecting property name enclosed in double quotes at character 1",
+        '{"text": "a"': "the text is not JSON: Expecting ',' delimiter at character 12",
         "[1]": "it must be a JSON object, but is '[1]'",
-        '{"text": NaN}': "it contains NaN, which is not JSON",
-        '{"text": -Infinity}': "it contains -Infinity, which is not JSON",
+        '{"text": NaN}': "NaN is not JSON",
+        '{"text": -Infinity}': "-Infinity is not JSON",
         '{"text": "a", "text": "b"}': "the key 'text' occurs more than once in an object",
         '{"text": "\\ud800"}': "'text' is not Unicode text: surrogates not allowed at character 0",
         '{"text": 1}': "'text' must be a text, got 1",
         '{"words": 1}': "it has no field 'text'; its fields are 'words'",
-        '{"text": ' + "[" * 200_000 + "1" + "]" * 200_000 + "}": "its lists and objects are nested more than 100 deep",
-        '{"text": ' + "1" * 5000 + "}": "it is not JSON that toynn reads: Exceeds the limit",
+        '{"text": ' + "[" * 200_000 + "1" + "]" * 200_000 + "}": "lists and objects are nested more than 100 deep",
+        '{"text": ' + "1" * 5000 + "}": "toynn does not read this JSON: Exceeds the limit",
         '{"text": "' + "a" * LONGEST_ITEM + '"}': f"the line has more than {LONGEST_ITEM} bytes",
     }
     for line, reason in broken.items():
@@ -284,7 +284,7 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="it has no field 'prompt'; its fields are 'text', 'messages', 'body'"):
         samples_of(path, form="prompt")
     written(path, "prose\n" + json.dumps(both))
-    with pytest.raises(FileFormatError, match="x, line 1: it is not JSON: "):
+    with pytest.raises(FileFormatError, match="x, line 1: the text is not JSON: "):
         samples_of(path, form="messages")
     written(path, json.dumps({"chosen": 1, "rejected": 2}))
     with pytest.raises(FileFormatError, match="unknown format: their fields are 'chosen', 'rejected', but must"):

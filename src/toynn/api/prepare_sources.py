@@ -57,7 +57,7 @@ def given_tokenizer(tokenizer: object) -> tuple[Path | bytes, OwnTokens]:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """The arguments of `toynn.prepare` that concern samples. It describes them.
+    """The arguments of `toynn.prepare` that concern samples. `toynn.prepare` describes them.
 
     Raises TinyNNValueError or TinyNNTypeError, which name the argument.
     """

@@ -13,15 +13,15 @@ from toynn.data import DataFolder, PackedTokens
 from toynn.errors import TinyNNValueError
 from toynn.text.tokenizer_json import load_tokenizer, text_of
 
-_LONGEST = 1 << 16  # tokens that are shown of a sample
-_PART = 1 << 22  # tokens among which the end of a document is searched at once
+_LONGEST = 1 << 16  # largest number of tokens that are shown of a sample
+_PART = 1 << 22  # number of tokens that are searched at once for the end of a document
 
 
 @dataclass(frozen=True)
 class ShownSample:
     """A sample. ids: its tokens. counted: whether each token counts for the loss.
 
-    parts: its text, in parts whose tokens all count or all do not. is_cut: whether only its first tokens are given.
+    parts: its text in parts, each with True if its tokens count. is_cut: whether only its first tokens are given.
     """
 
     number: int

@@ -43,7 +43,7 @@ def counted_file(split: str) -> str:
 class SampleFiles(Initialised):
     """The files that say where samples begin in a token file, and which tokens count for the loss.
 
-    starts: a file of little-endian int64, the position of the first token of each sample. samples: their number.
+    starts: a file of little-endian int64, the position of the first token of each sample. samples: number of samples.
     counted: a file with one byte for each token: 1 if the token counts, otherwise 0. None: every token counts.
     """
 
@@ -66,11 +66,11 @@ class SampleFiles(Initialised):
 
 @dataclass(frozen=True)
 class SourceSamples(Initialised):
-    """What became of the samples of a source. All numbers are for both splits.
+    """The counts of the samples of a source, in both splits together.
 
-    format: the format of the samples. weight: how often each sample is used in an epoch. samples, tokens, counted: the
-    samples in the data, their tokens, and the tokens that count for the loss. longest: the tokens of the longest
-    sample. truncated, dropped, skipped: the number of samples that were shortened, left out, or broken.
+    format: the format of the samples. weight: how often each sample is used in an epoch. samples, tokens, counted:
+    number of samples in the data, of their tokens, and of the tokens that count for the loss. longest: number of tokens
+    of the longest sample. truncated, dropped, skipped: number of samples that were shortened, left out, or broken.
     """
 
     format: str
@@ -119,7 +119,7 @@ class Split(Initialised):
 
 @dataclass(frozen=True)
 class Source(Initialised):
-    """A file from which the data was made. samples: what became of its samples; None for a file of plain text."""
+    """A file from which the data was made. samples: the counts of its samples; None for a file of plain text."""
 
     name: str
     bytes: int
@@ -162,8 +162,8 @@ class DataMeta(Initialised):
     dtype: the type of a token in the token files, "uint16" or "uint32". tokenizer: None for ids without a tokenizer.
     eos_id: the id of the token that ends each document, or None. bos_id: the id of the token that starts a text, or
     None. sources: the text files.
-    separator: the line that separates documents, if the user chose one; None: the default. loss: the tokens of samples
-    that count for the loss, as the user chose. chat_template: the file with the template of the conversations.
+    separator: the line that separates documents, if the user chose one; None: the default. loss: the user's choice of
+    the tokens that count for the loss. chat_template: the file with the template of the conversations.
     """
 
     dtype: str

@@ -118,7 +118,7 @@ class WindowBatcher(Initialised):
         return drawn
 
     def _useful(self, starts: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
-        """Return as many starts, but only those of windows with a target that counts. Some are used again."""
+        """Return the starts with a different window in place of each window without a target that counts."""
         n, t = self.windows_per_epoch, self.t_seq
         targets = np.asarray(self._counted)[offset + 1 : offset + 1 + n * t]
         counts = np.any(targets.reshape(n, t), axis=1)  # (n,): whether window i has a target that counts

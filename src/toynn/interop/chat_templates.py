@@ -1,4 +1,4 @@
-"""Read the chat templates of a model: all of them, with their names, and without its weights."""
+"""Read all chat templates of a model and their names, without reading the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _LARGEST = 1 << 24  # bytes of a template
 
 
 def gguf_chat_templates(path: Path) -> dict[str, str]:
-    """Return the chat templates of a GGUF file by name: the one of its key, and those of the keys that add a name."""
+    """Return the chat templates of a GGUF file by name.
+
+    The key of a template ends with the name of the template. The default template has a key without a name.
+    """
     with GgufModel(path) as model:
         values = model.values
         found = {DEFAULT: values.text(_KEY)} if _KEY in values else {}

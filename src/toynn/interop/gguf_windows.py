@@ -42,8 +42,8 @@ def write_windows(writer: GGUFWriter, shape: ModelShape) -> None:
         )
     if shape.global_interval == 1:
         raise TinyNNValueError(
-            "global_interval = 1 cannot be exported to GGUF: llama.cpp stops the process at a model without local "
-            "layers; export a Hugging Face folder instead"
+            "global_interval = 1 cannot be exported to GGUF: llama.cpp aborts if a model has no local layers; "
+            "export a Hugging Face folder instead"
         )
     writer.add_sliding_window(shape.sliding_window)
     writer.add_sliding_window_pattern(shape.global_interval)

@@ -43,7 +43,7 @@ class ModelShape(SmolLM2Config):
     )
     qk_norm: bool = documented(False, "each head of q and k is normalized before RoPE (RMSNorm)")
     no_rope_interval: int = documented(0, "layers n, 2 n, 3 n and so on have no RoPE; 0: all layers have it")
-    sliding_window: int = documented(0, "tokens that a token sees in a local layer, with itself; 0: no layer is local")
+    sliding_window: int = documented(0, "size of the window of local layers in tokens; 0: no layer is local")
     global_interval: int = documented(
         0, "with sliding_window, layers n, 2 n, 3 n and so on are global, and all other layers are local"
     )

@@ -27,9 +27,8 @@ class ContinuePrompts(Protocol):
 class Validation:
     """The windows of the validation split, in order. The model sees one window at a time.
 
-    Every token except the first is predicted and counted once; in data made of samples, only the tokens that count for
-    the loss. The last window and the last batch are padded with
-    tokens that have no target.
+    Every token except the first is predicted and counted once. In data made of samples, only the tokens that count for
+    the loss are counted. The last window and the last batch are padded with tokens that have no target.
 
     windows: evaluate only this many windows; 0: all. tokens: number of predicted tokens. bytes: size of their text,
     estimated from the mean number of bytes per token in the split.

@@ -1,4 +1,4 @@
-"""Samples to packed tokens: render them, encode them with the tokens that count for the loss, and write the files."""
+"""Turn samples into packed tokens: render and encode samples, mark the tokens that count, and write the files."""
 
 from toynn.data.samples.prepare import prepare_samples
 from toynn.data.samples.settings import LOSSES, TRUNCATIONS, SampleSettings

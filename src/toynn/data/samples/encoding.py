@@ -1,4 +1,4 @@
-"""Encode rendered samples: token ids, and for each token whether it counts for the loss."""
+"""Encode rendered samples as token ids, and mark the tokens that count for the loss."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Encoder:
         self._settings = settings
 
     def encoded(self, rendered: Iterable[Rendered | Refused]) -> Iterator[Encoded | Refused]:
-        """Yield each sample as tokens, cut to the largest length. Errors of samples are passed on."""
+        """Yield each sample as tokens, cut to the largest length. A refused sample is yielded unchanged."""
         batch: list[Rendered] = []
         characters = 0
         for one in rendered:

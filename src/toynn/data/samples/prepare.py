@@ -56,7 +56,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Task:
-    """The sources, and how their samples become tokens. templates: None without a chat template."""
+    """The sources, and the settings with which samples become tokens. templates: None without a chat template."""
 
     sources: Sequence[DataSource]
     settings: SampleSettings
@@ -69,7 +69,7 @@ class _Task:
 
     @property
     def masked(self) -> bool:
-        """Whether some tokens do not count for the loss."""
+        """True if some tokens do not count for the loss."""
         return self.settings.loss != "all" and any(one.form not in ("plain", "text") for one in self.sources)
 
     def rendered(self, source: DataSource, skipped: Skipped) -> Iterator[Rendered | Refused]:
@@ -237,7 +237,7 @@ def _packed(
         for number, (source, summary, broken) in enumerate(zip(task.sources, summaries, skipped, strict=True)):
             broken.most = tolerated
             for copy in range(division.copies(task.weights, number)):
-                first = copy == 0  # only then, problems are counted
+                first = copy == 0  # problems are counted only in the first copy
                 for one, begins in _encoded(task, source, model, encoder, eos_id, broken if first else _tolerant()):
                     if first:
                         done += begins
@@ -253,7 +253,7 @@ def _packed(
 
 
 def _tolerant() -> Skipped:
-    """Return a counter of broken samples that raises no error, because they are counted in another place."""
+    """Return a counter of broken samples that raises no error, because the first copy has counted these samples."""
     return Skipped(2**62)
 
 

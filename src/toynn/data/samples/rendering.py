@@ -35,7 +35,7 @@ class Refused(NamedTuple):
 class Rendered:
     """A sample as text.
 
-    spans: the parts that count, as pairs of first and last position; None: all of it.
+    spans: the parts that count, as pairs of first and last position; None: the whole text.
     ends: whether the end token follows the text.
     """
 
@@ -90,7 +90,7 @@ def _of_text(place: Place, sample: Completion | Text, settings: SampleSettings) 
 
 
 def _chosen(spans: list[tuple[int, int]], settings: SampleSettings) -> list[tuple[int, int]]:
-    """Join adjacent spans and leave out empty ones. Return all of them, or the last one."""
+    """Join adjacent spans and leave out empty spans. Return the last span if settings.loss is "last", otherwise all."""
     joined: list[tuple[int, int]] = []
     for start, end in spans:
         if joined and joined[-1][1] == start:

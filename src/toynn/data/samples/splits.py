@@ -46,7 +46,7 @@ class Division:
         return max(math.ceil(weights[source]), 1)
 
     def use(self, weights: Sequence[float], source: int, copy: int, sample: int) -> str | None:
-        """Return the split for which a sample is used when its source is read for the time `copy`, from 0, or None.
+        """Return the split for which a sample is used, or None. copy: how often its source was read completely before.
 
         With the weight 2.5, every training sample is used in the first two times, and about half of them in the third.
         A sample for validation is used once.

@@ -1,4 +1,4 @@
-"""Count what becomes of the samples of a source."""
+"""Count the samples of a source that are written, shortened or left out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from toynn.data.meta import SourceSamples
 from toynn.data.samples.encoding import Encoded
 from toynn.data.sources import DataSource
 
-_NAMED = 3  # places that a note names
+_NAMED = 3  # largest number of places that a note names
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Summary:
     truncated: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, list[str]] = field(default_factory=dict)
-    _length: int = 0  # of the sample that is being written
+    _length: int = 0  # number of tokens of the current sample so far
 
     def wrote(self, tokens: int, counted: int, *, begins: bool) -> None:
         """Count a sample, or a part of one, that was written."""

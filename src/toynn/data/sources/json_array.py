@@ -75,7 +75,7 @@ class _Splitter:
         self._held, self._size = [], 0
 
     def _next(self, part: bytes, at: int) -> int:
-        """Return the position after the next sign that matters, or -1."""
+        """Return the position after the next byte that begins or ends a string, a list, an object or an element, or -1."""
         if self.ended:
             return -1
         while True:

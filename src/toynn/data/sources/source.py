@@ -18,18 +18,18 @@ from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.regular_files import open_regular
 from toynn.wording import spelled
 
-_HEAD = 1 << 20  # bytes from which the container is found
+_HEAD = 1 << 20  # number of first bytes that show the container
 _LINES = 5  # number of first lines; if at least half of them are JSON objects, the file consists of JSON lines
-_FIRST_ITEMS = 100  # items among which the first one with a known format is searched
+_FIRST_ITEMS = 100  # number of items that are searched for the first item with a known format
 _OBJECT = re.compile(rb'\s*\{\s*"')
 _ARRAY = re.compile(rb"\s*\[\s*\{")
 
 
 @dataclass
 class Skipped:
-    """Broken lines, elements and rows. most: the number that is tolerated. n: the number found so far.
+    """Broken lines, elements and rows.
 
-    first: the messages about the first ones.
+    most: the number that is tolerated. n: the number found so far. first: the messages about the first broken items.
     """
 
     most: int = 0
@@ -71,7 +71,7 @@ class DataSource:
         return f"{self.path}, {'row' if self.container == 'parquet' else 'line'} {number}"
 
     def samples(self, skipped: Skipped) -> Iterator[tuple[int, Sample]]:
-        """Yield the samples with the numbers of their lines or rows. Not for a source of plain text.
+        """Yield the samples with the numbers of their lines or rows. The source must not be plain text.
 
         Raises FileFormatError if more items are broken than `skipped` tolerates; OSError.
         """

@@ -8,7 +8,7 @@ from typing import Any
 
 from toynn.errors import TinyNNValueError
 
-_DEEPEST = 100  # lists and objects inside each other
+_DEEPEST = 100  # largest number of lists and objects inside each other
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -23,13 +23,13 @@ def parsed(content: bytes) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise TinyNNValueError(f"it is not JSON: {error.msg} at character {error.pos}") from None
+        raise TinyNNValueError(f"the text is not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
         raise _too_deep() from None
     except TinyNNValueError:
         raise
     except ValueError as error:  # an integer with too many digits
-        raise TinyNNValueError(f"it is not JSON that toynn reads: {' '.join(str(error).split()):.100}") from None
+        raise TinyNNValueError(f"toynn does not read this JSON: {' '.join(str(error).split()):.100}") from None
 
 
 def _check_depth(text: str) -> None:
@@ -41,7 +41,7 @@ def _check_depth(text: str) -> None:
 
 
 def _too_deep() -> TinyNNValueError:
-    return TinyNNValueError(f"its lists and objects are nested more than {_DEEPEST} deep")
+    return TinyNNValueError(f"lists and objects are nested more than {_DEEPEST} deep")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(constant: str) -> None:
-    raise TinyNNValueError(f"it contains {constant}, which is not JSON")
+    raise TinyNNValueError(f"{constant} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refused)

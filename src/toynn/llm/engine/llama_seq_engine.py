@@ -51,8 +51,8 @@ class LlamaSeqEngine(TunedModel):
             taps: keep the activations for `download_tap`. Default: True in the per_head layout, False in the fused one.
             keep_gradients: keep the gradients, so that `gradient` can read them, and a step can have several batches
                 (`train_step(accumulate=True)`). Fused layout only.
-            batches: allocate the memory for a step of this number of batches; more than 1 needs keep_gradients. Without
-                it, this memory is allocated when a step needs it.
+            batches: allocate the memory for a step of this number of batches; more than 1 needs keep_gradients. By
+            default, a step allocates this memory when it needs it.
             clip: `train_step` returns the norm of the gradients and clips them. This needs memory for all gradients at
                 once. Fused layout only.
             decay_vectors: False excludes norms and biases from weight decay. Fused layout only.

@@ -68,7 +68,7 @@ def tnn_compute_backward(s: Session) -> None:
 def tnn_reserve_batches(s: Session, batches: int) -> None:
     """Allocate the memory that a step of this number of batches needs between its batches.
 
-    Without this call, it is allocated when it is needed.
+    Without this call, a step allocates the memory when it needs it.
 
     Raises:
         SessionError: the gradients are not flagged with `tnn_set_output`.
