@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -68,6 +68,7 @@ def test_an_array_and_lines_in_any_parts_have_the_values_that_json_reads(
 
 
 @given(st.binary(max_size=60) | st.text('[]{},":\\ \n1a', max_size=40).map(str.encode), st.integers(1, 7))
+@example(b"]\n\0", 1)
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_are_values_or_reasons(content: bytes, size: int) -> None:
     for read in (json_array, json_lines):

@@ -60,9 +60,11 @@ class _Splitter:
         self._keep(part[begin:])
         if self.ended:
             content = b"".join(self._held)
-            if content.strip(_SPACE) and not self._has_rest:
+            rest = content.lstrip(_SPACE)
+            if rest and not self._has_rest:
                 self._has_rest = True
-                yield Item(self.line, None, "there is text after the end of the array")
+                line = self.line + content[: len(content) - len(rest)].count(b"\n")
+                yield Item(line, None, "there is text after the end of the array")
             self.line += content.count(b"\n")
             self._held, self._size = [], 0
 
@@ -75,7 +77,7 @@ class _Splitter:
         self._held, self._size = [], 0
 
     def _next(self, part: bytes, at: int) -> int:
-        """Return the position after the next byte that begins or ends a string, a list, an object or an element, or -1."""
+        """Return the position after the next byte that begins or ends a string, list, object or element, or -1."""
         if self.ended:
             return -1
         while True:
