@@ -83,6 +83,19 @@ def test_a_reply_ends_at_every_end_token_and_at_a_stop_string() -> None:
         assert ended == model.decode(ids[: ids.index(later)])
 
 
+def test_a_reply_ends_where_the_template_ends_it_without_a_token_for_this() -> None:
+    template = "{% for m in messages %}{{ m['content'] }}{{ END if m['role'] == 'assistant' }}{% endfor %}"
+    with opened(chat_model(template.replace("END", "''"))) as model:
+        plain = model.chat([QUESTION], max_tokens=40, greedy=True)
+    assert plain.finish_reason == "max_tokens"
+    end = next(plain[i : i + 3] for i in range(4, len(plain)) if re.fullmatch("[A-Za-z]{3}", plain[i : i + 3]))
+    with opened(chat_model(template.replace("END", repr(end)))) as model:
+        reply = model.chat([QUESTION], max_tokens=40, greedy=True)
+    assert (str(reply), reply.finish_reason) == (plain[: plain.index(end)], "end_of_text")
+    with opened(chat_model("always the same")) as model:
+        assert model.chat([QUESTION], max_tokens=5).finish_reason == "max_tokens"
+
+
 def test_the_sampling_of_the_model_is_the_default() -> None:
     with opened(chat_model(temperature=0.1, top_k=5)) as model:
         assert model.sampling_defaults == Sampling(0.1, 5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages, fitting
+from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages, fitting, turn_end_of
 from toynn.api.reply_stream import ChatReply, ReplyOptions, ReplyStream, start_reply
 from toynn.api.sampling_defaults import sampling_defaults
 from toynn.arguments import boolean, integer, kind_of, one_of
@@ -22,6 +22,7 @@ from toynn.text.chat_template import ChatTemplate
 from toynn.text.named_templates import NAMED_TEMPLATES
 from toynn.text.read_tokens import ReadTokens
 from toynn.text.sampling import Sampling
+from toynn.text.template_tokens import template_tokens
 from toynn.text.tokenizer_json import check_text, token_ids
 from toynn.wording import spelled
 
@@ -60,16 +61,13 @@ class ChatModel(Initialised):
     def _new_template(self, name: str | None) -> ChatTemplate:
         source, label = self.foreign.chat_template, f"the chat template of {self.path}"
         if name is not None:
-            source, label = NAMED_TEMPLATES[name].source, f"the chat template {name!r}"
+            source, label = NAMED_TEMPLATES[name], f"the chat template {name!r}"
         elif not source:
             named = " or ".join(
                 f"{spelled('template=', '--template ')}{spelled(repr(one), one)}" for one in NAMED_TEMPLATES
             )
             raise TinyNNValueError(f"{self.path} has no chat template; choose one with {named}")
-        ids = {"bos_token": self.start_id, "eos_token": self.end_id, "pad_token": self.foreign.pad_id}
-        tokens = {
-            key: token for key, one in ids.items() if one is not None and (token := self.tokenizer.id_to_token(one))
-        }
+        tokens = template_tokens(self.tokenizer, self.start_id, self.end_id, self.foreign)
         return ChatTemplate(source, special_tokens=tokens, name=label)
 
     @property
@@ -193,12 +191,12 @@ def reply_to(
         raise PromptTooLongError(
             f"the conversation has {len(ids)} tokens, but the context length is {model.n_ctx}; shorten the messages"
         )
-    ends, stop = model.end_ids, options.stop
-    if template is not None:
-        turn_end = NAMED_TEMPLATES[template].turn_end
-        token = model.tokenizer.token_to_id(turn_end)
-        ends, stop = (ends, (*stop, turn_end)) if token is None else ((*ends, token), stop)
-    stream = _started(model, ids, replace(options, stop=stop), ends)
+    turn_end = turn_end_of(rules)
+    token = model.tokenizer.token_to_id(turn_end) if turn_end else None
+    if token is None:
+        stream = _started(model, ids, replace(options, turn_end=turn_end), model.end_ids)
+    else:
+        stream = _started(model, ids, options, (*model.end_ids, token))
     stream.dropped_messages = dropped
     return stream
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from toynn.arguments import kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.text.chat_template import ChatTemplate
 from toynn.text.tokenizer_json import check_text
 
 Message: TypeAlias = Mapping[str, str]
@@ -39,6 +40,21 @@ def _checked(name: str, message: object) -> dict[str, str]:
     if others := [key for key in message if key not in ("role", "content")]:
         raise TinyNNValueError(f"{name} must have only the keys 'role' and 'content', got {others[0]!r:.40} too")
     return {"role": str(message["role"]), "content": str(message["content"])}
+
+
+def turn_end_of(template: ChatTemplate) -> str:
+    """Return the text with which a chat template ends a reply, for example "<|im_end|>"; "" if there is none.
+
+    A model that was trained with the template ends its replies with this text, also if its tokenizer has no token for
+    the text.
+    """
+    reply = "a reply"
+    try:
+        text = template.render([{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}])
+    except TinyNNValueError:  # the template refuses this conversation, or is not valid, which the first reply reports
+        return ""
+    _, found, rest = text.rpartition(reply)
+    return rest.strip() if found else ""
 
 
 def fitting(

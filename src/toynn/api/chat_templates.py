@@ -1,17 +1,14 @@
-"""Find the chat templates that belong to a model, or that a user names, and the tokens that they use as variables."""
+"""Find the chat templates that belong to a model, or that a user names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
 from toynn.data.meta import TEMPLATE
 from toynn.errors import TinyNNTypeError, TinyNNValueError
-from toynn.model.foreign_settings import ForeignSettings, json_object
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
@@ -19,25 +16,7 @@ from toynn.text.chat_template import DEFAULT
 from toynn.text.named_templates import NAMED_TEMPLATES
 from toynn.wording import spelled
 
-_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LARGEST = 1 << 24  # bytes of a template
-
-
-def template_tokens(
-    tokenizer: Tokenizer, bos_id: int | None, eos_id: int | None, foreign: ForeignSettings
-) -> dict[str, str]:
-    """Return the variables of chat templates that are tokens of a model, for example eos_token."""
-    found: dict[str, str] = {}
-    settings = json_object("tokenizer_config", foreign.tokenizer_config)
-    for name in _TOKENS:
-        value = settings.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
-            found[name] = text
-    for name, token in (("bos_token", bos_id), ("eos_token", eos_id), ("pad_token", foreign.pad_id)):
-        if token is not None and (text := tokenizer.id_to_token(token)) is not None:
-            found[name] = text
-    return found
 
 
 def templates_of_tokenizer(tokenizer: object) -> dict[str, str]:
@@ -57,7 +36,7 @@ def given_templates(given: object) -> dict[str, str]:
     Raises TinyNNValueError if the path has no template; FileNotFoundError; FileFormatError; OSError.
     """
     if isinstance(given, str) and given in NAMED_TEMPLATES:
-        return {DEFAULT: NAMED_TEMPLATES[given].source}
+        return {DEFAULT: NAMED_TEMPLATES[given]}
     if isinstance(given, Mapping):
         raise TinyNNTypeError(f"chat_template must be a name or a path, got {type(given).__name__}")
     path = path_of("chat_template", given)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from toynn.api.chat_templates import given_templates, template_tokens, templates_of_tokenizer
+from toynn.api.chat_templates import given_templates, templates_of_tokenizer
 from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
 from toynn.arguments import float64, kind_of, one_of, text
@@ -22,6 +22,7 @@ from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.run_folder import LATEST
 from toynn.storage.regular_files import path_of, read_regular
 from toynn.text.documents import END_OF_TEXT
+from toynn.text.template_tokens import template_tokens
 from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import added_tokens, load_tokenizer
 from toynn.wording import spelled

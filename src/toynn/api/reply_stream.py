@@ -75,11 +75,15 @@ class ChatReply(str):
 
 @dataclass(frozen=True)
 class ReplyOptions:
-    """How a reply is generated. stop: strings that end the reply. max_tokens: the largest number of new tokens."""
+    """How a reply is generated. stop: strings that end the reply. max_tokens: the largest number of new tokens.
+
+    turn_end: the text with which the chat template ends a reply, if the tokenizer has no token for it; otherwise "".
+    """
 
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...] = ()
+    turn_end: str = ""
 
 
 def start_reply(
@@ -111,7 +115,7 @@ def _pieces(
     end_ids: Collection[int],
     never: npt.NDArray[np.int64],
 ) -> Iterator[str]:
-    stops = StopStrings(options.stop)
+    stops = StopStrings([one for one in (*options.stop, options.turn_end) if one])
     if _read_prompt(stream, read, ids):
         tokens = generate(read.decoder, ids[-1:], options.sampling, options.max_tokens, end_ids, never=never)
         for token in tokens:
@@ -120,15 +124,15 @@ def _pieces(
             stream.reply_tokens += 1
             if piece := stops.add(texts.add(token)):
                 yield piece
-            if stops.found or stream._stopped:
+            if stops.stop is not None or stream._stopped:
                 break
         if (reason := tokens.finish_reason) == "stop_token":
             read.note(ids)  # after the last token that was yielded, the decoder has read this token
         stream.finish_reason = "end_of_text" if reason == "stop_token" else reason
     if rest := stops.add(texts.finish()) + stops.finish():
         yield rest
-    if stops.found:
-        stream.finish_reason = "stop_string"
+    if stops.stop is not None:
+        stream.finish_reason = "end_of_text" if stops.stop == options.turn_end else "stop_string"
     elif stream.finish_reason is None:
         stream.finish_reason = "stopped"
 

@@ -9,25 +9,27 @@ class StopStrings:
     """Passes the pieces of a text on until one of the stop strings occurs.
 
     `add` returns the text that cannot be a part of a stop string, and holds the rest back. `finish` returns the text
-    that is still held back. found: whether a stop string has occurred; the text ends before it.
+    that is still held back. stop: the stop string that has occurred, before which the text ends; None if there was
+    none.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = tuple(stop)
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
         self._held = ""
-        self.found = False
+        self.stop: str | None = None
 
     def add(self, piece: str) -> str:
         """Add a piece of the text. Return the text that is now known to come before every stop string."""
-        if self.found:
+        if self.stop is not None:
             return ""
         text = self._held + piece
         # The stop string that is complete first ends the text, so the result does not depend on the pieces.
-        found = [(place + len(one), place) for one in self._stop if (place := text.find(one)) >= 0]
+        found = [(place + len(one), place, one) for one in self._stops if (place := text.find(one)) >= 0]
         if found:
-            self.found, self._held = True, ""
-            return text[: min(found)[1]]
-        held = max((_overlap(text, one) for one in self._stop), default=0)
+            _, place, self.stop = min(found)
+            self._held = ""
+            return text[:place]
+        held = max((_overlap(text, one) for one in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
