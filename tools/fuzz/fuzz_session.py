@@ -82,6 +82,7 @@ class Round(Arguments):
         made = [self.attempt(nn.tnn_input_2d_persistent_typed, s, 3, d, floats)]
         made += [
             self.attempt(nn.tnn_input_4d_f32_persistent, s, 1, 2, 3, d),
+            self.attempt(nn.tnn_input_3d_f32_persistent, s, 2, 3, d),
             self.attempt(nn.tnn_input_1d_i32_persistent, s, 3),
         ]
         for file in mapped_files()[:2]:
@@ -271,6 +272,9 @@ class Round(Arguments):
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
         # if gradients are not kept, only a variant that pins all nodes accepts accumulate
         options["accumulate"] &= self.kept
+        # In such a graph, a variant that pins all nodes adds up the gradients of a step without an update in another
+        # order, because it keeps the sums of the windows for the next batch.
+        options["update"] |= not self.kept
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
             self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
