@@ -538,6 +538,10 @@ TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
 TNN_API int tnn_set_loss(tnn_session * s, tnn_tensor t);
 /* Keep the memory of a computed tensor, so that it can be downloaded. */
 TNN_API int tnn_set_output(tnn_session * s, tnn_tensor t);
+/* Keep t for the backward pass of a fused graph. The nodes between two such tensors are not kept: the backward pass
+ * computes them again, with the same bits, as far as gradients need them.
+ * TNN_E_VALUE: t is an input. */
+TNN_API int tnn_set_recompute(tnn_session * s, tnn_tensor t);
 /* State that a mapped matrix stores the d_head rows of each head in interleaved order, as llama.cpp does for q and k:
  * 0, d_head/2, 1, d_head/2 + 1 and so on. After this call, tnn_fused_linear uses the rows in the order 0, 1, 2 and so
  * on; other operators and downloads use the stored order.

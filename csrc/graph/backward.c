@@ -7,6 +7,7 @@
 #include "graph/fused_backward.h"
 #include "graph/half_products.h"
 #include "graph/handles.h"
+#include "graph/recompute.h"
 #include "graph/run.h"
 #include "graph/schedule.h"
 #include "graph/windows.h"
@@ -57,7 +58,7 @@ int tnn_build_backward(tnn_session * s) {
         return rc;
     }
     const int64_t limit = s->n_tensors_c + (int64_t) TNN_BACKWARD_NODES_PER_NODE * s->gf->n_nodes
-                        + (fused ? 0 : tnn__half_product_tensors(s->gf));
+                        + (fused ? tnn__recompute_tensors(s->gf) : tnn__half_product_tensors(s->gf));
     if (limit > s->capacity) {
         return tnn__fail(s, TNN_E_STATE, "the backward pass of %d nodes may need a graph capacity of %lld, but the "
                                          "capacity is %lld; "

@@ -1,5 +1,6 @@
 /* graph/flags.c - sets flags and names of tensors. */
 #include "graph/handles.h"
+#include "graph/nodes.h"
 #include "memory/mapping.h"
 #include "session.h"
 
@@ -39,6 +40,21 @@ int tnn_set_param(tnn_session * s, tnn_tensor t) {
         return tnn__fail_stage(s, "a parameter must be flagged before the forward graph is built");
     }
     ggml_set_param(x);
+    return TNN_OK;
+}
+
+int tnn_set_recompute(tnn_session * s, tnn_tensor t) {
+    struct ggml_tensor * x = flag_operand(s, __func__, t);
+    if (x == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (x->op == GGML_OP_NONE) {
+        return tnn__fail(s, TNN_E_VALUE, "t is an input, which is always kept; use the result of an operator");
+    }
+    if (s->gb != NULL) {
+        return tnn__fail_stage(s, "a tensor must be flagged before tnn_build_backward");
+    }
+    x->flags |= TNN_FLAG_RECOMPUTE;
     return TNN_OK;
 }
 

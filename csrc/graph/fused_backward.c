@@ -4,6 +4,7 @@
 #include "graph/fused_backward.h"
 
 #include "graph/gradients.h"
+#include "graph/recompute.h"
 #include "kernels/embedding.h"
 
 #include <stdlib.h>
@@ -138,19 +139,24 @@ int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf) {
 /* ------------------------------------------------------------------ the backward pass */
 
 int tnn__fused_backward(tnn_session * s) {
-    bool * needed = find_needed(s, s->gf);
-    if (needed == NULL) {
-        return s->code;
+    bool                * needed = find_needed(s, s->gf);
+    struct ggml_tensor ** again  = needed != NULL ? calloc(s->gb->visited_hash_set.size, sizeof(*again)) : NULL;
+    if (again == NULL) {
+        free(needed);
+        return tnn__fail(s, TNN_E_MEMORY, "cannot differentiate a graph of %d nodes: out of memory", s->gf->n_nodes);
     }
-    struct tnn_gradients g = { .s = s, .gb = s->gb, .gf = s->gf, .needed = needed, .failed = false };
+    struct tnn_gradients g = { .s = s, .gb = s->gb, .gf = s->gf, .needed = needed, .again = again, .failed = false };
     for (int i = s->gf->n_nodes - 1; i >= 0 && !g.failed; i--) {
         struct ggml_tensor           * t    = s->gf->nodes[i];
         struct ggml_tensor           * grad = tnn__gradient_so_far(&g, t);
         const struct tnn_kernel_type * row  = tnn__needs_gradient(&g, t) ? row_of(t) : NULL;
-        if (row != NULL && row->backward != NULL && (grad != NULL || row->is_loss)) {
-            row->backward(&g, t, grad);
+        struct ggml_tensor           * node = tnn__node_again(&g, i);
+        if (!g.failed && row != NULL && row->backward != NULL && (grad != NULL || row->is_loss)) {
+            row->backward(&g, node, grad);
         }
     }
+    tnn__recompute_end(&g);
+    free(again);
     free(needed);
     return g.failed ? s->code : TNN_OK;
 }

@@ -6,12 +6,17 @@
 
 #include "ggml-impl.h"
 
+/* A node that computes t again has the gradient of t. */
+static const struct ggml_tensor * first_of(const struct ggml_tensor * t) {
+    return (t->flags & TNN_FLAG_AGAIN) != 0 ? t->extra : t;
+}
+
 bool tnn__needs_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t) {
-    return g->needed[ggml_hash_find(&g->gf->visited_hash_set, t)];
+    return g->needed[ggml_hash_find(&g->gf->visited_hash_set, first_of(t))];
 }
 
 static struct ggml_tensor ** grad_slot(const struct tnn_gradients * g, const struct ggml_tensor * t) {
-    return &g->gb->grads[ggml_hash_find(&g->gb->visited_hash_set, t)];
+    return &g->gb->grads[ggml_hash_find(&g->gb->visited_hash_set, first_of(t))];
 }
 
 struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const struct ggml_tensor * t) {
@@ -64,7 +69,7 @@ static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_ten
     k->has_add     = start.has_add;
     k->continues   = start.continues;
     k->gradient_of = type->sum == TNN_SUM_IN_PLACE ? t : NULL;
-    ggml_format_name(node, "grad of %.50s", ggml_get_name(t));
+    ggml_format_name(node, "grad of %.50s", ggml_get_name(first_of(t)));
     ggml_build_forward_expand(g->gb, node);
     return node;
 }

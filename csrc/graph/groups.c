@@ -12,6 +12,7 @@
  */
 #include "graph/schedule.h"
 
+#include "graph/recompute.h"
 #include "kernels/kernel.h"
 #include "memory/release.h"
 #include "ops/rules.h"
@@ -176,13 +177,14 @@ static void form_groups(const struct order * o) {
     }
 }
 
+/* If nodes are computed again to save memory, there are no groups: a group would compute them too early. */
 static bool is_light(const struct ggml_cgraph * graph) {
     int64_t work = 0;
     for (int i = 0; i < graph->n_nodes; i++) {
         const struct tnn_kernel * k = tnn__kernel_of(graph->nodes[i]);
         work += k != NULL && k->type->multiply_adds != NULL ? k->type->multiply_adds(k, graph->nodes[i]) : 0;
     }
-    return graph->n_nodes <= MOST_NODES && work / graph->n_nodes < MOST_WORK;
+    return tnn__recompute_tensors(graph) == 0 && graph->n_nodes <= MOST_NODES && work / graph->n_nodes < MOST_WORK;
 }
 
 /* Puts the groups one after the other. The nodes within a group keep the graph's order. */

@@ -14,6 +14,9 @@
  * this root. An output of the second forward graph may be a node of the first one, which was realized before and reuses
  * its memory. */
 #define TNN_FLAG_KEPT (1 << 24)
+/* More such bits. A tensor that tnn_set_recompute flagged, and a node that computes another node again (its extra). */
+#define TNN_FLAG_RECOMPUTE (1 << 25)
+#define TNN_FLAG_AGAIN     (1 << 26)
 
 /* The tensor that owns the memory of t: the tensor of which t is a view, or t itself. It is a macro, so that const is
  * kept. */

@@ -101,6 +101,14 @@ def test_accumulated_batches_train_like_one_large_batch_bit_for_bit(data: Path, 
     assert results[1:] == results[:1] * 2
 
 
+def test_recomputing_activations_changes_no_bit_and_a_resumed_run_may_change_it(data: Path, tmp_path: Path) -> None:
+    for name, recompute in (("kept", False), ("again", True)):
+        train(TrainArgs(data, tmp_path / name, config(3, train=StepArgs(steps=3, batch=2, recompute=recompute))))
+        train(TrainArgs(data, tmp_path / name, config(6), resume=True))
+    assert losses(tmp_path / "kept") == losses(tmp_path / "again")
+    assert final_bytes(tmp_path / "kept") == final_bytes(tmp_path / "again")
+
+
 def test_evaluation_is_the_mean_loss_of_every_token_for_any_batch(data: Path, tmp_path: Path) -> None:
     split = PackedTokens.open(data, "validation")
     run = tmp_path / "run"

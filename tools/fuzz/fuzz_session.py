@@ -137,6 +137,8 @@ class Round(Arguments):
             gated = pick.choice([nn.tnn_fused_swiglu, nn.tnn_fused_geglu])
             h = made(gated, made(nn.tnn_fused_linear, h, [gate, up]))
             x = made(nn.tnn_add, x, made(nn.tnn_fused_linear, h, [down]))
+            if pick.random() < 0.3:
+                self.attempt(nn.tnn_set_recompute, x)
         output = head if pick.random() < 0.5 else table
         if pick.random() < 0.5:
             loss = made(nn.tnn_fused_output_loss, x, output, targets, -1, None, pick.randint(1, 8))

@@ -264,6 +264,8 @@ def _fused_loss(
     p.call("tnn_finalize_weights")
     ids, positions, targets = (p.call("tnn_input_1d_i32", t_seq * batch) for _ in range(3))
     x = p.call("tnn_get_rows", table, ids)
+    if part:
+        p.call("tnn_set_recompute", x)
     turn = p.call("tnn_fused_rope_table", positions, None, d_head, 10000.0, 1.0, 1.0)
     qkv = p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [q, k, v], bias)
     a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq, window, 0.0)
@@ -272,6 +274,7 @@ def _fused_loss(
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
     x = p.call("tnn_add", x, p.linear(h, [down]))
     if part:
+        p.call("tnn_set_recompute", x)
         return ids, positions, targets, p.call("tnn_fused_output_loss", x, head, targets, -1, None, part)
     logits = p.linear(x, [head])
     return ids, positions, targets, p.call("tnn_fused_cross_entropy", logits, targets, -1, None)

@@ -40,6 +40,7 @@ from toynn.tinynn import (
     tnn_session_set_windows,
     tnn_set_loss,
     tnn_set_output,
+    tnn_set_recompute,
     tnn_tensor_op_name,
     tnn_tensor_set_name,
     upload_int_array,
@@ -55,12 +56,14 @@ class Layout(ABC):
     """A model declared on a session, with the inputs that outlive a graph.
 
     name: the layout's name in `RecipeOptions.layout`. keeps_taps: True if graphs keep their activations by default.
+    recomputes: True if a training graph can compute activations again in the backward pass.
     labels_name: the name of the tensor with the labels.
     parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 in each sequence.
     """
 
     name: ClassVar[str]
     keeps_taps: ClassVar[bool]
+    recomputes: ClassVar[bool] = False
     labels_name: ClassVar[str]
 
     def __init__(
@@ -178,10 +181,14 @@ class Layout(ABC):
         tnn_realize(self.session, t_loss)
         return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss, t_row_losses)
 
-    def training_graph(self, *, pin: bool, keep_taps: bool, options: OptimizerOptions) -> TrainingGraph:
+    def training_graph(
+        self, *, pin: bool, keep_taps: bool, recompute: bool, options: OptimizerOptions
+    ) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s = self.session
         graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory())
+        for tensor in layer_inputs(graph.taps) if recompute else ():
+            tnn_set_recompute(tensor)
         t_divisor = self.divisor_input()
         t_labels, t_loss = self.loss(graph.taps, t_divisor)
         tnn_tensor_set_name(t_labels, self.labels_name)
@@ -275,6 +282,11 @@ class Layout(ABC):
         t_norm = graph.optimizer.t_norm
         norm = None if t_norm is None else float(download_row_major(s, t_norm, 1, 2)[0, 0])
         return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0]), norm
+
+
+def layer_inputs(taps: dict[str, Tensor]) -> list[Tensor]:
+    """Return the inputs of the layers and the result of the last layer, from the activations of a graph."""
+    return [tensor for name, tensor in taps.items() if name in ("embed", "lens") or name.endswith(".residual")]
 
 
 def _timed(s: Session) -> NodeTimes:

@@ -94,6 +94,9 @@ class StepArgs:
     only: tuple[str, ...] = documented(
         (), "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all"
     )
+    recompute: bool = documented(
+        False, "compute activations again in the backward pass: less memory, more time, the same results"
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.only, list | tuple) or not all(isinstance(one, str) for one in self.only):
@@ -101,6 +104,7 @@ class StepArgs:
         object.__setattr__(self, "only", tuple(self.only))
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
+        object.__setattr__(self, "recompute", boolean("train.recompute", self.recompute))
         if self.epochs is not None:
             object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
             if self.steps != DEFAULT_STEPS:

@@ -38,16 +38,17 @@ def naming_the_batch(
     except refused as error:
         engine.close()  # the message below counts the memory of the engine as available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
-        message = _explanation(realize, t_seq, train.batch, train.accumulate)
+        message = _explanation(realize, t_seq, train)
         if message is None:
             raise
         raise kind(message) from error
 
 
-def _explanation(realize: Realize, t_seq: int, batch: int, accumulate: int) -> str | None:
-    one = _bytes_of_a_step(realize, t_seq, 1, accumulate)
+def _explanation(realize: Realize, t_seq: int, train: StepArgs) -> str | None:
+    batch = train.batch
+    one = _bytes_of_a_step(realize, t_seq, 1, train)
     if one is None:
-        if t_seq == 1 or _bytes_of_a_step(realize, 1, 1, accumulate) is None:
+        if t_seq == 1 or _bytes_of_a_step(realize, 1, 1, train) is None:
             return None
         return (
             f"train.t_seq = {t_seq} (by default model.ctx) is too large: a step with a single window of {t_seq} tokens "
@@ -55,7 +56,7 @@ def _explanation(realize: Realize, t_seq: int, batch: int, accumulate: int) -> s
         )
     if batch == 1:
         return None
-    two = _bytes_of_a_step(realize, t_seq, 2, accumulate)
+    two = _bytes_of_a_step(realize, t_seq, 2, train)
     available = tnn_available_memory()
     if two is None:
         return (
@@ -73,21 +74,25 @@ def _explanation(realize: Realize, t_seq: int, batch: int, accumulate: int) -> s
     )
 
 
-def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, accumulate: int) -> int | None:
+def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, train: StepArgs) -> int | None:
     """Return the size of a model and its training graph in bytes, or None if they do not fit into memory."""
     with LlamaSeqEngine() as engine:
         try:
             realize(engine, t_seq, batch)
-            build_graph(engine, accumulate)
+            build_graph(engine, train)
         except (TinyNNMemoryError, TinyNNValueError):
             return None
         return tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
 
 
-def build_graph(engine: LlamaSeqEngine, accumulate: int) -> None:
-    """Build the training graph. accumulate: number of batches of a step."""
+def build_graph(engine: LlamaSeqEngine, train: StepArgs) -> None:
+    """Build the training graph of a run."""
     engine.build_training_step(
-        clip=True, decay_vectors=DECAY_VECTORS, keep_gradients=accumulate > 1, batches=accumulate
+        clip=True,
+        decay_vectors=DECAY_VECTORS,
+        keep_gradients=train.accumulate > 1,
+        batches=train.accumulate,
+        recompute=train.recompute,
     )
 
 

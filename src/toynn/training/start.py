@@ -30,7 +30,7 @@ from toynn.wording import spelled
 
 # A resumed run may change its length, its evaluations and its checkpoints. It may change the settings of the optimizer
 # and of the schedule only on request (`TrainArgs.changes`). With any other change it would not be the same run.
-_MAY_CHANGE = ("train.steps", "evaluation.", "checkpoint.")
+_MAY_CHANGE = ("train.steps", "train.recompute", "evaluation.", "checkpoint.")
 _FILES = {"train": "training tokens", "validation": "validation tokens", "tokenizer": "rules of the tokenizer"}
 LONGEST_CHOSEN_WINDOW = 1024  # tokens
 
@@ -365,8 +365,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         remedy = (
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
-            else "a resumed run can change only train.steps, train.epochs, evaluation.*, checkpoint.*, optimizer.* and "
-            "schedule.*; leave it out, or start a new run"
+            else "a resumed run can change only train.steps, train.epochs, train.recompute, evaluation.*, "
+            "checkpoint.*, optimizer.* and schedule.*; leave it out, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

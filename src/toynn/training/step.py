@@ -87,7 +87,7 @@ class TrainingSteps:
     def build_graph(self) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            build_graph(self._engine, self._train.accumulate)
+            build_graph(self._engine, self._train)
             self._built = True
 
     def _batch(self, step: int, i: int) -> tuple[IntArray, IntArray]:

@@ -43,6 +43,7 @@ class LlamaSeqEngine(TunedModel):
         batches: int = 1,
         clip: bool = False,
         decay_vectors: bool = True,
+        recompute: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Build the training graph: forward, loss, backward and one AdamW step for each trained weight.
 
@@ -56,6 +57,8 @@ class LlamaSeqEngine(TunedModel):
             clip: `train_step` returns the norm of the gradients and clips them. This needs memory for all gradients at
                 once. Fused layout only.
             decay_vectors: False excludes norms and biases from weight decay. Fused layout only.
+            recompute: keep only the input of each layer, and compute the other activations again in the backward pass.
+                Results do not change. A step needs less memory and more time. Fused layout only.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
@@ -76,13 +79,15 @@ class LlamaSeqEngine(TunedModel):
             decay_vectors=boolean("decay_vectors", decay_vectors),
         )
         layout.check_optimizer(options)
-        pin, keep_taps = boolean("pin", pin), _keep_taps(layout, taps)
+        pin, keep_taps, recompute = boolean("pin", pin), _keep_taps(layout, taps), boolean("recompute", recompute)
+        if recompute and not layout.recomputes:
+            raise TinyNNValueError(f"recompute needs the fused layout, got a model in the {layout.name} layout")
         batches = integer("batches", batches, 1)
         if batches > 1 and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
         with layout.session.exclusive():
             self._graph = None
-            graph = layout.training_graph(pin=pin, keep_taps=keep_taps, options=options)
+            graph = layout.training_graph(pin=pin, keep_taps=keep_taps, recompute=recompute, options=options)
             if batches > 1:
                 tnn_reserve_batches(layout.session, batches)
             self._graph = graph

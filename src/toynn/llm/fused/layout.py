@@ -40,6 +40,7 @@ class FusedLayout(Layout):
 
     name = "fused"
     keeps_taps = False
+    recomputes = True
     labels_name = "targets"
 
     @staticmethod

@@ -34,6 +34,19 @@ def tnn_set_output(t: Tensor) -> None:
     status(s, lib.tnn_set_output, handle(s, "t", t))
 
 
+def tnn_set_recompute(t: Tensor) -> None:
+    """Keep t for the backward pass of a fused graph.
+
+    The nodes between two such tensors are not kept: the backward pass computes them again, with the same bits, as far
+    as gradients need them.
+
+    Raises:
+        TinyNNValueError: t is an input.
+    """
+    s = session_of("t", t)
+    status(s, lib.tnn_set_recompute, handle(s, "t", t))
+
+
 def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
     """State that a mapped matrix stores the d_head rows of each head in interleaved order, as llama.cpp does for q and
     k: 0, d_head/2, 1, d_head/2 + 1 and so on.
