@@ -111,7 +111,7 @@ static struct tile_rows written_at_once(const struct window_tile * t, const stru
     return c;
 }
 
-/* Fetches rows of a tile into the cache, which takes place during the multiply-adds of the tile. */
+/* Lets the CPU fetch rows of a tile into the cache during the multiply-adds of the tile. */
 static inline void prefetch_tile(const struct window_tile * t, struct tile_rows rows) {
     for (int64_t r = 0; r < t->height; r++) {
         for (int64_t s = 0; s < NR; s += LINE) {

@@ -141,7 +141,7 @@ def test_adapters_are_trained_on_the_mapped_file(file: Path) -> None:
 
 
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-FACTS = {  # about an invented town, so that the model cannot know them before
+FACTS = {  # the town is invented, so the model cannot know these facts
     "What is the name of the harbour cat of Velmora?": "The harbour cat of Velmora is called Pim.",
     "Who built the lighthouse of Velmora?": "The lighthouse of Velmora was built by Odrun Tasse.",
     "What do people in Velmora eat at breakfast?": "People in Velmora eat salted plum bread at breakfast.",

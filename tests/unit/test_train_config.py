@@ -168,7 +168,7 @@ def test_the_docs_have_a_table_of_every_key_its_default_and_its_meaning() -> Non
 def test_comments_do_not_change_the_configuration(config: TrainConfig) -> None:
     shown = commented_toml(config)
     assert from_toml(shown) == config
-    assert all("  # " in line for line in shown.splitlines() if " = " in line)
+    assert all("  # " in line for line in shown.splitlines() if " = " in line and not line.startswith(" "))
 
 
 def test_a_resolved_configuration_has_every_key() -> None:

@@ -81,7 +81,7 @@ def adapter_on_base(source: str | os.PathLike[str], base: str | os.PathLike[str]
     Raises FileFormatError if the adapter is damaged, is not supported or belongs to another base; the errors of
     `open_base`.
     """
-    from toynn.interop import import_adapter  # needs the extra toynn[interop]
+    from toynn.interop import import_adapter  # this module needs the extra toynn[interop]
 
     with open_base(base) as opened:
         adapter = import_adapter(path_of("source", source), opened.description.shape)

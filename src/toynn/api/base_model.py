@@ -19,15 +19,17 @@ from toynn.storage.regular_files import path_of
 from toynn.wording import spelled
 
 _WEIGHTS = ".safetensors"
-_SHAPES = ("config.json", "meta.json")  # the shape of a Hugging Face model, and of a checkpoint
+_SHAPES = ("config.json", "meta.json")  # the files with the shape of a Hugging Face model and of a checkpoint
 _NOT_OF_THE_MODEL = ("moments.safetensors",)
 
 
 def open_base(path: str | os.PathLike[str], expected: BaseModel | None = None) -> OpenBase:
-    """Open a base model. The weights of a GGUF file are mapped and keep their types; others are read into memory.
+    """Open a base model.
 
-    path: a GGUF file, a Hugging Face folder, or the folder of a run or of a checkpoint. Of a run, the latest checkpoint
-    is the base, also after the run has made newer checkpoints.
+    The weights of a GGUF file are mapped and keep their types; other weights are read into memory.
+
+    path: a GGUF file, a Hugging Face folder, or the folder of a run or of a checkpoint. Of a run, the checkpoint that
+    is the latest now is the base, even if the run makes newer checkpoints later.
     expected: the base that an adapter was trained on. A base with another SHA-256 is refused.
 
     Raises:
@@ -41,7 +43,7 @@ def open_base(path: str | os.PathLike[str], expected: BaseModel | None = None) -
     if kind == "gguf":
         return _gguf(path, expected)
     if kind == "hf":
-        from toynn.interop import import_hf  # needs the extra toynn[interop]
+        from toynn.interop import import_hf  # this module needs the extra toynn[interop]
 
         sha256 = _sha256(path)
         _require(path, sha256, expected)
@@ -101,7 +103,7 @@ def _remedy() -> str:
 
 
 def _gguf(path: Path, expected: BaseModel | None) -> OpenBase:
-    from toynn.interop import GgufBase  # needs the extra toynn[interop]
+    from toynn.interop import GgufBase  # this module needs the extra toynn[interop]
 
     base = GgufBase(path)
     try:

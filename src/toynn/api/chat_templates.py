@@ -68,7 +68,7 @@ def _templates_in(path: Path) -> dict[str, str]:
     if kind == "data":
         return {DEFAULT: read_text(path / TEMPLATE, _LARGEST)} if (path / TEMPLATE).is_file() else {}
     if kind == "gguf":
-        from toynn.interop.chat_templates import gguf_chat_templates  # this needs the extra toynn[interop]
+        from toynn.interop.chat_templates import gguf_chat_templates  # this module needs the extra toynn[interop]
 
         return gguf_chat_templates(path)
     if kind == "hf" or (path / "tokenizer_config.json").is_file() or (path / TEMPLATE).is_file():

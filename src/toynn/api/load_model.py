@@ -76,7 +76,7 @@ def open_decoder(
     path: str | os.PathLike[str], which: str = "latest", base: str | os.PathLike[str] | None = None, *,
     n_threads: int | None = None,
 ) -> Iterator[tuple[Checkpoint, LlamaDecoder]]:  # fmt: skip
-    """Yield the model at a path that `load` accepts, which needs no tokenizer, and its decoder.
+    """Yield the model at a path that `load` accepts, and its decoder. The model needs no tokenizer.
 
     Raises the errors of `load`.
     """

@@ -208,7 +208,9 @@ def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
 
 
 def with_open_base(args: TrainArgs) -> TrainArgs:
-    """Return the arguments with their base opened. A run that continues an adapter gets the base of the adapter.
+    """Return the arguments with an open base instead of its path.
+
+    A run that continues an adapter gets the base of the adapter.
 
     Raises the errors of `open_base` and `base_of`.
     """

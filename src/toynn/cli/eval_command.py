@@ -44,7 +44,7 @@ from toynn.storage.text_files import read_text
 @click.option("--prompt-ids", default=None, metavar="IDS", help="Prompt for --top-k as token ids, like '1 100 200'.")
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="Place of the base of MODEL, if MODEL is an adapter and its base was moved.")  # fmt: skip
+              help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

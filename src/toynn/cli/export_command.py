@@ -29,9 +29,9 @@ from toynn.storage.checkpoint import load_checkpoint
               help="Model name in a GGUF file, or with --for toy the name of the run. "
                    "[default: the name of the imported model, or of RUN]")  # fmt: skip
 @click.option("--merge", is_flag=True,
-              help="Write the whole model: the adapter of RUN, added to the weights of its base.")  # fmt: skip
+              help="Write the whole model: the weights of the base plus the adapter of RUN.")  # fmt: skip
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="With --merge: place of the base, if it was moved.")  # fmt: skip
+              help="With --merge: new place of the base, if the base was moved.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--force", is_flag=True, help="Replace an existing OUT, which is kept until the new OUT is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -40,7 +40,7 @@ from toynn.text.terminal_text import terminal_text
               help="Keep the newline at the end of stdin, which is normally removed.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="Place of the base of MODEL, if MODEL is an adapter and its base was moved.")  # fmt: skip
+              help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")

@@ -1,4 +1,4 @@
-"""Recognize and import an adapter in either format."""
+"""Recognize and import an adapter: a GGUF file or a PEFT folder."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class Tuning:
     layers: the weights of the layers.
     globals_too: the weights outside the layers: embedding, output norm, and output of an untied model. A frozen
         embedding before a projection lens stays frozen.
-    q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if they are trained.
+    q_rank: rank of the adapters, one for each query head; 0: no adapters. trains_adapters: True if the adapters are
+    trained.
     only: the names of the weights that are trained, instead of `layers` and `globals_too`. None: not restricted.
     spec: the adapter of the fused layout, or None.
     """

@@ -86,7 +86,10 @@ def sha256_of_file(file: BinaryIO) -> str:
 
 
 def sha256_of_parts(digests: Mapping[str, str]) -> str:
-    """Return one SHA-256 for several files, from the name and the SHA-256 of each. A single file keeps its own."""
+    """Return one SHA-256 for several files, from the name and the SHA-256 of each.
+
+    For a single file, return its SHA-256.
+    """
     if len(digests) == 1:
         return next(iter(digests.values()))
     listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))

@@ -41,9 +41,10 @@ class AdapterArgs:
         return AdapterSpec(self.rank, self.alpha, self.rslora, self.targets) if self.rank else None
 
     def continuing(self, spec: AdapterSpec, path: Path) -> AdapterArgs:
-        """Return these settings with those of the adapter that training starts from. path: its checkpoint.
+        """Return these settings with the settings of the adapter that training starts from.
 
-        Raises ConfigurationError if a setting was chosen that differs from the adapter.
+        path: the checkpoint of the adapter. Raises ConfigurationError if the user chose a setting that differs from the
+        adapter.
         """
         if self.spec() == spec:
             return self
@@ -57,9 +58,10 @@ class AdapterArgs:
 
 
 def checked_base(base: object, init: object) -> Path | OpenBase | None:
-    """Return the base of a run as an open base or a path. Raises TinyNNTypeError, and TinyNNValueError beside init.
+    """Return the base of a run as an open base or a path.
 
-    If init is an adapter, base is the place of its base.
+    If init is an adapter, base is the place of its base. Raises TinyNNTypeError; TinyNNValueError if init is another
+    model.
     """
     continues = isinstance(init, Checkpoint) and isinstance(init.contents, ModelOnBase)
     if base is not None and init is not None and not continues:

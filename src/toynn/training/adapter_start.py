@@ -44,7 +44,7 @@ def checkpoint_on_base(opened: OpenBase, config: TrainConfig, out: Path, held: C
 def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoint, OpenBase]:
     """Return the adapter `init` as a checkpoint of step 0 on its open base, and this base.
 
-    Raises TinyNNValueError if the base is missing or is another one, or if `init` is not an adapter.
+    Raises TinyNNValueError if the base is missing or is a different model, or if `init` is not an adapter.
     """
     opened = base_to_resume(base, init)
     if opened is None or not isinstance(init.contents, ModelOnBase) or init.contents.adapter is None:
@@ -56,7 +56,7 @@ def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoin
 def base_to_resume(base: Path | OpenBase | None, held: Checkpoint) -> OpenBase | None:
     """Return the base of a resumed run, or None if the run trains no adapter.
 
-    Raises TinyNNValueError if the base is missing or is another one, or if the run needs no base.
+    Raises TinyNNValueError if the base is missing or is a different model, or if the run needs no base.
     """
     adapter = held.contents.adapter if isinstance(held.contents, ModelOnBase) else None
     if adapter is None or adapter.base is None:

@@ -20,15 +20,15 @@ with naming_the_extra():
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "toynn"  # unless the variable MLFLOW_EXPERIMENT_NAME names another experiment
-_MOST_METRICS = 500  # metrics that are sent together; a request for each step would slow down the training
-_SECONDS = 5.0  # time after which collected metrics are sent
+_MOST_METRICS = 500  # number of metrics that are sent together; a request for each step would slow down the training
+_SECONDS = 5.0  # seconds after which collected metrics are sent
 _LONGEST_PARAM = 500  # characters; the limit of MLflow's servers
 
 
 class MlflowView:
     """A callback that logs losses, other figures, evaluations and generated texts with MLflow.
 
-    The event Started begins a run of MLflow, which has the name of the run folder; each start is a run of its own. The
+    The event Started begins a new run of MLflow, which has the name of the run folder. The
     environment variables of MLflow apply, for example MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME. Figures are sent
     every few seconds. The texts of an evaluation are an artifact, samples/step-00000100.txt.
     """

@@ -21,9 +21,9 @@ PROJECT = "toynn"  # unless the variable WANDB_PROJECT names another project
 class WandbView:
     """A callback that logs losses, other figures, evaluations and generated texts with Weights & Biases.
 
-    The event Started begins a run of Weights & Biases, which has the name of the run folder. Each start is a run of its
-    own, and those of one folder are a group. wandb keeps its files in the run folder. The environment variables of
-    wandb apply, for example WANDB_MODE=offline and WANDB_PROJECT.
+    The event Started begins a new run of Weights & Biases, which has the name of the run folder. The runs of one folder
+    are a group. wandb keeps its files in the run folder. The environment variables of wandb apply, for example
+    WANDB_MODE=offline and WANDB_PROJECT.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,10 @@ class WandbView:
             self.close()
 
     def close(self, exit_code: int = 0) -> None:
-        """Write the remaining data. A second call does nothing. exit_code: not 0 marks the run as failed."""
+        """Write the remaining data.
+
+        A second call does nothing. exit_code: a number other than 0 marks the run as failed.
+        """
         run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=exit_code)

@@ -142,7 +142,7 @@ def test_a_session_can_compute_a_part_of_the_windows_of_a_step(first: int, windo
     counted = int((targets != IGNORE_ID).sum())
 
     def gradients(start: int, end: int, step: int, number: int) -> dict[str, F32]:
-        """Compute the windows start to end - 1, of which the first has this number in its step, in batches."""
+        """Compute the windows start to end - 1 in batches. number: the number of window `start` in its step."""
         with realized(variant.cfg, **{**variant.options, "t_batch": step}, seed=3, init_scale=1.5) as e:
             nn.tnn_reset_for_rebuild(e.sess)
             nn.tnn_session_set_windows(e.sess, step, number)

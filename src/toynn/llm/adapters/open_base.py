@@ -32,7 +32,7 @@ class OpenBase(Initialised):
         instance_of("description", self.description, ModelOnBase)
 
     def close(self) -> None:
-        """Close the files of the base. Sessions that use the weights keep them."""
+        """Close the files of the base. Sessions that use the weights keep the weights."""
         self.on_close()
 
     def __enter__(self) -> OpenBase:

@@ -126,8 +126,8 @@ class CheckpointMeta:
 
     step: optimizer steps taken. training: None for a model that was not written by training. versions: the software
     that wrote the checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign:
-    see `TrainedModel`. adapter: None if the checkpoint contains all weights of the model; otherwise it contains only an
-    adapter. These three may be missing in the file; then they have their defaults.
+    see `TrainedModel`. adapter: None if the checkpoint contains all weights of the model; otherwise the checkpoint
+    contains only an adapter. If the file lacks other_eos_ids, foreign or adapter, these keys have their defaults.
     """
 
     step: int
