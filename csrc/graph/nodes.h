@@ -14,7 +14,8 @@
  * this root. An output of the second forward graph may be a node of the first one, which was realized before and reuses
  * its memory. */
 #define TNN_FLAG_KEPT (1 << 24)
-/* More such bits. A tensor that tnn_set_recompute flagged, and a node that computes another node again (its extra). */
+/* Two more bits that ggml does not use. TNN_FLAG_RECOMPUTE: tnn_set_recompute flagged the tensor. TNN_FLAG_AGAIN: the
+ * node is a copy of the node to which its field extra points. */
 #define TNN_FLAG_RECOMPUTE (1 << 25)
 #define TNN_FLAG_AGAIN     (1 << 26)
 

@@ -27,7 +27,8 @@ static bool can_copy(const struct tnn_gradients * g, const struct ggml_tensor * 
     return tnn__needs_gradient(g, t) && t->op != GGML_OP_NONE && t->view_src == NULL && (k == NULL || k->type->state_size == 0);
 }
 
-/* Returns a copy of a node, whose operands are copies where they exist. Returns NULL if memory runs out. */
+/* Returns a copy of a node. If an operand has a copy, the copy of the node reads it. Returns NULL if memory runs
+ * out. */
 static struct ggml_tensor * copy_of(const struct tnn_gradients * g, struct ggml_tensor * t) {
     const struct tnn_kernel * k = tnn__kernel_of(t);
     const int                 n = tnn__n_operands(t);
@@ -75,7 +76,7 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
         return again != NULL ? again : t;
     }
     copy_part(g, i);
-    again     = g->failed ? NULL : copy_of(g, t); /* only its operands are used, because the node itself is kept */
+    again     = g->failed ? NULL : copy_of(g, t); /* only the operands of the copy are used, because t is kept */
     g->failed = again == NULL;
     if (again != NULL) {
         *slot_of(g, t) = NULL;
@@ -88,7 +89,7 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
 void tnn__recompute_end(const struct tnn_gradients * g) {
     for (size_t i = 0; i < g->gb->visited_hash_set.size; i++) {
         if (g->again[i] != NULL) {
-            g->again[i]->extra  = NULL; /* the place of a handle */
+            g->again[i]->extra  = NULL; /* from now on, extra is the place of a handle */
             g->again[i]->flags &= ~TNN_FLAG_AGAIN;
         }
     }

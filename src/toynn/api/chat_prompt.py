@@ -51,7 +51,7 @@ def turn_end_of(template: ChatTemplate) -> str:
     reply = "a reply"
     try:
         text = template.render([{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}])
-    except TinyNNValueError:  # the template refuses this conversation, or is not valid, which the first reply reports
+    except TinyNNValueError:  # the first reply reports the error of a wrong template
         return ""
     _, found, rest = text.rpartition(reply)
     return rest.strip() if found else ""

@@ -1,4 +1,4 @@
-"""Chat templates by name, as Jinja, for models that come without one."""
+"""Chat templates in Jinja, each with a name, for models that come without a chat template."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ class StopStrings:
     """Passes the pieces of a text on until one of the stop strings occurs.
 
     `add` returns the text that cannot be a part of a stop string, and holds the rest back. `finish` returns the text
-    that is still held back. stop: the stop string that has occurred, before which the text ends; None if there was
-    none.
+    that is still held back. stop: the stop string that has occurred, or None. The text ends before this stop string.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def test_only_what_a_gradient_needs_is_computed_again() -> None:
 
 
 def test_only_the_inputs_of_layers_and_one_layer_need_memory() -> None:
-    """The gradients share memory, so the difference is that of the activations."""
+    """The gradients share memory in both graphs, so only the memory of the activations differs."""
     n, layers, d_ff = 128, 10, 512
     variant = Variant(SmolLM2Config(50, 128, 4, 2, d_ff, layers, 256, 10000.0, 1e-5), n)
     nbytes = []
