@@ -10,11 +10,21 @@ import pytest
 from engines import realized
 from fused_engines import HP, all_weights, engine, load, targets
 from oracle.variants import VARIANTS, Variant, each_variant
-from toynn import LlamaDecoder, SessionError, SmolLM2Config, TinyNNTypeError, TinyNNValueError
+from toynn import (
+    LlamaDecoder,
+    LlamaSeqEngine,
+    RecipeOptions,
+    SessionError,
+    SmolLM2Config,
+    TinyNNTypeError,
+    TinyNNValueError,
+)
 from toynn import tinynn as nn
+from toynn.llm.adapters.spec import AdapterSpec
 from toynn.llm.fused import graph
 from toynn.llm.labels import IGNORED
 from toynn.model.shape import ModelShape
+from tuned_models import base_of
 
 
 @pytest.fixture
@@ -102,6 +112,26 @@ def test_logits_are_computed_at_once_if_the_waiting_sums_of_their_gradient_would
     assert graph.parts_save_memory(512, shape, 1)
     assert not graph.parts_save_memory(8 * 64, shape, 8)
     assert graph.parts_save_memory(8 * 512, shape, 8)
+
+
+@pytest.mark.parametrize("rows", [2, 7, 10])
+def test_a_frozen_output_matrix_has_no_waiting_sums(rows: int, in_parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = VARIANTS["batch of 3"]
+    base, _ = base_of(variant)
+    spec = AdapterSpec(2, 4.0, False, ("q", "down"))
+    options = RecipeOptions(t_seq=variant.t_seq, t_batch=3, n_threads=1, seed=1, layout="fused")
+    results = []
+    for most, recompute in ((10**6, False), (rows, False), (rows, True)):
+        in_parts(most)
+        monkeypatch.setattr(graph, "parts_save_memory", lambda *_: False)
+        with LlamaSeqEngine() as e:
+            e.realize_with_adapter(base, spec, options)
+            e.build_training_step(recompute=recompute)
+            assert ("logits" in e.taps) == (most == 10**6)
+            steps = [e.train_step(variant.ids(), targets(variant), HP.hp(i))[0] for i in (1, 2, 3)]
+            results.append((steps, {name: e.download_weight(name).tobytes() for name in e.param_names()}))
+    assert results[0] == results[1] == results[2]
+    assert results[0][0][2] < results[0][0][0]
 
 
 def test_pinned_nodes_keep_the_bits_and_taps_keep_the_logits(in_parts: Any) -> None:

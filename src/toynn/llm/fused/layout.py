@@ -76,7 +76,9 @@ class FusedLayout(Layout):
         return t_targets, FusedGraph(self.session).output_loss(taps["final_norm"], output, t_targets, divisor)
 
     def parts_save_memory(self) -> bool:
-        return graph.parts_save_memory(self.n, self.shape, self.options.t_batch)
+        output = output_of(self.parameters.tree).weight
+        is_trained = any(one.trainable and one.tensor == output for one in self.parameters.by_name.values())
+        return not is_trained or graph.parts_save_memory(self.n, self.shape, self.options.t_batch)
 
     def divisor_input(self) -> Tensor:
         t_divisor = tnn_input_1d_f32(self.session, 1)
