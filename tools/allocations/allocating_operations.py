@@ -260,6 +260,15 @@ def fused_step_act(clip: bool = False) -> Callable[[LlamaSeqEngine], bytes]:
     return act
 
 
+def batches_act(engine: LlamaSeqEngine) -> bytes:
+    """Take a step of three batches. The first two store sums for the next batch."""
+    results = [
+        engine.train_step(IDS, TARGETS, HP, reset_moments=i == 0, accumulate=i > 0, update=i == 2, loss_divisor=30.0)
+        for i in range(3)
+    ]
+    return repr(results).encode() + weights(engine)
+
+
 def per_head_step_act(engine: LlamaSeqEngine) -> bytes:
     s = engine.sess
     loss, (labels, hp) = engine.training_loss, (engine.made_labels, engine.made_hp)  # type: ignore[attr-defined]
@@ -373,6 +382,7 @@ def operations() -> dict[str, Operation]:
         "half weights, forward": Operation(opened("per_head", 1, 1), lambda e: e.forward(IDS).tobytes(), close),
         "half weights, build": Operation(opened("per_head", 1, 30), build_act(), close),
         "step with clipping": Operation(trained("fused", 1, clip=True), fused_step_act(clip=True), close),
+        "step of three batches": Operation(trained("fused", 1, keep_gradients=True), batches_act, close),
         "profile": Operation(trained("fused", 2), profile_act, close),
         "more threads": Operation(opened("fused", 2), more_threads_act, close),
         "upload and download of weights": Operation(opened("per_head", 1), move_act, close),
