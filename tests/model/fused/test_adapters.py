@@ -145,6 +145,28 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     assert len(found) == 1
 
 
+def test_bits_do_not_depend_on_the_batches_of_a_step() -> None:
+    variant = BASES["batch of 3"]
+    spec, (model, _) = spec_of(variant), base_of(variant)
+    ids = variant.ids().reshape(3, -1)
+    wanted = labels.targets(variant.ids(), variant.cfg.vocab, variant.t_seq, 3).reshape(3, -1)
+    found = []
+    for batch in (3, 1):
+        with LlamaSeqEngine() as engine:
+            sizes = RecipeOptions(variant.t_seq, batch, n_threads=1, layout="fused")
+            engine.realize_with_adapter(model, spec, sizes, random_tensors(spec, variant))
+            engine.build_training_step(clip=True, keep_gradients=True)
+            for at in range(0, 3, batch):
+                part = slice(at, at + batch)
+                _, norm = engine.train_step(
+                    ids[part].ravel(), wanted[part].ravel(), HP.hp(1), reset_moments=at == 0, accumulate=at > 0,
+                    update=at + batch == 3, max_norm=0.1, loss_divisor=ids.size,
+                )  # fmt: skip
+            gradients = {name: engine.gradient(name).tobytes() for name in engine.param_names()}
+            found.append((norm, gradients, hashes(engine)))
+    assert found[0] == found[1]
+
+
 def test_initial_values_are_those_of_peft() -> None:
     """A is uniform with the standard deviation of Kaiming's initialization with a = sqrt(5); B is zero."""
     variant = BASES["gqa"]
