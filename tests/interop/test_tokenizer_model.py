@@ -162,7 +162,7 @@ def with_damaged_charsmap() -> bytes:
         (lambda: b"\x0b", "the field 1 has the unknown wire type 3"),
         (lambda: b"\x08\x01", "a piece is an integer"),
         (lambda: b"\x0a\x04\x0a\x02\xff\xfe", "the piece 0 is not UTF-8"),
-        (lambda: b"\x0a\x03\x0a\x01a" * 701, "it has more than 700 pieces"),
+        (lambda: b"\x0a\x03\x0a\x01a" * 701, "the file has more than 700 pieces"),
         (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "wire type|no end|bytes"),
         (lambda: changed("trainer_spec.model_type", 1), "its model_type is unigram, but toynn reads only bpe"),
         (lambda: changed("normalizer_spec.escape_whitespaces", False), "escape_whitespaces is False"),

@@ -63,7 +63,7 @@ def parsed_model(content: bytes, vocab: int) -> SentencePieceModel:
     for number, value in _fields(memoryview(content)):
         if number == _PIECES:
             if len(tokens) == vocab:
-                raise FileFormatError(f"it has more than {vocab} pieces, but the model has only {vocab} tokens")
+                raise FileFormatError(f"the file has more than {vocab} pieces, but the model has only {vocab} tokens")
             piece = dict(_fields(_message(value, "a piece")))
             tokens.append(_text(piece.get(_PIECE, memoryview(b"")), len(tokens)))
             scores.append(_number(piece.get(_SCORE, 0)))
@@ -73,7 +73,7 @@ def parsed_model(content: bytes, vocab: int) -> SentencePieceModel:
         elif number == _NORMALIZER:
             normalizer.update(_fields(_message(value, "normalizer_spec")))
     if not tokens:
-        raise FileFormatError("it is not a SentencePiece model: it contains no pieces")
+        raise FileFormatError("the file is not a SentencePiece model: it contains no pieces")
     charsmap = normalizer.get(_CHARSMAP, memoryview(b""))
     return SentencePieceModel(
         tokens,
@@ -108,10 +108,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
         elif wire in (_FIXED32, _FIXED64):
             n = 4 if wire == _FIXED32 else 8
         else:
-            raise FileFormatError(f"it is damaged: the field {number} has the unknown wire type {wire}")
+            raise FileFormatError(f"the file is damaged: the field {number} has the unknown wire type {wire}")
         if n > len(message) - at:
             raise FileFormatError(
-                f"it is damaged: the field {number} needs {n} bytes, but {len(message) - at} are left"
+                f"the file is damaged: the field {number} needs {n} bytes, but {len(message) - at} are left"
             )
         yield number, message[at : at + n]
         at += n
@@ -124,12 +124,12 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value & (2**64 - 1), at + i + 1
-    raise FileFormatError(f"it is damaged: the integer at byte {at} of a message has no end")
+    raise FileFormatError(f"the file is damaged: the integer at byte {at} of a message has no end")
 
 
 def _message(value: Value, what: str) -> memoryview:
     if isinstance(value, int):
-        raise FileFormatError(f"it is damaged: {what} is an integer instead of bytes")
+        raise FileFormatError(f"the file is damaged: {what} is an integer instead of bytes")
     return value
 
 
@@ -137,7 +137,7 @@ def _integer(values: dict[int, Value], number: int, default: int) -> int:
     """Return a 32-bit integer with a sign, as protobuf stores it."""
     value = values.get(number, default)
     if not isinstance(value, int):
-        raise FileFormatError(f"it is damaged: the field {number} must be an integer")
+        raise FileFormatError(f"the file is damaged: the field {number} must be an integer")
     value &= 2**32 - 1
     return value - 2**32 if value >= 2**31 else value
 
@@ -146,15 +146,15 @@ def _text(value: Value, i: int) -> str:
     try:
         return bytes(_message(value, f"the piece {i}")).decode("utf-8")
     except UnicodeDecodeError:
-        raise FileFormatError(f"it is damaged: the piece {i} is not UTF-8") from None
+        raise FileFormatError(f"the file is damaged: the piece {i} is not UTF-8") from None
 
 
 def _number(value: Value) -> float:
     if isinstance(value, int):
         if value == 0:
             return 0.0
-        raise FileFormatError(f"it is damaged: a score is the integer {value} instead of a float")
+        raise FileFormatError(f"the file is damaged: a score is the integer {value} instead of a float")
     if len(value) != 4:
-        raise FileFormatError(f"it is damaged: a score has {len(value)} bytes instead of 4")
+        raise FileFormatError(f"the file is damaged: a score has {len(value)} bytes instead of 4")
     number: float = struct.unpack("<f", value)[0]
     return number

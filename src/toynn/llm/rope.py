@@ -56,7 +56,7 @@ class RopeOfModel:
     """The part of `Rope` that is the same in all graphs of a model. Make it before `tnn_finalize_weights`."""
 
     def __init__(self, session: Session, shape: ModelShape, interleaved: bool = False) -> None:
-        """interleaved: as in `Rope`."""
+        """Declare the frequency factors, if the shape has any. interleaved: as in `Rope`."""
         self._session, self._shape, self._interleaved = session, shape, interleaved
         self._factors = shape.rope_scaling.freq_factors(shape.head_dim, shape.rope_base)
         self._tensor: Tensor | None = None

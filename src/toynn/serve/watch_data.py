@@ -77,7 +77,7 @@ def _time(event: Event) -> dt.datetime:
 
 
 def _curve(steps: Sequence[Event], field: str) -> list[list[float]]:
-    """Return the points (step, value) of a curve, at most _MOST_POINTS. Each is the mean of consecutive steps."""
+    """Return the points (step, value) of a curve, at most _MOST_POINTS. Each point is the mean of consecutive steps."""
     width = -(-len(steps) // _MOST_POINTS) or 1
     parts = [steps[i : i + width] for i in range(0, len(steps), width)]
     return [[part[-1]["step"], statistics.fmean(step[field] for step in part)] for part in parts]

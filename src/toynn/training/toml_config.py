@@ -211,7 +211,7 @@ def _parsed(content: str) -> dict[str, Any]:
     try:
         table: dict[str, Any] = tomllib.loads(content)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("a value is nested too deeply") from None
     return table
 
 

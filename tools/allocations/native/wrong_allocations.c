@@ -69,7 +69,7 @@ API int silent(int n) {
     return sum;
 }
 
-/* Cannot be repeated after a failed allocation: the next call fails as well. */
+/* This call cannot be repeated after a failed allocation: the next call fails as well. */
 API int spoiled(int n) {
     static int refused;
     if (refused) {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-LONGEST_ITEM = 1 << 23  # bytes of a line, an element or a row
+LONGEST_ITEM = 1 << 23  # largest number of bytes in a line, an element or a row
 
 
 class Item(NamedTuple):
-    """place: the number of the line or row, from 1. value: a dict, or None. reason: why there is no value, or ""."""
+    """A line, element or row. place: its number, from 1. value: a dict, or None. reason: why there is no value, or
+    "".
+    """
 
     place: int
     value: dict[str, Any] | None
