@@ -528,6 +528,15 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    v,     /* second moment */
     tnn_tensor    hp,    /* [7], as for tnn_opt_step_adamw */
     tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
+/* Append one Muon step on the clipped gradient of a matrix. The matrix changes by its momentum (Nesterov), whose singular
+ * values five Newton-Schulz iterations move close to 1, times lr sqrt(max(1, ne1 / ne0)). If the norm is not finite, w
+ * and m stay unchanged. */
+TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
+    tnn_tensor    w,     /* a parameter [ne0, ne1] */
+    tnn_tensor    grad,  /* its gradient */
+    tnn_tensor    m,     /* momentum */
+    tnn_tensor    hp,    /* [3]: learning rate, momentum, weight decay */
+    tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm */
 
 /* ---- flags ---- Set the role and the name of a tensor. */
 /* Make an f32 input or weight a parameter, which gets a gradient.
@@ -599,7 +608,7 @@ typedef struct tnn_step {
 enum tnn_step_mode {
     TNN_STEP_RESET_MOMENTS = 1, /* set the moments of the optimizer to 0 first */
     TNN_STEP_ACCUMULATE    = 2, /* compute the next batch of a step whose earlier calls set TNN_STEP_NO_UPDATE */
-    /* leave weights and moments unchanged: tnn_fused_adamw steps do nothing. If each gradient is flagged with
+    /* leave weights and moments unchanged: optimizer steps do nothing. If each gradient is flagged with
      * tnn_set_output, keep the sums of the windows for the next batch of the step. */
     TNN_STEP_NO_UPDATE     = 4
 };

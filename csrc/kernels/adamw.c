@@ -56,15 +56,8 @@ tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_t
     if (!tnn__enter(s, __func__) || !tnn__want_backward_built(s) || !tnn__adamw_operands(s, w, grad, m, v, hp, args)) {
         return 0;
     }
-    if (norm != 0) {
-        struct ggml_tensor * tn = args[n_args++] = tnn__tensor(s, "norm", norm);
-        if (tn == NULL) {
-            return 0;
-        }
-        if (!tnn__is_grad_norm(tn)) {
-            tnn__fail(s, TNN_E_VALUE, "norm (%s) must be a result of tnn_fused_grad_norm", ggml_get_name(tn));
-            return 0;
-        }
+    if (norm != 0 && (args[n_args++] = tnn__grad_norm_operand(s, norm)) == NULL) {
+        return 0;
     }
     if (!tnn__reserve_nodes(s, 1)) {
         return 0;

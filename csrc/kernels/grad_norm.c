@@ -81,6 +81,15 @@ bool tnn__is_grad_norm(const struct ggml_tensor * node) {
     return tnn__is_kernel(node, &GRAD_NORM);
 }
 
+struct ggml_tensor * tnn__grad_norm_operand(tnn_session * s, tnn_tensor norm) {
+    struct ggml_tensor * t = tnn__tensor(s, "norm", norm);
+    if (t != NULL && !tnn__is_grad_norm(t)) {
+        tnn__fail(s, TNN_E_VALUE, "norm (%s) must be a result of tnn_fused_grad_norm", ggml_get_name(t));
+        return NULL;
+    }
+    return t;
+}
+
 bool tnn__want_backward_built(tnn_session * s) {
     if (s->stage == TNN_STAGE_BACKWARD_BUILT) {
         return true;

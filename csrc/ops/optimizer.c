@@ -67,6 +67,30 @@ bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_ten
     return true;
 }
 
+bool tnn__muon_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor hp,
+                        struct ggml_tensor * args[TNN_MUON_OPERANDS]) {
+    struct ggml_tensor * tw = parameter_operand(s, w);
+    if (tw == NULL || !tnn__want_matrix(s, "w", tw)) {
+        return false;
+    }
+    struct ggml_tensor * tg = like(s, "grad", grad, tw);
+    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw) : NULL;
+    struct ggml_tensor * th = tm != NULL ? tnn__hyper_parameters(s, hp, 3) : NULL;
+    if (th == NULL || !want_input(s, "m", tm)) {
+        return false;
+    }
+    struct ggml_tensor * const written[] = { tw, tm };
+    if (!tnn__want_apart(s, "m", tm, written, 1) || !tnn__want_apart(s, "grad", tg, written, 2)
+        || !tnn__want_apart(s, "hp", th, written, 2)) {
+        return false;
+    }
+    args[0] = tw;
+    args[1] = tg;
+    args[2] = tm;
+    args[3] = th;
+    return true;
+}
+
 tnn_tensor tnn_opt_step_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp) {
     struct ggml_tensor * a[TNN_ADAMW_OPERANDS];
     if (!tnn__enter(s, __func__) || !tnn__adamw_operands(s, w, grad, m, v, hp, a) || !tnn__reserve_nodes(s, 1)) {

@@ -25,6 +25,7 @@ _MODULES = {
     "LlamaSeqEngine": "toynn.llm.engine",
     "LoRA": "toynn.llm.recipes",
     "MappedFileError": "toynn.errors",
+    "Muon": "toynn.llm.muon",
     "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from toynn.llm.engine import LlamaDecoder as LlamaDecoder
     from toynn.llm.engine import LlamaSeqEngine as LlamaSeqEngine
     from toynn.llm.learning_rates import ToyLR as ToyLR
+    from toynn.llm.muon import Muon as Muon
     from toynn.llm.options import RecipeOptions as RecipeOptions
     from toynn.llm.profiling import Profile as Profile
     from toynn.llm.profiling import profile as profile

@@ -429,6 +429,16 @@ class _Lib:
         norm: TensorHandle | Literal[0],
         /,
     ) -> TensorHandle: ...
+    def tnn_fused_muon(
+        self,
+        s: SessionPointer,
+        w: TensorHandle,
+        grad: TensorHandle,
+        m: TensorHandle,
+        hp: TensorHandle,
+        norm: TensorHandle | Literal[0],
+        /,
+    ) -> TensorHandle: ...
     def tnn_set_param(self, s: SessionPointer, t: TensorHandle, /) -> int: ...
     def tnn_set_loss(self, s: SessionPointer, t: TensorHandle, /) -> int: ...
     def tnn_set_output(self, s: SessionPointer, t: TensorHandle, /) -> int: ...

@@ -131,7 +131,7 @@ def test_an_operator_is_refused_in_a_full_graph_and_after_realize(name: str) -> 
             function(s, *arguments)
 
 
-@pytest.mark.parametrize("name", ["fused_grad_norm", "fused_adamw"])
+@pytest.mark.parametrize("name", ["fused_grad_norm", "fused_adamw", "fused_muon"])
 def test_an_optimizer_step_is_refused_in_a_full_graph(name: str) -> None:
     desk = Desk()
     with desk.s as s:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toynn import LlamaSeqEngine, SmolLM2Config
+from toynn import LlamaSeqEngine, RecipeOptions, SmolLM2Config
 
 
 def realize(
@@ -25,26 +25,27 @@ def realize(
     init_stream: str = "lcg31",
     n_threads: int | None = 1,
     oversubscribe: bool = True,
+    optimizer: str = "adamw",
 ) -> None:
     """Realize an engine with random weights.
 
     untied and qkv_bias default to those of cfg if it is a ModelShape, otherwise to False. n_threads may exceed the
     number of cores.
     """
-    engine.realize_for_random_init(
-        cfg,
-        t_seq,
-        t_batch,
-        weight_dtype,
-        getattr(cfg, "untied", False) if untied is None else untied,
-        getattr(cfg, "qkv_bias", False) if qkv_bias is None else qkv_bias,
-        seed,
-        init_scale,
+    options = RecipeOptions(
+        t_seq=t_seq,
+        t_batch=t_batch,
+        weight_dtype=weight_dtype,
+        untied=getattr(cfg, "untied", False) if untied is None else untied,
+        qkv_bias=getattr(cfg, "qkv_bias", False) if qkv_bias is None else qkv_bias,
+        seed=seed,
+        init_scale=init_scale,
         init_stream=init_stream,
         n_threads=n_threads,
-        oversubscribe=oversubscribe,
         layout=layout,
+        optimizer=optimizer,
     )
+    engine.realize(cfg, options, oversubscribe=oversubscribe)
 
 
 def realized(cfg: SmolLM2Config, **options: Any) -> LlamaSeqEngine:

@@ -261,6 +261,11 @@ STEPS: dict[str, Call] = {
         nn.tnn_fused_adamw,
         [d.m, d.grad(), d.m3, d.fourth, d.hp, nn.tnn_fused_grad_norm(d.s, [d.grad()], d.two)],
     ),
+    "fused_muon": lambda d: (nn.tnn_fused_muon, [d.m, d.grad(), d.m3, nn.tnn_view_1d(d.s, d.hp, 3, 0), None]),
+    "fused_muon, clipped": lambda d: (
+        nn.tnn_fused_muon,
+        [d.m, d.grad(), d.m3, nn.tnn_view_1d(d.s, d.hp, 3, 0), nn.tnn_fused_grad_norm(d.s, [d.grad()], d.two)],
+    ),
     "tensor_grad": lambda d: (nn.tnn_tensor_grad, [d.m]),
     "extend_backward_graph": lambda d: (nn.tnn_extend_backward_graph, [nn.tnn_scale(d.s, d.grad(), 1.0)]),
 }

@@ -48,20 +48,22 @@ NOT_EMULATED = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--record", action="store_true", help="Record the golden curves of aarch64 instead of comparing."
-    )
+        "--record", nargs="*", metavar="CURVE",
+        help="Record these golden curves of aarch64 instead of comparing (default: all curves).",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="Checks to run (default: all).")
     options = parser.parse_args()
-    if options.record and options.only:
-        parser.error("--record records all curves and runs no checks; leave out --only")
+    if options.record is not None and options.only:
+        parser.error("--record runs no checks; leave out --only")
     try:
         build = emulated_build(FOLDER)
     except AArch64Error as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    if options.record:
+    if options.record is not None:
         recorder = ROOT / "tools" / "determinism" / "record_fixtures.py"
-        subprocess.run([build.python, recorder], cwd=ROOT, check=True)
+        only = ["--only", *options.record] if options.record else []
+        subprocess.run([build.python, recorder, *only], cwd=ROOT, check=True)
         return
     print(f"comparing {toynn.build_info()['profile']} with aarch64", flush=True)
     failed = False

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import paths
 import recipe_curves
 from recipe_curves import RECIPE_CURVES, RecipeCurve
-from toynn import AdamW, FromScratch, LlamaSeqEngine, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
+from toynn import AdamW, FromScratch, LlamaSeqEngine, Muon, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
 from toynn.model.shape import ModelShape
 
 VOCAB = 627
@@ -36,13 +36,17 @@ CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)
 
 @dataclass(frozen=True)
 class Curve:
-    """A training run: a model, its options, an optimizer, and `steps` steps on the beginning of the token stream."""
+    """A training run: a model, its options, an optimizer, and `steps` steps on the beginning of the token stream.
+
+    muon: used if the optimizer in opts is "muon".
+    """
 
     name: str
     cfg: SmolLM2Config
     opts: RecipeOptions
     steps: int = 5
     adamw: AdamW = field(default_factory=AdamW)
+    muon: Muon = field(default_factory=lambda: Muon(weight_decay=0.01))
     ids: tuple[int, ...] = ()
 
     def seq_ids(self) -> list[int]:
@@ -130,6 +134,12 @@ CURVES += [
         RecipeOptions(t_seq=100, t_batch=2, seed=12, layout="fused"),
         adamw=CORRECTED,
     ),
+    Curve(
+        "fused_muon",
+        _gqa(),
+        RecipeOptions(t_seq=24, t_batch=2, untied=True, qkv_bias=True, seed=12, layout="fused", optimizer="muon"),
+        adamw=CORRECTED,
+    ),
 ]
 
 
@@ -151,7 +161,12 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
     for step in range(curve.steps):
         batch.fill(curve.seq_ids(), curve.adamw.hp(step + 1))
         labels = batch.targets if curve.opts.layout == "fused" else batch.m_labels
-        yield recipe.step(batch.seq_ids, batch.positions, labels, batch.m_hp, step == 0)
+        if curve.opts.optimizer == "adamw":
+            yield recipe.step(batch.seq_ids, batch.positions, labels, batch.m_hp, step == 0)
+            continue
+        yield recipe.fs_cache.train_step(
+            batch.seq_ids, labels, batch.m_hp, muon_hp=curve.muon.hp(), reset_moments=step == 0
+        )[0]
 
 
 def weights_sha256(recipe: FromScratch) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -58,7 +59,20 @@ def output_of_example(name: str, n_threads: int) -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="CURVE",
+        help="Record these curves, and keep the others as they are (default: all).",
+    )
+    only = parser.parse_args().only
     # One thread is enough: a test checks that other thread counts give the same bytes.
+    if only:
+        fixture = json.loads(fixture_path().read_text(encoding="utf-8"))
+        fixture["curves"] |= compute(1, "--only", *only)
+        _write(fixture, len(only))
+        return
     info = toynn.build_info()
     fixture = {
         "made_by": "make fixtures",
@@ -67,8 +81,12 @@ def main() -> None:
         "curves": compute(1),
         "examples": {name: output_of_example(name, 1) for name in RECORDED_EXAMPLES},
     }
+    _write(fixture, len(fixture["curves"]))
+
+
+def _write(fixture: dict[str, Any], recorded: int) -> None:
     fixture_path().write_text(json.dumps(fixture, indent=1) + "\n", encoding="utf-8")
-    print(f"recorded {len(fixture['curves'])} curves in {fixture_path().relative_to(Path.cwd())}")
+    print(f"recorded {recorded} curves in {fixture_path().relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

@@ -297,8 +297,11 @@ class Round(Arguments):
         for w, grad, m, v in grads:
             if keep or self.variant.pinned:
                 attempt(nn.tnn_set_output, grad)
-            if isinstance(norm, nn.Tensor) or pick.random() < 0.7:
-                step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, norm if isinstance(norm, nn.Tensor) else None)
+            given_norm = norm if isinstance(norm, nn.Tensor) else None
+            if pick.random() < 0.2 and isinstance(hp, nn.Tensor):
+                step = attempt(nn.tnn_fused_muon, s, w, grad, m, attempt(nn.tnn_view_1d, s, hp, 3, 0), given_norm)
+            elif given_norm is not None or pick.random() < 0.7:
+                step = attempt(nn.tnn_fused_adamw, s, w, grad, m, v, hp, given_norm)
             elif pick.random() < 0.8:
                 step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
             else:

@@ -12,6 +12,7 @@ from toynn.tinynn.arrays import float_array, int_array
 from toynn.tinynn.memory import memory_for
 
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
+_MUON_HP = ("lr", "momentum", "weight_decay")
 
 
 def checked_token_ids(ids: npt.ArrayLike, n: int, vocab: int, name: str = "seq_ids") -> IntArray:
@@ -97,6 +98,27 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
             raise TinyNNValueError(f"m_hp: {name} must be below 1, got {value!r}")
         if name == "eps" and value == 0.0:
             raise TinyNNValueError("m_hp: eps must be above 0, got 0: a weight without gradient would become 0/0")
+    return array
+
+
+def checked_muon_hp(muon_hp: npt.ArrayLike | None, needed: bool) -> FloatArray | None:
+    """Return muon_hp as float32 (1, 3), the values that `Muon.hp` makes, or None if Muon is not used.
+
+    needed: whether the optimizer of the model is Muon. Raises TinyNNValueError or TinyNNTypeError.
+    """
+    if (muon_hp is not None) != needed:
+        what = "muon_hp is missing: it must be given" if needed else "muon_hp must be left out: it can be used only"
+        raise TinyNNValueError(f"{what} for a model that was realized with optimizer='muon'")
+    if muon_hp is None:
+        return None
+    array = float_array("muon_hp", muon_hp, len(_MUON_HP))
+    if array.shape != (1, len(_MUON_HP)):
+        raise TinyNNValueError(f"muon_hp must have shape (1, 3): {', '.join(_MUON_HP)}; got {array.shape}")
+    for name, value in zip(_MUON_HP, array[0].tolist(), strict=True):
+        if not 0.0 <= value < float("inf"):
+            raise TinyNNValueError(f"muon_hp: {name} must be finite and at least 0, got {value!r}")
+        if name == "momentum" and value >= 1.0:
+            raise TinyNNValueError(f"muon_hp: momentum must be below 1, got {value!r}")
     return array
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
+from toynn.errors import SessionError
 from toynn.llm.base import StoredWeights
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
@@ -87,7 +88,7 @@ class Layout(ABC):
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
         tnn_session_set_windows(session, options.t_batch, 0)
         declared = None if stored is None else stored.declare
-        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared)
+        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
         tnn_tensor_set_name(self.token_ids, "token_ids")
         self.mask = self.declare_mask()
@@ -166,6 +167,10 @@ class Layout(ABC):
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
         """Build one AdamW step on a weight. norm: the result of `tnn_fused_grad_norm`, or None without clipping."""
 
+    def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Build one Muon step on a matrix. Only the fused layout has weights with this step."""
+        raise SessionError(f"the {self.name} layout has no step of Muon; use the fused layout")
+
     def forward_graph(self, keep_taps: bool) -> ForwardGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the logits."""
         graph = self._rebuilt(keep_taps, needs_logits=True)
@@ -199,7 +204,9 @@ class Layout(ABC):
         tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)
         tnn_build_backward(s)
-        optimizer = append_optimizer(s, self.parameters.in_step_order(), self.adamw_step, t_hp, options)
+        optimizer = append_optimizer(
+            s, self.parameters.in_step_order(), self.adamw_step, self.muon_step, t_hp=t_hp, options=options
+        )
         if pin:
             tnn_pin_all_graph_b_nodes(s)
         tnn_realize_backward(s)

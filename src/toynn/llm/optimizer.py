@@ -1,7 +1,8 @@
-"""AdamW in a training graph: which weights it updates, in which order, and to which weights it applies weight decay.
+"""The optimizer in a training graph: which weights it updates, in which order, and which weights decay.
 
-Each trained weight gets one node. The nodes for the weights of the layers come first. Weight decay always applies to
-matrices. With decay_vectors=True, as in the reference, it applies to norms and biases too; `toynn.train` uses False.
+Each trained weight gets one step of AdamW, or of Muon if the weight has only one moment. The steps of the weights of
+the layers come first. Weight decay always applies to matrices. With decay_vectors=True, as in the reference, it applies
+to norms and biases too; `toynn.train` uses False.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ from toynn.tinynn import (
 # Builds the step of one weight from its tensor, gradient, moments m and v, hp, and the norm if gradients are clipped.
 AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
+# Builds Muon's step of one matrix from its tensor, gradient, momentum, hp, and the norm if gradients are clipped.
+MuonStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
 HP = 7  # the length of a row of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6
+MUON_HP = 3  # the length of a row of `Muon.hp`: lr, momentum, weight_decay
 _WEIGHT_DECAY = 4  # the index of weight_decay in a row
 
 
@@ -39,19 +44,21 @@ class OptimizerOptions:
     """Options of the optimizer steps in a training graph.
 
     keep_gradients: keep the gradients, to read them or to add to them. clip: clip the gradients to a norm.
-    decay_vectors: apply weight decay to norms and biases too.
+    decay_vectors: apply weight decay to norms and biases too. muon: the matrices of the layers are updated by Muon.
     """
 
     keep_gradients: bool = False
     clip: bool = False
     decay_vectors: bool = True
+    muon: bool = False
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """The tensors of the optimizer.
 
-    t_hp: f32 (7,), or (14,) without decay_vectors. t_clip, t_norm: f32 (2,), or None without clip.
+    t_hp: f32 (7,), or (14,) without decay_vectors, and 3 more with muon. t_clip, t_norm: f32 (2,), or None without
+        clip.
     """
 
     options: OptimizerOptions
@@ -59,29 +66,40 @@ class Optimizer:
     t_clip: Tensor | None
     t_norm: Tensor | None
 
-    def values_of_hp(self, row: FloatArray) -> FloatArray:
-        """Return the values of t_hp for a row (1, 7) of `AdamW.hp`.
+    def values_of_hp(self, row: FloatArray, muon_row: FloatArray | None = None) -> FloatArray:
+        """Return the values of t_hp for a row (1, 7) of `AdamW.hp`, and a row (1, 3) of `Muon.hp` with muon.
 
-        Without decay_vectors, the values are this row, followed by the same row with weight decay 0.
+        Without decay_vectors, the row of AdamW is followed by the same row with weight decay 0. The row of Muon is
+        last.
         """
-        if self.options.decay_vectors:
-            return row
-        rows = np.concatenate([row, row], axis=1)  # (1, 14)
-        rows[0, HP + _WEIGHT_DECAY] = 0.0
-        return rows
+        rows = [row] if self.options.decay_vectors else [row, row.copy()]
+        if not self.options.decay_vectors:
+            rows[1][0, _WEIGHT_DECAY] = 0.0
+        return np.concatenate(rows if muon_row is None else [*rows, muon_row], axis=1)
 
 
 def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
     """Declare the hyperparameters as an input of the graph."""
-    t_hp = tnn_input_1d_f32(s, HP if options.decay_vectors else 2 * HP)
+    t_hp = tnn_input_1d_f32(s, _muon_at(options) + (MUON_HP if options.muon else 0))
     tnn_tensor_set_name(t_hp, "hp")
     return t_hp
 
 
+def _muon_at(options: OptimizerOptions) -> int:
+    """Return the position of Muon's row in t_hp: after the rows of AdamW."""
+    return HP if options.decay_vectors else 2 * HP
+
+
 def append_optimizer(
-    s: Session, trained: Iterable[Parameter], adamw_step: AdamWStep, t_hp: Tensor, options: OptimizerOptions
+    s: Session,
+    trained: Iterable[Parameter],
+    adamw_step: AdamWStep,
+    muon_step: MuonStep,
+    *,
+    t_hp: Tensor,
+    options: OptimizerOptions,
 ) -> Optimizer:
-    """Append one AdamW step for each trained weight, in the given order, to a graph with a backward pass."""
+    """Append one optimizer step for each trained weight, in the given order, to a graph with a backward pass."""
     trained = list(trained)
     grads = [tnn_tensor_grad(s, one.tensor) for one in trained]
     if options.keep_gradients:
@@ -94,12 +112,21 @@ def append_optimizer(
         t_norm = tnn_fused_grad_norm(s, grads, t_clip)
         tnn_tensor_set_name(t_norm, "gradient norm")
         tnn_set_output(t_norm)
-    t_hp_decay = t_hp_no_decay = t_hp
+    t_hp_decay = t_hp_no_decay = t_muon_hp = t_hp
+    if not options.decay_vectors or options.muon:
+        t_hp_decay = t_hp_no_decay = tnn_view_1d(s, t_hp, HP, 0)
     if not options.decay_vectors:
-        t_hp_decay, t_hp_no_decay = tnn_view_1d(s, t_hp, HP, 0), tnn_view_1d(s, t_hp, HP, HP * 4)
+        t_hp_no_decay = tnn_view_1d(s, t_hp, HP, HP * 4)
+    if options.muon:
+        t_muon_hp = tnn_view_1d(s, t_hp, MUON_HP, _muon_at(options) * 4)
     for one, grad in zip(trained, grads, strict=True):
-        if one.m is None or one.v is None:
+        if one.m is None:
             raise SessionError(f"the weight {one.weight.name} is frozen, so it must not get an optimizer step")
-        t_hp_of_one = t_hp_decay if one.weight.decays else t_hp_no_decay
-        tnn_extend_backward_graph(s, adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm))
+        if one.v is None:
+            step = muon_step(one.tensor, grad, one.m, t_muon_hp, t_norm)
+        else:
+            step = adamw_step(
+                one.tensor, grad, one.m, one.v, t_hp_decay if one.weight.decays else t_hp_no_decay, t_norm
+            )
+        tnn_extend_backward_graph(s, step)
     return Optimizer(options, t_hp, t_clip, t_norm)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from toynn.arguments import INT31_MAX, boolean, integer, one_of, positive
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.model.weights import OPTIMIZERS
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
 INIT_STREAMS = ("lcg31", "xorshift64")
@@ -32,6 +33,8 @@ class RecipeOptions(Initialised):
     layout: "per_head" is the reference's graph, with one weight and one attention for each head, on ggml's operators.
         "fused" is the same model with one weight for each projection, on the shim's kernels. Use "fused" for training.
         Both layouts start from the same bits and compute the same numbers within rounding.
+    optimizer: "adamw" updates all weights by AdamW. "muon" updates the matrices of the layers by Muon, which keeps one
+        moment for each matrix instead of two, and all other weights by AdamW. Fused layout only.
     """
 
     t_seq: int = 0
@@ -44,6 +47,7 @@ class RecipeOptions(Initialised):
     init_stream: str = "lcg31"
     n_threads: int | None = None
     layout: str = "per_head"
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -55,6 +59,8 @@ class RecipeOptions(Initialised):
             raise TinyNNValueError("t_seq must be at least 1, got 0: set it to the length of a sequence")
         if self.t_seq * self.t_batch > INT31_MAX:
             raise TinyNNValueError(f"t_seq * t_batch must be below 2^31, got {self.t_seq} * {self.t_batch}")
+        if self.optimizer == "muon" and self.layout != "fused":
+            raise TinyNNValueError(f"optimizer='muon' needs layout='fused', got layout={self.layout!r}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)
@@ -69,5 +75,6 @@ class RecipeOptions(Initialised):
         self.init_scale = positive("init_scale", self.init_scale)
         self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
         self.layout = one_of("layout", self.layout, LAYOUTS)
+        self.optimizer = one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

@@ -15,7 +15,7 @@ from toynn.errors import TinyNNValueError
 from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.init_streams import GaussianStream
 from toynn.model.shape import ModelShape
-from toynn.model.weights import ADAPTER_A, MOMENTS, Weight, weights_by_head_of
+from toynn.model.weights import ADAPTER_A, Weight, weights_by_head_of
 from toynn.tinynn import (
     TNN_F32,
     Session,
@@ -87,7 +87,10 @@ class WeightsByKey:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A weight on a session. m, v: AdamW's moments, in the weight's shape, or None if the weight is not trained."""
+    """A weight on a session.
+
+    m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m, and a frozen weight has neither.
+    """
 
     weight: Weight
     tensor: Tensor
@@ -105,6 +108,7 @@ class Parameters:
     declared: a function that declares a frozen weight in its own type and with its values, or returns None. All other
         weights are F32. Default: all weights are F32.
     tuning: which weights are trained, and which adapters the model has.
+    optimizer: "adamw" or "muon", as in `RecipeOptions`. It decides which moments a trained weight has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
 
@@ -119,8 +123,10 @@ class Parameters:
         tuning: Tuning = EVERYTHING,
         weight_dtype: int = TNN_F32,
         declared: Callable[[Session, Weight], Tensor | None] | None = None,
+        optimizer: str = "adamw",
     ) -> None:
         self._s = session
+        self._optimizer = optimizer
         self._declared = declared
         self._filled: set[str] = set()  # names of the weights whose values were given at declaration
         self._shape = shape
@@ -138,7 +144,11 @@ class Parameters:
         m = v = None
         if trained:
             tnn_set_param(tensor)
-            m, v = (self._named(weight.name + one, weight.size, self._f32(weight.size)) for one in MOMENTS)
+            moments = [
+                self._named(weight.name + one, weight.size, self._f32(weight.size))
+                for one in weight.moments(self._optimizer)
+            ]
+            m, v = moments if len(moments) == 2 else (moments[0], None)
         self.by_name[weight.name] = Parameter(weight, tensor, m, v)
         if weight.layer is None:
             self.tree.add(weight, tensor)

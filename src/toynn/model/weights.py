@@ -20,7 +20,8 @@ from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 
 MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
-MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v
+OPTIMIZERS = ("adamw", "muon")
+MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v; Muon's momentum is X.m
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,14 @@ class Weight:
     def decays(self) -> bool:
         """True if AdamW's weight decay applies to this weight: it applies to matrices, not to norms and biases."""
         return len(self.size) > 1
+
+    def moments(self, optimizer: str) -> tuple[str, ...]:
+        """Return the ends of the names of the moments that an optimizer, "adamw" or "muon", keeps for this weight.
+
+        Muon keeps one moment for each matrix of a layer. All other weights have the two moments of AdamW.
+        """
+        by_muon = optimizer == "muon" and self.layer is not None and len(self.size) == 2
+        return MOMENTS[:1] if by_muon else MOMENTS
 
     @property
     def rotated_heads(self) -> int:
@@ -322,11 +331,6 @@ def matching_names(shape: ModelShape, patterns: Iterable[str]) -> frozenset[str]
 def weight_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """Return the size of each weight of the fused layout by name, (rows, cols) or (n,), in the order of declaration."""
     return {weight.name: weight.size for weight in weights_of(shape)}
-
-
-def moment_names(shape: ModelShape) -> list[str]:
-    """Return the names of the moments that AdamW keeps for a model in the fused layout."""
-    return [weight.name + moment for weight in weights_of(shape) if weight.trainable for moment in MOMENTS]
 
 
 def variants_in(names: Collection[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeE
 from toynn.initialised import Initialised
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.shape import ModelShape
+from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
@@ -115,7 +116,11 @@ class StepArgs:
 
 @dataclass(frozen=True)
 class OptimizerArgs:
-    """AdamW with bias correction and decoupled weight decay. `toynn.training.optimizer` applies these settings."""
+    """AdamW with bias correction and decoupled weight decay, or Muon. See also `toynn.training.optimizer`.
+
+    kind: "adamw"; "muon": the matrices of the layers are updated by Muon, and all other weights by AdamW. The schedule
+    multiplies lr and muon_lr by the same factor.
+    """
 
     lr: float | None = documented(None, "highest learning rate of the schedule. Default: 3e-3, for an adapter 1e-3")
     beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
@@ -125,13 +130,18 @@ class OptimizerArgs:
     clip: float = documented(
         1.0, "limit of the global gradient norm; larger gradients are scaled down to it; 0: no limit"
     )
+    kind: str = documented("adamw", "optimizer of the matrices in the layers: adamw or muon")
+    muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")
+    muon_momentum: float = documented(0.95, "muon: decay rate of the running mean of the gradients")
+    muon_weight_decay: float = documented(0.01, "muon: weight decay of the matrices in the layers")
 
     def __post_init__(self) -> None:
         if self.lr is not None:
             object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
-        for name in ("weight_decay", "clip"):
+        one_of("optimizer.kind", self.kind, OPTIMIZERS)
+        for name in ("weight_decay", "clip", "muon_lr", "muon_weight_decay"):
             object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             value = real(f"optimizer.{name}", getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "eps", positive("optimizer.eps", self.eps))
@@ -320,11 +330,13 @@ class TrainConfig:
             )
 
 
-# The keys that a resumed run may change on request (`TrainArgs.changes`).
+# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind is not one of them, because
+# another kind of optimizer has other moments.
 CHANGEABLE = tuple(
     f"{section}.{one.name}"
     for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
     for one in fields(kind)
+    if one.name != "kind" or section != "optimizer"
 )
 
 

@@ -10,6 +10,7 @@ from toynn.arguments import FloatArray, IntArray
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.training.config import TrainConfig
+from toynn.training.optimizer import StepValues
 
 
 class DivergedError(TinyNNError, ArithmeticError):
@@ -57,18 +58,18 @@ def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
 
 
 def first_not_finite(
-    engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, hp: FloatArray, divisor: float
+    engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, values: StepValues, divisor: float
 ) -> str | None:
     """Return the description of the first tensor that contains NaN or infinity, or None.
 
     The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. To find
     the tensor, the batch is computed again with a graph that keeps all activations and gradients. The weights do not
-    change. ids, targets, hp, divisor: the arguments of `LlamaSeqEngine.train_step`.
+    change. ids, targets, values, divisor: the arguments of `LlamaSeqEngine.train_step`.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight
     engine.build_training_step(taps=True, keep_gradients=True, clip=True)
-    loss, _ = engine.train_step(ids, targets, hp, update=False, loss_divisor=divisor)
+    loss, _ = engine.train_step(ids, targets, values.hp, muon_hp=values.muon_hp, update=False, loss_divisor=divisor)
     for name in engine.taps:
         if not _finite(engine.download_tap(name)):
             return f"the activation {name}"

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 # For each key, the names of the same setting in nanoGPT, transformers, TRL, mlx-lm, litgpt, llama.cpp and PyTorch.
 SYNONYMS = {
+    "optimizer.kind": "optim optimizer_type optimizer_name",
+    "optimizer.muon_lr": "muon_learning_rate matrix_lr hidden_lr",
+    "optimizer.muon_momentum": "momentum",
     "optimizer.lr": "learning_rate max_lr peak_lr base_lr max_learning_rate",
     "optimizer.beta1": "adam_beta1 beta_1 b1",
     "optimizer.beta2": "adam_beta2 beta_2 b2",

@@ -3,6 +3,8 @@
 setting                        where it takes effect
 optimizer.lr, schedule.*       `toynn.training.schedule` computes the learning rate of a step, which is part of `values`
 optimizer.beta1, beta2, eps    part of `values`, which the AdamW kernel reads in each step
+optimizer.kind                 the argument `optimizer` of `RecipeOptions`: which weights Muon updates
+optimizer.muon_*               part of `values`, which the kernel of Muon reads in each step
 optimizer.weight_decay         part of `values`. The graph is built with DECAY_VECTORS = False, so that weight decay
                                applies to matrices, but not to the weights of norms and to biases
 optimizer.clip                 the argument `max_norm` of `LlamaSeqEngine.train_step`
@@ -10,16 +12,27 @@ optimizer.clip                 the argument `max_norm` of `LlamaSeqEngine.train_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from toynn.arguments import FloatArray
 from toynn.llm.adamw import AdamW
+from toynn.llm.muon import Muon
 from toynn.training.config import TrainConfig
 from toynn.training.schedule import learning_rate
 
 DECAY_VECTORS = False
 
 
+@dataclass(frozen=True)
+class StepValues:
+    """The hyperparameters of a step: the arguments hp and muon_hp of `LlamaSeqEngine.train_step`."""
+
+    hp: FloatArray
+    muon_hp: FloatArray | None
+
+
 class Optimizer:
-    """Computes the hyperparameters of AdamW for each step from a configuration."""
+    """Computes the hyperparameters of each step from a configuration."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
@@ -33,12 +46,18 @@ class Optimizer:
             weight_decay=settings.weight_decay,
             bias_correct=True,
         )
+        self._muon = Muon(settings.muon_lr, settings.muon_momentum, settings.muon_weight_decay)
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 1."""
-        return learning_rate(self._config.schedule, self._config.lr, step, self._config.train.steps)
+        """Return the learning rate of AdamW in a step, counted from 1."""
+        return self._scheduled(self._config.lr, step)
 
-    def values(self, step: int) -> FloatArray:
-        """Return the hyperparameters of a step for `LlamaSeqEngine.train_step`."""
+    def _scheduled(self, lr: float, step: int) -> float:
+        return learning_rate(self._config.schedule, lr, step, self._config.train.steps)
+
+    def values(self, step: int) -> StepValues:
+        """Return the hyperparameters of a step, counted from 1."""
+        settings = self._config.optimizer
         self._adamw.lr = self.learning_rate(step)
-        return self._adamw.hp(step)
+        self._muon.lr = self._scheduled(settings.muon_lr, step)
+        return StepValues(self._adamw.hp(step), self._muon.hp() if settings.kind == "muon" else None)

@@ -10,7 +10,6 @@ from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
-from toynn.model.weights import MOMENTS
 from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
 from toynn.training.divergence import DivergedError, name_not_finite
@@ -72,8 +71,7 @@ class Saver:
         return ModelOnBase(shape, TrainedAdapter(spec, shape, weights, base.identity), *described)
 
     def _moments(self) -> dict[str, FloatArray]:
-        names = [name + end for name in self._engine.param_names() for end in MOMENTS]
-        return {name: self._engine.download_weight(name) for name in names}
+        return {name: self._engine.download_weight(name) for name in self._engine.moment_names()}
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
         windows_of_step = self._config.train.batch * self._config.train.accumulate

@@ -17,7 +17,7 @@ from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
-from toynn.model.weights import MOMENTS, matching_names
+from toynn.model.weights import matching_names
 from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
@@ -151,6 +151,7 @@ def declare_model(start: Start, n_threads: int | None, engine: LlamaSeqEngine, t
         init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
         n_threads=n_threads,
         layout="fused",
+        optimizer=start.config.optimizer.kind,
     )
     contents = None if start.checkpoint is None else start.checkpoint.contents
     if isinstance(contents, ModelOnBase):
@@ -175,7 +176,7 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None
         )
     declare_model(start, n_threads, engine, start.t_seq, train.batch)
     if start.state is not None and start.step > 0:
-        names = {name + end for name in engine.param_names() for end in MOMENTS}
+        names = set(engine.moment_names())
         if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
             raise FileFormatError(
                 f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
@@ -366,7 +367,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.recompute, evaluation.*, "
-            "checkpoint.*, optimizer.* and schedule.*; leave it out, or start a new run"
+            "checkpoint.*, schedule.* and optimizer.* without optimizer.kind; leave it out, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toynn.arguments import FloatArray, IntArray
+from toynn.arguments import IntArray
 from toynn.data import WindowBatcher
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
@@ -17,7 +17,7 @@ from toynn.llm.window_sums import step_loss
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.memory_need import build_graph
-from toynn.training.optimizer import Optimizer
+from toynn.training.optimizer import Optimizer, StepValues
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class TrainingSteps:
             loss, norm = self._engine.train_step(
                 ids,
                 targets,
-                values,
+                values.hp,
                 accumulate=i > 0,
                 update=i == n - 1,
                 max_norm=self._optimizer.max_norm,
                 loss_divisor=counted,
+                muon_hp=values.muon_hp,
             )
             if not math.isfinite(loss):
                 raise self._divergence(step, f"loss is {loss}", values)
@@ -116,7 +117,7 @@ class TrainingSteps:
             )
         return counted
 
-    def _divergence(self, step: int, what: str, values: FloatArray) -> DivergedError:
+    def _divergence(self, step: int, what: str, values: StepValues) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
         counted = self._counted_targets(step) or 1  # 1 after an interruption; no divisor hides a NaN

@@ -9,7 +9,14 @@ from toynn.arguments import FloatArray, boolean, instance_of, integer
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
-from toynn.llm.inputs import checked_clip, checked_divisor, checked_hp, checked_positions, checked_token_ids
+from toynn.llm.inputs import (
+    checked_clip,
+    checked_divisor,
+    checked_hp,
+    checked_muon_hp,
+    checked_positions,
+    checked_token_ids,
+)
 from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
 from toynn.llm.window_sums import sums_of_windows
@@ -45,7 +52,7 @@ class LlamaSeqEngine(TunedModel):
         decay_vectors: bool = True,
         recompute: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Build the training graph: forward, loss, backward and one AdamW step for each trained weight.
+        """Build the training graph: forward, loss, backward and one optimizer step for each trained weight.
 
         Args:
             pin: keep the memory of every node, so that `gradient` can read the gradients. Results do not change.
@@ -62,7 +69,8 @@ class LlamaSeqEngine(TunedModel):
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
-            fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors).
+            fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors;
+                3 more for a model with the optimizer "muon").
 
         Raises:
             TinyNNValueError: no weight is trained, or the layout does not support an option.
@@ -77,6 +85,7 @@ class LlamaSeqEngine(TunedModel):
             keep_gradients=boolean("keep_gradients", keep_gradients),
             clip=boolean("clip", clip),
             decay_vectors=boolean("decay_vectors", decay_vectors),
+            muon=layout.options.optimizer == "muon",
         )
         layout.check_optimizer(options)
         pin, keep_taps, recompute = boolean("pin", pin), _keep_taps(layout, taps), boolean("recompute", recompute)
@@ -106,6 +115,7 @@ class LlamaSeqEngine(TunedModel):
         max_norm: float = 0.0,
         gradient_scale: float = 1.0,
         loss_divisor: float | None = None,
+        muon_hp: npt.ArrayLike | None = None,
         node_times: NodeTimes | None = None,
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
@@ -134,6 +144,7 @@ class LlamaSeqEngine(TunedModel):
             gradient_scale: a factor of the gradients. gradient_scale and max_norm need a graph built with clip.
             loss_divisor: divide the sum of the losses by this number instead of the number of targets in this call.
                 Then all targets of the call may be ignored. Fused layout only.
+            muon_hp: (1, 3), as `Muon.hp` returns it, for a model that was realized with optimizer="muon".
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
 
@@ -150,7 +161,7 @@ class LlamaSeqEngine(TunedModel):
         divisor = layout.number_of_targets(labels) if loss_divisor is None else checked_divisor(loss_divisor)
         if loss_divisor is not None and graph.t_divisor is None:
             raise TinyNNValueError(f"loss_divisor needs the fused layout, got a model in the {layout.name} layout")
-        row = graph.optimizer.values_of_hp(checked_hp(hp))
+        row = graph.optimizer.values_of_hp(checked_hp(hp), checked_muon_hp(muon_hp, graph.optimizer.options.muon))
         t_clip = graph.optimizer.t_clip
         clip = checked_clip(max_norm, gradient_scale, t_clip is not None)
         first = boolean("reset_moments", reset_moments)

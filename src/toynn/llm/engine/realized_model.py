@@ -134,6 +134,12 @@ class RealizedModel(Initialised):
         """Return the names of the trained weights in declaration order."""
         return list(self.params())
 
+    def moment_names(self) -> list[str]:
+        """Return the names of the moments of the trained weights, which `download_weight` accepts."""
+        optimizer = self._require_layout().options.optimizer
+        trained = [one.weight for one in self._require_layout().parameters.by_name.values() if one.trainable]
+        return [weight.name + end for weight in trained for end in weight.moments(optimizer)]
+
     def download_weight(self, name: str) -> FloatArray:
         """Return a weight, or a moment (name + ".m" or ".v"), as float32 in its shape.
 

@@ -22,6 +22,7 @@ from toynn.tinynn import (
     TrainStep,
     tnn_fused_adamw,
     tnn_fused_cross_entropy,
+    tnn_fused_muon,
     tnn_input_1d_f32,
     tnn_input_1d_i32,
     tnn_set_output,
@@ -49,7 +50,8 @@ class FusedLayout(Layout):
 
     @staticmethod
     def capacity(shape: ModelShape, n: int) -> int:
-        return shape.n_layers * 256 + 256 + 32 * (n // rows_of_logits(shape.vocab))
+        # Muon needs 18 nodes for each matrix.
+        return shape.n_layers * 512 + 256 + 32 * (n // rows_of_logits(shape.vocab))
 
     @classmethod
     def check_weight_dtype(cls, weight_dtype: int) -> None:
@@ -94,6 +96,9 @@ class FusedLayout(Layout):
 
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
         return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)
+
+    def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
+        return tnn_fused_muon(self.session, w, grad, m, hp, norm)
 
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> IntArray:
         return checked_targets(labels, self.n, self.shape.vocab, needs_token)

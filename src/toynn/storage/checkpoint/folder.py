@@ -25,7 +25,7 @@ from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import MOMENTS as MOMENT_ENDS
-from toynn.model.weights import moment_names, weight_shapes
+from toynn.model.weights import OPTIMIZERS, weights_of
 from toynn.storage.checkpoint.meta import (
     ADAPTER,
     META,
@@ -48,8 +48,8 @@ from toynn.storage.tensor_files import write_tensors
 class TrainingState(Initialised):
     """The state that a run needs to resume, besides the model.
 
-    moments: the moments of AdamW. The keys are the names of the weights with ".m" or ".v" at the end; each array has
-    the shape of its weight. Empty before the first step.
+    moments: the moments of the optimizer. The keys are the names of the weights with ".m" or ".v" at the end. Each
+    array has the shape of its weight. The dict is empty before the first step.
     """
 
     progress: TrainingProgress
@@ -187,14 +187,15 @@ def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]
 
 
 def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArray]) -> None:
-    """Check that each trained weight has both moments. A run may train only some weights of a model."""
+    """Check that each trained weight has all moments of an optimizer. A run may train only some weights of a model."""
     if isinstance(model, TrainedModel):
-        shapes, known = weight_shapes(model.shape), set(moment_names(model.shape))
-        wanted = {name[:-2] + end for name in known.intersection(moments) for end in MOMENT_ENDS}
+        known = [one for one in weights_of(model.shape) if one.trainable]
+        trained = [one for one in known if any(one.name + end in moments for end in MOMENT_ENDS)]
     else:
-        tensors = {} if model.adapter is None else model.adapter.tensors
-        shapes = {name: values.shape for name, values in tensors.items()}
-        wanted = {name + end for name in shapes for end in MOMENT_ENDS}
+        trained = [] if model.adapter is None else model.adapter.spec.weights(model.shape)
+    shapes = {weight.name: weight.size for weight in trained}
+    possible = [{one.name + end for one in trained for end in one.moments(optimizer)} for optimizer in OPTIMIZERS]
+    wanted = next((names for names in possible if names == moments.keys()), possible[0])
     if wrong := wanted.symmetric_difference(moments):
         what = "lacks the tensor" if min(wrong) in wanted else "contains the unknown tensor"
         raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}")

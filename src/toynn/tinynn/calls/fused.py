@@ -291,3 +291,27 @@ def tnn_fused_adamw(
         handle(s, "hp", hp),
         optional_handle(s, "norm", norm),
     )
+
+
+def tnn_fused_muon(s: Session, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None = None) -> Tensor:
+    """Append one Muon step on the clipped gradient of a matrix.
+
+    The matrix changes by its momentum (Nesterov), whose singular values five Newton-Schulz iterations move close to 1,
+    times lr sqrt(max(1, ne1 / ne0)). If the norm is not finite, w and m stay unchanged.
+
+    Args:
+        w: a parameter [ne0, ne1].
+        grad: its gradient.
+        m: momentum.
+        hp: [3]: learning rate, momentum, weight decay.
+        norm: a result of `tnn_fused_grad_norm`, or None.
+    """
+    return built(
+        s,
+        lib.tnn_fused_muon,
+        handle(s, "w", w),
+        handle(s, "grad", grad),
+        handle(s, "m", m),
+        handle(s, "hp", hp),
+        optional_handle(s, "norm", norm),
+    )
