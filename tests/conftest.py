@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test depends on the time that it takes, because other programs may use the machine at the same time.
+settings.register_profile("toynn", deadline=None)
+settings.load_profile("toynn")
 
 # A background job of a shell ignores Ctrl-C. The processes that the tests start would inherit this setting.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
