@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import toynn
+from curves import curve_names
 from paths import EXAMPLES, FIXTURES
 
 CURVES = Path(__file__).parent / "curves.py"
@@ -70,7 +71,8 @@ def main() -> None:
     # One thread is enough: a test checks that other thread counts give the same bytes.
     if only:
         fixture = json.loads(fixture_path().read_text(encoding="utf-8"))
-        fixture["curves"] |= compute(1, "--only", *only)
+        curves = fixture["curves"] | compute(1, "--only", *only)
+        fixture["curves"] = {name: curves[name] for name in curve_names()}
         _write(fixture, len(only))
         return
     info = toynn.build_info()
