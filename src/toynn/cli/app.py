@@ -23,8 +23,8 @@ from toynn.wording import on_the_command_line
 
 COMMANDS = {
     "prepare": "Turn texts or samples into packed tokens and a tokenizer.",
-    "data": "Show samples of prepared data.",
     "train": "Train a model on packed tokens.",
+    "data": "Show samples of prepared data.",
     "watch": "Serve a web page that follows a run.",
     "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",
