@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # No test depends on the time that it takes, because other programs may use the machine at the same time.
-settings.register_profile("toynn", deadline=None)
+settings.register_profile("toynn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("toynn")
 
 # A background job of a shell ignores Ctrl-C. The processes that the tests start would inherit this setting.
