@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -250,6 +251,17 @@ class Terminal:
     def send(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
+    def interrupt_until(self, text: str) -> None:
+        """Send Ctrl-C until the output contains the text.
+
+        Python's `input` may notice a signal that arrives just before it waits for a key only after the next one.
+        """
+        while text not in self.shown:
+            os.kill(self.process.pid, signal.SIGINT)
+            if select.select([self._ours], [], [], 0.5)[0]:
+                self.shown += os.read(self._ours, 4096).decode(errors="replace")
+        self.wait_for(text)
+
     def wait_for(self, text: str) -> str:
         """Read the output until it contains the text. Return the output up to there."""
         while text not in self.shown:
@@ -278,8 +290,7 @@ def test_ctrl_c_ends_a_reply_and_ctrl_d_ends_the_program(tmp_path: Path) -> None
     terminal.wait_for("\n> ")
     terminal.send("/undo\n")
     assert "/undo has nothing to remove" in terminal.wait_for("\n> ")
-    os.kill(terminal.process.pid, signal.SIGINT)
-    terminal.wait_for("(Ctrl-D or /exit ends the program)")
+    terminal.interrupt_until("(Ctrl-D or /exit ends the program)")
     terminal.wait_for("> ")
     terminal.send("\x04")
     assert terminal.process.wait(60) == 0
