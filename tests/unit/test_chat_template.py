@@ -19,8 +19,22 @@ from toynn.text.chat_template import ChatTemplate, RenderRequest
 TWO = CONVERSATIONS["two turns"]
 
 
-def children() -> set[int]:
+_of_earlier_tests: set[int] = set()
+
+
+def _running() -> set[int]:
     return {one.pid for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE}
+
+
+@pytest.fixture(autouse=True)
+def _children_of_earlier_tests() -> None:
+    _of_earlier_tests.clear()
+    _of_earlier_tests.update(_running())
+
+
+def children() -> set[int]:
+    """Return the child processes that this test has started and that still run."""
+    return _running() - _of_earlier_tests
 
 
 def parts(source: str, messages: list[dict[str, object]]) -> list[str]:
