@@ -13,6 +13,7 @@ from toynn.tinynn.memory import memory_for
 
 _HP = ("lr", "beta1", "beta2", "eps", "weight_decay", "s5", "s6")
 _MUON_HP = ("lr", "momentum", "weight_decay")
+_DECAY_RATES = ("beta1", "beta2", "momentum")
 
 
 def checked_token_ids(ids: npt.ArrayLike, n: int, vocab: int, name: str = "seq_ids") -> IntArray:
@@ -88,16 +89,9 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
 
     Raises TinyNNValueError or TinyNNTypeError.
     """
-    array = float_array("m_hp", m_hp, len(_HP))
-    if array.shape != (1, len(_HP)):
-        raise TinyNNValueError(f"m_hp must have shape (1, 7): {', '.join(_HP)}; got {array.shape}")
-    for name, value in zip(_HP, array[0].tolist(), strict=True):
-        if not 0.0 <= value < float("inf"):
-            raise TinyNNValueError(f"m_hp: {name} must be finite and at least 0, got {value!r}")
-        if name in ("beta1", "beta2") and value >= 1.0:
-            raise TinyNNValueError(f"m_hp: {name} must be below 1, got {value!r}")
-        if name == "eps" and value == 0.0:
-            raise TinyNNValueError("m_hp: eps must be above 0, got 0: a weight without gradient would become 0/0")
+    array = _checked_row("m_hp", m_hp, _HP)
+    if array[0, _HP.index("eps")] == 0.0:
+        raise TinyNNValueError("m_hp: eps must be above 0, got 0: a weight without gradient would become 0/0")
     return array
 
 
@@ -109,16 +103,19 @@ def checked_muon_hp(muon_hp: npt.ArrayLike | None, needed: bool) -> FloatArray |
     if (muon_hp is not None) != needed:
         what = "muon_hp is missing: it must be given" if needed else "muon_hp must be left out: it can be used only"
         raise TinyNNValueError(f"{what} for a model that was realized with optimizer='muon'")
-    if muon_hp is None:
-        return None
-    array = float_array("muon_hp", muon_hp, len(_MUON_HP))
-    if array.shape != (1, len(_MUON_HP)):
-        raise TinyNNValueError(f"muon_hp must have shape (1, 3): {', '.join(_MUON_HP)}; got {array.shape}")
-    for name, value in zip(_MUON_HP, array[0].tolist(), strict=True):
+    return None if muon_hp is None else _checked_row("muon_hp", muon_hp, _MUON_HP)
+
+
+def _checked_row(name: str, row: npt.ArrayLike, columns: tuple[str, ...]) -> FloatArray:
+    """Return a row of hyperparameters as float32 (1, n). All must be finite and at least 0, and decay rates below 1."""
+    array = float_array(name, row, len(columns))
+    if array.shape != (1, len(columns)):
+        raise TinyNNValueError(f"{name} must have shape (1, {len(columns)}): {', '.join(columns)}; got {array.shape}")
+    for column, value in zip(columns, array[0].tolist(), strict=True):
         if not 0.0 <= value < float("inf"):
-            raise TinyNNValueError(f"muon_hp: {name} must be finite and at least 0, got {value!r}")
-        if name == "momentum" and value >= 1.0:
-            raise TinyNNValueError(f"muon_hp: momentum must be below 1, got {value!r}")
+            raise TinyNNValueError(f"{name}: {column} must be finite and at least 0, got {value!r}")
+        if column in _DECAY_RATES and value >= 1.0:
+            raise TinyNNValueError(f"{name}: {column} must be below 1, got {value!r}")
     return array
 
 

@@ -72,10 +72,13 @@ class Optimizer:
         Without decay_vectors, the row of AdamW is followed by the same row with weight decay 0. The row of Muon is
         last.
         """
-        rows = [row] if self.options.decay_vectors else [row, row.copy()]
+        rows = [row]
         if not self.options.decay_vectors:
+            rows.append(row.copy())
             rows[1][0, _WEIGHT_DECAY] = 0.0
-        return np.concatenate(rows if muon_row is None else [*rows, muon_row], axis=1)
+        if muon_row is not None:
+            rows.append(muon_row)
+        return np.concatenate(rows, axis=1)
 
 
 def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
@@ -125,8 +128,7 @@ def append_optimizer(
         if one.v is None:
             step = muon_step(one.tensor, grad, one.m, t_muon_hp, t_norm)
         else:
-            step = adamw_step(
-                one.tensor, grad, one.m, one.v, t_hp_decay if one.weight.decays else t_hp_no_decay, t_norm
-            )
+            t_hp_of_one = t_hp_decay if one.weight.decays else t_hp_no_decay
+            step = adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm)
         tnn_extend_backward_graph(s, step)
     return Optimizer(options, t_hp, t_clip, t_norm)
