@@ -10,18 +10,13 @@ from toynn.api.base_model import base_of, open_base
 from toynn.api.save_model import SavedModel, exists, size_of
 from toynn.errors import TinyNNValueError
 from toynn.llm.adapters.merge import merged
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weights_of
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
-
-
-def adapter_of(checkpoint: Checkpoint) -> TrainedAdapter | None:
-    """Return the adapter of a checkpoint, or None for a checkpoint with all weights of its model."""
-    return checkpoint.contents.adapter if isinstance(checkpoint.contents, ModelOnBase) else None
 
 
 def write_adapter(
@@ -54,7 +49,7 @@ def merged_model(checkpoint: Checkpoint, place: Path | None = None) -> TrainedMo
     Raises TinyNNValueError if the checkpoint has no adapter, or if the base is missing or was changed; the errors of
     `open_base` and `merged`.
     """
-    adapter, opened = adapter_of(checkpoint), base_of(checkpoint, place)
+    adapter, opened = adapter_of(checkpoint.contents), base_of(checkpoint, place)
     if adapter is None or opened is None:
         raise TinyNNValueError(f"{checkpoint.path} has no adapter, so there is nothing to merge")
     with opened:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.adapters.trained_adapter import BaseModel
 from toynn.llm.base import LoadedBase
@@ -64,8 +64,7 @@ def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | Non
     Raises TinyNNValueError if the base is missing or was changed, or if place is given for a checkpoint without an
     adapter; the errors of `open_base`.
     """
-    contents = checkpoint.contents
-    adapter = contents.adapter if isinstance(contents, ModelOnBase) else None
+    adapter = adapter_of(checkpoint.contents)
     if adapter is None or adapter.base is None:
         if place is not None:
             raise TinyNNValueError(f"base: {checkpoint.path} contains all weights of its model, so it needs no base")

@@ -21,7 +21,7 @@ from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
 from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.merge import merged
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
@@ -334,7 +334,7 @@ class TextModel(ChatModel):
 
         The weights of an adapter are added to those of its base.
         """
-        adapter = self._contents.adapter if isinstance(self._contents, ModelOnBase) else None
+        adapter = adapter_of(self._contents)
         weights = self.decoder.download_weights()
         model = TrainedModel(
             self.shape,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from toynn.api.adapter_files import adapter_of, merged_model, write_adapter
+from toynn.api.adapter_files import merged_model, write_adapter
 from toynn.api.save_model import described_dtypes, dtypes_of, exists, format_of, model_name, write_model
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
 from toynn.interop import GGUF_DTYPES
+from toynn.llm.adapters.model_on_base import adapter_of
 from toynn.storage.checkpoint import load_checkpoint
 
 
@@ -67,7 +68,7 @@ def command(
     if not force and exists(out):
         raise TinyNNValueError(f"{out} already exists; name another path, or use --force to replace it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")
-    adapter = adapter_of(checkpoint)
+    adapter = adapter_of(checkpoint.contents)
     if adapter is None and (merge or base is not None):
         raise TinyNNValueError(f"{checkpoint.path} has no adapter; leave out {'--merge' if merge else '--base'}")
     if name is None:

@@ -17,7 +17,7 @@ from toynn.api.load_model import read_model
 from toynn.cli.given_path import GivenPath
 from toynn.data.meta import META, load_meta
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
+from toynn.llm.adapters.model_on_base import AnyModel, adapter_of
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
@@ -108,7 +108,7 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
 
 
 def _of_adapter(model: AnyModel) -> dict[str, Any]:
-    adapter = model.adapter if isinstance(model, ModelOnBase) else None
+    adapter = adapter_of(model)
     if adapter is None:
         return {}
     spec, base = adapter.spec, adapter.base

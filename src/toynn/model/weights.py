@@ -233,12 +233,17 @@ ADAPTER_A, ADAPTER_B = "lora_a", "lora_b"
 
 def adapter_of(weight: Weight, rank: int) -> tuple[Weight, Weight]:
     """Return the two matrices of the adapter of a weight (d_out, d_in): A (rank, d_in) and B (d_out, rank)."""
-    d_out, d_in = weight.size
     stem, end = weight.name.rsplit(".", 1)
+    return _adapter(weight, rank, f"{stem}.{{}}.{end}")
+
+
+def _adapter(weight: Weight, rank: int, name: str) -> tuple[Weight, Weight]:
+    """Return the matrices A and B of the adapter of a weight. name: their names, with {} instead of the part."""
+    d_out, d_in = weight.size
 
     def part(adapter: str, size: tuple[int, int]) -> Weight:
-        name = f"{stem}.{adapter}.{end}"
-        return replace(weight, name=name, size=size, whole=name, adapter=adapter)
+        full = name.format(adapter)
+        return replace(weight, name=full, size=size, whole=full, adapter=adapter)
 
     return part(ADAPTER_A, (rank, d_in)), part(ADAPTER_B, (d_out, rank))
 
@@ -255,16 +260,13 @@ def adapter_weights_of(shape: ModelShape, keys: Collection[str], rank: int) -> l
     adapted = [weight for weight in weights_of(shape) if len(weight.size) == 2 and weight.row.key in keys]
     if missing := set(keys) - {weight.row.key for weight in adapted}:
         raise TinyNNValueError(f"the model has no matrix {min(missing)!r}, so it cannot have an adapter on this matrix")
-    result = []
+    result: list[Weight] = []
     for weight in adapted:
-        d_out, d_in = weight.size
         if rank > min(weight.size):
             raise TinyNNValueError(
                 f"rank must be at most {min(weight.size)} for {weight.name}, which has shape {weight.size}, got {rank}"
             )
-        for part, size in ((ADAPTER_A, (rank, d_in)), (ADAPTER_B, (d_out, rank))):
-            name = f"{weight.name}.{part}"
-            result.append(replace(weight, name=name, size=size, whole=name, adapter=part))
+        result += _adapter(weight, rank, f"{weight.name}.{{}}")
     return result
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.storage.checkpoint import Checkpoint
@@ -58,7 +58,7 @@ def base_to_resume(base: Path | OpenBase | None, held: Checkpoint) -> OpenBase |
 
     Raises TinyNNValueError if the base is missing or is a different model, or if the run needs no base.
     """
-    adapter = held.contents.adapter if isinstance(held.contents, ModelOnBase) else None
+    adapter = adapter_of(held.contents)
     if adapter is None or adapter.base is None:
         if base is not None:
             raise TinyNNValueError(f"{spelled('base', '--base')}: {held.path} is not an adapter, so it needs no base")

@@ -12,7 +12,7 @@ from toynn.arguments import INT31_MAX
 from toynn.data import DataFolder, DataMeta, Split
 from toynn.data.windows import windows_per_epoch
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
@@ -244,9 +244,8 @@ def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, 
     grows with the length of a window.
     """
     shape = shape_of(init)
-    if isinstance(init.contents, ModelOnBase) and init.contents.adapter is not None:
-        adapter = config.adapter.continuing(init.contents.adapter.spec, init.path)
-        config = dataclasses.replace(config, adapter=adapter)
+    if (adapter := adapter_of(init.contents)) is not None:
+        config = dataclasses.replace(config, adapter=config.adapter.continuing(adapter.spec, init.path))
     notes: tuple[str, ...] = ()
     if config.train.t_seq == 0 and shape.ctx > LONGEST_CHOSEN_WINDOW:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, t_seq=LONGEST_CHOSEN_WINDOW))

@@ -40,3 +40,8 @@ class ModelOnBase(DescribedModel):
 
 
 AnyModel: TypeAlias = TrainedModel | ModelOnBase
+
+
+def adapter_of(model: AnyModel) -> TrainedAdapter | None:
+    """Return the adapter of a model, or None for a model without one."""
+    return model.adapter if isinstance(model, ModelOnBase) else None

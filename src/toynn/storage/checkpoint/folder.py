@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
+from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase, adapter_of
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import MOMENTS as MOMENT_ENDS
@@ -86,7 +86,7 @@ def write_folder(folder: Path, step: int, model: AnyModel, training: TrainingSta
 
     Raises OSError; the folder is then not a checkpoint, because it has no meta.json.
     """
-    adapter = model.adapter if isinstance(model, ModelOnBase) else None
+    adapter = adapter_of(model)
     if isinstance(model, TrainedModel):
         write_tensors(folder / WEIGHTS, model.weights)
     elif adapter is not None:
