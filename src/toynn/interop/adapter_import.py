@@ -6,7 +6,8 @@ from pathlib import Path
 
 from toynn.errors import FileFormatError
 from toynn.interop.file_errors import naming
-from toynn.interop.gguf_adapter import import_gguf_adapter, is_adapter
+from toynn.interop.gguf_adapter import import_gguf_adapter
+from toynn.interop.gguf_header import is_adapter
 from toynn.interop.gguf_model import GgufModel
 from toynn.interop.peft_folder import import_peft, is_peft_folder
 from toynn.llm.adapters.trained_adapter import TrainedAdapter

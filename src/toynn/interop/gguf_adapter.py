@@ -13,7 +13,7 @@ from toynn.interop.adapter_tensors import StoredMatrix, read_matrices
 from toynn.interop.families import FAMILIES
 from toynn.interop.file_errors import naming
 from toynn.interop.gguf_export import GgufExport, new_gguf, new_path
-from toynn.interop.gguf_header import GgufValues, shortest
+from toynn.interop.gguf_header import GgufValues, is_adapter, shortest
 from toynn.interop.gguf_model import GgufModel
 from toynn.interop.gguf_own_keys import ADAPTER_ALPHA, USE_RSLORA
 from toynn.interop.rope_order import to_halves, to_interleaved
@@ -97,11 +97,6 @@ def _turns(weight: Weight) -> bool:
     """Return whether the rows of a matrix have another order in a file for llama.cpp."""
     interleaved = FAMILIES[weight.shape.architecture].interleaved
     return weight.adapter == ADAPTER_B and weight.rotated_heads > 0 and interleaved
-
-
-def is_adapter(values: GgufValues) -> bool:
-    """Return whether a file with these keys is an adapter instead of a model."""
-    return values.text("general.type", "model") == "adapter"
 
 
 def _check_kind(values: GgufValues, architecture: str) -> None:

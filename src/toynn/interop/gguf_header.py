@@ -299,3 +299,8 @@ def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, 
                 f"the file is cut off or damaged: the tensor {name!r:.80} needs {end} bytes, but the file has {size}"
             )
     return {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
+
+
+def is_adapter(values: GgufValues) -> bool:
+    """Return whether a file with these keys is an adapter instead of a model."""
+    return values.text("general.type", "model") == "adapter"

@@ -12,7 +12,7 @@ from toynn.arguments import integer
 from toynn.errors import FileFormatError
 from toynn.interop.families import FAMILIES
 from toynn.interop.file_errors import naming
-from toynn.interop.gguf_header import GgufTensor, GgufValues, shortest
+from toynn.interop.gguf_header import GgufTensor, GgufValues, is_adapter, shortest
 from toynn.interop.gguf_model import GgufModel
 from toynn.interop.gguf_rope import READ as SCALING
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
@@ -133,7 +133,7 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
     support.
     """
     values = model.values
-    if values.text("general.type", "model") == "adapter":
+    if is_adapter(values):
         raise FileFormatError(
             "the file is an adapter, not a model; make a run from it with `toynn import FILE --base BASE --out RUN`"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from toynn.errors import SessionError
 from toynn.training.events import Evaluated, Event, Stepped
 
 _FIGURES: dict[type[Event], tuple[str, tuple[str, ...]]] = {
@@ -17,6 +18,13 @@ def figures_of(event: Event) -> dict[str, float]:
     group, names = _FIGURES.get(type(event), ("", ()))
     values = {f"{group}/{name}": float(getattr(event, name)) for name in names}
     return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def not_started(view: object) -> SessionError:
+    """Return the error for a view that receives another event before Started."""
+    return SessionError(
+        f"{type(view).__name__} must receive the event Started before other events; pass it to `train` as a callback"
+    )
 
 
 def texts_of(event: Event) -> list[str]:

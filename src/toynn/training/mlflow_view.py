@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from toynn.errors import SessionError
 from toynn.extras import naming_the_extra
 from toynn.training.events import Ended, Evaluated, Event, Started, Stepped
-from toynn.training.logged_figures import figures_of, texts_of
-from toynn.training.toml_config import from_toml, to_plain
+from toynn.training.logged_figures import figures_of, not_started, texts_of
+from toynn.training.toml_config import flat, from_toml, to_plain
 
 with naming_the_extra():
     from mlflow.entities import Metric, Param
@@ -45,9 +43,7 @@ class MlflowView:
             self._start(event)
         elif isinstance(event, Stepped | Evaluated):
             if self._client is None:
-                raise SessionError(
-                    "MlflowView must receive the event Started before other events; pass it to `train` as a callback"
-                )
+                raise not_started(self)
             self._log(event)
         elif isinstance(event, Ended):
             self.close("KILLED" if event.reason == "interrupted" else "FINISHED")
@@ -59,7 +55,7 @@ class MlflowView:
         experiment_id = client.create_experiment(name) if experiment is None else experiment.experiment_id
         self._client, self._sent = client, time.monotonic()
         self._run_id = client.create_run(experiment_id, run_name=event.run.resolve().name).info.run_id
-        settings = {**dict(_flat(to_plain(from_toml(event.config)))), "parameters": event.parameters}
+        settings = {**flat(to_plain(from_toml(event.config))), "parameters": event.parameters}
         params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in settings.items()]
         client.log_batch(self._run_id, params=params)
 
@@ -97,12 +93,3 @@ class MlflowView:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("FINISHED" if exc_type is None else "FAILED")
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the keys of a configuration as in error messages, for example "train.steps"."""
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-from toynn.errors import SessionError
 from toynn.extras import naming_the_extra
 from toynn.training.events import Evaluated, Event, Started, Stepped
-from toynn.training.logged_figures import figures_of, texts_of
+from toynn.training.logged_figures import figures_of, not_started, texts_of
 
 with naming_the_extra():
     from tensorboardX import SummaryWriter
@@ -30,10 +29,7 @@ class TensorBoardView:
             self._writer = SummaryWriter(logdir=str(self._folder))
         elif isinstance(event, Stepped | Evaluated):
             if self._writer is None:
-                raise SessionError(
-                    "TensorBoardView must receive the event Started before other events; pass it to `train` as a "
-                    "callback"
-                )
+                raise not_started(self)
             for name, value in figures_of(event).items():
                 self._writer.add_scalar(name, value, event.step)
             for i, text in enumerate(texts_of(event)):

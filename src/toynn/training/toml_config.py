@@ -172,7 +172,7 @@ def _threads_are_no_key(key: str) -> ConfigurationError:
 def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
     """Return the section [model] with the values of an existing model. Raises ConfigurationError for other values."""
     existing = _table(ModelArgs.of_shape(init.contents.shape))
-    shape, values = _flat(existing), _flat(given)
+    shape, values = flat(existing), flat(given)
     del shape["init_scale"]  # init_scale is not a part of the shape
     for key, value in values.items():
         if key in shape and shape[key] != value and (key, value) != ("head_dim", 0):
@@ -192,18 +192,19 @@ def read_config(path: Path, overrides: Iterable[str] = (), init: Checkpoint | No
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the keys "section.key" whose values differ in two configurations, with both values."""
-    one, other = _flat(_table(a)), _flat(_table(b))
+    one, other = flat(_table(a)), flat(_table(b))
     return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the keys of nested tables as in error messages, like "train.steps", with the values that are not None."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            found.update(flat(value, f"{prefix}{key}."))
         elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _parsed(content: str) -> dict[str, Any]:

@@ -6,10 +6,9 @@ import os
 from types import TracebackType
 from typing import Any
 
-from toynn.errors import SessionError
 from toynn.extras import naming_the_extra
 from toynn.training.events import Ended, Evaluated, Event, Started, Stepped
-from toynn.training.logged_figures import figures_of, texts_of
+from toynn.training.logged_figures import figures_of, not_started, texts_of
 from toynn.training.toml_config import from_toml, to_plain
 
 with naming_the_extra():
@@ -43,9 +42,7 @@ class WandbView:
             )
         elif isinstance(event, Stepped | Evaluated):
             if self._run is None:
-                raise SessionError(
-                    "WandbView must receive the event Started before other events; pass it to `train` as a callback"
-                )
+                raise not_started(self)
             values: dict[str, Any] = dict(figures_of(event))
             if texts := texts_of(event):
                 values["samples"] = wandb.Table(columns=["text"], data=[[text] for text in texts])

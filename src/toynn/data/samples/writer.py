@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from toynn.data.meta import SPLITS, SampleFiles, Split, counted_file, dtype_of, starts_file
-from toynn.data.token_writer import TokenWriter
-from toynn.storage.regular_files import naming_file
-
-
-class _ByteWriter:
-    """Writes a file and computes its sha256."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("xb")
-        self._digest = hashlib.sha256()
-
-    def add(self, content: bytes) -> None:
-        with naming_file(self._path):
-            self._file.write(content)
-        self._digest.update(content)
-
-    def finished(self) -> str:
-        """Wait until the file is on the disk, close it, and return its sha256."""
-        with naming_file(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        return self._digest.hexdigest()
-
-    def abandon(self) -> None:
-        with suppress(OSError):
-            self._file.close()
+from toynn.data.token_writer import ByteWriter, TokenWriter, abandoned_after_error
 
 
 class SampleWriter:
@@ -49,8 +19,8 @@ class SampleWriter:
     def __init__(self, folder: Path, split: str, dtype: str, *, masked: bool) -> None:
         self._split = split
         self._tokens = TokenWriter(folder / f"{split}.bin", dtype)
-        self._starts = _ByteWriter(folder / starts_file(split))
-        self._counted = _ByteWriter(folder / counted_file(split)) if masked else None
+        self._starts = ByteWriter(folder / starts_file(split))
+        self._counted = ByteWriter(folder / counted_file(split)) if masked else None
         self._samples = self._counted_tokens = 0
 
     @property
@@ -91,13 +61,6 @@ class SampleWriter:
                 file.abandon()
 
 
-@contextmanager
-def sample_writers(folder: Path, vocab: int, *, masked: bool) -> Iterator[dict[str, SampleWriter]]:
-    """Yield a writer for each split of a data folder. After an error in the block, their files are closed."""
-    writers = {name: SampleWriter(folder, name, dtype_of(vocab), masked=masked) for name in SPLITS}
-    try:
-        yield writers
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise
+def sample_writers(folder: Path, vocab: int, *, masked: bool) -> AbstractContextManager[dict[str, SampleWriter]]:
+    """Return a context manager of a writer for each split of a data folder. An error in its block closes the files."""
+    return abandoned_after_error({name: SampleWriter(folder, name, dtype_of(vocab), masked=masked) for name in SPLITS})
