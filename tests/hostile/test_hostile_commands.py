@@ -17,7 +17,7 @@ from commands import SMALL, TOYNN, assert_refused, start_training, toynn, wait_f
 from small_runs import config, final_bytes, losses
 from toynn import TrainArgs, train
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
-from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.storage.checkpoint.names import checkpoint_names
 from toynn.training import StepArgs
 
 

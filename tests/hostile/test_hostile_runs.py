@@ -21,7 +21,7 @@ from toynn import LlamaSeqEngine, RunFolderError, SmolLM2Config, TinyNNTypeError
 from toynn.interop import export_gguf, import_gguf, import_hf
 from toynn.llm.options import RecipeOptions
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
-from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.storage.checkpoint.names import checkpoint_names
 from toynn.training import Event, Stepped
 from toynn.training.report import write_report
 from toynn.training.run_log import read_log

@@ -24,7 +24,7 @@ from toynn import FileFormatError, TinyNNError, TinyNNTypeError, TinyNNValueErro
 from toynn.interop import export_hf
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
-from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.storage.checkpoint.names import checkpoint_names
 
 # ---- round trips ----
 

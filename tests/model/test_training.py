@@ -19,7 +19,7 @@ from toynn import AdamW, LlamaSeqEngine, RunFolderError, TinyNNTypeError, TinyNN
 from toynn.data import PackedTokens, WindowBatcher
 from toynn.llm.options import RecipeOptions
 from toynn.storage.checkpoint import RunFolder, load_checkpoint, write_checkpoint
-from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.storage.checkpoint.names import checkpoint_names
 from toynn.training import (
     CheckpointArgs,
     DivergedError,

@@ -23,7 +23,7 @@ from pathlib import Path
 from small_runs import bytes_of, config, evaluations, final_bytes, losses
 from toynn import TrainArgs, train
 from toynn.storage.checkpoint import load_checkpoint
-from toynn.storage.checkpoint.run_folder import checkpoint_names
+from toynn.storage.checkpoint.names import checkpoint_names
 from toynn.training import CheckpointArgs, EvaluationArgs, OptimizerArgs, ScheduleArgs
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}

@@ -12,8 +12,9 @@ from kill_at_every_moment import CONFIG, outcome
 from small_runs import bytes_of, make_data
 from toynn import TinyNNError, TrainArgs, train
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
-from toynn.storage.checkpoint.run_folder import CONFIG as CONFIG_FILE
-from toynn.storage.checkpoint.run_folder import LOG, checkpoint_names, named_checkpoint
+from toynn.storage.checkpoint.names import CONFIG as CONFIG_FILE
+from toynn.storage.checkpoint.names import LOG, checkpoint_names
+from toynn.storage.checkpoint.run_folder import named_checkpoint
 from toynn.training import CheckpointArgs, StopTraining, TrainConfig, toml_config
 from toynn.training.events import Event, Saved, Stepped
 from toynn.training.run_log import read_log

@@ -19,7 +19,7 @@ from toynn.data.texts_to_learn import Progress
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.storage.checkpoint.foreign import kind_of_path
-from toynn.storage.checkpoint.run_folder import LATEST
+from toynn.storage.checkpoint.names import LATEST
 from toynn.storage.regular_files import path_of, read_regular
 from toynn.text.documents import END_OF_TEXT
 from toynn.text.template_tokens import template_tokens

@@ -13,7 +13,7 @@ from toynn.initialised import Initialised
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import write_checkpoint
-from toynn.storage.checkpoint.run_folder import CHECKPOINTS
+from toynn.storage.checkpoint.names import CHECKPOINTS
 from toynn.storage.regular_files import path_of
 
 FORMATS = ("run", "gguf", "hf", "toy")

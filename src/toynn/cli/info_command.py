@@ -21,7 +21,7 @@ from toynn.llm.adapters.model_on_base import AnyModel, adapter_of
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
-from toynn.storage.checkpoint.run_folder import BEST, LOG, checkpoint_names
+from toynn.storage.checkpoint.names import BEST, LOG, checkpoint_names
 from toynn.training.run_log import read_log
 from toynn.training.start import config_source
 from toynn.training.toml_config import from_toml

@@ -22,7 +22,7 @@ from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
-from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.checkpoint.names import LOG
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
 from toynn.training.progress import ProgressView

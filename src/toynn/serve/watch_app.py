@@ -12,7 +12,7 @@ from toynn.extras import naming_the_extra
 from toynn.serve.api_error import json_response
 from toynn.serve.guards import LOCAL_NAMES, OriginGuard
 from toynn.serve.watch_data import watch_data
-from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.checkpoint.names import LOG
 from toynn.training.run_log import read_log
 
 with naming_the_extra():

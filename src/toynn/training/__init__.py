@@ -7,7 +7,6 @@ with naming_the_extra():
     from toynn.training.config import (
         CheckpointArgs,
         EvaluationArgs,
-        ModelArgs,
         OptimizerArgs,
         ScheduleArgs,
         StepArgs,
@@ -16,6 +15,7 @@ with naming_the_extra():
     )
     from toynn.training.divergence import DivergedError
     from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
+    from toynn.training.model_config import ModelArgs
     from toynn.training.trainer import train
 
 __all__ = [

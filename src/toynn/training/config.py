@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,69 +12,17 @@ from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.open_base import OpenBase
-from toynn.model.shape import ModelShape
 from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
+from toynn.training.model_config import ModelArgs
 from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
 DEFAULT_STEPS = 1000
 _MOST_PROMPTS, _LONGEST_PROMPT = 16, 1000  # the log stores the prompts of an evaluation in one line
 LR, LR_OF_ADAPTERS = 3e-3, 1e-3  # the defaults of optimizer.lr
-
-
-@dataclass(frozen=True)
-class ModelArgs(ModelShape):
-    """The shape of a new model without its vocabulary size, which comes from the data. See `ModelShape` for the fields.
-
-    vocab: a placeholder, which `shape` replaces. head_dim: 0 means d_model // n_heads; `shape` replaces it too.
-    init_scale: factor of the standard deviation of the initial weights. It is not part of the shape.
-    """
-
-    vocab: int = field(default=1, init=False, repr=False, compare=False)
-    d_model: int = 128
-    n_heads: int = 4
-    n_kv: int = 4
-    d_ff: int = 384
-    n_layers: int = 4
-    ctx: int = 256
-    rope_base: float = 10000.0
-    rms_eps: float = 1e-5
-    init_scale: float = documented(1.0, "factor of the standard deviation of the initial weights")
-
-    def __post_init__(self) -> None:
-        derived = integer("model.head_dim", self.head_dim, 0) == 0
-        object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
-        try:
-            super().__post_init__()
-        except TinyNNTypeError as error:
-            raise TinyNNTypeError(f"model.{error}") from None
-        except TinyNNValueError as error:
-            raise TinyNNValueError(f"model.{error}") from None
-        if derived:
-            object.__setattr__(self, "head_dim", 0)
-
-    def shape(self, vocab: int) -> ModelShape:
-        """Return the shape of the model with this vocabulary size."""
-        values = {one.name: getattr(self, one.name) for one in fields(ModelShape)}
-        return ModelShape(**{**values, "vocab": vocab})
-
-    @classmethod
-    def of_shape(cls, shape: ModelShape) -> ModelArgs:
-        """Return the arguments that describe an existing model. Raises TinyNNTypeError."""
-        instance_of("shape", shape, ModelShape)
-        return cls(**{one.name: getattr(shape, one.name) for one in fields(shape) if one.name != "vocab"})
-
-    def first_difference(self, other: ModelArgs) -> str | None:
-        """Return the first key in which two shapes differ, or None if they are equal.
-
-        init_scale is not compared. A head_dim of 0 is compared as d_model // n_heads.
-        """
-        instance_of("other", other, ModelArgs)
-        one, two = self.shape(vocab=1), other.shape(vocab=1)
-        return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
 
 
 @dataclass(frozen=True)

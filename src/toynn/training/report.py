@@ -14,7 +14,7 @@ from typing import Any
 
 from toynn.errors import FileFormatError
 from toynn.extras import naming_the_extra
-from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file, path_of, printable
 from toynn.text.terminal_text import terminal_text

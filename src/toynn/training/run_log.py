@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from toynn.errors import FileFormatError
-from toynn.storage.checkpoint.run_folder import LOG
+from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import sync
 from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of

@@ -22,7 +22,8 @@ from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
-from toynn.training.config import CHANGEABLE, ModelArgs, TrainArgs, TrainConfig
+from toynn.training.config import CHANGEABLE, TrainArgs, TrainConfig
+from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer import Optimizer
 from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml

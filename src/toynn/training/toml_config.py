@@ -19,8 +19,9 @@ from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.plain_data import dataclass_in, from_plain, keys_of
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
-from toynn.training.config import ModelArgs, TrainConfig
+from toynn.training.config import TrainConfig
 from toynn.training.key_names import NO_VOCABULARY_KEY, THREADS, VOCABULARY, similar_key
+from toynn.training.model_config import ModelArgs
 from toynn.wording import spelled
 
 if sys.version_info >= (3, 11):

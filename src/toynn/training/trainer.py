@@ -20,7 +20,7 @@ from toynn.data import DataFolder, WindowBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
-from toynn.storage.checkpoint.run_folder import CONFIG, LOG
+from toynn.storage.checkpoint.names import CONFIG, LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file
 from toynn.training.callbacks import Callbacks, checked_callbacks

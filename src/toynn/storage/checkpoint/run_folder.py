@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -32,29 +31,22 @@ from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint.folder import Checkpoint, CheckpointRemovedError, TrainingState, read_folder, write_folder
 from toynn.storage.checkpoint.foreign import what_it_is
 from toynn.storage.checkpoint.meta import META, read_checkpoint_meta
+from toynn.storage.checkpoint.names import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LATEST,
+    LOCK,
+    LOG,
+    checkpoint_names,
+    free_name,
+    order,
+    pointed,
+)
 from toynn.storage.durable_files import make_folder, replace_file, sync
-from toynn.storage.regular_files import naming_file, open_regular_to_append, path_of, read_regular
+from toynn.storage.regular_files import naming_file, open_regular_to_append, path_of
 
-CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
-CONFIG, LOG = "run.toml", "log.jsonl"
-_NAME = re.compile(r"^step-(\d{8,19})(?:-(\d{1,9}))?$")
 _TEMPORARY = ".tmp-"
-_LONGEST_POINTER = 4096  # bytes
-
-
-def _order(name: str) -> tuple[int, int]:
-    """Return the sort key of a checkpoint: its step, and the number at the end of its name (0 without a number)."""
-    match = _NAME.match(name)
-    return (int(match[1]), int(match[2] or 0)) if match else (-1, -1)
-
-
-def _free_name(checkpoints: Path, step: int) -> str:
-    """Return an unused name for the checkpoint of a step, with a number at the end if the step has a checkpoint."""
-    name, repeats = f"step-{step:08d}", 0
-    while (checkpoints / name).exists():
-        repeats += 1
-        name = f"step-{step:08d}-{repeats}"
-    return name
 
 
 class RunFolder(Initialised):
@@ -111,7 +103,7 @@ class RunFolder(Initialised):
         self._require_open()
         _require_checkpoint(self.path, name)
         if (self.path / BEST).exists() and not self._is_best_until(name):
-            best = [other for other in checkpoint_names(self.path) if _order(other)[0] == best_step]
+            best = [other for other in checkpoint_names(self.path) if order(other)[0] == best_step]
             if best:
                 replace_file(self.path / BEST, f"{best[-1]}\n".encode())
             else:
@@ -121,7 +113,7 @@ class RunFolder(Initialised):
     def _is_best_until(self, name: str) -> bool:
         """Return whether `best` names this checkpoint or an older one. Return False if `best` cannot be read."""
         try:
-            return _order(_pointer(self.path, BEST)) <= _order(name)
+            return order(pointed(self.path, BEST)) <= order(name)
         except FileFormatError:
             return False
 
@@ -132,8 +124,8 @@ class RunFolder(Initialised):
         """
         names = checkpoint_names(self.path)
         try:
-            latest = _order(_pointer(self.path, LATEST))
-            names = [name for name in names if _order(name) < latest]
+            latest = order(pointed(self.path, LATEST))
+            names = [name for name in names if order(name) < latest]
         except FileFormatError:
             pass
         return names[-1] if names else None
@@ -141,7 +133,7 @@ class RunFolder(Initialised):
     @property
     def latest_path(self) -> Path:
         """The folder of the latest checkpoint. Raises FileFormatError if there is none."""
-        return self.path / CHECKPOINTS / _pointer(self.path, LATEST)
+        return self.path / CHECKPOINTS / pointed(self.path, LATEST)
 
     def save(self, step: int, model: AnyModel, training: TrainingState | None, *, best: bool = False) -> Path:
         """Write the checkpoint of a step, make it the latest one, and return its folder.
@@ -158,7 +150,7 @@ class RunFolder(Initialised):
         checkpoints = self.path / CHECKPOINTS
         if not checkpoints.is_dir():
             raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written")
-        place = checkpoints / _free_name(checkpoints, step)
+        place = checkpoints / free_name(checkpoints, step)
         try:
             with naming_file(place):
                 self._write(place, step, model, training)
@@ -196,9 +188,9 @@ class RunFolder(Initialised):
             self._remove_best()
             return
         with contextlib.suppress(FileFormatError):  # a damaged or missing `best` is replaced
-            if _order(_pointer(self.path, BEST))[0] == best_step:
+            if order(pointed(self.path, BEST))[0] == best_step:
                 return
-        names = [name for name in checkpoint_names(self.path) if _order(name)[0] == best_step]
+        names = [name for name in checkpoint_names(self.path) if order(name)[0] == best_step]
         if names:
             replace_file(pointer, f"{names[-1]}\n".encode())
 
@@ -210,12 +202,12 @@ class RunFolder(Initialised):
         OSError.
         """
         self._require_open()
-        latest = _pointer(self.path, LATEST)
-        names = [name for name in checkpoint_names(self.path) if _order(name) <= _order(latest)]
-        newest = list({_order(name)[0]: name for name in names}.values())
+        latest = pointed(self.path, LATEST)
+        names = [name for name in checkpoint_names(self.path) if order(name) <= order(latest)]
+        newest = list({order(name)[0]: name for name in names}.values())
         kept = {latest, *newest[-integer("last", last, 1) :]}
         if (self.path / BEST).exists():
-            name = _pointer(self.path, BEST)
+            name = pointed(self.path, BEST)
             if best:
                 kept.add(name)
             elif name not in kept:
@@ -284,7 +276,7 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
             raise FileFormatError(
                 f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give the folder of one of them"
             )
-        name = _pointer(path, which)
+        name = pointed(path, which)
         place = path / CHECKPOINTS / name
         if name == read and not place.exists():
             raise FileFormatError(f"{path / which} is damaged: it names {name}, which does not exist{_others(path)}")
@@ -335,7 +327,7 @@ def write_checkpoint(
             raise TinyNNValueError(
                 f"{folder.path} is a run that was trained (it contains {found}); write the model to a new folder"
             )
-        same = [name for name in checkpoint_names(folder.path) if _order(name)[0] == step]
+        same = [name for name in checkpoint_names(folder.path) if order(name)[0] == step]
         if same and not replace:
             raise TinyNNValueError(
                 f"{folder.path} already has a checkpoint of step {step} ({same[-1]}); use another folder or another "
@@ -344,23 +336,6 @@ def write_checkpoint(
         place = folder.save(step, model, training)
         _remove(folder.path / CHECKPOINTS, same)
         return place
-
-
-def checkpoint_names(run: Path) -> list[str]:
-    """Return the names of the complete checkpoints of a run, ordered by step."""
-    folder = run / CHECKPOINTS
-    names = [entry.name for entry in folder.iterdir() if _NAME.match(entry.name)] if folder.is_dir() else []
-    return sorted(names, key=_order)
-
-
-def _pointer(run: Path, which: str) -> str:
-    try:
-        name = read_regular(run / which, _LONGEST_POINTER).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{run / which} cannot be read: {error}") from None
-    if not _NAME.match(name):
-        raise FileFormatError(f"{run / which} is damaged: it must contain the name of a checkpoint, got {name!r:.60}")
-    return name
 
 
 def _training_in(run: Path) -> str | None:

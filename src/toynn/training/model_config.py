@@ -1,0 +1,62 @@
+"""The section [model] of the configuration of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from toynn.arguments import instance_of, integer, positive
+from toynn.documented_fields import documented
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.model.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class ModelArgs(ModelShape):
+    """The shape of a new model without its vocabulary size, which comes from the data. See `ModelShape` for the fields.
+
+    vocab: a placeholder, which `shape` replaces. head_dim: 0 means d_model // n_heads; `shape` replaces it too.
+    init_scale: factor of the standard deviation of the initial weights. It is not part of the shape.
+    """
+
+    vocab: int = field(default=1, init=False, repr=False, compare=False)
+    d_model: int = 128
+    n_heads: int = 4
+    n_kv: int = 4
+    d_ff: int = 384
+    n_layers: int = 4
+    ctx: int = 256
+    rope_base: float = 10000.0
+    rms_eps: float = 1e-5
+    init_scale: float = documented(1.0, "factor of the standard deviation of the initial weights")
+
+    def __post_init__(self) -> None:
+        derived = integer("model.head_dim", self.head_dim, 0) == 0
+        object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
+        try:
+            super().__post_init__()
+        except TinyNNTypeError as error:
+            raise TinyNNTypeError(f"model.{error}") from None
+        except TinyNNValueError as error:
+            raise TinyNNValueError(f"model.{error}") from None
+        if derived:
+            object.__setattr__(self, "head_dim", 0)
+
+    def shape(self, vocab: int) -> ModelShape:
+        """Return the shape of the model with this vocabulary size."""
+        values = {one.name: getattr(self, one.name) for one in fields(ModelShape)}
+        return ModelShape(**{**values, "vocab": vocab})
+
+    @classmethod
+    def of_shape(cls, shape: ModelShape) -> ModelArgs:
+        """Return the arguments that describe an existing model. Raises TinyNNTypeError."""
+        instance_of("shape", shape, ModelShape)
+        return cls(**{one.name: getattr(shape, one.name) for one in fields(shape) if one.name != "vocab"})
+
+    def first_difference(self, other: ModelArgs) -> str | None:
+        """Return the first key in which two shapes differ, or None if they are equal.
+
+        init_scale is not compared. A head_dim of 0 is compared as d_model // n_heads.
+        """
+        instance_of("other", other, ModelArgs)
+        one, two = self.shape(vocab=1), other.shape(vocab=1)
+        return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
