@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from toynn.arguments import FloatArray, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -79,6 +80,14 @@ def base_of(gguf: object) -> Base:
     if isinstance(gguf, TrainedModel):
         return LoadedBase(gguf)
     raise TinyNNTypeError(f"gguf must be a GgufBase or a TrainedModel, got {kind_of(gguf)}")
+
+
+def values_of(base: Base, stored: StoredWeights | None) -> Callable[[Weight], FloatArray]:
+    """Return a function that returns the values of a weight in the order of rows that operators read.
+
+    stored: the result of `Base.stored`.
+    """
+    return base.values if stored is None else stored.values
 
 
 def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:

@@ -13,7 +13,7 @@ from toynn.arguments import FloatArray, instance_of, integer, kind_of, same_weig
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.lora import initial_adapters
 from toynn.llm.adapters.spec import AdapterSpec
-from toynn.llm.base import StoredWeights, base_of, checked_shape
+from toynn.llm.base import StoredWeights, base_of, checked_shape, values_of
 from toynn.llm.engine.seq_names import SeqNames
 from toynn.llm.layouts import BY_NAME
 from toynn.llm.options import RecipeOptions
@@ -177,7 +177,7 @@ class TunedModel(SeqNames):
         stored = base.stored(copy=False, in_order=True)
 
         def fill(parameters: Parameters) -> None:
-            parameters.fill(base.values if stored is None else stored.values)
+            parameters.fill(values_of(base, stored))
             for name in names:
                 parameters.upload(name, values[name])
 
@@ -289,7 +289,7 @@ class TunedModel(SeqNames):
         stored = base.stored(copy)
         if stored is None and not copy:
             raise TinyNNTypeError(f"gguf must be a GgufBase, because a {kind_of(gguf)} is not a file")
-        values = base.values if stored is None else stored.values
+        values = values_of(base, stored)
         self._declare(shape, options, self._tuning, lambda parameters: parameters.fill(values), oversubscribe, stored)
 
     # ---- values that are uploaded after realize ----

@@ -12,7 +12,7 @@ from toynn.arguments import FloatArray, instance_of, integer, kind_of, weights_b
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
-from toynn.llm.base import Base, StoredWeights
+from toynn.llm.base import Base, StoredWeights, values_of
 from toynn.llm.fused.graph import FusedGraph
 from toynn.llm.fused.model import Continuation, hidden_states, llama, output_of
 from toynn.llm.inputs import checked_token_ids
@@ -125,7 +125,7 @@ class LlamaDecoder(Initialised):
         stored = base.stored(copy=False, in_order=True)
 
         def fill(parameters: Parameters) -> None:
-            parameters.fill(base.values if stored is None else stored.values)
+            parameters.fill(values_of(base, stored))
             for name, values in {} if adapter is None else adapter.tensors.items():
                 parameters.upload(name, values)
 
