@@ -19,6 +19,7 @@ from commands import toynn as command
 from small_runs import config, make_data
 from toynn import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.errors import MappedFileError
+from toynn.interop import GgufBase
 from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.training import AdapterArgs, ModelArgs, Stepped, TrainConfig
@@ -192,6 +193,26 @@ def test_a_base_that_changes_during_training_ends_the_run_with_a_resumable_check
     want = content(trained(bases, tmp_path / "want"))
     got = content(tmp_path / "run")
     assert got["adapter.safetensors"] == want["adapter.safetensors"]
+
+
+def test_a_base_is_hashed_only_for_training_and_for_adapters(
+    bases: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    sha256 = GgufBase.sha256
+
+    def counted(base: GgufBase) -> str:
+        hashed.append(base)
+        return sha256(base)
+
+    monkeypatch.setattr(GgufBase, "sha256", counted)
+    with toynn.load(bases / "base.gguf") as model:
+        model.generate(PROMPT, max_tokens=2)
+    assert hashed == []
+    toynn.load(run).close()
+    assert len(hashed) == 1
+    trained(bases, tmp_path / "run")
+    assert len(hashed) == 2, "one hash is enough for all checkpoints of a run"
 
 
 # ---- what is refused ----

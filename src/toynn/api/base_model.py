@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
-from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.open_base import OpenBase, needed_base, place_of_base
 from toynn.llm.adapters.trained_adapter import BaseModel
 from toynn.llm.base import LoadedBase
 from toynn.llm.engine import LlamaDecoder
@@ -16,7 +16,6 @@ from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.durable_files import sha256_of, sha256_of_parts
 from toynn.storage.regular_files import path_of
-from toynn.wording import spelled
 
 _WEIGHTS = ".safetensors"
 _SHAPES = ("config.json", "meta.json")  # the files with the shape of a Hugging Face model and of a checkpoint
@@ -39,21 +38,14 @@ def open_base(path: str | os.PathLike[str], expected: BaseModel | None = None) -
     path = path_of("base", path)
     if not path.exists():
         raise FileNotFoundError(f"base: {path} does not exist; give a GGUF file, a Hugging Face folder or a run")
-    kind = kind_of_path(path)
-    if kind == "gguf":
-        return _gguf(path, expected)
-    if kind == "hf":
-        from toynn.interop import import_hf  # this module needs the extra toynn[interop]
-
-        sha256 = _sha256(path)
-        _require(path, sha256, expected)
-        return _in_memory(path, sha256, import_hf(path))
-    if path.is_file():
-        raise FileFormatError(f"{path} is not a GGUF file; give a GGUF file, a Hugging Face folder or a run")
-    checkpoint = load_checkpoint(path)
-    sha256 = _sha256(checkpoint.path)
-    _require(path, sha256, expected)
-    return _in_memory(checkpoint.path, sha256, checkpoint.model)
+    opened = _opened(path)
+    try:
+        if expected is not None:
+            opened.require(expected)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | None:
@@ -64,17 +56,15 @@ def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | Non
     Raises TinyNNValueError if the base is missing or was changed, or if place is given for a checkpoint without an
     adapter; the errors of `open_base`.
     """
-    adapter = adapter_of(checkpoint.contents)
-    if adapter is None or adapter.base is None:
-        if place is not None:
-            raise TinyNNValueError(f"base: {checkpoint.path} contains all weights of its model, so it needs no base")
+    needed = needed_base(checkpoint.contents, checkpoint.path, place)
+    if needed is None:
         return None
-    path = adapter.base.path if place is None else place
+    path = needed.path if place is None else place
     if not path.exists():
         raise TinyNNValueError(
-            f"{checkpoint.path} is an adapter on the base {adapter.base.path}, but {path} does not exist; {_remedy()}"
+            f"{checkpoint.path} is an adapter on the base {needed.path}, but {path} does not exist; {place_of_base()}"
         )
-    return open_base(path, adapter.base)
+    return open_base(path, needed)
 
 
 def decoder_of(
@@ -94,22 +84,31 @@ def decoder_of(
 
 def described_base(base: OpenBase) -> Checkpoint:
     """Return the description of a base as a checkpoint without weights."""
-    return Checkpoint(base.identity.path, 0, base.description, None, {})
+    return Checkpoint(base.path, 0, base.description, None, {})
 
 
-def _remedy() -> str:
-    return f"give the place of the base with {spelled('base=', '--base')}"
+def _opened(path: Path) -> OpenBase:
+    kind = kind_of_path(path)
+    if kind == "gguf":
+        return _gguf(path)
+    if kind == "hf":
+        from toynn.interop import import_hf  # this module needs the extra toynn[interop]
+
+        sha256 = _sha256(path)
+        return _in_memory(path, sha256, import_hf(path))
+    if path.is_file():
+        raise FileFormatError(f"{path} is not a GGUF file; give a GGUF file, a Hugging Face folder or a run")
+    checkpoint = load_checkpoint(path)
+    return _in_memory(checkpoint.path, _sha256(checkpoint.path), checkpoint.model)
 
 
-def _gguf(path: Path, expected: BaseModel | None) -> OpenBase:
+def _gguf(path: Path) -> OpenBase:
     from toynn.interop import GgufBase  # this module needs the extra toynn[interop]
 
     base = GgufBase(path)
     try:
-        sha256 = base.sha256()
-        _require(path, sha256, expected)
         base.check_finite()
-        return OpenBase(BaseModel(path.resolve(), sha256), base, base.description(), base.close)
+        return OpenBase(path.resolve(), base, base.description(), base.sha256, base.close)
     except BaseException:
         base.close()
         raise
@@ -119,7 +118,7 @@ def _in_memory(path: Path, sha256: str, model: TrainedModel) -> OpenBase:
     described = ModelOnBase(
         model.shape, None, model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign
     )
-    return OpenBase(BaseModel(path.resolve(), sha256), LoadedBase(model), described)
+    return OpenBase(path.resolve(), LoadedBase(model), described, lambda: sha256)
 
 
 def _sha256(folder: Path) -> str:
@@ -127,11 +126,3 @@ def _sha256(folder: Path) -> str:
     names = sorted(entry.name for entry in folder.iterdir())
     parts = [name for name in names if name.endswith(_WEIGHTS) and name not in _NOT_OF_THE_MODEL]
     return sha256_of_parts({name: sha256_of(folder / name) for name in (*parts, *_SHAPES) if name in names})
-
-
-def _require(path: Path, sha256: str, expected: BaseModel | None) -> None:
-    if expected is not None and sha256 != expected.sha256:
-        raise TinyNNValueError(
-            f"{path} is not the base that the adapter was trained on: its SHA-256 is {sha256[:16]}..., but that of the "
-            f"base was {expected.sha256[:16]}...; restore the base, or {_remedy()}"
-        )

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -116,11 +116,9 @@ def lmc(
     """
     points = _alphas(alphas)
     one, other = _values(a), _values(b)
-    for field in fields(one.shape):
-        if (was := getattr(one.shape, field.name)) != (now := getattr(other.shape, field.name)):
-            raise TinyNNValueError(
-                f"b must have the shape of model a, but {field.name} is {was!r} in a and {now!r} in b"
-            )
+    if (name := one.shape.differing_field(other.shape)) is not None:
+        was, now = getattr(one.shape, name), getattr(other.shape, name)
+        raise TinyNNValueError(f"b must have the shape of model a, but {name} is {was!r} in a and {now!r} in b")
     losses = []
     with _ids_of(data, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
         for alpha in points:

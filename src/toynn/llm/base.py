@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -97,8 +96,8 @@ def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:
     """
     if cfg.donor_d_in:
         raise TinyNNValueError(f"donor_d_in must be 0 for a model on a base, got {cfg.donor_d_in}")
-    for field in dataclasses.fields(cfg):
-        given, own = getattr(cfg, field.name), getattr(base.shape, field.name)
-        if field.name != "ctx" and given != own:
-            raise TinyNNValueError(f"{field.name} must be {own!r}, as in the base, got {given!r}")
+    if (name := cfg.differing_field(base.shape, ignored="ctx")) is not None:
+        raise TinyNNValueError(
+            f"{name} must be {getattr(base.shape, name)!r}, as in the base, got {getattr(cfg, name)!r}"
+        )
     return cfg

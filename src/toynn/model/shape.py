@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from toynn.arguments import boolean, integer, one_of, positive
+from toynn.arguments import boolean, instance_of, integer, one_of, positive
 from toynn.documented_fields import documented
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.config import SmolLM2Config
@@ -104,6 +104,12 @@ class ModelShape(SmolLM2Config):
     def embedding_scale(self) -> float | None:
         """The factor of the embedding, or None if the embedding is used as it is."""
         return math.sqrt(self.d_model) if self.architecture == "gemma3" else None
+
+    def differing_field(self, other: ModelShape, ignored: str = "") -> str | None:
+        """Return the name of the first field in which two shapes differ, or None. ignored: a field that may differ."""
+        instance_of("other", other, ModelShape)
+        names = (field.name for field in dataclasses.fields(self) if field.name != ignored)
+        return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
 
     @classmethod
     def of(cls, cfg: SmolLM2Config, *, untied: bool | None = None, qkv_bias: bool | None = None) -> ModelShape:

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
-from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.open_base import OpenBase, needed_base
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.storage.checkpoint import Checkpoint
 from toynn.training.config import TrainConfig
@@ -38,7 +38,7 @@ def checkpoint_on_base(opened: OpenBase, config: TrainConfig, out: Path, held: C
     except TinyNNValueError as error:
         raise ConfigurationError(f"adapter.{error}") from None
     adapter = TrainedAdapter(spec, described.shape, tensors, opened.identity)
-    return Checkpoint(opened.identity.path, 0, dataclasses.replace(described, adapter=adapter), None, {})
+    return Checkpoint(opened.path, 0, dataclasses.replace(described, adapter=adapter), None, {})
 
 
 def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoint, OpenBase]:
@@ -58,21 +58,15 @@ def base_to_resume(base: Path | OpenBase | None, held: Checkpoint) -> OpenBase |
 
     Raises TinyNNValueError if the base is missing or is a different model, or if the run needs no base.
     """
-    adapter = adapter_of(held.contents)
-    if adapter is None or adapter.base is None:
-        if base is not None:
-            raise TinyNNValueError(f"{spelled('base', '--base')}: {held.path} is not an adapter, so it needs no base")
+    needed = needed_base(held.contents, held.path, base)
+    if needed is None:
         return None
     if base is None:
         raise TinyNNValueError(
             f"{held.path} is an adapter, so its base is needed; give the base with {spelled('base=', '--base')}"
         )
     opened = opened_base(base)
-    if opened.identity.sha256 != adapter.base.sha256:
-        raise TinyNNValueError(
-            f"{opened.identity.path} is not the base of {held.path}: the SHA-256 differs; give the base that the run "
-            "started with"
-        )
+    opened.require(needed)
     return opened
 
 

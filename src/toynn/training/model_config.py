@@ -58,5 +58,4 @@ class ModelArgs(ModelShape):
         init_scale is not compared. A head_dim of 0 is compared as d_model // n_heads.
         """
         instance_of("other", other, ModelArgs)
-        one, two = self.shape(vocab=1), other.shape(vocab=1)
-        return next((key.name for key in fields(one) if getattr(one, key.name) != getattr(two, key.name)), None)
+        return self.shape(vocab=1).differing_field(other.shape(vocab=1))

@@ -28,12 +28,11 @@ def merged(model: TrainedModel, adapter: TrainedAdapter) -> TrainedModel:
     """
     instance_of("model", model, TrainedModel)
     instance_of("adapter", adapter, TrainedAdapter)
-    for field in dataclasses.fields(model.shape):
-        of_model, of_adapter = getattr(model.shape, field.name), getattr(adapter.shape, field.name)
-        if field.name != "ctx" and of_model != of_adapter:
-            raise TinyNNValueError(
-                f"the adapter belongs to a base with {field.name} = {of_adapter!r}, but the model has {of_model!r}"
-            )
+    if (name := model.shape.differing_field(adapter.shape, ignored="ctx")) is not None:
+        raise TinyNNValueError(
+            f"the adapter belongs to a base with {name} = {getattr(adapter.shape, name)!r}, but the model has "
+            f"{getattr(model.shape, name)!r}"
+        )
     weights = dict(model.weights)
     for name in adapter.tensors:
         stem, end = name.rsplit(".", 1)
