@@ -61,7 +61,10 @@ class NoPatternError(Exception):
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: int = 0) -> str:
-    """Return head, items and tail on one line if they fit, or the items on one line, or one item on each line."""
+    """Return head, items and tail on one line if they fit.
+
+    Otherwise, the items are on the lines between head and tail: on one line if they fit, or one item on each line.
+    """
     pad, inner = " " * indent, " " * (indent + 4)
     one_line = f"{pad}{head}{', '.join(items)}{tail}"
     if len(one_line) <= WIDTH:

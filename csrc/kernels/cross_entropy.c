@@ -154,9 +154,9 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .params_size = sizeof(struct rows),
 };
 
-/* Appends the gradients of the logits. The losses of these logits are computed by the node `rows` and the nodes of
- * earlier rows. If the logits exist only in parts, the gradients of each part are used at once, in the order of the
- * rows. */
+/* Appends the gradients of the logits of the node `rows` and of the nodes before it, in the order of the rows. If the
+ * logits exist only in parts, the gradient of a part is followed directly by the gradients of x and of the weight that
+ * use it. So only one part is in memory at a time. */
 static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {

@@ -100,8 +100,8 @@ static inline bool tnn__is_kernel(const struct ggml_tensor * node, const struct 
     return k != NULL && k->type == type;
 }
 
-/* Returns operand i of a kernel that sums in place, not counting the earlier part, which comes first if there is
- * one. */
+/* Returns operand i of a kernel that sums in place. If the kernel adds to the result of an earlier node, this result is
+ * its first source, and i does not count it. */
 static inline const struct ggml_tensor * tnn__operand(const struct tnn_kernel * k, const struct ggml_tensor * node, int i) {
     return node->src[i + (k->continues ? 1 : 0)];
 }

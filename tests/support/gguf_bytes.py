@@ -21,7 +21,7 @@ def scalar(kind: int, value: float | str) -> bytes:
 
 
 def array(of: int, values: list[int] | list[float] | list[str], count: int | None = None) -> bytes:
-    """Return the bytes of a type and values; `count` may be a wrong number of values."""
+    """Return the bytes of an array: its type, its length and its values. `count` replaces the true length."""
     n = len(values) if count is None else count
     items = b"".join(text(v) if isinstance(v, str) else struct.pack(f"<{_CODES[of]}", v) for v in values)
     return struct.pack("<IIQ", ARRAY, of, n) + items

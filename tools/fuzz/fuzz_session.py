@@ -274,8 +274,8 @@ class Round(Arguments):
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
         # if gradients are not kept, only a variant that pins all nodes accepts accumulate
         options["accumulate"] &= self.kept
-        # A variant that pins all nodes keeps the gradients. In a step without an update, it keeps the sums of the
-        # windows for the next batch and adds up in another order, so the results would differ.
+        # A variant that pins all nodes keeps the gradients. After a step without an update, it adds the sums of the
+        # windows of the next step to them, in another order than other variants. So their results would differ.
         options["update"] |= not self.kept
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):

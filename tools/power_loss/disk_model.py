@@ -186,7 +186,7 @@ def _pieces(node: int, offset: int, content: bytes) -> list[Piece]:
 
 
 def content_after(content: bytes, changes: Collection[Change]) -> bytes:
-    """Return the content of a file after some of its changes."""
+    """Return the content of a file after these changes."""
     result, size = bytearray(content), len(content)
     for change in changes:
         if isinstance(change, Size):
@@ -202,7 +202,7 @@ def content_after(content: bytes, changes: Collection[Change]) -> bytes:
 
 
 def names_after(names: Mapping[str, int], changes: Collection[Change]) -> dict[str, int]:
-    """Return the entries of a folder after some of its changes."""
+    """Return the entries of a folder after these changes."""
     result = dict(names)
     for change in changes:
         if isinstance(change, Names):

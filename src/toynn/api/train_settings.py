@@ -88,7 +88,7 @@ def _flat(settings: Mapping[str, object], known: list[str]) -> Iterator[tuple[st
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             section = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
             if section.get("epochs") is not None:
-                del section["steps"]  # steps only has its default value here: train.epochs determines the number
+                del section["steps"]  # the default value of steps, which train.epochs replaces
         if not isinstance(section, Mapping):
             raise ConfigurationTypeError(
                 f"{name} is a section, so its value must be a mapping of keys to values, got {shown(value)}"

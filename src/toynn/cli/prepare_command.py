@@ -49,7 +49,7 @@ _FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", 
 @click.option("--weights", default=None, metavar="W,W,...",
               help="For each file, how often each training sample is used in an epoch. [default: 1]")  # fmt: skip
 @click.option("--skip-bad", type=click.IntRange(0), default=0, metavar="N", show_default=True,
-              help="Number of broken samples to tolerate and count.")  # fmt: skip
+              help="Skip up to N broken samples. The next one is an error.")  # fmt: skip
 @click.option("--chat-template", default=None, metavar="NAME|PATH",
               help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
                    "[default: that of --tokenizer]")  # fmt: skip

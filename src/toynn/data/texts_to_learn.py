@@ -59,8 +59,9 @@ def _parts(texts: TextsToLearn) -> Iterator[tuple[int, str]]:
 
 
 def _limit(texts: TextsToLearn) -> int:
-    """Return the number of bytes to learn from: the largest limit for which the parts do not have too many different
-    words.
+    """Return the number of bytes of text to learn from.
+
+    It is _TEXT, halved until the different words of this much text have at most about _DIFFERENT_WORDS bytes.
     """
     limits = [_TEXT]
     while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:

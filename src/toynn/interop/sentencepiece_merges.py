@@ -106,9 +106,9 @@ def _splits(piece: str, known: Mapping[str, float] | set[str]) -> list[tuple[str
 def _rank(piece: str, i: int) -> int:
     """Return the number by which the merges of a piece are ordered: the merge with the highest number comes first.
 
-    The number is the length of the left piece, except if two places overlap in a text. Two places at which a piece can
-    be formed overlap if the right piece of one is the left piece of the other. In "ab|aba|ba", the place on the left
-    must come first, although its left piece is shorter.
+    The number is the length of the left piece, except for two splits of the piece that share a part: the right part of
+    one split is the left part of the other. For example, "ababa" is ab + aba and also aba + ba. In the text ab|aba|ba,
+    SentencePiece joins the two pieces on the left. So ab + aba must come first, although its left piece is shorter.
     """
     n = len(piece)
     if piece[i:] == piece[: n - i] and piece[n - i :] != piece[:i]:
@@ -125,7 +125,7 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     spaces with one score. number: the number of this group among all groups of equal scores, from 1.
     """
     if number > _MOST_GROUPS:
-        raise FileFormatError(f"more than {_MOST_GROUPS} groups of pieces have equal scores")
+        raise FileFormatError(f"the pieces with equal scores form more than {_MOST_GROUPS} groups, which is the limit")
     one, other = sorted({left + right for left, right in group}, key=len)[:2]
     runs = {len(left + right) for left, right in group}
     if len(set("".join(left + right for left, right in group))) > 1 or max(runs) > _LONGEST_RUN:

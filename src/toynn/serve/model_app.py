@@ -239,7 +239,7 @@ async def _chunks(
 
 
 class _EventStream(Response):
-    """A response of server-sent events. If the response ends early, it closes the reply."""
+    """A response of server-sent events. It stops the reply if the client closes the connection early."""
 
     def __init__(self, chunks: AsyncIterator[bytes], pieces: AsyncGenerator[str | ReplyStream, None]) -> None:
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})

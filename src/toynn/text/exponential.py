@@ -29,7 +29,7 @@ def _powers_of_two() -> tuple[FloatArray, FloatArray]:
     high, rest = [], []
     for j in range(_STEPS):
         power = 2**j * unit**_STEPS
-        for _ in range(_LOG2_STEPS):  # the square root, five times, is the 32nd root
+        for _ in range(_LOG2_STEPS):  # five square roots give the 32nd root
             power = math.isqrt(power)
         nearest = power / unit  # Python rounds a quotient of integers correctly
         numerator, denominator = nearest.as_integer_ratio()

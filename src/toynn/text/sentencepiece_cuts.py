@@ -29,7 +29,8 @@ class SentencePieceCuts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         normalizers = rules_of(tokenizer.normalizer)
-        self._never = any(rule["type"] == "Precompiled" for rule in normalizers)  # this rule may join any characters
+        # A Precompiled rule may replace any sequence of characters, so no place in a text is a safe cut.
+        self._never = any(rule["type"] == "Precompiled" for rule in normalizers)
         self._removes_spaces = any(rule.get("pattern", {}).get("Regex") in _OF_SPACES[1:] for rule in normalizers)
 
     def can_cut(self, before: str, after: str) -> bool:

@@ -170,7 +170,7 @@ class TunedModel(SeqNames):
         base = base_of(base)
         shape = _checked(base.shape, options)
         if options.layout != "fused":
-            raise TinyNNValueError(f'layout must be "fused" for an adapter on these matrices, got {options.layout!r}')
+            raise TinyNNValueError(f'layout must be "fused" for an adapter on a frozen base, got {options.layout!r}')
         names = [weight.name for weight in spec.weights(shape)]
         values = spec.initial(shape, options.seed) if adapter is None else weights_by_name(adapter)
         same_weights(values, names)

@@ -62,7 +62,7 @@ class LoRA(Recipe):
 
     @property
     def lora_cache(self) -> LlamaSeqEngine:
-        """The engine, which `realize` realizes."""
+        """The engine. It can compute after the call of `realize`."""
         return self._engine
 
     @property
