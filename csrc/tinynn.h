@@ -471,7 +471,8 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     float         freq_scale,   /* factor of the positions */
     float         attn_factor); /* factor of the cosines and sines */
 /* Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq]. Query head h reads
- * key-value head h // (n_heads / n_kv). */
+ * key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample, and results and
+ * gradients of a sample have the bits that they have at the start of a sequence. Each compute checks starts. */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token */
     tnn_tensor    rope_table, /* [d_head, B t_seq], from tnn_fused_rope_table */
@@ -479,7 +480,8 @@ TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     int32_t       n_kv,       /* key-value heads */
     int64_t       t_seq,      /* tokens of one sequence */
     int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: all before it */
-    float         scale);     /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
+    float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
+    tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
 /* Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache. The bits are
  * those of tnn_fused_attention. The keys and values of the n tokens are written to the cache. This operator has no
  * derivative. */

@@ -15,15 +15,21 @@
 
 /* ------------------------------------------------------------------ forward */
 
-/* Computes attention. Operands: qkv, RoPE table. */
+/* Returns the starts of the samples in a sequence, or NULL if node has no operand src for them. */
+static const int32_t * starts_of(const struct ggml_tensor * node, int src, int64_t sequence, int64_t t_seq) {
+    return node->src[src] == NULL ? NULL : (const int32_t *) node->src[src]->data + sequence * t_seq;
+}
+
+/* Computes attention. Operands: qkv, RoPE table, [starts]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct tnn_attention_shape   h = tnn__attention_shape(k->params);
+    struct tnn_attention_shape         h = tnn__attention_shape(k->params);
     const struct tnn_attention_buffers b = tnn__attention_buffers(scratch, k->params);
     const int64_t out_row  = h.n_heads * h.d;
     int64_t begin, end;
     tnn__part(dst->ne[1] / h.t_seq * h.n_heads, 1, ith, nth, &begin, &end);
     for (int64_t piece = begin; piece < end; piece++) {
         const int64_t sequence = piece / h.n_heads, head = piece % h.n_heads, kv = head / h.group;
+        h.starts = starts_of(dst, 2, sequence, h.t_seq);
         const float * qkv    = tnn__data(dst->src[0]) + sequence * h.t_seq * h.qkv_row;
         const float * table  = tnn__data(dst->src[1]) + sequence * h.t_seq * h.d;
         const float * values = qkv + (h.n_heads + h.n_kv + kv) * h.d;
@@ -71,15 +77,67 @@ static void softmax_back(float * p, float * dp, int64_t stride, int64_t rows, in
     }
 }
 
-/* Computes the gradient of qkv. Operands: dO, qkv, RoPE table. */
+/* Loads n numbers into the lanes from `lane` on; the other lanes are 0. */
+static v8f load_lanes(const float * x, int64_t lane, int64_t n) {
+    float lanes[V8_LANES] = { 0.0f };
+    memcpy(lanes + lane, x, (size_t) n * sizeof(float));
+    return v8_load(lanes);
+}
+
+/* Normalises P of a row of a block, and returns sum_j P dP. The order of the sum is that of softmax_back for the same
+ * sample at the start of a sequence of its own: there, the row is in a block of at most TNN_QUERIES queries that starts
+ * at query q0 of the sample, and the lanes are counted from the first key of that block. Keys are counted from begin,
+ * the first key of p and dp. */
+static float mean_in_sample(const struct tnn_attention_shape * h, float * p, const float * dp, int64_t begin, int64_t position,
+                            float inverse) {
+    const int64_t start = h->starts[position], q0 = (position - start) / TNN_QUERIES * TNN_QUERIES;
+    const int64_t first = tnn__first_in_window(h, q0), n_keys = tnn__min(q0 + TNN_QUERIES, h->t_seq) - first;
+    const int64_t origin = start + first - begin, end = position + 1 - begin;
+    const int64_t end_of_lanes = tnn__min(origin + n_keys / V8_LANES * V8_LANES, end);
+    int64_t       i   = tnn__first_key(h, position) - begin;
+    v8f           dot = v8_set1(0.0f);
+    while (i < end_of_lanes) {
+        const int64_t lane = (i - origin) % V8_LANES, n = tnn__min(V8_LANES - lane, end_of_lanes - i);
+        for (int64_t j = i; j < i + n; j++) {
+            p[j] *= inverse;
+        }
+        dot = v8_fma(load_lanes(p + i, lane, n), load_lanes(dp + i, lane, n), dot);
+        i += n;
+    }
+    float rest = 0.0f;
+    for (; i < end; i++) {
+        p[i] *= inverse;
+        rest += p[i] * dp[i];
+    }
+    return v8_sum(dot) + rest;
+}
+
+/* Computes what softmax_back computes, in a sequence with several samples. */
+static void softmax_back_in_samples(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                                    const struct tnn_attention_block * k, const float * inverse) {
+    const int64_t begin = tnn__first_key(h, k->first), n_keys = tnn__block_keys(h, k);
+    for (int64_t row = 0; row < k->rows; row++) {
+        const int64_t position = k->first + row, from = tnn__first_key(h, position) - begin, end = position + 1 - begin;
+        float * p = b->p + row * h->stride, * dp = b->dp + row * h->stride;
+        const float mean = mean_in_sample(h, p, dp, begin, position, inverse[row]);
+        memset(dp, 0, (size_t) from * sizeof(float));
+        for (int64_t i = from; i < end; i++) {
+            dp[i] = p[i] * (dp[i] - mean);
+        }
+        memset(dp + end, 0, (size_t) (n_keys - end) * sizeof(float));
+    }
+}
+
+/* Computes the gradient of qkv. Operands: dO, qkv, RoPE table, [starts]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    const struct tnn_attention_shape   h = tnn__attention_shape(k->params);
+    struct tnn_attention_shape         h = tnn__attention_shape(k->params);
     const struct tnn_attention_buffers b = tnn__attention_buffers(scratch, k->params);
     const int64_t out_row  = h.n_heads * h.d;
     int64_t begin, end;
     tnn__part(dst->ne[1] / h.t_seq * h.n_kv, 1, ith, nth, &begin, &end);
     for (int64_t piece = begin; piece < end; piece++) {
         const int64_t sequence = piece / h.n_kv, kv = piece % h.n_kv;
+        h.starts = starts_of(dst, 3, sequence, h.t_seq);
         const float * qkv     = tnn__data(dst->src[1]) + sequence * h.t_seq * h.qkv_row;
         const float * table   = tnn__data(dst->src[2]) + sequence * h.t_seq * h.d;
         const float * values  = qkv + (h.n_heads + h.n_kv + kv) * h.d;
@@ -108,7 +166,11 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
                     .c = b.dp, .c_row = h.stride,
                 };
                 tnn__gemm(&back_p, b.gemm);
-                softmax_back(b.p, b.dp, h.stride, rows, n_keys, inverse);
+                if (h.starts == NULL) {
+                    softmax_back(b.p, b.dp, h.stride, rows, n_keys, inverse);
+                } else {
+                    softmax_back_in_samples(&h, &b, &block, inverse);
+                }
                 const struct tnn_gemm back_v = { /* dV += P^T dO */
                     .m = n_keys, .n = h.d, .k = rows,
                     .a = b.p, .a_row = 1, .a_col = h.stride,
@@ -144,18 +206,34 @@ static const struct tnn_kernel_type ATTENTION_BACK = {
 };
 
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
-    struct ggml_tensor * args[] = { grad, node->src[0], node->src[1] };
-    tnn__add_gradient(g, node->src[0], &ATTENTION_BACK, tnn__kernel_of(node)->params, args, 3);
+    struct ggml_tensor * args[] = { grad, node->src[0], node->src[1], node->src[2] };
+    tnn__add_gradient(g, node->src[0], &ATTENTION_BACK, tnn__kernel_of(node)->params, args, node->src[2] == NULL ? 3 : 4);
+}
+
+/* Checks that each start is the position of its own token, or the start of the token before it. */
+static int check_starts(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
+    const struct tnn_attention * p = k->params;
+    const struct ggml_tensor   * t = node->src[2];
+    const int32_t * starts = t != NULL ? t->data : NULL;
+    for (int64_t i = 0; starts != NULL && i < t->ne[0]; i++) {
+        const int64_t position = i % p->t_seq;
+        if (starts[i] != position && (position == 0 || starts[i] != starts[i - 1])) {
+            return tnn__fail(s, TNN_E_VALUE, "starts %s[%lld] = %d must be %lld, the position of this token in its sequence, "
+                                             "or the start of the token before it",
+                             ggml_get_name(t), (long long) i, (int) starts[i], (long long) position);
+        }
+    }
+    return TNN_OK;
 }
 
 static const struct tnn_kernel_type ATTENTION = {
-    .name = "ATTENTION", .run = run, .backward = backward, .differentiable = TNN_OPERAND(0), .scratch = tnn__attention_scratch,
-    .params_size = sizeof(struct tnn_attention),
+    .name = "ATTENTION", .run = run, .backward = backward, .differentiable = TNN_OPERAND(0), .check = check_starts,
+    .scratch = tnn__attention_scratch, .params_size = sizeof(struct tnn_attention),
 };
 
 tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv, int64_t t_seq,
-                               int64_t window, float scale) {
-    struct ggml_tensor * args[2];
+                               int64_t window, float scale, tnn_tensor starts) {
+    struct ggml_tensor * args[3];
     if (!tnn__enter(s, __func__) || !tnn__attention_operands(s, qkv, rope_table, n_heads, n_kv, args)) {
         return 0;
     }
@@ -164,10 +242,19 @@ tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
                   (long long) t_seq, tnn__shape(args[0]));
         return 0;
     }
+    args[2] = starts != 0 ? tnn__index_operand(s, "starts", starts) : NULL;
+    if (starts != 0 && args[2] == NULL) {
+        return 0;
+    }
+    if (args[2] != NULL && args[2]->ne[0] != args[0]->ne[1]) {
+        tnn__fail(s, TNN_E_VALUE, "starts has shape %s, but it must have one value for each row of qkv, of shape %s",
+                  tnn__shape(args[2]), tnn__shape(args[0]));
+        return 0;
+    }
     const int64_t d_head = args[1]->ne[0];
     struct tnn_attention p = { .n_heads = n_heads, .n_kv = n_kv, .t_seq = t_seq, .d_head = (int32_t) d_head };
     if (!tnn__attention_params(s, &p, window, scale) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }
-    return tnn__handle(s, tnn__kernel_node(s, &ATTENTION, &p, (int64_t) n_heads * d_head, args[0]->ne[1], args, 2));
+    return tnn__handle(s, tnn__kernel_node(s, &ATTENTION, &p, (int64_t) n_heads * d_head, args[0]->ne[1], args, args[2] != NULL ? 3 : 2));
 }

@@ -2,8 +2,8 @@
  *
  * One row of qkv has a token's query heads, then its key heads, then its value heads. Scores exist only for a block of
  * queries at a time, and only for the keys that the block sees. A query sees its own key and the keys before it, up to
- * the size of the window. Sums over keys start at the first key that the query sees, so their order does not depend on
- * the division into blocks.
+ * the size of the window, and only those of its own sample if several samples share a sequence. Sums over keys start at
+ * the first key that the query sees, so their order does not depend on the division into blocks.
  */
 #ifndef TNN_ATTENTION_BLOCK_H
 #define TNN_ATTENTION_BLOCK_H
@@ -26,6 +26,7 @@ struct tnn_attention_shape {
     int64_t qkv_row; /* (n_heads + 2 n_kv) d */
     int64_t stride;  /* distance between two rows of scores */
     float   scale;
+    const int32_t * starts; /* (t_seq,) for each token of a sequence, the first token of its sample; NULL: 0 */
 };
 
 struct tnn_attention_buffers {
@@ -45,9 +46,15 @@ struct tnn_attention_buffers tnn__attention_buffers(void * scratch, const struct
 /* Returns the size of the scratch memory of a node. params is a struct tnn_attention. */
 size_t tnn__attention_scratch(const void * params);
 
+/* Returns the first key that the window of the query at a position contains. */
+static inline int64_t tnn__first_in_window(const struct tnn_attention_shape * h, int64_t position) {
+    return position < h->window ? 0 : position - h->window + 1;
+}
+
 /* Returns the first key that the query at a position sees. */
 static inline int64_t tnn__first_key(const struct tnn_attention_shape * h, int64_t position) {
-    return position < h->window ? 0 : position - h->window + 1;
+    const int64_t first = tnn__first_in_window(h, position);
+    return h->starts == NULL || h->starts[position] < first ? first : h->starts[position];
 }
 
 /* A block of queries. The arrays of keys and values start at the first key that the first query sees. */

@@ -378,6 +378,7 @@ class _Lib:
         t_seq: int,
         window: int,
         scale: float,
+        starts: TensorHandle | Literal[0],
         /,
     ) -> TensorHandle: ...
     def tnn_fused_attention_cached(

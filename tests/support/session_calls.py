@@ -179,7 +179,11 @@ CALLS: dict[str, Call] = {
     "fused_head_norm": lambda d: (nn.tnn_fused_head_norm, [d.wide, d.two, d.two, 2, 2, 1e-5]),
     "fused_rope_table": lambda d: (nn.tnn_fused_rope_table, [d.ids, None, 2, 1e4, 1.0, 1.0]),
     "fused_rope_table with factors": lambda d: (nn.tnn_fused_rope_table, [d.ids, d.one, 2, 1e4, 1.0, 1.0]),
-    "fused_attention": lambda d: (all_positional(nn.tnn_fused_attention), [d.wide, d.table, 2, 2, 4, 3, 0.5]),
+    "fused_attention": lambda d: (all_positional(nn.tnn_fused_attention), [d.wide, d.table, 2, 2, 4, 3, 0.5, None]),
+    "fused_attention with starts": lambda d: (
+        all_positional(nn.tnn_fused_attention),
+        [d.wide, d.table, 2, 2, 4, 3, 0.5, d.ids],
+    ),
     "fused_attention_cached": lambda d: (
         all_positional(nn.tnn_fused_attention_cached),
         [d.wide, d.table, d.cache, d.id, 2, 2, 3, 0.5],

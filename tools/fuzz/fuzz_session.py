@@ -107,9 +107,9 @@ class Round(Arguments):
         out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
         cache = nn.tnn_input_2d_f32_persistent(s, rows + pick.choice([0, 3]), 2 * n_kv * d_head)
         nn.tnn_finalize_weights(s)
-        ids, positions, targets = (nn.tnn_input_1d_i32(s, rows) for _ in range(3))
+        ids, positions, targets, starts = (nn.tnn_input_1d_i32(s, rows) for _ in range(4))
         hp, clip, n_past = nn.tnn_input_1d_f32(s, 7), nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_i32(s, 1)
-        self.tensors += [cache, ids, positions, targets, hp, clip, n_past]
+        self.tensors += [cache, ids, positions, targets, starts, hp, clip, n_past]
 
         def made(function: Callable[..., nn.Tensor], *arguments: Any, **options: Any) -> nn.Tensor:
             """Create a node, sometimes with another tensor in place of an operand."""
@@ -127,10 +127,11 @@ class Round(Arguments):
             qkv = made(nn.tnn_fused_linear, h, [q, k, v], bias)
             if norms is not None:
                 qkv = made(nn.tnn_fused_head_norm, qkv, *norms, heads, n_kv, 1e-5)
-            options = {"window": pick.choice([0, 0, 1, 3, 2**63 - 1]), "scale": pick.choice([0.0, 0.5])}
+            options: dict[str, Any] = {"window": pick.choice([0, 0, 1, 3, 2**63 - 1]), "scale": pick.choice([0.0, 0.5])}
             if batch == 1 and pick.random() < 0.3:
                 a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv, **options)
             else:
+                options["starts"] = starts if pick.random() < 0.5 else None
                 a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq, **options)
             x = made(nn.tnn_fused_linear, a, [out], None, x)
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)

@@ -252,9 +252,19 @@ def training_by_sgd() -> Program:
 
 
 def _fused_loss(
-    p: Program, *, batch: int = 1, biases: bool = False, tied: bool = True, window: int = 0, part: int = 0
+    p: Program,
+    *,
+    batch: int = 1,
+    biases: bool = False,
+    tied: bool = True,
+    window: int = 0,
+    part: int = 0,
+    in_samples: bool = False,
 ) -> tuple[Handle, ...]:
-    """Build a model of one layer. Return ids, positions, targets and loss."""
+    """Build a model of one layer. Return ids, positions, targets and loss.
+
+    in_samples: positions are also the starts of the samples.
+    """
     d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
     table, gamma = _weight(p, d, vocab), _weight(p, d)
     q, k, v = (_weight(p, d, n * d_head) for n in (heads, n_kv, n_kv))
@@ -268,7 +278,8 @@ def _fused_loss(
         p.call("tnn_set_recompute", x)
     turn = p.call("tnn_fused_rope_table", positions, None, d_head, 10000.0, 1.0, 1.0)
     qkv = p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [q, k, v], bias)
-    a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq, window, 0.0)
+    starts = positions if in_samples else None
+    a = p.call("tnn_fused_attention", qkv, turn, heads, n_kv, t_seq, window, 0.0, starts)
     x = p.linear(a, [out], add=x)
     x = p.call("tnn_fused_add_product", x, p.call("tnn_fused_scale", x, 0.5), out, 0)
     h = p.call("tnn_fused_swiglu", p.linear(p.call("tnn_fused_rms_norm", x, gamma, 1e-5), [gate, up]))
@@ -291,7 +302,7 @@ def fused_training() -> Program:
 def fused_training_in_one_call() -> Program:
     """Call tnn_train_step, with a gradient norm that clips and with accumulated gradients."""
     p = Program()
-    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2)
+    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2, in_samples=True)
     w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
     places = range(0, 39, 3)  # each weight is followed by its two moments
     p.call("tnn_set_output", loss)

@@ -13,10 +13,14 @@ from toynn.tinynn import Tensor
 
 @dataclass
 class ForwardGraph:
-    """A forward graph. positions: i32 (T*B,). taps: activations by name, the logits last. keep_taps: taps can be
-    read."""
+    """A forward graph.
+
+    positions: i32 (T*B,). starts: for each token, the position of the first token of its sample, i32 (T*B,); None if a
+    sequence is one sample. taps: activations by name, the logits last. keep_taps: taps can be read.
+    """
 
     positions: Tensor
+    starts: Tensor | None
     taps: dict[str, Tensor]
     keep_taps: bool
 

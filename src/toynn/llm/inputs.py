@@ -26,6 +26,23 @@ def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
     return _checked_integers("positions", positions, n, ctx, "ctx")
 
 
+def checked_starts(starts: npt.ArrayLike, t_seq: int, n: int) -> IntArray:
+    """Return the starts of samples as int32 (n,): for each token, the position of the first token of its sample in its
+    sequence of t_seq tokens. Raises TinyNNValueError or TinyNNTypeError.
+    """
+    array = _checked_integers("starts", starts, n, t_seq, "t_seq")
+    at = np.arange(n, dtype=np.int32) % np.int32(t_seq)
+    wrong = array != at
+    wrong[1:] &= (array[1:] != array[:-1]) | (at[1:] == 0)
+    if wrong.any():
+        i = int(np.flatnonzero(wrong)[0])
+        raise TinyNNValueError(
+            f"starts[{i}] is {array[i]}, but must be {at[i]}, the position of this token in its sequence, or the start "
+            "of the token before it"
+        )
+    return array
+
+
 def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "m_labels") -> FloatArray:
     """Return m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
     array = float_array(name, m_labels, n * vocab)

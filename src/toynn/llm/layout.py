@@ -58,6 +58,7 @@ class Layout(ABC):
 
     name: the layout's name in `RecipeOptions.layout`. keeps_taps: True if graphs keep their activations by default.
     recomputes: True if a training graph can compute activations again in the backward pass.
+    packs: True if several samples can share a sequence.
     labels_name: the name of the tensor with the labels.
     parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 in each sequence.
     """
@@ -65,6 +66,7 @@ class Layout(ABC):
     name: ClassVar[str]
     keeps_taps: ClassVar[bool]
     recomputes: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
     labels_name: ClassVar[str]
 
     def __init__(
@@ -134,9 +136,10 @@ class Layout(ABC):
     # ---- build ----
 
     @abstractmethod
-    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:
+    def forward(self, positions: Tensor, starts: Tensor | None, needs_logits: bool) -> dict[str, Tensor]:
         """Build the graph from token_ids to the logits (n, vocab). Return the activations by name, the logits last.
 
+        starts: as in `ForwardGraph`. It is None if the layout cannot pack samples.
         needs_logits: False leaves out the logits if `loss` computes them in parts.
         """
 
@@ -171,27 +174,27 @@ class Layout(ABC):
         """Build one Muon step on a matrix. Only the fused layout has weights with this step."""
         raise SessionError(f"the {self.name} layout has no step of Muon; use the fused layout")
 
-    def forward_graph(self, keep_taps: bool) -> ForwardGraph:
+    def forward_graph(self, keep_taps: bool, packed: bool = False) -> ForwardGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the logits."""
-        graph = self._rebuilt(keep_taps, needs_logits=True)
+        graph = self._rebuilt(keep_taps, needs_logits=True, packed=packed)
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
-    def loss_graph(self) -> LossGraph:
+    def loss_graph(self, packed: bool = False) -> LossGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the loss."""
-        graph = self._rebuilt(keep_taps=False, needs_logits=False)
+        graph = self._rebuilt(keep_taps=False, needs_logits=False, packed=packed)
         t_labels, t_loss = self.loss(graph.taps, None)
         tnn_set_output(t_loss)
         t_row_losses = self.row_losses(t_loss)
         tnn_realize(self.session, t_loss)
-        return LossGraph(graph.positions, graph.taps, False, t_labels, t_loss, t_row_losses)
+        return LossGraph(graph.positions, graph.starts, graph.taps, False, t_labels, t_loss, t_row_losses)
 
     def training_graph(
-        self, *, pin: bool, keep_taps: bool, recompute: bool, options: OptimizerOptions
+        self, *, pin: bool, keep_taps: bool, recompute: bool, packed: bool, options: OptimizerOptions
     ) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s = self.session
-        graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory())
+        graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory(), packed=packed)
         for tensor in layer_inputs(graph.taps) if recompute else ():
             tnn_set_recompute(tensor)
         t_divisor = self.divisor_input()
@@ -215,6 +218,7 @@ class Layout(ABC):
         kept = pin or options.keep_gradients
         return TrainingGraph(
             graph.positions,
+            graph.starts,
             graph.taps,
             keep_taps,
             t_labels,
@@ -225,19 +229,32 @@ class Layout(ABC):
             t_divisor=t_divisor,
         )
 
-    def _rebuilt(self, keep_taps: bool, needs_logits: bool) -> ForwardGraph:
-        """Drop the current graph, and build the forward part of a new one."""
+    def _rebuilt(self, keep_taps: bool, needs_logits: bool, packed: bool) -> ForwardGraph:
+        """Drop the current graph, and build the forward part of a new one. packed: declare the input for starts."""
         s = self.session
         tnn_reset_for_rebuild(s)
         positions = tnn_input_1d_i32(s, self.n)
         tnn_tensor_set_name(positions, "positions")
-        taps = self.forward(positions, needs_logits)
+        starts = tnn_input_1d_i32(s, self.n) if packed else None
+        if starts is not None:
+            tnn_tensor_set_name(starts, "starts")
+        taps = self.forward(positions, starts, needs_logits)
         if keep_taps:
             for tensor in taps.values():
                 tnn_set_output(tensor)
-        return ForwardGraph(positions, taps, keep_taps)
+        return ForwardGraph(positions, starts, taps, keep_taps)
 
     # ---- upload and compute ----
+
+    def place(self, graph: ForwardGraph, positions: IntArray | None, starts: IntArray | None) -> None:
+        """Upload the places of the tokens, whose values have been checked.
+
+        positions: None counts them from the first token of each sample. starts: None for one sample in each sequence.
+        """
+        at = self.positions if starts is None else self.positions - starts
+        upload_int_array(self.session, graph.positions, at if positions is None else positions)
+        if graph.starts is not None:
+            upload_int_array(self.session, graph.starts, np.zeros_like(self.positions) if starts is None else starts)
 
     @abstractmethod
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:

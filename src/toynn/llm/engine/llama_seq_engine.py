@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean, instance_of, integer
+from toynn.arguments import FloatArray, IntArray, boolean, instance_of, integer
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
@@ -15,6 +15,7 @@ from toynn.llm.inputs import (
     checked_hp,
     checked_muon_hp,
     checked_positions,
+    checked_starts,
     checked_token_ids,
 )
 from toynn.llm.layout import Layout, NodeTimes
@@ -51,6 +52,7 @@ class LlamaSeqEngine(TunedModel):
         clip: bool = False,
         decay_vectors: bool = True,
         recompute: bool = False,
+        packed: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Build the training graph: forward, loss, backward and one optimizer step for each trained weight.
 
@@ -66,6 +68,7 @@ class LlamaSeqEngine(TunedModel):
             decay_vectors: False excludes norms and biases from weight decay. Fused layout only.
             recompute: keep only the input of each layer, and compute the other activations again in the backward pass.
                 Results do not change. A step needs less memory and more time. Fused layout only.
+            packed: several samples may share a sequence, and `train_step` takes their starts. Fused layout only.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
@@ -91,12 +94,15 @@ class LlamaSeqEngine(TunedModel):
         pin, keep_taps, recompute = boolean("pin", pin), _keep_taps(layout, taps), boolean("recompute", recompute)
         if recompute and not layout.recomputes:
             raise TinyNNValueError(f"recompute needs the fused layout, got a model in the {layout.name} layout")
+        packed = _packed(layout, boolean("packed", packed))
         batches = integer("batches", batches, 1)
         if batches > 1 and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
         with layout.session.exclusive():
             self._graph = None
-            graph = layout.training_graph(pin=pin, keep_taps=keep_taps, recompute=recompute, options=options)
+            graph = layout.training_graph(
+                pin=pin, keep_taps=keep_taps, recompute=recompute, packed=packed, options=options
+            )
             if batches > 1:
                 tnn_reserve_batches(layout.session, batches)
             self._graph = graph
@@ -117,6 +123,7 @@ class LlamaSeqEngine(TunedModel):
         loss_divisor: float | None = None,
         muon_hp: npt.ArrayLike | None = None,
         node_times: NodeTimes | None = None,
+        starts: npt.ArrayLike | None = None,
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
 
@@ -136,7 +143,8 @@ class LlamaSeqEngine(TunedModel):
                 also accepts one-hot labels (T*B, vocab). There, an ignored position counts as a loss of 0, and has
                 ggml's gradient of a row of zeros, which is not 0.
             hp: (1, 7), as `AdamW.hp` returns it.
-            positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
+            positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence, or in each sample if
+                starts is given.
             reset_moments: set the moments to zero before the step, as the first step of a run needs.
             accumulate: add the gradients of the next batch of the step. Needs a graph built with keep_gradients.
             update: False computes the loss and the gradients, and changes no weight. Fused layout only.
@@ -147,6 +155,10 @@ class LlamaSeqEngine(TunedModel):
             muon_hp: (1, 3), as `Muon.hp` returns it, for a model that was realized with optimizer="muon".
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
+            starts: integers (T*B,), for each token the position, in its sequence, of the first token of its sample. A
+                token sees only tokens of its own sample. The loss, and the gradients of a sample's activations, have
+                the bits that they have for the sample at the start of a sequence of its own. Needs a graph built with
+                packed. Default: a sequence is one sample.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
@@ -156,7 +168,10 @@ class LlamaSeqEngine(TunedModel):
         if not isinstance(graph, TrainingGraph):
             raise SessionError("train_step needs a training graph: call build_training_step() first")
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
-        at = layout.positions if positions is None else checked_positions(positions, layout.n, layout.shape.ctx)
+        at = None if positions is None else checked_positions(positions, layout.n, layout.shape.ctx)
+        firsts = _starts(layout, starts)
+        if firsts is not None and graph.starts is None:
+            raise TinyNNValueError("starts needs build_training_step(packed=True)")
         labels = layout.checked_labels(targets, needs_token=loss_divisor is None)
         divisor = layout.number_of_targets(labels) if loss_divisor is None else checked_divisor(loss_divisor)
         if loss_divisor is not None and graph.t_divisor is None:
@@ -177,7 +192,7 @@ class LlamaSeqEngine(TunedModel):
             if self._graph is not graph:
                 self._require_layout()  # another thread may have closed the engine
                 raise SessionError("another thread replaced the training graph: call build_training_step() again")
-            upload_int_array(layout.session, graph.positions, at)
+            layout.place(graph, at, firsts)
             if graph.t_divisor is not None:
                 upload_row_major(layout.session, graph.t_divisor, [[divisor]])
             if t_clip is not None:
@@ -187,7 +202,12 @@ class LlamaSeqEngine(TunedModel):
             )
 
     def forward(
-        self, seq_ids: npt.ArrayLike, positions: npt.ArrayLike | None = None, *, taps: bool | None = None
+        self,
+        seq_ids: npt.ArrayLike,
+        positions: npt.ArrayLike | None = None,
+        *,
+        taps: bool | None = None,
+        starts: npt.ArrayLike | None = None,
     ) -> FloatArray:
         """Return the logits of the current weights, float32 (T*B, vocab). A training graph is dropped.
 
@@ -195,8 +215,9 @@ class LlamaSeqEngine(TunedModel):
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
-            positions: integers (T*B,), each from 0 to ctx - 1. Default: 0..T-1 in each sequence.
+            positions: integers (T*B,), each from 0 to ctx - 1. Default: as for `train_step`.
             taps: keep the activations for `download_tap`. Default: True in the per_head layout, False in the fused one.
+            starts: as for `train_step`. Fused layout only.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
@@ -205,25 +226,29 @@ class LlamaSeqEngine(TunedModel):
         layout = self._require_layout()
         s, n, shape = layout.session, layout.n, layout.shape
         ids = checked_token_ids(seq_ids, n, shape.vocab)
-        at = layout.positions if positions is None else checked_positions(positions, n, shape.ctx)
-        keep_taps = _keep_taps(layout, taps)
+        at = None if positions is None else checked_positions(positions, n, shape.ctx)
+        firsts = _starts(layout, starts)
+        keep_taps, packed = _keep_taps(layout, taps), firsts is not None
         with s.exclusive():
             graph = self._graph
-            if type(graph) is not ForwardGraph or graph.keep_taps != keep_taps:
+            same = type(graph) is ForwardGraph and graph.keep_taps == keep_taps
+            if not same or graph is None or (graph.starts is not None) != packed:
                 self._graph = None
-                self._graph = graph = layout.forward_graph(keep_taps)
+                self._graph = graph = layout.forward_graph(keep_taps, packed)
             upload_int_array(s, layout.token_ids, ids)
-            upload_int_array(s, graph.positions, at)
+            layout.place(graph, at, firsts)
             tnn_compute(s)
             return download_row_major(s, graph.taps["logits"], n, shape.vocab)
 
-    def mean_loss(self, seq_ids: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    def mean_loss(
+        self, seq_ids: npt.ArrayLike, targets: npt.ArrayLike, *, starts: npt.ArrayLike | None = None
+    ) -> float:
         """Return the loss that `train_step` would return, without gradients and without a step.
 
         A training graph is dropped, as by `forward`. The graph that computes the loss is kept for the next call.
 
         Args:
-            seq_ids, targets: as for `train_step`.
+            seq_ids, targets, starts: as for `train_step`.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
@@ -232,14 +257,14 @@ class LlamaSeqEngine(TunedModel):
         layout = self._require_layout()
         s = layout.session
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
-        labels = layout.checked_labels(targets)
+        labels, firsts = layout.checked_labels(targets), _starts(layout, starts)
         with s.exclusive():
             graph = self._graph
-            if type(graph) is not LossGraph:
+            if type(graph) is not LossGraph or (graph.starts is not None) != (firsts is not None):
                 self._graph = None
-                self._graph = graph = layout.loss_graph()
+                self._graph = graph = layout.loss_graph(packed=firsts is not None)
             upload_int_array(s, layout.token_ids, ids)
-            upload_int_array(s, graph.positions, layout.positions)
+            layout.place(graph, None, firsts)
             layout.upload_labels(graph.t_labels, labels)
             tnn_compute(s)
             return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0])
@@ -258,3 +283,17 @@ class LlamaSeqEngine(TunedModel):
 
 def _keep_taps(layout: Layout, taps: bool | None) -> bool:
     return layout.keeps_taps if taps is None else boolean("taps", taps)
+
+
+def _packed(layout: Layout, packed: bool) -> bool:
+    if packed and not layout.packs:
+        raise TinyNNValueError(f"packed samples need the fused layout, got a model in the {layout.name} layout")
+    return packed
+
+
+def _starts(layout: Layout, starts: npt.ArrayLike | None) -> IntArray | None:
+    """Return starts after all checks, or None."""
+    if starts is None:
+        return None
+    _packed(layout, True)
+    return checked_starts(starts, layout.options.t_seq, layout.n)

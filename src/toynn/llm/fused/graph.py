@@ -114,11 +114,17 @@ class FusedGraph(GraphBuilder):
         node = tnn_fused_rope_table(self.session, r.positions, r.freq_factors, r.d_head, r.base, scale, amplitude)
         return self.named("rope_table" if r.rotates else "rope_table_of_zeros", node)
 
-    def attention(self, qkv: Tensor, table: Tensor, shape: ModelShape, layer: int, t_seq: int) -> Tensor:
-        """Return causal attention with RoPE in sequences of t_seq tokens: (n, (H + 2 H_kv) d_head) -> (n, H d_head)."""
+    def attention(
+        self, qkv: Tensor, table: Tensor, shape: ModelShape, layer: int, t_seq: int, starts: Tensor | None = None
+    ) -> Tensor:
+        """Return causal attention with RoPE in sequences of t_seq tokens: (n, (H + 2 H_kv) d_head) -> (n, H d_head).
+
+        starts: as in `toynn.llm.fused.model.Sequences`.
+        """
         node = tnn_fused_attention(
-            self.session, qkv, table, shape.n_heads, shape.n_kv, t_seq, window=shape.window(layer), scale=_scale(shape)
-        )
+            self.session, qkv, table, shape.n_heads, shape.n_kv, t_seq, window=shape.window(layer),
+            scale=_scale(shape), starts=starts,
+        )  # fmt: skip
         return self.named("attention", node)
 
     def attention_cached(

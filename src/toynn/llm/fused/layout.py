@@ -42,6 +42,7 @@ class FusedLayout(Layout):
     name = "fused"
     keeps_taps = False
     recomputes = True
+    packs = True
     labels_name = "targets"
 
     @staticmethod
@@ -61,9 +62,9 @@ class FusedLayout(Layout):
                 "profile has F16 or BF16 arithmetic; use 0 (F32)"
             )
 
-    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:
+    def forward(self, positions: Tensor, starts: Tensor | None, needs_logits: bool) -> dict[str, Tensor]:
         g = FusedGraph(self.session, 1.0 if self.spec is None else self.spec.scale)
-        context = Sequences(self.options.t_seq)
+        context = Sequences(self.options.t_seq, starts)
         fits = self.n <= rows_of_logits(self.shape.vocab)
         in_parts = not (needs_logits or fits or output_of(self.parameters.tree).lora_a is not None)
         build = hidden_states if in_parts else llama

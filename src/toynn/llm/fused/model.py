@@ -25,12 +25,17 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class Sequences:
-    """Attention in whole sequences of t_seq tokens: each token sees itself and the tokens before it in its sequence."""
+    """Attention in whole sequences of t_seq tokens: each token sees itself and the tokens before it in its sequence.
+
+    starts: for each token, the position of the first token of its sample, i32 (n,). A token then sees only tokens of
+    its own sample. None: a sequence is one sample.
+    """
 
     t_seq: int
+    starts: Tensor | None = None
 
     def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
-        return g.attention(qkv, table, shape, layer, self.t_seq)
+        return g.attention(qkv, table, shape, layer, self.t_seq, self.starts)
 
 
 @dataclass(frozen=True)

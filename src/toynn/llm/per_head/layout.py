@@ -71,7 +71,12 @@ class PerHeadLayout(Layout):
         if self._local_mask is not None:
             upload_row_major(self.session, self._local_mask, block_causal_mask(*sizes, self.shape.sliding_window))
 
-    def forward(self, positions: Tensor, needs_logits: bool) -> dict[str, Tensor]:  # noqa: ARG002
+    def forward(
+        self,
+        positions: Tensor,
+        starts: Tensor | None,  # noqa: ARG002
+        needs_logits: bool,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
         g = PerHeadGraph(self.session)
         llama(g, self.parameters.tree, self.shape, self.token_ids, self.rope_at(positions), self.mask, self._local_mask)
         return g.taps

@@ -117,10 +117,13 @@ def tnn_fused_attention(
     *,
     window: int = 0,
     scale: float = 0.0,
+    starts: Tensor | None = None,
 ) -> Tensor:
     """Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq].
 
-    Query head h reads key-value head h // (n_heads / n_kv).
+    Query head h reads key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample,
+    and results and gradients of a sample have the bits that they have at the start of a sequence. Each compute checks
+    starts.
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
@@ -130,6 +133,7 @@ def tnn_fused_attention(
         t_seq: tokens of one sequence.
         window: number of tokens that a token sees, itself included; 0: all before it.
         scale: factor of the scores; 0: 1/sqrt(d_head).
+        starts: i32 [B t_seq], or None: position, in its sequence, of the first token of the sample.
     """
     return built(
         s,
@@ -141,6 +145,7 @@ def tnn_fused_attention(
         int64("t_seq", t_seq),
         int64("window", window),
         float32("scale", scale),
+        optional_handle(s, "starts", starts),
     )
 
 
