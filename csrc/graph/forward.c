@@ -110,7 +110,7 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
     }
-    const int n_nodes = s->gf != NULL ? s->gf->n_nodes : 0; /* of tnn_add_to_graph */
+    const int n_nodes = s->gf != NULL ? s->gf->n_nodes : 0; /* the nodes that tnn_add_to_graph appended */
     int rc = tnn__build_forward(s, out, "out");
     if (rc != TNN_OK) {
         return rc;

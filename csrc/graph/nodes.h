@@ -10,9 +10,9 @@
 #define TNN_OPERAND(i)   (UINT32_C(1) << (i))
 #define TNN_ALL_OPERANDS UINT32_MAX
 
-/* A bit of ggml_tensor.flags that ggml does not use. It means that the graph that has the memory keeps the values of
- * this root. An output of the second forward graph may be a node of the first one, which was realized before and reuses
- * its memory. */
+/* A bit of ggml_tensor.flags that ggml does not use: the current graph keeps the values of this tensor. ggml's flag of
+ * an output does not show this, because an output of the second forward graph may be a node of the first graph, which
+ * reuses the memory of the node. */
 #define TNN_FLAG_KEPT (1 << 24)
 /* Two more bits that ggml does not use. TNN_FLAG_RECOMPUTE: tnn_set_recompute flagged the tensor. TNN_FLAG_AGAIN: the
  * node is a copy of the node to which its field extra points. */

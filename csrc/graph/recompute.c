@@ -76,7 +76,7 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
         return again != NULL ? again : t;
     }
     copy_part(g, i);
-    again     = g->failed ? NULL : copy_of(g, t); /* only the operands of the copy are used, because t is kept */
+    again     = g->failed ? NULL : copy_of(g, t); /* this copy never runs, because t is kept; only its operands are read */
     g->failed = again == NULL;
     if (again != NULL) {
         *slot_of(g, t) = NULL;
@@ -89,7 +89,7 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
 void tnn__recompute_end(const struct tnn_gradients * g) {
     for (size_t i = 0; i < g->gb->visited_hash_set.size; i++) {
         if (g->again[i] != NULL) {
-            g->again[i]->extra  = NULL; /* from now on, extra is the place of a handle */
+            g->again[i]->extra  = NULL; /* from now on, extra stores the handle of the tensor */
             g->again[i]->flags &= ~TNN_FLAG_AGAIN;
         }
     }

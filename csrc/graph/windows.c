@@ -48,7 +48,7 @@ void tnn__windows_realize(tnn_session * s) {
     }
 }
 
-/* Allocates the nodes that a batch stores, unless they have memory. */
+/* Allocates memory for the nodes that a batch stores, unless they have memory already. */
 static int allocate_stored(tnn_session * s, struct tnn_windows * w) {
     struct tnn_window_end e;
     for (int64_t i = 0; i < w->n && w->keep; i++) {
@@ -119,8 +119,9 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     struct tnn_windows w = s->windows;
     w.begin = s->first_window;
     w.keep  = true;
-    /* The last batch of a step stores nothing, unless other processes compute windows of the step too. Every level is
-     * first used by one of the first batches, or by the last one of a power of two of batches. */
+    /* The last batch of a step stores nothing, unless other processes compute windows of the step too. A level of the
+     * tree is stored for the first time by one of the batches 0 to FIRST_BATCHES, or by a batch 2^i - 1. So the loop can
+     * skip all other batches. */
     const int64_t storing = s->first_window > 0 ? batches : batches - 1;
     int rc = TNN_OK;
     for (int64_t batch = 0; batch < storing && rc == TNN_OK; batch = batch < FIRST_BATCHES ? batch + 1 : 2 * batch + 1) {

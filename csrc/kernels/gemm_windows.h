@@ -1,9 +1,10 @@
 /* kernels/gemm_windows.h - a matrix product whose k consists of windows, as in the gradient of a weight.
  * kernels/gemm_blocks.h includes this file.
  *
- * Each window is one chain, as in run_chains. While the windows of a block of C are computed one after the other, the
- * open nodes of the tree (kernels/window_sums.h) stay in a buffer with room for a part of C, not for all of C. The
- * nodes of one tile are side by side in this buffer, so they are in the cache when the tile's windows are added.
+ * Each window is one chain of multiply-adds, as all of k is in run_chains. The sums of the windows are added as a tree
+ * (kernels/window_sums.h). C is computed in blocks, and all windows of a block are computed before the next block. So
+ * the nodes of the tree need a buffer for one block of C, not for all of C. The nodes of one tile are side by side in
+ * this buffer, so they are in the cache when the tile's windows are added.
  */
 
 #define GROUP     8 /* number of windows that are packed together, if they are short */
@@ -14,7 +15,7 @@
 struct window_tile {
     const struct tnn_gemm * g;
     float * slots;
-    int64_t at; /* element of C */
+    int64_t at; /* index of the tile's first element in C */
     int64_t height, width;
 };
 
@@ -86,10 +87,10 @@ static struct window_part part_at(const struct tnn_gemm * g, int64_t t_len, int6
     return (struct window_part) { .window = window, .windows = 1, .p0 = p0, .kc = kc, .first = at == 0, .last = at + kc == t_len };
 }
 
-/* Lists what is added to a window, if the tile can write its result at once, and returns the place of the result.
- * Returns no place (p is NULL) if end_window must follow. */
+/* Decides whether the micro-kernel can do the work of end_window while it computes the tile. If so, sets nodes to the *n
+ * tiles that it must add, and returns the place of the result. Otherwise, returns a place with p = NULL. */
 static struct tile_rows written_at_once(const struct window_tile * t, const struct tnn_window_end * e, struct tile_rows * nodes, int * n) {
-    const bool whole = t->width % LANES == 0; /* a tile can read and write C and stored nodes only in whole vectors */
+    const bool whole = t->width % LANES == 0; /* the micro-kernel reads and writes C and stored nodes in whole vectors */
     *n = 0;
     for (int i = 0; i < e->n_add + e->n_rest; i++) {
         const struct tnn_place from = i < e->n_add ? e->add[i] : e->rest[i - e->n_add];

@@ -118,8 +118,8 @@ static int owner(int64_t stripe, int nth) {
     return stripe / nth % 2 == 0 ? place : nth - 1 - place;
 }
 
-/* Computes the symmetric matrix C of a product, stripe by stripe from the diagonal to the right, and then finishes each
- * element and copies it to the other side of the diagonal. other: NULL, or B_ / A_ of it is added to C_ / A_ of C. */
+/* Computes the symmetric matrix scale C, where C is the product g, or scale C + B_ / A_ other if other is not NULL. Each
+ * stripe is computed from the diagonal to the right, and is then copied to the other side of the diagonal. */
 static void symmetric(const struct tnn_gemm * g, float scale, const float * other, int ith, int nth, void * scratch) {
     const int64_t size = g->m;
     for (int64_t stripe = 0, begin = 0; begin < size; stripe++, begin += STRIPE) {

@@ -7,8 +7,9 @@
  * a node without a right half equals its left half.
  *
  * A batch computes a part of this tree. So neither the size of the batches nor the division of a step among processes
- * changes a bit. Nodes whose other half belongs to a later batch are stored (stored[RIGHT]), and so are nodes whose
- * other half belongs to windows before the first window of this process (stored[LEFT]).
+ * changes a bit. A node must be stored if the other half of its parent is computed later or by another process:
+ *   in stored[TNN_RIGHT], if the right half belongs to a later batch
+ *   in stored[TNN_LEFT], if the left half belongs to the windows of another process, which come first
  */
 #ifndef TNN_WINDOW_SUMS_H
 #define TNN_WINDOW_SUMS_H
@@ -48,16 +49,21 @@ static inline void tnn__whole_step(struct tnn_windows * w) {
     w->single = w->n == 1;
 }
 
-/* Where the value of a node is: local slot `slot` of the kernel; slot `slot` of the rows of a batch, if the node waits
- * for later rows; or stored[bank][level]. */
-enum tnn_tier { TNN_LOCAL, TNN_BETWEEN_ROWS, TNN_STORED };
+/* The place of a node's value. */
+enum tnn_tier {
+    TNN_LOCAL,        /* in slot `slot` of the kernel's own memory, during one call of the kernel */
+    TNN_BETWEEN_ROWS, /* in slot `slot` of tnn_rows_of_batch.slots, if the node waits for later rows of the batch */
+    TNN_STORED        /* in stored[bank][level] */
+};
 struct tnn_place {
     int8_t tier, slot, bank, level;
 };
 
-/* What to do with the sum of a window: add the nodes in `add` one after the other; store the result in `to`, if to_node
- * is true; after the last window of the batch, add the nodes in `rest` one after the other, which gives the sum of
- * the step so far. */
+/* What to do with the sum of a window, in these steps:
+ * 1. Add the n_add nodes in `add` to the sum, one after the other.
+ * 2. If to_node is true, store the result in `to`.
+ * 3. If the window is the last one of the batch, add the n_rest nodes in `rest`, one after the other. This gives the sum
+ *    of the step so far. */
 struct tnn_window_end {
     int              n_add, n_rest;
     bool             to_node, last;
@@ -65,7 +71,7 @@ struct tnn_window_end {
     struct tnn_place add[TNN_LEVELS], rest[2 * TNN_LEVELS];
 };
 
-/* Returns what follows window i of the batch. rows: NULL, or the rows that are added together. */
+/* Sets e to the steps after window i of the batch. rows: NULL, or the rows that the kernel adds in this call. */
 void tnn__window_end(const struct tnn_windows * w, const struct tnn_rows_of_batch * rows, int64_t i, struct tnn_window_end * e);
 
 /* Returns the number of local slots that a kernel needs for a batch of n windows. first: the batch is the first one of
@@ -75,7 +81,7 @@ int tnn__local_slots(int64_t n, bool first);
 /* The sums of a few columns of a gradient. */
 struct tnn_column_sums {
     const struct tnn_windows * windows;
-    size_t  at;     /* the first column's element in a stored node */
+    size_t  at;     /* index of the first column in a stored node */
     int64_t n;      /* number of columns */
     float * local;  /* tnn__local_slots(windows->n, false) slots of n elements */
     float * out;    /* the sum of the step so far */

@@ -167,7 +167,7 @@ static bool place_all(struct plan * p) {
         const struct ggml_tensor * node = p->graph->nodes[i];
         if (node->op == GGML_OP_NONE /* ggml lists parameters as nodes */
             || (p->s->gradients_kept && tnn__is_parameter_gradient(tnn__kernel_of(node)))) {
-            place_input(p, tnn__root(node)); /* a step may add to the gradient of the previous step */
+            place_input(p, tnn__root(node)); /* the next batch may add to this gradient, so its place stays in use */
         }
     }
     for (int i = 0, first = 0; i < p->graph->n_nodes; i++) {

@@ -123,7 +123,7 @@ static void free_blocks(struct tnn_reserve * r) {
 }
 
 bool tnn__reserve_open(struct tnn_reserve * r, struct tnn_needs needs) {
-    const int kept = r->n; /* small ones */
+    const int kept = r->n; /* the small blocks that r already has */
     bool      ok   = needs.small + 2 <= TNN_RESERVE_BLOCKS;
     r->threads = needs.threads;
     for (int i = 0; i < 2 && ok; i++) {

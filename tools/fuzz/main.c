@@ -1,5 +1,5 @@
-/* main.c - the fuzz target without libFuzzer, for compilers that lack libFuzzer. It plays files, and inputs
- * made from these files by random changes.
+/* main.c - the fuzz target without libFuzzer, for compilers that lack libFuzzer. It plays inputs (makes the calls that
+ * they encode): the given files, and inputs made from these files by random changes.
  *
  *   fuzz_replay [--inputs N] [--seconds N] [--seed S] [--only I] [--say] FILE...
  *

@@ -16,7 +16,7 @@ from toynn.text.chat_template import DEFAULT
 from toynn.text.named_templates import NAMED_TEMPLATES
 from toynn.wording import spelled
 
-_LARGEST = 1 << 24  # bytes of a template
+_LARGEST = 1 << 24  # largest number of bytes in a template
 
 
 def templates_of_tokenizer(tokenizer: object) -> dict[str, str]:

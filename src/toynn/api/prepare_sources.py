@@ -139,7 +139,7 @@ def prepare_sources(
     if eos is not None or "eos_token" not in tokens:
         tokens = {**tokens, **({"eos_token": end} if end else {})}
     if end:
-        tokens = {"bos_token": end, **tokens}  # a text also begins after the end token of the text before
+        tokens = {"bos_token": end, **tokens}  # in training, the end token of a text is directly before the next text
     return prepare_samples(
         sources,
         out,

@@ -127,7 +127,7 @@ def _pieces(
             if stops.stop is not None or stream._stopped:
                 break
         if (reason := tokens.finish_reason) == "stop_token":
-            read.note(ids)  # after the last token that was yielded, the decoder has read this token
+            read.note(ids)  # the decoder has now read the last yielded token too
         stream.finish_reason = "end_of_text" if reason == "stop_token" else reason
     if rest := stops.add(texts.finish()) + stops.finish():
         yield rest

@@ -129,7 +129,7 @@ def prepare(
         vocab = ids_needed(model)
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
-        bos_id = before[0] if before else eos_id  # a text also begins after the end token of the previous text
+        bos_id = before[0] if before else eos_id  # the end token of a text is directly before the next text
         all_pieces, split_of = divided(found, share, seed)
         splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found.text_bytes, report)
         for which, split in splits.items():

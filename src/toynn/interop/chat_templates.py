@@ -12,7 +12,7 @@ from toynn.storage.text_files import read_text
 from toynn.text.chat_template import DEFAULT, named_templates
 
 _KEY, _MORE = "tokenizer.chat_template", "additional_chat_templates"
-_LARGEST = 1 << 24  # bytes of a template
+_LARGEST = 1 << 24  # largest number of bytes in a template
 
 
 def gguf_chat_templates(path: Path) -> dict[str, str]:

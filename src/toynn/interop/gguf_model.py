@@ -84,7 +84,7 @@ class GgufModel(Initialised):
         rows = tensor.shape[0]
         at = integer("first", first, 0, rows - 1)
         count = rows - at if n is None else integer("n", n, 1, rows - at)
-        if len(tensor.shape) == 1 and count != rows:  # a block contains several rows, as each row is one number
+        if len(tensor.shape) == 1 and count != rows:  # a row is one number, so a quantized block covers several rows
             return self.read(name)[at : at + count]
         nbytes = tensor.nbytes * count // rows
         stored = np.empty(nbytes, dtype=np.uint8)

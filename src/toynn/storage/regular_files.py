@@ -40,7 +40,7 @@ def _path(name: str, value: object) -> Path:
         is_empty = os.fspath(value) == ""  # type: ignore[call-overload]
     except Exception as error:  # a TypeError, or an error raised by __fspath__ of the value
         raise TinyNNTypeError(f"{name} must be a path, got {kind_of(value)}") from error
-    if is_empty:  # pathlib takes an empty path for the current folder
+    if is_empty:  # pathlib treats an empty path as the current folder
         raise TinyNNValueError(f"{name} must be a path, got an empty text; use '.' for the current folder")
     return path
 

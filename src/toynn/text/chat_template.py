@@ -27,11 +27,11 @@ from toynn.initialised import Initialised
 from toynn.text.child_process import start_child
 
 _CHILD = Path(__file__).with_name("template_process.py")
-_SECONDS = 10  # CPU time of the child for a request
+_SECONDS = 10  # largest CPU time of the child for a request
 _PATIENCE = 120  # seconds until a child that does not answer is ended, also if it gets no CPU time
-_MEMORY = 1 << 30  # bytes of address space of the child
-_CHARACTERS = 1 << 24  # largest length of a text
-_LONGEST_ANSWER = 1 << 28  # bytes
+_MEMORY = 1 << 30  # largest address space of the child in bytes
+_CHARACTERS = 1 << 24  # largest number of characters in a rendered text
+_LONGEST_ANSWER = 1 << 28  # largest number of bytes in an answer of the child
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TZ")
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same field of a message
 

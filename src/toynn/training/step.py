@@ -120,7 +120,7 @@ class TrainingSteps:
     def _divergence(self, step: int, what: str, values: StepValues) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
-        counted = self._counted_targets(step) or 1  # 1 after an interruption; no divisor hides a NaN
+        counted = self._counted_targets(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
         found = (first_not_finite(self._engine, ids, targets, values, counted) for ids, targets in batches)
         tensor = next((name for name in found if name is not None), SQUARES)

@@ -143,7 +143,8 @@ def _container(head: bytes) -> str:
         return "array" if first is not None and (first.value is not None or len(head) >= _HEAD) else "plain"
     lines = [line for line in head.split(b"\n") if line.strip()][:_LINES]
     if len(lines) == 1 and len(head) >= _HEAD:
-        return "lines" if _OBJECT.match(lines[0]) else "plain"  # the end of this line is unknown
+        # The line does not end in these bytes, so only its start shows the container.
+        return "lines" if _OBJECT.match(lines[0]) else "plain"
     return "lines" if lines and 2 * sum(map(_is_object, lines)) >= len(lines) else "plain"
 
 

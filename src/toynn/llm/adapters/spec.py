@@ -12,7 +12,7 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.shape import ModelShape
 from toynn.model.weights import ADAPTABLE, ADAPTER_A, Weight, adapter_weights_of
 
-_STREAM = 2**32 - 1  # tells the random numbers of adapters from those of the data order, which use the same seed
+_STREAM = 2**32 - 1  # the data order uses the same seed, so adapters need a stream of random numbers of their own
 _KEY_OF_NAME = {**{name: key for key, name in ADAPTABLE.items()}, **{key: key for key in ADAPTABLE}}
 
 

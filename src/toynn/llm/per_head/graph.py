@@ -35,7 +35,7 @@ from toynn.tinynn import (
 
 _NORMAL = 0  # element 2i of a head is paired with element 2i + 1
 _NEOX = 2  # element i of a head is paired with element i + d_head/2
-_EXT_FACTOR = 0.0  # YaRN is computed into the frequency factors, because n_ctx_orig is always 0 here
+_EXT_FACTOR = 0.0  # ggml's own YaRN is off; the frequency factors already contain the scaling of YaRN
 
 
 class PerHeadGraph(GraphBuilder):
