@@ -55,7 +55,8 @@ static bool watch(tnn_session * s, struct tnn_mapping * m, int32_t fd) {
     }
     m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (m->fd < 0 || fstat(m->fd, &state) != 0) {
-        tnn__fail(s, TNN_E_FILE, "cannot open a second descriptor of %s", m->name);
+        tnn__fail(s, TNN_E_FILE, "cannot duplicate the descriptor fd = %d of %s; fd must be open, and the process must be able "
+                                 "to open one more file", fd, m->name);
         return false;
     }
     if ((size_t) state.st_size < m->size) {

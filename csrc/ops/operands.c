@@ -31,7 +31,7 @@ bool tnn__want_matrix_type(tnn_session * s, const char * arg, const struct ggml_
     if (tnn__is_matrix_type((int32_t) t->type)) {
         return true;
     }
-    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, must be f32, f16, bf16 or quantized", arg, ggml_type_name(t->type));
+    tnn__fail(s, TNN_E_TYPE, "%s has dtype %s, but it must be f32, f16, bf16 or quantized", arg, ggml_type_name(t->type));
     return false;
 }
 

@@ -296,7 +296,7 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "record", "reason"),
     [
-        ("messages", {"messages": []}, "'messages' is empty"),
+        ("messages", {"messages": []}, "'messages' must contain at least one element, got none"),
         ("messages", {"messages": [1]}, r"messages\[0\] must be an object, got 1"),
         ("messages", {"messages": [{"role": 1}]}, r"messages\[0\]\['role'\] must be a text, got 1"),
         ("messages", {"messages": [{"role": "user", "content": 1}]}, r"\['content'\] must be a text or a list of obj"),
@@ -307,8 +307,8 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
         ("conversations", {"conversations": [{"from": "x", "value": "y"}]}, r"\['from'\] must be one of human, user, "),
         ("conversations", {"conversations": [{"from": [], "value": "y"}]}, r"\['from'\] must be one of"),
         ("conversations", {"conversations": [{"from": "gpt"}]}, r"\['value'\] must be a text, got None"),
-        ("prompt", {"prompt": "a", "completion": ""}, "'completion' is empty"),
-        ("prompt", {"prompt": [], "completion": MESSAGES}, "prompt is empty"),
+        ("prompt", {"prompt": "a", "completion": ""}, "'completion' must not be empty"),
+        ("prompt", {"prompt": [], "completion": MESSAGES}, "prompt must contain at least one message, got none"),
         ("prompt", {"prompt": MESSAGES, "completion": "x"}, "'prompt' must be a text"),
         ("alpaca", {"instruction": "a", "output": None}, "'output' must be a text, got None"),
         ("alpaca", {"instruction": "a", "output": "b", "history": [["x"]]}, r"history\[0\] must be a list of two"),

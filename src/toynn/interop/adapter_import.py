@@ -35,6 +35,6 @@ def import_adapter(path: Path, shape: ModelShape) -> TrainedAdapter:
     path = path_of("path", path)
     if path.is_dir():
         if not is_peft_folder(path):
-            raise FileFormatError(f"{path} is neither a GGUF file nor a PEFT folder with an adapter")
+            raise FileFormatError(f"{path} is neither a GGUF file nor a PEFT folder; give one that contains an adapter")
         return import_peft(path, shape)
     return import_gguf_adapter(path, shape)

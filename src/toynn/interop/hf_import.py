@@ -50,7 +50,7 @@ def import_hf(folder: Path) -> TrainedModel:
     """
     folder = path_of("folder", folder)
     if not folder.is_dir():
-        raise FileFormatError(f"{folder} is not a folder")
+        raise FileFormatError(f"{folder} is not a folder; give a Hugging Face folder")
     if not (folder / CONFIG).exists():
         raise FileFormatError(f"{folder} is not a Hugging Face folder: it contains no {CONFIG}")
     config = read_json(folder / CONFIG)

@@ -137,7 +137,8 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     for n in range(2, 2 * max(runs) + 2):
         if _joined(n, ranks, by_rank=True) != _joined(n, ranks, by_rank=False):
             raise FileFormatError(
-                f"the runs of {one[0]!r} have the same score {score:.6g}, and no merges give the same tokens"
+                f"the runs of {one[0]!r} have the same score {score:.6g}, and no list of merges gives the same tokens, "
+                "so the vocabulary cannot be converted"
             )
 
 

@@ -232,5 +232,5 @@ class Parameters:
         if array.shape != size:
             raise TinyNNValueError(f"values for {name} must have shape {size}, got {array.shape}")
         if not np.isfinite(array).all():
-            raise TinyNNValueError(f"values for {name} must be finite numbers")
+            raise TinyNNValueError(f"values for {name} must be finite numbers, but contain NaN or infinity")
         tnn_upload_from_float_array(self._s, tensor, array)

@@ -34,7 +34,7 @@ def _refuse_unfit_cpu() -> None:
     if missing:
         raise ImportError(
             f"this build of toynn is for the instruction-set profile {text(lib.tnn_profile())!r}, and this CPU lacks "
-            f"{missing}. Build it from source for this machine instead: "
+            f"{missing}; build toynn from source for this machine instead: "
             "pip install --no-binary toynn --config-settings=cmake.define.TOYNN_NATIVE=ON toynn"
         )
 

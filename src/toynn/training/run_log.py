@@ -124,7 +124,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         if broken is not None and event["event"] != "started":
             if zeros:
                 continue
-            raise FileFormatError(f"{path}: line {broken} is damaged")
+            raise FileFormatError(f"{path}: line {broken} is damaged: it is not an event")
         _check(event, f"{path}: line {number}")
         if event["event"] == "started":
             resumed, step = event["resumes"] is not None, event["step"]

@@ -104,7 +104,7 @@ def _completion(record: Mapping[str, Any]) -> Sample:
         return Chat([*prompt, *completion], _tools(record), _variables(record), len(prompt))
     found = Completion(_str(record, "prompt"), _str(record, "completion"))
     if not found.completion:
-        raise TinyNNValueError("'completion' is empty")
+        raise TinyNNValueError("'completion' must not be empty")
     return found
 
 
@@ -117,7 +117,7 @@ def _alpaca(record: Mapping[str, Any]) -> Chat:
         raise TinyNNValueError(_wrong(record, "history", "a list"))
     for i, pair in enumerate(history):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, str) for one in pair)):
-            raise TinyNNValueError(f"history[{i}] must be a list of two texts")
+            raise TinyNNValueError(f"history[{i}] must be a list of two texts, got {pair!r:.40}")
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     question = _str(record, "instruction")
     if given := _str(record, "input", ""):
@@ -132,7 +132,7 @@ def _conversations(record: Mapping[str, Any]) -> Chat:
         messages.append({"role": "system", "content": system})
     for i, turn in enumerate(_list(record, "conversations")):
         if not isinstance(turn, dict):
-            raise TinyNNValueError(f"conversations[{i}] must be an object")
+            raise TinyNNValueError(f"conversations[{i}] must be an object, got {turn!r:.40}")
         if "role" in turn and "content" in turn and "from" not in turn:
             messages.append(_checked_messages(f"conversations[{i}]", [turn])[0])
             continue
@@ -150,7 +150,7 @@ def _conversations(record: Mapping[str, Any]) -> Chat:
 
 def _checked_messages(name: str, messages: list[Any]) -> list[dict[str, Any]]:
     if not messages:
-        raise TinyNNValueError(f"{name} is empty")
+        raise TinyNNValueError(f"{name} must contain at least one message, got none")
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
             raise TinyNNValueError(f"{name}[{i}] must be an object, got {message!r:.40}")
@@ -191,7 +191,7 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise TinyNNValueError(_wrong(record, name, "a list"))
     if not value:
-        raise TinyNNValueError(f"{name!r} is empty")
+        raise TinyNNValueError(f"{name!r} must contain at least one element, got none")
     return value
 
 

@@ -66,5 +66,5 @@ class TrainedAdapter(Initialised):
                     "another rank"
                 )
             if not np.isfinite(values).all():
-                raise TinyNNValueError(f"{name} must hold only finite numbers")
+                raise TinyNNValueError(f"{name} must hold only finite numbers, but holds NaN or infinity")
         object.__setattr__(self, "tensors", {name: self.tensors[name] for name in sizes})

@@ -329,7 +329,7 @@ class TunedModel(SeqNames):
                     "another rank"
                 )
             if not np.isfinite(values).all():
-                raise TinyNNValueError(f"{name} must contain only finite numbers")
+                raise TinyNNValueError(f"{name} must contain only finite numbers, but contains NaN or infinity")
         for name, values in checked.items():
             self.upload_weight(name, values)
 

@@ -76,7 +76,7 @@ class Checkpoint(Initialised):
         """The model with all its weights. Raises TinyNNValueError if the checkpoint does not contain the weights."""
         if isinstance(self.contents, ModelOnBase):
             raise TinyNNValueError(
-                f"{self.path} has only an adapter, without the weights of its base, so it cannot be used here"
+                f"{self.path} contains only an adapter, but a checkpoint with all weights of a model is needed here"
             )
         return self.contents
 
