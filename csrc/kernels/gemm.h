@@ -49,7 +49,13 @@ struct tnn_gemm_kernel {
     const char * name;
     int64_t      rows, columns; /* the size of a tile */
     void (*run)(const struct tnn_gemm * g, void * scratch);
+    /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k. */
+    void (*run_few_rows)(const struct tnn_gemm * g, void * scratch);
 };
+
+/* The functions run_few_rows, compiled from kernels/few_rows.h. */
+void tnn__few_rows_v8(const struct tnn_gemm * g, void * scratch);
+void tnn__few_rows_avx512(const struct tnn_gemm * g, void * scratch);
 
 extern const struct tnn_gemm_kernel tnn__gemm_v8;
 #if defined(__x86_64__)
@@ -59,6 +65,8 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512;
 #define TNN_GEMM_NEON
 extern const struct tnn_gemm_kernel tnn__gemm_neon;
 #endif
+
+#define TNN_FEW_ROWS 2 /* with more rows, packing B into panels is faster */
 
 /* Limits of all kernels: KC elements along k, NC columns of B and MC rows of A are packed at once; a tile has at most
  * ROWS x COLUMNS elements. */

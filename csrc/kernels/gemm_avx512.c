@@ -32,5 +32,5 @@ static inline void v16_store(float * p, v16f v) {
 
 #include "kernels/gemm_blocks.h"
 
-const struct tnn_gemm_kernel tnn__gemm_avx512 = { .name = "avx512", .rows = MR, .columns = NR, .run = run };
+const struct tnn_gemm_kernel tnn__gemm_avx512 = { .name = "avx512", .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_avx512 };
 #endif

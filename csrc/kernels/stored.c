@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "ggml.h"
-
 static void copy_f32(const void * from, float * to, int64_t n) {
     memcpy(to, from, (size_t) n * sizeof(float));
 }
@@ -15,7 +13,7 @@ struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int
     }
     const struct ggml_type_traits * traits = ggml_get_type_traits(w->type);
     return (struct tnn_stored) {
-        .data = w->data, .row_nbytes = w->nb[1], .row_size = w->ne[0], .block = traits->blck_size,
+        .data = w->data, .type = w->type, .row_nbytes = w->nb[1], .row_size = w->ne[0], .block = traits->blck_size,
         .block_nbytes = (int64_t) traits->type_size, .to_float = w->type == GGML_TYPE_F32 ? copy_f32 : traits->to_float,
         .transposed = transposed, .head = head,
     };
@@ -27,10 +25,23 @@ static int64_t place_of_row(int64_t row, int64_t head) {
     return row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
 
+const char * tnn__stored_block(const struct tnn_stored * w, int64_t row, int64_t block) {
+    const int64_t place = w->head > 0 ? place_of_row(row, w->head) : row;
+    return w->data + (size_t) place * w->row_nbytes + (size_t) (block * w->block_nbytes);
+}
+
+bool tnn__stored_stride(const struct tnn_stored * w, int64_t row, int64_t n, size_t * stride) {
+    if (w->head == 0) {
+        *stride = w->row_nbytes;
+        return true;
+    }
+    *stride = 2 * w->row_nbytes;
+    return row % (w->head / 2) + n <= w->head / 2; /* all rows are in the same half of a head */
+}
+
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage) {
     /* Numbers of blocks. A row consists of whole blocks. */
     const int64_t first = begin / w->block, end = (begin + n + w->block - 1) / w->block;
-    const int64_t place = w->head > 0 ? place_of_row(row, w->head) : row;
-    w->to_float(w->data + (size_t) place * w->row_nbytes + (size_t) (first * w->block_nbytes), stage, (end - first) * w->block);
+    w->to_float(tnn__stored_block(w, row, first), stage, (end - first) * w->block);
     return stage + (begin - first * w->block);
 }

@@ -6,12 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct ggml_tensor;
+#include "ggml.h"
 
 /* A matrix whose rows are stored in another type than f32, for example quantized. Rows are converted while panels are packed, so the
  * bits of a product are those of the product with the converted matrix. */
 struct tnn_stored {
     const char * data; /* NULL: there is no stored matrix */
+    enum ggml_type type;
     size_t       row_nbytes;
     int64_t      row_size;            /* elements of a row */
     int64_t      block, block_nbytes; /* elements and bytes that are converted together */
@@ -28,5 +29,11 @@ struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int
 /* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the
  * stage needs room for n elements and a block at both ends. */
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage);
+
+/* Returns the address of a block of a row. */
+const char * tnn__stored_block(const struct tnn_stored * w, int64_t row, int64_t block);
+
+/* Returns whether n rows, from `row` on, are stored in their order at equal distances, and writes the distance in bytes. */
+bool tnn__stored_stride(const struct tnn_stored * w, int64_t row, int64_t n, size_t * stride);
 
 #endif

@@ -123,18 +123,46 @@ def test_products_and_their_gradients_have_the_bits_of_the_values_in_f32(
             assert product(kind, content, tmp_path, stored=True, n_threads=n_threads, rows=rows) == want, rows
 
 
+@contextmanager
+def kernel_in_use(name: str) -> Iterator[None]:
+    before = nn.tnn_gemm_kernel()
+    nn.tnn_gemm_use_kernel(name)
+    try:
+        yield
+    finally:
+        nn.tnn_gemm_use_kernel(before)
+
+
 @pytest.mark.parametrize("name", ["Q4_1", "Q4_K", "F16", "MXFP4"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -> None:
-    kind, before = GGMLQuantizationType[name], nn.tnn_gemm_kernel()
+    kind = GGMLQuantizationType[name]
     content = matrices(kind, {"one": (530, 768), "two": (33, 768)})  # more columns than are packed at once
     want = product(kind, content, tmp_path, stored=False, n_threads=2, rows=70)
-    nn.tnn_gemm_use_kernel(kernel)
-    try:
+    with kernel_in_use(kernel):
         for n_threads in (1, 3):
             assert product(kind, content, tmp_path, stored=True, n_threads=n_threads, rows=70) == want
-    finally:
-        nn.tnn_gemm_use_kernel(before)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@BY_NAME
+def test_every_kernel_gives_these_bits_for_one_row(kind: GGMLQuantizationType, kernel: str, tmp_path: Path) -> None:
+    content = matrices(kind, {"one": (131, 512), "two": (64, 512)})  # whole and incomplete vectors of columns
+    want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=1)
+    with kernel_in_use(kernel):
+        for n_threads in (1, 2):
+            assert product(kind, content, tmp_path, stored=True, n_threads=n_threads, rows=1) == want
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["F16", "BF16"])
+@pytest.mark.parametrize("k", [1, 7, 12, 131])
+def test_rows_of_any_length_give_these_bits(name: str, k: int, kernel: str, tmp_path: Path) -> None:
+    kind = GGMLQuantizationType[name]
+    content = matrices(kind, {"one": (35, k), "two": (16, k)})
+    want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=2)
+    with kernel_in_use(kernel):
+        assert product(kind, content, tmp_path, stored=True, n_threads=1, rows=2) == want
 
 
 # ---- a model of one layer with a tied output head ----
