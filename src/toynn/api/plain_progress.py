@@ -8,6 +8,7 @@ from types import TracebackType
 
 from toynn.arguments import integer
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.sources import losses_by_source
 
 
 class PlainProgress:
@@ -38,6 +39,8 @@ class PlainProgress:
             best = ", best" if event.best else ""
             bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
             _print(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
+            if event.sources:
+                _print(f"step {event.step}: validation by source: {losses_by_source(event)}")
         elif isinstance(event, Saved):
             if self._saved is None or event.step >= self._saved + self._every or event.step == self._steps:
                 self._saved = event.step

@@ -22,6 +22,7 @@ SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes per token
 _LARGEST = 2**63 - 1
 _MOST_UINT16 = 1 << 16  # largest vocabulary whose ids fit into 16 bits
+MOST_SOURCES = 64  # with more sources, the tokens of each source are not counted, because each evaluation lists them
 
 
 def dtype_of(vocab: int) -> str:
@@ -94,7 +95,9 @@ class Split(Initialised):
 
     bytes: the size of the encoded text in UTF-8, or 0 if it is unknown. documents: the number of documents that begin
     in the file. None: an older version of toynn wrote the file and did not count them. samples: the files that describe
-    the samples in the file, if the data was made of samples.
+    the samples in the file, if the data was made of samples. source_tokens: the number of tokens of each source, whose
+    tokens follow one another in the file; None: there is one source, there are more than MOST_SOURCES, or an older
+    version of toynn wrote the file.
     """
 
     file: str
@@ -103,6 +106,7 @@ class Split(Initialised):
     sha256: str
     documents: int | None = None
     samples: SampleFiles | None = None
+    source_tokens: list[int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
@@ -110,6 +114,11 @@ class Split(Initialised):
         sha256_digest("sha256", self.sha256)
         if self.documents is not None:
             integer("documents", self.documents, 0, _LARGEST)
+        if self.source_tokens is not None:
+            for i, n in enumerate(self.source_tokens):
+                integer(f"source_tokens[{i}]", n, 0, _LARGEST)
+            if (total := sum(self.source_tokens)) != self.tokens:
+                raise TinyNNValueError(f"source_tokens must have the sum {self.tokens}, the tokens, got {total}")
 
     @property
     def counted_tokens(self) -> int:
@@ -193,6 +202,11 @@ class DataMeta(Initialised):
                 one_of(f"splits.{name}.samples.starts", files.starts, (starts_file(name),))
                 if files.counted is not None:
                     one_of(f"splits.{name}.samples.counted", files.counted, (counted_file(name),))
+            if split.source_tokens is not None and len(split.source_tokens) != len(self.sources):
+                raise TinyNNValueError(
+                    f"splits.{name}.source_tokens must have {len(self.sources)} numbers, one for each source, got "
+                    f"{len(split.source_tokens)}"
+                )
 
     @property
     def documents(self) -> int | None:
@@ -205,6 +219,7 @@ class DataMeta(Initialised):
         content = dataclasses.asdict(self)
         newer = [(content, key) for key in ("separator", "loss", "chat_template")]
         newer += [(one, "samples") for one in (*content["splits"].values(), *content["sources"])]
+        newer += [(one, "source_tokens") for one in content["splits"].values()]
         for place, key in newer:  # older versions of toynn refuse files with these keys
             if place[key] is None:
                 del place[key]

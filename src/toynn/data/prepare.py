@@ -6,7 +6,7 @@ This module needs the library tokenizers (extra toynn[cli]).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toynn.arguments import integer, real
@@ -24,10 +24,10 @@ from toynn.data.meta import (
     write_tokenizer_file,
 )
 from toynn.data.splits import TRAIN, divided
-from toynn.data.texts import notes_on, survey
+from toynn.data.texts import Texts, notes_on, survey
 from toynn.data.texts_to_learn import Progress, texts_to_learn
 from toynn.data.token_file import has_header
-from toynn.data.token_writer import token_writers
+from toynn.data.token_writer import TokenWriter, token_writers
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.storage.durable_files import sha256_of
@@ -131,7 +131,7 @@ def prepare(
         before = tokens_around(model).before
         bos_id = before[0] if before else eos_id  # the end token of a text is directly before the next text
         all_pieces, split_of = divided(found, share, seed)
-        splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found.text_bytes, report)
+        splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found, report)
         for which, split in splits.items():
             if split.tokens == 0 and (share > 0 or which == TRAIN):
                 raise TinyNNValueError(
@@ -151,19 +151,30 @@ def _packed(
     all_pieces: Iterator[Piece],
     split_of: Callable[[Piece], str],
     eos_id: int | None,
-    text_bytes: int,
+    texts: Texts,
     report: Progress,
 ) -> dict[str, Split]:
     """Write the token files of both splits and return their descriptions. Raises the errors of `prepare`."""
     with token_writers(folder, vocab) as writers:
-        document = -1
+        document, ends = -1, list(texts.document_ends)
         for piece, ids in encoded(model, all_pieces):
+            while piece.document >= ends[0]:
+                _end_source(writers, ends)
             end = [eos_id] if piece.ends_document and eos_id is not None else []
             begins, document = piece.document != document, piece.document
             writers[split_of(piece)].add(ids + end, len(piece.text.encode("utf-8")), begins_document=begins)
-            report("encoding", piece.start, text_bytes)
-        report("encoding", text_bytes, text_bytes)
+            report("encoding", piece.start, texts.text_bytes)
+        report("encoding", texts.text_bytes, texts.text_bytes)
+        while ends:
+            _end_source(writers, ends)
         return {name: writer.finished() for name, writer in writers.items()}
+
+
+def _end_source(writers: Mapping[str, TokenWriter], ends: list[int]) -> None:
+    """End the current source in the files of both splits, and remove its end from the list of ends."""
+    del ends[0]
+    for writer in writers.values():
+        writer.end_source()
 
 
 # ---- arguments ----

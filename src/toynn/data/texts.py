@@ -22,7 +22,8 @@ class Texts:
     """Text files, and the facts that `survey` found about them.
 
     separators: the lines that separate documents. called: the name of the texts in messages; None for their paths.
-    documents: the number of documents. text_bytes: the size of all documents in UTF-8, without separator lines.
+    documents: the number of documents. document_ends: for each file, the number of documents up to its end.
+    text_bytes: the size of all documents in UTF-8, without separator lines.
     markers: for each known separator and eos, the number of lines in the documents that are equal to it.
     inside: for each separator and eos, the number of times that it occurs inside a longer line.
     nuls: the number of NUL characters. json_lines: the files that contain JSON lines.
@@ -32,6 +33,7 @@ class Texts:
     separators: Sequence[str]
     called: str | None = None
     documents: int = 0
+    document_ends: list[int] = field(default_factory=list)
     text_bytes: int = 0
     markers: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
@@ -70,6 +72,7 @@ def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str
             found.markers += lines
             for end in ends:
                 found.inside[end] += piece.text.count(end) - lines[end]
+        found.document_ends.append(found.documents)
     if found.text_bytes == 0:
         raise TinyNNValueError("texts: the files contain no text")
     return found

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from toynn.data.meta import SPLITS, Split, dtype_of
+from toynn.data.meta import MOST_SOURCES, SPLITS, Split, dtype_of
 from toynn.storage.regular_files import naming_file
 
 
@@ -55,6 +55,7 @@ class TokenWriter:
         self._file = ByteWriter(path)
         self._bytes = 0
         self._documents = 0
+        self._source_tokens: list[int] = []
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.int32], text_bytes: int, *, begins_document: bool) -> None:
         """Write the tokens of a part of a document. text_bytes: the size of this part in UTF-8."""
@@ -67,10 +68,15 @@ class TokenWriter:
         self._file.add(ids.astype(np.dtype(self.dtype).newbyteorder("<"), copy=False).tobytes())
         self.tokens += ids.size
 
+    def end_source(self) -> None:
+        """Count the tokens since the last call of `end_source` as the tokens of one source."""
+        self._source_tokens.append(self.tokens - sum(self._source_tokens))
+
     def finished(self) -> Split:
         """Wait until the file is on the disk, close it, and return its description."""
         sha256 = self._file.finished()
-        return Split(self._file.path.name, self.tokens, self._bytes, sha256, self._documents)
+        of_sources = self._source_tokens if 1 < len(self._source_tokens) <= MOST_SOURCES else None
+        return Split(self._file.path.name, self.tokens, self._bytes, sha256, self._documents, source_tokens=of_sources)
 
     def abandon(self) -> None:
         """Close the incomplete file after an error, as `ByteWriter.abandon` does."""

@@ -91,14 +91,23 @@ class WindowBatcher(Initialised):
         # Bytes of the arrays for each window: its start; t_seq + 1 tokens in their dtype; ids and targets in int32.
         nbytes = n * (8 + self._tokens.itemsize * (self.t_seq + 1) + 8 * self.t_seq)
         with memory_for("n", nbytes, f"{n} windows of {self.t_seq} tokens"):
-            starts = np.empty(n, dtype=np.int64)
-            done = 0
-            while done < n:
-                epoch, place = divmod(start + done, self.windows_per_epoch)
-                part = self._epoch(epoch).starts[place : place + n - done]
-                starts[done : done + part.size] = part
-                done += part.size
-            return self._cut(starts)
+            return self._cut(self._starts(start, n))
+
+    def starts(self, start: int, n: int) -> npt.NDArray[np.int64]:
+        """Return the positions of the first tokens of the windows from start to start + n - 1, int64 (n,)."""
+        n = integer("n", n, 1)
+        start = integer("start", start, 0, 2**62 - n)
+        with memory_for("n", 8 * n, f"the positions of {n} windows"):
+            return self._starts(start, n)
+
+    def _starts(self, start: int, n: int) -> npt.NDArray[np.int64]:
+        starts, done = np.empty(n, dtype=np.int64), 0
+        while done < n:
+            epoch, place = divmod(start + done, self.windows_per_epoch)
+            part = self._epoch(epoch).starts[place : place + n - done]
+            starts[done : done + part.size] = part
+            done += part.size
+        return starts
 
     def _epoch(self, number: int) -> _Epoch:
         """Return the epoch with this number. The last epoch is cached in one attribute, so several threads may call

@@ -92,6 +92,18 @@ function showFigures(figures) {
   byId("config").textContent = figures.config || "";
 }
 
+function showSources(sources) {
+  const table = element("table");
+  const head = element("tr");
+  head.append(...["Source", "Validation loss", "Tokens read"].map((name) => element("th", name)));
+  table.append(head, ...sources.map((one) => {
+    const row = element("tr");
+    row.append(element("td", one.name), element("td", number(one.loss, 4), "n"), element("td", number(one.tokens, 0), "n"));
+    return row;
+  }));
+  byId("sources").replaceChildren(...(sources.length ? [element("h2", "Sources"), table] : []));
+}
+
 function showTexts(texts) {
   const shown = texts.map((one) => {
     const text = element("div", undefined, "text");
@@ -118,6 +130,7 @@ async function update() {
       byId("curves").replaceChildren(
         ...CURVES.map(([title, first, second]) => chart(title, run.curves[first], second ? run.curves[second] : []))
       );
+      showSources(run.sources);
       showTexts(run.texts);
     }
   } catch (error) {

@@ -47,7 +47,7 @@ def watch_data(events: Sequence[Event]) -> dict[str, Any]:
         "gradient_norm": _curve(steps, "gradient_norm"),
         "tokens_per_second": _curve(steps, "tokens_per_second"),
     }
-    return {"figures": figures, "curves": curves, "texts": _texts(evaluated)}
+    return {"figures": figures, "curves": curves, "sources": _sources(evaluated), "texts": _texts(evaluated)}
 
 
 def _speed(steps: Sequence[Event]) -> float | None:
@@ -81,6 +81,18 @@ def _curve(steps: Sequence[Event], field: str) -> list[list[float]]:
     width = -(-len(steps) // _MOST_POINTS) or 1
     parts = [steps[i : i + width] for i in range(0, len(steps), width)]
     return [[part[-1]["step"], statistics.fmean(step[field] for step in part)] for part in parts]
+
+
+def _sources(evaluated: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return the validation loss of each source at the last evaluation, and the training tokens read from it."""
+    if not evaluated:
+        return []
+    last = evaluated[-1]
+    columns = [last.get(field, ()) for field in ("sources", "source_losses", "source_tokens")]
+    return [
+        {"name": terminal_text(name), "loss": loss, "tokens": tokens}
+        for name, loss, tokens in zip(*columns, strict=False)
+    ]
 
 
 def _texts(evaluated: Sequence[Event]) -> list[dict[str, Any]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from toynn.arguments import IntArray
 from toynn.data import PackedTokens
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.storage.checkpoint import TrainingState
+from toynn.training.sources import borders_of
 
 
 class ContinuePrompts(Protocol):
@@ -22,6 +25,17 @@ class ContinuePrompts(Protocol):
     def __call__(
         self, model: AnyModel, prompts: Sequence[str], max_tokens: int, temperature: float
     ) -> tuple[str, ...]: ...
+
+
+class ValidationLoss(NamedTuple):
+    """The mean loss of the validation split, in nats per token.
+
+    of_sources: the mean loss of each source, None for a source without tokens that count; () for data without several
+    sources.
+    """
+
+    mean: float
+    of_sources: tuple[float | None, ...]
 
 
 class Validation:
@@ -38,6 +52,7 @@ class Validation:
         self._tokens, self._counted, self._t, self._b = tokens.tokens, tokens.counted, t_seq, t_batch
         n = max(len(tokens) - 1, 0)
         self._n = min(n, windows * t_seq) if windows > 0 else n
+        self._borders = borders_of(tokens)
         self.tokens = self._n if self._counted is None else int(self._counted[1 : self._n + 1].sum(dtype=np.int64))
         split = tokens.meta.splits[tokens.split]
         self.bytes = split.bytes * self.tokens / max(split.tokens, 1)
@@ -46,33 +61,87 @@ class Validation:
         """Return the bits per byte of the text for a loss in nats per token; NaN if the size of the text is unknown."""
         return loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
 
-    def loss(self, engine: LlamaSeqEngine) -> float:
-        """Return the mean loss in nats per token. The result does not depend on the size of the batches.
+    def loss(self, engine: LlamaSeqEngine) -> ValidationLoss:
+        """Return the mean loss. The result does not depend on the size of the batches.
 
         The mean of each window is rounded to float32, as the loss of a batch with one window is. The means times the
-        numbers of tokens are added in the order of the windows, in float64.
+        numbers of tokens are added in the order of the windows, in float64. A window with tokens of several sources is
+        computed again for each of these sources, without the targets of the others.
 
         The engine frees its training graph, which must be built again before the next step.
         """
         t, b = self._t, self._b
-        nats, total = 0.0, 0
+        whole, of_sources = _Mean(), [_Mean() for _ in self._borders]
         for start in range(0, self._n, t * b):
-            n = min(t * b, self._n - start)
-            part = np.asarray(self._tokens[start : start + n + 1], dtype=np.int32)
-            ids = np.zeros(t * b, dtype=np.int32)
-            targets = np.full(t * b, IGNORED, dtype=np.int32)
-            ids[:n], targets[:n] = part[:-1], part[1:]
+            ids, targets = self._batch([start + i * t for i in range(b)])
+            for i, (nats, n) in enumerate(self._window_losses(engine, ids, targets)):
+                whole.add(nats, n)
+                first, last = self._sources_of(start + i * t)
+                if of_sources and n > 0 and first == last:
+                    of_sources[first].add(nats, n)
+        parts = [
+            (source, start)
+            for start in range(0, self._n, t)
+            for first, last in [self._sources_of(start)]
+            if first != last
+            for source in range(first, last + 1)
+        ]
+        for at in range(0, len(parts), b):
+            batch = parts[at : at + b]
+            ids, targets = self._batch([start for _, start in batch])
+            for i, (source, start) in enumerate(batch):
+                positions = np.arange(start + 1, start + 1 + t)
+                others = np.searchsorted(self._borders, positions, side="right") != source
+                targets[i * t : (i + 1) * t][others] = IGNORED
+            for (source, _), (nats, n) in zip(batch, self._window_losses(engine, ids, targets), strict=False):
+                of_sources[source].add(nats, n)
+        return ValidationLoss(whole.mean(), tuple(one.mean() if one.n else None for one in of_sources))
+
+    def _batch(self, starts: Sequence[int]) -> tuple[IntArray, IntArray]:
+        """Return the ids and targets of the windows that begin at these positions, int32 (t_batch * t_seq,)."""
+        t = self._t
+        ids, targets = np.zeros(self._b * t, dtype=np.int32), np.full(self._b * t, IGNORED, dtype=np.int32)
+        for i, start in enumerate(starts):
+            n = min(t, max(self._n - start, 0))
+            row = slice(i * t, i * t + n)
+            ids[row], targets[row] = self._tokens[start : start + n], self._tokens[start + 1 : start + n + 1]
             if self._counted is not None:
-                targets[:n][self._counted[start + 1 : start + n + 1] == 0] = IGNORED
-            counts = np.count_nonzero(targets.reshape(b, t) != IGNORED, axis=1).tolist()
-            if not any(counts):
-                continue
+                targets[row][self._counted[start + 1 : start + n + 1] == 0] = IGNORED
+        return ids, targets
+
+    def _sources_of(self, start: int) -> tuple[int, int]:
+        """Return the numbers of the first and the last source with targets in the window that begins at this position.
+        (0, 0) if the data does not have several sources.
+        """
+        if not self._borders:
+            return 0, 0
+        last = min(start + self._t, self._n)
+        return bisect_right(self._borders, start + 1), bisect_right(self._borders, last)
+
+    def _window_losses(self, engine: LlamaSeqEngine, ids: IntArray, targets: IntArray) -> list[tuple[float, int]]:
+        """Return for each window of a batch the sum of its losses, in nats, and the number of its targets."""
+        losses, counts = np.zeros(self._b), np.count_nonzero(targets.reshape(self._b, -1) != IGNORED, axis=1).tolist()
+        if any(counts):
             engine.mean_loss(ids, targets)
-            for loss, counted in zip(engine.window_losses().tolist(), counts, strict=True):
-                if counted > 0:
-                    nats += float(np.float32(loss / counted)) * counted
-                    total += counted
-        return nats / total
+            losses = engine.window_losses()
+        return [
+            (float(np.float32(loss / n)) * n if n else 0.0, n) for loss, n in zip(losses.tolist(), counts, strict=True)
+        ]
+
+
+@dataclass
+class _Mean:
+    """A mean loss. nats: the sum of the losses of n tokens."""
+
+    nats: float = 0.0
+    n: int = 0
+
+    def add(self, nats: float, n: int) -> None:
+        self.nats += nats
+        self.n += n
+
+    def mean(self) -> float:
+        return self.nats / self.n
 
 
 @dataclass

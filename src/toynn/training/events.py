@@ -65,7 +65,9 @@ class Evaluated(Initialised):
     loss: mean loss in nats per token. bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text
     is unknown. tokens: number of predicted tokens. seconds: duration of the evaluation. best: whether this is the best
     evaluation so far. prompts, samples: the texts of evaluation.prompts, and the text with which the model continues
-    each of them.
+    each of them. sources, source_losses, source_tokens: for data with several sources, the name of each source, its
+    mean loss (None if no validation token of the source counts), and the number of its training tokens that the run has
+    read so far.
     """
 
     step: int
@@ -77,6 +79,9 @@ class Evaluated(Initialised):
     best: bool
     prompts: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    source_losses: tuple[float | None, ...] = ()
+    source_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 
 from toynn.errors import SessionError
 from toynn.training.events import Evaluated, Event, Stepped
+from toynn.training.sources import distinct
 
 _FIGURES: dict[type[Event], tuple[str, tuple[str, ...]]] = {
     Stepped: ("train", ("loss", "learning_rate", "gradient_norm", "tokens_per_second")),
     Evaluated: ("validation", ("loss", "perplexity", "bits_per_byte")),
 }
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_. -]")  # characters of a source's name that MLflow refuses in names
 
 
 def figures_of(event: Event) -> dict[str, float]:
     """Return the figures of an event by name, for example "train/loss". A figure that is unknown (NaN) is left out."""
     group, names = _FIGURES.get(type(event), ("", ()))
     values = {f"{group}/{name}": float(getattr(event, name)) for name in names}
+    if isinstance(event, Evaluated):
+        names = distinct(_NOT_IN_NAMES.sub("_", name) for name in event.sources)
+        for name, loss, tokens in zip(names, event.source_losses, event.source_tokens, strict=True):
+            values |= {f"validation/loss of {name}": math.nan if loss is None else loss}
+            values |= {f"train/tokens of {name}": float(tokens)}
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 

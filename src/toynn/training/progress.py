@@ -7,6 +7,7 @@ from types import TracebackType
 
 from toynn.extras import naming_the_extra
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.sources import losses_by_source
 
 with naming_the_extra():
     from rich.console import Console, RenderableType
@@ -60,6 +61,8 @@ class ProgressView:
             best = ", best" if event.best else ""
             bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
             self._line(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
+            if event.sources:
+                self._line(f"step {event.step}: validation by source: {losses_by_source(event)}")
         elif isinstance(event, Saved):
             self._line(f"step {event.step}: saved {event.bytes / 1e6:.1f} MB in {event.seconds:.2f} s")
         elif isinstance(event, Ended):

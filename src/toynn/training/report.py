@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,9 @@ def write_report(run: Path) -> list[Path]:
     steps = _of(events, "stepped")
     if not steps:
         raise FileFormatError(f"{run / LOG} contains no training steps yet; wait until the run has taken a step")
+    evaluations = _of(events, "evaluated")
     pictures = {
-        "loss": _picture("loss, nats per token", _loss_curves(steps, _of(events, "evaluated"))),
+        "loss": _picture("loss, nats per token", _loss_curves(steps, evaluations)),
         "learning_rate": _picture("learning rate", [_curve("learning rate", steps, "learning_rate")]),
         "gradient_norm": _picture(
             "gradient norm before clipping", [_curve("gradient norm", steps, "gradient_norm")], log=True
@@ -102,22 +104,28 @@ def _smooth(curve: _Curve, width: int) -> _Curve:
     return _Curve(f"training, mean of {width} steps", curve.steps, values)
 
 
-def _picture(title: str, curves: Sequence[_Curve], log: bool = False) -> bytes:
+def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, pale: bool = True) -> bytes:
+    """Return a plot as PNG. log: whether the values have a logarithmic axis. pale: whether the first of several curves
+    is pale.
+    """
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(curves):
-        pale = len(curves) > 1 and i == 0 and len(curve.steps) > 1
+        is_pale = pale and len(curves) > 1 and i == 0 and len(curve.steps) > 1
         axes.plot(curve.steps, curve.values, label=curve.label, marker=curve.marker or None, markersize=4,
-                  linewidth=1.0 if pale else 1.6, alpha=0.4 if pale else 1.0)  # fmt: skip
+                  linewidth=1.0 if is_pale else 1.6, alpha=0.4 if is_pale else 1.0)  # fmt: skip
     if log:
         axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
-    if len(curves) > 1:
-        axes.legend()
+    if len(curves) > 1 or not pale:
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)  # a file name may contain $
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a file name in a script that the font lacks
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -142,6 +150,7 @@ td.text { white-space: pre-wrap; vertical-align: top; } td.text b { font-weight:
 <h2>Learning rate</h2><img alt="Learning rate by step" src="$learning_rate">
 <h2>Gradient norm</h2><img alt="Gradient norm by step" src="$gradient_norm">
 $evaluations
+$sources
 $samples
 <h2>Configuration</h2><pre>$config</pre>
 </body></html>
@@ -151,15 +160,20 @@ $samples
 def _page(title: str, events: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> str:
     started = _of(events, "started")[-1:] or [{}]
     evaluations = _of(events, "evaluated")
-    images = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
+    images = {name: _embedded(png) for name, png in pictures.items()}
     return _PAGE.substitute(
         images,
         title=html.escape(title),
         summary=_rows(_summary(events)),
         evaluations=_evaluations(evaluations) if evaluations else "",
+        sources=_sources(evaluations),
         samples=_samples(evaluations),
         config=html.escape(str(started[0].get("config", ""))),
     )
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -195,6 +209,34 @@ def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
         cells = (str(one["step"]), f"{one['loss']:.4f}", perplexity, bits)
         lines.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
     return f"<h2>Evaluations</h2><table>{head}{''.join(lines)}</table>"
+
+
+def _sources(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return a plot and a table of the validation loss of each source, and the training tokens read from it."""
+    losses: dict[str, list[tuple[int, float]]] = {}
+    tokens: dict[str, int] = {}
+    for one in evaluations:
+        for name, loss, read in zip(
+            one.get("sources", ()), one.get("source_losses", ()), one.get("source_tokens", ()), strict=False
+        ):
+            tokens[name] = read
+            losses.setdefault(name, []).extend([] if loss is None else [(one["step"], loss)])
+    if not losses:
+        return ""
+    curves = [
+        _Curve(f"loss of {name}", [step for step, _ in curve], [loss for _, loss in curve], "o")
+        for name, curve in losses.items()
+        if curve
+    ]
+    picture = _embedded(_picture("validation loss, nats per token", curves, pale=False)) if curves else ""
+    head = "<tr><th>source</th><th>last loss</th><th>lowest loss</th><th>tokens read</th></tr>"
+    rows = []
+    for name, curve in losses.items():
+        last, lowest = (f"{curve[-1][1]:.4f}", f"{min(loss for _, loss in curve):.4f}") if curve else ("-", "-")
+        cells = "".join(f'<td class="n">{cell}</td>' for cell in (last, lowest, f"{tokens[name]:,}"))
+        rows.append(f"<tr><td>{html.escape(terminal_text(name))}</td>{cells}</tr>")
+    image = f'<img alt="Validation loss of each source by step" src="{picture}">' if picture else ""
+    return f"<h2>Sources</h2>{image}<table>{head}{''.join(rows)}</table>"
 
 
 def _samples(evaluations: Sequence[Mapping[str, Any]]) -> str:

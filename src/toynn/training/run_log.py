@@ -187,13 +187,19 @@ def _check(event: dict[str, Any], place: str) -> None:
 
 @dataclass(frozen=True)
 class _Field:
-    """A field of an event. kinds: the types that its value may have, from the annotation in the event's class."""
+    """A field of an event. kinds: the types that its value may have, from the annotation in the event's class.
+
+    elements: what the elements of a list may be; None if the value is not a list.
+    """
 
     kinds: tuple[Any, ...]
     required: bool
+    elements: _Field | None = None
 
     @property
     def expected(self) -> str:
+        if self.elements is not None:
+            return f"a list, of which each element is {self.elements.expected}"
         return " or ".join(_MEANING[kind] for kind in self.kinds)
 
     def holds(self, value: object) -> bool:
@@ -206,7 +212,7 @@ class _Field:
             plausible = abs(value) <= _LARGEST_FLOAT or (type(None) in self.kinds and math.isfinite(value))
             return float in self.kinds and plausible
         if isinstance(value, list):
-            return list in self.kinds and all(isinstance(one, str) for one in value)
+            return self.elements is not None and all(self.elements.holds(one) for one in value)
         return isinstance(value, str) and (str in self.kinds or Path in self.kinds)
 
 
@@ -214,11 +220,17 @@ def _fields_of(kind: type[Event]) -> dict[str, _Field]:
     hints, nullable = typing.get_type_hints(kind), {"perplexity", "bits_per_byte"}
     fields = {}
     for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        kinds = (list,) if typing.get_origin(hint) is tuple else typing.get_args(hint) or (hint,)
-        kinds = (*kinds, type(None)) if field.name in nullable else kinds
-        fields[field.name] = _Field(kinds, field.default is dataclasses.MISSING)
+        hint, required = hints[field.name], field.default is dataclasses.MISSING
+        if typing.get_origin(hint) is tuple:
+            fields[field.name] = _Field((list,), required, _Field(_kinds_of(typing.get_args(hint)[0]), required=True))
+        else:
+            kinds = _kinds_of(hint)
+            fields[field.name] = _Field((*kinds, type(None)) if field.name in nullable else kinds, required)
     return fields
+
+
+def _kinds_of(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) or (hint,)
 
 
 _MEANING: dict[Any, str] = {
@@ -227,7 +239,6 @@ _MEANING: dict[Any, str] = {
     float: "a finite number",
     str: "a string",
     Path: "a path",
-    list: "a list of strings",
     type(None): "null",
 }
 _FIELDS = {name: _fields_of(kind) for kind, name in NAMES.items()}

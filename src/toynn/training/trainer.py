@@ -32,6 +32,7 @@ from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
+from toynn.training.sources import SourcesRead
 from toynn.training.start import Start, declare_model, find_start, realize
 from toynn.training.step import TrainingSteps
 from toynn.training.toml_config import to_toml
@@ -99,6 +100,7 @@ class _Trainer:
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
         windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed, data.train.counted)
+        self._sources = SourcesRead(data.train, windows)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
         self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
         self._validation = Validation(data.validation, start.t_seq, config.train.batch, config.evaluation.windows)
@@ -201,7 +203,7 @@ class _Trainer:
         if self._validation.tokens == 0:
             return False
         began = time.perf_counter()
-        loss = self._validation.loss(self._engine)
+        loss, source_losses = self._validation.loss(self._engine)
         self._steps.graph_dropped()
         if not math.isfinite(loss):
             tensor = weight_not_finite(self._engine) or "an activation"
@@ -219,6 +221,9 @@ class _Trainer:
                 best=best,
                 prompts=self._config.evaluation.prompts,
                 samples=self._samples(self._config.evaluation.sample_tokens),
+                sources=self._sources.names,
+                source_losses=source_losses,
+                source_tokens=self._sources.tokens(self._step * self._batch_tokens // self._start.t_seq),
             )
         )
         return best
@@ -255,8 +260,15 @@ class _Trainer:
         """
         if self._validation.tokens > 0:
             return ()
-        if self._data.meta.splits["validation"].tokens > 0:
+        if (tokens := self._data.meta.splits["validation"].tokens) == 1:
             return ("the validation split has only 1 token, so the model is never evaluated; prepare more text",)
+        if tokens > 0:
+            n = self._config.evaluation.windows
+            what, remedy = "the validation split", "prepare more samples"
+            if n > 0:
+                what = "the first validation window" if n == 1 else f"the first {n} validation windows"
+                remedy = "increase evaluation.windows"
+            return (f"no token of {what} counts for the loss, so the model is never evaluated; {remedy}",)
         if self._config.evaluation.patience > 0:
             return ("evaluation.patience has no effect, because the data has no validation split",)
         if self._config.evaluation.prompts:

@@ -248,6 +248,8 @@ def _packed(
                         writers[split].add(one.ids, one.counted, one.text_bytes, begins=begins)
                         summary.wrote(one.ids.size, int(one.counted.sum()), begins=begins)
             tolerated -= broken.n
+            for writer in writers.values():
+                writer.end_source()
         report("encoding", division.samples, division.samples)
         return {name: writer.finished() for name, writer in writers.items()}, summaries, skipped
 

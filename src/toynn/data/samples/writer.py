@@ -41,6 +41,10 @@ class SampleWriter:
         if self._counted is not None:
             self._counted.add(counted.tobytes())
 
+    def end_source(self) -> None:
+        """Count the tokens since the last call of `end_source` as the tokens of one source."""
+        self._tokens.end_source()
+
     def finished(self) -> Split:
         """Wait until the files are on the disk, close them, and return their description."""
         counted = None if self._counted is None else self._counted.finished()
