@@ -240,7 +240,7 @@ def test_what_does_not_fit_together_is_refused(bases: Path, run: Path, tmp_path:
     for arguments, message in (
         ({"rank": 2}, "adapter.rank = 2 needs a base"),
         ({"base": base, "init": base, "rank": 2}, "init and base cannot be combined"),
-        ({"base": run, "rank": 2}, "has only an adapter"),
+        ({"base": run, "rank": 2}, "contains only an adapter"),
         ({"init": run, "rank": 5}, "adapter.rank = 5 was chosen, but training continues the adapter in"),
         ({"base": base, "rank": 2, "only": ["norms"]}, "train.only and adapter.rank = 2 cannot be combined"),
     ):
