@@ -63,7 +63,7 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     if (from != NULL && from->type->part_of != NULL) {
         const struct tnn_kernel * k = tnn__kernel_of(t);
         /* A kernel of the same type that writes more rows of its operand 0 passes the gradient on to this operand. */
-        return row == from->type->part_of || (row == from->type && j == 0 && k->continues);
+        return row == from->type->part_of || (j == 0 && (row->reads_row_losses || (row == from->type && k->continues)));
     }
     return (row->differentiable & TNN_OPERAND(j)) != 0;
 }

@@ -4,16 +4,20 @@
  * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts, each of several
  * rows, and the memory of a part is free before the next part is computed (tnn_fused_output_loss).
  */
+#include "kernels/cross_entropy.h"
+
 #include "graph/gradients.h"
-#include "kernels/kernel.h"
 #include "kernels/logits.h"
 #include "kernels/parts.h"
 #include "kernels/softmax.h"
 #include "ops/operands.h"
 
+#include "ggml-impl.h"
+
 struct rows {
     int64_t first;  /* the row of the targets that belongs to row 0 of the logits */
     int32_t ignore; /* the ignored id */
+    int64_t sequence; /* for gradients with a weight for each sequence: the rows of a sequence. Otherwise 0. */
 };
 
 /* Computes -log softmax(x)[target] of each row of the logits, and 0 if the target is ignored. The first node creates the
@@ -55,9 +59,7 @@ static double divisor_of(const struct tnn_kernel * k, const struct ggml_tensor *
     return divisor != NULL ? (double) *tnn__data(divisor) : (double) count_targets(k, targets);
 }
 
-/* Returns the sum of the rows' losses in f64. The losses of each window are added in the order of the rows, and the sums of
- * the windows as a tree (kernels/window_sums.h). */
-static double sum_of_losses(const float * losses, int64_t n, int64_t windows) {
+double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows) {
     const int64_t rows = n / windows;
     double        nodes[TNN_LEVELS]; /* by level: the node whose right half is not complete yet */
     double        sum = 0.0;
@@ -90,21 +92,28 @@ static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     if (ith != 0) {
         return;
     }
-    const double sum = sum_of_losses(tnn__data(dst->src[0]), dst->src[0]->ne[0], k->s->windows.n);
+    const double sum = tnn__sum_of_losses(tnn__data(dst->src[0]), dst->src[0]->ne[0], k->s->windows.n);
     *(float *) dst->data = (float) (sum / divisor_of(k, dst->src[1], dst->src[2]));
 }
 
-/* Computes dlogits = (softmax(x) - one-hot) / divisor, and 0 if the target is ignored. Operands: logits, targets, losses
- * of the rows, which were computed from the same logits, [divisor]. */
+/* Returns the weights of the sequences, which are the last two rows of [sequences / 2, 3]. */
+static const float * weights_of(const struct ggml_tensor * pairs) {
+    return tnn__data(pairs) + pairs->ne[0];
+}
+
+/* Computes dlogits = weight (softmax(x) - one-hot), and 0 if the target is ignored. The weight is 1 / divisor, or that of
+ * the sequence to which the row belongs. Operands: logits, targets, losses of the rows, which were computed from the same
+ * logits, [divisor, or the result of PREFERENCE_PAIRS]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct rows * p  = k->params;
     const int64_t   n      = dst->ne[0];
     const int32_t * target = (const int32_t *) dst->src[1]->data + p->first;
-    const float     weight = 1.0f / (float) divisor_of(k, dst->src[1], dst->src[3]);
+    const float     mean   = p->sequence == 0 ? 1.0f / (float) divisor_of(k, dst->src[1], dst->src[3]) : 0.0f;
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
+        const float weight = p->sequence == 0 ? mean : weights_of(dst->src[3])[(p->first + row) / p->sequence];
         const float * x = tnn__data(dst->src[0]) + row * n;
         float       * g = (float *) dst->data + row * n; /* g may be the same memory as the logits */
         if (target[row] == p->ignore) {
@@ -157,7 +166,8 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
 
 /* Appends the gradients of the logits of the node `rows` and of the nodes before it, in the order of the rows. If the
  * logits exist only in parts, the gradient of a part is followed directly by the gradients of x and of the weight that
- * use it. So only one part is in memory at a time. */
+ * use it. So only one part is in memory at a time. divisor: as for
+ * tnn_fused_cross_entropy, or NULL. */
 static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {
@@ -167,6 +177,30 @@ static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, s
     struct ggml_tensor * args[] = { logits, targets, rows, divisor };
     tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, k->params, args, divisor != NULL ? 4 : 3);
     if (tnn__is_logits(logits) && !g->failed) {
+        tnn__logits_backward(g, logits, tnn__take_gradient(g, logits));
+    }
+}
+
+void tnn__weighted_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * pairs, int64_t sequence) {
+    const struct tnn_kernel * k = tnn__kernel_of(rows);
+    if (k->continues) {
+        tnn__weighted_backward(g, rows->src[0], pairs, sequence);
+    }
+    struct ggml_tensor * logits = rows->src[k->continues ? 1 : 0], * targets = rows->src[k->continues ? 2 : 1];
+    struct rows          params = *(const struct rows *) k->params;
+    const bool           part   = tnn__is_logits(logits);
+    if (part && !g->failed) {
+        logits    = tnn__logits(g->s, logits->src[0], logits->src[1], params.first, logits->ne[1]);
+        g->failed = logits == NULL;
+    }
+    if (g->failed) {
+        return;
+    }
+    ggml_build_forward_expand(g->gb, logits);
+    params.sequence = sequence;
+    struct ggml_tensor * args[] = { logits, targets, rows, pairs };
+    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, &params, args, 4);
+    if (part && !g->failed) {
         tnn__logits_backward(g, logits, tnn__take_gradient(g, logits));
     }
 }
@@ -186,6 +220,14 @@ static const struct tnn_kernel_type CROSS_ENTROPY_ROWS = {
     .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0) | TNN_OPERAND(1),
     .check = check_targets, .params_size = sizeof(struct rows),
 };
+
+bool tnn__is_cross_entropy(const struct ggml_tensor * t) {
+    return tnn__is_kernel(t, &CROSS_ENTROPY);
+}
+
+int32_t tnn__ignored_id(const struct ggml_tensor * cross_entropy) {
+    return ((const struct rows *) tnn__kernel_of(cross_entropy)->params)->ignore;
+}
 
 /* ------------------------------------------------------------------ the calls */
 

@@ -36,6 +36,7 @@ struct tnn_kernel_type {
     bool     is_loss;                       /* the backward pass starts at this kernel, so grad is NULL */
     /* NULL, or the kernel that reads the result of this kernel. Its backward function differentiates both kernels. */
     const struct tnn_kernel_type * part_of;
+    bool     reads_row_losses; /* operand 0 is the losses of the rows of a cross entropy, which part_of differentiates */
     enum tnn_gradient_sum sum;
 
     /* The next four fields say what run does, besides reading all operands and writing its result. */

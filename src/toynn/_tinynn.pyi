@@ -84,6 +84,9 @@ class _Lib:
     TNN_FLAG_OUTPUT: Final[int]
     TNN_FLAG_PARAM: Final[int]
     TNN_FLAG_LOSS: Final[int]
+    TNN_PREFERENCE_SIGMOID: Final[int]
+    TNN_PREFERENCE_HINGE: Final[int]
+    TNN_PREFERENCE_IPO: Final[int]
     TNN_STEP_RESET_MOMENTS: Final[int]
     TNN_STEP_ACCUMULATE: Final[int]
     TNN_STEP_NO_UPDATE: Final[int]
@@ -414,6 +417,15 @@ class _Lib:
         ignore_id: int,
         divisor: TensorHandle | Literal[0],
         part: int,
+        /,
+    ) -> TensorHandle: ...
+    def tnn_fused_preference_loss(
+        self,
+        s: SessionPointer,
+        cross_entropy: TensorHandle,
+        reference: TensorHandle,
+        settings: TensorHandle,
+        kind: int,
         /,
     ) -> TensorHandle: ...
     def tnn_fused_grad_norm(

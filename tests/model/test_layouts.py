@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,8 @@ def test_a_profiled_step_is_a_whole_step() -> None:
         fed = (variant.ids(), targets(variant), HP.hp(1))
         e.train_step(*fed)
         before = all_weights(e)
-        for option in ({"accumulate": True}, {"update": False}):
+        options: tuple[dict[str, Any], ...] = ({"accumulate": True}, {"update": False})
+        for option in options:
             with pytest.raises(TinyNNValueError, match="without node_times"):
                 e.train_step(*fed, node_times=[], **option)
         with pytest.raises(TinyNNTypeError, match="model must be a recipe or a LlamaSeqEngine, got"):

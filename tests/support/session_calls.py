@@ -46,6 +46,8 @@ class Desk:
         self.v = nn.tnn_input_1d_f32_persistent(s, 4)
         self.one = nn.tnn_input_1d_f32_persistent(s, 1)
         self.two = nn.tnn_input_1d_f32_persistent(s, 2)
+        self.three = nn.tnn_input_1d_f32_persistent(s, 3)
+        self.sequences = nn.tnn_input_2d_f32_persistent(s, 2, 2)
         self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
         self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
         self.half = nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_F16)
@@ -65,6 +67,10 @@ class Desk:
         nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
         nn.tnn_build_backward(s)
+
+    def row_loss(self) -> Tensor:
+        """Return a cross entropy over four rows."""
+        return nn.tnn_fused_cross_entropy(self.s, self.m, self.ids, -1)
 
     def grad(self) -> Tensor:
         return nn.tnn_tensor_grad(self.s, self.m)
@@ -192,6 +198,10 @@ CALLS: dict[str, Call] = {
     "fused_geglu": lambda d: (nn.tnn_fused_geglu, [d.m]),
     "fused_cross_entropy": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, None]),
     "fused_cross_entropy with a divisor": lambda d: (nn.tnn_fused_cross_entropy, [d.m, d.ids, -1, d.one]),
+    "fused_preference_loss": lambda d: (
+        all_positional(nn.tnn_fused_preference_loss),
+        [d.row_loss(), d.sequences, d.three, 0],
+    ),
     "fused_output_loss": lambda d: (nn.tnn_fused_output_loss, [d.m, d.m2, d.ids, -1, d.one, 3]),
     "fused_linear": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2, d.m3], [d.v, d.v], None]),
     "fused_linear with an addend": lambda d: (nn.tnn_fused_linear, [d.m, [d.m2], None, d.m3]),

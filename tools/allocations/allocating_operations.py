@@ -214,7 +214,7 @@ def opened(layout: str, n_threads: int, dtype: int = 0) -> Callable[[], LlamaSeq
     return make
 
 
-def trained(layout: str, n_threads: int, **options: bool) -> Callable[[], LlamaSeqEngine]:
+def trained(layout: str, n_threads: int, **options: Any) -> Callable[[], LlamaSeqEngine]:
     """Return a function that makes a realized training graph.
 
     The graph has not computed yet, so it has no threads and no scratch memory.
@@ -244,7 +244,7 @@ def finetune_act(state: tuple[LlamaSeqEngine, dict[str, Any]]) -> bytes:
     return weights(engine)
 
 
-def build_act(**options: bool) -> Callable[[LlamaSeqEngine], bytes]:
+def build_act(**options: Any) -> Callable[[LlamaSeqEngine], bytes]:
     def act(engine: LlamaSeqEngine) -> bytes:
         engine.build_training_step(**options)
         return f"{nn.tnn_session_compute_nbytes(engine.sess)} {nn.tnn_graph_n_nodes(engine.sess)}".encode()

@@ -145,6 +145,10 @@ class Round(Arguments):
             loss = made(nn.tnn_fused_output_loss, x, output, targets, -1, None, pick.randint(1, 8))
         else:
             loss = made(nn.tnn_fused_cross_entropy, made(nn.tnn_fused_linear, x, [output]), targets, -1)
+        if batch == 2:
+            pairs = loss, nn.tnn_input_2d_f32(s, 2, batch), nn.tnn_input_1d_f32(s, 3)
+            of_pairs = self.attempt(nn.tnn_fused_preference_loss, s, *pairs, kind=t_seq % 3)
+            loss = of_pairs if isinstance(of_pairs, nn.Tensor) else loss
         self.step = nn.TrainStep(ids, targets, hp, loss)
 
     def weight(self, *ne: int) -> nn.Tensor:

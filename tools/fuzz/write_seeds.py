@@ -329,6 +329,14 @@ def fused_training_in_one_call() -> Program:
     return p
 
 
+def preference() -> Program:
+    p = Program()
+    *_, loss = _fused_loss(p, batch=2)
+    reference, settings = p.call("tnn_input_2d_f32", 2, 2), p.call("tnn_input_1d_f32", 3)
+    _forward(p, p.call("tnn_fused_preference_loss", loss, reference, settings, 0))
+    return p
+
+
 def cached() -> Program:
     p = Program()
     cache = p.call("tnn_input_2d_f32_persistent", 7, 8)
@@ -479,6 +487,7 @@ SEEDS: list[Callable[[], Program]] = [
     training_by_sgd,
     fused_training,
     fused_training_in_one_call,
+    preference,
     cached,
     rebuilt,
     looked_at,

@@ -5,9 +5,10 @@ A session holds one graph at a time: building the next one makes the handles of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toynn.llm.optimizer import Optimizer
+from toynn.llm.preference import PreferenceInputs
 from toynn.tinynn import Tensor
 
 
@@ -29,12 +30,14 @@ class ForwardGraph:
 class LossGraph(ForwardGraph):
     """A forward graph with the loss on labels, but without a backward pass.
 
-    t_row_losses: the losses of the rows, f32 (T*B,); None in the per_head layout.
+    t_row_losses: the losses of the rows, f32 (T*B,); None in the per_head layout. preference: the inputs of the loss of
+    pairs; None for the loss of the next token.
     """
 
     t_labels: Tensor
     t_loss: Tensor
     t_row_losses: Tensor | None
+    preference: PreferenceInputs | None = field(default=None, kw_only=True)
 
 
 @dataclass

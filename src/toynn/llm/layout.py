@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray
-from toynn.errors import SessionError
+from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.base import StoredWeights
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
 from toynn.llm.options import RecipeOptions
 from toynn.llm.parameters import Parameters
+from toynn.llm.preference import Preference, PreferenceInputs
 from toynn.llm.rope import Rope, RopeOfModel
 from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.shape import ModelShape
@@ -163,6 +164,10 @@ class Layout(ABC):
         """Make the losses of the rows, f32 (n,), an output and return them; None if the layout has none."""
         return None
 
+    def preference_loss(self, t_loss: Tensor, preference: Preference) -> tuple[Tensor, PreferenceInputs]:  # noqa: ARG002
+        """Build the loss (1,) of pairs of sequences from the result of `loss`. Return the loss and its inputs."""
+        raise TinyNNValueError(f"preference needs the fused layout, got a model in the {self.name} layout")
+
     def check_optimizer(self, options: OptimizerOptions) -> None:  # noqa: B027 (a layout may have all options)
         """Raise TinyNNValueError, naming the option, if the layout does not support an option."""
 
@@ -180,30 +185,43 @@ class Layout(ABC):
         tnn_realize(self.session, graph.taps["logits"])
         return graph
 
-    def loss_graph(self, packed: bool = False) -> LossGraph:
+    def loss_graph(self, packed: bool = False, preference: Preference | None = None) -> LossGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the loss."""
         graph = self._rebuilt(keep_taps=False, needs_logits=False, packed=packed)
         t_labels, t_loss = self.loss(graph.taps, None)
+        t_row_losses, inputs = self.row_losses(t_loss), None
+        if preference is not None:
+            t_loss, inputs = self.preference_loss(t_loss, preference)
         tnn_set_output(t_loss)
-        t_row_losses = self.row_losses(t_loss)
         tnn_realize(self.session, t_loss)
-        return LossGraph(graph.positions, graph.starts, graph.taps, False, t_labels, t_loss, t_row_losses)
+        return LossGraph(
+            graph.positions, graph.starts, graph.taps, False, t_labels, t_loss, t_row_losses, preference=inputs
+        )
 
     def training_graph(
-        self, *, pin: bool, keep_taps: bool, recompute: bool, packed: bool, options: OptimizerOptions
+        self,
+        *,
+        pin: bool,
+        keep_taps: bool,
+        recompute: bool,
+        packed: bool,
+        options: OptimizerOptions,
+        preference: Preference | None = None,
     ) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s = self.session
         graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory(), packed=packed)
         for tensor in layer_inputs(graph.taps) if recompute else ():
             tnn_set_recompute(tensor)
-        t_divisor = self.divisor_input()
+        t_divisor, inputs = self.divisor_input() if preference is None else None, None
         t_labels, t_loss = self.loss(graph.taps, t_divisor)
+        t_row_losses = self.row_losses(t_loss)
+        if preference is not None:
+            t_loss, inputs = self.preference_loss(t_loss, preference)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
         t_hp = hp_input(s, options)
         tnn_set_output(t_loss)
-        t_row_losses = self.row_losses(t_loss)
         tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)
         tnn_build_backward(s)
@@ -227,6 +245,7 @@ class Layout(ABC):
             optimizer,
             gradients_kept=kept,
             t_divisor=t_divisor,
+            preference=inputs,
         )
 
     def _rebuilt(self, keep_taps: bool, needs_logits: bool, packed: bool) -> ForwardGraph:

@@ -9,8 +9,7 @@ import pytest
 from oracle.variants import Variant
 from toynn import AdamW, LlamaSeqEngine, RecipeOptions, SessionError, TinyNNTypeError, TinyNNValueError, labels
 from toynn.llm.adapters.spec import AdapterSpec
-from toynn.model.weights import Weight, weights_by_head_of
-from tuned_models import BASES, base_of, hashes
+from tuned_models import BASES, base_of, divided, hashes, joined
 
 F64 = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -67,27 +66,6 @@ def loss_and_gradients(variant: Variant, spec: AdapterSpec, tensors: dict[str, F
         found[f"{name}.lora_a"] = spec.scale * tensors[f"{name}.lora_b"].T @ grads[name]
         found[f"{name}.lora_b"] = spec.scale * grads[name] @ tensors[f"{name}.lora_a"].T
     return result.loss, found
-
-
-def heads_of(variant: Variant) -> list[Weight]:
-    return weights_by_head_of(base_of(variant)[0].shape)
-
-
-def joined(weights: dict[str, F64], variant: Variant) -> dict[str, F64]:
-    """Return the weights of the fused layout in float64. `to_fused` would round them to float32."""
-    parts: dict[str, list[F64]] = {}
-    for one in heads_of(variant):
-        parts.setdefault(one.whole, []).append(weights[one.name])
-    return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def divided(weights: dict[str, F64], variant: Variant) -> dict[str, F64]:
-    """Return the weights of the per_head layout in float64."""
-    found = {}
-    for one in heads_of(variant):
-        first = (one.head or 0) * one.size[0]
-        found[one.name] = weights[one.whole][first : first + one.size[0]]
-    return found
 
 
 @each_base

@@ -27,18 +27,6 @@ from toynn.model.shape import ModelShape
 from tuned_models import base_of
 
 
-@pytest.fixture
-def in_parts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that sets the number of rows of a part."""
-
-    def set_rows(rows: int) -> None:
-        monkeypatch.setattr(graph, "LOGITS_NBYTES", 0)
-        monkeypatch.setattr(graph, "LEAST_ROWS", rows)
-        monkeypatch.setattr(graph, "parts_save_memory", lambda *_: True)
-
-    return set_rows
-
-
 def two_steps(variant: Variant, n_threads: int = 1, **build: Any) -> tuple[bool, Any]:
     """Take two steps, the second over two batches with an ignored target.
 

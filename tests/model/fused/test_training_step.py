@@ -245,9 +245,10 @@ def test_steps_that_do_not_fit_the_graph_are_refused_and_change_nothing() -> Non
         for option in ({"accumulate": True}, {"update": False}):
             with pytest.raises((SessionError, TinyNNValueError), match=next(iter(option))):
                 e.train_step(ids, wanted, hp, **option)  # type: ignore[arg-type]
-        for option in ({"clip": True}, {"keep_gradients": True}, {"decay_vectors": False}):
-            with pytest.raises(TinyNNValueError, match=next(iter(option))):
-                e.build_training_step(**option)
+        builds: tuple[dict[str, Any], ...] = ({"clip": True}, {"keep_gradients": True}, {"decay_vectors": False})
+        for build in builds:
+            with pytest.raises(TinyNNValueError, match=next(iter(build))):
+                e.build_training_step(**build)
 
 
 @pytest.mark.parametrize("weight_dtype", [nn.TNN_F16, nn.TNN_BF16])

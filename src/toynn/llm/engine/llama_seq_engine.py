@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,7 @@ from toynn.llm.inputs import (
 )
 from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
+from toynn.llm.preference import Preference, PreferenceInputs, checked_reference
 from toynn.llm.window_sums import sums_of_windows
 from toynn.tinynn import (
     Tensor,
@@ -53,6 +56,7 @@ class LlamaSeqEngine(TunedModel):
         decay_vectors: bool = True,
         recompute: bool = False,
         packed: bool = False,
+        preference: Preference | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Build the training graph: forward, loss, backward and one optimizer step for each trained weight.
 
@@ -69,6 +73,9 @@ class LlamaSeqEngine(TunedModel):
             recompute: keep only the input of each layer, and compute the other activations again in the backward pass.
                 Results do not change. A step needs less memory and more time. Fused layout only.
             packed: several samples may share a sequence, and `train_step` takes their starts. Fused layout only.
+            preference: the loss of pairs of sequences, instead of the loss of the next token. The sequences 2i and
+                2i + 1 of a batch, whose number must be even, are the chosen and the rejected one of pair i. Fused
+                layout only.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
@@ -95,13 +102,14 @@ class LlamaSeqEngine(TunedModel):
         if recompute and not layout.recomputes:
             raise TinyNNValueError(f"recompute needs the fused layout, got a model in the {layout.name} layout")
         packed = _packed(layout, boolean("packed", packed))
+        _check_pairs(layout, preference)
         batches = integer("batches", batches, 1)
         if batches > 1 and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
         with layout.session.exclusive():
             self._graph = None
             graph = layout.training_graph(
-                pin=pin, keep_taps=keep_taps, recompute=recompute, packed=packed, options=options
+                pin=pin, keep_taps=keep_taps, recompute=recompute, packed=packed, options=options, preference=preference
             )
             if batches > 1:
                 tnn_reserve_batches(layout.session, batches)
@@ -122,6 +130,7 @@ class LlamaSeqEngine(TunedModel):
         gradient_scale: float = 1.0,
         loss_divisor: float | None = None,
         muon_hp: npt.ArrayLike | None = None,
+        reference: npt.NDArray[np.float64] | None = None,
         node_times: NodeTimes | None = None,
         starts: npt.ArrayLike | None = None,
     ) -> tuple[float, float | None]:
@@ -151,8 +160,11 @@ class LlamaSeqEngine(TunedModel):
             max_norm: clip gradients to this norm; 0: do not clip.
             gradient_scale: a factor of the gradients. gradient_scale and max_norm need a graph built with clip.
             loss_divisor: divide the sum of the losses by this number instead of the number of targets in this call.
-                Then all targets of the call may be ignored. Fused layout only.
+                Then all targets of the call may be ignored. Fused layout only. With a preference, this is the number of
+                pairs of the step. Default: the pairs of this call.
             muon_hp: (1, 3), as `Muon.hp` returns it, for a model that was realized with optimizer="muon".
+            reference: float64 (B,), the log-probability of each sequence (the sum over its targets) by the reference.
+                It must be given if and only if the graph was built with a preference.
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
             starts: integers (T*B,), for each token the position, in its sequence, of the first token of its sample. A
@@ -173,8 +185,10 @@ class LlamaSeqEngine(TunedModel):
         if firsts is not None and graph.starts is None:
             raise TinyNNValueError("starts needs build_training_step(packed=True)")
         labels = layout.checked_labels(targets, needs_token=loss_divisor is None)
-        divisor = layout.number_of_targets(labels) if loss_divisor is None else checked_divisor(loss_divisor)
-        if loss_divisor is not None and graph.t_divisor is None:
+        inputs = _Reference.checked(graph, reference, layout.options.t_batch)
+        count = layout.number_of_targets(labels) if inputs is None else layout.options.t_batch // 2
+        divisor = count if loss_divisor is None else checked_divisor(loss_divisor)
+        if loss_divisor is not None and graph.t_divisor is None and inputs is None:
             raise TinyNNValueError(f"loss_divisor needs the fused layout, got a model in the {layout.name} layout")
         row = graph.optimizer.values_of_hp(checked_hp(hp), checked_muon_hp(muon_hp, graph.optimizer.options.muon))
         t_clip = graph.optimizer.t_clip
@@ -195,6 +209,8 @@ class LlamaSeqEngine(TunedModel):
             layout.place(graph, at, firsts)
             if graph.t_divisor is not None:
                 upload_row_major(layout.session, graph.t_divisor, [[divisor]])
+            if inputs is not None:
+                inputs.upload(layout, divisor)
             if t_clip is not None:
                 upload_row_major(layout.session, t_clip, clip)
             return layout.step(
@@ -241,14 +257,20 @@ class LlamaSeqEngine(TunedModel):
             return download_row_major(s, graph.taps["logits"], n, shape.vocab)
 
     def mean_loss(
-        self, seq_ids: npt.ArrayLike, targets: npt.ArrayLike, *, starts: npt.ArrayLike | None = None
+        self,
+        seq_ids: npt.ArrayLike,
+        targets: npt.ArrayLike,
+        *,
+        starts: npt.ArrayLike | None = None,
+        preference: Preference | None = None,
+        reference: npt.NDArray[np.float64] | None = None,
     ) -> float:
         """Return the loss that `train_step` would return, without gradients and without a step.
 
         A training graph is dropped, as by `forward`. The graph that computes the loss is kept for the next call.
 
         Args:
-            seq_ids, targets, starts: as for `train_step`.
+            seq_ids, targets, starts, reference: as for `train_step`. preference: as for `build_training_step`.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
@@ -257,12 +279,17 @@ class LlamaSeqEngine(TunedModel):
         layout = self._require_layout()
         s = layout.session
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
-        labels, firsts = layout.checked_labels(targets), _starts(layout, starts)
+        labels, firsts = layout.checked_labels(targets, needs_token=preference is None), _starts(layout, starts)
+        _check_pairs(layout, preference)
         with s.exclusive():
             graph = self._graph
-            if type(graph) is not LossGraph or (graph.starts is not None) != (firsts is not None):
+            built = type(graph) is LossGraph and (graph.starts is not None) == (firsts is not None)
+            if type(graph) is not LossGraph or not built or _preference_of(graph) != preference:
                 self._graph = None
-                self._graph = graph = layout.loss_graph(packed=firsts is not None)
+                self._graph = graph = layout.loss_graph(packed=firsts is not None, preference=preference)
+            inputs = _Reference.checked(graph, reference, layout.options.t_batch)
+            if inputs is not None:
+                inputs.upload(layout, layout.options.t_batch // 2)
             upload_int_array(s, layout.token_ids, ids)
             layout.place(graph, None, firsts)
             layout.upload_labels(graph.t_labels, labels)
@@ -279,6 +306,50 @@ class LlamaSeqEngine(TunedModel):
             raise SessionError("window_losses needs a graph of the fused layout that computes a loss")
         rows = tnn_download(layout.session, graph.t_row_losses).astype(np.float64)
         return sums_of_windows(rows, layout.options.t_seq)
+
+    def pair_losses(self) -> npt.NDArray[np.float64]:
+        """Return the loss of each pair in the last `train_step` or `mean_loss` with a preference, float64 (B / 2,).
+
+        Raises SessionError if the current graph does not compute losses of pairs.
+        """
+        layout, graph = self._require_layout(), self._require_graph()
+        if not isinstance(graph, LossGraph) or graph.preference is None:
+            raise SessionError("pair_losses needs a graph that was built with a preference")
+        pairs = download_row_major(layout.session, graph.preference.pairs, 3, layout.options.t_batch // 2)
+        return np.asarray(pairs[0], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The values of the inputs of a preference loss. rows: float32 (2, B)."""
+
+    inputs: PreferenceInputs
+    rows: FloatArray
+
+    @classmethod
+    def checked(cls, graph: LossGraph, reference: object, n: int) -> _Reference | None:
+        """Return the checked values; None if the graph has no preference."""
+        if graph.preference is None:
+            if reference is not None:
+                raise TinyNNValueError("reference must be left out, because the graph was built without a preference")
+            return None
+        return cls(graph.preference, checked_reference(reference, n))
+
+    def upload(self, layout: Layout, divisor: float) -> None:
+        upload_row_major(layout.session, self.inputs.reference, self.rows)
+        upload_row_major(layout.session, self.inputs.settings, self.inputs.preference.settings(divisor))
+
+
+def _preference_of(graph: LossGraph) -> Preference | None:
+    return None if graph.preference is None else graph.preference.preference
+
+
+def _check_pairs(layout: Layout, preference: Preference | None) -> None:
+    if preference is None:
+        return
+    instance_of("preference", preference, Preference)
+    if layout.options.t_batch % 2 != 0:
+        raise TinyNNValueError(f"preference needs an even number of sequences, got t_batch = {layout.options.t_batch}")
 
 
 def _keep_taps(layout: Layout, taps: bool | None) -> bool:

@@ -14,6 +14,7 @@ from toynn.llm.graphs import TrainingGraph
 from toynn.llm.inputs import checked_targets
 from toynn.llm.labels import IGNORE_ID
 from toynn.llm.layout import Layout, NodeTimes
+from toynn.llm.preference import KINDS, Preference, PreferenceInputs
 from toynn.model.shape import ModelShape
 from toynn.model.weights import Weight, weights_of
 from toynn.tinynn import (
@@ -23,8 +24,10 @@ from toynn.tinynn import (
     tnn_fused_adamw,
     tnn_fused_cross_entropy,
     tnn_fused_muon,
+    tnn_fused_preference_loss,
     tnn_input_1d_f32,
     tnn_input_1d_i32,
+    tnn_input_2d_f32,
     tnn_set_output,
     tnn_tensor_set_name,
     tnn_tensor_src,
@@ -94,6 +97,19 @@ class FusedLayout(Layout):
             raise AssertionError("bug in toynn: the cross entropy has no losses of rows")
         tnn_set_output(rows)
         return rows
+
+    def preference_loss(self, t_loss: Tensor, preference: Preference) -> tuple[Tensor, PreferenceInputs]:
+        s, n = self.session, self.options.t_batch
+        t_reference, t_settings = tnn_input_2d_f32(s, 2, n), tnn_input_1d_f32(s, 3)
+        tnn_tensor_set_name(t_reference, "log-probabilities of the reference")
+        tnn_tensor_set_name(t_settings, "settings of the preference loss")
+        kind = KINDS.index(preference.kind)
+        t_preference = tnn_fused_preference_loss(s, t_loss, t_reference, t_settings, kind=kind)
+        t_pairs = tnn_tensor_src(t_preference, 0)
+        if t_pairs is None:
+            raise AssertionError("bug in toynn: the preference loss has no losses of pairs")
+        tnn_set_output(t_pairs)
+        return t_preference, PreferenceInputs(preference, t_reference, t_settings, t_pairs)
 
     def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
         return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)

@@ -261,6 +261,32 @@ def tnn_fused_output_loss(
     )
 
 
+def tnn_fused_preference_loss(
+    s: Session, cross_entropy: Tensor, reference: Tensor, settings: Tensor, *, kind: int = 0
+) -> Tensor:
+    """Return the sum of the losses of pairs of sequences, divided by the divisor: [1].
+
+    The first sequence of a pair is preferred to the second. The margin of a pair is the change of the first
+    log-probability since the reference, minus the change of the second. Operand 0 of the result has the shape
+    [sequences / 2, 3] and holds the loss of each pair, then the derivative of the result by the negative
+    log-probability of each sequence. Losses are added in f64, as a tree.
+
+    Args:
+        cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
+        reference: an input [sequences, 2]: each log-probability as the sum of two f32 numbers.
+        settings: an input [3]: beta, label smoothing (for the sigmoid), divisor.
+        kind: a value of enum `tnn_preference`.
+    """
+    return built(
+        s,
+        lib.tnn_fused_preference_loss,
+        handle(s, "cross_entropy", cross_entropy),
+        handle(s, "reference", reference),
+        handle(s, "settings", settings),
+        int32("kind", kind),
+    )
+
+
 def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Tensor:
     """Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2].
 

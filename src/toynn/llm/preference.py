@@ -1,0 +1,79 @@
+"""Preference: the loss of pairs of sequences (DPO), and its inputs in a graph of the fused layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray, one_of, positive, real
+from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.initialised import Initialised
+from toynn.tinynn import Tensor
+
+KINDS = ("sigmoid", "hinge", "ipo")  # in the order of enum tnn_preference
+
+
+@dataclass(frozen=True)
+class Preference(Initialised):
+    """The loss of a pair of sequences, of which the first one (chosen) is preferred to the second one (rejected).
+
+    The margin m of a pair is the change of the log-probability of the chosen sequence since the reference, minus the
+    change of the rejected one.
+
+    kind: "sigmoid": -log(sigmoid(beta m)), the loss of DPO. "hinge": max(0, 1 - beta m). "ipo": (m - 1 / (2 beta))^2,
+        in which each log-probability is divided by the number of its tokens.
+    beta: how much a margin counts.
+    label_smoothing: for "sigmoid", the assumed share of pairs whose order is wrong, at least 0 and below 0.5.
+
+    Raises TinyNNValueError or TinyNNTypeError, which name the field.
+    """
+
+    kind: str = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, KINDS)
+        object.__setattr__(self, "beta", positive("beta", self.beta))
+        smoothing = real("label_smoothing", self.label_smoothing, lambda x: 0 <= x < 0.5, "at least 0 and below 0.5")
+        object.__setattr__(self, "label_smoothing", smoothing)
+        if smoothing > 0 and self.kind != "sigmoid":
+            raise TinyNNValueError(f'label_smoothing = {smoothing} needs the kind "sigmoid", got {self.kind!r}')
+
+    def settings(self, divisor: float) -> list[list[float]]:
+        """Return the values of the input `settings` of `tnn_fused_preference_loss`."""
+        return [[self.beta, self.label_smoothing, divisor]]
+
+
+@dataclass(frozen=True)
+class PreferenceInputs:
+    """The inputs of a preference loss in a graph.
+
+    reference: f32 (2, B), the log-probabilities of the reference. settings: f32 (3,). pairs: f32 (3, B / 2), the losses
+    of the pairs in its first row.
+    """
+
+    preference: Preference
+    reference: Tensor
+    settings: Tensor
+    pairs: Tensor
+
+
+def checked_reference(reference: object, n: int) -> FloatArray:
+    """Return log-probabilities of n sequences, as two rows of float32 numbers (2, n) whose sums they are.
+
+    Raises TinyNNTypeError; TinyNNValueError for another shape, or for a number that is not finite.
+    """
+    if not isinstance(reference, np.ndarray) or reference.dtype != np.float64:
+        raise TinyNNTypeError("reference must be an array of float64")
+    values: npt.NDArray[np.float64] = reference
+    if values.shape != (n,):
+        raise TinyNNValueError(f"reference must have shape ({n},), one number for each sequence, got {values.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        high = values.astype(np.float32)
+        low = (values - high.astype(np.float64)).astype(np.float32)
+    if not np.isfinite(high).all():
+        raise TinyNNValueError("reference must contain only finite numbers of float32")
+    return np.stack([high, low])
