@@ -62,9 +62,10 @@ def fitting(
 ) -> tuple[list[int], int]:
     """Return the prompt of the newest messages that have at most `most` tokens, and the number of messages left out.
 
-    System messages at the start are kept. The others are left out from the oldest on, up to the next message of the
-    user, because a conversation begins with the user. ids_of: returns the token ids of a conversation. The last
-    message of the user is never left out, even if the prompt then has more tokens.
+    System messages at the start are kept. Other messages are left out, the oldest first, until the rest fits and begins
+    with a message of the user. The last message of the user is never left out, even if the prompt then has more tokens.
+
+    ids_of: returns the token ids of a conversation.
     """
     first = next((i for i, one in enumerate(messages) if one["role"] != "system"), len(messages))
     starts = [i for i, one in enumerate(messages) if i > first and one["role"] == "user"]

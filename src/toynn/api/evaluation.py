@@ -18,7 +18,8 @@ from toynn.llm.engine import LlamaDecoder
 class Evaluation(Initialised):
     """The result of `TextModel.evaluate`: how well a model predicts a text.
 
-    tokens: number of predicted tokens. text_bytes: size of the text in UTF-8, in bytes.
+    tokens: number of predicted tokens.
+    text_bytes: size of the text in UTF-8, in bytes.
     nats: sum of -log p over the predicted tokens, where p is the probability that the model gives to the token.
     documents: number of documents in the text.
     """

@@ -38,7 +38,9 @@ _STAGES = {"learning": "learning the vocabulary", "encoding": "encoding the text
 class PreparedData(Initialised):
     """The result of `toynn.prepare`. Functions that take the path of a data folder also take this object.
 
-    path: the data folder. meta: the content of its meta.json. notes: sentences about possible mistakes in the texts.
+    path: the data folder.
+    meta: the content of its meta.json.
+    notes: sentences about possible mistakes in the texts.
     """
 
     path: Path
@@ -118,16 +120,16 @@ def prepare(
             plain text. Default: found from the content of each file.
         text_field: the field that contains the text of a sample. Default: "text".
         weights: for each file, how often each of its training samples is used in an epoch, above 0 and at most 1000.
-            2.5 means twice, and a third time for half of the samples, which the seed determines.
+            With 2.5, each sample is used twice, and about half of the samples, chosen by the seed, a third time.
         skip_bad: the number of broken lines, elements or rows that are tolerated. They are counted and left out.
         chat_template: the template that turns conversations into text: "chatml", the path of a Jinja file, or the path
             of a model. Default: the template that comes with `tokenizer`.
         loss: the tokens from which the model learns: "assistant" for all answers, "last" for the last answer of a
-            conversation, "all" for every token. Of a prompt with a completion, "assistant" and "last" mean the
-            completion.
+            conversation, "all" for every token. If a sample is a prompt with a completion, both "assistant" and "last"
+            mean the completion.
         max_tokens: the largest number of tokens of a sample. Default: no limit.
-        truncate: what is done with a longer sample: "left" drops its first tokens, "turns" drops its oldest turns, and
-            leaves the sample out if its last turn is too long, "drop" leaves it out.
+        truncate: what is done with a longer sample. "left" drops its first tokens. "turns" drops its oldest turns, and
+            leaves the sample out if its last turn alone is too long. "drop" leaves the sample out.
 
     Warns (UserWarning) about possible mistakes in the texts, for example JSON lines, or a separator inside a line.
 

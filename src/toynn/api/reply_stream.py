@@ -33,9 +33,11 @@ class ReplyStream(Iterator[str]):
     - "context_full": conversation and reply fill the context.
     - "stopped": `stop` was called.
 
-    prompt_tokens: number of tokens of the prompt. reused_tokens: how many of them the model had read before, and did
-    not read again. reply_tokens: number of tokens generated so far. dropped_messages: number of the oldest messages
-    that were left out, because the conversation would not have fit into the context.
+    prompt_tokens: number of tokens of the prompt.
+    reused_tokens: how many of them the model had read before, and did not read again.
+    reply_tokens: number of tokens generated so far.
+    dropped_messages: number of the oldest messages that were left out, because the conversation would not have fit into
+        the context.
     """
 
     finish_reason: ReplyReason | None = None
@@ -97,8 +99,9 @@ def start_reply(
 ) -> ReplyStream:
     """Return the reply to the prompt `ids`. The model reads the prompt when the first piece is requested.
 
-    read: the tokens that the decoder has read before. end_ids: the tokens that end the reply. never: token ids that are
-    never sampled.
+    read: the tokens that the decoder has read before.
+    end_ids: the tokens that end the reply.
+    never: token ids that are never sampled.
     """
     stream = ReplyStream()
     stream.prompt_tokens = len(ids)

@@ -102,7 +102,7 @@ def described_dtypes(kind: str) -> str:
 def model_name(model: AnyModel, source: Path) -> str:
     """Return the name of a model: its name in the imported file, or the name of the run or file that contains it.
 
-    An adapter does not have the name of its base.
+    The name of the base is not used for a model with an adapter.
     """
     place = source.resolve()
     if place.parent.name == CHECKPOINTS:

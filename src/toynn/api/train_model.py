@@ -124,7 +124,7 @@ def train(
         base: the path of a frozen model on which an adapter is trained (setting "adapter.rank"): a GGUF file, whose
             weights keep their types, a Hugging Face folder or a run. With resume, or if init is an adapter: the place
             of the base, if it was moved. Default: the base that the adapter was trained on.
-        config: a `toynn.TrainConfig`, or the path of a TOML file. Default: every setting has its default.
+        config: a `toynn.TrainConfig`, or the path of a TOML file. Default: the default of each setting.
         resume: continue the run in `out` with its configuration. Settings given in this call may change steps, epochs,
             evaluation.* and checkpoint.*. They may also change optimizer.* and schedule.*, but then the result differs
             from the result of a run without interruption; the run reports this as a note.

@@ -31,8 +31,10 @@ _COMMANDS = {
 class ChatLoop:
     """A conversation in the terminal, or with the lines of a file.
 
-    reply: returns the reply to a conversation. n_ctx: the context length, for notes. system: the system prompt, or
-    None. is_interactive: whether stdin is a terminal. Then there is a prompt, and an error does not end the program.
+    reply: returns the reply to a conversation.
+    n_ctx: the context length, for notes.
+    system: the system prompt, or None.
+    is_interactive: whether stdin is a terminal. Then there is a prompt, and an error does not end the program.
     """
 
     def __init__(

@@ -22,7 +22,8 @@ _PART = 1 << 22  # bytes; a multiple of the size of every element
 def mapped_file(path: Path, dtype: str, n: int, what: str, sha256: str, check: Check) -> npt.NDArray[Any]:
     """Return the content of a file as an array (n,), read-only and mapped into memory.
 
-    dtype: the type of an element, which the file stores in little-endian order. what: the elements, for a message.
+    dtype: the type of an element, which the file stores in little-endian order.
+    what: the elements, for a message.
     check: called with each part of the array.
 
     Raises FileFormatError if the file is missing or damaged, or if its sha256 differs.

@@ -44,7 +44,8 @@ def counted_file(split: str) -> str:
 class SampleFiles(Initialised):
     """The files that say where samples begin in a token file, and which tokens count for the loss.
 
-    starts: a file of little-endian int64, the position of the first token of each sample. samples: number of samples.
+    starts: a file of little-endian int64, the position of the first token of each sample.
+    samples: number of samples.
     counted: a file with one byte for each token: 1 if the token counts, otherwise 0. None: every token counts.
     """
 
@@ -69,9 +70,11 @@ class SampleFiles(Initialised):
 class SourceSamples(Initialised):
     """The counts of the samples of a source, in both splits together.
 
-    format: the format of the samples. weight: how often each sample is used in an epoch. samples, tokens, counted:
-    number of samples in the data, of their tokens, and of the tokens that count for the loss. longest: number of tokens
-    of the longest sample. truncated, dropped, skipped: number of samples that were shortened, left out, or broken.
+    format: the format of the samples.
+    weight: how often each sample is used in an epoch.
+    samples, tokens, counted: number of samples in the data, of their tokens, and of the tokens that count for the loss.
+    longest: number of tokens of the longest sample.
+    truncated, dropped, skipped: number of samples that were shortened, left out, or broken.
     """
 
     format: str
@@ -93,11 +96,12 @@ class SourceSamples(Initialised):
 class Split(Initialised):
     """The description of a token file, which contains little-endian token ids and no header.
 
-    bytes: the size of the encoded text in UTF-8, or 0 if it is unknown. documents: the number of documents that begin
-    in the file. None: an older version of toynn wrote the file and did not count them. samples: the files that describe
-    the samples in the file, if the data was made of samples. source_tokens: the number of tokens of each source, whose
-    tokens follow one another in the file; None: there is one source, there are more than MOST_SOURCES, or an older
-    version of toynn wrote the file.
+    bytes: the size of the encoded text in UTF-8, or 0 if it is unknown.
+    documents: the number of documents that begin in the file. None: an older version of toynn wrote the file and did
+        not count them.
+    samples: the files that describe the samples in the file, if the data was made of samples.
+    source_tokens: the number of tokens of each source, whose tokens follow one another in the file; None: there is one
+        source, there are more than MOST_SOURCES, or an older version of toynn wrote the file.
     """
 
     file: str
@@ -168,11 +172,14 @@ class TemplateFile(Initialised):
 class DataMeta(Initialised):
     """The keys of meta.json.
 
-    dtype: the type of a token in the token files, "uint16" or "uint32". tokenizer: None for ids without a tokenizer.
-    eos_id: the id of the token that ends each document, or None. bos_id: the id of the token that starts a text, or
-    None. sources: the text files.
-    separator: the line that separates documents, if the user chose one; None: the default. loss: the user's choice of
-    the tokens that count for the loss. chat_template: the file with the template of the conversations.
+    dtype: the type of a token in the token files, "uint16" or "uint32".
+    tokenizer: None for ids without a tokenizer.
+    eos_id: the id of the token that ends each document, or None.
+    bos_id: the id of the token that starts a text, or None.
+    sources: the text files.
+    separator: the line that separates documents, if the user chose one; None: the default.
+    loss: the user's choice of the tokens that count for the loss.
+    chat_template: the file with the template of the conversations.
     """
 
     dtype: str

@@ -21,9 +21,10 @@ class PackedTokens(Initialised):
     """The tokens of one split of a data folder.
 
     tokens: array (n,) of type meta.dtype, read-only. The file is mapped into memory, so the system reads a part of it
-    from the disk when it is used. counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the
-    others; None: every token counts. starts: array of int64, the position of the first token of each sample; None: the
-    data was not made of samples.
+        from the disk when it is used.
+    counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the others; None: every token
+        counts.
+    starts: array of int64, the position of the first token of each sample; None: the data was not made of samples.
 
     The file must not become shorter while it is mapped: the system would end a process that reads beyond the new end
     (SIGBUS). Replacing the file by another one, as `toynn prepare` does, is safe: the mapping still shows the old file.

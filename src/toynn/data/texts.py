@@ -21,12 +21,15 @@ _LONGEST_JSON = 1 << 20  # characters
 class Texts:
     """Text files, and the facts that `survey` found about them.
 
-    separators: the lines that separate documents. called: the name of the texts in messages; None for their paths.
-    documents: the number of documents. document_ends: for each file, the number of documents up to its end.
+    separators: the lines that separate documents.
+    called: the name of the texts in messages; None for their paths.
+    documents: the number of documents.
+    document_ends: for each file, the number of documents up to its end.
     text_bytes: the size of all documents in UTF-8, without separator lines.
     markers: for each known separator and eos, the number of lines in the documents that are equal to it.
     inside: for each separator and eos, the number of times that it occurs inside a longer line.
-    nuls: the number of NUL characters. json_lines: the files that contain JSON lines.
+    nuls: the number of NUL characters.
+    json_lines: the files that contain JSON lines.
     """
 
     paths: Sequence[Path]

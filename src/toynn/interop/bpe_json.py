@@ -28,9 +28,11 @@ def described_bpe(
 ) -> dict[str, Any]:
     """Return the content of a tokenizer.json.
 
-    tokens: the text of each token, by id. before, after: the ids of the tokens that are put around a text.
-    added: the added tokens. unknown: the token for a character without a token. fuse_unknown: several
-    such characters in a row become one token.
+    tokens: the text of each token, by id.
+    before, after: the ids of the tokens that are put around a text.
+    added: the added tokens.
+    unknown: the token for a character without a token.
+    fuse_unknown: several such characters in a row become one token.
     """
     return {
         "version": "1.0",

@@ -22,12 +22,13 @@ _ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())  # the alphabet has o
 class ByteLevelBpe:
     """A byte-level BPE tokenizer in the form of a GGUF file.
 
-    tokens: the text of each token, by id. kinds: the gguf.TokenType of each token; UNUSED for an id that never occurs
-    in text.
-    merges: pairs "left right" in order of priority. pre: the name of the pre-tokenizer in llama.cpp.
+    tokens: the text of each token, by id.
+    kinds: the gguf.TokenType of each token; UNUSED for an id that never occurs in text.
+    merges: pairs "left right" in order of priority.
+    pre: the name of the pre-tokenizer in llama.cpp.
     before, after: the tokens that the tokenizer puts before and after a text.
-    normalizes: whether the tokenizer has the normalizer that belongs to `pre`. normalized: the ids of the added tokens
-    that are searched for in normalized text.
+    normalizes: whether the tokenizer has the normalizer that belongs to `pre`.
+    normalized: the ids of the added tokens that are searched for in normalized text.
     """
 
     tokens: list[str]

@@ -50,7 +50,9 @@ _SCALARS = {
 class GgufTensor:
     """A tensor in a GGUF file.
 
-    shape: row-major. type: ggml's number of the type. offset: position of the tensor's first byte in the file.
+    shape: row-major.
+    type: ggml's number of the type.
+    offset: position of the tensor's first byte in the file.
     part: number of the file in a split model, from 0.
     """
 

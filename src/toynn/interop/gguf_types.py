@@ -23,7 +23,8 @@ _CHUNK = 1 << 18  # numbers that one thread converts at once
 class GgufType:
     """A type of an export.
 
-    file_type: the value of `general.file_type`. short: the type of matrices whose rows are not whole blocks.
+    file_type: the value of `general.file_type`.
+    short: the type of matrices whose rows are not whole blocks.
     output: the type of the output matrix, and of an embedding that is also the output matrix; None: `kind`.
     embedding: the type of an embedding that is not the output matrix; None: `kind`.
     """

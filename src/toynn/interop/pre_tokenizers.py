@@ -42,8 +42,8 @@ DEFAULT = "default"  # the name that llama.cpp uses if the file has none
 class PreTokenizer:
     """The rules that belong to a name.
 
-    rules: the value of "pre_tokenizer" in tokenizer.json. ignore_merges: if a word is a token itself, no merges are
-    applied.
+    rules: the value of "pre_tokenizer" in tokenizer.json.
+    ignore_merges: if a word is a token itself, no merges are applied.
     normalizer: the value of "normalizer" in tokenizer.json, or None. llama.cpp never applies a normalizer.
     adds_bos: True if llama.cpp begins a prompt with the bos token when the file does not say whether to do so.
     """

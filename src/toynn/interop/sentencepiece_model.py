@@ -32,8 +32,9 @@ class SentencePieceModel:
     """The content of a tokenizer.model that decides which ids a text gets.
 
     tokens, scores, kinds: the text, the score and the type (of gguf.TokenType, which has the same numbers) of each
-    piece, by id.
-    charsmap: the table of a normalizer; b"" if there is none. bos_id, eos_id: -1 if there is no such token.
+        piece, by id.
+    charsmap: the table of a normalizer; b"" if there is none.
+    bos_id, eos_id: -1 if there is no such token.
     """
 
     tokens: list[str]

@@ -16,8 +16,10 @@ from toynn.tinynn import Tensor
 class ForwardGraph:
     """A forward graph.
 
-    positions: i32 (T*B,). starts: for each token, the position of the first token of its sample, i32 (T*B,); None if a
-    sequence is one sample. taps: activations by name, the logits last. keep_taps: taps can be read.
+    positions: i32 (T*B,).
+    starts: for each token, the position of the first token of its sample, i32 (T*B,); None if a sequence is one sample.
+    taps: activations by name, the logits last.
+    keep_taps: taps can be read.
     """
 
     positions: Tensor

@@ -57,11 +57,14 @@ MAX_GRAPH_NODES = 1 << 21
 class Layout(ABC):
     """A model declared on a session, with the inputs that outlive a graph.
 
-    name: the layout's name in `RecipeOptions.layout`. keeps_taps: True if graphs keep their activations by default.
+    name: the layout's name in `RecipeOptions.layout`.
+    keeps_taps: True if graphs keep their activations by default.
     recomputes: True if a training graph can compute activations again in the backward pass.
     packs: True if several samples can share a sequence.
     labels_name: the name of the tensor with the labels.
-    parameters: the weights. token_ids: i32 (T*B,). positions: 0..T-1 in each sequence.
+    parameters: the weights.
+    token_ids: i32 (T*B,).
+    positions: 0..T-1 in each sequence.
     """
 
     name: ClassVar[str]

@@ -43,8 +43,10 @@ _WEIGHT_DECAY = 4  # the index of weight_decay in a row
 class OptimizerOptions:
     """Options of the optimizer steps in a training graph.
 
-    keep_gradients: keep the gradients, to read them or to add to them. clip: clip the gradients to a norm.
-    decay_vectors: apply weight decay to norms and biases too. muon: the matrices of the layers are updated by Muon.
+    keep_gradients: keep the gradients, to read them or to add to them.
+    clip: clip the gradients to a norm.
+    decay_vectors: apply weight decay to norms and biases too.
+    muon: the matrices of the layers are updated by Muon.
     """
 
     keep_gradients: bool = False

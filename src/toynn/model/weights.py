@@ -33,11 +33,11 @@ class Row:
     size: (rows, cols), or (n,) for a norm or a bias.
     hf: Hugging Face's name, without "model.layers.N."; "" if there is none.
     std: a function of the shape and init_scale that returns the standard deviation of the initial values. None: all
-    values start at `fill`.
+        values start at `fill`.
     heads: a function that returns the number of heads that share the rows. None: the rows do not belong to heads.
     rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
     takes_turns: the heads of neighbouring rows with the same value are declared and drawn in turn: head 0 of each row,
-    then head 1 of each row, and so on.
+        then head 1 of each row, and so on.
     hf_with_post_norms: Hugging Face's name in models with `ModelShape.post_norms`. "": the same as `hf`.
     flag: the field of `ModelShape` that must not be 0 or False in a model that has the weight. "": all models have it.
     frozen_by: the field of `ModelShape` that freezes the weight unless it is 0 or False. "": it is always trained.
@@ -126,10 +126,12 @@ FEWEST_PER_LAYER = sum(not row.flag for row in LAYER_ROWS)
 class Weight:
     """A weight of one model.
 
-    size: (rows, cols), or (n,). layer: None for a weight outside the layers. head: None for a whole weight.
+    size: (rows, cols), or (n,).
+    layer: None for a weight outside the layers.
+    head: None for a whole weight.
     whole: the name of the weight in the fused layout that contains this weight. For a whole weight it equals `name`.
     adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". `row` is then the row of the adapted
-    weight.
+        weight.
     """
 
     row: Row

@@ -17,8 +17,11 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 class ApiError(Exception):
     """An error that the server sends to the client.
 
-    status: the HTTP status code. message: one sentence. param: the name of the field that is wrong. code: a name of the
-    error for programs. headers: more headers of the response.
+    status: the HTTP status code.
+    message: one sentence.
+    param: the name of the field that is wrong.
+    code: a name of the error for programs.
+    headers: more headers of the response.
     """
 
     def __init__(

@@ -11,11 +11,13 @@ from toynn.arguments import integer, positive
 class Limits:
     """The limits of the server.
 
-    body: the largest size of a request body in bytes. queue: the largest number of requests that wait while another
-    request is computed; further requests get the status 429. seconds: the longest time of a request, including its time
-    in the queue. connections: the largest number of open connections; further requests get the status 503.
+    body: the largest size of a request body in bytes.
+    queue: the largest number of requests that wait while another request is computed; further requests get the status
+        429.
+    seconds: the longest time of a request, including its time in the queue.
+    connections: the largest number of open connections; further requests get the status 503.
     client_seconds: the longest time in which a client must send a request, and the longest time in which it may read
-    nothing of a response.
+        nothing of a response.
 
     Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """

@@ -36,8 +36,11 @@ with naming_the_extra():
 class ModelApp:
     """The application and the worker of one model.
 
-    name: the name of the model in the API. template: the chat template, as for `TextModel.chat`. key: the key that
-    every request must have; None for no key. hosts, origins: see `OriginGuard`. app: the ASGI application.
+    name: the name of the model in the API.
+    template: the chat template, as for `TextModel.chat`.
+    key: the key that every request must have; None for no key.
+    hosts, origins: see `OriginGuard`.
+    app: the ASGI application.
     """
 
     def __init__(

@@ -52,8 +52,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 class GenerationRequest:
     """A request for a reply.
 
-    prompt: a text or token ids to continue; None for a chat. messages: the conversation of a chat; None for a
-    completion. stream: send each piece as soon as it is known. usage_at_end: with stream, send the counts of tokens.
+    prompt: a text or token ids to continue; None for a chat.
+    messages: the conversation of a chat; None for a completion.
+    stream: send each piece as soon as it is known.
+    usage_at_end: with stream, send the counts of tokens.
     """
 
     model: str | None

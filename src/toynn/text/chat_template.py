@@ -51,10 +51,11 @@ class RenderedChat(NamedTuple):
 class RenderRequest:
     """A conversation to render.
 
-    messages: dicts with the keys "role" and "content", and others that the template knows. tools, documents: lists of
-    dicts, or None. variables: further variables of the template, for example enable_thinking. spans: "none";
-    "generated" for the parts that the model generates; "completion" for all text after the first `prompt` messages
-    and the generation prompt.
+    messages: dicts with the keys "role" and "content", and others that the template knows.
+    tools, documents: lists of dicts, or None.
+    variables: further variables of the template, for example enable_thinking.
+    spans: "none"; "generated" for the parts that the model generates; "completion" for all text after the first
+        `prompt` messages and the generation prompt.
     """
 
     messages: Sequence[Message]

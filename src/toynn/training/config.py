@@ -127,9 +127,10 @@ class ScheduleArgs:
 class EvaluationArgs:
     """Settings of evaluation on the validation split. The model is always evaluated after the last step.
 
-    min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this. patience: the
-    run ends after this many evaluations in a row without an improvement. prompts: at each evaluation, the model
-    continues these texts with sample_tokens tokens, sampled with sample_temperature and the seed 0.
+    min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this.
+    patience: the run ends after this many evaluations in a row without an improvement.
+    prompts: at each evaluation, the model continues these texts with sample_tokens tokens, sampled with
+        sample_temperature and the seed 0.
     """
 
     every: int = documented(100, "steps between evaluations; 0: only at the end")

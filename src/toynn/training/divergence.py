@@ -17,7 +17,8 @@ class DivergedError(TinyNNError, ArithmeticError):
     """A loss, gradient or weight is NaN or infinite. The latest checkpoint was written before the divergence and is
     complete.
 
-    step: the step in which this happened. tensor: the first tensor that contains NaN or infinity.
+    step: the step in which this happened.
+    tensor: the first tensor that contains NaN or infinity.
     config: the configuration of the run, from which the message takes its advice.
     """
 

@@ -44,8 +44,9 @@ class Validation:
     Every token except the first is predicted and counted once. In data made of samples, only the tokens that count for
     the loss are counted. The last window and the last batch are padded with tokens that have no target.
 
-    windows: evaluate only this many windows; 0: all. tokens: number of predicted tokens. bytes: size of their text,
-    estimated from the mean number of bytes per token in the split.
+    windows: evaluate only this many windows; 0: all.
+    tokens: number of predicted tokens.
+    bytes: size of their text, estimated from the mean number of bytes per token in the split.
     """
 
     def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int) -> None:

@@ -17,11 +17,17 @@ from toynn.initialised import Initialised
 class Started(Initialised):
     """A run starts or is resumed.
 
-    run, data: the folders of the run and of its data. step: number of steps taken before. steps: number of steps of the
-    whole run. parameters: number of trained parameters. batch_tokens: number of tokens per step. train_tokens,
-    validation_tokens: number of tokens in each split. resumes: the checkpoint from which the run is resumed, or None.
-    inits: the checkpoint with the initial weights, or None. config: the configuration as TOML. epochs: number of passes
-    over the training tokens in the whole run. notes: sentences for the user about settings that were chosen or changed.
+    run, data: the folders of the run and of its data.
+    step: number of steps taken before.
+    steps: number of steps of the whole run.
+    parameters: number of trained parameters.
+    batch_tokens: number of tokens per step.
+    train_tokens, validation_tokens: number of tokens in each split.
+    resumes: the checkpoint from which the run is resumed, or None.
+    inits: the checkpoint with the initial weights, or None.
+    config: the configuration as TOML.
+    epochs: number of passes over the training tokens in the whole run.
+    notes: sentences for the user about settings that were chosen or changed.
     """
 
     run: Path
@@ -43,9 +49,12 @@ class Started(Initialised):
 class Stepped(Initialised):
     """A step was taken.
 
-    step: the number of the step, from 1. loss: mean loss of the step before the update, in nats per token.
-    gradient_norm: norm of all gradients before clipping. tokens: number of tokens that the run has read so far.
-    seconds: duration of the step. epoch: number of passes over the training tokens so far.
+    step: the number of the step, from 1.
+    loss: mean loss of the step before the update, in nats per token.
+    gradient_norm: norm of all gradients before clipping.
+    tokens: number of tokens that the run has read so far.
+    seconds: duration of the step.
+    epoch: number of passes over the training tokens so far.
     """
 
     step: int
@@ -62,12 +71,15 @@ class Stepped(Initialised):
 class Evaluated(Initialised):
     """The model was evaluated on the validation split.
 
-    loss: mean loss in nats per token. bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text
-    is unknown. tokens: number of predicted tokens. seconds: duration of the evaluation. best: whether this is the best
-    evaluation so far. prompts, samples: the texts of evaluation.prompts, and the text with which the model continues
-    each of them. sources, source_losses, source_tokens: for data with several sources, the name of each source, its
-    mean loss (None if no validation token of the source counts), and the number of its training tokens that the run has
-    read so far.
+    loss: mean loss in nats per token.
+    bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text is unknown.
+    tokens: number of predicted tokens.
+    seconds: duration of the evaluation.
+    best: whether this is the best evaluation so far.
+    prompts, samples: the texts of evaluation.prompts, and the text with which the model continues each of them.
+    sources, source_losses, source_tokens: for data with several sources, the name of each source, its mean loss (None
+        if no validation token of the source counts), and the number of its training tokens that the run has read so
+        far.
     """
 
     step: int
@@ -88,7 +100,9 @@ class Evaluated(Initialised):
 class Saved(Initialised):
     """A checkpoint was written and is on the disk.
 
-    path: its folder. bytes: the size of its files. seconds: the duration of writing.
+    path: its folder.
+    bytes: the size of its files.
+    seconds: the duration of writing.
     """
 
     step: int
@@ -101,9 +115,12 @@ class Saved(Initialised):
 class Ended(Initialised):
     """The run ended.
 
-    step: the number of steps of the run so far. reason: "done", "early stop", "stopped" (by a callback) or
-    "interrupted". checkpoint: the latest checkpoint. loss: training loss of the last step; None if no step was taken.
-    best_loss, best_step: loss and step of the best evaluation; None if there was none. seconds: duration of the run.
+    step: the number of steps of the run so far.
+    reason: "done", "early stop", "stopped" (by a callback) or "interrupted".
+    checkpoint: the latest checkpoint.
+    loss: training loss of the last step; None if no step was taken.
+    best_loss, best_step: loss and step of the best evaluation; None if there was none.
+    seconds: duration of the run.
     """
 
     step: int

@@ -40,9 +40,12 @@ LONGEST_CHOSEN_WINDOW = 1024  # tokens
 class Start:
     """The start of a run.
 
-    config: the configuration with every key set. step: number of steps taken before. checkpoint: the checkpoint with
-    the weights, or None for random weights. state: the state of training of a resumed run, or None for a new run.
-    notes: sentences for the user about settings that were chosen or changed. base: the base of an adapter, or None.
+    config: the configuration with every key set.
+    step: number of steps taken before.
+    checkpoint: the checkpoint with the weights, or None for random weights.
+    state: the state of training of a resumed run, or None for a new run.
+    notes: sentences for the user about settings that were chosen or changed.
+    base: the base of an adapter, or None.
     """
 
     config: TrainConfig

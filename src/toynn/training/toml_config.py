@@ -112,9 +112,9 @@ def from_toml(
 ) -> TrainConfig:
     """Return the configuration in a TOML text. Keys that are not in it have their defaults.
 
-    where: the name of the file, for messages. overrides: settings "section.key=VALUE", with VALUE as in TOML, which
-    replace the values in the text. init: the model that training starts from. The keys of [model] have its values, and
-    must not be set to other values.
+    where: the name of the file, for messages.
+    overrides: settings "section.key=VALUE", with VALUE as in TOML, which replace the values in the text.
+    init: the model that training starts from. The keys of [model] have its values, and must not be set to other values.
 
     Raises ConfigurationError (ConfigurationTypeError for a value of the wrong type). It names the key, and `where` if
     the text is wrong.

@@ -29,7 +29,7 @@ class Result:
 
 
 def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
-    """(T*B, d/2)"""
+    """Return the angles of RoPE: (T*B, d/2)."""
     d, scaling = cfg.head_dim, cfg.rope_scaling
     speeds = []
     for i in range(d // 2):
@@ -147,7 +147,7 @@ def logits_of(
     cfg: SmolLM2Config, w: dict[str, Tensor], ids: Tensor, positions: Tensor, t_seq: int, t_batch: int,
     rounded: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    """(T*B, vocab)"""
+    """Return the logits of the ids: (T*B, vocab)."""
 
     def normed(part: Tensor, name: str) -> Tensor:
         gamma = w.get(f"{blk}{name}.weight")

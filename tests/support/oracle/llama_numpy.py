@@ -115,7 +115,7 @@ def attention(h: F64, positions: F64, cfg: SmolLM2Config, weights: Weights, blk:
 def forward(
     cfg: SmolLM2Config, weights: Weights, ids: npt.ArrayLike, positions: npt.ArrayLike, t_seq: int, t_batch: int
 ) -> F64:
-    """Return the logits (T*B, vocab)"""
+    """Return the logits: (T*B, vocab)."""
 
     def normed(part: F64, blk: str, name: str) -> F64:
         gamma = weights.get(f"{blk}post_{name}_norm.weight")

@@ -65,7 +65,7 @@ def is_gemma(cfg: SmolLM2Config) -> bool:
 
 
 def window_of(cfg: SmolLM2Config, blk: str) -> int:
-    """Return the window of the layer "blk.N."; 0 for a global layer: of n layers in a row, the last one is global."""
+    """Return the window of the layer "blk.N."; 0 for a global layer. Every `global_interval`-th layer is global."""
     window = getattr(cfg, "sliding_window", 0)
     return window if window and (int(blk.split(".")[1]) + 1) % getattr(cfg, "global_interval", 0) > 0 else 0
 
@@ -83,7 +83,7 @@ def score_divisor(cfg: SmolLM2Config) -> float:
 
 
 def has_rope(cfg: SmolLM2Config, blk: str) -> bool:
-    """Return whether the layer "blk.N." has RoPE: of n layers in a row, the last one has none."""
+    """Return whether the layer "blk.N." has RoPE. Every `no_rope_interval`-th layer has none."""
     number, interval = int(blk.split(".")[1]) + 1, getattr(cfg, "no_rope_interval", 0)
     return interval == 0 or number % interval > 0
 

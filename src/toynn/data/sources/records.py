@@ -38,7 +38,7 @@ class Chat:
     """A conversation. messages, tools, variables: as in `toynn.text.chat_template.RenderRequest`.
 
     prompt: the number of messages that are given, so that only the messages after them are completions. None: not
-    known, so every message of the assistant is one.
+    known, so every message of the assistant is a completion.
     """
 
     messages: list[dict[str, Any]]

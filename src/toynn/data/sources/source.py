@@ -29,7 +29,9 @@ _ARRAY = re.compile(rb"\s*\[\s*\{")
 class Skipped:
     """Broken lines, elements and rows.
 
-    most: the number that is tolerated. n: the number found so far. first: the messages about the first broken items.
+    most: the number that is tolerated.
+    n: the number found so far.
+    first: the messages about the first broken items.
     """
 
     most: int = 0
@@ -54,8 +56,10 @@ class Skipped:
 class DataSource:
     """A file of training data.
 
-    container: "plain", "lines", "array" or "parquet". form: the format of its samples, one of `records.FORMATS`.
-    text_field: the field with the text, if the format is "text". weight: how often each sample is used in an epoch.
+    container: "plain", "lines", "array" or "parquet".
+    form: the format of its samples, one of `records.FORMATS`.
+    text_field: the field with the text, if the format is "text".
+    weight: how often each sample is used in an epoch.
     compressed: whether the file is a gzip or a Zstandard file.
     """
 

@@ -21,8 +21,10 @@ from toynn.wording import spelled
 class OpenBase(Initialised):
     """A base model whose weights can be used. `toynn.api.base_model.open_base` opens one.
 
-    path: the GGUF file, Hugging Face folder or checkpoint. weights: the weights, mapped or in memory. description:
-    shape, tokenizer and special tokens. sha256: a function that returns the SHA-256 of the base, as in `BaseModel`.
+    path: the GGUF file, Hugging Face folder or checkpoint.
+    weights: the weights, mapped or in memory.
+    description: shape, tokenizer and special tokens.
+    sha256: a function that returns the SHA-256 of the base, as in `BaseModel`.
     on_close: a function that closes the files.
     """
 

@@ -20,9 +20,11 @@ _KEY_OF_NAME = {**{name: key for key, name in ADAPTABLE.items()}, **{key: key fo
 class AdapterSpec:
     """A LoRA adapter: each target matrix W computes y = W x + scale * B (A x), with A (rank, d_in) and B (d_out, rank).
 
-    rank: the rank of all matrices. alpha: the numerator of the scale. use_rslora: the scale is alpha / sqrt(rank)
-    (rsLoRA) instead of alpha / rank. targets: the keys of the adapted matrices in the order of `ADAPTABLE`, for
-    example ("q", "v"). The names of Hugging Face's modules, for example "q_proj", are accepted too and converted.
+    rank: the rank of all matrices.
+    alpha: the numerator of the scale.
+    use_rslora: the scale is alpha / sqrt(rank) (rsLoRA) instead of alpha / rank.
+    targets: the keys of the adapted matrices in the order of `ADAPTABLE`, for example ("q", "v"). The names of Hugging
+        Face's modules, for example "q_proj", are accepted too and converted.
 
     Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """

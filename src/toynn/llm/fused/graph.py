@@ -146,7 +146,7 @@ class FusedGraph(GraphBuilder):
 
 
 def _scale(shape: ModelShape) -> float:
-    """Return the argument `scale` of attention. The kernel computes the default itself, from 0."""
+    """Return the argument `scale` of attention; 0 for the default scale, which the kernel computes itself."""
     return 1.0 / shape.score_divisor if shape.query_pre_attn_scalar else 0.0
 
 

@@ -70,7 +70,8 @@ def attention(
     """Return causal attention over the rows of h (n, d_model), where H / H_kv query heads share a KV head.
 
     mask: None for one sequence, in which a token sees itself and the tokens before it; otherwise f32 (n, n), added to
-    the scores. norms: the norms of each head of q and k, applied before RoPE; None: the heads are not normalized.
+        the scores.
+    norms: the norms of each head of q and k, applied before RoPE; None: the heads are not normalized.
     scale: the factor of the scores; None: 1 / sqrt(d_head).
     """
     scale = 1.0 / math.sqrt(rope.d_head) if scale is None else scale

@@ -23,8 +23,10 @@ __all__ = ["GqaWeights", "Rope", "gqa", "rms_norm", "rope", "swiglu"]
 class GqaWeights(Initialised):
     """The weights of grouped-query attention.
 
-    w_q: one matrix ne=[d_model, d_head] for each query head. w_k, w_v: one for each KV head.
-    b_q, b_k, b_v: their biases, ne=[d_head] each, or None. w_o: ne=[n_heads*d_head, d_model].
+    w_q: one matrix ne=[d_model, d_head] for each query head.
+    w_k, w_v: one for each KV head.
+    b_q, b_k, b_v: their biases, ne=[d_head] each, or None.
+    w_o: ne=[n_heads*d_head, d_model].
     """
 
     w_q: list[Tensor]

@@ -39,7 +39,7 @@ class FromScratch(Recipe):
 
     @property
     def fs_cache(self) -> LlamaSeqEngine:
-        """The engine, which `realize` realizes."""
+        """The engine. It can compute after the call of `realize`."""
         return self._engine
 
     @property

@@ -98,7 +98,7 @@ class WarmStart(Recipe):
 
     @property
     def ws_cache(self) -> LlamaSeqEngine:
-        """The engine, which `realize_scratch` realizes."""
+        """The engine. It has the weights of the model after the call of `realize_scratch`."""
         return self._engine
 
     @property

@@ -60,9 +60,11 @@ class TrainingState(Initialised):
 class Checkpoint(Initialised):
     """A checkpoint in memory.
 
-    path: the folder or file that it was read from. step: optimizer steps taken. contents: the model, a `ModelOnBase` if
-    the weights of its base are elsewhere. training: the state of training, None for a model that was not written by
-    training. versions: the software that wrote the checkpoint.
+    path: the folder or file that it was read from.
+    step: optimizer steps taken.
+    contents: the model, a `ModelOnBase` if the weights of its base are elsewhere.
+    training: the state of training, None for a model that was not written by training.
+    versions: the software that wrote the checkpoint.
     """
 
     path: Path

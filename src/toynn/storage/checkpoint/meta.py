@@ -90,12 +90,14 @@ class StoredAdapter:
 class TrainingProgress:
     """The state of a training run after a step, without weights and moments.
 
-    windows: number of windows read so far. best_loss, best_step: loss and step of the best evaluation, None before the
-    first evaluation. bad_evaluations: number of evaluations after the best one. config: the configuration as TOML.
-    data: the files that the run is trained on. separator: the line that separates the documents of the data, if the
-    user chose one; None: the default. order_of_sums: how the windows of a step were added up. OVER_WINDOWS: as a binary
-    tree. OVER_BATCHES: the rows of a batch one after the other, as older versions did. A step with one window has the
-    same bits in both orders.
+    windows: number of windows read so far.
+    best_loss, best_step: loss and step of the best evaluation, None before the first evaluation.
+    bad_evaluations: number of evaluations after the best one.
+    config: the configuration as TOML.
+    data: the files that the run is trained on.
+    separator: the line that separates the documents of the data, if the user chose one; None: the default.
+    order_of_sums: how the windows of a step were added up. OVER_WINDOWS: as a binary tree. OVER_BATCHES: the rows of a
+        batch one after the other, as older versions did. A step with one window has the same bits in both orders.
     """
 
     windows: int
@@ -124,10 +126,15 @@ class TrainingProgress:
 class CheckpointMeta:
     """The keys of meta.json.
 
-    step: optimizer steps taken. training: None for a model that was not written by training. versions: the software
-    that wrote the checkpoint, for information only. files: the other files of the checkpoint. other_eos_ids, foreign:
-    see `TrainedModel`. adapter: None if the checkpoint contains all weights of the model; otherwise the checkpoint
-    contains only an adapter. If the file lacks other_eos_ids, foreign or adapter, these keys have their defaults.
+    step: optimizer steps taken.
+    training: None for a model that was not written by training.
+    versions: the software that wrote the checkpoint, for information only.
+    files: the other files of the checkpoint.
+    other_eos_ids, foreign: see `TrainedModel`.
+    adapter: None if the checkpoint contains all weights of the model; otherwise the checkpoint contains only an
+        adapter.
+
+    If the file lacks other_eos_ids, foreign or adapter, these keys have their defaults.
     """
 
     step: int
