@@ -80,7 +80,7 @@ static void run_few_rows(const struct tnn_gemm * g, void * scratch) {
                 memcpy(sum, g->c + i * g->c_row + j, (size_t) width * sizeof(float));
             }
         }
-        int64_t nbytes; /* of a column */
+        int64_t nbytes; /* bytes of a column */
         const char * const ahead = column_at(g, j + width, &nbytes); /* the next columns are requested in the order of addresses */
         for (int64_t p = 0; p < g->k; p += most) {
             const int64_t n = tnn__min(most, g->k - p);

@@ -1,9 +1,12 @@
 /* kernels/preference.c - the losses of preference pairs (DPO and related losses), from the losses of the rows.
  *
  * The sequences of a batch come in pairs: an even one that is preferred (chosen), and an odd one that is not (rejected).
- * The margin of a pair is the difference of the changes of their log-probabilities since the reference. PREFERENCE_PAIRS
- * computes the loss of each pair, and the derivative of the mean loss by the summed row losses of each sequence. These
- * derivatives are the weights with which the cross entropy of the rows is differentiated.
+ * The change of a sequence is its log-probability minus its log-probability in the reference model. The margin of a pair
+ * is the change of its chosen sequence minus the change of its rejected sequence.
+ *
+ * PREFERENCE_PAIRS computes the loss of each pair, and for each sequence the derivative of the mean loss with respect to
+ * the sum of the row losses of the sequence. The gradient of the cross entropy of each row is multiplied by this
+ * derivative, the weight of the sequence.
  */
 #include "graph/gradients.h"
 #include "kernels/cross_entropy.h"
@@ -174,8 +177,8 @@ tnn_tensor tnn_fused_preference_loss(tnn_session * s, tnn_tensor cross_entropy, 
     }
     const int64_t sequences = tr->ne[0];
     if (sequences % 2 != 0 || rows->ne[0] % sequences != 0) {
-        tnn__fail(s, TNN_E_VALUE, "reference has shape %s, but it must have a column for each of an even number of sequences, "
-                                  "which have the same number of the %lld rows", tnn__shape(tr), (long long) rows->ne[0]);
+        tnn__fail(s, TNN_E_VALUE, "reference has shape %s, but it must be [sequences, 2], with an even number of sequences that "
+                                  "divides the %lld rows of cross_entropy", tnn__shape(tr), (long long) rows->ne[0]);
         return 0;
     }
     tr = input_operand(s, "reference", reference, 2 * sequences, "shape [sequences, 2]");

@@ -31,8 +31,9 @@ struct panel_rows {
     const char * ahead; /* memory that is read later, and is requested now */
 };
 
-/* Requests as much memory as is read: nbytes of each row. Requests between computations keep the memory busy. The lines
- * are requested for L2, because they are too many for L1. */
+/* Prefetches the next LANES * nbytes bytes of `ahead`: as many bytes as the caller reads, which are nbytes of each row.
+ * The prefetches are spread between the computations, so that the memory is always busy. They go to L2, because L1 is too
+ * small for them. */
 static inline __attribute__((always_inline)) void request(struct panel_rows * to, int64_t nbytes) {
     for (int64_t at = 0; at < LANES * nbytes; at += LINE) {
         __builtin_prefetch(to->ahead + at, 0, 2);

@@ -122,7 +122,9 @@ class Split(Initialised):
             for i, n in enumerate(self.source_tokens):
                 integer(f"source_tokens[{i}]", n, 0, _LARGEST)
             if (total := sum(self.source_tokens)) != self.tokens:
-                raise TinyNNValueError(f"source_tokens must have the sum {self.tokens}, the tokens, got {total}")
+                raise TinyNNValueError(
+                    f"the sum of source_tokens must be {self.tokens}, the number of tokens, got {total}"
+                )
 
     @property
     def counted_tokens(self) -> int:

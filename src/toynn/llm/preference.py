@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, one_of, positive, real
+from toynn.arguments import FloatArray, kind_of, one_of, positive, real
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.tinynn import Tensor
@@ -24,7 +24,7 @@ class Preference(Initialised):
 
     kind: "sigmoid": -log(sigmoid(beta m)), the loss of DPO. "hinge": max(0, 1 - beta m). "ipo": (m - 1 / (2 beta))^2,
         in which each log-probability is divided by the number of its tokens.
-    beta: how much a margin counts.
+    beta: the factor of the margin in the loss.
     label_smoothing: for "sigmoid", the assumed share of pairs whose order is wrong, at least 0 and below 0.5.
 
     Raises TinyNNValueError or TinyNNTypeError, which name the field.
@@ -67,7 +67,8 @@ def checked_reference(reference: object, n: int) -> FloatArray:
     Raises TinyNNTypeError; TinyNNValueError for another shape, or for a number that is not finite.
     """
     if not isinstance(reference, np.ndarray) or reference.dtype != np.float64:
-        raise TinyNNTypeError("reference must be an array of float64")
+        found = f"dtype {reference.dtype}" if isinstance(reference, np.ndarray) else kind_of(reference)
+        raise TinyNNTypeError(f"reference must be an array of float64, got {found}")
     values: npt.NDArray[np.float64] = reference
     if values.shape != (n,):
         raise TinyNNValueError(f"reference must have shape ({n},), one number for each sequence, got {values.shape}")
@@ -75,5 +76,5 @@ def checked_reference(reference: object, n: int) -> FloatArray:
         high = values.astype(np.float32)
         low = (values - high.astype(np.float64)).astype(np.float32)
     if not np.isfinite(high).all():
-        raise TinyNNValueError("reference must contain only finite numbers of float32")
+        raise TinyNNValueError("reference must contain only finite numbers that fit float32, but contains others")
     return np.stack([high, low])
