@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import pty
@@ -19,9 +20,10 @@ import toynn
 from chat_models import chat_model, saved
 from commands import TOYNN, assert_refused
 from commands import toynn as run_toynn
-from toynn import ChatReply, ReplyStream, SessionError, TextModel, TinyNNTypeError, TinyNNValueError
+from toynn import ChatReply, FileFormatError, ReplyStream, SessionError, TextModel, TinyNNTypeError, TinyNNValueError
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.sampling import Sampling
+from toynn.text.terminal_text import terminal_text
 
 QUESTION = {"role": "user", "content": "The cat sat on the mat."}
 RAISES = "{{ raise_exception('only one message') if messages|length > 1 }}{{ messages[0]['content'] }}"
@@ -145,13 +147,54 @@ def test_a_reply_can_be_stopped_and_the_model_used_for_another_one() -> None:
 
 def test_a_model_without_a_template_needs_the_name_of_one() -> None:
     with opened(dataclasses.replace(chat_model(""), other_eos_ids=())) as model:
-        with pytest.raises(TinyNNValueError, match=r"chat has no chat template; choose one with template='chatml'"):
+        with pytest.raises(
+            TinyNNValueError, match=r"chat has no chat template; give one with template=...: 'chatml', or"
+        ):
             model.chat([QUESTION])
-        with pytest.raises(TinyNNValueError, match="template must be one of 'chatml'"):
+        with pytest.raises(
+            FileNotFoundError, match="template: 'nothing' does not exist; give a Jinja file, a model, or"
+        ):
             model.chat([QUESTION], template="nothing")
+        with pytest.raises(TinyNNTypeError, match="template must be a"):
+            model.chat([QUESTION], template=3)  # type: ignore[arg-type]
         named = model.chat([QUESTION], template="chatml", max_tokens=20)
     with opened() as model:
         assert named == model.chat([QUESTION], max_tokens=20)
+
+
+def test_a_template_can_come_from_a_file_or_another_model(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}", encoding="utf-8")
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": [{"name": "default", "template": "{{ messages[0].content }}!"},
+                                                    {"name": "tool_use", "template": "tools"}]}))  # fmt: skip
+    with opened(chat_model(RAISES)) as model:
+        for template, text in ((file, "[a][b][c]"), (str(file), "[a][b][c]"), (config, "a!")):
+            talk = [{"role": role, "content": one} for role, one in (("user", "a"), ("assistant", "b"), ("user", "c"))]
+            reply = model.chat(talk, template=template, max_tokens=6, seed=5)
+            assert reply.prompt_tokens == len(model.encode(text))
+            assert str(reply) == str(model.generate(text, max_tokens=6, seed=5))
+            assert "".join(model.chat_stream(talk, template=template, max_tokens=6, seed=5)) == reply
+        file.write_text("{{ messages[0]['content'] }}?", encoding="utf-8")
+        assert model.chat(talk, template=file, max_tokens=0).prompt_tokens == len(model.encode("a?"))
+        file.unlink()
+        assert model.chat(talk, template=file, max_tokens=0).prompt_tokens == len(model.encode("a?"))
+        of_run = model.chat([QUESTION], template=run, max_tokens=6)
+        assert of_run == model.chat([QUESTION], template="chatml", max_tokens=6)
+        config.write_text("{}")
+        with pytest.raises(
+            TinyNNValueError, match=r"template: .*tokenizer_config.json has no chat template; give a Jinja"
+        ):
+            model.chat([QUESTION], template=config)
+        file.write_text("{% if %}", encoding="utf-8")
+        with pytest.raises(FileFormatError, match=r"the chat template '.*jinja' is not a valid Jinja template"):
+            model.chat([QUESTION], template=file)
+
+
+def test_chat_has_the_arguments_of_chat_stream_and_generate_those_of_stream() -> None:
+    for whole, stream in ((TextModel.chat, TextModel.chat_stream), (TextModel.generate, TextModel.stream)):
+        assert inspect.signature(whole).parameters == inspect.signature(stream).parameters
+    assert inspect.signature(TextModel.chat).return_annotation == "ChatReply"
 
 
 @pytest.mark.parametrize(
@@ -213,8 +256,18 @@ def test_a_wrong_line_of_a_pipe_is_an_error(line: str, says: str, run: Path, tmp
     assert_refused(done, says)
 
 
-def test_a_model_without_a_template_is_refused_before_the_first_message(trained: Path) -> None:
-    assert_refused(run_toynn("chat", trained, stdin=""), "has no chat template; choose one with --template chatml")
+def test_a_missing_or_wrong_template_is_refused_before_the_first_message(trained: Path, tmp_path: Path) -> None:
+    option = "has no chat template; give one with --template: 'chatml', or the path of a Jinja file"
+    assert_refused(run_toynn("chat", trained, stdin=""), option)
+    (tmp_path / "wrong.jinja").write_text("{% for %}")
+    wrong = run_toynn("chat", trained, "--template", tmp_path / "wrong.jinja", stdin="")
+    assert_refused(wrong, "wrong.jinja' is not a valid Jinja template")
+    assert_refused(run_toynn("chat", trained, "--template", "chatmi", stdin=""), "--template: 'chatmi' does not exist")
+    (tmp_path / "right.jinja").write_text("{{ messages[-1]['content'] }}")
+    done = run_toynn("chat", trained, "--template", tmp_path / "right.jinja", "-n", "5", "--greedy", stdin="One\n")
+    assert done.returncode == 0, done.stderr
+    with toynn.load(trained) as model:
+        assert done.stdout == terminal_text(model.generate("One", max_tokens=5, greedy=True)) + "\n"
 
 
 def test_old_messages_that_no_longer_fit_are_left_out_with_a_note(run: Path) -> None:

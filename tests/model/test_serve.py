@@ -509,3 +509,19 @@ def test_the_server_of_a_model_without_template_still_completes_texts(trained: P
             answer = ask(port, "POST", COMPLETIONS, {"prompt": "the", "seed": 2, "max_tokens": 5})
             assert answer.json["choices"][0]["text"] == model.generate("the", seed=2, max_tokens=5)
         served.close()
+
+
+def test_the_server_uses_a_template_from_a_file_also_after_it_was_removed(trained: Path, tmp_path: Path) -> None:
+    file, talk = tmp_path / "template.jinja", [{"role": "user", "content": "the"}]
+    file.write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}", encoding="utf-8")
+    with toynn.load(trained, n_threads=1) as model:
+        served = ModelApp(model, "run", limits=Limits(), template=file, hosts=LOCAL_NAMES)
+        with running(served.app) as port:
+            for _ in range(2):
+                answer = ask(port, "POST", CHAT, {"messages": talk, "seed": 2, "max_tokens": 5})
+                assert answer.status == 200
+                reply = answer.json["choices"][0]["message"]["content"]
+                assert reply == model.chat(talk, template=file, seed=2, max_tokens=5)
+                file.unlink(missing_ok=True)
+        served.close()
+    assert_refused(run_toynn("serve", trained, "--template", file), "--template: ")

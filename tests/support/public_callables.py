@@ -301,6 +301,7 @@ PATHS = {
     "data",
     "init",
     "run",
+    "template",
     "tokenizer",
 }  # a function with one of these parameters may raise OSError
 

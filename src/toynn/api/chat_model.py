@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages, fitting, turn_end_of
 from toynn.api.reply_stream import ChatReply, ReplyOptions, ReplyStream, start_reply
+from toynn.api.same_arguments import same_arguments
 from toynn.api.sampling_defaults import sampling_defaults
-from toynn.arguments import boolean, integer, kind_of, one_of
+from toynn.api.template_files import given_templates
+from toynn.arguments import boolean, integer, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.foreign_settings import ForeignSettings
+from toynn.storage.regular_files import path_of
 from toynn.text.chat_template import ChatTemplate
-from toynn.text.named_templates import NAMED_TEMPLATES
+from toynn.text.named_templates import NAMED_TEMPLATES, default_template
 from toynn.text.read_tokens import ReadTokens
 from toynn.text.sampling import Sampling
 from toynn.text.template_tokens import template_tokens
@@ -31,6 +35,13 @@ if TYPE_CHECKING:
 
 _MOST_STOP_STRINGS = 16
 _ROOM = 4  # with drop_oldest, the reply has room for at least 1/4 of the context
+
+
+class KeptTemplate(NamedTuple):
+    """A chat template, and the state of its file when it was read: time of the last change and size. None: no file."""
+
+    state: tuple[int, int] | None
+    template: ChatTemplate
 
 
 class ChatModel(Initialised):
@@ -45,28 +56,38 @@ class ChatModel(Initialised):
     foreign: ForeignSettings
     _never: npt.NDArray[np.int64]
     _read: ReadTokens
-    _templates: dict[str | None, ChatTemplate]
+    _templates: dict[str | None, KeptTemplate]
 
-    def chat_template(self, name: str | None = None) -> ChatTemplate:
-        """Return the chat template with this name. None: the template of the model.
+    def chat_template(self, template: str | os.PathLike[str] | None = None) -> ChatTemplate:
+        """Return a chat template. template: as for `chat`; None: the template of the model.
 
-        Raises TinyNNValueError for an unknown name, and if the model has no template; TinyNNTypeError.
+        A file is read again after it has changed, but not after it was removed. Raises the errors of `chat` for its
+        argument `template`.
         """
-        if name is not None:
-            name = one_of(spelled("template", "--template"), name, tuple(NAMED_TEMPLATES))
-        if name not in self._templates:
-            self._templates[name] = self._new_template(name)
-        return self._templates[name]
+        if template is None or (isinstance(template, str) and template in NAMED_TEMPLATES):
+            key, state = template, None
+        else:
+            path = path_of("template", template)
+            key, state = str(path), _state_of(path)
+        kept = self._templates.get(key)
+        if kept is not None and state in (kept.state, None):
+            return kept.template
+        made = KeptTemplate(state, self._new_template(template))
+        if kept is not None:
+            kept.template.close()
+        self._templates[key] = made
+        return made.template
 
-    def _new_template(self, name: str | None) -> ChatTemplate:
+    def _new_template(self, template: str | os.PathLike[str] | None) -> ChatTemplate:
         source, label = self.foreign.chat_template, f"the chat template of {self.path}"
-        if name is not None:
-            source, label = NAMED_TEMPLATES[name], f"the chat template {name!r}"
+        if template is not None:
+            source = default_template(given_templates(template, "template"), "template")
+            label = f"the chat template {os.fspath(template)!r}"
         elif not source:
-            named = " or ".join(
-                f"{spelled('template=', '--template ')}{spelled(repr(one), one)}" for one in NAMED_TEMPLATES
+            option, names = spelled("template=...", "--template"), " or ".join(map(repr, NAMED_TEMPLATES))
+            raise TinyNNValueError(
+                f"{self.path} has no chat template; give one with {option}: {names}, or the path of a Jinja file"
             )
-            raise TinyNNValueError(f"{self.path} has no chat template; choose one with {named}")
         tokens = template_tokens(self.tokenizer, self.start_id, self.end_id, self.foreign)
         return ChatTemplate(source, special_tokens=tokens, name=label)
 
@@ -80,65 +101,11 @@ class ChatModel(Initialised):
         """The sampling settings of `chat`: those that the model recommends, otherwise the defaults of toynn."""
         return sampling_defaults(self.foreign)
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        template: str | None = None,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int = 0,
-        greedy: bool = False,
-        stop: Sequence[str] = (),
-        drop_oldest: bool = False,
-    ) -> ChatReply:
-        """Return the reply of the model to a conversation. The same arguments give the same reply.
-
-        The result is a str with the attributes of `ReplyStream`, for example `finish_reason`. If the previous
-        conversation began with the same tokens, these tokens are not read again. This does not change the reply.
-
-        Args:
-            messages: the conversation: dicts with the keys "role" ("system", "user" or "assistant") and "content".
-            template: "chatml", for a model without a chat template. Default: the template of the model.
-            max_tokens: the largest number of new tokens. Default: until the context is full.
-            temperature, top_k, top_p, min_p: how each token is sampled; see `toynn.Sampling`. Default:
-                `sampling_defaults`.
-            seed: random seed of the sampling.
-            greedy: always take the most likely token; the sampling settings then have no effect.
-            stop: strings that end the reply. The reply does not contain them.
-            drop_oldest: if the conversation leaves less than a quarter of the context to the reply, leave out its
-                oldest messages, but not the system message at the start. `dropped_messages` is their number.
-
-        Raises:
-            TinyNNValueError: the model has no chat template and none is given; the conversation does not fit into the
-                context; the template refuses the conversation; a setting is out of range.
-            TinyNNTypeError: an argument has the wrong type.
-            SessionError: the model is closed.
-        """
-        return ChatReply(
-            self.chat_stream(
-                messages,
-                template=template,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                seed=seed,
-                greedy=greedy,
-                stop=stop,
-                drop_oldest=drop_oldest,
-            )
-        )
-
     def chat_stream(
         self,
         messages: Sequence[Message],
         *,
-        template: str | None = None,
+        template: str | os.PathLike[str] | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -163,6 +130,36 @@ class ChatModel(Initialised):
         options = ReplyOptions(sampling, most, checked_stop(stop))
         return reply_to(self, messages, options, template=template, drop_oldest=boolean("drop_oldest", drop_oldest))
 
+    @same_arguments(chat_stream)
+    def chat(self, *args: Any, **options: Any) -> ChatReply:
+        """Return the reply of the model to a conversation. The same arguments give the same reply.
+
+        The result is a str with the attributes of `ReplyStream`, for example `finish_reason`. If the previous
+        conversation began with the same tokens, these tokens are not read again. This does not change the reply.
+
+        Args:
+            messages: the conversation: dicts with the keys "role" ("system", "user" or "assistant") and "content".
+            template: for a model without a chat template, or with a wrong one: "chatml", or the path of a Jinja file, a
+                tokenizer_config.json or another model. Default: the template of the model.
+            max_tokens: the largest number of new tokens. Default: until the context is full.
+            temperature, top_k, top_p, min_p: how each token is sampled; see `toynn.Sampling`. Default:
+                `sampling_defaults`.
+            seed: random seed of the sampling.
+            greedy: always take the most likely token; the sampling settings then have no effect.
+            stop: strings that end the reply. The reply does not contain them.
+            drop_oldest: if the conversation leaves less than a quarter of the context to the reply, leave out its
+                oldest messages, but not the system message at the start. `dropped_messages` is their number.
+
+        Raises:
+            TinyNNValueError: the model has no chat template and none is given, or the given path has none; the
+                conversation does not fit into the context; the template refuses the conversation; a setting is out of
+                range.
+            FileFormatError: the chat template is not valid. OSError: the file of the template cannot be read.
+            TinyNNTypeError: an argument has the wrong type.
+            SessionError: the model is closed.
+        """
+        return ChatReply(self.chat_stream(*args, **options))
+
     def _prompt_ids(self, prompt: str) -> list[int]:
         """Return the tokens that the model reads before it generates: at least one and at most n_ctx."""
         raise NotImplementedError
@@ -173,7 +170,7 @@ def reply_to(
     messages: object,
     options: ReplyOptions,
     *,
-    template: str | None = None,
+    template: str | os.PathLike[str] | None = None,
     drop_oldest: bool = False,
 ) -> ReplyStream:
     """Return the reply of a model to a conversation. The arguments and errors are those of `ChatModel.chat_stream`."""
@@ -215,6 +212,15 @@ def continuation(model: ChatModel, prompt: str | Sequence[int], options: ReplyOp
     if len(ids) > model.n_ctx:
         raise PromptTooLongError(f"prompt must have at most {model.n_ctx} tokens, the context length, got {len(ids)}")
     return _started(model, ids, options, model.end_ids)
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Return the time of the last change and the size of a file; None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def checked_stop(stop: object) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from toynn.api.chat_templates import given_templates, templates_of_tokenizer
 from toynn.api.load_model import read_model
+from toynn.api.template_files import given_templates, templates_in
 from toynn.api.text_model import TextModel
 from toynn.arguments import float64, kind_of, one_of, text
 from toynn.data import DataMeta
@@ -21,6 +21,7 @@ from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.names import LATEST
 from toynn.storage.regular_files import path_of, read_regular
+from toynn.text.chat_template import DEFAULT
 from toynn.text.documents import END_OF_TEXT
 from toynn.text.template_tokens import template_tokens
 from toynn.text.token_rules import tokens_around
@@ -124,9 +125,9 @@ def prepare_sources(
     needs_template = any(source.form not in ("plain", "text") for source in sources)
     templates: dict[str, str] = {}
     if options.chat_template is not None:
-        templates = given_templates(options.chat_template)
+        templates = given_templates(options.chat_template, "chat_template")
     elif tokenizer is not None and needs_template:
-        templates = templates_of_tokenizer(tokenizer)
+        templates = _templates_of(tokenizer)
     tokens: dict[str, str] = {}
     end = END_OF_TEXT if eos is None else eos
     if content is not None:
@@ -155,6 +156,17 @@ def prepare_sources(
         progress=progress,
         note=note,
     )
+
+
+def _templates_of(tokenizer: object) -> dict[str, str]:
+    """Return the chat templates that come with the argument `tokenizer` of `toynn.prepare`; {} if there are none."""
+    if isinstance(tokenizer, TextModel):
+        template = tokenizer.foreign.chat_template
+        return {DEFAULT: template} if template else {}
+    path = path_of("tokenizer", tokenizer)
+    if path.is_file() and kind_of_path(path) != "gguf":
+        return {}  # a tokenizer.json
+    return templates_in(path)
 
 
 def _weights(weights: object, n: int) -> list[float]:

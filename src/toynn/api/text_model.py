@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Set, Sized
 from pathlib import Path
 from types import TracebackType
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from toynn.api.base_model import decoder_of
 from toynn.api.chat_model import ChatModel
 from toynn.api.chat_prompt import PromptTooLongError
 from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_losses
+from toynn.api.same_arguments import same_arguments
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, integer, kind_of
@@ -145,55 +146,6 @@ class TextModel(ChatModel):
 
     # ---- writing ----
 
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.0,
-        seed: int = 0,
-        greedy: bool = False,
-        rolling: bool = False,
-    ) -> GeneratedText:
-        """Return a generated continuation, without the prompt itself. The same arguments give the same text.
-
-        Generation ends when the model chooses an end token (`end_ids`), after max_tokens tokens, or when the context is
-        full. The result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An
-        empty prompt starts a new text. Ids that are not tokens of the tokenizer are never sampled.
-
-        The tokens that the tokenizer's own rules put around a text are added to the prompt, as in transformers and
-        llama.cpp.
-
-        Args:
-            max_tokens: the largest number of new tokens.
-            temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
-            greedy: always take the most likely token; the sampling settings then have no effect.
-            rolling: do not end when the context is full. Instead the model reads the last n_ctx // 2 tokens again as
-                its new context, and forgets the tokens before. Start tokens at the beginning of the prompt are kept:
-                they become the first of these n_ctx // 2 tokens.
-
-        Raises:
-            TinyNNValueError: a setting is out of range; the prompt is longer than the context or is not Unicode text;
-                the prompt is empty, but the model has no start token.
-            TinyNNTypeError: an argument has the wrong type.
-            SessionError: the model is closed.
-        """
-        pieces = self.stream(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            greedy=greedy,
-            rolling=rolling,
-        )
-        return GeneratedText("".join(pieces), pieces.finish_reason)
-
     def stream(
         self,
         prompt: str = "",
@@ -223,6 +175,34 @@ class TextModel(ChatModel):
             self.decoder, ids, sampling, max_tokens, self.end_ids, rolling=rolling, keep=keep, never=self._never
         )
         return TextStream(self.decoder, tokens, self.tokenizer, ids)
+
+    @same_arguments(stream)
+    def generate(self, *args: Any, **options: Any) -> GeneratedText:
+        """Return a generated continuation, without the prompt itself. The same arguments give the same text.
+
+        Generation ends when the model chooses an end token (`end_ids`), after max_tokens tokens, or when the context is
+        full. The result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An
+        empty prompt starts a new text. Ids that are not tokens of the tokenizer are never sampled.
+
+        The tokens that the tokenizer's own rules put around a text are added to the prompt, as in transformers and
+        llama.cpp.
+
+        Args:
+            max_tokens: the largest number of new tokens.
+            temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
+            greedy: always take the most likely token; the sampling settings then have no effect.
+            rolling: do not end when the context is full. Instead the model reads the last n_ctx // 2 tokens again as
+                its new context, and forgets the tokens before. Start tokens at the beginning of the prompt are kept:
+                they become the first of these n_ctx // 2 tokens.
+
+        Raises:
+            TinyNNValueError: a setting is out of range; the prompt is longer than the context or is not Unicode text;
+                the prompt is empty, but the model has no start token.
+            TinyNNTypeError: an argument has the wrong type.
+            SessionError: the model is closed.
+        """
+        pieces = self.stream(*args, **options)
+        return GeneratedText("".join(pieces), pieces.finish_reason)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         """Return the tokens that the model reads before it generates: at least one and at most n_ctx."""
@@ -384,8 +364,8 @@ class TextModel(ChatModel):
         self.decoder.close()
         if self._base is not None:
             self._base.close()
-        for template in self._templates.values():
-            template.close()
+        for kept in self._templates.values():
+            kept.template.close()
 
     def __enter__(self) -> TextModel:
         return self

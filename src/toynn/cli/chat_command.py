@@ -12,13 +12,15 @@ from toynn.api.reply_stream import ReplyStream
 from toynn.cli.chat_loop import ChatLoop
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
+from toynn.text.named_templates import NAMED_TEMPLATES
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
 @click.option("--system", default=None, metavar="TEXT", help="System prompt: instructions to the model.")
-@click.option("--template", default=None, metavar="NAME",
-              help="Chat template. [default: the template of the model]")  # fmt: skip
+@click.option("--template", default=None, metavar="NAME|FILE",
+              help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
+                   "[default: the template of the model]")  # fmt: skip
 @click.option("-n", "--max-tokens", type=click.IntRange(1), default=None,
               help="Largest number of tokens of a reply. [default: until the context is full]")  # fmt: skip
 @click.option("--greedy", is_flag=True, help="Always take the most likely token; sampling options have no effect.")
@@ -61,7 +63,7 @@ def command(
     if sys.stdin is None:
         raise TinyNNValueError("toynn chat cannot read messages, because stdin is closed; give it a terminal or a file")
     with load(model, which="best" if best else "latest", n_ctx=n_ctx, n_threads=threads) as text_model:
-        text_model.chat_template(template)  # a missing template is an error now, not at the first message
+        text_model.chat_template(template).check()  # a wrong template is an error now, not at the first message
 
         def reply(messages: list[dict[str, str]]) -> ReplyStream:
             return text_model.chat_stream(

@@ -14,6 +14,7 @@ from toynn.serve.guards import LOCAL_NAMES
 from toynn.serve.http_server import Listener, run_server
 from toynn.serve.limits import Limits
 from toynn.serve.model_app import ModelApp
+from toynn.text.named_templates import NAMED_TEMPLATES
 
 KEY = "TOYNN_API_KEY"
 _DEFAULTS = Limits()
@@ -30,8 +31,9 @@ _DEFAULTS = Limits()
 @click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN",
               help="Let the web pages of ORIGIN use the server, for example http://localhost:3000.")  # fmt: skip
 @click.option("--name", default=None, help="Name of the model in the API. [default: the name of the file or folder]")
-@click.option("--template", default=None, metavar="NAME",
-              help="Chat template. [default: the template of the model]")  # fmt: skip
+@click.option("--template", default=None, metavar="NAME|FILE",
+              help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
+                   "[default: the template of the model]")  # fmt: skip
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
               help="Context length in tokens. [default: that of the model]")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(1), default=_DEFAULTS.body, show_default=True, metavar="BYTES",
@@ -72,7 +74,7 @@ def command(
     limits = Limits(body=max_body, queue=queue, seconds=time_limit)
     with load(model, which="best" if best else "latest", n_ctx=n_ctx, n_threads=threads) as text_model:
         if template is not None:
-            text_model.chat_template(template)  # an unknown template is an error now, not at the first request
+            text_model.chat_template(template).check()  # a wrong template is an error now, not at the first request
         listener = Listener(host, port)
         if not listener.is_local and key is None:
             raise TinyNNValueError(

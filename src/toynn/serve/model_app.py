@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
@@ -49,7 +50,7 @@ class ModelApp:
         name: str,
         *,
         limits: Limits,
-        template: str | None = None,
+        template: str | os.PathLike[str] | None = None,
         key: str | None = None,
         hosts: Collection[str] | None = None,
         origins: Collection[str] = (),

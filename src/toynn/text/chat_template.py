@@ -107,6 +107,11 @@ class ChatTemplate(Initialised):
         with self._lock:
             return self._running().has_generation_blocks
 
+    def check(self) -> None:
+        """Check that the source is a valid template. Raises FileFormatError if it is not."""
+        with self._lock:
+            self._running()
+
     def render(
         self,
         messages: Sequence[Message],

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.text.chat_template import DEFAULT, ChatTemplate, RenderedChat, RenderRequest
+from toynn.text.named_templates import default_template
 
 TOOL_USE = "tool_use"
 
@@ -22,16 +23,12 @@ class ChatTemplates:
     """
 
     def __init__(self, sources: Mapping[str, str], tokens: Mapping[str, str]) -> None:
-        if len(sources) == 1:
-            sources = {DEFAULT: next(iter(sources.values()))}
-        if DEFAULT not in sources:
-            names = ", ".join(map(repr, sources)) or "none"
-            raise TinyNNValueError(f"chat_template: one of the templates must be called {DEFAULT!r}, got {names:.100}")
-        self.source = sources[DEFAULT]
+        self.source = default_template(sources, "chat_template")
+        used = {DEFAULT: self.source} if len(sources) == 1 else sources
         others = {name: token for name, token in tokens.items() if name not in ("bos_token", "eos_token")}
         self._templates = {
             name: ChatTemplate(source, tokens.get("bos_token"), tokens.get("eos_token"), special_tokens=others)
-            for name, source in sources.items()
+            for name, source in used.items()
             if name in (DEFAULT, TOOL_USE)
         }
 

@@ -1,14 +1,13 @@
-"""Find the chat templates that belong to a model, or that a user names."""
+"""Read the chat templates of a model, or those that a user names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from toynn.api.load_model import read_model
-from toynn.api.text_model import TextModel
 from toynn.data.meta import TEMPLATE
 from toynn.errors import TinyNNTypeError, TinyNNValueError
+from toynn.storage.checkpoint import load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.regular_files import path_of
 from toynn.storage.text_files import read_text
@@ -19,28 +18,19 @@ from toynn.wording import spelled
 _LARGEST = 1 << 24  # largest number of bytes in a template
 
 
-def templates_of_tokenizer(tokenizer: object) -> dict[str, str]:
-    """Return the chat templates that come with the argument `tokenizer` of `toynn.prepare`; {} if there are none."""
-    if isinstance(tokenizer, TextModel):
-        template = tokenizer.foreign.chat_template
-        return {DEFAULT: template} if template else {}
-    path = path_of("tokenizer", tokenizer)
-    if path.is_file() and kind_of_path(path) != "gguf":
-        return {}  # a tokenizer.json
-    return _templates_in(path)
-
-
-def given_templates(given: object) -> dict[str, str]:
+def given_templates(given: object, argument: str) -> dict[str, str]:
     """Return the chat templates that a user names: a built-in one, a file, or the path of a model.
 
-    Raises TinyNNValueError if the path has no template; FileNotFoundError; FileFormatError; OSError.
+    argument: the name of the argument in Python, for messages.
+
+    Raises TinyNNValueError if the path has no template; TinyNNTypeError; FileNotFoundError; FileFormatError; OSError.
     """
     if isinstance(given, str) and given in NAMED_TEMPLATES:
         return {DEFAULT: NAMED_TEMPLATES[given]}
     if isinstance(given, Mapping):
-        raise TinyNNTypeError(f"chat_template must be a name or a path, got {type(given).__name__}")
-    path = path_of("chat_template", given)
-    name = spelled("chat_template", "--chat-template")
+        raise TinyNNTypeError(f"{argument} must be a name or a path, got {type(given).__name__}")
+    path = path_of(argument, given)
+    name = spelled(argument, f"--{argument.replace('_', '-')}")
     names = ", ".join(NAMED_TEMPLATES)
     if not path.exists():
         raise FileNotFoundError(
@@ -54,15 +44,13 @@ def given_templates(given: object) -> dict[str, str]:
         else:
             found = {DEFAULT: read_text(path, _LARGEST)}
     else:
-        found = _templates_in(path)
-    if not found:
-        raise TinyNNValueError(
-            f"{name}: {path} has no chat template; give a Jinja file, or one of {', '.join(NAMED_TEMPLATES)}"
-        )
+        found = templates_in(path)
+    if not any(found.values()):
+        raise TinyNNValueError(f"{name}: {path} has no chat template; give a Jinja file, or one of {names}")
     return found
 
 
-def _templates_in(path: Path) -> dict[str, str]:
+def templates_in(path: Path) -> dict[str, str]:
     """Return the templates of a GGUF file, a Hugging Face folder, a data folder, a run or a checkpoint."""
     kind = kind_of_path(path)
     if kind == "data":
@@ -77,5 +65,5 @@ def _templates_in(path: Path) -> dict[str, str]:
         return hf_chat_templates(path)
     if (path / "tokenizer.json").is_file() and not (path / "meta.json").is_file():
         return {}  # a folder with only a tokenizer
-    template = read_model(path, name="tokenizer").contents.foreign.chat_template
+    template = load_checkpoint(path).model.foreign.chat_template
     return {DEFAULT: template} if template else {}
