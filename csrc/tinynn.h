@@ -517,13 +517,14 @@ TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
     int32_t       ignore_id, /* as for tnn_fused_cross_entropy */
     tnn_tensor    divisor,   /* optional, as for tnn_fused_cross_entropy */
     int64_t       part);     /* rows of a part */
-/* the losses of tnn_fused_preference_loss, of the margin m of a pair: -log(sigmoid(beta m)), as in DPO;
- * max(0, 1 - beta m); and (m - 1/(2 beta))^2, in which log-probabilities are divided by the number of their targets */
+/* the losses of tnn_fused_preference_loss for a pair with the margin m. SIGMOID: -log(sigmoid(beta m)), as in DPO. HINGE:
+ * max(0, 1 - beta m). IPO: (m - 1/(2 beta))^2, with each log-probability divided by the number of its targets. */
 enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_PREFERENCE_IPO = 2 };
 /* Return the sum of the losses of pairs of sequences, divided by the divisor: [1]. The first sequence of a pair is
- * preferred to the second. The margin of a pair is the change of the first log-probability since the reference, minus the
- * change of the second. Operand 0 of the result has the shape [sequences / 2, 3] and holds the loss of each pair, then the
- * derivative of the result by the negative log-probability of each sequence. Losses are added in f64, as a tree. */
+ * preferred to the second. The change of a sequence is its log-probability minus the log-probability in the reference
+ * model. The margin of a pair is the change of the first sequence minus the change of the second. Operand 0 of the result
+ * has the shape [sequences / 2, 3]. It holds the loss of each pair, and then the derivative of the result with respect to
+ * the negative log-probability of each sequence. Losses are added in f64, as a tree. */
 TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
     tnn_tensor    reference,     /* an input [sequences, 2]: each log-probability as the sum of two f32 numbers */

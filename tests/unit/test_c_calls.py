@@ -276,7 +276,7 @@ def test_an_unknown_stream_and_null_pointers_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7, -1, -104729, -104730, -(2**40), -(2**63), 2**63 - 1])
 def test_a_stream_starts_as_exact_integer_arithmetic_says_for_any_seed(seed: int) -> None:
-    """The start is ((seed + 104729) * 2654435761) mod (2^31 - 1), then eight draws, as exact Python integers."""
+    """A new stream has the state ((seed + 104729) * 2654435761) mod (2^31 - 1), and then drops eight draws."""
     state = ffi.new("uint64_t *")
     assert lib.tnn_random_seed(lib.TNN_RANDOM_LCG31, seed, state) == lib.TNN_OK
     s = (seed + 104729) * 2654435761 % (2**31 - 1) or seed + 104729

@@ -240,7 +240,7 @@ def adapter_of(weight: Weight, rank: int) -> tuple[Weight, Weight]:
 
 
 def _adapter(weight: Weight, rank: int, name: str) -> tuple[Weight, Weight]:
-    """Return the matrices A and B of the adapter of a weight. name: their names, with {} instead of the part."""
+    """Return the matrices A and B of the adapter of a weight. name: their names, with {} for "lora_a" or "lora_b"."""
     d_out, d_in = weight.size
 
     def part(adapter: str, size: tuple[int, int]) -> Weight:

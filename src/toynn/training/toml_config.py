@@ -213,7 +213,7 @@ def _parsed(content: str) -> dict[str, Any]:
     try:
         table: dict[str, Any] = tomllib.loads(content)
     except RecursionError:
-        raise ValueError("a value is nested too deeply") from None
+        raise ValueError("a list or table is nested too deeply for Python's TOML parser; use fewer levels") from None
     return table
 
 

@@ -266,10 +266,11 @@ def tnn_fused_preference_loss(
 ) -> Tensor:
     """Return the sum of the losses of pairs of sequences, divided by the divisor: [1].
 
-    The first sequence of a pair is preferred to the second. The margin of a pair is the change of the first
-    log-probability since the reference, minus the change of the second. Operand 0 of the result has the shape
-    [sequences / 2, 3] and holds the loss of each pair, then the derivative of the result by the negative
-    log-probability of each sequence. Losses are added in f64, as a tree.
+    The first sequence of a pair is preferred to the second. The change of a sequence is its log-probability minus the
+    log-probability in the reference model. The margin of a pair is the change of the first sequence minus the change of
+    the second. Operand 0 of the result has the shape [sequences / 2, 3]. It holds the loss of each pair, and then the
+    derivative of the result with respect to the negative log-probability of each sequence. Losses are added in f64, as
+    a tree.
 
     Args:
         cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
