@@ -259,8 +259,8 @@ def test_every_optional_library_belongs_to_an_extra() -> None:
         ("load", "tokenizers"),
         ("data.prepare.prepare", "tokenizers"),
         ("storage.checkpoint.RunFolder", "safetensors"),
-        ("interop.import_gguf", "gguf"),
-        ("interop.import_gguf", "safetensors"),
+        ("interop.export_gguf", "gguf"),
+        ("interop.import_hf", "safetensors"),
     ],
 )
 def test_the_error_of_a_missing_library_names_the_extra(wanted: str, library: str) -> None:

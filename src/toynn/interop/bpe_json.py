@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toynn.text.token_rules import template
-from toynn.text.tokenizer_json import parsed_tokenizer
+from toynn.text.tokenizer_json import parsed_tokenizer, written_tokenizer
 
 
 def described_bpe(
@@ -60,5 +60,4 @@ def described_bpe(
 
 def written(described: dict[str, Any]) -> bytes:
     """Return a tokenizer.json as the tokenizers library writes it. Raises FileFormatError if it cannot read it."""
-    text: str = parsed_tokenizer(json.dumps(described).encode("utf-8")).to_str(pretty=True)
-    return text.encode("utf-8")
+    return written_tokenizer(parsed_tokenizer(json.dumps(described).encode("utf-8")))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from gguf import TokenType
 from tokenizers import pre_tokenizers
 
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.bpe_json import described_bpe, written
+from toynn.interop.gguf_numbers import TokenType
 from toynn.interop.pre_tokenizers import by_name, name_of
 from toynn.interop.token_lists import added_token, by_id, unique_ids
 from toynn.text.token_rules import tokens_around
@@ -23,7 +23,7 @@ class ByteLevelBpe:
     """A byte-level BPE tokenizer in the form of a GGUF file.
 
     tokens: the text of each token, by id.
-    kinds: the gguf.TokenType of each token; UNUSED for an id that never occurs in text.
+    kinds: the TokenType of each token; UNUSED for an id that never occurs in text.
     merges: pairs "left right" in order of priority.
     pre: the name of the pre-tokenizer in llama.cpp.
     before, after: the tokens that the tokenizer puts before and after a text.

@@ -12,6 +12,7 @@ import numpy as np
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError
 from toynn.interop.file_errors import naming
+from toynn.interop.finite_blocks import surely_finite
 from toynn.interop.gguf_import import read_description, read_rows, read_shape
 from toynn.interop.gguf_model import MappedGguf
 from toynn.interop.rope_order import to_halves
@@ -86,7 +87,10 @@ class GgufBase(Base):
                 rows = tensor.shape[0]
                 most = max(_CHUNK * rows // math.prod(tensor.shape), 1) if len(tensor.shape) > 1 else rows
                 for first in range(0, rows, most):
-                    values = self._gguf.read(name, first, min(most, rows - first))
+                    n = min(most, rows - first)
+                    if surely_finite(tensor.type, self._gguf.stored_rows(name, first, n)):
+                        continue
+                    values = self._gguf.read(name, first, n)
                     if not np.isfinite(values).all():
                         at = np.argwhere(~np.isfinite(values))[0]
                         place = [int(at[0]) + first, *map(int, at[1:])]

@@ -3,9 +3,9 @@
 The reader of the gguf library trusts its input: it maps the file, allocates as many bytes as the counts say and follows
 the offsets. A damaged file then causes an IndexError, a loop over 2**60 entries, or views of the wrong bytes. The
 library parses in its constructor, so checks cannot be added from outside. Therefore this module reads the header
-itself, and compares each count and size with the size of the file before it allocates anything. It uses the library's
-tables of types. The format is: the magic "GGUF", the version and the counts of tensors and values; then the values and
-the descriptions of the tensors; then the data, which starts at the next multiple of the alignment.
+itself, and compares each count and size with the size of the file before it allocates anything. The format is: the
+magic "GGUF", the version and the counts of tensors and values; then the values and the descriptions of the tensors;
+then the data, which starts at the next multiple of the alignment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
 
 from toynn import tinynn as nn
 from toynn.errors import FileFormatError
+from toynn.interop.gguf_numbers import ValueType
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # versions 2 and 3 have the same layout, but version 1 had 32-bit counts
@@ -31,18 +31,20 @@ _LEAST_VALUE = 8 + 4 + 1  # bytes of the smallest key-value pair: length of the 
 # Bytes of the smallest description of a tensor: length of the name, number of dimensions, one dimension, type, offset.
 _LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
 
+_BLOCK = 1 << 20  # bytes that are read at once
+
 _SCALARS = {
-    GGUFValueType.UINT8: "<u1",
-    GGUFValueType.INT8: "<i1",
-    GGUFValueType.UINT16: "<u2",
-    GGUFValueType.INT16: "<i2",
-    GGUFValueType.UINT32: "<u4",
-    GGUFValueType.INT32: "<i4",
-    GGUFValueType.FLOAT32: "<f4",
-    GGUFValueType.UINT64: "<u8",
-    GGUFValueType.INT64: "<i8",
-    GGUFValueType.FLOAT64: "<f8",
-    GGUFValueType.BOOL: "u1",
+    ValueType.UINT8: "<u1",
+    ValueType.INT8: "<i1",
+    ValueType.UINT16: "<u2",
+    ValueType.INT16: "<i2",
+    ValueType.UINT32: "<u4",
+    ValueType.INT32: "<i4",
+    ValueType.FLOAT32: "<f4",
+    ValueType.UINT64: "<u8",
+    ValueType.INT64: "<i8",
+    ValueType.FLOAT64: "<f8",
+    ValueType.BOOL: "u1",
 }
 
 
@@ -191,6 +193,28 @@ class _Bytes:
         except UnicodeDecodeError:
             raise FileFormatError(f"{what} is not valid UTF-8: {content[:30]!r}") from None
 
+    def texts(self, n: int, what: str) -> list[str]:
+        """Return the next n strings. Whole blocks of the file are read, because a tokenizer has many short strings."""
+        found: list[str] = []
+        while len(found) < n:
+            start, count = self.at, len(found)
+            block = self._file.read(min(_BLOCK, self.size - start))
+            at, end = 0, len(block)
+            while len(found) < n and at + 8 <= end:
+                length = int.from_bytes(block[at : at + 8], "little")
+                if at + 8 + length > end:
+                    break
+                try:
+                    found.append(block[at + 8 : at + 8 + length].decode("utf-8"))
+                except UnicodeDecodeError:
+                    break
+                at += 8 + length
+            self.at = start + at
+            self._file.seek(self.at)
+            if len(found) == count:  # the next string is longer than a block, or damaged
+                found.append(self.text(what))
+        return found
+
 
 def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     """Return the header of an open GGUF file of `size` bytes, which is read from its start. No tensor data is read.
@@ -231,25 +255,25 @@ def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
 
 def _value(left: _Bytes, key: str) -> Any:
     kind = left.u32(f"the type of {key!r:.80}")
-    if kind == GGUFValueType.STRING:
+    if kind == ValueType.STRING:
         return left.text(f"the value of {key!r:.80}")
-    if kind != GGUFValueType.ARRAY:
+    if kind != ValueType.ARRAY:
         return _scalars(left, key, kind, 1).item()
     of, n = left.u32(f"the type of {key!r:.80}"), left.u64(f"the length of {key!r:.80}")
-    if of == GGUFValueType.STRING:
+    if of == ValueType.STRING:
         left.need(n, 8, f"strings of {key!r:.80}")
-        return [left.text(f"a string of {key!r:.80}") for _ in range(n)]
+        return left.texts(n, f"a string of {key!r:.80}")
     return _scalars(left, key, of, n)
 
 
 def _scalars(left: _Bytes, key: str, kind: int, n: int) -> np.ndarray[Any, Any]:
     if kind not in _SCALARS:
-        what = "is an array of arrays" if kind == GGUFValueType.ARRAY else f"has the unknown type {kind}"
+        what = "is an array of arrays" if kind == ValueType.ARRAY else f"has the unknown type {kind}"
         raise FileFormatError(f"the key {key!r:.80} {what}, which toynn cannot read")
-    dtype = np.dtype(_SCALARS[GGUFValueType(kind)])
+    dtype = np.dtype(_SCALARS[ValueType(kind)])
     left.need(n, dtype.itemsize, f"values of {key!r:.80}")
     array = np.frombuffer(left.take(n * dtype.itemsize, f"{key!r:.80}"), dtype)
-    if kind != GGUFValueType.BOOL:
+    if kind != ValueType.BOOL:
         return array
     if array.size and array.max() > 1:
         raise FileFormatError(f"the boolean {key!r:.80} must be 0 or 1, got {int(array.max())}")
@@ -267,6 +291,8 @@ def _tensor(left: _Bytes, name: str, alignment: int, part: int) -> GgufTensor:
     kind, offset = left.u32(f"the type of {name!r:.80}"), left.u64(f"the offset of {name!r:.80}")
     type_name = nn.tnn_type_name(kind) if kind < 2**31 else None
     if type_name is None:
+        from gguf import GGMLQuantizationType  # importing the library takes long, and only this message needs it
+
         known = GGMLQuantizationType(kind).name if kind in list(GGMLQuantizationType) else str(kind)
         raise FileFormatError(
             f"the tensor {name!r:.80} has type {known}, which ggml cannot convert to f32; convert the model to F32, "

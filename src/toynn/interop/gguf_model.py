@@ -86,12 +86,21 @@ class GgufModel(Initialised):
         count = rows - at if n is None else integer("n", n, 1, rows - at)
         if len(tensor.shape) == 1 and count != rows:  # a row is one number, so a quantized block covers several rows
             return self.read(name)[at : at + count]
-        nbytes = tensor.nbytes * count // rows
+        return nn.tnn_dequantize(tensor.type, self.stored_rows(name, at, count), (count, *tensor.shape[1:]))
+
+    def stored_rows(self, name: str, first: int, n: int) -> npt.NDArray[np.uint8]:
+        """Return the bytes of n rows of a matrix, beginning with row `first`, or of a whole vector.
+
+        The arguments must be valid. Raises FileFormatError if the file became shorter since it was opened.
+        """
+        tensor = self.tensor(name)
+        rows = tensor.shape[0]
+        nbytes = tensor.nbytes * n // rows
         stored = np.empty(nbytes, dtype=np.uint8)
         path, file = self._files[tensor.part]
-        if read_into(file.fileno(), tensor.offset + tensor.nbytes * at // rows, stored.data) != nbytes:
+        if read_into(file.fileno(), tensor.offset + tensor.nbytes * first // rows, stored.data) != nbytes:
             raise FileFormatError(f"the file {path.name} became shorter while it was read")
-        return nn.tnn_dequantize(tensor.type, stored, (count, *tensor.shape[1:]))
+        return stored
 
     def tensor(self, name: str) -> GgufTensor:
         """Return the description of a tensor. Raises TinyNNValueError if there is no tensor of this name."""

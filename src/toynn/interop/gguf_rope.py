@@ -8,15 +8,18 @@ writes the numbers, under keys that llama.cpp ignores.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFWriter, RopeScalingType
 
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.gguf_header import GgufValues, shortest
 from toynn.model.config import RopeScaling
 from toynn.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 ROPE_FREQS = "rope_freqs.weight"
 _KEY = "toynn.rope_scaling."
@@ -39,6 +42,8 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
     if scaling.attn_factor != 1.0:
         writer.add_rope_scaling_attn_factors(scaling.attn_factor)
     if scaling.kind in ("linear", "yarn"):
+        from gguf import RopeScalingType  # importing the library takes long, and only an export needs it
+
         writer.add_rope_scaling_type(RopeScalingType(scaling.kind))
         writer.add_rope_scaling_factor(scaling.factor)
         if scaling.kind == "yarn":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
-
-from gguf import GGUFWriter
+from typing import TYPE_CHECKING, Any
 
 from toynn.interop.gguf_header import GgufValues, shortest
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 _PREFIX = "general.sampling."
 _WHOLE = ("top_k", "penalty_last_n", "mirostat")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from gguf import GGUFWriter, TokenType
+from gguf import GGUFWriter
 
 from toynn.errors import TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer
+from toynn.interop.gguf_numbers import TokenType
 from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES, PREFIX
 from toynn.interop.pre_tokenizers import DEFAULT
 from toynn.interop.sentencepiece_bpe import SentencePieceBpe, read_sentencepiece

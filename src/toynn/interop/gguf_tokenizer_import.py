@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from gguf import TokenType
-
 from toynn.arguments import integer, one_of
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.byte_level_bpe import ByteLevelBpe, write_tokenizer
 from toynn.interop.gguf_header import GgufValues
+from toynn.interop.gguf_numbers import TokenType
 from toynn.interop.gguf_own_keys import AFTER, BEFORE, BEGIN, NO_TOKEN, NORMALIZED, NORMALIZES, PREFIX
 from toynn.interop.pre_tokenizers import DEFAULT, adds_bos
 from toynn.interop.sentencepiece_bpe import PREFIXES, SentencePieceBpe, write_sentencepiece

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from gguf import GGUFWriter
+from typing import TYPE_CHECKING, Any
 
 from toynn.errors import TinyNNValueError
 from toynn.interop.gguf_header import GgufValues, shortest
 from toynn.model.shape import ModelShape
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 # The keys that read_windows reads, without the name of the architecture.
 READ = ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")

@@ -6,10 +6,9 @@ import base64
 import re
 from typing import Any
 
-from gguf import TokenType
-
 from toynn.errors import FileFormatError
 from toynn.interop.bpe_json import written
+from toynn.interop.gguf_numbers import TokenType
 from toynn.interop.hf_settings import added_tokens_of
 from toynn.interop.sentencepiece_bpe import (
     DOUBLE,

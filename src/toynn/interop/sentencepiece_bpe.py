@@ -8,10 +8,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gguf import TokenType
-
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.interop.bpe_json import described_bpe, written
+from toynn.interop.gguf_numbers import TokenType
 from toynn.interop.sentencepiece_merges import LONGEST_PIECE, merges_by_score, scores_of
 from toynn.interop.token_lists import added_token, by_id, unique_ids
 from toynn.text.rule_lists import flat_rules
@@ -69,7 +68,7 @@ _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 class SentencePieceBpe:
     """A SentencePiece BPE tokenizer in the form of a GGUF file.
 
-    tokens, scores, kinds: the text, the score and the gguf.TokenType of each token, by id.
+    tokens, scores, kinds: the text, the score and the TokenType of each token, by id.
     prefix: where a space is put before a text, one of PREFIXES.
     before, after: the tokens that the tokenizer puts before and after a text.
     normalized: the ids of the added tokens that are searched for in normalized text.

@@ -11,9 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from gguf import TokenType
-
 from toynn.errors import FileFormatError
+from toynn.interop.gguf_numbers import TokenType
 
 UNIGRAM, BPE = 1, 2  # values of trainer_spec.model_type
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
@@ -31,7 +30,7 @@ Value = int | memoryview
 class SentencePieceModel:
     """The content of a tokenizer.model that decides which ids a text gets.
 
-    tokens, scores, kinds: the text, the score and the type (of gguf.TokenType, which has the same numbers) of each
+    tokens, scores, kinds: the text, the score and the type (of TokenType, which has the same numbers) of each
         piece, by id.
     charsmap: the table of a normalizer; b"" if there is none.
     bos_id, eos_id: -1 if there is no such token.

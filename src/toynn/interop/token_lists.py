@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gguf import TokenType
-
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.interop.gguf_numbers import TokenType
 
 
 def by_id(
     vocabulary: dict[str, int], added: list[dict[str, Any]], vocab: int, alphabet: frozenset[str] | None = None
 ) -> tuple[list[str], list[int]]:
-    """Return the text and the gguf.TokenType of each id below `vocab`. An id without a token gets an unused token.
+    """Return the text and the TokenType of each id below `vocab`. An id without a token gets an unused token.
 
     alphabet: the characters that a token of the model may have; None: any.
 

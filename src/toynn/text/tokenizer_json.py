@@ -25,6 +25,8 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     Raises FileFormatError if the library cannot read the content, or if the tokenizer has dropout, which makes the
     tokens of a text random.
     """
+    if (ready := _taken(content)) is not None:
+        return ready
     refuse_lfs_pointer(content)
     check_tokenizer(content)
     try:
@@ -39,6 +41,28 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
             f"its dropout is {dropout:.6g}, so the tokens of a text would be random; set it to null in tokenizer.json"
         )
     return tokenizer
+
+
+def written_tokenizer(tokenizer: Tokenizer) -> bytes:
+    """Return the tokenizer.json of a parsed tokenizer. The next `parsed_tokenizer` of these bytes returns the tokenizer
+    itself, because parsing the file of a large vocabulary takes a tenth of a second.
+
+    The caller must not use the tokenizer afterwards.
+    """
+    content: bytes = tokenizer.to_str(pretty=True).encode("utf-8")
+    _ready[:] = [(content, tokenizer)]
+    return content
+
+
+_ready: list[tuple[bytes, Tokenizer]] = []  # the tokenizer that was written last, unless it was taken
+
+
+def _taken(content: bytes) -> Tokenizer | None:
+    try:
+        written, tokenizer = _ready.pop()
+    except IndexError:
+        return None
+    return tokenizer if written == content else None
 
 
 def load_tokenizer(content: bytes, where: str) -> Tokenizer:
