@@ -94,7 +94,7 @@ struct tnn_session {
     struct ggml_cgraph  * gb_unfinished;
     bool                  reset_done; /* the gradients were reset after the last tnn_compute_backward */
     bool                  computed;
-    int                 * group_end;  /* by node of gb: the last node of its group; NULL if each node runs alone */
+    int                 * group_end;  /* indexed by node of gb: the last node of its group; NULL if each node runs alone */
     struct ggml_tensor ** leaders;    /* the nodes that ggml runs: the last node of each group */
     int                   n_leaders;
     bool                  in_groups;  /* this compute runs groups */

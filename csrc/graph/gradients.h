@@ -9,8 +9,8 @@ struct tnn_gradients {
     tnn_session              * s;
     struct ggml_cgraph       * gb;
     const struct ggml_cgraph * gf;
-    const bool               * needed; /* by slot of gf's hash set: the tensor depends on a parameter, or is one */
-    struct ggml_tensor      ** again;  /* by slot of gb's hash set: the node that computes this tensor again, or NULL */
+    const bool               * needed; /* indexed by slot of gf's hash set: the tensor depends on a parameter, or is one */
+    struct ggml_tensor      ** again;  /* indexed by slot of gb's hash set: the node that computes this tensor again, or NULL */
     bool                       failed; /* the session has the error */
 };
 

@@ -49,11 +49,11 @@ struct order {
     struct ggml_cgraph * graph;
     struct edge   * edges;
     int             n_edges, size;
-    int           * first_edge; /* by node: index of its first edge in edges, or -1 */
-    struct touch  * touched;    /* by slot of the tensor in the graph's hash set */
+    int           * first_edge; /* indexed by node: index of its first edge in edges, or -1 */
+    struct touch  * touched;    /* indexed by slot of the tensor in the graph's hash set */
     struct reader * readers;
     int             n_readers;
-    int           * group;      /* by node: the number of its group, or -1 while it has none */
+    int           * group;      /* indexed by node: the number of its group, or -1 while it has none */
 };
 
 static bool wait_for(struct order * o, int i, int from) {

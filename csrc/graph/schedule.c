@@ -61,7 +61,7 @@ done:
 
 int tnn__schedule_gradients(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
-    /* By slot: the node that computes this tensor. If that node moves: the node after which it moves. */
+    /* Indexed by slot: the node that computes this tensor. If that node moves: the node after which it moves. */
     int * place = malloc(graph->visited_hash_set.size * sizeof(*place));
     int * after = malloc((size_t) n * sizeof(*after));
     int rc = TNN_OK;
@@ -91,9 +91,9 @@ done:
 
 int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
-    /* By slot: the last node that reads or writes this memory. */
+    /* Indexed by slot: the last node that reads or writes this memory. */
     int * last  = malloc(graph->visited_hash_set.size * sizeof(*last));
-    /* By optimizer step: the node after which the step can run. */
+    /* Indexed by optimizer step: the node after which the step can run. */
     int * after = malloc((size_t) n * sizeof(*after));
     int rc = TNN_OK;
     if (last == NULL || after == NULL) {

@@ -26,7 +26,7 @@ struct tnn_attention_shape {
     int64_t qkv_row; /* (n_heads + 2 n_kv) d */
     int64_t stride;  /* distance between two rows of scores */
     float   scale;
-    const int32_t * starts; /* (t_seq,) for each token of a sequence, the first token of its sample; NULL: 0 */
+    const int32_t * starts; /* (t_seq,) for each token, the first token of its sample; NULL: every sample starts at token 0 */
 };
 
 struct tnn_attention_buffers {

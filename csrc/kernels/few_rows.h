@@ -81,7 +81,7 @@ static void run_few_rows(const struct tnn_gemm * g, void * scratch) {
             }
         }
         int64_t nbytes; /* bytes of a column */
-        const char * const ahead = column_at(g, j + width, &nbytes); /* the next columns are requested in the order of addresses */
+        const char * const ahead = column_at(g, j + width, &nbytes); /* the next columns, which are prefetched in the order of their addresses */
         for (int64_t p = 0; p < g->k; p += most) {
             const int64_t n = tnn__min(most, g->k - p);
             for (int64_t v = 0; v < width; v += LANES) {

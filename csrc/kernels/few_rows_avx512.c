@@ -38,7 +38,7 @@ static inline v16f load_half(const uint16_t * from) {
     return (v16f) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from));
 }
 
-/* Converts the lanes, which are less than 2^16. */
+/* Converts f16 numbers to f32. Each lane holds the 16 bits of one number; its upper 16 bits are 0. */
 static inline v16f half_low(v16u w) {
     return (v16f) _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i) w));
 }

@@ -24,7 +24,7 @@ static inline v8f load_half(const uint16_t * from) {
     return (v8f) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) from));
 }
 
-/* Converts the lanes, which are less than 2^16. */
+/* Converts f16 numbers to f32. Each lane holds the 16 bits of one number; its upper 16 bits are 0. */
 static inline v8f half_low(v8u w) {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i) w, (__m256i) w), 0x08);
     return (v8f) _mm256_cvtph_ps(_mm256_castsi256_si128(packed));

@@ -234,7 +234,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
 ROWS(TILES)
 #undef TILES
 
-/* [A along k][height - 1][vectors - 1] */
+/* The functions run_tile: TILE[A is read along k][height - 1][vectors - 1]. */
 static void (*const TILE[2][MR][2])(const struct tile *) = {
 #define DOWN(r) { down_##r##_1, down_##r##_2 },
     { ROWS(DOWN) },

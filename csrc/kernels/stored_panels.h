@@ -24,11 +24,11 @@
 #define SUPER_BLOCK 256 /* elements of a block of q4_K, q5_K and q6_K */
 #define LINE        64  /* bytes of a cache line */
 
-/* The place of a panel that is written next: a row of the panel has the element k of LANES columns. */
+/* The place in a panel that is written next. Row k of the panel has element k of LANES columns. */
 struct panel_rows {
     float * out;
     int64_t row; /* distance between two rows */
-    const char * ahead; /* memory that is read later, and is requested now */
+    const char * ahead; /* the next memory to prefetch */
 };
 
 /* Prefetches the next LANES * nbytes bytes of `ahead`: as many bytes as the caller reads, which are nbytes of each row.

@@ -86,7 +86,7 @@ static inline v8f v8_sqrt(v8f v) {
 #endif
 }
 
-/* ((0+4)+(2+6)) + ((1+5)+(3+7)) */
+/* Returns the sum of the lanes, added in the order ((0+4)+(2+6)) + ((1+5)+(3+7)). */
 static inline float v8_sum(v8f v) {
     const float even = (v[0] + v[4]) + (v[2] + v[6]);
     const float odd  = (v[1] + v[5]) + (v[3] + v[7]);

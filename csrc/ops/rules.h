@@ -13,7 +13,7 @@
 /* The tensors of a graph that need a gradient. */
 struct tnn_grad_needs {
     const struct ggml_cgraph * graph;
-    bool                     * needed; /* by slot in the graph's hash set */
+    bool                     * needed; /* indexed by slot in the graph's hash set */
 };
 static inline bool tnn__grad_needed(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     return t != NULL && g->needed[ggml_hash_find(&g->graph->visited_hash_set, t)];
