@@ -10,6 +10,7 @@ from fused_engines import HP, engine, load, targets
 from oracle.variants import VARIANTS, Variant
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
+from toynn.data.windows import Batch
 from toynn.llm.labels import IGNORED
 from toynn.llm.layouts import to_per_head
 from toynn.training.config import OptimizerArgs, StepArgs, TrainConfig
@@ -29,14 +30,16 @@ def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
 
 
 class Batches:
-    """Takes the place of a WindowBatcher, and returns batch i of WHOLE."""
+    """Takes the place of `Windows`, and returns batch i of WHOLE."""
+
+    windows_per_epoch = len(COUNTS)
 
     def __init__(self, wanted: npt.NDArray[np.int32]) -> None:
         self._ids, self._targets = WHOLE.ids().reshape(wanted.shape), wanted
 
-    def batch(self, start: int, n: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    def read(self, start: int, n: int) -> Batch:
         assert n == 1
-        return self._ids[start], self._targets[start]
+        return Batch(self._ids[start], self._targets[start])
 
 
 def config(accumulate: int = len(COUNTS)) -> TrainConfig:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import toynn
-from small_runs import MODEL, config, evaluations, final_bytes, losses
+from small_runs import MODEL, evaluations, final_bytes, losses
+from small_runs import config as small_config
 from toynn import FileFormatError, TrainArgs, train
 from toynn.api.plain_progress import PlainProgress
 from toynn.data import DataFolder, load_meta
@@ -20,7 +21,7 @@ from toynn.llm.options import RecipeOptions
 from toynn.serve.watch_data import watch_data
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.text.tokenizer_json import load_tokenizer
-from toynn.training import Evaluated, EvaluationArgs, Event
+from toynn.training import DataArgs, Evaluated, EvaluationArgs, Event, TrainConfig
 from toynn.training.evaluation import Validation
 from toynn.training.logged_figures import figures_of
 from toynn.training.report import write_report
@@ -28,6 +29,11 @@ from toynn.training.run_log import read_log
 from toynn.training.sources import distinct
 
 T, STEPS = MODEL.ctx, 90
+
+
+def config(steps: int, **sections: Any) -> TrainConfig:
+    """Return a configuration in which windows are cut through samples."""
+    return small_config(steps, data=DataArgs(document_attention=False), **sections)
 
 
 def write_chats(path: Path, n: int, word: str) -> Path:

@@ -49,13 +49,26 @@ class WindowedLoss(Initialised):
 class _Ids:
     """Token ids that are read only when needed. read(first, n) returns n ids, int32, from position `first` on.
 
-    counted: for each id, 1 if it counts for the loss, otherwise 0; None: every id counts.
+    counted: for each id, 1 if it counts for the loss, otherwise 0; None: every id counts. starts: the position of the
+    first id of each sample, int64; None: the ids were not made of samples.
     """
 
     name: str
     n: int
     read: Callable[[int, int], npt.NDArray[np.int32]]
     counted: npt.NDArray[np.uint8] | None = None
+    starts: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class IdSequences:
+    """Token ids in the sequences that a model sees one at a time: the samples of the data, or all ids in one sequence.
+
+    counted: for each sequence, 1 for each id that counts for the loss, otherwise 0.
+    """
+
+    ids: list[npt.NDArray[np.int32]]
+    counted: list[npt.NDArray[np.uint8]]
 
 
 def eval_ce(
@@ -191,7 +204,8 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
                 f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, but the model has only {vocab}"
             )
         tokens = packed.tokens
-        yield _Ids(str(place), len(packed), lambda first, n: tokens[first : first + n].astype(np.int32), packed.counted)
+        read = lambda first, n: tokens[first : first + n].astype(np.int32)  # noqa: E731
+        yield _Ids(str(place), len(packed), read, packed.counted, packed.starts)
         return
     with open_token_file("data", place) as file:
         if file.vocab not in (None, vocab):
@@ -201,12 +215,11 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
         yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
 
 
-def all_ids(
-    path: Path, vocab: int, most: int | None, offset: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8] | None]:
+def id_sequences(path: Path, vocab: int, most: int | None, offset: int) -> IdSequences:
     """Return at most `most` ids of a file or of the validation split of a data folder, from position `offset` on.
 
-    The second result has 1 for each id that counts for the loss, and 0 for the others; None: every id counts.
+    In data made of samples, each sample is a sequence. A sequence of one id, in which nothing is predicted, is left
+    out.
 
     Raises the errors of `eval_ce`, and TinyNNValueError if no id can be predicted.
     """
@@ -215,10 +228,14 @@ def all_ids(
         n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
         if n < 2:
             raise TinyNNValueError(f"data: predicting needs at least 2 ids, {path} has {n} from position {offset}")
-        counted = None if ids.counted is None else np.array(ids.counted[offset : offset + n])
-        if counted is not None and not counted[1:].any():
+        counted = np.ones(n, dtype=np.uint8) if ids.counted is None else np.array(ids.counted[offset : offset + n])
+        cuts = np.zeros(0, dtype=np.int64) if ids.starts is None else ids.starts - offset
+        cuts = cuts[(cuts > 0) & (cuts < n)]
+        parts = zip(np.split(ids.read(offset, n), cuts), np.split(counted, cuts), strict=True)
+        found = [(one, marks) for one, marks in parts if one.size > 1]
+        if not any(marks[1:].any() for _, marks in found):
             raise TinyNNValueError(f"data: none of the {n} ids of {path} from position {offset} counts for the loss")
-        return ids.read(offset, n), counted
+        return IdSequences([one for one, _ in found], [marks for _, marks in found])
 
 
 def _alphas(alphas: object) -> list[float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from toynn.api.evaluation import Evaluation, top_log_probs, window_losses
 from toynn.api.load_model import load, open_decoder, read_model
-from toynn.api.token_evaluation import TOKENS, WINDOW, all_ids, eval_ce
+from toynn.api.token_evaluation import TOKENS, WINDOW, eval_ce, id_sequences
 from toynn.arguments import integer
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
@@ -114,13 +114,15 @@ def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool)
         shape = decoder.cfg
         window = integer("window", options["window"] or shape.ctx, 1, shape.ctx)
         stride = integer("stride", options["stride"] or window, 1, window)
-        ids, counted = all_ids(path, shape.vocab, options["tokens"], options["offset"] or 0)
-        losses = window_losses(decoder, ids, window, stride)
-    n = ids.size - 1
-    if counted is not None:
-        losses, n = [np.concatenate(losses)[counted[1:] == 1]], int(counted[1:].sum())
-    nats = math.fsum(float(np.sum(one, dtype=np.float64)) for one in losses)
-    result = Evaluation(tokens=n, text_bytes=0, nats=nats)
+        sequences = id_sequences(path, shape.vocab, options["tokens"], options["offset"] or 0)
+        nats, n = [], 0
+        for ids, counted in zip(sequences.ids, sequences.counted, strict=True):
+            at = 1
+            for losses in window_losses(decoder, ids, window, stride):
+                marks = counted[at : at + losses.size] == 1
+                nats.append(float(np.sum(losses[marks], dtype=np.float64)))
+                n, at = n + int(marks.sum()), at + losses.size
+    result = Evaluation(tokens=n, text_bytes=0, nats=math.fsum(nats))
     if as_json:
         figures = {"step": source.step, "tokens": result.tokens, "loss": number_or_null(result.loss),
                    "perplexity": number_or_null(result.perplexity)}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,51 @@ IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Consecutive windows of a run.
+
+    ids, targets: int32 (n * t_seq,), the tokens of the windows, one after the other. starts: for each token, the
+    position in its window of the first token of its sample, int32 (n * t_seq,); None if a window is one sample.
+    """
+
+    ids: IntArray
+    targets: IntArray
+    starts: IntArray | None = None
+
+
+class Windows(Protocol):
+    """The windows of a run. Window i does not depend on the windows that were read before."""
+
+    windows_per_epoch: int
+
+    def read(self, start: int, n: int) -> Batch:
+        """Return the windows from start to start + n - 1."""
+        ...
+
+    def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
+        """Return the number of tokens in the windows from start to start + n - 1 that lie between each border, a
+        position in the data, and the next border, int64 (borders - 1,).
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class _Epoch:
     """One pass over the tokens. starts: the position of the first token of each window, in the order of the epoch."""
 
     number: int
     starts: npt.NDArray[np.int64]
+
+
+def document_starts(ids: IntArray, t_seq: int, end_id: int) -> IntArray:
+    """Return the position in its window of the first token of each token's document, int32 (n * t_seq,).
+
+    A document begins at the start of a window, and after each token end_id.
+    """
+    rows = ids.reshape(-1, t_seq)
+    begins = np.tile(np.arange(t_seq, dtype=np.int32), (rows.shape[0], 1))
+    begins[:, 1:][rows[:, :-1] != end_id] = 0
+    return np.maximum.accumulate(begins, axis=1).reshape(-1)
 
 
 def windows_per_epoch(tokens: int, t_seq: int) -> int:
@@ -46,15 +86,23 @@ class WindowBatcher(Initialised):
         counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the others. None: every token
             counts. A target that does not count is -100. Windows without any target that counts are replaced by other
             windows of the same epoch.
+        end_id: the token that ends each document, if a token shall see only tokens of its own document. None: a token
+            sees all tokens before it in its window. Only `read` uses end_id.
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """
 
     def __init__(
-        self, tokens: npt.NDArray[Any], t_seq: int, seed: int, counted: npt.NDArray[np.uint8] | None = None
+        self,
+        tokens: npt.NDArray[Any],
+        t_seq: int,
+        seed: int,
+        counted: npt.NDArray[np.uint8] | None = None,
+        end_id: int | None = None,
     ) -> None:
         self.t_seq = integer("t_seq", t_seq, 1)
         self.seed = integer("seed", seed, 0, 2**63 - 1)
+        self.end_id = None if end_id is None else integer("end_id", end_id, 0, INT31_MAX)
         if not isinstance(tokens, np.ndarray) or isinstance(tokens, np.ma.MaskedArray):
             raise TinyNNTypeError(f"tokens must be a plain array, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
@@ -82,6 +130,11 @@ class WindowBatcher(Initialised):
         """Return the ids and targets of window i, as two int32 arrays (t_seq,). Target t is the token after id t."""
         return self._cut(np.array([self.start_of(i)]))
 
+    def read(self, start: int, n: int) -> Batch:
+        """Return the windows from start to start + n - 1."""
+        ids, targets = self.batch(start, n)
+        return Batch(ids, targets, None if self.end_id is None else document_starts(ids, self.t_seq, self.end_id))
+
     def batch(self, start: int, n: int) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of the windows from start to start + n - 1, as two int32 arrays (n * t_seq,)."""
         n = integer("n", n, 1)
@@ -99,6 +152,12 @@ class WindowBatcher(Initialised):
         start = integer("start", start, 0, 2**62 - n)
         with memory_for("n", 8 * n, f"the positions of {n} windows"):
             return self._starts(start, n)
+
+    def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
+        """Count tokens as `Windows.tokens_between` describes."""
+        inside = np.clip(borders - self.starts(start, n)[:, None], 0, self.t_seq)  # (n, borders)
+        counts: npt.NDArray[np.int64] = np.diff(inside, axis=1).sum(axis=0)
+        return counts
 
     def _starts(self, start: int, n: int) -> npt.NDArray[np.int64]:
         starts, done = np.empty(n, dtype=np.int64), 0

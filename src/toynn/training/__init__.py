@@ -13,6 +13,7 @@ with naming_the_extra():
         TrainArgs,
         TrainConfig,
     )
+    from toynn.training.data_config import DataArgs
     from toynn.training.divergence import DivergedError
     from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
     from toynn.training.model_config import ModelArgs
@@ -21,6 +22,7 @@ with naming_the_extra():
 __all__ = [
     "AdapterArgs",
     "CheckpointArgs",
+    "DataArgs",
     "DivergedError",
     "Ended",
     "Evaluated",

@@ -16,6 +16,7 @@ from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
+from toynn.training.data_config import DataArgs
 from toynn.training.model_config import ModelArgs
 from toynn.wording import spelled
 
@@ -198,6 +199,7 @@ class TrainConfig:
     evaluation: EvaluationArgs = EvaluationArgs()
     checkpoint: CheckpointArgs = CheckpointArgs()
     adapter: AdapterArgs = AdapterArgs()  # noqa: RUF009 (the dataclass is frozen)
+    data: DataArgs = DataArgs()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         kinds = {
@@ -207,6 +209,7 @@ class TrainConfig:
             "evaluation": EvaluationArgs,
             "checkpoint": CheckpointArgs,
             "adapter": AdapterArgs,
+            "data": DataArgs,
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from toynn.arguments import FloatArray, IntArray
+from toynn.arguments import FloatArray
+from toynn.data.windows import Batch
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.training.config import TrainConfig
@@ -58,19 +59,25 @@ def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
     return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
-def first_not_finite(
-    engine: LlamaSeqEngine, ids: IntArray, targets: IntArray, values: StepValues, divisor: float
-) -> str | None:
+def first_not_finite(engine: LlamaSeqEngine, batch: Batch, values: StepValues, divisor: float) -> str | None:
     """Return the description of the first tensor that contains NaN or infinity, or None.
 
     The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. To find
     the tensor, the batch is computed again with a graph that keeps all activations and gradients. The weights do not
-    change. ids, targets, values, divisor: the arguments of `LlamaSeqEngine.train_step`.
+    change. values, divisor: arguments of `LlamaSeqEngine.train_step`.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight
-    engine.build_training_step(taps=True, keep_gradients=True, clip=True)
-    loss, _ = engine.train_step(ids, targets, values.hp, muon_hp=values.muon_hp, update=False, loss_divisor=divisor)
+    engine.build_training_step(taps=True, keep_gradients=True, clip=True, packed=batch.starts is not None)
+    loss, _ = engine.train_step(
+        batch.ids,
+        batch.targets,
+        values.hp,
+        muon_hp=values.muon_hp,
+        update=False,
+        loss_divisor=divisor,
+        starts=batch.starts,
+    )
     for name in engine.taps:
         if not _finite(engine.download_tap(name)):
             return f"the activation {name}"

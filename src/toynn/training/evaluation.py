@@ -12,6 +12,7 @@ import numpy as np
 
 from toynn.arguments import IntArray
 from toynn.data import PackedTokens
+from toynn.data.windows import document_starts
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
@@ -45,11 +46,13 @@ class Validation:
     the loss are counted. The last window and the last batch are padded with tokens that have no target.
 
     windows: evaluate only this many windows; 0: all.
+    end_id: the token that ends each document, if a token sees only its own document; otherwise None.
     tokens: number of predicted tokens.
     bytes: size of their text, estimated from the mean number of bytes per token in the split.
     """
 
-    def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int) -> None:
+    def __init__(self, tokens: PackedTokens, t_seq: int, t_batch: int, windows: int, end_id: int | None = None) -> None:
+        self._end_id = end_id
         self._tokens, self._counted, self._t, self._b = tokens.tokens, tokens.counted, t_seq, t_batch
         n = max(len(tokens) - 1, 0)
         self._n = min(n, windows * t_seq) if windows > 0 else n
@@ -123,7 +126,8 @@ class Validation:
         """Return for each window of a batch the sum of its losses, in nats, and the number of its targets."""
         losses, counts = np.zeros(self._b), np.count_nonzero(targets.reshape(self._b, -1) != IGNORED, axis=1).tolist()
         if any(counts):
-            engine.mean_loss(ids, targets)
+            starts = None if self._end_id is None else document_starts(ids, self._t, self._end_id)
+            engine.mean_loss(ids, targets, starts=starts)
             losses = engine.window_losses()
         return [
             (float(np.float32(loss / n)) * n if n else 0.0, n) for loss, n in zip(losses.tolist(), counts, strict=True)

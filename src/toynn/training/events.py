@@ -28,6 +28,8 @@ class Started(Initialised):
     config: the configuration as TOML.
     epochs: number of passes over the training tokens in the whole run.
     notes: sentences for the user about settings that were chosen or changed.
+    windows_per_epoch: number of windows in one pass over the training tokens.
+    filled: share of the places in these windows that hold tokens; below 1 if windows contain whole samples.
     """
 
     run: Path
@@ -43,6 +45,8 @@ class Started(Initialised):
     config: str
     epochs: float = 0.0
     notes: tuple[str, ...] = ()
+    windows_per_epoch: int = 0
+    filled: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ SYNONYMS = {
     "adapter.targets": "target_modules lora_targets",
     "adapter.init_seed": "lora_seed",
     "train.seed": "random_seed rng_seed manual_seed",
+    "data.document_attention": "packing sample_packing block_cross_attention intra_document_masking document_mask",
     "evaluation.every": "eval_every eval_interval eval_steps steps_per_eval val_interval eval_freq",
     "evaluation.windows": "eval_iters eval_batches val_batches max_eval_samples",
     "evaluation.patience": "early_stopping early_stopping_patience",

@@ -85,14 +85,15 @@ def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, train: StepArgs) 
         return tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
 
 
-def build_graph(engine: LlamaSeqEngine, train: StepArgs) -> None:
-    """Build the training graph of a run."""
+def build_graph(engine: LlamaSeqEngine, train: StepArgs, packed: bool = False) -> None:
+    """Build the training graph of a run. packed: several samples or documents may share a window."""
     engine.build_training_step(
         clip=True,
         decay_vectors=DECAY_VECTORS,
         keep_gradients=train.accumulate > 1,
         batches=train.accumulate,
         recompute=train.recompute,
+        packed=packed,
     )
 
 

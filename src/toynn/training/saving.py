@@ -12,11 +12,12 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
+from toynn.training.data_identity import data_identity
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
 from toynn.training.events import Saved
 from toynn.training.special_tokens import special_tokens
-from toynn.training.start import Start, data_identity
+from toynn.training.start import Start
 from toynn.training.toml_config import to_toml
 
 

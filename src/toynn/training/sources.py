@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from toynn.data import PackedTokens, WindowBatcher
+from toynn.data import PackedTokens
+from toynn.data.windows import Windows
 from toynn.text.terminal_text import terminal_text
 from toynn.training.events import Evaluated
 
@@ -38,7 +39,7 @@ class SourcesRead:
     names: the names of the sources; () for data without several sources.
     """
 
-    def __init__(self, tokens: PackedTokens, windows: WindowBatcher) -> None:
+    def __init__(self, tokens: PackedTokens, windows: Windows) -> None:
         borders = borders_of(tokens)
         self.names = distinct(_one_line(source.name) for source in tokens.meta.sources) if borders else ()
         self._windows, self._borders = windows, np.array([0, *borders], dtype=np.int64)
@@ -52,9 +53,7 @@ class SourcesRead:
         """
         while self.names and self._counted < windows:
             n = min(windows - self._counted, _WINDOWS)
-            starts = self._windows.starts(self._counted, n)  # (n,)
-            inside = np.clip(self._borders - starts[:, None], 0, self._windows.t_seq)  # (n, sources + 1)
-            self._tokens += np.diff(inside, axis=1).sum(axis=0)
+            self._tokens += self._windows.tokens_between(self._borders, self._counted, n)
             self._counted += n
         return tuple(self._tokens.tolist())
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from toynn.arguments import INT31_MAX
-from toynn.data import DataFolder, DataMeta, Split
-from toynn.data.windows import windows_per_epoch
+from toynn.data import DataFolder
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
@@ -23,6 +21,8 @@ from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
 from toynn.training.config import CHANGEABLE, TrainArgs, TrainConfig
+from toynn.training.data_config import packs_samples, windows_of
+from toynn.training.data_identity import data_identity
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer import Optimizer
 from toynn.training.special_tokens import special_tokens, with_added_tokens
@@ -64,23 +64,6 @@ class Start:
     def t_seq(self) -> int:
         """Tokens per window."""
         return self.config.train.t_seq or self.shape.ctx
-
-
-def data_identity(meta: DataMeta) -> DataIdentity:
-    """Return the sha256 of the files of a data folder that determine the result of a run."""
-    return DataIdentity(
-        train=_of_split(meta.splits["train"]),
-        validation=_of_split(meta.splits["validation"]),
-        tokenizer=None if meta.tokenizer is None else meta.tokenizer.sha256,
-    )
-
-
-def _of_split(split: Split) -> str:
-    """Return the sha256 of the file of a split, or of the list of the sha256 of all its files if there are several."""
-    if split.samples is None:
-        return split.sha256
-    files = (split.sha256, split.samples.starts_sha256, split.samples.counted_sha256 or "")
-    return hashlib.sha256("\n".join(files).encode("ascii")).hexdigest()
 
 
 def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
@@ -261,14 +244,15 @@ def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, 
 def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: DataFolder) -> TrainConfig:
     """Check the configuration of a new run against the model and the data. Return it with the number of steps."""
     t_seq, tokens = config.train.t_seq or shape.ctx, len(data.train)
-    if tokens < t_seq + 1:
+    config = dataclasses.replace(config, data=config.data.explicit(data.train.starts is not None))
+    if tokens < t_seq + 1 and not packs_samples(data.train, config.data):
         key = "train.t_seq" if config.train.t_seq else "model.ctx"
         remedy = "add text" if tokens < 2 else f"set train.t_seq to at most {min(tokens - 1, shape.ctx)}, or add text"
         raise ConfigurationError(
             f"{key} = {t_seq} is too large: a window of this length needs {t_seq + 1} tokens, but {args.data} has "
             f"{tokens} training tokens; {remedy}"
         )
-    config = config.with_steps(windows_per_epoch(tokens, t_seq))
+    config = config.with_steps(windows_of(data.train, t_seq, config.train.seed, config.data).windows_per_epoch)
     config.check_warmup()
     return config
 
@@ -287,7 +271,8 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
     """
     training = _training(checkpoint)
     own = from_toml(training.progress.config, config_source(checkpoint.path), overrides)
-    return own.explicit(shape_of(checkpoint))
+    # Older versions of toynn had no section [data].
+    return dataclasses.replace(own.explicit(shape_of(checkpoint)), data=own.data.explicit(False))
 
 
 def _training(checkpoint: Checkpoint) -> TrainingState:
@@ -303,7 +288,8 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a run that is resumed from its checkpoint `held`."""
     state, own = _training(held), own_config(held)
     t_seq = own.train.t_seq or held.contents.shape.ctx
-    config = _resumed_config(args, own, held, windows_per_epoch(len(data.train), t_seq))
+    epoch = windows_of(data.train, t_seq, own.train.seed, own.data).windows_per_epoch
+    config = _resumed_config(args, own, held, epoch)
     if config.train.steps < held.step:
         epochs = None if args.config is None else args.config.train.epochs
         wrong = f"train.steps = {config.train.steps} is too small"
@@ -356,7 +342,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
-    config = config.explicit(shape)
+    config = dataclasses.replace(config.explicit(shape), data=config.data.explicit(bool(own.data.document_attention)))
     # The shapes are equal, but head_dim may be 0 in one and d_model // n_heads in the other.
     if config.model is not None and config.model.first_difference(shape) is None:
         model = dataclasses.replace(config.model, head_dim=shape.head_dim)

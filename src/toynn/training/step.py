@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toynn.arguments import IntArray
-from toynn.data import WindowBatcher
+from toynn.data.windows import Batch, Windows
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
@@ -36,12 +35,12 @@ class TrainingSteps:
     """
 
     def __init__(
-        self, engine: LlamaSeqEngine, windows: WindowBatcher, config: TrainConfig, interrupted: Callable[[], bool]
+        self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig, interrupted: Callable[[], bool]
     ) -> None:
         self._engine, self._windows, self._config, self._train = engine, windows, config, config.train
         self._interrupted = interrupted
         self._optimizer = Optimizer(config)
-        self._read: tuple[int, tuple[IntArray, IntArray]] | None = None
+        self._read: tuple[int, Batch] | None = None
         self._built = False
 
     def take(self, step: int) -> StepResult | None:
@@ -61,16 +60,17 @@ class TrainingSteps:
         for i in range(n):
             if i > 0 and self._interrupted():
                 return None
-            ids, targets = self._batch(step, i)
+            batch = self._batch(step, i)
             loss, norm = self._engine.train_step(
-                ids,
-                targets,
+                batch.ids,
+                batch.targets,
                 values.hp,
                 accumulate=i > 0,
                 update=i == n - 1,
                 max_norm=self._optimizer.max_norm,
                 loss_divisor=counted,
                 muon_hp=values.muon_hp,
+                starts=batch.starts,
             )
             if not math.isfinite(loss):
                 raise self._divergence(step, f"loss is {loss}", values)
@@ -88,15 +88,15 @@ class TrainingSteps:
     def build_graph(self) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            build_graph(self._engine, self._train)
+            build_graph(self._engine, self._train, bool(self._config.data.document_attention))
             self._built = True
 
-    def _batch(self, step: int, i: int) -> tuple[IntArray, IntArray]:
-        """Return the ids and targets of batch i of a step. The last batch is kept for another call."""
+    def _batch(self, step: int, i: int) -> Batch:
+        """Return batch i of a step. The last batch is kept for another call."""
         train = self._train
         start = ((step - 1) * train.accumulate + i) * train.batch
         if self._read is None or self._read[0] != start:
-            self._read = (start, self._windows.batch(start, train.batch))
+            self._read = (start, self._windows.read(start, train.batch))
         return self._read[1]
 
     def _counted_targets(self, step: int) -> int | None:
@@ -108,7 +108,7 @@ class TrainingSteps:
         for i in range(self._train.accumulate):
             if i > 0 and self._interrupted():
                 return None
-            _, targets = self._batch(step, i)
+            targets = self._batch(step, i).targets
             counted += int(np.count_nonzero(targets != IGNORED))
         if counted == 0:
             raise TinyNNValueError(
@@ -122,6 +122,6 @@ class TrainingSteps:
         self._built = False
         counted = self._counted_targets(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
-        found = (first_not_finite(self._engine, ids, targets, values, counted) for ids, targets in batches)
+        found = (first_not_finite(self._engine, batch, values, counted) for batch in batches)
         tensor = next((name for name in found if name is not None), SQUARES)
         return DivergedError(step, what, tensor, self._config)

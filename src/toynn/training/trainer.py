@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from toynn.data import DataFolder, WindowBatcher
+from toynn.data import DataFolder
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
@@ -25,11 +25,13 @@ from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file
 from toynn.training.callbacks import Callbacks, checked_callbacks
 from toynn.training.config import TrainArgs
+from toynn.training.data_config import filled_share, notes_on_windows, windows_of
 from toynn.training.divergence import DivergedError, weight_not_finite
-from toynn.training.evaluation import BestEvaluation, ContinuePrompts, Validation
+from toynn.training.evaluation import BestEvaluation, ContinuePrompts
 from toynn.training.events import Callback, Ended, Evaluated, Started, Stepped
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
+from toynn.training.packed_validation import validation_of
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
 from toynn.training.sources import SourcesRead
@@ -99,11 +101,13 @@ class _Trainer:
         self._config = config = start.config
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
-        windows = WindowBatcher(data.train.tokens, start.t_seq, config.train.seed, data.train.counted)
+        self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data)
         self._sources = SourcesRead(data.train, windows)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
         self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
-        self._validation = Validation(data.validation, start.t_seq, config.train.batch, config.evaluation.windows)
+        self._validation = validation_of(
+            data.validation, start.t_seq, config.train.batch, config.evaluation.windows, config.data
+        )
         self._saver = Saver(run, engine, start, data)
         self._step = start.step
         self._last_loss: float | None = None
@@ -251,7 +255,9 @@ class _Trainer:
             inits=checkpoint if start.state is None else None,
             config=to_toml(self._config),
             epochs=self._config.train.steps * self._epochs_per_step,
-            notes=(*start.notes, *self._notes_on_validation()),
+            notes=(*start.notes, *notes_on_windows(self._windows), *self._notes_on_validation()),
+            windows_per_epoch=self._windows.windows_per_epoch,
+            filled=filled_share(self._windows),
         )
 
     def _notes_on_validation(self) -> tuple[str, ...]:

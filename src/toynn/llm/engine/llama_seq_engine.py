@@ -296,16 +296,26 @@ class LlamaSeqEngine(TunedModel):
             tnn_compute(s)
             return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0])
 
-    def window_losses(self) -> npt.NDArray[np.float64]:
-        """Return the sum of the losses in each window of the last `train_step` or `mean_loss`, float64 (B,).
+    def row_losses(self) -> FloatArray:
+        """Return the loss of each row of the last `train_step` or `mean_loss`, float32 (T*B,). 0 for ignored rows.
 
         Fused layout only. Raises SessionError if the current graph does not compute losses of rows.
         """
+        return self._row_losses("row_losses")
+
+    def window_losses(self) -> npt.NDArray[np.float64]:
+        """Return the sum of the losses in each window of the last `train_step` or `mean_loss`, float64 (B,).
+
+        Raises SessionError as `row_losses` does.
+        """
+        rows = self._row_losses("window_losses").astype(np.float64)
+        return sums_of_windows(rows, self._require_layout().options.t_seq)
+
+    def _row_losses(self, call: str) -> FloatArray:
         layout, graph = self._require_layout(), self._require_graph()
         if not isinstance(graph, LossGraph) or graph.t_row_losses is None:
-            raise SessionError("window_losses needs a graph of the fused layout that computes a loss")
-        rows = tnn_download(layout.session, graph.t_row_losses).astype(np.float64)
-        return sums_of_windows(rows, layout.options.t_seq)
+            raise SessionError(f"{call} needs a graph of the fused layout that computes a loss")
+        return tnn_download(layout.session, graph.t_row_losses)
 
     def pair_losses(self) -> npt.NDArray[np.float64]:
         """Return the loss of each pair in the last `train_step` or `mean_loss` with a preference, float64 (B / 2,).

@@ -1,0 +1,80 @@
+"""The section [data] of the configuration of a training run, and the windows that it selects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from toynn.arguments import boolean
+from toynn.data import PackedTokens, WindowBatcher
+from toynn.data.sample_windows import SampleWindows
+from toynn.data.windows import Windows
+from toynn.documented_fields import documented
+from toynn.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """How the tokens of the data become windows."""
+
+    document_attention: bool | None = documented(
+        None,
+        "a token sees only tokens of its own document, and windows contain whole samples. Default: true for samples, "
+        "false for plain text",
+    )
+
+    def __post_init__(self) -> None:
+        if self.document_attention is not None:
+            value = boolean("data.document_attention", self.document_attention)
+            object.__setattr__(self, "document_attention", value)
+
+    def explicit(self, document_attention: bool) -> DataArgs:
+        """Return a copy with a value for document_attention instead of None."""
+        return self if self.document_attention is not None else replace(self, document_attention=document_attention)
+
+
+def packs_samples(split: PackedTokens, args: DataArgs) -> bool:
+    """Return whether windows contain whole samples."""
+    return bool(args.document_attention) and split.starts is not None
+
+
+def end_of_documents(split: PackedTokens, args: DataArgs) -> int | None:
+    """Return the token that ends each document, if a token of plain text shall see only its own document.
+
+    Raises ConfigurationError if the data has no such token.
+    """
+    if not args.document_attention or split.starts is not None:
+        return None
+    if split.meta.eos_id is None:
+        raise ConfigurationError(
+            "data.document_attention = true needs data with an end token after each document, but the data has no end "
+            "token; prepare texts with `toynn prepare --eos`, or leave out the key"
+        )
+    return split.meta.eos_id
+
+
+def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs) -> Windows:
+    """Return the windows of a split in a random order. Raises ConfigurationError."""
+    if packs_samples(split, args):
+        return SampleWindows(split, t_seq, seed)
+    return WindowBatcher(split.tokens, t_seq, seed, split.counted, end_of_documents(split, args))
+
+
+def notes_on_windows(windows: Windows) -> tuple[str, ...]:
+    """Return sentences for the user: how samples are put into windows, and how many are longer than a window."""
+    if not isinstance(windows, SampleWindows):
+        return ()
+    full = f"which are {windows.filled:.1%} full"
+    notes = [f"{windows.samples} training samples share {windows.windows_per_epoch} windows in an epoch, {full}"]
+    if windows.divided:
+        are = "is" if windows.divided == 1 else "are"
+        notes.append(
+            f"{windows.divided} of the training samples {are} longer than a window of {windows.t_seq} tokens and {are} "
+            "divided into parts, which do not see each other; use a larger train.t_seq, or shorten samples with "
+            "`toynn prepare --max-tokens`"
+        )
+    return tuple(notes)
+
+
+def filled_share(windows: Windows) -> float:
+    """Return the share of the places in the windows that hold tokens."""
+    return windows.filled if isinstance(windows, SampleWindows) else 1.0
