@@ -123,8 +123,8 @@ static int check_settings(tnn_session * s, const struct tnn_kernel * k, const st
         const float x  = settings[i];
         const bool  ok = i == LABEL_SMOOTHING ? x >= 0.0f && x < 0.5f : x > 0.0f && x < INFINITY;
         if (!ok) {
-            return tnn__fail(s, TNN_E_VALUE, "settings[%d] = %g must be %s, which is %s", i, (double) x, NAMES[i],
-                             i == LABEL_SMOOTHING ? "at least 0 and below 0.5" : "finite and above 0");
+            return tnn__fail(s, TNN_E_VALUE, "settings[%d], which is %s, must be %s, got %g", i, NAMES[i],
+                             i == LABEL_SMOOTHING ? "at least 0 and below 0.5" : "finite and above 0", (double) x);
         }
     }
     return TNN_OK;

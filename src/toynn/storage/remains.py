@@ -32,8 +32,9 @@ def beside(path: Path, prefix: str) -> Path:
 def writing_beside(path: Path) -> Iterator[None]:
     """Guard a block that uses names from `beside`. Remove what killed processes have left beside the same path.
 
-    If a process was killed after it has moved the old folder away and before it has moved the new one in its place,
-    `path` does not exist, and both folders are complete. They are then removed only after the block has created `path`.
+    A process that replaces a folder moves the old folder away, and then moves the new folder to `path`. If the process
+    was killed between these two moves, `path` does not exist, and both folders are complete. In this case, they are
+    removed only after the block has created `path`.
     """
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -239,7 +239,7 @@ def test_operands_that_do_not_fit_are_refused() -> None:
             ((1.0, 0.0, np.inf), "divisor"),
         ):
             nn.upload_row_major(s, settings, [values])
-            with pytest.raises(TinyNNValueError, match=f"must be {message}"):
+            with pytest.raises(TinyNNValueError, match=f"which is {message}, must be"):
                 nn.tnn_compute(s)
         nn.upload_row_major(s, settings, [[1.0, 0.0, 2.0]])
         nn.tnn_compute(s)
