@@ -118,7 +118,7 @@ static int owner(int64_t stripe, int nth) {
     return stripe / nth % 2 == 0 ? place : nth - 1 - place;
 }
 
-/* Computes the symmetric matrix scale C, where C is the product g, or scale C + B_ / A_ other if other is not NULL. Each
+/* Computes the symmetric matrix scale * C, where C is the product g. If other is not NULL, adds (B_ / A_) * other. Each
  * stripe is computed from the diagonal to the right, and is then copied to the other side of the diagonal. */
 static void symmetric(const struct tnn_gemm * g, float scale, const float * other, int ith, int nth, void * scratch) {
     const int64_t size = g->m;

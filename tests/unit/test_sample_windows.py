@@ -111,7 +111,7 @@ def test_an_epoch_predicts_each_token_of_each_sample_but_the_first_once(t_seq: i
 def test_only_counted_tokens_are_targets_and_other_pieces_are_left_out() -> None:
     lengths = [6, 6, 20, 6]
     counted = np.zeros(sum(lengths), dtype=np.uint8)
-    counted[[2, 3, 12, 13]] = 1  # in the first sample, and the first token and second token of the third
+    counted[[2, 3, 12, 13]] = 1  # two tokens of the first sample, and the first two tokens of the third sample
     counted[[6]] = 1  # the first token of the second sample is never predicted
     windows = SampleWindows(split(lengths, counted), 8, 0)
     found = [one for i in range(windows.windows_per_epoch) for one in samples_in(windows, i)]

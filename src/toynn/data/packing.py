@@ -12,10 +12,10 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PackingPlan:
-    """The lengths of the samples in each window.
+    """The slots of each window. A slot is a place for one sample of a certain length.
 
-    Place i of window w is slot `slots[first[w] + i]`. The slots are numbered by falling length, so any order of the
-    samples that puts longer samples first assigns a sample of the right length to each slot.
+    Window w has the slots `slots[first[w]]` to `slots[first[w + 1] - 1]`. Slot 0 is for the longest sample, slot 1 for
+    the next one, and so on. If the samples are sorted by length, the longest first, sample i fits slot i.
     """
 
     slots: Positions

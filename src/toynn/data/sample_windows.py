@@ -39,8 +39,9 @@ class SampleWindows(Initialised):
     each epoch, samples of equal length change places at random, and the windows are used in a random order. Both depend
     only on the seed and the number of the epoch, so a resumed run needs only the number of its next window.
 
-    samples: number of samples that are used. divided: number of these that are longer than a window. filled: share of
-    the places that samples fill, from 0 to 1.
+    samples: number of samples that are used.
+    divided: number of these that are longer than a window.
+    filled: share of the places that samples fill, from 0 to 1.
     """
 
     def __init__(self, split: PackedTokens, t_seq: int, seed: int) -> None:

@@ -56,7 +56,7 @@ class _Epoch:
 
 
 def document_starts(ids: IntArray, t_seq: int, end_id: int) -> IntArray:
-    """Return the position in its window of the first token of each token's document, int32 (n * t_seq,).
+    """Return for each token the position in its window at which its document begins, int32 (n * t_seq,).
 
     A document begins at the start of a window, and after each token end_id.
     """
@@ -86,7 +86,7 @@ class WindowBatcher(Initialised):
         counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the others. None: every token
             counts. A target that does not count is -100. Windows without any target that counts are replaced by other
             windows of the same epoch.
-        end_id: the token that ends each document, if a token shall see only tokens of its own document. None: a token
+        end_id: the token that ends each document, if a token must see only tokens of its own document. None: a token
             sees all tokens before it in its window. Only `read` uses end_id.
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.

@@ -19,8 +19,8 @@ KINDS = ("sigmoid", "hinge", "ipo")  # in the order of enum tnn_preference
 class Preference(Initialised):
     """The loss of a pair of sequences, of which the first one (chosen) is preferred to the second one (rejected).
 
-    The margin m of a pair is the change of the log-probability of the chosen sequence since the reference, minus the
-    change of the rejected one.
+    The change of a sequence is its log-probability minus its log-probability in the reference model. The margin m of a
+    pair is the change of the chosen sequence minus the change of the rejected one.
 
     kind: "sigmoid": -log(sigmoid(beta m)), the loss of DPO. "hinge": max(0, 1 - beta m). "ipo": (m - 1 / (2 beta))^2,
         in which each log-probability is divided by the number of its tokens.
@@ -51,8 +51,9 @@ class Preference(Initialised):
 class PreferenceInputs:
     """The inputs of a preference loss in a graph.
 
-    reference: f32 (2, B), the log-probabilities of the reference. settings: f32 (3,). pairs: f32 (3, B / 2), the losses
-    of the pairs in its first row.
+    reference: f32 (2, B), the log-probabilities in the reference model.
+    settings: f32 (3,).
+    pairs: f32 (3, B / 2), the losses of the pairs in its first row.
     """
 
     preference: Preference

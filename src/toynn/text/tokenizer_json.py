@@ -54,7 +54,7 @@ def written_tokenizer(tokenizer: Tokenizer) -> bytes:
     return content
 
 
-_ready: list[tuple[bytes, Tokenizer]] = []  # the tokenizer that was written last, unless it was taken
+_ready: list[tuple[bytes, Tokenizer]] = []  # the last written tokenizer, until `_taken` returns it
 
 
 def _taken(content: bytes) -> Tokenizer | None:

@@ -38,7 +38,7 @@ def packs_samples(split: PackedTokens, args: DataArgs) -> bool:
 
 
 def end_of_documents(split: PackedTokens, args: DataArgs) -> int | None:
-    """Return the token that ends each document, if a token of plain text shall see only its own document.
+    """Return the token that ends each document, if a token of plain text must see only its own document.
 
     Raises ConfigurationError if the data has no such token.
     """

@@ -16,7 +16,7 @@ _WINDOWS = 1 << 14  # number of windows whose tokens are counted at once
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, of which each that occurred before gets a number, for example "chats.jsonl 2"."""
+    """Return the names. A name that occurs again gets a number, for example "chats.jsonl 2"."""
     found: dict[str, None] = {}
     for name in names:
         new, number = name, 1

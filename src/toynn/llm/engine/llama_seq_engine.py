@@ -163,8 +163,8 @@ class LlamaSeqEngine(TunedModel):
                 Then all targets of the call may be ignored. Fused layout only. With a preference, this is the number of
                 pairs of the step. Default: the pairs of this call.
             muon_hp: (1, 3), as `Muon.hp` returns it, for a model that was realized with optimizer="muon".
-            reference: float64 (B,), the log-probability of each sequence (the sum over its targets) by the reference.
-                It must be given if and only if the graph was built with a preference.
+            reference: float64 (B,), the log-probability of each sequence (the sum over its targets) in the reference
+                model. It must be given if and only if the graph was built with a preference.
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
             starts: integers (T*B,), for each token the position, in its sequence, of the first token of its sample. A
