@@ -63,7 +63,8 @@ def write_model(
 ) -> SavedModel:
     """Write the model in the format `kind`, one of FORMATS.
 
-    dtype: type of the weights; None for "f32". name: name of the model in a GGUF file.
+    dtype: type of the weights; None for "f32".
+    name: name of the model in a GGUF file.
 
     Raises TinyNNValueError if the path exists and overwrite is false, or if the format `kind` does not have the dtype.
     Also raises the errors of `write_checkpoint`, `export_gguf` and `export_hf`.

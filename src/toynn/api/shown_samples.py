@@ -21,7 +21,8 @@ _PART = 1 << 22  # number of tokens that are searched at once for the end of a d
 class ShownSample:
     """A sample. ids: its tokens. counted: whether each token counts for the loss.
 
-    parts: its text in parts, each with True if its tokens count. is_cut: whether only its first tokens are given.
+    parts: its text in parts, each with True if its tokens count.
+    is_cut: whether only its first tokens are given.
     """
 
     number: int

@@ -37,7 +37,8 @@ _MOST_ALPHAS = 10_000
 class WindowedLoss(Initialised):
     """The mean loss over windows.
 
-    tokens: number of tokens in all windows. ce: mean loss in nats per token; the last id of a window predicts itself.
+    tokens: number of tokens in all windows.
+    ce: mean loss in nats per token; the last id of a window predicts itself.
     """
 
     windows: int
@@ -49,8 +50,8 @@ class WindowedLoss(Initialised):
 class _Ids:
     """Token ids that are read only when needed. read(first, n) returns n ids, int32, from position `first` on.
 
-    counted: for each id, 1 if it counts for the loss, otherwise 0; None: every id counts. starts: the position of the
-    first id of each sample, int64; None: the ids were not made of samples.
+    counted: for each id, 1 if it counts for the loss, otherwise 0; None: every id counts.
+    starts: the position of the first id of each sample, int64; None: the ids were not made of samples.
     """
 
     name: str

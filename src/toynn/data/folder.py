@@ -25,8 +25,8 @@ VALIDATION_OF_FILE = 0.05  # share of the ids of a token file; also the default 
 class DataFolder(Initialised):
     """Training data that is ready to be read: the tokens of both splits, and the content of its tokenizer.json.
 
-    tokenizer: None for token ids without a tokenizer. chat_template: the template with which conversations were
-    rendered; None for other data.
+    tokenizer: None for token ids without a tokenizer.
+    chat_template: the template with which conversations were rendered; None for other data.
     """
 
     train: PackedTokens

@@ -84,7 +84,8 @@ def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str
 def notes_on(texts: Texts, eos: str, tokens: Collection[str], *, chosen: bool) -> list[str]:
     """Return a sentence about each possible mistake in the texts.
 
-    tokens: the special tokens of the tokenizer. chosen: true if the user chose the separator.
+    tokens: the special tokens of the tokenizer.
+    chosen: true if the user chose the separator.
 
     Raises TinyNNValueError if chosen is false and the texts have lines of a known separator that is not used here.
     """

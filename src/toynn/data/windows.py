@@ -22,8 +22,9 @@ IntArray = npt.NDArray[np.int32]
 class Batch:
     """Consecutive windows of a run.
 
-    ids, targets: int32 (n * t_seq,), the tokens of the windows, one after the other. starts: for each token, the
-    position in its window of the first token of its sample, int32 (n * t_seq,); None if a window is one sample.
+    ids, targets: int32 (n * t_seq,), the tokens of the windows, one after the other.
+    starts: for each token, the position in its window of the first token of its sample, int32 (n * t_seq,); None if a
+        window is one sample.
     """
 
     ids: IntArray

@@ -34,8 +34,8 @@ _QUANTIZATION_VERSION = 2  # ggml's constant GGML_QNT_VERSION
 class GgufExport(Initialised):
     """The result of an export: what the file contains.
 
-    tensors: the type of each tensor, by name. notes: sentences for the user about differences from the requested
-    export.
+    tensors: the type of each tensor, by name.
+    notes: sentences for the user about differences from the requested export.
     """
 
     path: Path

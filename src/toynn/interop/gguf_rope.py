@@ -68,7 +68,8 @@ def write_scaling(writer: GGUFWriter, scaling: RopeScaling) -> None:
 def read_scaling(values: GgufValues, factors: npt.NDArray[np.float32] | None, shape: ModelShape) -> RopeScaling:
     """Return the scaling that the keys describe, or that gives the factors of the file.
 
-    factors: the tensor `rope_freqs.weight`, if the file has it. shape: the shape without its scaling.
+    factors: the tensor `rope_freqs.weight`, if the file has it.
+    shape: the shape without its scaling.
 
     Raises FileFormatError for a scaling that toynn does not support.
     """

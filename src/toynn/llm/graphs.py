@@ -32,8 +32,8 @@ class ForwardGraph:
 class LossGraph(ForwardGraph):
     """A forward graph with the loss on labels, but without a backward pass.
 
-    t_row_losses: the losses of the rows, f32 (T*B,); None in the per_head layout. preference: the inputs of the loss of
-    pairs; None for the loss of the next token.
+    t_row_losses: the losses of the rows, f32 (T*B,); None in the per_head layout.
+    preference: the inputs of the loss of pairs; None for the loss of the next token.
     """
 
     t_labels: Tensor

@@ -271,7 +271,8 @@ class Layout(ABC):
     def place(self, graph: ForwardGraph, positions: IntArray | None, starts: IntArray | None) -> None:
         """Upload the places of the tokens, whose values have been checked.
 
-        positions: None counts them from the first token of each sample. starts: None for one sample in each sequence.
+        positions: None counts them from the first token of each sample.
+        starts: None for one sample in each sequence.
         """
         at = self.positions if starts is None else self.positions - starts
         upload_int_array(self.session, graph.positions, at if positions is None else positions)

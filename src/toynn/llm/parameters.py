@@ -112,7 +112,8 @@ class Parameters:
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
 
-    by_name: all weights in the order of declaration. tree: the same weights by layer and key.
+    by_name: all weights in the order of declaration.
+    tree: the same weights by layer and key.
     """
 
     def __init__(

@@ -294,9 +294,9 @@ class SmolLM2Config(Initialised):
     subclasses, are frozen.
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
-    head size; pass `head_dim=0` too to derive it again.
+        head size; pass `head_dim=0` too to derive it again.
     donor_d_in: if above 0, the embedding is frozen and has this width, and a trained matrix, the lens, projects it to
-    d_model.
+        d_model.
     """
 
     vocab: int = required("tokens of the vocabulary")

@@ -39,7 +39,8 @@ JobEvent = str | Ended | Refused | Failed
 class Job:
     """One reply. The worker sends its pieces as events, and then `Ended`, `Refused` or `Failed`.
 
-    start: checks the request and returns the reply. The worker calls it. loop: the event loop that receives the events.
+    start: checks the request and returns the reply. The worker calls it.
+    loop: the event loop that receives the events.
     """
 
     def __init__(self, start: Callable[[], ReplyStream], loop: asyncio.AbstractEventLoop) -> None:

@@ -24,8 +24,8 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 class OriginGuard:
     """ASGI middleware that refuses requests with a foreign Host or Origin header.
 
-    hosts: the accepted host names; None: all are accepted. origins: the origins of web pages that may use the server.
-    A page of the server itself may use it too.
+    hosts: the accepted host names; None: all are accepted.
+    origins: the origins of web pages that may use the server. A page of the server itself may use it too.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, origins: Collection[str] = ()) -> None:

@@ -29,7 +29,8 @@ class Listener:
     host, port: where to listen. A port of 0 chooses a free port. Raises TinyNNValueError for a host that does not
     exist, OSError if the port is not free.
 
-    is_local: whether only programs on this machine can connect. url: the address of the server.
+    is_local: whether only programs on this machine can connect.
+    url: the address of the server.
     """
 
     def __init__(self, host: str, port: int) -> None:

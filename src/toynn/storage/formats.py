@@ -28,7 +28,8 @@ class _Header:
 class Format:
     """A format of JSON files. A file has the keys "format" and "version", and a key for each field of a dataclass.
 
-    name: the value of "format". migrations: the functions that convert version 1 to 2, version 2 to 3, and so on.
+    name: the value of "format".
+    migrations: the functions that convert version 1 to 2, version 2 to 3, and so on.
     """
 
     name: str

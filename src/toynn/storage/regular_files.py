@@ -102,7 +102,8 @@ def naming_file(path: Path) -> Iterator[None]:
 def refuse_lfs_pointer(content: bytes, what: str = "the file") -> None:
     """Raise FileFormatError if a file is a Git LFS pointer, the short text that Git LFS puts in place of a large file.
 
-    content: the first bytes of the file. what: the name of the file in the message.
+    content: the first bytes of the file.
+    what: the name of the file in the message.
     """
     if content.startswith(_LFS_POINTER):
         raise FileFormatError(f"{what} is only a Git LFS pointer; fetch its content with `git lfs pull`")

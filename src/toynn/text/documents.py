@@ -48,7 +48,8 @@ _BATCH_TEXT = 1 << 20
 class Piece:
     """A part of a document: one or more lines, or a part of a very long line.
 
-    document: the number of the document, from 0. start: the size of all text before this piece, in bytes.
+    document: the number of the document, from 0.
+    start: the size of all text before this piece, in bytes.
     """
 
     document: int
@@ -340,7 +341,8 @@ def refuse_other_markers(
 ) -> None:
     """Raise TinyNNValueError if a text has lines of a known separator that would be encoded as ordinary text.
 
-    found, tokens: as in `other_markers`. name: the name of the text in the message.
+    found, tokens: as in `other_markers`.
+    name: the name of the text in the message.
     """
     if other := other_markers(found, separators, tokens):
         marker = max(other, key=lambda one: other[one])
@@ -355,7 +357,7 @@ def refuse_other_markers(
 def other_markers(found: Mapping[str, int], separators: Sequence[str], tokens: Collection[str]) -> dict[str, int]:
     """Return the known separators that are neither in `separators` nor in `tokens`, with the number of their lines.
 
-    found: for each marker, the number of lines that are equal to it. tokens: the special tokens of the tokenizer, which
-    are not encoded as ordinary text.
+    found: for each marker, the number of lines that are equal to it.
+    tokens: the special tokens of the tokenizer, which are not encoded as ordinary text.
     """
     return {one: n for one, n in found.items() if one in KNOWN_MARKERS and one not in separators and one not in tokens}

@@ -20,8 +20,10 @@ NAMED_TEMPLATES = {
 def default_template(sources: Mapping[str, str], argument: str) -> str:
     """Return the only template, or the template with the name "default" of several ones.
 
-    sources: the templates by name. argument: the name of the argument for messages. Raises TinyNNValueError if none of
-    several templates is called "default".
+    sources: the templates by name.
+    argument: the name of the argument for messages.
+
+    Raises TinyNNValueError if none of several templates is called "default".
     """
     if len(sources) == 1:
         return next(iter(sources.values()))

@@ -11,7 +11,8 @@ from toynn.training.events import Callback, Event, StopTraining
 class Callbacks:
     """The callbacks of a run.
 
-    stopped: whether a callback has raised StopTraining. failure: the first other exception of a callback, or None.
+    stopped: whether a callback has raised StopTraining.
+    failure: the first other exception of a callback, or None.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:

@@ -32,7 +32,7 @@ class StepArgs:
 
     accumulate: number of batches per step. The step uses the mean of their gradients and needs the memory of one batch.
     epochs: None, or the number of passes over the training tokens. `steps` must then have its default; the number of
-    steps is computed when the data is known.
+        steps is computed when the data is known.
     """
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
@@ -101,8 +101,9 @@ class ScheduleArgs:
     """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
 
     kind: "constant"; "cosine": falls to min_ratio * lr at the last step; "wsd": constant, then falls linearly to
-    min_ratio * lr during the last `decay` steps. warmup: number of first steps, during which the rate rises. None: 100
-    steps, or a tenth of all steps if this is less.
+        min_ratio * lr during the last `decay` steps.
+    warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
+        less.
     """
 
     kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")

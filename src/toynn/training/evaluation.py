@@ -153,7 +153,8 @@ class _Mean:
 class BestEvaluation:
     """The best evaluation of a run so far.
 
-    loss, step: of the best evaluation, None before the first one. bad: number of evaluations after the best one.
+    loss, step: of the best evaluation, None before the first one.
+    bad: number of evaluations after the best one.
     """
 
     loss: float | None = None

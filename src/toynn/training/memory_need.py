@@ -30,8 +30,9 @@ def naming_the_batch(
     error passes unchanged. After an error the engine is closed.
 
     realize: a function that creates the model in an engine, for windows of a length and a number of windows.
-    refused: the errors of the block to replace. The arguments of the block must be valid, so that these errors only
-    mean that something is too large.
+    refused: the errors of the block to replace.
+
+    The arguments of the block must be valid, so that these errors only mean that something is too large.
     """
     try:
         yield

@@ -34,7 +34,8 @@ class Saver:
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
         """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already.
 
-        evaluations: the best evaluation so far, which the checkpoint stores. best: make this checkpoint the best one.
+        evaluations: the best evaluation so far, which the checkpoint stores.
+        best: make this checkpoint the best one.
 
         Raises DivergedError if a weight is NaN or infinite.
         """

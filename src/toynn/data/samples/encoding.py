@@ -29,7 +29,8 @@ _BATCH, _BATCH_TEXT = 64, 1 << 20  # samples and characters that are encoded tog
 class Encoded:
     """A sample as tokens. ids: int32 (n,). counted: uint8 (n,), 1 for a token that counts for the loss, otherwise 0.
 
-    truncated: whether the sample was too long. dropped: why the sample is left out, or "".
+    truncated: whether the sample was too long.
+    dropped: why the sample is left out, or "".
     """
 
     place: Place

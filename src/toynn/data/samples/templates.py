@@ -17,7 +17,8 @@ class ChatTemplates:
 
     A conversation with tools is rendered with the template "tool_use" if there is one, and others with "default".
 
-    sources: the templates by name. tokens: the variables bos_token, eos_token and others of the templates.
+    sources: the templates by name.
+    tokens: the variables bos_token, eos_token and others of the templates.
 
     Raises TinyNNValueError if there are several templates, but none with the name "default".
     """

@@ -74,7 +74,8 @@ class OpenBase(Initialised):
 def needed_base(model: AnyModel, path: Path, base: object | None) -> BaseModel | None:
     """Return the base that a model needs, or None if the model contains all its weights.
 
-    path: the checkpoint of the model, for messages. base: the base that the user gave, or None.
+    path: the checkpoint of the model, for messages.
+    base: the base that the user gave, or None.
 
     Raises TinyNNValueError if the user gave a base that the model does not need.
     """

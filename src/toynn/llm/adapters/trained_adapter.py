@@ -19,8 +19,8 @@ from toynn.model.shape import ModelShape
 class BaseModel:
     """The model that an adapter belongs to.
 
-    path: the GGUF file, Hugging Face folder or checkpoint with its weights. sha256: the SHA-256 of the file, or of the
-    list of the files of a folder with the SHA-256 of each.
+    path: the GGUF file, Hugging Face folder or checkpoint with its weights.
+    sha256: the SHA-256 of the file, or of the list of the files of a folder with the SHA-256 of each.
     """
 
     path: Path

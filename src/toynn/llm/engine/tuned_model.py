@@ -297,8 +297,8 @@ class TunedModel(SeqNames):
     def upload_lora_q_init(self, seed: int, init_scale: float) -> None:
         """Set the adapters to their initial values: A to normally distributed numbers, B to 0.
 
-        seed: random seed of the one stream for all A, layer by layer and head by head. init_scale: standard deviation
-        of A.
+        seed: random seed of the one stream for all A, layer by layer and head by head.
+        init_scale: standard deviation of A.
 
         Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without adapters.
         """

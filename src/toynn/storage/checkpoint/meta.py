@@ -55,7 +55,8 @@ class DataIdentity:
 class StoredAdapter:
     """The adapter of a checkpoint, whose matrices are in the file adapter.safetensors.
 
-    rank, alpha, use_rslora, targets: see `AdapterSpec`. base_path, base_sha256: see `BaseModel`.
+    rank, alpha, use_rslora, targets: see `AdapterSpec`.
+    base_path, base_sha256: see `BaseModel`.
     """
 
     rank: int

@@ -254,7 +254,8 @@ class RunFolder(Initialised):
 def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     """Read and check a checkpoint.
 
-    path: the folder of a checkpoint or of a run. which: the checkpoint of a run to read, "latest" or "best".
+    path: the folder of a checkpoint or of a run.
+    which: the checkpoint of a run to read, "latest" or "best".
 
     The run may be in training. If the run removes the checkpoint while it is read, the new latest or best checkpoint of
     the run is read instead.
