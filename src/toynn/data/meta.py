@@ -17,6 +17,7 @@ from toynn.storage.formats import Format
 from toynn.storage.regular_files import folder_of, naming_file
 
 DATA = Format("toynn-data")
+PREFERENCE = "preference"  # the format of samples that are pairs
 META, TOKENIZER, TEMPLATE = "meta.json", "tokenizer.json", "chat_template.jinja"
 SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes per token
@@ -182,6 +183,7 @@ class DataMeta(Initialised):
     separator: the line that separates documents, if the user chose one; None: the default.
     loss: the user's choice of the tokens that count for the loss.
     chat_template: the file with the template of the conversations.
+    pairs: True if the samples 2i and 2i + 1 of a split are the chosen and the rejected continuation of one prompt.
     """
 
     dtype: str
@@ -194,6 +196,7 @@ class DataMeta(Initialised):
     separator: str | None = None
     loss: str | None = None
     chat_template: TemplateFile | None = None
+    pairs: bool | None = None
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, tuple(DTYPES))
@@ -211,6 +214,11 @@ class DataMeta(Initialised):
                 one_of(f"splits.{name}.samples.starts", files.starts, (starts_file(name),))
                 if files.counted is not None:
                     one_of(f"splits.{name}.samples.counted", files.counted, (counted_file(name),))
+            if self.pairs and (files is None or files.counted is None or files.samples % 2 != 0):
+                raise TinyNNValueError(
+                    f"splits.{name}.samples must describe an even number of samples, of which some tokens count, "
+                    "because the samples are pairs"
+                )
             if split.source_tokens is not None and len(split.source_tokens) != len(self.sources):
                 raise TinyNNValueError(
                     f"splits.{name}.source_tokens must have {len(self.sources)} numbers, one for each source, got "
@@ -226,7 +234,7 @@ class DataMeta(Initialised):
     def to_json(self) -> str:
         """Return the content of meta.json."""
         content = dataclasses.asdict(self)
-        newer = [(content, key) for key in ("separator", "loss", "chat_template")]
+        newer = [(content, key) for key in ("separator", "loss", "chat_template", "pairs")]
         newer += [(one, "samples") for one in (*content["splits"].values(), *content["sources"])]
         newer += [(one, "source_tokens") for one in content["splits"].values()]
         for place, key in newer:  # older versions of toynn refuse files with these keys

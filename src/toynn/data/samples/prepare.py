@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from toynn.data.given_tokenizer import check_decoding, given_tokenizer
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import (
     META,
+    PREFERENCE,
     SPLITS,
     TEMPLATE,
     TOKENIZER,
@@ -33,6 +34,7 @@ from toynn.data.meta import (
 )
 from toynn.data.prepare import LEAST_VOCAB, check_eos
 from toynn.data.samples.encoding import Encoded, Encoder
+from toynn.data.samples.pairs import EncodedPair, are_pairs, encoded_pairs, sequences_of
 from toynn.data.samples.rendering import Place, Refused, Rendered, render
 from toynn.data.samples.settings import SampleSettings
 from toynn.data.samples.splits import Division
@@ -74,7 +76,7 @@ class _Task:
 
     def rendered(self, source: DataSource, skipped: Skipped) -> Iterator[Rendered | Refused]:
         """Yield the samples of a source as text."""
-        return render(_placed(source, skipped), self.templates, self.settings)
+        return render(sequences_of(_placed(source, skipped)), self.templates, self.settings)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield all texts, for learning a tokenizer."""
@@ -122,6 +124,7 @@ def prepare_samples(
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
     check_eos(eos)
     integer("seed", seed, 0, 2**63 - 1)
+    are_pairs(sources, settings)
     if vocab_size is not None:
         integer("vocab_size", vocab_size, LEAST_VOCAB)
     say: Note = note or (lambda _: None)
@@ -165,6 +168,7 @@ def prepare_samples(
             ],
             separator=separator,
             loss=settings.loss,
+            pairs=are_pairs(sources, settings) or None,
             chat_template=None if chat is None else write_template_file(folder, chat.source),
         )
         write_meta(folder, meta)
@@ -230,7 +234,9 @@ def _packed(
     folder: Path, task: _Task, model: Tokenizer, eos_id: int | None, division: Division, report: Progress
 ) -> tuple[dict[str, Split], list[Summary], list[Skipped]]:
     """Write the files of both splits. Return their descriptions, and the counts of each source."""
-    encoder = Encoder(model, eos_id, task.templates, task.settings)
+    pairs = are_pairs(task.sources, task.settings)
+    settings = replace(task.settings, max_tokens=None) if pairs else task.settings  # a pair is shortened as a whole
+    encoder = Encoder(model, eos_id, task.templates, settings)
     summaries, skipped = [Summary() for _ in task.sources], [Skipped() for _ in task.sources]
     tolerated, done = task.settings.skip_bad, 0
     with sample_writers(folder, ids_needed(model), masked=task.masked) as writers:
@@ -244,7 +250,13 @@ def _packed(
                         report("encoding", done, division.samples)
                         summary.note(one, source)
                     split = division.use(task.weights, number, copy, one.place.sample)
-                    if split is not None and not one.dropped:
+                    if split is None or one.dropped:
+                        continue
+                    if isinstance(one, EncodedPair):
+                        for part in (one.chosen, one.rejected):
+                            writers[split].add(part.ids, part.counted, part.text_bytes)
+                        summary.wrote_pair(one)
+                    else:
                         writers[split].add(one.ids, one.counted, one.text_bytes, begins=begins)
                         summary.wrote(one.ids.size, int(one.counted.sum()), begins=begins)
             tolerated -= broken.n
@@ -261,10 +273,14 @@ def _tolerant() -> Skipped:
 
 def _encoded(
     task: _Task, source: DataSource, model: Tokenizer, encoder: Encoder, eos_id: int | None, broken: Skipped
-) -> Iterator[tuple[Encoded, bool]]:
+) -> Iterator[tuple[Encoded | EncodedPair, bool]]:
     """Yield the samples of a source as tokens, and whether a sample begins. Long documents are yielded in parts."""
     if source.form != "plain":
-        for one in encoder.encoded(task.rendered(source, broken)):
+        sequences = encoder.encoded(task.rendered(source, broken))
+        samples: Iterator[Encoded | EncodedPair | Refused] = sequences
+        if source.form == PREFERENCE:
+            samples = encoded_pairs(sequences, task.settings.max_tokens, task.settings.truncate)
+        for one in samples:
             if isinstance(one, Refused):
                 broken.add(f"{source.place(one.place.line)}: {one.error}")
             else:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from toynn.data.samples.settings import SampleSettings
 from toynn.data.samples.templates import ChatTemplates
-from toynn.data.sources import Chat, Completion, Sample, Text
+from toynn.data.sources import Chat, Completion, Pair, Sample, Text
 from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.text.chat_template import RenderRequest
 from toynn.wording import spelled
@@ -71,6 +71,8 @@ def render(
                 else:
                     spans = None if settings.loss == "all" else _chosen(one.spans, settings)
                     yield Rendered(place, sample, one.text, spans, False)
+            elif isinstance(sample, Pair):
+                raise AssertionError("bug in toynn: a pair was not divided into sequences before it was rendered")
             else:
                 yield _of_text(place, sample, settings)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from toynn.data.meta import SourceSamples
 from toynn.data.samples.encoding import Encoded
+from toynn.data.samples.pairs import EncodedPair
 from toynn.data.sources import DataSource
 
 _NAMED = 3  # largest number of places that a note names
@@ -36,7 +37,15 @@ class Summary:
         self.counted += counted
         self.longest = max(self.longest, self._length)
 
-    def note(self, one: Encoded, source: DataSource) -> None:
+    def wrote_pair(self, pair: EncodedPair) -> None:
+        """Count a pair that was written, as one sample."""
+        for one in (pair.chosen, pair.rejected):
+            self.tokens += one.ids.size
+            self.counted += int(one.counted.sum())
+            self.longest = max(self.longest, one.ids.size)
+        self.samples += 1
+
+    def note(self, one: Encoded | EncodedPair, source: DataSource) -> None:
         """Count a sample that was shortened or is left out."""
         if one.dropped:
             self._drop(one.dropped, source.place(one.place.line))
@@ -54,6 +63,7 @@ class Summary:
         said = {
             "no token counts": "because none of their tokens counts for the loss",
             "too long": "because they have too many tokens",
+            "equal": "because chosen and rejected have the same tokens",
         }
         return [
             f"{n} {'sample was' if n == 1 else 'samples were'} left out {said[reason]}: "

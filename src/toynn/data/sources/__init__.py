@@ -4,7 +4,7 @@ A module here reads one container: `json_lines`, `json_array`, `parquet`. `compr
 `records` turns the content of a line, an element or a row into a sample. `source` puts them together.
 """
 
-from toynn.data.sources.records import FORMATS, Chat, Completion, Sample, Text
+from toynn.data.sources.records import FORMATS, Chat, Completion, Pair, Sample, Text
 from toynn.data.sources.source import DataSource, Skipped, open_source
 
-__all__ = ["FORMATS", "Chat", "Completion", "DataSource", "Sample", "Skipped", "Text", "open_source"]
+__all__ = ["FORMATS", "Chat", "Completion", "DataSource", "Pair", "Sample", "Skipped", "Text", "open_source"]

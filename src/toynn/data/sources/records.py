@@ -1,10 +1,10 @@
-"""Turn the content of a line, an element or a row into a sample: a conversation, a prompt with its completion, or a
-text.
+"""Turn the content of a line, an element or a row into a sample: a conversation, a prompt with its completion, a text,
+or a pair of which one part is preferred.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,9 +12,10 @@ from toynn.data.sources.strict_json import parsed
 from toynn.errors import TinyNNValueError
 
 # The formats of samples. "plain" is a file of plain text, which is divided into documents.
-FORMATS = ("messages", "conversations", "prompt", "alpaca", "text", "plain")
+FORMATS = ("messages", "conversations", "prompt", "preference", "alpaca", "text", "plain")
 # The fields that show a format, in the order in which the formats are tried.
 _SHOWN_BY = {
+    "preference": ("chosen", "rejected"),
     "messages": ("messages",),
     "conversations": ("conversations",),
     "prompt": ("prompt", "completion"),
@@ -23,7 +24,7 @@ _SHOWN_BY = {
 }
 FIELDS = (
     "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "system", "history",
-    "tools", "chat_template_kwargs",
+    "tools", "chat_template_kwargs", "chosen", "rejected",
 )  # fmt: skip
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -62,7 +63,15 @@ class Text:
     text: str
 
 
-Sample: TypeAlias = Chat | Completion | Text
+@dataclass(frozen=True)
+class Pair:
+    """Two continuations of the same prompt, of which a model should prefer the first one (chosen)."""
+
+    chosen: Chat | Completion
+    rejected: Chat | Completion
+
+
+Sample: TypeAlias = Chat | Completion | Text | Pair
 
 
 def format_of(record: Mapping[str, Any]) -> str | None:
@@ -89,6 +98,8 @@ def sample_of(record: Mapping[str, Any], form: str, text_field: str = "text") ->
         return _completion(record)
     if form == "alpaca":
         return _alpaca(record)
+    if form == "preference":
+        return _pair(record)
     return _messages(record) if form == "messages" else _conversations(record)
 
 
@@ -106,6 +117,43 @@ def _completion(record: Mapping[str, Any]) -> Sample:
     if not found.completion:
         raise TinyNNValueError("'completion' must not be empty")
     return found
+
+
+def _pair(record: Mapping[str, Any]) -> Pair:
+    """Return a pair. Without a prompt of the same kind as the continuations, the prompt is their common beginning."""
+    texts = isinstance(record.get("chosen"), str)
+    read: Callable[[Mapping[str, Any], str], Any] = _str if texts else _list
+    chosen, rejected = read(record, "chosen"), read(record, "rejected")
+    prompt: Any = record.get("prompt")
+    if prompt is None or isinstance(prompt, str) != texts:
+        prompt, chosen, rejected = _common_beginning(chosen, rejected)
+    else:
+        prompt = _str(record, "prompt") if texts else record["prompt"]
+    for name, continuation in (("chosen", chosen), ("rejected", rejected)):
+        if not continuation:
+            raise TinyNNValueError(f"{name!r} is empty after the prompt")
+    if texts:
+        return Pair(Completion(prompt, chosen), Completion(prompt, rejected))
+    if not isinstance(prompt, list):
+        raise TinyNNValueError(_wrong(record, "prompt", "a list of messages"))
+    given = _checked_messages("prompt", prompt)
+    tools, variables = _tools(record), _variables(record)
+    return Pair(
+        Chat([*given, *_checked_messages("chosen", chosen)], tools, variables, len(given)),
+        Chat([*given, *_checked_messages("rejected", rejected)], tools, variables, len(given)),
+    )
+
+
+def _common_beginning(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
+    """Return the common beginning of two texts or lists of messages, and what follows it in each, as TRL does.
+
+    A space before the first difference belongs to the continuations.
+    """
+    shorter = min(len(chosen), len(rejected))
+    at = next((i for i in range(shorter) if chosen[i] != rejected[i]), max(shorter - 1, 0))
+    if isinstance(chosen, str) and at > 0 and chosen[at - 1] == " ":
+        at -= 1
+    return chosen[:at], chosen[at:], rejected[at:]
 
 
 def _alpaca(record: Mapping[str, Any]) -> Chat:

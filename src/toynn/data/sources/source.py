@@ -12,7 +12,7 @@ from toynn.data.sources.items import Item
 from toynn.data.sources.json_array import json_array
 from toynn.data.sources.json_lines import json_lines
 from toynn.data.sources.parquet import MAGIC, parquet_columns, parquet_rows
-from toynn.data.sources.records import FIELDS, Sample, format_of, sample_of, what_is_missing
+from toynn.data.sources.records import FIELDS, FORMATS, Sample, format_of, sample_of, what_is_missing
 from toynn.data.sources.strict_json import parsed
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.regular_files import open_regular
@@ -131,7 +131,7 @@ def _form(path: Path, container: str) -> str:
             found |= dict.fromkeys(item.value)
     names = parquet_columns(path) if container == "parquet" else list(found)
     fields = ", ".join(map(repr, names[:8])) or "none"
-    known = "; ".join(what_is_missing(one, "text") for one in ("messages", "conversations", "prompt", "alpaca", "text"))
+    known = "; ".join(what_is_missing(one, "text") for one in FORMATS if one != "plain")
     by_name, as_text = spelled("text_field", "--text-field"), spelled("format='plain'", "--format plain")
     raise FileFormatError(
         f"{path} has samples of an unknown format: their fields are {fields:.200}, but must include one of these: "
