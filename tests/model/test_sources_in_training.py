@@ -127,8 +127,8 @@ def test_each_evaluation_has_the_loss_of_each_source(chats: Path, run: Path) -> 
     for batch in (1, 3, 16):
         with LlamaSeqEngine() as engine:
             engine.realize(model.shape, RecipeOptions(T, batch, layout="fused"), model.weights)
-            mean, of_sources = Validation(data, T, batch, 0).loss(engine)
-            assert (mean, *of_sources) == (last["loss"], *found, None)
+            whole_split = Validation(data, T, batch, 0).loss(engine)
+            assert (whole_split.mean, *whole_split.of_sources) == (last["loss"], *found, None)
             part = Validation(data, T, batch, 3)
             assert part.loss(engine).of_sources[1:] == (None, None)
             assert part.loss(engine).of_sources[0] == part.loss(engine).mean

@@ -287,8 +287,8 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
     written(path, "prose\n" + json.dumps(both))
     with pytest.raises(FileFormatError, match="x, line 1: the text is not JSON: "):
         samples_of(path, form="messages")
-    written(path, json.dumps({"chosen": 1, "rejected": 2}))
-    with pytest.raises(FileFormatError, match="unknown format: their fields are 'chosen', 'rejected', but must"):
+    written(path, json.dumps({"chosen": 1, "other": 2}))
+    with pytest.raises(FileFormatError, match="unknown format: their fields are 'chosen', 'other', but must"):
         open_source(path)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from types import TracebackType
 
 from toynn.arguments import integer
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.logged_figures import figures_in_words
 from toynn.training.sources import losses_by_source
 
 
@@ -37,8 +37,7 @@ class PlainProgress:
                 )
         elif isinstance(event, Evaluated):
             best = ", best" if event.best else ""
-            bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
-            _print(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
+            _print(f"step {event.step}: validation {event.loss:.4f}{figures_in_words(event)}{best}")
             if event.sources:
                 _print(f"step {event.step}: validation by source: {losses_by_source(event)}")
         elif isinstance(event, Saved):

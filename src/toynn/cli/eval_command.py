@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from toynn.api.evaluation import Evaluation, top_log_probs, window_losses
 from toynn.api.load_model import load, open_decoder, read_model
+from toynn.api.pair_evaluation import evaluate_preference, has_pairs
 from toynn.api.token_evaluation import TOKENS, WINDOW, eval_ce, id_sequences
 from toynn.arguments import integer
 from toynn.cli.given_path import GivenPath
@@ -45,6 +47,8 @@ from toynn.storage.text_files import read_text
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
               help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
+@click.option("--reference", type=GivenPath(exists=True, path_type=Path), default=None, metavar="MODEL",
+              help="Model with which preference pairs are compared. [default: that of the run MODEL]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -57,20 +61,23 @@ def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, a
     """
     which = "best" if best else "latest"
     if options["top_k"] is not None:
-        _refuse(ctx, "--top-k", "window", "stride", "separator", "ids", "ce", "tokens", "offset")
+        _refuse(ctx, "--top-k", "window", "stride", "separator", "ids", "ce", "tokens", "offset", "reference")
         _next_tokens(ctx, model, which, text, as_json)
         return
     _refuse(ctx, "an evaluation without --top-k", "prompt", "prompt_ids")
     if text is None:
         raise click.UsageError("Missing argument 'TEXT'", ctx)
     if options["ce"]:
-        _refuse(ctx, "--ce", "ids", "stride", "separator", "base")
+        _refuse(ctx, "--ce", "ids", "stride", "separator", "base", "reference")
         _windows(ctx, model, which, text, as_json)
+    elif options["ids"] and has_pairs(text):
+        _refuse(ctx, "preference pairs", "separator", "window", "stride", "tokens", "offset")
+        _pairs(ctx, model, which, text, as_json)
     elif options["ids"]:
-        _refuse(ctx, "--ids", "separator")
+        _refuse(ctx, "--ids", "separator", "reference")
         _ids(ctx, model, which, text, as_json)
     else:
-        _refuse(ctx, "a text", "tokens", "offset")
+        _refuse(ctx, "a text", "tokens", "offset", "reference")
         _text(ctx, model, which, text, as_json)
 
 
@@ -131,6 +138,24 @@ def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool)
     click.echo(f"tokens         {result.tokens}")
     click.echo(f"loss           {result.loss:.4f} nats per token")
     click.echo(f"perplexity     {result.perplexity:.2f}")
+
+
+def _pairs(ctx: click.Context, model: Path, which: str, data: Path, as_json: bool) -> None:
+    options = ctx.params
+    found = evaluate_preference(
+        model,
+        data,
+        which=which,
+        base=options["base"],
+        reference=options["reference"],
+        n_threads=options["threads"],
+    )
+    figures = {"pairs": found.pairs, "loss": found.loss, **dataclasses.asdict(found.figures)}
+    if as_json:
+        click.echo(json.dumps({name: number_or_null(value) for name, value in figures.items()}, allow_nan=False))
+        return
+    for name, value in figures.items():
+        click.echo(f"{name.replace('_', ' '):<16} {value if name == 'pairs' else format(value, '.4f')}")
 
 
 def _windows(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, IntArray, integer
 from toynn.data.packed import PackedTokens
+from toynn.data.windows import Batch
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORED
 from toynn.tinynn.memory import memory_for
@@ -31,7 +32,8 @@ class PairBatcher:
         t_seq: tokens of a window; at least `tokens_needed(tokens)`.
         seed: seed of the orders. None: the order of the file.
 
-    pairs: number of pairs in the split.
+    pairs, windows_per_epoch: number of pairs in the split.
+    filled: share of the places in the windows that hold tokens.
     """
 
     def __init__(self, tokens: PackedTokens, t_seq: int, seed: int | None) -> None:
@@ -41,7 +43,8 @@ class PairBatcher:
             raise TinyNNValueError("tokens must be preference pairs, of which some tokens count, but all tokens count")
         self._tokens, self._counted = tokens.tokens, tokens.counted
         self._starts = np.append(_starts(tokens), len(tokens))
-        self.pairs = (self._starts.size - 1) // 2
+        self.pairs = self.windows_per_epoch = (self._starts.size - 1) // 2
+        self.filled = (len(tokens) - 2 * self.pairs) / max(2 * self.pairs * self.t_seq, 1)
         if (needed := tokens_needed(tokens)) > t_seq:
             raise TinyNNValueError(f"t_seq must be at least {needed}, the longest sequence of the pairs, got {t_seq}")
         self._drawn: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, dtype=np.int64))
@@ -59,7 +62,24 @@ class PairBatcher:
             done += part.size
         return found
 
-    def batch(self, numbers: npt.NDArray[np.int64], n: int) -> tuple[IntArray, IntArray]:
+    def counted_tokens(self, n: int) -> int:
+        """Return the number of tokens that count in the first n pairs of the split."""
+        return int(self._counted[: self._starts[2 * n]].sum(dtype=np.int64))
+
+    def read(self, start: int, n: int) -> Batch:
+        """Return the pairs from start to start + n - 1 of the order, as 2 * n windows."""
+        return Batch(*self.cut(self.numbers(start, n), n))
+
+    def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
+        """Return the number of tokens of the pairs from start to start + n - 1 that lie between each border, a position
+        in the data, and the next border, int64 (borders - 1,).
+        """
+        numbers = self.numbers(start, n)
+        first, end = self._starts[2 * numbers][:, None], self._starts[2 * numbers + 2][:, None]  # (n, 1)
+        between: npt.NDArray[np.int64] = np.diff(np.clip(borders, first, end), axis=1).sum(axis=0)
+        return between
+
+    def cut(self, numbers: npt.NDArray[np.int64], n: int) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of pairs, as two int32 arrays (2 * n * t_seq,).
 
         numbers: at most n numbers of pairs. If there are fewer, the rest has no targets.

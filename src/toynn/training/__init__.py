@@ -17,6 +17,7 @@ with naming_the_extra():
     from toynn.training.divergence import DivergedError
     from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
     from toynn.training.model_config import ModelArgs
+    from toynn.training.preference_config import PreferenceArgs
     from toynn.training.trainer import train
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Event",
     "ModelArgs",
     "OptimizerArgs",
+    "PreferenceArgs",
     "Saved",
     "ScheduleArgs",
     "Started",

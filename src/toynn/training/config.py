@@ -12,18 +12,21 @@ from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.preference import Preference
 from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
 from toynn.training.data_config import DataArgs
 from toynn.training.model_config import ModelArgs
+from toynn.training.preference_config import DPO, OBJECTIVES, PreferenceArgs
 from toynn.wording import spelled
 
 SCHEDULES = ("constant", "cosine", "wsd")
 DEFAULT_STEPS = 1000
 _MOST_PROMPTS, _LONGEST_PROMPT = 16, 1000  # the log stores the prompts of an evaluation in one line
 LR, LR_OF_ADAPTERS = 3e-3, 1e-3  # the defaults of optimizer.lr
+FACTOR_OF_DPO = 0.01  # preference pairs change a model less than new text does
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,14 @@ class StepArgs:
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
     t_seq: int = documented(0, "tokens per window; 0: the context length of the model, but with --init at most 1024")
-    batch: int = documented(8, "windows per batch, which are computed together")
+    batch: int = documented(8, "windows (for dpo: pairs) per batch, which are computed together")
     accumulate: int = documented(1, "batches per optimizer step")
     seed: int = documented(0, "random seed of the initial weights and of the data order")
     epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
     only: tuple[str, ...] = documented(
         (), "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all"
     )
+    objective: str = documented("next_token", "what is learned: next_token, or dpo for data of preference pairs")
     recompute: bool = documented(
         False, "compute activations again in the backward pass: less memory, more time, the same results"
     )
@@ -55,6 +59,7 @@ class StepArgs:
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
         object.__setattr__(self, "recompute", boolean("train.recompute", self.recompute))
+        one_of("train.objective", self.objective, OBJECTIVES)
         if self.epochs is not None:
             object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
             if self.steps != DEFAULT_STEPS:
@@ -71,7 +76,9 @@ class OptimizerArgs:
     multiplies lr and muon_lr by the same factor.
     """
 
-    lr: float | None = documented(None, "highest learning rate of the schedule. Default: 3e-3, for an adapter 1e-3")
+    lr: float | None = documented(
+        None, "highest learning rate of the schedule. Default: 3e-3, for an adapter 1e-3; for dpo, a hundredth of it"
+    )
     beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
     beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
     eps: float = documented(1e-8, "constant added to the denominator of the update")
@@ -136,7 +143,7 @@ class EvaluationArgs:
     """
 
     every: int = documented(100, "steps between evaluations; 0: only at the end")
-    windows: int = documented(0, "windows of the validation split to evaluate; 0: all")
+    windows: int = documented(0, "windows (for dpo: pairs) of the validation split to evaluate; 0: all")
     patience: int = documented(0, "end the run after this many evaluations in a row without improvement; 0: never")
     min_delta: float = documented(0.0, "an improvement must lower the loss by more than this")
     prompts: tuple[str, ...] = documented((), "texts that the model continues at each evaluation, for the report")
@@ -201,6 +208,7 @@ class TrainConfig:
     checkpoint: CheckpointArgs = CheckpointArgs()
     adapter: AdapterArgs = AdapterArgs()  # noqa: RUF009 (the dataclass is frozen)
     data: DataArgs = DataArgs()  # noqa: RUF009
+    dpo: PreferenceArgs = PreferenceArgs()  # noqa: RUF009 (the dataclass is frozen)
 
     def __post_init__(self) -> None:
         kinds = {
@@ -211,6 +219,7 @@ class TrainConfig:
             "checkpoint": CheckpointArgs,
             "adapter": AdapterArgs,
             "data": DataArgs,
+            "dpo": PreferenceArgs,
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
@@ -221,6 +230,10 @@ class TrainConfig:
             raise ConfigurationError(
                 f"train.only and adapter.rank = {self.adapter.rank} cannot be combined, because an adapter's base is "
                 "frozen; leave one out"
+            )
+        if self.train.objective != DPO and self.dpo != PreferenceArgs():
+            raise ConfigurationError(
+                f'the keys of dpo need train.objective = "{DPO}", got "{self.train.objective}"; leave them out'
             )
         if self.train.epochs is not None:
             return  # the number of steps is not known before `with_steps`
@@ -251,7 +264,20 @@ class TrainConfig:
     @property
     def lr(self) -> float:
         """The highest learning rate of the schedule: optimizer.lr, or its default."""
-        return self.optimizer.lr if self.optimizer.lr is not None else LR_OF_ADAPTERS if self.adapter.rank else LR
+        if self.optimizer.lr is not None:
+            return self.optimizer.lr
+        usual = LR_OF_ADAPTERS if self.adapter.rank else LR
+        return usual * FACTOR_OF_DPO if self.train.objective == DPO else usual
+
+    @property
+    def preference(self) -> Preference | None:
+        """The loss of preference pairs, or None if the objective is the next token."""
+        return self.dpo.preference() if self.train.objective == DPO else None
+
+    @property
+    def windows_of_batch(self) -> int:
+        """The number of windows that are computed together: a preference pair has two."""
+        return self.train.batch * (2 if self.train.objective == DPO else 1)
 
     def with_steps(self, windows_per_epoch: int) -> TrainConfig:
         """Return a copy with train.steps instead of train.epochs. The number of steps is rounded up.

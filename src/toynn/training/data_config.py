@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from toynn.arguments import boolean
 from toynn.data import PackedTokens, WindowBatcher
+from toynn.data.pairs import PairBatcher
 from toynn.data.sample_windows import SampleWindows
 from toynn.data.windows import Windows
 from toynn.documented_fields import documented
@@ -34,7 +35,7 @@ class DataArgs:
 
 def packs_samples(split: PackedTokens, args: DataArgs) -> bool:
     """Return whether windows contain whole samples."""
-    return bool(args.document_attention) and split.starts is not None
+    return bool(args.document_attention) and split.starts is not None and not split.meta.pairs
 
 
 def end_of_documents(split: PackedTokens, args: DataArgs) -> int | None:
@@ -53,7 +54,9 @@ def end_of_documents(split: PackedTokens, args: DataArgs) -> int | None:
 
 
 def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs) -> Windows:
-    """Return the windows of a split in a random order. Raises ConfigurationError."""
+    """Return the windows, or preference pairs, of a split in a random order. Raises ConfigurationError."""
+    if split.meta.pairs:
+        return PairBatcher(split, t_seq, seed)
     if packs_samples(split, args):
         return SampleWindows(split, t_seq, seed)
     return WindowBatcher(split.tokens, t_seq, seed, split.counted, end_of_documents(split, args))
@@ -77,4 +80,4 @@ def notes_on_windows(windows: Windows) -> tuple[str, ...]:
 
 def filled_share(windows: Windows) -> float:
     """Return the share of the places in the windows that hold tokens."""
-    return windows.filled if isinstance(windows, SampleWindows) else 1.0
+    return windows.filled if isinstance(windows, SampleWindows | PairBatcher) else 1.0

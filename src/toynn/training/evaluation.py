@@ -17,6 +17,7 @@ from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.storage.checkpoint import TrainingState
+from toynn.training.events import PairFigures
 from toynn.training.sources import borders_of
 
 
@@ -37,6 +38,14 @@ class ValidationLoss(NamedTuple):
 
     mean: float
     of_sources: tuple[float | None, ...]
+    figures: PairFigures | None = None
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss of the next token; NaN for preference pairs."""
+        if self.figures is not None:
+            return math.nan
+        return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
 class Validation:

@@ -50,15 +50,34 @@ class Started(Initialised):
 
 
 @dataclass(frozen=True)
+class PairFigures(Initialised):
+    """Means over preference pairs.
+
+    reward_chosen, reward_rejected: beta times the change of the log-probability since the reference.
+    reward_margin: the difference of both rewards.
+    reward_accuracy: the share of pairs whose margin is above 0.
+    logp_chosen, logp_rejected: the log-probability of a sequence, in nats.
+    """
+
+    reward_chosen: float
+    reward_rejected: float
+    reward_margin: float
+    reward_accuracy: float
+    logp_chosen: float
+    logp_rejected: float
+
+
+@dataclass(frozen=True)
 class Stepped(Initialised):
     """A step was taken.
 
     step: the number of the step, from 1.
-    loss: mean loss of the step before the update, in nats per token.
+    loss: mean loss of the step before the update, in nats per token; for preference pairs, the mean loss of a pair.
     gradient_norm: norm of all gradients before clipping.
     tokens: number of tokens that the run has read so far.
     seconds: duration of the step.
     epoch: number of passes over the training tokens so far.
+    reward_chosen and the fields after it: as in `PairFigures`; None if the data does not consist of preference pairs.
     """
 
     step: int
@@ -69,14 +88,21 @@ class Stepped(Initialised):
     seconds: float
     tokens_per_second: float
     epoch: float = 0.0
+    reward_chosen: float | None = None
+    reward_rejected: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+    logp_chosen: float | None = None
+    logp_rejected: float | None = None
 
 
 @dataclass(frozen=True)
 class Evaluated(Initialised):
     """The model was evaluated on the validation split.
 
-    loss: mean loss in nats per token.
-    bits_per_byte: the loss in bits per byte of text, or NaN if the size of the text is unknown.
+    loss: mean loss in nats per token; for preference pairs, the mean loss of a pair.
+    perplexity: the exponential of the loss; NaN for preference pairs.
+    bits_per_byte: the loss in bits per byte of text; NaN if the size of the text is unknown, and for preference pairs.
     tokens: number of predicted tokens.
     seconds: duration of the evaluation.
     best: whether this is the best evaluation so far.
@@ -84,6 +110,7 @@ class Evaluated(Initialised):
     sources, source_losses, source_tokens: for data with several sources, the name of each source, its mean loss (None
         if no validation token of the source counts), and the number of its training tokens that the run has read so
         far.
+    reward_chosen and the fields after it: as in `Stepped`.
     """
 
     step: int
@@ -98,6 +125,12 @@ class Evaluated(Initialised):
     sources: tuple[str, ...] = ()
     source_losses: tuple[float | None, ...] = ()
     source_tokens: tuple[int, ...] = ()
+    reward_chosen: float | None = None
+    reward_rejected: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+    logp_chosen: float | None = None
+    logp_rejected: float | None = None
 
 
 @dataclass(frozen=True)

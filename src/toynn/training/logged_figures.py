@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
 from toynn.errors import SessionError
-from toynn.training.events import Evaluated, Event, Stepped
+from toynn.training.events import Evaluated, Event, PairFigures, Stepped
 from toynn.training.sources import distinct
 
 _FIGURES: dict[type[Event], tuple[str, tuple[str, ...]]] = {
@@ -20,6 +21,9 @@ def figures_of(event: Event) -> dict[str, float]:
     """Return the figures of an event by name, for example "train/loss". A figure that is unknown (NaN) is left out."""
     group, names = _FIGURES.get(type(event), ("", ()))
     values = {f"{group}/{name}": float(getattr(event, name)) for name in names}
+    if isinstance(event, Stepped | Evaluated):
+        of_pairs = {f"{group}/{one.name}": getattr(event, one.name) for one in dataclasses.fields(PairFigures)}
+        values |= {name: float(value) for name, value in of_pairs.items() if value is not None}
     if isinstance(event, Evaluated):
         names = distinct(_NOT_IN_NAMES.sub("_", name) for name in event.sources)
         for name, loss, tokens in zip(names, event.source_losses, event.source_tokens, strict=True):
@@ -40,3 +44,11 @@ def texts_of(event: Event) -> list[str]:
     if not isinstance(event, Evaluated):
         return []
     return [f"{prompt}{text}" for prompt, text in zip(event.prompts, event.samples, strict=True)]
+
+
+def figures_in_words(event: Evaluated) -> str:
+    """Return the figures of an evaluation besides its loss, as the end of a line for the user."""
+    if event.reward_margin is not None and event.reward_accuracy is not None:
+        return f", reward margin {event.reward_margin:.4f}, accuracy {event.reward_accuracy:.1%}"
+    bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
+    return f", perplexity {event.perplexity:.5g}{bits}"

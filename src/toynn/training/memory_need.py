@@ -9,7 +9,7 @@ from typing import TypeAlias
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.tinynn import tnn_available_memory, tnn_session_compute_nbytes, tnn_session_weights_nbytes
-from toynn.training.config import StepArgs
+from toynn.training.config import TrainConfig
 from toynn.training.optimizer import DECAY_VECTORS
 
 Realize: TypeAlias = Callable[[LlamaSeqEngine, int, int], None]  # engine, tokens per window, windows
@@ -20,7 +20,7 @@ def naming_the_batch(
     engine: LlamaSeqEngine,
     realize: Realize,
     t_seq: int,
-    train: StepArgs,
+    config: TrainConfig,
     refused: tuple[type[Exception], ...] = (TinyNNMemoryError, TinyNNValueError),
 ) -> Iterator[None]:
     """Replace an error of the block, which creates a model and its training graph, by an error that names the key.
@@ -39,17 +39,17 @@ def naming_the_batch(
     except refused as error:
         engine.close()  # the message below counts the memory of the engine as available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
-        message = _explanation(realize, t_seq, train)
+        message = _explanation(realize, t_seq, config)
         if message is None:
             raise
         raise kind(message) from error
 
 
-def _explanation(realize: Realize, t_seq: int, train: StepArgs) -> str | None:
-    batch = train.batch
-    one = _bytes_of_a_step(realize, t_seq, 1, train)
+def _explanation(realize: Realize, t_seq: int, config: TrainConfig) -> str | None:
+    batch = config.train.batch
+    one = _bytes_of_a_step(realize, t_seq, 1, config)
     if one is None:
-        if t_seq == 1 or _bytes_of_a_step(realize, 1, 1, train) is None:
+        if t_seq == 1 or _bytes_of_a_step(realize, 1, 1, config) is None:
             return None
         return (
             f"train.t_seq = {t_seq} (by default model.ctx) is too large: a step with a single window of {t_seq} tokens "
@@ -57,7 +57,7 @@ def _explanation(realize: Realize, t_seq: int, train: StepArgs) -> str | None:
         )
     if batch == 1:
         return None
-    two = _bytes_of_a_step(realize, t_seq, 2, train)
+    two = _bytes_of_a_step(realize, t_seq, 2, config)
     available = tnn_available_memory()
     if two is None:
         return (
@@ -75,19 +75,20 @@ def _explanation(realize: Realize, t_seq: int, train: StepArgs) -> str | None:
     )
 
 
-def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, train: StepArgs) -> int | None:
+def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, config: TrainConfig) -> int | None:
     """Return the size of a model and its training graph in bytes, or None if they do not fit into memory."""
     with LlamaSeqEngine() as engine:
         try:
             realize(engine, t_seq, batch)
-            build_graph(engine, train)
+            build_graph(engine, config)
         except (TinyNNMemoryError, TinyNNValueError):
             return None
         return tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
 
 
-def build_graph(engine: LlamaSeqEngine, train: StepArgs, packed: bool = False) -> None:
+def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = False) -> None:
     """Build the training graph of a run. packed: several samples or documents may share a window."""
+    train = config.train
     engine.build_training_step(
         clip=True,
         decay_vectors=DECAY_VECTORS,
@@ -95,6 +96,7 @@ def build_graph(engine: LlamaSeqEngine, train: StepArgs, packed: bool = False) -
         batches=train.accumulate,
         recompute=train.recompute,
         packed=packed,
+        preference=config.preference,
     )
 
 

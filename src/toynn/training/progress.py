@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from types import TracebackType
 
 from toynn.extras import naming_the_extra
 from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.logged_figures import figures_in_words
 from toynn.training.sources import losses_by_source
 
 with naming_the_extra():
@@ -59,8 +59,7 @@ class ProgressView:
             self._step(event)
         elif isinstance(event, Evaluated):
             best = ", best" if event.best else ""
-            bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
-            self._line(f"step {event.step}: validation {event.loss:.4f}, perplexity {event.perplexity:.5g}{bits}{best}")
+            self._line(f"step {event.step}: validation {event.loss:.4f}{figures_in_words(event)}{best}")
             if event.sources:
                 self._line(f"step {event.step}: validation by source: {losses_by_source(event)}")
         elif isinstance(event, Saved):

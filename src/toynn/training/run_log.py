@@ -31,13 +31,14 @@ from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import sync
 from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
-from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.events import Ended, Evaluated, Event, PairFigures, Saved, Started, Stepped
 
 VERSION = 1
 _LONGEST = 1 << 20  # largest number of bytes in a line
 _MOST_ZEROS = 1 << 26  # largest number of bytes in a line that a power loss has filled with zeros
 _LARGEST = 2**63 - 1
 _LARGEST_FLOAT = 1e300  # plotting larger numbers overflows; only a perplexity may be larger
+_OF_PAIRS = frozenset(field.name for field in dataclasses.fields(PairFigures))
 NAMES: dict[type[Event], str] = {
     Started: "started",
     Stepped: "stepped",
@@ -90,7 +91,11 @@ class RunLog:
 def as_json(event: Event) -> dict[str, Any]:
     """Return an event as the JSON object of its line in the log."""
     now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
-    fields = {key: _plain(value) for key, value in dataclasses.asdict(event).items()}
+    fields = {
+        key: _plain(value)
+        for key, value in dataclasses.asdict(event).items()
+        if value is not None or key not in _OF_PAIRS  # a run on other data has no such figures
+    }
     return {"v": VERSION, "event": NAMES[type(event)], "time": now, **fields}
 
 

@@ -28,15 +28,18 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def borders_of(tokens: PackedTokens) -> list[int]:
-    """Return the position after the last token of each source in a split; [] for data without several sources."""
+    """Return the position after the last token of each source in a split.
+
+    The list is empty for data without several sources, and for preference pairs.
+    """
     of_sources = tokens.meta.splits[tokens.split].source_tokens
-    return [] if of_sources is None else np.cumsum(of_sources, dtype=np.int64).tolist()
+    return [] if of_sources is None or tokens.meta.pairs else np.cumsum(of_sources, dtype=np.int64).tolist()
 
 
 class SourcesRead:
     """Counts the training tokens of each source that a run has read.
 
-    names: the names of the sources; () for data without several sources.
+    names: the names of the sources; () for data without several sources, and for preference pairs.
     """
 
     def __init__(self, tokens: PackedTokens, windows: Windows) -> None:

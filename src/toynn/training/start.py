@@ -21,10 +21,11 @@ from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
 from toynn.training.config import CHANGEABLE, TrainArgs, TrainConfig
-from toynn.training.data_config import packs_samples, windows_of
+from toynn.training.data_config import windows_of
 from toynn.training.data_identity import data_identity
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer import Optimizer
+from toynn.training.pairs_start import check_length, for_data, refuse_random_weights
 from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
 from toynn.wording import spelled
@@ -90,7 +91,7 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
             f"{spelled('out', '--out')}: {args.out} already contains a model, so {spelled('init', '--init')} cannot be "
             "used; use a new folder"
         )
-    config = args.config or TrainConfig()
+    config = for_data(args.config or TrainConfig(), data, args.data)
     if args.init is None and args.base is not None:
         base = opened_base(args.base)
         start = _initialized(args, config, checkpoint_on_base(base, config, args.out, held), data)
@@ -110,6 +111,7 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
             f"with {spelled('base=', '--base')}"
         )
     if init is None:
+        refuse_random_weights(config)
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
         notes = special_tokens(None, False, data).notes
         start = Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
@@ -133,7 +135,7 @@ def declare_model(start: Start, n_threads: int | None, engine: LlamaSeqEngine, t
     """Create the model in the engine, with the weights of the start, for a batch of windows of t_seq tokens."""
     options = RecipeOptions(
         t_seq=t_seq,
-        t_batch=batch,
+        t_batch=2 * batch if start.config.preference else batch,
         seed=start.config.train.seed,
         init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
         n_threads=n_threads,
@@ -156,7 +158,7 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None
     Raises ConfigurationError if a batch has too many tokens, FileFormatError if moments are missing.
     """
     train = start.config.train
-    if start.t_seq * train.batch > INT31_MAX:
+    if start.t_seq * start.config.windows_of_batch > INT31_MAX:
         raise ConfigurationError(
             f"train.batch = {train.batch} is too large: a batch must have at most {INT31_MAX} tokens, but each window "
             f"has {start.t_seq}"
@@ -243,15 +245,10 @@ def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, 
 
 def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: DataFolder) -> TrainConfig:
     """Check the configuration of a new run against the model and the data. Return it with the number of steps."""
-    t_seq, tokens = config.train.t_seq or shape.ctx, len(data.train)
-    config = dataclasses.replace(config, data=config.data.explicit(data.train.starts is not None))
-    if tokens < t_seq + 1 and not packs_samples(data.train, config.data):
-        key = "train.t_seq" if config.train.t_seq else "model.ctx"
-        remedy = "add text" if tokens < 2 else f"set train.t_seq to at most {min(tokens - 1, shape.ctx)}, or add text"
-        raise ConfigurationError(
-            f"{key} = {t_seq} is too large: a window of this length needs {t_seq + 1} tokens, but {args.data} has "
-            f"{tokens} training tokens; {remedy}"
-        )
+    t_seq = config.train.t_seq or shape.ctx
+    samples = data.train.starts is not None and not data.meta.pairs
+    config = dataclasses.replace(config, data=config.data.explicit(samples))
+    check_length(config, data, shape.ctx, args.data)
     config = config.with_steps(windows_of(data.train, t_seq, config.train.seed, config.data).windows_per_epoch)
     config.check_warmup()
     return config
@@ -287,6 +284,8 @@ def _training(checkpoint: Checkpoint) -> TrainingState:
 def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     """Return the start of a run that is resumed from its checkpoint `held`."""
     state, own = _training(held), own_config(held)
+    if args.config is not None:
+        args = dataclasses.replace(args, config=for_data(args.config, data, args.data))
     t_seq = own.train.t_seq or held.contents.shape.ctx
     epoch = windows_of(data.train, t_seq, own.train.seed, own.data).windows_per_epoch
     config = _resumed_config(args, own, held, epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +16,22 @@ from toynn.llm.labels import IGNORED
 from toynn.llm.window_sums import step_loss
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
+from toynn.training.events import PairFigures
 from toynn.training.memory_need import build_graph
 from toynn.training.optimizer import Optimizer, StepValues
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of a step. loss: mean over its targets, before the update. gradient_norm: before clipping."""
+    """The result of a step. loss: mean over its targets or pairs, before the update. gradient_norm: before clipping.
+
+    figures: the figures of preference pairs, or None.
+    """
 
     loss: float
     learning_rate: float
     gradient_norm: float
+    figures: PairFigures | None = None
 
 
 class TrainingSteps:
@@ -52,7 +58,7 @@ class TrainingSteps:
         self.build_graph()
         values = self._optimizer.values(step)
         n = self._train.accumulate
-        counted = self._counted_targets(step)
+        counted = self._divisor(step)
         if counted is None:
             return None
         window_losses: list[float] = []
@@ -71,15 +77,17 @@ class TrainingSteps:
                 loss_divisor=counted,
                 muon_hp=values.muon_hp,
                 starts=batch.starts,
+                **self._inputs(self._start(step, i)),
             )
             if not math.isfinite(loss):
                 raise self._divergence(step, f"loss is {loss}", values)
-            window_losses += self._engine.window_losses().tolist()
+            window_losses += self._losses()
         if norm is None:
             raise AssertionError("bug in toynn: the training graph clips gradients, but has no gradient norm")
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", values)
-        return StepResult(step_loss(window_losses, counted), self._optimizer.learning_rate(step), norm)
+        loss = step_loss(window_losses, counted)
+        return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
@@ -88,18 +96,36 @@ class TrainingSteps:
     def build_graph(self) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            build_graph(self._engine, self._train, bool(self._config.data.document_attention))
+            build_graph(self._engine, self._config, bool(self._config.data.document_attention))
             self._built = True
 
     def _batch(self, step: int, i: int) -> Batch:
         """Return batch i of a step. The last batch is kept for another call."""
-        train = self._train
-        start = ((step - 1) * train.accumulate + i) * train.batch
+        start = self._start(step, i)
         if self._read is None or self._read[0] != start:
-            self._read = (start, self._windows.read(start, train.batch))
+            self._read = (start, self._windows.read(start, self._train.batch))
         return self._read[1]
 
-    def _counted_targets(self, step: int) -> int | None:
+    def _start(self, step: int, i: int) -> int:
+        """Return the number of the first window, or pair, of batch i of a step."""
+        return ((step - 1) * self._train.accumulate + i) * self._train.batch
+
+    # ---- what depends on the objective ----
+
+    def _inputs(self, start: int) -> dict[str, Any]:  # noqa: ARG002
+        """Return further arguments of `LlamaSeqEngine.train_step` for the batch that begins with this window."""
+        return {}
+
+    def _losses(self) -> list[float]:
+        """Return the losses of the last batch whose sum, divided by `_divisor`, is the loss of a step."""
+        losses: list[float] = self._engine.window_losses().tolist()
+        return losses
+
+    def _figures(self) -> PairFigures | None:
+        """Return the figures of the preference pairs of the last step, or None."""
+        return None
+
+    def _divisor(self, step: int) -> int | None:
         """Return the number of targets of a step that are not ignored, or None if the step was interrupted.
 
         Raises TinyNNValueError if all targets are ignored.
@@ -120,7 +146,7 @@ class TrainingSteps:
     def _divergence(self, step: int, what: str, values: StepValues) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
-        counted = self._counted_targets(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
+        counted = self._divisor(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
         batches = (self._batch(step, i) for i in range(self._train.accumulate))
         found = (first_not_finite(self._engine, batch, values, counted) for batch in batches)
         tensor = next((name for name in found if name is not None), SQUARES)

@@ -4,6 +4,7 @@
     step.py         one optimizer step
     optimizer.py    the optimizer settings of a step
     evaluation.py   the validation loss
+    preference.py   steps and evaluations on preference pairs; reference.py: their log-probabilities by the reference
     saving.py       the checkpoints
 
 Configuration, data and start determine every bit of the result, also if the run is stopped and resumed.
@@ -11,12 +12,14 @@ Configuration, data and start determine every bit of the result, also if the run
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from toynn.data import DataFolder
+from toynn.data.pairs import PairBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.storage.checkpoint import RunFolder
@@ -27,11 +30,13 @@ from toynn.training.callbacks import Callbacks, checked_callbacks
 from toynn.training.config import TrainArgs
 from toynn.training.data_config import filled_share, notes_on_windows, windows_of
 from toynn.training.divergence import DivergedError, weight_not_finite
-from toynn.training.evaluation import BestEvaluation, ContinuePrompts
-from toynn.training.events import Callback, Ended, Evaluated, Started, Stepped
+from toynn.training.evaluation import BestEvaluation, ContinuePrompts, Validation
+from toynn.training.events import Callback, Ended, Evaluated, PairFigures, Started, Stepped
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.packed_validation import validation_of
+from toynn.training.preference import PairValidation, PreferenceSteps
+from toynn.training.reference import reference_of
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
 from toynn.training.sources import SourcesRead
@@ -71,11 +76,10 @@ def train(
         start = find_start(args, run, data)
         trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts)
         # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
-        train = start.config.train
         declare = partial(declare_model, start, 1)
-        with naming_the_batch(engine, declare, start.t_seq, train, (TinyNNMemoryError, ConfigurationError)):
+        with naming_the_batch(engine, declare, start.t_seq, start.config, (TinyNNMemoryError, ConfigurationError)):
             realize(engine, start, args.n_threads)
-        with naming_the_batch(engine, declare, start.t_seq, train):
+        with naming_the_batch(engine, declare, start.t_seq, start.config):
             trainer.build_graph()
         trainer.check_prompts()
         if args.resume_from is not None and start.state is not None:
@@ -100,14 +104,19 @@ class _Trainer:
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
-        self._batch_tokens = start.t_seq * config.train.batch * config.train.accumulate
+        self._batch_tokens = start.t_seq * config.windows_of_batch * config.train.accumulate
         self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data)
         self._sources = SourcesRead(data.train, windows)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
-        self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
-        self._validation = validation_of(
-            data.validation, start.t_seq, config.train.batch, config.evaluation.windows, config.data
-        )
+        self._steps: TrainingSteps
+        self._validation: Validation | PairValidation
+        n = config.evaluation.windows
+        if isinstance(windows, PairBatcher):
+            self._steps = PreferenceSteps(engine, windows, config, lambda: interrupts.asked)
+            self._validation = PairValidation(data.validation, start.t_seq, config.dpo.preference(), n)
+        else:
+            self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
+            self._validation = validation_of(data.validation, start.t_seq, config.train.batch, n, config.data)
         self._saver = Saver(run, engine, start, data)
         self._step = start.step
         self._last_loss: float | None = None
@@ -151,6 +160,7 @@ class _Trainer:
         with naming_file(self._args.out / CONFIG):
             replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._callbacks.send(self._started())
+        self._load_reference()
         if self._start.state is None:
             self._save()
         else:
@@ -162,6 +172,15 @@ class _Trainer:
         self._callbacks.send(ended)
         self._callbacks.raise_failure()
         return ended
+
+    def _load_reference(self) -> None:
+        """Load the log-probabilities of preference pairs by the reference, or compute and store them."""
+        if not isinstance(self._steps, PreferenceSteps) or not isinstance(self._validation, PairValidation):
+            return
+        found = reference_of(self._args.out, self._start, self._data, self._engine, lambda: self._interrupts.asked)
+        self._steps.reference, self._validation.reference = found.train, found.validation
+        self._saver.reference = found.sha256
+        self._steps.graph_dropped()
 
     def _loop(self) -> str:
         """Take steps, evaluate and save until the run ends. Return the reason for its end, as in `Ended`."""
@@ -198,6 +217,7 @@ class _Trainer:
                 seconds=seconds,
                 tokens_per_second=self._batch_tokens / max(seconds, 1e-9),
                 epoch=self._step * self._epochs_per_step,
+                **_fields_of(result.figures),
             )
         )
         return True
@@ -207,7 +227,8 @@ class _Trainer:
         if self._validation.tokens == 0:
             return False
         began = time.perf_counter()
-        loss, source_losses = self._validation.loss(self._engine)
+        found = self._validation.loss(self._engine)
+        loss = found.mean
         self._steps.graph_dropped()
         if not math.isfinite(loss):
             tensor = weight_not_finite(self._engine) or "an activation"
@@ -218,7 +239,7 @@ class _Trainer:
             Evaluated(
                 step=self._step,
                 loss=loss,
-                perplexity=math.exp(loss) if loss < 700 else math.inf,
+                perplexity=found.perplexity,
                 bits_per_byte=self._validation.bits_per_byte(loss),
                 tokens=self._validation.tokens,
                 seconds=seconds,
@@ -226,8 +247,9 @@ class _Trainer:
                 prompts=self._config.evaluation.prompts,
                 samples=self._samples(self._config.evaluation.sample_tokens),
                 sources=self._sources.names,
-                source_losses=source_losses,
+                source_losses=found.of_sources,
                 source_tokens=self._sources.tokens(self._step * self._batch_tokens // self._start.t_seq),
+                **_fields_of(found.figures),
             )
         )
         return best
@@ -291,6 +313,11 @@ class _Trainer:
             best_step=self._best.step,
             seconds=time.perf_counter() - self._began,
         )
+
+
+def _fields_of(figures: PairFigures | None) -> dict[str, float]:
+    """Return the figures of preference pairs as fields of an event; {} without figures."""
+    return {} if figures is None else dataclasses.asdict(figures)
 
 
 def _is_due(step: int, every: int, last: bool) -> bool:

@@ -109,10 +109,13 @@ class TrainingProgress:
     data: DataIdentity
     separator: str | None = None
     order_of_sums: int = OVER_BATCHES
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         integer("order_of_sums", self.order_of_sums, OVER_BATCHES, OVER_WINDOWS)
         integer("windows", self.windows, 0, _LARGEST)
+        if self.reference is not None:
+            sha256_digest("reference", self.reference)
         integer("bad_evaluations", self.bad_evaluations, 0, _LARGEST)
         if self.best_loss is not None and not _finite(self.best_loss):
             raise TinyNNValueError(f"best_loss must be a finite number or null, got {self.best_loss!r:.60}")
@@ -179,6 +182,8 @@ class CheckpointMeta:
             del content["adapter"]
         if self.training is not None and self.training.separator is None:
             del content["training"]["separator"]
+        if self.training is not None and self.training.reference is None:
+            del content["training"]["reference"]
         if self.training is not None and self.training.order_of_sums == OVER_BATCHES:
             del content["training"]["order_of_sums"]
         return CHECKPOINT.text(content)

@@ -1,0 +1,173 @@
+"""The log-probabilities of preference pairs by the reference, computed once and stored in the folder of the run.
+
+The reference is the model from which training starts. For an adapter it is the base, also if training continues an
+adapter that was trained before. reference.json states which data and which model the numbers belong to, and the SHA-256
+of reference.bin, which contains one little-endian float64 for each sequence: those of training, then those of
+validation. Each checkpoint contains this SHA-256, so that a resumed run notices other numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import integer, sha256_digest
+from toynn.data import DataFolder
+from toynn.data.pairs import PairBatcher
+from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.model.weights import ADAPTER_B
+from toynn.storage.checkpoint.meta import DataIdentity
+from toynn.storage.durable_files import replace_file
+from toynn.storage.formats import Format
+from toynn.storage.regular_files import naming_file, read_regular
+from toynn.training.data_identity import data_identity
+from toynn.training.start import Start
+
+REFERENCE = Format("toynn-reference")
+DESCRIPTION, NUMBERS = "reference.json", "reference.bin"
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReferenceMeta:
+    """The keys of reference.json.
+
+    data: the data whose pairs were computed.
+    model_sha256: the SHA-256 of the file of the base, or of the names and values of all weights of the first step.
+    train, validation: the number of sequences of each split.
+    sha256: the SHA-256 of reference.bin.
+    """
+
+    data: DataIdentity
+    model_sha256: str
+    train: int
+    validation: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("model_sha256", "sha256"):
+            sha256_digest(name, getattr(self, name))
+        for name in ("train", "validation"):
+            integer(name, getattr(self, name), 0, 2**62)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The log-probability of each sequence of both splits by the reference, float64. sha256: of both together."""
+
+    train: Array
+    validation: Array
+    sha256: str
+
+
+def reference_of(
+    run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine, interrupted: Callable[[], bool]
+) -> Reference:
+    """Return the log-probabilities by the reference: those in the folder of the run, or computed and stored there.
+
+    The engine holds the model of the start, in batches of the run. Its graph is dropped, and its weights stay the same.
+    A resumed run must have the files. A new run computes them, unless a killed run has already stored those of the same
+    model and data.
+
+    Raises FileFormatError if the files of a resumed run are missing, damaged or those of other data or another base;
+    TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; OSError.
+    """
+    identity = data_identity(data.meta)
+    if start.state is not None:
+        found = load_reference(run)
+        if found is None:
+            raise FileFormatError(f"{run / DESCRIPTION} is missing, so the run cannot be resumed; restore the file")
+        meta, reference = found
+        if reference.sha256 != start.state.progress.reference:
+            raise FileFormatError(f"{run / NUMBERS} is not the file with which the run was started; restore the file")
+        if meta.data != identity:
+            raise FileFormatError(f"{run / DESCRIPTION} belongs to other data than that of the run; restore the file")
+        if start.base is not None and meta.model_sha256 != start.base.identity.sha256:
+            raise FileFormatError(f"{run / DESCRIPTION} belongs to another base than that of the run; restore the file")
+        return reference
+    model = _sha256_of_model(start, engine)
+    found = None if not (run / DESCRIPTION).exists() else load_reference(run)
+    if found is not None and found[0].data == identity and found[0].model_sha256 == model:
+        return found[1]
+    with _without_adapter(start, engine):
+        parts = [
+            _log_probs(engine, PairBatcher(one, start.t_seq, None), interrupted)
+            for one in (data.train, data.validation)
+        ]
+    content = b"".join(one.astype("<f8").tobytes() for one in parts)
+    sha256 = hashlib.sha256(content).hexdigest()
+    meta = ReferenceMeta(identity, model, parts[0].size, parts[1].size, sha256)
+    for path, written in ((run / NUMBERS, content), (run / DESCRIPTION, _text(meta).encode("utf-8"))):
+        with naming_file(path):
+            replace_file(path, written)
+    return Reference(parts[0], parts[1], sha256)
+
+
+def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
+    """Return the log-probabilities in the folder of a run, or None if it has none. Raises FileFormatError, OSError."""
+    try:
+        meta = REFERENCE.load(run / DESCRIPTION, ReferenceMeta)
+    except FileNotFoundError:
+        return None
+    try:
+        content = read_regular(run / NUMBERS)
+    except FileNotFoundError:
+        raise FileFormatError(f"{run / NUMBERS} is missing; restore the file") from None
+    if len(content) != 8 * (meta.train + meta.validation) or hashlib.sha256(content).hexdigest() != meta.sha256:
+        raise FileFormatError(f"{run / NUMBERS} is damaged: its SHA-256 differs from the one in {DESCRIPTION}")
+    numbers = np.frombuffer(content, dtype="<f8").astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise FileFormatError(f"{run / NUMBERS} is damaged: it must contain only finite numbers")
+    return meta, Reference(numbers[: meta.train], numbers[meta.train :], meta.sha256)
+
+
+def _text(meta: ReferenceMeta) -> str:
+    return REFERENCE.text(dataclasses.asdict(meta))
+
+
+def _sha256_of_model(start: Start, engine: LlamaSeqEngine) -> str:
+    if start.base is not None:
+        return start.base.identity.sha256
+    digest = hashlib.sha256()
+    for name in engine.weights:
+        digest.update(name.encode("utf-8") + b"\0")
+        digest.update(engine.download_weight(name).astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _without_adapter(start: Start, engine: LlamaSeqEngine) -> Iterator[None]:
+    """Set the matrices B of the adapter to 0 in the block, so that the engine computes the base."""
+    spec = start.config.adapter.spec()
+    names = [] if spec is None else [one.name for one in spec.weights(start.shape) if one.adapter == ADAPTER_B]
+    kept = {name: engine.download_weight(name) for name in names}
+    for name, values in kept.items():
+        engine.upload_weight(name, np.zeros_like(values))
+    try:
+        yield
+    finally:
+        for name, values in kept.items():
+            engine.upload_weight(name, values)
+
+
+def _log_probs(engine: LlamaSeqEngine, pairs: PairBatcher, interrupted: Callable[[], bool]) -> Array:
+    """Return the log-probability of each sequence of a split, float64 (2 * pairs,)."""
+    found = np.zeros(2 * pairs.pairs)
+    n = engine.seq_b // 2
+    for first in range(0, pairs.pairs, n):
+        if interrupted():
+            raise KeyboardInterrupt
+        numbers = np.arange(first, min(first + n, pairs.pairs))
+        engine.mean_loss(*pairs.cut(numbers, n))
+        found[2 * first : 2 * (first + numbers.size)] = -engine.window_losses()[: 2 * numbers.size]
+    if not np.isfinite(found).all():
+        raise TinyNNValueError("the log-probabilities of the reference are not finite; start from another model")
+    return found

@@ -1,0 +1,367 @@
+"""Runs on preference pairs: `toynn prepare`, the reference, figures, resuming, adapters, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+import toynn
+from commands import toynn as command
+from small_runs import MODEL, config, evaluations, losses
+from toynn import ConfigurationError, FileFormatError, TinyNNValueError, TrainArgs
+from toynn.data import DataFolder
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.engine import LlamaDecoder
+from toynn.model.weights import ADAPTER_B
+from toynn.storage.checkpoint import load_checkpoint
+from toynn.training import (
+    AdapterArgs,
+    EvaluationArgs,
+    PreferenceArgs,
+    StepArgs,
+    Stepped,
+    StopTraining,
+    TrainConfig,
+)
+from toynn.training.run_log import read_log
+
+BETA = 0.3
+
+
+def records(n: int = 40) -> list[dict[str, str]]:
+    animals = ("cat", "dog", "hen")
+    return [
+        {
+            "prompt": f"say {i % 7} of a {animals[i % 3]}. ",
+            "chosen": f"the {animals[i % 3]} ran {'home ' * (i % 4)}",
+            "rejected": f"no {i % 5}",
+        }
+        for i in range(n)
+    ]
+
+
+def written(path: Path, lines: list[Any]) -> Path:
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pairs, texts with the same tokenizer, and a model that was trained on the texts."""
+    folder = tmp_path_factory.mktemp("pairs")
+    source = written(folder / "pairs.jsonl", records())
+    toynn.prepare(source, folder / "data", vocab_size=300, validation=0.2, progress=False)
+    texts = [{"text": one["prompt"] + one[key]} for one in records() for key in ("chosen", "rejected")]
+    toynn.prepare(written(folder / "texts.jsonl", texts), folder / "texts", tokenizer=folder / "data", progress=False)
+    shape = dataclasses.replace(MODEL, ctx=32)
+    toynn.train(folder / "texts", folder / "base", config=config(30, model=shape), progress=False)
+    return folder
+
+
+def of_pairs(steps: int = 6, batch: int = 2, accumulate: int = 2, **sections: Any) -> TrainConfig:
+    train = StepArgs(steps=steps, batch=batch, accumulate=accumulate, objective="dpo")
+    given = {"dpo": PreferenceArgs(beta=BETA), "evaluation": EvaluationArgs(every=3), **sections}
+    return dataclasses.replace(config(steps), model=None, train=train, **given)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    toynn.train(folder / "data", run, init=folder / "base", config=of_pairs(), progress=False)
+    return run
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Return the files of the latest checkpoint, and the reference."""
+    files = [*load_checkpoint(run).path.iterdir(), run / "reference.json", run / "reference.bin"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def log_probs(model: Any, split: Any) -> np.ndarray[Any, Any]:
+    """Return the log-probability of each sequence of a split, computed one by one."""
+    starts, found = [*split.starts.tolist(), len(split)], []
+    with LlamaDecoder(model.shape, model.weights) as decoder:
+        for first, end in itertools.pairwise(starts):
+            nats = decoder.score(np.asarray(split.tokens[first:end], np.int32)).astype(np.float64)
+            found.append(-math.fsum(nats[split.counted[first + 1 : end] == 1]))
+    return np.array(found)
+
+
+# ---- what a run computes ----
+
+
+def test_the_reference_is_the_model_at_the_start(folder: Path, run: Path) -> None:
+    data, base = DataFolder.open(folder / "data"), load_checkpoint(folder / "base").model
+    stored = np.fromfile(run / "reference.bin", dtype="<f8")
+    want = np.concatenate([log_probs(base, data.train), log_probs(base, data.validation)])
+    np.testing.assert_allclose(stored, want, rtol=1e-12)
+    first = next(event for event in read_log(run) if event["event"] == "stepped")
+    assert first["loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert (first["reward_margin"], first["reward_accuracy"]) == (0, 0)
+
+
+def test_an_evaluation_has_the_figures_of_the_validation_pairs(folder: Path, run: Path) -> None:
+    data, model = DataFolder.open(folder / "data").validation, load_checkpoint(run).model
+    now, before = log_probs(model, data), log_probs(load_checkpoint(folder / "base").model, data)
+    rewards = BETA * (now - before)
+    margins = rewards[::2] - rewards[1::2]
+    want = {
+        "loss": np.mean(np.log1p(np.exp(-margins))),
+        "reward_chosen": rewards[::2].mean(),
+        "reward_rejected": rewards[1::2].mean(),
+        "reward_margin": margins.mean(),
+        "reward_accuracy": (margins > 0).mean(),
+        "logp_chosen": now[::2].mean(),
+        "logp_rejected": now[1::2].mean(),
+    }
+    (last,) = [event for event in read_log(run) if event["event"] == "evaluated" and event["step"] == 6]
+    assert {name: last[name] for name in want} == pytest.approx(want, rel=1e-5)
+    assert last["perplexity"] is None
+    assert last["bits_per_byte"] is None
+    assert want["reward_margin"] > 0.02
+    done = command("eval", str(run), str(folder / "data"), "--ids", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == pytest.approx({"pairs": len(margins), **want}, rel=1e-5)
+    shown = command("eval", str(run), str(folder / "data"), "--ids")
+    assert f"reward margin    {margins.mean():.4f}" in shown.stdout
+    refused = command("eval", str(folder / "base"), str(folder / "data"), "--ids")
+    assert refused.returncode != 0
+    assert "has no reference for these pairs; give the model that is the reference with --reference" in refused.stderr
+    given = command("eval", str(run), str(folder / "data"), "--ids", "--reference", str(run), "--json")
+    assert json.loads(given.stdout)["reward_margin"] == 0
+
+
+def test_batches_do_not_change_a_bit(folder: Path, run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    toynn.train(folder / "data", other, init=folder / "base", config=of_pairs(batch=4, accumulate=1), progress=False)
+    assert losses(other) == losses(run)
+    assert evaluations(other) == evaluations(run)
+    ours, theirs = content(other), content(run)
+    for name in ("weights.safetensors", "moments.safetensors", "reference.bin"):
+        assert ours[name] == theirs[name]
+
+
+def test_a_resumed_run_reaches_the_same_bytes(folder: Path, run: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+
+    def stop(event: Any) -> None:
+        if isinstance(event, Stepped) and event.step == 4:
+            raise StopTraining
+
+    args = TrainArgs(folder / "data", part, of_pairs(), init=folder / "base")
+    toynn.train(args, callbacks=[stop])
+    moved = tmp_path / "moved"
+    shutil.move(part, moved)
+    toynn.train(TrainArgs(folder / "data", moved, of_pairs(), resume=True))
+    assert content(moved) == content(run)
+    assert losses(moved) == losses(run)
+
+
+def test_a_killed_run_uses_the_reference_that_it_stored(folder: Path, run: Path, tmp_path: Path) -> None:
+    """The process kills itself before the first checkpoint. The same command then starts again."""
+    out = tmp_path / "run"
+    program = (
+        "import os, signal, sys, toynn\n"
+        "from toynn.training.saving import Saver\n"
+        "Saver.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.argv = ['toynn', *sys.argv[1:]]\n"
+        "from toynn.cli.start import main\n"
+        "main()\n"
+    )
+    settings = tmp_path / "run.toml"
+    settings.write_text((run / "run.toml").read_text())
+    arguments = ["train", str(folder / "data"), "--init", str(folder / "base"), "--out", str(out)]
+    command_line = [*arguments, "--config", str(settings)]
+    killed = subprocess.run([sys.executable, "-c", program, *command_line], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    before = (out / "reference.bin").stat().st_mtime_ns
+    done = command(*command_line)
+    assert done.returncode == 0, done.stderr
+    assert (out / "reference.bin").stat().st_mtime_ns == before
+    assert content(out) == content(run)
+
+
+def test_with_an_adapter_the_base_is_the_reference(folder: Path, run: Path, tmp_path: Path) -> None:
+    adapter = AdapterArgs(rank=2, alpha=8.0)
+    chosen = of_pairs(adapter=adapter)
+    toynn.train(folder / "data", tmp_path / "one", base=folder / "base", config=chosen, progress=False)
+    assert (tmp_path / "one" / "reference.bin").read_bytes() == (run / "reference.bin").read_bytes()
+    found = [event["reward_margin"] for event in read_log(tmp_path / "one") if event["event"] == "evaluated"]
+    assert found[-1] > found[0] > 0
+    toynn.train(
+        folder / "data", tmp_path / "two", init=tmp_path / "one", config=of_pairs(adapter=adapter), progress=False
+    )
+    assert (tmp_path / "two" / "reference.bin").read_bytes() == (run / "reference.bin").read_bytes()
+    first = next(event for event in read_log(tmp_path / "two") if event["event"] == "stepped")
+    assert first["reward_margin"] > 0.02  # the adapter that the run continues has changed the log-probabilities
+    contents = load_checkpoint(tmp_path / "one").contents
+    assert isinstance(contents, ModelOnBase)
+    trained = contents.adapter
+    assert trained is not None
+    assert any(np.any(values) for name, values in trained.tensors.items() if name.endswith(ADAPTER_B))
+    done = command("eval", str(tmp_path / "one"), str(folder / "data"), "--ids", "--json")
+    assert json.loads(done.stdout)["reward_margin"] == pytest.approx(found[-1], rel=1e-6)
+
+
+# ---- what is refused ----
+
+
+def test_a_resumed_run_needs_its_reference(folder: Path, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    again = TrainArgs(folder / "data", copy, of_pairs(8), resume=True)
+    numbers = copy / "reference.bin"
+    kept = numbers.read_bytes()
+    numbers.write_bytes(kept[:-8] + bytes(8))
+    with pytest.raises(FileFormatError, match=r"reference\.bin is damaged: its SHA-256 differs"):
+        toynn.train(again)
+    numbers.unlink()
+    with pytest.raises(FileFormatError, match=r"reference\.bin is missing"):
+        toynn.train(again)
+    (copy / "reference.json").unlink()
+    with pytest.raises(FileFormatError, match=r"reference\.json is missing, so the run cannot be resumed"):
+        toynn.train(again)
+    other = tmp_path / "other"
+    toynn.train(folder / "data", other, init=run, config=of_pairs(1), progress=False)
+    for name in ("reference.json", "reference.bin"):
+        shutil.copy(other / name, copy / name)
+    with pytest.raises(FileFormatError, match="is not the file with which the run was started"):
+        toynn.train(again)
+
+
+def test_objective_and_data_must_fit(folder: Path, tmp_path: Path) -> None:
+    def refused(data: str, message: str, chosen: TrainConfig, **options: Any) -> None:
+        with pytest.raises(ConfigurationError, match=message):
+            toynn.train(folder / data, tmp_path / "run", config=chosen, progress=False, **options)
+        assert not (tmp_path / "run").exists()
+
+    base = {"init": folder / "base"}
+    plain = dataclasses.replace(config(2), model=None)
+    refused("data", 'train.objective must be "dpo" for .*, which contains preference pairs', plain, **base)
+    refused("texts", 'train.objective must be "next_token" for .* contains no preference pairs', of_pairs(), **base)
+    refused("data", 'train.objective = "dpo" needs a model to start from', of_pairs())
+    short = dataclasses.replace(of_pairs(), train=dataclasses.replace(of_pairs().train, t_seq=5))
+    refused("data", r"train.t_seq = 5 is too small: the longest .* prepare the pairs with max_tokens=6", short, **base)
+    for wrong in ({"beta": 0}, {"loss": "kto"}, {"label_smoothing": 0.5}, {"loss": "ipo", "label_smoothing": 0.1}):
+        with pytest.raises(ConfigurationError, match=rf"^dpo\.{next(reversed(wrong))}"):
+            PreferenceArgs(**wrong)
+    with pytest.raises(ConfigurationError, match=r'the keys of dpo need train\.objective = "dpo"'):
+        TrainConfig(dpo=PreferenceArgs(beta=0.2))
+
+
+def test_pairs_longer_than_the_context_are_refused(folder: Path, tmp_path: Path) -> None:
+    shape = dataclasses.replace(MODEL, ctx=8)
+    toynn.train(folder / "texts", tmp_path / "base", config=config(2, model=shape), progress=False)
+    with pytest.raises(ConfigurationError, match=r"must be at most model.ctx = 8; prepare the pairs with max_tokens=9"):
+        toynn.train(folder / "data", tmp_path / "run", init=tmp_path / "base", config=of_pairs(), progress=False)
+    source = folder / "pairs.jsonl"
+    toynn.prepare(source, tmp_path / "data", tokenizer=folder / "data", max_tokens=9, progress=False)
+    toynn.train(tmp_path / "data", tmp_path / "run", init=tmp_path / "base", config=of_pairs(2), progress=False)
+    assert load_checkpoint(tmp_path / "run").step == 2
+
+
+# ---- prepare ----
+
+
+def prepared(folder: Path, tmp_path: Path, lines: list[Any], **options: Any) -> DataFolder:
+    source = written(tmp_path / "some.jsonl", lines)
+    toynn.prepare(source, tmp_path / "data", tokenizer=folder / "data", validation=0, progress=False, **options)
+    return DataFolder.open(tmp_path / "data")
+
+
+def shown(data: DataFolder) -> list[tuple[str, str]]:
+    """Return the text of each sequence: the part before the first token that counts, and the rest."""
+    assert data.train.starts is not None
+    assert data.train.counted is not None
+    assert data.tokenizer is not None
+    model = Tokenizer.from_str(data.tokenizer.decode())
+    found = []
+    for first, end in zip(data.train.starts, [*data.train.starts[1:], len(data.train)], strict=True):
+        at = int(first) + int(np.argmax(data.train.counted[first:end]))
+        assert data.train.counted[at:end].all()
+        parts = (data.train.tokens[first:at], data.train.tokens[at:end])
+        prompt, continuation = (model.decode(part.tolist(), skip_special_tokens=False) for part in parts)
+        found.append((prompt, continuation))
+    return found
+
+
+def test_the_forms_of_a_pair(folder: Path, tmp_path: Path) -> None:
+    end = "<|endoftext|>"
+    data = prepared(folder, tmp_path, [
+        {"prompt": "say 1. ", "chosen": "the cat", "rejected": "no"},
+        {"chosen": "say 2. the dog", "rejected": "say 2. no"},
+    ])  # fmt: skip
+    assert data.meta.pairs
+    assert [a + b for a, b in shown(data)] == [
+        f"say 1. the cat{end}", f"say 1. no{end}", f"say 2. the dog{end}", f"say 2. no{end}",
+    ]  # fmt: skip
+    assert [b for _, b in shown(data)] == [f" the cat{end}", f" no{end}", f" the dog{end}", f" no{end}"]
+    assert data.meta.sources[0].samples is not None
+    assert data.meta.sources[0].samples.samples == 2
+
+
+def test_conversations_are_rendered_with_the_chat_template(folder: Path, tmp_path: Path) -> None:
+    def said(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    question, good, bad = said("user", "say 3"), said("assistant", "the hen"), said("assistant", "no")
+    data = prepared(folder, tmp_path, [
+        {"prompt": [question], "chosen": [good], "rejected": [bad]},
+        {"chosen": [question, good], "rejected": [question, bad]},
+        {"prompt": "say 3", "chosen": [question, good], "rejected": [question, bad], "messages": [question, good]},
+    ], chat_template="chatml")  # fmt: skip
+    start = "<|im_start|>user\nsay 3<|im_end|>\n<|im_start|>assistant\n"
+    assert shown(data) == [(start, "the hen<|im_end|>\n"), (start, "no<|im_end|>\n")] * 3
+
+
+def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> None:
+    good = records(2)
+    for wrong, message in (
+        ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' is empty after the prompt"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' is empty after the prompt"),
+        ({"chosen": "a b", "rejected": ["a"]}, "'rejected' must be a text"),
+        ({"prompt": [], "chosen": [{"role": "user", "content": "b"}], "rejected": [{"role": "user", "content": "c"}]},
+         "prompt must contain at least one message"),
+        ({"prompt": "a", "chosen": None, "rejected": "b"}, "'chosen' must be a list"),
+    ):  # fmt: skip
+        with pytest.raises(FileFormatError, match=rf"line 3: {message}"):
+            prepared(folder, tmp_path, [*good, wrong])
+        data = prepared(folder, tmp_path, [*good, wrong], skip_bad=1)
+        assert data.meta.sources[0].samples is not None
+        assert (data.meta.sources[0].samples.samples, data.meta.sources[0].samples.skipped) == (2, 1)
+        shutil.rmtree(tmp_path / "data")
+    notes: list[str] = []
+    lines = [*good, {"prompt": "a ", "chosen": "the cat", "rejected": "the cat"},
+             {"prompt": "say ", "chosen": "the cat ran home " * 4, "rejected": "no"},
+             {"prompt": "say the cat ran home " * 3, "chosen": "the cat", "rejected": "no"}]  # fmt: skip
+    with pytest.warns(UserWarning, match="sample was left out") as warned:
+        data = prepared(folder, tmp_path, lines, max_tokens=18)
+    notes = [str(one.message) for one in warned]
+    assert any("chosen and rejected have the same tokens" in one for one in notes)
+    assert any("too many tokens" in one for one in notes)
+    counts = data.meta.sources[0].samples
+    assert counts is not None
+    assert (counts.samples, counts.dropped, counts.truncated, counts.longest) == (3, 2, 1, 18)
+    pairs = shown(data)
+    assert pairs[4][0] == pairs[5][0]  # both prompts lost the same tokens
+    shutil.rmtree(tmp_path / "data")
+    for option in ({"loss": "all"}, {"truncate": "turns"}):
+        with pytest.raises(TinyNNValueError, match=f"{next(iter(option))} must be .* for preference pairs"):
+            prepared(folder, tmp_path, good, **option)
+
+
+def test_pairs_and_other_samples_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    sources = [written(tmp_path / "pairs.jsonl", records(4)), folder / "texts.jsonl"]
+    with pytest.raises(TinyNNValueError, match="some files contain preference pairs and others do not"):
+        toynn.prepare(sources, tmp_path / "data", tokenizer=folder / "data", progress=False)
