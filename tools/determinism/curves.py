@@ -39,6 +39,8 @@ class Curve:
     """A training run: a model, its options, an optimizer, and `steps` steps on the beginning of the token stream.
 
     muon: used if the optimizer in opts is "muon".
+    samples: the number of tokens of each sample, if several samples share a sequence; () if each sequence is a sample.
+        The last token of a sample has no target.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Curve:
     adamw: AdamW = field(default_factory=AdamW)
     muon: Muon = field(default_factory=lambda: Muon(weight_decay=0.01))
     ids: tuple[int, ...] = ()
+    samples: tuple[int, ...] = ()
 
     def seq_ids(self) -> list[int]:
         """Return the ids (t_seq * t_batch,): the curve's own ids, or the beginning of the token stream."""
@@ -143,6 +146,17 @@ CURVES += [
 ]
 
 
+CURVES.append(
+    # a sample is longer than a block of queries, and windows of local layers reach beyond samples
+    replace(
+        next(curve for curve in CURVES if curve.name == "fused_gemma3"),
+        name="fused_packed",
+        opts=RecipeOptions(t_seq=120, t_batch=2, seed=13, layout="fused"),
+        samples=(13, 103, 4, 50, 1, 41, 28),
+    )
+)
+
+
 def curve_names() -> list[str]:
     """Return the names of all curves, in the order of the fixtures."""
     return [curve.name for curve in CURVES] + [curve.name for curve in RECIPE_CURVES]
@@ -157,6 +171,9 @@ def losses(curve: Curve) -> Iterator[float]:
 def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
     """Realize the recipe and yield the loss before each step of the curve."""
     recipe.realize(curve.cfg, curve.opts)
+    if curve.samples:
+        yield from _run_packed(recipe.fs_cache, curve)
+        return
     batch = TrainingBatch(curve.cfg.vocab, curve.opts.t_seq, curve.opts.t_batch)
     for step in range(curve.steps):
         batch.fill(curve.seq_ids(), curve.adamw.hp(step + 1))
@@ -167,6 +184,19 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
         yield recipe.fs_cache.train_step(
             batch.seq_ids, labels, batch.m_hp, muon_hp=curve.muon.hp(), reset_moments=step == 0
         )[0]
+
+
+def _run_packed(engine: LlamaSeqEngine, curve: Curve) -> Iterator[float]:
+    engine.build_training_step(packed=True)
+    t_seq, ends = curve.opts.t_seq, np.cumsum(curve.samples)
+    starts = np.repeat(ends - curve.samples, curve.samples) % t_seq
+    batch = TrainingBatch(curve.cfg.vocab, t_seq, curve.opts.t_batch)
+    batch.fill(curve.seq_ids())
+    targets = batch.targets.copy()
+    targets[ends - 1] = -100
+    for step in range(curve.steps):
+        hp = curve.adamw.hp(step + 1)
+        yield engine.train_step(batch.seq_ids, targets, hp, starts=starts, reset_moments=step == 0)[0]
 
 
 def weights_sha256(recipe: FromScratch) -> str:
