@@ -128,7 +128,7 @@ static struct ggml_tensor * readable(tnn_session * s, const char * call, tnn_ten
     if (root->op == GGML_OP_NONE) {
         const struct tnn_entry * input = tnn__entry_of(s, root);
         if (input == NULL || !input->is_input) {
-            tnn__fail(s, TNN_E_VALUE, "t (%s) is internal memory of an operator, not a tensor with values",
+            tnn__fail(s, TNN_E_VALUE, "t (%s) is internal memory of an operator, not a tensor with values; use the result of the operator",
                       ggml_get_name(root));
             return NULL;
         }

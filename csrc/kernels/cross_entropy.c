@@ -305,7 +305,8 @@ tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tenso
         return 0;
     }
     if (tnn__is_logits(tl)) {
-        tnn__fail(s, TNN_E_VALUE, "logits is a part of a tnn_fused_output_loss, which computes its loss already");
+        tnn__fail(s, TNN_E_VALUE, "logits is a part of a tnn_fused_output_loss, which computes its loss already; use the "
+                                  "result of tnn_fused_linear");
         return 0;
     }
     return tnn__reserve_nodes(s, 2) ? append_mean(s, &loss, append_rows(s, &loss, tl, 0, NULL)) : 0;

@@ -60,7 +60,7 @@ static bool watch(tnn_session * s, struct tnn_mapping * m, int32_t fd) {
         return false;
     }
     if ((size_t) state.st_size < m->size) {
-        tnn__fail(s, TNN_E_FILE, "%s has %lld bytes, fewer than size = %zu",
+        tnn__fail(s, TNN_E_FILE, "%s has %lld bytes, fewer than size = %zu; use a smaller size",
                   m->name, (long long) state.st_size, m->size);
         return false;
     }

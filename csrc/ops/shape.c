@@ -114,7 +114,7 @@ static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, co
         n *= ne[i];
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but the tensor a, of shape %s, has %lld",
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but the tensor a, of shape %s, has %lld; both must be equal",
                   (long long) n, tnn__shape(t), (long long) ggml_nelements(t));
         return false;
     }

@@ -190,5 +190,5 @@ def test_an_exit_handler_that_runs_after_sessions_are_closed_gets_a_session_erro
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n") == ["the session is closed", "1", "True", ""]
+    assert done.stdout.split("\n") == ["the session is closed; make a new one", "1", "True", ""]
     assert done.stderr == ""

@@ -249,7 +249,7 @@ def test_a_debugger_can_close_the_session_at_any_line_of_a_call() -> None:
     """)
     lines, outcomes = out.splitlines()
     assert int(lines) > 10
-    assert outcomes == "done|the session is closed"
+    assert outcomes == "done|the session is closed; make a new one"
 
 
 @pytest.mark.threads

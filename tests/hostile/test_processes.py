@@ -64,7 +64,7 @@ def test_a_signal_handler_can_close_the_session_that_its_thread_computes_with() 
     assert first.startswith("tnn_compute: ids")
     assert "contains row" in first
     assert closed == "True"
-    assert second == "the session is closed"
+    assert second == "the session is closed; make a new one"
 
 
 def test_a_graph_that_ran_out_of_memory_can_be_realized_again() -> None:

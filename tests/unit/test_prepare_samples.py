@@ -467,7 +467,7 @@ def test_samples_are_shown_with_their_counted_tokens(folder: Path, chats: Path, 
     )
     wrong = command("data", "show", str(folder), "--from", "999")
     assert (wrong.returncode, wrong.stderr) == (
-        2, f"toynn: --from 999 is too large: the train split of {folder} has fewer samples\n",
+        2, f"toynn: --from 999 is too large: the train split of {folder} has fewer samples; use a smaller number\n",
     )  # fmt: skip
 
 

@@ -51,7 +51,9 @@ def merged_model(checkpoint: Checkpoint, place: Path | None = None) -> TrainedMo
     """
     adapter, opened = adapter_of(checkpoint.contents), base_of(checkpoint, place)
     if adapter is None or opened is None:
-        raise TinyNNValueError(f"{checkpoint.path} has no adapter, so there is nothing to merge")
+        raise TinyNNValueError(
+            f"{checkpoint.path} has no adapter, so there is nothing to merge; export the model itself"
+        )
     with opened:
         return merged(_whole(opened, checkpoint), adapter)
 

@@ -41,7 +41,9 @@ def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[Show
     data = DataFolder.open(folder)
     packed: PackedTokens = getattr(data, split)
     if data.tokenizer is None:
-        raise TinyNNValueError(f"data: {folder} has no tokenizer, so its tokens have no text")
+        raise TinyNNValueError(
+            f"data: {folder} has no tokenizer, so its tokens have no text; use data with a tokenizer"
+        )
     tokenizer = load_tokenizer(data.tokenizer, str(folder))
     found = False
     for number, start, end in itertools.islice(_samples(packed), first, first + n):
@@ -53,7 +55,9 @@ def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[Show
         parts = [(text_of(tokenizer, [token for token, _ in group]), counts) for counts, group in groups]
         yield ShownSample(number, ids, counted, parts, stop < end)
     if not found:
-        raise TinyNNValueError(f"--from {first} is too large: the {split} split of {folder} has fewer samples")
+        raise TinyNNValueError(
+            f"--from {first} is too large: the {split} split of {folder} has fewer samples; use a smaller number"
+        )
 
 
 def _samples(packed: PackedTokens) -> Iterator[tuple[int, int, int]]:

@@ -77,7 +77,7 @@ def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str
                 found.inside[end] += piece.text.count(end) - lines[end]
         found.document_ends.append(found.documents)
     if found.text_bytes == 0:
-        raise TinyNNValueError("texts: the files contain no text")
+        raise TinyNNValueError("texts: the files contain no text; give files with text")
     return found
 
 

@@ -60,7 +60,9 @@ def _sentencepiece(values: GgufValues, tokens: list[str], kinds: list[int]) -> S
     """
     scores = values.numbers("tokenizer.ggml.scores")
     if len(scores) != len(tokens):
-        raise FileFormatError(f"the tokenizer has {len(tokens)} tokens, but {len(scores)} scores")
+        raise FileFormatError(
+            f"the tokenizer has {len(tokens)} tokens, but {len(scores)} scores; these numbers must be equal"
+        )
     before, after = _tokens_around(values, len(tokens), True, _DEFAULT_IDS[_SENTENCEPIECE])
     normalized = values.wholes(NORMALIZED) if NORMALIZED in values else []
     prefix = "each" if values.flag("tokenizer.ggml.add_space_prefix", True) else "none"

@@ -221,7 +221,9 @@ def _scaling(content: dict[str, Any], where: str, rules: dict[str, Any]) -> Rope
         return RopeScaling.linear(*numbers)
     outer = content.get(_ORIGINAL)  # transformers prefers this key to the same key in the rules
     if outer is not None and outer != rules[_ORIGINAL]:
-        raise FileFormatError(f"{_ORIGINAL} is {_shown(outer)}, but {where}.{_ORIGINAL} is {_shown(rules[_ORIGINAL])}")
+        raise FileFormatError(
+            f"{_ORIGINAL} is {_shown(outer)}, but {where}.{_ORIGINAL} is {_shown(rules[_ORIGINAL])}; both must be equal"
+        )
     return RopeScaling.llama3_hf(*numbers) if kind == "llama3" else _yarn(where, rules, numbers)
 
 

@@ -121,6 +121,7 @@ def split_rope(content: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     own = local.get("rope_theta", base)
     if base is not None and own != base:
         raise FileFormatError(
-            f"rope_local_base_freq is {base!r:.60}, but rope_parameters.{_LOCAL}.rope_theta is {own!r:.60}"
+            f"rope_local_base_freq is {base!r:.60}, but rope_parameters.{_LOCAL}.rope_theta is {own!r:.60}; "
+            "both must be equal"
         )
     return {**content, "rope_parameters": nested.get(_GLOBAL)}, own

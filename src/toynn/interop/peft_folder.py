@@ -150,13 +150,16 @@ def _spec(config: dict[str, Any], rank: int, targets: tuple[str, ...]) -> Adapte
     """Return the specification that the configuration describes, which must fit the matrices."""
     found = config.get("r")
     if found != rank or isinstance(found, bool):
-        raise FileFormatError(f"r is {found!r:.60} in {CONFIG}, but the matrices in {WEIGHTS} have rank {rank}")
+        raise FileFormatError(
+            f"r is {found!r:.60} in {CONFIG}, but the matrices in {WEIGHTS} have rank {rank}; both must be equal"
+        )
     named, modules = config.get("target_modules"), {ADAPTABLE[key] for key in targets}
     # A string is a pattern, and the matrices in the file are those that it found. A list has names of modules, which
     # may begin with the path of the module.
     if not isinstance(named, str) and (not isinstance(named, list) or set(map(_module, named)) != modules):
         raise FileFormatError(
-            f"target_modules is {named!r:.120} in {CONFIG}, but {WEIGHTS} has matrices for {', '.join(sorted(modules))}"
+            f"target_modules is {named!r:.120} in {CONFIG}, but {WEIGHTS} has matrices for "
+            f"{', '.join(sorted(modules))}; both must name the same modules"
         )
     return AdapterSpec(
         rank=rank,

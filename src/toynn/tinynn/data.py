@@ -142,7 +142,7 @@ def upload_transposed(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
     array = float_array("m", m, size_of(t))
     rows, cols = _rows_cols(t)
     if array.shape != (cols, rows):
-        raise TinyNNValueError(f"m has shape {array.shape}, but the transpose of {t!r} has ({cols}, {rows})")
+        raise TinyNNValueError(f"m has shape {array.shape}, but it must be ({cols}, {rows}), the transpose of {t!r}")
     with memory_for("m", array.nbytes, "the transposed matrix"):
         transposed = np.ascontiguousarray(array.T)
     buffer = ffi.from_buffer("float[]", transposed)

@@ -92,7 +92,7 @@ class MappedFile(Initialised):
     def check(self) -> None:
         """Raise MappedFileError if the file was changed since it was mapped, SessionError if this object is closed."""
         if self._closed:
-            raise SessionError(f"{self.name} is closed")
+            raise SessionError(f"{self.name} is closed; open the file again")
         if (now := _state(self.fd)) != self._state:
             change = "became shorter" if now[0] < self._state[0] else "was changed"
             raise MappedFileError(f"{self.name} {change} while its tensors were in use")

@@ -61,7 +61,7 @@ class NativeSession:
     def live(self) -> SessionPointer:
         """Return the C session. The caller holds the lock. Raises SessionError after close."""
         if self.closed:
-            raise SessionError("the session is closed")
+            raise SessionError("the session is closed; make a new one")
         return self.pointer
 
     def free(self) -> None:

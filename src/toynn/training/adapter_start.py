@@ -48,7 +48,9 @@ def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoin
     """
     opened = base_to_resume(base, init)
     if opened is None or not isinstance(init.contents, ModelOnBase) or init.contents.adapter is None:
-        raise TinyNNValueError(f"{spelled('init', '--init')}: {init.path} is not an adapter")
+        raise TinyNNValueError(
+            f"{spelled('init', '--init')}: {init.path} is not an adapter; give a run with an adapter"
+        )
     adapter = dataclasses.replace(init.contents.adapter, base=opened.identity)
     return Checkpoint(init.path, 0, dataclasses.replace(init.contents, adapter=adapter), None, {}), opened
 

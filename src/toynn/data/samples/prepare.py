@@ -195,7 +195,7 @@ def _divided(task: _Task, share: float, seed: int) -> Division:
             for place, _ in _placed(source, skipped):
                 division.see(number, place.sample)
     if division.samples == 0:
-        raise TinyNNValueError("texts: the files contain no samples")
+        raise TinyNNValueError("texts: the files contain no samples; give files with samples")
     if division.samples == 1 and share > 0:
         raise TinyNNValueError(
             "validation: the only sample cannot be divided into training and validation; add samples, or set "
@@ -227,7 +227,7 @@ class _ToLearn:
         self.pieces = task.pieces
         self.text_bytes = sum(len(piece.text.encode("utf-8")) for piece in task.pieces())
         if self.text_bytes == 0:
-            raise TinyNNValueError("texts: the samples contain no text")
+            raise TinyNNValueError("texts: the samples contain no text; give samples with text")
 
 
 def _packed(
