@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,7 +40,7 @@ from toynn.storage.checkpoint.meta import (
     read_checkpoint_meta,
     versions_now,
 )
-from toynn.storage.durable_files import sha256_of, sha256_of_file, sync, write_synced
+from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
 from toynn.storage.tensor_files import write_tensors
 
@@ -89,15 +90,17 @@ def write_folder(folder: Path, step: int, model: AnyModel, training: TrainingSta
     Raises OSError; the folder is then not a checkpoint, because it has no meta.json.
     """
     adapter = adapter_of(model)
+    hashes = {}
     if isinstance(model, TrainedModel):
-        write_tensors(folder / WEIGHTS, model.weights)
+        hashes[WEIGHTS] = write_tensors(folder / WEIGHTS, model.weights)
     elif adapter is not None:
-        write_tensors(folder / ADAPTER, adapter.tensors)
+        hashes[ADAPTER] = write_tensors(folder / ADAPTER, adapter.tensors)
     if training is not None and training.moments:
-        write_tensors(folder / MOMENTS, training.moments)
+        hashes[MOMENTS] = write_tensors(folder / MOMENTS, training.moments)
     if model.tokenizer is not None:
         write_synced(folder / TOKENIZER, model.tokenizer)
-    files = {path.name: StoredFile(path.stat().st_size, sha256_of(path)) for path in sorted(folder.iterdir())}
+        hashes[TOKENIZER] = sha256(model.tokenizer).hexdigest()
+    files = {name: StoredFile((folder / name).stat().st_size, hashes[name]) for name in sorted(hashes)}
     meta = CheckpointMeta(
         step,
         model.shape,

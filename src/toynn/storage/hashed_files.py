@@ -1,0 +1,111 @@
+"""Write a new file at the speed of the disk, and compute its SHA-256 meanwhile.
+
+A large file is written past the page cache of the system (O_DIRECT), because copying a gigabyte into the page cache can
+take several times as long as writing it to the disk. One thread writes, and another one computes the SHA-256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+_LARGE = 32 << 20  # smaller files are written through the page cache
+_CHUNK = 8 << 20  # bytes that are written at once
+_ALIGNMENT = 4096  # O_DIRECT writes whole blocks, at positions and from addresses that are multiples of a block
+
+
+def write_hashed(path: Path, parts: Iterable[memoryview], size: int) -> str:
+    """Write a new file, wait until it is on the disk, and return its SHA-256 as hexadecimal digits.
+
+    parts: the content in order. The iterable may compute each part when it is needed.
+    size: the number of bytes of all parts.
+
+    Raises OSError; the file may then be incomplete.
+    """
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        if size < _LARGE:
+            for part in parts:
+                file.write(part)
+                digest.update(part)
+        else:
+            _write_large(path, file.fileno(), parts, digest.update)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _write_large(path: Path, file: int, parts: Iterable[memoryview], update: Callable[[memoryview], None]) -> None:
+    buffers = [mmap.mmap(-1, _CHUNK) for _ in range(2)]
+    with _direct(path) as opened, ThreadPoolExecutor(1) as hashing:
+        direct = opened
+        running: list[Future[None]] = []
+        for n, length in enumerate(_filled(buffers, parts)):
+            chunk = memoryview(buffers[n % 2])[:length]
+            running.append(hashing.submit(update, chunk))
+            direct = _write(file, direct, chunk, n * _CHUNK)
+            if n > 0:
+                running[n - 1].result()  # the other buffer is filled next
+        for one in running:
+            one.result()
+
+
+@contextlib.contextmanager
+def _direct(path: Path) -> Iterator[int | None]:
+    """Yield a descriptor of the file that writes past the page cache, or None if the system does not support it."""
+    flag: int | None = getattr(os, "O_DIRECT", None)
+    if flag is None:
+        yield None
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | flag)
+    except OSError:  # the file system does not support it
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _filled(buffers: list[mmap.mmap], parts: Iterable[memoryview]) -> Iterator[int]:
+    """Copy the parts into the buffers in turn. Yield the number of bytes in a buffer when it is full, or at the end."""
+    n, at = 0, 0
+    for part in parts:
+        left = part.cast("B")
+        while left:
+            buffer = buffers[n % 2]
+            count = min(len(left), len(buffer) - at)
+            buffer[at : at + count] = left[:count]
+            left, at = left[count:], at + count
+            if at == len(buffer):
+                yield at
+                n, at = n + 1, 0
+    if at:
+        yield at
+
+
+def _write(file: int, direct: int | None, chunk: memoryview, at: int) -> int | None:
+    """Write a chunk at a position of the file.
+
+    direct: the descriptor for whole blocks, or None. Return the descriptor for the next chunk.
+    """
+    done = 0
+    if direct is not None:
+        whole = len(chunk) // _ALIGNMENT * _ALIGNMENT
+        try:
+            while done < whole:
+                done += os.pwrite(direct, chunk[done:whole], at + done)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            direct = None  # blocks of this disk are larger, or only a part of a block was written: use the page cache
+    while done < len(chunk):
+        done += os.pwrite(file, chunk[done:], at + done)
+    return direct
