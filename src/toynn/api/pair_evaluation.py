@@ -116,7 +116,7 @@ def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path) -> Array:
 
 
 def _loss(change: Array, preference: Preference, pairs: PackedTokens) -> float:
-    """Return the mean loss of pairs. change: of the log-probability of each sequence since the reference."""
+    """Return the mean loss of pairs. change: each log-probability minus that in the reference model."""
     if preference.kind == "ipo":
         ends, counted = _ends(pairs), _counted(pairs)
         counts = [int(counted[first + 1 : end].sum()) for first, end in itertools.pairwise(ends)]

@@ -53,7 +53,8 @@ class Started(Initialised):
 class PairFigures(Initialised):
     """Means over preference pairs.
 
-    reward_chosen, reward_rejected: beta times the change of the log-probability since the reference.
+    reward_chosen, reward_rejected: beta times the change of the log-probability from the
+        reference model to the trained model.
     reward_margin: the difference of both rewards.
     reward_accuracy: the share of pairs whose margin is above 0.
     logp_chosen, logp_rejected: the log-probability of a sequence, in nats.

@@ -34,7 +34,7 @@ def figures_of_pairs(log_probs: Array, reference: Array, beta: float) -> PairFig
 class PreferenceSteps(TrainingSteps):
     """Takes the steps of a run on preference pairs, as `TrainingSteps` does on windows.
 
-    reference: the log-probabilities of the training split by the reference. It is set before the first step.
+    reference: the log-probabilities of the training split in the reference model. It is set before the first step.
     """
 
     reference: Array
@@ -84,7 +84,9 @@ def evaluate_pairs(
 ) -> PairEvaluation:
     """Return the loss and the figures of the first n_pairs pairs, which do not depend on the size of the batches.
 
-    The engine's graph is dropped. reference: the log-probabilities by the reference, float64, at least (2 * n_pairs,).
+    The engine's graph is dropped.
+
+    reference: the log-probabilities in the reference model, float64, at least (2 * n_pairs,).
     """
     n = engine.seq_b // 2
     losses: list[float] = []
@@ -105,7 +107,7 @@ class PairValidation:
 
     pairs: evaluate only this many pairs; 0: all.
     tokens: number of predicted tokens that count.
-    reference: the log-probabilities of the split by the reference. It is set before the first evaluation.
+    reference: the log-probabilities of the split in the reference model. It is set before the first evaluation.
     """
 
     reference: Array

@@ -1,4 +1,4 @@
-"""The log-probabilities of preference pairs by the reference, computed once and stored in the folder of the run.
+"""The log-probabilities of preference pairs in the reference model, computed once and stored in the folder of the run.
 
 The reference is the model from which training starts. For an adapter it is the base, also if training continues an
 adapter that was trained before. reference.json states which data and which model the numbers belong to, and the SHA-256
@@ -61,7 +61,7 @@ class ReferenceMeta:
 
 @dataclass(frozen=True)
 class Reference:
-    """The log-probability of each sequence of both splits by the reference, float64. sha256: of both together."""
+    """The log-probability of each sequence of both splits in the reference model, float64. sha256: of both together."""
 
     train: Array
     validation: Array
@@ -71,7 +71,7 @@ class Reference:
 def reference_of(
     run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine, interrupted: Callable[[], bool]
 ) -> Reference:
-    """Return the log-probabilities by the reference: those in the folder of the run, or computed and stored there.
+    """Return the log-probabilities in the reference model: read from the run, or computed and stored there.
 
     The engine holds the model of the start, in batches of the run. Its graph is dropped, and its weights stay the same.
     A resumed run must have the files. A new run computes them, unless a killed run has already stored those of the same

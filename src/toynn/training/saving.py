@@ -30,7 +30,7 @@ class Saver:
         model = None if start.checkpoint is None else start.checkpoint.contents
         self._tokens = special_tokens(model, start.state is not None, data)
         self._saved_step = None if start.state is None else start.step
-        self.reference: str | None = None  # the SHA-256 of the log-probabilities of preference pairs by the reference
+        self.reference: str | None = None  # the SHA-256 of the log-probabilities in the reference model
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
         """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already.
@@ -77,7 +77,7 @@ class Saver:
         return {name: self._engine.download_weight(name) for name in self._engine.moment_names()}
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
-        windows_of_step = self._config.train.batch * self._config.train.accumulate  # or pairs
+        windows_of_step = self._config.train.batch * self._config.train.accumulate  # of pairs: the number of pairs
         return TrainingProgress(
             windows=step * windows_of_step,
             best_loss=evaluations.loss,

@@ -4,7 +4,8 @@
     step.py         one optimizer step
     optimizer.py    the optimizer settings of a step
     evaluation.py   the validation loss
-    preference.py   steps and evaluations on preference pairs; reference.py: their log-probabilities by the reference
+    preference.py   steps and evaluations on preference pairs
+    reference.py    log-probabilities of preference pairs in the reference model
     saving.py       the checkpoints
 
 Configuration, data and start determine every bit of the result, also if the run is stopped and resumed.
@@ -174,7 +175,7 @@ class _Trainer:
         return ended
 
     def _load_reference(self) -> None:
-        """Load the log-probabilities of preference pairs by the reference, or compute and store them."""
+        """Load the log-probabilities of preference pairs in the reference model, or compute and store them."""
         if not isinstance(self._steps, PreferenceSteps) or not isinstance(self._validation, PairValidation):
             return
         found = reference_of(self._args.out, self._start, self._data, self._engine, lambda: self._interrupts.asked)
