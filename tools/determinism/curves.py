@@ -22,6 +22,7 @@ import paths
 import recipe_curves
 from recipe_curves import RECIPE_CURVES, RecipeCurve
 from toynn import AdamW, FromScratch, LlamaSeqEngine, Muon, RecipeOptions, RopeScaling, SmolLM2Config, TrainingBatch
+from toynn.llm.preference import Preference
 from toynn.model.shape import ModelShape
 
 VOCAB = 627
@@ -41,6 +42,7 @@ class Curve:
     muon: used if the optimizer in opts is "muon".
     samples: the number of tokens of each sample, if several samples share a sequence; () if each sequence is a sample.
         The last token of a sample has no target.
+    preference: the loss of pairs of sequences, instead of the loss of the next token.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Curve:
     muon: Muon = field(default_factory=lambda: Muon(weight_decay=0.01))
     ids: tuple[int, ...] = ()
     samples: tuple[int, ...] = ()
+    preference: Preference | None = None
 
     def seq_ids(self) -> list[int]:
         """Return the ids (t_seq * t_batch,): the curve's own ids, or the beginning of the token stream."""
@@ -145,7 +148,6 @@ CURVES += [
     ),
 ]
 
-
 CURVES.append(
     # a sample is longer than a block of queries, and windows of local layers reach beyond samples
     replace(
@@ -153,6 +155,15 @@ CURVES.append(
         name="fused_packed",
         opts=RecipeOptions(t_seq=120, t_batch=2, seed=13, layout="fused"),
         samples=(13, 103, 4, 50, 1, 41, 28),
+    )
+)
+CURVES.append(
+    Curve(
+        "fused_preference",
+        _gqa(),
+        RecipeOptions(t_seq=24, t_batch=6, untied=True, seed=13, layout="fused"),
+        adamw=CORRECTED,
+        preference=Preference(beta=0.25, label_smoothing=0.125),
     )
 )
 
@@ -173,6 +184,9 @@ def run(recipe: FromScratch, curve: Curve) -> Iterator[float]:
     recipe.realize(curve.cfg, curve.opts)
     if curve.samples:
         yield from _run_packed(recipe.fs_cache, curve)
+        return
+    if curve.preference is not None:
+        yield from _preference_losses(recipe.fs_cache, curve, curve.preference)
         return
     batch = TrainingBatch(curve.cfg.vocab, curve.opts.t_seq, curve.opts.t_batch)
     for step in range(curve.steps):
@@ -197,6 +211,22 @@ def _run_packed(engine: LlamaSeqEngine, curve: Curve) -> Iterator[float]:
     for step in range(curve.steps):
         hp = curve.adamw.hp(step + 1)
         yield engine.train_step(batch.seq_ids, targets, hp, starts=starts, reset_moments=step == 0)[0]
+
+
+def _preference_losses(engine: LlamaSeqEngine, curve: Curve, preference: Preference) -> Iterator[float]:
+    """Yield the loss before each step on pairs, whose sequences have prompts and padding of different lengths."""
+    t, n = curve.opts.t_seq, curve.opts.t_batch
+    ids = np.array(STREAM[: t * n + 1], dtype=np.int32)
+    targets = ids[1:].reshape(n, t).copy()
+    for i, row in enumerate(targets):
+        row[: 2 * i + 1] = row[t - i :] = -1
+    feed = (ids[:-1], targets.ravel())
+    engine.mean_loss(*feed)
+    reference = np.linspace(-1.0, 1.0, n) - engine.window_losses()
+    engine.build_training_step(preference=preference)
+    for step in range(curve.steps):
+        hp = curve.adamw.hp(step + 1)
+        yield engine.train_step(*feed, hp, reset_moments=step == 0, reference=reference)[0]
 
 
 def weights_sha256(recipe: FromScratch) -> str:
