@@ -133,21 +133,24 @@ def quantized(kind: int, values: npt.NDArray[np.float32], nbytes: int) -> npt.ND
 
 
 class LlamaCpp:
-    """A GGUF file that is loaded in llama.cpp and computed on one thread, as exactly as llama.cpp can.
-
-    Keys and values are cached in f32 instead of f16, flash attention is off, and weights are not repacked. So if the
-    weights are f32, everything is computed in f32.
+    """A GGUF file that is loaded in llama.cpp.
 
     adapter: a GGUF adapter that is applied with scale 1.
+    exact: compute as exactly as llama.cpp can: keys and values are cached in f32 instead of f16, flash attention is
+        off, and weights are not repacked. So if the weights are f32, everything is computed in f32. False: the
+        default settings of llama.cpp, which are faster.
     """
 
-    def __init__(self, path: Path, n_ctx: int = 512, adapter: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, n_ctx: int = 512, adapter: Path | None = None, *, exact: bool = True, n_threads: int = 1
+    ) -> None:
         self._lib = lib = _library()
         _log.clear()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.check_tensors = True
-        params.use_extra_bufts = False
+        if exact:
+            params.check_tensors = True
+            params.use_extra_bufts = False
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if self._model == _ffi.NULL:
             raise AssertionError(f"llama.cpp does not load {path}:\n{''.join(_log)[-2000:]}")
@@ -155,9 +158,10 @@ class LlamaCpp:
         self.vocab = lib.llama_model_get_vocab(self._model)
         wanted = lib.llama_context_default_params()
         wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = n_ctx
-        wanted.n_threads = wanted.n_threads_batch = 1
-        wanted.type_k = wanted.type_v = _F32
-        wanted.flash_attn_type = _NO_FLASH_ATTENTION
+        wanted.n_threads = wanted.n_threads_batch = n_threads
+        if exact:
+            wanted.type_k = wanted.type_v = _F32
+            wanted.flash_attn_type = _NO_FLASH_ATTENTION
         wanted.n_outputs_max = n_ctx
         wanted.n_outputs_max_per_seq = n_ctx
         self._context = lib.llama_init_from_model(self._model, wanted)
@@ -222,6 +226,23 @@ class LlamaCpp:
             lib.llama_batch_free(batch)
         self._n_past += n
         return result
+
+    def read(self, ids: list[int]) -> None:
+        """Feed more tokens, and compute the logits of the last one."""
+        lib, n = self._lib, len(ids)
+        batch = lib.llama_batch_init(n, 0, 1)
+        try:
+            batch.n_tokens = n
+            for i, token in enumerate(ids):
+                batch.token[i], batch.pos[i] = token, self._n_past + i
+                batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, int(i == n - 1)
+            if (code := lib.llama_decode(self._context, batch)) != 0:
+                raise AssertionError(f"llama_decode: {code}\n{''.join(_log)[-2000:]}")
+            if lib.llama_get_logits_ith(self._context, n - 1) == _ffi.NULL:
+                raise AssertionError("llama.cpp has no logits of the last token")
+        finally:
+            lib.llama_batch_free(batch)
+        self._n_past += n
 
     def greedy(self, prompt: list[int], n: int) -> list[int]:
         """Return the next n tokens, each of them the most likely token."""
