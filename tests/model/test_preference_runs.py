@@ -34,6 +34,7 @@ from toynn.training import (
     StopTraining,
     TrainConfig,
 )
+from toynn.training.report import write_report
 from toynn.training.run_log import read_log
 
 BETA = 0.3
@@ -212,6 +213,16 @@ def test_with_an_adapter_the_base_is_the_reference(folder: Path, run: Path, tmp_
     assert any(np.any(values) for name, values in trained.tensors.items() if name.endswith(ADAPTER_B))
     done = command("eval", str(tmp_path / "one"), str(folder / "data"), "--ids", "--json")
     assert json.loads(done.stdout)["reward_margin"] == pytest.approx(found[-1], rel=1e-6)
+
+
+def test_the_report_has_the_figures_of_pairs(run: Path) -> None:
+    write_report(run)
+    page = (run / "report.html").read_text()
+    (last,) = [event for event in read_log(run) if event["event"] == "evaluated" and event["step"] == 6]
+    assert "<h2>Preference pairs</h2>" in page
+    for name in ("reward_margin", "reward_accuracy", "logp_chosen"):
+        assert f"<th>{name.replace('_', ' ')}</th>" in page
+        assert f'<td class="n">{last[name]:.4f}</td>' in page
 
 
 # ---- what is refused ----

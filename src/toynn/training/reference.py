@@ -25,14 +25,14 @@ from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.weights import ADAPTER_B
 from toynn.storage.checkpoint.meta import DataIdentity
+from toynn.storage.checkpoint.names import NUMBERS, REFERENCE
 from toynn.storage.durable_files import replace_file
 from toynn.storage.formats import Format
 from toynn.storage.regular_files import naming_file, read_regular
 from toynn.training.data_identity import data_identity
 from toynn.training.start import Start
 
-REFERENCE = Format("toynn-reference")
-DESCRIPTION, NUMBERS = "reference.json", "reference.bin"
+FORMAT = Format("toynn-reference")
 Array = npt.NDArray[np.float64]
 
 
@@ -84,17 +84,17 @@ def reference_of(
     if start.state is not None:
         found = load_reference(run)
         if found is None:
-            raise FileFormatError(f"{run / DESCRIPTION} is missing, so the run cannot be resumed; restore the file")
+            raise FileFormatError(f"{run / REFERENCE} is missing, so the run cannot be resumed; restore the file")
         meta, reference = found
         if reference.sha256 != start.state.progress.reference:
             raise FileFormatError(f"{run / NUMBERS} is not the file with which the run was started; restore the file")
         if meta.data != identity:
-            raise FileFormatError(f"{run / DESCRIPTION} belongs to other data than that of the run; restore the file")
+            raise FileFormatError(f"{run / REFERENCE} belongs to other data than that of the run; restore the file")
         if start.base is not None and meta.model_sha256 != start.base.identity.sha256:
-            raise FileFormatError(f"{run / DESCRIPTION} belongs to another base than that of the run; restore the file")
+            raise FileFormatError(f"{run / REFERENCE} belongs to another base than that of the run; restore the file")
         return reference
     model = _sha256_of_model(start, engine)
-    found = None if not (run / DESCRIPTION).exists() else load_reference(run)
+    found = None if not (run / REFERENCE).exists() else load_reference(run)
     if found is not None and found[0].data == identity and found[0].model_sha256 == model:
         return found[1]
     with _without_adapter(start, engine):
@@ -105,7 +105,7 @@ def reference_of(
     content = b"".join(one.astype("<f8").tobytes() for one in parts)
     sha256 = hashlib.sha256(content).hexdigest()
     meta = ReferenceMeta(identity, model, parts[0].size, parts[1].size, sha256)
-    for path, written in ((run / NUMBERS, content), (run / DESCRIPTION, _text(meta).encode("utf-8"))):
+    for path, written in ((run / NUMBERS, content), (run / REFERENCE, _text(meta).encode("utf-8"))):
         with naming_file(path):
             replace_file(path, written)
     return Reference(parts[0], parts[1], sha256)
@@ -114,7 +114,7 @@ def reference_of(
 def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
     """Return the log-probabilities in the folder of a run, or None if it has none. Raises FileFormatError, OSError."""
     try:
-        meta = REFERENCE.load(run / DESCRIPTION, ReferenceMeta)
+        meta = FORMAT.load(run / REFERENCE, ReferenceMeta)
     except FileNotFoundError:
         return None
     try:
@@ -122,7 +122,7 @@ def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
     except FileNotFoundError:
         raise FileFormatError(f"{run / NUMBERS} is missing; restore the file") from None
     if len(content) != 8 * (meta.train + meta.validation) or hashlib.sha256(content).hexdigest() != meta.sha256:
-        raise FileFormatError(f"{run / NUMBERS} is damaged: its SHA-256 differs from the one in {DESCRIPTION}")
+        raise FileFormatError(f"{run / NUMBERS} is damaged: its SHA-256 differs from the one in {REFERENCE}")
     numbers = np.frombuffer(content, dtype="<f8").astype(np.float64)
     if not np.isfinite(numbers).all():
         raise FileFormatError(f"{run / NUMBERS} is damaged: it must contain only finite numbers")
@@ -130,7 +130,7 @@ def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
 
 
 def _text(meta: ReferenceMeta) -> str:
-    return REFERENCE.text(dataclasses.asdict(meta))
+    return FORMAT.text(dataclasses.asdict(meta))
 
 
 def _sha256_of_model(start: Start, engine: LlamaSeqEngine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import itertools
@@ -19,6 +20,7 @@ from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file, path_of, printable
 from toynn.text.terminal_text import terminal_text
+from toynn.training.events import PairFigures
 from toynn.training.run_log import read_log
 
 with naming_the_extra():
@@ -53,7 +55,7 @@ def write_report(run: Path) -> list[Path]:
         raise FileFormatError(f"{run / LOG} contains no training steps yet; wait until the run has taken a step")
     evaluations = _of(events, "evaluated")
     pictures = {
-        "loss": _picture("loss, nats per token", _loss_curves(steps, evaluations)),
+        "loss": _picture(_loss_title(steps), _loss_curves(steps, evaluations)),
         "learning_rate": _picture("learning rate", [_curve("learning rate", steps, "learning_rate")]),
         "gradient_norm": _picture(
             "gradient norm before clipping", [_curve("gradient norm", steps, "gradient_norm")], log=True
@@ -79,6 +81,15 @@ def _of(events: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any
 
 def _curve(label: str, events: Sequence[Mapping[str, Any]], field: str, marker: str = "") -> _Curve:
     return _Curve(label, [event["step"] for event in events], [event[field] for event in events], marker)
+
+
+def _of_pairs(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the events that have the figures of preference pairs."""
+    return [event for event in events if event.get("reward_margin") is not None]
+
+
+def _loss_title(steps: Sequence[Mapping[str, Any]]) -> str:
+    return "loss, mean of a pair" if _of_pairs(steps) else "loss, nats per token"
 
 
 def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[_Curve]:
@@ -150,6 +161,7 @@ td.text { white-space: pre-wrap; vertical-align: top; } td.text b { font-weight:
 <h2>Learning rate</h2><img alt="Learning rate by step" src="$learning_rate">
 <h2>Gradient norm</h2><img alt="Gradient norm by step" src="$gradient_norm">
 $evaluations
+$pairs
 $sources
 $samples
 <h2>Configuration</h2><pre>$config</pre>
@@ -166,6 +178,7 @@ def _page(title: str, events: Sequence[Mapping[str, Any]], pictures: Mapping[str
         title=html.escape(title),
         summary=_rows(_summary(events)),
         evaluations=_evaluations(evaluations) if evaluations else "",
+        pairs=_pairs(_of(events, "stepped"), evaluations),
         sources=_sources(evaluations),
         samples=_samples(evaluations),
         config=html.escape(str(started[0].get("config", ""))),
@@ -237,6 +250,25 @@ def _sources(evaluations: Sequence[Mapping[str, Any]]) -> str:
         rows.append(f"<tr><td>{html.escape(terminal_text(name))}</td>{cells}</tr>")
     image = f'<img alt="Validation loss of each source by step" src="{picture}">' if picture else ""
     return f"<h2>Sources</h2>{image}<table>{head}{''.join(rows)}</table>"
+
+
+def _pairs(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return a plot of the rewards of preference pairs, and a table with their figures at each evaluation."""
+    steps, evaluations = _of_pairs(steps), _of_pairs(evaluations)
+    if not steps:
+        return ""
+    curves = [_curve("margin, training", steps, "reward_margin")]
+    for name in ("margin", "chosen", "rejected"):
+        curves += [_curve(f"{name}, validation", evaluations, f"reward_{name}", "o")] if evaluations else []
+    fields = [field.name for field in dataclasses.fields(PairFigures)]
+    head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("step", *fields))
+    rows = []
+    for one in evaluations:
+        cells = [str(one["step"]), *("-" if one.get(name) is None else f"{one[name]:.4f}" for name in fields)]
+        rows.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
+    table = f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else ""
+    picture = _embedded(_picture("mean reward of the pairs", curves))
+    return f'<h2>Preference pairs</h2><img alt="Rewards by step" src="{picture}">{table}'
 
 
 def _samples(evaluations: Sequence[Mapping[str, Any]]) -> str:

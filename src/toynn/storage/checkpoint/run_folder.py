@@ -38,6 +38,8 @@ from toynn.storage.checkpoint.names import (
     LATEST,
     LOCK,
     LOG,
+    NUMBERS,
+    REFERENCE,
     checkpoint_names,
     free_name,
     order,
@@ -47,6 +49,8 @@ from toynn.storage.durable_files import make_folder, replace_file, sync
 from toynn.storage.regular_files import naming_file, open_regular_to_append, path_of
 
 _TEMPORARY = ".tmp-"
+# The ends of the names of temporary files that only a process with the lock writes.
+_WITH_LOCK = tuple(f"-{name}" for name in (LATEST, BEST, CONFIG, REFERENCE, NUMBERS))
 
 
 class RunFolder(Initialised):
@@ -80,7 +84,7 @@ class RunFolder(Initialised):
             if entry.name.startswith(_TEMPORARY):
                 shutil.rmtree(entry)
         for entry in self.path.iterdir():
-            if entry.name.startswith(_TEMPORARY) and entry.name.endswith((f"-{LATEST}", f"-{BEST}", f"-{CONFIG}")):
+            if entry.name.startswith(_TEMPORARY) and entry.name.endswith(_WITH_LOCK):
                 entry.unlink()
 
     def latest(self) -> Checkpoint | None:
