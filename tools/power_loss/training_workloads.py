@@ -79,7 +79,8 @@ class Training:
         for name in checkpoint_names(run):
             _require_right(given, lambda name=name: named_checkpoint(run, name), name)  # type: ignore[misc]
         config = run / CONFIG_FILE
-        if config.exists() and config.read_text(encoding="utf-8") != toml_config.to_toml(self.config.explicit()):
+        whole = dataclasses.replace(self.config.explicit(), data=self.config.data.explicit(document_attention=False))
+        if config.exists() and config.read_text(encoding="utf-8") != toml_config.to_toml(whole):
             raise FaultError(f"{CONFIG_FILE} is not whole")
         # the log gets the event of a checkpoint only after the checkpoint is saved
         went_back = bool(reports) and reports[-1].startswith("goes back")
