@@ -642,6 +642,24 @@ TNN_API int tnn_train_step(tnn_session * s,
  * allocates the memory when it needs it.
  * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
 TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
+/* Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses the
+ * parameter in two kinds of operators, as an embedding that is also the output. The sums are added in their order;
+ * elements of the second sum that are 0 leave the first sum as it is.
+ * TNN_E_STATE: the training graph is not realized. */
+TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
+/* Return the place of the first element of such a sum in the nodes of tnn_download_window_sum. part: 0 for the first
+ * sum. */
+TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
+/* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
+ * to first + 2^level - 1. All of them belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the parent of
+ * the node also covers other windows.
+ * TNN_E_STATE: no step is unfinished, or its gradients are not flagged with tnn_set_output. */
+TNN_API int tnn_download_window_sum(tnn_session * s,
+    int64_t first,
+    int32_t level,
+    int64_t at,
+    float * data, /* n elements */
+    int64_t n);
 /* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are
  * those of tnn_compute or tnn_compute_backward, but this call is slower. */
 TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);

@@ -1,6 +1,8 @@
 /* graph/windows.c - the windows of the batches of a training step, and the memory between the batches. */
 #include "graph/windows.h"
 
+#include "data/canonical_nan.h"
+#include "graph/handles.h"
 #include "kernels/kernel.h"
 #include "memory/allocate.h"
 #include "memory/release.h"
@@ -130,4 +132,100 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     }
     memcpy(s->windows.stored, w.stored, sizeof(w.stored));
     return rc;
+}
+
+/* Returns whether the node adds up a part of the gradient of `of` that has a place of its own. */
+static bool begins_part(const struct ggml_tensor * node, const struct ggml_tensor * of) {
+    const struct tnn_kernel * k = tnn__kernel_of(node);
+    if (!tnn__is_parameter_gradient(k) || k->gradient_of != of) {
+        return false;
+    }
+    const struct tnn_kernel * before = k->continues ? tnn__kernel_of(node->src[0]) : NULL;
+    return before == NULL || before->type != k->type || before->stored_at != k->stored_at;
+}
+
+/* Returns the place of a part of a gradient, or -1 if there are fewer parts. n: NULL, or receives the number of parts. */
+static int64_t find_part(const tnn_session * s, const struct ggml_tensor * of, int64_t part, int64_t * n) {
+    int64_t count = 0, place = -1;
+    for (int i = 0; i < s->gb->n_nodes; i++) {
+        if (begins_part(s->gb->nodes[i], of)) {
+            place = count == part ? (int64_t) tnn__kernel_of(s->gb->nodes[i])->stored_at : place;
+            count++;
+        }
+    }
+    if (n != NULL) {
+        *n = count;
+    }
+    return place;
+}
+
+static struct ggml_tensor * parameter(tnn_session * s, tnn_tensor t) {
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
+        tnn__fail_stage(s, "the places of gradients are known only after tnn_realize_backward");
+        return NULL;
+    }
+    struct ggml_tensor * w = tnn__tensor(s, "t", t);
+    if (w != NULL && find_part(s, w, 0, NULL) < 0) {
+        tnn__fail(s, TNN_E_VALUE, "t (%s) must be a parameter that fused operators use", ggml_get_name(w));
+        return NULL;
+    }
+    return w;
+}
+
+int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t) {
+    if (!tnn__enter(s, __func__)) {
+        return -TNN_E_STATE;
+    }
+    const struct ggml_tensor * w = parameter(s, t);
+    int64_t n = 0;
+    if (w == NULL) {
+        return -s->code;
+    }
+    find_part(s, w, 0, &n);
+    return n;
+}
+
+int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part) {
+    if (!tnn__enter(s, __func__)) {
+        return -TNN_E_STATE;
+    }
+    const struct ggml_tensor * w = parameter(s, t);
+    if (w == NULL) {
+        return -s->code;
+    }
+    int64_t n;
+    const int64_t place = find_part(s, w, part, &n);
+    return place >= 0 ? place : -tnn__fail(s, TNN_E_VALUE, "part = %d must be between 0 and %lld", (int) part, (long long) n - 1);
+}
+
+int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64_t at, float * data, int64_t n) {
+    if (!tnn__enter(s, __func__)) {
+        return TNN_E_STATE;
+    }
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED || s->next_window < 0) {
+        return tnn__fail(s, TNN_E_STATE, "no step is unfinished; call tnn_train_step with TNN_STEP_NO_UPDATE first, with "
+                                         "gradients that are flagged with tnn_set_output");
+    }
+    const int64_t begin = s->first_window, end = s->next_window;
+    const int64_t size = level >= 0 && level < TNN_LEVELS ? INT64_C(1) << level : 0;
+    if (size == 0 || first < begin || first > end - size || first % size != 0) {
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d must be a node of the tree over the windows %lld to %lld",
+                         (long long) first, (int) level, (long long) begin, (long long) end - 1);
+    }
+    const bool right  = (first >> level & 1) != 0;
+    const bool waits  = right ? first - size < begin : first > end - 2 * size;
+    const float * sum = s->windows.stored[right ? TNN_LEFT : TNN_RIGHT][level];
+    if (!waits || sum == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d is only a part of another node over the windows %lld to "
+                                         "%lld; use the largest node", (long long) first, (int) level, (long long) begin,
+                         (long long) end - 1);
+    }
+    if (at < 0 || n < 0 || n > (int64_t) s->stored_size || at > (int64_t) s->stored_size - n || (n > 0 && data == NULL)) {
+        return tnn__fail(s, TNN_E_VALUE, "at = %lld and n = %lld must lie within the %lld elements of a node", (long long) at,
+                         (long long) n, (long long) s->stored_size);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        data[i] = tnn__canonical_nan(sum[at + i]);
+    }
+    return TNN_OK;
 }

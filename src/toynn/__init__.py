@@ -62,7 +62,9 @@ _MODULES = {
     "profile": "toynn.llm.profiling",
     "train": "toynn.api.train_model",
 }
-_PACKAGES = ("api", "cli", "data", "interop", "llm", "model", "serve", "storage", "text", "tinynn", "training")
+_PACKAGES = (
+    "api", "cli", "data", "interop", "llm", "model", "parallel", "serve", "storage", "text", "tinynn", "training",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from toynn.api.evaluation import Evaluation as Evaluation

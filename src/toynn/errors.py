@@ -34,6 +34,10 @@ class RunFolderError(SessionError):
     """A run folder cannot be written: another process is writing it, or it was closed or removed."""
 
 
+class ProcessError(TinyNNError, RuntimeError):
+    """A job of several processes cannot go on: a process failed, or the processes do not fit together."""
+
+
 class MappedFileError(TinyNNError, OSError):
     """A mapped file became shorter, was changed, or could not be read while its tensors were in use."""
 

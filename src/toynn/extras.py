@@ -23,6 +23,7 @@ EXTRA_OF = {
     "uvicorn": "serve",
     "wandb": "wandb",
     "mlflow": "mlflow",
+    "mpi4py": "mpi",
 }
 
 

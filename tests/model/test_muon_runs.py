@@ -131,7 +131,7 @@ def test_muon_is_refused_where_it_has_no_meaning() -> None:
     options = RecipeOptions(t_seq=4, optimizer="muon")
     with LlamaSeqEngine() as engine, pytest.raises(TinyNNValueError, match="optimizer='muon' needs layout='fused'"):
         engine.realize(MODEL.shape(50), options)
-    with pytest.raises(TinyNNValueError, match="optimizer must be one of 'adamw', 'muon', got 'sgd'"):
+    with pytest.raises(TinyNNValueError, match="optimizer must be one of 'adamw', 'muon', 'none', got 'sgd'"):
         RecipeOptions(optimizer="sgd")
     with pytest.raises(TinyNNValueError, match=r"optimizer\.kind must be one of 'adamw', 'muon', got 'sgd'"):
         OptimizerArgs(kind="sgd")

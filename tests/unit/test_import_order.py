@@ -24,6 +24,7 @@ LAYERS = (
     ("storage",),
     ("text",),
     ("data",),
+    ("parallel",),
     ("training",),
     ("interop",),
     ("llm.recipes", "llm.profiling"),

@@ -245,7 +245,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> list[str]:
 def test_every_optional_library_belongs_to_an_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought: dict[str, set[str]] = {}
-    for extra in ("cli", "plot", "interop", "parquet", "serve", "tensorboard", "wandb", "mlflow"):
+    for extra in ("cli", "plot", "interop", "parquet", "serve", "tensorboard", "wandb", "mlflow", "mpi"):
         for requirement in extras[extra]:
             name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_").removesuffix("_skinny")  # the module mlflow
             brought.setdefault(name, set()).add(extra)

@@ -156,6 +156,16 @@ void call_tnn_download_to_int_array(struct decoder * d) {
     free(data);
 }
 
+void call_tnn_download_window_sum(struct decoder * d) {
+    begin(d, "tnn_download_window_sum");
+    const int64_t first = int64_of(d);
+    const int32_t level = int32_of(d);
+    const int64_t at    = int64_of(d), n = int64_of(d);
+    float       * data  = floats_of(d, n);
+    end_status(d, tnn_download_window_sum(d->here->s, first, level, at, data, length_of(data, n)));
+    free(data);
+}
+
 void call_tnn_tensor_set_name(struct decoder * d) {
     begin(d, "tnn_tensor_set_name");
     const tnn_tensor t    = tensor_of(d);

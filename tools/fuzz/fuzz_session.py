@@ -285,6 +285,16 @@ class Round(Arguments):
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
             self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
+        if self.kept and not options["update"]:
+            self.window_sums()
+
+    def window_sums(self) -> None:
+        """Download a part of the gradient of each parameter in the first window of an unfinished step."""
+        for w, _, _ in self.parameters:
+            self.attempt(nn.tnn_gradient_parts, self.session, w)
+            place = self.attempt(nn.tnn_gradient_place, self.session, w, 0)
+            if isinstance(place, int):
+                self.attempt(nn.tnn_download_window_sum, self.session, 0, 0, place, 1)
 
     def optimizers(self) -> None:
         """Add an optimizer step of any kind for most parameters, with or without a gradient norm.

@@ -23,6 +23,7 @@ from toynn.errors import TinyNNError, TinyNNTypeError
 from toynn.extras import naming_the_extra
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.adapters.open_base import OpenBase
+from toynn.parallel.launch import launched_rank
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 
@@ -184,7 +185,7 @@ def train(
         args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes, opened or place)
         args = with_open_base(args)
     with contextlib.ExitStack() as stack:
-        view = [stack.enter_context(_progress_view())] if shown else []
+        view = [stack.enter_context(_progress_view())] if shown and launched_rank() == 0 else []
         notes: list[str] = []
         if isinstance(args.base, OpenBase):
             stack.callback(args.base.close)

@@ -17,7 +17,9 @@ from typing import IO, Any
 import click
 
 from toynn.cli.interrupts import INTERRUPTED, loading_modules
+from toynn.errors import ProcessError
 from toynn.extras import naming_the_extra
+from toynn.parallel.launch import launched_processes, launched_rank
 from toynn.text.panic_text import hide_panics
 from toynn.wording import on_the_command_line
 
@@ -36,6 +38,7 @@ COMMANDS = {
     "import": "Make a run from a GGUF file or a Hugging Face folder.",
     "info": "Describe this build, a data folder, a run or a model.",
 }
+FOR_SEVERAL_PROCESSES = ("train",)  # the commands that mpiexec may start
 
 
 class _Misuse(click.ClickException):
@@ -49,6 +52,8 @@ class _Misuse(click.ClickException):
         super().__init__(f"{message}{where}")
 
     def show(self, file: IO[Any] | None = None) -> None:
+        if launched_rank() > 0:
+            return  # process 0 prints the error
         click.echo(f"toynn: {self.message}", file=file, err=True)
 
 
@@ -79,6 +84,15 @@ class _Commands(click.Group):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(known)}"
             raise _Misuse(click.UsageError(f"there is no command {name!r}; {hint}"))
+        if name in known and name not in FOR_SEVERAL_PROCESSES and launched_processes() > 1:
+            if launched_rank() > 0:
+                sys.exit(2)  # process 0 prints the error
+            raise _Misuse(
+                click.UsageError(
+                    f"mpiexec started {launched_processes()} processes, but toynn {name} runs in one process; start it "
+                    "without mpiexec"
+                )
+            )
         return super().resolve_command(ctx, args)
 
     def make_context(
@@ -94,6 +108,8 @@ class _Commands(click.Group):
             with on_the_command_line():
                 return super().invoke(ctx)
         except click.UsageError as error:
+            if ctx.invoked_subcommand in FOR_SEVERAL_PROCESSES:
+                _of_all_processes(error)
             raise _in_one_line(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
@@ -103,10 +119,35 @@ class _Commands(click.Group):
         except BrokenPipeError:
             raise
         except Exception as error:
+            error, quiet = _of_all_processes(error)
+            if quiet:
+                sys.exit(_exit_code(error))
             if ctx.params.get("verbose"):
                 traceback.print_exc()
             click.echo(f"toynn: {_one_line(error)}", err=True)
             sys.exit(_exit_code(error))
+
+
+def _of_all_processes(error: Exception) -> tuple[Exception, bool]:
+    """Return the error with which all processes of a job end, and whether another process prints it.
+
+    Without this call, the other processes would wait for this one.
+    """
+    if launched_processes() == 1:
+        return error, False
+    from toynn.parallel.processes import processes_of_job
+
+    try:
+        processes = processes_of_job()
+    except (ProcessError, ModuleNotFoundError):  # the processes have this error, and cannot exchange anything
+        processes = None
+    if processes is None:
+        return error, launched_rank() > 0
+    try:
+        processes.fail(error)
+    except ProcessError as other:
+        return other, processes.quiet
+    return error, processes.quiet
 
 
 def _in_one_line(error: click.UsageError) -> click.ClickException:

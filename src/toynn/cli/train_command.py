@@ -22,6 +22,7 @@ from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
+from toynn.parallel.processes import processes_of_job
 from toynn.storage.checkpoint.names import LOG
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
@@ -88,7 +89,11 @@ def command(
     Ctrl-C ends training after the current step and saves a checkpoint. The same
     data, settings and initial weights give a model with the same bytes, for any
     number of threads, also if training was interrupted and resumed.
+
+    `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
+    or several, with the same bytes.
     """
+    is_silent = _is_silent()
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
     if show_config:
@@ -108,9 +113,9 @@ def command(
     settings = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
     callbacks: list[Callback] = []
     wanted = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
-    loggers = [option for option, is_wanted in wanted.items() if is_wanted]
+    loggers = [option for option, is_wanted in wanted.items() if is_wanted and not is_silent]
     with contextlib.ExitStack() as stack:
-        callbacks.append(_notes if quiet else stack.enter_context(_progress_view(log_every)))
+        callbacks.append(stack.enter_context(_view(log_every, quiet, is_silent)))
         callbacks += [stack.enter_context(_logger(option, out)) for option in loggers]
         args = TrainArgs(
             data,
@@ -124,6 +129,8 @@ def command(
             opened or base,
         )
         result = train(args, callbacks=callbacks)
+    if is_silent:
+        sys.exit(INTERRUPTED if result.reason == "interrupted" else 0)
     report = _report(result)
     if as_json_:
         click.echo(json.dumps({**as_json(result.event), "report": report}))
@@ -133,6 +140,12 @@ def command(
         _print_summary(result, report, _resume_command(data, out, threads, loggers))
     if result.reason == "interrupted":
         sys.exit(INTERRUPTED)
+
+
+def _is_silent() -> bool:
+    """Return whether another process of the job prints the progress and the result."""
+    processes = processes_of_job()
+    return processes is not None and not processes.writes
 
 
 def _data_of_run(run: Path) -> Path:
@@ -171,8 +184,10 @@ def _shown(
     return config.explicit() if start is None else initial_config(config, start)[0]
 
 
-def _progress_view(log_every: int | None) -> AbstractContextManager[Callback]:
-    """Return a progress bar if stderr is a terminal, otherwise a view that prints lines."""
+def _view(log_every: int | None, quiet: bool, is_silent: bool) -> AbstractContextManager[Callback]:
+    """Return a progress bar if stderr is a terminal, otherwise a view that prints lines. quiet: print only notes."""
+    if quiet or is_silent:
+        return contextlib.nullcontext(_nothing if is_silent else _notes)
     console = Console(stderr=True)
     return ProgressView(console) if console.is_terminal else PlainProgress(log_every, lines=100, ending=False)
 
@@ -190,6 +205,10 @@ def _logger(option: str, out: Path) -> AbstractContextManager[Callback]:
     from toynn.training.mlflow_view import MlflowView
 
     return MlflowView()
+
+
+def _nothing(event: Event) -> None:
+    """Print nothing, because another process prints the events."""
 
 
 def _notes(event: Event) -> None:

@@ -12,7 +12,7 @@ from toynn.arguments import FloatArray, IntArray
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.base import StoredWeights
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
-from toynn.llm.optimizer import OptimizerOptions, append_optimizer, hp_input
+from toynn.llm.optimizer import OptimizerOptions, append_optimizer, gradients_only, hp_input
 from toynn.llm.options import RecipeOptions
 from toynn.llm.parameters import Parameters
 from toynn.llm.preference import Preference, PreferenceInputs
@@ -92,7 +92,6 @@ class Layout(ABC):
         self.spec = tuning.spec
         capacity = self.capacity(shape, self.n) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
-        tnn_session_set_windows(session, options.t_batch, 0)
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer)
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
@@ -210,10 +209,12 @@ class Layout(ABC):
         packed: bool,
         options: OptimizerOptions,
         preference: Preference | None = None,
+        first_window: int = 0,
     ) -> TrainingGraph:
         """Drop the current graph, and build a training graph; see `LlamaSeqEngine.build_training_step`."""
         s = self.session
-        graph = self._rebuilt(keep_taps, needs_logits=keep_taps or not self.parts_save_memory(), packed=packed)
+        needs_logits = keep_taps or not self.parts_save_memory()
+        graph = self._rebuilt(keep_taps, needs_logits=needs_logits, packed=packed, at=first_window)
         for tensor in layer_inputs(graph.taps) if recompute else ():
             tnn_set_recompute(tensor)
         t_divisor, inputs = self.divisor_input() if preference is None else None, None
@@ -223,20 +224,22 @@ class Layout(ABC):
             t_loss, inputs = self.preference_loss(t_loss, preference)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
-        t_hp = hp_input(s, options)
+        t_hp = t_divisor if t_divisor is not None and not options.updates else hp_input(s, options)
         tnn_set_output(t_loss)
         tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)
         tnn_build_backward(s)
-        optimizer = append_optimizer(
-            s, self.parameters.in_step_order(), self.adamw_step, self.muon_step, t_hp=t_hp, options=options
-        )
+        trained = self.parameters.in_step_order()
+        if options.updates:
+            optimizer = append_optimizer(s, trained, self.adamw_step, self.muon_step, t_hp=t_hp, options=options)
+        else:
+            optimizer = gradients_only(s, trained, t_hp, options)
         if pin:
             tnn_pin_all_graph_b_nodes(s)
         tnn_realize_backward(s)
         if optimizer.t_clip is not None:
             upload_row_major(s, optimizer.t_clip, [[0.0, 1.0]])
-        kept = pin or options.keep_gradients
+        kept = pin or options.keep_gradients or not options.updates
         return TrainingGraph(
             graph.positions,
             graph.starts,
@@ -251,10 +254,14 @@ class Layout(ABC):
             preference=inputs,
         )
 
-    def _rebuilt(self, keep_taps: bool, needs_logits: bool, packed: bool) -> ForwardGraph:
-        """Drop the current graph, and build the forward part of a new one. packed: declare the input for starts."""
+    def _rebuilt(self, keep_taps: bool, needs_logits: bool, packed: bool, at: int = 0) -> ForwardGraph:
+        """Drop the current graph, and build the forward part of a new one.
+
+        packed: declare the input for starts. at: the number of the first window of a step that the graph computes.
+        """
         s = self.session
         tnn_reset_for_rebuild(s)
+        tnn_session_set_windows(s, self.options.t_batch, at)
         positions = tnn_input_1d_i32(s, self.n)
         tnn_tensor_set_name(positions, "positions")
         starts = tnn_input_1d_i32(s, self.n) if packed else None

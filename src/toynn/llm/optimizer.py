@@ -47,12 +47,14 @@ class OptimizerOptions:
     clip: clip the gradients to a norm.
     decay_vectors: apply weight decay to norms and biases too.
     muon: the matrices of the layers are updated by Muon.
+    updates: False leaves out all optimizer steps, so the graph computes only gradients.
     """
 
     keep_gradients: bool = False
     clip: bool = False
     decay_vectors: bool = True
     muon: bool = False
+    updates: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class Optimizer:
         """Return the values of t_hp for a row (1, 7) of `AdamW.hp`, and a row (1, 3) of `Muon.hp` with muon.
 
         Without decay_vectors, the row of AdamW is followed by the same row with weight decay 0. The row of Muon is
-        last.
+        last. Raises SessionError for a graph without optimizer steps.
         """
+        if not self.options.updates:
+            raise SessionError("train_step needs a model with an optimizer; this model has 'none': call add_gradients")
         rows = [row]
         if not self.options.decay_vectors:
             rows.append(row.copy())
@@ -93,6 +97,16 @@ def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
 def _muon_at(options: OptimizerOptions) -> int:
     """Return the position of Muon's row in t_hp: after the rows of AdamW."""
     return HP if options.decay_vectors else 2 * HP
+
+
+def gradients_only(s: Session, trained: Iterable[Parameter], t_hp: Tensor, options: OptimizerOptions) -> Optimizer:
+    """Keep the gradients of a graph with a backward pass, without any optimizer step.
+
+    t_hp: an input of the graph, which `tnn_train_step` uploads in place of hyperparameters.
+    """
+    for one in trained:
+        tnn_set_output(tnn_tensor_grad(s, one.tensor))
+    return Optimizer(options, t_hp, None, None)
 
 
 def append_optimizer(

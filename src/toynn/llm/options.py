@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from toynn.arguments import INT31_MAX, boolean, integer, one_of, positive
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.model.weights import OPTIMIZERS
+from toynn.model.weights import NO_OPTIMIZER, OPTIMIZERS
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
 INIT_STREAMS = ("lcg31", "xorshift64")
@@ -34,7 +34,8 @@ class RecipeOptions(Initialised):
         "fused" is the same model with one weight for each projection, on the shim's kernels. Use "fused" for training.
         Both layouts start from the same bits and compute the same numbers within rounding.
     optimizer: "adamw" updates all weights by AdamW. "muon" updates the matrices of the layers by Muon, which keeps one
-        moment for each matrix instead of two, and all other weights by AdamW. Fused layout only.
+        moment for each matrix instead of two, and all other weights by AdamW. Fused layout only. "none": the model has
+        no moments, and its training graph computes only gradients (`LlamaSeqEngine.add_gradients`). Fused layout only.
     """
 
     t_seq: int = 0
@@ -59,8 +60,8 @@ class RecipeOptions(Initialised):
             raise TinyNNValueError("t_seq must be at least 1, got 0: set it to the length of a sequence")
         if self.t_seq * self.t_batch > INT31_MAX:
             raise TinyNNValueError(f"t_seq * t_batch must be below 2^31, got {self.t_seq} * {self.t_batch}")
-        if self.optimizer == "muon" and self.layout != "fused":
-            raise TinyNNValueError(f"optimizer='muon' needs layout='fused', got layout={self.layout!r}")
+        if self.optimizer != "adamw" and self.layout != "fused":
+            raise TinyNNValueError(f"optimizer={self.optimizer!r} needs layout='fused', got layout={self.layout!r}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)
@@ -75,6 +76,6 @@ class RecipeOptions(Initialised):
         self.init_scale = positive("init_scale", self.init_scale)
         self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
         self.layout = one_of("layout", self.layout, LAYOUTS)
-        self.optimizer = one_of("optimizer", self.optimizer, OPTIMIZERS)
+        self.optimizer = one_of("optimizer", self.optimizer, (*OPTIMIZERS, NO_OPTIMIZER))
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

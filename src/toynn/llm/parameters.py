@@ -89,17 +89,15 @@ class WeightsByKey:
 class Parameter:
     """A weight on a session.
 
-    m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m, and a frozen weight has neither.
+    m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m. A frozen weight has neither, and
+        neither has any weight of a model without an optimizer.
     """
 
     weight: Weight
     tensor: Tensor
     m: Tensor | None
     v: Tensor | None
-
-    @property
-    def trainable(self) -> bool:
-        return self.m is not None
+    trainable: bool
 
 
 class Parameters:
@@ -108,7 +106,7 @@ class Parameters:
     declared: a function that declares a frozen weight in its own type and with its values, or returns None. All other
         weights are F32. Default: all weights are F32.
     tuning: which weights are trained, and which adapters the model has.
-    optimizer: "adamw" or "muon", as in `RecipeOptions`. It decides which moments a trained weight has.
+    optimizer: "adamw", "muon" or "none", as in `RecipeOptions`. It decides which moments a trained weight has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
 
@@ -149,8 +147,8 @@ class Parameters:
                 self._named(weight.name + one, weight.size, self._f32(weight.size))
                 for one in weight.moments(self._optimizer)
             ]
-            m, v = moments if len(moments) == 2 else (moments[0], None)
-        self.by_name[weight.name] = Parameter(weight, tensor, m, v)
+            m, v = (*moments, None, None)[:2]
+        self.by_name[weight.name] = Parameter(weight, tensor, m, v, trained)
         if weight.layer is None:
             self.tree.add(weight, tensor)
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
 
 
 def sums_of_windows(rows: npt.NDArray[np.float64], t_seq: int) -> npt.NDArray[np.float64]:
@@ -27,3 +29,30 @@ def tree_sum(values: Sequence[float]) -> float:
 def step_loss(window_losses: Sequence[float], targets: int) -> float:
     """Return the mean loss of a step, as float32: the sum over all of its windows, divided by the number of targets."""
     return float(np.float32(tree_sum(window_losses) / targets))
+
+
+def largest_nodes(first: int, n: int) -> list[tuple[int, int]]:
+    """Return the largest nodes (start, level) of the tree that cover exactly the windows first to first + n - 1."""
+    nodes, end = [], first + n
+    while first < end:
+        level = 0
+        while first % (2 << level) == 0 and first + (2 << level) <= end:
+            level += 1
+        nodes.append((first, level))
+        first += 1 << level
+    return nodes
+
+
+def sum_of_nodes(nodes: Mapping[tuple[int, int], F32], windows: int) -> F32:
+    """Return the sum of all windows of a step, (n,), from nodes of the tree that cover each window once.
+
+    nodes: the sum of each node (start, level), (n,).
+    """
+
+    def value(start: int, level: int) -> F32:
+        if (start, level) in nodes:
+            return nodes[start, level]
+        left, middle = value(start, level - 1), start + (1 << (level - 1))
+        return left if middle >= windows else left + value(middle, level - 1)
+
+    return value(0, (windows - 1).bit_length())

@@ -21,6 +21,7 @@ from toynn.model.shape import ModelShape
 
 MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
 OPTIMIZERS = ("adamw", "muon")
+NO_OPTIMIZER = "none"  # the weights are trained, but the session that computes their gradients does not update them
 MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v; Muon's momentum is X.m
 
 
@@ -153,10 +154,12 @@ class Weight:
         return len(self.size) > 1
 
     def moments(self, optimizer: str) -> tuple[str, ...]:
-        """Return the ends of the names of the moments that an optimizer, "adamw" or "muon", keeps for this weight.
+        """Return the ends of the names of the moments that the optimizer adamw, muon or none keeps for this weight.
 
         Muon keeps one moment for each matrix of a layer. All other weights have the two moments of AdamW.
         """
+        if optimizer == NO_OPTIMIZER:
+            return ()
         by_muon = optimizer == "muon" and self.layer is not None and len(self.size) == 2
         return MOMENTS[:1] if by_muon else MOMENTS
 

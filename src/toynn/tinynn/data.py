@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, IntArray, int64
+from toynn.arguments import FloatArray, IntArray, int32, int64, integer
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.tinynn.arrays import float_array, int_array
 from toynn.tinynn.memory import memory_for, new_array
@@ -20,6 +20,7 @@ __all__ = [
     "download_to_mat",
     "tnn_download",
     "tnn_download_to_int_array",
+    "tnn_download_window_sum",
     "tnn_upload_from_float_array",
     "tnn_upload_from_int_array",
     "upload_int_array",
@@ -108,6 +109,24 @@ def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
     n = math.prod(t.ne)
     array = new_array("t", n, np.int32, f"{n} elements")
     status(s, lib.tnn_download_to_int_array, t_handle, ffi.from_buffer("int32_t[]", array, require_writable=True), n)
+    return array
+
+
+def tnn_download_window_sum(s: Session, first: int, level: int, at: int, n: int) -> FloatArray:
+    """Return n elements, from element `at` on, of a node of the tree over the windows of a step, float32 (n,).
+
+    The node is the sum of the gradients in the windows first to first + 2^level - 1, all of which belong to batches of
+    the unfinished step. `tnn_gradient_place` returns the place of the gradient of a parameter in the node.
+
+    Raises:
+        TinyNNValueError: the session does not have the node, or the elements are outside of it.
+        SessionError: no step is unfinished, or the gradients are not flagged with `tnn_set_output`.
+    """
+    first_, level_, at_ = int64("first", first), int32("level", level), int64("at", at)
+    count = integer("n", n, 0)
+    array = new_array("n", count, np.float32, f"{count} elements")
+    buffer = ffi.from_buffer("float[]", array, require_writable=True)
+    status(s, lib.tnn_download_window_sum, first_, level_, at_, buffer, len(buffer))
     return array
 
 

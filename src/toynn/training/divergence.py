@@ -59,25 +59,29 @@ def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
     return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
-def first_not_finite(engine: LlamaSeqEngine, batch: Batch, values: StepValues, divisor: float) -> str | None:
+def first_not_finite(engine: LlamaSeqEngine, batch: Batch, values: StepValues | None, divisor: float) -> str | None:
     """Return the description of the first tensor that contains NaN or infinity, or None.
 
     The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. To find
     the tensor, the batch is computed again with a graph that keeps all activations and gradients. The weights do not
-    change. values, divisor: arguments of `LlamaSeqEngine.train_step`.
+    change. values, divisor: arguments of `LlamaSeqEngine.train_step`. values: None for a model without an optimizer.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight
-    engine.build_training_step(taps=True, keep_gradients=True, clip=True, packed=batch.starts is not None)
-    loss, _ = engine.train_step(
-        batch.ids,
-        batch.targets,
-        values.hp,
-        muon_hp=values.muon_hp,
-        update=False,
-        loss_divisor=divisor,
-        starts=batch.starts,
-    )
+    packed = batch.starts is not None
+    engine.build_training_step(taps=True, keep_gradients=True, clip=values is not None, packed=packed)
+    if values is None:
+        loss = engine.add_gradients(batch.ids, batch.targets, divisor, starts=batch.starts)
+    else:
+        loss, _ = engine.train_step(
+            batch.ids,
+            batch.targets,
+            values.hp,
+            muon_hp=values.muon_hp,
+            update=False,
+            loss_divisor=divisor,
+            starts=batch.starts,
+        )
     for name in engine.taps:
         if not _finite(engine.download_tap(name)):
             return f"the activation {name}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from toynn.data.windows import document_starts
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint import TrainingState
 from toynn.training.events import PairFigures
 from toynn.training.sources import borders_of
@@ -74,8 +76,10 @@ class Validation:
         """Return the bits per byte of the text for a loss in nats per token; NaN if the size of the text is unknown."""
         return loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
 
-    def loss(self, engine: LlamaSeqEngine) -> ValidationLoss:
+    def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
         """Return the mean loss. The result does not depend on the size of the batches.
+
+        processes: the processes that divide the windows among them, all of which call this method, or None.
 
         The mean of each window is rounded to float32, as the loss of a batch with one window is. The means times the
         numbers of tokens are added in the order of the windows, in float64. A window with tokens of several sources is
@@ -85,9 +89,10 @@ class Validation:
         """
         t, b = self._t, self._b
         whole, of_sources = _Mean(), [_Mean() for _ in self._borders]
-        for start in range(0, self._n, t * b):
-            ids, targets = self._batch([start + i * t for i in range(b)])
-            for i, (nats, n) in enumerate(self._window_losses(engine, ids, targets)):
+        starts = range(0, self._n, t * b)
+        batches = [partial(self._batch, range(start, start + t * b, t)) for start in starts]
+        for start, losses in zip(starts, self._computed(engine, batches, processes), strict=True):
+            for i, (nats, n) in enumerate(losses):
                 whole.add(nats, n)
                 first, last = self._sources_of(start + i * t)
                 if of_sources and n > 0 and first == last:
@@ -99,16 +104,34 @@ class Validation:
             if first != last
             for source in range(first, last + 1)
         ]
-        for at in range(0, len(parts), b):
-            batch = parts[at : at + b]
-            ids, targets = self._batch([start for _, start in batch])
-            for i, (source, start) in enumerate(batch):
-                positions = np.arange(start + 1, start + 1 + t)
-                others = np.searchsorted(self._borders, positions, side="right") != source
-                targets[i * t : (i + 1) * t][others] = IGNORED
-            for (source, _), (nats, n) in zip(batch, self._window_losses(engine, ids, targets), strict=False):
+        batches_of_parts = [parts[at : at + b] for at in range(0, len(parts), b)]
+        batches = [partial(self._batch_of_sources, batch) for batch in batches_of_parts]
+        for batch, losses in zip(batches_of_parts, self._computed(engine, batches, processes), strict=True):
+            for (source, _), (nats, n) in zip(batch, losses, strict=False):
                 of_sources[source].add(nats, n)
         return ValidationLoss(whole.mean(), tuple(one.mean() if one.n else None for one in of_sources))
+
+    def _computed(
+        self,
+        engine: LlamaSeqEngine,
+        batches: Sequence[Callable[[], tuple[IntArray, IntArray]]],
+        processes: Processes | None,
+    ) -> list[list[tuple[float, int]]]:
+        """Return the losses of the windows of each batch, which the processes compute in turn."""
+        rank, n = (0, 1) if processes is None else (processes.rank, processes.n)
+        own = [self._window_losses(engine, *batch()) for batch in batches[rank::n]]
+        every = [own] if processes is None else processes.gathered(own)
+        return [every[i % n][i // n] for i in range(len(batches))]
+
+    def _batch_of_sources(self, parts: Sequence[tuple[int, int]]) -> tuple[IntArray, IntArray]:
+        """Return the ids and targets of windows (source, start), without the targets of other sources."""
+        t = self._t
+        ids, targets = self._batch([start for _, start in parts])
+        for i, (source, start) in enumerate(parts):
+            positions = np.arange(start + 1, start + 1 + t)
+            others = np.searchsorted(self._borders, positions, side="right") != source
+            targets[i * t : (i + 1) * t][others] = IGNORED
+        return ids, targets
 
     def _batch(self, starts: Sequence[int]) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of the windows that begin at these positions, int32 (t_batch * t_seq,)."""

@@ -87,10 +87,13 @@ def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, config: TrainConf
 
 
 def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = False) -> None:
-    """Build the training graph of a run. packed: several samples or documents may share a window."""
+    """Build the training graph of a run. packed: several samples or documents may share a window.
+
+    engine: may have a model without an optimizer, as in each of several processes.
+    """
     train = config.train
     engine.build_training_step(
-        clip=True,
+        clip=engine.has_optimizer,
         decay_vectors=DECAY_VECTORS,
         keep_gradients=train.accumulate > 1,
         batches=train.accumulate,

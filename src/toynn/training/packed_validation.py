@@ -8,6 +8,7 @@ from toynn.data import PackedTokens
 from toynn.data.sample_windows import SampleWindows
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
+from toynn.parallel.processes import Processes
 from toynn.training.data_config import DataArgs, end_of_documents, packs_samples
 from toynn.training.evaluation import Validation, ValidationLoss
 
@@ -28,8 +29,10 @@ class PackedValidation(Validation):
         all_tokens, self.tokens = self.tokens, self._windows.targets(windows)
         self.bytes *= self.tokens / max(all_tokens, 1)
 
-    def loss(self, engine: LlamaSeqEngine) -> ValidationLoss:
+    def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:  # noqa: ARG002
         """Return the mean loss. The result does not depend on the size of the batches.
+
+        Each of several processes computes all windows.
 
         The mean of each window is computed and added up as `Validation.loss` does. The losses of the tokens of a source
         are added in float64, in the order of the windows.

@@ -15,6 +15,7 @@ from toynn.data.pairs import PairBatcher
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.preference import Preference
 from toynn.llm.window_sums import step_loss, tree_sum
+from toynn.parallel.processes import Processes
 from toynn.training.config import TrainConfig
 from toynn.training.evaluation import ValidationLoss
 from toynn.training.events import PairFigures
@@ -121,7 +122,7 @@ class PairValidation:
         """Return NaN, because the loss of a pair is not that of a text."""
         return math.nan
 
-    def loss(self, engine: LlamaSeqEngine) -> ValidationLoss:
+    def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:  # noqa: ARG002
         """Return the mean loss of the pairs and their figures."""
         found = evaluate_pairs(engine, self._batcher, self.reference, self._preference, self._n)
         return ValidationLoss(found.loss, (), found.figures)

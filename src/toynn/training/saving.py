@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from toynn.arguments import FloatArray
 from toynn.data import DataFolder
@@ -22,10 +23,21 @@ from toynn.training.toml_config import to_toml
 
 
 class Saver:
-    """Writes the checkpoints of a run, and removes those that the configuration does not keep."""
+    """Writes the checkpoints of a run, and removes those that the configuration does not keep.
 
-    def __init__(self, run: RunFolder, engine: LlamaSeqEngine, start: Start, data: DataFolder) -> None:
-        self._run, self._engine, self._start, self._data = run, engine, start, data
+    run: the folder of the run, or None in a process that does not write it. moments: a function that returns the
+    moments by name. All processes of a job call it at the same place, because each process has a part of the moments.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder | None,
+        engine: LlamaSeqEngine,
+        start: Start,
+        data: DataFolder,
+        moments: Callable[[], dict[str, FloatArray]],
+    ) -> None:
+        self._run, self._engine, self._start, self._data, self._moments = run, engine, start, data, moments
         self._config = start.config
         model = None if start.checkpoint is None else start.checkpoint.contents
         self._tokens = special_tokens(model, start.state is not None, data)
@@ -33,7 +45,8 @@ class Saver:
         self.reference: str | None = None  # the SHA-256 of the log-probabilities in the reference model
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
-        """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already.
+        """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already, or
+        if another process writes the run.
 
         evaluations: the best evaluation so far, which the checkpoint stores.
         best: make this checkpoint the best one.
@@ -43,22 +56,26 @@ class Saver:
         if self._saved_step == step:
             return None
         began = time.perf_counter()
-        model = self.model(step)
-        state = TrainingState(self._progress(step, evaluations), self._moments() if step > 0 else {})
-        path = self._run.save(step, model, state, best=best)
+        moments = self._moments() if step > 0 else {}
         self._saved_step = step
-        self._remove_old()
+        if self._run is None:
+            return None
+        state = TrainingState(self._progress(step, evaluations), moments)
+        path = self._run.save(step, self.model(step), state, best=best)
+        self._remove_old(self._run)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         return Saved(step, path, size, time.perf_counter() - began)
 
     def tidy(self, evaluations: BestEvaluation) -> None:
         """Correct `best` and remove old checkpoints, in case a killed process did not do this."""
+        if self._run is None:
+            return
         if self._config.checkpoint.keep_best:
             self._run.settle(evaluations.step)
-        self._remove_old()
+        self._remove_old(self._run)
 
-    def _remove_old(self) -> None:
-        self._run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
+    def _remove_old(self, run: RunFolder) -> None:
+        run.keep(self._config.checkpoint.keep_last, self._config.checkpoint.keep_best)
 
     def model(self, step: int) -> AnyModel:
         """Return the model after a step, with its tokenizer. Raises DivergedError if a weight is NaN or infinite."""
@@ -72,9 +89,6 @@ class Saver:
         if base is None or spec is None:
             return TrainedModel(shape, weights, *described)
         return ModelOnBase(shape, TrainedAdapter(spec, shape, weights, base.identity), *described)
-
-    def _moments(self) -> dict[str, FloatArray]:
-        return {name: self._engine.download_weight(name) for name in self._engine.moment_names()}
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
         windows_of_step = self._config.train.batch * self._config.train.accumulate  # of pairs: the number of pairs

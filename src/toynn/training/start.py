@@ -7,16 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX
 from toynn.data import DataFolder
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.adapters.open_base import OpenBase
-from toynn.llm.engine import LlamaSeqEngine
-from toynn.llm.options import RecipeOptions
 from toynn.model.shape import ModelShape
 from toynn.model.weights import matching_names
-from toynn.storage.checkpoint import Checkpoint, RunFolder, TrainingState, load_checkpoint
+from toynn.storage.checkpoint import Checkpoint, RunReader, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
@@ -67,7 +64,7 @@ class Start:
         return self.config.train.t_seq or self.shape.ctx
 
 
-def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
+def find_start(args: TrainArgs, run: RunReader, data: DataFolder) -> Start:
     """Return the start of the run that `args` describes.
 
     Raises TinyNNValueError if the arguments do not fit together or do not fit the content of `args.out`,
@@ -117,11 +114,11 @@ def find_start(args: TrainArgs, run: RunFolder, data: DataFolder) -> Start:
         start = Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
     else:
         start = _initialized(args, config, init, data)
-    _trained_names(start)
+    trained_names(start)
     return start
 
 
-def _trained_names(start: Start) -> frozenset[str] | None:
+def trained_names(start: Start) -> frozenset[str] | None:
     """Return the names of the weights that train.only selects, or None if all weights are trained."""
     if not start.config.train.only:
         return None
@@ -131,51 +128,7 @@ def _trained_names(start: Start) -> frozenset[str] | None:
         raise ConfigurationError(f"train.only: {error}") from None
 
 
-def declare_model(start: Start, n_threads: int | None, engine: LlamaSeqEngine, t_seq: int, batch: int) -> None:
-    """Create the model in the engine, with the weights of the start, for a batch of windows of t_seq tokens."""
-    options = RecipeOptions(
-        t_seq=t_seq,
-        t_batch=2 * batch if start.config.preference else batch,
-        seed=start.config.train.seed,
-        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
-        n_threads=n_threads,
-        layout="fused",
-        optimizer=start.config.optimizer.kind,
-    )
-    contents = None if start.checkpoint is None else start.checkpoint.contents
-    if isinstance(contents, ModelOnBase):
-        if contents.adapter is None or start.base is None:
-            raise AssertionError("bug in toynn: a run on a base has no adapter or no base")
-        engine.realize_with_adapter(start.base.weights, contents.adapter.spec, options, contents.adapter.tensors)
-    else:
-        weights = None if contents is None else contents.weights
-        engine.realize(start.shape, options, weights, only=_trained_names(start))
-
-
-def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None) -> None:
-    """Create the model in the engine, with the weights and moments of the start. Raises TinyNNMemoryError.
-
-    Raises ConfigurationError if a batch has too many tokens, FileFormatError if moments are missing.
-    """
-    train = start.config.train
-    if start.t_seq * start.config.windows_of_batch > INT31_MAX:
-        raise ConfigurationError(
-            f"train.batch = {train.batch} is too large: a batch must have at most {INT31_MAX} tokens, but each window "
-            f"has {start.t_seq}"
-        )
-    declare_model(start, n_threads, engine, start.t_seq, train.batch)
-    if start.state is not None and start.step > 0:
-        names = set(engine.moment_names())
-        if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
-            raise FileFormatError(
-                f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
-                f"is {'missing' if min(wrong) in names else 'unknown'}"
-            )
-        for name, values in start.state.moments.items():
-            engine.upload_weight(name, values)
-
-
-def _checkpoint_in(args: TrainArgs, run: RunFolder) -> Checkpoint | None:
+def _checkpoint_in(args: TrainArgs, run: RunReader) -> Checkpoint | None:
     """Return the checkpoint in the folder `args.out`: the one called args.resume_from, or the latest one, or None."""
     if args.resume_from is not None:
         return run.named(args.resume_from)

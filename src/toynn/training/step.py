@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from toynn.arguments import FloatArray
 from toynn.data.windows import Batch, Windows
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
@@ -88,6 +89,10 @@ class TrainingSteps:
             raise self._divergence(step, f"gradients' norm is {norm}", values)
         loss = step_loss(window_losses, counted)
         return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
+
+    def moments(self) -> dict[str, FloatArray]:
+        """Return all moments by name."""
+        return {name: self._engine.download_weight(name) for name in self._engine.moment_names()}
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""

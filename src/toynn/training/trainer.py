@@ -1,6 +1,7 @@
 """The training loop of a run. It uses these modules:
 
     start.py        the start of the run: random weights, another model, or a checkpoint of the run
+    start_model.py  the model of the start, in an engine
     step.py         one optimizer step
     optimizer.py    the optimizer settings of a step
     evaluation.py   the validation loss
@@ -17,13 +18,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from toynn.data import DataFolder
 from toynn.data.pairs import PairBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
-from toynn.storage.checkpoint import RunFolder
+from toynn.parallel.processes import Processes, processes_of_job
+from toynn.storage.checkpoint import RunFolder, RunReader
 from toynn.storage.checkpoint.names import CONFIG, LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file
@@ -36,12 +40,16 @@ from toynn.training.events import Callback, Ended, Evaluated, PairFigures, Start
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.packed_validation import validation_of
+from toynn.training.parallel_start import check_start, check_weights
+from toynn.training.parallel_step import ParallelSteps
 from toynn.training.preference import PairValidation, PreferenceSteps
 from toynn.training.reference import reference_of
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
+from toynn.training.shares import WindowShare, share_of
 from toynn.training.sources import SourcesRead
-from toynn.training.start import Start, declare_model, find_start, realize
+from toynn.training.start import Start, find_start
+from toynn.training.start_model import declare_model, realize
 from toynn.training.step import TrainingSteps
 from toynn.training.toml_config import to_toml
 
@@ -72,19 +80,39 @@ def train(
     if not isinstance(args, TrainArgs):
         raise TinyNNTypeError(f"args must be TrainArgs, got {type(args).__name__}")
     callbacks = checked_callbacks(callbacks)
-    data = DataFolder.open(args.data)
-    with Interrupts() as interrupts, RunFolder(args.out) as run, LlamaSeqEngine() as engine:
-        start = find_start(args, run, data)
-        trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts)
+    processes = processes_of_job()
+    if processes is None:
+        return _train(args, callbacks, continue_prompts, None)
+    with processes.ending_together():
+        return _train(args, callbacks, continue_prompts, processes)
+
+
+def _train(
+    args: TrainArgs,
+    callbacks: Sequence[Callback],
+    continue_prompts: ContinuePrompts | None,
+    processes: Processes | None,
+) -> Ended:
+    writes, together = processes is None or processes.writes, nullcontext if processes is None else processes.together
+    with ExitStack() as stack:
+        interrupts, engine = stack.enter_context(Interrupts()), stack.enter_context(LlamaSeqEngine())
+        with together():
+            data = DataFolder.open(args.data)
+            run = stack.enter_context(RunFolder(args.out)) if writes else None
+        with together():
+            start = find_start(args, run or RunReader(args.out), data)
         # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
-        declare = partial(declare_model, start, 1)
-        with naming_the_batch(engine, declare, start.t_seq, start.config, (TinyNNMemoryError, ConfigurationError)):
-            realize(engine, start, args.n_threads)
-        with naming_the_batch(engine, declare, start.t_seq, start.config):
-            trainer.build_graph()
-        trainer.check_prompts()
-        if args.resume_from is not None and start.state is not None:
+        if processes is not None:
+            args = replace(args, n_threads=check_start(processes, start, data, args.n_threads))
+        with together():
+            trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts, processes)
+            trainer.check_prompts()
+        if processes is not None:
+            check_weights(processes, engine)
+        if run is not None and args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
+        if not writes:
+            return trainer.run(None, ())
         with RunLog(args.out / LOG) as log:
             return trainer.run(log, callbacks)
 
@@ -96,29 +124,40 @@ class _Trainer:
         self,
         args: TrainArgs,
         start: Start,
-        run: RunFolder,
+        run: RunFolder | None,
         engine: LlamaSeqEngine,
         data: DataFolder,
         interrupts: Interrupts,
         continue_prompts: ContinuePrompts | None,
+        processes: Processes | None,
     ) -> None:
+        """Realize the model and build its training graph, if the run takes steps. Raises TinyNNMemoryError."""
+        self._processes = processes
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config
+        share = WindowShare(0, 0, config.train.batch, config.train.accumulate)
+        if processes is not None:
+            share = share_of(config.train, processes.rank, processes.n)
+        self._realize(share)
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._batch_tokens = start.t_seq * config.windows_of_batch * config.train.accumulate
         self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data)
         self._sources = SourcesRead(data.train, windows)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
-        self._steps: TrainingSteps
+        self._steps: TrainingSteps | ParallelSteps
         self._validation: Validation | PairValidation
         n = config.evaluation.windows
         if isinstance(windows, PairBatcher):
             self._steps = PreferenceSteps(engine, windows, config, lambda: interrupts.asked)
             self._validation = PairValidation(data.validation, start.t_seq, config.dpo.preference(), n)
-        else:
+        elif processes is None:
             self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
-            self._validation = validation_of(data.validation, start.t_seq, config.train.batch, n, config.data)
-        self._saver = Saver(run, engine, start, data)
+            self._validation = validation_of(data.validation, start.t_seq, share.batch, n, config.data)
+        else:
+            moments = {} if start.state is None else start.state.moments
+            self._steps = ParallelSteps(engine, windows, config, processes, share, moments)
+            self._validation = validation_of(data.validation, start.t_seq, share.batch, n, config.data)
+        self._saver = Saver(run, engine, start, data, self._steps.moments)
         self._step = start.step
         self._last_loss: float | None = None
         self._best = BestEvaluation.of(start.state)
@@ -126,10 +165,22 @@ class _Trainer:
         self._callbacks = Callbacks(())
         self._began = time.perf_counter()
 
-    def build_graph(self) -> None:
-        """Build the training graph of the realized model, if the run takes steps. Raises TinyNNMemoryError."""
-        if self._step < self._config.train.steps:
-            self._steps.build_graph()
+        with self._naming_the_batch(share):
+            if self._step < config.train.steps:
+                self._steps.build_graph()
+
+    def _realize(self, share: WindowShare) -> None:
+        updates = self._processes is None
+        with self._naming_the_batch(share, (TinyNNMemoryError, ConfigurationError)):
+            realize(self._engine, self._start, self._args.n_threads, share.batch, updates)
+
+    def _naming_the_batch(
+        self, share: WindowShare, refused: tuple[type[Exception], ...] = (TinyNNMemoryError, TinyNNValueError)
+    ) -> AbstractContextManager[None]:
+        declare = partial(declare_model, self._start, 1, updates=self._processes is None)
+        train = replace(self._config.train, batch=share.batch, accumulate=share.batches)
+        config = replace(self._config, train=train)
+        return naming_the_batch(self._engine, declare, self._start.t_seq, config, refused)
 
     def check_prompts(self) -> None:
         """Let the model read the texts of evaluation.prompts, so that a wrong text fails before the first step."""
@@ -143,7 +194,7 @@ class _Trainer:
     def _samples(self, max_tokens: int) -> tuple[str, ...]:
         """Return the texts with which the model continues evaluation.prompts."""
         evaluation = self._config.evaluation
-        if not evaluation.prompts:
+        if not evaluation.prompts or not self._writes:
             return ()
         if self._data.tokenizer is None:
             raise ConfigurationError(
@@ -155,11 +206,20 @@ class _Trainer:
             self._saver.model(self._step), evaluation.prompts, max_tokens, evaluation.sample_temperature
         )
 
-    def run(self, log: RunLog, callbacks: Sequence[Callback]) -> Ended:
-        """Train the realized model to the end of the run, and return the last event."""
-        self._sync_log, self._callbacks = log.sync, Callbacks((log, *callbacks))
-        with naming_file(self._args.out / CONFIG):
-            replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
+    @property
+    def _writes(self) -> bool:
+        """Whether this process writes the run: the only process, or process 0 of several."""
+        return self._processes is None or self._processes.writes
+
+    def run(self, log: RunLog | None, callbacks: Sequence[Callback]) -> Ended:
+        """Train the realized model to the end of the run, and return the last event.
+
+        log: the log of the run, or None in a process that does not write it.
+        """
+        if log is not None:
+            self._sync_log, self._callbacks = log.sync, Callbacks((log, *callbacks))
+            with naming_file(self._args.out / CONFIG):
+                replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
         self._callbacks.send(self._started())
         self._load_reference()
         if self._start.state is None:
@@ -169,6 +229,8 @@ class _Trainer:
         reason = self._loop()
         self._save()
         self._callbacks.raise_failure()
+        if self._processes is not None:
+            self._processes.from_writer(None)  # process 0 has saved the last step
         ended = self._ended(reason)
         self._callbacks.send(ended)
         self._callbacks.raise_failure()
@@ -189,15 +251,22 @@ class _Trainer:
         while self._step < steps:
             if evaluation.patience and self._best.bad >= evaluation.patience:
                 return "early stop"
-            if self._callbacks.stopped or self._callbacks.failure is not None:
+            stopped, interrupted = self._requests()
+            if stopped:
                 return "stopped"
-            if self._interrupts.asked or not self._take_step():
+            if interrupted or not self._take_step():
                 return "interrupted"
             last = self._step == steps
             best = _is_due(self._step, evaluation.every, last) and self._evaluate() and checkpoint.keep_best
             if best or _is_due(self._step, checkpoint.every, last):
                 self._save(best=best)
         return "done"
+
+    def _requests(self) -> tuple[bool, bool]:
+        """Return whether a callback has ended the run, and whether a signal has asked for its end, in any process."""
+        own = (self._callbacks.stopped or self._callbacks.failure is not None, self._interrupts.asked)
+        every = [own] if self._processes is None else self._processes.gathered(own)
+        return any(stopped for stopped, _ in every), any(asked for _, asked in every)
 
     def _take_step(self) -> bool:
         """Take the next step. Return False if it was interrupted; the weights are then unchanged."""
@@ -228,12 +297,13 @@ class _Trainer:
         if self._validation.tokens == 0:
             return False
         began = time.perf_counter()
-        found = self._validation.loss(self._engine)
+        found = self._validation.loss(self._engine, self._processes)
         loss = found.mean
         self._steps.graph_dropped()
         if not math.isfinite(loss):
             tensor = weight_not_finite(self._engine) or "an activation"
-            raise DivergedError(self._step, f"validation loss is {loss}", tensor, self._config)
+            error = DivergedError(self._step, f"validation loss is {loss}", tensor, self._config)
+            raise error if self._processes is None else self._processes.shared(error)
         seconds = time.perf_counter() - began
         best = self._best.update(self._step, loss, self._config.evaluation.min_delta)
         self._callbacks.send(
@@ -308,7 +378,7 @@ class _Trainer:
         return Ended(
             step=self._step,
             reason=reason,
-            checkpoint=self._run.latest_path,
+            checkpoint=(self._run or RunReader(self._args.out)).latest_path,
             loss=self._last_loss,
             best_loss=self._best.loss,
             best_step=self._best.step,

@@ -144,9 +144,7 @@ def test_a_session_can_compute_a_part_of_the_windows_of_a_step(first: int, windo
     def gradients(start: int, end: int, step: int, number: int) -> dict[str, F32]:
         """Compute the windows start to end - 1 in batches. number: the number of window `start` in its step."""
         with realized(variant.cfg, **{**variant.options, "t_batch": step}, seed=3, init_scale=1.5) as e:
-            nn.tnn_reset_for_rebuild(e.sess)
-            nn.tnn_session_set_windows(e.sess, step, number)
-            e.build_training_step(keep_gradients=True)
+            e.build_training_step(keep_gradients=True, first_window=number)
             for at in range(start, end, step):
                 part = slice(at, at + step)
                 feed = (ids[part].ravel(), targets[part].ravel(), HP.hp(1))

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray, boolean, instance_of, integer
 from toynn.errors import SessionError, TinyNNValueError
-from toynn.llm.engine.tuned_model import HOW_TO_TRAIN, TunedModel
+from toynn.llm.engine.partial_steps import PartialSteps
+from toynn.llm.engine.tuned_model import HOW_TO_TRAIN
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
 from toynn.llm.inputs import (
     checked_clip,
@@ -35,7 +36,7 @@ from toynn.tinynn import (
 )
 
 
-class LlamaSeqEngine(TunedModel):
+class LlamaSeqEngine(PartialSteps):
     """A model on a session. Realize it, build and run its graphs as often as needed, then close it, or use `with`.
 
     `build_training_step` and `forward` build different graphs over the same weights and moments. The engine holds one
@@ -57,8 +58,11 @@ class LlamaSeqEngine(TunedModel):
         recompute: bool = False,
         packed: bool = False,
         preference: Preference | None = None,
+        first_window: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Build the training graph: forward, loss, backward and one optimizer step for each trained weight.
+
+        If the model was realized with optimizer="none", there are no optimizer steps: use `add_gradients`.
 
         Args:
             pin: keep the memory of every node, so that `gradient` can read the gradients. Results do not change.
@@ -76,11 +80,14 @@ class LlamaSeqEngine(TunedModel):
             preference: the loss of pairs of sequences, instead of the loss of the next token. The sequences 2i and
                 2i + 1 of a batch, whose number must be even, are the chosen and the rejected one of pair i. Fused
                 layout only.
+            first_window: the number of the first window of a step that this engine computes, if other engines compute
+                other windows of the step. With more than 0, the engine cannot update the weights itself.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
             fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors;
-                3 more for a model with the optimizer "muon").
+                3 more for a model with the optimizer "muon"). With the optimizer "none", t_hp is the divisor of the
+                loss, ne=[1].
 
         Raises:
             TinyNNValueError: no weight is trained, or the layout does not support an option.
@@ -96,7 +103,12 @@ class LlamaSeqEngine(TunedModel):
             clip=boolean("clip", clip),
             decay_vectors=boolean("decay_vectors", decay_vectors),
             muon=layout.options.optimizer == "muon",
+            updates=self.has_optimizer,
         )
+        first_window = integer("first_window", first_window, 0)
+        if not options.updates and (options.clip or preference is not None):
+            wrong = "clip must be False" if options.clip else "preference must be None"
+            raise TinyNNValueError(f"{wrong} for a model that was realized with optimizer='none'")
         layout.check_optimizer(options)
         pin, keep_taps, recompute = boolean("pin", pin), _keep_taps(layout, taps), boolean("recompute", recompute)
         if recompute and not layout.recomputes:
@@ -104,14 +116,22 @@ class LlamaSeqEngine(TunedModel):
         packed = _packed(layout, boolean("packed", packed))
         _check_pairs(layout, preference)
         batches = integer("batches", batches, 1)
-        if batches > 1 and not options.keep_gradients:
+        if batches > 1 and options.updates and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
         with layout.session.exclusive():
             self._graph = None
             graph = layout.training_graph(
-                pin=pin, keep_taps=keep_taps, recompute=recompute, packed=packed, options=options, preference=preference
+                pin=pin,
+                keep_taps=keep_taps,
+                recompute=recompute,
+                packed=packed,
+                options=options,
+                preference=preference,
+                first_window=first_window,
             )
-            if batches > 1:
+            if not options.updates and first_window == 0:
+                tnn_reserve_batches(layout.session, batches + 1)  # the sums of the last batch are stored too
+            elif batches > 1 or first_window > 0:
                 tnn_reserve_batches(layout.session, batches)
             self._graph = graph
         return graph.t_loss, graph.t_labels, graph.optimizer.t_hp

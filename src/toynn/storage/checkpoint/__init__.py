@@ -8,6 +8,6 @@ from toynn.extras import naming_the_extra
 
 with naming_the_extra():
     from toynn.storage.checkpoint.folder import Checkpoint, TrainingState
-    from toynn.storage.checkpoint.run_folder import RunFolder, load_checkpoint, write_checkpoint
+    from toynn.storage.checkpoint.run_folder import RunFolder, RunReader, load_checkpoint, write_checkpoint
 
-__all__ = ["Checkpoint", "RunFolder", "TrainingState", "load_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "RunFolder", "RunReader", "TrainingState", "load_checkpoint", "write_checkpoint"]

@@ -53,7 +53,41 @@ _TEMPORARY = ".tmp-"
 _WITH_LOCK = tuple(f"-{name}" for name in (LATEST, BEST, CONFIG, REFERENCE, NUMBERS))
 
 
-class RunFolder(Initialised):
+class RunReader(Initialised):
+    """The folder of a run, which another process may be writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path_of("path", path)
+        _refuse_foreign(self.path)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the latest checkpoint, or None if the run has none. Raises FileFormatError if it is damaged."""
+        return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
+
+    def named(self, name: str) -> Checkpoint:
+        """Return the checkpoint with this name. Raises the errors of `named_checkpoint`."""
+        return named_checkpoint(self.path, name)
+
+    def before_latest(self) -> str | None:
+        """Return the name of the newest checkpoint that is older than the latest one, or None.
+
+        If `latest` is damaged, return the newest of all checkpoints.
+        """
+        names = checkpoint_names(self.path)
+        try:
+            latest = order(pointed(self.path, LATEST))
+            names = [name for name in names if order(name) < latest]
+        except FileFormatError:
+            pass
+        return names[-1] if names else None
+
+    @property
+    def latest_path(self) -> Path:
+        """The folder of the latest checkpoint. Raises FileFormatError if there is none."""
+        return self.path / CHECKPOINTS / pointed(self.path, LATEST)
+
+
+class RunFolder(RunReader):
     """The folder of a run, locked so that no other process writes it until `close`.
 
     The folder is created if it does not exist. If nothing was written into it, `close` removes it again.
@@ -63,8 +97,7 @@ class RunFolder(Initialised):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path_of("path", path)
-        _refuse_foreign(self.path)
+        super().__init__(path)
         self._made = make_folder(self.path / CHECKPOINTS)
         self._lock = open_regular_to_append(self.path / LOCK)
         try:
@@ -86,14 +119,6 @@ class RunFolder(Initialised):
         for entry in self.path.iterdir():
             if entry.name.startswith(_TEMPORARY) and entry.name.endswith(_WITH_LOCK):
                 entry.unlink()
-
-    def latest(self) -> Checkpoint | None:
-        """Return the latest checkpoint, or None if the run has none. Raises FileFormatError if it is damaged."""
-        return load_checkpoint(self.path) if (self.path / LATEST).exists() else None
-
-    def named(self, name: str) -> Checkpoint:
-        """Return the checkpoint with this name. Raises the errors of `named_checkpoint`."""
-        return named_checkpoint(self.path, name)
 
     def go_back(self, name: str, best_step: int | None) -> None:
         """Make an older checkpoint the latest one.
@@ -120,24 +145,6 @@ class RunFolder(Initialised):
             return order(pointed(self.path, BEST)) <= order(name)
         except FileFormatError:
             return False
-
-    def before_latest(self) -> str | None:
-        """Return the name of the newest checkpoint that is older than the latest one, or None.
-
-        If `latest` is damaged, return the newest of all checkpoints.
-        """
-        names = checkpoint_names(self.path)
-        try:
-            latest = order(pointed(self.path, LATEST))
-            names = [name for name in names if order(name) < latest]
-        except FileFormatError:
-            pass
-        return names[-1] if names else None
-
-    @property
-    def latest_path(self) -> Path:
-        """The folder of the latest checkpoint. Raises FileFormatError if there is none."""
-        return self.path / CHECKPOINTS / pointed(self.path, LATEST)
 
     def save(self, step: int, model: AnyModel, training: TrainingState | None, *, best: bool = False) -> Path:
         """Write the checkpoint of a step, make it the latest one, and return its folder.

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from toynn.arguments import int64
+from toynn.arguments import int32, int64
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, Tensor, built, handle, status
+from toynn.tinynn.session import Session, Tensor, built, handle, number, status
 
 
 def tnn_build_forward_only(s: Session, loss: Tensor) -> None:
@@ -74,3 +74,23 @@ def tnn_reserve_batches(s: Session, batches: int) -> None:
         SessionError: the gradients are not flagged with `tnn_set_output`.
     """
     status(s, lib.tnn_reserve_batches, int64("batches", batches))
+
+
+def tnn_gradient_parts(s: Session, t: Tensor) -> int:
+    """Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses
+    the parameter in two kinds of operators, as an embedding that is also the output.
+
+    The sums are added in their order; elements of the second sum that are 0 leave the first sum as it is.
+
+    Raises:
+        SessionError: the training graph is not realized.
+    """
+    return number(s, lib.tnn_gradient_parts, handle(s, "t", t))
+
+
+def tnn_gradient_place(s: Session, t: Tensor, part: int) -> int:
+    """Return the place of the first element of such a sum in the nodes of `tnn_download_window_sum`.
+
+    part: 0 for the first sum.
+    """
+    return number(s, lib.tnn_gradient_place, handle(s, "t", t), int32("part", part))

@@ -1,0 +1,216 @@
+"""Take the steps of a run in several processes, with the bits of a single process.
+
+Each process computes the gradients of its windows (`shares.WindowShare`). Then each process receives its slice of the
+gradient from all processes, and adds the received nodes in the order of the tree over the windows
+(csrc/kernels/window_sums.h). The process updates its slice of the weights, and all processes receive the updated
+slices. Weights are exchanged in buckets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from toynn.arguments import FloatArray
+from toynn.data.windows import Batch, Windows
+from toynn.errors import TinyNNValueError
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.labels import IGNORED
+from toynn.llm.window_sums import step_loss, sum_of_nodes
+from toynn.model.weights import Weight
+from toynn.parallel.processes import Processes
+from toynn.tinynn import tnn_upload_from_float_array
+from toynn.training.config import TrainConfig
+from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
+from toynn.training.optimizer import Optimizer
+from toynn.training.sharded_adamw import MOMENTS, ShardedAdamW, norm_and_factor, squares_of_piece
+from toynn.training.shares import Bucket, Piece, WindowShare, buckets_of
+from toynn.training.step import StepResult
+
+F32 = npt.NDArray[np.float32]
+
+
+class ParallelSteps:
+    """Takes the steps of a run on an engine that was realized with optimizer="none", together with other processes.
+
+    Every process calls each method at the same place. moments: the moments of a resumed run by name; empty for a new
+    run.
+    """
+
+    def __init__(
+        self,
+        engine: LlamaSeqEngine,
+        windows: Windows,
+        config: TrainConfig,
+        processes: Processes,
+        share: WindowShare,
+        moments: Mapping[str, FloatArray],
+    ) -> None:
+        self._engine, self._windows, self._config = engine, windows, config
+        self._processes, self._share = processes, share
+        self._optimizer = Optimizer(config)
+        self._built = False
+        weights = engine.trained_weights()
+        self._sizes = {one.name: math.prod(one.size) for one in weights}
+        self._buckets = buckets_of(self._sizes, processes.n)
+        self._shards = [self._shard(bucket, weights, moments) for bucket in self._buckets]
+        self._places: dict[str, tuple[int, ...]] = {}
+
+    def _shard(self, bucket: Bucket, weights: list[Weight], moments: Mapping[str, FloatArray]) -> ShardedAdamW:
+        """Return the optimizer of this process's slice of a bucket, with the current weights and the given moments."""
+        decays = {one.name: one.decays for one in weights}
+        shard = ShardedAdamW(list(bucket.slices[self._processes.rank]), decays)
+        for piece, place in shard.places():
+            shard.weights[place] = self._engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
+            for end in MOMENTS if moments else ():
+                shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
+        return shard
+
+    def graph_dropped(self) -> None:
+        """Build the training graph again in the next step. Call this after the engine has built another graph."""
+        self._built = False
+
+    def build_graph(self) -> None:
+        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
+        if not self._built:
+            share = self._share
+            self._engine.build_training_step(
+                batches=share.batches,
+                recompute=self._config.train.recompute,
+                packed=bool(self._config.data.document_attention),
+                first_window=share.first,
+            )
+            self._places = self._engine.gradient_places()
+            self._built = True
+
+    def take(self, step: int) -> StepResult:
+        """Take a step. step: the number of the step, from 1.
+
+        Raises DivergedError in all processes if the loss or the gradient norm is NaN or infinite; the weights are then
+        unchanged.
+        """
+        self.build_graph()
+        counted = self._counted_targets(step)
+        losses = self._compute(step, counted)
+        loss = step_loss(losses, counted)
+        if not np.isfinite(losses).all():
+            raise self._divergence(step, f"loss is {loss}", counted)
+        gradients = [self._exchange(bucket) for bucket in self._buckets]
+        norm, factor = self._norm(gradients)
+        if not math.isfinite(norm):
+            raise self._divergence(step, f"gradients' norm is {norm}", counted)
+        hp = self._optimizer.values(step).hp
+        for bucket, shard, gradient in zip(self._buckets, self._shards, gradients, strict=True):
+            shard.step(gradient, hp, factor)
+            self._spread(bucket, shard)
+        return StepResult(loss, self._optimizer.learning_rate(step), norm)
+
+    def moments(self) -> dict[str, FloatArray]:
+        """Return all moments by name in process 0, and an empty dictionary in the other processes."""
+        found: dict[str, FloatArray] = {}
+        for bucket, shard in zip(self._buckets, self._shards, strict=True):
+            for end in MOMENTS:
+                whole = self._processes.collect_slices(shard.moments[end], bucket.counts())
+                for name, values in {} if whole is None else self._by_name(bucket, whole).items():
+                    found[name + end] = values
+        sizes = {one.name: one.size for one in self._engine.trained_weights()}
+        order = [name + end for name in self._engine.param_names() for end in MOMENTS]
+        return {name: found[name].reshape(sizes[name[:-2]]) for name in order} if found else {}
+
+    # ---- the parts of a step ----
+
+    def _batch(self, step: int, i: int) -> Batch:
+        """Return batch i of this process."""
+        share = self._share
+        return self._windows.read((step - 1) * share.windows + share.first + i * share.batch, share.batch)
+
+    def _counted_targets(self, step: int) -> int:
+        """Return the number of targets of the whole step that are not ignored. Raises TinyNNValueError for 0."""
+        own = sum(int(np.count_nonzero(self._batch(step, i).targets != IGNORED)) for i in range(self._share.batches))
+        counted = sum(self._processes.gathered(own))
+        if counted == 0:
+            raise self._processes.shared(
+                TinyNNValueError(
+                    f"step {step} has no target that counts for the loss: all targets are ignored; use a larger "
+                    "train.batch or train.accumulate, or data with more counted tokens"
+                )
+            )
+        return counted
+
+    def _compute(self, step: int, counted: int) -> list[float]:
+        """Compute the gradients of this process's windows. Return the losses of all windows of the step."""
+        losses: list[float] = []
+        for i in range(self._share.batches):
+            batch = self._batch(step, i)
+            self._engine.add_gradients(batch.ids, batch.targets, counted, accumulate=i > 0, starts=batch.starts)
+            losses += self._engine.window_losses().tolist()
+        return [loss for of_process in self._processes.gathered(losses) for loss in of_process]
+
+    def _exchange(self, bucket: Bucket) -> F32:
+        """Return this process's slice of the gradient of a bucket, summed over all windows of the step."""
+        rank, n, share = self._processes.rank, self._processes.n, self._share
+        own = share.batch * share.batches
+        nodes = [WindowShare(share.windows, i * own, share.batch, share.batches).nodes for i in range(n)]
+        lengths = [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
+        parts = [self._nodes_of(pieces, nodes[rank]) for pieces in bucket.slices]
+        received = self._processes.exchange_slices(parts, [len(of) * lengths[rank] for of in nodes])
+        sums: dict[tuple[int, int], F32] = {}
+        for of_process, values in zip(nodes, received, strict=True):
+            sums |= dict(zip(of_process, values.reshape(len(of_process), lengths[rank]), strict=True))
+        return self._without_parts(bucket.slices[rank], sum_of_nodes(sums, share.windows))
+
+    def _nodes_of(self, pieces: tuple[Piece, ...], nodes: list[tuple[int, int]]) -> F32:
+        """Return the pieces of each node of this process, one node after the other."""
+        found = [
+            self._engine.window_sum(first, level, place + piece.begin, piece.size)
+            for first, level in nodes
+            for piece in pieces
+            for place in self._places[piece.name]
+        ]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.float32)
+
+    def _without_parts(self, pieces: tuple[Piece, ...], values: F32) -> F32:
+        """Add the two sums of each gradient that has two (see `LlamaSeqEngine.gradient_places`)."""
+        found, at = [], 0
+        for piece in pieces:
+            total = values[at : at + piece.size]
+            for i in range(1, len(self._places[piece.name])):
+                second = values[at + i * piece.size : at + (i + 1) * piece.size]
+                total = np.where(second == 0, total, total + second)
+            found.append(total)
+            at += piece.size * len(self._places[piece.name])
+        return np.concatenate(found) if found else values
+
+    def _norm(self, gradients: list[F32]) -> tuple[float, np.float32]:
+        """Return the norm of the whole gradient, and the factor that clips it."""
+        squares = {name: np.zeros(64) for name in self._sizes}
+        for shard, gradient in zip(self._shards, gradients, strict=True):
+            for piece, place in shard.places():
+                squares[piece.name] += squares_of_piece(piece, self._sizes[piece.name], gradient[place])
+        flat = np.concatenate(list(squares.values()))
+        self._processes.sums(flat)
+        return norm_and_factor(flat, self._optimizer.max_norm)
+
+    def _spread(self, bucket: Bucket, shard: ShardedAdamW) -> None:
+        """Set the weights of a bucket, whose slices the processes have updated, in all processes."""
+        whole = self._processes.gather_slices(shard.weights, bucket.counts())
+        tensors = self._engine.weights
+        for name, values in self._by_name(bucket, whole).items():
+            tnn_upload_from_float_array(self._engine.sess, tensors[name], values)
+
+    def _by_name(self, bucket: Bucket, whole: F32) -> dict[str, F32]:
+        """Divide the values of a bucket among its weights."""
+        ends = np.cumsum(list(bucket.sizes.values()))[:-1]
+        return dict(zip(bucket.sizes, np.split(whole, ends), strict=True))
+
+    def _divergence(self, step: int, what: str, counted: int) -> DivergedError:
+        """Find the first tensor that contains NaN or infinity, and return the error that names it, in all processes."""
+        self._built = False
+        batches = (self._batch(step, i) for i in range(self._share.batches))
+        found = (first_not_finite(self._engine, batch, None, counted) for batch in batches)
+        names = self._processes.gathered(next((name for name in found if name is not None), None))
+        tensor = next((name for name in names if name is not None), SQUARES)
+        return self._processes.shared(DivergedError(step, what, tensor, self._config))

@@ -1,0 +1,128 @@
+"""How several processes divide a step: the windows of each process, and its slice of each weight.
+
+A slice of a weight consists of whole parts of the 64 parts in which the squares of its gradient are added
+(csrc/kernels/grad_norm.c), so the gradient norm has the bits of a single process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toynn.errors import ConfigurationError
+from toynn.llm.window_sums import largest_nodes
+from toynn.training.config import StepArgs
+
+PARTS = 64
+BUCKET = 1 << 22  # number of elements of a bucket, unless one weight has more
+
+
+@dataclass(frozen=True)
+class WindowShare:
+    """The windows of a step that one process computes: batch * batches windows, from the window `first` on.
+
+    windows: number of windows of the whole step.
+    """
+
+    windows: int
+    first: int
+    batch: int
+    batches: int
+
+    @property
+    def nodes(self) -> list[tuple[int, int]]:
+        """The nodes (start, level) of the tree over the windows that the process computes."""
+        return largest_nodes(self.first, self.batch * self.batches)
+
+
+def share_of(train: StepArgs, rank: int, n: int) -> WindowShare:
+    """Return the share of process `rank` of n processes. Its batches are at most as large as train.batch.
+
+    Raises ConfigurationError if n does not divide the number of windows.
+    """
+    windows = train.batch * train.accumulate
+    if windows % n:
+        possible = [str(i) for i in range(1, windows + 1) if windows % i == 0]
+        raise ConfigurationError(
+            f"{n} processes cannot divide the {windows} windows of a step (train.batch = {train.batch}, "
+            f"train.accumulate = {train.accumulate}) equally; start {', '.join(possible[:-1])} or {possible[-1]} "
+            "processes, or change train.batch"
+            if len(possible) > 1
+            else f"{n} processes cannot divide the one window of a step; set train.batch to a multiple of {n}"
+        )
+    own = windows // n
+    batch = next(size for size in range(min(train.batch, own), 0, -1) if own % size == 0)
+    return WindowShare(windows, rank * own, batch, own // batch)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a weight: the elements begin to end - 1. parts: the first and the last + 1 of its 64 parts."""
+
+    name: str
+    begin: int
+    end: int
+    parts: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Weights whose gradients are exchanged together. slices: for each process, the pieces that it updates."""
+
+    sizes: Mapping[str, int]
+    slices: tuple[tuple[Piece, ...], ...]
+
+    def counts(self) -> list[int]:
+        """Return the number of elements in the slice of each process."""
+        return [sum(piece.size for piece in pieces) for pieces in self.slices]
+
+
+def buckets_of(sizes: Mapping[str, int], n: int, limit: int = BUCKET) -> list[Bucket]:
+    """Divide weights into buckets of at most `limit` elements, and each bucket into n slices of nearly equal sizes.
+
+    sizes: the number of elements of each weight, in the order of the optimizer steps. A weight is never divided among
+    buckets. The division does not affect any result.
+    """
+    groups: list[dict[str, int]] = [{}]
+    for name, size in sizes.items():
+        if groups[-1] and sum(groups[-1].values()) + size > limit:
+            groups.append({})
+        groups[-1][name] = size
+    return [Bucket(group, _slices(group, n)) for group in groups]
+
+
+def part_limits(size: int) -> list[int]:
+    """Return the 65 limits of the 64 parts of a weight (csrc/kernels/parts.h)."""
+    return [size * part // PARTS for part in range(PARTS + 1)]
+
+
+def _slices(sizes: Mapping[str, int], n: int) -> tuple[tuple[Piece, ...], ...]:
+    ends: list[tuple[int, str, int]] = []  # of each part: its end in the bucket, its weight and its number
+    done = 0
+    for name, size in sizes.items():
+        ends += [(done + limit, name, part) for part, limit in enumerate(part_limits(size)[1:])]
+        done += size
+    slices, at = [], 0
+    for rank in range(n):
+        wanted, begin = done * (rank + 1) // n, at
+        while at < len(ends) and (ends[at][0] <= wanted or rank == n - 1):
+            at += 1
+        slices.append(_pieces(ends[begin:at], sizes))
+    return tuple(slices)
+
+
+def _pieces(parts: Sequence[tuple[int, str, int]], sizes: Mapping[str, int]) -> tuple[Piece, ...]:
+    """Return the pieces that consist of these consecutive parts."""
+    found: dict[str, list[int]] = {}
+    for _, name, part in parts:
+        found.setdefault(name, []).append(part)
+    pieces = []
+    for name, numbers in found.items():
+        limits = part_limits(sizes[name])
+        first, last = numbers[0], numbers[-1] + 1
+        pieces.append(Piece(name, limits[first], limits[last], (first, last)))
+    return tuple(pieces)

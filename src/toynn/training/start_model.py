@@ -1,0 +1,61 @@
+"""Create the model of a run in an engine, with the weights and moments of its start."""
+
+from __future__ import annotations
+
+from toynn.arguments import INT31_MAX
+from toynn.errors import ConfigurationError, FileFormatError
+from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.options import RecipeOptions
+from toynn.model.weights import NO_OPTIMIZER
+from toynn.training.start import Start, trained_names
+
+
+def declare_model(
+    start: Start, n_threads: int | None, engine: LlamaSeqEngine, t_seq: int, batch: int, updates: bool = True
+) -> None:
+    """Create the model in the engine, with the weights of the start, for a batch of windows of t_seq tokens.
+
+    updates: False if the engine only computes gradients.
+    """
+    options = RecipeOptions(
+        t_seq=t_seq,
+        t_batch=2 * batch if start.config.preference else batch,
+        seed=start.config.train.seed,
+        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
+        n_threads=n_threads,
+        layout="fused",
+        optimizer=start.config.optimizer.kind if updates else NO_OPTIMIZER,
+    )
+    contents = None if start.checkpoint is None else start.checkpoint.contents
+    if isinstance(contents, ModelOnBase):
+        if contents.adapter is None or start.base is None:
+            raise AssertionError("bug in toynn: a run on a base has no adapter or no base")
+        engine.realize_with_adapter(start.base.weights, contents.adapter.spec, options, contents.adapter.tensors)
+    else:
+        weights = None if contents is None else contents.weights
+        engine.realize(start.shape, options, weights, only=trained_names(start))
+
+
+def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: int, updates: bool = True) -> None:
+    """Create the model in the engine, with the weights and, with updates, the moments of the start.
+
+    batch, updates: as for `declare_model`. Raises TinyNNMemoryError; ConfigurationError if a batch has too many
+    tokens; FileFormatError if moments are missing.
+    """
+    if start.t_seq * (2 * batch if start.config.preference else batch) > INT31_MAX:
+        raise ConfigurationError(
+            f"train.batch = {batch} is too large: a batch must have at most {INT31_MAX} tokens, but each window has "
+            f"{start.t_seq}"
+        )
+    declare_model(start, n_threads, engine, start.t_seq, batch, updates)
+    if start.state is not None and start.step:
+        trained = engine.trained_weights()
+        names = {one.name + end for one in trained for end in one.moments(start.config.optimizer.kind)}
+        if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
+            raise FileFormatError(
+                f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
+                f"is {'missing' if min(wrong) in names else 'unknown'}"
+            )
+        for name, values in start.state.moments.items() if updates else ():
+            engine.upload_weight(name, values)

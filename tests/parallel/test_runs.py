@@ -1,0 +1,229 @@
+"""`mpiexec -n N toynn train`: the bytes of a single process, and how a job ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from commands import SMALL, TOYNN, toynn
+from mpi import MPICH, OPEN_MPI, environment, in_processes, launch, toynn_in_processes
+from small_runs import make_data
+
+BATCHES = ["--set", "train.batch=8", "--set", "train.accumulate=3"]  # 24 windows
+SETTINGS = [
+    *SMALL,
+    *BATCHES,
+    "--set",
+    "train.steps=4",
+    "--set",
+    "evaluation.every=2",
+    "--set",
+    "checkpoint.keep_last=9",
+    "--threads",
+    "1",
+    "--quiet",
+]
+NOT_COMPARED = {
+    "time",
+    "seconds",
+    "tokens_per_second",
+    "run",
+    "data",
+    "resumes",
+    "checkpoint",
+    "path",
+    "notes",
+    "config",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("parallel") / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a single process."""
+    run = tmp_path_factory.mktemp("parallel") / "alone"
+    assert toynn("train", data, "--out", run, *SETTINGS).returncode == 0
+    return run
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Return the files of all checkpoints, the pointers and the configuration."""
+    found = {str(path.relative_to(run)): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    return {**found, **{name: (run / name).read_bytes() for name in ("latest", "best", "run.toml")}}
+
+
+def events_of(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in NOT_COMPARED} for line in lines]
+
+
+def assert_same_run(run: Path, alone: Path) -> None:
+    assert files_of(run) == files_of(alone)
+    assert events_of(run) == events_of(alone)
+
+
+SLOW = [pytest.param(library, n, marks=pytest.mark.slow) for n in (3, 4, 6, 8) for library in (MPICH, OPEN_MPI)]
+
+
+@pytest.mark.parametrize(("library", "n"), [(MPICH, 2), (MPICH, 3), (OPEN_MPI, 2), *SLOW[1:]])
+def test_n_processes_write_the_bytes_of_one(library: str, n: int, data: Path, alone: Path, tmp_path: Path) -> None:
+    done = toynn_in_processes(library, n, "train", data, "--out", tmp_path / "run", *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done after 4 steps") == 1, done.stdout
+    assert_same_run(tmp_path / "run", alone)
+
+
+def latest_of(run: Path) -> dict[str, bytes]:
+    folder = run / "checkpoints" / (run / "latest").read_text().strip()
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_can_be_resumed_with_another_number_of_processes(data: Path, alone: Path, tmp_path: Path) -> None:
+    """Three processes repeat the last three steps of a run, and then one process repeats the last two."""
+    run = tmp_path / "run"
+    shutil.copytree(alone, run)
+    for n, first in ((3, "step-00000001"), (1, "step-00000002-1")):
+        resume: list[str | Path] = ["train", data, "--out", run, "--resume", "--from", first, "--threads", "1"]
+        done = toynn(*resume) if n == 1 else toynn_in_processes(MPICH, n, *resume)
+        assert done.returncode == 0, done.stderr
+        begun = [event for event in events_of(run) if event["event"] in ("started", "stepped")]
+        assert [event["step"] for event in begun][-5 + int(first[5:13]) :] == [*range(int(first[5:13]), 5)]
+        assert latest_of(run) == latest_of(alone)
+
+
+def job(data: Path, run: Path) -> subprocess.Popen[str]:
+    """Start a long run of two processes, and wait for its second checkpoint."""
+    settings = [*SMALL, *BATCHES, "--set", "train.steps=100000", "--set", "evaluation.every=0", "--threads", "1"]
+    command = [*launch(MPICH, 2), *TOYNN, "train", str(data), "--out", str(run), *settings]
+    process = subprocess.Popen(
+        command, env=environment(MPICH), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "step-00000002").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [one for one in psutil.Process(process.pid).children(recursive=True) if "toynn" in " ".join(one.cmdline())]
+
+
+@pytest.mark.parametrize("killed", ["process 0", "process 1", "mpiexec"])
+def test_all_processes_end_after_kill_9_of_one_and_the_run_can_be_resumed(
+    killed: str, data: Path, tmp_path: Path
+) -> None:
+    process = job(data, tmp_path / "run")
+    workers = workers_of(process)
+    assert len(workers) == 2
+    (psutil.Process(process.pid) if killed == "mpiexec" else workers[int(killed[-1])]).kill()
+    output, _ = process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    assert process.returncode != 0
+    if killed != "mpiexec":
+        assert "Killed (signal 9)" in output
+    latest = int((tmp_path / "run" / "latest").read_text()[5:])
+    steps = ["--set", f"train.steps={latest + 2}"]
+    done = toynn_in_processes(MPICH, 3, "train", data, "--out", tmp_path / "run", "--resume", "--threads", "1", *steps)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("signal_", "to"), [(signal.SIGINT, "mpiexec"), (signal.SIGTERM, "process 1")])
+def test_a_signal_ends_all_processes_after_the_step_and_saves_it(
+    signal_: signal.Signals, to: str, data: Path, tmp_path: Path
+) -> None:
+    process = job(data, tmp_path / "run")
+    target = process.pid if to == "mpiexec" else workers_of(process)[1].pid
+    os.kill(target, signal_)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.count(", saved\n") == 1, output
+    events = events_of(tmp_path / "run")
+    assert (events[-1]["event"], events[-1]["reason"]) == ("ended", "interrupted")
+    assert (tmp_path / "run" / "latest").read_text() == f"step-{events[-1]['step']:08}\n"
+
+
+def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    """Check that a job ended with one line of toynn, which contains `says`."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("toynn:")]
+    assert done.returncode != 0
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]
+
+
+def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train: tuple[str | Path, ...] = ("train", data, "--out", run, "--threads", "1", *SMALL)
+    refused(
+        toynn_in_processes(MPICH, 3, *train),
+        "3 processes cannot divide the 2 windows of a step (train.batch = 2, train.accumulate = 1) equally; start 1 or "
+        "2 processes, or change train.batch",
+    )
+    refused(
+        toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.kind=muon"), "it updates whole matrices; use adamw"
+    )
+    refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
+    refused(toynn_in_processes(MPICH, 2, "train"), "Missing argument 'DATA'")
+    refused(toynn_in_processes(MPICH, 2, "info"), "mpiexec started 2 processes, but toynn info runs in one process")
+    cores = len(os.sched_getaffinity(0))
+    many = toynn_in_processes(
+        MPICH, 2, "train", data, "--out", run, *SMALL, "--threads", str(cores), variables={"TOYNN_OVERSUBSCRIBE": "0"}
+    )
+    refused(many, f"2 processes with {cores} thread")
+    assert not run.exists()
+
+
+IN_PROCESS_1 = """
+import os, sys, toynn
+from toynn.cli import start
+DATA, OTHER = sys.argv.index(os.environ["DATA"]), os.environ["OTHER"]
+if os.environ["PMI_RANK"] == "1":
+    {change}
+start.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("sys.argv[DATA] = OTHER", "the data (train)"),
+        ("sys.argv += ['--set', 'optimizer.lr=0.5']", "the configuration of process 1 on host"),
+        ("import toynn.training.parallel_start as p; p.build_info = lambda: {**toynn.build_info(), 'profile': 'arm'}",
+         "the instruction-set profile (arm) of process 1 on host"),
+        ("sys.argv[DATA] = '/nowhere/at-all'", "process 1 of 2 on host"),
+        ("import toynn.training.trainer as t; t.realize = lambda *given: bytes(1 << 60)", "process 1 of 2 on host"),
+        ("import toynn.training.parallel_step as p; p.ParallelSteps.take = lambda *given: 1 / 0",
+         "process 1 of 2 on host"),
+    ],
+)  # fmt: skip
+def test_an_error_of_one_process_names_it_and_ends_all(change: str, says: str, data: Path, tmp_path: Path) -> None:
+    other = make_data(tmp_path / "other", seed=1)
+    program = [sys.executable, "-c", IN_PROCESS_1.replace("{change}", change)]
+    variables = {"DATA": str(data), "OTHER": str(other)}
+    done = in_processes(MPICH, 2, [*program, "train", str(data), "--out", str(tmp_path / "run"), *SETTINGS], variables)
+    refused(done, says)
+
+
+def test_a_wrong_mpi_library_is_an_error(data: Path, tmp_path: Path) -> None:
+    other = environment(OPEN_MPI)["MPI4PY_LIBMPI"]
+    done = toynn_in_processes(
+        MPICH, 2, "train", data, "--out", tmp_path / "run", *SMALL, variables={"MPI4PY_LIBMPI": other}
+    )
+    assert done.returncode != 0
+    assert "mpiexec started 2 processes, but mpi4py has loaded another MPI library (Open MPI" in done.stderr
