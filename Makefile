@@ -2,6 +2,7 @@
 #
 #   make run        Install toynn, and train a projection lens for five steps.
 #   make quickstart Train a small model on the included stories for three minutes, and print a story of it.
+#   make quickstart-answers   Teach this model to answer questions for two minutes, and ask it some.
 #   make check      Run the linters and the quick tests (under a minute). Use it while you work.
 #   make test       Run the linters and all tests that CI runs (about 15 minutes).
 #   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
@@ -10,7 +11,7 @@
 #   make bench      Compare toynn with PyTorch and write docs/performance.md (15 minutes on an idle machine).
 #   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
 #   make generate   Write the part of toynn.tinynn that follows from csrc/tinynn.h.
-#   make corpus     Write the stories of tools/corpus to examples/data/corpus.txt (one second).
+#   make corpus     Write the stories and questions of tools/corpus to examples/data (one second).
 #   make fixtures   Record the golden curves of this build's instruction-set profile.
 #   make determinism-matrix   Compare the bits of compilers, Pythons, thread counts; write docs/determinism.md (15 minutes).
 #   make aarch64    Build for aarch64, and compare its bits in an emulator with those of x86-64 (about ten minutes).
@@ -44,7 +45,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart check quick-tests test test-all lint dev bench fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -59,6 +60,13 @@ quickstart: $(VENV)/.installed-cli
 	$(VENV)/bin/toynn prepare examples/data/corpus.txt --out build/quickstart/data --vocab-size 2048
 	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
 	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2 --max-tokens 250
+
+quickstart-answers: $(VENV)/.installed-cli
+	test -e build/quickstart/run/latest || $(MAKE) quickstart
+	rm -rf build/quickstart/questions build/quickstart/answers
+	$(VENV)/bin/toynn prepare examples/data/questions.jsonl --tokenizer build/quickstart/data --chat-template examples/data/dialogue.jinja --out build/quickstart/questions
+	$(VENV)/bin/toynn train build/quickstart/questions --init build/quickstart/run --out build/quickstart/answers --config examples/quickstart-answers.toml
+	printf 'What does a duck eat?\nWho says buzz?\nWhat is the opposite of small?\nWhat do you need to carry water?\nGood morning, I am Nora.\n' | $(VENV)/bin/toynn chat build/quickstart/answers --greedy
 
 # The linters and the tests run at the same time, one core each.
 check: $(VENV)/.installed-dev
@@ -97,6 +105,7 @@ generate: $(VENV)/.installed-dev
 
 corpus: $(VENV)/.created
 	$(PY) tools/corpus/write_corpus.py
+	$(PY) tools/corpus/write_questions.py
 
 determinism-matrix: $(VENV)/.installed-dev
 	$(PY) tools/determinism/determinism_matrix.py $(MATRIX)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from chat_templates import CHATML, CONVERSATIONS, TEMPLATES, TOOLS
 from toynn import TinyNNValueError
 from toynn.data import DataFolder
 from toynn.text.chat_template import ChatTemplate, RenderRequest
+from training_tokenizers import byte_level_tokenizer
 
 transformers: Any = pytest.importorskip("transformers")
 rendering: Any = pytest.importorskip("transformers.utils.chat_template_utils")
@@ -116,18 +116,7 @@ RUNNING = {name: ChatTemplate(source, **TOKENS) for name, source in TEMPLATES.it
 def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer with the special tokens of ChatML, in a folder as transformers reads it."""
     texts = [message["content"] for chat in CONVERSATIONS.values() for message in chat] * 3
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    folder = tmp_path_factory.mktemp("byte-level")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return byte_level_tokenizer(texts, tmp_path_factory.mktemp("byte-level"))
 
 
 RANDOM = st.lists(

@@ -191,6 +191,16 @@ def test_a_template_can_come_from_a_file_or_another_model(run: Path, tmp_path: P
             model.chat([QUESTION], template=file)
 
 
+def test_the_start_and_end_tokens_of_the_model_are_variables_of_a_template(tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("{{ bos_token + messages[0]['content'] + eos_token }}", encoding="utf-8")
+    with opened() as model:
+        assert model.start_id is not None
+        assert model.end_id is not None
+        start, end = (model.tokenizer.id_to_token(one) for one in (model.start_id, model.end_id))
+        assert model.chat_template(file).render([QUESTION]) == f"{start}{QUESTION['content']}{end}"
+
+
 def test_chat_has_the_arguments_of_chat_stream_and_generate_those_of_stream() -> None:
     for whole, stream in ((TextModel.chat, TextModel.chat_stream), (TextModel.generate, TextModel.stream)):
         assert inspect.signature(whole).parameters == inspect.signature(stream).parameters

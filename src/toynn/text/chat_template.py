@@ -93,8 +93,9 @@ class ChatTemplate(Initialised):
         name: str = "the chat template",
     ) -> None:
         self.source, self.name = text("source", source), text("name", name)
-        tokens = {**(special_tokens or {}), "bos_token": bos_token, "eos_token": eos_token}
-        self._tokens = {key: text(key, value) for key, value in tokens.items() if value is not None}
+        given = {"bos_token": bos_token, "eos_token": eos_token}
+        tokens = {**(special_tokens or {}), **{key: value for key, value in given.items() if value is not None}}
+        self._tokens = {key: text(key, value) for key, value in tokens.items()}
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._closed = False

@@ -1,0 +1,1 @@
+"""Questions about the world of the stories, and their answers."""
