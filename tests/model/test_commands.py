@@ -253,7 +253,10 @@ def test_toynn_info_describes_a_run_in_80_columns(data: Path, tmp_path: Path) ->
     (tmp_path / "run" / "log.jsonl").write_text("no log\n" + '{"v": 1, "event": "stepped"}\n')
     done = toynn("info", tmp_path / "run", "--json")
     assert "is damaged" in json.loads(done.stdout)["ended"]
-    assert (done.returncode, done.stderr) == (2, f"toynn: {tmp_path / 'run/log.jsonl'}: line 1 is damaged\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"toynn: {tmp_path / 'run/log.jsonl'}: line 1 is damaged: it is not an event\n",
+    )
     (tmp_path / "run" / "best").write_text("step-00000009\n")
     told = json.loads(toynn("info", tmp_path / "run", "--json").stdout)
     assert told["best checkpoint"].startswith("unknown: "), "the latest checkpoint must still be reported"

@@ -57,7 +57,7 @@ class Round(Arguments):
         self.kept = False  # whether the gradients of the graph are outputs
         self.succeeded: set[str] = set()  # names of functions
         self.numbers: list[Any] = []  # all results, to compare the variants
-        nn.tnn_session_set_graph_capacity(self.session, self.random.choice([40, 100, 512, 512, 2000]))
+        self.attempt(nn.tnn_session_set_graph_capacity, self.session, self.random.choice([40, 100, 512, 512, 2000]))
 
     # ---- valid first calls, so that the round can build graphs ----
 
@@ -131,7 +131,7 @@ class Round(Arguments):
             if batch == 1 and pick.random() < 0.3:
                 a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv, **options)
             else:
-                options["starts"] = starts if pick.random() < 0.5 else None
+                options["starts"] = starts if pick.random() < 0.3 else None
                 a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq, **options)
             x = made(nn.tnn_fused_linear, a, [out], None, x)
             h = made(nn.tnn_fused_rms_norm, x, gamma, 1e-5)
@@ -282,6 +282,8 @@ class Round(Arguments):
         # A variant that pins all nodes keeps the gradients. After a step without an update, it adds the sums of the
         # windows of the next step to them, in another order than other variants. So their results would differ.
         options["update"] |= not self.kept
+        if pick.random() < 0.3 and self.kept:
+            self.attempt(nn.tnn_reserve_batches, self.session, 2)
         result = self.attempt(nn.tnn_train_step, self.session, step, ids, targets, HYPER_PARAMETERS, **options)
         if not isinstance(result, TinyNNError):
             self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
@@ -339,7 +341,7 @@ class Round(Arguments):
                 if n > LARGEST:
                     nn.tnn_zero_tensor(s, tensor)
                 elif nn.tnn_tensor_dtype(tensor) == nn.TNN_I32:
-                    nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, 3, n))
+                    nn.tnn_upload_from_int_array(s, tensor, numbers.integers(0, numbers.choice([1, 3]), n))
                 elif n == 7:
                     nn.tnn_upload_from_float_array(s, tensor, HYPER_PARAMETERS)
                 else:
