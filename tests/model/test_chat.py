@@ -273,6 +273,9 @@ def test_a_missing_or_wrong_template_is_refused_before_the_first_message(trained
     wrong = run_toynn("chat", trained, "--template", tmp_path / "wrong.jinja", stdin="")
     assert_refused(wrong, "wrong.jinja' is not a valid Jinja template")
     assert_refused(run_toynn("chat", trained, "--template", "chatmi", stdin=""), "--template: 'chatmi' does not exist")
+    os.mkfifo(tmp_path / "pipe")
+    pipe = run_toynn("chat", trained, "--template", tmp_path / "pipe", stdin="")
+    assert_refused(pipe, "pipe is neither a file nor a folder; give a Jinja file, or one of chatml")
     (tmp_path / "right.jinja").write_text("{{ messages[-1]['content'] }}")
     done = run_toynn("chat", trained, "--template", tmp_path / "right.jinja", "-n", "5", "--greedy", stdin="One\n")
     assert done.returncode == 0, done.stderr

@@ -36,6 +36,8 @@ def given_templates(given: object, argument: str) -> dict[str, str]:
         raise FileNotFoundError(
             f"{name}: {str(path)!r:.200} does not exist; give a Jinja file, a model, or one of {names}"
         )
+    if not (path.is_file() or path.is_dir()):
+        raise TinyNNValueError(f"{name}: {path} is neither a file nor a folder; give a Jinja file, or one of {names}")
     if path.is_file() and kind_of_path(path) != "gguf":
         if path.suffix == ".json":
             from toynn.interop.chat_templates import config_chat_templates
