@@ -1,1 +1,1 @@
-"""Compare the speed and memory of toynn and PyTorch: `make bench`, or `python -m benchmarks --help`."""
+"""Compare the speed and memory of toynn, PyTorch and PEFT: `make bench` and `make bench-adapters`."""

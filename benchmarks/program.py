@@ -1,4 +1,4 @@
-"""Run one benchmarked program: `python -m benchmarks.program NAME SHAPE THREADS`; `program_process` starts it.
+"""Run one benchmarked program: `python -m benchmarks.program NAME SHAPE THREADS FOLDER`; `program_process` starts it.
 
 The program imports its library, builds its model, takes a step and reports it. Then it reads commands as JSON lines
 and answers each command with a JSON line. All other output, for example that of a compiler, goes to standard error.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.machine import peak_rss, rss
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import ADAPTER_SHAPES, SHAPES, Shape
 
 
 class Program(Protocol):
@@ -34,11 +34,23 @@ def imported(name: str, threads: int) -> str:
     from benchmarks import torch_side
 
     torch_side.prepare(threads)
+    if name.startswith("peft"):
+        from benchmarks import peft_side
+
+        return f"{peft_side.version()} on {torch_side.version()}"
     return torch_side.version()
 
 
-def built(name: str, shape: Shape, threads: int) -> Program:
-    """Build the named program."""
+def built(name: str, shape: Shape, threads: int, folder: Path) -> Program:
+    """Build the named program. folder: the folder with the base of an adapter."""
+    if shape.adapter_rank and name.startswith("toynn"):
+        from benchmarks.toynn_adapter import AdapterTraining
+
+        return AdapterTraining(shape, threads, folder, in_f32=name == "toynn-f32", recompute=name == "toynn-recompute")
+    if shape.adapter_rank:
+        from benchmarks.peft_side import PeftTraining
+
+        return PeftTraining(shape, folder, in_bf16=name == "peft-bf16")
     if name.startswith("toynn"):
         from benchmarks import toynn_side
 
@@ -55,7 +67,8 @@ def built(name: str, shape: Shape, threads: int) -> Program:
 def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
     """Carry out a command ("steps", "peak", "save" or "restart") and return its results."""
     if command["do"] == "steps":  # the first step refills the caches and is not timed
-        program.step()
+        if command.get("refill", True):
+            program.step()
         seconds, loss = [], 0.0
         for _ in range(command["steps"]):
             start = time.perf_counter()
@@ -64,8 +77,8 @@ def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
         return {"seconds": seconds, "loss": loss}
     if command["do"] == "peak":  # the peak is read after two more steps, when all memory is allocated
         program.step()
-        program.step()
-        return {"peak_rss": peak_rss()}
+        loss = program.step()
+        return {"peak_rss": peak_rss(), "loss": loss}
     folder = Path(command["folder"])
     if command["do"] == "save":
         from benchmarks import toynn_side
@@ -79,7 +92,7 @@ def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    name, shape, threads = sys.argv[1], SHAPES[sys.argv[2]], int(sys.argv[3])
+    name, shape, threads = sys.argv[1], {**SHAPES, **ADAPTER_SHAPES}[sys.argv[2]], int(sys.argv[3])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -91,9 +104,9 @@ def main() -> None:
         start = time.perf_counter()
         version = imported(name, threads)
         import_s, rss_import = time.perf_counter() - start, rss()
-        program = built(name, shape, threads)
-        program.step()
-        reply({"import_s": import_s, "rss_import": rss_import, "version": version})
+        program = built(name, shape, threads, Path(sys.argv[4]))
+        first_loss = program.step()
+        reply({"import_s": import_s, "rss_import": rss_import, "version": version, "first_loss": first_loss})
         for line in sys.stdin:
             reply(answer(program, json.loads(line)))
     except Exception as error:

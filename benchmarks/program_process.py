@@ -27,18 +27,23 @@ class ProgramProcess:
         import_s: seconds to import the library.
         rss_import: resident bytes after the import.
         first_loss_s: seconds from the start of the process to its first loss.
+        first_loss: this loss.
         version: a text with the library and its version.
     """
 
     def __init__(self, name: str, shape: Shape, threads: int, scratch: Path) -> None:
-        """Start the program. scratch: an empty folder for the cache of torch.compile, so that no old code is used."""
+        """Start the program.
+
+        scratch: a folder for the cache of torch.compile, empty at first, so that no old code is used. It also contains
+            the base of an adapter.
+        """
         n = str(threads)
         settings = {"OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n, "OPENBLAS_NUM_THREADS": n}
         settings |= {"TORCHINDUCTOR_COMPILE_THREADS": n, "TORCHINDUCTOR_CACHE_DIR": str(scratch / f"{shape.name}-{n}")}
         self.name = name
         start = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.program", name, shape.name, n],
+            [sys.executable, "-m", "benchmarks.program", name, shape.name, n, str(scratch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -51,6 +56,7 @@ class ProgramProcess:
             self.close()
             raise
         self.first_loss_s = time.monotonic() - start
+        self.first_loss: float = ready["first_loss"]
         self.import_s: float = ready["import_s"]
         self.rss_import: int = ready["rss_import"]
         self.version: str = ready["version"]

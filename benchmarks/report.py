@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.measure import LABELS, MATMULS, REFERENCE, Row, quartiles, ratios
 
-BEGIN = "<!-- bench: what follows is written by `make bench` -->"
+BEGIN = "<!-- bench: what follows is written by `{command}` -->"
 END = "<!-- bench: end -->"
 
 
@@ -39,18 +39,21 @@ class Run:
 
 
 def markdown(run: Run) -> str:
-    parts = [_heading(run), _peaks(run), _speed(run), _memory(run)]
+    parts = [heading(run), _peaks(run), _speed(run), _memory(run)]
     return "\n\n".join(parts)
 
 
-def write_markdown(text: str, path: Path) -> None:
-    """Write the text between the markers of the page. Create the page if it does not exist."""
-    page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = page.partition(BEGIN)
+def write_markdown(text: str, path: Path, command: str = "make bench") -> None:
+    """Write the text between the markers of the command on the page. Create the page if it does not exist."""
+    marker = BEGIN.format(command=command)
+    page = path.read_text(encoding="utf-8") if path.exists() else f"{marker}\n{END}\n"
+    before, begin, rest = page.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path.name} must contain the lines {BEGIN!r} and {END!r}, between which the text is written")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise ValueError(
+            f"{path.name} must contain the lines {marker!r} and {END!r}, between which the text is written"
+        )
+    path.write_text(f"{before}{marker}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def write_json(run: Run, path: Path) -> None:
@@ -78,7 +81,7 @@ def _versions(run: Run) -> list[str]:
     return sorted({row.version for row in run.rows if row.version}, reverse=True)
 
 
-def _heading(run: Run) -> str:
+def heading(run: Run) -> str:
     day = datetime.now(timezone.utc).date().isoformat()
     lines = [f"Measured on {day}: {machine.description()}.", *(f"{version}." for version in _versions(run))]
     lines.append(f"Load average at the start: {run.load:.2f}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ class Shape:
     rounds: int  # number of runs of each program
     steps: int  # timed steps per run
     rope_base: float = ROPE_BASE
+    adapter_rank: int = 0  # the rank of a LoRA adapter on all projections of a frozen base; 0: all weights are trained
+    base_type: str = "f32"  # the type of the matrices of the base
 
     @property
     def head_dim(self) -> int:
@@ -100,3 +103,17 @@ _ALL = (
     ),
 )  # fmt: skip
 SHAPES = {shape.name: shape for shape in _ALL}
+
+_SMOL = Shape(  # SmolLM2Config.smollm2_135m()
+    "smol-256", vocab=49152, d_model=576, n_heads=9, n_kv=3, d_ff=1536, n_layers=30, t_seq=256, t_batch=1,
+    untied=False, rounds=4, steps=3, rope_base=100000.0, adapter_rank=8, base_type="q4_1",
+)  # fmt: skip
+_ON_BASES = (
+    _SMOL,
+    dataclasses.replace(_SMOL, name="smol-1024", t_seq=1024, rounds=3, steps=1),
+    Shape(
+        "1.1b", vocab=32000, d_model=2048, n_heads=32, n_kv=4, d_ff=5632, n_layers=22, t_seq=512, t_batch=1,
+        untied=True, rounds=2, steps=1, adapter_rank=8, base_type="q4_K",
+    ),
+)  # fmt: skip
+ADAPTER_SHAPES = {shape.name: shape for shape in _ON_BASES}
