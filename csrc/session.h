@@ -49,6 +49,7 @@ struct tnn_entry {
     bool is_input; /* declared by the caller, not the result of an operator */
     bool uploaded; /* has values; always true for persistent tensors, which start as zeros */
     bool is_mapped; /* its memory is a file: nothing may write it */
+    bool bf16_products; /* a matrix: the operands of its products are rounded to bfloat16 */
     int32_t interleaved; /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };
 

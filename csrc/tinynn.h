@@ -571,6 +571,11 @@ TNN_API int tnn_set_recompute(tnn_session * s, tnn_tensor t);
  * on; other operators and downloads use the stored order.
  * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide its rows. */
 TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
+/* Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even. The operands
+ * are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and t keeps its
+ * values. The call affects operators that are appended after it, except tnn_fused_add_product.
+ * TNN_E_VALUE: t is not a matrix, or an operator computes it. */
+TNN_API int tnn_tensor_set_bf16_products(tnn_session * s, tnn_tensor t);
 /* Name a tensor, in at most 63 bytes of UTF-8. */
 TNN_API int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name);
 TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return the name of a tensor, "" by default. */

@@ -103,6 +103,19 @@ int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head) {
     return TNN_OK;
 }
 
+int tnn_tensor_set_bf16_products(tnn_session * s, tnn_tensor t) {
+    struct tnn_entry * e = tnn__enter(s, __func__) ? tnn__entry(s, "t", t) : NULL;
+    if (e == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (!e->is_input || !ggml_is_matrix(e->tensor)) {
+        return tnn__fail(s, TNN_E_VALUE, "t (%s) has shape %s, but it must be a declared matrix, which no operator computes",
+                         ggml_get_name(e->tensor), tnn__shape(e->tensor));
+    }
+    e->bf16_products = true;
+    return TNN_OK;
+}
+
 int tnn_tensor_set_name(tnn_session * s, tnn_tensor t, const char * name) {
     struct ggml_tensor * x = tnn__enter(s, __func__) ? tnn__tensor(s, "t", t) : NULL;
     if (x == NULL) {

@@ -329,8 +329,11 @@ tnn_tensor tnn_fused_output_loss(tnn_session * s, tnn_tensor x, tnn_tensor weigh
         tnn__fail(s, TNN_E_VALUE, "part = %lld must be at least 1, a number of rows", (long long) part);
         return 0;
     }
+    /* a product with bfloat16 operands takes two rows of a window at a time */
+    const struct tnn_entry * e = tnn__entry_of(s, w);
+    const int64_t unit = e != NULL && e->bf16_products ? 2 : 1;
     const int64_t rows = tx->ne[1], size = tnn__min(part, rows), n_parts = (rows + size - 1) / size;
-    if (w->ne[1] > TNN_MAX_ELEMENTS / size) {
+    if (w->ne[1] > TNN_MAX_ELEMENTS / (size + unit - 1)) {
         tnn__fail_elements(s, "a part of the logits");
         return 0;
     }
@@ -338,8 +341,10 @@ tnn_tensor tnn_fused_output_loss(tnn_session * s, tnn_tensor x, tnn_tensor weigh
         return 0;
     }
     struct ggml_tensor * losses = NULL;
-    for (int64_t first = 0; first < rows; first += size) {
-        losses = append_rows(s, &loss, tnn__logits(s, tx, w, first, tnn__min(size, rows - first)), first, losses);
+    for (int64_t first = 0, end; first < rows; first = end) {
+        end  = tnn__min(first + size, rows);
+        end += end % (rows / s->windows.n) % unit;
+        losses = append_rows(s, &loss, tnn__logits(s, tx, w, first, end - first), first, losses);
         if (losses == NULL) {
             return 0;
         }

@@ -13,46 +13,74 @@ size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows) {
 
 /* ------------------------------------------------------------------ the kernels */
 
+/* The kernels of one instruction set. */
+struct kernels {
+    const char                   * name;
+    const struct tnn_gemm_kernel * f32, * bf16; /* for products of f32 and of bfloat16 operands */
+};
+
+static const struct kernels V8 = { "v8", &tnn__gemm_v8, &tnn__gemm_bf16_v8 };
+#if defined(TNN_GEMM_AVX512)
+static const struct kernels AVX512      = { "avx512", &tnn__gemm_avx512, &tnn__gemm_bf16_avx512 };
+static const struct kernels AVX512_BF16 = { "avx512_bf16", &tnn__gemm_avx512, &tnn__gemm_bf16_pairs };
+#elif defined(TNN_GEMM_NEON)
+static const struct kernels NEON = { "neon", &tnn__gemm_neon, &tnn__gemm_bf16_neon };
+#endif
+
 /* The kernels that this CPU can run, the fastest first. */
-static const struct tnn_gemm_kernel * kernel_at(int i) {
-    const struct tnn_gemm_kernel * kernels[2];
+static const struct kernels * kernels_at(int i) {
+    const struct kernels * kernels[3];
     int n = 0;
 #if defined(TNN_GEMM_AVX512)
+    /* On an AMD CPU, vdpbf16ps computes 1.94 times as many multiply-adds in a second as an f32 FMA, and on an Intel CPU
+     * with AMX 0.5 times as many. */
+    const bool has_bf16 = tnn__cpu_has_avx512_bf16(), bf16_is_fast = tnn__cpu_is_amd();
+    if (has_bf16 && bf16_is_fast) {
+        kernels[n++] = &AVX512_BF16;
+    }
     if (tnn__cpu_has_avx512()) {
-        kernels[n++] = &tnn__gemm_avx512;
+        kernels[n++] = &AVX512;
+    }
+    if (has_bf16 && !bf16_is_fast) {
+        kernels[n++] = &AVX512_BF16;
     }
 #elif defined(TNN_GEMM_NEON)
-    kernels[n++] = &tnn__gemm_neon;
+    kernels[n++] = &NEON;
 #endif
-    kernels[n++] = &tnn__gemm_v8;
+    kernels[n++] = &V8;
     return i < n ? kernels[i] : NULL;
 }
 
-static _Atomic(const struct tnn_gemm_kernel *) in_use; /* NULL until the kernel is chosen */
+static _Atomic(const struct kernels *) in_use; /* NULL until the kernels are chosen */
 
-static const struct tnn_gemm_kernel * kernel_in_use(void) {
-    const struct tnn_gemm_kernel * kernel = atomic_load_explicit(&in_use, memory_order_relaxed);
-    if (kernel == NULL) {
-        kernel = kernel_at(0);
-        atomic_store_explicit(&in_use, kernel, memory_order_relaxed);
+static const struct kernels * kernels_in_use(void) {
+    const struct kernels * kernels = atomic_load_explicit(&in_use, memory_order_relaxed);
+    if (kernels == NULL) {
+        kernels = kernels_at(0);
+        atomic_store_explicit(&in_use, kernels, memory_order_relaxed);
     }
-    return kernel;
+    return kernels;
+}
+
+/* Returns the kernel that computes g. */
+static const struct tnn_gemm_kernel * kernel_of(const struct tnn_gemm * g) {
+    return g->bf16 ? kernels_in_use()->bf16 : kernels_in_use()->f32;
 }
 
 const char * tnn_gemm_kernel(void) {
-    return kernel_in_use()->name;
+    return kernels_in_use()->name;
 }
 
 const char * tnn_gemm_kernel_at(int32_t i) {
-    const struct tnn_gemm_kernel * kernel = i >= 0 ? kernel_at(i) : NULL;
-    return kernel != NULL ? kernel->name : NULL;
+    const struct kernels * kernels = i >= 0 ? kernels_at(i) : NULL;
+    return kernels != NULL ? kernels->name : NULL;
 }
 
 int tnn_gemm_use_kernel(const char * name) {
-    const struct tnn_gemm_kernel * kernel;
-    for (int i = 0; name != NULL && (kernel = kernel_at(i)) != NULL; i++) {
-        if (strcmp(kernel->name, name) == 0) {
-            atomic_store_explicit(&in_use, kernel, memory_order_relaxed);
+    const struct kernels * kernels;
+    for (int i = 0; name != NULL && (kernels = kernels_at(i)) != NULL; i++) {
+        if (strcmp(kernels->name, name) == 0) {
+            atomic_store_explicit(&in_use, kernels, memory_order_relaxed);
             return TNN_OK;
         }
     }
@@ -60,8 +88,8 @@ int tnn_gemm_use_kernel(const char * name) {
 }
 
 void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
-    const bool few = g->m <= TNN_FEW_ROWS && g->b_row == 1 && g->a_col == 1 && g->windows == NULL;
-    const struct tnn_gemm_kernel * kernel = kernel_in_use();
+    const struct tnn_gemm_kernel * kernel = kernel_of(g);
+    const bool few = g->m <= TNN_FEW_ROWS && kernel->run_few_rows != NULL && g->b_row == 1 && g->a_col == 1 && g->windows == NULL;
     (few ? kernel->run_few_rows : kernel->run)(g, scratch);
 }
 
@@ -95,7 +123,7 @@ static struct tnn_gemm columns_of(const struct tnn_gemm * g, int64_t begin, int6
 }
 
 void tnn__gemm_share(const struct tnn_gemm * g, int ith, int nth, void * scratch) {
-    const struct tnn_gemm_kernel * kernel = kernel_in_use();
+    const struct tnn_gemm_kernel * kernel = kernel_of(g);
     int64_t begin, end;
     /* Divides the longer side of C among the threads, so that each thread packs the smaller operand. */
     const bool by_rows = g->m > g->n;

@@ -4,6 +4,9 @@
  * element of C. So the bits of an element depend only on its row of A and its column of B. They do not depend on the
  * number of threads, the blocking, the other rows of the batch, or which operand is packed. Only the gradient of a
  * weight is divided into several chains along k, one for each window.
+ *
+ * A product of bfloat16 operands (bf16) rounds each element of A and B to bfloat16, and its chains have the bits of
+ * kernels/bf16.h. Its result, bias, add and the sums of windows are f32, as in the other products.
  */
 #ifndef TNN_GEMM_H
 #define TNN_GEMM_H
@@ -29,6 +32,7 @@ struct tnn_gemm {
     float       * c; /* the rows of C are contiguous */
     int64_t       c_row;
     bool          accumulate; /* the sums start from the elements of C */
+    bool          bf16;       /* the elements of A and B are rounded to bfloat16 */
     const float * bias;       /* (n), added after the last product, or NULL */
     const float * add;        /* (m, n) with the row stride of C, added after the bias, or NULL */
     /* If windows is not NULL, k consists of windows->n windows of equal size. Each window is one chain, and the chains
@@ -40,16 +44,15 @@ struct tnn_gemm {
     /* The rows of the batch along k. If they are not all rows, C holds the chain of a window whose other rows are added
      * later. A node that waits for later rows has the layout of C, and element 0 of C is its element between_at. */
     struct tnn_rows_of_batch rows;
-    size_t        between_at;
+    size_t        between_at; /* with bf16, the rows of the batch begin at an even row of a window */
 };
 
 /* A matrix product kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same
  * bits. */
 struct tnn_gemm_kernel {
-    const char * name;
     int64_t      rows, columns; /* the size of a tile */
     void (*run)(const struct tnn_gemm * g, void * scratch);
-    /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k. */
+    /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k; or NULL. */
     void (*run_few_rows)(const struct tnn_gemm * g, void * scratch);
 };
 
@@ -57,13 +60,13 @@ struct tnn_gemm_kernel {
 void tnn__few_rows_v8(const struct tnn_gemm * g, void * scratch);
 void tnn__few_rows_avx512(const struct tnn_gemm * g, void * scratch);
 
-extern const struct tnn_gemm_kernel tnn__gemm_v8;
+extern const struct tnn_gemm_kernel tnn__gemm_v8, tnn__gemm_bf16_v8;
 #if defined(__x86_64__)
 #define TNN_GEMM_AVX512
-extern const struct tnn_gemm_kernel tnn__gemm_avx512;
+extern const struct tnn_gemm_kernel tnn__gemm_avx512, tnn__gemm_bf16_avx512, tnn__gemm_bf16_pairs;
 #elif defined(__aarch64__)
 #define TNN_GEMM_NEON
-extern const struct tnn_gemm_kernel tnn__gemm_neon;
+extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 #endif
 
 #define TNN_FEW_ROWS 2 /* with more rows, packing B into panels is faster */

@@ -1,36 +1,16 @@
-/* kernels/gemm_avx512.c - the matrix product in vectors of sixteen. Only this file is compiled for AVX-512.
+/* kernels/gemm_avx512.c - the matrix product in vectors of sixteen. Only this file, gemm_bf16_avx512.c
+ * and gemm_bf16_pairs.c are compiled for AVX-512.
  *
  * Its code runs only if kernels/gemm.c found that the CPU and the system support AVX-512. A lane is a column of the
  * result, and no operation mixes lanes, so the bits are those of kernels/gemm_v8.c. */
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_AVX512
-#include <immintrin.h>
-#include <string.h>
+#include "kernels/gemm_avx512.h"
 
-typedef float v16f __attribute__((vector_size(64)));
-
-static inline v16f v16_load(const float * p) {
-    v16f v;
-    memcpy(&v, p, sizeof(v)); /* one unaligned load */
-    return v;
-}
-
-static inline void v16_store(float * p, v16f v) {
-    memcpy(p, &v, sizeof(v));
-}
-
-#define vec       v16f
-#define LANES     16
-#define vec_load  v16_load
-#define vec_store v16_store
-#define vec_set1(x) ((v16f) _mm512_set1_ps(x))
 #define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
-#define MR        12 /* 12 x 2 accumulators and two columns take 26 of the 32 registers */
-#define KC        384 /* a panel of B has 48 KiB; its next rows arrive from L2 in time */
-#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
 #include "kernels/gemm_blocks.h"
 
-const struct tnn_gemm_kernel tnn__gemm_avx512 = { .name = "avx512", .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_avx512 };
+const struct tnn_gemm_kernel tnn__gemm_avx512 = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_avx512 };
 #endif

@@ -6,6 +6,7 @@
  *   vec_load, vec_store, vec_set1, vec_fma
  *   MR, ROWS(X)             the largest number of rows of a tile, and X(0) ... X(MR - 1)
  *   KC                      the largest part of k in one packed panel
+ *   BF16                    nothing, or defined if the operands are rounded to bfloat16 (kernels/gemm_bf16.h)
  * Everything here is static, so that the linker cannot use code for one instruction set instead of code for another.
  *
  * The scheme is Goto's. B is packed into panels of NR columns, a KC x NC block at a time, and a tile of up to MR x NR
@@ -24,10 +25,30 @@
 #define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
 #define IN_PLACE_K    128 /* number of rows of an operand that stay in L1 without packing (1 or 2 cache lines each) */
 
+/* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
+static inline int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
+    return rows * s / strips;
+}
+
 /* ------------------------------------------------------------------ packing */
 
-/* Packs a panel, out [kc][NR]: kc elements of each of width <= NR columns of B. Columns of the panel beyond width are 0. */
-static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t width, float * out) {
+#ifdef BF16
+#include "kernels/gemm_bf16.h"
+#else
+#define K_UNIT 1 /* elements along k that are not separated */
+#define CHAIN_BEGIN
+#define CHAIN_END
+#define HOLD(r)
+
+/* Returns the number of elements of a panel's column that hold kc elements along k. */
+static inline int64_t steps_of(int64_t kc) {
+    return kc;
+}
+
+/* Packs a panel, out [windows * kc][NR]: kc elements for each window, of each of width <= NR columns of B. Columns of the
+ * panel beyond width are 0. */
+static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t windows, int64_t width, float * out) {
+    kc *= windows;
     if (b_col == 1) {
         if (width == NR) {
             for (int64_t p = 0; p < kc; p++) {
@@ -77,7 +98,7 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
             for (int64_t s = 0; s < width; s++) {
                 tnn__stored_row(w, w->first + j0 + j + s, p0, kc, stage + s * kc);
             }
-            pack_panel(stage, 1, kc, kc, width, out + j * kc);
+            pack_panel(stage, 1, kc, kc, 1, width, out + j * kc);
         }
         return;
     }
@@ -94,22 +115,9 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
     }
 }
 
-/* Returns how many elements along k are packed at once, so that the parts are nearly equal and consist of whole blocks
- * of a stored B. */
-static int64_t part_of_k(const struct tnn_gemm * g) {
-    const int64_t block = g->stored.data != NULL && g->stored.transposed ? g->stored.block : 1;
-    const int64_t most  = KC / block * block, parts = (g->k + most - 1) / most;
-    const int64_t even  = (g->k + parts - 1) / parts;
-    return (even + block - 1) / block * block;
-}
-
-/* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
-static int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
-    return rows * s / strips;
-}
-
-/* Packs rows of A as strips [kc][height]. The elements of a column of A are contiguous. */
-static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t rows, int64_t strips, float * out) {
+/* Packs rows of A as strips [windows * kc][height]. The elements of a column of A are contiguous. */
+static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t windows, int64_t rows, int64_t strips, float * out) {
+    kc *= windows;
     for (int64_t p = 0; p < kc; p++, a += a_col) {
         for (int64_t s = 0, i = 0; s < strips; s++) {
             const int64_t end = strip_begin(rows, strips, s + 1), height = end - i;
@@ -125,18 +133,29 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t row
     }
 }
 
-/* Returns whether rows at this distance evict each other from L1. If the distance is a multiple of a page, all rows use
- * the same cache set, which holds only a few of them. */
-static bool rows_collide(int64_t a_row) {
-    const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
-    return bytes < 64 || bytes > 4096 - 64;
-}
-
 /* Copies kc elements of each row of A, which is contiguous along k, to rows of kc + TNN_GEMM_PAD elements. */
 static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, float * out) {
     for (int64_t i = 0; i < rows; i++) {
         memcpy(out + i * (kc + TNN_GEMM_PAD), a + i * a_row, (size_t) kc * sizeof(float));
     }
+}
+
+#endif
+
+/* Returns how many elements along k are packed at once, so that the parts are nearly equal and consist of whole blocks
+ * of a stored B, and of K_UNIT elements. */
+static int64_t part_of_k(const struct tnn_gemm * g) {
+    const int64_t block = g->stored.data != NULL && g->stored.transposed && g->stored.block > 1 ? g->stored.block : K_UNIT;
+    const int64_t most  = KC / block * block, parts = (g->k + most - 1) / most;
+    const int64_t even  = (g->k + parts - 1) / parts;
+    return (even + block - 1) / block * block;
+}
+
+/* Returns whether rows at this distance evict each other from L1. If the distance is a multiple of a page, all rows use
+ * the same cache set, which holds only a few of them. */
+static bool rows_collide(int64_t a_row) {
+    const int64_t bytes = a_row * (int64_t) sizeof(float) % 4096;
+    return bytes < 64 || bytes > 4096 - 64;
 }
 
 /* ------------------------------------------------------------------ the micro-kernel */
@@ -150,7 +169,7 @@ struct tile_rows {
 /* The operands of a tile. A's element (r, p) is a[r*a_row + p*a_col], and one of the two strides is 1; row p of the panel starts at
  * b + p*b_row. The sums start from c (NULL: from 0), and the results go to out. */
 struct tile {
-    int64_t       kc;
+    int64_t       steps; /* elements of a packed column; for f32, elements along k */
     const float * a;
     int64_t       a_row, a_col;
     const float * b;
@@ -164,6 +183,22 @@ struct tile {
     float       * out;
     int64_t       out_row;
 };
+
+#ifdef CHAIN_FLUSHED
+/* Computes the sums of a tile again, one operation at a time: out [rows][NR]. */
+static __attribute__((noinline)) void exact_chain(const struct tile * t, bool along_k, int rows, int columns, float * out) {
+    for (int r = 0; r < rows; r++) {
+        const float * a = t->a + r * (along_k ? t->a_row : 1);
+        for (int j = 0; j < columns; j++) {
+            float sum = t->c != NULL ? t->c[r * t->c_row + j] : 0.0f;
+            for (int64_t p = 0; p < t->steps; p++) {
+                sum = bf16_fma(a[p * (along_k ? 1 : t->a_col)], t->b[p * t->b_row + j], sum);
+            }
+            out[r * NR + j] = sum;
+        }
+    }
+}
+#endif
 
 /* Computes a tile of rows x (vectors * LANES) elements. The last three arguments are constants at every call, and the
  * function is inlined, so the compiler removes the code for other values. */
@@ -183,7 +218,9 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         ROWS(LOAD)
 #undef LOAD
     }
-    for (int64_t p = t->kc; p > 0; p--) {
+    CHAIN_BEGIN
+    ROWS(HOLD)
+    for (int64_t p = t->steps; p > 0; p--) {
         const vec b0 = vec_load(b), b1 = two ? vec_load(b + LANES) : b0;
 #define STEP(r)                                                                                                              \
         if (r < rows) {                                                                                                      \
@@ -200,6 +237,17 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
         a9 += a_col;
         b  += b_row;
     }
+    ROWS(HOLD)
+    CHAIN_END
+#ifdef CHAIN_FLUSHED
+    if (CHAIN_FLUSHED) {
+        float sums[MR * NR];
+        exact_chain(t, along_k, rows, vectors * LANES, sums);
+#define EXACT(r) if (r < rows) { lo##r = vec_load(sums + r * NR); if (two) { hi##r = vec_load(sums + r * NR + LANES); } }
+        ROWS(EXACT)
+#undef EXACT
+    }
+#endif
     if (along_k && t->bias != NULL) { /* if A is read down its columns, cut_tile adds `bias` and `add` instead */
         const vec b0 = vec_load(t->bias), b1 = two ? vec_load(t->bias + LANES) : b0;
 #define BIAS(r) if (r < rows) { lo##r += b0; if (two) { hi##r += b1; } }
@@ -279,13 +327,13 @@ static void run_chains(const struct tnn_gemm * g, void * scratch) {
     const bool    stored  = g->stored.data != NULL;
     const int64_t kc_even = part_of_k(g);
     const bool    along_k  = g->a_col == 1;
-    const bool    pack_a   = !along_k && (g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
-    const bool    copy_a   = along_k && g->n > 2 * NR && rows_collide(g->a_row);
-    const bool    pack_b   = stored || g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    const bool    pack_a   = !along_k && (K_UNIT > 1 || g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
+    const bool    copy_a   = along_k && (K_UNIT > 1 || (g->n > 2 * NR && rows_collide(g->a_row)));
+    const bool    pack_b   = K_UNIT > 1 || stored || g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
     for (int64_t j0 = 0; j0 < g->n; j0 += NC) {
         const int64_t cols = tnn__min(NC, g->n - j0);
         for (int64_t p0 = 0; p0 < g->k; p0 += kc_even) {
-            const int64_t kc   = tnn__min(kc_even, g->k - p0);
+            const int64_t kc   = tnn__min(kc_even, g->k - p0), steps = steps_of(kc);
             const bool    last = p0 + kc == g->k, goes_on = g->accumulate || p0 > 0;
             const float * b    = stored ? NULL : g->b + p0 * g->b_row + j0 * g->b_col;
             if (stored) {
@@ -296,14 +344,14 @@ static void run_chains(const struct tnn_gemm * g, void * scratch) {
             for (int64_t j = 0; j < cols && !stored; j += NR) {
                 const int64_t width = tnn__min(NR, cols - j);
                 if (pack_b || width % LANES != 0) {
-                    pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, width, b_block + j * kc);
+                    pack_panel(b + j * g->b_col, g->b_row, g->b_col, kc, 1, width, b_block + j * steps);
                 }
             }
             for (int64_t i0 = 0; i0 < g->m; i0 += MC) {
                 const int64_t rows   = tnn__min(MC, g->m - i0);
                 const int64_t strips = (rows + MR - 1) / MR; /* the strips have nearly equal heights */
                 if (pack_a) {
-                    pack_columns(g->a + i0 + p0 * g->a_col, g->a_col, kc, rows, strips, a_block);
+                    pack_columns(g->a + i0 + p0 * g->a_col, g->a_col, kc, 1, rows, strips, a_block);
                 } else if (copy_a) {
                     copy_rows(g->a + (i0 * g->a_row) + p0, g->a_row, kc, rows, a_block);
                 }
@@ -311,8 +359,8 @@ static void run_chains(const struct tnn_gemm * g, void * scratch) {
                     const int64_t width  = tnn__min(NR, cols - j);
                     const bool    packed = pack_b || width % LANES != 0;
                     struct tile t = {
-                        .kc = kc, .a_row = g->a_row, .a_col = g->a_col, .c_row = g->c_row, .out_row = g->c_row,
-                        .b = packed ? b_block + j * kc : b + j, .b_row = packed ? NR : g->b_row,
+                        .steps = steps, .a_row = g->a_row, .a_col = g->a_col, .c_row = g->c_row, .out_row = g->c_row,
+                        .b = packed ? b_block + j * steps : b + j, .b_row = packed ? NR : g->b_row,
                         .bias = last && g->bias != NULL ? g->bias + j0 + j : NULL,
                     };
                     for (int64_t s = 0; s < strips; s++) {
@@ -320,11 +368,11 @@ static void run_chains(const struct tnn_gemm * g, void * scratch) {
                         const int64_t at = (i0 + i) * g->c_row + j0 + j;
                         t.a   = g->a + (i0 + i) * g->a_row + p0 * g->a_col;
                         if (pack_a) {
-                            t.a     = a_block + i * kc;
+                            t.a     = a_block + i * steps;
                             t.a_col = height;
                         } else if (copy_a) {
-                            t.a     = a_block + i * (kc + TNN_GEMM_PAD);
-                            t.a_row = kc + TNN_GEMM_PAD;
+                            t.a     = a_block + i * (steps + TNN_GEMM_PAD);
+                            t.a_row = steps + TNN_GEMM_PAD;
                         }
                         t.out = g->c + at;
                         t.c   = goes_on ? t.out : NULL;

@@ -14,4 +14,4 @@
 
 #include "kernels/gemm_blocks.h"
 
-const struct tnn_gemm_kernel tnn__gemm_v8 = { .name = "v8", .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_v8 };
+const struct tnn_gemm_kernel tnn__gemm_v8 = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_v8 };

@@ -76,14 +76,21 @@ struct window_part {
     bool    first, last; /* the part begins, or ends, a window */
 };
 
+/* Returns the smallest multiple of K_UNIT that is at least kc. */
+static inline int64_t whole_units(int64_t kc) {
+    return (kc + K_UNIT - 1) / K_UNIT * K_UNIT;
+}
+
 /* Returns the part that begins at element p0 of k. */
 static struct window_part part_at(const struct tnn_gemm * g, int64_t t_len, int64_t p0) {
     const int64_t row = g->rows.first + p0, window = row / t_len, at = row % t_len, left = g->k - p0;
     if (at == 0 && t_len <= KC && t_len <= left) {
-        return (struct window_part) { .window = window, .windows = tnn__min(tnn__min(GROUP, KC / t_len), left / t_len), .p0 = p0,
+        const int64_t fit = KC / whole_units(t_len);
+        return (struct window_part) { .window = window, .windows = tnn__min(tnn__min(GROUP, fit), left / t_len), .p0 = p0,
                                       .kc = t_len, .first = true, .last = true };
     }
-    const int64_t rest = tnn__min(t_len - at, left), parts = (rest + KC - 1) / KC, kc = (rest + parts - 1) / parts;
+    const int64_t rest = tnn__min(t_len - at, left), parts = (rest + KC - 1) / KC;
+    const int64_t kc   = tnn__min(rest, whole_units((rest + parts - 1) / parts));
     return (struct window_part) { .window = window, .windows = 1, .p0 = p0, .kc = kc, .first = at == 0, .last = at + kc == t_len };
 }
 
@@ -153,7 +160,7 @@ static void run_tile_windows(const struct window_tile * t, const struct window_p
             copy_tile(t, (struct tile_rows) { sum, NR }, (struct tile_rows) { t->g->c + t->at, t->g->c_row });
         }
         tile.a += a_window;
-        tile.b += part->kc * tile.b_row;
+        tile.b += tile.steps * tile.b_row;
     }
 }
 
@@ -162,8 +169,8 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
     float * const a_block = b_block + TNN_GEMM_KC * NC;
     float * const nodes   = (float *) ((char *) scratch + tnn__gemm_scratch());
     const int64_t t_len   = g->rows.n > 0 ? g->rows.window : g->k / g->windows->n, n_slots = n_local(g) + 1;
-    const bool    along_k = g->a_col == 1;
-    const bool    pack_b  = g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    const bool    along_k = K_UNIT == 1 && g->a_col == 1;
+    const bool    pack_b  = K_UNIT > 1 || g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
     /* the nodes of a block of C with block_rows rows and block_cols columns fit into the buffer */
     const int64_t most_cols  = tnn__min(NC, TNN_GEMM_NODES / (n_slots * MC) / NR * NR), blocks = (g->n + most_cols - 1) / most_cols;
     const int64_t block_cols = ((g->n + blocks - 1) / blocks + NR - 1) / NR * NR; /* the blocks have nearly equal widths */
@@ -175,6 +182,7 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
             const int64_t i_end = tnn__min(g->m, i0 + block_rows);
             for (int64_t p0 = 0, length; p0 < g->k; p0 += length) {
                 const struct window_part part = part_at(g, t_len, p0);
+                const int64_t steps = steps_of(part.kc), all_steps = part.windows * steps;
                 length = part.windows * part.kc;
                 const float * b      = g->b + part.p0 * g->b_row + j0 * g->b_col;
                 for (int64_t w = 0; w < part.windows && part.last; w++) {
@@ -183,13 +191,13 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
                 for (int64_t j = 0; j < cols; j += NR) {
                     const int64_t width = tnn__min(NR, cols - j);
                     if (pack_b || width % LANES != 0) {
-                        pack_panel(b + j * g->b_col, g->b_row, g->b_col, length, width, b_block + j * length);
+                        pack_panel(b + j * g->b_col, g->b_row, g->b_col, part.kc, part.windows, width, b_block + j * all_steps);
                     }
                 }
                 for (int64_t i1 = i0; i1 < i_end; i1 += MC) {
                     const int64_t rows = tnn__min(MC, i_end - i1), strips = (rows + MR - 1) / MR;
                     if (!along_k) {
-                        pack_columns(g->a + i1 + part.p0 * g->a_col, g->a_col, length, rows, strips, a_block);
+                        pack_columns(g->a + i1 + part.p0 * g->a_col, g->a_col, part.kc, part.windows, rows, strips, a_block);
                     }
                     for (int64_t j = 0; j < cols; j += NR) {
                         const int64_t width  = tnn__min(NR, cols - j);
@@ -203,12 +211,12 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
                                 .height = height, .width = width,
                             };
                             const struct tile tile = {
-                                .kc = part.kc, .c_row = NR,
-                                .a = along_k ? g->a + (i1 + r) * g->a_row + part.p0 : a_block + r * length,
+                                .steps = steps, .c_row = NR,
+                                .a = along_k ? g->a + (i1 + r) * g->a_row + part.p0 : a_block + r * all_steps,
                                 .a_row = g->a_row, .a_col = height,
-                                .b = packed ? b_block + j * length : b + j, .b_row = packed ? NR : g->b_row,
+                                .b = packed ? b_block + j * all_steps : b + j, .b_row = packed ? NR : g->b_row,
                             };
-                            run_tile_windows(&t, &part, ends, tile, along_k, along_k ? part.kc : part.kc * height);
+                            run_tile_windows(&t, &part, ends, tile, along_k, along_k ? part.kc : steps * height);
                         }
                     }
                 }

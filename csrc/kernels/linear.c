@@ -16,6 +16,7 @@
 struct linear {
     int32_t n_weights;
     int32_t head[MAX_WEIGHTS]; /* for each weight, the d_head given to tnn_tensor_set_interleaved, or 0 */
+    bool    bf16[MAX_WEIGHTS]; /* for each weight, whether tnn_tensor_set_bf16_products was called for it */
     bool    has_bias, has_add;
     int64_t column; /* the first column of y that the weights compute; only ADD_PRODUCT starts at another column than 0 */
 };
@@ -44,6 +45,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
             .c = (float *) dst->data + column, .c_row = dst->ne[0],
             .bias = p->has_bias ? tnn__data(dst->src[1 + p->n_weights + i]) : NULL,
             .add  = add != NULL ? tnn__data(add) + column : NULL,
+            .bf16 = p->bf16[i],
         };
         tnn__gemm_share(&g, ith, nth, scratch);
         column += w->ne[1];
@@ -64,7 +66,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
             .a = tnn__data(dy) + column, .a_row = dy->ne[0], .a_col = 1,
             .b = f32_data(w, p->head[i]), .b_row = w->ne[0], .b_col = 1, .stored = tnn__stored(w, false, p->head[i]),
             .c = dst->data, .c_row = dst->ne[0],
-            .accumulate = i > 0,
+            .accumulate = i > 0, .bf16 = p->bf16[i],
             .add = add != NULL && i == p->n_weights - 1 ? tnn__data(add) : NULL,
         };
         tnn__gemm_share(&g, ith, nth, scratch);
@@ -78,6 +80,7 @@ struct column {
     int64_t n;       /* the number of these columns */
     int64_t x;       /* the number of columns of x */
     int64_t windows; /* number of windows in a batch */
+    bool    bf16;    /* round the operands to bfloat16 */
 };
 
 /* Computes dW = dy^T x from the columns of dy that belong to this weight, one chain for each window. Operands: [earlier
@@ -90,7 +93,7 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         .a = tnn__data(dy) + p->first, .a_row = 1, .a_col = dy->ne[0], /* dy^T */
         .b = tnn__data(x), .b_row = x->ne[0], .b_col = 1,
         .c = dst->data, .c_row = dst->ne[0],
-        .accumulate = k->continues,
+        .accumulate = k->continues, .bf16 = p->bf16,
         .windows = k->s->windows.single ? NULL : &k->s->windows, .stored_at = k->stored_at,
     };
     tnn__gemm_share(&g, ith, nth, scratch);
@@ -173,7 +176,8 @@ static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct
     struct column column = { .x = x->ne[0], .windows = g->s->windows.n };
     for (int i = 0; i < n; i++) {
         struct ggml_tensor * weight = node->src[1 + i];
-        column.n = weight->ne[1];
+        column.n    = weight->ne[1];
+        column.bf16 = p->bf16[i];
         struct ggml_tensor * bias   = p->has_bias ? node->src[1 + n + i] : NULL;
         struct ggml_tensor * args[] = { grad, x };
         if (tnn__needs_gradient(g, weight)) {
@@ -252,6 +256,7 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
     for (int i = 0; i < n; i++) {
         const struct tnn_entry * e = tnn__entry_of(s, args[1 + i]);
         p.head[i] = e != NULL ? e->interleaved : 0;
+        p.bf16[i] = e != NULL && e->bf16_products;
     }
     return tnn__handle(s, tnn__kernel_node(s, &LINEAR, &p, columns, tx->ne[1], args, n_args));
 }

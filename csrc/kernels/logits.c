@@ -16,6 +16,7 @@
 struct rows {
     int64_t first;       /* the first row of x */
     int32_t interleaved; /* the d_head given to tnn_tensor_set_interleaved for W, or 0 */
+    bool    bf16;        /* whether tnn_tensor_set_bf16_products was called for W */
     /* for the gradient of W: */
     float * nodes;   /* the nodes that wait for later rows (kernels/window_sums.h), or NULL */
     int64_t windows; /* number of windows in a batch */
@@ -32,7 +33,7 @@ static struct tnn_gemm product_with(const struct tnn_kernel * k, const struct gg
     return (struct tnn_gemm) {
         .n = w->ne[transposed ? 1 : 0], .k = w->ne[transposed ? 0 : 1],
         .b = stored.data == NULL ? tnn__data(w) : NULL, .b_row = transposed ? 1 : w->ne[0], .b_col = transposed ? w->ne[0] : 1,
-        .stored = stored,
+        .stored = stored, .bf16 = ((const struct rows *) k->params)->bf16,
     };
 }
 
@@ -85,7 +86,7 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
         .a = tnn__data(dy), .a_row = 1, .a_col = dy->ne[0], /* dy^T */
         .b = tnn__data(x) + first_row(k) * x->ne[0], .b_row = x->ne[0], .b_col = 1,
         .c = dst->data, .c_row = dst->ne[0],
-        .accumulate = k->s->windows.single && k->continues,
+        .accumulate = k->s->windows.single && k->continues, .bf16 = p->bf16,
         .windows    = k->s->windows.single ? NULL : &k->s->windows, .stored_at = k->stored_at,
         .rows = { .first = first_row(k), .n = dy->ne[1], .window = x->ne[1] / k->s->windows.n, .slots = p->nodes,
                   .slot_size = (size_t) ggml_nelements(dst) },
@@ -165,7 +166,9 @@ static const struct tnn_kernel_type LOGITS = {
 
 struct ggml_tensor * tnn__logits(tnn_session * s, struct ggml_tensor * x, struct ggml_tensor * w, int64_t first, int64_t n) {
     const struct tnn_entry * e      = tnn__entry_of(s, w);
-    const struct rows        rows   = { .first = first, .interleaved = e != NULL ? e->interleaved : 0 };
+    const struct rows        rows   = {
+        .first = first, .interleaved = e != NULL ? e->interleaved : 0, .bf16 = e != NULL && e->bf16_products,
+    };
     struct ggml_tensor     * args[] = { x, w };
     return tnn__kernel_node(s, &LOGITS, &rows, w->ne[1], n, args, 2);
 }

@@ -52,6 +52,15 @@ bool tnn__cpu_has_avx512(void) {
     const bool bw = __builtin_cpu_supports("avx512bw"), dq = __builtin_cpu_supports("avx512dq");
     return f & vl & bw & dq;
 }
+
+bool tnn__cpu_has_avx512_bf16(void) {
+    return tnn__cpu_has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+bool tnn__cpu_is_amd(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd");
+}
 #endif
 
 /* ------------------------------------------------------------------ cores */

@@ -33,6 +33,9 @@ void tnn__arithmetic_end(const fenv_t * callers);
 #if defined(__x86_64__)
 /* Returns whether this CPU and its system support vectors of sixteen floats (AVX-512). */
 bool tnn__cpu_has_avx512(void);
+/* Returns whether the CPU also has vdpbf16ps. */
+bool tnn__cpu_has_avx512_bf16(void);
+bool tnn__cpu_is_amd(void);
 #endif
 
 #endif

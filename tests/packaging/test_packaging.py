@@ -306,7 +306,7 @@ def test_code_that_runs_before_the_cpu_check_contains_no_avx(packages: Packages)
 
 
 @on_linux("objdump and the names of object files differ on other systems")
-def test_only_one_file_uses_avx512_and_it_exports_only_its_kernel_description(packages: Packages) -> None:
+def test_only_the_kernels_for_avx512_use_it_and_each_exports_only_one_symbol(packages: Packages) -> None:
     if os.uname().machine != "x86_64":
         pytest.skip("only x86-64 has AVX-512")
     avx512 = re.compile(r"%zmm|%[xy]mm(?:1[6-9]|2\d|3[01])|%k[0-7]|\{z\}")
@@ -327,11 +327,13 @@ def test_only_one_file_uses_avx512_and_it_exports_only_its_kernel_description(pa
     assert {"libtinynn.a", "libtinynn_baseline.a", "libggml-cpu.a"} <= {path.name for path in archives}
     found = set().union(*(functions(path) for path in [*archives, *packages.build.rglob("_tinynn.c.o")]))
     assert found  # if this had no match, the pattern would be wrong
-    assert {name.split(":")[0] for name in found} == {"gemm_avx512.c.o"}
-    (own,) = packages.build.rglob("gemm_avx512.c.o")
-    # The only global symbol of the file is the description of the kernel: no weak symbol and no function.
-    defined = [line.split() for line in run("nm", "-g", "--defined-only", own).splitlines()]
-    assert [(kind, name) for _, kind, name in defined] == [("D", "tnn__gemm_avx512")]
+    kernels = {"gemm_avx512": "D", "gemm_bf16_avx512": "D", "gemm_bf16_pairs": "D", "few_rows_avx512": "T"}
+    assert {name.split(":")[0] for name in found} == {f"{name}.c.o" for name in kernels}
+    for kernel, wanted in kernels.items():
+        (own,) = packages.build.rglob(f"{kernel}.c.o")
+        # The only global symbol of the file is the kernel, which the linker cannot use in place of other code.
+        defined = [line.split() for line in run("nm", "-g", "--defined-only", own).splitlines()]
+        assert [(kind, name) for _, kind, name in defined] == [(wanted, f"tnn__{kernel}")]
 
 
 def test_the_wheel_works_in_a_new_virtual_environment(packages: Packages, tmp_path: Path) -> None:

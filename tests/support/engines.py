@@ -26,6 +26,7 @@ def realize(
     n_threads: int | None = 1,
     oversubscribe: bool = True,
     optimizer: str = "adamw",
+    precision: str = "f32",
 ) -> None:
     """Realize an engine with random weights.
 
@@ -44,6 +45,7 @@ def realize(
         n_threads=n_threads,
         layout=layout,
         optimizer=optimizer,
+        precision=precision,
     )
     engine.realize(cfg, options, oversubscribe=oversubscribe)
 

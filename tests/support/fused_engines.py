@@ -26,9 +26,12 @@ HP = AdamW(lr=0.01, weight_decay=0.1, eps=1e-3, bias_correct=True)
 
 
 @contextmanager
-def engine(variant: Variant, layout: str = "fused", n_threads: int = 1, **build: Any) -> Iterator[LlamaSeqEngine]:
+def engine(
+    variant: Variant, layout: str = "fused", n_threads: int = 1, precision: str = "f32", **build: Any
+) -> Iterator[LlamaSeqEngine]:
     """Yield a realized engine with a training graph."""
-    with realized(variant.cfg, **variant.options, layout=layout, seed=3, init_scale=1.5, n_threads=n_threads) as e:
+    how = {"layout": layout, "n_threads": n_threads, "precision": precision}
+    with realized(variant.cfg, **variant.options, **how, seed=3, init_scale=1.5) as e:
         e.build_training_step(**build)
         yield e
 

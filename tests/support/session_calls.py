@@ -289,6 +289,7 @@ OTHERS: dict[str, Call] = {
     "set_param": lambda d: (nn.tnn_set_param, [d.m]),
     "set_loss": lambda d: (nn.tnn_set_loss, [nn.tnn_sum(d.s, d.m)]),
     "set_output": lambda d: (nn.tnn_set_output, [d.m]),
+    "tensor_set_bf16_products": lambda d: (nn.tnn_tensor_set_bf16_products, [d.m]),
     "set_recompute": lambda d: (nn.tnn_set_recompute, [nn.tnn_sum(d.s, d.m)]),
     "tensor_nbytes": lambda d: (nn.tnn_tensor_nbytes, [d.m]),
     "tensor_nelements": lambda d: (nn.tnn_tensor_nelements, [d.m]),

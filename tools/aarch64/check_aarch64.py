@@ -31,6 +31,7 @@ FOLDER = ROOT / "build" / "aarch64"
 VALUES = Path(__file__).with_name("values.py")
 TESTS = [
     "tests/unit/session",
+    "tests/unit/test_bf16_products.py",
     "tests/unit/test_c_calls.py",
     "tests/unit/test_exponential.py",
     "tests/unit/test_gemm_kernels.py",
@@ -40,6 +41,7 @@ TESTS = [
 ]
 # Tests that take too long in the emulator. They are run only on a real aarch64 machine.
 NOT_EMULATED = [
+    "tests/unit/test_bf16_products.py::test_products_of_any_shape_have_the_same_bits_under_every_kernel",
     "tests/unit/test_gemm_kernels.py::test_products_of_any_shape_have_the_same_bits_under_every_kernel",
     "tests/unit/test_generation.py::test_samples_follow_the_probabilities_and_depend_on_the_seed",
 ]

@@ -93,6 +93,8 @@ class Round(Arguments):
             made.append(self.attempt(nn.tnn_input_3d_persistent_mmap, s, 2, 3, d, nn.TNN_F32, 0))
         self.tensors += [one for one in made if isinstance(one, nn.Tensor)]
         self.attempt(nn.tnn_tensor_set_interleaved, self.tensors[-2], 2)
+        if pick.random() < 0.3:
+            self.attempt(nn.tnn_tensor_set_bf16_products, pick.choice(self.tensors))
 
     def start_fused(self) -> None:
         """Build a model of the fused operators, sometimes with a wrong operand."""

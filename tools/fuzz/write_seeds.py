@@ -260,10 +260,11 @@ def _fused_loss(
     window: int = 0,
     part: int = 0,
     in_samples: bool = False,
+    bf16: bool = False,
 ) -> tuple[Handle, ...]:
     """Build a model of one layer. Return ids, positions, targets and loss.
 
-    in_samples: positions are also the starts of the samples.
+    in_samples: positions are also the starts of the samples. bf16: some products have bfloat16 operands.
     """
     d, d_head, heads, n_kv, d_ff, vocab, t_seq = 8, 4, 2, 1, 6, 9, 5
     table, gamma = _weight(p, d, vocab), _weight(p, d)
@@ -271,6 +272,8 @@ def _fused_loss(
     bias = [_weight(p, n * d_head) for n in (heads, n_kv, n_kv)] if biases else []
     out, gate, up, down = (_weight(p, *ne) for ne in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
     head = table if tied else _weight(p, d, vocab)
+    for weight in (q, out, gate, head) if bf16 else ():
+        p.call("tnn_tensor_set_bf16_products", weight)
     p.call("tnn_finalize_weights")
     ids, positions, targets = (p.call("tnn_input_1d_i32", t_seq * batch) for _ in range(3))
     x = p.call("tnn_get_rows", table, ids)
@@ -302,7 +305,7 @@ def fused_training() -> Program:
 def fused_training_in_one_call() -> Program:
     """Call tnn_train_step, with a gradient norm that clips and with accumulated gradients."""
     p = Program()
-    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2, in_samples=True)
+    ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2, in_samples=True, bf16=True)
     w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
     places = range(0, 39, 3)  # each weight is followed by its two moments
     p.call("tnn_set_output", loss)

@@ -93,7 +93,9 @@ class Layout(ABC):
         capacity = self.capacity(shape, self.n) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
         declared = None if stored is None else stored.declare
-        self.parameters = Parameters(session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer)
+        self.parameters = Parameters(
+            session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer, options.precision
+        )
         self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
         tnn_tensor_set_name(self.token_ids, "token_ids")
         self.mask = self.declare_mask()

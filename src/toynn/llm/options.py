@@ -12,6 +12,7 @@ from toynn.model.weights import NO_OPTIMIZER, OPTIMIZERS
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
 INIT_STREAMS = ("lcg31", "xorshift64")
 LAYOUTS = ("per_head", "fused")
+PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class RecipeOptions(Initialised):
     optimizer: "adamw" updates all weights by AdamW. "muon" updates the matrices of the layers by Muon, which keeps one
         moment for each matrix instead of two, and all other weights by AdamW. Fused layout only. "none": the model has
         no moments, and its training graph computes only gradients (`LlamaSeqEngine.add_gradients`). Fused layout only.
+    precision: "f32", or "bf16" to round the operands of the products with weight matrices to bfloat16, forward and
+        backward. The sums of these products, the weights, moments, norms, attention and the loss stay f32. The products
+        with the matrices of an adapter stay f32 too. Fused layout only.
     """
 
     t_seq: int = 0
@@ -49,6 +53,7 @@ class RecipeOptions(Initialised):
     n_threads: int | None = None
     layout: str = "per_head"
     optimizer: str = "adamw"
+    precision: str = "f32"
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -62,6 +67,8 @@ class RecipeOptions(Initialised):
             raise TinyNNValueError(f"t_seq * t_batch must be below 2^31, got {self.t_seq} * {self.t_batch}")
         if self.optimizer != "adamw" and self.layout != "fused":
             raise TinyNNValueError(f"optimizer={self.optimizer!r} needs layout='fused', got layout={self.layout!r}")
+        if self.precision == "bf16" and self.layout != "fused":
+            raise TinyNNValueError(f"precision='bf16' needs layout='fused', got layout={self.layout!r}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)
@@ -77,5 +84,6 @@ class RecipeOptions(Initialised):
         self.init_stream = one_of("init_stream", self.init_stream, INIT_STREAMS)
         self.layout = one_of("layout", self.layout, LAYOUTS)
         self.optimizer = one_of("optimizer", self.optimizer, (*OPTIMIZERS, NO_OPTIMIZER))
+        self.precision = one_of("precision", self.precision, PRECISIONS)
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

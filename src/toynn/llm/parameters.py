@@ -24,6 +24,7 @@ from toynn.tinynn import (
     tnn_input_1d_f32_persistent,
     tnn_input_2d_f32_persistent,
     tnn_set_param,
+    tnn_tensor_set_bf16_products,
     tnn_tensor_set_name,
     tnn_upload_from_float_array,
 )
@@ -109,6 +110,7 @@ class Parameters:
     optimizer: "adamw", "muon" or "none", as in `RecipeOptions`. It decides which moments a trained weight has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
+    precision: "f32" or "bf16", as in `RecipeOptions`.
 
     by_name: all weights in the order of declaration.
     tree: the same weights by layer and key.
@@ -123,8 +125,10 @@ class Parameters:
         weight_dtype: int = TNN_F32,
         declared: Callable[[Session, Weight], Tensor | None] | None = None,
         optimizer: str = "adamw",
+        precision: str = "f32",
     ) -> None:
         self._s = session
+        self._precision = precision
         self._optimizer = optimizer
         self._declared = declared
         self._filled: set[str] = set()  # names of the weights whose values were given at declaration
@@ -140,6 +144,8 @@ class Parameters:
     def _declare(self, weight: Weight, trained: bool) -> None:
         stored = None if trained else self._stored(weight)
         tensor = self._named(weight.name, weight.size, self._f32(weight.size) if stored is None else stored)
+        if self._precision == "bf16" and len(weight.size) == 2 and not weight.adapter:
+            tnn_tensor_set_bf16_products(tensor)
         m = v = None
         if trained:
             tnn_set_param(tensor)

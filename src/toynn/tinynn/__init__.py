@@ -67,6 +67,7 @@ from toynn.tinynn.calls.flags import (
     tnn_set_param,
     tnn_set_recompute,
     tnn_tensor_name,
+    tnn_tensor_set_bf16_products,
     tnn_tensor_set_interleaved,
     tnn_tensor_set_name,
 )
@@ -419,6 +420,7 @@ __all__ = [
     "tnn_tensor_nelements",
     "tnn_tensor_op",
     "tnn_tensor_op_name",
+    "tnn_tensor_set_bf16_products",
     "tnn_tensor_set_interleaved",
     "tnn_tensor_set_name",
     "tnn_tensor_src",

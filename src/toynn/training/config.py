@@ -12,6 +12,7 @@ from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.open_base import OpenBase
+from toynn.llm.options import PRECISIONS
 from toynn.llm.preference import Preference
 from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
@@ -51,6 +52,9 @@ class StepArgs:
     recompute: bool = documented(
         False, "compute activations again in the backward pass: less memory, more time, the same results"
     )
+    precision: str = documented(
+        "f32", "operands of the products with weight matrices: f32, or bf16, which rounds them to bfloat16"
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.only, list | tuple) or not all(isinstance(one, str) for one in self.only):
@@ -60,6 +64,7 @@ class StepArgs:
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
         object.__setattr__(self, "recompute", boolean("train.recompute", self.recompute))
         one_of("train.objective", self.objective, OBJECTIVES)
+        one_of("train.precision", self.precision, PRECISIONS)
         if self.epochs is not None:
             object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
             if self.steps != DEFAULT_STEPS:

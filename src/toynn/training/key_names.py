@@ -25,6 +25,7 @@ SYNONYMS = {
     "train.batch": "batch_size bs micro_batch_size device_batch_size per_device_train_batch_size train_batch_size",
     "train.accumulate": "gradient_accumulation_steps grad_accum grad_accum_steps grad_accumulation_steps accumulation",
     "train.t_seq": "seq_len seq_length sequence_length max_seq_length block_size window window_size max_length",
+    "train.precision": "dtype mixed_precision amp autocast bfloat16 use_bf16",
     "train.only": "trainable train_only unfreeze modules_to_save",
     "train.objective": "task trainer training_type",
     "dpo.beta": "kl_beta dpo_beta pref_beta",

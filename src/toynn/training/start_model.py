@@ -26,6 +26,7 @@ def declare_model(
         n_threads=n_threads,
         layout="fused",
         optimizer=start.config.optimizer.kind if updates else NO_OPTIMIZER,
+        precision=start.config.train.precision,
     )
     contents = None if start.checkpoint is None else start.checkpoint.contents
     if isinstance(contents, ModelOnBase):

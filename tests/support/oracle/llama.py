@@ -105,13 +105,33 @@ class RoundedProduct(torch.autograd.Function):
         return grad.to(ctx.dtype).double() @ rounded, grad.T @ x, None
 
 
-def product(x: Tensor, w: Tensor, rounded: torch.dtype | None) -> Tensor:
+class Bf16Product(torch.autograd.Function):
+    """The product x W^T with precision="bf16": the operands of all three products are rounded to bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(bf16(x), bf16(w))
+        return bf16(x) @ bf16(w).T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (x, w), (grad,) = ctx.saved_tensors, grads
+        return bf16(grad) @ w, bf16(grad).T @ x
+
+
+def bf16(x: Tensor) -> Tensor:
+    return x.float().bfloat16().double()  # toynn rounds f32 numbers
+
+
+def product(x: Tensor, w: Tensor, rounded: torch.dtype | str | None) -> Tensor:
+    if rounded == "bf16":
+        return Bf16Product.apply(x, w)  # type: ignore[no-untyped-call, no-any-return]
     return x @ w.T if rounded is None else RoundedProduct.apply(x, w, rounded)  # type: ignore[no-untyped-call]
 
 
 def attention(
     cfg: SmolLM2Config, w: dict[str, Tensor], blk: str, h: Tensor, angles: Tensor, mask: Tensor,
-    rounded: torch.dtype | None,
+    rounded: torch.dtype | str | None,
 ) -> Tensor:  # fmt: skip
     """Return the attention (T*B, n_heads*d) of h (T*B, d_model)."""
 
@@ -145,7 +165,7 @@ def attention(
 
 def logits_of(
     cfg: SmolLM2Config, w: dict[str, Tensor], ids: Tensor, positions: Tensor, t_seq: int, t_batch: int,
-    rounded: torch.dtype | None = None,
+    rounded: torch.dtype | str | None = None,
 ) -> Tensor:  # fmt: skip
     """Return the logits of the ids: (T*B, vocab)."""
 
@@ -153,9 +173,10 @@ def logits_of(
         gamma = w.get(f"{blk}{name}.weight")
         return part if gamma is None else rms_norm(part, gamma, cfg.rms_eps)
 
+    everywhere = rounded if rounded == "bf16" else None
     x = w["token_embd.weight"][ids]
     if cfg.donor_d_in > 0:
-        x = x @ w["lens.proj.weight"].T
+        x = product(x, w["lens.proj.weight"], everywhere)
     if is_gemma(cfg):
         x = x * math.sqrt(cfg.d_model)
     for n in range(cfg.n_layers):
@@ -173,7 +194,7 @@ def logits_of(
         )
         x = x + normed(product(activated * up, w[blk + "ffn_down.weight"], rounded), "post_ffw_norm")
     head = w.get("output.weight", w["token_embd.weight"])
-    return rms_norm(x, w["output_norm.weight"], cfg.rms_eps) @ head.T
+    return product(rms_norm(x, w["output_norm.weight"], cfg.rms_eps), head, everywhere)
 
 
 def loss_and_grads(
@@ -185,13 +206,13 @@ def loss_and_grads(
     t_seq: int,
     t_batch: int,
     trained: Collection[str] | None = None,
-    rounded: torch.dtype | None = None,
+    rounded: torch.dtype | str | None = None,
     as_ggml: bool = True,
 ) -> Result:
     """Return logits, loss and the gradient of every trained weight, by default all weights except a donor's embedding.
 
-    rounded: the dtype to which the matrices of the layers are cast. Weights called X.lora_a.weight and X.lora_b.weight
-        are the adapter of X.
+    rounded: the dtype to which the matrices of the layers are cast; "bf16": as in `Bf16Product`. Weights called
+        X.lora_a.weight and X.lora_b.weight are the adapter of X.
 
     ggml's gradient of the logits is (softmax - labels) / rows. If a row of labels sums to 1, this is the derivative of
     the loss. For a row of zeros (a guarded label) the derivative is 0, but ggml's gradient is not 0, and the model is
@@ -249,7 +270,7 @@ def adamw_steps(
     t_seq: int,
     t_batch: int,
     trained: Collection[str] | None = None,
-    rounded: torch.dtype | None = None,
+    rounded: torch.dtype | str | None = None,
 ) -> Training:
     """Take one step for each row of hyperparameters, on one batch, from zero moments. `weights` does not change.
 

@@ -159,7 +159,7 @@ class TunedModel(SeqNames):
         Args:
             base: a GgufBase, whose weights are the pages of its file and keep their types, or a TrainedModel.
             spec: rank, scale and targets of the adapter.
-            options: t_seq, t_batch and n_threads are used; seed applies to A. layout must be "fused".
+            options: t_seq, t_batch, n_threads and precision are used; seed applies to A. layout must be "fused".
             adapter: the values of all matrices by name, as in `TrainedAdapter.tensors`. None: A is drawn from the seed
                 and B is zero, as in PEFT.
 

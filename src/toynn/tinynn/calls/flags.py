@@ -61,6 +61,19 @@ def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
     status(s, lib.tnn_tensor_set_interleaved, handle(s, "t", t), int32("d_head", d_head))
 
 
+def tnn_tensor_set_bf16_products(t: Tensor) -> None:
+    """Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even.
+
+    The operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and
+    t keeps its values. The call affects operators that are appended after it, except `tnn_fused_add_product`.
+
+    Raises:
+        TinyNNValueError: t is not a matrix, or an operator computes it.
+    """
+    s = session_of("t", t)
+    status(s, lib.tnn_tensor_set_bf16_products, handle(s, "t", t))
+
+
 def tnn_tensor_set_name(t: Tensor, name: str) -> None:
     """Name a tensor, in at most 63 bytes of UTF-8."""
     s = session_of("t", t)
