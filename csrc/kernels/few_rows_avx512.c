@@ -1,5 +1,5 @@
-/* kernels/few_rows_avx512.c - the product of few rows in vectors of sixteen. Only this file and kernels/gemm_avx512.c are
- * compiled for AVX-512. The bits are those of kernels/few_rows_v8.c. */
+/* kernels/few_rows_avx512.c - the product of few rows in vectors of sixteen. See kernels/gemm_avx512.c.
+ * The bits are those of kernels/few_rows_v8.c. */
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_AVX512
