@@ -30,7 +30,7 @@ static inline float bf16_round(float x) {
 
 static inline v8u v8_bf16_round(v8f x) {
     const v8u u = (v8u) x, nan = (v8u) (x != x);
-    return (((u + 0x7fffu + (u >> 16 & 1u)) & ~nan) | ((u | QUIET_NAN) & nan)) & BF16_MASK;
+    return ((u + ((0x7fffu + (u >> 16 & 1u)) & ~nan)) | (nan & QUIET_NAN)) & BF16_MASK;
 }
 
 static inline float flush_denormal(float x) {

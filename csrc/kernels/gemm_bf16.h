@@ -10,6 +10,22 @@
 
 #define K_UNIT 2 /* elements along k that are not separated */
 
+typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
+
+/* Rounds as v8_bf16_round does. */
+static inline vecu round_vec(vec x) {
+#if LANES == 16 /* gcc generates more instructions from vectors of sixteen that are compared */
+    const __m512i u    = (__m512i) x;
+    const __m512i half = _mm512_add_epi32(_mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+    const __mmask16 nan = _mm512_cmp_ps_mask((__m512) x, (__m512) x, _CMP_UNORD_Q);
+    const __m512i up   = _mm512_mask_or_epi32(_mm512_add_epi32(u, half), nan, u, _mm512_set1_epi32(QUIET_NAN));
+    return (vecu) up & BF16_MASK;
+#else
+    const vecu u = (vecu) x, nan = (vecu) (x != x);
+    return ((u + ((0x7fffu + (u >> 16 & 1u)) & ~nan)) | (nan & QUIET_NAN)) & BF16_MASK;
+#endif
+}
+
 /* Returns the number of elements of a panel's column that hold kc elements along k. */
 static inline int64_t steps_of(int64_t kc) {
     return PAIRS ? (kc + 1) / 2 : (kc + 1) / 2 * 2;
@@ -30,8 +46,18 @@ static inline void put_pair(float * out, int64_t step, int64_t q, float even, fl
     }
 }
 
-/* Writes the elements of eight columns side by side, as put_pair does for one column. */
-static inline void put_pairs(float * out, int64_t step, int64_t q, v8u even, v8u odd) {
+/* Writes the elements of several columns side by side, as put_pair does for one column. */
+static inline void put_vectors(float * out, int64_t step, int64_t q, vecu even, vecu odd) {
+    if (PAIRS) {
+        vec_store(out + q * step, (vec) (even >> 16 | odd));
+    } else {
+        vec_store(out + 2 * q * step, (vec) odd);
+        vec_store(out + (2 * q + 1) * step, (vec) even);
+    }
+}
+
+/* Writes vectors of eight columns. */
+static inline void put_eights(float * out, int64_t step, int64_t q, v8u even, v8u odd) {
     if (PAIRS) {
         v8_store(out + q * step, (v8f) (even >> 16 | odd));
     } else {
@@ -43,16 +69,15 @@ static inline void put_pairs(float * out, int64_t step, int64_t q, v8u even, v8u
 /* Packs a panel, out [steps_of(kc)][NR], for each window: kc elements of each of width <= NR columns of B. Columns beyond
  * width are 0. */
 static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t windows, int64_t width, float * out) {
-    const v8u none = { 0 };
     for (int64_t w = 0; w < windows; w++, b += kc * b_row, out += steps_of(kc) * NR) {
         int64_t j = 0, p = 0;
-        for (; b_col == 1 && j + V8_LANES <= width; j += V8_LANES) {
-            for (p = 0; p + 2 <= kc; p += 2) {
-                const float * from = b + p * b_row + j;
-                put_pairs(out + j, NR, p / 2, v8_bf16_round(v8_load(from)), v8_bf16_round(v8_load(from + b_row)));
-            }
-            if (p < kc) {
-                put_pairs(out + j, NR, p / 2, v8_bf16_round(v8_load(b + p * b_row + j)), none);
+        if (b_col == 1) {
+            for (const int64_t whole = width / LANES * LANES; p < kc; p += 2) {
+                const float * from = b + p * b_row;
+                for (j = 0; j < whole; j += LANES) {
+                    const vec odd = p + 1 < kc ? vec_load(from + b_row + j) : vec_set1(0.0f);
+                    put_vectors(out + j, NR, p / 2, round_vec(vec_load(from + j)), round_vec(odd));
+                }
             }
         }
         for (; b_col != 1 && j + V8_LANES <= width; j += V8_LANES) { /* columns are contiguous along k */
@@ -63,7 +88,7 @@ static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc
                 }
                 v8_transpose(r);
                 for (int i = 0; i < V8_LANES; i += 2) {
-                    put_pairs(out + j, NR, (p + i) / 2, (v8u) r[i], (v8u) r[i + 1]);
+                    put_eights(out + j, NR, (p + i) / 2, (v8u) r[i], (v8u) r[i + 1]);
                 }
             }
             for (; p < kc; p += 2) {
@@ -110,16 +135,18 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
 /* Packs rows of A as strips [windows][steps_of(kc)][height]. The elements of a column of A are contiguous. */
 static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t windows, int64_t rows, int64_t strips, float * out) {
     const int64_t steps = steps_of(kc);
-    float packed[2 * (MC + V8_LANES)]; /* one pair of columns */
-    const int64_t width = MC + V8_LANES, lines = PAIRS ? 1 : 2;
+    const int64_t width = MC + LANES, lines = PAIRS ? 1 : 2;
+    float packed[2 * (MC + LANES)]; /* one pair of columns */
     for (int64_t w = 0; w < windows; w++, a += kc * a_col) {
         for (int64_t q = 0; 2 * q < kc; q++) {
             const float * even = a + 2 * q * a_col, * odd = 2 * q + 1 < kc ? even + a_col : NULL;
-            for (int64_t i = 0; i < rows; i += V8_LANES) {
-                const int64_t n = tnn__min(V8_LANES, rows - i);
-                const v8f x = n == V8_LANES ? v8_load(even + i) : v8_load_part(even + i, n, 0.0f);
-                const v8f y = odd == NULL ? v8_set1(0.0f) : n == V8_LANES ? v8_load(odd + i) : v8_load_part(odd + i, n, 0.0f);
-                put_pairs(packed + i, width, 0, v8_bf16_round(x), v8_bf16_round(y));
+            int64_t done = 0;
+            for (; done + LANES <= rows; done += LANES) {
+                const vec y = odd != NULL ? vec_load(odd + done) : vec_set1(0.0f);
+                put_vectors(packed + done, width, 0, round_vec(vec_load(even + done)), round_vec(y));
+            }
+            for (; done < rows; done++) {
+                put_pair(packed + done, width, 0, bf16_round(even[done]), odd != NULL ? bf16_round(odd[done]) : 0.0f);
             }
             for (int64_t s = 0, i = 0; s < strips; s++) {
                 const int64_t end = strip_begin(rows, strips, s + 1), height = end - i;
@@ -139,17 +166,17 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t win
 
 /* Packs kc elements of each row of A, which is contiguous along k, as rows of steps_of(kc) + TNN_GEMM_PAD elements. */
 static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, float * out) {
-    typedef uint64_t v4u64 __attribute__((vector_size(32)));
-    typedef uint32_t v4u __attribute__((vector_size(16)));
+    typedef uint64_t pairs __attribute__((vector_size(4 * LANES)));   /* a pair of neighbours in each lane */
+    typedef uint32_t packed __attribute__((vector_size(2 * LANES)));
     for (int64_t i = 0; i < rows; i++, a += a_row, out += steps_of(kc) + TNN_GEMM_PAD) {
         int64_t p = 0;
-        for (; p + V8_LANES <= kc; p += V8_LANES) {
-            const v4u64 x = (v4u64) v8_bf16_round(v8_load(a + p)); /* a pair of neighbours in each lane */
+        for (; p + LANES <= kc; p += LANES) {
+            const pairs x = (pairs) round_vec(vec_load(a + p));
             if (PAIRS) {
-                const v4u pairs = __builtin_convertvector((x >> 16 & 0xffffu) | x >> 32, v4u);
-                memcpy(out + p / 2, &pairs, sizeof(pairs));
+                const packed y = __builtin_convertvector((x >> 16 & 0xffffu) | x >> 32, packed);
+                memcpy(out + p / 2, &y, sizeof(y));
             } else {
-                v8_store(out + p, (v8f) (x << 32 | x >> 32));
+                vec_store(out + p, (vec) (x << 32 | x >> 32));
             }
         }
         for (; p < kc; p += 2) {
