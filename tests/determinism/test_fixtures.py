@@ -48,7 +48,7 @@ def test_the_fused_curves_are_the_same_bytes_in_the_fixtures_of_all_profiles() -
     fixtures = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FIXTURES.glob("curves.*.json"))}
     assert {fixture["profile"] for fixture in fixtures.values()} >= PROFILES_WITH_FIXTURES
     fused = [curve.name for curve in CURVES if curve.opts.layout == "fused"]
-    assert len(fused) == 14
+    assert len(fused) == 15
     first, *others = ({name: fixture["curves"][name] for name in fused} for fixture in fixtures.values())
     assert all(curves == first for curves in others)
 
