@@ -87,6 +87,32 @@ def test_n_processes_write_the_bytes_of_one(library: str, n: int, data: Path, al
     assert_same_run(tmp_path / "run", alone)
 
 
+@pytest.mark.parametrize(
+    "options", [["--base", "BASE", "--set", "adapter.rank=4"], ["--set", "data.document_attention=true"]]
+)
+def test_adapters_and_document_attention_have_the_bytes_of_one_process(
+    options: list[str], data: Path, alone: Path, tmp_path: Path
+) -> None:
+    sizes = [] if "--base" in options else SMALL
+    given = [str(alone) if one == "BASE" else one for one in options]
+    steps = [
+        "--set",
+        "train.steps=2",
+        "--set",
+        "schedule.warmup=1",
+        "--set",
+        "train.batch=4",
+        "--threads",
+        "1",
+        "--quiet",
+    ]
+    for run, n in (("one", 1), ("two", 2)):
+        arguments: list[str | Path] = ["train", data, "--out", tmp_path / run, *sizes, *given, *steps]
+        done = toynn(*arguments) if n == 1 else toynn_in_processes(MPICH, n, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+
+
 def latest_of(run: Path) -> dict[str, bytes]:
     folder = run / "checkpoints" / (run / "latest").read_text().strip()
     return {path.name: path.read_bytes() for path in folder.iterdir()}

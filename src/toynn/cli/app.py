@@ -36,9 +36,10 @@ COMMANDS = {
     "lmc": "Show the loss along the line between two models.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
     "import": "Make a run from a GGUF file or a Hugging Face folder.",
+    "bench-mpi": "Measure the network between processes that mpiexec started.",
     "info": "Describe this build, a data folder, a run or a model.",
 }
-FOR_SEVERAL_PROCESSES = ("train",)  # the commands that mpiexec may start
+FOR_SEVERAL_PROCESSES = ("train", "bench-mpi")  # the commands that mpiexec may start
 
 
 class _Misuse(click.ClickException):
@@ -57,17 +58,22 @@ class _Misuse(click.ClickException):
         click.echo(f"toynn: {self.message}", file=file, err=True)
 
 
+def _module_of(command: str) -> str:
+    """Return the module of a command."""
+    return f"toynn.cli.{command.replace('-', '_')}_command"
+
+
 class _Commands(click.Group):
     """The group of commands. It imports the module toynn.cli.NAME_command when the command NAME is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return [name for name in COMMANDS if find_spec(f"toynn.cli.{name}_command") is not None]
+        return [name for name in COMMANDS if find_spec(_module_of(name)) is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
         with loading_modules(), naming_the_extra():
-            module = importlib.import_module(f"toynn.cli.{cmd_name}_command")
+            module = importlib.import_module(_module_of(cmd_name))
         command: click.Command = module.command
         return command
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from toynn.errors import ConfigurationError
 from toynn.llm.window_sums import largest_nodes
+from toynn.parallel.cost_model import bucket_limit
 from toynn.training.config import StepArgs
 
 PARTS = 64
-BUCKET = 1 << 22  # number of elements of a bucket, unless one weight has more
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,14 @@ class Bucket:
         return [sum(piece.size for piece in pieces) for pieces in self.slices]
 
 
-def buckets_of(sizes: Mapping[str, int], n: int, limit: int = BUCKET) -> list[Bucket]:
+def buckets_of(sizes: Mapping[str, int], n: int, limit: int | None = None) -> list[Bucket]:
     """Divide weights into buckets of at most `limit` elements, and each bucket into n slices of nearly equal sizes.
 
     sizes: the number of elements of each weight, in the order of the optimizer steps. A weight is never divided among
-    buckets. The division does not affect any result.
+        buckets, so a bucket can have more elements if it consists of one weight.
+    limit: default `bucket_limit`. The division does not affect any result.
     """
+    limit = bucket_limit(n) if limit is None else limit
     groups: list[dict[str, int]] = [{}]
     for name, size in sizes.items():
         if groups[-1] and sum(groups[-1].values()) + size > limit:

@@ -1,0 +1,55 @@
+"""Predict the duration of a training step in several processes (docs/scaling.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLOPS_PER_PARAMETER = 6  # floating-point operations for each parameter and token: 2 forward, 4 backward
+BYTES = 4  # of a parameter or gradient
+BUCKET, SLICE = 1 << 22, 1 << 16  # elements
+
+
+@dataclass(frozen=True)
+class Network:
+    """latency: seconds until a message arrives. bandwidth: bytes per second that a process sends."""
+
+    latency: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """The parts of a step in seconds, which follow one another."""
+
+    compute: float
+    transfer: float
+    latency: float
+
+    @property
+    def seconds(self) -> float:
+        return self.compute + self.transfer + self.latency
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the step in which the processes compute."""
+        return self.compute / self.seconds
+
+
+def bucket_limit(n: int) -> int:
+    """Return the number of elements that n processes exchange together. With more processes, the slices would become
+    so small that the latency of their messages dominates, so the limit grows.
+    """
+    return max(BUCKET, n * SLICE)
+
+
+def step_cost(parameters: float, tokens: float, flops: float, n: int, network: Network) -> StepCost:
+    """Return the cost of a step of n processes, each of which computes `flops` operations per second.
+
+    parameters: number of trained parameters. tokens: number of tokens of the whole step. The windows of a process are
+    one node of the tree over the windows, so each gradient is sent once.
+    """
+    sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights
+    messages = 2 * (n - 1) * max(parameters / bucket_limit(n), 1)
+    return StepCost(
+        FLOPS_PER_PARAMETER * parameters * tokens / (n * flops), sent / network.bandwidth, messages * network.latency
+    )
