@@ -20,8 +20,7 @@ from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 
 MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
-OPTIMIZERS = ("adamw", "muon")
-NO_OPTIMIZER = "none"  # the weights are trained, but the session that computes their gradients does not update them
+OPTIMIZERS, NO_OPTIMIZER = ("adamw", "muon"), "none"  # none: the session computes gradients, but no updates
 MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v; Muon's momentum is X.m
 
 
@@ -158,10 +157,8 @@ class Weight:
 
         Muon keeps one moment for each matrix of a layer. All other weights have the two moments of AdamW.
         """
-        if optimizer == NO_OPTIMIZER:
-            return ()
         by_muon = optimizer == "muon" and self.layer is not None and len(self.size) == 2
-        return MOMENTS[:1] if by_muon else MOMENTS
+        return () if optimizer == NO_OPTIMIZER else MOMENTS[:1] if by_muon else MOMENTS
 
     @property
     def rotated_heads(self) -> int:
