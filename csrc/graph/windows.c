@@ -216,7 +216,7 @@ int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64
     const bool waits  = right ? first - size < begin : first > end - 2 * size;
     const float * sum = s->windows.stored[right ? TNN_LEFT : TNN_RIGHT][level];
     if (!waits || sum == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d is only a part of another node over the windows %lld to "
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d name a part of a larger node over the windows %lld to "
                                          "%lld; use the largest node", (long long) first, (int) level, (long long) begin,
                          (long long) end - 1);
     }

@@ -81,7 +81,7 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
         return tnn__fail(s, TNN_E_VALUE, "address must be the start of a page");
     }
     if (size < 1 || (uintptr_t) size > UINTPTR_MAX / 2 - (uintptr_t) address) {
-        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be at least 1 and the size of the mapping",
+        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be the size of the mapping in bytes, at least 1",
                          (long long) size);
     }
     if (attach_again(s, address, size)) {

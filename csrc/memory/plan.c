@@ -231,7 +231,7 @@ static int check_writes(tnn_session * s, const struct ggml_cgraph * graph) {
         const struct ggml_tensor * target = mapped_target(s, graph->nodes[i]);
         if (target != NULL) {
             return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, which is mapped from a "
-                                             "file and is never written",
+                                             "file, so it cannot be written; use an unmapped weight",
                              ggml_get_name(graph->nodes[i]), ggml_get_name(target), tnn__shape(target));
         }
     }

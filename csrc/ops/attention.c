@@ -67,7 +67,7 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
             return 0;
         }
         if (f->ne[0] < n_dims / 2) {
-            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, but it must have at least n_dims / 2 = %d",
+            tnn__fail(s, TNN_E_VALUE, "freq_factors has shape %s, but it must have at least n_dims / 2 = %d elements",
                       tnn__shape(f), (int) n_dims / 2);
             return 0;
         }

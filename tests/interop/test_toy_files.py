@@ -282,7 +282,7 @@ def test_the_small_files_of_the_next_test_are_read_without_their_fault(tmp_path:
         (
             TOY.set("llama.rope.scaling.type", scalar(STRING, "yarn")).set(
                 "llama.rope.scaling.factor", scalar(F32, 2.0)),
-            "llama.rope.scaling.type is 'yarn', but in a file of toy toynn reads only 'linear' and 'llama3'",
+            "llama.rope.scaling.type is 'yarn', but toynn supports only 'linear' and 'llama3' in a file of toy",
         ),
         (
             TOY.set("llama.rope.scaling.type", scalar(STRING, "linear")),

@@ -65,7 +65,7 @@ def pairs_of(folder: Path) -> list[dict[str, str]]:
 def test_loss_and_figures_are_those_of_trl(
     loss: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The label smoothing of toynn is not compared, because TRL ignores its own for these losses."""
+    """Label smoothing is 0 in this test, because TRL ignores its option label_smoothing for these losses."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     # The datasets library names cached files after hashes of objects, and cannot hash all objects of this process.
     monkeypatch.setattr(fingerprint.Hasher, "hash", classmethod(lambda *_: uuid.uuid4().hex))

@@ -327,10 +327,10 @@ def test_forbidden_tokens_are_never_sampled() -> None:
             d.rewind()
             assert set(generate(d, [1, 2, 3], sampling, 12, never=never)) <= {4, 9, 11}
         for wrong, mentions in (
-            ([23], "the argument never must contain token ids from 0 to 22"),
-            ([-1], "the argument never must contain token ids from 0 to 22"),
-            ([[1]], "the argument never must be a flat array"),
-            (range(23), "the argument never contains all"),
+            ([23], "the argument 'never' must contain token ids from 0 to 22"),
+            ([-1], "the argument 'never' must contain token ids from 0 to 22"),
+            ([[1]], "the argument 'never' must be a flat array"),
+            (range(23), "the argument 'never' contains all"),
             (np.broadcast_to(np.int64(1), 2**40), "never must hold at most 23"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):

@@ -48,7 +48,7 @@ from toynn.storage.text_files import read_text
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
               help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
 @click.option("--reference", type=GivenPath(exists=True, path_type=Path), default=None, metavar="MODEL",
-              help="Model with which preference pairs are compared. [default: that of the run MODEL]")  # fmt: skip
+              help="Reference model for preference pairs. [default: the reference that the run stored]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

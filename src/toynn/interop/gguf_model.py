@@ -248,7 +248,9 @@ class MappedGguf(GgufModel):
             raise TinyNNValueError(f"first + n must be at most {total}, the rows of {name!r:.80}, got {at} + {count}")
         per_block = nn.tnn_type_block_size(tensor.type) if len(tensor.shape) == 1 else 1
         if at % per_block or count % per_block:
-            raise TinyNNValueError(f"first and n must be multiples of {per_block}, the block size of {name!r:.80}")
+            raise TinyNNValueError(
+                f"first and n must be multiples of {per_block}, the block size of {name!r:.80}, got {at} and {count}"
+            )
         offset = tensor.offset + tensor.nbytes * at // total
         file = self._copy(tensor.part) if copy else self._mapped[tensor.part]
         return _declared(s, file, (count, *tensor.shape[1:]), tensor.type, offset)

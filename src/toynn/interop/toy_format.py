@@ -110,7 +110,7 @@ def read_toy_scaling(values: GgufValues) -> RopeScaling:
             values.whole(f"{_SCALING}original_context_length"),
         )
     raise FileFormatError(
-        f"{_SCALING}type is {kind!r:.60}, but in a file of toy toynn reads only 'linear' and 'llama3'"
+        f"{_SCALING}type is {kind!r:.60}, but toynn supports only 'linear' and 'llama3' in a file of toy"
     )
 
 

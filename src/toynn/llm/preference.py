@@ -77,5 +77,7 @@ def checked_reference(reference: object, n: int) -> FloatArray:
         high = values.astype(np.float32)
         low = (values - high.astype(np.float64)).astype(np.float32)
     if not np.isfinite(high).all():
-        raise TinyNNValueError("reference must contain only finite numbers that fit float32, but one is not")
+        raise TinyNNValueError(
+            "reference must contain only finite numbers that fit float32, but contains NaN or too large a number"
+        )
     return np.stack([high, low])

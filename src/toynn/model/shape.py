@@ -47,7 +47,9 @@ class ModelShape(SmolLM2Config):
     global_interval: int = documented(
         0, "with sliding_window, layers n, 2 n, 3 n and so on are global, and all other layers are local"
     )
-    local_rope_base: float = documented(10000.0, "base of the rotary embedding in local layers, which is not scaled")
+    local_rope_base: float = documented(
+        10000.0, "base of the rotary embedding in local layers; these layers have no RoPE scaling"
+    )
     query_pre_attn_scalar: int = documented(
         0, "attention scores are divided by the square root of this number; 0 means head_dim"
     )

@@ -237,15 +237,15 @@ def _last_half(read: list[int], n_ctx: int, keep: int) -> list[int]:
 def _checked_never(never: npt.ArrayLike, vocab: int) -> npt.NDArray[np.int64]:
     given = integer_array("never", never, vocab)
     if given.ndim != 1:
-        raise TinyNNValueError(f"the argument never must be a flat array of token ids, got shape {given.shape}")
+        raise TinyNNValueError(f"the argument 'never' must be a flat array of token ids, got shape {given.shape}")
     if given.size and not (int(given.min()) >= 0 and int(given.max()) < vocab):
         raise TinyNNValueError(
-            f"the argument never must contain token ids from 0 to {vocab - 1}, got {given.min()} to {given.max()}"
+            f"the argument 'never' must contain token ids from 0 to {vocab - 1}, got {given.min()} to {given.max()}"
         )
     ids = np.unique(given).astype(np.int64)
     if ids.size == vocab:
         raise TinyNNValueError(
-            f"the argument never contains all {vocab} tokens of the vocabulary; leave out at least one"
+            f"the argument 'never' contains all {vocab} tokens of the vocabulary; leave out at least one"
         )
     return ids
 

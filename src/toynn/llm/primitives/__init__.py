@@ -1,4 +1,4 @@
-"""The reference's graph functions (its module level L1), built with the code of the per_head layout.
+"""Graph functions (level L1 of the reference), built with the code of the per_head layout.
 
 The first argument of each function is a session.
 """
