@@ -260,8 +260,8 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     float         freq_scale,   /* factor of the positions */
     float         ext_factor,   /* above 0: use YaRN */
     float         attn_factor,  /* factor of the cosines and sines */
-    float         beta_fast,    /* YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency */
-    float         beta_slow,    /* YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale */
+    float         beta_fast,    /* YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency */
+    float         beta_slow,    /* YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale */
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
     int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
@@ -418,8 +418,8 @@ TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     float         freq_scale,   /* factor of the positions */
     float         ext_factor,   /* above 0: use YaRN */
     float         attn_factor,  /* factor of the cosines and sines */
-    float         beta_fast,    /* YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency */
-    float         beta_slow,    /* YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale */
+    float         beta_fast,    /* YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency */
+    float         beta_slow,    /* YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale */
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
     int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */

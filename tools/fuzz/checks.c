@@ -113,7 +113,7 @@ void end_tensor(struct decoder * d, tnn_tensor t) {
     end_maybe_tensor(d, t);
 }
 
-/* Returns the approximate number of multiplications of a node. */
+/* Computing a graph takes long if the graph has about this number of multiplications. */
 #define A_MOMENT (INT64_C(1) << 23)
 
 bool takes_long(struct decoder * d) {

@@ -21,7 +21,7 @@ def rope_of_neighbours(*arguments: Any) -> nn.Tensor:
 
 
 def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int, ...], int]]) -> tuple[Any, ...]:
-    """Return a function and its arguments after the session.
+    """Return a function, followed by its arguments. The first argument, the session, is left out.
 
     known: tensors with their ne and dtype, at least one of them f32.
     """

@@ -137,7 +137,7 @@ def _integer(values: dict[int, Value], number: int, default: int) -> int:
     """Return a 32-bit integer with a sign, as protobuf stores it."""
     value = values.get(number, default)
     if not isinstance(value, int):
-        raise FileFormatError(f"the file is damaged: the field {number} must be an integer")
+        raise FileFormatError(f"the file is damaged: the field {number} contains bytes instead of an integer")
     value &= 2**32 - 1
     return value - 2**32 if value >= 2**31 else value
 

@@ -45,9 +45,13 @@ class RopeScaling(Initialised):
         0.0, "yarn: weight of the unscaled angles, at most 1 (0 means 1); other kinds: must be 0"
     )
     attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
-    beta_fast: float = documented(32.0, "pairs with more turns in orig_max_pos tokens keep their frequency (yarn)")
+    beta_fast: float = documented(
+        32.0, "yarn: RoPE pairs that rotate more often than this in orig_max_pos tokens keep their frequency"
+    )
     beta_slow: float = documented(
-        1.0, "pairs with fewer turns in orig_max_pos tokens get their frequency divided by factor (yarn)"
+        1.0,
+        "yarn: RoPE pairs that rotate less often than this in orig_max_pos tokens get their frequency divided by "
+        "factor",
     )
 
     def __init__(
@@ -245,7 +249,7 @@ class RopeScaling(Initialised):
             raise TinyNNValueError(f"rope_base must be above 1 with yarn scaling, got {rope_base!r}")
 
         def pair_with(turns: float) -> float:
-            """Return the index of the pair that makes this number of turns in orig_max_pos tokens, as a real number."""
+            """Return the index of the pair that rotates this many times in orig_max_pos tokens, as a real number."""
             return d_head * math.log(self.orig_max_pos / (turns * 2.0 * math.pi)) / (2.0 * math.log(rope_base))
 
         low = max(math.floor(pair_with(self.beta_fast)), 0)

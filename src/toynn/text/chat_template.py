@@ -274,7 +274,9 @@ def named_templates(found: object) -> dict[str, str]:
         pairs = [(one.get("name"), one.get("template")) for one in found if isinstance(one, dict)]
         if len(pairs) == len(found) and all(isinstance(key, str) and isinstance(text, str) for key, text in pairs):
             return {str(key): str(text) for key, text in pairs}
-    raise TinyNNValueError("chat_template must be a text, or a list of objects with name and template")
+    raise TinyNNValueError(
+        f"chat_template must be a text, or a list of objects whose name and template are texts, got {found!r:.60}"
+    )
 
 
 class _Child:

@@ -207,7 +207,10 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
-            raise FileFormatError(f"{folder} is damaged: {name} must be finite and have shape {shape}")
+            raise FileFormatError(
+                f"{folder} is damaged: {name} must have shape {shape} and only finite numbers, got shape "
+                f"{values.shape} and {np.count_nonzero(~np.isfinite(values))} numbers that are not finite"
+            )
         if name.endswith(".v") and (values < 0).any():  # v is a mean of squares, so it cannot be negative
             raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, but its minimum is {values.min()}")
 

@@ -219,8 +219,8 @@ def tnn_rope_ext(
         freq_scale: factor of the positions.
         ext_factor: above 0: use YaRN.
         attn_factor: factor of the cosines and sines.
-        beta_fast: YaRN: pairs with more turns in n_ctx_orig tokens keep their frequency.
-        beta_slow: YaRN: pairs with fewer turns in n_ctx_orig tokens are scaled by freq_scale.
+        beta_fast: YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency.
+        beta_slow: YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale.
         freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
         mode: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours.
         n_ctx_orig: context length of the original training, for YaRN.
