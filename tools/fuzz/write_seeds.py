@@ -339,7 +339,14 @@ def preference() -> Program:
     p = Program()
     *_, loss = _fused_loss(p, batch=2)
     reference, settings = p.call("tnn_input_2d_f32", 2, 2), p.call("tnn_input_1d_f32", 3)
-    _forward(p, p.call("tnn_fused_preference_loss", loss, reference, settings, 0))
+    out = p.call("tnn_fused_preference_loss", loss, reference, settings, 0)
+    p.call("tnn_set_output", out)
+    p.call("tnn_realize", out)
+    p.raw("feed", bytes([RANDOM] * 40))
+    # beta 0.1, label smoothing 0 and divisor 1, as places in the table NUMBERS of decoder.c
+    p.raw("tnn_upload_from_float_array", p.tensor(settings), bytes([0, 240, 9, 0, 1]))
+    p.call("tnn_compute")
+    p.download(out)
     return p
 
 
