@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -76,10 +77,15 @@ def assert_same_run(run: Path, alone: Path) -> None:
     assert events_of(run) == events_of(alone)
 
 
-SLOW = [pytest.param(library, n, marks=pytest.mark.slow) for n in (3, 4, 6, 8) for library in (MPICH, OPEN_MPI)]
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("library", "n"), [(MPICH, 2), (MPICH, 3), (OPEN_MPI, 2), *SLOW[1:]])
+QUICK = [(MPICH, 3), (OPEN_MPI, 2)]
+MORE = [(library, n) for n in (2, 3, 4, 6, 8) for library in (MPICH, OPEN_MPI) if (library, n) not in QUICK]
+
+
+@pytest.mark.parametrize(("library", "n"), [*QUICK, *(slow(*case) for case in MORE)])
 def test_n_processes_write_the_bytes_of_one(library: str, n: int, data: Path, alone: Path, tmp_path: Path) -> None:
     done = toynn_in_processes(library, n, "train", data, "--out", tmp_path / "run", *SETTINGS)
     assert done.returncode == 0, done.stderr
@@ -87,6 +93,7 @@ def test_n_processes_write_the_bytes_of_one(library: str, n: int, data: Path, al
     assert_same_run(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [["--base", "BASE", "--set", "adapter.rank=4"], ["--set", "data.document_attention=true"]]
 )
@@ -131,12 +138,12 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(data: Path, alone
         assert latest_of(run) == latest_of(alone)
 
 
-def job(data: Path, run: Path) -> subprocess.Popen[str]:
+def job(data: Path, run: Path, library: str) -> subprocess.Popen[str]:
     """Start a long run of two processes, and wait for its second checkpoint."""
     settings = [*SMALL, *BATCHES, "--set", "train.steps=100000", "--set", "evaluation.every=0", "--threads", "1"]
-    command = [*launch(MPICH, 2), *TOYNN, "train", str(data), "--out", str(run), *settings]
+    command = [*launch(library, 2), *TOYNN, "train", str(data), "--out", str(run), *settings]
     process = subprocess.Popen(
-        command, env=environment(MPICH), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=environment(library), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 120
     while not (run / "checkpoints" / "step-00000002").exists():
@@ -150,11 +157,21 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [one for one in psutil.Process(process.pid).children(recursive=True) if "toynn" in " ".join(one.cmdline())]
 
 
-@pytest.mark.parametrize("killed", ["process 0", "process 1", "mpiexec"])
+@pytest.mark.parametrize(
+    ("library", "killed"),
+    [
+        (MPICH, "process 1"),
+        slow(MPICH, "process 0"),
+        slow(MPICH, "mpiexec"),
+        slow(OPEN_MPI, "process 0"),
+        slow(OPEN_MPI, "process 1"),
+        slow(OPEN_MPI, "mpiexec"),
+    ],
+)
 def test_all_processes_end_after_kill_9_of_one_and_the_run_can_be_resumed(
-    killed: str, data: Path, tmp_path: Path
+    library: str, killed: str, data: Path, tmp_path: Path
 ) -> None:
-    process = job(data, tmp_path / "run")
+    process = job(data, tmp_path / "run", library)
     workers = workers_of(process)
     assert len(workers) == 2
     (psutil.Process(process.pid) if killed == "mpiexec" else workers[int(killed[-1])]).kill()
@@ -163,18 +180,20 @@ def test_all_processes_end_after_kill_9_of_one_and_the_run_can_be_resumed(
     assert not alive
     assert process.returncode != 0
     if killed != "mpiexec":
-        assert "Killed (signal 9)" in output
+        assert {MPICH: "Killed (signal 9)", OPEN_MPI: "signal 9 (Killed)"}[library] in output
     latest = int((tmp_path / "run" / "latest").read_text()[5:])
     steps = ["--set", f"train.steps={latest + 2}"]
-    done = toynn_in_processes(MPICH, 3, "train", data, "--out", tmp_path / "run", "--resume", "--threads", "1", *steps)
+    resume: list[str | Path] = ["train", data, "--out", tmp_path / "run", "--resume", "--threads", "1", *steps]
+    done = toynn_in_processes(library, 3, *resume)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("signal_", "to"), [(signal.SIGINT, "mpiexec"), (signal.SIGTERM, "process 1")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal_", "to"), [(signal.SIGTERM, "process 1"), (signal.SIGINT, "mpiexec")])
 def test_a_signal_ends_all_processes_after_the_step_and_saves_it(
     signal_: signal.Signals, to: str, data: Path, tmp_path: Path
 ) -> None:
-    process = job(data, tmp_path / "run")
+    process = job(data, tmp_path / "run", MPICH)
     target = process.pid if to == "mpiexec" else workers_of(process)[1].pid
     os.kill(target, signal_)
     output, _ = process.communicate(timeout=60)
@@ -218,32 +237,76 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
 IN_PROCESS_1 = """
 import os, sys, toynn
 from toynn.cli import start
+from toynn.parallel.launch import launched_rank
 DATA, OTHER = sys.argv.index(os.environ["DATA"]), os.environ["OTHER"]
-if os.environ["PMI_RANK"] == "1":
+if launched_rank() == 1:
     {change}
 start.main()
 """
 
 
+FAILS_IN_A_STEP = "import toynn.training.parallel_step as p; p.ParallelSteps.take = lambda *given: 1 / 0"
+
+
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("library", "change", "says"),
     [
-        ("sys.argv[DATA] = OTHER", "the data (train)"),
-        ("sys.argv += ['--set', 'optimizer.lr=0.5']", "the configuration of process 1 on host"),
-        ("import toynn.training.parallel_start as p; p.build_info = lambda: {**toynn.build_info(), 'profile': 'arm'}",
-         "the instruction-set profile (arm) of process 1 on host"),
-        ("sys.argv[DATA] = '/nowhere/at-all'", "process 1 of 2 on host"),
-        ("import toynn.training.trainer as t; t.realize = lambda *given: bytes(1 << 60)", "process 1 of 2 on host"),
-        ("import toynn.training.parallel_step as p; p.ParallelSteps.take = lambda *given: 1 / 0",
-         "process 1 of 2 on host"),
+        (MPICH, "sys.argv[DATA] = OTHER", "the data (train)"),
+        (MPICH, "sys.argv += ['--set', 'optimizer.lr=0.5']", "the configuration of process 1 on host"),
+        slow(MPICH, "import toynn.training.parallel_start as p; "
+                    "p.build_info = lambda: {**toynn.build_info(), 'profile': 'arm'}",
+             "the instruction-set profile (arm) of process 1 on host"),
+        slow(MPICH, "sys.argv[DATA] = '/nowhere/at-all'", "process 1 of 2 on host"),
+        slow(MPICH, "import toynn.training.trainer as t; t.realize = lambda *given: bytes(1 << 60)",
+             "process 1 of 2 on host"),
+        (MPICH, FAILS_IN_A_STEP, "process 1 of 2 on host"),
+        slow(OPEN_MPI, FAILS_IN_A_STEP, "process 1 of 2 on host"),
     ],
 )  # fmt: skip
-def test_an_error_of_one_process_names_it_and_ends_all(change: str, says: str, data: Path, tmp_path: Path) -> None:
+def test_an_error_of_one_process_names_it_and_ends_all(
+    library: str, change: str, says: str, data: Path, tmp_path: Path
+) -> None:
     other = make_data(tmp_path / "other", seed=1)
     program = [sys.executable, "-c", IN_PROCESS_1.replace("{change}", change)]
     variables = {"DATA": str(data), "OTHER": str(other)}
-    done = in_processes(MPICH, 2, [*program, "train", str(data), "--out", str(tmp_path / "run"), *SETTINGS], variables)
+    done = in_processes(
+        library, 2, [*program, "train", str(data), "--out", str(tmp_path / "run"), *SETTINGS], variables
+    )
     refused(done, says)
+
+
+# From the first step on, process 0 cannot write files of more than 4096 bytes, as if the disk were full.
+FULL_DISK = """
+import resource
+from toynn.cli import start
+from toynn.parallel.launch import launched_rank
+from toynn.training.parallel_step import ParallelSteps
+take = ParallelSteps.take
+
+def take_on_a_full_disk(*given):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    return take(*given)
+
+if launched_rank() == 0:
+    ParallelSteps.take = take_on_a_full_disk
+start.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", [MPICH, OPEN_MPI])
+def test_a_full_disk_ends_all_processes_and_the_run_can_be_resumed(
+    library: str, data: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    program = [sys.executable, "-c", FULL_DISK, "train", str(data), "--out", str(run), *SETTINGS]
+    done = in_processes(library, 2, program)
+    refused(done, "process 0 of 2 on host")
+    assert os.strerror(errno.EFBIG) in done.stderr
+    assert (run / "latest").read_text() == "step-00000000\n"
+    resumed = toynn_in_processes(library, 2, "train", data, "--out", run, "--resume", "--threads", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert latest_of(run) == latest_of(alone)
 
 
 def test_a_wrong_mpi_library_is_an_error(data: Path, tmp_path: Path) -> None:
