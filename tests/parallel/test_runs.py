@@ -225,7 +225,7 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
     )
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
     refused(toynn_in_processes(MPICH, 2, "train"), "Missing argument 'DATA'")
-    refused(toynn_in_processes(MPICH, 2, "info"), "mpiexec started 2 processes, but toynn info runs in one process")
+    refused(toynn_in_processes(MPICH, 2, "eval"), "mpiexec started 2 processes, but toynn eval runs in one process")
     cores = len(os.sched_getaffinity(0))
     many = toynn_in_processes(
         MPICH, 2, "train", data, "--out", run, *SMALL, "--threads", str(cores), variables={"TOYNN_OVERSUBSCRIBE": "0"}
