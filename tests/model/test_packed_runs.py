@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from toynn.training import (
     TrainConfig,
 )
 from toynn.training.divergence import DivergedError
+from toynn.training.packed_validation import validation_of
 from toynn.training.run_log import read_log
 from toynn.training.start import own_config
 from toynn.training.toml_config import to_toml
@@ -222,6 +224,29 @@ def test_each_source_has_its_loss_and_its_tokens(tmp_path: Path) -> None:
                 assert last["source_losses"][i] == pytest.approx(mean_loss_alone(model, own)[0], rel=1e-6)
             else:
                 assert last["source_losses"][i] is None
+
+
+def test_the_losses_of_sources_do_not_depend_on_the_size_of_batches(tmp_path: Path) -> None:
+    """The losses of some tokens are so small that the order of the additions changes the sum in float64."""
+    for name, word in (("one", "hen"), ("two", "cat")):
+        lines = [json.dumps({"text": f"{word} {i} ran home"}) for i in range(60)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    toynn.prepare(files, tmp_path / "data", vocab_size=262, validation=0.5, progress=False)
+    split = DataFolder.open(tmp_path / "data").validation
+
+    def of_sources(batch: int) -> tuple[float | None, ...]:
+        losses, engine = np.random.default_rng(2), mock.Mock()
+
+        def compute(*_: object, **__: object) -> None:
+            values = np.exp(losses.uniform(-25, 5, batch * T)).astype(np.float32)
+            engine.row_losses.return_value = values
+
+        engine.mean_loss.side_effect = compute
+        engine.window_losses.return_value = np.zeros(batch)
+        return validation_of(split, T, batch, 0, DataArgs(document_attention=True)).loss(engine).of_sources
+
+    assert of_sources(1) == of_sources(2) == of_sources(5)
 
 
 def test_an_adapter_on_a_quantized_base_sees_samples_alone(samples: Path, run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_a_killed_run_uses_the_reference_that_it_stored(folder: Path, run: Path,
     done = command(*command_line)
     assert done.returncode == 0, done.stderr
     assert (out / "reference.bin").stat().st_mtime_ns == before
+    assert content(out) == content(run)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(bytes(16)), Path.unlink], ids=["other", "missing"])
+def test_a_run_without_checkpoints_computes_a_reference_again_that_a_kill_left_incomplete(
+    folder: Path, run: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    """A kill between the two files leaves numbers that reference.json does not describe."""
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    for name in ("reference.json", "reference.bin"):
+        shutil.copy(run / name, out)
+    change(out / "reference.bin")
+    toynn.train(TrainArgs(folder / "data", out, of_pairs(), init=folder / "base"))
     assert content(out) == content(run)
 
 

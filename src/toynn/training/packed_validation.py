@@ -53,10 +53,9 @@ class PackedValidation(Validation):
                 total += n
             if self._borders:
                 source = np.searchsorted(self._borders, self._windows.positions(first, b), side="right")
-                for one in range(len(self._borders)):
-                    own = (source == one) & (targets != IGNORED)
-                    of_sources[one] += np.sum(engine.row_losses()[own], dtype=np.float64)
-                    counts[one] += np.count_nonzero(own)
+                own = targets != IGNORED
+                np.add.at(of_sources, source[own], engine.row_losses()[own].astype(np.float64))  # one after the other
+                np.add.at(counts, source[own], 1)
         means = tuple(float(one / n) if n else None for one, n in zip(of_sources, counts.tolist(), strict=True))
         return ValidationLoss(nats / total, means)
 

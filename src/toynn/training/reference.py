@@ -94,7 +94,7 @@ def reference_of(
             raise FileFormatError(f"{run / REFERENCE} belongs to another base than that of the run; restore the file")
         return reference
     model = _sha256_of_model(start, engine)
-    found = None if not (run / REFERENCE).exists() else load_reference(run)
+    found = _of_killed_run(run)
     if found is not None and found[0].data == identity and found[0].model_sha256 == model:
         return found[1]
     with _without_adapter(start, engine):
@@ -109,6 +109,17 @@ def reference_of(
         with naming_file(path):
             replace_file(path, written)
     return Reference(parts[0], parts[1], sha256)
+
+
+def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
+    """Return what a killed run without checkpoints has stored, or None if its files do not belong together.
+
+    This is so if the run was killed after it had replaced one of the two files of an earlier run.
+    """
+    try:
+        return load_reference(run)
+    except FileFormatError:
+        return None
 
 
 def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
