@@ -122,7 +122,10 @@ def test_json_lines_and_nul_characters_are_reported(tmp_path: Path) -> None:
     prepare([tmp_path / "d.jsonl", tmp_path / "n.txt"], tmp_path / "a", vocab_size=270, note=notes.append)
     assert len(notes) == 2
     assert "3 NUL characters" in notes[0]
-    assert "d.jsonl contains JSON lines" in notes[1]
+    assert notes[1] == (
+        f"{tmp_path / 'd.jsonl'} contains JSON lines, so the model would learn braces and keys as text; to read JSON "
+        "objects as samples, leave out the format 'plain'"
+    )
 
 
 def test_documents_given_as_strings_are_called_documents(tmp_path: Path) -> None:

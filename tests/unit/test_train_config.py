@@ -172,6 +172,24 @@ def test_comments_do_not_change_the_configuration(config: TrainConfig) -> None:
     assert all("  # " in line for line in shown.splitlines() if " = " in line and not line.startswith(" "))
 
 
+@given(configs())
+def test_the_commented_configuration_names_every_key_in_its_section(config: TrainConfig) -> None:
+    section, names = "", []
+    for line in commented_toml(config).splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif found := re.match(r"(?:# )?(\w+) = ", line):
+            names.append(f"{section}.{found[1]}")
+    shown = [key.name for key in keys() if config.model is not None or not key.name.startswith("model.")]
+    assert sorted(names) == sorted(shown)
+
+
+def test_a_key_without_a_value_is_a_comment_with_its_meaning() -> None:
+    shown = commented_toml(TrainConfig())
+    assert "[train]\n# epochs = ...          # passes over the training tokens" in shown
+    assert "[data]\n# document_attention = ...  # a token sees only tokens of its own document" in shown
+
+
 def test_a_resolved_configuration_has_every_key() -> None:
     assert flat(tomllib.loads(to_toml(TrainConfig().explicit()))) == [
         key.name for key in keys() if key.name not in ("train.epochs", "data.document_attention")

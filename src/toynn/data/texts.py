@@ -108,7 +108,8 @@ def notes_on(texts: Texts, eos: str, tokens: Collection[str], *, chosen: bool) -
     if texts.nuls:
         notes.append(f"{texts.name} has {_times(texts.nuls, 'NUL character')}; remove them if they are not intended")
     notes += [
-        f"{path} contains JSON lines, so the model would learn braces and keys as text; extract the texts first"
+        f"{path} contains JSON lines, so the model would learn braces and keys as text; "
+        "to read JSON objects as samples, leave out the format 'plain'"
         for path in texts.json_lines
     ]
     return notes

@@ -86,22 +86,41 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def commented_toml(config: TrainConfig) -> str:
-    """Return the configuration as TOML in lines of 80 columns. A comment after each key describes the key."""
+    """Return the configuration as TOML in lines of 80 columns. A comment after each key describes the key.
+
+    A key that is None has no value in TOML: it becomes a comment at the beginning of its section.
+    """
     meanings = {key.name: key.meaning for key in keys()}
-    section, lines = "", []
-    for line in to_toml(config).splitlines():
+    lines = to_toml(config).splitlines()
+    unset = meanings.keys() - _names_in(to_plain(config))
+    section, commented = "", []
+    for line in lines:
         key, _, _ = line.partition(" = ")
         if line.startswith("["):
             section = line.strip("[]")
-        if f"{section}.{key}" not in meanings:  # the head of a section, or a text in a list of several lines
-            lines.append(line)
+        if f"{section}.{key}" in meanings:
+            commented += _with_comment(line, meanings[f"{section}.{key}"])
             continue
-        first = max(len(line), 22)
-        comment = textwrap.wrap(meanings[f"{section}.{key}"], max(_COLUMNS - first - 4, 30))
-        lines += [
-            f"{start:<{first}}  # {part}" for start, part in zip((line, *[""] * len(comment)), comment, strict=False)
-        ]
-    return "\n".join(lines) + "\n"
+        commented.append(line)  # the head of a section, or a text in a list of several lines
+        if line == f"[{section}]":
+            for name in meanings:
+                head, _, last = name.rpartition(".")
+                if head == section and name in unset:
+                    commented += _with_comment(f"# {last} = ...", meanings[name])
+    return "\n".join(commented) + "\n"
+
+
+def _names_in(table: dict[str, Any], prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for key, value in table.items():
+        names |= _names_in(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return names
+
+
+def _with_comment(line: str, meaning: str) -> list[str]:
+    first = max(len(line), 22)
+    parts = textwrap.wrap(meaning, max(_COLUMNS - first - 4, 30))
+    return [f"{start:<{first}}  # {part}" for start, part in zip((line, *[""] * len(parts)), parts, strict=False)]
 
 
 def from_toml(
