@@ -204,6 +204,12 @@ def test_a_signal_ends_all_processes_after_the_step_and_saves_it(
     assert (tmp_path / "run" / "latest").read_text() == f"step-{events[-1]['step']:08}\n"
 
 
+def test_show_config_prints_the_settings_once() -> None:
+    done = toynn_in_processes(MPICH, 2, "train", "--show-config", "--set", "train.seed=7")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nseed = 7") == 1
+
+
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     """Check that a job ended with one line of toynn, which contains `says`."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("toynn:")]

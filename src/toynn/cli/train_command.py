@@ -98,7 +98,8 @@ def command(
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
     if show_config:
         shown = _shown(config, overrides, init, base, out if resume else None, resume_from)
-        click.echo(json.dumps(to_plain(shown)) if as_json_ else commented_toml(shown), nl=as_json_)
+        text = json.dumps(to_plain(shown)) + "\n" if as_json_ else commented_toml(shown)
+        click.echo("" if is_silent else text, nl=False)
         return
     if data is None and resume and out is not None:
         data = _data_of_run(out)
