@@ -22,7 +22,7 @@ from toynn import (
 )
 from toynn.data import PackedTokens, WindowBatcher
 from toynn.errors import ConfigurationError, FileFormatError
-from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
+from toynn.storage.checkpoint import TrainingState, load_checkpoint, write_checkpoint
 from toynn.training import Event, OptimizerArgs, ScheduleArgs, StepArgs, Stepped, StopTraining
 from toynn.training.schedule import learning_rate
 
@@ -100,8 +100,10 @@ def test_a_checkpoint_that_lacks_a_moment_is_refused(data: Path, tmp_path: Path)
     train(TrainArgs(data, tmp_path / "run", config(2, optimizer=MUON)))
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.training is not None
-    del checkpoint.training.moments["blk.1.ffn_norm.weight.v"]
-    write_checkpoint(tmp_path / "damaged", checkpoint.model, step=2, training=checkpoint.training)
+    moments = dict(checkpoint.training.moments)
+    del moments["blk.1.ffn_norm.weight.v"]
+    lacking = TrainingState(checkpoint.training.progress, moments)
+    write_checkpoint(tmp_path / "damaged", checkpoint.model, step=2, training=lacking)
     with pytest.raises(FileFormatError, match=r"moments\.safetensors (lacks|contains)"):
         load_checkpoint(tmp_path / "damaged")
 

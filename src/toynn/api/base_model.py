@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import without_weights
 from toynn.llm.adapters.open_base import OpenBase, needed_base, place_of_base
 from toynn.llm.adapters.trained_adapter import BaseModel
 from toynn.llm.base import LoadedBase
@@ -115,10 +115,7 @@ def _gguf(path: Path) -> OpenBase:
 
 
 def _in_memory(path: Path, sha256: str, model: TrainedModel) -> OpenBase:
-    described = ModelOnBase(
-        model.shape, None, model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign
-    )
-    return OpenBase(path.resolve(), LoadedBase(model), described, lambda: sha256)
+    return OpenBase(path.resolve(), LoadedBase(model), without_weights(model), lambda: sha256)
 
 
 def _sha256(folder: Path) -> str:

@@ -1,10 +1,11 @@
-"""Write tensors to a safetensors file."""
+"""Write tensors to a safetensors file, one tensor after another, so that a file needs no copy of all tensors."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,36 @@ from toynn.storage.hashed_files import write_hashed
 from toynn.tinynn import TNN_BF16, TNN_F16, tnn_quantize
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
+Shapes = Mapping[str, tuple[int, ...]]
 HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}  # the name in the file, and ggml's number
+
+
+class MadeTensors(Tensors):
+    """Tensors that are made one at a time, each time when they are read, so that they never exist all at once.
+
+    shapes: the shape of each tensor by name. make: a function that returns a tensor by its name.
+    """
+
+    def __init__(self, shapes: Shapes, make: Callable[[str], npt.NDArray[np.float32]]) -> None:
+        self.shapes, self._make = dict(shapes), make
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def shapes_of(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor by name."""
+    if isinstance(tensors, MadeTensors):
+        return tensors.shapes
+    return {name: values.shape for name, values in tensors.items()}
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
@@ -26,7 +56,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
 
     Raises OSError; the file may then be incomplete.
     """
-    header, size = _header("F32", 4, {name: tensors[name] for name in sorted(tensors)}, metadata)
+    header, size = _header("F32", 4, dict(sorted(shapes_of(tensors).items())), metadata)
 
     def parts() -> Iterator[memoryview]:
         yield memoryview(header)
@@ -42,7 +72,7 @@ def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], d
     Raises TinyNNValueError, which names the tensor, if a number is too large; OSError. The file may then be incomplete.
     """
     name_of_type, number = HALF_TYPES[dtype]
-    header, size = _header(name_of_type, 2, tensors, metadata)
+    header, size = _header(name_of_type, 2, shapes_of(tensors), metadata)
 
     def parts() -> Iterator[memoryview]:
         yield memoryview(header)
@@ -52,13 +82,13 @@ def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], d
     write_hashed(path, parts(), size)
 
 
-def _header(dtype: str, nbytes: int, tensors: Tensors, metadata: dict[str, str] | None) -> tuple[bytes, int]:
+def _header(dtype: str, nbytes: int, shapes: Shapes, metadata: dict[str, str] | None) -> tuple[bytes, int]:
     """Return the start of a safetensors file, and the size of the file. nbytes: the bytes of a number."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     end = 0
-    for name, values in tensors.items():
-        start, end = end, end + nbytes * values.size
-        header[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [start, end]}
+    for name, shape in shapes.items():
+        start, end = end, end + nbytes * prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text, 8 + len(text) + end

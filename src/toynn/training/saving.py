@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from toynn.arguments import FloatArray
 from toynn.data import DataFolder
 from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weights_of
 from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
+from toynn.storage.tensor_files import MadeTensors, Tensors
 from toynn.training.data_identity import data_identity
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
@@ -35,7 +36,7 @@ class Saver:
         engine: LlamaSeqEngine,
         start: Start,
         data: DataFolder,
-        moments: Callable[[], dict[str, FloatArray]],
+        moments: Callable[[], Tensors],
     ) -> None:
         self._run, self._engine, self._start, self._data, self._moments = run, engine, start, data, moments
         self._config = start.config
@@ -43,6 +44,9 @@ class Saver:
         self._tokens = special_tokens(model, start.state is not None, data)
         self._saved_step = None if start.state is None else start.step
         self.reference: str | None = None  # the SHA-256 of the log-probabilities in the reference model
+        spec = start.config.adapter.spec()
+        saved = weights_of(start.shape) if spec is None else spec.weights(start.shape)
+        self._sizes = {weight.name: weight.size for weight in saved}
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
         """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already, or
@@ -61,7 +65,11 @@ class Saver:
         if self._run is None:
             return None
         state = TrainingState(self._progress(step, evaluations), moments)
-        path = self._run.save(step, self.model(step), state, best=best)
+        if self._start.base is None:
+            weights = self._checked_weights(step)
+            path = self._run.save(step, self._described(None), state, best=best, weights=weights)
+        else:
+            path = self._run.save(step, self.model(step), state, best=best)
         self._remove_old(self._run)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         return Saved(step, path, size, time.perf_counter() - began)
@@ -79,16 +87,36 @@ class Saver:
 
     def model(self, step: int) -> AnyModel:
         """Return the model after a step, with its tokenizer. Raises DivergedError if a weight is NaN or infinite."""
-        base = self._start.base
-        names = self._engine.weights if base is None else self._engine.param_names()
-        weights = {name: self._engine.download_weight(name) for name in names}
+        weights = dict(self._checked_weights(step))
+        shape, tokens, spec, base = self._start.shape, self._tokens, self._config.adapter.spec(), self._start.base
+        if base is None or spec is None:
+            return TrainedModel(
+                shape, weights, tokens.tokenizer, tokens.eos_id, tokens.bos_id, tokens.other_eos_ids, tokens.foreign
+            )
+        return self._described(TrainedAdapter(spec, shape, weights, base.identity))
+
+    def _described(self, adapter: TrainedAdapter | None) -> ModelOnBase:
+        tokens = self._tokens
+        return ModelOnBase(
+            self._start.shape,
+            adapter,
+            tokens.tokenizer,
+            tokens.eos_id,
+            tokens.bos_id,
+            tokens.other_eos_ids,
+            tokens.foreign,
+        )
+
+    def _checked_weights(self, step: int) -> MadeTensors:
+        """Return the weights of the model, or the matrices of the adapter, which the engine copies one at a time.
+
+        Raises DivergedError if one is NaN or infinite.
+        """
+        names = self._engine.weights if self._start.base is None else self._engine.param_names()
+        weights = MadeTensors({name: self._sizes[name] for name in names}, self._engine.download_weight)
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(step, "weights are not finite after it", name, self._config)
-        shape, tokens, spec = self._start.shape, self._tokens, self._config.adapter.spec()
-        described = (tokens.tokenizer, tokens.eos_id, tokens.bos_id, tokens.other_eos_ids, tokens.foreign)
-        if base is None or spec is None:
-            return TrainedModel(shape, weights, *described)
-        return ModelOnBase(shape, TrainedAdapter(spec, shape, weights, base.identity), *described)
+        return weights
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
         windows_of_step = self._config.train.batch * self._config.train.accumulate  # of pairs: the number of pairs

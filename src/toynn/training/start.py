@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toynn.data import DataFolder
 from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of, without_weights
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.shape import ModelShape
 from toynn.model.weights import matching_names
@@ -57,6 +57,14 @@ class Start:
     def __post_init__(self) -> None:
         if self.t_seq > self.shape.ctx:
             raise ConfigurationError(f"train.t_seq must be at most model.ctx = {self.shape.ctx}, got {self.t_seq}")
+
+    def without_tensors(self) -> Start:
+        """Return the start without weights and moments, which the engine has copied."""
+        held = self.checkpoint
+        state = None if self.state is None else TrainingState(self.state.progress, {})
+        if held is not None:
+            held = dataclasses.replace(held, contents=without_weights(held.contents), training=state)
+        return dataclasses.replace(self, checkpoint=held, state=state)
 
     @property
     def t_seq(self) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from toynn.arguments import FloatArray
 from toynn.data.windows import Batch, Windows
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.llm.window_sums import step_loss
+from toynn.storage.tensor_files import MadeTensors, Tensors
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.events import PairFigures
@@ -90,9 +90,11 @@ class TrainingSteps:
         loss = step_loss(window_losses, counted)
         return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
-    def moments(self) -> dict[str, FloatArray]:
-        """Return all moments by name."""
-        return {name: self._engine.download_weight(name) for name in self._engine.moment_names()}
+    def moments(self) -> Tensors:
+        """Return all moments by name. The engine copies each moment when it is read."""
+        sizes = {weight.name: weight.size for weight in self._engine.trained_weights()}
+        names = self._engine.moment_names()
+        return MadeTensors({name: sizes[name[:-2]] for name in names}, self._engine.download_weight)
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""

@@ -106,6 +106,7 @@ def _train(
             args = replace(args, n_threads=check_start(processes, start, data, args.n_threads))
         with together():
             trainer = _Trainer(args, start, run, engine, data, interrupts, continue_prompts, processes)
+            start = start.without_tensors()
             trainer.check_prompts()
         if processes is not None:
             check_weights(processes, engine)
@@ -157,7 +158,7 @@ class _Trainer:
             moments = {} if start.state is None else start.state.moments
             self._steps = ParallelSteps(engine, windows, config, processes, share, moments)
             self._validation = validation_of(data.validation, start.t_seq, share.batch, n, config.data)
-        self._saver = Saver(run, engine, start, data, self._steps.moments)
+        self._saver = Saver(run, engine, start.without_tensors(), data, self._steps.moments)
         self._step = start.step
         self._last_loss: float | None = None
         self._best = BestEvaluation.of(start.state)
@@ -168,6 +169,7 @@ class _Trainer:
         with self._naming_the_batch(share):
             if self._step < config.train.steps:
                 self._steps.build_graph()
+        self._start = start.without_tensors()  # the engine has copied the weights and moments
 
     def _realize(self, share: WindowShare) -> None:
         updates = self._processes is None

@@ -42,6 +42,13 @@ class ModelOnBase(DescribedModel):
 AnyModel: TypeAlias = TrainedModel | ModelOnBase
 
 
+def without_weights(model: AnyModel) -> ModelOnBase:
+    """Return the description of a model: its shape, tokenizer and special tokens."""
+    return ModelOnBase(
+        model.shape, None, model.tokenizer, model.eos_id, model.bos_id, model.other_eos_ids, model.foreign
+    )
+
+
 def adapter_of(model: AnyModel) -> TrainedAdapter | None:
     """Return the adapter of a model, or None for a model without one."""
     return model.adapter if isinstance(model, ModelOnBase) else None

@@ -7,6 +7,7 @@ open, reading raises `CheckpointRemovedError` and does not call the checkpoint d
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError, TinyNNValueError
@@ -42,7 +42,7 @@ from toynn.storage.checkpoint.meta import (
 )
 from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
-from toynn.storage.tensor_files import write_tensors
+from toynn.storage.tensor_files import Tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class TrainingState(Initialised):
     """The state that a run needs to resume, besides the model.
 
     moments: the moments of the optimizer. The keys are the names of the weights with ".m" or ".v" at the end. Each
-    array has the shape of its weight. The dict is empty before the first step.
+    array has the shape of its weight. There are no moments before the first step.
     """
 
     progress: TrainingProgress
-    moments: dict[str, FloatArray]
+    moments: Tensors
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,26 @@ class Checkpoint(Initialised):
         return self.contents
 
 
-def write_folder(folder: Path, step: int, model: AnyModel, training: TrainingState | None) -> None:
+def write_folder(
+    folder: Path, step: int, model: AnyModel, training: TrainingState | None, weights: Tensors | None = None
+) -> None:
     """Write a checkpoint into an existing empty folder, and wait until it is on the disk. meta.json is written last.
 
-    Raises OSError; the folder is then not a checkpoint, because it has no meta.json.
+    weights: all weights of a model that is given without them.
+
+    Raises TinyNNValueError if the model has neither weights nor an adapter; OSError. The folder is then not a
+    checkpoint, because it has no meta.json.
     """
     adapter = adapter_of(model)
     hashes = {}
     if isinstance(model, TrainedModel):
-        hashes[WEIGHTS] = write_tensors(folder / WEIGHTS, model.weights)
+        weights = model.weights
+    if weights is not None:
+        hashes[WEIGHTS] = write_tensors(folder / WEIGHTS, weights)
     elif adapter is not None:
         hashes[ADAPTER] = write_tensors(folder / ADAPTER, adapter.tensors)
+    else:
+        raise TinyNNValueError("model must have weights or an adapter, got the description of a base")
     if training is not None and training.moments:
         hashes[MOMENTS] = write_tensors(folder / MOMENTS, training.moments)
     if model.tokenizer is not None:
@@ -216,16 +225,28 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
 
 
 def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
-    """Return the tensors of an open safetensors file. path: the name of the file in messages."""
+    """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
+
+    The system gets the memory of one large array back when it is freed, but not always that of many small arrays.
+    """
     # The library accepts only a path. /dev/fd/N is the open file, even if its name was removed.
     opened = Path(f"/dev/fd/{file.fileno()}")
     try:
-        tensors = load_file(opened if opened.exists() else path)
+        with safe_open(opened if opened.exists() else path, framework="numpy") as stored:
+            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+            memory = np.empty(sum(map(math.prod, shapes.values())), np.float32)
+            tensors, end = {}, 0
+            for name, shape in shapes.items():
+                start, end = end, end + math.prod(shape)
+                values = stored.get_tensor(name)
+                if values.dtype != np.float32:
+                    raise FileFormatError(f"{path}: {name} must be float32, but is {values.dtype}")
+                tensors[name] = memory[start:end].reshape(shape)
+                tensors[name][...] = values
     except AttributeError as error:  # the library raises this for a type that numpy does not have
         raise FileFormatError(f"{path}: all tensors must be float32, but one has another type ({error})") from None
+    except FileFormatError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from None
-    for name, values in tensors.items():
-        if values.dtype != np.float32:
-            raise FileFormatError(f"{path}: {name} must be float32, but is {values.dtype}")
     return tensors

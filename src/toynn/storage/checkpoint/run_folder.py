@@ -47,6 +47,7 @@ from toynn.storage.checkpoint.names import (
 )
 from toynn.storage.durable_files import make_folder, replace_file, sync
 from toynn.storage.regular_files import naming_file, open_regular_to_append, path_of
+from toynn.storage.tensor_files import Tensors
 
 _TEMPORARY = ".tmp-"
 # The ends of the names of temporary files that only a process with the lock writes.
@@ -146,10 +147,20 @@ class RunFolder(RunReader):
         except FileFormatError:
             return False
 
-    def save(self, step: int, model: AnyModel, training: TrainingState | None, *, best: bool = False) -> Path:
+    def save(
+        self,
+        step: int,
+        model: AnyModel,
+        training: TrainingState | None,
+        *,
+        best: bool = False,
+        weights: Tensors | None = None,
+    ) -> Path:
         """Write the checkpoint of a step, make it the latest one, and return its folder.
 
-        best: also make it the best one. Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError
+        best: also make it the best one. weights: all weights of a model that is given as a ModelOnBase without them.
+
+        Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError
         after `close`, or if another process has removed the folder; OSError.
         """
         self._require_open()
@@ -164,7 +175,7 @@ class RunFolder(RunReader):
         place = checkpoints / free_name(checkpoints, step)
         try:
             with naming_file(place):
-                self._write(place, step, model, training)
+                self._write(place, step, model, training, weights)
         except FileNotFoundError:
             raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written") from None
         name = f"{place.name}\n".encode()
@@ -173,14 +184,16 @@ class RunFolder(RunReader):
                 replace_file(self.path / pointer, name)
         return place
 
-    def _write(self, place: Path, step: int, model: AnyModel, training: TrainingState | None) -> None:
+    def _write(
+        self, place: Path, step: int, model: AnyModel, training: TrainingState | None, weights: Tensors | None
+    ) -> None:
         checkpoints = place.parent
         temporary = checkpoints / f"{_TEMPORARY}{place.name}"
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(temporary)
         temporary.mkdir()
         try:
-            write_folder(temporary, step, model, training)
+            write_folder(temporary, step, model, training, weights)
             temporary.rename(place)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
