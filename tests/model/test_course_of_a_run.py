@@ -132,15 +132,18 @@ def test_the_advice_for_a_divergence_fits_the_settings(data: Path, tmp_path: Pat
             train(TrainArgs(data, tmp_path / f"run{clip}", chosen))
 
 
-@pytest.mark.parametrize("batch", [10**7, 10**9])
-def test_a_batch_beyond_a_limit_is_named_with_the_memory_it_needs(batch: int, data: Path, tmp_path: Path) -> None:
-    chosen = config(3, train=StepArgs(3, batch=batch))
+@pytest.mark.parametrize(("batch", "recompute"), [(10**7, False), (10**9, True)])
+def test_a_batch_beyond_a_limit_is_named_with_the_memory_it_needs(
+    batch: int, recompute: bool, data: Path, tmp_path: Path
+) -> None:
+    chosen = config(3, train=StepArgs(3, batch=batch, recompute=recompute))
     with pytest.raises(ConfigurationError) as caught:
         train(TrainArgs(data, tmp_path / "run", chosen))
     says = str(caught.value)
     assert says.startswith(f"train.batch = {batch} is too large: a step with {batch} windows of 16 tokens would need ")
     need, available = (float(part.split()[0]) for part in (says.split("need ")[1], says.split("GB, but ")[1]))
     assert need > available > 0
+    assert ("train.recompute = true needs less memory" in says) != recompute
     assert not (tmp_path / "run").exists()
 
 

@@ -42,7 +42,7 @@ def naming_the_batch(
         message = _explanation(realize, t_seq, config)
         if message is None:
             raise
-        raise kind(message) from error
+        raise kind(message + _advice(config)) from error
 
 
 def _explanation(realize: Realize, t_seq: int, config: TrainConfig) -> str | None:
@@ -73,6 +73,11 @@ def _explanation(realize: Realize, t_seq: int, config: TrainConfig) -> str | Non
         f"{_gigabytes(need)}, but {_gigabytes(available)} are available; {hint}, and train.accumulate can combine "
         "several batches to one step"
     )
+
+
+def _advice(config: TrainConfig) -> str:
+    """Return the end of the message: the setting that needs less memory for the same bytes."""
+    return "" if config.train.recompute else "; train.recompute = true needs less memory and more time"
 
 
 def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, config: TrainConfig) -> int | None:

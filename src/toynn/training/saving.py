@@ -61,8 +61,8 @@ class Saver:
             return None
         began = time.perf_counter()
         moments = self._moments() if step > 0 else {}
-        self._saved_step = step
         if self._run is None:
+            self._saved_step = step
             return None
         state = TrainingState(self._progress(step, evaluations), moments)
         if self._start.base is None:
@@ -70,6 +70,7 @@ class Saver:
             path = self._run.save(step, self._described(None), state, best=best, weights=weights)
         else:
             path = self._run.save(step, self.model(step), state, best=best)
+        self._saved_step = step
         self._remove_old(self._run)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         return Saved(step, path, size, time.perf_counter() - began)
