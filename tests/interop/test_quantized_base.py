@@ -14,6 +14,7 @@ from toynn import AdamW, LlamaDecoder, LlamaSeqEngine, RecipeOptions
 from toynn import tinynn as nn
 from toynn.interop import GgufBase, export_gguf, import_gguf
 from toynn.llm.adapters.spec import AdapterSpec
+from toynn.llm.options import PRECISIONS
 from toynn.model.trained_model import TrainedModel
 
 IDS = [0, 3, 1, 5, 2, 4, 4, 0]  # two sequences
@@ -21,9 +22,11 @@ TARGETS = [3, 1, 5, 2, 4, 4, 0, 3]
 SPEC = AdapterSpec(3, 6.0, False, ("q", "k", "v", "o", "gate", "up", "down"))
 
 
-def trained(base: GgufBase | TrainedModel, n_threads: int, spec: AdapterSpec = SPEC) -> tuple[object, ...]:
+def trained(
+    base: GgufBase | TrainedModel, n_threads: int, spec: AdapterSpec = SPEC, precision: str = "f32"
+) -> tuple[object, ...]:
     """Return the losses of three steps, the adapter after them, and the logits."""
-    options = RecipeOptions(4, 2, n_threads=n_threads, layout="fused", seed=5)
+    options = RecipeOptions(4, 2, n_threads=n_threads, layout="fused", seed=5, precision=precision)
     with LlamaSeqEngine() as engine:
         engine.realize_with_adapter(base, spec, options, oversubscribe=True)
         types = {nn.tnn_tensor_dtype(one) for one in engine.weights.values()}
@@ -43,10 +46,14 @@ def test_training_on_a_quantized_file_has_the_bits_of_training_on_its_values(
     path = tmp_path / "base.gguf"
     path.write_bytes(quantized_base(kind, rotated=True).build())
     content = path.read_bytes()
-    want = trained(import_gguf(path), 1)
-    with GgufBase(path) as base:
-        for n_threads in (1, 3):
-            assert trained(base, n_threads) == want
+    results = []
+    for precision in PRECISIONS:
+        want = trained(import_gguf(path), 1, precision=precision)
+        with GgufBase(path) as base:
+            for n_threads in (1, 3):
+                assert trained(base, n_threads, precision=precision) == want
+        results.append(want)
+    assert results[0] != results[1]
     assert path.read_bytes() == content
 
 
