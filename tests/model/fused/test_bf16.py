@@ -95,6 +95,7 @@ def gradients(x: F32, w: F32, wanted: Any, windows: int, n_threads: int, precisi
         return [nn.download_row_major(s, one, *shape) for one, shape in zip(grads, shapes, strict=False)]
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("name", kernels())
 @pytest.mark.parametrize(
     ("windows", "t", "vocab", "d"), [(1, 13, 30, 9), (5, 7, 17, 33), (3, 1, 40, 8), (4, 10, 70, 45)]
@@ -126,6 +127,7 @@ def two_steps(variant: Variant, n_threads: int = 1, **build: Any) -> tuple[list[
         return losses, all_weights(e)
 
 
+@pytest.mark.threads
 @each_variant
 def test_threads_kernels_and_recomputed_activations_do_not_change_any_bit(
     variant: Variant, monkeypatch: pytest.MonkeyPatch

@@ -72,6 +72,7 @@ def test_the_result_and_its_gradient_agree_with_float64(rows: int, d_ff: int) ->
     np.testing.assert_allclose(grad, np.hstack([dy * up * slope, dy * value]), rtol=0, atol=3e-6 * np.abs(grad).max())
 
 
+@pytest.mark.threads
 def test_the_bits_are_those_recorded_with_any_number_of_threads() -> None:
     gate_up, w = case(64, 101)
     for n_threads in (1, 2, 3):

@@ -144,6 +144,7 @@ def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -
             assert product(kind, content, tmp_path, stored=True, n_threads=n_threads, rows=70) == want
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("kernel", KERNELS)
 @BY_NAME
 def test_every_kernel_gives_these_bits_for_one_row(kind: GGMLQuantizationType, kernel: str, tmp_path: Path) -> None:
