@@ -160,8 +160,8 @@ class RunFolder(RunReader):
 
         best: also make it the best one. weights: all weights of a model that is given as a ModelOnBase without them.
 
-        Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError
-        after `close`, or if another process has removed the folder; OSError.
+        Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError after `close`, or if another
+        process has removed the folder; OSError.
         """
         self._require_open()
         step = integer("step", step, 0, 2**62)
@@ -170,13 +170,11 @@ class RunFolder(RunReader):
         if not isinstance(training, TrainingState | None):
             raise TinyNNTypeError(f"training must be a TrainingState or None, got {type(training).__name__}")
         checkpoints = self.path / CHECKPOINTS
-        if not checkpoints.is_dir():
-            raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written")
-        place = checkpoints / free_name(checkpoints, step)
         try:
+            place = checkpoints / free_name(checkpoints, step)
             with naming_file(place):
                 self._write(place, step, model, training, weights)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written") from None
         name = f"{place.name}\n".encode()
         for pointer in (BEST, LATEST) if best else (LATEST,):
