@@ -63,13 +63,13 @@ class Played(Round):
     """A round on several sessions. It writes its calls to a journal, which still exists after a crash."""
 
     def __init__(self, journal: TextIO, counts: Counter[str]) -> None:
+        self.journal, self.counts = journal, counts  # a round makes its first call when it is created
+        journal.seek(0)
+        journal.truncate()
         super().__init__(0)
-        self.journal, self.counts = journal, counts
         self.sessions = [self.session, self.other]
         self.tensors_of: dict[Session, list[Tensor]] = {}
         self.operand: Any = None  # the last tensor argument of this call
-        journal.seek(0)
-        journal.truncate()
 
     def switch_to(self, session: Session, *, foreign: bool = False) -> None:
         """Continue on another session, with its own tensors or, if foreign, with the previous session's tensors."""
