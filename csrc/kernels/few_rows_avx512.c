@@ -3,29 +3,12 @@
 #include "kernels/gemm.h"
 
 #ifdef TNN_GEMM_AVX512
-#include <immintrin.h>
-#include <string.h>
+#include "kernels/vec16.h"
 
-typedef float    v16f __attribute__((vector_size(64)));
 typedef uint32_t v16u __attribute__((vector_size(64)));
 
-static inline v16f v16_load(const float * p) {
-    v16f v;
-    memcpy(&v, p, sizeof(v)); /* one unaligned load */
-    return v;
-}
-
-static inline void v16_store(float * p, v16f v) {
-    memcpy(p, &v, sizeof(v));
-}
-
-#define vec         v16f
-#define vecu        v16u
-#define LANES       16
-#define VECTORS     4
-#define vec_load    v16_load
-#define vec_store   v16_store
-#define vec_set1(x) ((v16f) _mm512_set1_ps(x))
+#define vecu    v16u
+#define VECTORS 4
 #define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #define vec_of_bits(w) ((v16f) (w))
 

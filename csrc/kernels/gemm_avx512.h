@@ -1,24 +1,6 @@
-/* kernels/gemm_avx512.h - vectors of sixteen f32 lanes, for files that are compiled for AVX-512. */
-#include <immintrin.h>
-#include <string.h>
+/* kernels/gemm_avx512.h - the vectors and tiles of matrix products that are compiled for AVX-512. */
+#include "kernels/vec16.h"
 
-typedef float v16f __attribute__((vector_size(64)));
-
-static inline v16f v16_load(const float * p) {
-    v16f v;
-    memcpy(&v, p, sizeof(v)); /* one unaligned load */
-    return v;
-}
-
-static inline void v16_store(float * p, v16f v) {
-    memcpy(p, &v, sizeof(v));
-}
-
-#define vec       v16f
-#define LANES     16
-#define vec_load  v16_load
-#define vec_store v16_store
-#define vec_set1(x) ((v16f) _mm512_set1_ps(x))
 #define MR        12 /* 12 x 2 accumulators and two columns take 26 of the 32 registers */
 #define KC        384 /* a panel of B has 48 KiB; its next rows arrive from L2 in time */
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)

@@ -67,7 +67,7 @@ class Processes:
 
     def _exchange(self, error: Exception | None) -> None:
         """Exchange the errors of all processes. Return if nothing failed, or if `error` is the error of all."""
-        text = None if error is None else " ".join(str(error).split()) or type(error).__name__
+        text = None if error is None else _one_line(error)
         found = self.gathered((text, self.host))
         self._started = True
         failed = [(rank, one, host) for rank, (one, host) in enumerate(found) if one is not None]
@@ -101,7 +101,7 @@ class Processes:
         interrupted = isinstance(error, KeyboardInterrupt)
         if not isinstance(error, TinyNNError | OSError | KeyboardInterrupt | MemoryError):
             traceback.print_exception(error)
-        message = "interrupted" if interrupted else " ".join(str(error).split()) or type(error).__name__
+        message = "interrupted" if interrupted else _one_line(error)
         print(f"toynn: process {self.rank} of {self.n} on host {self.host}: {message}", file=sys.stderr, flush=True)
         self._comm.Abort(130 if interrupted else 1)
         os._exit(1)  # the MPI library has not ended the process
@@ -182,6 +182,11 @@ class Processes:
                 f"{'core' if available == 1 else 'cores'} of host {self.host}; {remedy}, or set TOYNN_OVERSUBSCRIBE=1"
             )
         return n
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the message of an error in one line, or the name of its class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _cores() -> frozenset[int]:
