@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -11,13 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from commands import SMALL, TOYNN, toynn
 from mpi import MPICH, OPEN_MPI, environment, in_processes, launch, toynn_in_processes
+from runs_of_processes import assert_same_run, events_of, files_of, latest_of, slow
 from small_runs import make_data
 
 BATCHES = ["--set", "train.batch=8", "--set", "train.accumulate=3"]  # 24 windows
@@ -34,18 +33,6 @@ SETTINGS = [
     "1",
     "--quiet",
 ]
-NOT_COMPARED = {
-    "time",
-    "seconds",
-    "tokens_per_second",
-    "run",
-    "data",
-    "resumes",
-    "checkpoint",
-    "path",
-    "notes",
-    "config",
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +46,6 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("parallel") / "alone"
     assert toynn("train", data, "--out", run, *SETTINGS).returncode == 0
     return run
-
-
-def files_of(run: Path) -> dict[str, bytes]:
-    """Return the files of all checkpoints, the pointers and the configuration."""
-    found = {str(path.relative_to(run)): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
-    return {**found, **{name: (run / name).read_bytes() for name in ("latest", "best", "run.toml")}}
-
-
-def events_of(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in NOT_COMPARED} for line in lines]
-
-
-def assert_same_run(run: Path, alone: Path) -> None:
-    assert files_of(run) == files_of(alone)
-    assert events_of(run) == events_of(alone)
-
-
-def slow(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 QUICK = [(MPICH, 3), (OPEN_MPI, 2)]
@@ -118,11 +85,6 @@ def test_adapters_and_document_attention_have_the_bytes_of_one_process(
         done = toynn(*arguments) if n == 1 else toynn_in_processes(MPICH, n, *arguments)
         assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
-
-
-def latest_of(run: Path) -> dict[str, bytes]:
-    folder = run / "checkpoints" / (run / "latest").read_text().strip()
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_run_can_be_resumed_with_another_number_of_processes(data: Path, alone: Path, tmp_path: Path) -> None:
@@ -225,9 +187,6 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
         toynn_in_processes(MPICH, 3, *train),
         "3 processes cannot divide the 2 windows of a step (train.batch = 2, train.accumulate = 1) equally; start 1 or "
         "2 processes, or change train.batch",
-    )
-    refused(
-        toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.kind=muon"), "it updates whole matrices; use adamw"
     )
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
     refused(toynn_in_processes(MPICH, 2, "train"), "Missing argument 'DATA'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,8 +16,9 @@ from toynn.errors import SessionError
 from toynn.llm.labels import IGNORE_ID
 from toynn.llm.window_sums import largest_nodes, sum_of_nodes, tree_sum
 from toynn.training.config import StepArgs
+from toynn.training.optimizer import StepValues
 from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_of_piece
-from toynn.training.shares import PARTS, buckets_of, share_of
+from toynn.training.shares import PARTS, buckets_of, buckets_of_matrices, share_of
 
 F32 = npt.NDArray[np.float32]
 Arrays = dict[str, F32]
@@ -77,6 +80,26 @@ def test_slices_cover_each_weight_once_in_whole_parts(n: int, limit: int) -> Non
         assert max(largest.counts()) <= total / n + total / PARTS
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("limit", [1, 3000, 1 << 22])
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_each_matrix_belongs_to_one_process_and_the_work_is_divided_equally(n: int, limit: int) -> None:
+    layer = {"q": (40, 40), "k": (20, 40), "v": (20, 40), "o": (40, 40), "gate_up": (144, 40), "down": (40, 72)}
+    shapes = {f"blk.{i}.{name}": shape for i in range(12) for name, shape in layer.items()}
+    buckets = buckets_of_matrices(shapes, n, limit)
+    pieces = [piece for bucket in buckets for pieces in bucket.slices for piece in pieces]
+    assert sorted(piece.name for piece in pieces) == sorted(shapes)
+    assert all((one.begin, one.end, one.parts) == (0, math.prod(shapes[one.name]), (0, PARTS)) for one in pieces)
+    assert [piece.name for piece in pieces] == [name for bucket in buckets for name in bucket.sizes]
+    assert all(sum(bucket.sizes.values()) <= limit or len(bucket.sizes) == 1 for bucket in buckets)
+    work = [
+        sum(math.prod(shapes[piece.name]) * min(shapes[piece.name]) for one in buckets for piece in one.slices[rank])
+        for rank in range(n)
+    ]
+    assert max(work) < 1.25 * sum(work) / n
+    assert buckets_of_matrices({}, n) == []
+
+
 WINDOWS, MAX_NORM = 6, 0.05
 HP = AdamW(lr=0.01, weight_decay=0.1, bias_correct=True)
 
@@ -129,7 +152,7 @@ def step_in_slices(shards: list[ShardedAdamW], gradients: Arrays, step: int) -> 
     norm, factor = norm_and_factor(np.concatenate(list(squares.values())), MAX_NORM)
     for shard in shards:
         flat = [gradients[piece.name][piece.begin : piece.end] for piece in shard.pieces]
-        shard.step(np.concatenate(flat), HP.hp(step), factor)
+        shard.step(np.concatenate(flat), StepValues(HP.hp(step), None), factor)
     return norm
 
 

@@ -19,7 +19,7 @@ from toynn.llm.preference import Preference
 from toynn.storage.checkpoint import Checkpoint
 from toynn.training.data_identity import data_identity
 from toynn.training.events import PairFigures
-from toynn.training.preference import figures_of_pairs
+from toynn.training.pairs_of_step import figures_of_pairs
 from toynn.training.preference_config import PreferenceArgs
 from toynn.training.reference import load_reference
 from toynn.training.start import own_config

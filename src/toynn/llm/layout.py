@@ -226,7 +226,8 @@ class Layout(ABC):
             t_loss, inputs = self.preference_loss(t_loss, preference)
         tnn_tensor_set_name(t_labels, self.labels_name)
         tnn_tensor_set_name(t_loss, "loss")
-        t_hp = t_divisor if t_divisor is not None and not options.updates else hp_input(s, options)
+        t_scale = t_divisor if inputs is None else inputs.settings
+        t_hp = t_scale if t_scale is not None and not options.updates else hp_input(s, options)
         tnn_set_output(t_loss)
         tnn_set_loss(t_loss)
         tnn_build_forward_only(s, t_loss)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from toynn.arguments import FloatArray, kind_of, one_of, positive, real
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.tinynn import Tensor
+from toynn.tinynn import Session, Tensor, upload_row_major
 
 KINDS = ("sigmoid", "hinge", "ipo")  # in the order of enum tnn_preference
 
@@ -60,6 +60,31 @@ class PreferenceInputs:
     reference: Tensor
     settings: Tensor
     pairs: Tensor
+
+
+@dataclass(frozen=True)
+class ReferenceValues:
+    """The checked values of the inputs of a preference loss. rows: float32 (2, B)."""
+
+    inputs: PreferenceInputs
+    rows: FloatArray
+
+    @classmethod
+    def checked(cls, inputs: PreferenceInputs | None, reference: object, n: int) -> ReferenceValues | None:
+        """Return the checked values; None if the graph has no preference.
+
+        n: number of sequences. Raises TinyNNValueError or TinyNNTypeError.
+        """
+        if inputs is None:
+            if reference is not None:
+                raise TinyNNValueError("reference must be left out, because the graph was built without a preference")
+            return None
+        return cls(inputs, checked_reference(reference, n))
+
+    def upload(self, s: Session, divisor: float) -> None:
+        """Upload the values. divisor: the number of pairs by which the sum of their losses is divided."""
+        upload_row_major(s, self.inputs.reference, self.rows)
+        upload_row_major(s, self.inputs.settings, self.inputs.preference.settings(divisor))
 
 
 def checked_reference(reference: object, n: int) -> FloatArray:

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +25,7 @@ from toynn.tinynn import tnn_available_cores
 from toynn.tinynn.thread_count import oversubscribe_from_environment
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 F32 = npt.NDArray[np.float32]
 
 _job: Processes | None = None
@@ -182,6 +183,17 @@ class Processes:
                 f"{'core' if available == 1 else 'cores'} of host {self.host}; {remedy}, or set TOYNN_OVERSUBSCRIBE=1"
             )
         return n
+
+
+def in_turn(processes: Processes | None, items: Sequence[Item], compute: Callable[[Item], T]) -> list[T]:
+    """Return compute(item) for each item, in the order of the items. The processes compute the items in turn.
+
+    processes: the processes, all of which call this function, or None for a process that computes alone.
+    """
+    rank, n = (0, 1) if processes is None else (processes.rank, processes.n)
+    own = [compute(item) for item in items[rank::n]]
+    every = [own] if processes is None else processes.gathered(own)
+    return [every[i % n][i // n] for i in range(len(items))]
 
 
 def _one_line(error: BaseException) -> str:

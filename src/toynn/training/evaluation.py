@@ -17,7 +17,7 @@ from toynn.data.windows import document_starts
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
-from toynn.parallel.processes import Processes
+from toynn.parallel.processes import Processes, in_turn
 from toynn.storage.checkpoint import TrainingState
 from toynn.training.events import PairFigures
 from toynn.training.sources import borders_of
@@ -118,10 +118,7 @@ class Validation:
         processes: Processes | None,
     ) -> list[list[tuple[float, int]]]:
         """Return the losses of the windows of each batch, which the processes compute in turn."""
-        rank, n = (0, 1) if processes is None else (processes.rank, processes.n)
-        own = [self._window_losses(engine, *batch()) for batch in batches[rank::n]]
-        every = [own] if processes is None else processes.gathered(own)
-        return [every[i % n][i // n] for i in range(len(batches))]
+        return in_turn(processes, batches, lambda batch: self._window_losses(engine, *batch()))
 
     def _batch_of_sources(self, parts: Sequence[tuple[int, int]]) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of windows (source, start), without the targets of other sources."""

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 
 from toynn.data import DataFolder
-from toynn.errors import ConfigurationError, ProcessError
+from toynn.errors import ProcessError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.parallel.processes import Processes
 from toynn.tinynn import build_info
@@ -23,8 +23,8 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     n_threads: the number that the user asked for, or None.
 
     Raises ProcessError, naming the process and its host, if a process has another version, another instruction-set
-    profile, other data or another configuration than process 0; ConfigurationError for a setting that several processes
-    do not support.
+    profile, other data or another configuration than process 0; ConfigurationError if the processes cannot divide the
+    windows of a step.
     """
     build = build_info()
     _compare(
@@ -40,13 +40,6 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
         },
     )
     with processes.together():
-        if start.config.optimizer.kind != "adamw":
-            raise ConfigurationError(
-                f"optimizer.kind = {start.config.optimizer.kind!r} cannot be used with several processes, because it "
-                "updates whole matrices; use adamw, or start one process"
-            )
-        if start.config.preference is not None:
-            raise ConfigurationError("training on preference pairs runs in one process; start it without mpiexec")
         share_of(start.config.train, processes.rank, processes.n)
     with processes.together():
         return processes.threads(n_threads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +21,18 @@ from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.llm.window_sums import step_loss, sum_of_nodes
-from toynn.model.weights import Weight
+from toynn.model.weights import MOMENTS
 from toynn.parallel.processes import Processes
-from toynn.tinynn import tnn_upload_from_float_array
+from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
+from toynn.training.events import PairFigures
 from toynn.training.optimizer import Optimizer
-from toynn.training.sharded_adamw import MOMENTS, ShardedAdamW, norm_and_factor, squares_of_piece
-from toynn.training.shares import Bucket, Piece, WindowShare, buckets_of
+from toynn.training.pairs_of_step import PairsOfStep
+from toynn.training.shard import Shard
+from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_of_piece
+from toynn.training.sharded_muon import MuonSteps, ShardedMuon
+from toynn.training.shares import Bucket, Piece, WindowShare, buckets_of, buckets_of_matrices
 from toynn.training.step import StepResult
 
 F32 = npt.NDArray[np.float32]
@@ -36,9 +41,12 @@ F32 = npt.NDArray[np.float32]
 class ParallelSteps:
     """Takes the steps of a run on an engine that was realized with optimizer="none", together with other processes.
 
-    Every process calls each method at the same place. moments: the moments of a resumed run by name; empty for a new
-    run.
+    Every process calls each method at the same place. A window is a pair of sequences if the run has preference pairs.
+    moments: the moments of a resumed run by name; empty for a new run.
+    pairs: the reference of the preference pairs, or None if the run has none.
     """
+
+    pairs: PairsOfStep | None = None
 
     def __init__(
         self,
@@ -51,23 +59,31 @@ class ParallelSteps:
     ) -> None:
         self._engine, self._windows, self._config = engine, windows, config
         self._processes, self._share = processes, share
+        self._sequences = share.of_sequences(config.windows_of_batch // config.train.batch)
         self._optimizer = Optimizer(config)
         self._built = False
-        weights = engine.trained_weights()
-        self._sizes = {one.name: math.prod(one.size) for one in weights}
-        self._buckets = buckets_of(self._sizes, processes.n)
-        self._shards = [self._shard(bucket, weights, moments) for bucket in self._buckets]
+        self._sizes = {one.name: math.prod(one.size) for one in engine.trained_weights()}
+        self._shards = self._empty_shards(config.optimizer.kind)
+        for _, shard in self._shards:
+            for piece, place in shard.places():
+                shard.weights[place] = engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
+                for end in shard.ends if moments else ():
+                    shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
         self._places: dict[str, tuple[int, ...]] = {}
 
-    def _shard(self, bucket: Bucket, weights: list[Weight], moments: Mapping[str, FloatArray]) -> ShardedAdamW:
-        """Return the optimizer of this process's slice of a bucket, with the current weights and the given moments."""
-        decays = {one.name: one.decays for one in weights}
-        shard = ShardedAdamW(list(bucket.slices[self._processes.rank]), decays)
-        for piece, place in shard.places():
-            shard.weights[place] = self._engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
-            for end in MOMENTS if moments else ():
-                shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
-        return shard
+    def _empty_shards(self, kind: str) -> list[tuple[Bucket, Shard]]:
+        """Return the buckets, and this process's shard of each bucket. kind: the optimizer of the configuration."""
+        engine, rank, n = self._engine, self._processes.rank, self._processes.n
+        weights = engine.trained_weights()
+        shapes = {one.name: one.size for one in weights if one.moments(kind) == ShardedMuon.ends}
+        decays = {one.name: one.decays for one in weights if one.name not in shapes}
+        steps = MuonSteps(tnn_session_n_threads(engine.sess))
+        by_muon = buckets_of_matrices(shapes, n)
+        by_adamw = buckets_of({name: self._sizes[name] for name in decays}, n)
+        return [
+            *((bucket, ShardedMuon(list(bucket.slices[rank]), shapes, steps)) for bucket in by_muon),
+            *((bucket, ShardedAdamW(list(bucket.slices[rank]), decays)) for bucket in by_adamw),
+        ]
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
@@ -76,12 +92,12 @@ class ParallelSteps:
     def build_graph(self) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
         if not self._built:
-            share = self._share
             self._engine.build_training_step(
-                batches=share.batches,
+                batches=self._share.batches,
                 recompute=self._config.train.recompute,
                 packed=bool(self._config.data.document_attention),
-                first_window=share.first,
+                preference=self._config.preference,
+                first_window=self._sequences.first,
             )
             self._places = self._engine.gradient_places()
             self._built = True
@@ -93,65 +109,59 @@ class ParallelSteps:
         unchanged.
         """
         self.build_graph()
-        counted = self._counted_targets(step)
+        counted = self._divisor(step)
         losses = self._compute(step, counted)
         loss = step_loss(losses, counted)
         if not np.isfinite(losses).all():
             raise self._divergence(step, f"loss is {loss}", counted)
-        gradients = [self._exchange(bucket) for bucket in self._buckets]
+        gradients = [self._exchange(bucket) for bucket, _ in self._shards]
         norm, factor = self._norm(gradients)
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", counted)
-        hp = self._optimizer.values(step).hp
-        for bucket, shard, gradient in zip(self._buckets, self._shards, gradients, strict=True):
-            shard.step(gradient, hp, factor)
+        values = self._optimizer.values(step)
+        for (bucket, shard), gradient in zip(self._shards, gradients, strict=True):
+            shard.step(gradient, values, factor)
             self._spread(bucket, shard)
-        return StepResult(loss, self._optimizer.learning_rate(step), norm)
+        return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
     def moments(self) -> dict[str, FloatArray]:
         """Return all moments by name in process 0, and an empty dictionary in the other processes."""
         found: dict[str, FloatArray] = {}
-        for bucket, shard in zip(self._buckets, self._shards, strict=True):
-            for end in MOMENTS:
+        for bucket, shard in self._shards:
+            for end in shard.ends:
                 whole = self._processes.collect_slices(shard.moments[end], bucket.counts())
                 for name, values in {} if whole is None else self._by_name(bucket, whole).items():
                     found[name + end] = values
         sizes = {one.name: one.size for one in self._engine.trained_weights()}
-        order = [name + end for name in self._engine.param_names() for end in MOMENTS]
-        return {name: found[name].reshape(sizes[name[:-2]]) for name in order} if found else {}
+        order = [name + end for name in self._engine.param_names() for end in MOMENTS if name + end in found]
+        return {name: found[name].reshape(sizes[name[:-2]]) for name in order}
 
     # ---- the parts of a step ----
 
     def _batch(self, step: int, i: int) -> Batch:
         """Return batch i of this process."""
-        share = self._share
-        return self._windows.read((step - 1) * share.windows + share.first + i * share.batch, share.batch)
+        return self._windows.read(self._start(step, i), self._share.batch)
 
-    def _counted_targets(self, step: int) -> int:
-        """Return the number of targets of the whole step that are not ignored. Raises TinyNNValueError for 0."""
-        own = sum(int(np.count_nonzero(self._batch(step, i).targets != IGNORED)) for i in range(self._share.batches))
-        counted = sum(self._processes.gathered(own))
-        if counted == 0:
-            raise self._processes.shared(
-                TinyNNValueError(
-                    f"step {step} has no target that counts for the loss: all targets are ignored; use a larger "
-                    "train.batch or train.accumulate, or data with more counted tokens"
-                )
-            )
-        return counted
+    def _start(self, step: int, i: int) -> int:
+        """Return the number of the first window, or pair, of batch i of this process."""
+        share = self._share
+        return (step - 1) * share.windows + share.first + i * share.batch
 
     def _compute(self, step: int, counted: int) -> list[float]:
         """Compute the gradients of this process's windows. Return the losses of all windows of the step."""
         losses: list[float] = []
         for i in range(self._share.batches):
             batch = self._batch(step, i)
-            self._engine.add_gradients(batch.ids, batch.targets, counted, accumulate=i > 0, starts=batch.starts)
-            losses += self._engine.window_losses().tolist()
+            inputs = self._inputs(self._start(step, i))
+            self._engine.add_gradients(
+                batch.ids, batch.targets, counted, accumulate=i > 0, starts=batch.starts, **inputs
+            )
+            losses += self._losses()
         return [loss for of_process in self._processes.gathered(losses) for loss in of_process]
 
     def _exchange(self, bucket: Bucket) -> F32:
         """Return this process's slice of the gradient of a bucket, summed over all windows of the step."""
-        rank, n, share = self._processes.rank, self._processes.n, self._share
+        rank, n, share = self._processes.rank, self._processes.n, self._sequences
         own = share.batch * share.batches
         nodes = [WindowShare(share.windows, i * own, share.batch, share.batches).nodes for i in range(n)]
         lengths = [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
@@ -187,14 +197,14 @@ class ParallelSteps:
     def _norm(self, gradients: list[F32]) -> tuple[float, np.float32]:
         """Return the norm of the whole gradient, and the factor that clips it."""
         squares = {name: np.zeros(64) for name in self._sizes}
-        for shard, gradient in zip(self._shards, gradients, strict=True):
+        for (_, shard), gradient in zip(self._shards, gradients, strict=True):
             for piece, place in shard.places():
                 squares[piece.name] += squares_of_piece(piece, self._sizes[piece.name], gradient[place])
         flat = np.concatenate(list(squares.values()))
         self._processes.sums(flat)
         return norm_and_factor(flat, self._optimizer.max_norm)
 
-    def _spread(self, bucket: Bucket, shard: ShardedAdamW) -> None:
+    def _spread(self, bucket: Bucket, shard: Shard) -> None:
         """Set the weights of a bucket, whose slices the processes have updated, in all processes."""
         whole = self._processes.gather_slices(shard.weights, bucket.counts())
         tensors = self._engine.weights
@@ -214,3 +224,31 @@ class ParallelSteps:
         names = self._processes.gathered(next((name for name in found if name is not None), None))
         tensor = next((name for name in names if name is not None), SQUARES)
         return self._processes.shared(DivergedError(step, what, tensor, self._config))
+
+    # ---- what depends on the objective ----
+
+    def _inputs(self, start: int) -> dict[str, Any]:  # noqa: ARG002
+        """Return further arguments of `LlamaSeqEngine.add_gradients` for the batch that begins with this window."""
+        return {}
+
+    def _losses(self) -> list[float]:
+        """Return the losses of the last batch whose sum, divided by `_divisor`, is the loss of a step."""
+        losses: list[float] = self._engine.window_losses().tolist()
+        return losses
+
+    def _figures(self) -> PairFigures | None:
+        """Return the figures of the preference pairs of the last step, or None."""
+        return None
+
+    def _divisor(self, step: int) -> int:
+        """Return the number of targets of the whole step that are not ignored. Raises TinyNNValueError for 0."""
+        own = sum(int(np.count_nonzero(self._batch(step, i).targets != IGNORED)) for i in range(self._share.batches))
+        counted = sum(self._processes.gathered(own))
+        if counted == 0:
+            raise self._processes.shared(
+                TinyNNValueError(
+                    f"step {step} has no target that counts for the loss: all targets are ignored; use a larger "
+                    "train.batch or train.accumulate, or data with more counted tokens"
+                )
+            )
+        return counted

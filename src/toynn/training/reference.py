@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from toynn.arguments import integer, sha256_digest
 from toynn.data import DataFolder
@@ -24,16 +23,17 @@ from toynn.data.pairs import PairBatcher
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.weights import ADAPTER_B
+from toynn.parallel.processes import Processes, in_turn
 from toynn.storage.checkpoint.meta import DataIdentity
 from toynn.storage.checkpoint.names import NUMBERS, REFERENCE
 from toynn.storage.durable_files import replace_file
 from toynn.storage.formats import Format
 from toynn.storage.regular_files import naming_file, read_regular
 from toynn.training.data_identity import data_identity
+from toynn.training.pairs_of_step import Array
 from toynn.training.start import Start
 
 FORMAT = Format("toynn-reference")
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,17 @@ class Reference:
 
 
 def reference_of(
-    run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine, interrupted: Callable[[], bool]
+    run: Path,
+    start: Start,
+    data: DataFolder,
+    engine: LlamaSeqEngine,
+    interrupted: Callable[[], bool],
+    processes: Processes | None = None,
 ) -> Reference:
     """Return the log-probabilities in the reference model: read from the run, or computed and stored there.
+
+    processes: the processes that train together, all of which call this function, or None. Process 0 reads and writes
+    the files, and all processes compute.
 
     The engine holds the model of the start, in batches of the run. Its graph is dropped, and its weights stay the same.
     A resumed run must have the files. A new run computes them, unless a killed run has already stored those of the same
@@ -80,6 +88,30 @@ def reference_of(
     Raises FileFormatError if the files of a resumed run are missing, damaged or those of other data or another base;
     TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; OSError.
     """
+    with nullcontext() if processes is None else processes.together():
+        stored = _stored(run, start, data, engine) if processes is None or processes.writes else None
+    if processes is not None:
+        stored = processes.from_writer(stored)
+    if stored is not None:
+        return stored
+    with _without_adapter(start, engine):
+        parts = [
+            _log_probs(engine, PairBatcher(one, start.t_seq, None), interrupted, processes)
+            for one in (data.train, data.validation)
+        ]
+    content = b"".join(one.astype("<f8").tobytes() for one in parts)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if processes is None or processes.writes:
+        sizes = (parts[0].size, parts[1].size)
+        meta = ReferenceMeta(data_identity(data.meta), _sha256_of_model(start, engine), *sizes, sha256)
+        for path, written in ((run / NUMBERS, content), (run / REFERENCE, _text(meta).encode("utf-8"))):
+            with naming_file(path):
+                replace_file(path, written)
+    return Reference(parts[0], parts[1], sha256)
+
+
+def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -> Reference | None:
+    """Return the log-probabilities that the folder of the run contains, or None for a new run without them."""
     identity = data_identity(data.meta)
     if start.state is not None:
         found = load_reference(run)
@@ -93,22 +125,10 @@ def reference_of(
         if start.base is not None and meta.model_sha256 != start.base.identity.sha256:
             raise FileFormatError(f"{run / REFERENCE} belongs to another base than that of the run; restore the file")
         return reference
-    model = _sha256_of_model(start, engine)
     found = _of_killed_run(run)
-    if found is not None and found[0].data == identity and found[0].model_sha256 == model:
+    if found is not None and found[0].data == identity and found[0].model_sha256 == _sha256_of_model(start, engine):
         return found[1]
-    with _without_adapter(start, engine):
-        parts = [
-            _log_probs(engine, PairBatcher(one, start.t_seq, None), interrupted)
-            for one in (data.train, data.validation)
-        ]
-    content = b"".join(one.astype("<f8").tobytes() for one in parts)
-    sha256 = hashlib.sha256(content).hexdigest()
-    meta = ReferenceMeta(identity, model, parts[0].size, parts[1].size, sha256)
-    for path, written in ((run / NUMBERS, content), (run / REFERENCE, _text(meta).encode("utf-8"))):
-        with naming_file(path):
-            replace_file(path, written)
-    return Reference(parts[0], parts[1], sha256)
+    return None
 
 
 def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
@@ -169,16 +189,21 @@ def _without_adapter(start: Start, engine: LlamaSeqEngine) -> Iterator[None]:
             engine.upload_weight(name, values)
 
 
-def _log_probs(engine: LlamaSeqEngine, pairs: PairBatcher, interrupted: Callable[[], bool]) -> Array:
+def _log_probs(
+    engine: LlamaSeqEngine, pairs: PairBatcher, interrupted: Callable[[], bool], processes: Processes | None
+) -> Array:
     """Return the log-probability of each sequence of a split, float64 (2 * pairs,)."""
-    found = np.zeros(2 * pairs.pairs)
     n = engine.seq_b // 2
-    for first in range(0, pairs.pairs, n):
+
+    def compute(first: int) -> Array:
         if interrupted():
             raise KeyboardInterrupt
         numbers = np.arange(first, min(first + n, pairs.pairs))
         engine.mean_loss(*pairs.cut(numbers, n))
-        found[2 * first : 2 * (first + numbers.size)] = -engine.window_losses()[: 2 * numbers.size]
+        return -engine.window_losses()[: 2 * numbers.size]
+
+    found = np.concatenate([np.zeros(0), *in_turn(processes, range(0, pairs.pairs, n), compute)])
     if not np.isfinite(found).all():
-        raise TinyNNValueError("the log-probabilities of the reference are not finite; start from another model")
+        error = TinyNNValueError("the log-probabilities of the reference are not finite; start from another model")
+        raise error if processes is None else processes.shared(error)
     return found

@@ -1,55 +1,44 @@
-"""AdamW on the slices of the weights that one process updates, with the bits of csrc/kernels/adamw.c and grad_norm.c.
-
-The moments exist only here, so n processes keep them once together.
-"""
+"""AdamW on the slices of the weights that a process updates, with the bits of csrc/kernels/adamw.c and grad_norm.c."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray
+from toynn.model.weights import MOMENTS
+from toynn.training.optimizer import StepValues
+from toynn.training.shard import F32, Shard
 from toynn.training.shares import PARTS, Piece, part_limits
 
-F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 CHUNK = 1 << 14  # elements: the arrays of a chunk stay in the cache
-MOMENTS = (".m", ".v")
 
 
-class ShardedAdamW:
-    """The weights and moments of the pieces of one process, as flat arrays in the order of the pieces.
+class ShardedAdamW(Shard):
+    """The slices of the weights that one process updates by AdamW.
 
     decays: for each weight, whether weight decay applies to it.
     """
 
+    ends = MOMENTS
+
     def __init__(self, pieces: list[Piece], decays: Mapping[str, bool]) -> None:
-        self.pieces, self._decays = pieces, decays
-        size = sum(piece.size for piece in pieces)
-        self.weights: F32 = np.zeros(size, dtype=np.float32)
-        self.moments: dict[str, F32] = {one: np.zeros(size, dtype=np.float32) for one in MOMENTS}
+        super().__init__(pieces)
+        self._decays = decays
         self._scratch: tuple[F32, F32, F32] = (*(np.empty(CHUNK, dtype=np.float32) for _ in range(3)),)  # type: ignore[assignment]
 
-    def places(self) -> Iterator[tuple[Piece, slice]]:
-        """Yield each piece with its place in the flat arrays."""
-        at = 0
-        for piece in self.pieces:
-            yield piece, slice(at, at + piece.size)
-            at += piece.size
-
-    def step(self, gradient: F32, hp: FloatArray, factor: np.float32) -> None:
-        """Update weights and moments. hp: a row of `AdamW.hp`. factor: multiplies the gradient, to clip it."""
-        row = hp.reshape(-1).astype(np.float32)
+    def step(self, gradient: F32, values: StepValues, factor: np.float32) -> None:
+        row = values.hp.reshape(-1).astype(np.float32)
         for piece, place in self.places():
-            values = row.copy()
+            hp = row.copy()
             if not self._decays[piece.name]:
-                values[4] = 0.0
+                hp[4] = 0.0
             for at in range(place.start, place.stop, CHUNK):
-                self._update(slice(at, min(at + CHUNK, place.stop)), gradient, values, factor)
+                self._update(slice(at, min(at + CHUNK, place.stop)), gradient, hp, factor)
 
     def _update(self, at: slice, gradient: F32, hp: F32, factor: np.float32) -> None:
         """Update the elements of a chunk, with the operations of csrc/kernels/adamw.c in their order."""

@@ -6,6 +6,7 @@ A slice of a weight consists of whole parts of the 64 parts in which the squares
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ class WindowShare:
     first: int
     batch: int
     batches: int
+
+    def of_sequences(self, n: int) -> WindowShare:
+        """Return the share of a step whose windows consist of n sequences each, counted in sequences."""
+        return WindowShare(n * self.windows, n * self.first, n * self.batch, self.batches)
 
     @property
     def nodes(self) -> list[tuple[int, int]]:
@@ -88,13 +93,44 @@ def buckets_of(sizes: Mapping[str, int], n: int, limit: int | None = None) -> li
         buckets, so a bucket can have more elements if it consists of one weight.
     limit: default `bucket_limit`. The division does not affect any result.
     """
+    return [Bucket(group, _slices(group, n)) for group in _groups(sizes, n, limit)]
+
+
+def buckets_of_matrices(shapes: Mapping[str, tuple[int, ...]], n: int, limit: int | None = None) -> list[Bucket]:
+    """Divide matrices into buckets of at most `limit` elements, and the matrices of a bucket among n processes.
+
+    Each matrix belongs to one process. The next matrix, the most expensive one of its bucket first, goes to the process
+    with the least work so far.
+
+    shapes: rows and columns of each matrix. limit: as for `buckets_of`.
+    """
+    buckets, work = [], [0] * n
+    for group in _groups({name: math.prod(shape) for name, shape in shapes.items()}, n, limit):
+        slices: list[list[Piece]] = [[] for _ in range(n)]
+        for name in sorted(group, key=lambda one: -_work_of_muon(shapes[one])):
+            rank = work.index(min(work))
+            work[rank] += _work_of_muon(shapes[name])
+            slices[rank].append(Piece(name, 0, group[name], (0, PARTS)))
+        in_order = {piece.name: piece.size for pieces in slices for piece in pieces}
+        buckets.append(Bucket(in_order, tuple(tuple(pieces) for pieces in slices)))
+    return buckets
+
+
+def _work_of_muon(shape: tuple[int, ...]) -> int:
+    """Return the multiply-adds of an iteration of Muon, times 2: two halves of symmetric products, and one product."""
+    size, short = math.prod(shape), min(shape)
+    return size * short + short**3 + 2 * size * short
+
+
+def _groups(sizes: Mapping[str, int], n: int, limit: int | None) -> list[dict[str, int]]:
+    """Divide weights, in their order, into groups of at most `limit` elements."""
     limit = bucket_limit(n) if limit is None else limit
-    groups: list[dict[str, int]] = [{}]
+    groups: list[dict[str, int]] = []
     for name, size in sizes.items():
-        if groups[-1] and sum(groups[-1].values()) + size > limit:
+        if not groups or sum(groups[-1].values()) + size > limit:
             groups.append({})
         groups[-1][name] = size
-    return [Bucket(group, _slices(group, n)) for group in groups]
+    return groups
 
 
 def part_limits(size: int) -> list[int]:

@@ -20,6 +20,7 @@ from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.events import PairFigures
 from toynn.training.memory_need import build_graph
 from toynn.training.optimizer import Optimizer, StepValues
+from toynn.training.pairs_of_step import PairsOfStep
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class TrainingSteps:
     """Takes the steps of a run on a realized engine.
 
     interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
+    pairs: the reference of the preference pairs, or None if the run has none.
     """
+
+    pairs: PairsOfStep | None = None
 
     def __init__(
         self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig, interrupted: Callable[[], bool]

@@ -2,6 +2,7 @@
 
     start.py        the start of the run: random weights, another model, or a checkpoint of the run
     start_model.py  the model of the start, in an engine
+    objective.py    which steps and evaluations a run has
     step.py         one optimizer step
     optimizer.py    the optimizer settings of a step
     evaluation.py   the validation loss
@@ -23,7 +24,6 @@ from dataclasses import replace
 from functools import partial
 
 from toynn.data import DataFolder
-from toynn.data.pairs import PairBatcher
 from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.parallel.processes import Processes, processes_of_job
@@ -35,14 +35,13 @@ from toynn.training.callbacks import Callbacks, checked_callbacks
 from toynn.training.config import TrainArgs
 from toynn.training.data_config import filled_share, notes_on_windows, windows_of
 from toynn.training.divergence import DivergedError, weight_not_finite
-from toynn.training.evaluation import BestEvaluation, ContinuePrompts, Validation
+from toynn.training.evaluation import BestEvaluation, ContinuePrompts
 from toynn.training.events import Callback, Ended, Evaluated, PairFigures, Started, Stepped
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
-from toynn.training.packed_validation import validation_of
+from toynn.training.objective import steps_and_validation
 from toynn.training.parallel_start import check_start, check_weights
-from toynn.training.parallel_step import ParallelSteps
-from toynn.training.preference import PairValidation, PreferenceSteps
+from toynn.training.preference import PairValidation
 from toynn.training.reference import reference_of
 from toynn.training.run_log import RunLog
 from toynn.training.saving import Saver
@@ -50,7 +49,6 @@ from toynn.training.shares import WindowShare, share_of
 from toynn.training.sources import SourcesRead
 from toynn.training.start import Start, find_start
 from toynn.training.start_model import declare_model, realize
-from toynn.training.step import TrainingSteps
 from toynn.training.toml_config import to_toml
 
 
@@ -145,19 +143,9 @@ class _Trainer:
         self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data)
         self._sources = SourcesRead(data.train, windows)
         self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
-        self._steps: TrainingSteps | ParallelSteps
-        self._validation: Validation | PairValidation
-        n = config.evaluation.windows
-        if isinstance(windows, PairBatcher):
-            self._steps = PreferenceSteps(engine, windows, config, lambda: interrupts.asked)
-            self._validation = PairValidation(data.validation, start.t_seq, config.dpo.preference(), n)
-        elif processes is None:
-            self._steps = TrainingSteps(engine, windows, config, lambda: interrupts.asked)
-            self._validation = validation_of(data.validation, start.t_seq, share.batch, n, config.data)
-        else:
-            moments = {} if start.state is None else start.state.moments
-            self._steps = ParallelSteps(engine, windows, config, processes, share, moments)
-            self._validation = validation_of(data.validation, start.t_seq, share.batch, n, config.data)
+        self._steps, self._validation = steps_and_validation(
+            start, data, engine, windows, share, lambda: interrupts.asked, processes
+        )
         self._saver = Saver(run, engine, start.without_tensors(), data, self._steps.moments)
         self._step = start.step
         self._last_loss: float | None = None
@@ -240,10 +228,11 @@ class _Trainer:
 
     def _load_reference(self) -> None:
         """Load the log-probabilities of preference pairs in the reference model, or compute and store them."""
-        if not isinstance(self._steps, PreferenceSteps) or not isinstance(self._validation, PairValidation):
+        if self._steps.pairs is None or not isinstance(self._validation, PairValidation):
             return
-        found = reference_of(self._args.out, self._start, self._data, self._engine, lambda: self._interrupts.asked)
-        self._steps.reference, self._validation.reference = found.train, found.validation
+        asked, processes = lambda: self._interrupts.asked, self._processes
+        found = reference_of(self._args.out, self._start, self._data, self._engine, asked, processes)
+        self._steps.pairs.reference, self._validation.reference = found.train, found.validation
         self._saver.reference = found.sha256
         self._steps.graph_dropped()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +21,7 @@ from toynn.llm.inputs import (
 )
 from toynn.llm.layout import Layout, NodeTimes
 from toynn.llm.optimizer import OptimizerOptions
-from toynn.llm.preference import Preference, PreferenceInputs, checked_reference
+from toynn.llm.preference import Preference, ReferenceValues
 from toynn.llm.window_sums import sums_of_windows
 from toynn.tinynn import (
     Tensor,
@@ -87,7 +85,7 @@ class LlamaSeqEngine(PartialSteps):
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].
             fused: t_loss ne=[1], t_targets i32 ne=[T*B], t_hp ne=[7] (ne=[14] without decay_vectors;
                 3 more for a model with the optimizer "muon"). With the optimizer "none", t_hp is the divisor of the
-                loss, ne=[1].
+                loss, ne=[1], or with a preference the settings of the loss, ne=[3].
 
         Raises:
             TinyNNValueError: no weight is trained, or the layout does not support an option.
@@ -106,9 +104,8 @@ class LlamaSeqEngine(PartialSteps):
             updates=self.has_optimizer,
         )
         first_window = integer("first_window", first_window, 0)
-        if not options.updates and (options.clip or preference is not None):
-            wrong = "clip must be False" if options.clip else "preference must be None"
-            raise TinyNNValueError(f"{wrong} for a model that was realized with optimizer='none'")
+        if not options.updates and options.clip:
+            raise TinyNNValueError("clip must be False for a model that was realized with optimizer='none'")
         layout.check_optimizer(options)
         pin, keep_taps, recompute = boolean("pin", pin), _keep_taps(layout, taps), boolean("recompute", recompute)
         if recompute and not layout.recomputes:
@@ -205,7 +202,7 @@ class LlamaSeqEngine(PartialSteps):
         if firsts is not None and graph.starts is None:
             raise TinyNNValueError("starts needs build_training_step(packed=True)")
         labels = layout.checked_labels(targets, needs_token=loss_divisor is None)
-        inputs = _Reference.checked(graph, reference, layout.options.t_batch)
+        inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
         count = layout.number_of_targets(labels) if inputs is None else layout.options.t_batch // 2
         divisor = count if loss_divisor is None else checked_divisor(loss_divisor)
         if loss_divisor is not None and graph.t_divisor is None and inputs is None:
@@ -230,7 +227,7 @@ class LlamaSeqEngine(PartialSteps):
             if graph.t_divisor is not None:
                 upload_row_major(layout.session, graph.t_divisor, [[divisor]])
             if inputs is not None:
-                inputs.upload(layout, divisor)
+                inputs.upload(layout.session, divisor)
             if t_clip is not None:
                 upload_row_major(layout.session, t_clip, clip)
             return layout.step(
@@ -307,9 +304,9 @@ class LlamaSeqEngine(PartialSteps):
             if type(graph) is not LossGraph or not built or _preference_of(graph) != preference:
                 self._graph = None
                 self._graph = graph = layout.loss_graph(packed=firsts is not None, preference=preference)
-            inputs = _Reference.checked(graph, reference, layout.options.t_batch)
+            inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
             if inputs is not None:
-                inputs.upload(layout, layout.options.t_batch // 2)
+                inputs.upload(s, layout.options.t_batch // 2)
             upload_int_array(s, layout.token_ids, ids)
             layout.place(graph, None, firsts)
             layout.upload_labels(graph.t_labels, labels)
@@ -347,27 +344,6 @@ class LlamaSeqEngine(PartialSteps):
             raise SessionError("pair_losses needs a graph that was built with a preference")
         pairs = download_row_major(layout.session, graph.preference.pairs, 3, layout.options.t_batch // 2)
         return np.asarray(pairs[0], dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The values of the inputs of a preference loss. rows: float32 (2, B)."""
-
-    inputs: PreferenceInputs
-    rows: FloatArray
-
-    @classmethod
-    def checked(cls, graph: LossGraph, reference: object, n: int) -> _Reference | None:
-        """Return the checked values; None if the graph has no preference."""
-        if graph.preference is None:
-            if reference is not None:
-                raise TinyNNValueError("reference must be left out, because the graph was built without a preference")
-            return None
-        return cls(graph.preference, checked_reference(reference, n))
-
-    def upload(self, layout: Layout, divisor: float) -> None:
-        upload_row_major(layout.session, self.inputs.reference, self.rows)
-        upload_row_major(layout.session, self.inputs.settings, self.inputs.preference.settings(divisor))
 
 
 def _preference_of(graph: LossGraph) -> Preference | None:

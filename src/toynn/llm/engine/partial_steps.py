@@ -10,6 +10,7 @@ from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import TunedModel
 from toynn.llm.graphs import TrainingGraph
 from toynn.llm.inputs import checked_divisor, checked_starts, checked_token_ids
+from toynn.llm.preference import ReferenceValues
 from toynn.model.weights import NO_OPTIMIZER, Weight
 from toynn.tinynn import tnn_download_window_sum, tnn_gradient_parts, tnn_gradient_place
 
@@ -25,14 +26,16 @@ class PartialSteps(TunedModel):
         *,
         accumulate: bool = False,
         starts: npt.ArrayLike | None = None,
+        reference: npt.NDArray[np.float64] | None = None,
     ) -> float:
         """Compute the gradients of a batch of a step without an update, and return the loss of the batch.
 
         The model must have been realized with optimizer="none". `gradient` and `window_sum` then return the gradients.
 
         Args:
-            seq_ids, targets, starts: as for `train_step`.
-            loss_divisor: the number of targets of the whole step, by which the sum of the losses is divided.
+            seq_ids, targets, starts, reference: as for `train_step`.
+            loss_divisor: the number of targets, or of pairs, of the whole step, by which the sum of the losses is
+                divided.
             accumulate: False begins a step, True adds the next batch of the step.
 
         Raises:
@@ -46,15 +49,19 @@ class PartialSteps(TunedModel):
             )
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
         labels = layout.checked_labels(targets, needs_token=False)
-        divisor = np.array([[checked_divisor(loss_divisor)]], dtype=np.float32)
+        divisor = checked_divisor(loss_divisor)
+        inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
+        hp = np.array([[divisor]] if inputs is None else inputs.inputs.preference.settings(divisor), dtype=np.float32)
         adds = boolean("accumulate", accumulate)
         firsts = None if starts is None else checked_starts(starts, layout.options.t_seq, layout.n)
         if firsts is not None and graph.starts is None:
             raise TinyNNValueError("starts needs build_training_step(packed=True)")
         with layout.session.exclusive():
             layout.place(graph, None, firsts)
+            if inputs is not None:
+                inputs.upload(layout.session, divisor)
             loss, _ = layout.step(
-                graph, ids, labels, divisor, reset_moments=False, accumulate=adds, update=False, node_times=None
+                graph, ids, labels, hp, reset_moments=False, accumulate=adds, update=False, node_times=None
             )
             return loss
 
