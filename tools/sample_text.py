@@ -1,7 +1,9 @@
 """Print a random sample of the project's English texts, which a reader judges: python tools/sample_text.py --seed 1.
 
 The sample has 40 texts of each kind: error messages, help texts, docstrings, comments, documentation sentences.
-A reader marks each text that must be read twice, and each error that does not say what to do.
+Each text has what its real reader sees beside it: the name of the option, of the function or class, the line of code
+under a comment, the line number in a page. A reader marks each text that must be read twice, and each error that does
+not say what to do.
 """
 
 from __future__ import annotations
@@ -83,16 +85,23 @@ def c_errors() -> Iterator[Text]:
 def help_texts() -> Iterator[Text]:
     """Yield the help of options, commands and configuration keys."""
     for path in python_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        keys = {
+            node.value: node.target.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        }
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
+            option = literal(node.args[0]) if node.args else None
             for keyword in node.keywords:
                 text = literal(keyword.value) if keyword.arg in ("help", "description", "epilog") else None
                 if text:
-                    yield place(path, node.lineno), text
+                    yield f"{place(path, node.lineno)} {option or ''}", text
             name = node.func.id if isinstance(node.func, ast.Name) else ""
             if name == "documented" and len(node.args) > 1 and (text := literal(node.args[1])):
-                yield place(path, node.lineno), text
+                yield f"{place(path, node.lineno)} {keys.get(node, '')}", text
 
 
 def docstrings() -> Iterator[Text]:
@@ -100,48 +109,74 @@ def docstrings() -> Iterator[Text]:
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, kinds) and (text := ast.get_docstring(node)):
-                yield place(path, getattr(node, "lineno", 1)), text
+                yield f"{place(path, getattr(node, 'lineno', 1))} {getattr(node, 'name', '')}", text
 
 
-def python_comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the text of each comment. Lines of comments that follow each other are one comment."""
-    line, end, parts = 0, 0, list[str]()
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+def python_comments(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the first line and the text of each comment, and the line of code that it belongs to.
+
+    Comments in consecutive lines are one comment. Its code is in the same line, or else in the next line of code.
+    """
+    line, end, parts, code = 0, 0, list[str](), ""
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
-        alone = not token.line[: token.start[1]].strip()
-        if not (alone and parts and token.start[0] == end + 1):
-            yield line, " ".join(parts)
+        before = token.line[: token.start[1]].strip()
+        if before or not parts or token.start[0] != end + 1:
+            yield line, " ".join(parts), code
             line, parts = token.start[0], []
         parts.append(token.string.lstrip("# "))
-        end = token.start[0] if alone else 0
-    yield line, " ".join(parts)
+        end = 0 if before else token.start[0]
+        code = before or next((one.strip() for one in lines[token.start[0] :] if one.strip()), "")
+    yield line, " ".join(parts), code
 
 
 def comments() -> Iterator[Text]:
     for path in python_files():
-        for line, text in python_comments(path):
+        for line, text, code in python_comments(path):
             if " " in text and not text.startswith(("noqa", "fmt:", "type:")):
-                yield place(path, line), text
+                yield place(path, line), f"{text}\n     {code}"
     for path in c_files():
         source = path.read_text(encoding="utf-8")
         for match in re.finditer(r"/\*(.*?)\*/", source, re.DOTALL):
             text = re.sub(r"\s*\n\s*\*? ?", " ", match[1]).strip()
             if text.count(" ") > 1:
-                yield place(path, source.count("\n", 0, match.start()) + 1), text
+                line = source.count("\n", 0, match.start()) + 1
+                start = source.rfind("\n", 0, match.start()) + 1
+                code = source[start : match.start()].strip() or source[match.end() :].strip().partition("\n")[0]
+                yield place(path, line), f"{text}\n     {code}"
+
+
+def blocks(page: str) -> Iterator[tuple[int, str]]:
+    """Yield the first line and the text of each paragraph and list item of a page, without headings, tables and code.
+
+    A paragraph that introduces a block of code ends with "[code]".
+    """
+    number, parts, in_code = 0, list[str](), False
+    for i, line in enumerate([*page.splitlines(), ""], 1):
+        if line.lstrip().startswith("```"):
+            parts += ["[code]"] if parts and not in_code else []
+            in_code = not in_code
+        ends = in_code or not line.strip() or re.match(r"\s*([-*] |\d+\. |[|#<>]|!\[|```)", line)
+        if ends and parts:
+            yield number, " ".join(" ".join(parts).split())
+            parts = []
+        if not (in_code or re.match(r"\s*([|#<>]|!\[|```|$)", line)):
+            number = number if parts else i
+            parts.append(line)
 
 
 def sentences() -> Iterator[Text]:
     """Yield the sentences and list items of the documentation, without tables, code and quoted sample output."""
     pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-    for path in [*pages, *sorted((ROOT / "docs").glob("*.md")), ROOT / "vendor" / "README.md"]:
-        text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for paragraph in re.split(r"\n\s*\n|\n(?=[-*] |\d+\. |\|)", text):
-            if paragraph.lstrip().startswith(("|", "#", "!", "<", ">")):
-                continue
-            for sentence in re.split(r"(?<=[.:;?!])\s+(?=[A-Z`])", " ".join(paragraph.split())):
+    others = [ROOT / "tools" / "corpus" / "README.md", ROOT / "vendor" / "README.md"]
+    for path in [*pages, *sorted((ROOT / "docs").glob("*.md")), *others]:
+        for line, text in blocks(path.read_text(encoding="utf-8")):
+            for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z`\[*\"(])", text):
                 if sentence.count(" ") > 2:
-                    yield path.relative_to(ROOT).as_posix(), sentence
+                    yield place(path, line), sentence
 
 
 KINDS: dict[str, tuple[Callable[[], Iterator[Text]], ...]] = {
