@@ -79,8 +79,8 @@ int tnn__windows_begin(tnn_session * s, int32_t mode) {
                                          "TNN_STEP_NO_UPDATE, because there are no gradients yet to add to");
     }
     if (s->first_window > 0 && (updates || !s->gradients_kept)) {
-        return tnn__fail(s, TNN_E_STATE, "the session computes the windows of a step from window %lld on, so it needs "
-                                         "TNN_STEP_NO_UPDATE, and each gradient must be flagged with tnn_set_output",
+        return tnn__fail(s, TNN_E_STATE, "a step whose first window is %lld needs TNN_STEP_NO_UPDATE, and each gradient "
+                                         "must be flagged with tnn_set_output",
                          (long long) s->first_window);
     }
     struct tnn_windows w = s->windows;

@@ -78,7 +78,8 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
                                          "called");
     }
     if (address == NULL || (uintptr_t) address % (uintptr_t) sysconf(_SC_PAGESIZE) != 0) {
-        return tnn__fail(s, TNN_E_VALUE, "address must be the start of a page");
+        return tnn__fail(s, TNN_E_VALUE, "address = %p must be the start of a page, a multiple of %ld", address,
+                         sysconf(_SC_PAGESIZE));
     }
     if (size < 1 || (uintptr_t) size > UINTPTR_MAX / 2 - (uintptr_t) address) {
         return tnn__fail(s, TNN_E_VALUE, "size = %lld must be the size of the mapping in bytes, at least 1",

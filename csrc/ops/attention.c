@@ -57,8 +57,8 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
     }
     if (ext_factor != 0.0f && !(freq_scale > 0.0f && beta_fast > 0.0f && beta_slow > 0.0f && n_ctx_orig > 0)) {
         tnn__fail(s, TNN_E_VALUE, "ext_factor = %g (YaRN) needs positive freq_scale, beta_fast, beta_slow and "
-                                  "n_ctx_orig",
-                  (double) ext_factor);
+                                  "n_ctx_orig, got %g, %g, %g and %d",
+                  (double) ext_factor, (double) freq_scale, (double) beta_fast, (double) beta_slow, n_ctx_orig);
         return 0;
     }
     if (freq_factors != 0) {

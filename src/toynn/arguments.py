@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,14 @@ def shown(value: object) -> str:
 def shown_integer(number: int) -> str:
     """Return the digits of the number, or only its length in bits if it has more than 128 bits."""
     return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
+
+
+def not_finite(values: npt.NDArray[Any]) -> str | None:
+    """Return the first NaN or infinite number of an array and its position, like "nan at [3, 4]", or None."""
+    if (finite := np.isfinite(values)).all():
+        return None
+    at = tuple(int(i) for i in np.unravel_index(finite.argmin(), finite.shape))
+    return f"{values[at]} at {list(at)}"
 
 
 # ---- numbers ----

@@ -342,7 +342,7 @@ def test_missing_keys_get_the_defaults_of_llama_config(tmp_path: Path) -> None:
         ({"rms_norm_eps": 0}, "rms_eps must be a finite number above 0"),
         ({"head_dim": 7}, "head_dim must be even"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false, got 1"),
-        ({"tie_word_embeddings": True}, "lm_head.weight must equal the embedding"),
+        ({"tie_word_embeddings": True}, "lm_head.weight differs from the embedding"),
         ({"attention_bias": True}, r"the tensor 'model\.layers\.0\.self_attn\.q_proj\.bias' is missing"),
         ({"attention_bias": "yes"}, "attention_bias must be true or false"),
         ({"eos_token_id": 512}, "eos_token_id must be an integer from 0 to 511, got 512"),

@@ -207,7 +207,7 @@ def torn_apart() -> list[list[str]]:
         (lambda: changed(normalizer={"type": "NFKC"}), r"normalizer and pre-tokenizer \(NFKC\) have no equivalent"),
         (lambda: changed(pre_tokenizer={"type": "Whitespace"}), r"\(Prepend, Replace, Whitespace\) have no equivalent"),
         (lambda: changed(decoder=None), r"decoder \(none\) is not that of a SentencePiece model"),
-        (lambda: without("<0xF0>"), "has no token <0xF0>, and llama.cpp would stop at such a byte"),
+        (lambda: without("<0xF0>"), "has no token <0xF0>, but llama.cpp needs a token for each byte"),
         (lambda: with_model(ignore_merges=True), "ignore_merges is True, which llama.cpp does not support"),
         (lambda: with_model(merges=merges()[1:]), r"llama.cpp would also join \('.*', '.*'\), which is not one"),
         (lambda: with_model(merges=[*merges()[5:20], *merges()[:5], *merges()[20:]]), None),
@@ -247,7 +247,7 @@ def wrong(i: int | None = None, token: str | None = None, score: float | None = 
         (lambda: wrong(kind=2), "'<unk>' and .* are both of the type UNKNOWN"),
         (lambda: wrong(score=float("nan")), "is not a number"),
         (lambda: wrong(token="x" * 257), "has 257 characters, more than 256"),
-        (lambda: wrong(index("\u2167"), token="a\u8888"), "contains '.', which is not a token itself"),
+        (lambda: wrong(index("\u2167"), token="a\u8888"), "contains the character '.', which must be a token too"),
         (lambda: wrong(270, score=lists_of(trained()).scores[269]), "equal scores are supported only for runs"),
     ],
 )  # fmt: skip

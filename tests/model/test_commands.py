@@ -255,7 +255,7 @@ def test_toynn_info_describes_a_run_in_80_columns(data: Path, tmp_path: Path) ->
     assert "is damaged" in json.loads(done.stdout)["ended"]
     assert (done.returncode, done.stderr) == (
         2,
-        f"toynn: {tmp_path / 'run/log.jsonl'}: line 1 is damaged: it is not an event\n",
+        f"toynn: {tmp_path / 'run/log.jsonl'}: line 1 is damaged: it must be the JSON object of an event\n",
     )
     (tmp_path / "run" / "best").write_text("step-00000009\n")
     told = json.loads(toynn("info", tmp_path / "run", "--json").stdout)

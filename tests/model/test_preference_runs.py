@@ -250,7 +250,9 @@ def test_a_resumed_run_needs_its_reference(folder: Path, run: Path, tmp_path: Pa
     numbers = copy / "reference.bin"
     kept = numbers.read_bytes()
     numbers.write_bytes(kept[:-8] + bytes(8))
-    with pytest.raises(FileFormatError, match=r"reference\.bin is damaged: its SHA-256 differs"):
+    with pytest.raises(
+        FileFormatError, match=r"reference\.bin is damaged: its [0-9]+ bytes do not have the size and SHA-256"
+    ):
         toynn.train(again)
     numbers.unlink()
     with pytest.raises(FileFormatError, match=r"reference\.bin is missing"):
@@ -354,8 +356,8 @@ def test_conversations_are_rendered_with_the_chat_template(folder: Path, tmp_pat
 def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> None:
     good = records(2)
     for wrong, message in (
-        ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' is empty after the prompt"),
-        ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' is empty after the prompt"),
+        ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' must continue the prompt"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' must continue the prompt"),
         ({"chosen": "a b", "rejected": ["a"]}, "'rejected' must be a text"),
         ({"prompt": [], "chosen": [{"role": "user", "content": "b"}], "rejected": [{"role": "user", "content": "c"}]},
          "prompt must contain at least one message"),

@@ -119,12 +119,12 @@ def test_the_losses_on_the_line_agree_with_the_oracle(ids: tuple[Path, list[int]
         (
             {"alphas": [1e39], "b": make(NAME, seed=2)},
             TinyNNValueError,
-            r"alphas: at 1e\+39, .* has values that do not fit into float32",
+            r"alphas: at 1e\+39, .* would have values above 3\.4e\+38, which do not fit into float32",
         ),
         ({"window": 257}, TinyNNValueError, "window must be at most the context length, 256, got 257"),
         ({"window": 0}, TinyNNValueError, "window must be an integer from 1"),
-        ({"tokens": 31}, TinyNNValueError, "tokens must be at least one window of 32, got 31"),
-        ({"offset": 39}, TinyNNValueError, "has 70 ids, so no complete window of 32 begins at position 39"),
+        ({"tokens": 31}, TinyNNValueError, "tokens must be at least 32, the length of a window, got 31"),
+        ({"offset": 39}, TinyNNValueError, "offset = 39 is too large: .* has 70 ids, and a window needs 32"),
         ({"offset": -1}, TinyNNValueError, "offset must be an integer from 0"),
     ],
 )
@@ -245,7 +245,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(ids: tuple[Path, list[i
         ([run, path, "--tokens", "3"], "--tokens does not fit a text"),
         ([run, path, "--ids", "--window", "257"], "window must be an integer from 1 to 256, got 257"),
         ([run, path, "--ids", "--window", "8", "--stride", "9"], "stride must be an integer from 1 to 8, got 9"),
-        ([run, path, "--ids", "--offset", "69"], "predicting needs at least 2 ids"),
+        ([run, path, "--ids", "--offset", "69"], "a prediction needs at least 2 ids"),
         ([run, str(tmp_path)], "is a folder; name a text file"),
     ):
         done = toynn("eval", *arguments)

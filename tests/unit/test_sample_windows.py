@@ -150,7 +150,10 @@ def test_a_window_does_not_depend_on_the_batch_or_on_earlier_reads() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(TinyNNValueError, match=r"^no sample has a target that counts for the loss; use more samples$"):
+    with pytest.raises(
+        TinyNNValueError,
+        match=r"^none of the samples of this split has a target that counts for the loss; use more samples$",
+    ):
         SampleWindows(split([4, 4], np.zeros(8, dtype=np.uint8)), 8, 0).read(0, 1)
     assert SampleWindows(split([1, 1]), 8, 0).windows_per_epoch == 0
     plain = PackedTokens(np.arange(9, dtype=np.uint16), split([9]).meta, "train")

@@ -62,7 +62,10 @@ def evaluate_preference(
     folder = DataFolder.open(data)
     pairs = folder.validation
     if pairs.starts is None or pairs.starts.size == 0:
-        raise TinyNNValueError(f"data: {data} has no validation pairs")
+        raise TinyNNValueError(
+            f"data: {data} has no validation pairs; prepare the pairs with {spelled('validation=', '--validation')} "
+            "above 0"
+        )
     with open_decoder(model, which, base, n_threads=n_threads) as (source, decoder):
         stored = None if reference is not None else _stored(source, folder)
         if reference is None and stored is None:
@@ -76,7 +79,7 @@ def evaluate_preference(
         with open_decoder(reference, "latest", None, n_threads=n_threads) as (source, decoder):
             stored = _log_probs(decoder, pairs, source.path)
     if stored is None:
-        raise AssertionError("bug in toynn: the pairs have no reference")
+        raise AssertionError("bug in toynn: the pairs have no reference; please report it")
     loss = _loss(now - stored, preference, pairs)
     return PairEvaluation(now.size // 2, loss, figures_of_pairs(now, stored, preference.beta))
 
@@ -100,12 +103,14 @@ def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path) -> Array:
     """Return the log-probability of each sequence, float64 (2 * pairs,)."""
     if pairs.meta.vocab_size > decoder.cfg.vocab:
         raise TinyNNValueError(
-            f"data has a vocabulary of {pairs.meta.vocab_size} tokens, but {name} has only {decoder.cfg.vocab}"
+            f"data has a vocabulary of {pairs.meta.vocab_size} tokens, but {name} has only {decoder.cfg.vocab}; use "
+            "data that was prepared with the tokenizer of the model"
         )
     ends = _ends(pairs)
     if (longest := int(np.diff(ends).max()) - 1) > decoder.cfg.ctx:
         raise TinyNNValueError(
-            f"data: the longest sequence needs a context of {longest} tokens, but that of {name} is {decoder.cfg.ctx}"
+            f"data: the longest sequence needs a context of {longest} tokens, but {name} has a context of only "
+            f"{decoder.cfg.ctx}; prepare shorter pairs with {spelled('max_tokens=', '--max-tokens')}"
         )
     found = np.zeros(ends.size - 1)
     for i, (first, end) in enumerate(itertools.pairwise(ends)):
@@ -138,5 +143,5 @@ def _ends(pairs: PackedTokens) -> npt.NDArray[np.int64]:
 
 def _counted(pairs: PackedTokens) -> npt.NDArray[np.uint8]:
     if pairs.counted is None:
-        raise AssertionError("bug in toynn: preference pairs without tokens that count")
+        raise AssertionError("bug in toynn: preference pairs without tokens that count; please report it")
     return pairs.counted

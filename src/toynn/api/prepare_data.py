@@ -163,7 +163,9 @@ def prepare(
         else:
             options.refuse("documents are plain texts")
             if format is not None or weights is not None:
-                raise TinyNNValueError("format and weights are for files, but documents are given; leave them out")
+                raise TinyNNValueError(
+                    "format and weights are for files, but documents are given; leave out format and weights"
+                )
             if not (lines := separators_of(separator, END_OF_TEXT if eos is None else eos)):
                 lines = (separator := "<|toynn-document|>",)  # a line that no document contains
             files, sources = [_written(documents, scratch, lines[0])], []

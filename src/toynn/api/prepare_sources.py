@@ -97,7 +97,7 @@ class SampleOptions:
             if is_given:
                 option = spelled(name, f"--{name.replace('_', '-')}")
                 raise TinyNNValueError(
-                    f"{option} is for files of samples, such as JSON lines, but {what}; leave it out"
+                    f"{option} is for files of samples, such as JSON lines, but {what}; leave out {option}"
                 )
 
 

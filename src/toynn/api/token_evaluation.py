@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
-from toynn.arguments import INT31_MAX, FloatArray, float64, integer, kind_of
+from toynn.arguments import FLOAT32_MAX, INT31_MAX, FloatArray, float64, integer, kind_of
 from toynn.data import PackedTokens
 from toynn.data.token_file import open_token_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -149,7 +149,10 @@ def _between(a: TrainedModel, b: TrainedModel, alpha: float) -> dict[str, FloatA
             mixed = (1.0 - alpha) * values.astype(np.float64) + alpha * b.weights[name].astype(np.float64)
             weights[name] = mixed.astype(np.float32)
         if not np.isfinite(weights[name]).all():
-            raise TinyNNValueError(f"alphas: at {alpha!r}, {name} has values that do not fit into float32")
+            raise TinyNNValueError(
+                f"alphas: at {alpha!r}, {name} would have values above {FLOAT32_MAX:.3g}, which do not fit into "
+                "float32; use numbers from 0 to 1"
+            )
     return weights
 
 
@@ -158,12 +161,10 @@ def _windowed(engine: LlamaSeqEngine, ids: _Ids, tokens: int, offset: int) -> Wi
     most = integer("tokens", tokens, 1, 2**62) // t
     offset = integer("offset", offset, 0, 2**62)
     if most < 1:
-        raise TinyNNValueError(f"tokens must be at least one window of {t}, got {tokens}")
+        raise TinyNNValueError(f"tokens must be at least {t}, the length of a window, got {tokens}")
     windows = min(most, (ids.n - offset) // t)
     if windows < 1:
-        raise TinyNNValueError(
-            f"offset: {ids.name} has {ids.n} ids, so no complete window of {t} begins at position {offset}"
-        )
+        raise TinyNNValueError(f"offset = {offset} is too large: {ids.name} has {ids.n} ids, and a window needs {t}")
     total = 0.0
     for i in range(windows):
         part = ids.read(offset + i * t, t)
@@ -202,7 +203,8 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
         packed = PackedTokens.open(place, "validation")
         if packed.meta.vocab_size > vocab:
             raise TinyNNValueError(
-                f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, but the model has only {vocab}"
+                f"data: {place} has a vocabulary of {packed.meta.vocab_size} tokens, but the model has only {vocab}; "
+                "use data that was prepared with the tokenizer of the model"
             )
         tokens = packed.tokens
         read = lambda first, n: tokens[first : first + n].astype(np.int32)  # noqa: E731
@@ -211,7 +213,8 @@ def _ids_of(path: object, vocab: int) -> Iterator[_Ids]:
     with open_token_file("data", place) as file:
         if file.vocab not in (None, vocab):
             raise TinyNNValueError(
-                f"data: the header of {place} states a vocabulary of {file.vocab} ids, but the model has {vocab}"
+                f"data: the header of {place} states a vocabulary of {file.vocab} ids, but the model has {vocab}; use "
+                "ids of the tokenizer of the model"
             )
         yield _Ids(str(place), file.n, lambda first, n: file.read(first, n, vocab))
 
@@ -228,14 +231,18 @@ def id_sequences(path: Path, vocab: int, most: int | None, offset: int) -> IdSeq
         offset = integer("offset", offset, 0, 2**62)
         n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
         if n < 2:
-            raise TinyNNValueError(f"data: predicting needs at least 2 ids, {path} has {n} from position {offset}")
+            raise TinyNNValueError(
+                f"data: a prediction needs at least 2 ids, but {path} has {n} from position {offset} on"
+            )
         counted = np.ones(n, dtype=np.uint8) if ids.counted is None else np.array(ids.counted[offset : offset + n])
         cuts = np.zeros(0, dtype=np.int64) if ids.starts is None else ids.starts - offset
         cuts = cuts[(cuts > 0) & (cuts < n)]
         parts = zip(np.split(ids.read(offset, n), cuts), np.split(counted, cuts), strict=True)
         found = [(one, marks) for one, marks in parts if one.size > 1]
         if not any(marks[1:].any() for _, marks in found):
-            raise TinyNNValueError(f"data: none of the {n} ids of {path} from position {offset} counts for the loss")
+            raise TinyNNValueError(
+                f"data: none of the {n} ids of {path} from position {offset} on counts for the loss; read more ids"
+            )
         return IdSequences([one for one, _ in found], [marks for _, marks in found])
 
 

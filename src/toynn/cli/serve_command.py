@@ -70,7 +70,8 @@ def command(
     """
     key = os.environ.get(KEY) if api_key is None else api_key
     if key is not None and not (key and key.isascii() and key.isprintable()):
-        raise TinyNNValueError(f"--api-key and {KEY} must be a text of printable ASCII characters")
+        wrong = "an empty text" if not key else "a text with another character"
+        raise TinyNNValueError(f"--api-key or {KEY} must be a text of printable ASCII characters, got {wrong}")
     limits = Limits(body=max_body, queue=queue, seconds=time_limit)
     with load(model, which="best" if best else "latest", n_ctx=n_ctx, n_threads=threads) as text_model:
         if template is not None:

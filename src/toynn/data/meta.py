@@ -215,9 +215,10 @@ class DataMeta(Initialised):
                 if files.counted is not None:
                     one_of(f"splits.{name}.samples.counted", files.counted, (counted_file(name),))
             if self.pairs and (files is None or files.counted is None or files.samples % 2 != 0):
+                found = "null" if files is None else f"samples = {files.samples}, counted = {files.counted!r}"
                 raise TinyNNValueError(
-                    f"splits.{name}.samples must describe an even number of samples, of which some tokens count, "
-                    "because the samples are pairs"
+                    f"splits.{name}.samples must have an even number of samples and a file of counted tokens, because "
+                    f"the samples are pairs, got {found}"
                 )
             if split.source_tokens is not None and len(split.source_tokens) != len(self.sources):
                 raise TinyNNValueError(

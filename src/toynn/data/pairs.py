@@ -40,7 +40,9 @@ class PairBatcher:
         self.t_seq = integer("t_seq", t_seq, 1)
         self._seed = seed
         if tokens.counted is None:
-            raise TinyNNValueError("tokens must be preference pairs, of which some tokens count, but all tokens count")
+            raise TinyNNValueError(
+                "tokens must mark the tokens that count for the loss of a pair, got tokens without marks"
+            )
         self._tokens, self._counted = tokens.tokens, tokens.counted
         self._starts = np.append(_starts(tokens), len(tokens))
         self.pairs = self.windows_per_epoch = (self._starts.size - 1) // 2

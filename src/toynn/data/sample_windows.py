@@ -79,7 +79,9 @@ class SampleWindows(Initialised):
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         if self.windows_per_epoch == 0:
-            raise TinyNNValueError("no sample has a target that counts for the loss; use more samples")
+            raise TinyNNValueError(
+                "none of the samples of this split has a target that counts for the loss; use more samples"
+            )
         if n * self.t_seq > INT31_MAX:
             raise TinyNNValueError(f"n * t_seq must be at most {INT31_MAX}, got {n} * {self.t_seq}")
         with memory_for("n", 12 * n * self.t_seq, f"{n} windows of {self.t_seq} tokens"):

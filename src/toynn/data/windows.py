@@ -193,7 +193,7 @@ class WindowBatcher(Initialised):
         counts = np.any(targets.reshape(n, t), axis=1)  # (n,): whether window i has a target that counts
         useful = starts[counts[(starts - offset) // t]]
         if useful.size == 0:
-            raise TinyNNValueError("counted: no window has a target that counts; use more samples")
+            raise TinyNNValueError(f"counted: none of the {n} windows has a target that counts; use more samples")
         return np.resize(useful, n)
 
     def _cut(self, starts: npt.NDArray[np.int64]) -> tuple[IntArray, IntArray]:

@@ -46,12 +46,12 @@ def read_matrices(
     for name in stored:
         if name not in possible:
             raise FileFormatError(
-                f"the tensor {name!r:.120} is not a matrix of a LoRA adapter on one of "
-                f"{', '.join(ADAPTABLE.values())} of this base"
+                f"the tensor {name!r:.120} does not belong to a LoRA adapter that this base can have: the matrices "
+                f"with an adapter are {', '.join(ADAPTABLE.values())}"
             )
     targets = dict.fromkeys(weight.row.key for name, weight in possible.items() if name in stored)
     if not targets:
-        raise FileFormatError("the adapter has no tensors")
+        raise FileFormatError("the adapter must have tensors, got none")
     first = next(name for name, weight in possible.items() if weight.row.key in targets)
     spec = spec_of(_rank(stored, first), tuple(targets))
     tensors = {}

@@ -51,7 +51,9 @@ def export_gguf_adapter(
     with np.errstate(over="ignore"):
         alpha = np.float32(spec.scale * spec.rank)
     if not (np.isfinite(alpha) and alpha > 0):
-        raise TinyNNValueError(f"alpha = {spec.alpha:g} gives a scale of {spec.scale:g}, which does not fit f32")
+        raise TinyNNValueError(
+            f"alpha = {spec.alpha:g} gives a scale of {spec.scale:g}, which does not fit f32; use a smaller alpha"
+        )
     with new_gguf(path, arch, overwrite) as writer:
         writer.add_type("adapter")
         writer.add_name(path.stem if name is None else label("name", name).decode("utf-8"))
@@ -101,7 +103,10 @@ def _turns(weight: Weight) -> bool:
 
 def _check_kind(values: GgufValues, architecture: str) -> None:
     if not is_adapter(values):
-        raise FileFormatError("the file is not an adapter: its key general.type is not 'adapter'")
+        raise FileFormatError(
+            "the file is not an adapter: its key general.type must be 'adapter', got "
+            f"{values.text('general.type', '')!r:.60}"
+        )
     if (kind := values.text(_KIND)) != "lora":
         raise FileFormatError(f"{_KIND} is {kind!r:.60}, but toynn supports only 'lora'")
     if (found := values.text("general.architecture")) != architecture:
@@ -109,7 +114,8 @@ def _check_kind(values: GgufValues, architecture: str) -> None:
     for key in values.keys():  # noqa: SIM118 (not a dict)
         if key.startswith("adapter.") and key not in (_KIND, _ALPHA, *_DESCRIPTIONS):
             raise FileFormatError(
-                f"toynn does not know the key {key!r:.80}, which may change what the adapter computes"
+                f"toynn does not know the key {key!r:.80}, which may change what the adapter computes, so it cannot "
+                "import the file"
             )
 
 

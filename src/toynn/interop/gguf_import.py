@@ -151,8 +151,10 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
         factors = model.read(ROPE_FREQS) if ROPE_FREQS in model.tensors else None
         scaling = read_scaling(values, factors, cfg)
     for name in zeros:
-        if model.read(name).any():
-            raise FileFormatError(f"the tensor {name!r} must be zero, because toynn has no such bias")
+        if (biases := model.read(name)).any():
+            raise FileFormatError(
+                f"the tensor {name!r} must be zero, because toynn has no such bias, got {biases[biases != 0][0]:g}"
+            )
     return dataclasses.replace(cfg, rope_scaling=scaling), toy or not FAMILIES[arch].interleaved
 
 

@@ -99,7 +99,7 @@ class GgufModel(Initialised):
         stored = np.empty(nbytes, dtype=np.uint8)
         path, file = self._files[tensor.part]
         if read_into(file.fileno(), tensor.offset + tensor.nbytes * first // rows, stored.data) != nbytes:
-            raise FileFormatError(f"the file {path.name} became shorter while it was read")
+            raise FileFormatError(f"the file {path.name} became shorter while it was read; try again")
         return stored
 
     def tensor(self, name: str) -> GgufTensor:

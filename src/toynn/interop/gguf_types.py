@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 from toynn import tinynn as nn
+from toynn.arguments import not_finite
 from toynn.errors import TinyNNValueError
 from toynn.model.weights import Weight
 
@@ -95,8 +96,8 @@ def stored_values(
 
     Raises TinyNNValueError, which names the weight, for NaN and infinite values, and for values that are too large.
     """
-    if not np.isfinite(values).all():
-        raise TinyNNValueError(f"{name} contains NaN or infinite values, which cannot be exported")
+    if (wrong := not_finite(values)) is not None:
+        raise TinyNNValueError(f"{name} must hold only finite numbers to be exported, got {wrong}")
     if kind == F32:
         return values
     rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])

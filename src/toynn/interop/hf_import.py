@@ -72,12 +72,16 @@ def import_hf(folder: Path) -> TrainedModel:
         values, offset = _read(stored, weight.hf_name), folder_offset(weight)
         weights[weight.name] = values + np.float32(offset) if offset else values
     for name in foreign:
-        if name in stored and _read(stored, name).any():
-            raise FileFormatError(f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias")
+        if name in stored and (values := _read(stored, name)).any():
+            raise FileFormatError(
+                f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias, got "
+                f"{values[values != 0][0]:g}"
+            )
     head = HF_OUTPUT
     if not shape.untied and head in stored and not np.array_equal(_read(stored, head), weights[EMBEDDING]):
         raise FileFormatError(
-            f"{stored[head].path}: {head} must equal the embedding, because config.json sets tie_word_embeddings"
+            f"{stored[head].path}: {head} differs from the embedding, but config.json sets tie_word_embeddings; "
+            "set tie_word_embeddings to false to use both matrices"
         )
     tokenizer, from_model = _tokenizer(folder, shape.vocab)
     if from_model:  # tokenizer_class would apply other rules than the tokenizer.json that an export writes

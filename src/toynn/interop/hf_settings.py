@@ -170,8 +170,8 @@ def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
     if path.is_file():
         try:
             return read_regular(path, _LARGEST).decode("utf-8")
-        except UnicodeDecodeError:
-            raise FileFormatError(f"{path} must be UTF-8 text") from None
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"{path} must be UTF-8 text, but byte {error.start} is not UTF-8") from None
     if (template := tokenizer.get("chat_template")) is None:
         return ""
     try:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from toynn.arguments import not_finite
 from toynn.errors import TinyNNValueError
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import EMBEDDING, LENS
@@ -30,9 +31,9 @@ def folded(model: TrainedModel) -> TrainedModel:
         product = donor[start : start + _ROWS].astype(np.float64) @ lens.T
         with np.errstate(over="ignore"):
             embedding[start : start + _ROWS] = product
-    if not np.isfinite(embedding).all():
+    if (wrong := not_finite(embedding)) is not None:
         raise TinyNNValueError(
-            "the model cannot be exported: the product of embedding and lens contains values that do not fit f32"
+            f"the model cannot be exported: the product of its embedding and lens must fit f32, got {wrong}"
         )
     weights[EMBEDDING] = embedding
     return dataclasses.replace(model, shape=dataclasses.replace(model.shape, donor_d_in=0), weights=weights)

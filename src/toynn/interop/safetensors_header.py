@@ -49,7 +49,7 @@ class StoredTensor:
         with open_regular(self.path) as file:
             file.seek(self.offset)
             if file.readinto(stored.data) != self.nbytes:  # type: ignore[attr-defined]
-                raise FileFormatError("the file became shorter while it was read")
+                raise FileFormatError("the file became shorter while it was read; try again")
         if self.dtype == "F32":
             values = stored.view("<f4")
         elif self.dtype == "F16":
@@ -75,14 +75,15 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         size = os.fstat(raw.fileno()).st_size
         length = struct.unpack("<Q", raw.read(8))[0]
         if length > size - 8:
-            raise FileFormatError("the file changed while it was read")
+            raise FileFormatError(
+                f"the file changed while it was read: its header would have {length} of {size} bytes; try again"
+            )
         header = json.loads(raw.read(length))  # the header is valid JSON, because the library has just parsed it
     header.pop("__metadata__", None)
     if sorted(header) != sorted(names):
-        raise FileFormatError(
-            "the file changed while it was read: its header does not have the tensors that the safetensors library "
-            "found"
-        )
+        odd = min(set(header).symmetric_difference(names), default="")
+        change = "appeared" if odd in header else "disappeared"
+        raise FileFormatError(f"the file changed while it was read: the tensor {odd!r:.80} {change}; try again")
     return {name: _stored(path, name, entry, 8 + length, size) for name, entry in header.items()}
 
 
@@ -91,5 +92,8 @@ def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> StoredT
     nbytes = end - first
     known = _ITEM_SIZES.get(dtype)
     if not 0 <= first <= end <= size - start or (known is not None and math.prod(shape) * known != nbytes):
-        raise FileFormatError(f"the tensor {name!r:.80} lies outside the file, or its size does not match its shape")
+        raise FileFormatError(
+            f"the tensor {name!r:.80} has type {dtype}, shape {shape} and the bytes {first} to {end} of "
+            f"{size - start}; the bytes must lie in the file, and their number must fit the type and shape"
+        )
     return StoredTensor(path, dtype, shape, start + first, nbytes)

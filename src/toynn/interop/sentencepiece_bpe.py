@@ -101,7 +101,7 @@ def read_sentencepiece(content: bytes, vocab: int) -> SentencePieceBpe:
     vocabulary: dict[str, int] = model["vocab"]
     added = {token["content"] for token in described["added_tokens"]}
     if (token := _missing_byte(vocabulary)) is not None:
-        raise TinyNNValueError(f"the tokenizer has no token {token}, and llama.cpp would stop at such a byte")
+        raise TinyNNValueError(f"the tokenizer has no token {token}, but llama.cpp needs a token for each byte")
     merges = [(left, right) for left, right in model["merges"]]
     scores = scores_of(merges, vocabulary.keys() - added)
     tokens, kinds = by_id(vocabulary, described["added_tokens"], vocab)
@@ -226,7 +226,9 @@ def _name_bytes(vocabulary: dict[str, int], pieces: dict[str, float]) -> None:
             for one in dict.fromkeys(missing):
                 name = f"<0x{ord(one):02X}>"
                 if ord(one) >= 0x80 or name not in pieces or one in vocabulary:
-                    raise FileFormatError(f"the token {piece!r:.60} contains {one!r}, which is not a token itself")
+                    raise FileFormatError(
+                        f"the token {piece!r:.60} contains the character {one!r}, which must be a token too"
+                    )
                 vocabulary[one], pieces[one] = vocabulary.pop(name), pieces.pop(name)
 
 

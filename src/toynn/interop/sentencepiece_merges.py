@@ -39,8 +39,8 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
         if splits:
             found.setdefault(score, []).extend(splits)
             n += len(splits)
-        if n > max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores)):
-            raise FileFormatError(f"the pieces can be divided in {n} ways, but the limit is {_MOST_MERGES} per piece")
+        if n > (most := max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores))):
+            raise FileFormatError(f"the pieces can be divided in at least {n} ways, but the limit is {most}")
     merges = []
     equal = 0
     for score in sorted(found, reverse=True):
@@ -69,13 +69,17 @@ def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[
         for piece in joined:
             if missing := set(_splits(piece, known)).difference(group):
                 raise TinyNNValueError(
-                    f"llama.cpp would also join {min(missing)!r:.80}, which is not one of the merges"
+                    f"llama.cpp would also join {min(missing)!r:.80}, which is not one of the merges; export a "
+                    "Hugging Face folder instead"
                 )
             scores[piece] = -float(rank)
         rank += 1
     for piece in sorted(known.difference(scores)):
         if splits := _splits(piece, known):
-            raise TinyNNValueError(f"llama.cpp would also join {splits[0]!r:.80}, which is not one of the merges")
+            raise TinyNNValueError(
+                f"llama.cpp would also join {splits[0]!r:.80}, which is not one of the merges; export a Hugging Face "
+                "folder instead"
+            )
         scores[piece] = -float(rank)
         rank += 1
     return scores

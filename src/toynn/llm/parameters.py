@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, same_weights, text
+from toynn.arguments import FloatArray, not_finite, same_weights, text
 from toynn.errors import TinyNNValueError
 from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.init_streams import GaussianStream
@@ -236,6 +236,6 @@ class Parameters:
         array = float_array("values", values, math.prod(size))
         if array.shape != size:
             raise TinyNNValueError(f"values for {name} must have shape {size}, got {array.shape}")
-        if not np.isfinite(array).all():
-            raise TinyNNValueError(f"values for {name} must be finite numbers, but contain NaN or infinity")
+        if (wrong := not_finite(array)) is not None:
+            raise TinyNNValueError(f"values for {name} must be finite numbers, got {wrong}")
         tnn_upload_from_float_array(self._s, tensor, array)

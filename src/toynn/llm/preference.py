@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, kind_of, one_of, positive, real
+from toynn.arguments import FloatArray, kind_of, not_finite, one_of, positive, real
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.tinynn import Session, Tensor, upload_row_major
@@ -101,8 +101,9 @@ def checked_reference(reference: object, n: int) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         high = values.astype(np.float32)
         low = (values - high.astype(np.float64)).astype(np.float32)
-    if not np.isfinite(high).all():
+    if not_finite(high) is not None:
+        at = int(np.isfinite(high).argmin())
         raise TinyNNValueError(
-            "reference must contain only finite numbers that fit float32, but contains NaN or too large a number"
+            f"reference must contain only finite numbers that fit float32, got {values[at]} at [{at}]"
         )
     return np.stack([high, low])

@@ -229,7 +229,7 @@ class RopeScaling(Initialised):
         scaling = RopeScaling.llama3(factor, low_freq, high_freq, integer("orig_max_pos", orig_max_pos, 1))
         factors = scaling.freq_factors(d_head, rope_base)
         if factors is None:
-            raise AssertionError("bug in toynn: llama3 scaling has no factors")
+            raise AssertionError("bug in toynn: llama3 scaling has no factors; please report it")
         return factors
 
     def _llama3_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float64]:

@@ -129,7 +129,7 @@ class ModelShape(SmolLM2Config):
         for name, value in given.items():
             if values.get(name, value) != value:
                 raise TinyNNValueError(
-                    f"{name} = {value} contradicts cfg, which has {name} = {values[name]}; leave {name} out or "
-                    "give both the same value"
+                    f"{name} = {value} contradicts cfg, which has {name} = {values[name]}; leave out {name}, "
+                    "or give it the value in cfg"
                 )
         return ModelShape(**{**values, **given})

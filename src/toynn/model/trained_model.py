@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import instance_of, integer, same_weights
+from toynn.arguments import instance_of, integer, not_finite, same_weights
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
@@ -87,7 +87,10 @@ class TrainedModel(DescribedModel):
         self._check_description()
         # This is checked before weight_shapes() makes a name for each weight of n_layers layers.
         if self.shape.n_layers > len(self.weights):
-            raise TinyNNValueError(f"weights: {len(self.weights)} are too few for n_layers = {self.shape.n_layers}")
+            raise TinyNNValueError(
+                f"weights must have at least one array for each of the {self.shape.n_layers} layers, got "
+                f"{len(self.weights)}"
+            )
         shapes = weight_shapes(self.shape)
         same_weights(self.weights, shapes)
         for name, shape in shapes.items():
@@ -102,6 +105,5 @@ def _fits(name: str, values: object, shape: tuple[int, ...]) -> None:
     if values.shape != shape:
         raise TinyNNValueError(f"{name} must have shape {shape}, got {values.shape}")
     want_memory(name, values.size, f"a check of {values.size} numbers")
-    if not np.isfinite(values).all():
-        at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise TinyNNValueError(f"{name} must hold only finite numbers, got {values[at]} at {list(at)}")
+    if (wrong := not_finite(values)) is not None:
+        raise TinyNNValueError(f"{name} must hold only finite numbers, got {wrong}")

@@ -72,9 +72,12 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
 
 def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     x = x.astype(np.float64)
-    if x.ndim != 1 or x.size == 0 or np.isnan(x).any() or not np.isfinite(x.max()):
+    if x.ndim != 1 or x.size == 0:
+        raise TinyNNValueError(f"logits must be a flat array of at least one number, got shape {x.shape}")
+    if not np.isfinite(largest := x.max()):  # NaN if one of the logits is NaN
         raise TinyNNValueError(
-            "logits must be a flat array without NaN whose largest value is finite; the model may have diverged"
+            f"logits must have no NaN and a finite largest value, got {largest} at [{x.argmax()}]; the model may have "
+            "diverged"
         )
     if sampling.temperature == 0:
         return np.array([x.argmax()]), np.ones(1)

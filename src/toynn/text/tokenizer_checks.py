@@ -137,8 +137,10 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
     places = _children(units, np.array([0]))
     seen = np.zeros(units.size, dtype=bool)
     while places.size:
-        if (places | 0xFF).max() >= units.size:
-            raise FileFormatError(f"{what} is damaged: a position in it is outside its table of {units.size} entries")
+        if (last := (places | 0xFF).max()) >= units.size:
+            raise FileFormatError(
+                f"{what} is damaged: it refers to entry {last} of its table, which has only {units.size} entries"
+            )
         found = (places[:, None] ^ bytes_of_keys).ravel()
         labels = np.tile(bytes_of_keys, places.size)
         found = np.unique(found[(units[found] & 0x800000FF) == labels])
@@ -147,7 +149,10 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
         leaves = found[(units[found] >> 8) & 1 == 1]
         starts = units[_children(units, leaves)] & 0x7FFFFFFF if leaves.size else np.array([], dtype=np.int64)
         if starts.size and (starts.max() >= len(texts) or not texts.endswith(b"\0")):
-            raise FileFormatError(f"{what} is damaged: a position in it is outside its {len(texts)} bytes of texts")
+            raise FileFormatError(
+                f"{what} is damaged: it refers to a text at byte {starts.max()}, which must end with NUL within its "
+                f"{len(texts)} bytes of texts"
+            )
         places = np.unique(_children(units, found))
 
 

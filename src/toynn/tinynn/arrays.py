@@ -191,8 +191,10 @@ def float_array(name: str, value: object, most: int) -> FloatArray:
     want_memory(name, 6 * array.size, "its numbers as float32, and a check of them,")
     with np.errstate(over="ignore"):
         result = _contiguous(name, array, np.float32)
-    if array.dtype.kind == "f" and bool(np.any(np.isinf(result) & np.isfinite(array))):
-        raise TinyNNValueError(f"{name} holds a number out of the range of a 32-bit float (dtype {array.dtype})")
+    if array.dtype.kind == "f" and bool(np.any(too_large := np.isinf(result) & np.isfinite(array))):
+        raise TinyNNValueError(
+            f"{name} must hold numbers in the range of a 32-bit float, got {array[too_large][0]} of dtype {array.dtype}"
+        )
     return result
 
 

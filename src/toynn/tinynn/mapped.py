@@ -95,7 +95,7 @@ class MappedFile(Initialised):
             raise SessionError(f"{self.name} is closed; open the file again")
         if (now := _state(self.fd)) != self._state:
             change = "became shorter" if now[0] < self._state[0] else "was changed"
-            raise MappedFileError(f"{self.name} {change} while its tensors were in use")
+            raise MappedFileError(f"{self.name} {change} while its tensors were in use; open the file again")
 
     def read(self, offset: int, nbytes: int) -> npt.NDArray[np.uint8]:
         """Return a copy of `nbytes` bytes from position `offset`, read from the file.

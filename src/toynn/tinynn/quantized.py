@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, int32, int64, kind_of
+from toynn.arguments import FloatArray, int32, int64, kind_of, not_finite
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.calls.types import tnn_type_block_nbytes, tnn_type_block_size, tnn_type_name
 from toynn.tinynn.memory import new_array
@@ -53,7 +53,9 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     out = ffi.from_buffer("float[]", result, require_writable=True)
     code = lib.tnn_dequantize(kind, ffi.from_buffer("uint8_t[]", data), data.size, out, n)
     if code != lib.TNN_OK:
-        raise TinyNNValueError(f"data of the type {name} cannot be converted to f32")
+        raise TinyNNValueError(
+            f"data of the type {name} cannot be converted to f32: ggml refused the {data.size} bytes"
+        )
     return result.reshape(sizes)
 
 
@@ -89,7 +91,7 @@ def tnn_quantize(dtype: int, values: FloatArray) -> npt.NDArray[np.uint8]:
     stored = new_array("data", nbytes, np.uint8, f"{values.size} numbers in {name}")
     out = ffi.from_buffer("uint8_t[]", stored, require_writable=True)
     if lib.tnn_quantize(kind, ffi.from_buffer("float[]", values), values.size, out, nbytes) != lib.TNN_OK:
-        if not np.isfinite(values).all():
-            raise TinyNNValueError("values contains NaN or an infinite number, which cannot be converted")
+        if (wrong := not_finite(values)) is not None:
+            raise TinyNNValueError(f"values must hold only finite numbers to be converted, got {wrong}")
         raise TinyNNValueError(f"values contains {float(np.abs(values).max()):g}, which is too large for {name}")
     return stored

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toynn.arguments import integer, sha256_digest
+from toynn.arguments import integer, not_finite, sha256_digest
 from toynn.data import DataFolder
 from toynn.data.pairs import PairBatcher
 from toynn.errors import FileFormatError, TinyNNValueError
@@ -153,10 +153,13 @@ def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
     except FileNotFoundError:
         raise FileFormatError(f"{run / NUMBERS} is missing; restore the file") from None
     if len(content) != 8 * (meta.train + meta.validation) or hashlib.sha256(content).hexdigest() != meta.sha256:
-        raise FileFormatError(f"{run / NUMBERS} is damaged: its SHA-256 differs from the one in {REFERENCE}")
+        raise FileFormatError(
+            f"{run / NUMBERS} is damaged: its {len(content)} bytes do not have the size and SHA-256 that {REFERENCE} "
+            "names; restore the file"
+        )
     numbers = np.frombuffer(content, dtype="<f8").astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise FileFormatError(f"{run / NUMBERS} is damaged: it must contain only finite numbers")
+    if (wrong := not_finite(numbers)) is not None:
+        raise FileFormatError(f"{run / NUMBERS} is damaged: it must contain only finite numbers, got {wrong}")
     return meta, Reference(numbers[: meta.train], numbers[meta.train :], meta.sha256)
 
 
@@ -203,7 +206,9 @@ def _log_probs(
         return -engine.window_losses()[: 2 * numbers.size]
 
     found = np.concatenate([np.zeros(0), *in_turn(processes, range(0, pairs.pairs, n), compute)])
-    if not np.isfinite(found).all():
-        error = TinyNNValueError("the log-probabilities of the reference are not finite; start from another model")
+    if (wrong := not_finite(found)) is not None:
+        error = TinyNNValueError(
+            f"the log-probabilities of the reference must be finite, got {wrong}; start from another model"
+        )
         raise error if processes is None else processes.shared(error)
     return found

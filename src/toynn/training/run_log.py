@@ -129,7 +129,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         if broken is not None and event["event"] != "started":
             if zeros:
                 continue
-            raise FileFormatError(f"{path}: line {broken} is damaged: it is not an event")
+            raise FileFormatError(f"{path}: line {broken} is damaged: it must be the JSON object of an event")
         _check(event, f"{path}: line {number}")
         if event["event"] == "started":
             resumed, step = event["resumes"] is not None, event["step"]

@@ -31,7 +31,7 @@ def declare_model(
     contents = None if start.checkpoint is None else start.checkpoint.contents
     if isinstance(contents, ModelOnBase):
         if contents.adapter is None or start.base is None:
-            raise AssertionError("bug in toynn: a run on a base has no adapter or no base")
+            raise AssertionError("bug in toynn: a run on a base has no adapter or no base; please report it")
         engine.realize_with_adapter(start.base.weights, contents.adapter.spec, options, contents.adapter.tensors)
     else:
         weights = None if contents is None else contents.weights

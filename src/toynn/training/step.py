@@ -88,7 +88,9 @@ class TrainingSteps:
                 raise self._divergence(step, f"loss is {loss}", values)
             window_losses += self._losses()
         if norm is None:
-            raise AssertionError("bug in toynn: the training graph clips gradients, but has no gradient norm")
+            raise AssertionError(
+                "bug in toynn: the training graph clips gradients, but has no gradient norm; please report it"
+            )
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", values)
         loss = step_loss(window_losses, counted)

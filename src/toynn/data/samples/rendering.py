@@ -72,7 +72,9 @@ def render(
                     spans = None if settings.loss == "all" else _chosen(one.spans, settings)
                     yield Rendered(place, sample, one.text, spans, False)
             elif isinstance(sample, Pair):
-                raise AssertionError("bug in toynn: a pair was not divided into sequences before it was rendered")
+                raise AssertionError(
+                    "bug in toynn: a pair was not divided into sequences before it was rendered; please report it"
+                )
             else:
                 yield _of_text(place, sample, settings)
 

@@ -59,7 +59,7 @@ def parts_of_file(path: Path) -> Iterator[bytes]:
             if unpacked > _ALWAYS_ALLOWED and unpacked > _MOST_RATIO * file.tell():
                 raise FileFormatError(
                     f"{path} unpacks to more than {_MOST_RATIO} times its size, which is not usual for texts; if this "
-                    "is intended, unpack it first"
+                    "is intended, unpack the file first"
                 )
             yield part
 

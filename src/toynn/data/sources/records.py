@@ -131,7 +131,7 @@ def _pair(record: Mapping[str, Any]) -> Pair:
         prompt = _str(record, "prompt") if texts else record["prompt"]
     for name, continuation in (("chosen", chosen), ("rejected", rejected)):
         if not continuation:
-            raise TinyNNValueError(f"{name!r} is empty after the prompt")
+            raise TinyNNValueError(f"{name!r} must continue the prompt, but has nothing after it")
     if texts:
         return Pair(Completion(prompt, chosen), Completion(prompt, rejected))
     if not isinstance(prompt, list):

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from toynn.arguments import FloatArray, instance_of
+from toynn.arguments import FloatArray, instance_of, not_finite
 from toynn.errors import TinyNNValueError
 from toynn.llm.adapters.spec import AdapterSpec
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
@@ -56,8 +56,6 @@ def _sum(name: str, weight: FloatArray, adapter: TrainedAdapter) -> FloatArray:
             total += b[part, i, None] * a[i]
         with np.errstate(over="ignore"):
             result[part] = weight[part] + spec.scale * total
-    if not np.isfinite(result).all():
-        raise TinyNNValueError(
-            f"{name} cannot be merged: its sum with the adapter contains numbers that do not fit f32"
-        )
+    if (wrong := not_finite(result)) is not None:
+        raise TinyNNValueError(f"{name} cannot be merged: its sum with the adapter must fit f32, got {wrong}")
     return result

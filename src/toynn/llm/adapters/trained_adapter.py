@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import instance_of, same_weights, sha256_digest
+from toynn.arguments import instance_of, not_finite, same_weights, sha256_digest
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.spec import AdapterSpec
@@ -61,12 +61,13 @@ class TrainedAdapter(Initialised):
         for name, size in sizes.items():
             values = self.tensors[name]
             if not isinstance(values, np.ndarray) or values.dtype != np.float32:
-                raise TinyNNTypeError(f"{name} must be an array of float32, got {type(values).__name__}")
+                kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+                raise TinyNNTypeError(f"{name} must be an array of float32, got {kind}")
             if values.shape != size:
                 raise TinyNNValueError(
                     f"{name} must have shape {size}, got {values.shape}: the adapter belongs to another base, or has "
                     "another rank"
                 )
-            if not np.isfinite(values).all():
-                raise TinyNNValueError(f"{name} must hold only finite numbers, but holds NaN or infinity")
+            if (wrong := not_finite(values)) is not None:
+                raise TinyNNValueError(f"{name} must hold only finite numbers, got {wrong}")
         object.__setattr__(self, "tensors", {name: self.tensors[name] for name in sizes})

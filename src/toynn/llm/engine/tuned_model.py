@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, instance_of, integer, kind_of, same_weights, weights_by_name
+from toynn.arguments import FloatArray, instance_of, integer, kind_of, not_finite, same_weights, weights_by_name
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.lora import initial_adapters
 from toynn.llm.adapters.spec import AdapterSpec
@@ -328,8 +327,8 @@ class TunedModel(SeqNames):
                     f"{name} must have shape {size}, got {values.shape}: the adapter belongs to another base, or has "
                     "another rank"
                 )
-            if not np.isfinite(values).all():
-                raise TinyNNValueError(f"{name} must contain only finite numbers, but contains NaN or infinity")
+            if (wrong := not_finite(values)) is not None:
+                raise TinyNNValueError(f"{name} must contain only finite numbers, got {wrong}")
         for name, values in checked.items():
             self.upload_weight(name, values)
 

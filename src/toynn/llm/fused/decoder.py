@@ -121,7 +121,10 @@ class LlamaDecoder(Initialised):
         if not isinstance(adapter, TrainedAdapter | None):
             raise TinyNNTypeError(f"adapter must be a TrainedAdapter or None, got {kind_of(adapter)}")
         if adapter is not None and adapter.shape != base.shape:
-            raise TinyNNValueError("adapter belongs to a base of another shape; use the base that it was trained on")
+            raise TinyNNValueError(
+                f"adapter belongs to a base of shape {adapter.shape}, but base has shape {base.shape}; use the base "
+                "that the adapter was trained on"
+            )
         stored = base.stored(copy=False, in_order=True)
 
         def fill(parameters: Parameters) -> None:
@@ -230,7 +233,7 @@ class LlamaDecoder(Initialised):
                 self._n_past = before
                 raise
             if graph.logits is None:
-                raise AssertionError("bug in toynn: the decoder's graph has no logits")
+                raise AssertionError("bug in toynn: the decoder's graph has no logits; please report it")
             return tnn_download(s, graph.logits)
 
     def score(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -254,7 +257,7 @@ class LlamaDecoder(Initialised):
                     part = array[start : min(start + _CHUNK, array.size - 1)]
                     graph = self._graph_of(part.size, scores=True)
                     if graph.targets is None or graph.row_losses is None:
-                        raise AssertionError("bug in toynn: the decoder's graph has no losses")
+                        raise AssertionError("bug in toynn: the decoder's graph has no losses; please report it")
                     upload_int_array(s, graph.targets, array[start + 1 : start + 1 + part.size])
                     self._run(graph, part)
                     self._n_past += part.size
@@ -297,7 +300,9 @@ class LlamaDecoder(Initialised):
             result = g.output_loss(x, output_of(w), graph.targets, None)
             graph.row_losses = tnn_tensor_src(result, 0)
             if graph.row_losses is None:
-                raise AssertionError("bug in toynn: the decoder's cross entropy has no losses of rows")
+                raise AssertionError(
+                    "bug in toynn: the decoder's cross entropy has no losses of rows; please report it"
+                )
             tnn_set_output(graph.row_losses)
         else:
             result = graph.logits = llama(g, w, cfg, graph.ids, rope, context, graph.last)

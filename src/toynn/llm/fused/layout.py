@@ -94,7 +94,7 @@ class FusedLayout(Layout):
     def row_losses(self, t_loss: Tensor) -> Tensor:
         rows = tnn_tensor_src(t_loss, 0)
         if rows is None:
-            raise AssertionError("bug in toynn: the cross entropy has no losses of rows")
+            raise AssertionError("bug in toynn: the cross entropy has no losses of rows; please report it")
         tnn_set_output(rows)
         return rows
 
@@ -107,7 +107,7 @@ class FusedLayout(Layout):
         t_preference = tnn_fused_preference_loss(s, t_loss, t_reference, t_settings, kind=kind)
         t_pairs = tnn_tensor_src(t_preference, 0)
         if t_pairs is None:
-            raise AssertionError("bug in toynn: the preference loss has no losses of pairs")
+            raise AssertionError("bug in toynn: the preference loss has no losses of pairs; please report it")
         tnn_set_output(t_pairs)
         return t_preference, PreferenceInputs(preference, t_reference, t_settings, t_pairs)
 

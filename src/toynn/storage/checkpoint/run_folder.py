@@ -175,7 +175,7 @@ class RunFolder(RunReader):
             with naming_file(place):
                 self._write(place, step, model, training, weights)
         except (FileNotFoundError, NotADirectoryError):
-            raise RunFolderError(f"another process has removed {checkpoints}, so the run cannot be written") from None
+            raise RunFolderError(f"another process has removed {checkpoints}; use another folder") from None
         name = f"{place.name}\n".encode()
         for pointer in (BEST, LATEST) if best else (LATEST,):
             with naming_file(self.path / pointer):
