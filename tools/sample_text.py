@@ -23,6 +23,16 @@ PYTHON = ("src/toynn", "tests", "tools", "benchmarks", "examples", "csrc", "vend
 # source code of ggml, the stories, and a generated file
 LEFT_OUT = ("vendor/ggml", "tools/corpus/grammar", "src/toynn/_tinynn.pyi")
 
+# regular expressions for the beginnings of the blocks of a page that are not paragraphs
+KINDS_OF_BLOCKS = {
+    "```": "code",
+    r"\|": "table",
+    r"[-*] |\d+\. ": "list",
+    "#": "heading",
+    r"<|!\[": "markup",
+    ">": "quote",
+}
+
 Text = tuple[str, str]  # the place of a text, and the text
 
 
@@ -152,18 +162,21 @@ def comments() -> Iterator[Text]:
 def blocks(page: str) -> Iterator[tuple[int, str]]:
     """Yield the first line and the text of each paragraph and list item of a page, without headings, tables and code.
 
-    A paragraph that introduces a block of code ends with "[code]".
+    A paragraph that ends with a colon also says what follows it: code, a table or a list.
     """
     number, parts, in_code = 0, list[str](), False
-    for i, line in enumerate([*page.splitlines(), ""], 1):
-        if line.lstrip().startswith("```"):
-            parts += ["[code]"] if parts and not in_code else []
-            in_code = not in_code
-        ends = in_code or not line.strip() or re.match(r"\s*([-*] |\d+\. |[|#<>]|!\[|```)", line)
-        if ends and parts:
-            yield number, " ".join(" ".join(parts).split())
+    lines = [*page.splitlines(), ""]
+    for i, line in enumerate(lines, 1):
+        kind = next((kind for start, kind in KINDS_OF_BLOCKS.items() if re.match(rf"\s*({start})", line)), "")
+        if parts and (kind or not line.strip()):
+            text = " ".join(" ".join(parts).split())
+            follows = next((one for one in lines[i - 1 :] if one.strip()), "")
+            what = next((what for start, what in KINDS_OF_BLOCKS.items() if re.match(rf"\s*({start})", follows)), "")
+            yield number, f"{text} [{what}]" if text.endswith(":") and what else text
             parts = []
-        if not (in_code or re.match(r"\s*([|#<>]|!\[|```|$)", line)):
+        if kind == "code":
+            in_code = not in_code
+        elif not in_code and line.strip() and kind in ("", "list"):
             number = number if parts else i
             parts.append(line)
 
