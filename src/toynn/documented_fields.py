@@ -1,6 +1,6 @@
 """Dataclass fields with a description.
 
-The documentation, the command-line help and the comments in TOML files use it.
+The documentation, the command-line help and the comments in TOML files use the description.
 """
 
 from __future__ import annotations

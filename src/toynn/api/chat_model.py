@@ -38,7 +38,10 @@ _ROOM = 4  # with drop_oldest, the reply has room for at least 1/4 of the contex
 
 
 class KeptTemplate(NamedTuple):
-    """A chat template, and the state of its file when it was read: time of the last change and size. None: no file."""
+    """A chat template that was read.
+
+    state: the time of the last change and the size of its file when it was read; None if the template has no file.
+    """
 
     state: tuple[int, int] | None
     template: ChatTemplate

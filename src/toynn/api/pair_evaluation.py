@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairEvaluation(Initialised):
-    """The mean loss of the validation pairs of a data folder, and their figures. pairs: their number."""
+    """The mean loss and the figures of the validation pairs of a data folder. pairs: number of pairs."""
 
     pairs: int
     loss: float

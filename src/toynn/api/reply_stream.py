@@ -34,7 +34,7 @@ class ReplyStream(Iterator[str]):
     - "stopped": `stop` was called.
 
     prompt_tokens: number of tokens of the prompt.
-    reused_tokens: how many of them the model had read before, and did not read again.
+    reused_tokens: number of prompt tokens that the model had read before and did not read again.
     reply_tokens: number of tokens generated so far.
     dropped_messages: number of the oldest messages that were left out, because the conversation would not have fit into
         the context.

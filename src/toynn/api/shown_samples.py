@@ -21,8 +21,8 @@ _PART = 1 << 22  # number of tokens that are searched at once for the end of a d
 class ShownSample:
     """A sample. ids: its tokens. counted: whether each token counts for the loss.
 
-    parts: its text in parts, each with True if its tokens count.
-    is_cut: whether only its first tokens are given.
+    parts: the text of the sample in parts, each with True if the tokens of the part count.
+    is_cut: whether only the first tokens of the sample are given.
     """
 
     number: int

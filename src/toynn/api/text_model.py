@@ -57,7 +57,7 @@ class TextModel(ChatModel):
         start_id: the token that starts a document; None if the model has no such token.
         end_id: the token that ends a document; None if the model has no such token.
         end_ids: all tokens that end generation, end_id first.
-        foreign: settings that an imported model brought with it, among them its chat template.
+        foreign: settings that were imported with the model, among them the chat template.
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
     `chat` keeps the tokens with which the previous conversation also began. If one of them is called while a `stream`

@@ -174,7 +174,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _comes_from_printing(error: BaseException) -> bool:
-    """Return whether click.echo raised the error. Its OSError does not name a file if the disk is full."""
+    """Return whether click.echo raised the error. On a full disk, click.echo raises an OSError that does not name a
+    file.
+    """
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

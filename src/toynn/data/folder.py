@@ -23,7 +23,7 @@ VALIDATION_OF_FILE = 0.05  # share of the ids of a token file; also the default 
 
 @dataclass(frozen=True)
 class DataFolder(Initialised):
-    """Training data that is ready to be read: the tokens of both splits, and the content of its tokenizer.json.
+    """Training data that is ready to be read: the tokens of both splits, and the content of the tokenizer.json.
 
     tokenizer: None for token ids without a tokenizer.
     chat_template: the template with which conversations were rendered; None for other data.

@@ -73,8 +73,8 @@ class PairBatcher:
         return Batch(*self.cut(self.numbers(start, n), n))
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
-        """Return the number of tokens of the pairs from start to start + n - 1 that lie between each border, a position
-        in the data, and the next border, int64 (borders - 1,).
+        """Count the tokens of the pairs from start to start + n - 1 between each border and the next border, int64
+        (borders - 1,). borders: positions in the data.
         """
         numbers = self.numbers(start, n)
         first, end = self._starts[2 * numbers][:, None], self._starts[2 * numbers + 2][:, None]  # (n, 1)

@@ -171,7 +171,7 @@ def _packed(
 
 
 def _end_source(writers: Mapping[str, TokenWriter], ends: list[int]) -> None:
-    """End the current source in the files of both splits, and remove its end from the list of ends."""
+    """End the current source in the files of both splits, and remove the end of this source from the list of ends."""
     del ends[0]
     for writer in writers.values():
         writer.end_source()

@@ -36,11 +36,11 @@ class SampleWindows(Initialised):
     counts are left out. The places at the end of a window that no sample fills have the id 0 and no target.
 
     The lengths of the samples in each window come from `plan_of`, so every epoch has the same number of windows. In
-    each epoch, samples of equal length change places at random, and the windows are used in a random order. Both depend
-    only on the seed and the number of the epoch, so a resumed run needs only the number of its next window.
+    each epoch, samples of equal length change places at random, and the windows are used in a random order. Both orders
+    depend only on the seed and the number of the epoch, so a resumed run needs only the number of its next window.
 
     samples: number of samples that are used.
-    divided: number of these that are longer than a window.
+    divided: number of used samples that are longer than a window.
     filled: share of the places that samples fill, from 0 to 1.
     """
 

@@ -42,8 +42,8 @@ class Windows(Protocol):
         ...
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
-        """Return the number of tokens in the windows from start to start + n - 1 that lie between each border, a
-        position in the data, and the next border, int64 (borders - 1,).
+        """Count the tokens in the windows from start to start + n - 1 between each border and the next border, int64
+        (borders - 1,). borders: positions in the data.
         """
         ...
 

@@ -59,5 +59,7 @@ def described_bpe(
 
 
 def written(described: dict[str, Any]) -> bytes:
-    """Return a tokenizer.json as the tokenizers library writes it. Raises FileFormatError if it cannot read it."""
+    """Return a tokenizer.json as the tokenizers library writes it. Raises FileFormatError if the library cannot read
+    the tokenizer.json.
+    """
     return written_tokenizer(parsed_tokenizer(json.dumps(described).encode("utf-8")))

@@ -71,8 +71,8 @@ def export_gguf_adapter(
 def import_gguf_adapter(path: Path, shape: ModelShape) -> TrainedAdapter:
     """Return the LoRA adapter in a GGUF file, for a base of this shape. All matrices become f32.
 
-    The adapter must have one rank, and be on each layer of the base for each of its targets. A file without alpha has
-    the scale 1, as in llama.cpp.
+    All matrices of the adapter must have the same rank, and each target must have matrices in each layer of the base. A
+    file without alpha has the scale 1, as in llama.cpp.
 
     Raises:
         FileFormatError: the file is damaged, is not such an adapter, or belongs to another base. The message names the

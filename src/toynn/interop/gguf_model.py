@@ -235,7 +235,7 @@ class MappedGguf(GgufModel):
         """Declare n rows of a matrix, or n elements of a vector, as a weight of the session: [cols, n], or [n].
 
         copy: use a copy of the file in memory, which later changes of the file do not affect. The first call with
-            copy=True makes it.
+            copy=True makes the copy.
 
         Raises the errors of `whole`, and TinyNNValueError if the rows are not part of the tensor.
         """

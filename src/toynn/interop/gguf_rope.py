@@ -101,7 +101,9 @@ def _scaling_of_keys(values: GgufValues, shape: ModelShape) -> RopeScaling:
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the llama3 scaling that gives the factors: the one in toynn's keys, or without them a known scaling."""
+    """Return the llama3 scaling that gives the factors: the one in toynn's keys, or, without these keys, a known
+    scaling.
+    """
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(
             values.text(f"{_KEY}kind"),

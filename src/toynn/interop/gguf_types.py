@@ -66,7 +66,8 @@ _SHORT = {one.kind: one.short for one in GGUF_DTYPES.values()}
 
 
 def stored_type(weight: Weight, dtype: GgufType) -> tuple[GGMLQuantizationType, int]:
-    """Return the type in which an export stores a weight, and the block size that does not divide its rows, or 0.
+    """Return the type in which an export stores a weight, and the block size that does not divide the rows of the
+    weight (0: there is none).
 
     Norms and biases are F32. A matrix whose rows are not whole blocks has a type with smaller blocks, or F16.
     """

@@ -1,4 +1,6 @@
-"""The keys of GGUF files about windows: their size, which layers have one, and what differs in these layers."""
+"""The keys of GGUF files about windows: the size of a window, which layers have a window, and what differs in these
+layers.
+"""
 
 from __future__ import annotations
 

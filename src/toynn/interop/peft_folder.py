@@ -83,8 +83,8 @@ def export_peft(adapter: TrainedAdapter, folder: Path, *, base: str | None = Non
 def import_peft(folder: Path, shape: ModelShape) -> TrainedAdapter:
     """Return the LoRA adapter in a folder of PEFT, for a base of this shape. Matrices in F16 and BF16 become f32.
 
-    The adapter must have one rank, and be on each layer of the base for each of its targets. If adapter_config.json has
-    another key that changes what is computed, the error names this key.
+    All matrices of the adapter must have the same rank, and each target must have matrices in each layer of the base.
+    If adapter_config.json has another key that changes what is computed, the error names this key.
 
     Raises:
         FileFormatError: toynn cannot read a file or does not support the adapter, or it belongs to another base. The

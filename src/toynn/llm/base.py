@@ -18,7 +18,7 @@ class StoredWeights(ABC):
     """The weights of a base in its own types.
 
     interleaved: whether RoPE pairs row 2i of a head of q and k with row 2i + 1, as in the GGUF files of llama.cpp.
-        Otherwise it pairs row i with row i + d_head/2, as everywhere else in toynn.
+        Otherwise RoPE pairs row i with row i + d_head/2, as everywhere else in toynn.
     """
 
     interleaved: bool

@@ -109,7 +109,8 @@ class Encoder:
 
     def _with_fewer_turns(self, one: Rendered, encoded: Encoded, most: int) -> Encoded:
         """Drop the oldest turns until the sample fits. A turn is a message of the user and all messages up to the next
-        one. Messages of the system at the start are kept. If the last turn alone does not fit, return it.
+        message of the user. Messages of the system at the start are kept. If the last turn alone does not fit, return
+        this turn.
         """
         while encoded.ids.size > most and isinstance(one.sample, Chat):
             shorter = _without_oldest_turn(one.sample)

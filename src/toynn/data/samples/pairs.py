@@ -33,7 +33,7 @@ class EncodedPair:
 def are_pairs(sources: Iterable[DataSource], settings: SampleSettings) -> bool:
     """Return whether the sources contain preference pairs.
 
-    Raises TinyNNValueError if only some of them do, or if a setting is not for pairs.
+    Raises TinyNNValueError if only some sources contain pairs, or if a setting is not for pairs.
     """
     of_pairs = [one.form == PREFERENCE for one in sources]
     if not any(of_pairs):

@@ -1,7 +1,7 @@
 """Divide samples between training and validation, and repeat them as the weights of their sources say.
 
-Both depend only on the seed, the number of the source and the number of the sample in it, so no list of samples is kept
-in memory.
+The division and the repetition depend only on the seed, the number of the source and the number of the sample in it, so
+no list of samples is kept in memory.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Division:
     def use(self, weights: Sequence[float], source: int, copy: int, sample: int) -> str | None:
         """Return the split for which a sample is used, or None. copy: how often its source was read completely before.
 
-        With the weight 2.5, every training sample is used in the first two times, and about half of them in the third.
-        A sample for validation is used once.
+        With the weight 2.5, every training sample is used in the first two readings of its source, and about half of
+        the samples in the third reading. A sample for validation is used once.
         """
         if self.split_of(source, sample) == VALIDATION:
             return VALIDATION if copy == 0 else None

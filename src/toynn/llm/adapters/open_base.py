@@ -41,7 +41,7 @@ class OpenBase(Initialised):
 
     @cached_property
     def identity(self) -> BaseModel:
-        """Its path and SHA-256.
+        """The path and the SHA-256 of the base.
 
         The first access reads the whole file, so that a base which only generates text opens without this delay.
 

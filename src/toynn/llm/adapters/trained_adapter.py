@@ -35,11 +35,11 @@ class BaseModel:
 class TrainedAdapter(Initialised):
     """The matrices of a low-rank adapter, without a session or moments.
 
-    spec: its rank, scale and targets.
-    shape: the shape of its base.
+    spec: the rank, scale and targets of the adapter.
+    shape: the shape of the base.
     tensors: each matrix by name, float32, in the order of `spec.weights(shape)`. A weight X of the base has
         X.lora_a (rank, d_in) and X.lora_b (d_out, rank). The rows of q and k are in toynn's order.
-    base: the base that it was trained on, or None if that is not known.
+    base: the base that the adapter was trained on, or None if the base is not known.
 
     Raises TinyNNTypeError or TinyNNValueError, which name the field or the matrix. A matrix is refused if it is missing
     or unknown, has another shape or dtype, or contains a number that is not finite.
