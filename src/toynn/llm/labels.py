@@ -80,7 +80,9 @@ def one_hot_class(num_classes: int, label: int) -> npt.NDArray[np.float32]:
 
 
 def _memory_of_targets(context: object, batch: object) -> AbstractContextManager[None]:
-    """Raise TinyNNMemoryError before context * batch ids are converted, if the memory for it is not available."""
+    """Raise TinyNNMemoryError before context * batch ids are converted, if the memory for the conversion is not
+    available.
+    """
     n = integer("context", context, 1) * integer("batch", batch, 1)
     return memory_for("seq_ids", BYTES_OF_ID * n if n <= INT31_MAX else 0, f"the targets of {n} ids")
 

@@ -14,8 +14,8 @@ class ToyLR:
     def cosine(step: int, n_steps: int, lr_max: float, lr_min: float, warmup_steps: int) -> float:
         """Return the learning rate of a step, counted from 0.
 
-        It rises linearly to lr_max during the first warmup_steps steps, then falls as half a cosine to lr_min at step
-        n_steps, and stays there.
+        The learning rate rises linearly to lr_max during the first warmup_steps steps, then falls as half a cosine to
+        lr_min at step n_steps, and stays there.
 
         Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
         """
@@ -40,9 +40,10 @@ class ToyLR:
     def radam_rect(step: int, beta2: float) -> float:
         """Return the rectification factor of RAdam (Liu et al. 2019) at a step, counted from 1.
 
-        It multiplies AdamW's lr.
+        The factor multiplies AdamW's lr.
 
-        It is 0 in the first steps, while the variance is unknown (rho_t <= 4). In these steps RAdam uses only momentum.
+        The factor is 0 in the first steps, while the variance is unknown (rho_t <= 4). In these steps RAdam uses only
+        momentum.
 
         Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
         """

@@ -19,7 +19,8 @@ class Muon(Initialised):
     Muon updates the matrices of the layers, and AdamW updates all other weights. The update of a matrix W (rows,
     columns) is lr sqrt(max(1, rows / columns)) times a matrix whose singular values are about 1, computed from the
     momentum of the gradient. Before the update, W is multiplied by 1 - lr * weight_decay. The defaults are those of
-    Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024); he uses no weight decay.
+    Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), except that the article uses no
+        weight decay.
     """
 
     lr: float = 0.02

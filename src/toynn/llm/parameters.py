@@ -90,8 +90,8 @@ class WeightsByKey:
 class Parameter:
     """A weight on a session.
 
-    m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m. A frozen weight has neither, and
-        neither has any weight of a model without an optimizer.
+    m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m. Frozen weights, and all weights
+        of a model without an optimizer, have no moments.
     """
 
     weight: Weight

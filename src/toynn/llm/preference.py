@@ -88,7 +88,8 @@ class ReferenceValues:
 
 
 def checked_reference(reference: object, n: int) -> FloatArray:
-    """Return log-probabilities of n sequences, as two rows of float32 numbers (2, n) whose sums they are.
+    """Return log-probabilities of n sequences as float32 (2, n): the sum of the two numbers in column i is that of
+    sequence i.
 
     Raises TinyNNTypeError; TinyNNValueError for another shape, or for a number that is not finite.
     """

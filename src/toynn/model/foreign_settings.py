@@ -12,14 +12,13 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 
 @dataclass(frozen=True)
 class ForeignSettings:
-    """The settings that an imported model brought with it. They are empty for a model that toynn trained from random
-    weights.
+    """The settings that were imported with a model. A model that toynn trained from random weights has none.
 
-    name, license: the name and the license of the model. chat_template: the Jinja template that turns a conversation
-        into text. pad_id:
-    the token that fills up short sequences of a batch. tokenizer_config, generation_config: the content of the Hugging
-    Face files with these names, as the text of a JSON object; "" if there is no such file. Tokens and ids that
-    `TrainedModel` contains are left out.
+    name, license: the name and the license of the model.
+    chat_template: the Jinja template that turns a conversation into text.
+    pad_id: the token that fills up short sequences of a batch.
+    tokenizer_config, generation_config: the content of the Hugging Face files with these names, as the text of a JSON
+        object, without the tokens and ids that `TrainedModel` contains; "" if there is no such file.
 
     Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """

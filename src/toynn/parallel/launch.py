@@ -23,7 +23,7 @@ def launched_processes() -> int:
 
 
 def launched_rank() -> int:
-    """Return the number of this process among them, from 0."""
+    """Return the number of this process, from 0, among the processes that mpiexec or srun started."""
     return next((rank for name in _RANKS if (rank := _number(name)) is not None), 0)
 
 

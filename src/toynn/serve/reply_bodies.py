@@ -13,7 +13,8 @@ _REASONS = {"end_of_text": "stop", "stop_string": "stop", "max_tokens": "length"
 
 
 class ReplyBodies:
-    """Makes the bodies of one response. chat: whether it answers a conversation. model: the name of the model.
+    """Makes the bodies of one response. chat: whether the response answers a conversation. model: the name of the
+    model.
 
     seed: the seed of the sampling, which is also sent, because a request without a seed gets a random seed.
     """
@@ -68,7 +69,7 @@ def reason_of(stream: ReplyStream) -> str | None:
 
 
 def usage_of(stream: ReplyStream) -> dict[str, Any]:
-    """Return the counts of tokens. cached_tokens are those that the model had read before."""
+    """Return the counts of tokens. cached_tokens: prompt tokens that the model had read before."""
     return {
         "prompt_tokens": stream.prompt_tokens,
         "completion_tokens": stream.reply_tokens,

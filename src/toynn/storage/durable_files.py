@@ -123,7 +123,7 @@ def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder for the block to fill. After the block, it replaces the folder `path`.
+    """Yield an empty temporary folder for the block to fill. After the block, this folder replaces the folder `path`.
 
     The files of the new folder are synced. Then the old folder gets a temporary name, and the new folder is renamed to
     `path`. If the process is killed between these two renames, `path` does not exist. Both folders are then complete in

@@ -1,7 +1,7 @@
 """Create a folder of files that only one process fills. The last file marks the folder as complete.
 
 The files are first written into a subfolder of the new folder. The subfolder also contains a lock file. When all files
-are complete, they are moved into the new folder, one after another. If the process is killed, the subfolder stays. It
+are complete, they are moved into the new folder, one after another. If the process is killed, the subfolder stays and
 shows that the folder is not finished: the next process that locks it removes the remaining files and starts again.
 """
 

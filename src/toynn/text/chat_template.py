@@ -242,7 +242,9 @@ class ChatTemplate(Initialised):
         return TinyNNValueError(f"{self.name} {said[kind]}")
 
     def _answers(self, packed: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Return the answers to requests. If the child ends, ask each request alone to find out which one ends it."""
+        """Return the answers to requests. If the child ends, send each request alone to find out which request ends the
+        child.
+        """
         if not packed:
             return []
         with self._lock:

@@ -24,7 +24,7 @@ _OPTIONAL = (
 def same_encoding(a: bytes, b: bytes) -> bool:
     """Return whether two tokenizer.json files give the same tokens for each text.
 
-    The tokens that they put around a text, and the texts to which they decode tokens, may differ.
+    The tokens that the tokenizers put around a text, and the texts to which they decode tokens, may differ.
     """
     return a == b or encoding_rules(a) == encoding_rules(b)
 

@@ -180,7 +180,7 @@ class Renderer:
     def _prompt(self, text: str, variables: Mapping[str, Any], n: int) -> int:
         """Return the length of the text of the first n messages with the generation prompt.
 
-        The text must begin with it.
+        The text of the whole conversation must begin with this text.
         """
         first = {**variables, "messages": variables["messages"][:n], "add_generation_prompt": True}
         prompt, _ = self._rendered(first)

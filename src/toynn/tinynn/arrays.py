@@ -180,8 +180,7 @@ def float_array(name: str, value: object, most: int) -> FloatArray:
     """Return a C-contiguous float32 array of at least one dimension, copied only if needed.
 
     Numbers of any floating or integer dtype, byte order and layout are rounded to float32. Raises TinyNNTypeError for
-    other
-    dtypes, TinyNNValueError if a finite number overflows float32, and what `array_of` raises.
+    other dtypes, TinyNNValueError if a finite number overflows float32, and what `array_of` raises.
     """
     if is_ready(value, np.float32):
         return value

@@ -77,7 +77,7 @@ def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int
 
 
 def upload_int_array(s: Session, t: Tensor, ids: npt.ArrayLike) -> None:
-    """Upload integers as `tnn_upload_from_int_array` does; errors name them `ids`."""
+    """Upload integers as `tnn_upload_from_int_array` does; errors call the argument `ids`."""
     _upload_integers(s, t, "ids", ids)
 
 

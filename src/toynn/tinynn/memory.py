@@ -20,8 +20,8 @@ _WORTH_ASKING = 1 << 24  # bytes
 def want_memory(name: str, nbytes: int, what: str) -> None:
     """Raise TinyNNMemoryError if fewer than `nbytes` bytes are available.
 
-    Without this check Linux would let the process allocate more memory than the machine has, and kill it when it fills
-    the array.
+    Without this check Linux would let the process allocate more memory than the machine has, and kill the process when
+    it fills the array.
     """
     if nbytes < _WORTH_ASKING:
         return

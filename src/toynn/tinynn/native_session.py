@@ -88,8 +88,8 @@ class NativeSession:
     def leave(self) -> None:
         """Close the session, because the interpreter is ending.
 
-        Wait for a call that runs in a daemon thread, because its code must not be unloaded while it runs. Do not wait
-        for a thread that holds the lock between two calls, because it may sleep forever.
+        Wait for a call that runs in a daemon thread, because the code of the call must not be unloaded while the call
+        runs. Do not wait for a thread that holds the lock between two calls, because the thread may sleep forever.
         """
         if os.getpid() != self.pid:
             return

@@ -123,8 +123,8 @@ class Session:
 class Tensor(Initialised):
     """The handle of a tensor in a session. It is cheap and hashable, and equals any other handle of the same tensor.
 
-    It keeps its session alive. After `tnn_reset_for_rebuild` the handles of the dropped graph are stale, and using one
-    raises SessionError.
+    A handle keeps its session alive. After `tnn_reset_for_rebuild` the handles of the dropped graph are stale, and
+    using one raises SessionError.
     """
 
     __slots__ = ("_known_ne", "handle", "session")

@@ -39,9 +39,10 @@ def tnn_random_seed(kind: int, seed: int) -> RandomState:
 def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
     """Return n values of N(0, std^2) as float32 (n,), and advance the stream.
 
-    Each call starts a new Box-Muller pair of a cosine and a sine, and an odd n drops the last sine. Raises
-    TinyNNValueError for a negative n
-    or a std that is negative or not finite, TinyNNMemoryError if the memory cannot be allocated.
+    Each call starts a new Box-Muller pair of a cosine and a sine, and an odd n drops the last sine.
+
+    Raises TinyNNValueError for a negative n or a std that is negative or not finite, TinyNNMemoryError if the memory
+    cannot be allocated.
     """
     if not isinstance(stream, RandomState):
         raise TinyNNTypeError(f"stream must be a RandomState, got {kind_of(stream)}")

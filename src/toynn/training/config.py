@@ -336,9 +336,10 @@ class TrainArgs(Initialised):
         only in train.steps, train.epochs, evaluation and checkpoint, and in the keys in `changes`.
     changes: keys of optimizer and schedule, like "optimizer.lr", whose values a resumed run takes from config. The
         result then differs from the result of a run without interruption.
-    resume_from: the name of the checkpoint to resume from, like "step-00000070", instead of the latest one. It becomes
-        the latest one. Newer checkpoints are kept until training reaches their step again.
-    n_threads: number of threads. Default: the number of cores that this process may use. It does not change the result.
+    resume_from: the name of the checkpoint to resume from, like "step-00000070", instead of the latest one. This
+        checkpoint becomes the latest one. Newer checkpoints are kept until training reaches their step again.
+    n_threads: number of threads. Default: the number of cores that this process may use. The result does not depend on
+        this number.
     base: the frozen model on which an adapter is trained (adapter.rank), as an `OpenBase` or the path of a GGUF file,
         Hugging Face folder or run. With `resume`: the place of the base, if it was moved.
     """

@@ -81,9 +81,10 @@ class Validation:
 
         processes: the processes that divide the windows among them, all of which call this method, or None.
 
-        The mean of each window is rounded to float32, as the loss of a batch with one window is. The means times the
-        numbers of tokens are added in the order of the windows, in float64. A window with tokens of several sources is
-        computed again for each of these sources, without the targets of the others.
+        The mean of each window is rounded to float32, as the loss of a batch with one window is. Each mean is
+        multiplied by the number of tokens of its window, and the products are added in the order of the windows, in
+        float64. A window with tokens of several sources is computed again for each of these sources, without the
+        targets of the others.
 
         The engine frees its training graph, which must be built again before the next step.
         """

@@ -138,8 +138,8 @@ class Evaluated(Initialised):
 class Saved(Initialised):
     """A checkpoint was written and is on the disk.
 
-    path: its folder.
-    bytes: the size of its files.
+    path: the folder of the checkpoint.
+    bytes: the size of the files in the folder.
     seconds: the duration of writing.
     """
 

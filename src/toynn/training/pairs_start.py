@@ -70,5 +70,5 @@ def refuse_random_weights(config: TrainConfig) -> None:
 
 
 def _max_tokens(t_seq: int) -> str:
-    """Return the option that limits a sequence to a window and the target of its last token."""
+    """Return the option that limits a sequence to the tokens of a window and one more token, which is only a target."""
     return spelled(f"max_tokens={t_seq + 1}", f"--max-tokens {t_seq + 1}")

@@ -61,7 +61,9 @@ class ReferenceMeta:
 
 @dataclass(frozen=True)
 class Reference:
-    """The log-probability of each sequence of both splits in the reference model, float64. sha256: of both together."""
+    """The log-probability of each sequence of both splits in the reference model, float64. sha256: the SHA-256 of these
+    numbers.
+    """
 
     train: Array
     validation: Array
@@ -134,7 +136,7 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
 def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
     """Return what a killed run without checkpoints has stored, or None if its files do not belong together.
 
-    This is so if the run was killed after it had replaced one of the two files of an earlier run.
+    They do not belong together if the run was killed after it had replaced one of the two files of an earlier run.
     """
     try:
         return load_reference(run)

@@ -104,7 +104,7 @@ def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mappi
 def _smooth(curve: _Curve, width: int) -> _Curve:
     """Return the curve of the mean over up to `width` steps around each step.
 
-    The mean of a step is over the same number of steps before and after it, so it is over fewer steps near both ends. A
+    The mean of a step is over the same number of steps before and after it, so fewer steps are used near both ends. A
     mean over only the steps before would be too high while the loss falls, most of all at the start.
     """
     sums = [0.0, *itertools.accumulate(curve.values)]

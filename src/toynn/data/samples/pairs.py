@@ -69,7 +69,7 @@ def encoded_pairs(
     """Yield the pairs of encoded sequences, or the error of the first refused sequence of a pair.
 
     max_tokens: the largest length of a sequence, or None. truncate: "left" drops the same number of tokens at the start
-    of both prompts; "drop" leaves a pair out in which a sequence is too long.
+    of both prompts; "drop" leaves out each pair in which a sequence is too long.
     """
     both = iter(sequences)
     for chosen, rejected in zip(both, both, strict=True):

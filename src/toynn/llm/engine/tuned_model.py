@@ -36,7 +36,8 @@ class TunedModel(SeqNames):
       are trained; `enable_full_finetune_embeddings` adds the others.
     - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
 
-    Make the enable_* calls before the model is realized. After `close` they still apply to the next model on a base.
+    Make the enable_* calls before the model is realized. After `close`, these calls still apply to the next model on a
+    base.
     """
 
     def __init__(self) -> None:

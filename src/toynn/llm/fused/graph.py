@@ -41,7 +41,8 @@ def rows_of_logits(vocab: int) -> int:
 def parts_save_memory(n: int, shape: ModelShape, windows: int) -> bool:
     """Return whether a training graph over n tokens needs less memory if it computes the logits in parts.
 
-    The output matrix is trained. Its gradient then has sums that wait for later parts, each as large as the matrix.
+    The graph must train the output matrix: the gradient of the matrix then has sums that wait for later parts, each as
+    large as the matrix.
     """
     waiting = (windows - 1).bit_length() * shape.vocab * shape.d_model
     return (n - rows_of_logits(shape.vocab)) * shape.vocab > waiting

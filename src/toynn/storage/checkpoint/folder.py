@@ -227,7 +227,8 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
 def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
     """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
 
-    The system gets the memory of one large array back when it is freed, but not always that of many small arrays.
+    The system gets the memory of one large array back when the array is freed, but not always the memory of many small
+    arrays.
     """
     # The library accepts only a path. /dev/fd/N is the open file, even if its name was removed.
     opened = Path(f"/dev/fd/{file.fileno()}")

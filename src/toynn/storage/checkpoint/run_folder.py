@@ -282,8 +282,8 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     The run may be in training. If the run removes the checkpoint while it is read, the new latest or best checkpoint of
     the run is read instead.
 
-    Raises FileFormatError if there is no checkpoint, or if it is damaged or has a newer version; TinyNNTypeError or
-    TinyNNValueError for an invalid argument.
+    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version;
+    TinyNNTypeError or TinyNNValueError for an invalid argument.
     """
     path = path_of("path", path)
     one_of("which", which, (LATEST, BEST))
