@@ -125,7 +125,9 @@ SHORT = {
 
 @pytest.mark.parametrize("dtype", SHORT)
 def test_rows_that_are_not_whole_blocks_have_the_next_type(dtype: str, tmp_path: Path) -> None:
-    """Rows of 64 numbers are whole blocks of 32, but not of 256. Rows of 40 numbers are neither."""
+    """Rows of 64 numbers are whole blocks of 32, but not of 256. Rows of 40 numbers are not whole blocks of either
+    size.
+    """
     written = export_gguf(make("head_dim of its own"), tmp_path / "m.gguf", dtype)
     assert written.tensors["blk.0.attn_q.weight"] == SHORT[dtype]
     assert written.tensors["blk.0.attn_output.weight"] == "F16", "rows of 40"

@@ -320,7 +320,8 @@ class Terminal:
     def interrupt_until(self, text: str) -> None:
         """Send Ctrl-C until the output contains the text.
 
-        Python's `input` may notice a signal that arrives just before it waits for a key only after the next one.
+        Several are sent, because Python's `input` may not notice a signal that arrives just before `input` waits for a
+        key.
         """
         while text not in self.shown:
             os.kill(self.process.pid, signal.SIGINT)

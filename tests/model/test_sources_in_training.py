@@ -1,4 +1,6 @@
-"""Data with several sources: each evaluation has the loss of each source, and the number of its tokens read so far."""
+"""Data with several sources: each evaluation has the loss of each source, and the number of tokens of each source read
+so far.
+"""
 
 from __future__ import annotations
 

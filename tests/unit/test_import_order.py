@@ -36,7 +36,7 @@ LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 
 def layer_of(module: str) -> int:
-    """Return the layer of toynn.a.b.c: that of a.b if it has one, otherwise that of a."""
+    """Return the layer of toynn.a.b.c: the layer of a.b if a.b has one, otherwise the layer of a."""
     parts = module.split(".")
     return LAYER_OF.get(".".join(parts[1:3]), LAYER_OF[parts[1]])
 

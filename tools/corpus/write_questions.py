@@ -34,7 +34,7 @@ def is_held_out(question: str) -> bool:
 
 
 def conversations() -> list[list[Pair]]:
-    """Return the conversations. Each question is in ROUNDS of them, in random company."""
+    """Return the conversations. Each question is in ROUNDS conversations, together with random other questions."""
     pairs = [pair for pair in all_pairs() if not is_held_out(pair[0])]
     found = []
     for number in range(ROUNDS):

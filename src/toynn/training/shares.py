@@ -62,7 +62,9 @@ def share_of(train: StepArgs, rank: int, n: int) -> WindowShare:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a weight: the elements begin to end - 1. parts: the first and the last + 1 of its 64 parts."""
+    """A part of a weight: the elements begin to end - 1. parts: the number of its first part and the number after its
+    last part, of the 64 parts of the weight.
+    """
 
     name: str
     begin: int

@@ -1,4 +1,4 @@
-"""The sources of the data during training: their names, and the number of their tokens that a run has read."""
+"""The sources of the data during training: their names, and the number of tokens of each source that a run has read."""
 
 from __future__ import annotations
 

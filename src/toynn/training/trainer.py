@@ -383,5 +383,7 @@ def _fields_of(figures: PairFigures | None) -> dict[str, float]:
 
 
 def _is_due(step: int, every: int, last: bool) -> bool:
-    """Return whether an action is due after this step. every: number of steps between two actions; 0: only the last."""
+    """Return whether an action is due after this step. every: number of steps between two actions; 0: only after the
+    last step.
+    """
     return last or (every > 0 and step % every == 0)
