@@ -19,8 +19,8 @@
  *   - On failure a call returns 0 (tnn_tensor), an error code (int), a negative error code (int64_t) or NULL. Then
  *     tnn_last_error names the call, the argument, its value and what was expected. Nothing was changed unless stated.
  *   - Every argument is checked before it is passed to ggml, so that no call can reach a GGML_ASSERT.
- *   - A session must be used by one thread at a time; the caller ensures this. It belongs to the process that made it:
- *     after fork() the child gets TNN_E_STATE.
+ *   - A session must be used by one thread at a time; the caller ensures this. A session belongs to the process
+ *     that made it: after fork() the child gets TNN_E_STATE.
  *
  * `make generate` (tools/generate_tinynn.py) writes the Python functions from this file. The documentation of a
  * function is the comment before its call, or after it on the same line:
@@ -120,8 +120,8 @@ TNN_API int tnn_reset_for_rebuild(tnn_session * s);
 /* ---- declare ----
  * Declare persistent tensors before tnn_finalize_weights. Their values are zero until they are uploaded. Declare the
  * inputs of a graph after tnn_finalize_weights. Each input must be uploaded before the graph computes, and keeps its
- * values for later computes. A session without persistent tensors needs no tnn_finalize_weights: its first input takes
- * its place.
+ * values for later computes. A session without persistent tensors needs no tnn_finalize_weights: the declaration of the
+ * first input does the same.
  *
  * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
 TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n); /* Declare a weight [n]. */
@@ -523,8 +523,8 @@ enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_
 /* Return the sum of the losses of pairs of sequences, divided by the divisor: [1]. The first sequence of a pair is
  * preferred to the second. The change of a sequence is its log-probability minus the log-probability in the reference
  * model. The margin of a pair is the change of the first sequence minus the change of the second. Operand 0 of the result
- * has the shape [sequences / 2, 3]. It holds the loss of each pair, and then the derivative of the result with respect to
- * the negative log-probability of each sequence. Losses are added in f64, as a tree. */
+ * has the shape [sequences / 2, 3]. Operand 0 holds the loss of each pair, and then the derivative of the result with
+ * respect to the negative log-probability of each sequence. Losses are added in f64, as a tree. */
 TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
     tnn_tensor    reference,     /* an input [sequences, 2]: each log-probability as the sum of two f32 numbers */
@@ -543,9 +543,9 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    v,     /* second moment */
     tnn_tensor    hp,    /* [7], as for tnn_opt_step_adamw */
     tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
-/* Append one Muon step on the clipped gradient of a matrix. The matrix changes by its momentum (Nesterov), whose singular
- * values five Newton-Schulz iterations move close to 1, times lr sqrt(max(1, ne1 / ne0)). If the norm is not finite, w
- * and m stay unchanged. */
+/* Append one Muon step on the clipped gradient of a matrix. The step computes the momentum
+ * (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations, and subtracts the resulting matrix
+ * times lr sqrt(max(1, ne1 / ne0)) from w. If the norm is not finite, w and m stay unchanged. */
 TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
     tnn_tensor    w,     /* a parameter [ne0, ne1] */
     tnn_tensor    grad,  /* its gradient */
@@ -573,7 +573,7 @@ TNN_API int tnn_set_recompute(tnn_session * s, tnn_tensor t);
 TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
 /* Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even. The operands
  * are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and t keeps its
- * values. The call affects operators that are appended after it, except tnn_fused_add_product.
+ * values. The call affects operators that are appended later, except tnn_fused_add_product.
  * TNN_E_VALUE: t is not a matrix, or an operator computes it. */
 TNN_API int tnn_tensor_set_bf16_products(tnn_session * s, tnn_tensor t);
 /* Name a tensor, in at most 63 bytes of UTF-8. */
@@ -591,7 +591,7 @@ TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
  * TNN_E_VALUE: an id is out of range. */
 TNN_API int tnn_compute(tnn_session * s);
 /* Build a second forward graph, which computes out, from nodes appended before or after tnn_realize. Nothing can be
- * appended after this call. Only one of the two graphs has memory at a time; at the start it is the first graph. */
+ * appended after this call. Only one of the two graphs has memory at a time; at the start, the first graph has it. */
 TNN_API int tnn_realize_b(tnn_session * s, tnn_tensor out);
 /* Give the memory to the first forward graph. All inputs and results lose their values, so upload the inputs of the
  * first graph before its next compute. Weights keep their values. If the first graph already has the memory, the call

@@ -62,7 +62,7 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {
         const struct tnn_kernel * k = tnn__kernel_of(t);
-        /* If t writes more rows of the result of src[0], a node of its own type, it passes the gradient on to src[0]. */
+        /* If src[0] is a node of the type of t, and t writes more rows of its result, t passes the gradient on to src[0]. */
         return row == from->type->part_of || (j == 0 && (row->reads_row_losses || (row == from->type && k->continues)));
     }
     return (row->differentiable & TNN_OPERAND(j)) != 0;

@@ -9,7 +9,7 @@ struct direction {
     const char * names[3];
 };
 
-/* Checks one direction, and returns the size of the result along it, or 0 with an error. */
+/* Checks one direction, and returns the size of the result in this direction, or 0 with an error. */
 static int64_t out_size(tnn_session * s, const struct direction * d, int64_t size, int64_t kernel) {
     const int32_t values[] = { d->stride, d->padding, d->dilation };
     for (int i = 0; i < 3; i++) {

@@ -172,7 +172,7 @@ class LlamaCpp:
         self._n_past = 0
 
     def _apply(self, path: Path) -> None:
-        adapter = self._lib.llama_adapter_lora_init(self._model, os.fsencode(path))  # the model frees it
+        adapter = self._lib.llama_adapter_lora_init(self._model, os.fsencode(path))  # the model frees the adapter
         if adapter == _ffi.NULL:
             self.close()
             raise AssertionError(f"llama.cpp does not load the adapter {path}:\n{''.join(_log)[-2000:]}")

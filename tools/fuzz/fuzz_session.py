@@ -282,7 +282,7 @@ class Round(Arguments):
         # if gradients are not kept, only a variant that pins all nodes accepts accumulate
         options["accumulate"] &= self.kept
         # A variant that pins all nodes keeps the gradients. After a step without an update, it adds the sums of the
-        # windows of the next step to them, in another order than other variants. So their results would differ.
+        # windows of the next step to these gradients, in another order than other variants. So results would differ.
         options["update"] |= not self.kept
         if pick.random() < 0.3 and self.kept:
             self.attempt(nn.tnn_reserve_batches, self.session, 2)

@@ -115,7 +115,7 @@ def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path) -> Array:
     found = np.zeros(ends.size - 1)
     for i, (first, end) in enumerate(itertools.pairwise(ends)):
         losses = decoder.score(np.asarray(pairs.tokens[first:end], dtype=np.int32)).astype(np.float64)
-        # one after the other, as in training (`sums_of_windows`)
+        # the losses are added one after the other, as in training (`sums_of_windows`)
         found[i] = -np.add.accumulate(np.where(_counted(pairs)[first + 1 : end], losses, 0.0))[-1]
     return found
 

@@ -145,7 +145,7 @@ def _of_all_processes(error: Exception) -> tuple[Exception, bool]:
 
     try:
         processes = processes_of_job()
-    except (ProcessError, ModuleNotFoundError):  # the processes have this error, and cannot exchange anything
+    except (ProcessError, ModuleNotFoundError):  # all processes have this error, and cannot exchange messages
         processes = None
     if processes is None:
         return error, launched_rank() > 0

@@ -9,13 +9,13 @@ from toynn import tinynn as nn
 
 _F32, _F16, _BF16 = nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16
 # The positions of the f16 numbers in a block, by the name of the type. All other numbers of these blocks are integers,
-# so the values of a block are finite if and only if these numbers are: a product with an infinite number is infinite,
-# or NaN for the integer 0, and a finite one is far below the largest f32.
+# so the values of a block are finite if and only if these f16 numbers are finite: the product of an integer and an
+# infinite f16 number is infinite or NaN, and the product with a finite f16 number is far below the largest f32.
 _SCALES = {
     "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,),
     "q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),
 }  # fmt: skip
-# The bits of the exponent. They are all set in NaN and in infinity only.
+# The bits of the exponent. All of them are set only in NaN and in infinity.
 _F16_EXPONENT, _BF16_EXPONENT = np.uint16(0x7C00), np.uint16(0x7F80)
 
 

@@ -29,7 +29,7 @@ READ = tuple(f"rope.scaling.{name}" for name in ("type", "factor", "attn_factor"
 _CLOSE = 1e-5  # relative tolerance, because another program may have computed the factors in float32
 
 # Llama 3.1 and later use low_freq_factor 1, high_freq_factor 4 and original_max_position_embeddings 8192. Small models
-# may have smaller original contexts, so these are tried too.
+# may have smaller original contexts, so smaller contexts are tried too.
 _LOW, _HIGH = 1.0, 4.0
 _ORIGINALS = [8192, *(1 << n for n in range(4, 18) if n != 13)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FLOPS_PER_PARAMETER = 6  # floating-point operations for each parameter and token: 2 forward, 4 backward
-BYTES = 4  # of a parameter or gradient
+BYTES = 4  # bytes of a parameter, or of its gradient
 BUCKET, SLICE = 1 << 22, 1 << 16  # elements
 
 

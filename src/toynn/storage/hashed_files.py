@@ -65,7 +65,7 @@ def _direct(path: Path) -> Iterator[int | None]:
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | flag)
-    except OSError:  # the file system does not support it
+    except OSError:  # the file system does not support O_DIRECT
         yield None
         return
     try:

@@ -54,7 +54,8 @@ class PackedValidation(Validation):
             if self._borders:
                 source = np.searchsorted(self._borders, self._windows.positions(first, b), side="right")
                 own = targets != IGNORED
-                np.add.at(of_sources, source[own], engine.row_losses()[own].astype(np.float64))  # one after the other
+                # adds the losses one after the other
+                np.add.at(of_sources, source[own], engine.row_losses()[own].astype(np.float64))
                 np.add.at(counts, source[own], 1)
         means = tuple(float(one / n) if n else None for one, n in zip(of_sources, counts.tolist(), strict=True))
         return ValidationLoss(nats / total, means)

@@ -120,7 +120,8 @@ class Saver:
         return weights
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
-        windows_of_step = self._config.train.batch * self._config.train.accumulate  # of pairs: the number of pairs
+        # for preference pairs, this is the number of pairs
+        windows_of_step = self._config.train.batch * self._config.train.accumulate
         return TrainingProgress(
             windows=step * windows_of_step,
             best_loss=evaluations.loss,

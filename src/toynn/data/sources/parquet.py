@@ -61,7 +61,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _items(batch: Any, before: int) -> Iterator[Item]:
     """Yield the rows of a batch. before: the number of rows before the batch."""
     try:
-        if batch.nbytes <= LONGEST_ITEM:  # if a batch is not longer than this, none of its rows is
+        if batch.nbytes <= LONGEST_ITEM:  # no row of such a batch is too long
             for i, row in enumerate(batch.to_pylist()):
                 yield Item(before + i + 1, _without_nulls(row))
             return

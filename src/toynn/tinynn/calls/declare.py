@@ -1,8 +1,8 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
 """Declare persistent tensors before `tnn_finalize_weights`. Their values are zero until they are uploaded. Declare the
 inputs of a graph after `tnn_finalize_weights`. Each input must be uploaded before the graph computes, and keeps its
-values for later computes. A session without persistent tensors needs no `tnn_finalize_weights`: its first input
-takes its place.
+values for later computes. A session without persistent tensors needs no `tnn_finalize_weights`: the declaration of
+the first input does the same.
 
 All raise TinyNNValueError for a size that is not positive or too large, and SessionError if called at the wrong time.
 """

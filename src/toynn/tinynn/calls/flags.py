@@ -65,7 +65,7 @@ def tnn_tensor_set_bf16_products(t: Tensor) -> None:
     """Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even.
 
     The operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and
-    t keeps its values. The call affects operators that are appended after it, except `tnn_fused_add_product`.
+    t keeps its values. The call affects operators that are appended later, except `tnn_fused_add_product`.
 
     Raises:
         TinyNNValueError: t is not a matrix, or an operator computes it.

@@ -39,8 +39,8 @@ def tnn_compute(s: Session) -> None:
 def tnn_realize_b(s: Session, out: Tensor) -> None:
     """Build a second forward graph, which computes out, from nodes appended before or after `tnn_realize`.
 
-    Nothing can be appended after this call. Only one of the two graphs has memory at a time; at the start it is the
-    first graph.
+    Nothing can be appended after this call. Only one of the two graphs has memory at a time; at the start, the first
+    graph has it.
     """
     status(s, lib.tnn_realize_b, handle(s, "out", out))
 

@@ -268,9 +268,9 @@ def tnn_fused_preference_loss(
 
     The first sequence of a pair is preferred to the second. The change of a sequence is its log-probability minus the
     log-probability in the reference model. The margin of a pair is the change of the first sequence minus the change of
-    the second. Operand 0 of the result has the shape [sequences / 2, 3]. It holds the loss of each pair, and then the
-    derivative of the result with respect to the negative log-probability of each sequence. Losses are added in f64, as
-    a tree.
+    the second. Operand 0 of the result has the shape [sequences / 2, 3]. Operand 0 holds the loss of each pair, and
+    then the derivative of the result with respect to the negative log-probability of each sequence. Losses are added in
+    f64, as a tree.
 
     Args:
         cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
@@ -328,8 +328,9 @@ def tnn_fused_adamw(
 def tnn_fused_muon(s: Session, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None = None) -> Tensor:
     """Append one Muon step on the clipped gradient of a matrix.
 
-    The matrix changes by its momentum (Nesterov), whose singular values five Newton-Schulz iterations move close to 1,
-    times lr sqrt(max(1, ne1 / ne0)). If the norm is not finite, w and m stay unchanged.
+    The step computes the momentum (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations,
+    and subtracts the resulting matrix times lr sqrt(max(1, ne1 / ne0)) from w. If the norm is not finite, w and m stay
+    unchanged.
 
     Args:
         w: a parameter [ne0, ne1].
