@@ -390,7 +390,13 @@ def test_sampling_settings_out_of_range_are_refused_by_name(wrong: dict[str, flo
         Sampling(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("logits", [[np.nan, 1.0], [-np.inf, -np.inf], [np.inf, 1.0], [], np.ones((1, 1))])
+@pytest.mark.parametrize("logits", [[np.nan, 1.0], [-np.inf, -np.inf], [np.inf, 1.0]])
 def test_logits_of_a_diverged_model_are_refused(logits: npt.ArrayLike) -> None:
     with pytest.raises(TinyNNValueError, match="diverged"):
+        choices(logits, Sampling())
+
+
+@pytest.mark.parametrize("logits", [[], np.ones((1, 1))])
+def test_logits_of_another_shape_are_refused(logits: npt.ArrayLike) -> None:
+    with pytest.raises(TinyNNValueError, match="flat array of at least one number, got shape"):
         choices(logits, Sampling())

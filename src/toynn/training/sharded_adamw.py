@@ -1,4 +1,4 @@
-"""AdamW on the slices of the weights that one process updates, with the bits of csrc/kernels/adamw.c and grad_norm.c."""
+"""AdamW on the slices of the weights of one process, with the bits of csrc/kernels/adamw.c and grad_norm.c."""
 
 from __future__ import annotations
 
