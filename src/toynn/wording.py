@@ -1,7 +1,10 @@
-"""Choose how messages name an argument: as a Python argument, or as an option of the command line."""
+"""The wording of messages: how they name an argument, as a Python argument or as an option of the command line, and an
+error in one line.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,3 +25,16 @@ def on_the_command_line() -> Iterator[None]:
 def spelled(python: str, command: str) -> str:
     """Return the name of an argument for a message: `command` while the `toynn` command runs, otherwise `python`."""
     return command if _COMMAND_LINE.get() else python
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line, with the files that an OSError names first.
+
+    An error without a message gives the name of its class.
+    """
+    if isinstance(error, MemoryError) and not str(error):
+        return "out of memory"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+        return " ".join(f"{' -> '.join(names)}: {error.strerror}".split())
+    return " ".join(str(error).split()) or type(error).__name__

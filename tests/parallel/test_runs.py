@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from commands import SMALL, TOYNN, toynn
-from mpi import MPICH, OPEN_MPI, environment, in_processes, launch, toynn_in_processes
+from mpi import MPICH, OPEN_MPI, environment, in_processes, launch, refused, toynn_in_processes
 from runs_of_processes import assert_same_run, events_of, files_of, latest_of, slow
 from small_runs import make_data
 
@@ -172,14 +172,6 @@ def test_show_config_prints_the_settings_once() -> None:
     assert done.stdout.count("\nseed = 7") == 1
 
 
-def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    """Check that a job ended with one line of toynn, which contains `says`."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("toynn:")]
-    assert done.returncode != 0
-    assert len(lines) == 1, done.stderr
-    assert says in lines[0]
-
-
 def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train: tuple[str | Path, ...] = ("train", data, "--out", run, "--threads", "1", *SMALL)
@@ -190,7 +182,6 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
     )
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
     refused(toynn_in_processes(MPICH, 2, "train"), "Missing argument 'DATA'")
-    refused(toynn_in_processes(MPICH, 2, "eval"), "mpiexec started 2 processes, but toynn eval runs in one process")
     cores = len(os.sched_getaffinity(0))
     many = toynn_in_processes(
         MPICH, 2, "train", data, "--out", run, *SMALL, "--threads", str(cores), variables={"TOYNN_OVERSUBSCRIBE": "0"}

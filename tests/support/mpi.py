@@ -65,3 +65,27 @@ def in_processes(
         check=False,
         timeout=120,
     )
+
+
+def different_commands(library: str, commands: Sequence[Sequence[str | Path]]) -> subprocess.CompletedProcess[str]:
+    """Run the command `toynn` in one process for each of the given lists of arguments."""
+    launcher, *options, _, _ = launch(library, 1)
+    parts = [["-n", "1", *TOYNN, *map(str, arguments)] for arguments in commands]
+    program = [word for part in parts for word in (*part, ":")][:-1]
+    return subprocess.run(
+        [launcher, *options, *program],
+        env=environment(library),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=120,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    """Check that a job ended with one line of toynn, which contains `says`."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("toynn:")]
+    assert done.returncode != 0
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from toynn.arguments import integer
 from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,19 +76,38 @@ def top_log_probs(logits: npt.ArrayLike, k: int) -> list[tuple[int, float]]:
 
 
 def window_losses(
-    decoder: LlamaDecoder, ids: list[int] | npt.NDArray[np.int32], window: int, stride: int
-) -> list[npt.NDArray[np.float32]]:
-    """Return the loss of every token except the first, in nats, as one array for each window.
+    decoder: LlamaDecoder,
+    sequences: Sequence[Sequence[int] | npt.NDArray[np.int32]],
+    window: int,
+    stride: int,
+    processes: Processes | None = None,
+) -> list[list[npt.NDArray[np.float32]]]:
+    """Return the loss of every token except the first of each sequence, in nats, as one array for each window.
 
     The model reads a window of `window` tokens and predicts the token after each of them. Each window begins `stride`
     tokens after the window before. If two windows predict the same token, only the loss from the earlier window is
     returned.
+
+    processes: the processes that divide the windows among them, all of which call this function, or None.
     """
-    losses, counted = [], 0
-    for start in range(0, len(ids), stride):
-        of_window = decoder.score(ids[start : start + window + 1])
-        losses.append(of_window[counted - start :])
-        counted = start + of_window.size
-        if counted == len(ids) - 1:
+    windows = [(ids, *place) for ids in sequences for place in _places(len(ids), window, stride)]
+
+    def losses(place: tuple[Sequence[int] | npt.NDArray[np.int32], int, int]) -> npt.NDArray[np.float32]:
+        ids, start, counted = place
+        return decoder.score(ids[start : start + window + 1])[counted - start :]
+
+    found = iter(in_turn(processes, windows, losses))
+    return [[next(found) for _ in _places(len(ids), window, stride)] for ids in sequences]
+
+
+def _places(n: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """Return the position of the first token of each window of n tokens, and the number of tokens that the windows
+    before it predict.
+    """
+    places, counted = [], 0
+    for start in range(0, n, stride):
+        places.append((start, counted))
+        counted = min(start + window, n - 1)
+        if counted == n - 1:
             break
-    return losses
+    return places

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from toynn.api.base_model import base_of, decoder_of, open_base
 from toynn.api.text_model import TextModel
@@ -15,8 +16,11 @@ from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.engine import LlamaDecoder
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
+from toynn.storage.checkpoint.meta import META
+from toynn.storage.durable_files import sha256_of, sha256_of_parts
 from toynn.storage.regular_files import path_of, refuse_lfs_pointer
 
+_FILES_OF_MODEL = (".safetensors", ".json", ".jinja", ".model")  # of a Hugging Face folder
 WHICH = ("latest", "best")
 _NAMES = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}
 
@@ -113,3 +117,16 @@ def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str
 
     model = import_gguf(path) if kind == "gguf" else import_hf(path)
     return Checkpoint(path, 0, model, None, {})
+
+
+def model_identity(path: Path) -> str:
+    """Return a SHA-256 that identifies the model in a checkpoint, a GGUF file or a Hugging Face folder.
+
+    The meta.json of a checkpoint contains the SHA-256 of its other files, and of the base of an adapter.
+    """
+    if path.is_file():
+        return sha256_of(path)
+    if (path / META).is_file():
+        return sha256_of(path / META)
+    names = sorted(entry.name for entry in path.iterdir() if entry.suffix in _FILES_OF_MODEL)
+    return sha256_of_parts({name: sha256_of(path / name) for name in names})

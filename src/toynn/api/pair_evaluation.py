@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.api.load_model import open_decoder
+from toynn.api.load_model import model_identity, open_decoder
 from toynn.data import DataFolder, PackedTokens
 from toynn.data.meta import META, load_meta
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.engine import LlamaDecoder
 from toynn.llm.preference import Preference
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint import Checkpoint
 from toynn.training.data_identity import data_identity
 from toynn.training.events import PairFigures
@@ -50,11 +53,13 @@ def evaluate_preference(
     base: Path | None = None,
     reference: Path | None = None,
     n_threads: int | None = None,
+    processes: Processes | None = None,
 ) -> PairEvaluation:
     """Return the loss and the figures of a model on the validation pairs of a data folder.
 
     reference: the model with which the log-probabilities are compared. Default: the reference of the run that `model`
     is, if it was trained on the same data. The loss is that of the run, or that of DPO with the default settings.
+    processes: the processes of a job that divide the pairs among them, as for `TextModel.evaluate`.
 
     Raises TinyNNValueError if there is no reference, if the vocabularies differ, or if a pair is longer than the
     context of a model; the errors of `toynn.load`.
@@ -73,11 +78,11 @@ def evaluate_preference(
                 f"{source.path} has no reference for these pairs; give the model that is the reference with "
                 f"{spelled('reference=', '--reference')}"
             )
-        now = _log_probs(decoder, pairs, source.path)
+        now = _log_probs(decoder, pairs, source.path, processes)
         preference = _preference_of(source)
     if reference is not None:
         with open_decoder(reference, "latest", None, n_threads=n_threads) as (source, decoder):
-            stored = _log_probs(decoder, pairs, source.path)
+            stored = _log_probs(decoder, pairs, source.path, processes)
     if stored is None:
         raise AssertionError("bug in toynn: the pairs have no reference; please report it")
     loss = _loss(now - stored, preference, pairs)
@@ -99,8 +104,11 @@ def _stored(source: Checkpoint, data: DataFolder) -> Array | None:
     return found[1].validation if found[0].data == data_identity(data.meta) else None
 
 
-def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path) -> Array:
-    """Return the log-probability of each sequence, float64 (2 * pairs,)."""
+def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path, processes: Processes | None) -> Array:
+    """Return the log-probability of each sequence, float64 (2 * pairs,). Several processes divide the sequences."""
+    if processes is not None:
+        data = data_identity(pairs.meta).validation
+        processes.compare({"version of toynn": version("toynn"), "model": model_identity(name), "data": data})
     if pairs.meta.vocab_size > decoder.cfg.vocab:
         raise TinyNNValueError(
             f"data has a vocabulary of {pairs.meta.vocab_size} tokens, but {name} has only {decoder.cfg.vocab}; use "
@@ -112,12 +120,14 @@ def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path) -> Array:
             f"data: the longest sequence needs a context of {longest} tokens, but {name} has a context of only "
             f"{decoder.cfg.ctx}; prepare shorter pairs with {spelled('max_tokens=', '--max-tokens')}"
         )
-    found = np.zeros(ends.size - 1)
-    for i, (first, end) in enumerate(itertools.pairwise(ends)):
+
+    def log_prob(i: int) -> float:
+        first, end = ends[i], ends[i + 1]
         losses = decoder.score(np.asarray(pairs.tokens[first:end], dtype=np.int32)).astype(np.float64)
         # the losses are added one after the other, as in training (`sums_of_windows`)
-        found[i] = -np.add.accumulate(np.where(_counted(pairs)[first + 1 : end], losses, 0.0))[-1]
-    return found
+        return -float(np.add.accumulate(np.where(_counted(pairs)[first + 1 : end], losses, 0.0))[-1])
+
+    return np.array(in_turn(processes, range(ends.size - 1), log_prob))
 
 
 def _loss(change: Array, preference: Preference, pairs: PackedTokens) -> float:

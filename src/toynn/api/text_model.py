@@ -19,13 +19,14 @@ from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_l
 from toynn.api.same_arguments import same_arguments
 from toynn.api.save_model import model_name, save_model
 from toynn.api.text_stream import GeneratedText, TextStream
-from toynn.arguments import boolean, integer, kind_of
+from toynn.arguments import boolean, instance_of, integer, kind_of
 from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.merge import merged
 from toynn.llm.adapters.model_on_base import adapter_of
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint import Checkpoint
 from toynn.text.documents import PackedText, packed_ids, prompt_ids, separators_of
 from toynn.text.incremental_decoder import token_texts
@@ -250,7 +251,13 @@ class TextModel(ChatModel):
         ]
 
     def evaluate(
-        self, text: str, window: int | None = None, stride: int | None = None, *, separator: str | None = None
+        self,
+        text: str,
+        window: int | None = None,
+        stride: int | None = None,
+        *,
+        separator: str | None = None,
+        processes: Processes | None = None,
     ) -> Evaluation:
         """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
 
@@ -270,19 +277,28 @@ class TextModel(ChatModel):
             separator: the line that separates documents; lines of other separators are then text. "": no separator.
                 Default: the separator with which the data of the run was prepared. If that is not known: <|endoftext|>
                 and the text of the model's end token.
+            processes: the processes of a job that divide the windows among them (`processes_of_job` of
+                toynn.parallel.processes); all of them call this method and get the same result. Default: none.
 
         Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window or
         stride out of range. With the default <|endoftext|>, it is also raised for a text with lines
         of another known separator, for example </s>. Raises TinyNNTypeError; SessionError if the model is closed.
         """
-        packed, losses = self._losses(text, window, stride, separator)
+        if processes is not None:
+            instance_of("processes", processes, Processes)
+        packed, losses = self._losses(text, window, stride, separator, processes)
         nats = 0.0
         for one in losses:
             nats += float(np.sum(one, dtype=np.float64))
         return Evaluation(len(packed.ids) - 1, packed.text_bytes, nats, packed.documents)
 
     def _losses(
-        self, text: str, window: int | None, stride: int | None, separator: str | None
+        self,
+        text: str,
+        window: int | None,
+        stride: int | None,
+        separator: str | None,
+        processes: Processes | None = None,
     ) -> tuple[PackedText, list[npt.NDArray[np.float32]]]:
         """Return the encoded text with its start token, and the losses in nats, one array for each window."""
         window = self.n_ctx if window is None else integer("window", window, 1, self.n_ctx)
@@ -298,7 +314,8 @@ class TextModel(ChatModel):
             ids += self._around.after
         if len(ids) < 2:
             raise TinyNNValueError(f"the text is too short: it must have at least 2 tokens, got {len(ids)}")
-        return packed._replace(ids=ids), window_losses(self.decoder, ids, window, stride)
+        (losses,) = window_losses(self.decoder, [ids], window, stride, processes)
+        return packed._replace(ids=ids), losses
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
         """Return the separator lines: the given separator, the separator of the run's data, or <|endoftext|> and the

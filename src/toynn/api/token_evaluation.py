@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from toynn.api.load_model import read_model
 from toynn.api.text_model import TextModel
-from toynn.arguments import FLOAT32_MAX, INT31_MAX, FloatArray, float64, integer, kind_of
+from toynn.arguments import FLOAT32_MAX, INT31_MAX, FloatArray, float64, instance_of, integer, kind_of
 from toynn.data import PackedTokens
 from toynn.data.token_file import open_token_file
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -25,6 +25,8 @@ from toynn.llm.labels import next_token
 from toynn.llm.layouts import to_per_head
 from toynn.llm.options import RecipeOptions
 from toynn.model.trained_model import TrainedModel
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 from toynn.storage.regular_files import path_of
 
 Model: TypeAlias = "str | os.PathLike[str] | TextModel | TrainedModel"
@@ -80,6 +82,7 @@ def eval_ce(
     tokens: int = TOKENS,
     offset: int = 0,
     n_threads: int | None = None,
+    processes: Processes | None = None,
 ) -> WindowedLoss:
     """Return the loss of a model on packed token ids, as `toy eval ce` of the reference computes it.
 
@@ -92,6 +95,7 @@ def eval_ce(
         data: a file of packed token ids, or a data folder, of which the validation split is read.
         window: number of ids in a window, at most the context length.
         tokens: the largest number of ids to read. offset: position of the first id.
+        processes: the processes of a job that divide the windows among them, as for `TextModel.evaluate`.
 
     Raises:
         TinyNNValueError: an argument is wrong (the message names it); the vocabulary of the data differs from the
@@ -99,9 +103,11 @@ def eval_ce(
         FileFormatError: a file is damaged, or has an id outside the model's vocabulary.
         TinyNNTypeError: an argument has the wrong type. OSError: a file cannot be read.
     """
+    if processes is not None:
+        instance_of("processes", processes, Processes)
     values = _values(model)
     with _ids_of(data, values.shape.vocab) as source, _engine(values, window, n_threads) as engine:
-        return _windowed(engine, source, tokens, offset)
+        return _windowed(engine, source, tokens, offset, processes)
 
 
 def lmc(
@@ -156,7 +162,9 @@ def _between(a: TrainedModel, b: TrainedModel, alpha: float) -> dict[str, FloatA
     return weights
 
 
-def _windowed(engine: LlamaSeqEngine, ids: _Ids, tokens: int, offset: int) -> WindowedLoss:
+def _windowed(
+    engine: LlamaSeqEngine, ids: _Ids, tokens: int, offset: int, processes: Processes | None = None
+) -> WindowedLoss:
     t, vocab = engine.seq_t, engine.cfg.vocab
     most = integer("tokens", tokens, 1, 2**62) // t
     offset = integer("offset", offset, 0, 2**62)
@@ -165,10 +173,14 @@ def _windowed(engine: LlamaSeqEngine, ids: _Ids, tokens: int, offset: int) -> Wi
     windows = min(most, (ids.n - offset) // t)
     if windows < 1:
         raise TinyNNValueError(f"offset = {offset} is too large: {ids.name} has {ids.n} ids, and a window needs {t}")
-    total = 0.0
-    for i in range(windows):
+
+    def loss(i: int) -> float:
         part = ids.read(offset + i * t, t)
-        total += engine.mean_loss(part, next_token(part, vocab, t, 1))
+        return engine.mean_loss(part, next_token(part, vocab, t, 1))
+
+    total = 0.0
+    for one in in_turn(processes, range(windows), loss):
+        total += one
     return WindowedLoss(windows, windows * t, total / windows)
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +25,10 @@ from toynn.errors import ProcessError
 from toynn.extras import naming_the_extra
 from toynn.parallel.launch import launched_processes, launched_rank
 from toynn.text.panic_text import hide_panics
-from toynn.wording import on_the_command_line
+from toynn.wording import on_the_command_line, one_line
+
+if TYPE_CHECKING:
+    from toynn.parallel.processes import Processes
 
 COMMANDS = {
     "prepare": "Turn texts or samples into packed tokens and a tokenizer.",
@@ -39,7 +46,7 @@ COMMANDS = {
     "bench-mpi": "Measure the network between processes that mpiexec started.",
     "info": "Describe this build, a data folder, a run or a model.",
 }
-FOR_SEVERAL_PROCESSES = ("train", "bench-mpi")  # the commands that mpiexec may start
+FOR_SEVERAL_PROCESSES = ("train", "eval", "bench-mpi")  # the commands that mpiexec may start
 
 
 class _Misuse(click.ClickException):
@@ -53,9 +60,9 @@ class _Misuse(click.ClickException):
         super().__init__(f"{message}{where}")
 
     def show(self, file: IO[Any] | None = None) -> None:
-        if launched_rank() > 0:
-            return  # process 0 prints the error
-        click.echo(f"toynn: {self.message}", file=file, err=True)
+        error, quiet = _of_all_processes(self)
+        if not quiet:
+            click.echo(f"toynn: {one_line(error)}", file=file, err=True)
 
 
 def _module_of(command: str) -> str:
@@ -91,8 +98,6 @@ class _Commands(click.Group):
             hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(known)}"
             raise _Misuse(click.UsageError(f"there is no command {name!r}; {hint}"))
         if name in known and name not in FOR_SEVERAL_PROCESSES and launched_processes() > 1:
-            if launched_rank() > 0:
-                sys.exit(2)  # process 0 prints the error
             raise _Misuse(
                 click.UsageError(
                     f"mpiexec started {launched_processes()} processes, but toynn {name} runs in one process; start it "
@@ -100,6 +105,12 @@ class _Commands(click.Group):
                 )
             )
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if launched_processes() == 1:
+            return super().main(*args, **options)
+        with _only_process_0_prints(), _meeting_at_the_end():
+            return super().main(*args, **options)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -114,8 +125,6 @@ class _Commands(click.Group):
             with on_the_command_line():
                 return super().invoke(ctx)
         except click.UsageError as error:
-            if ctx.invoked_subcommand in FOR_SEVERAL_PROCESSES:
-                _of_all_processes(error)
             raise _in_one_line(error) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
@@ -141,13 +150,8 @@ def _of_all_processes(error: Exception) -> tuple[Exception, bool]:
     """
     if launched_processes() == 1:
         return error, False
-    from toynn.parallel.processes import processes_of_job
-
-    try:
-        processes = processes_of_job()
-    except (ProcessError, ModuleNotFoundError):  # all processes have this error, and cannot exchange messages
-        processes = None
-    if processes is None:
+    processes = _processes()
+    if processes is None:  # the processes cannot exchange messages
         return error, launched_rank() > 0
     try:
         processes.fail(error)
@@ -156,21 +160,54 @@ def _of_all_processes(error: Exception) -> tuple[Exception, bool]:
     return error, processes.quiet
 
 
+def _processes() -> Processes | None:
+    """Return the processes of the job, or None if this process cannot exchange anything with them."""
+    from toynn.parallel.processes import processes_of_job
+
+    try:
+        return processes_of_job()
+    except (ProcessError, ModuleNotFoundError):
+        return None
+
+
+@contextmanager
+def _only_process_0_prints() -> Iterator[None]:
+    """Discard what the other processes of a job write to stdout."""
+    if launched_rank() == 0:
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nothing, redirect_stdout(nothing):
+        yield
+
+
+@contextmanager
+def _meeting_at_the_end() -> Iterator[None]:
+    """Tell the other processes of a job that this one ends, if it has not met them before, as after --help.
+
+    Without this, they would wait for this process.
+    """
+    try:
+        yield
+    except SystemExit:
+        try:
+            if (processes := _processes()) is not None:
+                processes.meet(shlex.join(["toynn", *sys.argv[1:]]))
+        except ProcessError as error:
+            if launched_rank() == 0:
+                click.echo(f"toynn: {one_line(error)}", err=True)
+            sys.exit(_exit_code(error))
+        raise
+
+
 def _in_one_line(error: click.UsageError) -> click.ClickException:
     asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # new in click 8.2
     return error if asks_for_help else _Misuse(error)
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError) and not str(error):
-        return "out of memory"
     if isinstance(error, OSError) and error.filename is None and _comes_from_printing(error):
         return f"cannot write to stdout: {error.strerror}"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
-        return " ".join(f"{' -> '.join(names)}: {error.strerror}".split())
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return one_line(error)
 
 
 def _comes_from_printing(error: BaseException) -> bool:

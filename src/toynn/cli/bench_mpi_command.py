@@ -6,15 +6,16 @@ import json
 
 import click
 
+from toynn.cli.parallel_command import ParallelCommand
 from toynn.errors import ProcessError
 from toynn.parallel.benchmark import measured_network
 from toynn.parallel.cost_model import step_cost
-from toynn.parallel.processes import processes_of_job
+from toynn.parallel.processes import Processes
 
 _NUMBERS = (2, 8, 64, 512, 4096)
 
 
-@click.command()
+@click.command(cls=ParallelCommand)
 @click.option("--parameters", type=click.FloatRange(min=1), default=135e6, show_default=True,
               help="Number of trained parameters of the model.")  # fmt: skip
 @click.option("--tokens", type=click.FloatRange(min=1), default=2097152, show_default=True,
@@ -24,13 +25,15 @@ _NUMBERS = (2, 8, 64, 512, 4096)
 @click.option("--megabytes", type=click.IntRange(1, 4096), default=64, show_default=True,
               help="Size of the exchanged vectors.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(parameters: float, tokens: float, flops: float, megabytes: int, as_json: bool) -> None:
+@click.pass_obj
+def command(
+    processes: Processes | None, parameters: float, tokens: float, flops: float, megabytes: int, as_json: bool
+) -> None:
     """Measure the network between the processes of a job, and predict the duration
     of training steps.
 
     Start it like a training: mpiexec -n 8 toynn bench-mpi. See docs/scaling.md.
     """
-    processes = processes_of_job()
     if processes is None:
         raise ProcessError("bench-mpi needs several processes; start it with mpiexec -n N toynn bench-mpi")
     with processes.ending_together():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ import click
 import numpy as np
 
 from toynn.api.evaluation import Evaluation, top_log_probs, window_losses
-from toynn.api.load_model import load, open_decoder, read_model
+from toynn.api.load_model import load, model_identity, open_decoder, read_model
 from toynn.api.pair_evaluation import evaluate_preference, has_pairs
 from toynn.api.token_evaluation import TOKENS, WINDOW, eval_ce, id_sequences
 from toynn.arguments import integer
 from toynn.cli.given_path import GivenPath
+from toynn.cli.parallel_command import ParallelCommand, in_all_processes
+from toynn.data.meta import META
 from toynn.errors import TinyNNValueError
+from toynn.parallel.processes import Processes
+from toynn.storage.durable_files import sha256_of
 from toynn.storage.json_files import number_or_null
 from toynn.storage.text_files import read_text
 
 
-@click.command()
+@click.command(cls=ParallelCommand)
 @click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
 @click.argument("text", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
@@ -53,15 +58,29 @@ from toynn.storage.text_files import read_text
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, as_json: bool, **_: Any) -> None:
     """Measure the loss, perplexity and bits per byte of MODEL on the file TEXT.
 
     MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is a
     UTF-8 file, or token ids (--ids, --ce). With --top-k, print the next tokens.
+
+    `mpiexec -n 4 toynn eval MODEL TEXT` divides the windows among 4 processes, with
+    the same figures.
     """
+    processes: Processes | None = ctx.obj
+    with in_all_processes(processes):
+        if processes is not None:
+            ctx.params["threads"] = processes.threads(ctx.params["threads"])
+        _evaluate(ctx, model, text, best, as_json)
+
+
+def _evaluate(ctx: click.Context, model: Path, text: Path | None, best: bool, as_json: bool) -> None:
+    options = ctx.params
     which = "best" if best else "latest"
     if options["top_k"] is not None:
         _refuse(ctx, "--top-k", "window", "stride", "separator", "ids", "ce", "tokens", "offset", "reference")
+        if ctx.obj is not None:
+            raise click.UsageError("--top-k reads one prompt in one process; start it without mpiexec", ctx)
         _next_tokens(ctx, model, which, text, as_json)
         return
     _refuse(ctx, "an evaluation without --top-k", "prompt", "prompt_ids")
@@ -89,12 +108,23 @@ def _refuse(ctx: click.Context, what: str, *names: str) -> None:
             raise click.UsageError(f"{option} does not fit {what}; leave out {option}", ctx)
 
 
+def _compare(ctx: click.Context, model: Path, data: Path) -> None:
+    """Check that all processes of a job have the same version of toynn, model and data."""
+    processes: Processes | None = ctx.obj
+    if processes is not None:
+        content = sha256_of(data / META if data.is_dir() else data)  # meta.json contains the SHA-256 of the other files
+        processes.compare({"version of toynn": version("toynn"), "model": model_identity(model), "data": content})
+
+
 def _text(ctx: click.Context, model: Path, which: str, text: Path, as_json: bool) -> None:
     if text.is_dir():
         raise click.UsageError(f"{text} is a folder; name a text file, or use --ids for a data folder", ctx)
     options, content = ctx.params, read_text(text)
     with load(model, which=which, base=ctx.params["base"], n_threads=options["threads"]) as text_model:
-        result = text_model.evaluate(content, options["window"], options["stride"], separator=options["separator"])
+        _compare(ctx, text_model.path, text)
+        result = text_model.evaluate(
+            content, options["window"], options["stride"], separator=options["separator"], processes=ctx.obj
+        )
         step = text_model.step
     figures = {
         "step": step,
@@ -122,10 +152,12 @@ def _ids(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool)
         window = integer("window", options["window"] or shape.ctx, 1, shape.ctx)
         stride = integer("stride", options["stride"] or window, 1, window)
         sequences = id_sequences(path, shape.vocab, options["tokens"], options["offset"] or 0)
+        _compare(ctx, source.path, path)
         nats, n = [], 0
-        for ids, counted in zip(sequences.ids, sequences.counted, strict=True):
+        computed = window_losses(decoder, sequences.ids, window, stride, ctx.obj)
+        for counted, of_sequence in zip(sequences.counted, computed, strict=True):
             at = 1
-            for losses in window_losses(decoder, ids, window, stride):
+            for losses in of_sequence:
                 marks = counted[at : at + losses.size] == 1
                 nats.append(float(np.sum(losses[marks], dtype=np.float64)))
                 n, at = n + int(marks.sum()), at + losses.size
@@ -149,6 +181,7 @@ def _pairs(ctx: click.Context, model: Path, which: str, data: Path, as_json: boo
         base=options["base"],
         reference=options["reference"],
         n_threads=options["threads"],
+        processes=ctx.obj,
     )
     figures = {"pairs": found.pairs, "loss": found.loss, **dataclasses.asdict(found.figures)}
     if as_json:
@@ -159,7 +192,9 @@ def _pairs(ctx: click.Context, model: Path, which: str, data: Path, as_json: boo
 
 
 def _windows(ctx: click.Context, model: Path, which: str, path: Path, as_json: bool) -> None:
-    options, values = ctx.params, read_model(model, which).model
+    options, source = ctx.params, read_model(model, which)
+    values = source.model
+    _compare(ctx, source.path, path)
     found = eval_ce(
         values,
         path,
@@ -167,6 +202,7 @@ def _windows(ctx: click.Context, model: Path, which: str, path: Path, as_json: b
         tokens=options["tokens"] or TOKENS,
         offset=options["offset"] or 0,
         n_threads=options["threads"],
+        processes=ctx.obj,
     )
     if as_json:
         click.echo(json.dumps({"windows": found.windows, "tokens": found.tokens, "ce": number_or_null(found.ce)}))

@@ -20,9 +20,10 @@ from toynn.api.train_model import TrainingResult, train
 from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of
 from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
+from toynn.cli.parallel_command import ParallelCommand
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
-from toynn.parallel.processes import processes_of_job
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint.names import LOG
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
@@ -35,7 +36,7 @@ with naming_the_extra():
     from rich.console import Console
 
 
-@click.command()
+@click.command(cls=ParallelCommand)
 @click.argument("data", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--out", type=GivenPath(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
@@ -64,7 +65,9 @@ with naming_the_extra():
               help="If stderr is not a terminal, print every Nth step. [default: about 100 lines]")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print only errors, notes, and one line with the losses at the end.")
 @click.option("--json", "as_json_", is_flag=True, help="Print one JSON object at the end.")
+@click.pass_obj
 def command(
+    processes: Processes | None,
     data: Path | None,
     out: Path | None,
     config: Path | None,
@@ -93,13 +96,13 @@ def command(
     `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
     or several, with the same bytes.
     """
-    is_silent = _is_silent()
+    is_silent = processes is not None and not processes.writes
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
     if show_config:
         shown = _shown(config, overrides, init, base, out if resume else None, resume_from)
         text = json.dumps(to_plain(shown)) + "\n" if as_json_ else commented_toml(shown)
-        click.echo("" if is_silent else text, nl=False)
+        click.echo(text, nl=False)
         return
     if data is None and resume and out is not None:
         data = _data_of_run(out)
@@ -141,12 +144,6 @@ def command(
         _print_summary(result, report, _resume_command(data, out, threads, loggers))
     if result.reason == "interrupted":
         sys.exit(INTERRUPTED)
-
-
-def _is_silent() -> bool:
-    """Return whether another process of the job prints the progress and the result."""
-    processes = processes_of_job()
-    return processes is not None and not processes.writes
 
 
 def _data_of_run(run: Path) -> Path:

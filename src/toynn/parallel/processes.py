@@ -3,6 +3,9 @@
 An error is either shared or not. A shared error occurs in all processes at the same place, because the processes
 exchanged the error (`together`). Each process then ends as a single process would, but only process 0 prints the error.
 For any other error, the process prints the error with its number and its host, and ends all processes (`abort`).
+
+In a block of `together`, the processes may only exchange values with `exchanged`: if a process fails, its error takes
+the place of its next value.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -23,9 +27,10 @@ from toynn.extras import naming_the_extra
 from toynn.parallel.launch import launched_processes
 from toynn.tinynn import tnn_available_cores
 from toynn.tinynn.thread_count import oversubscribe_from_environment
+from toynn.wording import one_line
 
 T = TypeVar("T")
-Item = TypeVar("Item")
+Error = TypeVar("Error", bound=Exception)
 F32 = npt.NDArray[np.float32]
 
 _job: Processes | None = None
@@ -44,14 +49,41 @@ class Processes:
         self.n: int = comm.Get_size()
         self.host = socket.gethostname()
         self.writes = self.rank == 0
-        self._shared = False  # the current error occurred in all processes
+        self._shared: Exception | None = None  # the error that occurred in all processes
+        self._met = False  # the processes have compared their commands
         self._started = False  # all processes have passed the first `together`
 
     @property
     def quiet(self) -> bool:
-        return self._shared and not self.writes
+        return self._shared is not None and not self.writes
 
     # ---- errors ----
+
+    def meet(self, command: str, error: Exception | None = None) -> None:
+        """Check that all processes run the same command. Later calls do nothing.
+
+        Each process calls this method once before it exchanges anything else, or before it ends.
+
+        command: the command, or what this process did instead. error: the error with which this process ends, or None.
+
+        Raises ProcessError in all processes if the commands differ, or if only some processes have this error.
+        """
+        if self._met:
+            return
+        self._met = True
+        every = self.gathered((command, self.host, None if error is None else one_line(error)))
+        self._compare_errors([(text, host) for _, host, text in every], error)
+        if error is not None:
+            return
+        first, first_host, _ = every[0]
+        for rank, (other, host, _) in enumerate(every):
+            if other != first:
+                raise self.shared(
+                    ProcessError(
+                        f"process {rank} of {self.n} on host {host} runs {other}, but process 0 on host {first_host} "
+                        f"runs {first}; start all processes with the same command"
+                    )
+                )
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -62,22 +94,57 @@ class Processes:
         try:
             yield
         except Exception as error:
-            self._exchange(error)
+            if not self._is_shared(error):
+                self._exchange(error, None)
             raise
-        self._exchange(None)
+        self._exchange(None, None)
 
-    def _exchange(self, error: Exception | None) -> None:
-        """Exchange the errors of all processes. Return if nothing failed, or if `error` is the error of all."""
-        text = None if error is None else _one_line(error)
-        found = self.gathered((text, self.host))
+    def exchanged(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of the processes, as `gathered` does.
+
+        Raises ProcessError in all processes if one of them has failed in the block of `together`.
+        """
+        return self._exchange(None, value)
+
+    def _exchange(self, error: Exception | None, value: T) -> list[T]:
+        """Exchange the errors and the values of all processes. Return the values if nothing failed, and [] if `error`
+        is the error of all.
+        """
+        found = self.gathered((None if error is None else one_line(error), self.host, value))
         self._started = True
-        failed = [(rank, one, host) for rank, (one, host) in enumerate(found) if one is not None]
+        failed = self._compare_errors([(text, host) for text, host, _ in found], error)
+        return [] if failed else [one for _, _, one in found]
+
+    def _compare_errors(self, texts: list[tuple[str | None, str]], error: Exception | None) -> bool:
+        """Return whether all processes have the same error, which is then shared.
+
+        texts: the error and the host of each process. error: the error of this process.
+        """
+        failed = [(rank, text, host) for rank, (text, host) in enumerate(texts) if text is not None]
         if not failed:
-            return
-        self._shared = True
-        if len(failed) < self.n or len({one for _, one, _ in failed}) > 1:
-            rank, message, host = failed[0]
-            raise ProcessError(f"process {rank} of {self.n} on host {host}: {message}") from error
+            return False
+        if error is None or len(failed) < self.n or len({text for _, text, _ in failed}) > 1:
+            rank, text, host = failed[0]
+            raise self.shared(ProcessError(f"process {rank} of {self.n} on host {host}: {text}")) from error
+        self.shared(error)
+        return True
+
+    def compare(self, facts: Mapping[str, str]) -> None:
+        """Raise ProcessError in all processes if a fact of a process differs from that of process 0. facts: each name
+        with its value.
+        """
+        every = self.exchanged((self.host, dict(facts)))
+        first_host, first = every[0]
+        for rank, (host, other) in enumerate(every):
+            for what, value in other.items():
+                if value != first[what]:
+                    shown = "" if "\n" in value else f" ({value})"
+                    raise self.shared(
+                        ProcessError(
+                            f"the {what}{shown} of process {rank} on host {host} differs from that of process 0 on "
+                            f"host {first_host}{'' if not shown else f' ({first[what]})'}; give all processes the same"
+                        )
+                    )
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -85,7 +152,7 @@ class Processes:
         try:
             yield
         except BaseException as error:
-            if not self._shared:
+            if not self._is_shared(error):
                 self.abort(error)
             raise
 
@@ -94,23 +161,36 @@ class Processes:
 
         Raises ProcessError if the other processes do not have this error.
         """
-        if not self._started and not self._shared:
-            self._exchange(error)
+        if not self._met:
+            self.meet("", error)
+        elif not self._started and self._shared is None:
+            self._exchange(error, None)
 
     def abort(self, error: BaseException) -> NoReturn:
         """Print the error with the process and the host, and end all processes."""
         interrupted = isinstance(error, KeyboardInterrupt)
         if not isinstance(error, TinyNNError | OSError | KeyboardInterrupt | MemoryError):
             traceback.print_exception(error)
-        message = "interrupted" if interrupted else _one_line(error)
-        print(f"toynn: process {self.rank} of {self.n} on host {self.host}: {message}", file=sys.stderr, flush=True)
+        if interrupted and not self.writes:
+            time.sleep(1)  # if Ctrl-C has reached process 0 too, process 0 prints the message and ends this process
+        message = "interrupted" if interrupted else one_line(error)
+        if not (interrupted and self.writes):
+            message = f"process {self.rank} of {self.n} on host {self.host}: {message}"
+        print(f"toynn: {message}", file=sys.stderr, flush=True)
         self._comm.Abort(130 if interrupted else 1)
         os._exit(1)  # the MPI library has not ended the process
 
-    def shared(self, error: T) -> T:
+    def shared(self, error: Error) -> Error:
         """Return an error that all processes raise at the same place."""
-        self._shared = True
+        self._shared = error
         return error
+
+    def _is_shared(self, error: BaseException) -> bool:
+        """Return whether an error is the shared one, or was raised because of it."""
+        at: BaseException | None = error
+        while at is not None and at is not self._shared:
+            at = at.__cause__ or at.__context__
+        return at is not None
 
     # ---- exchange ----
 
@@ -127,6 +207,22 @@ class Processes:
         """Return the value of process 0."""
         result: T = self._comm.bcast(value, root=0)
         return result
+
+    def send(self, value: object, rank: int) -> Any:
+        """Send a value to process `rank`, and return the MPI request, which is complete when the value was received."""
+        return self._comm.isend(value, rank)
+
+    def receive(self, rank: int) -> Any:
+        """Wait for the next value that process `rank` sends to this one, and return it."""
+        pause = 1e-5
+        while not self.has_message(rank):  # `recv` would use a whole core while it waits
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+        return self._comm.recv(source=rank)
+
+    def has_message(self, rank: int) -> bool:
+        """Return whether a value of process `rank` has arrived."""
+        return bool(self._comm.iprobe(source=rank))
 
     def sums(self, values: npt.NDArray[np.float64]) -> None:
         """Add the arrays of all processes, in place. The result is exact if at most one process has a value not 0."""
@@ -183,22 +279,6 @@ class Processes:
                 f"{'core' if available == 1 else 'cores'} of host {self.host}; {remedy}, or set TOYNN_OVERSUBSCRIBE=1"
             )
         return n
-
-
-def in_turn(processes: Processes | None, items: Sequence[Item], compute: Callable[[Item], T]) -> list[T]:
-    """Return compute(item) for each item, in the order of the items. The processes compute the items in turn.
-
-    processes: the processes, all of which call this function, or None for a process that computes alone.
-    """
-    rank, n = (0, 1) if processes is None else (processes.rank, processes.n)
-    own = [compute(item) for item in items[rank::n]]
-    every = [own] if processes is None else processes.gathered(own)
-    return [every[i % n][i // n] for i in range(len(items))]
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the message of an error in one line, or the name of its class if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _cores() -> frozenset[int]:

@@ -17,7 +17,8 @@ from toynn.data.windows import document_starts
 from toynn.llm.adapters.model_on_base import AnyModel
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
-from toynn.parallel.processes import Processes, in_turn
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint import TrainingState
 from toynn.training.events import PairFigures
 from toynn.training.sources import borders_of

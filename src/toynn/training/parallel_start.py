@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 
 from toynn.data import DataFolder
-from toynn.errors import ProcessError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.parallel.processes import Processes
 from toynn.tinynn import build_info
@@ -27,8 +26,7 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     windows of a step.
     """
     build = build_info()
-    _compare(
-        processes,
+    processes.compare(
         {
             "version of toynn": importlib.metadata.version("toynn"),
             "version of ggml": f"{build['ggml_version']} {build['ggml_commit']}",
@@ -50,20 +48,4 @@ def check_weights(processes: Processes, engine: LlamaSeqEngine) -> None:
     digest = hashlib.sha256()
     for name in engine.param_names():
         digest.update(engine.download_weight(name).data)
-    _compare(processes, {"sha256 of the initial weights": digest.hexdigest()})
-
-
-def _compare(processes: Processes, facts: dict[str, str]) -> None:
-    """Raise ProcessError in all processes if the facts of a process differ from those of process 0."""
-    every = processes.gathered((processes.host, facts))
-    first_host, first = every[0]
-    for rank, (host, other) in enumerate(every):
-        for what, value in other.items():
-            if value != first[what]:
-                shown = "" if "\n" in value else f" ({value}) "
-                raise processes.shared(
-                    ProcessError(
-                        f"the {what}{shown or ' '}of process {rank} on host {host} differs from that of process 0 on "
-                        f"host {first_host}{'' if not shown else f' ({first[what]})'}; give all processes the same"
-                    )
-                )
+    processes.compare({"sha256 of the initial weights": digest.hexdigest()})

@@ -15,7 +15,8 @@ from toynn.data.pairs import PairBatcher
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.preference import Preference
 from toynn.llm.window_sums import step_loss
-from toynn.parallel.processes import Processes, in_turn
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 from toynn.training.config import TrainConfig
 from toynn.training.evaluation import ValidationLoss
 from toynn.training.events import PairFigures

@@ -23,7 +23,8 @@ from toynn.data.pairs import PairBatcher
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.model.weights import ADAPTER_B
-from toynn.parallel.processes import Processes, in_turn
+from toynn.parallel.division import in_turn
+from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint.meta import DataIdentity
 from toynn.storage.checkpoint.names import NUMBERS, REFERENCE
 from toynn.storage.durable_files import replace_file

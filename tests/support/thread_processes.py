@@ -1,0 +1,49 @@
+"""Run a function in several threads that stand for the processes of a job. No MPI is needed."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from toynn.parallel.processes import Processes
+
+T = TypeVar("T")
+
+
+class _Comm:
+    """The part of an MPI communicator that exchanges Python objects. Every object is pickled, as mpi4py does."""
+
+    def __init__(self, rank: int, n: int, places: list[bytes], barrier: threading.Barrier) -> None:
+        self._rank, self._n, self._places, self._barrier = rank, n, places, barrier
+
+    def Get_rank(self) -> int:  # noqa: N802 (the name in mpi4py)
+        return self._rank
+
+    def Get_size(self) -> int:  # noqa: N802
+        return self._n
+
+    def allgather(self, value: Any) -> list[Any]:
+        self._places[self._rank] = pickle.dumps(value)
+        self._barrier.wait(60)
+        found = [pickle.loads(one) for one in self._places]
+        self._barrier.wait(60)
+        return found
+
+
+def in_threads(n: int, work: Callable[[Processes], T]) -> list[T | Exception]:
+    """Return what `work` returns or raises in each of n processes. Fail if a process waits for another one for ever."""
+    places, barrier = [b""] * n, threading.Barrier(n)
+
+    def run(rank: int) -> T | Exception:
+        try:
+            return work(Processes(_Comm(rank, n, places, barrier)))
+        except threading.BrokenBarrierError:
+            raise
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(n) as pool:
+        return [one.result() for one in [pool.submit(run, rank) for rank in range(n)]]
