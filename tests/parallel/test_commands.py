@@ -1,7 +1,8 @@
-"""`toynn eval` in several processes: the output of one process."""
+"""`toynn eval` and `toynn prepare` in several processes: the output and the files of one process."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,58 @@ def test_processes_with_different_texts_are_refused(folder: Path, tmp_path: Path
     (tmp_path / "data.txt").write_text((folder / "data.txt").read_text() + "the end\n")
     commands: list[tuple[str | Path, ...]] = [("eval", folder / "run", one / "data.txt") for one in (folder, tmp_path)]
     refused(different_commands(MPICH, commands), "the data (")
+
+
+@pytest.fixture(scope="module")
+def texts(folder: Path) -> Path:
+    """A folder with a text, samples, pairs, conversations and a tokenizer.json."""
+    (folder / "tokenizer.json").write_bytes((folder / "data" / "tokenizer.json").read_bytes())
+    (folder / "long.txt").write_text((folder / "data.txt").read_text() * 20)
+    records: dict[str, list[object]] = {
+        "samples": [{"prompt": f"hen {i} ", "completion": "cat " * (i % 7 + 1)} for i in range(400)],
+        "pairs": [{"prompt": f"hen {i} ", "chosen": "ran " * (i % 5 + 1), "rejected": "saw"} for i in range(300)],
+        "chats": [
+            {"messages": [{"role": "user", "content": f"old {i}"}, {"role": "assistant", "content": "dog " * (i % 9)}]}
+            for i in range(300)
+        ],
+    }
+    for name, lines in records.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    broken = (folder / "samples.jsonl").read_text().splitlines()
+    broken[150] = '{"prompt": 3'
+    (folder / "broken.jsonl").write_text("\n".join(broken))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("library", "n", "files", "options"),
+    [
+        (MPICH, 3, ["samples.jsonl", "long.txt"], ["--weights", "1.5,1"]),
+        (OPEN_MPI, 2, ["long.txt"], []),
+        slow(MPICH, 2, ["pairs.jsonl"], ["--max-tokens", "9"]),
+        slow(OPEN_MPI, 3, ["chats.jsonl"], ["--chat-template", "chatml", "--max-tokens", "90", "--truncate", "turns"]),
+        slow(MPICH, 4, ["broken.jsonl"], ["--skip-bad", "1"]),
+    ],
+)
+def test_prepare_writes_the_bytes_of_one_process(
+    library: str, n: int, files: list[str], options: list[str], texts: Path, tmp_path: Path
+) -> None:
+    command: list[str | Path] = ["prepare", *(texts / one for one in files), *options]
+    command += ["--tokenizer", texts / "tokenizer.json", "--json", "--out"]
+    alone = toynn(*command, tmp_path / "out")
+    assert alone.returncode == 0, alone.stderr
+    (tmp_path / "out").rename(tmp_path / "alone")
+    done = toynn_in_processes(library, n, *command, tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr) == (0, alone.stdout, alone.stderr)
+    folders = [{one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("alone", "out")]
+    assert folders[0] == folders[1]
+
+
+def test_an_error_of_prepare_is_that_of_one_process(texts: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = ["prepare", texts / "broken.jsonl", "--tokenizer", texts / "tokenizer.json"]
+    alone = toynn(*command, "--out", tmp_path / "out")
+    assert "broken.jsonl, line 151:" in alone.stderr
+    done = toynn_in_processes(MPICH, 2, *command, "--out", tmp_path / "out")
+    refused(done, alone.stderr.strip())
+    assert done.returncode == alone.returncode
+    assert not (tmp_path / "out").exists()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from unittest import mock
 
 from toynn.parallel.processes import Processes
 
@@ -16,8 +18,14 @@ T = TypeVar("T")
 class _Comm:
     """The part of an MPI communicator that exchanges Python objects. Every object is pickled, as mpi4py does."""
 
-    def __init__(self, rank: int, n: int, places: list[bytes], barrier: threading.Barrier) -> None:
-        self._rank, self._n, self._places, self._barrier = rank, n, places, barrier
+    def __init__(
+        self,
+        rank: int,
+        places: list[bytes],
+        barrier: threading.Barrier,
+        boxes: dict[tuple[int, int], queue.Queue[bytes]],
+    ) -> None:
+        self._rank, self._n, self._places, self._barrier, self._boxes = rank, len(places), places, barrier, boxes
 
     def Get_rank(self) -> int:  # noqa: N802 (the name in mpi4py)
         return self._rank
@@ -32,14 +40,27 @@ class _Comm:
         self._barrier.wait(60)
         return found
 
+    def isend(self, value: Any, rank: int) -> mock.Mock:
+        self._boxes[self._rank, rank].put(pickle.dumps(value))
+        return mock.Mock()
+
+    def recv(self, source: int) -> Any:
+        return pickle.loads(self._boxes[source, self._rank].get(timeout=60))
+
+    def iprobe(self, source: int) -> bool:
+        return not self._boxes[source, self._rank].empty()
+
 
 def in_threads(n: int, work: Callable[[Processes], T]) -> list[T | Exception]:
     """Return what `work` returns or raises in each of n processes. Fail if a process waits for another one for ever."""
     places, barrier = [b""] * n, threading.Barrier(n)
+    boxes: dict[tuple[int, int], queue.Queue[bytes]] = {
+        (one, other): queue.Queue() for one in range(n) for other in range(n)
+    }
 
     def run(rank: int) -> T | Exception:
         try:
-            return work(Processes(_Comm(rank, n, places, barrier)))
+            return work(Processes(_Comm(rank, places, barrier, boxes)))
         except threading.BrokenBarrierError:
             raise
         except Exception as error:

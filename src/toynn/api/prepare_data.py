@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from toynn.api.prepare_sources import SampleOptions, given_tokenizer, is_plain_text, prepare_sources
 from toynn.api.text_model import TextModel
-from toynn.arguments import boolean
+from toynn.arguments import boolean, instance_of
 from toynn.data import DataMeta
 from toynn.data.prepare import prepare as prepare_files
 from toynn.data.prepare import text_paths
@@ -23,6 +23,7 @@ from toynn.data.prepare_ids import prepare_ids as prepare_id_files
 from toynn.data.samples import SampleSettings
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.parallel.workers import Workers
 from toynn.storage.regular_files import naming_file, path_of
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.documents import END_OF_TEXT, separators_of
@@ -90,6 +91,7 @@ def prepare(
     loss: str = "assistant",
     max_tokens: int | None = None,
     truncate: str = "left",
+    workers: Workers | None = None,
 ) -> PreparedData:
     """Turn texts or samples into packed tokens and a tokenizer in the folder `out`, for `toynn.train`.
 
@@ -130,6 +132,8 @@ def prepare(
         max_tokens: the largest number of tokens of a sample. Default: no limit.
         truncate: what is done with a longer sample. "left" drops its first tokens. "turns" drops its oldest turns, and
             leaves the sample out if its last turn alone is too long. "drop" leaves the sample out.
+        workers: the other processes of a job (`toynn.parallel.workers`), which encode parts of the texts. Default: this
+            process encodes all texts.
 
     Warns (UserWarning) about possible mistakes in the texts, for example JSON lines, or a separator inside a line.
 
@@ -142,6 +146,8 @@ def prepare(
     if out is None:
         raise TinyNNTypeError("out is missing; give the path of the data folder to create")
     folder = path_of("out", out)
+    if workers is not None:
+        instance_of("workers", workers, Workers)
     if (paths is None) == (documents is None):
         found = "neither was" if paths is None else "both were"
         raise TinyNNTypeError(f"exactly one of paths and documents must be given, but {found} given")
@@ -185,6 +191,7 @@ def prepare(
                 progress=shown,
                 note=notes.append,
                 name=None if documents is None else "documents",
+                workers=workers,
             )
         else:
             meta = prepare_sources(
@@ -199,6 +206,7 @@ def prepare(
                 seed=seed,
                 progress=shown,
                 note=notes.append,
+                workers=workers,
             )
     for sentence in notes:
         warnings.warn(sentence, stacklevel=2)

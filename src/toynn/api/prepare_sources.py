@@ -18,6 +18,7 @@ from toynn.data.sources import FORMATS, DataSource, open_source
 from toynn.data.texts_to_learn import Progress
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.model.foreign_settings import NO_SETTINGS, ForeignSettings
+from toynn.parallel.workers import Workers
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.names import LATEST
 from toynn.storage.regular_files import path_of, read_regular
@@ -119,6 +120,7 @@ def prepare_sources(
     seed: int,
     progress: Progress | None,
     note: Callable[[str], None],
+    workers: Workers | None = None,
 ) -> DataMeta:
     """Make a data folder from sources of which at least one is not plain text. Arguments as for `toynn.prepare`."""
     content, own = (None, OwnTokens()) if tokenizer is None else given_tokenizer(tokenizer)
@@ -155,6 +157,7 @@ def prepare_sources(
         seed=seed,
         progress=progress,
         note=note,
+        workers=workers,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import click
 
 from toynn.parallel.processes import Processes, processes_of_job
+from toynn.parallel.workers import Workers, follow
 
 
 class ParallelCommand(click.Command):
@@ -36,3 +39,27 @@ def in_all_processes(processes: Processes | None) -> Iterator[None]:
         return
     with processes.ending_together(), processes.together():
         yield
+
+
+@contextmanager
+def working_for_process_0(
+    processes: Processes | None, opened: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]]
+) -> Iterator[Workers | None]:
+    """Yield the workers in process 0. In the other processes, work until the block of process 0 ends, and yield None.
+
+    processes: None for a process that runs alone, which gets None. opened: as for `follow`.
+    """
+    if processes is None:
+        yield None
+        return
+    with processes.ending_together():
+        with processes.together():
+            processes.compare({"version of toynn": version("toynn")})
+            # the number of threads of the library tokenizers
+            os.environ.setdefault("RAYON_NUM_THREADS", str(processes.threads(None)))
+        if processes.writes:
+            with Workers(processes) as workers:
+                yield workers
+        else:
+            follow(processes, opened)
+            yield None

@@ -12,17 +12,19 @@ import click
 
 from toynn.api.prepare_data import VOCAB_SIZE, PreparedData, prepare, prepare_ids
 from toynn.cli.given_path import GivenPath
+from toynn.cli.parallel_command import ParallelCommand, working_for_process_0
 from toynn.cli.sample_table import sample_table
 from toynn.data.samples.settings import LOSSES, TRUNCATIONS
 from toynn.data.sources.records import FORMATS
 from toynn.errors import TinyNNValueError
+from toynn.parallel.workers import Workers
 from toynn.text.documents import END_OF_TEXT
 from toynn.text.named_templates import NAMED_TEMPLATES
 
 _FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", "loss", "max_tokens", "truncate")
 
 
-@click.command()
+@click.command(cls=ParallelCommand)
 @click.argument("texts", nargs=-1, required=True, type=GivenPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder to create for the data.")
 @click.option("--vocab-size", type=click.IntRange(1), default=None,
@@ -68,9 +70,25 @@ def command(ctx: click.Context, /, texts: tuple[Path, ...], out: Path, as_json: 
 
     TEXTS are plain text in UTF-8, JSON lines, JSON arrays or Parquet files. All but
     Parquet may be compressed (gzip, Zstandard).
+
+    `mpiexec -n 4 toynn prepare TEXTS --out OUT` encodes the texts in 4 processes,
+    with the same bytes.
     """
+    with working_for_process_0(ctx.obj, lambda task: task.opened()) as workers:
+        if workers is not None or ctx.obj is None:
+            _prepare(ctx, texts, out, as_json, workers, options)
+
+
+def _prepare(
+    ctx: click.Context,
+    texts: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+    workers: Workers | None,
+    options: dict[str, Any],
+) -> None:
     vocab_size, tokenizer = options["vocab_size"], options["tokenizer"]
-    prepared = _of_ids(ctx, texts, out) if options.pop("ids") else _of_texts(texts, out, options)
+    prepared = _of_ids(ctx, texts, out) if options.pop("ids") else _of_texts(texts, out, options, workers)
     meta, notes = prepared.meta, list(prepared.notes)
     wanted = vocab_size or VOCAB_SIZE
     if tokenizer is None and not ctx.params["ids"] and meta.vocab_size < wanted:
@@ -107,14 +125,14 @@ def _of_ids(ctx: click.Context, paths: tuple[Path, ...], out: Path) -> PreparedD
     return prepare_ids(paths, out, **{name: ctx.params[name] for name in names})
 
 
-def _of_texts(texts: tuple[Path, ...], out: Path, options: dict[str, Any]) -> PreparedData:
+def _of_texts(texts: tuple[Path, ...], out: Path, options: dict[str, Any], workers: Workers | None) -> PreparedData:
     if options["tokenizer"] is not None and options["vocab_size"] is not None:
         raise click.UsageError("--vocab-size and --tokenizer cannot be combined: the first learns a new tokenizer, "
                                "the second uses an existing one; leave one out")  # fmt: skip
     weights = None if options["weights"] is None else _numbers(options["weights"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the command prints these warnings as notes
-        return prepare(texts, out, **{**options, "weights": weights})
+        return prepare(texts, out, **{**options, "weights": weights}, workers=workers)
 
 
 def _numbers(text: str) -> list[float]:

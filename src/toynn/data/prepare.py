@@ -24,12 +24,14 @@ from toynn.data.meta import (
     write_tokenizer_file,
 )
 from toynn.data.splits import TRAIN, divided
+from toynn.data.text_task import TextTask
 from toynn.data.texts import Texts, notes_on, survey
 from toynn.data.texts_to_learn import Progress, texts_to_learn
 from toynn.data.token_file import has_header
 from toynn.data.token_writer import TokenWriter, token_writers
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.extras import naming_the_extra
+from toynn.parallel.workers import Workers, each_in_order
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
 from toynn.storage.regular_files import path_of
@@ -62,6 +64,7 @@ def prepare(
     progress: Progress | None = None,
     note: Note | None = None,
     name: str | None = None,
+    workers: Workers | None = None,
 ) -> DataMeta:
     """Make the data folder `out` with train.bin, validation.bin and tokenizer.json, and at the end meta.json.
 
@@ -85,6 +88,7 @@ def prepare(
             bytes.
         note: called with a sentence about each possible mistake in the texts, before the texts are encoded.
         name: the name of the texts in messages. Default: the path of the first file.
+        workers: the other processes of a job, which encode parts of the texts. Default: none.
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); the files contain no text;
@@ -131,7 +135,7 @@ def prepare(
         before = tokens_around(model).before
         bos_id = before[0] if before else eos_id  # the end token of a text is directly before the next text
         all_pieces, split_of = divided(found, share, seed)
-        splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found, report)
+        splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found, report, workers)
         for which, split in splits.items():
             if split.tokens == 0 and (share > 0 or which == TRAIN):
                 raise TinyNNValueError(
@@ -153,11 +157,14 @@ def _packed(
     eos_id: int | None,
     texts: Texts,
     report: Progress,
+    workers: Workers | None,
 ) -> dict[str, Split]:
     """Write the token files of both splits and return their descriptions. Raises the errors of `prepare`."""
+    if workers is not None:
+        workers.start(TextTask(model))
     with token_writers(folder, vocab) as writers:
         document, ends = -1, list(texts.document_ends)
-        for piece, ids in encoded(model, all_pieces):
+        for piece, ids in encoded(model, all_pieces, each=each_in_order(workers)):
             while piece.document >= ends[0]:
                 _end_source(writers, ends)
             end = [eos_id] if piece.ends_document and eos_id is not None else []

@@ -16,11 +16,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from toynn.arguments import label
 from toynn.errors import TinyNNValueError
 from toynn.extras import naming_the_extra
+from toynn.parallel.in_order import Each, one_after_another
 from toynn.storage.text_files import BYTE_ORDER_MARK
 from toynn.text.sentencepiece_cuts import SentencePieceCuts, has_sentencepiece_rules
 from toynn.text.tokenizer_json import added_tokens, check_text, token_ids, token_starts
@@ -195,29 +196,6 @@ def batches(all_pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def encoded(tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text") -> Iterator[tuple[Piece, list[int]]]:
-    """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`.
-
-    The pieces of a document must be in order. With a SentencePiece tokenizer, the ids of all pieces of a document are
-    those of the whole document, unless it has more than 1,048,576 characters without a place where it can be cut.
-    """
-    if has_sentencepiece_rules(tokenizer):
-        yield from _encoded_in_context(tokenizer, all_pieces, name)
-        return
-    can_be_cut = None
-    for batch in batches(all_pieces):
-        parts = [[piece.text] for piece in batch]
-        for i, piece in enumerate(batch):
-            if len(piece.text) > _CUT:
-                if can_be_cut is None:
-                    can_be_cut = separates_words_as_gpt2(tokenizer)
-                if can_be_cut:
-                    parts[i] = list(parts_of(piece.text, PIECE, BEFORE_SPACE))
-        ids = iter(token_ids(tokenizer, [text for texts in parts for text in texts], name))
-        for piece, texts in zip(batch, parts, strict=True):
-            yield piece, list(itertools.chain.from_iterable(itertools.islice(ids, len(texts))))
-
-
 @dataclass(frozen=True)
 class _Window:
     """Consecutive pieces of a document that are encoded as one text, between the text before and after them."""
@@ -229,6 +207,9 @@ class _Window:
     @property
     def text(self) -> str:
         return "".join([self.before, *(piece.text for piece in self.pieces), self.after])
+
+
+Batch: TypeAlias = list[_Window]
 
 
 def _windows(cuts: SentencePieceCuts, all_pieces: Iterable[Piece]) -> Iterator[_Window]:
@@ -248,33 +229,82 @@ def _windows(cuts: SentencePieceCuts, all_pieces: Iterable[Piece]) -> Iterator[_
         yield _Window(before, held, "")
 
 
-def _encoded_in_context(
-    tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str
-) -> Iterator[tuple[Piece, list[int]]]:
-    """Yield each piece with its token ids. A token that two pieces share belongs to the first of them."""
-    batch: list[_Window] = []
+def _batches_of_windows(windows: Iterable[_Window]) -> Iterator[Batch]:
+    """Yield the windows in lists. The windows of a list are encoded together."""
+    batch: Batch = []
     characters = 0
-    for window in _windows(SentencePieceCuts(tokenizer), all_pieces):
+    for window in windows:
         batch.append(window)
         characters += sum(len(piece.text) for piece in window.pieces)
         if len(batch) == _BATCH or characters >= _BATCH_TEXT:
-            yield from _encoded_windows(tokenizer, batch, name)
+            yield batch
             batch, characters = [], 0
     if batch:
-        yield from _encoded_windows(tokenizer, batch, name)
+        yield batch
 
 
-def _encoded_windows(tokenizer: Tokenizer, windows: list[_Window], name: str) -> Iterator[tuple[Piece, list[int]]]:
-    """Yield the pieces of all windows with their token ids. The tokens of the text around them are left out."""
-    found = token_starts(tokenizer, [window.text for window in windows], name)
-    for window, (ids, starts) in zip(windows, found, strict=True):
-        end = len(window.before)
-        first = bisect_left(starts, end)
-        for piece in window.pieces:
-            end += len(piece.text)
-            last = bisect_left(starts, end, first)
-            yield piece, ids[first:last]
-            first = last
+class TextEncoder:
+    """Encodes batches of pieces. Batches are independent of each other.
+
+    tokenizer: the tokenizer. name: the name of the texts in errors.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, name: str = "text") -> None:
+        self._tokenizer, self._name = tokenizer, name
+        self._in_context = has_sentencepiece_rules(tokenizer)
+        self._can_be_cut: bool | None = None
+
+    def batches(self, all_pieces: Iterable[Piece]) -> Iterator[Batch]:
+        """Yield the pieces in batches, which keep their order. The pieces of a document must be in order."""
+        if self._in_context:
+            return _batches_of_windows(_windows(SentencePieceCuts(self._tokenizer), all_pieces))
+        return ([_Window("", [piece], "") for piece in batch] for batch in batches(all_pieces))
+
+    def encode(self, batch: Batch) -> list[list[int]]:
+        """Return the token ids of each piece of a batch. Raises the errors of `token_ids`."""
+        return self._encode_in_context(batch) if self._in_context else self._encode_alone(batch)
+
+    def _encode_alone(self, batch: Batch) -> list[list[int]]:
+        parts = [[window.text] for window in batch]
+        for i, (text,) in enumerate(parts):
+            if len(text) > _CUT:
+                if self._can_be_cut is None:
+                    self._can_be_cut = separates_words_as_gpt2(self._tokenizer)
+                if self._can_be_cut:
+                    parts[i] = list(parts_of(text, PIECE, BEFORE_SPACE))
+        ids = iter(token_ids(self._tokenizer, [text for texts in parts for text in texts], self._name))
+        return [list(itertools.chain.from_iterable(itertools.islice(ids, len(texts)))) for texts in parts]
+
+    def _encode_in_context(self, batch: Batch) -> list[list[int]]:
+        """A token that two pieces share belongs to the first of them. The tokens of the text around a window are left
+        out.
+        """
+        all_ids = []
+        found = token_starts(self._tokenizer, [window.text for window in batch], self._name)
+        for window, (ids, starts) in zip(batch, found, strict=True):
+            end = len(window.before)
+            first = bisect_left(starts, end)
+            for piece in window.pieces:
+                end += len(piece.text)
+                last = bisect_left(starts, end, first)
+                all_ids.append(ids[first:last])
+                first = last
+        return all_ids
+
+
+def encoded(
+    tokenizer: Tokenizer, all_pieces: Iterable[Piece], name: str = "text", each: Each = one_after_another
+) -> Iterator[tuple[Piece, list[int]]]:
+    """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`.
+
+    The pieces of a document must be in order. With a SentencePiece tokenizer, the ids of all pieces of a document are
+    those of the whole document, unless it has more than 1,048,576 characters without a place where it can be cut.
+
+    each: computes the batches, and yields each with its result, in order.
+    """
+    encoder = TextEncoder(tokenizer, name)
+    for batch, all_ids in each(encoder.encode, encoder.batches(all_pieces)):
+        yield from zip((piece for window in batch for piece in window.pieces), all_ids, strict=True)
 
 
 class PackedText(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from toynn.data.given_tokenizer import check_decoding, given_tokenizer
 from toynn.data.learning import learned_bpe
 from toynn.data.meta import (
     META,
-    PREFERENCE,
     SPLITS,
     TEMPLATE,
     TOKENIZER,
@@ -33,19 +32,22 @@ from toynn.data.meta import (
     write_tokenizer_file,
 )
 from toynn.data.prepare import LEAST_VOCAB, check_eos
-from toynn.data.samples.encoding import Encoded, Encoder
-from toynn.data.samples.pairs import EncodedPair, are_pairs, encoded_pairs, sequences_of
+from toynn.data.samples.encoding import Encoded
+from toynn.data.samples.pairs import EncodedPair, are_pairs, sequences_of
 from toynn.data.samples.rendering import Place, Refused, Rendered, render
 from toynn.data.samples.settings import SampleSettings
 from toynn.data.samples.splits import Division
 from toynn.data.samples.summary import Summary
+from toynn.data.samples.task import SampleTask, placed, sample_blocks
 from toynn.data.samples.templates import ChatTemplates
 from toynn.data.samples.writer import sample_writers
-from toynn.data.sources import DataSource, Sample, Skipped
+from toynn.data.sources import DataSource, Skipped
 from toynn.data.splits import TRAIN
+from toynn.data.text_task import TextTask
 from toynn.data.texts import Texts, notes_on, survey
 from toynn.data.texts_to_learn import Progress, texts_to_learn
 from toynn.errors import TinyNNValueError
+from toynn.parallel.workers import Workers, each_in_order
 from toynn.storage.durable_files import sha256_of
 from toynn.storage.new_folder import new_folder
 from toynn.text.documents import Piece, encoded, separators_of
@@ -76,7 +78,7 @@ class _Task:
 
     def rendered(self, source: DataSource, skipped: Skipped) -> Iterator[Rendered | Refused]:
         """Yield the samples of a source as text."""
-        return render(sequences_of(_placed(source, skipped)), self.templates, self.settings)
+        return render(sequences_of(placed(source, skipped)), self.templates, self.settings)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield all texts, for learning a tokenizer."""
@@ -111,6 +113,7 @@ def prepare_samples(
     seed: int,
     progress: Progress | None = None,
     note: Note | None = None,
+    workers: Workers | None = None,
 ) -> DataMeta:
     """Make the data folder `out` from samples: token files, the positions of the samples, and the tokens that count.
 
@@ -118,6 +121,7 @@ def prepare_samples(
         sources: the files, also files of plain text, of which each document is a sample.
         templates: the chat templates by name; {} for none. template_tokens: the variables bos_token and others.
         progress: called with the stage, the number of samples done, and the number of all samples.
+        workers: the other processes of a job, which encode parts of the samples. Default: none.
 
     Raises FileFormatError if a source is damaged or has more broken samples than tolerated; the errors of `prepare`.
     """
@@ -144,7 +148,8 @@ def prepare_samples(
             model = _learned(task, vocab_size or LEAST_VOCAB, eos, report)
         vocab = ids_needed(model)
         eos_id = model.token_to_id(eos) if eos else None
-        splits, summaries, skipped = _packed(folder, task, model, eos_id, division, report)
+        sample_task = SampleTask(model, eos_id, settings, templates, template_tokens, are_pairs(sources, settings))
+        splits, summaries, skipped = _packed(folder, task, sample_task, division, report, workers)
         for summary in summaries:
             for sentence in summary.notes():
                 say(sentence)
@@ -175,12 +180,6 @@ def prepare_samples(
     return meta
 
 
-def _placed(source: DataSource, skipped: Skipped) -> Iterator[tuple[Place, Sample]]:
-    """Yield the samples of a source with their places."""
-    for index, (number, sample) in enumerate(source.samples(skipped)):
-        yield Place(index, number), sample
-
-
 def _divided(task: _Task, share: float, seed: int) -> Division:
     """Read all sources once, and return the division of their samples. Raises TinyNNValueError for too few samples."""
     division, skipped = Division(seed, share), Skipped(task.settings.skip_bad)
@@ -192,7 +191,7 @@ def _divided(task: _Task, share: float, seed: int) -> Division:
                     division.see(number, piece.document)
                     last = piece.document
         else:
-            for place, _ in _placed(source, skipped):
+            for place, _ in placed(source, skipped):
                 division.see(number, place.sample)
     if division.samples == 0:
         raise TinyNNValueError("texts: the files contain no samples; give files with samples")
@@ -231,20 +230,18 @@ class _ToLearn:
 
 
 def _packed(
-    folder: Path, task: _Task, model: Tokenizer, eos_id: int | None, division: Division, report: Progress
+    folder: Path, task: _Task, sample_task: SampleTask, division: Division, report: Progress, workers: Workers | None
 ) -> tuple[dict[str, Split], list[Summary], list[Skipped]]:
     """Write the files of both splits. Return their descriptions, and the counts of each source."""
-    pairs = are_pairs(task.sources, task.settings)
-    settings = replace(task.settings, max_tokens=None) if pairs else task.settings  # a pair is shortened as a whole
-    encoder = Encoder(model, eos_id, task.templates, settings)
     summaries, skipped = [Summary() for _ in task.sources], [Skipped() for _ in task.sources]
     tolerated, done = task.settings.skip_bad, 0
-    with sample_writers(folder, ids_needed(model), masked=task.masked) as writers:
+    with sample_writers(folder, ids_needed(sample_task.tokenizer), masked=task.masked) as writers:
         for number, (source, summary, broken) in enumerate(zip(task.sources, summaries, skipped, strict=True)):
             broken.most = tolerated
             for copy in range(division.copies(task.weights, number)):
                 first = copy == 0  # problems are counted only in the first copy
-                for one, begins in _encoded(task, source, model, encoder, eos_id, broken if first else _tolerant()):
+                problems = broken if first else _tolerant()
+                for one, begins in _encoded(task, source, sample_task, problems, workers):
                     if first:
                         done += begins
                         report("encoding", done, division.samples)
@@ -272,23 +269,27 @@ def _tolerant() -> Skipped:
 
 
 def _encoded(
-    task: _Task, source: DataSource, model: Tokenizer, encoder: Encoder, eos_id: int | None, broken: Skipped
+    task: _Task, source: DataSource, sample_task: SampleTask, broken: Skipped, workers: Workers | None
 ) -> Iterator[tuple[Encoded | EncodedPair, bool]]:
     """Yield the samples of a source as tokens, and whether a sample begins. Long documents are yielded in parts."""
+    each = each_in_order(workers)
     if source.form != "plain":
-        sequences = encoder.encoded(task.rendered(source, broken))
-        samples: Iterator[Encoded | EncodedPair | Refused] = sequences
-        if source.form == PREFERENCE:
-            samples = encoded_pairs(sequences, task.settings.max_tokens, task.settings.truncate)
-        for one in samples:
-            if isinstance(one, Refused):
-                broken.add(f"{source.place(one.place.line)}: {one.error}")
-            else:
-                yield one, True
+        if workers is not None:
+            workers.start(sample_task)
+        for block, results in each(sample_task.encoder(task.templates), sample_blocks(source, broken.most)):
+            for message in block.broken:
+                broken.add(message)
+            for one in results:
+                if isinstance(one, Refused):
+                    broken.add(f"{source.place(one.place.line)}: {one.error}")
+                else:
+                    yield one, True
         return
+    if workers is not None:
+        workers.start(TextTask(sample_task.tokenizer))
     last = -1
-    for piece, ids in encoded(model, Texts([source.path], task.separators).pieces()):
-        end = [eos_id] if piece.ends_document and eos_id is not None else []
+    for piece, ids in encoded(sample_task.tokenizer, Texts([source.path], task.separators).pieces(), each=each):
+        end = [sample_task.eos_id] if piece.ends_document and sample_task.eos_id is not None else []
         all_ids = np.array(ids + end, dtype=np.int32)
         place = Place(piece.document, piece.document + 1)
         part = Encoded(place, all_ids, np.ones(all_ids.size, dtype=np.uint8), len(piece.text.encode("utf-8")))

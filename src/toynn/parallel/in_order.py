@@ -1,0 +1,14 @@
+"""How the parts of a long computation are computed: in this process one after another, or by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+# A function each(compute, items) that yields each item with its result, in the order of the items.
+Each: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+
+
+def one_after_another(compute: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each item with its result."""
+    return ((item, compute(item)) for item in items)
