@@ -120,6 +120,7 @@ aarch64: $(VENV)/.installed-dev
 
 fixtures: $(VENV)/.installed
 	$(PY) tools/determinism/record_fixtures.py
+	$(PY) tools/determinism/record_processes.py
 
 sanitize:
 	$(MAKE) VENV=.venv-sanitize .venv-sanitize/.build-tools

@@ -710,6 +710,30 @@ TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, 
  * is not the size of n numbers; a number is NaN or infinite, or too large for the type. */
 TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t * out, int64_t nbytes);
 
+/* ---- slices ---- Update a part of a weight whose gradient several processes have added. These calls need no session. */
+/* Update n elements of a weight and of its moments by AdamW, with the bits of tnn_fused_adamw. The slices must not
+ * overlap.
+ * TNN_E_VALUE: an argument is wrong. */
+TNN_API int tnn_slice_adamw(
+    float * w,       /* a slice of the weight, which is updated */
+    float * m,       /* its first moments, which are updated */
+    float * v,       /* its second moments, which are updated */
+    const float * g, /* its gradient */
+    int64_t n,
+    const float * hp, /* 7 numbers, as for tnn_opt_step_adamw */
+    float factor);    /* multiplies the gradient, to clip the gradient */
+/* Compute the sums of squares from which tnn_fused_grad_norm computes the norm: those of the parts first to end - 1 of
+ * the 64 parts of a gradient of `size` elements. Part i begins at element size * i / 64, rounded down. Write the sum of
+ * part i to sums[i].
+ * TNN_E_VALUE: an argument is wrong. */
+TNN_API int tnn_slice_squares(
+    const float * g, /* the elements of these parts */
+    int64_t n,       /* their number */
+    int64_t size,
+    int32_t first,
+    int32_t end,
+    double * sums); /* 64 numbers */
+
 /* ---- random ---- Draw from the random streams of the reference's initialisation. These calls need no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
 /* Compute the state of a new stream; any seed is allowed.

@@ -1,28 +1,19 @@
-/* kernels/adamw.c - the AdamW step on clipped gradients. */
+/* kernels/adamw.c - the AdamW step on clipped gradients, in a graph and on a slice of a weight. */
 #include "kernels/grad_norm.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 #include "kernels/vec8.h"
+#include "machine/machine.h"
 #include "ops/operands.h"
 #include "ops/optimizer.h"
 
-/* Computes the operations of ggml's AdamW, in the same order, on the gradient times factor. The factor keep decays w.
- * If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and factor]. */
-static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
-    const float * hp   = tnn__data(dst->src[4]);
-    const float * norm = dst->src[5] != NULL ? tnn__data(dst->src[5]) : NULL;
-    if (!k->s->update || (norm != NULL && !isfinite(norm[0]))) {
-        return;
-    }
+/* Computes the operations of ggml's AdamW, in the same order, on the gradient g times factor, for the elements begin to
+ * end - 1. The factor keep decays w. hp: the seven values of tnn_opt_step_adamw. */
+static void update(float * w, float * m, float * v, const float * g, int64_t begin, int64_t end, const float * hp, float clip) {
     const v8f alpha = v8_set1(hp[0]), beta1 = v8_set1(hp[1]), beta2 = v8_set1(hp[2]), eps = v8_set1(hp[3]);
     const v8f keep = v8_set1(1.0f - hp[0] * hp[4]), beta1h = v8_set1(hp[5]), beta2h = v8_set1(hp[6]);
     const v8f rest1 = v8_set1(1.0f - hp[1]), rest2 = v8_set1(1.0f - hp[2]);
-    const v8f factor = v8_set1(norm != NULL ? norm[1] : 1.0f);
-    float * w = dst->data, * m = dst->src[2]->data, * v = dst->src[3]->data;
-    const float * g = tnn__data(dst->src[1]);
-    int64_t begin, end;
-    tnn__part(ggml_nelements(dst), 16, ith, nth, &begin, &end);
+    const v8f factor = v8_set1(clip);
     for (int64_t i = begin; i < end; i += V8_LANES) {
         const int64_t n    = end - i < V8_LANES ? end - i : V8_LANES;
         const bool    full = n == V8_LANES;
@@ -46,6 +37,19 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
+/* If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and factor]. */
+static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    (void) scratch;
+    const float * norm = dst->src[5] != NULL ? tnn__data(dst->src[5]) : NULL;
+    if (!k->s->update || (norm != NULL && !isfinite(norm[0]))) {
+        return;
+    }
+    int64_t begin, end;
+    tnn__part(ggml_nelements(dst), 16, ith, nth, &begin, &end);
+    update(dst->data, dst->src[2]->data, dst->src[3]->data, tnn__data(dst->src[1]), begin, end, tnn__data(dst->src[4]),
+           norm != NULL ? norm[1] : 1.0f);
+}
+
 static const struct tnn_kernel_type ADAMW = {
     .name = "ADAMW", .run = run, .writes = TNN_OPERAND(2) | TNN_OPERAND(3), .optimizer_step = true, .for_optimizer = true,
 };
@@ -67,4 +71,15 @@ tnn_tensor tnn_fused_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_t
         ggml_format_name(step, "step of %.50s", ggml_get_name(args[0]));
     }
     return tnn__handle(s, step);
+}
+
+int tnn_slice_adamw(float * w, float * m, float * v, const float * g, int64_t n, const float * hp, float factor) {
+    if (w == NULL || m == NULL || v == NULL || g == NULL || hp == NULL || n < 0) {
+        return TNN_E_VALUE;
+    }
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers);
+    update(w, m, v, g, 0, n, hp, factor);
+    tnn__arithmetic_end(&callers);
+    return TNN_OK;
 }

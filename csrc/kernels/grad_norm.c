@@ -1,8 +1,10 @@
-/* kernels/grad_norm.c - computes the norm of all gradients together, and the factor by which they are clipped. */
+/* kernels/grad_norm.c - computes the norm of all gradients together, and the factor by which they are clipped. The
+ * squares of a slice of a gradient can be computed alone. */
 #include "kernels/grad_norm.h"
 
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
+#include "machine/machine.h"
 #include "ops/operands.h"
 #include "ops/optimizer.h"
 
@@ -16,27 +18,31 @@ struct squares {
     const struct squares * next; /* the state of the next GRAD_SQUARES node, or NULL */
 };
 
+/* Returns the sum of squares of the elements begin to end - 1 in f64, in four lanes. */
+static double sum_of_squares(const float * g, int64_t begin, int64_t end) {
+    double lanes[4] = { 0.0, 0.0, 0.0, 0.0 };
+    int64_t i = begin;
+    for (; i + 4 <= end; i += 4) {
+        for (int j = 0; j < 4; j++) {
+            lanes[j] += (double) g[i + j] * (double) g[i + j];
+        }
+    }
+    for (; i < end; i++) {
+        lanes[0] += (double) g[i] * (double) g[i];
+    }
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
+
 /* Computes the sum of squares of a gradient in f64, as PARTS partial sums. The division into parts does not depend on
  * the number of threads. The sums stay in the state of the node. The norm is computed from these states. Operands:
  * gradient, [the node of the previous gradient]. */
 static void run_squares(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     struct squares * state = k->state;
-    const float    * g     = tnn__data(dst->src[0]);
     for (int part = ith; part < PARTS; part += nth) {
         int64_t begin, end;
         tnn__part(ggml_nelements(dst->src[0]), 1, part, PARTS, &begin, &end);
-        double lanes[4] = { 0.0, 0.0, 0.0, 0.0 };
-        int64_t i = begin;
-        for (; i + 4 <= end; i += 4) {
-            for (int j = 0; j < 4; j++) {
-                lanes[j] += (double) g[i + j] * (double) g[i + j];
-            }
-        }
-        for (; i < end; i++) {
-            lanes[0] += (double) g[i] * (double) g[i];
-        }
-        state->partial[part] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+        state->partial[part] = sum_of_squares(tnn__data(dst->src[0]), begin, end);
     }
 }
 
@@ -134,4 +140,21 @@ tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_
     }
     struct ggml_tensor * args[] = { last, tc };
     return tnn__handle(s, tnn__kernel_node(s, &GRAD_NORM, &first, 2, 1, args, 2));
+}
+
+int tnn_slice_squares(const float * g, int64_t n, int64_t size, int32_t first, int32_t end, double * sums) {
+    if (g == NULL || sums == NULL || size < 0 || size > TNN_MAX_ELEMENTS || first < 0 || end < first || end > PARTS) {
+        return TNN_E_VALUE;
+    }
+    const int64_t at = size * first / PARTS;
+    if (n != size * end / PARTS - at) {
+        return TNN_E_VALUE;
+    }
+    fenv_t callers;
+    tnn__arithmetic_begin(&callers);
+    for (int part = first; part < end; part++) {
+        sums[part] = sum_of_squares(g, size * part / PARTS - at, size * (part + 1) / PARTS - at);
+    }
+    tnn__arithmetic_end(&callers);
+    return TNN_OK;
 }

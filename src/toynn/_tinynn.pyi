@@ -515,6 +515,20 @@ class _Lib:
     def tnn_type_block_nbytes(self, dtype: int, /) -> int: ...
     def tnn_dequantize(self, dtype: int, data: Uint8Pointer, nbytes: int, out: FloatPointer, n: int, /) -> int: ...
     def tnn_quantize(self, dtype: int, data: FloatPointer, n: int, out: Uint8Pointer, nbytes: int, /) -> int: ...
+    def tnn_slice_adamw(
+        self,
+        w: FloatPointer,
+        m: FloatPointer,
+        v: FloatPointer,
+        g: FloatPointer,
+        n: int,
+        hp: FloatPointer,
+        factor: float,
+        /,
+    ) -> int: ...
+    def tnn_slice_squares(
+        self, g: FloatPointer, n: int, size: int, first: int, end: int, sums: DoublePointer, /
+    ) -> int: ...
     def tnn_random_seed(self, kind: int, seed: int, state: Uint64Pointer, /) -> int: ...
     def tnn_random_gaussian(
         self, kind: int, state: Uint64Pointer, std: float, data: FloatPointer, n: int, /

@@ -152,7 +152,8 @@ def step_in_slices(shards: list[ShardedAdamW], gradients: Arrays, step: int) -> 
     norm, factor = norm_and_factor(np.concatenate(list(squares.values())), MAX_NORM)
     for shard in shards:
         flat = [gradients[piece.name][piece.begin : piece.end] for piece in shard.pieces]
-        shard.step(np.concatenate(flat), StepValues(HP.hp(step), None), factor)
+        shard.gradient[:] = np.concatenate(flat)
+        shard.step(StepValues(HP.hp(step), None), factor)
     return norm
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +272,33 @@ def test_an_unknown_stream_and_null_pointers_are_refused() -> None:
     assert lib.tnn_random_gaussian(2, state, 1.0, data, 3) == lib.TNN_E_VALUE
     assert lib.tnn_gemm_use_kernel(ffi.NULL) == lib.TNN_E_VALUE
     assert lib.tnn_gemm_use_kernel(b"none such") == lib.TNN_E_VALUE
+
+
+def test_wrong_arguments_of_slices_are_refused() -> None:
+    hp, sums = ffi.new("float[]", 7), ffi.new("double[]", 64)
+
+    def adamw(slices: Sequence[Any], n: int = 8, hp: Any = hp) -> int:
+        w, m, v, g = slices
+        return lib.tnn_slice_adamw(w, m, v, g, n, hp, 1.0)
+
+    slices = [ffi.new("float[]", 8) for _ in range(4)]
+    assert adamw(slices) == lib.TNN_OK
+    assert adamw(slices, -1) == adamw(slices, 8, ffi.NULL) == lib.TNN_E_VALUE
+    for i in range(4):
+        assert adamw([*slices[:i], ffi.NULL, *slices[i + 1 :]]) == lib.TNN_E_VALUE
+    g = slices[0]
+    assert lib.tnn_slice_squares(g, 8, 64, 8, 16, sums) == lib.TNN_OK
+    for n, size, first, end in [
+        (7, 64, 8, 16),
+        (8, 64, -1, 7),
+        (8, 64, 57, 65),
+        (-8, 64, 16, 8),
+        (8, -64, 8, 16),
+        (8, 2**40, 8, 16),
+    ]:
+        assert lib.tnn_slice_squares(g, n, size, first, end, sums) == lib.TNN_E_VALUE
+    assert lib.tnn_slice_squares(ffi.NULL, 8, 64, 8, 16, sums) == lib.TNN_E_VALUE
+    assert lib.tnn_slice_squares(g, 8, 64, 8, 16, ffi.NULL) == lib.TNN_E_VALUE
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, -104729, -104730, -(2**40), -(2**63), 2**63 - 1])

@@ -321,3 +321,37 @@ void call_tnn_random_gaussian(struct decoder * d) {
     free(state);
     free(data);
 }
+
+void call_tnn_slice_adamw(struct decoder * d) {
+    const int64_t n = byte_of(d) % 16 == 15 ? -1 : byte_of(d);
+    float * slices[4], * hp = floats_of(d, 7);
+    bool complete = hp != NULL && n >= 0;
+    for (int i = 0; i < 4; i++) {
+        slices[i] = floats_of(d, n);
+        complete  = complete && slices[i] != NULL;
+    }
+    const int code = tnn_slice_adamw(slices[0], slices[1], slices[2], slices[3], n, hp, (float) double_of(d));
+    HOLDS(code == (complete ? TNN_OK : TNN_E_VALUE));
+    d->refused += code != TNN_OK;
+    d->calls++;
+    for (int i = 0; i < 4; i++) {
+        free(slices[i]);
+    }
+    free(hp);
+}
+
+void call_tnn_slice_squares(struct decoder * d) {
+    const int64_t size  = byte_of(d) % 16 == 15 ? int64_of(d) : byte_of(d);
+    const int32_t first = byte_of(d) % 16 == 15 ? int32_of(d) : byte_of(d) % 65;
+    const int32_t end   = byte_of(d) % 16 == 15 ? int32_of(d) : byte_of(d) % 65;
+    const bool    known = size >= 0 && size <= 255 && first >= 0 && first <= end && end <= 64;
+    const int64_t n     = known ? size * end / 64 - size * first / 64 : byte_of(d);
+    float       * g     = floats_of(d, n);
+    double        sums[64];
+    const int     code  = tnn_slice_squares(g, n, size, first, end, sums);
+    HOLDS(code == TNN_OK || code == TNN_E_VALUE);
+    HOLDS(!known || code == (g != NULL ? TNN_OK : TNN_E_VALUE));
+    d->refused += code != TNN_OK;
+    d->calls++;
+    free(g);
+}

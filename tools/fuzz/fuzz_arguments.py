@@ -112,7 +112,7 @@ class Arguments:
             return pick.choice([(4,), (4,), (2, 2), (32,), (), (-1, -4), (2**62, 4)])
         if annotation == "npt.NDArray[np.uint8]":
             return np.full(pick.choice([8, 8, 8, 18, 0]), pick.choice([0, 60, 127]), pick.choice(["u1", "u1", "i1"]))
-        if annotation == "FloatArray":
+        if annotation.startswith("FloatArray"):
             return np.ones(pick.choice([(1,), (32,), (2, 256), (0,), (2, 3)]), pick.choice(["f4", "f4", "f8"]))
         raise NotImplementedError(f"fuzz_arguments.py cannot make an argument for {name}: {annotation}")
 

@@ -471,6 +471,8 @@ def without_a_session() -> Program:
     for kind in (0, 1):
         p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
         p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))
+    p.raw("tnn_slice_adamw", bytes([0, 9, *[RANDOM] * 5, 1]))
+    p.raw("tnn_slice_squares", bytes([0, 200, 0, 3, 0, 60, RANDOM]))
     return p
 
 

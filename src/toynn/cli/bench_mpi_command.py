@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import click
@@ -43,9 +44,12 @@ def command(
     costs = {n: step_cost(parameters, tokens, flops, n, network) for n in _NUMBERS}
     if as_json:
         found = {str(n): {"seconds": cost.seconds, "efficiency": cost.efficiency} for n, cost in costs.items()}
-        constants = {"processes": processes.n, "latency": network.latency, "bandwidth": network.bandwidth}
+        constants = {"processes": processes.n, **dataclasses.asdict(network)}
         click.echo(json.dumps({**constants, "predicted": found}))
         return
-    click.echo(f"{processes.n} processes: latency {network.latency * 1e6:.1f} us, {network.bandwidth / 1e9:.2f} GB/s")
+    click.echo(
+        f"{processes.n} processes: latency {network.latency * 1e6:.1f} us, {network.bandwidth / 1e9:.2f} GB/s sent, "
+        f"{network.memory / 1e9:.2f} GB/s of memory"
+    )
     for n, cost in costs.items():
         click.echo(f"{n:5} processes: {cost.seconds:.3g} s for a step, {cost.efficiency:.0%} of it computing")

@@ -46,13 +46,13 @@ def largest_nodes(first: int, n: int) -> list[tuple[int, int]]:
 def sum_of_nodes(nodes: Mapping[tuple[int, int], F32], windows: int) -> F32:
     """Return the sum of all windows of a step, (n,), from nodes of the tree that cover each window once.
 
-    nodes: the sum of each node (start, level), (n,).
+    nodes: the sum of each node (start, level), (n,). The arrays are overwritten.
     """
 
     def value(start: int, level: int) -> F32:
         if (start, level) in nodes:
             return nodes[start, level]
         left, middle = value(start, level - 1), start + (1 << (level - 1))
-        return left if middle >= windows else left + value(middle, level - 1)
+        return left if middle >= windows else np.add(left, value(middle, level - 1), out=left)
 
     return value(0, (windows - 1).bit_length())

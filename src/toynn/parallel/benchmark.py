@@ -14,7 +14,8 @@ _REPEATS = 5
 
 
 def measured_network(processes: Processes, megabytes: int) -> Network:
-    """Return the latency and the bandwidth between the processes. All processes call this function.
+    """Return the latency and the bandwidth between the processes, and the bandwidth of their memory. All processes call
+    this function.
 
     megabytes: the size of the vector that each process sends in parts to the others.
     """
@@ -22,19 +23,31 @@ def measured_network(processes: Processes, megabytes: int) -> Network:
     small, large = [1] * n, [max(megabytes * 250_000 // n, 1)] * n
     latency = _seconds(processes, small) / (2 * (n - 1))
     sent = 2 * 4 * large[0] * (n - 1)
-    return Network(latency, sent / max(_seconds(processes, large) - latency * 2 * (n - 1), 1e-9))
+    bandwidth = sent / max(_seconds(processes, large) - latency * 2 * (n - 1), 1e-9)
+    return Network(latency, bandwidth, _memory(processes, megabytes))
+
+
+def _memory(processes: Processes, megabytes: int) -> float:
+    """Return the bytes per second that a process reads and writes in a copy, while all processes copy."""
+    source, copy = (np.ones(megabytes * 250_000, dtype=np.float32) for _ in range(2))
+    return 2 * source.nbytes / max(_median(processes, lambda: np.copyto(copy, source)), 1e-9)
 
 
 def _seconds(processes: Processes, counts: list[int]) -> float:
     """Return the median duration of an all-to-all exchange and an all-gather, in the slowest process."""
-    parts = [np.ones(count, dtype=np.float32) for count in counts]
+    sent, received = (np.ones(sum(counts), dtype=np.float32) for _ in range(2))
 
     def exchange() -> None:
-        processes.exchange_slices(parts, counts)
-        processes.gather_slices(parts[processes.rank], counts)
+        processes.exchange_slices(sent, counts, received, counts)
+        processes.gather_slices(sent[: counts[processes.rank]], received, counts)
 
-    exchange()  # the first exchange opens the connections
-    times = [max(processes.gathered(_timed(exchange))) for _ in range(_REPEATS)]
+    return _median(processes, exchange)
+
+
+def _median(processes: Processes, work: Callable[[], None]) -> float:
+    """Return the median duration of some work in the slowest process."""
+    work()  # the first exchange opens the connections
+    times = [max(processes.gathered(_timed(work))) for _ in range(_REPEATS)]
     return sorted(times)[_REPEATS // 2]
 
 

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 
 FLOPS_PER_PARAMETER = 6  # floating-point operations for each parameter and token: 2 forward, 4 backward
 BYTES = 4  # bytes of a parameter, or of its gradient
+# Bytes that a process reads and writes for each parameter: copying a gradient to the messages (8), adding the received
+# gradients (4), and copying the received weights to the model (8).
+TOUCHED = 20
+# The same for each parameter of the slice of the process: the added gradient (8), the norm (4), and AdamW (28).
+TOUCHED_OF_SLICE = 40
 BUCKET, SLICE = 1 << 22, 1 << 16  # elements
 
 
 @dataclass(frozen=True)
 class Network:
-    """latency: seconds until a message arrives. bandwidth: bytes per second that a process sends."""
+    """latency: seconds until a message arrives. bandwidth: bytes per second that a process sends.
+
+    memory: bytes per second that a process reads and writes in its memory while the others do so too.
+    """
 
     latency: float
     bandwidth: float
+    memory: float
 
 
 @dataclass(frozen=True)
@@ -24,10 +33,11 @@ class StepCost:
     compute: float
     transfer: float
     latency: float
+    memory: float
 
     @property
     def seconds(self) -> float:
-        return self.compute + self.transfer + self.latency
+        return self.compute + self.transfer + self.latency + self.memory
 
     @property
     def efficiency(self) -> float:
@@ -48,8 +58,12 @@ def step_cost(parameters: float, tokens: float, flops: float, n: int, network: N
     parameters: number of trained parameters. tokens: number of tokens of the whole step. The windows of a process are
     one node of the tree over the windows, so each gradient is sent once.
     """
+    touched = parameters * (TOUCHED + TOUCHED_OF_SLICE / n)
     sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights
     messages = 2 * (n - 1) * max(parameters / bucket_limit(n), 1)
     return StepCost(
-        FLOPS_PER_PARAMETER * parameters * tokens / (n * flops), sent / network.bandwidth, messages * network.latency
+        compute=FLOPS_PER_PARAMETER * parameters * tokens / (n * flops),
+        transfer=sent / network.bandwidth,
+        latency=messages * network.latency,
+        memory=touched / network.memory,
     )

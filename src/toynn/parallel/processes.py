@@ -230,20 +230,17 @@ class Processes:
 
         self._comm.Allreduce(MPI.IN_PLACE, values)
 
-    def exchange_slices(self, parts: list[F32], counts: list[int]) -> list[F32]:
-        """Send parts[j] to process j. Return what the processes sent to this one, where process i sends counts[i]
-        numbers.
-        """
-        received = np.empty(sum(counts), dtype=np.float32)
-        sizes = [part.size for part in parts]
-        self._comm.Alltoallv([np.concatenate(parts), sizes], [received, counts])
-        return np.split(received, np.cumsum(counts)[:-1])
+    def exchange_slices(self, sent: F32, sizes: list[int], received: F32, counts: list[int]) -> None:
+        """Send a slice of `sent` to each process, and receive a slice from each process.
 
-    def gather_slices(self, part: F32, counts: list[int]) -> F32:
-        """Return the parts of all processes one after the other. Process i has counts[i] numbers."""
-        whole = np.empty(sum(counts), dtype=np.float32)
+        sizes: the number of elements for each process, one slice after the other. counts: those that each process sends
+        to this one, which are written to `received` one slice after the other.
+        """
+        self._comm.Alltoallv([sent, sizes], [received, counts])
+
+    def gather_slices(self, part: F32, whole: F32, counts: list[int]) -> None:
+        """Write the parts of all processes one after the other to `whole`. Process i has counts[i] numbers."""
         self._comm.Allgatherv(part, [whole, counts])
-        return whole
 
     def collect_slices(self, part: F32, counts: list[int]) -> F32 | None:
         """Return the parts of all processes one after the other in process 0, and None in the others."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn.arguments import FloatArray, IntArray, int32, int64, integer
-from toynn.errors import SessionError, TinyNNValueError
-from toynn.tinynn.arrays import float_array, int_array
+from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
+from toynn.tinynn.arrays import float_array, int_array, is_ready
 from toynn.tinynn.memory import memory_for, new_array
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, status
@@ -112,19 +112,26 @@ def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
     return array
 
 
-def tnn_download_window_sum(s: Session, first: int, level: int, at: int, n: int) -> FloatArray:
+def tnn_download_window_sum(
+    s: Session, first: int, level: int, at: int, n: int, out: FloatArray | None = None
+) -> FloatArray:
     """Return n elements, from element `at` on, of a node of the tree over the windows of a step, float32 (n,).
+
+    out: a contiguous, writable float32 array (n,), which receives the elements and is returned; None for a new array.
 
     The node is the sum of the gradients in the windows first to first + 2^level - 1, all of which belong to batches of
     the unfinished step. `tnn_gradient_place` returns the place of the gradient of a parameter in the node.
 
     Raises:
         TinyNNValueError: the session does not have the node, or the elements are outside of it.
+        TinyNNTypeError: an argument of the wrong type, or out has another shape.
         SessionError: no step is unfinished, or the gradients are not flagged with `tnn_set_output`.
     """
     first_, level_, at_ = int64("first", first), int32("level", level), int64("at", at)
     count = integer("n", n, 0)
-    array = new_array("n", count, np.float32, f"{count} elements")
+    array = new_array("n", count, np.float32, f"{count} elements") if out is None else out
+    if out is not None and not (is_ready(out, np.float32) and out.shape == (count,) and out.flags.writeable):
+        raise TinyNNTypeError(f"out must be a writable, contiguous array of float32 with the shape ({count},)")
     buffer = ffi.from_buffer("float[]", array, require_writable=True)
     status(s, lib.tnn_download_window_sum, first_, level_, at_, buffer, len(buffer))
     return array

@@ -20,7 +20,7 @@ from toynn.data.windows import Batch, Windows
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
-from toynn.llm.window_sums import step_loss, sum_of_nodes
+from toynn.llm.window_sums import largest_nodes, step_loss, sum_of_nodes
 from toynn.model.weights import MOMENTS
 from toynn.parallel.processes import Processes
 from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
@@ -32,7 +32,7 @@ from toynn.training.pairs_of_step import PairsOfStep
 from toynn.training.shard import Shard
 from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_of_piece
 from toynn.training.sharded_muon import MuonSteps, ShardedMuon
-from toynn.training.shares import Bucket, Piece, WindowShare, buckets_of, buckets_of_matrices
+from toynn.training.shares import Bucket, WindowShare, buckets_of, buckets_of_matrices
 from toynn.training.step import StepResult
 
 F32 = npt.NDArray[np.float32]
@@ -69,7 +69,10 @@ class ParallelSteps:
                 shard.weights[place] = engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
                 for end in shard.ends if moments else ():
                     shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
+        own = self._sequences.batch * self._sequences.batches
+        self._nodes = [largest_nodes(i * own, own) for i in range(processes.n)]  # of each process
         self._places: dict[str, tuple[int, ...]] = {}
+        self._buffers: tuple[F32, F32] = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32))
 
     def _empty_shards(self, kind: str) -> list[tuple[Bucket, Shard]]:
         """Return the buckets, and this process's shard of each bucket. kind: the optimizer of the configuration."""
@@ -100,7 +103,21 @@ class ParallelSteps:
                 first_window=self._sequences.first,
             )
             self._places = self._engine.gradient_places()
+            self._reserve_buffers()
             self._built = True
+
+    def _reserve_buffers(self) -> None:
+        """Allocate the arrays of the largest exchange. They are kept, because new memory is slow."""
+        sent = [sum(self._lengths(bucket)) for bucket, _ in self._shards]
+        received = [self._lengths(bucket)[self._processes.rank] for bucket, _ in self._shards]
+        nodes, n = [len(of) for of in self._nodes], max(sum(bucket.counts()) for bucket, _ in self._shards)
+        sizes = (nodes[self._processes.rank] * max(sent), max(sum(nodes) * max(received), n))
+        if tuple(one.size for one in self._buffers) != sizes:
+            self._buffers = (np.zeros(sizes[0], dtype=np.float32), np.zeros(sizes[1], dtype=np.float32))
+
+    def _lengths(self, bucket: Bucket) -> list[int]:
+        """Return the number of elements that each process gets of a node of the tree."""
+        return [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
 
     def take(self, step: int) -> StepResult:
         """Take a step. step: the number of the step, from 1.
@@ -114,13 +131,14 @@ class ParallelSteps:
         loss = step_loss(losses, counted)
         if not np.isfinite(losses).all():
             raise self._divergence(step, f"loss is {loss}", counted)
-        gradients = [self._exchange(bucket) for bucket, _ in self._shards]
-        norm, factor = self._norm(gradients)
+        for bucket, shard in self._shards:
+            self._exchange(bucket, shard)
+        norm, factor = self._norm()
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", counted)
         values = self._optimizer.values(step)
-        for (bucket, shard), gradient in zip(self._shards, gradients, strict=True):
-            shard.step(gradient, values, factor)
+        for bucket, shard in self._shards:
+            shard.step(values, factor)
             self._spread(bucket, shard)
         return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
@@ -159,54 +177,52 @@ class ParallelSteps:
             losses += self._losses()
         return [loss for of_process in self._processes.gathered(losses) for loss in of_process]
 
-    def _exchange(self, bucket: Bucket) -> F32:
-        """Return this process's slice of the gradient of a bucket, summed over all windows of the step."""
-        rank, n, share = self._processes.rank, self._processes.n, self._sequences
-        own = share.batch * share.batches
-        nodes = [WindowShare(share.windows, i * own, share.batch, share.batches).nodes for i in range(n)]
-        lengths = [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
-        parts = [self._nodes_of(pieces, nodes[rank]) for pieces in bucket.slices]
-        received = self._processes.exchange_slices(parts, [len(of) * lengths[rank] for of in nodes])
-        sums: dict[tuple[int, int], F32] = {}
-        for of_process, values in zip(nodes, received, strict=True):
-            sums |= dict(zip(of_process, values.reshape(len(of_process), lengths[rank]), strict=True))
-        return self._without_parts(bucket.slices[rank], sum_of_nodes(sums, share.windows))
+    def _exchange(self, bucket: Bucket, shard: Shard) -> None:
+        """Set the gradient of a shard, summed over all windows of the step."""
+        rank, lengths, (sent, received) = self._processes.rank, self._lengths(bucket), self._buffers
+        at = 0
+        for pieces in bucket.slices:
+            for first, level in self._nodes[rank]:
+                for piece in pieces:
+                    for place in self._places[piece.name]:
+                        out = sent[at : at + piece.size]
+                        self._engine.window_sum(first, level, place + piece.begin, piece.size, out)
+                        at += piece.size
+        sizes = [len(self._nodes[rank]) * length for length in lengths]
+        counts = [len(of) * lengths[rank] for of in self._nodes]
+        self._processes.exchange_slices(sent[:at], sizes, received[: sum(counts)], counts)
+        nodes = [node for of_process in self._nodes for node in of_process]
+        rows = received[: sum(counts)].reshape(len(nodes), lengths[rank])
+        self._set_gradient(shard, sum_of_nodes(dict(zip(nodes, rows, strict=True)), self._sequences.windows))
 
-    def _nodes_of(self, pieces: tuple[Piece, ...], nodes: list[tuple[int, int]]) -> F32:
-        """Return the pieces of each node of this process, one node after the other."""
-        found = [
-            self._engine.window_sum(first, level, place + piece.begin, piece.size)
-            for first, level in nodes
-            for piece in pieces
-            for place in self._places[piece.name]
-        ]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.float32)
+    def _set_gradient(self, shard: Shard, values: F32) -> None:
+        """Set the gradient to its sum, or to its two sums added (see `LlamaSeqEngine.gradient_places`)."""
+        at = 0
+        for piece, place in shard.places():
+            gradient = shard.gradient[place]
+            for i in range(len(self._places[piece.name])):
+                part = values[at : at + piece.size]
+                if i == 0:
+                    gradient[:] = part
+                else:
+                    np.add(gradient, part, out=gradient, where=part != 0)
+                at += piece.size
 
-    def _without_parts(self, pieces: tuple[Piece, ...], values: F32) -> F32:
-        """Add the two sums of each gradient that has two (see `LlamaSeqEngine.gradient_places`)."""
-        found, at = [], 0
-        for piece in pieces:
-            total = values[at : at + piece.size]
-            for i in range(1, len(self._places[piece.name])):
-                second = values[at + i * piece.size : at + (i + 1) * piece.size]
-                total = np.where(second == 0, total, total + second)
-            found.append(total)
-            at += piece.size * len(self._places[piece.name])
-        return np.concatenate(found) if found else values
-
-    def _norm(self, gradients: list[F32]) -> tuple[float, np.float32]:
+    def _norm(self) -> tuple[float, np.float32]:
         """Return the norm of the whole gradient, and the factor that clips it."""
         squares = {name: np.zeros(64) for name in self._sizes}
-        for (_, shard), gradient in zip(self._shards, gradients, strict=True):
+        for _, shard in self._shards:
             for piece, place in shard.places():
-                squares[piece.name] += squares_of_piece(piece, self._sizes[piece.name], gradient[place])
+                squares[piece.name] += squares_of_piece(piece, self._sizes[piece.name], shard.gradient[place])
         flat = np.concatenate(list(squares.values()))
         self._processes.sums(flat)
         return norm_and_factor(flat, self._optimizer.max_norm)
 
     def _spread(self, bucket: Bucket, shard: Shard) -> None:
         """Set the weights of a bucket, whose slices the processes have updated, in all processes."""
-        whole = self._processes.gather_slices(shard.weights, bucket.counts())
+        counts = bucket.counts()
+        whole = self._buffers[1][: sum(counts)]
+        self._processes.gather_slices(shard.weights, whole, counts)
         tensors = self._engine.weights
         for name, values in self._by_name(bucket, whole).items():
             tnn_upload_from_float_array(self._engine.sess, tensors[name], values)

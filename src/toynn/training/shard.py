@@ -19,7 +19,7 @@ F32 = npt.NDArray[np.float32]
 
 
 class Shard(ABC):
-    """The weights and moments of the pieces of one process, as flat arrays in the order of the pieces.
+    """The weights, gradient and moments of the pieces of one process, as flat arrays in the order of the pieces.
 
     ends: the ends of the names of the moments, which are the keys of `moments`.
     """
@@ -30,6 +30,7 @@ class Shard(ABC):
         self.pieces = pieces
         size = sum(piece.size for piece in pieces)
         self.weights: F32 = np.zeros(size, dtype=np.float32)
+        self.gradient: F32 = np.zeros(size, dtype=np.float32)
         self.moments: dict[str, F32] = {one: np.zeros(size, dtype=np.float32) for one in self.ends}
 
     def places(self) -> Iterator[tuple[Piece, slice]]:
@@ -40,7 +41,5 @@ class Shard(ABC):
             at += piece.size
 
     @abstractmethod
-    def step(self, gradient: F32, values: StepValues, factor: np.float32) -> None:
-        """Update weights and moments. gradient: a flat array, as the weights. factor: multiplies the gradient, to clip
-        the gradient.
-        """
+    def step(self, values: StepValues, factor: np.float32) -> None:
+        """Update weights and moments. factor: multiplies the gradient, to clip the gradient."""

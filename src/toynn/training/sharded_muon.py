@@ -14,7 +14,7 @@ from toynn.errors import TinyNNValueError
 from toynn.llm.muon_step import MuonStep
 from toynn.model.weights import MOMENTS
 from toynn.training.optimizer import StepValues
-from toynn.training.shard import F32, Shard
+from toynn.training.shard import Shard
 from toynn.training.shares import Piece
 
 
@@ -42,10 +42,10 @@ class ShardedMuon(Shard):
         super().__init__(pieces)
         self._step_of = {piece.name: steps.of(shapes[piece.name]) for piece in pieces}
 
-    def step(self, gradient: F32, values: StepValues, factor: np.float32) -> None:
+    def step(self, values: StepValues, factor: np.float32) -> None:
         if values.muon_hp is None:
             raise TinyNNValueError("values must contain muon_hp, because Muon updates the matrices")
         momentum = self.moments[self.ends[0]]
         for piece, place in self.places():
-            given = (self.weights[place], gradient[place] * factor, momentum[place])
+            given = (self.weights[place], self.gradient[place] * factor, momentum[place])
             self.weights[place], momentum[place] = self._step_of[piece.name].take(*given, values.muon_hp)

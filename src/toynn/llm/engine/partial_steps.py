@@ -90,10 +90,10 @@ class PartialSteps(TunedModel):
             for one in trained
         }
 
-    def window_sum(self, first: int, level: int, at: int, n: int) -> FloatArray:
+    def window_sum(self, first: int, level: int, at: int, n: int, out: FloatArray | None = None) -> FloatArray:
         """Return elements of the sum of the gradients in the windows first to first + 2^level - 1 of the current step.
 
-        at, n: the place of the first element, and the number of elements. Raises the errors of
-        `tnn_download_window_sum`.
+        at, n: the place of the first element, and the number of elements. out: as for `tnn_download_window_sum`, whose
+        errors are raised.
         """
-        return tnn_download_window_sum(self._require_layout().session, first, level, at, n)
+        return tnn_download_window_sum(self._require_layout().session, first, level, at, n, out)
