@@ -1,4 +1,4 @@
-"""`toynn eval` and `toynn prepare` in several processes: the output and the files of one process."""
+"""`toynn eval`, `prepare` and `generate` in several processes: the output and the files of one process."""
 
 from __future__ import annotations
 
@@ -118,3 +118,35 @@ def test_an_error_of_prepare_is_that_of_one_process(texts: Path, tmp_path: Path)
     refused(done, alone.stderr.strip())
     assert done.returncode == alone.returncode
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("library", "n"), [(MPICH, 3), slow(OPEN_MPI, 2)])
+def test_generate_continues_the_prompts_as_one_process_does(library: str, n: int, folder: Path, tmp_path: Path) -> None:
+    texts = ["the cat", "old hen saw", "a", "red", "and then", "dog ran home"]
+    (tmp_path / "prompts.jsonl").write_text("\n\n".join(json.dumps({"prompt": one}) for one in texts))
+    (tmp_path / "prompts.txt").write_text("\n".join(texts) + "\n")
+    options: list[str | Path] = ["--max-tokens", "6", "--seed", "3"]
+    command: list[str | Path] = ["generate", folder / "run", *options]
+    alone = output_of(*command, "--prompts", tmp_path / "prompts.txt")
+    assert [json.loads(line)["prompt"] for line in alone.splitlines()] == texts
+    assert json.loads(alone.splitlines()[1]) == json.loads(output_of(*command, "--json", "--prompt", texts[1]))
+    done = toynn_in_processes(library, n, *command, "--prompts", tmp_path / "prompts.jsonl")
+    assert (done.returncode, done.stdout) == (0, alone), done.stderr
+
+
+def test_wrong_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("a\n" + "the cat " * 40 + "\n")
+    (tmp_path / "empty.txt").write_text(" \n\n")
+    (tmp_path / "wrong.jsonl").write_text('{"prompt": "a"}\n{"text": "a"}\n')
+    for name, says in (
+        ("long.txt", "long.txt, line 2: the prompt has"),
+        ("empty.txt", "contains no prompts"),
+        ("wrong.jsonl", "wrong.jsonl, line 2 must be an object with a text as its field 'prompt'"),
+    ):
+        alone = toynn("generate", folder / "run", "--prompts", tmp_path / name)
+        assert (alone.returncode, alone.stderr.count("\n")) == (2, 1), alone.stderr
+        assert says in alone.stderr
+    refused(
+        toynn_in_processes(MPICH, 2, "generate", folder / "run", "--prompts", tmp_path / "long.txt"),
+        "long.txt, line 2: the prompt has",
+    )

@@ -46,7 +46,7 @@ COMMANDS = {
     "bench-mpi": "Measure the network between processes that mpiexec started.",
     "info": "Describe this build, a data folder, a run or a model.",
 }
-FOR_SEVERAL_PROCESSES = ("train", "eval", "prepare", "bench-mpi")  # the commands that mpiexec may start
+FOR_SEVERAL_PROCESSES = ("train", "eval", "prepare", "generate", "bench-mpi")  # the commands that mpiexec may start
 
 
 class _Misuse(click.ClickException):

@@ -5,23 +5,31 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from toynn.api.load_model import load
+from toynn.api.generation_task import GenerationTask, Prompt
+from toynn.api.load_model import load, model_identity
 from toynn.cli.given_path import GivenPath
-from toynn.errors import TinyNNValueError
-from toynn.storage.text_files import decoded
+from toynn.cli.parallel_command import ParallelCommand, working_for_process_0
+from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.parallel.workers import Workers, each_in_order
+from toynn.storage.text_files import decoded, read_text
 from toynn.text.terminal_text import terminal_text
 
 
-@click.command()
+@click.command(cls=ParallelCommand)
 @click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
 @click.option(
     "-p", "--prompt", default=None, help="Text to continue; - reads it from stdin. [default: begin a new text]"
 )
+@click.option("--prompts", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None, metavar="FILE",
+              help="Continue each line of FILE, or in a .jsonl file the field prompt of each line. "
+                   "Print one JSON object for each.")  # fmt: skip
 @click.option("-n", "--max-tokens", type=click.IntRange(0), default=200, show_default=True,
               help="Largest number of tokens to generate.")  # fmt: skip
 @click.option("--greedy", is_flag=True, help="Always take the most likely token; sampling options have no effect.")
@@ -49,6 +57,7 @@ def command(
     context: click.Context,
     model: Path,
     prompt: str | None,
+    prompts: Path | None,
     max_tokens: int,
     greedy: bool,
     temperature: float,
@@ -70,22 +79,39 @@ def command(
     The same MODEL, prompt and options give the same text. Generation ends when the
     model ends the text, after --max-tokens, or when the context is full. A note
     on stderr, or "finish_reason" of --json, says if the text was cut off.
+
+    With --prompts, each prompt is continued as if it were the only one. `mpiexec
+    -n 4 toynn generate MODEL --prompts FILE` divides the prompts among 4 processes.
     """
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+        "greedy": greedy,
+        "rolling": rolling,
+    }
+    which = "best" if best else "latest"
+    if prompts is not None:
+        if prompt is not None or keep_newline:
+            raise click.UsageError("--prompts cannot be combined with --prompt and --keep-newline", context)
+        task = GenerationTask(model, which, base, options)
+        with working_for_process_0(context.obj, lambda task, n: task.opened(n), threads) as workers:
+            if workers is not None or context.obj is None:
+                _continue_all(task, prompts, threads, workers)
+        return
+    if context.obj is not None:
+        raise click.UsageError(
+            "one prompt is continued in one process; start the command without mpiexec, or give several prompts with "
+            "--prompts", context
+        )  # fmt: skip
     if keep_newline and prompt != "-":
         raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
     given = _from_stdin(keep_newline) if prompt == "-" else prompt or ""
-    with load(model, which="best" if best else "latest", base=base, n_threads=threads) as text_model:
-        pieces = text_model.stream(
-            given,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            greedy=greedy,
-            rolling=rolling,
-        )
+    with load(model, which=which, base=base, n_threads=threads) as text_model:
+        pieces = text_model.stream(given, **options)
         if as_json:
             text = "".join(pieces)
             reason = pieces.finish_reason
@@ -103,6 +129,47 @@ def command(
                        "--rolling continues it", err=True)  # fmt: skip
         elif pieces.finish_reason == "max_tokens" and limit_is_default:
             click.echo(f"toynn: the text ends here after {max_tokens} tokens; --max-tokens changes this", err=True)
+
+
+def _continue_all(task: GenerationTask, file: Path, n_threads: int | None, workers: Workers | None) -> None:
+    """Print the continuation of each prompt of a file as a line of JSON, in the order of the prompts."""
+    prompts = _prompts_of(file)
+    with task.opened(n_threads if workers is None else workers.n_threads) as continued:
+        if workers is not None:
+            workers.start(replace(task, sha256=model_identity(continued.model.path)))
+        for prompt, found in each_in_order(workers)(continued, prompts):
+            content = {
+                "step": found.step,
+                "prompt": prompt.text,
+                "text": found.text,
+                "seed": task.options["seed"],
+                "finish_reason": found.finish_reason,
+            }
+            click.echo(json.dumps(content, allow_nan=False))
+
+
+def _prompts_of(file: Path) -> list[Prompt]:
+    """Return the lines of a file that are not empty, or in a .jsonl file the field "prompt" of these lines.
+
+    Raises FileFormatError for a line of a .jsonl file without a text as its prompt; TinyNNValueError without prompts.
+    """
+    found = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        text, place = line.removesuffix("\r"), f"{file}, line {number}"
+        if not text.strip():
+            continue
+        if file.suffix == ".jsonl":
+            try:
+                record = json.loads(text)
+            except ValueError as error:
+                raise FileFormatError(f"{place} is not JSON: {error}") from None
+            if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
+                raise FileFormatError(f"{place} must be an object with a text as its field 'prompt', got {text:.60}")
+            text = record["prompt"]
+        found.append(Prompt(text, place))
+    if not found:
+        raise TinyNNValueError(f"{file} contains no prompts; write one prompt on each line")
+    return found
 
 
 def _from_stdin(keep_newline: bool) -> str:

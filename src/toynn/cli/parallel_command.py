@@ -43,11 +43,15 @@ def in_all_processes(processes: Processes | None) -> Iterator[None]:
 
 @contextmanager
 def working_for_process_0(
-    processes: Processes | None, opened: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]]
+    processes: Processes | None,
+    opened: Callable[[Any, int], AbstractContextManager[Callable[[Any], Any]]],
+    n_threads: int | None = None,
 ) -> Iterator[Workers | None]:
     """Yield the workers in process 0. In the other processes, work until the block of process 0 ends, and yield None.
 
-    processes: None for a process that runs alone, which gets None. opened: as for `follow`.
+    processes: None for a process that runs alone, which gets None.
+    opened: returns the context manager of the computation of a task, as for `follow`, for a number of threads.
+    n_threads: the number of threads that the user asked for, or None.
     """
     if processes is None:
         yield None
@@ -55,11 +59,11 @@ def working_for_process_0(
     with processes.ending_together():
         with processes.together():
             processes.compare({"version of toynn": version("toynn")})
-            # the number of threads of the library tokenizers
-            os.environ.setdefault("RAYON_NUM_THREADS", str(processes.threads(None)))
+            threads = processes.threads(n_threads)
+            os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of the library tokenizers
         if processes.writes:
-            with Workers(processes) as workers:
+            with Workers(processes, threads) as workers:
                 yield workers
         else:
-            follow(processes, opened)
+            follow(processes, lambda task: opened(task, threads))
             yield None

@@ -74,7 +74,7 @@ def command(ctx: click.Context, /, texts: tuple[Path, ...], out: Path, as_json: 
     `mpiexec -n 4 toynn prepare TEXTS --out OUT` encodes the texts in 4 processes,
     with the same bytes.
     """
-    with working_for_process_0(ctx.obj, lambda task: task.opened()) as workers:
+    with working_for_process_0(ctx.obj, lambda task, _: task.opened()) as workers:
         if workers is not None or ctx.obj is None:
             _prepare(ctx, texts, out, as_json, workers, options)
 

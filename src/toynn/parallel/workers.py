@@ -40,10 +40,12 @@ class Workers:
     """The other processes of a job, which compute for process 0. At the end of the block, they end.
 
     While the block runs, the other processes run `follow`.
+
+    n_threads: the number of threads of each process, or None if it is not limited.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self, processes: Processes, n_threads: int | None = None) -> None:
+        self._processes, self.n_threads = processes, n_threads
         self._sent: list[Any] = []  # requests of messages that may not have arrived yet
 
     def __enter__(self) -> Workers:
