@@ -105,3 +105,20 @@ def test_another_error_of_a_worker_names_it() -> None:
     assert str(error).startswith("process 1 of 2 on host ")
     assert str(error).endswith(": out of memory")
     assert other is None
+
+
+def test_ctrl_c_in_process_0_ends_the_workers_without_an_error() -> None:
+    def work(processes: Processes) -> str | None:
+        if processes.rank > 0:
+            return follow(processes, lambda _: nullcontext(abs))
+        try:
+            with processes.ending_together(), Workers(processes) as workers:
+                workers.start("task")
+                for item, _ in workers.computed(abs, iter(range(9))):
+                    if item == 4:
+                        raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            return "interrupted"
+        return "not interrupted"
+
+    assert in_threads(3, work) == ["interrupted", None, None]

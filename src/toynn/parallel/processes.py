@@ -30,7 +30,7 @@ from toynn.tinynn.thread_count import oversubscribe_from_environment
 from toynn.wording import one_line
 
 T = TypeVar("T")
-Error = TypeVar("Error", bound=Exception)
+Error = TypeVar("Error", bound=BaseException)
 F32 = npt.NDArray[np.float32]
 
 _job: Processes | None = None
@@ -49,7 +49,7 @@ class Processes:
         self.n: int = comm.Get_size()
         self.host = socket.gethostname()
         self.writes = self.rank == 0
-        self._shared: Exception | None = None  # the error that occurred in all processes
+        self._shared: BaseException | None = None  # the error that occurred in all processes
         self._met = False  # the processes have compared their commands
         self._started = False  # all processes have passed the first `together`
 

@@ -54,7 +54,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | KeyboardInterrupt):
             self._processes.shared(error)  # the other processes end without an error
         for rank in range(1, self._processes.n):
             self._send(rank, END, None)
