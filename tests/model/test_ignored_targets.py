@@ -10,7 +10,7 @@ from fused_engines import HP, engine, load, targets
 from oracle.variants import VARIANTS, Variant
 from toynn import TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
-from toynn.data.windows import Batch
+from toynn.data.windows import Batch, EqualWindows
 from toynn.llm.labels import IGNORED
 from toynn.llm.layouts import to_per_head
 from toynn.training.config import OptimizerArgs, StepArgs, TrainConfig
@@ -29,9 +29,10 @@ def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
     return rows
 
 
-class Batches:
+class Batches(EqualWindows):
     """Takes the place of `Windows`, and returns batch i of WHOLE."""
 
+    t_seq = WHOLE.t_seq
     windows_per_epoch = len(COUNTS)
 
     def __init__(self, wanted: npt.NDArray[np.int32]) -> None:

@@ -15,11 +15,10 @@ import pytest
 
 import toynn
 from commands import toynn as command
+from sample_runs import MODEL, T, mean_loss_alone, pieces, pieces_at, sample_data
 from small_runs import config, evaluations, final_bytes, losses, make_data
 from toynn import ConfigurationError, TrainArgs, train
 from toynn.data import DataFolder, PackedTokens
-from toynn.llm.engine import LlamaDecoder
-from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.training import (
     AdapterArgs,
@@ -37,8 +36,6 @@ from toynn.training.run_log import read_log
 from toynn.training.start import own_config
 from toynn.training.toml_config import to_toml
 
-T = 24
-MODEL = ModelArgs(d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=2, ctx=T)
 WINDOWED = ModelArgs(
     d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=3, ctx=T, architecture="gemma3", qk_norm=True, sliding_window=5,
     global_interval=3,
@@ -47,17 +44,7 @@ WINDOWED = ModelArgs(
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of samples with 3 to about 40 tokens, a few of which are longer than a window."""
-    folder = tmp_path_factory.mktemp("packed")
-    rng = np.random.default_rng(0)
-    records = [
-        {"prompt": "hen dog "[: int(rng.integers(1, 8))], "completion": "the cat saw a red hen "[: int(n)]}
-        for n in np.minimum(rng.geometric(0.12, 120), 22)
-    ]
-    records[::40] = [{"prompt": "a ", "completion": "once upon a time the old dog ran home"}] * 3
-    (folder / "samples.jsonl").write_text("\n".join(map(json.dumps, records)))
-    toynn.prepare(folder / "samples.jsonl", folder / "data", vocab_size=262, validation=0.2, progress=False)
-    return folder / "data"
+    return sample_data(tmp_path_factory.mktemp("packed"), 120)
 
 
 @pytest.fixture(scope="module")
@@ -79,32 +66,6 @@ def run(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     train(TrainArgs(samples, run, settings()))
     return run
-
-
-def mean_loss_alone(model: TrainedModel, parts: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> tuple[float, int]:
-    """Return the mean loss of the tokens that count, and their number. The model sees each part alone."""
-    found: list[float] = []
-    with LlamaDecoder(model.shape, model.weights) as decoder:
-        for ids, counted in parts:
-            row = decoder.score(np.asarray(ids, np.int32))
-            found += row[np.asarray(counted)[1:] == 1].astype(np.float64).tolist()
-    return math.fsum(found) / len(found), len(found)
-
-
-def pieces_at(split: PackedTokens, t: int) -> list[tuple[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
-    """Return the position, and the ids and marks, of each sample, in pieces of t predicted tokens."""
-    assert split.starts is not None
-    assert split.counted is not None
-    found = []
-    for start, end in zip(split.starts, np.append(split.starts[1:], len(split)), strict=True):
-        for at in range(start, end - 1, t):
-            part = slice(at, min(at + t + 1, end))
-            found.append((at, (split.tokens[part], split.counted[part])))
-    return found
-
-
-def pieces(split: PackedTokens, t: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    return [part for _, part in pieces_at(split, t)]
 
 
 # ---- samples ----

@@ -8,24 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from sample_splits import LENGTHS, split
 from toynn import TinyNNTypeError, TinyNNValueError
-from toynn.data import DataMeta, PackedTokens, Split, WindowBatcher
+from toynn.data import PackedTokens, WindowBatcher
 from toynn.data.packing import plan_of
 from toynn.data.sample_windows import SampleWindows
 from toynn.data.windows import document_starts
 
 pytestmark = pytest.mark.quick
-
-VOCAB = 5000
-
-
-def split(lengths: list[int], counted: npt.NDArray[np.uint8] | None = None) -> PackedTokens:
-    """Return a split of samples of these lengths, whose tokens are 1, 2, 3, ..."""
-    n = sum(lengths)
-    splits = {name: Split(f"{name}.bin", n, 0, "0" * 64) for name in ("train", "validation")}
-    meta = DataMeta("uint16", VOCAB, splits, None, None, None, [])
-    starts = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-    return PackedTokens(np.arange(1, n + 1, dtype=np.uint16), meta, "train", counted, starts)
 
 
 def best_fit(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
@@ -74,9 +64,6 @@ def samples_in(windows: SampleWindows, i: int) -> list[tuple[list[int], list[int
             found.append((batch.ids[at:end].tolist(), batch.targets[at:end].tolist()))
         at = end
     return found
-
-
-LENGTHS = [5, 1, 9, 2, 17, 3, 0, 8, 8, 30, 4, 6, 9, 1]
 
 
 @pytest.mark.parametrize("t_seq", [4, 8, 16, 100])

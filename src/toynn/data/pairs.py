@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, IntArray, integer
 from toynn.data.packed import PackedTokens
-from toynn.data.windows import Batch
+from toynn.data.windows import Batch, EqualWindows
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORED
 from toynn.tinynn.memory import memory_for
@@ -21,7 +21,7 @@ def tokens_needed(tokens: PackedTokens) -> int:
     return int(np.diff(starts, append=len(tokens)).max(initial=1)) - 1
 
 
-class PairBatcher:
+class PairBatcher(EqualWindows):
     """Returns pairs as windows of t_seq tokens, the chosen sequence before the rejected one.
 
     Each epoch uses each pair once, in a random order, which depends only on the seed and the number of the epoch. The
@@ -35,6 +35,8 @@ class PairBatcher:
     pairs, windows_per_epoch: number of pairs in the split.
     filled: share of the places in the windows that hold tokens.
     """
+
+    sequences = 2
 
     def __init__(self, tokens: PackedTokens, t_seq: int, seed: int | None) -> None:
         self.t_seq = integer("t_seq", t_seq, 1)

@@ -33,12 +33,28 @@ class Batch:
 
 
 class Windows(Protocol):
-    """The windows of a run. Window i does not depend on the windows that were read before."""
+    """The windows of a run. Window i does not depend on the windows that were read before.
+
+    windows_per_epoch: number of windows in one pass over the data.
+    """
 
     windows_per_epoch: int
 
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest sequence of all windows."""
+        ...
+
     def read(self, start: int, n: int) -> Batch:
-        """Return the windows from start to start + n - 1."""
+        """Return the windows from start to start + n - 1, which have the same length."""
+        ...
+
+    def length(self, window: int) -> int:
+        """Return the number of tokens of a sequence in this window."""
+        ...
+
+    def tokens_before(self, window: int) -> int:
+        """Return the number of tokens in all windows before this one, including places that no sample fills."""
         ...
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
@@ -46,6 +62,26 @@ class Windows(Protocol):
         (borders - 1,). borders: positions in the data.
         """
         ...
+
+
+class EqualWindows:
+    """The part of `Windows` for windows of the same length.
+
+    sequences: number of sequences of t_seq tokens in a window.
+    """
+
+    t_seq: int
+    sequences = 1
+
+    @property
+    def longest(self) -> int:
+        return self.t_seq
+
+    def length(self, window: int) -> int:  # noqa: ARG002
+        return self.t_seq
+
+    def tokens_before(self, window: int) -> int:
+        return window * self.sequences * self.t_seq
 
 
 @dataclass(frozen=True)
@@ -72,7 +108,7 @@ def windows_per_epoch(tokens: int, t_seq: int) -> int:
     return max(tokens - 1, 0) // t_seq
 
 
-class WindowBatcher(Initialised):
+class WindowBatcher(EqualWindows, Initialised):
     """Returns windows of t_seq tokens. The targets of a window are the same tokens shifted by one.
 
     Each epoch divides the tokens into windows that do not overlap, beginning at a random offset, and uses each window

@@ -52,6 +52,7 @@ from toynn.tinynn import (
 NodeTimes: TypeAlias = list[tuple[str, str, float]]  # operator, name and seconds of each node
 
 MAX_GRAPH_NODES = 1 << 21
+TOKEN_IDS = "token_ids"
 
 
 class Layout(ABC):
@@ -61,9 +62,12 @@ class Layout(ABC):
     keeps_taps: True if graphs keep their activations by default.
     recomputes: True if a training graph can compute activations again in the backward pass.
     packs: True if several samples can share a sequence.
+    shortens: True if graphs can have sequences that are shorter than options.t_seq.
     labels_name: the name of the tensor with the labels.
     parameters: the weights.
-    token_ids: i32 (T*B,).
+    t_seq: T, tokens of a sequence in the current graph, or in the next one if there is no graph.
+    n: T*B, tokens of all sequences.
+    token_ids: i32 (T*B,), an input of the current graph if T is less than options.t_seq, otherwise persistent.
     positions: 0..T-1 in each sequence.
     """
 
@@ -71,6 +75,7 @@ class Layout(ABC):
     keeps_taps: ClassVar[bool]
     recomputes: ClassVar[bool] = False
     packs: ClassVar[bool] = False
+    shortens: ClassVar[bool] = False
     labels_name: ClassVar[str]
 
     def __init__(
@@ -87,7 +92,7 @@ class Layout(ABC):
             declared.
         """
         self.session, self.shape, self.options = session, shape, options
-        self.n = options.t_seq * options.t_batch  # tokens of a step, T*B
+        self.t_seq, self.n = options.t_seq, options.t_seq * options.t_batch
         weights = self.weights_of(shape)
         self.spec = tuning.spec
         capacity = self.capacity(shape, self.n) + (0 if tuning.spec is None else 16 * len(tuning.spec.weights(shape)))
@@ -96,14 +101,17 @@ class Layout(ABC):
         self.parameters = Parameters(
             session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer, options.precision
         )
-        self.token_ids = tnn_input_1d_i32_persistent(session, self.n)
-        tnn_tensor_set_name(self.token_ids, "token_ids")
+        self.token_ids = self._longest_ids = tnn_input_1d_i32_persistent(session, self.n)
+        tnn_tensor_set_name(self.token_ids, TOKEN_IDS)
         self.mask = self.declare_mask()
         self._rope = RopeOfModel(session, shape, stored is not None and stored.interleaved)
         tnn_finalize_weights(session)
         self.fill_mask()
         self._rope.upload()
-        self.positions: IntArray = np.tile(np.arange(options.t_seq, dtype=np.int32), options.t_batch)
+        self.positions = self._positions()
+
+    def _positions(self) -> IntArray:
+        return np.tile(np.arange(self.t_seq, dtype=np.int32), self.options.t_batch)
 
     # ---- declare ----
 
@@ -139,6 +147,12 @@ class Layout(ABC):
         return self._rope.tensor
 
     # ---- build ----
+
+    def use_length(self, t_seq: int) -> None:
+        """Drop the current graph. The next graphs have sequences of t_seq tokens, at most options.t_seq."""
+        tnn_reset_for_rebuild(self.session)
+        self.t_seq, self.n = t_seq, t_seq * self.options.t_batch
+        self.positions = self._positions()
 
     @abstractmethod
     def forward(self, positions: Tensor, starts: Tensor | None, needs_logits: bool) -> dict[str, Tensor]:
@@ -265,6 +279,11 @@ class Layout(ABC):
         s = self.session
         tnn_reset_for_rebuild(s)
         tnn_session_set_windows(s, self.options.t_batch, at)
+        if self.t_seq == self.options.t_seq:
+            self.token_ids = self._longest_ids
+        else:
+            self.token_ids = tnn_input_1d_i32(s, self.n)
+            tnn_tensor_set_name(self.token_ids, TOKEN_IDS)
         positions = tnn_input_1d_i32(s, self.n)
         tnn_tensor_set_name(positions, "positions")
         starts = tnn_input_1d_i32(s, self.n) if packed else None

@@ -284,6 +284,11 @@ class TrainConfig:
         """The number of windows that are computed together: a preference pair has two."""
         return self.train.batch * (2 if self.train.objective == DPO else 1)
 
+    @property
+    def windows_of_step(self) -> int:
+        """The number of windows, or preference pairs, of an optimizer step."""
+        return self.train.batch * self.train.accumulate
+
     def with_steps(self, windows_per_epoch: int) -> TrainConfig:
         """Return a copy with train.steps instead of train.epochs. The number of steps is rounded up.
 
@@ -292,7 +297,7 @@ class TrainConfig:
         if self.train.epochs is None:
             return self
         windows = Fraction(repr(self.train.epochs)) * windows_per_epoch
-        steps = max(math.ceil(windows / (self.train.batch * self.train.accumulate)), 1)
+        steps = max(math.ceil(windows / self.windows_of_step), 1)
         if steps > INT31_MAX:
             raise ConfigurationError(
                 f"train.epochs = {self.train.epochs} is too large: a run can have at most {INT31_MAX} steps, but these "

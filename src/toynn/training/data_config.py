@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from toynn.arguments import boolean
+from toynn.arguments import boolean, one_of
 from toynn.data import PackedTokens, WindowBatcher
+from toynn.data.grouped_windows import GroupedWindows
 from toynn.data.pairs import PairBatcher
 from toynn.data.sample_windows import SampleWindows
 from toynn.data.windows import Windows
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError
+
+PACKED, GROUPED, PADDED = BATCHINGS = ("packed", "grouped", "padded")
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,22 @@ class DataArgs:
         "a token sees only tokens of its own document, and windows contain whole samples. Default: true for samples, "
         "false for plain text",
     )
+    batching: str = documented(
+        PACKED,
+        "windows of samples: packed (several samples in a window), grouped (one sample in a window, and short windows "
+        "for steps with short samples) or padded (one sample in a window of train.t_seq tokens)",
+    )
 
     def __post_init__(self) -> None:
+        one_of("data.batching", self.batching, BATCHINGS)
         if self.document_attention is not None:
             value = boolean("data.document_attention", self.document_attention)
             object.__setattr__(self, "document_attention", value)
+
+    @property
+    def shares_windows(self) -> bool:
+        """Whether several samples or documents, which do not see each other, may share a window."""
+        return bool(self.document_attention) and self.batching == PACKED
 
     def explicit(self, document_attention: bool) -> DataArgs:
         """Return a copy with a value for document_attention instead of None."""
@@ -53,10 +67,27 @@ def end_of_documents(split: PackedTokens, args: DataArgs) -> int | None:
     return split.meta.eos_id
 
 
-def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs) -> Windows:
-    """Return the windows, or preference pairs, of a split in a random order. Raises ConfigurationError."""
+def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs, windows_of_step: int) -> Windows:
+    """Return the windows, or preference pairs, of a split in a random order.
+
+    windows_of_step: the number of windows that an optimizer step computes.
+
+    Raises ConfigurationError if the data cannot be divided as `args` says.
+    """
+    if args.batching != PACKED and (split.meta.pairs or split.starts is None):
+        kind = "preference pairs" if split.meta.pairs else "plain text"
+        raise ConfigurationError(
+            f'data.batching = "{args.batching}" needs data made of samples, but the data is {kind}; leave out the key'
+        )
+    if args.batching != PACKED and not args.document_attention:
+        raise ConfigurationError(
+            f'data.batching = "{args.batching}" puts whole samples into windows, but data.document_attention = false '
+            "cuts windows through samples; leave out one of these keys"
+        )
     if split.meta.pairs:
         return PairBatcher(split, t_seq, seed)
+    if packs_samples(split, args) and args.batching != PACKED:
+        return GroupedWindows(split, t_seq, seed, windows_of_step, padded=args.batching == PADDED)
     if packs_samples(split, args):
         return SampleWindows(split, t_seq, seed)
     return WindowBatcher(split.tokens, t_seq, seed, split.counted, end_of_documents(split, args))
@@ -64,10 +95,14 @@ def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs) -> Wi
 
 def notes_on_windows(windows: Windows) -> tuple[str, ...]:
     """Return sentences for the user: how samples are put into windows, and how many are longer than a window."""
-    if not isinstance(windows, SampleWindows):
+    if not isinstance(windows, SampleWindows | GroupedWindows):
         return ()
     full = f"which are {windows.filled:.1%} full"
-    notes = [f"{windows.samples} training samples share {windows.windows_per_epoch} windows in an epoch, {full}"]
+    if isinstance(windows, SampleWindows):
+        notes = [f"{windows.samples} training samples share {windows.windows_per_epoch} windows in an epoch, {full}"]
+    else:
+        lengths = f"{windows.shortest} to {windows.longest}" if windows.shortest < windows.longest else windows.longest
+        notes = [f"each of {windows.samples} training samples has its own window of {lengths} tokens, {full}"]
     if windows.divided:
         are = "is" if windows.divided == 1 else "are"
         notes.append(
@@ -80,4 +115,4 @@ def notes_on_windows(windows: Windows) -> tuple[str, ...]:
 
 def filled_share(windows: Windows) -> float:
     """Return the share of the places in the windows that hold tokens."""
-    return windows.filled if isinstance(windows, SampleWindows | PairBatcher) else 1.0
+    return windows.filled if isinstance(windows, SampleWindows | GroupedWindows | PairBatcher) else 1.0

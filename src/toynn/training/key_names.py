@@ -38,6 +38,7 @@ SYNONYMS = {
     "adapter.init_seed": "lora_seed",
     "train.seed": "random_seed rng_seed manual_seed",
     "data.document_attention": "packing sample_packing block_cross_attention intra_document_masking document_mask",
+    "data.batching": "group_by_length length_grouped_sampling sort_by_length bucket_by_length",
     "evaluation.every": "eval_every eval_interval eval_steps steps_per_eval val_interval eval_freq",
     "evaluation.windows": "eval_iters eval_batches val_batches max_eval_samples",
     "evaluation.patience": "early_stopping early_stopping_patience",

@@ -57,6 +57,7 @@ class PackedValidation(Validation):
 
         The engine frees its training graph, which must be built again before the next step.
         """
+        engine.use_sequence_length(self._t)
         nats, total = 0.0, 0
         of_sources, counts = np.zeros(len(self._borders)), np.zeros(len(self._borders), dtype=np.int64)
         for batch in in_turn(processes, range(0, self._number, self._b), lambda first: self._losses(engine, first)):

@@ -92,13 +92,15 @@ class ParallelSteps:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
         self._built = False
 
-    def build_graph(self) -> None:
-        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
-        if not self._built:
+    def build_graph(self, length: int | None = None) -> None:
+        """Build the training graph, if the engine does not have it, as `TrainingSteps.build_graph` does."""
+        length = self._windows.longest if length is None else length
+        if not self._built or self._engine.seq_t != length:
+            self._engine.use_sequence_length(length)
             self._engine.build_training_step(
                 batches=self._share.batches,
                 recompute=self._config.train.recompute,
-                packed=bool(self._config.data.document_attention),
+                packed=self._config.data.shares_windows,
                 preference=self._config.preference,
                 first_window=self._sequences.first,
             )
@@ -125,7 +127,7 @@ class ParallelSteps:
         Raises DivergedError in all processes if the loss or the gradient norm is NaN or infinite; the weights are then
         unchanged.
         """
-        self.build_graph()
+        self.build_graph(self._windows.length((step - 1) * self._share.windows))
         counted = self._divisor(step)
         losses = self._compute(step, counted)
         loss = step_loss(losses, counted)

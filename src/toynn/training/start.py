@@ -210,9 +210,13 @@ def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: Dat
     samples = data.train.starts is not None and not data.meta.pairs
     config = dataclasses.replace(config, data=config.data.explicit(samples))
     check_length(config, data, shape.ctx, args.data)
-    config = config.with_steps(windows_of(data.train, t_seq, config.train.seed, config.data).windows_per_epoch)
+    config = config.with_steps(_windows_per_epoch(config, data, t_seq))
     config.check_warmup()
     return config
+
+
+def _windows_per_epoch(config: TrainConfig, data: DataFolder, t_seq: int) -> int:
+    return windows_of(data.train, t_seq, config.train.seed, config.data, config.windows_of_step).windows_per_epoch
 
 
 def config_source(checkpoint: Path) -> str:
@@ -248,7 +252,7 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     if args.config is not None:
         args = dataclasses.replace(args, config=for_data(args.config, data, args.data))
     t_seq = own.train.t_seq or held.contents.shape.ctx
-    epoch = windows_of(data.train, t_seq, own.train.seed, own.data).windows_per_epoch
+    epoch = _windows_per_epoch(own, data, t_seq)
     config = _resumed_config(args, own, held, epoch)
     if config.train.steps < held.step:
         epochs = None if args.config is None else args.config.train.epochs

@@ -60,7 +60,7 @@ class TrainingSteps:
         step: the number of the step, from 1. Raises DivergedError if the loss or the gradient norm is NaN or infinite;
         the weights are then unchanged too.
         """
-        self.build_graph()
+        self.build_graph(self._windows.length(self._start(step, 0)))
         values = self._optimizer.values(step)
         n = self._train.accumulate
         counted = self._divisor(step)
@@ -106,10 +106,16 @@ class TrainingSteps:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
         self._built = False
 
-    def build_graph(self) -> None:
-        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError."""
-        if not self._built:
-            build_graph(self._engine, self._config, bool(self._config.data.document_attention))
+    def build_graph(self, length: int | None = None) -> None:
+        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError.
+
+        length: tokens of a sequence, by default those of the longest window. The memory of the longest graph is used
+        again for all others.
+        """
+        length = self._windows.longest if length is None else length
+        if not self._built or self._engine.seq_t != length:
+            self._engine.use_sequence_length(length)
+            build_graph(self._engine, self._config, self._config.data.shares_windows)
             self._built = True
 
     def _batch(self, step: int, i: int) -> Batch:

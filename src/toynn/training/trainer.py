@@ -137,12 +137,12 @@ class _Trainer:
         share = WindowShare(0, 0, config.train.batch, config.train.accumulate)
         if processes is not None:
             share = share_of(config.train, processes.rank, processes.n)
+        per_step = config.windows_of_step
+        self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data, per_step)
         self._realize(share)
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
-        self._batch_tokens = start.t_seq * config.windows_of_batch * config.train.accumulate
-        self._windows = windows = windows_of(data.train, start.t_seq, config.train.seed, config.data)
         self._sources = SourcesRead(data.train, windows)
-        self._epochs_per_step = config.train.batch * config.train.accumulate / windows.windows_per_epoch
+        self._epochs_per_step = per_step / windows.windows_per_epoch
         self._steps, self._validation = steps_and_validation(
             start, data, engine, windows, share, lambda: interrupts.asked, processes
         )
@@ -170,7 +170,7 @@ class _Trainer:
         declare = partial(declare_model, self._start, 1, updates=self._processes is None)
         train = replace(self._config.train, batch=share.batch, accumulate=share.batches)
         config = replace(self._config, train=train)
-        return naming_the_batch(self._engine, declare, self._start.t_seq, config, refused)
+        return naming_the_batch(self._engine, declare, self._windows.longest, config, refused)
 
     def check_prompts(self) -> None:
         """Let the model read the texts of evaluation.prompts, so that a wrong text fails before the first step."""
@@ -268,15 +268,17 @@ class _Trainer:
         self._step += 1
         self._last_loss = result.loss
         seconds = time.perf_counter() - began
+        per_step = self._config.windows_of_step
+        before, tokens = (self._windows.tokens_before(n * per_step) for n in (self._step - 1, self._step))
         self._callbacks.send(
             Stepped(
                 step=self._step,
                 loss=result.loss,
                 learning_rate=result.learning_rate,
                 gradient_norm=result.gradient_norm,
-                tokens=self._step * self._batch_tokens,
+                tokens=tokens,
                 seconds=seconds,
-                tokens_per_second=self._batch_tokens / max(seconds, 1e-9),
+                tokens_per_second=(tokens - before) / max(seconds, 1e-9),
                 epoch=self._step * self._epochs_per_step,
                 **_fields_of(result.figures),
             )
@@ -310,7 +312,7 @@ class _Trainer:
                 samples=self._samples(self._config.evaluation.sample_tokens),
                 sources=self._sources.names,
                 source_losses=found.of_sources,
-                source_tokens=self._sources.tokens(self._step * self._batch_tokens // self._start.t_seq),
+                source_tokens=self._sources.tokens(self._step * self._config.windows_of_step),
                 **_fields_of(found.figures),
             )
         )
@@ -332,7 +334,7 @@ class _Trainer:
             step=self._step,
             steps=self._config.train.steps,
             parameters=sum(math.prod(tensor.ne) for tensor in self._engine.params().values()),
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self._windows.longest * self._config.windows_of_batch * self._config.train.accumulate,
             train_tokens=splits["train"].tokens,
             validation_tokens=splits["validation"].tokens,
             resumes=None if start.state is None else checkpoint,

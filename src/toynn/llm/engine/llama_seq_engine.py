@@ -326,7 +326,7 @@ class LlamaSeqEngine(PartialSteps):
         Raises SessionError as `row_losses` does.
         """
         rows = self._row_losses("window_losses").astype(np.float64)
-        return sums_of_windows(rows, self._require_layout().options.t_seq)
+        return sums_of_windows(rows, self._require_layout().t_seq)
 
     def _row_losses(self, call: str) -> FloatArray:
         layout, graph = self._require_layout(), self._require_graph()
@@ -373,4 +373,4 @@ def _starts(layout: Layout, starts: npt.ArrayLike | None) -> IntArray | None:
     if starts is None:
         return None
     _packed(layout, True)
-    return checked_starts(starts, layout.options.t_seq, layout.n)
+    return checked_starts(starts, layout.t_seq, layout.n)

@@ -53,7 +53,7 @@ class PartialSteps(TunedModel):
         inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
         hp = np.array([[divisor]] if inputs is None else inputs.inputs.preference.settings(divisor), dtype=np.float32)
         adds = boolean("accumulate", accumulate)
-        firsts = None if starts is None else checked_starts(starts, layout.options.t_seq, layout.n)
+        firsts = None if starts is None else checked_starts(starts, layout.t_seq, layout.n)
         if firsts is not None and graph.starts is None:
             raise TinyNNValueError("starts needs build_training_step(packed=True)")
         with layout.session.exclusive():

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, text
+from toynn.arguments import FloatArray, integer, text
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.graphs import ForwardGraph, TrainingGraph
@@ -51,6 +51,34 @@ class RealizedModel(Initialised):
     ) -> None:
         self.close()
 
+    # ---- the length of sequences ----
+
+    def use_sequence_length(self, t_seq: int) -> None:
+        """Set T, the number of tokens of each sequence, for all further calls. Fused layout only.
+
+        The current graph is dropped, unless T stays the same. Weights and moments do not change. The memory of a graph
+        is used again for the next one, so building the longest graph first avoids a second allocation.
+
+        If samples at the start of the sequences end before T, the loss and all gradients have the same bits for every
+        T: the tokens after the end of a sample have no target, so they contribute 0 to each sum.
+
+        t_seq: from 1 to the T with which the model was realized.
+
+        Raises TinyNNValueError or TinyNNTypeError for a wrong t_seq, SessionError before the engine is realized.
+        """
+        layout = self._require_layout()
+        t_seq = integer("t_seq", t_seq, 1, layout.options.t_seq)
+        if t_seq == layout.t_seq:
+            return
+        if not layout.shortens:
+            raise TinyNNValueError(
+                f"t_seq must be {layout.t_seq} for a model in the {layout.name} layout, got {t_seq}; shorter sequences "
+                "need the fused layout"
+            )
+        with layout.session.exclusive():
+            self._graph = None
+            layout.use_length(t_seq)
+
     # ---- the reference's names ----
 
     @property
@@ -73,8 +101,8 @@ class RealizedModel(Initialised):
 
     @property
     def seq_t(self) -> int:
-        """T, the length of a sequence."""
-        return self._require_layout().options.t_seq
+        """T, the length of a sequence, which `use_sequence_length` changes."""
+        return self._require_layout().t_seq
 
     @property
     def seq_b(self) -> int:
@@ -83,7 +111,7 @@ class RealizedModel(Initialised):
 
     @property
     def t_seq_token_ids(self) -> Tensor:
-        """Token ids, i32 ne=[T*B], persistent."""
+        """Token ids, i32 ne=[T*B], persistent; after `use_sequence_length`, maybe an input of the current graph."""
         return self._require_layout().token_ids
 
     @property

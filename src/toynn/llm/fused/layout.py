@@ -46,6 +46,7 @@ class FusedLayout(Layout):
     keeps_taps = False
     recomputes = True
     packs = True
+    shortens = True
     labels_name = "targets"
 
     @staticmethod
@@ -67,7 +68,7 @@ class FusedLayout(Layout):
 
     def forward(self, positions: Tensor, starts: Tensor | None, needs_logits: bool) -> dict[str, Tensor]:
         g = FusedGraph(self.session, 1.0 if self.spec is None else self.spec.scale)
-        context = Sequences(self.options.t_seq, starts)
+        context = Sequences(self.t_seq, starts)
         fits = self.n <= rows_of_logits(self.shape.vocab)
         in_parts = not (needs_logits or fits or output_of(self.parameters.tree).lora_a is not None)
         build = hidden_states if in_parts else llama
