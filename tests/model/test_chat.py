@@ -99,6 +99,23 @@ def test_a_reply_ends_where_the_template_ends_it_without_a_token_for_this() -> N
         assert model.chat([QUESTION], max_tokens=5).finish_reason == "max_tokens"
 
 
+def test_a_reply_does_not_contain_the_white_space_with_which_the_template_begins_it() -> None:
+    template = (
+        "{% for m in messages %}{{ ('A:' + gap if m['role'] == 'assistant' else '') + m['content'] }}{% endfor %}"
+        "{{ 'A:' if add_generation_prompt }}"
+    )
+
+    def reply(gap: str, question: str) -> str:
+        with opened(chat_model(f"{{% set gap = {gap!r} %}}{template}")) as model:
+            return str(model.chat([{"role": "user", "content": question}], max_tokens=20, greedy=True))
+
+    replies = ((question, reply("", question)) for question in map(str, range(100)))
+    question, whole = next((question, one) for question, one in replies if one.startswith(" "))
+    assert reply(" ", question) == whole[1:]
+    for gap in ("\n", "  \n", " <think> "):  # the model does not begin its reply as the template does
+        assert reply(gap, question) == whole
+
+
 def test_the_sampling_of_the_model_is_the_default() -> None:
     with opened(chat_model(temperature=0.1, top_k=5)) as model:
         assert model.sampling_defaults == Sampling(0.1, 5)

@@ -277,7 +277,10 @@ def test_the_configuration_is_shown_as_json_on_request() -> None:
 def test_a_smoothed_curve_follows_a_falling_loss_from_its_start(width: int, error: float) -> None:
     steps = list(range(1, 201))
     line = [9.0 - 0.04 * step for step in steps]
-    assert _smooth(_Curve("", steps, line), width).values == pytest.approx(line)
+    smooth = _smooth(_Curve("", steps, line), width).values
+    half = width // 2
+    assert smooth[:-half] == pytest.approx(line[:-half])
+    assert smooth[-1] == pytest.approx(sum(line[-half - 1 :]) / (half + 1))
     falling = [2.0 + 5.0 * math.exp(-step / 10) for step in steps]
     smooth = _smooth(_Curve("", steps, falling), width).values
     assert max(abs(a - b) for a, b in zip(smooth, falling, strict=True)) < error, "a trailing mean is off by 1.5"
@@ -285,6 +288,13 @@ def test_a_smoothed_curve_follows_a_falling_loss_from_its_start(width: int, erro
     assert (
         max(abs(value - 2.0) for value in _smooth(_Curve("", steps, noisy), width).values[width:-width]) <= 1.01 / width
     )
+
+
+def test_a_smoothed_curve_has_no_hook_at_its_end() -> None:
+    level = [2.0] * 200
+    curve = _smooth(_Curve("", list(range(1, 201)), [*level[:-1], 3.0]), 21)
+    assert curve.values[-1] == pytest.approx(2.0 + 1 / 11)
+    assert curve.values[:189] == level[:189]
 
 
 @pytest.mark.parametrize(("batch", "noted"), [(2, True), (1, False)])

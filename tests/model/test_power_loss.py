@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs th
 
 FEW = Limits(exhaustive=64, random=4)
 # testing all states of these workloads takes a minute, so it is a slow test
-SLOW = {"training", "training without best", "going back"}
+SLOW = {"training", "training without best", "going back", "training on pairs"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pa
     return recorded_once
 
 
-@pytest.mark.parametrize("name", sorted(WORKLOADS.keys() - {"going back"}))
+@pytest.mark.parametrize("name", sorted(WORKLOADS.keys() - {"going back", "training on pairs"}))
 def test_a_power_loss_leaves_nothing_damaged(name: str, record: Callable[[str], tuple[Path, list[Operation]]]) -> None:
     folder, operations = record(name)
     result = checked(
@@ -65,6 +65,8 @@ def test_no_power_loss_leaves_anything_damaged(
         pytest.param("training", "runs", marks=pytest.mark.slow),
         pytest.param("training", "weights.safetensors", marks=pytest.mark.slow),
         pytest.param("training", "meta.json", marks=pytest.mark.slow),
+        pytest.param("training on pairs", "reference.bin", marks=pytest.mark.slow),
+        pytest.param("training on pairs", "reference.json", marks=pytest.mark.slow),
         ("import", "models/run"),
         ("import", "latest"),
         ("prepare", "train.bin"),

@@ -19,17 +19,28 @@ from tokenizers import Tokenizer
 
 import toynn
 from commands import toynn as command
+from preference_pairs import make_pairs, pair_records, write_lines
 from small_runs import MODEL, config, evaluations, losses
-from toynn import ConfigurationError, FileFormatError, TinyNNValueError, TrainArgs
-from toynn.data import DataFolder
+from toynn import ConfigurationError, FileFormatError, TinyNNValueError, TrainArgs, train
+from toynn.api.plain_progress import PlainProgress
+from toynn.data import DataFolder, load_meta
+from toynn.data.pairs import PairBatcher
 from toynn.llm.adapters.model_on_base import ModelOnBase
 from toynn.llm.engine import LlamaDecoder
 from toynn.model.weights import ADAPTER_B
+from toynn.serve.watch_data import watch_data
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.training import (
     AdapterArgs,
+    DivergedError,
+    Ended,
+    Evaluated,
     EvaluationArgs,
+    Event,
     PreferenceArgs,
+    ReferenceProgress,
+    Saved,
+    Started,
     StepArgs,
     Stepped,
     StopTraining,
@@ -41,33 +52,11 @@ from toynn.training.run_log import read_log
 BETA = 0.3
 
 
-def records(n: int = 40) -> list[dict[str, str]]:
-    animals = ("cat", "dog", "hen")
-    return [
-        {
-            "prompt": f"say {i % 7} of a {animals[i % 3]}. ",
-            "chosen": f"the {animals[i % 3]} ran {'home ' * (i % 4)}",
-            "rejected": f"no {i % 5}",
-        }
-        for i in range(n)
-    ]
-
-
-def written(path: Path, lines: list[Any]) -> Path:
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pairs, texts with the same tokenizer, and a model that was trained on the texts."""
     folder = tmp_path_factory.mktemp("pairs")
-    source = written(folder / "pairs.jsonl", records())
-    toynn.prepare(source, folder / "data", vocab_size=300, validation=0.2, progress=False)
-    texts = [{"text": one["prompt"] + one[key]} for one in records() for key in ("chosen", "rejected")]
-    toynn.prepare(written(folder / "texts.jsonl", texts), folder / "texts", tokenizer=folder / "data", progress=False)
-    shape = dataclasses.replace(MODEL, ctx=32)
-    toynn.train(folder / "texts", folder / "base", config=config(30, model=shape), progress=False)
+    make_pairs(folder)
     return folder
 
 
@@ -235,9 +224,104 @@ def test_the_report_has_the_figures_of_pairs(run: Path) -> None:
     page = (run / "report.html").read_text()
     (last,) = [event for event in read_log(run) if event["event"] == "evaluated" and event["step"] == 6]
     assert "<h2>Preference pairs</h2>" in page
+    for name in ("Rewards", "Margins", "Accuracy"):
+        assert f'<img alt="{name} by step" src="data:image/png;base64,' in page
     for name in ("reward_margin", "reward_accuracy", "logp_chosen"):
         assert f"<th>{name.replace('_', ' ')}</th>" in page
         assert f'<td class="n">{last[name]:.4f}</td>' in page
+
+
+def test_the_page_of_watch_has_the_rewards(run: Path) -> None:
+    events = read_log(run)
+    found = watch_data(events)
+    for name in ("reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy"):
+        for curve, kind in ((name, "stepped"), (f"validation_{name}", "evaluated")):
+            points = [[event["step"], event[name]] for event in events if event["event"] == kind]
+            assert len(points) > 1
+            assert found["curves"][curve] == points
+    last = [event for event in events if event["event"] == "stepped"][-1]
+    assert found["figures"]["reward_margin"] == last["reward_margin"]
+    assert found["figures"]["reward_accuracy"] == last["reward_accuracy"]
+
+
+def test_the_progress_of_the_reference_is_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Event] = []
+    args = TrainArgs(folder / "data", tmp_path / "run", of_pairs(1), init=folder / "base")
+    train(args, [seen.append, PlainProgress()])
+    kinds = [type(event) for event in seen]
+    reports = [event for event in seen if isinstance(event, ReferenceProgress)]
+    assert [report.done for report in reports] == [*range(2, len(reports) * 2, 2), 40]
+    assert {report.pairs for report in reports} == {40}
+    assert kinds == [Started, *[ReferenceProgress] * len(reports), Saved, Stepped, Evaluated, Saved, Ended]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reference")]
+    assert lines == [f"reference: {done} of 40 pairs" for done in range(4, 44, 4)]
+    assert {event["event"] for event in read_log(tmp_path / "run")} == {
+        "started", "saved", "stepped", "evaluated", "ended",
+    }  # fmt: skip
+    seen.clear()
+    toynn.train(folder / "data", tmp_path / "run", resume=True, steps=2, progress=False, callbacks=[seen.append])
+    assert Stepped in map(type, seen)
+    assert ReferenceProgress not in map(type, seen)
+
+
+def test_a_start_note_says_how_full_the_windows_of_pairs_are(folder: Path, run: Path) -> None:
+    data = DataFolder.open(folder / "data")
+    assert data.train.starts is not None
+    lengths = np.diff(data.train.starts, append=len(data.train)) - 1
+    assert data.validation.starts is not None
+    validation = np.diff(data.validation.starts, append=len(data.validation)) - 1
+    t_seq = max(*lengths, *validation)
+    (started,) = [event for event in read_log(run) if event["event"] == "started"]
+    full = lengths.sum() / (t_seq * lengths.size)
+    note = f"each training pair has two windows of {t_seq} tokens; the windows are {full:.1%} full on average"
+    assert note in started["notes"]
+
+
+def test_each_evaluation_has_the_loss_of_the_pairs_of_each_source(folder: Path, tmp_path: Path) -> None:
+    lines = pair_records(50)
+    sources = [write_lines(tmp_path / "a.jsonl", lines[:20]), write_lines(tmp_path / "b.jsonl", lines[20:49]),
+               write_lines(tmp_path / "c.jsonl", lines[49:])]  # fmt: skip
+    toynn.prepare(sources, tmp_path / "data", tokenizer=folder / "data", validation=0.3, progress=False)
+    out = tmp_path / "run"
+    toynn.train(tmp_path / "data", out, init=folder / "base", config=of_pairs(steps=12), progress=False)
+    data, model = DataFolder.open(tmp_path / "data"), load_checkpoint(out).model
+    before = load_checkpoint(folder / "base").model
+    change = BETA * (log_probs(model, data.validation) - log_probs(before, data.validation))
+    pair_losses = np.log1p(np.exp(-(change[::2] - change[1::2])))
+    tokens = data.meta.splits["validation"].source_tokens
+    assert tokens is not None
+    assert data.validation.starts is not None
+    source = np.searchsorted(np.cumsum(tokens), data.validation.starts[::2], side="right")
+    *_, last = [event for event in read_log(out) if event["event"] == "evaluated"]
+    assert last["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert {0, 1} <= set(source)
+    for number, loss in enumerate(last["source_losses"]):
+        own = pair_losses[source == number]
+        assert loss == (pytest.approx(own.mean(), rel=1e-5) if own.size else None)
+    # 48 pairs are more than an epoch
+    pairs, order = PairBatcher(data.train, 32, of_pairs().train.seed), np.zeros(3, dtype=np.int64)
+    of_sources = data.meta.splits["train"].source_tokens
+    assert of_sources is not None
+    borders = np.cumsum(of_sources)
+    assert data.train.starts is not None
+    ends = [*data.train.starts[2::2], len(data.train)]
+    for number in pairs.numbers(0, 48):
+        first = data.train.starts[2 * number]
+        order[np.searchsorted(borders, first, side="right")] += ends[number] - first
+    assert last["source_tokens"] == order.tolist()
+    write_report(out)
+    page = (out / "report.html").read_text()
+    assert f'<tr><td>b.jsonl</td><td class="n">{last["source_losses"][1]:.4f}</td>' in page
+
+
+def test_a_divergence_names_a_tensor_of_the_graph_of_pairs(folder: Path, tmp_path: Path) -> None:
+    """The loss of the next token is finite. That of the pairs is not, because 1 / beta is huge."""
+    chosen = of_pairs(dpo=PreferenceArgs(beta=1e-30, loss="ipo"))
+    with pytest.raises(DivergedError, match=r"the loss is inf; the first tensor with NaN or infinity is the loss\."):
+        toynn.train(folder / "data", tmp_path / "run", init=folder / "base", config=chosen, progress=False)
+    assert load_checkpoint(tmp_path / "run").step == 0
 
 
 # ---- what is refused ----
@@ -303,7 +387,7 @@ def test_pairs_longer_than_the_context_are_refused(folder: Path, tmp_path: Path)
 
 
 def prepared(folder: Path, tmp_path: Path, lines: list[Any], **options: Any) -> DataFolder:
-    source = written(tmp_path / "some.jsonl", lines)
+    source = write_lines(tmp_path / "some.jsonl", lines)
     toynn.prepare(source, tmp_path / "data", tokenizer=folder / "data", validation=0, progress=False, **options)
     return DataFolder.open(tmp_path / "data")
 
@@ -340,9 +424,6 @@ def test_the_forms_of_a_pair(folder: Path, tmp_path: Path) -> None:
 
 
 def test_conversations_are_rendered_with_the_chat_template(folder: Path, tmp_path: Path) -> None:
-    def said(role: str, content: str) -> dict[str, str]:
-        return {"role": role, "content": content}
-
     question, good, bad = said("user", "say 3"), said("assistant", "the hen"), said("assistant", "no")
     data = prepared(folder, tmp_path, [
         {"prompt": [question], "chosen": [good], "rejected": [bad]},
@@ -354,7 +435,7 @@ def test_conversations_are_rendered_with_the_chat_template(folder: Path, tmp_pat
 
 
 def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> None:
-    good = records(2)
+    good = pair_records(2)
     for wrong, message in (
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' must continue the prompt"),
         ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' must continue the prompt"),
@@ -384,12 +465,64 @@ def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> N
     pairs = shown(data)
     assert pairs[4][0] == pairs[5][0]  # both prompts lost the same tokens
     shutil.rmtree(tmp_path / "data")
-    for option in ({"loss": "all"}, {"truncate": "turns"}):
-        with pytest.raises(TinyNNValueError, match=f"{next(iter(option))} must be .* for preference pairs"):
-            prepared(folder, tmp_path, good, **option)
+    with pytest.raises(TinyNNValueError, match="loss must be assistant for preference pairs, got all"):
+        prepared(folder, tmp_path, good, loss="all")
+    with pytest.raises(
+        TinyNNValueError, match="for the train split: 2 samples were left out because they have too many"
+    ):
+        prepared(folder, tmp_path, good, max_tokens=3, truncate="drop")
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def test_long_pairs_lose_their_oldest_turns(folder: Path, tmp_path: Path) -> None:
+    turns = [
+        said("system", "be kind"),
+        *(said(role, f"{role} {i}") for i in range(3) for role in ("user", "assistant")),
+    ]
+    talk, good, bad = turns[:-1], said("assistant", "the hen ran home"), said("assistant", "no")
+    line = {"prompt": talk, "chosen": [good], "rejected": [bad]}
+    (whole, other) = shown(prepared(folder, tmp_path, [line], chat_template="chatml"))
+    counts = load_meta(tmp_path / "data").sources[0].samples
+    assert counts is not None
+    longest = counts.longest
+    assert whole[0] == other[0]
+    for most, first in ((longest, 0), (longest - 1, 1), (longest // 2 + 4, 2)):
+        shutil.rmtree(tmp_path / "data")
+        data = prepared(folder, tmp_path, [line], chat_template="chatml", max_tokens=most, truncate="turns")
+        start = whole[0].index("<|im_start|>user\nuser 0")
+        kept = whole[0][:start] + whole[0][whole[0].index(f"<|im_start|>user\nuser {first}") :]
+        assert shown(data) == [(kept, "the hen ran home<|im_end|>\n"), (kept, "no<|im_end|>\n")]
+        found = data.meta.sources[0].samples
+        assert found is not None
+        assert (found.truncated, found.longest <= most) == (int(first > 0), True)
+    shutil.rmtree(tmp_path / "data")
+    texts = {"prompt": "say the cat ran home " * 3, "chosen": "the cat", "rejected": "no"}
+    with pytest.warns(UserWarning, match="1 sample was left out because it has too many tokens"):
+        data = prepared(folder, tmp_path, [texts, *pair_records(1)], max_tokens=18, truncate="turns")
+    assert len(shown(data)) == 2
+
+
+def test_commands_count_pairs(folder: Path, tmp_path: Path) -> None:
+    words = ("prepare", str(folder / "pairs.jsonl"), "--tokenizer", str(folder / "data"), "--out")
+    done = command(*words, str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr
+    assert "pairs      40\n" in done.stdout
+    assert "documents" not in done.stdout
+    assert json.loads(command(*words, str(tmp_path / "again"), "--json").stdout)["documents"] == 40
+    assert "pairs       40\n" in command("info", str(tmp_path / "data")).stdout
+    headings = [line.split(":")[0] for line in command("data", "show", str(tmp_path / "data")).stdout.splitlines()
+                if line.startswith("---")]  # fmt: skip
+    assert headings == [f"--- sample {i} (pair {i // 2}, {('chosen', 'rejected')[i % 2]})" for i in range(3)]
+    with pytest.raises(TinyNNValueError, match="the only sample cannot be divided"):
+        toynn.prepare(write_lines(tmp_path / "one.jsonl", pair_records(1)), tmp_path / "one", tokenizer=folder / "data")
+    assert repr(toynn.prepare(folder / "pairs.jsonl", tmp_path / "c", tokenizer=folder / "data", progress=False)).count(
+        "40 preference pairs,") == 1  # fmt: skip
 
 
 def test_pairs_and_other_samples_are_not_mixed(folder: Path, tmp_path: Path) -> None:
-    sources = [written(tmp_path / "pairs.jsonl", records(4)), folder / "texts.jsonl"]
+    sources = [write_lines(tmp_path / "pairs.jsonl", pair_records(4)), folder / "texts.jsonl"]
     with pytest.raises(TinyNNValueError, match="some files contain preference pairs and others do not"):
         toynn.prepare(sources, tmp_path / "data", tokenizer=folder / "data", progress=False)

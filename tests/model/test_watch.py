@@ -17,11 +17,12 @@ import pytest
 import toynn
 from commands import TOYNN
 from http_servers import ask, running
+from preference_pairs import make_pairs
 from small_runs import MODEL, config
 from toynn import TrainArgs
 from toynn.serve.watch_app import watch_app
 from toynn.serve.watch_data import watch_data
-from toynn.training import EvaluationArgs
+from toynn.training import EvaluationArgs, StepArgs
 from toynn.training.run_log import read_log
 
 PROMPT = "<script>document.title = 'changed'</script>"
@@ -136,15 +137,21 @@ def test_the_command_serves_the_page_until_ctrl_c(run: Path) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.other_programs
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-def test_a_browser_shows_the_run_and_treats_every_text_as_text(run: Path, tmp_path: Path) -> None:
+def in_the_browser(run: Path, profile: Path) -> str:
+    """Return the page of a run as HTML, after its script has shown the figures."""
     with running(watch_app(run)) as port:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
         shown = subprocess.run(
             [str(BROWSER), *options, "--virtual-time-budget=3000", "--dump-dom", f"http://127.0.0.1:{port}/"],
             capture_output=True, text=True, check=True, timeout=120,
-        ).stdout  # fmt: skip
+        )  # fmt: skip
+    return shown.stdout
+
+
+@pytest.mark.other_programs
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_shows_the_run_and_treats_every_text_as_text(run: Path, tmp_path: Path) -> None:
+    shown = in_the_browser(run, tmp_path)
     last = [one for one in read_log(run) if one["event"] == "evaluated"][-1]
     assert "<title>toynn watch: a &lt;run&gt;</title>" in shown
     assert '<h1 id="name">a &lt;run&gt;</h1>' in shown
@@ -152,3 +159,28 @@ def test_a_browser_shows_the_run_and_treats_every_text_as_text(run: Path, tmp_pa
     assert f"<b>{html.escape(PROMPT, quote=False)}</b>" in shown
     assert f"{last['loss']:.4f}".rstrip("0") in shown
     assert shown.count("<polyline") == 5
+    assert "<dt>Reward margin</dt>" not in shown
+
+
+@pytest.mark.other_programs
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_shows_the_rewards_of_preference_pairs(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    steps = StepArgs(steps=4, batch=2, objective="dpo")
+    chosen = config(4, model=None, train=steps, evaluation=EvaluationArgs(every=2))
+    toynn.train(tmp_path / "data", tmp_path / "run", init=tmp_path / "base", config=chosen, progress=False)
+    shown = in_the_browser(tmp_path / "run", tmp_path / "profile")
+    margin = [one for one in read_log(tmp_path / "run") if one["event"] == "stepped"][-1]["reward_margin"]
+    assert f"<dt>Reward margin</dt><dd>{margin:.4f}".rstrip("0") in shown
+    captions = re.findall("<figcaption>(.*?)</figcaption>(.*?)</figure>", shown)
+    counted = {caption: (part.count("<polyline"), part.count("<circle")) for caption, part in captions}
+    assert counted == {
+        "Loss, mean of a pair; dots: validation": (2, 2),
+        "Reward margin; dots: validation": (2, 2),
+        "Reward accuracy (share of pairs with a margin above 0); dots: validation": (2, 2),
+        "Rewards in training; blue: chosen, orange: rejected": (2, 0),
+        "Rewards in validation; blue: chosen, orange: rejected": (2, 4),
+        "Learning rate": (1, 0),
+        "Gradient norm before clipping": (1, 0),
+        "Tokens per second": (1, 0),
+    }

@@ -228,13 +228,23 @@ def test_long_conversations_lose_their_oldest_turns(tmp_path: Path, tokenizer: P
     assert data.starts is not None
     one_turn = int(data.starts[1])
     assert prepared(path, tmp_path / "one", tokenizer, max_tokens=one_turn, truncate="turns")[1].count("user") == 1
-    with pytest.warns(UserWarning, match=r"^1 sample was left out because they have too many tokens: .*c, line 2$"):
+    with pytest.warns(UserWarning, match=r"^1 sample was left out because it has too many tokens: .*c, line 2$"):
         assert prepared(path, tmp_path / "drop", tokenizer, max_tokens=one_turn, truncate="drop") == [short]
     assert counts(tmp_path / "drop") == {
         "samples": 1, "longest": one_turn, "truncated": 0, "dropped": 1, "skipped": 0,
     }  # fmt: skip
-    with pytest.raises(TinyNNValueError, match=r"^texts: no sample is left for the train split"):
+    with pytest.raises(TinyNNValueError, match=r"^texts: no sample is left for the train split: 2 samples were left "
+                                               r"out because they have too many tokens; increase max_tok"):  # fmt: skip
         prepared(path, tmp_path / "none", tokenizer, max_tokens=one_turn - 1, truncate="turns")
+    other = lines(tmp_path / "d", [{"messages": chat(0, 5)}] * 2)
+    with pytest.warns(
+        UserWarning, match=r"^all 2 samples were left out because they have too many tokens: .*d, line 1;"
+    ):
+        prepared([path, other], tmp_path / "part", tokenizer, max_tokens=one_turn, truncate="drop")
+    silent = lines(tmp_path / "e", [{"messages": [{"role": "user", "content": "hm"}]}])
+    with pytest.raises(TinyNNValueError, match=r": 1 sample was left out because none of its tokens counts for the "
+                                               r"loss; add samples with answers, or use loss='all'$"):  # fmt: skip
+        prepared(silent, tmp_path / "silent", tokenizer)
 
 
 def test_samples_without_counted_tokens_are_named_and_counted(tmp_path: Path, tokenizer: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from toynn.api.sampling_defaults import sampling_defaults
 from toynn.model.foreign_settings import ForeignSettings
 from toynn.text.sampling import Sampling
-from toynn.text.stop_strings import StopStrings
+from toynn.text.stop_strings import StopStrings, WithoutStart
 from toynn.text.terminal_text import terminal_text
 
 pytestmark = pytest.mark.quick
@@ -40,6 +40,17 @@ def test_the_text_ends_before_the_first_stop_string_whatever_the_pieces_are(piec
     shown += stops.finish()
     assert shown == before_stop("".join(pieces), stop)
     assert (stops.stop in stop) == any(one in "".join(pieces) for one in stop)
+
+
+@given(st.lists(LETTERS, max_size=6), st.text("ab", max_size=4))
+def test_the_start_of_a_text_is_left_out_whatever_the_pieces_are(pieces: list[str], start: str) -> None:
+    without, shown = WithoutStart(start), ""
+    for i, piece in enumerate(pieces):
+        shown += without.add(piece)
+        text = "".join(pieces[: i + 1])
+        if len(text) >= len(start) or not start.startswith(text):
+            assert shown == text.removeprefix(start)  # nothing is held back longer than necessary
+    assert shown + without.finish() == "".join(pieces).removeprefix(start)
 
 
 def test_text_that_cannot_be_part_of_a_stop_string_is_returned_at_once() -> None:

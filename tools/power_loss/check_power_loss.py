@@ -45,6 +45,7 @@ WORKLOADS: dict[str, Workload] = {
         training_workloads.Training(),
         training_workloads.TrainingWithoutBest(),
         training_workloads.GoingBack(),
+        training_workloads.TrainingOnPairs(),
         file_workloads.Prepare(),
         file_workloads.Import(),
         file_workloads.ReplacingImport(),

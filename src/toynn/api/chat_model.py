@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages, fitting, turn_end_of
+from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages, fitting, reply_frame
 from toynn.api.reply_stream import ChatReply, ReplyOptions, ReplyStream, start_reply
 from toynn.api.same_arguments import same_arguments
 from toynn.api.sampling_defaults import sampling_defaults
@@ -191,12 +191,11 @@ def reply_to(
         raise PromptTooLongError(
             f"the conversation has {len(ids)} tokens, but the context length is {model.n_ctx}; shorten the messages"
         )
-    turn_end = turn_end_of(rules)
-    token = model.tokenizer.token_to_id(turn_end) if turn_end else None
-    if token is None:
-        stream = _started(model, ids, replace(options, turn_end=turn_end), model.end_ids)
-    else:
-        stream = _started(model, ids, options, (*model.end_ids, token))
+    frame = reply_frame(rules)
+    token = model.tokenizer.token_to_id(frame.end) if frame.end else None
+    end_ids = model.end_ids if token is None else (*model.end_ids, token)
+    end = frame.end if token is None else ""
+    stream = _started(model, ids, replace(options, turn_start=frame.start, turn_end=end), end_ids)
     stream.dropped_messages = dropped
     return stream
 

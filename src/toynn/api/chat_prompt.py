@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from toynn.arguments import kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
@@ -42,19 +42,31 @@ def _checked(name: str, message: object) -> dict[str, str]:
     return {"role": str(message["role"]), "content": str(message["content"])}
 
 
-def turn_end_of(template: ChatTemplate) -> str:
-    """Return the text with which a chat template ends a reply, for example "<|im_end|>"; "" if there is none.
+class ReplyFrame(NamedTuple):
+    """What a chat template puts around the text of a reply.
 
-    A model that was trained with the template ends its replies with this text, also if its tokenizer has no token for
-    the text.
+    start: the white space between the generation prompt and the reply, for example " ". The model generates it.
+    end: the text that ends a reply, for example "<|im_end|>". A model that was trained with the template ends its
+        replies with this text, also if its tokenizer has no token for the text.
     """
-    reply = "a reply"
+
+    start: str = ""
+    end: str = ""
+
+
+def reply_frame(template: ChatTemplate) -> ReplyFrame:
+    """Return what a chat template puts around the text of a reply."""
+    reply, question = "a reply", {"role": "user", "content": "a question"}
     try:
-        text = template.render([{"role": "user", "content": "a question"}, {"role": "assistant", "content": reply}])
+        text = template.render([question, {"role": "assistant", "content": reply}])
+        prompt = template.render([question], add_generation_prompt=True)
     except TinyNNValueError:  # the first reply reports the error of a wrong template
-        return ""
-    _, found, rest = text.rpartition(reply)
-    return rest.strip() if found else ""
+        return ReplyFrame()
+    before, found, rest = text.rpartition(reply)
+    if not found:
+        return ReplyFrame()
+    start = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    return ReplyFrame("" if start.strip() else start, rest.strip())
 
 
 def fitting(

@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 
 from toynn.arguments import integer
-from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Saved, Started, Stepped
 from toynn.training.logged_figures import figures_in_words
 from toynn.training.sources import losses_by_source
 
@@ -25,10 +25,13 @@ class PlainProgress:
         self._lines, self._ending = lines, ending
         self._steps, self._every, self._first = 0, 1, 1
         self._saved: int | None = None
+        self._tenths = 0  # number of tenths of the pairs that the reference has computed
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             self._start(event)
+        elif isinstance(event, ReferenceProgress):
+            self._reference(event)
         elif isinstance(event, Stepped):
             if event.step % self._every == 0 or event.step in (self._first, self._steps):
                 _print(
@@ -56,6 +59,13 @@ class PlainProgress:
             _print(f"resumed after step {event.step}")
         for note in event.notes:
             _print(f"note: {note}")
+
+    def _reference(self, event: ReferenceProgress) -> None:
+        """Print a line for each tenth of the pairs."""
+        tenths = 10 * event.done // event.pairs
+        if tenths > self._tenths:
+            self._tenths = tenths
+            _print(f"reference: {event.done} of {event.pairs} pairs")
 
     def __enter__(self) -> PlainProgress:
         return self

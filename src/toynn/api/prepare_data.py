@@ -50,7 +50,10 @@ class PreparedData(Initialised):
 
     @property
     def documents(self) -> int | None:
-        """The number of documents in the texts. None: an older version, which did not count them, made the folder."""
+        """The number of documents, samples or preference pairs in the data.
+
+        None: an older version, which did not count them, made the folder.
+        """
         return self.meta.documents
 
     @property
@@ -67,7 +70,8 @@ class PreparedData(Initialised):
 
     def __repr__(self) -> str:
         tokens = ", ".join(f"{n} {name} tokens" for name, n in self.tokens.items())
-        documents = "" if self.documents is None else f"{self.documents} documents, "
+        kind = "preference pairs" if self.meta.pairs else "documents"
+        documents = "" if self.documents is None else f"{self.documents} {kind}, "
         return f"<toynn.PreparedData {str(self.path)!r}: {documents}{tokens}, vocabulary {self.vocab_size}>"
 
 

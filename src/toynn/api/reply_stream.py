@@ -13,7 +13,7 @@ from toynn.arguments import instance_of
 from toynn.text.incremental_decoder import IncrementalDecoder
 from toynn.text.read_tokens import ReadTokens
 from toynn.text.sampling import Sampling, generate
-from toynn.text.stop_strings import StopStrings
+from toynn.text.stop_strings import StopStrings, WithoutStart
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,12 +79,14 @@ class ChatReply(str):
 class ReplyOptions:
     """How a reply is generated. stop: strings that end the reply. max_tokens: the largest number of new tokens.
 
+    turn_start: the white space with which the chat template begins a reply. The reply does not contain it.
     turn_end: the text with which the chat template ends a reply, if the tokenizer has no token for it; otherwise "".
     """
 
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...] = ()
+    turn_start: str = ""
     turn_end: str = ""
 
 
@@ -119,20 +121,21 @@ def _pieces(
     never: npt.NDArray[np.int64],
 ) -> Iterator[str]:
     stops = StopStrings([one for one in (*options.stop, options.turn_end) if one])
+    start = WithoutStart(options.turn_start)
     if _read_prompt(stream, read, ids):
         tokens = generate(read.decoder, ids[-1:], options.sampling, options.max_tokens, end_ids, never=never)
         for token in tokens:
             ids.append(token)
             read.note(ids)
             stream.reply_tokens += 1
-            if piece := stops.add(texts.add(token)):
+            if piece := stops.add(start.add(texts.add(token))):
                 yield piece
             if stops.stop is not None or stream._stopped:
                 break
         if (reason := tokens.finish_reason) == "stop_token":
             read.note(ids)  # the decoder has now read the last yielded token too
         stream.finish_reason = "end_of_text" if reason == "stop_token" else reason
-    if rest := stops.add(texts.finish()) + stops.finish():
+    if rest := stops.add(start.add(texts.finish()) + start.finish()) + stops.finish():
         yield rest
     if stops.stop is not None:
         stream.finish_reason = "end_of_text" if stops.stop == options.turn_end else "stop_string"

@@ -23,6 +23,7 @@ class ShownSample:
 
     parts: the text of the sample in parts, each with True if the tokens of the part count.
     is_cut: whether only the first tokens of the sample are given.
+    of_pair: for a sequence of a preference pair, its place, for example "pair 0, chosen"; otherwise "".
     """
 
     number: int
@@ -30,6 +31,7 @@ class ShownSample:
     counted: list[bool]
     parts: list[tuple[str, bool]]
     is_cut: bool
+    of_pair: str = ""
 
 
 def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[ShownSample]:
@@ -53,7 +55,8 @@ def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[Show
         counted = [True] * len(ids) if packed.counted is None else [bool(one) for one in packed.counted[start:stop]]
         groups = itertools.groupby(zip(ids, counted, strict=True), key=lambda pair: pair[1])
         parts = [(text_of(tokenizer, [token for token, _ in group]), counts) for counts, group in groups]
-        yield ShownSample(number, ids, counted, parts, stop < end)
+        of_pair = f"pair {number // 2}, {('chosen', 'rejected')[number % 2]}" if packed.meta.pairs else ""
+        yield ShownSample(number, ids, counted, parts, stop < end, of_pair)
     if not found:
         raise TinyNNValueError(
             f"--from {first} is too large: the {split} split of {folder} has fewer samples; use a smaller number"

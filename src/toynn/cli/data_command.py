@@ -44,9 +44,9 @@ def show(data: Path, count: int, first: int, split: str, as_json: bool) -> None:
 
 
 def _heading(sample: ShownSample) -> str:
-    cut = ", cut" if sample.is_cut else ""
+    cut, pair = ", cut" if sample.is_cut else "", f" ({sample.of_pair})" if sample.of_pair else ""
     return click.style(
-        f"--- sample {sample.number}: {len(sample.ids)} tokens, {sum(sample.counted)} counted{cut} ---", bold=True
+        f"--- sample {sample.number}{pair}: {len(sample.ids)} tokens, {sum(sample.counted)} counted{cut} ---", bold=True
     )
 
 

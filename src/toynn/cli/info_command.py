@@ -73,7 +73,7 @@ def _data(path: Path) -> dict[str, Any]:
         "data": str(path),
         "vocab_size": meta.vocab_size,
         "tokens": tokens,
-        **({} if meta.documents is None else {"documents": meta.documents}),
+        **({} if meta.documents is None else {"pairs" if meta.pairs else "documents": meta.documents}),
         "eos_id": meta.eos_id,
         "bos_id": meta.bos_id,
         "sources": {source.name: source.bytes for source in meta.sources},

@@ -111,7 +111,7 @@ def _prepare(
         ratio = f", {one.bytes / one.tokens:.2f} bytes per token" if one.bytes and one.tokens else ""
         click.echo(f"{name:<11}{one.tokens} tokens{ratio}")
     if meta.documents is not None:
-        click.echo(f"documents  {meta.documents}")
+        click.echo(f"{'pairs' if meta.pairs else 'documents':<11}{meta.documents}")
     click.echo(f"vocabulary {meta.vocab_size}")
     click.echo(f"written to {out}")
 

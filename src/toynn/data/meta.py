@@ -228,9 +228,12 @@ class DataMeta(Initialised):
 
     @property
     def documents(self) -> int | None:
-        """The number of documents in both splits. None: an older version of toynn wrote the files."""
+        """The number of documents, samples or preference pairs in both splits.
+
+        None: an older version of toynn wrote the files.
+        """
         counts = [split.documents for split in self.splits.values()]
-        return None if None in counts else sum(count or 0 for count in counts)
+        return None if None in counts else sum(count or 0 for count in counts) // (2 if self.pairs else 1)
 
     def to_json(self) -> str:
         """Return the content of meta.json."""

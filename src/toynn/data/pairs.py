@@ -66,6 +66,10 @@ class PairBatcher(EqualWindows):
             done += part.size
         return found
 
+    def starts(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the position of the first token of each of the first n pairs of the split, int64 (n,)."""
+        return self._starts[: 2 * n : 2]
+
     def counted_tokens(self, n: int) -> int:
         """Return the number of tokens that count in the first n pairs of the split."""
         return int(self._counted[: self._starts[2 * n]].sum(dtype=np.int64))

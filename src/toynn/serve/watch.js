@@ -3,11 +3,22 @@
 
 const SECONDS = 2;
 const QUIET = 120; // seconds without an event after which the page says so
-const CURVES = [
-  ["Loss, nats per token", "loss", "validation"],
-  ["Learning rate", "learning_rate", null],
-  ["Gradient norm before clipping", "gradient_norm", null],
-  ["Tokens per second", "tokens_per_second", null],
+// Each row: a title, the names of one or two curves, the note on them, and which of them have dots.
+const VALIDATION = ["dots: validation", [false, true]];
+const REWARDS = "blue: chosen, orange: rejected";
+const CHARTS = [
+  ["Loss, nats per token", ["loss", "validation"], ...VALIDATION],
+  ["Learning rate", ["learning_rate"]],
+  ["Gradient norm before clipping", ["gradient_norm"]],
+  ["Tokens per second", ["tokens_per_second"]],
+];
+const CHARTS_OF_PAIRS = [
+  ["Loss, mean of a pair", ["loss", "validation"], ...VALIDATION],
+  ["Reward margin", ["reward_margin", "validation_reward_margin"], ...VALIDATION],
+  ["Reward accuracy (share of pairs with a margin above 0)", ["reward_accuracy", "validation_reward_accuracy"], ...VALIDATION],
+  ["Rewards in training", ["reward_chosen", "reward_rejected"], REWARDS, [false, false]],
+  ["Rewards in validation", ["validation_reward_chosen", "validation_reward_rejected"], REWARDS, [true, true]],
+  ...CHARTS.slice(1),
 ];
 const byId = (id) => document.getElementById(id);
 
@@ -35,12 +46,12 @@ function duration(seconds) {
   return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// A chart of points [step, value]. The second curve has dots.
-function chart(title, first, second) {
+// A chart of one or two curves of points [step, value]. dots: for each curve, whether it has dots.
+function chart(title, curves, note, dots) {
   const width = 480, height = 220, left = 56, right = 8, top = 8, bottom = 24;
-  const points = [...first, ...second];
+  const points = curves.flat();
   const figure = element("figure");
-  figure.append(element("figcaption", second.length ? `${title}; dots: validation` : title));
+  figure.append(element("figcaption", note && curves[1].length ? `${title}; ${note}` : title));
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   svg.append(drawn("title", {}, title));
   figure.append(svg);
@@ -56,10 +67,13 @@ function chart(title, first, second) {
   }
   svg.append(drawn("text", { x: left, y: height - 6 }, `step ${x0}`));
   svg.append(drawn("text", { x: width - right, y: height - 6, "text-anchor": "end" }, x1));
-  const line = (curve) => curve.map((one) => `${x(one[0])},${y(one[1])}`).join(" ");
-  svg.append(drawn("polyline", { points: line(first), class: "curve" }));
-  if (second.length) svg.append(drawn("polyline", { points: line(second), class: "curve other" }));
-  for (const one of second) svg.append(drawn("circle", { cx: x(one[0]), cy: y(one[1]), r: 2.5, class: "dot" }));
+  curves.forEach((curve, i) => {
+    const kind = i ? "other" : "";
+    if (!curve.length) return;
+    svg.append(drawn("polyline", { points: curve.map((one) => `${x(one[0])},${y(one[1])}`).join(" "), class: `curve ${kind}` }));
+    if (dots && dots[i])
+      for (const one of curve) svg.append(drawn("circle", { cx: x(one[0]), cy: y(one[1]), r: 2.5, class: `dot ${kind}` }));
+  });
   return figure;
 }
 
@@ -79,6 +93,10 @@ function showFigures(figures) {
     ["Tokens per second", number(figures.tokens_per_second, 0)],
     ["Training loss", number(figures.loss, 4)],
     ["Best validation loss", figures.best_loss === null ? "–" : `${number(figures.best_loss, 4)} at step ${figures.best_step}`],
+    ...(figures.reward_margin === null ? [] : [
+      ["Reward margin", number(figures.reward_margin, 4)],
+      ["Reward accuracy", number(figures.reward_accuracy, 3)],
+    ]),
     ["Parameters", figures.parameters === null ? "–" : `${number(figures.parameters / 1e6, 2)} M`],
     ["Last event", figures.time === null ? "–" : new Date(figures.time).toLocaleString()],
   ];
@@ -127,8 +145,9 @@ async function update() {
     showProblem(run.error || "");
     if (!run.error) {
       showFigures(run.figures);
+      const charts = run.figures.reward_margin === null ? CHARTS : CHARTS_OF_PAIRS;
       byId("curves").replaceChildren(
-        ...CURVES.map(([title, first, second]) => chart(title, run.curves[first], second ? run.curves[second] : []))
+        ...charts.map(([title, names, note, dots]) => chart(title, names.map((name) => run.curves[name]), note, dots))
       );
       showSources(run.sources);
       showTexts(run.texts);

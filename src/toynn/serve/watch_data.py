@@ -11,6 +11,7 @@ from toynn.text.terminal_text import terminal_text
 
 _MOST_POINTS = 500  # largest number of points of a curve; a longer curve shows the means of neighbouring steps
 _RECENT = 200  # number of last steps from which the speed is computed
+_REWARDS = ("reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy")
 _MOST_EVALUATIONS = 20  # number of last evaluations whose texts are shown
 
 Event = Mapping[str, Any]
@@ -33,6 +34,8 @@ def watch_data(events: Sequence[Event]) -> dict[str, Any]:
         "tokens": None if last is None else last["tokens"],
         "parameters": None if started is None else started["parameters"],
         "loss": None if last is None else last["loss"],
+        "reward_margin": None if last is None else last.get("reward_margin"),
+        "reward_accuracy": None if last is None else last.get("reward_accuracy"),
         "best_loss": None if best is None else best["loss"],
         "best_step": None if best is None else best["step"],
         "tokens_per_second": _speed(steps),
@@ -47,6 +50,11 @@ def watch_data(events: Sequence[Event]) -> dict[str, Any]:
         "gradient_norm": _curve(steps, "gradient_norm"),
         "tokens_per_second": _curve(steps, "tokens_per_second"),
     }
+    for name in _REWARDS:
+        curves[name] = _curve([event for event in steps if event.get(name) is not None], name)
+        curves[f"validation_{name}"] = [
+            [event["step"], event[name]] for event in evaluated if event.get(name) is not None
+        ]
     return {"figures": figures, "curves": curves, "sources": _sources(evaluated), "texts": _texts(evaluated)}
 
 

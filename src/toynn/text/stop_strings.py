@@ -1,4 +1,4 @@
-"""End a text before the first occurrence of a stop string, although the text arrives in pieces."""
+"""Leave out the start of a text, and end the text before a stop string, although the text arrives in pieces."""
 
 from __future__ import annotations
 
@@ -35,6 +35,33 @@ class StopStrings:
     def finish(self) -> str:
         """Return the text that was held back, because the text has ended."""
         rest, self._held = self._held, ""
+        return rest
+
+
+class WithoutStart:
+    """Passes the pieces of a text on without the string `start`, if the text begins with it.
+
+    `add` holds pieces back that may be a part of the start. `finish` returns the text that is still held back.
+    """
+
+    def __init__(self, start: str) -> None:
+        self._start = start
+        self._held: str | None = "" if start else None  # None: the text has no start any more
+
+    def add(self, piece: str) -> str:
+        """Add a piece of the text. Return the text that is now known to follow the start."""
+        if self._held is None:
+            return piece
+        text = self._held + piece
+        if len(text) < len(self._start) and self._start.startswith(text):
+            self._held = text
+            return ""
+        self._held = None
+        return text.removeprefix(self._start)
+
+    def finish(self) -> str:
+        """Return the text that was held back, because the text has ended."""
+        rest, self._held = self._held or "", None
         return rest
 
 

@@ -15,7 +15,16 @@ with naming_the_extra():
     )
     from toynn.training.data_config import DataArgs
     from toynn.training.divergence import DivergedError
-    from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped, StopTraining
+    from toynn.training.events import (
+        Ended,
+        Evaluated,
+        Event,
+        ReferenceProgress,
+        Saved,
+        Started,
+        Stepped,
+        StopTraining,
+    )
     from toynn.training.model_config import ModelArgs
     from toynn.training.preference_config import PreferenceArgs
     from toynn.training.trainer import train
@@ -32,6 +41,7 @@ __all__ = [
     "ModelArgs",
     "OptimizerArgs",
     "PreferenceArgs",
+    "ReferenceProgress",
     "Saved",
     "ScheduleArgs",
     "Started",

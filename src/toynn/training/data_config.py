@@ -94,7 +94,10 @@ def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs, windo
 
 
 def notes_on_windows(windows: Windows) -> tuple[str, ...]:
-    """Return sentences for the user: how samples are put into windows, and how many are longer than a window."""
+    """Return sentences for the user: how samples or pairs are put into windows, and how many samples are too long."""
+    if isinstance(windows, PairBatcher):
+        length, full = f"{windows.t_seq} tokens", f"{windows.filled:.1%} full"
+        return (f"each training pair has two windows of {length}; the windows are {full} on average",)
     if not isinstance(windows, SampleWindows | GroupedWindows):
         return ()
     full = f"which are {windows.filled:.1%} full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from toynn.arguments import FloatArray
 from toynn.data.windows import Batch
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
+from toynn.llm.preference import Preference
 from toynn.training.config import TrainConfig
 from toynn.training.optimizer import StepValues
 
@@ -59,19 +61,32 @@ def name_not_finite(weights: Iterable[tuple[str, FloatArray]]) -> str | None:
     return next((f"the weight {name}" for name, values in weights if not _finite(values)), None)
 
 
-def first_not_finite(engine: LlamaSeqEngine, batch: Batch, values: StepValues | None, divisor: float) -> str | None:
+def first_not_finite(
+    engine: LlamaSeqEngine,
+    batch: Batch,
+    values: StepValues | None,
+    divisor: float,
+    preference: Preference | None = None,
+    **inputs: Any,
+) -> str | None:
     """Return the description of the first tensor that contains NaN or infinity, or None.
 
     The order is: weights, activations in the order of the graph, loss, gradients from the output to the input. To find
     the tensor, the batch is computed again with a graph that keeps all activations and gradients. The weights do not
-    change. values, divisor: arguments of `LlamaSeqEngine.train_step`. values: None for a model without an optimizer.
+    change.
+
+    values, divisor, inputs: arguments of `LlamaSeqEngine.train_step`, or of `add_gradients`. values: None for a model
+        without an optimizer.
+    preference: the loss of preference pairs, or None.
     """
     if (weight := weight_not_finite(engine)) is not None:
         return weight
     packed = batch.starts is not None
-    engine.build_training_step(taps=True, keep_gradients=True, clip=values is not None, packed=packed)
+    engine.build_training_step(
+        taps=True, keep_gradients=True, clip=values is not None, packed=packed, preference=preference
+    )
     if values is None:
-        loss = engine.add_gradients(batch.ids, batch.targets, divisor, starts=batch.starts)
+        loss = engine.add_gradients(batch.ids, batch.targets, divisor, starts=batch.starts, **inputs)
     else:
         loss, _ = engine.train_step(
             batch.ids,
@@ -81,6 +96,7 @@ def first_not_finite(engine: LlamaSeqEngine, batch: Batch, values: StepValues | 
             update=False,
             loss_divisor=divisor,
             starts=batch.starts,
+            **inputs,
         )
     for name in engine.taps:
         if not _finite(engine.download_tap(name)):

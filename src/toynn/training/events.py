@@ -50,6 +50,20 @@ class Started(Initialised):
 
 
 @dataclass(frozen=True)
+class ReferenceProgress(Initialised):
+    """The reference model has computed the log-probabilities of more preference pairs, before the first step.
+
+    This event is not in the log.
+
+    done: number of pairs of both splits that are computed.
+    pairs: number of pairs of both splits.
+    """
+
+    done: int
+    pairs: int
+
+
+@dataclass(frozen=True)
 class PairFigures(Initialised):
     """Means over preference pairs.
 
@@ -170,7 +184,7 @@ class Ended(Initialised):
     seconds: float
 
 
-Event: TypeAlias = Started | Stepped | Evaluated | Saved | Ended
+Event: TypeAlias = Started | ReferenceProgress | Stepped | Evaluated | Saved | Ended
 Callback: TypeAlias = Callable[[Event], None]
 
 

@@ -237,8 +237,11 @@ class ParallelSteps:
     def _divergence(self, step: int, what: str, counted: int) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it, in all processes."""
         self._built = False
-        batches = (self._batch(step, i) for i in range(self._share.batches))
-        found = (first_not_finite(self._engine, batch, None, counted) for batch in batches)
+        batches = ((self._batch(step, i), self._inputs(self._start(step, i))) for i in range(self._share.batches))
+        preference = self._config.preference
+        found = (
+            first_not_finite(self._engine, batch, None, counted, preference, **inputs) for batch, inputs in batches
+        )
         names = self._processes.gathered(next((name for name in found if name is not None), None))
         tensor = next((name for name in names if name is not None), SQUARES)
         return self._processes.shared(DivergedError(step, what, tensor, self._config))

@@ -23,6 +23,7 @@ from toynn.training.events import PairFigures
 from toynn.training.pairs_of_step import Array, PairsOfStep, figures_of_pairs
 from toynn.training.parallel_step import ParallelSteps
 from toynn.training.shares import WindowShare
+from toynn.training.sources import borders_of
 from toynn.training.step import StepResult, TrainingSteps
 
 
@@ -90,10 +91,11 @@ class ParallelPreferenceSteps(ParallelSteps):
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """The mean loss of pairs, and their figures."""
+    """The mean loss of pairs, and their figures. losses: the loss of each pair."""
 
     loss: float
     figures: PairFigures
+    losses: list[float]
 
 
 def evaluate_pairs(
@@ -124,7 +126,7 @@ def evaluate_pairs(
     losses = [loss for of_batch, _ in found for loss in of_batch]
     log_probs = [of_batch for _, of_batch in found]
     figures = figures_of_pairs(np.concatenate(log_probs), reference[: 2 * n_pairs], preference.beta)
-    return PairEvaluation(step_loss(losses, n_pairs), figures)
+    return PairEvaluation(step_loss(losses, n_pairs), figures, losses)
 
 
 class PairValidation:
@@ -140,6 +142,9 @@ class PairValidation:
     def __init__(self, tokens: PackedTokens, t_seq: int, preference: Preference, pairs: int) -> None:
         self._batcher, self._preference = PairBatcher(tokens, t_seq, None), preference
         self._n = min(self._batcher.pairs, pairs) if pairs > 0 else self._batcher.pairs
+        borders = borders_of(tokens)
+        self._sources = len(borders)
+        self._source_of = np.searchsorted(borders, self._batcher.starts(self._n), side="right") if borders else None
         self.tokens = self._batcher.counted_tokens(self._n)
 
     def bits_per_byte(self, loss: float) -> float:  # noqa: ARG002
@@ -147,6 +152,12 @@ class PairValidation:
         return math.nan
 
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
-        """Return the mean loss of the pairs and their figures. processes: as for `evaluate_pairs`."""
+        """Return the mean loss of the pairs, that of the pairs of each source, and the figures of all pairs.
+
+        processes: as for `evaluate_pairs`.
+        """
         found = evaluate_pairs(engine, self._batcher, self.reference, self._preference, self._n, processes)
-        return ValidationLoss(found.loss, (), found.figures)
+        losses = np.array(found.losses)
+        parts = [losses[self._source_of == source].tolist() for source in range(self._sources)]
+        of_sources = tuple(step_loss(one, len(one)) if one else None for one in parts)
+        return ValidationLoss(found.loss, of_sources, found.figures)

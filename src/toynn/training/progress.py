@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from toynn.extras import naming_the_extra
-from toynn.training.events import Ended, Evaluated, Event, Saved, Started, Stepped
+from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Saved, Started, Stepped
 from toynn.training.logged_figures import figures_in_words
 from toynn.training.sources import losses_by_source
 
@@ -51,10 +51,13 @@ class ProgressView:
             console=console,
         )
         self._task: TaskID | None = None
+        self._of_reference: TaskID | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
             self._start(event)
+        elif isinstance(event, ReferenceProgress):
+            self._reference(event)
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Evaluated):
@@ -75,6 +78,11 @@ class ProgressView:
         for note in event.notes:
             self._line(f"note: {note}")
         self._task = self._bar.add_task("training", total=event.steps, completed=event.step, figures="")
+
+    def _reference(self, event: ReferenceProgress) -> None:
+        if self._of_reference is None:
+            self._of_reference = self._bar.add_task("reference", total=event.pairs, figures="pairs")
+        self._bar.update(self._of_reference, completed=event.done, visible=event.done < event.pairs)
 
     def _step(self, event: Stepped) -> None:
         if self._task is not None:

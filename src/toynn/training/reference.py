@@ -31,6 +31,7 @@ from toynn.storage.durable_files import replace_file
 from toynn.storage.formats import Format
 from toynn.storage.regular_files import naming_file, read_regular
 from toynn.training.data_identity import data_identity
+from toynn.training.events import ReferenceProgress
 from toynn.training.pairs_of_step import Array
 from toynn.training.start import Start
 
@@ -77,6 +78,7 @@ def reference_of(
     data: DataFolder,
     engine: LlamaSeqEngine,
     interrupted: Callable[[], bool],
+    report: Callable[[ReferenceProgress], None],
     processes: Processes | None = None,
 ) -> Reference:
     """Return the log-probabilities in the reference model: read from the run, or computed and stored there.
@@ -86,7 +88,7 @@ def reference_of(
 
     The engine holds the model of the start, in batches of the run. Its graph is dropped, and its weights stay the same.
     A resumed run must have the files. A new run computes them, unless a killed run has already stored those of the same
-    model and data.
+    model and data. If they are computed, `report` is called about a hundred times.
 
     Raises FileFormatError if the files of a resumed run are missing, damaged or those of other data or another base;
     TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; OSError.
@@ -97,10 +99,12 @@ def reference_of(
         stored = processes.from_writer(stored)
     if stored is not None:
         return stored
+    train, validation = (PairBatcher(one, start.t_seq, None) for one in (data.train, data.validation))
+    progress = _Progress(train.pairs + validation.pairs, report)
     with _without_adapter(start, engine):
         parts = [
-            _log_probs(engine, PairBatcher(one, start.t_seq, None), interrupted, processes)
-            for one in (data.train, data.validation)
+            _log_probs(engine, train, interrupted, progress.reached, processes),
+            _log_probs(engine, validation, interrupted, lambda done: progress.reached(train.pairs + done), processes),
         ]
     content = b"".join(one.astype("<f8").tobytes() for one in parts)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -195,8 +199,25 @@ def _without_adapter(start: Start, engine: LlamaSeqEngine) -> Iterator[None]:
             engine.upload_weight(name, values)
 
 
+class _Progress:
+    """Reports each hundredth of the pairs that are computed. pairs: number of pairs of both splits."""
+
+    def __init__(self, pairs: int, report: Callable[[ReferenceProgress], None]) -> None:
+        self._pairs, self._report, self._done = pairs, report, 0
+
+    def reached(self, done: int) -> None:
+        """Report that `done` pairs are computed, if these are at least a hundredth more than before."""
+        before, self._done = self._done, done
+        if 100 * done // self._pairs > 100 * before // self._pairs:
+            self._report(ReferenceProgress(done, self._pairs))
+
+
 def _log_probs(
-    engine: LlamaSeqEngine, pairs: PairBatcher, interrupted: Callable[[], bool], processes: Processes | None
+    engine: LlamaSeqEngine,
+    pairs: PairBatcher,
+    interrupted: Callable[[], bool],
+    reached: Callable[[int], None],
+    processes: Processes | None,
 ) -> Array:
     """Return the log-probability of each sequence of a split, float64 (2 * pairs,)."""
     n = engine.seq_b // 2
@@ -206,9 +227,11 @@ def _log_probs(
             raise KeyboardInterrupt
         numbers = np.arange(first, min(first + n, pairs.pairs))
         engine.mean_loss(*pairs.cut(numbers, n))
+        reached(first + numbers.size)
         return -engine.window_losses()[: 2 * numbers.size]
 
     found = np.concatenate([np.zeros(0), *in_turn(processes, range(0, pairs.pairs, n), compute)])
+    reached(pairs.pairs)
     if (wrong := not_finite(found)) is not None:
         error = TinyNNValueError(
             f"the log-probabilities of the reference must be finite, got {wrong}; start from another model"

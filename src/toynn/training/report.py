@@ -32,12 +32,13 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class _Curve:
-    """One curve of a plot."""
+    """One curve of a plot. pale: whether it is drawn pale, if the plot has other curves."""
 
     label: str
     steps: list[int]
     values: list[float]
     marker: str = ""
+    pale: bool = False
 
 
 def write_report(run: Path) -> list[Path]:
@@ -79,8 +80,10 @@ def _of(events: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any
     return [event for event in events if event["event"] == kind]
 
 
-def _curve(label: str, events: Sequence[Mapping[str, Any]], field: str, marker: str = "") -> _Curve:
-    return _Curve(label, [event["step"] for event in events], [event[field] for event in events], marker)
+def _curve(
+    label: str, events: Sequence[Mapping[str, Any]], field: str, marker: str = "", *, pale: bool = False
+) -> _Curve:
+    return _Curve(label, [event["step"] for event in events], [event[field] for event in events], marker, pale)
 
 
 def _of_pairs(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -93,36 +96,47 @@ def _loss_title(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _loss_curves(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[_Curve]:
-    curves = [_curve("training, per step", steps, "loss")]
+    return _curves_of(steps, evaluations, "loss")
+
+
+def _curves_of(
+    steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], field: str, name: str = ""
+) -> list[_Curve]:
+    """Return the curves of a figure: for each step, smoothed if there are many steps, and for each evaluation.
+
+    name: the beginning of the labels, with a comma and a space.
+    """
+    curves = [_curve(f"{name}training, per step", steps, field, pale=True)]
     if len(steps) >= 100:
-        curves.append(_smooth(curves[0], len(steps) // 50 * 2 + 1))
+        curves.append(_smooth(curves[0], len(steps) // 50 * 2 + 1, name))
     if evaluations:
-        curves.append(_curve("validation", evaluations, "loss", "o"))
+        curves.append(_curve(f"{name}validation", evaluations, field, "o"))
     return curves
 
 
-def _smooth(curve: _Curve, width: int) -> _Curve:
+def _smooth(curve: _Curve, width: int, name: str = "") -> _Curve:
     """Return the curve of the mean over up to `width` steps around each step.
 
-    The mean of a step is over the same number of steps before and after it, so fewer steps are used near both ends. A
-    mean over only the steps before would be too high while the loss falls, most of all at the start.
+    Near the start, the mean of a step is over the same smaller number of steps before and after it: a mean over more
+    steps after it would be too low, because the loss falls fastest there. Near the end, the mean is over all steps that
+    are there: the loss is almost constant, and the mean of a few steps would show their noise as a hook.
     """
     sums = [0.0, *itertools.accumulate(curve.values)]
-    values, last = [], len(curve.values) - 1
+    values, last, half = [], len(curve.values) - 1, (width - 1) // 2
     for i in range(len(curve.values)):
-        reach = min((width - 1) // 2, i, last - i)
-        values.append((sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1))
-    return _Curve(f"training, mean of {width} steps", curve.steps, values)
+        first, end = i - min(half, i), i + min(half, i, last - i) + 1
+        values.append((sums[end] - sums[first]) / (end - first))
+    return _Curve(f"{name}training, mean of {width} steps", curve.steps, values)
 
 
-def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, pale: bool = True) -> bytes:
-    """Return a plot as PNG. log: whether the values have a logarithmic axis. pale: whether the first of several curves
-    is pale.
+def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, legend: bool = False) -> bytes:
+    """Return a plot as PNG. log: whether the values have a logarithmic axis. legend: whether one curve has a legend
+    too.
     """
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for i, curve in enumerate(curves):
-        is_pale = pale and len(curves) > 1 and i == 0 and len(curve.steps) > 1
+    for curve in curves:
+        is_pale = curve.pale and len(curves) > 1 and len(curve.steps) > 1
         axes.plot(curve.steps, curve.values, label=curve.label, marker=curve.marker or None, markersize=4,
                   linewidth=1.0 if is_pale else 1.6, alpha=0.4 if is_pale else 1.0)  # fmt: skip
     if log:
@@ -130,7 +144,7 @@ def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, pale: b
     axes.set_xlabel("step")
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
-    if len(curves) > 1 or not pale:
+    if len(curves) > 1 or legend:
         for text in axes.legend().get_texts():
             text.set_parse_math(False)  # a file name may contain $
     buffer = io.BytesIO()
@@ -241,7 +255,7 @@ def _sources(evaluations: Sequence[Mapping[str, Any]]) -> str:
         for name, curve in losses.items()
         if curve
     ]
-    picture = _embedded(_picture("validation loss, nats per token", curves, pale=False)) if curves else ""
+    picture = _embedded(_picture(f"validation {_loss_title(evaluations)}", curves, legend=True)) if curves else ""
     head = "<tr><th>source</th><th>last loss</th><th>lowest loss</th><th>tokens read</th></tr>"
     rows = []
     for name, curve in losses.items():
@@ -253,13 +267,23 @@ def _sources(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _pairs(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return a plot of the rewards of preference pairs, and a table with their figures at each evaluation."""
+    """Return plots of the rewards of preference pairs, and a table with their figures at each evaluation."""
     steps, evaluations = _of_pairs(steps), _of_pairs(evaluations)
     if not steps:
         return ""
-    curves = [_curve("margin, training", steps, "reward_margin")]
-    for name in ("margin", "chosen", "rejected"):
-        curves += [_curve(f"{name}, validation", evaluations, f"reward_{name}", "o")] if evaluations else []
+    plots = {
+        "rewards": ("mean reward", ("chosen", "rejected")),
+        "margins": ("mean reward margin", ("margin",)),
+        "accuracy": ("share of pairs with a margin above 0", ("accuracy",)),
+    }
+    images = []
+    for plot, (title, names) in plots.items():
+        curves = [
+            curve
+            for name in names
+            for curve in _curves_of(steps, evaluations, f"reward_{name}", f"{name}, " if len(names) > 1 else "")
+        ]
+        images.append(f'<img alt="{plot.capitalize()} by step" src="{_embedded(_picture(title, curves))}">')
     fields = [field.name for field in dataclasses.fields(PairFigures)]
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("step", *fields))
     rows = []
@@ -267,8 +291,7 @@ def _pairs(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
         cells = [str(one["step"]), *("-" if one.get(name) is None else f"{one[name]:.4f}" for name in fields)]
         rows.append("<tr>" + "".join(f'<td class="n">{cell}</td>' for cell in cells) + "</tr>")
     table = f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else ""
-    picture = _embedded(_picture("mean reward of the pairs", curves))
-    return f'<h2>Preference pairs</h2><img alt="Rewards by step" src="{picture}">{table}'
+    return f"<h2>Preference pairs</h2>{''.join(images)}{table}"
 
 
 def _samples(evaluations: Sequence[Mapping[str, Any]]) -> str:

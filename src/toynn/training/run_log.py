@@ -1,4 +1,5 @@
-"""Write and read log.jsonl, the log of a run. Each event is one line, and lines are only appended.
+"""Write and read log.jsonl, the log of a run. Each event is one line, and lines are only appended. Only the events
+`ReferenceProgress` are left out.
 
 A line is a JSON object with the keys "v" (1), "event" (started, stepped, evaluated, saved or ended), "time" (UTC, ISO
 8601) and the fields of the event's class in `toynn.training.events`. Paths are strings. A field that has a default may
@@ -31,7 +32,7 @@ from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import sync
 from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
-from toynn.training.events import Ended, Evaluated, Event, PairFigures, Saved, Started, Stepped
+from toynn.training.events import Ended, Evaluated, Event, PairFigures, ReferenceProgress, Saved, Started, Stepped
 
 VERSION = 1
 _LONGEST = 1 << 20  # largest number of bytes in a line
@@ -64,6 +65,8 @@ class RunLog:
                 self._file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, ReferenceProgress):
+            return
         line = json.dumps(as_json(event), allow_nan=False).encode("utf-8") + b"\n"
         with naming_file(self._path):
             self._file.write(line)

@@ -28,18 +28,15 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def borders_of(tokens: PackedTokens) -> list[int]:
-    """Return the position after the last token of each source in a split.
-
-    The list is empty for data without several sources, and for preference pairs.
-    """
+    """Return the position after the last token of each source in a split; [] for data without several sources."""
     of_sources = tokens.meta.splits[tokens.split].source_tokens
-    return [] if of_sources is None or tokens.meta.pairs else np.cumsum(of_sources, dtype=np.int64).tolist()
+    return [] if of_sources is None else np.cumsum(of_sources, dtype=np.int64).tolist()
 
 
 class SourcesRead:
     """Counts the training tokens of each source that a run has read.
 
-    names: the names of the sources; () for data without several sources, and for preference pairs.
+    names: the names of the sources; () for data without several sources.
     """
 
     def __init__(self, tokens: PackedTokens, windows: Windows) -> None:
@@ -50,9 +47,9 @@ class SourcesRead:
         self._counted = 0  # number of windows whose tokens are in _tokens
 
     def tokens(self, windows: int) -> tuple[int, ...]:
-        """Return the number of tokens of each source in the first windows of a run.
+        """Return the number of tokens of each source in the first windows, or preference pairs, of a run.
 
-        windows: the number of windows, not less than in the previous call.
+        windows: the number of windows or pairs, not less than in the previous call.
         """
         while self.names and self._counted < windows:
             n = min(windows - self._counted, _WINDOWS)

@@ -166,7 +166,16 @@ class TrainingSteps:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
         counted = self._divisor(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
-        batches = (self._batch(step, i) for i in range(self._train.accumulate))
-        found = (first_not_finite(self._engine, batch, values, counted) for batch in batches)
+        found = (
+            first_not_finite(
+                self._engine,
+                self._batch(step, i),
+                values,
+                counted,
+                self._config.preference,
+                **self._inputs(self._start(step, i)),
+            )
+            for i in range(self._train.accumulate)
+        )
         tensor = next((name for name in found if name is not None), SQUARES)
         return DivergedError(step, what, tensor, self._config)

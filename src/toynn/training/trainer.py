@@ -230,8 +230,8 @@ class _Trainer:
         """Load the log-probabilities of preference pairs in the reference model, or compute and store them."""
         if self._steps.pairs is None or not isinstance(self._validation, PairValidation):
             return
-        asked, processes = lambda: self._interrupts.asked, self._processes
-        found = reference_of(self._args.out, self._start, self._data, self._engine, asked, processes)
+        asked, processes, report = lambda: self._interrupts.asked, self._processes, self._callbacks.send
+        found = reference_of(self._args.out, self._start, self._data, self._engine, asked, report, processes)
         self._steps.pairs.reference, self._validation.reference = found.train, found.validation
         self._saver.reference = found.sha256
         self._steps.graph_dropped()

@@ -69,6 +69,7 @@ def losses_in_torch(logits: Any, targets: I32, reference: F64, preference: Prefe
     return -(1 - smoothing) * log_sigmoid(z) - smoothing * log_sigmoid(-z)
 
 
+@pytest.mark.oracle_torch
 @each_preference
 def test_loss_and_every_gradient_agree_with_torch(preference: Preference) -> None:
     torch, llama = pytest.importorskip("torch"), pytest.importorskip("oracle.llama")
@@ -88,6 +89,7 @@ def test_loss_and_every_gradient_agree_with_torch(preference: Preference) -> Non
             np.testing.assert_allclose(grad, exact, rtol=0, atol=3e-5 * np.abs(exact).max(), err_msg=name)
 
 
+@pytest.mark.oracle_torch
 @each_preference
 def test_gradients_of_an_adapter_agree_with_torch(preference: Preference) -> None:
     torch, llama = pytest.importorskip("torch"), pytest.importorskip("oracle.llama")

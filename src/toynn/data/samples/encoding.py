@@ -31,6 +31,7 @@ class Encoded:
 
     truncated: whether the sample was too long.
     dropped: why the sample is left out, or "".
+    rendered: the sample as text; None for a part of a plain text.
     """
 
     place: Place
@@ -39,6 +40,7 @@ class Encoded:
     text_bytes: int
     truncated: bool = False
     dropped: str = ""
+    rendered: Rendered | None = None
 
 
 class Encoder:
@@ -70,16 +72,16 @@ class Encoder:
     def _of(self, batch: list[Rendered]) -> Iterator[Encoded | Refused]:
         found = token_spans(self._tokenizer, [one.text for one in batch], "texts") if batch else []
         for one, (ids, offsets) in zip(batch, found, strict=True):
-            yield self._cut_or_error(one, self._marked(one, ids, offsets))
+            yield self._cut_or_error(self._marked(one, ids, offsets))
 
-    def _cut_or_error(self, one: Rendered, encoded: Encoded) -> Encoded | Refused:
+    def _cut_or_error(self, encoded: Encoded) -> Encoded | Refused:
         try:
-            return self._cut(one, encoded)
+            return self._cut(encoded)
         except (
             TinyNNValueError,
             TinyNNMemoryError,
         ) as error:  # the chat template refuses the conversation without its oldest turns
-            return Refused(one.place, error)
+            return Refused(encoded.place, error)
 
     def _marked(self, one: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
         """Return the tokens of a sample, with a mark for those that overlap a part of the text that counts."""
@@ -93,36 +95,41 @@ class Encoder:
                 begin = bisect_right(offsets, first, key=_END)
                 counted[begin : bisect_left(offsets, last, begin, key=_START)] = 1
         all_ids = np.array([*ids, *end], dtype=np.int32)
-        return Encoded(one.place, all_ids, counted, len(one.text.encode("utf-8")))
+        return Encoded(one.place, all_ids, counted, len(one.text.encode("utf-8")), rendered=one)
 
-    def _cut(self, one: Rendered, encoded: Encoded) -> Encoded:
+    def _cut(self, encoded: Encoded) -> Encoded:
         """Return the sample with at most max_tokens tokens, and say why it is left out if it cannot be used."""
         most, truncate = self._settings.max_tokens, self._settings.truncate
         if most is not None and encoded.ids.size > most:
             if truncate == "left":
                 encoded = replace(encoded, ids=encoded.ids[-most:], counted=encoded.counted[-most:], truncated=True)
             else:
-                encoded = self._with_fewer_turns(one, encoded, most) if truncate == "turns" else encoded
+                encoded = self._with_fewer_turns(encoded, most) if truncate == "turns" else encoded
                 if encoded.ids.size > most:
                     return replace(encoded, dropped="too long")
         return encoded if encoded.counted.any() else replace(encoded, dropped="no token counts")
 
-    def _with_fewer_turns(self, one: Rendered, encoded: Encoded, most: int) -> Encoded:
-        """Drop the oldest turns until the sample fits. A turn is a message of the user and all messages up to the next
-        message of the user. Messages of the system at the start are kept. If the last turn alone does not fit, return
-        this turn.
-        """
-        while encoded.ids.size > most and isinstance(one.sample, Chat):
-            shorter = _without_oldest_turn(one.sample)
-            if shorter is None:
-                break
-            (found,) = render([(one.place, shorter)], self._templates, self._settings)
-            if not isinstance(found, Rendered):
-                raise found.error
-            one = found
-            ((ids, offsets),) = token_spans(self._tokenizer, [one.text], "texts")
-            encoded = replace(self._marked(one, ids, offsets), truncated=True)
+    def _with_fewer_turns(self, encoded: Encoded, most: int) -> Encoded:
+        """Drop the oldest turns until the sample fits. If the last turn alone does not fit, return this turn."""
+        while encoded.ids.size > most and (shorter := self.without_oldest_turn(encoded)) is not None:
+            encoded = shorter
         return encoded
+
+    def without_oldest_turn(self, encoded: Encoded) -> Encoded | None:
+        """Return a conversation without its oldest turn, or None if it has only one turn, or is no conversation.
+
+        A turn is a message of the user and all messages up to the next message of the user. Messages of the system at
+        the start are kept. Raises TinyNNValueError or TinyNNMemoryError if the chat template refuses the shorter
+        conversation.
+        """
+        one = encoded.rendered
+        if one is None or not isinstance(one.sample, Chat) or (shorter := _without_oldest_turn(one.sample)) is None:
+            return None
+        (found,) = render([(one.place, shorter)], self._templates, self._settings)
+        if not isinstance(found, Rendered):
+            raise found.error
+        ((ids, offsets),) = token_spans(self._tokenizer, [found.text], "texts")
+        return replace(self._marked(found, ids, offsets), truncated=True)
 
 
 def _without_oldest_turn(chat: Chat) -> Chat | None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from toynn.data.meta import PREFERENCE
-from toynn.data.samples.encoding import Encoded
+from toynn.data.samples.encoding import Encoded, Encoder
 from toynn.data.samples.rendering import Place, Refused
 from toynn.data.samples.settings import SampleSettings
 from toynn.data.sources import DataSource, Pair, Sample
-from toynn.errors import TinyNNValueError
+from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.wording import spelled
 
 
@@ -29,11 +29,20 @@ class EncodedPair:
     def place(self) -> Place:
         return self.chosen.place
 
+    @property
+    def parts(self) -> tuple[Encoded, Encoded]:
+        return self.chosen, self.rejected
+
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longer sequence."""
+        return max(one.ids.size for one in self.parts)
+
 
 def are_pairs(sources: Iterable[DataSource], settings: SampleSettings) -> bool:
     """Return whether the sources contain preference pairs.
 
-    Raises TinyNNValueError if only some sources contain pairs, or if a setting is not for pairs.
+    Raises TinyNNValueError if only some sources contain pairs, or if settings.loss is not for pairs.
     """
     of_pairs = [one.form == PREFERENCE for one in sources]
     if not any(of_pairs):
@@ -42,14 +51,10 @@ def are_pairs(sources: Iterable[DataSource], settings: SampleSettings) -> bool:
         raise TinyNNValueError(
             "texts: some files contain preference pairs and others do not; prepare them in separate data folders"
         )
-    for name, value, usual in (
-        ("loss", settings.loss, ("assistant",)),
-        ("truncate", settings.truncate, ("left", "drop")),
-    ):
-        if value not in usual:
-            raise TinyNNValueError(
-                f"{spelled(name, f'--{name}')} must be {' or '.join(usual)} for preference pairs, got {value}"
-            )
+    if settings.loss != "assistant":
+        raise TinyNNValueError(
+            f"{spelled('loss', '--loss')} must be assistant for preference pairs, got {settings.loss}"
+        )
     return True
 
 
@@ -64,12 +69,13 @@ def sequences_of(samples: Iterable[tuple[Place, Sample]]) -> Iterator[tuple[Plac
 
 
 def encoded_pairs(
-    sequences: Iterable[Encoded | Refused], max_tokens: int | None, truncate: str
+    sequences: Iterable[Encoded | Refused], max_tokens: int | None, truncate: str, encoder: Encoder
 ) -> Iterator[EncodedPair | Refused]:
     """Yield the pairs of encoded sequences, or the error of the first refused sequence of a pair.
 
     max_tokens: the largest length of a sequence, or None. truncate: "left" drops the same number of tokens at the start
-    of both prompts; "drop" leaves out each pair in which a sequence is too long.
+    of both prompts; "turns" drops the oldest turns of both prompts; "drop" leaves out each pair in which a sequence is
+    too long. encoder: encodes conversations with fewer turns.
     """
     both = iter(sequences)
     for chosen, rejected in zip(both, both, strict=True):
@@ -78,21 +84,39 @@ def encoded_pairs(
         elif isinstance(rejected, Refused):
             yield rejected
         else:
-            yield _shortened(EncodedPair(chosen, rejected), max_tokens, truncate)
+            yield _checked(EncodedPair(chosen, rejected), max_tokens, truncate, encoder)
 
 
-def _shortened(pair: EncodedPair, max_tokens: int | None, truncate: str) -> EncodedPair:
+def _checked(pair: EncodedPair, max_tokens: int | None, truncate: str, encoder: Encoder) -> EncodedPair | Refused:
     """Return the pair with at most max_tokens tokens in each sequence, and say why it is left out if it is not used."""
-    parts = (pair.chosen, pair.rejected)
-    if not all(one.counted[1:].any() for one in parts):  # the first token of a sequence is never predicted
+    if not all(one.counted[1:].any() for one in pair.parts):  # the first token of a sequence is never predicted
         return replace(pair, dropped="no token counts")
-    if np.array_equal(parts[0].ids, parts[1].ids):
+    if np.array_equal(pair.chosen.ids, pair.rejected.ids):
         return replace(pair, dropped="equal")
-    too_many = 0 if max_tokens is None else max(one.ids.size for one in parts) - max_tokens
-    if too_many <= 0:
+    if max_tokens is None or pair.longest <= max_tokens:
         return pair
-    prompt = min(int(np.argmax(one.counted)) for one in parts)
-    if truncate == "drop" or too_many >= prompt:  # at least one token of the prompt must remain
+    if truncate == "left":
+        return _without_first_tokens(pair, pair.longest - max_tokens)
+    if truncate == "turns":
+        return _with_fewer_turns(pair, max_tokens, encoder)
+    return replace(pair, dropped="too long")
+
+
+def _without_first_tokens(pair: EncodedPair, n: int) -> EncodedPair:
+    prompt = min(int(np.argmax(one.counted)) for one in pair.parts)
+    if n >= prompt:  # at least one token of the prompt must remain
         return replace(pair, dropped="too long")
-    chosen, rejected = (replace(one, ids=one.ids[too_many:], counted=one.counted[too_many:]) for one in parts)
+    chosen, rejected = (replace(one, ids=one.ids[n:], counted=one.counted[n:]) for one in pair.parts)
     return EncodedPair(chosen, rejected, truncated=True)
+
+
+def _with_fewer_turns(pair: EncodedPair, max_tokens: int, encoder: Encoder) -> EncodedPair | Refused:
+    try:
+        while pair.longest > max_tokens:
+            chosen, rejected = map(encoder.without_oldest_turn, pair.parts)
+            if chosen is None or rejected is None:
+                return replace(pair, dropped="too long")
+            pair = EncodedPair(chosen, rejected, truncated=True)
+    except (TinyNNValueError, TinyNNMemoryError) as error:  # the chat template refuses the shorter conversation
+        return Refused(pair.place, error)
+    return pair

@@ -37,7 +37,7 @@ from toynn.data.samples.pairs import EncodedPair, are_pairs, sequences_of
 from toynn.data.samples.rendering import Place, Refused, Rendered, render
 from toynn.data.samples.settings import SampleSettings
 from toynn.data.samples.splits import Division
-from toynn.data.samples.summary import Summary
+from toynn.data.samples.summary import Summary, nothing_left
 from toynn.data.samples.task import SampleTask, placed, sample_blocks
 from toynn.data.samples.templates import ChatTemplates
 from toynn.data.samples.writer import sample_writers
@@ -158,7 +158,7 @@ def prepare_samples(
                 say(f"{one.n} broken {'sample was' if one.n == 1 else 'samples were'} skipped: {'; '.join(one.first)}")
         for which, split in splits.items():
             if split.tokens == 0 and (share > 0 or which == TRAIN):
-                raise TinyNNValueError(f"texts: no sample is left for the {which} split; add samples")
+                raise TinyNNValueError(nothing_left(which, summaries))
         before = tokens_around(model).before
         meta = DataMeta(
             dtype=dtype_of(vocab),
@@ -250,7 +250,7 @@ def _packed(
                     if split is None or one.dropped:
                         continue
                     if isinstance(one, EncodedPair):
-                        for part in (one.chosen, one.rejected):
+                        for part in one.parts:
                             writers[split].add(part.ids, part.counted, part.text_bytes)
                         summary.wrote_pair(one)
                     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from toynn.data.meta import SourceSamples
 from toynn.data.samples.encoding import Encoded
 from toynn.data.samples.pairs import EncodedPair
 from toynn.data.sources import DataSource
+from toynn.wording import spelled
 
 _NAMED = 3  # largest number of places that a note names
 
@@ -39,7 +41,7 @@ class Summary:
 
     def wrote_pair(self, pair: EncodedPair) -> None:
         """Count a pair that was written, as one sample."""
-        for one in (pair.chosen, pair.rejected):
+        for one in pair.parts:
             self.tokens += one.ids.size
             self.counted += int(one.counted.sum())
             self.longest = max(self.longest, one.ids.size)
@@ -60,14 +62,10 @@ class Summary:
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason for which samples were left out."""
-        said = {
-            "no token counts": "because none of their tokens counts for the loss",
-            "too long": "because they have too many tokens",
-            "equal": "because chosen and rejected have the same tokens",
-        }
+        every = "all " if self.samples == 0 and len(self.dropped) == 1 else ""
         return [
-            f"{n} {'sample was' if n == 1 else 'samples were'} left out {said[reason]}: "
-            f"{'; '.join(self.first[reason])}{'; ...' if n > _NAMED else ''}"
+            f"{every if n > 1 else ''}{left_out(reason, n)}: {'; '.join(self.first[reason])}"
+            f"{'; ...' if n > _NAMED else ''}"
             for reason, n in self.dropped.items()
         ]
 
@@ -84,3 +82,30 @@ class Summary:
             dropped=self.dropped.total(),
             skipped=skipped,
         )
+
+
+def left_out(reason: str, n: int) -> str:
+    """Return a part of a sentence that says why n samples were left out. reason: a key of `Summary.dropped`."""
+    one = n == 1
+    why = {
+        "no token counts": f"none of {'its' if one else 'their'} tokens counts for the loss",
+        "too long": f"{'it has' if one else 'they have'} too many tokens",
+        "equal": "chosen and rejected have the same tokens",
+    }
+    return f"{n} {'sample was' if one else 'samples were'} left out because {why[reason]}"
+
+
+def nothing_left(split: str, summaries: Iterable[Summary]) -> str:
+    """Return the error for a split without samples: why the samples were left out, and what would help."""
+    dropped = sum((one.dropped for one in summaries), Counter[str]())
+    everything = spelled("loss='all'", "--loss all")
+    remedies = {
+        "no token counts": f"add samples with answers, or use {everything}",
+        "too long": f"increase {spelled('max_tokens', '--max-tokens')}",
+        "equal": "add pairs whose continuations differ",
+    }
+    if not dropped:
+        return f"texts: no sample is left for the {split} split; add samples"
+    ((main, _),) = dropped.most_common(1)
+    why = ", ".join(left_out(reason, n) for reason, n in dropped.most_common())
+    return f"texts: no sample is left for the {split} split: {why}; {remedies[main]}"

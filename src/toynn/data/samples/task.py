@@ -112,8 +112,19 @@ class SampleTask:
 
         def encode(block: SampleBlock) -> list[Result]:
             sequences = encoder.encoded(render(sequences_of(block.samples), chat, self.settings))
-            if self.pairs:
-                return list(encoded_pairs(sequences, self.settings.max_tokens, self.settings.truncate))
-            return list(sequences)
+            if not self.pairs:
+                return [_without_text(one) for one in sequences]
+            most, truncate = self.settings.max_tokens, self.settings.truncate
+            return [_without_text(one) for one in encoded_pairs(sequences, most, truncate, encoder)]
 
         return encode
+
+
+def _without_text(result: Result) -> Result:
+    """Return a result without the rendered text, so that workers do not send the text to process 0."""
+    if isinstance(result, Encoded):
+        return replace(result, rendered=None)
+    if isinstance(result, EncodedPair):
+        chosen, rejected = (replace(one, rendered=None) for one in result.parts)
+        return replace(result, chosen=chosen, rejected=rejected)
+    return result
