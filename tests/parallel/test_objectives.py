@@ -1,4 +1,4 @@
-"""Muon and preference pairs (DPO) in several processes: the bytes of a single process."""
+"""Runs with Muon and on preference pairs (DPO) write the same bytes in several processes as in one process."""
 
 from __future__ import annotations
 

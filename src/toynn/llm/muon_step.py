@@ -31,7 +31,7 @@ from toynn.tinynn import (
 class MuonStep:
     """A session with the graph of one step of a matrix (rows, columns), which can be used for any number of matrices.
 
-    The step has the bits of the step in a training graph.
+    The result has the bits of the step in a training graph.
     """
 
     def __init__(self, rows: int, columns: int, n_threads: int) -> None:
@@ -39,7 +39,7 @@ class MuonStep:
         matrices = [tnn_input_2d_f32_persistent(s, rows, columns) for _ in range(3)]
         self._w, self._gradient, self._m = matrices
         self._hp = tnn_input_1d_f32_persistent(s, MUON_HP)
-        # Optimizer steps follow a backward pass. This pass has the loss of a single number, which is not used.
+        # An optimizer step follows a backward pass, which needs a loss: here the sum of one unused number.
         unused = tnn_input_1d_f32_persistent(s, 1)
         tnn_finalize_weights(s)
         tnn_set_param(self._w)
@@ -56,7 +56,7 @@ class MuonStep:
     def take(
         self, w: npt.ArrayLike, gradient: npt.ArrayLike, m: npt.ArrayLike, hp: npt.ArrayLike
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the matrix and its momentum after a step, as flat arrays.
+        """Take a step, and return the new matrix and its new momentum as flat arrays.
 
         w, gradient, m: rows * columns numbers. hp: as `Muon.hp` returns it.
         """

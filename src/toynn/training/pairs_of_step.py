@@ -28,7 +28,8 @@ def figures_of_pairs(log_probs: Array, reference: Array, beta: float) -> PairFig
 class PairsOfStep:
     """The log-probabilities of the pairs that this process computes in a step, in the model and in the reference.
 
-    reference: the log-probabilities of the training split in the reference model. It is set before the first step.
+    reference: the log-probabilities of the training split in the reference model. The caller sets this
+        attribute before the first step.
     """
 
     reference: Array
@@ -39,11 +40,11 @@ class PairsOfStep:
         self._references: list[Array] = []
 
     def begin(self) -> None:
-        """Begin a step."""
+        """Forget the pairs of the last step."""
         self._log_probs, self._references = [], []
 
     def inputs(self, start: int, n: int) -> dict[str, Any]:
-        """Return the argument `reference` of a batch: the pairs start to start + n - 1 of the order."""
+        """Return the argument `reference` of the batch that has the pairs start to start + n - 1 of the order."""
         numbers = self._pairs.numbers(start, n)
         reference = self.reference.reshape(-1, 2)[numbers].ravel()
         self._references.append(reference)

@@ -41,7 +41,9 @@ F32 = npt.NDArray[np.float32]
 class ParallelSteps:
     """Takes the steps of a run on an engine that was realized with optimizer="none", together with other processes.
 
-    Every process calls each method at the same place. A window is a pair of sequences if the run has preference pairs.
+    All processes must call the methods in the same order. In a run on preference pairs, a window is a pair of
+    sequences.
+
     moments: the moments of a resumed run by name; empty for a new run.
     pairs: the reference of the preference pairs, or None if the run has none.
     """
@@ -253,7 +255,7 @@ class ParallelSteps:
         return {}
 
     def _losses(self) -> list[float]:
-        """Return the losses of the last batch whose sum, divided by `_divisor`, is the loss of a step."""
+        """Return the losses of the last batch. Their sum over all batches, divided by `_divisor`, is a step's loss."""
         losses: list[float] = self._engine.window_losses().tolist()
         return losses
 

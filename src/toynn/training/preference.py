@@ -106,12 +106,12 @@ def evaluate_pairs(
     n_pairs: int,
     processes: Processes | None = None,
 ) -> PairEvaluation:
-    """Return the loss and the figures of the first n_pairs pairs, which do not depend on the size of the batches.
+    """Return the loss and the figures of the first n_pairs pairs. The engine's graph is dropped.
 
-    The engine's graph is dropped.
+    The results do not depend on the size of the batches.
 
     reference: the log-probabilities in the reference model, float64, at least (2 * n_pairs,).
-    processes: the processes that divide the batches among them, all of which call this function, or None.
+    processes: the processes that divide the batches among themselves, all of which call this function, or None.
     """
     n = engine.seq_b // 2
 
@@ -134,7 +134,8 @@ class PairValidation:
 
     pairs: evaluate only this many pairs; 0: all.
     tokens: number of predicted tokens that count.
-    reference: the log-probabilities of the split in the reference model. It is set before the first evaluation.
+    reference: the log-probabilities of the split in the reference model. The caller sets this attribute before the
+        first evaluation.
     """
 
     reference: Array
@@ -148,7 +149,7 @@ class PairValidation:
         self.tokens = self._batcher.counted_tokens(self._n)
 
     def bits_per_byte(self, loss: float) -> float:  # noqa: ARG002
-        """Return NaN, because the loss of a pair is not that of a text."""
+        """Return NaN, because the loss of a pair is not the loss of a text."""
         return math.nan
 
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:

@@ -1,9 +1,10 @@
 """The log-probabilities of preference pairs in the reference model, computed once and stored in the folder of the run.
 
-The reference is the model from which training starts. For an adapter it is the base, also if training continues an
-adapter that was trained before. reference.json states which data and which model the numbers belong to, and the SHA-256
-of reference.bin, which contains one little-endian float64 for each sequence: those of training, then those of
-validation. Each checkpoint contains this SHA-256, so that a resumed run notices other numbers.
+The reference is the model from which training starts. For an adapter, the reference is the base, also if training
+continues an adapter that was trained before. reference.json states which data and which model the numbers belong to,
+and the SHA-256 of reference.bin. reference.bin contains one little-endian float64 for each sequence: first the training
+sequences, then the validation sequences. Each checkpoint contains this SHA-256, so that a resumed run notices other
+numbers.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def reference_of(
     processes: the processes that train together, all of which call this function, or None. Process 0 reads and writes
     the files, and all processes compute.
 
-    The engine holds the model of the start, in batches of the run. Its graph is dropped, and its weights stay the same.
-    A resumed run must have the files. A new run computes them, unless a killed run has already stored those of the same
-    model and data. If they are computed, `report` is called about a hundred times.
+    The engine must hold the model of the start, with the batch size of the run. The engine's graph is dropped, and its
+    weights stay the same. A resumed run must have the files. A new run computes the numbers, unless a killed run has
+    already stored the numbers of the same model and data. While the numbers are computed, `report` is called about a
+    hundred times.
 
     Raises FileFormatError if the files of a resumed run are missing, damaged or those of other data or another base;
     TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; OSError.
@@ -126,11 +128,22 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
             raise FileFormatError(f"{run / REFERENCE} is missing, so the run cannot be resumed; restore the file")
         meta, reference = found
         if reference.sha256 != start.state.progress.reference:
-            raise FileFormatError(f"{run / NUMBERS} is not the file with which the run was started; restore the file")
+            raise FileFormatError(
+                f"{run / NUMBERS} has the SHA-256 {reference.sha256}, but the run was started with "
+                f"{start.state.progress.reference}; restore the file"
+            )
         if meta.data != identity:
-            raise FileFormatError(f"{run / REFERENCE} belongs to other data than that of the run; restore the file")
+            ours, of_run = dataclasses.asdict(meta.data), dataclasses.asdict(identity)
+            part = next(name for name in of_run if ours[name] != of_run[name])
+            raise FileFormatError(
+                f"{run / REFERENCE} belongs to data with the {part} SHA-256 {ours[part]}, but the data of the run has "
+                f"{of_run[part]}; restore the file"
+            )
         if start.base is not None and meta.model_sha256 != start.base.identity.sha256:
-            raise FileFormatError(f"{run / REFERENCE} belongs to another base than that of the run; restore the file")
+            raise FileFormatError(
+                f"{run / REFERENCE} belongs to the base with SHA-256 {meta.model_sha256}, but the base of the run has "
+                f"{start.base.identity.sha256}; restore the file"
+            )
         return reference
     found = _of_killed_run(run)
     if found is not None and found[0].data == identity and found[0].model_sha256 == _sha256_of_model(start, engine):
@@ -141,7 +154,7 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
 def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
     """Return what a killed run without checkpoints has stored, or None if its files do not belong together.
 
-    They do not belong together if the run was killed after it had replaced one of the two files of an earlier run.
+    The files do not belong together if the run was killed after it had replaced one of the two files of an earlier run.
     """
     try:
         return load_reference(run)
@@ -150,7 +163,7 @@ def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
 
 
 def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
-    """Return the log-probabilities in the folder of a run, or None if it has none. Raises FileFormatError, OSError."""
+    """Return the log-probabilities in the folder of a run, or None without files. Raises FileFormatError, OSError."""
     try:
         meta = FORMAT.load(run / REFERENCE, ReferenceMeta)
     except FileNotFoundError:

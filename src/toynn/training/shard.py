@@ -1,6 +1,6 @@
 """Shard: the part of the weights that one process updates, with its moments.
 
-The moments exist only here, so n processes keep them once together.
+No other process has these moments, so n processes together keep one copy of all moments.
 """
 
 from __future__ import annotations
@@ -42,4 +42,4 @@ class Shard(ABC):
 
     @abstractmethod
     def step(self, values: StepValues, factor: np.float32) -> None:
-        """Update weights and moments. factor: multiplies the gradient, to clip the gradient."""
+        """Update weights and moments. factor: the number by which the gradient is multiplied to clip it."""

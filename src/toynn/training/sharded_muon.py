@@ -1,7 +1,7 @@
 """Muon on the matrices that one process updates.
 
-Each element of a step depends on the whole gradient of the matrix, so a process updates whole matrices, and other
-processes update the other ones. The kernels of csrc/kernels/muon.c compute the step, with the bits of a single process.
+Each element of a step depends on the whole gradient of the matrix, so each matrix is updated by one process. The
+kernels of csrc/kernels/muon.c compute the step, with the bits of a single process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class MuonSteps:
 
 
 class ShardedMuon(Shard):
-    """The matrices that one process updates by Muon. shapes: rows and columns of each matrix. steps: may be shared."""
+    """The matrices that one process updates by Muon.
+
+    shapes: rows and columns of each matrix.
+    steps: the graphs of the steps, which several shards can share.
+    """
 
     ends = MOMENTS[:1]
 
@@ -44,7 +48,7 @@ class ShardedMuon(Shard):
 
     def step(self, values: StepValues, factor: np.float32) -> None:
         if values.muon_hp is None:
-            raise TinyNNValueError("values must contain muon_hp, because Muon updates the matrices")
+            raise TinyNNValueError("values.muon_hp must be an array, because Muon updates the matrices, got None")
         momentum = self.moments[self.ends[0]]
         for piece, place in self.places():
             given = (self.weights[place], self.gradient[place] * factor, momentum[place])

@@ -31,7 +31,7 @@ class WindowShare:
     batches: int
 
     def of_sequences(self, n: int) -> WindowShare:
-        """Return the share of a step whose windows consist of n sequences each, counted in sequences."""
+        """Return this share counted in sequences, for a step whose windows consist of n sequences each."""
         return WindowShare(n * self.windows, n * self.first, n * self.batch, self.batches)
 
     @property
@@ -41,7 +41,7 @@ class WindowShare:
 
 
 def share_of(train: StepArgs, rank: int, n: int) -> WindowShare:
-    """Return the share of process `rank` of n processes. Its batches are at most as large as train.batch.
+    """Return the share of process `rank` of n processes. Its batches have at most train.batch windows.
 
     Raises ConfigurationError if n does not divide the number of windows.
     """
@@ -62,8 +62,9 @@ def share_of(train: StepArgs, rank: int, n: int) -> WindowShare:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a weight: the elements begin to end - 1. parts: the number of its first part and the number after its
-    last part, of the 64 parts of the weight.
+    """The elements begin to end - 1 of a weight. They are whole parts of its 64 parts.
+
+    parts: the number of the first part of the piece, and the number of its last part plus 1.
     """
 
     name: str
@@ -101,8 +102,8 @@ def buckets_of(sizes: Mapping[str, int], n: int, limit: int | None = None) -> li
 def buckets_of_matrices(shapes: Mapping[str, tuple[int, ...]], n: int, limit: int | None = None) -> list[Bucket]:
     """Divide matrices into buckets of at most `limit` elements, and the matrices of a bucket among n processes.
 
-    Each matrix belongs to one process. The next matrix, the most expensive one of its bucket first, goes to the process
-    with the least work so far.
+    Each matrix belongs to one process. The matrices of a bucket are taken in the order of their work, the largest work
+    first. Each of them goes to the process with the least work so far.
 
     shapes: rows and columns of each matrix. limit: as for `buckets_of`.
     """
@@ -119,7 +120,7 @@ def buckets_of_matrices(shapes: Mapping[str, tuple[int, ...]], n: int, limit: in
 
 
 def _work_of_muon(shape: tuple[int, ...]) -> int:
-    """Return the multiply-adds of an iteration of Muon, times 2: two halves of symmetric products, and one product."""
+    """Return twice the multiply-adds of an iteration of Muon: half of two symmetric products, and one full product."""
     size, short = math.prod(shape), min(shape)
     return size * short + short**3 + 2 * size * short
 
