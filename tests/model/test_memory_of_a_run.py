@@ -14,10 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from small_models import SHAPE, random_model
 from small_runs import config
-from toynn import LlamaSeqEngine, TinyNNValueError, TrainArgs, train
+from toynn import FileFormatError, LlamaSeqEngine, TinyNNValueError, TrainArgs, train
 from toynn.arguments import FloatArray
 from toynn.llm.adapters.model_on_base import without_weights
 from toynn.storage.checkpoint import RunFolder, folder
+from toynn.storage.checkpoint.stored_tensors import _Reader, tensors_in_memory, tensors_on_disk
 from toynn.storage.tensor_files import MadeTensors, write_tensors
 from toynn.training import Event, Saved, Stepped, StopTraining
 
@@ -56,16 +57,26 @@ def test_a_resumed_run_drops_the_tensors_of_its_checkpoint(
             raise StopTraining
 
     train(TrainArgs(data, tmp_path / "run", config(4)), [stop])
-    loaded = Living()
-    monkeypatch.setattr(folder, "_load", loaded.watched(folder._load))
+    loaded, moments = Living(), Living()
+    monkeypatch.setattr(folder, "tensors_in_memory", loaded.watched(tensors_in_memory))
+    read, most = moments.watched(_Reader.read), [0]
+
+    def counted(reader: _Reader, name: str) -> FloatArray:
+        most[0] = max(most[0], moments.count())
+        values: FloatArray = read(reader, name)
+        return values
+
+    monkeypatch.setattr(_Reader, "read", counted)
     counts = []
 
     def count(event: Event) -> None:
         if isinstance(event, Stepped):
-            counts.append(loaded.count())
+            counts.append(loaded.count() + moments.count())
 
     train(TrainArgs(data, tmp_path / "run", config(4), resume=True), [count])
     assert loaded.seen > 0
+    assert moments.seen >= 2 * loaded.seen
+    assert most[0] <= 1, "moments are read one at a time"
     assert counts == [0, 0]
 
 
@@ -105,6 +116,35 @@ def test_a_file_of_tensors_has_the_bytes_of_the_safetensors_library(
         write_tensors(tmp_path / "made", made)
     with pytest.raises(KeyError):
         made["unknown"]
+
+
+def test_tensors_on_disk_are_read_from_the_open_file_also_after_it_was_removed(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    tensors = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in {"b": (3, 5), "a": (7,)}.items()}
+    save_file(tensors, tmp_path / "f", {"format": "pt"})
+    with (tmp_path / "f").open("rb") as file:
+        file.read(5)  # the position of the file has no effect
+        found = {"disk": tensors_on_disk(tmp_path / "f", file), "memory": tensors_in_memory(tmp_path / "f", file)}
+    (tmp_path / "f").unlink()
+    for read in found.values():
+        assert sorted(read) == ["a", "b"]
+        for name, values in tensors.items():
+            np.testing.assert_array_equal(read[name], values)
+    assert found["disk"]["a"] is not found["disk"]["a"]
+
+
+def test_a_file_that_becomes_shorter_and_other_types_are_refused(tmp_path: Path) -> None:
+    save_file({"w": np.ones((4, 4), np.float32)}, tmp_path / "f")
+    with (tmp_path / "f").open("r+b") as file:
+        moments = tensors_on_disk(tmp_path / "f", file)
+        file.truncate((tmp_path / "f").stat().st_size - 1)
+        with pytest.raises(FileFormatError, match="f became shorter while it was read: w is not complete"):
+            moments["w"]
+        with pytest.raises(FileFormatError, match="f cannot be read: "):
+            tensors_on_disk(tmp_path / "f", file)
+    save_file({"w": np.ones(4, np.float16)}, tmp_path / "f")
+    with (tmp_path / "f").open("rb") as file, pytest.raises(FileFormatError, match="w must have the type F32, but has"):
+        tensors_in_memory(tmp_path / "f", file)
 
 
 def test_a_description_without_weights_is_not_saved_as_a_checkpoint(tmp_path: Path) -> None:

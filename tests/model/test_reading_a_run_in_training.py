@@ -55,7 +55,7 @@ def test_a_checkpoint_that_is_removed_before_it_is_open_is_followed_to_its_succe
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("moment", ["sha256_of_file", "_load", "_model"])
+@pytest.mark.parametrize("moment", ["sha256_of_file", "tensors_in_memory", "_model"])
 def test_a_checkpoint_that_is_removed_while_it_is_open_is_read_to_its_end(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

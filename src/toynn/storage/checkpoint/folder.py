@@ -7,7 +7,6 @@ open, reading raises `CheckpointRemovedError` and does not call the checkpoint d
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError, TinyNNValueError
@@ -40,6 +38,7 @@ from toynn.storage.checkpoint.meta import (
     read_checkpoint_meta,
     versions_now,
 )
+from toynn.storage.checkpoint.stored_tensors import tensors_in_memory, tensors_on_disk
 from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
 from toynn.storage.tensor_files import Tensors, write_tensors
@@ -50,7 +49,8 @@ class TrainingState(Initialised):
     """The state that a run needs to resume, besides the model.
 
     moments: the moments of the optimizer. The keys are the names of the weights with ".m" or ".v" at the end. Each
-    array has the shape of its weight. There are no moments before the first step.
+    array has the shape of its weight. There are no moments before the first step. The moments of a checkpoint that was
+    loaded stay in its file: each one is read when it is asked for.
     """
 
     progress: TrainingProgress
@@ -167,8 +167,10 @@ def _read(folder: Path) -> Checkpoint:
                 raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
         tokenizer = files[TOKENIZER].read() if TOKENIZER in files else None
         weights_file = WEIGHTS if meta.adapter is None else ADAPTER
-        weights = _load(folder / weights_file, files[weights_file])
-        moments = _load(folder / MOMENTS, files[MOMENTS]) if meta.training is not None and MOMENTS in files else {}
+        weights = tensors_in_memory(folder / weights_file, files[weights_file])
+        moments: Tensors = {}
+        if meta.training is not None and MOMENTS in files:
+            moments = tensors_on_disk(folder / MOMENTS, files[MOMENTS])
     try:
         model = _model(meta, weights, tokenizer)
     except TinyNNValueError as error:
@@ -222,32 +224,3 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
             )
         if name.endswith(".v") and (values < 0).any():  # v is a mean of squares, so it cannot be negative
             raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, but its minimum is {values.min()}")
-
-
-def _load(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
-    """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
-
-    The system gets the memory of one large array back when the array is freed, but not always the memory of many small
-    arrays.
-    """
-    # The library accepts only a path. /dev/fd/N is the open file, even if its name was removed.
-    opened = Path(f"/dev/fd/{file.fileno()}")
-    try:
-        with safe_open(opened if opened.exists() else path, framework="numpy") as stored:
-            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-            memory = np.empty(sum(map(math.prod, shapes.values())), np.float32)
-            tensors, end = {}, 0
-            for name, shape in shapes.items():
-                start, end = end, end + math.prod(shape)
-                values = stored.get_tensor(name)
-                if values.dtype != np.float32:
-                    raise FileFormatError(f"{path}: {name} must be float32, but is {values.dtype}")
-                tensors[name] = memory[start:end].reshape(shape)
-                tensors[name][...] = values
-    except AttributeError as error:  # the library raises this for a type that numpy does not have
-        raise FileFormatError(f"{path}: all tensors must be float32, but one has another type ({error})") from None
-    except FileFormatError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path} cannot be read: {error}") from None
-    return tensors

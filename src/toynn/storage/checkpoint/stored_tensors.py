@@ -1,0 +1,87 @@
+"""Read the tensors of an open safetensors file: all of them at once, or each one when it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import weakref
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from toynn.arguments import FloatArray
+from toynn.errors import FileFormatError
+from toynn.storage.tensor_files import MadeTensors
+from toynn.tinynn.mapped import read_into
+
+
+def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
+    """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
+
+    The system gets the memory of one large array back when the array is freed, but not always the memory of many small
+    arrays.
+
+    Raises FileFormatError if the file is damaged or if a tensor is not float32.
+    """
+    reader = _Reader(path, file)
+    memory = np.empty(sum(map(prod, reader.shapes.values())), np.float32)
+    tensors, end = {}, 0
+    for name, shape in reader.shapes.items():
+        start, end = end, end + prod(shape)
+        tensors[name] = memory[start:end].reshape(shape)
+        reader.read_into(name, memory[start:end])
+    return tensors
+
+
+def tensors_on_disk(path: Path, file: BinaryIO) -> MadeTensors:
+    """Return the tensors of an open safetensors file. Each one is read when it is asked for, and not kept.
+
+    The file can be closed, or removed, before the tensors are read. Raises FileFormatError as `tensors_in_memory` does,
+    also when a tensor is read.
+    """
+    reader = _Reader(path, file)
+    return MadeTensors(reader.shapes, reader.read)
+
+
+class _Reader:
+    """Reads tensors through a file descriptor of its own. shapes: the shape of each tensor by name."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        # The library checks the header. It accepts only a path: /dev/fd/N is the open file, even if it was removed.
+        opened = Path(f"/dev/fd/{self._file}")
+        try:
+            with safe_open(opened if opened.exists() else path, framework="numpy") as stored:
+                slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
+                types = {name: one.get_dtype() for name, one in slices.items()}
+                self.shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            (size,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
+            header = json.loads(os.pread(self._file, size, 8))
+            self._begins = {name: 8 + size + int(header[name]["data_offsets"][0]) for name in self.shapes}
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            raise FileFormatError(f"{path} cannot be read: {error}") from None
+        for name, dtype in types.items():
+            if dtype != "F32":
+                raise FileFormatError(f"{path}: {name} must have the type F32, but has {dtype}")
+
+    def read(self, name: str) -> FloatArray:
+        """Return a tensor. Raises FileFormatError if the file has become shorter or cannot be read."""
+        values = np.empty(self.shapes[name], np.float32)
+        self.read_into(name, values.reshape(-1))
+        return values
+
+    def read_into(self, name: str, values: FloatArray) -> None:
+        """Read a tensor into a contiguous array (n,) with its number of elements. Raises the errors of `read`."""
+        target = values.data.cast("B")
+        try:
+            n = read_into(self._file, self._begins[name], target)
+        except (OSError, ValueError, OverflowError) as error:
+            raise FileFormatError(f"{self._path} cannot be read: {error}") from None
+        if n < len(target):
+            raise FileFormatError(f"{self._path} became shorter while it was read: {name} is not complete")
