@@ -8,9 +8,10 @@
 #   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
 #   make lint       Run ruff and mypy --strict.
 #   make dev        Compile what changed in csrc/ or CMakeLists.txt (seconds).
-#   make bench      Compare toynn with PyTorch and write docs/performance.md (15 minutes on an idle machine).
+#   make bench      Compare toynn with PyTorch and write docs/performance.md (half an hour on an idle machine).
 #   make bench-adapters  Compare LoRA training with PEFT and write a section of docs/performance.md (8 minutes).
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
+#   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
 #   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
 #   make generate   Write the part of toynn.tinynn that follows from csrc/tinynn.h.
 #   make corpus     Write the stories and questions of tools/corpus to examples/data (one second).
@@ -47,7 +48,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-decoding fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -101,6 +102,9 @@ bench-adapters: $(VENV)/.installed-dev
 
 bench-prepare: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.prepare $(BENCH)
+
+bench-decoding: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.decoding $(BENCH)
 
 fuzz: $(VENV)/.installed-dev
 	$(PY) tools/fuzz/fuzz_rounds.py $(FUZZ)

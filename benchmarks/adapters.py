@@ -11,23 +11,22 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.measure import Row, quartiles, ratios
+from benchmarks.measure import IN_BF16, REFERENCE, Row, quartiles, tolerance
 from benchmarks.program_process import ROOT, ProgramError, ProgramProcess
-from benchmarks.report import Run, heading, write_json, write_markdown
+from benchmarks.report import Run, heading, speedup, write_json, write_markdown
 from benchmarks.shapes import ADAPTER_SHAPES, Shape
 
 LABELS = {
-    "toynn": "toynn, quantized base",
+    REFERENCE: "toynn, quantized base",
     "toynn-f32": "toynn, base in F32",
+    IN_BF16: "toynn, quantized base, bfloat16",
     "toynn-recompute": "toynn, quantized base, recompute",
     "peft": "PEFT, float32",
     "peft-bf16": "PEFT, bfloat16 autocast",
 }
-BESIDE_PEFT = ("toynn", "toynn-f32", "peft", "peft-bf16")
-ALONE = ("toynn", "toynn-recompute")  # PEFT would need the f32 weights of the large shape
+BESIDE_PEFT = (REFERENCE, "toynn-f32", IN_BF16, "peft", "peft-bf16")
+ALONE = (REFERENCE, "toynn-recompute")  # PEFT would need the f32 weights of the large shape
 _PAUSE_S = 0.05  # the time after which idle threads stop spinning and sleep
-_TOLERANCES = {"peft-bf16": 3e-2}
-_TOLERANCE = 1e-3
 
 
 def arguments() -> argparse.Namespace:
@@ -82,10 +81,10 @@ def _turns(shape: Shape, threads: int, scratch: Path, rounds: int, steps: int) -
             row.rss_import, peak = child.rss_import, child.ask("peak")
             row.peak_rss, losses[name] = peak["peak_rss"], [child.first_loss, peak["loss"]]
             if any(
-                not abs(loss - wanted) <= _TOLERANCES.get(name, _TOLERANCE)
-                for loss, wanted in zip(losses[name], losses["toynn"], strict=True)
+                not abs(loss - wanted) <= tolerance(name)
+                for loss, wanted in zip(losses[name], losses[REFERENCE], strict=True)
             ):
-                raise ProgramError(f"{name} computes the losses {losses[name]}, but toynn computes {losses['toynn']}")
+                raise ProgramError(f"{name} computes the losses {losses[name]}, but toynn computes {losses[REFERENCE]}")
         for _ in range(rounds):
             for name, child in children.items():
                 time.sleep(_PAUSE_S)
@@ -94,17 +93,16 @@ def _turns(shape: Shape, threads: int, scratch: Path, rounds: int, steps: int) -
 
 
 def markdown(run: Run) -> str:
-    lines = [
-        "| shape | threads | | step, s | quartiles | tokens/s | speedup of toynn | peak, MiB | peak of toynn / this |",
-        "| :-- | --: | :-- | --: | --: | --: | --: | --: | --: |",
-    ]
+    columns = ["step, s", "quartiles", "tokens/s", "speedup of toynn", "of toynn in bfloat16", "peak, MiB",
+               "peak of toynn / this"]  # fmt: skip
+    lines = ["| shape | threads | | " + " | ".join(columns) + " |", "| :-- | --: | :-- |" + " --: |" * len(columns)]
     for row in run.rows:
         reference = run.reference(row)
         low, median, high = quartiles(row.seconds)
-        speed = ["{1:.2f} ({0:.2f} - {2:.2f})".format(*quartiles(ratios(row, reference))), "1"][row is reference]
         lines.append(
             f"| {row.shape.name} | {row.threads} | {LABELS[row.program]} | {median:.2f} | {low:.2f} - {high:.2f} | "
-            f"{row.shape.tokens / median:.0f} | {speed} | {row.peak_rss / 2**20:.0f} | "
+            f"{row.shape.tokens / median:.0f} | {speedup(row, reference)} | "
+            f"{speedup(row, run.beside(row).get(IN_BF16))} | {row.peak_rss / 2**20:.0f} | "
             f"{reference.peak_rss / row.peak_rss:.2f} |"
         )
     return heading(run) + "\n\n" + "\n".join(lines)

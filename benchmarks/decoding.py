@@ -1,6 +1,6 @@
 """Measure decoding and prefill beside llama.cpp, and write the table in docs/performance.md.
 
-Run it with `python -m benchmarks.decoding`. Both programs read the same GGUF files: random weights in the shape of
+Run it with `make bench-decoding`. Both programs read the same GGUF files: random weights in the shape of
 SmolLM2-135M, in several types. llama.cpp has its own default settings (repacked weights, cache in f16). The programs
 take turns in one process, so a slow change in the speed of the machine affects both.
 """
@@ -103,7 +103,10 @@ def write(table: str, page: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="Types of the weights.")
-    parser.add_argument("--threads", type=int, default=1, help="Number of threads of both programs.")
+    parser.add_argument(
+        "--threads", nargs="+", type=int, choices=range(1, machine.cores() + 1), default=[1], metavar="N",
+        help="Numbers of threads of both programs (default: 1).",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, help="Number of turns of each program.")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md", help="The page to write.")
     flags = parser.parse_args()
@@ -117,8 +120,9 @@ def main() -> None:
         for kind in flags.kinds:
             path = Path(folder) / f"{kind}.gguf"
             export_gguf(model, path, kind)
-            lines.append(row(kind, flags.threads, *measured(path, flags.threads, flags.rounds)))
-            print(lines[-1], flush=True)
+            for threads in flags.threads:
+                lines.append(row(kind, threads, *measured(path, threads, flags.rounds)))
+                print(lines[-1], flush=True)
             path.unlink()
     day = datetime.now(timezone.utc).date().isoformat()
     heading = f"Measured on {day}: {machine.description()}.  \nLoad average at the start: {load:.2f}."

@@ -15,18 +15,21 @@ from benchmarks.machine import available_bytes
 from benchmarks.program_process import ProgramError, ProgramProcess
 from benchmarks.shapes import PEAK_SIZE, SHAPES, Shape
 
-REFERENCE = "toynn"
+REFERENCE, IN_BF16 = "toynn", "toynn-bf16"
 LABELS = {
     REFERENCE: "toynn",
+    IN_BF16: "toynn, bfloat16",
     "toynn-per-head": "toynn, per_head",
     "torch": "PyTorch, eager",
+    "torch-bf16": "PyTorch, eager, bfloat16 autocast",
     "torch-compile": "PyTorch, compiled",
+    "torch-compile-bf16": "PyTorch, compiled, bfloat16 autocast",
 }
 MATMULS = {"toynn-matmul": "tnn_fused_linear", "torch-matmul": "torch.matmul"}
 
 _PAUSE_S = 0.05  # the time after which idle threads stop spinning and sleep
 _CHECKED_STEPS = 3
-_TOLERANCE = 1e-3
+_TOLERANCE, _TOLERANCE_IN_BF16 = 1e-3, 3e-2
 
 
 @dataclass
@@ -56,6 +59,11 @@ class Row:
     @property
     def median_s(self) -> float:
         return statistics.median(self.seconds)
+
+
+def tolerance(program: str) -> float:
+    """Return the largest allowed difference between a loss of the program and that of toynn in f32."""
+    return _TOLERANCE_IN_BF16 if program.endswith("-bf16") else _TOLERANCE
 
 
 def ratios(row: Row, reference: Row) -> list[float]:
@@ -130,7 +138,8 @@ class _Check:
             child.ask("save", folder=str(self._weights))
         losses = child.ask("restart", folder=str(self._weights), steps=_CHECKED_STEPS)["losses"]
         self._losses = self._losses or losses
-        if any(not abs(loss - wanted) <= _TOLERANCE for loss, wanted in zip(losses, self._losses, strict=True)):
+        allowed = tolerance(child.name)
+        if any(not abs(loss - wanted) <= allowed for loss, wanted in zip(losses, self._losses, strict=True)):
             raise ProgramError(f"{child.name} computes the losses {losses}, but {REFERENCE} computes {self._losses}")
 
 
@@ -144,7 +153,7 @@ def _turns(rows: list[Row], check: _Check, rounds: int, steps: int) -> None:
             try:
                 child = stack.enter_context(ProgramProcess(row.program, row.shape, row.threads, check.scratch))
             except ProgramError as error:
-                if row.program != "torch-compile":
+                if not row.program.startswith("torch-compile"):
                     raise
                 row.note = f"does not work on this machine ({error})"
                 continue

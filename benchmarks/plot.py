@@ -13,7 +13,14 @@ from benchmarks.report import Run
 
 mpl.use("agg")
 
-_COLOURS = {"torch": "#d55e00", "torch-compile": "#0072b2", "toynn-per-head": "#999999"}
+_COLOURS = {
+    "torch": "#d55e00",
+    "torch-bf16": "#e69f00",
+    "torch-compile": "#0072b2",
+    "torch-compile-bf16": "#56b4e9",
+    "toynn-per-head": "#999999",
+    "toynn-bf16": "#009e73",
+}
 _TICKS = (0.25, 0.5, 1, 2, 4, 8, 16)
 
 
@@ -22,7 +29,7 @@ def draw(run: Run, path: Path) -> None:
     groups = list(dict.fromkeys((row.shape.name, row.threads) for row in run.rows))
     names = [name for name in LABELS if name != REFERENCE]
     width = 0.8 / len(names)
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 5), layout="constrained")
     axes = figure.subplots()
     shown, ends = set(), list[float]()
     for row in run.rows:

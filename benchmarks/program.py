@@ -43,25 +43,30 @@ def imported(name: str, threads: int) -> str:
 
 def built(name: str, shape: Shape, threads: int, folder: Path) -> Program:
     """Build the named program. folder: the folder with the base of an adapter."""
+    precision = "bf16" if name.endswith("-bf16") else "f32"
     if shape.adapter_rank and name.startswith("toynn"):
         from benchmarks.toynn_adapter import AdapterTraining
 
-        return AdapterTraining(shape, threads, folder, in_f32=name == "toynn-f32", recompute=name == "toynn-recompute")
+        return AdapterTraining(
+            shape, threads, folder, in_f32=name == "toynn-f32", recompute=name == "toynn-recompute", precision=precision
+        )
     if shape.adapter_rank:
         from benchmarks.peft_side import PeftTraining
 
-        return PeftTraining(shape, folder, in_bf16=name == "peft-bf16")
+        return PeftTraining(shape, folder, in_bf16=precision == "bf16")
     if name.startswith("toynn"):
         from benchmarks import toynn_side
 
         if name == "toynn-matmul":
             return toynn_side.Matmul(threads)
-        return toynn_side.Training(shape, threads, layout="per_head" if name == "toynn-per-head" else "fused")
+        layout = "per_head" if name == "toynn-per-head" else "fused"
+        return toynn_side.Training(shape, threads, layout=layout, precision=precision)
     from benchmarks import torch_side
 
     if name == "torch-matmul":
         return torch_side.Matmul()
-    return torch_side.Training(shape, compiled=name == "torch-compile")
+    compiled = name.startswith("torch-compile")
+    return torch_side.Training(shape, compiled=compiled, in_bf16=precision == "bf16")
 
 
 def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.measure import LABELS, MATMULS, REFERENCE, Row, quartiles, ratios
+from benchmarks.measure import IN_BF16, LABELS, MATMULS, REFERENCE, Row, quartiles, ratios
 
 BEGIN = "<!-- bench: what follows is written by `{command}` -->"
 END = "<!-- bench: end -->"
@@ -32,15 +32,19 @@ class Run:
         so_far = self.peaks.setdefault(threads, gflops)
         self.peaks[threads] = {name: max(value, so_far[name]) for name, value in gflops.items()}
 
+    def beside(self, row: Row) -> dict[str, Row]:
+        """Return the rows with the same shape and threads by program, without those that have no measurements."""
+        group = (row.shape.name, row.threads)
+        return {one.program: one for one in self.rows if (one.shape.name, one.threads) == group and one.rounds}
+
     def reference(self, row: Row) -> Row:
-        """Return the row of toynn for the same shape and threads."""
-        of = {(other.shape.name, other.threads): other for other in self.rows if other.program == REFERENCE}
-        return of[row.shape.name, row.threads]
+        """Return the row of toynn in f32 for the same shape and threads."""
+        return self.beside(row)[REFERENCE]
 
 
 def markdown(run: Run) -> str:
-    parts = [heading(run), _peaks(run), _speed(run), _memory(run)]
-    return "\n\n".join(parts)
+    parts = [heading(run), _peaks(run), _speed(run), _best(run), _memory(run)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def write_markdown(text: str, path: Path, command: str = "make bench") -> None:
@@ -115,10 +119,29 @@ def _speed(run: Run) -> str:
             f"{row.shape.tokens / row.median_s:.0f}",
             f"{gflops:.1f}",
             f"{gflops / max(run.peaks[row.threads].values()):.0%}",
-            _ratio(row, run.reference(row)),
+            speedup(row, run.reference(row)),
         ]
         lines.append(f"{start} " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _best(run: Run) -> str:
+    """Return a table that compares toynn with the fastest program of PyTorch for each shape. Empty without PyTorch."""
+    lines = [
+        "| shape | threads | fastest program of PyTorch | step, ms | speedup of toynn | speedup of toynn in bfloat16 |",
+        "| :-- | --: | :-- | --: | --: | --: |",
+    ]
+    for row in run.rows:
+        beside = run.beside(row)
+        of_torch = [one for name, one in beside.items() if name.startswith("torch")]
+        if row.program != REFERENCE or not of_torch:
+            continue
+        best = min(of_torch, key=lambda one: one.median_s)
+        lines.append(
+            f"| {row.shape.name} | {row.threads} | {LABELS[best.program]} | {_ms(1e3 * best.median_s)} | "
+            f"{speedup(best, row)} | {speedup(best, beside.get(IN_BF16))} |"
+        )
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _memory(run: Run) -> str:
@@ -141,7 +164,10 @@ def _ms(value: float) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-def _ratio(row: Row, reference: Row) -> str:
+def speedup(row: Row, reference: Row | None) -> str:
+    """Return how much faster the reference is than the program of a row, as median and quartiles over the turns."""
+    if reference is None:
+        return "-"
     if row is reference:
         return "1"
     low, median, high = quartiles(ratios(row, reference))

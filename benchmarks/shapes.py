@@ -67,7 +67,7 @@ class Shape:
     def expected_bytes(self) -> int:
         """Estimate the memory of one program: weights, gradients, two moments, activations, and the framework."""
         activations = 4 * self.tokens * (4 * self.vocab + 24 * self.n_layers * (self.d_model + self.d_ff))
-        return int(1.2 * 16 * self.params) + activations + 600 * 2**20
+        return 16 * self.params + activations + 600 * 2**20
 
     def batches(self) -> list[tuple[list[int], list[int]]]:
         """Return ids and targets (t_batch * t_seq,), the same in every process.

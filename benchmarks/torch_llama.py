@@ -1,4 +1,4 @@
-"""The model in PyTorch, float32, written for speed.
+"""The model in PyTorch, written for speed, in float32 or under bfloat16 autocast.
 
 Three changes make eager PyTorch faster than the simplest code: q, k and v are one product, gate and up are another (as
 in the fused layout of toynn), and RoPE rotates queries and keys together.
@@ -45,6 +45,7 @@ class Block(nn.Module):
         qkv = self.qkv(self.attn_norm(x)).view(B, T, -1, self.d).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
         qk, v = torch.split(qkv, [self.heads + self.kv, self.kv], dim=1)
         first, second = qk.chunk(2, dim=-1)  # rotates element i with element i + d/2, like ggml's mode NEOX
+        cos, sin = cos.to(qk.dtype), sin.to(qk.dtype)  # bfloat16 under autocast, as in transformers
         qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
         q, k = torch.split(qk, [self.heads, self.kv], dim=1)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv)
@@ -73,7 +74,7 @@ class Llama(nn.Module):
             x = block(x, self.cos, self.sin)
         head = self.embed.weight if self.head is None else self.head.weight
         logits = F.linear(self.norm(x), head)  # (B, T, vocab)
-        return F.cross_entropy(logits.flatten(0, 1), targets)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets)
 
     @torch.no_grad()
     def load(self, weight: Callable[[str], npt.NDArray[np.float32]]) -> None:

@@ -24,10 +24,11 @@ def version() -> str:
 class Training:
     """A model in memory. Each step trains on the next batch."""
 
-    def __init__(self, shape: Shape, *, compiled: bool) -> None:
+    def __init__(self, shape: Shape, *, compiled: bool, in_bf16: bool) -> None:
         size = (shape.t_batch, shape.t_seq)
         self._batches = [(torch.tensor(ids).view(size), torch.tensor(wanted)) for ids, wanted in shape.batches()]
         self._model = Llama(shape)
+        self._in_bf16 = in_bf16
         self._loss: Any = torch.compile(self._model, dynamic=False) if compiled else self._model
         self._start()
 
@@ -42,7 +43,8 @@ class Training:
         ids, targets = self._batches[self._n % len(self._batches)]
         self._n += 1
         self._adamw.zero_grad(set_to_none=True)
-        loss = self._loss(ids, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._in_bf16):
+            loss = self._loss(ids, targets)
         loss.backward()
         self._adamw.step()
         return float(loss.item())

@@ -76,7 +76,9 @@ def _model_shape(shape: Shape) -> ModelShape:
 class AdapterTraining:
     """An adapter on a mapped base. Each step trains on the next batch."""
 
-    def __init__(self, shape: Shape, threads: int, folder: Path, *, in_f32: bool, recompute: bool) -> None:
+    def __init__(
+        self, shape: Shape, threads: int, folder: Path, *, in_f32: bool, recompute: bool, precision: str
+    ) -> None:
         self._batches = []
         for ids, targets in shape.batches():
             wanted = np.array(targets)
@@ -85,7 +87,9 @@ class AdapterTraining:
         self._adamw = AdamW(lr=LR, beta1=BETA1, beta2=BETA2, eps=ADAM_EPS, bias_correct=True)
         self._engine, self._n = LlamaSeqEngine(), 0
         spec = spec_of(shape)
-        options = RecipeOptions(t_seq=shape.t_seq, t_batch=shape.t_batch, n_threads=threads, layout="fused")
+        options = RecipeOptions(
+            t_seq=shape.t_seq, t_batch=shape.t_batch, n_threads=threads, layout="fused", precision=precision
+        )
         with GgufBase(folder / (IN_F32 if in_f32 else QUANTIZED)) as base:
             self._engine.realize_with_adapter(base, spec, options, spec.initial(base.shape, 0))
         self._engine.build_training_step(recompute=recompute)

@@ -22,7 +22,7 @@ def version() -> str:
 class Training:
     """A model in memory. Each step trains on the next batch."""
 
-    def __init__(self, shape: Shape, threads: int, *, layout: str) -> None:
+    def __init__(self, shape: Shape, threads: int, *, layout: str, precision: str) -> None:
         self._cfg = SmolLM2Config(
             vocab=shape.vocab, d_model=shape.d_model, n_heads=shape.n_heads, n_kv=shape.n_kv, d_ff=shape.d_ff,
             n_layers=shape.n_layers, ctx=shape.t_seq, rope_base=shape.rope_base, rms_eps=RMS_EPS,
@@ -37,8 +37,9 @@ class Training:
         self._adamw = AdamW(lr=LR, beta1=BETA1, beta2=BETA2, eps=ADAM_EPS, bias_correct=True)
         self._recipe = FromScratch()
         options = RecipeOptions(
-            t_seq=shape.t_seq, t_batch=shape.t_batch, untied=shape.untied, n_threads=threads, layout=layout
-        )
+            t_seq=shape.t_seq, t_batch=shape.t_batch, untied=shape.untied, n_threads=threads, layout=layout,
+            precision=precision,
+        )  # fmt: skip
         self._recipe.realize(self._cfg, options)
         self._n = 0
 
