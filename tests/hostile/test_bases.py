@@ -168,7 +168,7 @@ def test_an_adapter_of_another_base_is_refused_in_one_line(adapters: Path, tmp_p
         ({"rank": 2, "alpha": float("nan")}, "adapter.alpha must be"),
         ({"rank": 2, "targets": ["x"]}, r"adapter.targets\[0\] must be one of"),
         ({"rank": 2, "targets": []}, "adapter.targets must name at least one matrix"),
-        ({"rank": 2, "targets": ["output"]}, "output"),
+        ({"rank": 2, "targets": ["lm_head"]}, "^adapter.targets must not contain 'output', because the model has no"),
         ({"rank": 2, "d_model": 8}, "model.d_model = 8 differs from 64"),
         ({"rank": 2, "architecture": "qwen3"}, "model.architecture = 'qwen3' differs from 'llama'"),
     ],

@@ -62,8 +62,9 @@ class DataFolder(Initialised):
     def _of_file(cls, file: TokenFile) -> DataFolder:
         if file.vocab is None:
             raise FileFormatError(
-                f"{file.path} has no header with the size of the vocabulary; make a data folder with "
-                "`toynn prepare --ids --vocab-size N`"
+                f"{file.path} is not a data folder, and has no header with the size of the vocabulary; make a data "
+                f"folder with `toynn prepare {file.path} --out DATA`; if the file holds token ids, add `--ids "
+                "--vocab-size N`"
             )
         tail, dtype = file.n - validation_ids(file.n, VALIDATION_OF_FILE), dtype_of(file.vocab)
         with memory_for(
