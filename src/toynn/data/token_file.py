@@ -98,7 +98,8 @@ def open_token_file(name: str, path: object) -> Iterator[TokenFile]:
         n, rest = divmod(size - start, _ID.itemsize)
         if rest:
             raise FileFormatError(
-                f"{place} is cut off or not a file of packed ids: {size - start} bytes of ids are not a multiple of 4"
+                f"{place} is cut off or not a file of packed ids: {size - start} bytes of ids are not a multiple of 4; "
+                f"for a text, make a data folder with `toynn prepare {place} --out DATA`"
             )
         if n < 1:
             raise FileFormatError(f"{place} must contain at least one id, but contains none")
