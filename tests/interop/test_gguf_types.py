@@ -13,12 +13,22 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from gguf_bytes import STRING, U16, U32, GgufBytes, scalar, tiny
 from quantized import TYPES, Bytes, Values, random_blocks, random_bytes, values_of
-from toynn import MappedFileError, Session, SessionError, TinyNNTypeError, TinyNNValueError
+from toynn import (
+    AdamW,
+    LlamaSeqEngine,
+    MappedFileError,
+    RecipeOptions,
+    Session,
+    SessionError,
+    TinyNNTypeError,
+    TinyNNValueError,
+)
 from toynn import tinynn as nn
 from toynn.errors import FileFormatError
-from toynn.interop import import_gguf
+from toynn.interop import GgufBase, import_gguf
 from toynn.interop.gguf_model import GgufModel, MappedGguf
 from toynn.interop.rope_order import to_halves
+from toynn.llm.adapters.spec import AdapterSpec
 
 D, HEADS, VOCAB = 256, 2, 6  # a row is one block of the largest block size
 BY_NAME = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: str(kind.name))
@@ -230,6 +240,33 @@ def test_tensors_of_a_split_model_are_mapped_from_their_files(parts: Path) -> No
         nn.tnn_finalize_weights(s)
         for name, w in weights.items():
             assert nn.tnn_download(s, w).tobytes() == gguf.read(name).tobytes(), name
+
+
+def test_an_adapter_on_a_split_model_has_the_bits_of_an_adapter_on_the_whole_model(parts: Path) -> None:
+    found = []
+    for path in (parts, parts.with_name("whole.gguf")):
+        with GgufBase(path) as base, LlamaSeqEngine() as engine:
+            spec = AdapterSpec(2, 4.0, False, ("q", "v", "down"))
+            engine.realize_with_adapter(base, spec, RecipeOptions(4, n_threads=1, layout="fused"))
+            engine.build_training_step()
+            losses = [engine.train_step([0, 3, 1, 5], [3, 1, 5, 2], AdamW(lr=0.01).hp(n))[0] for n in (1, 2)]
+            found.append((losses, {name: engine.download_weight(name).tobytes() for name in engine.param_names()}))
+    assert found[0] == found[1]
+    assert found[0][0][0] != found[0][0][1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_sha256_of_a_split_model_covers_all_its_files(number: int, parts: Path, tmp_path: Path) -> None:
+    for file in parts.parent.glob("m-*"):
+        shutil.copy(file, tmp_path)
+    with GgufBase(parts) as base, GgufBase(tmp_path / part(1)) as copy:
+        assert copy.sha256() == base.sha256()
+    path = tmp_path / part(number)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with GgufBase(parts) as base, GgufBase(tmp_path / part(1)) as changed_base:
+        assert changed_base.sha256() != base.sha256()
 
 
 def test_rows_that_do_not_exist_are_refused(tmp_path: Path) -> None:
