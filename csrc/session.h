@@ -49,6 +49,7 @@ struct tnn_entry {
     bool is_input; /* declared by the caller, not the result of an operator */
     bool uploaded; /* has values; always true for persistent tensors, which start as zeros */
     bool is_mapped; /* its memory is a file: nothing may write it */
+    bool is_cache;  /* its memory is a part of `caches` */
     bool bf16_products; /* a matrix: the operands of its products are rounded to bfloat16 */
     int32_t interleaved; /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };
@@ -73,6 +74,8 @@ struct tnn_session {
     /* weights */
     struct tnn_chunk    * chunks_w; /* ggml contexts of a fixed size each */
     ggml_backend_buffer_t buf_w;
+    void                * caches;     /* the memory of the caches of keys and values, or NULL */
+    ggml_backend_buffer_t buf_caches; /* the same memory as a buffer of ggml */
     struct tnn_table      weights;
     struct tnn_mapping  * mappings; /* attached files, the last one first */
     bool                  tainted;  /* an attached file changed during a compute: the values of the session may be wrong */

@@ -110,7 +110,7 @@ TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversu
 TNN_API int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first);
 TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
-/* Return the size of the weights buffer in bytes; 0 before it is allocated. */
+/* Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before it is allocated. */
 TNN_API int64_t tnn_session_weights_nbytes(tnn_session * s);
 /* Return the size of the realized graph's compute buffer in bytes; 0 before a graph is realized. */
 TNN_API int64_t tnn_session_compute_nbytes(tnn_session * s);
@@ -136,6 +136,13 @@ TNN_API tnn_tensor tnn_input_1d_i32_persistent(tnn_session * s, int64_t n);
 /* Declare a weight of dtype TNN_F32, TNN_F16 or TNN_BF16, a row-major (rows, cols) matrix: its shape is [cols, rows].
  * TNN_E_TYPE: another dtype. */
 TNN_API tnn_tensor tnn_input_2d_persistent_typed(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype);
+/* Declare a cache of keys and values for tnn_fused_attention_cached, of dtype TNN_F32 or TNN_F16 and of shape [cols, rows].
+ * A cache is a persistent tensor whose pages get memory from the system when they are first written.
+ * TNN_E_TYPE: another dtype. */
+TNN_API tnn_tensor tnn_kv_cache(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype);
+/* Change the number of rows of all caches of the session. Their values become zero. Call this after tnn_finalize_weights
+ * or tnn_reset_for_rebuild, before the first tensor of a graph. */
+TNN_API int tnn_resize_kv_caches(tnn_session * s, int64_t rows);
 /* Declare a weight [n] for the frequency factors of tnn_rope_ext. The factors are zero until they are uploaded, and
  * division by zero gives infinite angles: upload the factors before the graph computes. */
 TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
@@ -482,18 +489,21 @@ TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: all before it */
     float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
     tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
-/* Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache. The bits are
- * those of tnn_fused_attention. The keys and values of the n tokens are written to the cache. This operator has no
- * derivative. */
+/* Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache. The keys
+ * and values of the new tokens are written to the cache. With a cache in F32, the bits are those of
+ * tnn_fused_attention. A cache in F16 rounds rotated keys and values to F16, and attention then reads the rounded
+ * numbers. The bits of a sequence do not depend on the other sequences. This operator has no derivative. */
 TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
-    tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, n] */
-    tnn_tensor    rope_table, /* [d_head, n] */
-    tnn_tensor    kv_cache,   /* persistent, [2 n_kv d_head, n_ctx] */
-    tnn_tensor    n_past,     /* i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute) */
+    tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t] */
+    tnn_tensor    rope_table, /* [d_head, B t] */
+    tnn_tensor    kv_cache,   /* persistent, [2 n_kv d_head, rows], from tnn_kv_cache or in F32 */
+    tnn_tensor    n_past,     /* i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute) */
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv,       /* key-value heads */
     int64_t       window,     /* default 0: as for tnn_fused_attention */
-    float         scale);     /* default 0.0: as for tnn_fused_attention */
+    float         scale,      /* default 0.0: as for tnn_fused_attention */
+    int64_t       n_ctx,      /* default 0: largest number of tokens of a sequence; 0: the rows of the cache */
+    tnn_tensor    first_rows); /* optional, i32 [B]: first row of each sequence in the cache, rising; none: 0, for B = 1 */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
 /* Return gelu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. GELU is the

@@ -3,6 +3,7 @@
 
 #include "graph/handles.h"
 #include "memory/allocate.h"
+#include "memory/caches.h"
 #include "memory/mapping.h"
 #include "memory/release.h"
 
@@ -128,6 +129,21 @@ tnn_tensor tnn_input_2d_persistent_typed(tnn_session * s, int64_t rows, int64_t 
     return declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
 }
 
+tnn_tensor tnn_kv_cache(tnn_session * s, int64_t rows, int64_t cols, int32_t dtype) {
+    const int64_t ne[] = { cols, rows };
+    if (dtype != TNN_F32 && dtype != TNN_F16) {
+        if (tnn__enter(s, __func__)) {
+            tnn__fail(s, TNN_E_TYPE, "dtype = %d must be 0 (F32) or 1 (F16)", (int) dtype);
+        }
+        return 0;
+    }
+    const tnn_tensor h = declare_persistent(s, __func__, (enum ggml_type) dtype, ne, 2);
+    if (h != 0) {
+        s->weights.entries[s->weights.n - 1].is_cache = true;
+    }
+    return h;
+}
+
 /* Declares a weight whose memory is at an offset of the file that was attached last. */
 static tnn_tensor declare_mapped(tnn_session * s, const char * call, int32_t dtype, int64_t offset, const int64_t * ne, int n_dims) {
     if (!tnn__enter(s, call)) {
@@ -191,12 +207,15 @@ int tnn_finalize_weights(tnn_session * s) {
         return tnn__fail(s, TNN_E_STATE, "the weights are already finalized; tnn_finalize_weights must be called once, "
                                          "before the first tensor of a graph");
     }
+    if (tnn__place_caches(s) != TNN_OK) {
+        return s->code;
+    }
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;
     for (int64_t i = 0; i < s->weights.n; i++) {
         const struct tnn_entry * e = &s->weights.entries[i];
         /* This sum cannot overflow: there are at most 2^21 tensors of less than 2^33 bytes. */
-        size += e->is_mapped ? 0 : GGML_PAD(ggml_nbytes(e->tensor), align);
+        size += e->is_mapped || e->is_cache ? 0 : GGML_PAD(ggml_nbytes(e->tensor), align);
     }
     if (size > 0) {
         s->buf_w = tnn__buffer_alloc(s, size, "the weights");
@@ -207,7 +226,7 @@ int tnn_finalize_weights(tnn_session * s) {
         char * at = ggml_backend_buffer_get_base(s->buf_w);
         for (int64_t i = 0; i < s->weights.n; i++) {
             struct ggml_tensor * t = s->weights.entries[i].tensor;
-            if (s->weights.entries[i].is_mapped) {
+            if (s->weights.entries[i].is_mapped || s->weights.entries[i].is_cache) {
                 continue;
             }
             ggml_backend_tensor_alloc(s->buf_w, t, at);

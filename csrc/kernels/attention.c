@@ -42,8 +42,9 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
             const struct tnn_attention_block block = {
                 .queries = qkv + head * h.d + q0 * h.qkv_row, .table = table + q0 * h.d,
                 .rows = tnn__min(TNN_QUERIES, h.t_seq - q0), .first = q0, .keys = b.keys + first_key * h.d, .key_row = h.d,
+                .values = values + first_key * h.qkv_row, .value_row = h.qkv_row,
             };
-            tnn__block_attention(&h, &b, &block, values + first_key * h.qkv_row, h.qkv_row, out + q0 * out_row, out_row);
+            tnn__block_attention(&h, &b, &block, out + q0 * out_row, out_row);
         }
     }
 }

@@ -58,16 +58,22 @@ static void scale_row(float * x, int64_t n, float by) {
 void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
                     const struct tnn_attention_block * k, float * inverse) {
     const int64_t n_keys = tnn__block_keys(h, k), begin = tnn__first_key(h, k->first);
-    tnn__rotate(k->queries, h->qkv_row, k->table, k->rows, h->d, false, h->scale, b->q, h->d);
+    if (k->same_token) {
+        for (int64_t row = 0; row < k->rows; row++) {
+            tnn__rotate(k->queries + row * h->d, h->d, k->table, 1, h->d, false, h->scale, b->q + row * h->d, h->d);
+        }
+    } else {
+        tnn__rotate(k->queries, h->qkv_row, k->table, k->rows, h->d, false, h->scale, b->q, h->d);
+    }
     const struct tnn_gemm g = { /* S = Q K^T */
         .m = k->rows, .n = n_keys, .k = h->d,
         .a = b->q, .a_row = h->d, .a_col = 1,
-        .b = k->keys, .b_row = 1, .b_col = k->key_row,
+        .b = k->keys, .b_row = 1, .b_col = k->key_row, .stored = k->stored_keys,
         .c = b->p, .c_row = h->stride,
     };
     tnn__gemm(&g, b->gemm);
     for (int64_t row = 0; row < k->rows; row++) {
-        const int64_t position = k->first + row;
+        const int64_t position = k->same_token ? k->first : k->first + row;
         const int64_t from = tnn__first_key(h, position) - begin, end = position + 1 - begin;
         float * x = b->p + row * h->stride;
         memset(x, 0, (size_t) from * sizeof(float));
@@ -77,14 +83,13 @@ void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_atten
 }
 
 void tnn__block_attention(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
-                          const struct tnn_attention_block * k, const float * values, int64_t value_row, float * out,
-                          int64_t out_row) {
+                          const struct tnn_attention_block * k, float * out, int64_t out_row) {
     float inverse[TNN_QUERIES];
     tnn__block_exp(h, b, k, inverse);
     const struct tnn_gemm g = { /* O = P V */
         .m = k->rows, .n = h->d, .k = tnn__block_keys(h, k),
         .a = b->p, .a_row = h->stride, .a_col = 1,
-        .b = values, .b_row = value_row, .b_col = 1,
+        .b = k->values, .b_row = k->value_row, .b_col = 1, .stored = k->stored_values,
         .c = out, .c_row = out_row,
     };
     tnn__gemm(&g, b->gemm);

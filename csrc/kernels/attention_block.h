@@ -9,6 +9,7 @@
 #define TNN_ATTENTION_BLOCK_H
 
 #include "kernels/parts.h"
+#include "kernels/stored.h"
 #include "session.h"
 
 #define TNN_QUERIES 96 /* number of queries in one block */
@@ -59,17 +60,19 @@ static inline int64_t tnn__first_key(const struct tnn_attention_shape * h, int64
 
 /* A block of queries. The arrays of keys and values start at the first key that the first query sees. */
 struct tnn_attention_block {
-    const float * queries; /* (rows, qkv_row): the queries of one head */
-    const float * table;   /* (rows, d): the RoPE table */
+    const float * queries; /* the queries of one head, (rows, qkv_row); with same_token, of several heads, (rows, d) */
+    const float * table;   /* the RoPE table, (rows, d), or (1, d) with same_token */
     int64_t       rows;
     int64_t       first;   /* position of the first query */
-    const float * keys;    /* (n_keys, key_row), rotated */
-    int64_t       key_row;
+    bool          same_token; /* the rows are query heads of one token, which read the same key-value head */
+    const float * keys, * values; /* (n_keys, key_row), (n_keys, value_row); keys are rotated */
+    int64_t       key_row, value_row;
+    struct tnn_stored stored_keys, stored_values; /* if they have data, keys and values are these matrices (n_keys, d) instead */
 };
 
 /* Returns the number of keys of a block. */
 static inline int64_t tnn__block_keys(const struct tnn_attention_shape * h, const struct tnn_attention_block * k) {
-    return k->first + k->rows - tnn__first_key(h, k->first);
+    return k->first + (k->same_token ? 1 : k->rows) - tnn__first_key(h, k->first);
 }
 
 /* Computes the exponentials of a block's scores: row i of b->p (rows, stride) has exp(score - max) for the keys that
@@ -78,10 +81,9 @@ static inline int64_t tnn__block_keys(const struct tnn_attention_shape * h, cons
 void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
                     const struct tnn_attention_block * k, float * inverse);
 
-/* Computes the attention of a block into rows of out. values: (n_keys, value_row). */
+/* Computes the attention of a block into rows of out. */
 void tnn__block_attention(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
-                          const struct tnn_attention_block * k, const float * values, int64_t value_row, float * out,
-                          int64_t out_row);
+                          const struct tnn_attention_block * k, float * out, int64_t out_row);
 
 /* Sets the operands of attention, args[0] to qkv and args[1] to the RoPE table. Returns false with an error. */
 bool tnn__attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,

@@ -18,20 +18,31 @@
 #define ALONG_K   128 /* elements along k in a panel, unless a block of B has more */
 #define MOST_K    256 /* the largest number of elements in a block of a type of ggml */
 
-/* Adds n products along k to the sums of `COLUMNS` columns. */
-static void add_products(const float * a, const float * panel, int64_t n, float * sums) {
+/* Adds n products along k to the sums of the columns in `vectors` vectors, a constant at every call. */
+static inline __attribute__((always_inline)) void add_to(const float * a, const float * panel, int64_t n, float * sums, const int vectors) {
     vec sum[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < vectors; v++) {
         sum[v] = vec_load(sums + v * LANES);
     }
     for (int64_t p = 0; p < n; p++) {
         const vec x = vec_set1(a[p]);
-        for (int v = 0; v < VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             sum[v] = vec_fma(x, vec_load(panel + p * COLUMNS + v * LANES), sum[v]);
         }
     }
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < vectors; v++) {
         vec_store(sums + v * LANES, sum[v]);
+    }
+}
+
+/* Adds n products along k to the sums of the first `width` columns. The other lanes of the last vector are 0. */
+static void add_products(const float * a, const float * panel, int64_t n, float * sums, int64_t width) {
+    if (width > COLUMNS - LANES) {
+        add_to(a, panel, n, sums, VECTORS);
+        return;
+    }
+    for (int64_t j = 0; j < width; j += LANES) {
+        add_to(a, panel + j, n, sums + j, 1);
     }
 }
 
@@ -81,7 +92,9 @@ static void run_few_rows(const struct tnn_gemm * g, void * scratch) {
             }
         }
         int64_t nbytes; /* bytes of a column */
-        const char * const ahead = column_at(g, j + width, &nbytes); /* the next columns, which are prefetched in the order of their addresses */
+        /* The next columns are prefetched in the order of their addresses. Before an incomplete block, and in the last block, these
+         * columns are prefetched again, so that no address is beyond the end of B. */
+        const char * const ahead = column_at(g, j + 2 * width <= g->n ? j + width : j, &nbytes);
         for (int64_t p = 0; p < g->k; p += most) {
             const int64_t n = tnn__min(most, g->k - p);
             for (int64_t v = 0; v < width; v += LANES) {
@@ -89,7 +102,7 @@ static void run_few_rows(const struct tnn_gemm * g, void * scratch) {
                 fill_panel(g, j + v, tnn__min(LANES, width - v), p, n, stage, panel + v, part);
             }
             for (int64_t i = 0; i < g->m; i++) {
-                add_products(g->a + i * g->a_row + p, panel, n, sums + i * COLUMNS);
+                add_products(g->a + i * g->a_row + p, panel, n, sums + i * COLUMNS, width);
             }
         }
         for (int64_t i = 0; i < g->m; i++) {

@@ -23,7 +23,7 @@
 #define NC TNN_GEMM_NC
 
 #define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
-#define IN_PLACE_K    128 /* number of rows of an operand that stay in L1 without packing (1 or 2 cache lines each) */
+#define IN_PLACE_K    128 /* rows of an operand that stay in L1 without packing. One strip of A reads a row of B once, so B may have more. */
 
 /* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
 static inline int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
@@ -329,7 +329,7 @@ static void run_chains(const struct tnn_gemm * g, void * scratch) {
     const bool    along_k  = g->a_col == 1;
     const bool    pack_a   = !along_k && (K_UNIT > 1 || g->k > IN_PLACE_K || (g->n > NR && rows_collide(g->a_col)));
     const bool    copy_a   = along_k && (K_UNIT > 1 || (g->n > 2 * NR && rows_collide(g->a_row)));
-    const bool    pack_b   = K_UNIT > 1 || stored || g->b_col != 1 || g->m > IN_PLACE_ROWS || g->k > IN_PLACE_K;
+    const bool    pack_b   = K_UNIT > 1 || stored || g->b_col != 1 || g->m > IN_PLACE_ROWS || (g->k > IN_PLACE_K && g->m > MR);
     for (int64_t j0 = 0; j0 < g->n; j0 += NC) {
         const int64_t cols = tnn__min(NC, g->n - j0);
         for (int64_t p0 = 0; p0 < g->k; p0 += kc_even) {

@@ -1,10 +1,25 @@
 /* kernels/stored.c - converts rows of a stored matrix to f32 while a product packs them. */
 #include "kernels/stored.h"
 
+#include "kernels/vec8.h"
+
 #include <string.h>
 
 static void copy_f32(const void * from, float * to, int64_t n) {
     memcpy(to, from, (size_t) n * sizeof(float));
+}
+
+void tnn__f16_to_f32(const void * from, float * to, int64_t n) {
+    int64_t i = 0;
+#if defined(__F16C__)
+    for (; i + V8_LANES <= n; i += V8_LANES) {
+        const __m128i half = _mm_loadu_si128((const __m128i *) ((const uint16_t *) from + i));
+        v8_store(to + i, (v8f) _mm256_cvtph_ps(half));
+    }
+#endif
+    for (; i < n; i++) {
+        to[i] = ggml_fp16_to_fp32(((const uint16_t *) from)[i]);
+    }
 }
 
 struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int64_t head) {
@@ -14,7 +29,8 @@ struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int
     const struct ggml_type_traits * traits = ggml_get_type_traits(w->type);
     return (struct tnn_stored) {
         .data = w->data, .type = w->type, .row_nbytes = w->nb[1], .row_size = w->ne[0], .block = traits->blck_size,
-        .block_nbytes = (int64_t) traits->type_size, .to_float = w->type == GGML_TYPE_F32 ? copy_f32 : traits->to_float,
+        .block_nbytes = (int64_t) traits->type_size,
+        .to_float = w->type == GGML_TYPE_F32 ? copy_f32 : w->type == GGML_TYPE_F16 ? tnn__f16_to_f32 : traits->to_float,
         .transposed = transposed, .head = head,
     };
 }

@@ -30,6 +30,9 @@ struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int
  * stage needs room for n elements and a block at both ends. */
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage);
 
+/* Converts n f16 numbers to f32. */
+void tnn__f16_to_f32(const void * from, float * to, int64_t n);
+
 /* Returns the address of a block of a row. */
 const char * tnn__stored_block(const struct tnn_stored * w, int64_t row, int64_t block);
 

@@ -45,34 +45,36 @@ static inline __attribute__((always_inline)) vec whole_number(vecu shifted, uint
     return vec_of_bits(bits_of(shifted, mask, bits)) - minus;
 }
 
+/* Returns byte i of each lane of w, minus a whole number. A byte of seven bits (below 128) is moved to the upper bits of the
+ * mantissa, and a byte of eight bits below them. */
+static inline __attribute__((always_inline)) vec byte_of(vecu w, const int i, const bool eight_bits, float minus) {
+    const int  left    = (eight_bits ? 8 : 16) - 8 * i;
+    const vecu shifted = left >= 0 ? w << (left >= 0 ? left : 0) : w >> (left >= 0 ? 0 : -left);
+    return eight_bits ? whole_number(shifted, 0xff00, 0x47000000, 32768.0f + minus) : whole_number(shifted, 0x7f0000, 0x43000000, 128.0f + minus);
+}
+
 /* Writes 4 rows, scale * (u - bias), from the bytes u < 128 of w. */
 static inline __attribute__((always_inline)) void put_scaled(struct panel_rows * to, vecu w, float bias, vec scale) {
-    float * const out = to->out;
-    vec_store(out, whole_number(w << 16, 0x7f0000, 0x43000000, 128.0f + bias) * scale);
-    vec_store(out + to->row, whole_number(w << 8, 0x7f0000, 0x43000000, 128.0f + bias) * scale);
-    vec_store(out + 2 * to->row, whole_number(w, 0x7f0000, 0x43000000, 128.0f + bias) * scale);
-    vec_store(out + 3 * to->row, whole_number(w >> 8, 0x7f0000, 0x43000000, 128.0f + bias) * scale);
+    for (int i = 0; i < 4; i++) {
+        vec_store(to->out + i * to->row, byte_of(w, i, false, bias) * scale);
+    }
     to->out += 4 * to->row;
 }
 
 /* Writes 4 rows, scale * u + add, from the bytes u < 128 of w. */
 static inline __attribute__((always_inline)) void put_affine(struct panel_rows * to, vecu w, vec scale, vec add) {
-    float * const out = to->out;
-    vec_store(out, vec_fma(whole_number(w << 16, 0x7f0000, 0x43000000, 128.0f), scale, add));
-    vec_store(out + to->row, vec_fma(whole_number(w << 8, 0x7f0000, 0x43000000, 128.0f), scale, add));
-    vec_store(out + 2 * to->row, vec_fma(whole_number(w, 0x7f0000, 0x43000000, 128.0f), scale, add));
-    vec_store(out + 3 * to->row, vec_fma(whole_number(w >> 8, 0x7f0000, 0x43000000, 128.0f), scale, add));
+    for (int i = 0; i < 4; i++) {
+        vec_store(to->out + i * to->row, vec_fma(byte_of(w, i, false, 0.0f), scale, add));
+    }
     to->out += 4 * to->row;
 }
 
 /* Writes 4 rows, scale * q, from the signed bytes q of w. */
 static inline __attribute__((always_inline)) void put_signed(struct panel_rows * to, vecu w, vec scale) {
-    float * const out = to->out;
     w ^= 0x80808080; /* q + 128 */
-    vec_store(out, whole_number(w << 8, 0xff00, 0x47000000, 32768.0f + 128.0f) * scale);
-    vec_store(out + to->row, whole_number(w, 0xff00, 0x47000000, 32768.0f + 128.0f) * scale);
-    vec_store(out + 2 * to->row, whole_number(w >> 8, 0xff00, 0x47000000, 32768.0f + 128.0f) * scale);
-    vec_store(out + 3 * to->row, whole_number(w >> 16, 0xff00, 0x47000000, 32768.0f + 128.0f) * scale);
+    for (int i = 0; i < 4; i++) {
+        vec_store(to->out + i * to->row, byte_of(w, i, true, 128.0f) * scale);
+    }
     to->out += 4 * to->row;
 }
 
@@ -196,8 +198,8 @@ static inline void read_k_scales(const char * from, size_t stride, struct k_scal
     const vecu scales[2]   = { w[1] & 0x3f3f3f3f, (w[3] & 0x0f0f0f0f) | ((w[1] >> 2) & 0x30303030) };
     const vecu minimums[2] = { w[2] & 0x3f3f3f3f, ((w[3] >> 4) & 0x0f0f0f0f) | ((w[2] >> 2) & 0x30303030) };
     for (int i = 0; i < 8; i++) {
-        k->scale[i]   = d * whole_number((scales[i / 4] >> (8 * (i % 4))) << 16, 0x7f0000, 0x43000000, 128.0f);
-        k->minimum[i] = dmin * whole_number((minimums[i / 4] >> (8 * (i % 4))) << 16, 0x7f0000, 0x43000000, 128.0f);
+        k->scale[i]   = d * byte_of(scales[i / 4], i % 4, false, 0.0f);
+        k->minimum[i] = dmin * byte_of(minimums[i / 4], i % 4, false, 0.0f);
     }
 }
 
@@ -251,8 +253,7 @@ static void fill_q6_k(const char * from, size_t stride, int64_t n, struct panel_
         const vec d = halves_at(from + 208, stride);
         load_transposed(from + 192, stride, w);
         for (int i = 0; i < 16; i++) {
-            const vecu byte = (w[i / 4] ^ 0x80808080) >> (8 * (i % 4)) << 8;
-            scale[i] = d * whole_number(byte, 0xff00, 0x47000000, 32768.0f + 128.0f);
+            scale[i] = d * byte_of(w[i / 4] ^ 0x80808080, i % 4, true, 128.0f);
         }
         for (int half = 0; half < 2; half++) {
             vecu low[16], high[8];

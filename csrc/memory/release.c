@@ -81,6 +81,8 @@ void tnn__release_session(tnn_session * s) {
         tnn__release_mapping(m);
     }
     ggml_backend_buffer_free(s->buf_w);
+    ggml_backend_buffer_free(s->buf_caches);
+    free(s->caches);
     ggml_backend_buffer_free(s->buf_c);
     free(s->weights.entries);
     free(s->nodes.entries);

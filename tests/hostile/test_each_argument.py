@@ -33,7 +33,7 @@ ELSEWHERE = {
     "tnn_input_3d_persistent_mmap", "tnn_finalize_weights", "tnn_last_error", "tnn_last_error_code",
     "tnn_session_compute_nbytes", "tnn_session_graph_capacity", "tnn_session_n_threads",
     "tnn_session_set_graph_capacity", "tnn_session_set_n_threads", "tnn_session_set_windows",
-    "tnn_session_weights_nbytes", "tnn_reserve_batches",
+    "tnn_session_weights_nbytes", "tnn_reserve_batches", "tnn_kv_cache", "tnn_resize_kv_caches",
     "tnn_download_window_sum", "tnn_gradient_parts", "tnn_gradient_place",
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
     "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",

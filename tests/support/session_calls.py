@@ -40,6 +40,7 @@ class Desk:
         self.fourth = nn.tnn_input_2d_f32_persistent(s, 4, 4)
         self.wide = nn.tnn_input_2d_f32_persistent(s, 4, 12)  # q, k and v together: 2 + 2*2 heads of size 2
         self.cache = nn.tnn_input_2d_f32_persistent(s, 16, 8)
+        self.half_cache = nn.tnn_kv_cache(s, 16, 8, nn.TNN_F16)
         self.table = nn.tnn_input_2d_f32_persistent(s, 4, 2)
         self.small = nn.tnn_input_2d_f32_persistent(s, 2, 8)
         self.square = nn.tnn_input_2d_f32_persistent(s, 2, 2)
@@ -192,7 +193,11 @@ CALLS: dict[str, Call] = {
     ),
     "fused_attention_cached": lambda d: (
         all_positional(nn.tnn_fused_attention_cached),
-        [d.wide, d.table, d.cache, d.id, 2, 2, 3, 0.5],
+        [d.wide, d.table, d.cache, d.id, 2, 2, 3, 0.5, 0, None],
+    ),
+    "fused_attention_cached of sequences": lambda d: (
+        all_positional(nn.tnn_fused_attention_cached),
+        [d.wide, d.table, d.half_cache, d.ids, 2, 2, 3, 0.5, 4, d.ids],
     ),
     "fused_swiglu": lambda d: (nn.tnn_fused_swiglu, [d.m]),
     "fused_geglu": lambda d: (nn.tnn_fused_geglu, [d.m]),

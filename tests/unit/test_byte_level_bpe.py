@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from interop_models import END_OF_TEXT, TRAINED_ON, VOCAB, tokenizer
 from toynn import TinyNNValueError
+from toynn.interop import bpe_json
 from toynn.interop.byte_level_bpe import ByteLevelBpe, read_tokenizer, write_tokenizer
 from toynn.interop.pre_tokenizers import PRE_TOKENIZERS
 
@@ -53,6 +54,19 @@ def test_a_tokenizer_gives_the_same_ids_after_a_round_trip(pre: str) -> None:
         assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids, skip_special_tokens=False)
         assert theirs.decode(ids) == ours.decode(ids), "both must treat the same tokens as special"
     assert read_tokenizer(back, VOCAB) == bpe
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_a_tokenizer_that_is_built_is_the_one_that_its_json_describes(
+    pre: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vocabulary and the merges are given to the library directly; parsing their JSON must give the same bytes."""
+    bpe = read_tokenizer(tokenizer(pre), VOCAB)
+    built = write_tokenizer(bpe)
+    refused: list[Any] = []
+    monkeypatch.setattr(bpe_json, "_built", refused.append)
+    assert write_tokenizer(bpe) == built
+    assert len(refused) == 1
 
 
 def test_a_tokenizer_of_prepare_has_the_same_bytes_after_a_round_trip() -> None:

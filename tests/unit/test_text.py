@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from commands import TOYNN, assert_refused, toynn
@@ -27,12 +28,13 @@ from toynn import (
     load,
     prepare,
 )
+from toynn.cli.app import app
 from toynn.model.shape import ModelShape
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.text.documents import END_OF_TEXT
-from toynn.text.tokenizer_json import ids_needed, ids_without_token
+from toynn.text.tokenizer_json import ids_needed, needed_and_unused_ids
 
 VOCAB = 300
 CFG = SmolLM2Config(VOCAB, 32, 4, 2, 48, 2, 64, 10000.0, 1e-5)
@@ -81,7 +83,7 @@ def test_streamed_pieces_join_to_the_decoded_text(run: Path) -> None:
             pieces = list(model.stream("The cat", temperature=1.5, top_k=0, top_p=1.0, seed=seed, max_tokens=40))
             model.decoder.rewind()
             stop = () if model.end_id is None else (model.end_id,)
-            never = ids_without_token(model.tokenizer, VOCAB)
+            _, never = needed_and_unused_ids(model.tokenizer, VOCAB)
             tokens = list(generate(model.decoder, model.encode("The cat"), sampling, 40, stop, never=never))
             assert "".join(pieces) == model.tokenizer.decode(tokens, skip_special_tokens=False)
             assert all(pieces)
@@ -92,6 +94,43 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another_text(run: Pa
     with load(run, n_threads=1) as model:
         texts = [model.generate("The", seed=seed, max_tokens=30) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("cache", ["f32", "f16"])
+@pytest.mark.parametrize("greedy", [True, False])
+def test_a_batch_gives_each_prompt_the_text_that_it_gets_alone(run: Path, cache: str, greedy: bool) -> None:
+    prompts = ["The cat", "", "a hen saw The cat. " * 3, "The cat", "x"]
+    with load(run, n_threads=2, cache=cache) as model:
+        alone = [model.generate(prompt, max_tokens=50, greedy=greedy, seed=4) for prompt in prompts]
+        batch = model.generate_batch(prompts, max_tokens=50, greedy=greedy, seed=4)
+        assert batch == alone
+        assert [one.finish_reason for one in batch] == [one.finish_reason for one in alone]
+        assert len({one.finish_reason for one in alone}) > 1
+        assert model.generate("The cat", max_tokens=50, greedy=greedy, seed=4) == alone[0]
+
+
+def test_a_wrong_prompt_of_a_batch_is_named(run: Path) -> None:
+    with load(run, n_threads=1) as model:
+        for prompts, error, mentions in (
+            (["a", "b " * 200], TinyNNValueError, r"^prompts\[1\]: the prompt has .* but the context length is 64"),
+            (["\ud800"], TinyNNValueError, r"^prompts\[0\]: .* is not Unicode text"),
+            ("abc", TinyNNTypeError, "^prompts must be a sequence of strings, got str"),
+            (["a", 7], TinyNNTypeError, r"^prompts\[1\]: "),
+        ):
+            with pytest.raises(error, match=mentions):
+                model.generate_batch(prompts)  # type: ignore[arg-type]
+
+
+def test_the_command_passes_the_type_of_the_cache(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("The cat\n")
+    for cache in ("f32", "f16"):
+        with load(run, n_threads=1, cache=cache) as model:
+            text = model.generate("The cat", max_tokens=40, seed=4)
+        words = ["generate", str(run), "-n", "40", "--seed", "4", "--threads", "1", "--cache", cache]
+        assert CliRunner().invoke(app, [*words, "-p", "The cat"]).stdout == f"The cat{text}\n"
+        listed = CliRunner().invoke(app, [*words, "--prompts", str(tmp_path / "prompts.txt")])
+        assert json.loads(listed.stdout)["text"] == text
 
 
 def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
@@ -387,7 +426,7 @@ def test_the_end_of_a_text_by_the_model_is_reported(run: Path, tmp_path: Path, c
     """The test makes the second generated token an end token of the model, as the only one or as one of several."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
-        never = ids_without_token(model.tokenizer, VOCAB)
+        _, never = needed_and_unused_ids(model.tokenizer, VOCAB)
         prompt = model.encode("The cat")
         tokens = list(generate(model.decoder, prompt, Sampling.greedy(), 2, never=never))
         assert tokens[0] != tokens[1]

@@ -107,11 +107,14 @@ class Round(Arguments):
         q, k, v = (self.weight(d, n * d_head) for n in (heads, n_kv, n_kv))
         bias = [self.weight(n * d_head) for n in (heads, n_kv, n_kv)] if pick.random() < 0.5 else None
         out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
-        cache = nn.tnn_input_2d_f32_persistent(s, rows + pick.choice([0, 3]), 2 * n_kv * d_head)
+        cache_rows, cache_type = rows + pick.choice([0, 3]), pick.choice([nn.TNN_F32, nn.TNN_F16])
+        cache = nn.tnn_kv_cache(s, cache_rows, 2 * n_kv * d_head, cache_type)
         nn.tnn_finalize_weights(s)
+        self.attempt(nn.tnn_resize_kv_caches, s, pick.choice([0, cache_rows, cache_rows + 5, 2**40]))
         ids, positions, targets, starts = (nn.tnn_input_1d_i32(s, rows) for _ in range(4))
         hp, clip, n_past = nn.tnn_input_1d_f32(s, 7), nn.tnn_input_1d_f32(s, 2), nn.tnn_input_1d_i32(s, 1)
-        self.tensors += [cache, ids, positions, targets, starts, hp, clip, n_past]
+        each_past, first_rows = nn.tnn_input_1d_i32(s, batch), nn.tnn_input_1d_i32(s, batch)
+        self.tensors += [cache, ids, positions, targets, starts, hp, clip, n_past, each_past, first_rows]
 
         def made(function: Callable[..., nn.Tensor], *arguments: Any, **options: Any) -> nn.Tensor:
             """Create a node, sometimes with another tensor in place of an operand."""
@@ -130,8 +133,10 @@ class Round(Arguments):
             if norms is not None:
                 qkv = made(nn.tnn_fused_head_norm, qkv, *norms, heads, n_kv, 1e-5)
             options: dict[str, Any] = {"window": pick.choice([0, 0, 1, 3, 2**63 - 1]), "scale": pick.choice([0.0, 0.5])}
-            if batch == 1 and pick.random() < 0.3:
-                a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, n_past, heads, n_kv, **options)
+            if pick.random() < 0.3:
+                past = n_past if batch == 1 else each_past
+                options |= {} if batch == 1 else {"n_ctx": pick.choice([0, t_seq]), "first_rows": first_rows}
+                a = made(nn.tnn_fused_attention_cached, qkv, turn, cache, past, heads, n_kv, **options)
             else:
                 options["starts"] = starts if pick.random() < 0.3 else None
                 a = made(nn.tnn_fused_attention, qkv, turn, heads, n_kv, t_seq, **options)

@@ -352,19 +352,20 @@ def preference() -> Program:
 
 def cached() -> Program:
     p = Program()
-    cache = p.call("tnn_input_2d_f32_persistent", 7, 8)
+    caches = [p.call("tnn_input_2d_f32_persistent", 7, 8), p.call("tnn_kv_cache", 7, 8, F16)]
     w = p.call("tnn_input_2d_f32_persistent", 16, 6)
     p.call("tnn_finalize_weights")
-    for _ in range(2):
+    for cache in caches:
         x, positions, n_past = (
             p.call("tnn_input_2d_f32", 3, 6),
             p.call("tnn_input_1d_i32", 3),
             p.call("tnn_input_1d_i32", 1),
         )
         turn = p.call("tnn_fused_rope_table", positions, None, 4, 10000.0, 1.0, 1.0)
-        y = p.call("tnn_fused_attention_cached", p.linear(x, [w]), turn, cache, n_past, 2, 1, 2, 0.5)
+        y = p.call("tnn_fused_attention_cached", p.linear(x, [w]), turn, cache, n_past, 2, 1, 2, 0.5, 0, None)
         _forward(p, y)
         p.reset()
+    p.call("tnn_resize_kv_caches", 9)
     return p
 
 

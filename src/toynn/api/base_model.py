@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from toynn.errors import FileFormatError, TinyNNValueError
-from toynn.llm.adapters.model_on_base import without_weights
+from toynn.llm.adapters.model_on_base import ModelOnBase, without_weights
 from toynn.llm.adapters.open_base import OpenBase, needed_base, place_of_base
 from toynn.llm.adapters.trained_adapter import BaseModel
 from toynn.llm.base import LoadedBase
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
@@ -68,7 +70,12 @@ def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | Non
 
 
 def decoder_of(
-    source: Checkpoint, base: OpenBase | None, *, n_ctx: int | None = None, n_threads: int | None = None
+    source: Checkpoint,
+    base: OpenBase | None,
+    *,
+    n_ctx: int | None = None,
+    cache: str = "f32",
+    n_threads: int | None = None,
 ) -> LlamaDecoder:
     """Return a decoder of a checkpoint. base: the base of a checkpoint without the weights of the model.
 
@@ -76,10 +83,10 @@ def decoder_of(
     """
     contents = source.contents
     if isinstance(contents, TrainedModel):
-        return LlamaDecoder(contents.shape, contents.weights, n_ctx=n_ctx, n_threads=n_threads)
+        return LlamaDecoder(contents.shape, contents.weights, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
     if base is None:
         raise TinyNNValueError(f"base must be the open base of {source.path}, got None")
-    return LlamaDecoder.on_base(base.weights, contents.adapter, n_ctx=n_ctx, n_threads=n_threads)
+    return LlamaDecoder.on_base(base.weights, contents.adapter, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
 
 
 def described_base(base: OpenBase) -> Checkpoint:
@@ -107,11 +114,35 @@ def _gguf(path: Path) -> OpenBase:
 
     base = GgufBase(path)
     try:
-        base.check_finite()
-        return OpenBase(path.resolve(), base, base.description(), base.sha256, base.close)
+        described = _beside(base.check_finite, base.description)
+        return OpenBase(path.resolve(), base, described, base.sha256, base.close)
     except BaseException:
         base.close()
         raise
+
+
+def _beside(check: Callable[[], None], function: Callable[[], ModelOnBase]) -> ModelOnBase:
+    """Return the result of the function while another thread runs the check. An error of the check comes first."""
+    found: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            check()
+        except BaseException as error:  # the other thread raises it
+            found.append(error)
+
+    thread = threading.Thread(target=run, name="toynn-check", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the system refuses another thread
+        check()
+        return function()
+    try:
+        return function()
+    finally:
+        thread.join()
+        if found:
+            raise found[0]
 
 
 def _in_memory(path: Path, sha256: str, model: TrainedModel) -> OpenBase:

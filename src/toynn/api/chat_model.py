@@ -15,11 +15,10 @@ from toynn.api.chat_prompt import Message, PromptTooLongError, checked_messages,
 from toynn.api.reply_stream import ChatReply, ReplyOptions, ReplyStream, start_reply
 from toynn.api.same_arguments import same_arguments
 from toynn.api.sampling_defaults import sampling_defaults
-from toynn.api.template_files import given_templates
 from toynn.arguments import boolean, integer, kind_of
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.model.foreign_settings import ForeignSettings
 from toynn.storage.regular_files import path_of
 from toynn.text.chat_template import ChatTemplate
@@ -84,6 +83,8 @@ class ChatModel(Initialised):
     def _new_template(self, template: str | os.PathLike[str] | None) -> ChatTemplate:
         source, label = self.foreign.chat_template, f"the chat template of {self.path}"
         if template is not None:
+            from toynn.api.template_files import given_templates  # a slow import, which most models do not need
+
             source = default_template(given_templates(template, "template"), "template")
             label = f"the chat template {os.fspath(template)!r}"
         elif not source:

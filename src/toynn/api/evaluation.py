@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from toynn.arguments import integer
 from toynn.initialised import Initialised
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.parallel.division import in_turn
 from toynn.parallel.processes import Processes
 

@@ -50,7 +50,7 @@ class Continuing:
 class GenerationTask:
     """Continues prompts with a model, each as `TextModel.generate` continues it alone.
 
-    model, which, base: as for `toynn.load`. options: the arguments of `TextModel.generate`.
+    model, which, base, cache: as for `toynn.load`. options: the arguments of `TextModel.generate`.
     sha256: the model in process 0 (`model_identity`), which all processes must have; None in a process that runs alone.
     """
 
@@ -59,6 +59,7 @@ class GenerationTask:
     base: Path | None
     options: Mapping[str, Any]
     sha256: str | None = None
+    cache: str = "f32"
 
     @contextmanager
     def opened(self, n_threads: int | None) -> Iterator[Continuing]:
@@ -66,7 +67,7 @@ class GenerationTask:
 
         Raises the errors of `toynn.load`; ProcessError if the model differs from that of process 0.
         """
-        with load(self.model, which=self.which, base=self.base, n_threads=n_threads) as text_model:
+        with load(self.model, which=self.which, base=self.base, cache=self.cache, n_threads=n_threads) as text_model:
             if self.sha256 is not None and model_identity(text_model.path) != self.sha256:
                 raise ProcessError(f"the model {text_model.path} differs from that of process 0; give the same model")
             yield Continuing(text_model, self.options)

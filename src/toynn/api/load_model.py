@@ -13,7 +13,7 @@ from toynn.api.text_model import TextModel
 from toynn.arguments import one_of
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.llm.adapters.open_base import OpenBase
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.foreign import kind_of_path
 from toynn.storage.checkpoint.meta import META
@@ -31,6 +31,7 @@ def load(
     which: str = "latest",
     base: str | os.PathLike[str] | None = None,
     n_ctx: int | None = None,
+    cache: str = "f32",
     n_threads: int | None = None,
 ) -> TextModel:
     """Load a trained model and return it as a `TextModel`, which generates and scores text.
@@ -41,6 +42,8 @@ def load(
         base: the place of the base, if the run trained an adapter and its base was moved.
         which: the checkpoint of a run to load: "latest", or "best" for the one with the lowest validation loss.
         n_ctx: context length in tokens. Default and maximum: the context length that the model was trained with.
+        cache: type of the cached keys and values of the tokens that the model has read: "f32", or "f16", which needs
+            half the memory. The results with "f16" differ slightly, because keys and values are rounded.
         n_threads: number of threads. Default: the number of cores that this process may use. The results do not depend
             on this number.
 
@@ -53,7 +56,7 @@ def load(
     """
     source, opened = open_model(path, which, base)
     try:
-        return TextModel(source, base=opened, n_ctx=n_ctx, n_threads=n_threads)
+        return TextModel(source, base=opened, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
     except BaseException:
         if opened is not None:
             opened.close()

@@ -15,7 +15,7 @@ from toynn.data import DataFolder, PackedTokens
 from toynn.data.meta import META, load_meta
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.llm.preference import Preference
 from toynn.parallel.division import in_turn
 from toynn.parallel.processes import Processes

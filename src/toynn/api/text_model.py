@@ -7,18 +7,15 @@ import os
 from collections.abc import Iterable, Mapping, Set, Sized
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from toynn.api.base_model import decoder_of
-from toynn.api.chat_model import ChatModel
-from toynn.api.chat_prompt import PromptTooLongError
 from toynn.api.evaluation import Evaluation, TokenScore, top_log_probs, window_losses
-from toynn.api.same_arguments import same_arguments
+from toynn.api.generating_model import GeneratingModel
 from toynn.api.save_model import model_name, save_model
-from toynn.api.text_stream import GeneratedText, TextStream
 from toynn.arguments import boolean, instance_of, integer, kind_of
 from toynn.errors import TinyNNError, TinyNNTypeError, TinyNNValueError
 from toynn.llm.adapters.merge import merged
@@ -28,18 +25,17 @@ from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weight_shapes
 from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint import Checkpoint
-from toynn.text.documents import PackedText, packed_ids, prompt_ids, separators_of
+from toynn.text.documents import PackedText, packed_ids, separators_of
 from toynn.text.incremental_decoder import token_texts
 from toynn.text.read_tokens import ReadTokens
-from toynn.text.sampling import Sampling, generate
 from toynn.text.token_rules import tokens_around
-from toynn.text.tokenizer_json import ids_needed, ids_without_token, load_tokenizer, text_of, token_ids
+from toynn.text.tokenizer_json import load_tokenizer, needed_and_unused_ids, text_of, token_ids
 from toynn.tinynn.memory import want_memory
 
 _BYTES_OF_ID = 48  # memory per id: a Python integer in a list, and the copy of the tokenizers library
 
 
-class TextModel(ChatModel):
+class TextModel(GeneratingModel):
     """A trained model with its tokenizer. `toynn.load` makes one from a path.
 
     Args:
@@ -47,6 +43,7 @@ class TextModel(ChatModel):
         base: the open base of an adapter, or of a model whose weights are the pages of a file. `close` closes the base.
         n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default and maximum: the
             context length that the model was trained with.
+        cache: type of the cached keys and values, "f32" or "f16"; see `toynn.load`.
         n_threads: number of threads. Default: the number of cores that this process may use.
 
     Attributes:
@@ -66,7 +63,7 @@ class TextModel(ChatModel):
     every later call raises SessionError. A `with` block closes the model at its end.
 
     Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary,
-    or if n_ctx or n_threads is out of range; TinyNNTypeError; TinyNNMemoryError.
+    or if n_ctx, cache or n_threads is wrong; TinyNNTypeError; TinyNNMemoryError.
     """
 
     def __init__(
@@ -75,6 +72,7 @@ class TextModel(ChatModel):
         *,
         base: OpenBase | None = None,
         n_ctx: int | None = None,
+        cache: str = "f32",
         n_threads: int | None = None,
     ) -> None:
         if not isinstance(source, Checkpoint):
@@ -88,7 +86,7 @@ class TextModel(ChatModel):
         self.n_parameters = sum(math.prod(size) for size in weight_shapes(model.shape).values())
         self.tokenizer = load_tokenizer(model.tokenizer, str(source.path))
         self.tokenizer_json = model.tokenizer
-        needed = ids_needed(self.tokenizer)
+        needed, unused = needed_and_unused_ids(self.tokenizer, model.shape.vocab)
         if needed > model.shape.vocab:
             raise TinyNNValueError(
                 f"the tokenizer of {source.path} needs {needed} ids, but the vocabulary of the model has only "
@@ -100,10 +98,9 @@ class TextModel(ChatModel):
         self.end_ids = model.end_ids
         self.foreign, self._other_eos_ids = model.foreign, model.other_eos_ids
         self._separator = None if source.training is None else source.training.progress.separator
-        without_token = set(ids_without_token(self.tokenizer, model.shape.vocab))
-        self._never = np.array(sorted(without_token.difference(self.end_ids)), dtype=np.int64)
+        self._never = np.array([one for one in unused if one not in self.end_ids], dtype=np.int64)
         self._contents, self._base = model, base
-        self.decoder = decoder_of(source, base, n_ctx=n_ctx, n_threads=n_threads)
+        self.decoder = decoder_of(source, base, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
         self._read = ReadTokens(self.decoder)
         self._templates = {}
 
@@ -144,82 +141,6 @@ class TextModel(ChatModel):
         except Exception as error:  # ids is not iterable, or one of its methods raises
             raise TinyNNTypeError(f"ids must be a sequence of token ids, got {kind_of(ids)}") from error
         return text_of(self.tokenizer, given)
-
-    # ---- writing ----
-
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.0,
-        seed: int = 0,
-        greedy: bool = False,
-        rolling: bool = False,
-    ) -> TextStream:
-        """Return an iterator over the text that `generate` returns, which yields each piece as soon as it is computed.
-
-        A piece consists of whole characters. After the last piece, the attribute `finish_reason` of the iterator says
-        why the text ended. The arguments and errors are those of `generate`. SessionError is also raised if the model
-        was used for another text between two pieces.
-        """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        if boolean("greedy", greedy):
-            sampling = Sampling.greedy()
-        max_tokens, rolling = integer("max_tokens", max_tokens, 0), boolean("rolling", rolling)
-        ids = self._prompt_ids(prompt)
-        keep = len(self._around.before) or int(ids[0] == self.start_id)
-        tokens = generate(
-            self.decoder, ids, sampling, max_tokens, self.end_ids, rolling=rolling, keep=keep, never=self._never
-        )
-        return TextStream(self.decoder, tokens, self.tokenizer, ids)
-
-    @same_arguments(stream)
-    def generate(self, *args: Any, **options: Any) -> GeneratedText:
-        """Return a generated continuation, without the prompt itself. The same arguments give the same text.
-
-        Generation ends when the model chooses an end token (`end_ids`), after max_tokens tokens, or when the context is
-        full. The result is a str with the attribute `finish_reason`: "end_of_text", "max_tokens" or "context_full". An
-        empty prompt starts a new text. Ids that are not tokens of the tokenizer are never sampled.
-
-        The tokens that the tokenizer's own rules put around a text are added to the prompt, as in transformers and
-        llama.cpp.
-
-        Args:
-            max_tokens: the largest number of new tokens.
-            temperature, top_k, top_p, min_p, seed: how each token is sampled; see `toynn.Sampling`.
-            greedy: always take the most likely token; the sampling settings then have no effect.
-            rolling: do not end when the context is full. Instead the model reads the last n_ctx // 2 tokens again as
-                its new context, and forgets the tokens before. Start tokens at the beginning of the prompt are kept:
-                they become the first of these n_ctx // 2 tokens.
-
-        Raises:
-            TinyNNValueError: a setting is out of range; the prompt is longer than the context or is not Unicode text;
-                the prompt is empty, but the model has no start token.
-            TinyNNTypeError: an argument has the wrong type.
-            SessionError: the model is closed.
-        """
-        pieces = self.stream(*args, **options)
-        return GeneratedText("".join(pieces), pieces.finish_reason)
-
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        """Return the tokens that the model reads before it generates: at least one and at most n_ctx."""
-        ids = prompt_ids(self.tokenizer, prompt, self._separators(), self.end_id)
-        ids = [*self._around.before, *ids, *(self._around.after if ids else ())]
-        if not ids:
-            if self.start_id is None:
-                raise TinyNNValueError(
-                    "the prompt is empty, but the model has no start token to begin a text with; give a prompt"
-                )
-            ids = [self.start_id]
-        if len(ids) > self.n_ctx:
-            raise PromptTooLongError(
-                f"the prompt has {len(ids)} tokens, but the context length is {self.n_ctx}; shorten the prompt"
-            )
-        return ids
 
     # ---- scoring ----
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from toynn.arguments import instance_of
 from toynn.arguments import text as checked_text
 from toynn.extras import naming_the_extra
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.text.incremental_decoder import IncrementalDecoder
 from toynn.text.sampling import FinishReason, TokenStream
 
@@ -40,9 +40,13 @@ class TextStream(Iterator[str]):
         try:
             return next(self._pieces)
         except StopIteration:
-            reason = self._tokens.finish_reason
-            self.finish_reason = "end_of_text" if reason == "stop_token" else reason
+            self.finish_reason = end_of_text(self._tokens.finish_reason)
             raise
+
+
+def end_of_text(reason: FinishReason | None) -> FinishReason | None:
+    """Return the finish reason of a text for that of its tokens."""
+    return "end_of_text" if reason == "stop_token" else reason
 
 
 class GeneratedText(str):

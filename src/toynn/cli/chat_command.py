@@ -12,6 +12,7 @@ from toynn.api.reply_stream import ReplyStream
 from toynn.cli.chat_loop import ChatLoop
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
+from toynn.llm.fused.decoder import CACHES
 from toynn.text.named_templates import NAMED_TEMPLATES
 
 
@@ -35,6 +36,8 @@ from toynn.text.named_templates import NAMED_TEMPLATES
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
               help="Context length in tokens. [default: that of the model]")  # fmt: skip
+@click.option("--cache", type=click.Choice(list(CACHES)), default="f32", show_default=True,
+              help="Type of the cached keys and values; f16 rounds them and needs half the memory.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
@@ -50,6 +53,7 @@ def command(
     min_p: float | None,
     seed: int,
     n_ctx: int | None,
+    cache: str,
     best: bool,
     threads: int | None,
 ) -> None:
@@ -62,7 +66,8 @@ def command(
     """
     if sys.stdin is None:
         raise TinyNNValueError("toynn chat cannot read messages, because stdin is closed; give it a terminal or a file")
-    with load(model, which="best" if best else "latest", n_ctx=n_ctx, n_threads=threads) as text_model:
+    which = "best" if best else "latest"
+    with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
         text_model.chat_template(template).check()  # a wrong template is an error now, not at the first message
 
         def reply(messages: list[dict[str, str]]) -> ReplyStream:

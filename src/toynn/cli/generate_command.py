@@ -17,6 +17,7 @@ from toynn.api.load_model import load, model_identity
 from toynn.cli.given_path import GivenPath
 from toynn.cli.parallel_command import ParallelCommand, working_for_process_0
 from toynn.errors import FileFormatError, TinyNNValueError
+from toynn.llm.fused.decoder import CACHES
 from toynn.parallel.workers import Workers, each_in_order
 from toynn.storage.text_files import decoded, read_text
 from toynn.text.terminal_text import terminal_text
@@ -49,6 +50,8 @@ from toynn.text.terminal_text import terminal_text
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
               help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
+@click.option("--cache", type=click.Choice(list(CACHES)), default="f32", show_default=True,
+              help="Type of the cached keys and values; f16 rounds them and needs half the memory.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -69,6 +72,7 @@ def command(
     keep_newline: bool,
     best: bool,
     base: Path | None,
+    cache: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -97,7 +101,7 @@ def command(
     if prompts is not None:
         if prompt is not None or keep_newline:
             raise click.UsageError("--prompts cannot be combined with --prompt and --keep-newline", context)
-        task = GenerationTask(model, which, base, options)
+        task = GenerationTask(model, which, base, options, cache=cache)
         with working_for_process_0(context.obj, lambda task, n: task.opened(n), threads) as workers:
             if workers is not None or context.obj is None:
                 _continue_all(task, prompts, threads, workers)
@@ -110,7 +114,7 @@ def command(
     if keep_newline and prompt != "-":
         raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
     given = _from_stdin(keep_newline) if prompt == "-" else prompt or ""
-    with load(model, which=which, base=base, n_threads=threads) as text_model:
+    with load(model, which=which, base=base, cache=cache, n_threads=threads) as text_model:
         pieces = text_model.stream(given, **options)
         if as_json:
             text = "".join(pieces)

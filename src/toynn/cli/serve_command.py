@@ -10,6 +10,7 @@ import click
 from toynn.api.load_model import load
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
+from toynn.llm.fused.decoder import CACHES
 from toynn.serve.guards import LOCAL_NAMES
 from toynn.serve.http_server import Listener, run_server
 from toynn.serve.limits import Limits
@@ -43,6 +44,8 @@ _DEFAULTS = Limits()
 @click.option("--time-limit", type=click.FloatRange(0, min_open=True), default=_DEFAULTS.seconds, show_default=True,
               metavar="SECONDS",
               help="Time limit of a request in seconds, including its time in the queue.")  # fmt: skip
+@click.option("--cache", type=click.Choice(list(CACHES)), default="f32", show_default=True,
+              help="Type of the cached keys and values; f16 rounds them and needs half the memory.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
@@ -58,6 +61,7 @@ def command(
     max_body: int,
     queue: int,
     time_limit: float,
+    cache: str,
     best: bool,
     threads: int | None,
 ) -> None:
@@ -73,7 +77,8 @@ def command(
         wrong = "an empty text" if not key else "a text with another character"
         raise TinyNNValueError(f"--api-key or {KEY} must be a text of printable ASCII characters, got {wrong}")
     limits = Limits(body=max_body, queue=queue, seconds=time_limit)
-    with load(model, which="best" if best else "latest", n_ctx=n_ctx, n_threads=threads) as text_model:
+    which = "best" if best else "latest"
+    with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
         if template is not None:
             text_model.chat_template(template).check()  # a wrong template is an error now, not at the first request
         listener = Listener(host, port)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
+
+from toynn.text.panic_text import panics_hidden
 from toynn.text.token_rules import template
+from toynn.text.tokenizer_checks import check_described
 from toynn.text.tokenizer_json import parsed_tokenizer, written_tokenizer
+
+_OF_ADDED = ("single_word", "lstrip", "rstrip", "normalized", "special")  # the flags of an added token
 
 
 def described_bpe(
@@ -62,4 +71,30 @@ def written(described: dict[str, Any]) -> bytes:
     """Return a tokenizer.json as the tokenizers library writes it. Raises FileFormatError if the library cannot read
     the tokenizer.json.
     """
-    return written_tokenizer(parsed_tokenizer(json.dumps(described).encode("utf-8")))
+    tokenizer = _built(described)
+    if tokenizer is None:
+        tokenizer = parsed_tokenizer(json.dumps(described).encode("utf-8"))
+    return written_tokenizer(tokenizer)
+
+
+def _built(described: dict[str, Any]) -> Tokenizer | None:
+    """Return the tokenizer that the library would read from this JSON, without the JSON of its vocabulary and merges.
+
+    Return None if the library refuses a part. Reading the JSON then gives the message.
+    """
+    check_described(described)
+    model, added = described["model"], described["added_tokens"]
+    rest = {**described, "added_tokens": [], "model": {**model, "unk_token": None, "vocab": {}, "merges": []}}
+    options = {name: model[name] for name in ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges")}
+    try:
+        with panics_hidden():
+            tokenizer = Tokenizer.from_str(json.dumps(rest))
+            tokenizer.model = BPE(model["vocab"], list(map(tuple, model["merges"])), **options)
+            for special, tokens in itertools.groupby(sorted(added, key=itemgetter("id")), itemgetter("special")):
+                add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
+                add([AddedToken(one["content"], **{name: one[name] for name in _OF_ADDED}) for one in tokens])
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException:  # a panic of the library's Rust code is a BaseException
+        return None
+    return tokenizer

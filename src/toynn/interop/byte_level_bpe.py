@@ -80,18 +80,21 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
     """
     rules, normalized = by_name(bpe.pre), set(bpe.normalized)
     added = []
+    normal, unused = int(TokenType.NORMAL), int(TokenType.UNUSED)  # comparing enums takes longer
     tokens = [(i, token, kind) for i, (token, kind) in enumerate(zip(bpe.tokens, bpe.kinds, strict=True))
-              if kind != TokenType.UNUSED]  # fmt: skip
+              if kind != unused]  # fmt: skip
     for i, token, kind in tokens:
-        if kind not in (TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED):
+        if kind == normal:
+            continue
+        if kind not in (TokenType.CONTROL, TokenType.USER_DEFINED):
             raise FileFormatError(f"the token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
-        if kind != TokenType.NORMAL:
-            added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
+        added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
     vocabulary = unique_ids((i, token) for i, token, _ in tokens)
-    merges = [merge.split(" ") for merge in bpe.merges]
-    for i, merge in enumerate(merges):
-        if len(merge) != 2:
-            raise FileFormatError(f"the merge {i} must consist of two tokens, got {bpe.merges[i]!r:.60}")
+    merges = [(left, right) for left, space, right in (merge.partition(" ") for merge in bpe.merges)
+              if space and " " not in right]  # fmt: skip
+    if len(merges) != len(bpe.merges):
+        i = next(i for i, merge in enumerate(bpe.merges) if merge.count(" ") != 1)
+        raise FileFormatError(f"the merge {i} must consist of two tokens, got {bpe.merges[i]!r:.60}")
     return written(
         described_bpe(
             tokens=bpe.tokens,

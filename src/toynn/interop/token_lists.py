@@ -44,8 +44,12 @@ def by_id(
 
 def unique_ids(tokens: Iterable[tuple[int, str]], error: type[TinyNNValueError] = FileFormatError) -> dict[str, int]:
     """Return the ids of tokens by their text. Raises `error` if two ids have the same text."""
-    ids: dict[str, int] = {}
-    for i, token in tokens:
+    pairs = list(tokens)
+    ids = {token: i for i, token in pairs}
+    if len(ids) == len(pairs):
+        return ids
+    ids = {}
+    for i, token in pairs:
         if (other := ids.setdefault(token, i)) != i:
             raise error(f"the ids {other} and {i} are both the token {token!r:.60}; each token must have one id")
     return ids

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -69,6 +68,8 @@ class Format:
         if found < 1:
             raise FileFormatError(f"{path} is damaged: version must be 1 or above, got {found}")
         if found > self.version:
+            from importlib.metadata import version  # only this message needs the module
+
             raise FileFormatError(
                 f"{path} has version {found} of its format, but toynn {version('toynn')} reads only versions up to "
                 f"{self.version}; use a newer version of toynn"

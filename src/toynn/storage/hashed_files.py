@@ -12,7 +12,6 @@ import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 _LARGE = 32 << 20  # smaller files are written through the page cache
@@ -42,6 +41,8 @@ def write_hashed(path: Path, parts: Iterable[memoryview], size: int) -> str:
 
 
 def _write_large(path: Path, file: int, parts: Iterable[memoryview], update: Callable[[memoryview], None]) -> None:
+    from concurrent.futures import Future, ThreadPoolExecutor  # a slow import, which reading a model does not need
+
     buffers = [mmap.mmap(-1, _CHUNK) for _ in range(2)]
     with _direct(path) as opened, ThreadPoolExecutor(1) as hashing:
         direct = opened

@@ -7,7 +7,6 @@ was added. The error for an unknown key, a missing key or a wrong type names the
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import reprlib
 import types
 import typing
@@ -107,6 +106,8 @@ def _named(error: Exception, name: str) -> str:
 def _suggestion(key: str, prefix: str, known: Collection[str], similar: Similar | None) -> str:
     if similar is not None and (meant := similar(prefix + key)) is not None:
         return f"; did you mean {meant!r}?"
+    import difflib  # only this message needs the module
+
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"; did you mean {prefix + close[0]!r}?"

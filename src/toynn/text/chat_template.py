@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toynn.arguments import boolean, integer, kind_of, text
 from toynn.errors import FileFormatError, SessionError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
 from toynn.extras import EXTRA_OF, how_to_install
 from toynn.initialised import Initialised
 from toynn.text.child_process import start_child
+
+if TYPE_CHECKING:
+    import subprocess
+    from multiprocessing.connection import Connection
 
 _CHILD = Path(__file__).with_name("template_process.py")
 _SECONDS = 10  # largest CPU time of the child for a request
@@ -285,6 +287,9 @@ class _Child:
     """A running child process. Raises FileFormatError if the template is not valid."""
 
     def __init__(self, source: str, name: str) -> None:
+        import subprocess  # slow imports, which a model needs only for conversations
+        from multiprocessing.connection import Pipe
+
         self.owner = os.getpid()
         self._pipe, theirs = Pipe()
         with theirs:

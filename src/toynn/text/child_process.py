@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+    from multiprocessing.connection import Connection
 
 # The child gets the module search path of this process before it imports other modules. multiprocessing.Process is not
 # used, because it would run the user's main program again in the child.
@@ -24,6 +26,8 @@ def start_child(
 
     Raises OSError.
     """
+    import subprocess  # a slow import, which most models do not need
+
     if not sys.executable:
         raise OSError(
             f"{task} needs a second Python process, but sys.executable is empty; set it to the path of the Python "

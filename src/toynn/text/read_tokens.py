@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 
 
 class ReadTokens:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from toynn.arguments import INT31_MAX, boolean, integer, kind_of, not_negative, real
 from toynn.errors import SessionError, TinyNNError, TinyNNTypeError, TinyNNValueError
-from toynn.llm.engine import LlamaDecoder
+from toynn.llm.fused.decoder import LlamaDecoder
 from toynn.text.exponential import exp
 from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
@@ -172,6 +172,29 @@ def generate(
     return TokenStream(_tokens(decoder, prompt, sampling, max_tokens, stop, rolling, keep, never))
 
 
+class NextToken:
+    """Chooses the next token from logits. stop, never: as for `generate`. vocab: number of tokens.
+
+    Raises the errors of `generate` for the arguments.
+    """
+
+    def __init__(self, sampling: Sampling, stop: Collection[int], never: npt.ArrayLike, vocab: int) -> None:
+        _want_sampling(sampling)
+        self._sampling = sampling
+        self._ends = _end_tokens(stop, vocab)
+        self._hidden = _checked_never(never, vocab)
+
+    def random_numbers(self) -> np.random.Generator:
+        """Return a new generator of the random numbers of one text."""
+        return np.random.Generator(np.random.PCG64(self._sampling.seed))
+
+    def choose(self, logits: npt.NDArray[np.float32], rng: np.random.Generator) -> int | None:
+        """Return a token, or None for a token of `stop`. The logits of the tokens of `never` become -inf."""
+        logits[self._hidden] = -np.inf
+        token = _sampled(*choices(logits, self._sampling), rng)
+        return None if token in self._ends else token
+
+
 def _tokens(
     decoder: LlamaDecoder,
     prompt: npt.ArrayLike,
@@ -184,22 +207,19 @@ def _tokens(
 ) -> Generator[int, None, FinishReason]:
     if not isinstance(decoder, LlamaDecoder):
         raise TinyNNTypeError(f"decoder must be a LlamaDecoder, got {type(decoder).__name__}")
-    _want_sampling(sampling)
-    vocab, n_ctx = decoder.cfg.vocab, decoder.n_ctx
-    ends = _end_tokens(stop, vocab)
+    n_ctx = decoder.n_ctx
+    next_token = NextToken(sampling, stop, never, decoder.cfg.vocab)
     max_tokens = integer("max_tokens", max_tokens, 0)
     rolling = boolean("rolling", rolling)
     keep = integer("keep", keep, 0)
-    hidden = _checked_never(never, vocab)
-    rng = np.random.Generator(np.random.PCG64(sampling.seed))
+    rng = next_token.random_numbers()
     if rolling:
         prompt = integer_array("prompt", prompt, n_ctx)
     logits = decoder.feed(prompt)
     read: list[int] = np.asarray(prompt).tolist() if rolling else []  # the tokens in the decoder's context
     for made in range(max_tokens):
-        logits[hidden] = -np.inf
-        token = _sampled(*choices(logits, sampling), rng)
-        if token in ends:
+        token = next_token.choose(logits, rng)
+        if token is None:
             return "stop_token"
         turns = decoder.turns
         yield token

@@ -35,8 +35,12 @@ def check_tokenizer(content: bytes) -> None:
         described = json.loads(content)
     except (ValueError, RecursionError):
         return
-    if not isinstance(described, dict):
-        return
+    if isinstance(described, dict):
+        check_described(described)
+
+
+def check_described(described: dict[str, Any]) -> None:
+    """Raise the errors of `check_tokenizer` for the parsed JSON of a tokenizer.json."""
     for part in _PARTS:
         rules: list[dict[str, Any]] = []
         _collect(described.get(part), rules)

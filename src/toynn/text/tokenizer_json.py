@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from toynn.errors import FileFormatError, TinyNNTypeError, TinyNNValueError
@@ -78,13 +78,22 @@ def ids_needed(tokenizer: Tokenizer) -> int:
 
     The ids that the rules add around a text count too, even if the vocabulary does not contain them.
     """
+    return _ids_needed(tokenizer, tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def _ids_needed(tokenizer: Tokenizer, used: Iterable[int]) -> int:
     around = tokens_around(tokenizer)
-    return max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around.before, *around.after], default=-1) + 1
+    return max(max(used, default=-1), max([*around.before, *around.after], default=-1)) + 1
 
 
-def ids_without_token(tokenizer: Tokenizer, vocab: int) -> list[int]:
-    """Return the ids below `vocab` that the tokenizer does not use: gaps, and the padding of a model's vocabulary."""
-    return sorted(set(range(vocab)).difference(tokenizer.get_vocab(with_added_tokens=True).values()))
+def needed_and_unused_ids(tokenizer: Tokenizer, vocab: int) -> tuple[int, list[int]]:
+    """Return `ids_needed`, and the ids below `vocab` that the tokenizer does not use.
+
+    Unused ids are gaps, and the padding of a model's vocabulary. The ids of a large vocabulary are read once, because
+    reading them takes a hundredth of a second.
+    """
+    used = set(tokenizer.get_vocab(with_added_tokens=True).values())
+    return _ids_needed(tokenizer, used), sorted(set(range(vocab)).difference(used))
 
 
 def added_tokens(tokenizer: Tokenizer) -> set[str]:

@@ -51,6 +51,7 @@ from toynn.tinynn.calls.declare import (
     tnn_input_3d_f32_persistent,
     tnn_input_3d_persistent_mmap,
     tnn_input_4d_f32_persistent,
+    tnn_kv_cache,
     tnn_rope_freq_factors_alloc,
 )
 from toynn.tinynn.calls.derivatives import (
@@ -208,6 +209,7 @@ from toynn.tinynn.session_calls import (
     tnn_last_error,
     tnn_last_error_code,
     tnn_reset_for_rebuild,
+    tnn_resize_kv_caches,
     tnn_session_free,
     tnn_session_new,
     tnn_session_new_on,
@@ -342,6 +344,7 @@ __all__ = [
     "tnn_input_3d_f32_persistent",
     "tnn_input_3d_persistent_mmap",
     "tnn_input_4d_f32_persistent",
+    "tnn_kv_cache",
     "tnn_l2_norm",
     "tnn_last_error",
     "tnn_last_error_code",
@@ -367,6 +370,7 @@ __all__ = [
     "tnn_reset_for_rebuild",
     "tnn_reshape_2d",
     "tnn_reshape_3d",
+    "tnn_resize_kv_caches",
     "tnn_rms_norm",
     "tnn_rms_norm_back",
     "tnn_rope_ext",

@@ -1,8 +1,8 @@
-"""The calls of the header's group "session" that cannot be generated."""
+"""The calls on a whole session that cannot be generated."""
 
 from __future__ import annotations
 
-from toynn.arguments import boolean, int32, kind_of
+from toynn.arguments import boolean, int32, int64, kind_of
 from toynn.errors import TinyNNTypeError
 from toynn.tinynn.native import lib, text
 from toynn.tinynn.session import Session, native_session, status
@@ -12,6 +12,7 @@ __all__ = [
     "tnn_last_error",
     "tnn_last_error_code",
     "tnn_reset_for_rebuild",
+    "tnn_resize_kv_caches",
     "tnn_session_free",
     "tnn_session_new",
     "tnn_session_new_on",
@@ -65,3 +66,15 @@ def tnn_reset_for_rebuild(s: Session) -> None:
     with native.lock:
         native.rebuilds += 1  # count before the call, so that no cached shape of a tensor is used from now on
         status(s, lib.tnn_reset_for_rebuild)
+
+
+def tnn_resize_kv_caches(s: Session, rows: int) -> None:
+    """Change the number of rows of all caches of the session. Their values become zero.
+
+    Call this after `tnn_finalize_weights` or `tnn_reset_for_rebuild`, before the first tensor of a graph. Raises
+    TinyNNValueError for a number of rows that is too large, SessionError at another time or without caches.
+    """
+    rows, native = int64("rows", rows), native_session(s)
+    with native.lock:
+        native.rebuilds += 1  # count before the call, so that no cached shape of a tensor is used from now on
+        status(s, lib.tnn_resize_kv_caches, rows)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toynn import TinyNNValueError
+from toynn import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 
 F32 = npt.NDArray[np.float32]
@@ -164,3 +166,152 @@ def test_a_wrong_window_or_scale_is_refused(options: dict[str, Any], mentions: s
             nn.tnn_fused_attention(s, x, table, HEADS, KV, 4, **options)
         with pytest.raises(TinyNNValueError, match=mentions):
             nn.tnn_fused_attention_cached(s, x, table, cache, past, HEADS, KV, **options)
+
+
+# ---- several sequences, and a cache in f16 ----
+
+
+def rotated(x: npt.NDArray[np.float64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return x (tokens, D) after NEOX RoPE, in float64."""
+    angles = np.outer(positions, BASE ** (-2.0 * np.arange(D // 2) / D))
+    c, s = np.cos(angles), np.sin(angles)
+    low, high = x[:, : D // 2], x[:, D // 2 :]
+    return np.hstack([low * c - high * s, low * s + high * c])
+
+
+def oracle_of_rounded(qkv: npt.NDArray[np.float32], position: int) -> npt.NDArray[np.float64]:
+    """Return the attention of the token at a position, (HEADS D,): float64, with keys and values rounded to f16."""
+    x, positions = qkv[: position + 1].astype(np.float64), np.arange(position + 1)
+    heads = []
+    for head in range(HEADS):
+        kv = head // (HEADS // KV)
+        q = rotated(x[-1:, head * D : (head + 1) * D], positions[-1:])[0]
+        k = rotated(x[:, (HEADS + kv) * D : (HEADS + kv + 1) * D], positions).astype(np.float16).astype(np.float64)
+        v = x[:, (HEADS + KV + kv) * D : (HEADS + KV + kv + 1) * D].astype(np.float16).astype(np.float64)
+        scores = k @ q / np.sqrt(D)
+        p = np.exp(scores - scores.max())
+        heads.append(p @ v / p.sum())
+    return np.concatenate(heads)
+
+
+@contextmanager
+def sequences(s: nn.Session, cache: nn.Tensor, n: int, t: int, n_ctx: int) -> Iterator[Callable[..., Any]]:
+    """Yield a function that computes the attention of t more tokens of each of n sequences."""
+    nn.tnn_reset_for_rebuild(s)
+    x, positions = nn.tnn_input_2d_f32(s, n * t, ROW), nn.tnn_input_1d_i32(s, n * t)
+    past, first_rows = nn.tnn_input_1d_i32(s, n), nn.tnn_input_1d_i32(s, n)
+    table = nn.tnn_fused_rope_table(s, positions, None, D, BASE, 1.0, 1.0)
+    out = nn.tnn_fused_attention_cached(s, x, table, cache, past, HEADS, KV, n_ctx=n_ctx, first_rows=first_rows)
+    nn.tnn_set_output(out)
+    nn.tnn_realize(s, out)
+
+    def run(qkv: npt.NDArray[np.float32], n_past: list[int], rows: list[int]) -> npt.NDArray[np.float32]:
+        nn.upload_row_major(s, x, qkv)
+        nn.upload_int_array(s, positions, np.add.outer(n_past, np.arange(t)).ravel().astype(np.int32))
+        nn.upload_int_array(s, past, n_past)
+        nn.upload_int_array(s, first_rows, rows)
+        nn.tnn_compute(s)
+        return nn.download_row_major(s, out, n * t, HEADS * D)
+
+    yield run
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_sequences_of_different_lengths_share_a_cache_in_f16(n_threads: int) -> None:
+    """Each sequence has the bits that it has alone, and they agree with a float64 oracle of the rounded numbers."""
+    lengths, first_rows = (130, 1, 17), [0, 150, 160]
+    texts = [values(n + 1, 1, seed=i) for i, n in enumerate(lengths)]
+    with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
+        cache = nn.tnn_kv_cache(s, 200, 2 * KV * D, nn.TNN_F16)
+        nn.tnn_finalize_weights(s)
+        alone = []
+        for text in texts:
+            with sequences(s, cache, 1, len(text), 200) as run:
+                alone.append(run(text, [0], [0])[-1])
+        for text, first in zip(texts, first_rows, strict=True):
+            with sequences(s, cache, 1, len(text) - 1, 200) as run:
+                run(text[:-1], [0], [first])
+        with sequences(s, cache, 3, 1, 140) as run:
+            got = run(np.stack([text[-1] for text in texts]), list(lengths), first_rows)
+    for one, want, text in zip(got, alone, texts, strict=True):
+        assert one.tobytes() == want.tobytes()
+        # The rotation in f32 and in float64 can give two f16 neighbours for a few keys.
+        np.testing.assert_allclose(one, oracle_of_rounded(text, len(text) - 1), atol=5e-5)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("n_past", "first_rows", "mentions"),
+    [
+        ([0, 0], [0, 21], r"first_rows\[1\] = 21 must be between 2, the end of the sequences before, and 20"),
+        ([5, 0], [0, 6], r"first_rows\[1\] = 6 must be between 7"),
+        ([5, 0], [-1, 7], r"first_rows\[0\] = -1 must be between 0"),
+        ([9, 0], [0, 15], r"n_past\[0\] = 9 must be between 0 and 8, because the cache can hold 10 tokens"),
+        ([0, 1], [0, 19], r"n_past\[1\] = 1 must be between 0 and 0, because the cache can hold 2 tokens"),
+        ([-1, 0], [0, 15], r"n_past\[0\] = -1 must be between 0"),
+    ],
+)
+def test_sequences_that_overlap_or_do_not_fit_are_refused(
+    n_past: list[int], first_rows: list[int], mentions: str
+) -> None:
+    with nn.Session(n_threads=1) as s:
+        cache = nn.tnn_kv_cache(s, 21, 2 * KV * D, nn.TNN_F32)
+        nn.tnn_finalize_weights(s)
+        with sequences(s, cache, 2, 2, 10) as run:
+            with pytest.raises(TinyNNValueError, match=mentions):
+                run(values(4, 1), n_past, first_rows)
+            run(values(4, 1), [0, 8], [0, 11])
+
+
+@pytest.mark.quick
+def test_wrong_operands_of_sequences_are_refused() -> None:
+    with nn.Session(n_threads=1) as s:
+        cache, typed = (
+            nn.tnn_kv_cache(s, 8, 2 * KV * D, nn.TNN_F32),
+            nn.tnn_input_2d_persistent_typed(s, 8, 2 * KV * D, nn.TNN_BF16),
+        )
+        nn.tnn_finalize_weights(s)
+        x, positions = nn.tnn_input_2d_f32(s, 4, ROW), nn.tnn_input_1d_i32(s, 4)
+        table = nn.tnn_fused_rope_table(s, positions, None, D, BASE, 1.0, 1.0)
+        two, three = nn.tnn_input_1d_i32(s, 2), nn.tnn_input_1d_i32(s, 3)
+        wrong: list[tuple[nn.Tensor, nn.Tensor, dict[str, Any], type[Exception], str]] = [
+            (typed, two, {"first_rows": two}, TinyNNTypeError, "kv_cache has dtype bf16, but it must be f32 or f16"),
+            (cache, three, {"first_rows": three}, TinyNNValueError, "must be a multiple of 3, got 4"),
+            (cache, two, {}, TinyNNValueError, r"first_rows must have shape \[2\], .* got none"),
+            (cache, two, {"first_rows": three}, TinyNNValueError, r"first_rows must have shape \[2\], .* got \[3\]"),
+            (cache, two, {"first_rows": two, "n_ctx": 1}, TinyNNValueError, "n_ctx = 1 must be between 2"),
+            (cache, two, {"first_rows": two, "n_ctx": 9}, TinyNNValueError, "n_ctx = 9 must be between 2"),
+        ]
+        for kv_cache, n_past, options, error, mentions in wrong:
+            with pytest.raises(error, match=mentions):
+                nn.tnn_fused_attention_cached(s, x, table, kv_cache, n_past, HEADS, KV, **options)
+
+
+@pytest.mark.quick
+def test_caches_are_resized_before_a_graph_only() -> None:
+    with nn.Session(n_threads=1) as s:
+        with pytest.raises(TinyNNTypeError, match=r"dtype = 30 must be 0 \(F32\) or 1 \(F16\)"):
+            nn.tnn_kv_cache(s, 4, 8, nn.TNN_BF16)
+        cache = nn.tnn_kv_cache(s, 4, 8, nn.TNN_F16)
+        weight = nn.tnn_input_2d_f32_persistent(s, 2, 2)
+        with pytest.raises(SessionError, match="caches can be resized only between"):
+            nn.tnn_resize_kv_caches(s, 4)
+        nn.tnn_finalize_weights(s)
+        nn.upload_row_major(s, weight, np.full((2, 2), 3.0, np.float32))
+        nn.upload_row_major(s, cache, np.ones((4, 8), np.float32))
+        for rows in (0, -1, 2**60, 2**31 // 8):
+            with pytest.raises(TinyNNValueError, match=r"rows = .* must be between 1 and 268435455"):
+                nn.tnn_resize_kv_caches(s, rows)
+        assert nn.download_row_major(s, cache, 4, 8).all(), "after an error nothing has changed"
+        nn.tnn_resize_kv_caches(s, 7)
+        assert not nn.download_row_major(s, cache, 7, 8).any()
+        assert nn.download_row_major(s, weight, 2, 2).tolist() == [[3.0, 3.0], [3.0, 3.0]]
+        nn.tnn_input_1d_f32(s, 1)
+        with pytest.raises(SessionError, match="caches can be resized only between"):
+            nn.tnn_resize_kv_caches(s, 4)
+    with nn.Session(n_threads=1) as s:
+        nn.tnn_input_1d_f32_persistent(s, 1)
+        nn.tnn_finalize_weights(s)
+        with pytest.raises(SessionError, match="this session has no caches"):
+            nn.tnn_resize_kv_caches(s, 4)

@@ -1,20 +1,19 @@
-"""LlamaDecoder: a model that reads one sequence in parts, and keeps the keys and values of the tokens it has read."""
+"""LlamaDecoder: a model that reads sequences in parts, and keeps the keys and values of the tokens it has read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, instance_of, integer, kind_of, weights_by_name
+from toynn.arguments import INT31_MAX, FloatArray, instance_of, integer, kind_of, one_of, weights_by_name
 from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.llm.base import Base, StoredWeights, values_of
-from toynn.llm.fused.graph import FusedGraph
-from toynn.llm.fused.model import Continuation, hidden_states, llama, output_of
+from toynn.llm.fused.decoder_graph import DecoderGraph, Places
 from toynn.llm.inputs import checked_token_ids
 from toynn.llm.parameters import Parameter, Parameters
 from toynn.llm.rope import RopeOfModel
@@ -23,52 +22,41 @@ from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
 from toynn.model.weights import weights_of
 from toynn.tinynn import (
+    TNN_F16,
+    TNN_F32,
     Session,
     Tensor,
-    tnn_compute,
+    tnn_available_memory,
     tnn_download,
     tnn_finalize_weights,
-    tnn_input_1d_i32,
-    tnn_input_2d_f32_persistent,
-    tnn_realize,
+    tnn_kv_cache,
     tnn_reset_for_rebuild,
+    tnn_resize_kv_caches,
     tnn_session_set_graph_capacity,
-    tnn_set_output,
     tnn_tensor_set_name,
-    tnn_tensor_src,
-    upload_int_array,
 )
 from toynn.tinynn.arrays import int_array
+from toynn.tinynn.memory import want_memory
 
+CACHES = {"f32": TNN_F32, "f16": TNN_F16}  # the types of cached keys and values
 _CHUNK = 512  # number of tokens read at once; it limits the memory of the activations
-
-
-class _Graph:
-    """A forward graph over n tokens. It computes either the logits of the row `last`, or the losses of all rows."""
-
-    def __init__(self, n: int, ids: Tensor, positions: Tensor, n_past: Tensor) -> None:
-        self.n = n
-        self.ids = ids
-        self.positions = positions
-        self.n_past = n_past
-        self.last: Tensor | None = None
-        self.logits: Tensor | None = None
-        self.targets: Tensor | None = None
-        self.row_losses: Tensor | None = None
+_GROWTH = 1 << 25  # bytes of the cache for which memory is checked at once
 
 
 class LlamaDecoder(Initialised):
     """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
-    The results have the bits of `LlamaSeqEngine.forward` in the fused layout over the whole sequence. How the tokens
-    are divided into calls of `feed` does not change them.
+    The results have the bits of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, unless the cache
+    is F16. How the tokens are divided into calls does not change them, and neither do other sequences: see
+    `open_sequences`.
 
     Args:
         cfg: the model's shape.
         weights: every weight of the fused layout by name, float32. `toynn.llm.layouts.to_fused` converts weights of the
             per_head layout.
         untied, qkv_bias: as for `LlamaSeqEngine`. Default: as in cfg if cfg is a ModelShape, otherwise False.
-        n_ctx: number of tokens that the cache holds. Default: cfg.ctx.
+        n_ctx: number of tokens that a sequence can have. Default: cfg.ctx.
+        cache: type of the cached keys and values: "f32", or "f16", which rounds them and needs half the memory.
         n_threads, oversubscribe: as for `Session`.
 
     Raises:
@@ -85,14 +73,16 @@ class LlamaDecoder(Initialised):
         untied: bool | None = None,
         qkv_bias: bool | None = None,
         n_ctx: int | None = None,
+        cache: str = "f32",
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
         self._base: Base | None = None
         shape, given = ModelShape.of(cfg, untied=untied, qkv_bias=qkv_bias), weights_by_name(weights)
         self._open(
-            shape, NOTHING, None, lambda parameters: parameters.upload_all(given), n_ctx, n_threads, oversubscribe
-        )
+            shape, NOTHING, None, lambda parameters: parameters.upload_all(given), n_ctx, cache, n_threads,
+            oversubscribe,
+        )  # fmt: skip
 
     @classmethod
     def on_base(
@@ -101,6 +91,7 @@ class LlamaDecoder(Initialised):
         adapter: TrainedAdapter | None = None,
         *,
         n_ctx: int | None = None,
+        cache: str = "f32",
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> LlamaDecoder:
@@ -112,7 +103,7 @@ class LlamaDecoder(Initialised):
         Args:
             base: a GgufBase, or a TrainedModel as a `LoadedBase`.
             adapter: the adapter, trained on this base.
-            n_ctx, n_threads, oversubscribe: as for the constructor.
+            n_ctx, cache, n_threads, oversubscribe: as for the constructor.
 
         Raises the errors of the constructor, TinyNNValueError if the adapter belongs to a base of another shape, and
         MappedFileError if the file of the base was changed.
@@ -135,7 +126,7 @@ class LlamaDecoder(Initialised):
         decoder = cls.__new__(cls)
         decoder._base = base
         tuning = Tuning(spec=None if adapter is None else adapter.spec)
-        decoder._open(base.shape, tuning, stored, fill, n_ctx, n_threads, oversubscribe)
+        decoder._open(base.shape, tuning, stored, fill, n_ctx, cache, n_threads, oversubscribe)
         return decoder
 
     def _open(
@@ -145,6 +136,7 @@ class LlamaDecoder(Initialised):
         stored: StoredWeights | None,
         fill: Callable[[Parameters], None],
         n_ctx: int | None,
+        cache: str,
         n_threads: int | None,
         oversubscribe: bool,
     ) -> None:
@@ -152,9 +144,15 @@ class LlamaDecoder(Initialised):
         self.n_ctx = cfg.ctx if n_ctx is None else integer("n_ctx", n_ctx, 1)
         if self.n_ctx > cfg.ctx:
             raise TinyNNValueError(f"n_ctx must be at most cfg.ctx = {cfg.ctx}, got {self.n_ctx}")
-        self._n_past = 0
+        self._largest_ctx = self.n_ctx
+        self._dtype = CACHES[one_of("cache", cache, tuple(CACHES))]
+        row = 2 * cfg.n_kv * cfg.head_dim
+        self._most_rows = INT31_MAX // row  # of a cache, because ggml's tensors have at most this number of elements
+        self._row_nbytes = row * cfg.n_layers * (2 if self._dtype == TNN_F16 else 4)  # of all layers
+        self._n_past = [0]  # the number of tokens read of each sequence
+        self._n_checked = 0  # the number of rows of the cache for which memory was available
         self._turns = 0
-        self._graph: _Graph | None = None
+        self._graph: DecoderGraph | None = None
         self._session = Session(0, n_threads, oversubscribe)
         try:
             self._declare(tuning, stored)
@@ -172,7 +170,7 @@ class LlamaDecoder(Initialised):
         self._parameters = Parameters(s, cfg, weights, tuning, declared=declared)
         self._caches: list[Tensor] = []
         for i in range(cfg.n_layers):
-            cache = tnn_input_2d_f32_persistent(s, self.n_ctx, 2 * cfg.n_kv * cfg.head_dim)
+            cache = tnn_kv_cache(s, self.n_ctx, 2 * cfg.n_kv * cfg.head_dim, self._dtype)
             tnn_tensor_set_name(cache, f"blk.{i}.kv_cache")
             self._caches.append(cache)
         self._rope = RopeOfModel(s, cfg)
@@ -183,40 +181,74 @@ class LlamaDecoder(Initialised):
 
     @property
     def n_past(self) -> int:
-        """The number of tokens read so far."""
-        return self._n_past
+        """The number of tokens read so far, of the first sequence if there are several."""
+        return self._n_past[0]
+
+    @property
+    def n_sequences(self) -> int:
+        """The number of sequences; 1 unless `open_sequences` was called."""
+        return len(self._n_past)
+
+    def n_past_of(self, sequence: int) -> int:
+        """Return the number of tokens read so far of a sequence."""
+        return self._n_past[self._sequence(sequence)]
+
+    def most_sequences(self, n_ctx: int) -> int:
+        """Return how many sequences of n_ctx tokens fit into the available memory, at least 1."""
+        n_ctx = integer("n_ctx", n_ctx, 1, self._largest_ctx)
+        return max(min(tnn_available_memory() // (self._row_nbytes * n_ctx), self._most_rows // n_ctx), 1)
 
     @property
     def turns(self) -> int:
-        """The number of calls of `feed`, `rewind` and `score`. If this number has changed, the decoder has read or
-        forgotten tokens.
+        """The number of calls that read or forget tokens. If this number has changed, the decoder has read or forgotten
+        tokens.
         """
         return self._turns
 
-    def rewind(self, n_past: int = 0) -> None:
-        """Forget all tokens except the first n_past.
+    def open_sequences(self, n: int = 1, n_ctx: int | None = None) -> None:
+        """Forget all tokens, and make room for n sequences of at most n_ctx tokens.
+
+        `feed` then reads tokens of one sequence, and `feed_each` reads the next token of several sequences in one
+        computation. No sequence changes the bits of another.
+
+        n_ctx: Default and maximum: the n_ctx with which the decoder was made.
+
+        Raises TinyNNValueError, SessionError after close, TinyNNMemoryError; after an error nothing has changed.
+        """
+        n_ctx = self._largest_ctx if n_ctx is None else integer("n_ctx", n_ctx, 1, self._largest_ctx)
+        n = integer("n", n, 1, max(self._most_rows // n_ctx, 1))
+        s = self._session
+        with s.exclusive():
+            self._graph = None
+            tnn_reset_for_rebuild(s)
+            tnn_resize_kv_caches(s, n * n_ctx)
+            self.n_ctx, self._n_past, self._n_checked = n_ctx, [0] * n, 0
+            self._turns += 1
+
+    def rewind(self, n_past: int = 0, sequence: int = 0) -> None:
+        """Forget all tokens of a sequence except the first n_past.
 
         Raises TinyNNValueError if fewer tokens were read, SessionError after close.
         """
-        n_past = integer("n_past", n_past, 0)
+        n_past, sequence = integer("n_past", n_past, 0), self._sequence(sequence)
         with self._session.exclusive():
-            if n_past > self._n_past:
-                raise TinyNNValueError(
-                    f"n_past must be at most {self._n_past}, the number of tokens read, got {n_past}"
-                )
-            self._n_past = n_past
+            if n_past > (read := self._n_past[sequence]):
+                raise TinyNNValueError(f"n_past must be at most {read}, the number of tokens read, got {n_past}")
+            self._n_past[sequence] = n_past
             self._turns += 1
 
-    def feed(self, ids: npt.ArrayLike) -> FloatArray:
-        """Read more tokens. Return the logits of the token that follows them, float32 (vocab,).
+    def feed(self, ids: npt.ArrayLike, sequence: int = 0) -> FloatArray:
+        """Read more tokens of a sequence. Return the logits of the token that follows them, float32 (vocab,).
+
+        sequence: the number of the sequence, see `open_sequences`.
 
         Raises TinyNNValueError for an id outside the vocabulary, for no ids, and for more ids than fit into the cache.
         After an error no token was read.
         """
-        array = self._checked(ids)
+        array, sequence = self._checked(ids), self._sequence(sequence)
         s = self._session
         with s.exclusive():
-            before = self._n_past
+            before = self._n_past[sequence]
             if before + array.size > self.n_ctx:
                 raise TinyNNValueError(
                     f"ids must hold at most {self.n_ctx - before} tokens, because {before} of n_ctx = {self.n_ctx} "
@@ -225,21 +257,35 @@ class LlamaDecoder(Initialised):
             self._turns += 1
             try:
                 for start in range(0, array.size, _CHUNK):
-                    part = array[start : start + _CHUNK]
-                    graph = self._graph_of(part.size, scores=False)
-                    self._run(graph, part)
-                    self._n_past += part.size
+                    graph = self._read(array[start : start + _CHUNK], [sequence])
+                return self._downloaded(graph.logits)
             except BaseException:
-                self._n_past = before
+                self._n_past[sequence] = before
                 raise
-            if graph.logits is None:
-                raise AssertionError("bug in toynn: the decoder's graph has no logits; please report it")
-            return tnn_download(s, graph.logits)
+
+    def feed_each(self, ids: npt.ArrayLike, sequences: Sequence[int]) -> FloatArray:
+        """Read one more token of each of several sequences. Return the logits of the next tokens, float32 (n, vocab).
+
+        ids: the tokens (n,). sequences: the number of the sequence of each token, rising.
+
+        Raises the errors of `feed`, and TinyNNValueError if a sequence is full.
+        """
+        array, numbers = self._checked(ids), [self._sequence(one) for one in sequences]
+        if len(numbers) != array.size or sorted({*numbers}) != numbers:
+            raise TinyNNValueError(f"sequences must be {array.size} rising numbers, one for each token, got {numbers}")
+        s = self._session
+        with s.exclusive():
+            for one in numbers:
+                if self._n_past[one] >= self.n_ctx:
+                    raise TinyNNValueError(f"sequences: the sequence {one} is full: it has n_ctx = {self.n_ctx} tokens")
+            self._turns += 1
+            return self._downloaded(self._read(array, numbers).logits).reshape(array.size, -1)
 
     def score(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Return -log of the probability of each token except the first, given the tokens before it: float32 (n - 1,).
 
-        The ids are a separate text: tokens read before are forgotten, and after the call this text is forgotten too.
+        The ids are a separate text: tokens that the first sequence read before are forgotten, and after the call this
+        text is forgotten too.
 
         Raises TinyNNValueError for an id outside the vocabulary, for fewer than two ids, and for more than n_ctx + 1
         ids.
@@ -247,70 +293,71 @@ class LlamaDecoder(Initialised):
         array = self._checked(ids)
         if not 2 <= array.size <= self.n_ctx + 1:
             raise TinyNNValueError(f"ids must hold 2 to n_ctx + 1 = {self.n_ctx + 1} tokens, got {array.size}")
-        s = self._session
         losses: list[FloatArray] = []
-        with s.exclusive():
-            self._n_past = 0
+        with self._session.exclusive():
+            self._n_past[0] = 0
             self._turns += 1
             try:
                 for start in range(0, array.size - 1, _CHUNK):
                     part = array[start : min(start + _CHUNK, array.size - 1)]
-                    graph = self._graph_of(part.size, scores=True)
-                    if graph.targets is None or graph.row_losses is None:
-                        raise AssertionError("bug in toynn: the decoder's graph has no losses; please report it")
-                    upload_int_array(s, graph.targets, array[start + 1 : start + 1 + part.size])
-                    self._run(graph, part)
-                    self._n_past += part.size
-                    losses.append(tnn_download(s, graph.row_losses))
+                    graph = self._read(part, [0], array[start + 1 : start + 1 + part.size])
+                    losses.append(self._downloaded(graph.row_losses))
             finally:
-                self._n_past = 0
+                self._n_past[0] = 0
         return np.concatenate(losses)
 
+    def _sequence(self, number: int) -> int:
+        return integer("sequence", number, 0, len(self._n_past) - 1)
+
     def _checked(self, ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        array = int_array("ids", ids, self.n_ctx + 1)
+        array = int_array("ids", ids, max(self._largest_ctx + 1, len(self._n_past)))
         if array.ndim != 1 or array.size == 0:
             raise TinyNNValueError(
                 f"ids must be a one-dimensional sequence of at least one token, got shape {array.shape}"
             )
         return checked_token_ids(array, array.size, self.cfg.vocab, name="ids")
 
-    def _run(self, graph: _Graph, ids: npt.NDArray[np.int32]) -> None:
-        s = self._session
-        upload_int_array(s, graph.ids, ids)
-        upload_int_array(s, graph.positions, np.arange(self._n_past, self._n_past + ids.size, dtype=np.int32))
-        upload_int_array(s, graph.n_past, [self._n_past])
-        tnn_compute(s)
+    def _read(
+        self, ids: npt.NDArray[np.int32], sequences: list[int], targets: npt.NDArray[np.int32] | None = None
+    ) -> DecoderGraph:
+        """Read the same number of tokens of each sequence, and return the computed graph.
 
-    def _graph_of(self, n: int, scores: bool) -> _Graph:
-        """Return the graph over n tokens. Build it, unless the graph used last has the same size and purpose."""
+        targets: the token after each token; the graph then computes losses.
+        """
+        t = ids.size // len(sequences)
+        places = Places([one * self.n_ctx for one in sequences], [self._n_past[one] for one in sequences])
+        self._want_memory(sum(self._n_past) + ids.size)
+        kind = (t, len(sequences), targets is not None)
         graph = self._graph
-        if graph is not None and graph.n == n and (graph.targets is not None) == scores:
-            return graph
-        s, cfg = self._session, self.cfg
-        self._graph = None
-        tnn_reset_for_rebuild(s)
-        graph = _Graph(n, tnn_input_1d_i32(s, n), tnn_input_1d_i32(s, n), tnn_input_1d_i32(s, 1))
-        if not scores:
-            graph.last = tnn_input_1d_i32(s, 1)
-        rope, context = self._rope.at(graph.positions), Continuation(self._caches, graph.n_past)
-        g, w = FusedGraph(s, self._adapter_scale), self._parameters.tree
-        if scores:
-            graph.targets = tnn_input_1d_i32(s, n)
-            x = hidden_states(g, w, cfg, graph.ids, rope, context)
-            result = g.output_loss(x, output_of(w), graph.targets, None)
-            graph.row_losses = tnn_tensor_src(result, 0)
-            if graph.row_losses is None:
-                raise AssertionError(
-                    "bug in toynn: the decoder's cross entropy has no losses of rows; please report it"
-                )
-            tnn_set_output(graph.row_losses)
-        else:
-            result = graph.logits = llama(g, w, cfg, graph.ids, rope, context, graph.last)
-        tnn_realize(s, result)
-        if graph.last is not None:
-            upload_int_array(s, graph.last, [n - 1])
-        self._graph = graph
+        if graph is None or graph.kind != kind:
+            self._graph = None
+            graph = DecoderGraph(
+                self._session, self.cfg, self._parameters.tree, self._rope, self._caches,
+                adapter_scale=self._adapter_scale, t=t, sequences=len(sequences), n_ctx=self.n_ctx,
+                scores=targets is not None,
+            )  # fmt: skip
+            self._graph = graph
+        graph.run(ids, places, targets)
+        for one in sequences:
+            self._n_past[one] += t
         return graph
+
+    def _want_memory(self, rows: int) -> None:
+        """Raise TinyNNMemoryError if memory is not available for this number of rows of the cache.
+
+        The system provides the memory of a row when the row is written for the first time, and kills a process for
+        which it has none.
+        """
+        if rows <= self._n_checked:
+            return
+        rows = min(rows + _GROWTH // self._row_nbytes + 1, len(self._n_past) * self.n_ctx)
+        want_memory("ids", (rows - self._n_checked) * self._row_nbytes, "the keys and values of the tokens")
+        self._n_checked = rows
+
+    def _downloaded(self, tensor: Tensor | None) -> FloatArray:
+        if tensor is None:
+            raise AssertionError("bug in toynn: the decoder's graph does not compute this result; please report it")
+        return tnn_download(self._session, tensor)
 
     def download_weights(self) -> dict[str, FloatArray]:
         """Return every weight by name, float32 in its row-major shape. Raises SessionError after close.

@@ -129,15 +129,16 @@ class FusedGraph(GraphBuilder):
         return self.named("attention", node)
 
     def attention_cached(
-        self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, shape: ModelShape, layer: int
-    ) -> Tensor:
-        """Return the attention of the last n tokens of one sequence.
+        self, qkv: Tensor, table: Tensor, cache: Tensor, n_past: Tensor, shape: ModelShape, layer: int, *,
+        n_ctx: int, first_rows: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Return the attention of the last tokens of several sequences: (n, (H + 2 H_kv) d_head) -> (n, H d_head).
 
-        The cache has the keys and values of the tokens before them.
+        cache, n_past, n_ctx, first_rows: as in `toynn.llm.fused.model.Continuation`.
         """
         node = tnn_fused_attention_cached(
             self.session, qkv, table, cache, n_past, shape.n_heads, shape.n_kv, window=shape.window(layer),
-            scale=_scale(shape),
+            scale=_scale(shape), n_ctx=n_ctx, first_rows=first_rows,
         )  # fmt: skip
         return self.named("attention", node)
 

@@ -40,17 +40,23 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Attention of the last tokens of one sequence: each token sees itself and all tokens before it.
+    """Attention of the last tokens of several sequences: each token sees itself and its earlier tokens.
 
-    caches: the keys and values of the first n_past tokens, one f32 (n_ctx, 2 H_kv d_head) for each layer.
-    n_past: i32 (1,).
+    caches: the keys and values of the tokens before, one f32 or f16 (rows, 2 H_kv d_head) for each layer.
+    n_past: the number of these tokens of each sequence, i32 (sequences,).
+    first_rows: the first row of each sequence in the caches, rising, i32 (sequences,).
+    n_ctx: the largest number of tokens of a sequence.
     """
 
     caches: list[Tensor]
     n_past: Tensor
+    first_rows: Tensor
+    n_ctx: int
 
     def attend(self, g: FusedGraph, layer: int, qkv: Tensor, table: Tensor, shape: ModelShape) -> Tensor:
-        return g.attention_cached(qkv, table, self.caches[layer], self.n_past, shape, layer)
+        return g.attention_cached(
+            qkv, table, self.caches[layer], self.n_past, shape, layer, n_ctx=self.n_ctx, first_rows=self.first_rows
+        )
 
 
 def llama(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from toynn.arguments import INT31_MAX, integer, sha256_digest
@@ -191,6 +190,8 @@ class CheckpointMeta:
 
 def versions_now() -> dict[str, str]:
     """Return the versions of the software of this process, which a checkpoint stores for information only."""
+    from importlib.metadata import version  # a slow import, which reading a model does not need
+
     return {"toynn": version("toynn"), "ggml": ggml_version(), "profile": str(build_info()["profile"])}
 
 

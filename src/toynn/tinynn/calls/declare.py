@@ -56,6 +56,18 @@ def tnn_input_2d_persistent_typed(s: Session, rows: int, cols: int, dtype: int) 
     return built(s, lib.tnn_input_2d_persistent_typed, int64("rows", rows), int64("cols", cols), int32("dtype", dtype))
 
 
+def tnn_kv_cache(s: Session, rows: int, cols: int, dtype: int) -> Tensor:
+    """Declare a cache of keys and values for `tnn_fused_attention_cached`, of dtype TNN_F32 or TNN_F16 and of shape
+    [cols, rows].
+
+    A cache is a persistent tensor whose pages get memory from the system when they are first written.
+
+    Raises:
+        TinyNNTypeError: another dtype.
+    """
+    return built(s, lib.tnn_kv_cache, int64("rows", rows), int64("cols", cols), int32("dtype", dtype))
+
+
 def tnn_rope_freq_factors_alloc(s: Session, n: int) -> Tensor:
     """Declare a weight [n] for the frequency factors of `tnn_rope_ext`.
 

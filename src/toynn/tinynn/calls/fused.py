@@ -160,21 +160,26 @@ def tnn_fused_attention_cached(
     *,
     window: int = 0,
     scale: float = 0.0,
+    n_ctx: int = 0,
+    first_rows: Tensor | None = None,
 ) -> Tensor:
-    """Return the attention of the last n tokens of one sequence, whose earlier keys and values are in a cache.
+    """Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache.
 
-    The bits are those of `tnn_fused_attention`. The keys and values of the n tokens are written to the cache. This
-    operator has no derivative.
+    The keys and values of the new tokens are written to the cache. With a cache in F32, the bits are those of
+    `tnn_fused_attention`. A cache in F16 rounds rotated keys and values to F16, and attention then reads the rounded
+    numbers. The bits of a sequence do not depend on the other sequences. This operator has no derivative.
 
     Args:
-        qkv: [(n_heads + 2 n_kv) d_head, n].
-        rope_table: [d_head, n].
-        kv_cache: persistent, [2 n_kv d_head, n_ctx].
-        n_past: i32 [1], number of earlier tokens, 0 to n_ctx - n (checked by each compute).
+        qkv: [(n_heads + 2 n_kv) d_head, B t].
+        rope_table: [d_head, B t].
+        kv_cache: persistent, [2 n_kv d_head, rows], from `tnn_kv_cache` or in F32.
+        n_past: i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute).
         n_heads: query heads.
         n_kv: key-value heads.
         window: as for `tnn_fused_attention`.
         scale: as for `tnn_fused_attention`.
+        n_ctx: largest number of tokens of a sequence; 0: the rows of the cache.
+        first_rows: i32 [B], or None: first row of each sequence in the cache, rising; None: 0, for B = 1.
     """
     return built(
         s,
@@ -187,6 +192,8 @@ def tnn_fused_attention_cached(
         int32("n_kv", n_kv),
         int64("window", window),
         float32("scale", scale),
+        int64("n_ctx", n_ctx),
+        optional_handle(s, "first_rows", first_rows),
     )
 
 

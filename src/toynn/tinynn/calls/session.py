@@ -47,7 +47,7 @@ def tnn_session_n_threads(s: Session) -> int:
 
 
 def tnn_session_weights_nbytes(s: Session) -> int:
-    """Return the size of the weights buffer in bytes; 0 before it is allocated."""
+    """Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before it is allocated."""
     return number(s, lib.tnn_session_weights_nbytes)
 
 
