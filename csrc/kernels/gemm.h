@@ -69,7 +69,7 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512, tnn__gemm_bf16_avx512, tnn
 extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 #endif
 
-#define TNN_FEW_ROWS 2 /* with more rows, packing B into panels is faster */
+#define TNN_FEW_ROWS 16 /* with more rows, packing B into panels is faster */
 
 /* Limits of all kernels: KC elements along k, NC columns of B and MC rows of A are packed at once; a tile has at most
  * ROWS x COLUMNS elements. */
